@@ -1,0 +1,68 @@
+"""Every error avel raises on purpose: what, where, the value, and what to do next."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class AvelError(Exception):
+    """Base of avel's errors. `hint` is the next step, printed on a line of its own.
+
+    `exit_code` is what the command line leaves with: 1 for an error, 2 for wrong usage.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  next: {self.hint}" if self.hint else self.message
+
+
+class ConfigError(AvelError, ValueError):
+    """An option or config value that cannot be used."""
+
+    exit_code = 2
+
+
+class UnknownNameError(ConfigError, LookupError):
+    """A name that is not among the choices; the nearest ones are suggested."""
+
+    def __init__(self, kind: str, name: str, choices: Iterable[str], *, where: str = "") -> None:
+        known = sorted(choices)
+        near = difflib.get_close_matches(name, known, n=3)
+        place = f"{where}: " if where else ""
+        super().__init__(
+            f"{place}no {kind} named {name!r}",
+            hint=f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}",
+        )
+
+
+class MissingPathError(AvelError, FileNotFoundError):
+    """A file or folder that should be there."""
+
+
+class DatasetError(AvelError, ValueError):
+    """Annotations, splits or videos of a dataset that contradict the contract."""
+
+
+class StoreError(AvelError, ValueError):
+    """A store, cache or run that is damaged, incomplete or of another format."""
+
+
+class BusyError(AvelError, RuntimeError):
+    """Another run is working on the same output."""
+
+
+class StaleError(AvelError, ValueError):
+    """Inputs that do not belong together: made by other weights, settings or clips."""
+
+
+class WeightsError(AvelError, ValueError):
+    """Network weights that are missing or do not fit the architecture."""
+
+
+class TrainingError(AvelError, RuntimeError):
+    """Training that cannot start or had to stop."""

@@ -1,0 +1,1 @@
+"""Cached features -> trained fusion heads -> metrics and predictions."""

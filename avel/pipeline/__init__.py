@@ -1,0 +1,1 @@
+"""Raw clips -> staged frames and spectrograms -> AV-BT encoders -> cached features."""

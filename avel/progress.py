@@ -1,0 +1,103 @@
+"""Progress of long work, on stderr: a bar on a terminal, one line every 30 seconds otherwise."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+LINE_EVERY_SECONDS = 30.0
+
+_level = 1
+
+
+def set_verbosity(level: int) -> None:
+    """0 is quiet (errors only), 1 the default, 2 verbose."""
+    global _level
+    _level = level
+
+
+def note(message: str, *, level: int = 1) -> None:
+    """A line for the user on stderr, unless they asked for fewer."""
+    if _level >= level:
+        print(message, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Counts `total` steps called `what`; shows rate, failures and time left.
+
+    >>> with Progress(2, "clips") as progress:
+    ...     progress.advance(note="loss 0.1")
+    """
+
+    def __init__(self, total: int, what: str, *, start: int = 0) -> None:
+        self.total, self.what, self.done, self.failed = total, what, start, 0
+        self._start = start
+        self._note = ""
+        self._began = self._last_line = time.monotonic()
+        self._bar = _bar(total, what, start) if _level and sys.stderr.isatty() else None
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+        elif self.done > self._start:
+            note(self.line())
+
+    def advance(self, steps: int = 1, *, failed: int = 0, note: str = "") -> None:
+        """`steps` more are done, `failed` of them without success; `note` replaces the note shown."""
+        self.done += steps
+        self.failed += failed
+        self._note = note or self._note
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=self.done, extra=self._extra())
+        elif time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
+            self._last_line = time.monotonic()
+            globals()["note"](self.line())
+
+    def line(self) -> str:
+        """The state in one line: done/total, rate, time left, failures, note."""
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        per_second = (self.done - self._start) / seconds
+        left = (self.total - self.done) / per_second if per_second else float("inf")
+        rate = (
+            f"{per_second:.1f} {self.what}/s"
+            if per_second >= 1 or not per_second
+            else f"{1 / per_second:.1f} s each"
+        )
+        ending = f"{left:.0f} s left" if self.done < self.total else f"in {seconds:.1f} s"
+        return f"{self.what} {self.done}/{self.total}  {rate}  {ending}  {self._extra()}".rstrip()
+
+    def _extra(self) -> str:
+        failures = f"{self.failed} failed" if self.failed else ""
+        return "  ".join(part for part in (failures, self._note) if part)
+
+
+def _bar(total: int, what: str, start: int):  # type: ignore[no-untyped-def]
+    """rich's progress bar, imported only where there is a terminal to draw it on."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[extra]}"),
+    )
+    bar = Bar(*columns, console=Console(stderr=True), transient=False)
+    bar.add_task(what, total=total, completed=start, extra="")
+    return bar

@@ -1,0 +1,1 @@
+"""Whole ways across the layers: the demo, and what needs encoders and heads together."""
