@@ -1,0 +1,125 @@
+"""The feature cache: what is written is read, and only a whole file is ever there."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from avel.errors import MissingPathError, StoreError
+from avel.stores.features import FeatureCache, Missing, Rows, write_features
+
+
+def rows(segments: int = 4) -> Rows:
+    label = np.array([[0, 0, 2, 2], [2, 1, 1, 2], [2, 2, 2, 0]])[:, :segments]
+    return Rows(
+        row=np.array([3, 4, 9]),
+        video=np.array([0, 1, 1]),
+        label=label,
+        category=np.array([0, 1, 0]),
+        split=np.array(["train", "val", "test"], object),
+        leaked=np.array([False, True, False]),
+    )
+
+
+def write(path: Path, **changes: object) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    arrays = {
+        "f_a": random.normal(size=(2, 4, 5)).astype(np.float32),
+        "f_v": random.normal(size=(2, 4, 5)).astype(np.float32),
+        "maps": random.normal(size=(2, 4, 7, 7, 3)).astype(np.float16),
+    }
+    given = {
+        "video_ids": ("-abc", "_d"),
+        "categories": ("Church bell", "Male speech, man speaking"),
+        "rows": rows(),
+        "arrays": arrays,
+        "missing": (Missing(7, "gone", "no such file"),),
+        "provenance": {"encoder": "0123"},
+    }
+    write_features(path, **(given | changes))
+    return arrays
+
+
+def test_reads_what_was_written(tmp_path: Path) -> None:
+    arrays = write(tmp_path / "features.h5")
+    cache = FeatureCache.open(tmp_path / "features.h5")
+    assert (cache.grid_segments, cache.classes, cache.video_ids) == (4, 3, ("-abc", "_d"))
+    assert cache.categories == ("Church bell", "Male speech, man speaking")
+    assert cache.missing == (Missing(7, "gone", "no such file"),)
+    assert cache.provenance == {"encoder": "0123"}
+    np.testing.assert_array_equal(cache.rows.label, rows().label)
+    assert cache.rows.split.tolist() == ["train", "val", "test"]
+    assert cache.rows.leaked.tolist() == [False, True, False]
+    for name, values in arrays.items():
+        np.testing.assert_array_equal(cache.read(name), values)
+    np.testing.assert_array_equal(cache.read("maps", np.array([1, 0, 1])), arrays["maps"][[1, 0, 1]])
+
+
+def test_vectors_are_contiguous_and_maps_checksummed_per_video(tmp_path: Path) -> None:
+    write(tmp_path / "features.h5")
+    with h5py.File(tmp_path / "features.h5") as file:
+        assert file["f_a"].chunks is None
+        assert file["f_a"].dtype == np.float32
+        assert file["maps"].chunks == (1, 4, 7, 7, 3)
+        assert file["maps"].fletcher32
+
+
+def test_the_digest_follows_the_content(tmp_path: Path) -> None:
+    names = ["a.h5", "b.h5", "c.h5", "d.h5"]
+    write(tmp_path / names[0])
+    write(tmp_path / names[1])
+    write(tmp_path / names[2], provenance={"encoder": "4567"})
+    arrays = write(tmp_path / names[3])
+    arrays["f_v"][1, 2, 3] += 1
+    write(tmp_path / names[3], arrays=arrays)
+    digests = [FeatureCache.open(tmp_path / name).digest for name in names]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+
+
+def test_a_flipped_bit_in_the_maps_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "features.h5"
+    arrays = write(path)
+    raw = bytearray(path.read_bytes())
+    place = raw.find(arrays["maps"][1].tobytes())
+    raw[place] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(StoreError, match="maps is damaged"):
+        FeatureCache.open(path).read("maps")
+
+
+def test_nothing_is_left_of_a_write_that_failed(tmp_path: Path) -> None:
+    class Breaks:
+        shape = (2, 4, 5)
+
+        def __getitem__(self, key: slice) -> np.ndarray:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "features.h5", arrays={"f_a": Breaks(), "f_v": Breaks()})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"f_v is \(3, 4, 5\)"):
+        write(tmp_path / "a.h5", arrays={"f_a": np.zeros((2, 4, 5)), "f_v": np.zeros((3, 4, 5))})
+    with pytest.raises(StoreError, match="labels are"):
+        write(tmp_path / "a.h5", rows=rows(segments=3))
+    with pytest.raises(StoreError, match="holds f_a, f_v"):
+        write(tmp_path / "a.h5", arrays={"f_a": np.zeros((2, 4, 5))})
+
+
+def test_errors_name_the_file_and_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(MissingPathError, match="cache-features"):
+        FeatureCache.open(tmp_path / "none.h5")
+    (tmp_path / "text.h5").write_text("hello")
+    with pytest.raises(StoreError, match="not a readable HDF5 file"):
+        FeatureCache.open(tmp_path / "text.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["avadataset"] = np.zeros(3)
+    with pytest.raises(StoreError, match="format None"):
+        FeatureCache.open(tmp_path / "other.h5")
+    write(tmp_path / "features.h5")
+    with pytest.raises(StoreError, match="no 'cnn_a' in this cache"):
+        FeatureCache.open(tmp_path / "features.h5").read("cnn_a")
