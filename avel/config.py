@@ -91,7 +91,7 @@ def digest(config: Any, **more: Any) -> str:
 
 
 def convert(kind: type, key: str, value: Any, source: str) -> Any:
-    """`value` as the type of the field `key` of dataclass `kind`; text is parsed, so "3" is an int where one is due."""
+    """`value` as the type of field `key` of dataclass `kind`; text is parsed, so "3" becomes 3 for an int."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
     key = key.replace("-", "_")
     if key not in fields:

@@ -32,7 +32,7 @@ class Grid:
         for per_second, name in ((self.fps, "fps"), (self.hz, "hz")):
             if (Fraction(self.segment_seconds) * per_second).denominator != 1:
                 raise ConfigError(
-                    f"segment_seconds={self.segment_seconds} holds no whole number of steps at {name}={per_second}"
+                    f"segment_seconds={self.segment_seconds} is no whole number of 1/{per_second} s ({name})"
                 )
 
     @property

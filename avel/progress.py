@@ -3,7 +3,10 @@
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
 
 LINE_EVERY_SECONDS = 30.0
 
@@ -47,7 +50,7 @@ class Progress:
         if self._bar:
             self._bar.stop()
         elif self.done > self._start:
-            note(self.line())
+            self._print_line()
 
     def advance(self, steps: int = 1, *, failed: int = 0, note: str = "") -> None:
         """`steps` more are done, `failed` of them without success; `note` replaces the note shown."""
@@ -58,7 +61,7 @@ class Progress:
             self._bar.update(self._bar.task_ids[0], completed=self.done, extra=self._extra())
         elif time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
             self._last_line = time.monotonic()
-            globals()["note"](self.line())
+            self._print_line()
 
     def line(self) -> str:
         """The state in one line: done/total, rate, time left, failures, note."""
@@ -73,12 +76,15 @@ class Progress:
         ending = f"{left:.0f} s left" if self.done < self.total else f"in {seconds:.1f} s"
         return f"{self.what} {self.done}/{self.total}  {rate}  {ending}  {self._extra()}".rstrip()
 
+    def _print_line(self) -> None:
+        note(self.line())
+
     def _extra(self) -> str:
         failures = f"{self.failed} failed" if self.failed else ""
         return "  ".join(part for part in (failures, self._note) if part)
 
 
-def _bar(total: int, what: str, start: int):  # type: ignore[no-untyped-def]
+def _bar(total: int, what: str, start: int) -> "Bar":
     """rich's progress bar, imported only where there is a terminal to draw it on."""
     from rich.console import Console
     from rich.progress import (

@@ -1,0 +1,149 @@
+"""A run folder: what was asked (config.toml), with what (run.json), what happened (metrics.jsonl, results.json).
+
+Weights are safetensors, predictions Parquet; both are written by the stage that makes them, beside these files.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from avel.config import as_dict, resolve, to_toml
+from avel.errors import MissingPathError, StoreError
+from avel.stores.files import write_json, write_text
+
+FORMAT = 1
+Kind = Literal["pretrain", "heads"]
+STAGES: dict[Kind, str] = {"pretrain": "pretrain", "heads": "train-head"}
+"""Kind of run -> the command that makes it, which also names its table in config.toml."""
+LIBRARIES = ("avel", "torch", "torchvision", "torchaudio", "numpy", "av", "zarr", "h5py")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that change numbers."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder, open for reading and appending."""
+
+    path: Path
+    record: dict[str, Any]
+
+    @classmethod
+    def create(cls, path: Path | str, kind: Kind, config: Any, *, inputs: dict[str, Any]) -> Run:
+        """Begins a run, or goes on with the one that has the same kind, config and inputs.
+
+        Raises:
+            StoreError: `path` holds another run or other files.
+        """
+        path = Path(path)
+        record = {
+            "format": FORMAT,
+            "kind": kind,
+            "config": json.loads(json.dumps(as_dict(config), default=str)),
+            "inputs": inputs,
+        }
+        if (path / "run.json").is_file():
+            return _same_run(cls.open(path), record)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise StoreError(f"{path}: exists and is no avel run", hint="choose another folder")
+        write_text(path / "config.toml", to_toml(config, STAGES[kind]))
+        record |= {"versions": versions(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        write_json(path / "run.json", record)
+        return cls(path, record)
+
+    @classmethod
+    def open(cls, path: Path | str, kind: Kind | None = None) -> Run:
+        """The run at `path`.
+
+        Raises:
+            MissingPathError: there is none.
+            StoreError: it is of another kind or format.
+        """
+        path = Path(path)
+        if not (path / "run.json").is_file():
+            raise MissingPathError(f"{path}: no avel run", hint="avel pretrain or avel train-head makes one")
+        record = json.loads((path / "run.json").read_text())
+        if record.get("format") != FORMAT:
+            raise StoreError(f"{path}: run format {record.get('format')}, this avel reads {FORMAT}")
+        if kind is not None and record["kind"] != kind:
+            raise StoreError(
+                f"{path}: made by avel {STAGES[record['kind']]}, need one made by avel {STAGES[kind]}"
+            )
+        return cls(path, record)
+
+    @property
+    def kind(self) -> Kind:
+        """Which stage made it."""
+        return self.record["kind"]  # type: ignore[no-any-return]
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the run was made from: paths and digests."""
+        return dict(self.record["inputs"])
+
+    def config(self, config_type: type[Any]) -> Any:
+        """The resolved config, as the dataclass it was saved from."""
+        return resolve(config_type, STAGES[self.kind], file=self.path / "config.toml")
+
+    def log(self, **values: Any) -> None:
+        """Appends one line to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line that was cut off by a kill is left out."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text().split("\n")[:-1] if path.is_file() else []
+        return [json.loads(line) for line in lines]
+
+    def rewind(self, keep: list[dict[str, Any]]) -> None:
+        """Replaces metrics.jsonl by `keep`: what had been logged when the checkpoint was written."""
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in keep))
+
+    def finish(self, results: dict[str, Any]) -> None:
+        """Writes results.json, the mark of a finished run."""
+        write_json(self.path / "results.json", results)
+
+    @property
+    def finished(self) -> bool:
+        """Whether results.json is there."""
+        return (self.path / "results.json").is_file()
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What `finish` wrote.
+
+        Raises:
+            StoreError: the run is not finished.
+        """
+        if not self.finished:
+            raise StoreError(
+                f"{self.path}: not finished",
+                hint=f"give the same avel {STAGES[self.kind]} command again to go on",
+            )
+        return json.loads((self.path / "results.json").read_text())  # type: ignore[no-any-return]
+
+
+def _same_run(found: Run, wanted: dict[str, Any]) -> Run:
+    for part in ("kind", "config", "inputs"):
+        old, new = found.record[part], wanted[part]
+        if old != new:
+            names = (
+                sorted(key for key in {*old, *new} if old.get(key) != new.get(key)) if part != "kind" else []
+            )
+            shown = (
+                ", ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in names)
+                or f"{old} != {new}"
+            )
+            raise StoreError(
+                f"{found.path}: holds a run with another {part} ({shown})", hint="choose another folder"
+            )
+    return found
