@@ -67,7 +67,7 @@ class Dataset:
         return {category: number for number, category in enumerate(self.categories)}
 
     def labels(self, grid: Grid) -> np.ndarray:
-        """Class id of every segment of every row: int64 (R, T). An event owns a segment it covers by half or more."""
+        """Class id of every segment of every row: int64 (R, T). An event owns what it covers by half or more."""
         import numpy as np
 
         labels = np.full((len(self.rows), grid.segments), self.background, np.int64)
@@ -174,7 +174,7 @@ def make_dataset(name: str, root: Path | str, rows: tuple[Row, ...], videos: tup
 
 
 def read_dataset(path: Path | str, annotations: Path | str | None = None) -> Dataset:
-    """The dataset at `path`: an AVE folder, or any folder of videos with a CSV or Parquet of annotations, or none.
+    """The dataset at `path`: an AVE folder, or a folder of videos with or without a CSV or Parquet of rows.
 
     Raises:
         MissingPathError: `path` or `annotations` is not there.

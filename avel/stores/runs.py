@@ -1,6 +1,6 @@
-"""A run folder: what was asked (config.toml), with what (run.json), what happened (metrics.jsonl, results.json).
+"""A run folder: what was asked (config.toml), of what (run.json), what came (metrics.jsonl, results.json).
 
-Weights are safetensors, predictions Parquet; both are written by the stage that makes them, beside these files.
+Weights are safetensors, predictions Parquet; the stage that makes them writes them beside these files.
 """
 
 from __future__ import annotations
@@ -133,17 +133,14 @@ class Run:
 
 
 def _same_run(found: Run, wanted: dict[str, Any]) -> Run:
-    for part in ("kind", "config", "inputs"):
+    if found.kind != wanted["kind"]:
+        raise StoreError(f"{found.path}: holds a {found.kind} run", hint="choose another folder")
+    for part in ("config", "inputs"):
         old, new = found.record[part], wanted[part]
-        if old != new:
-            names = (
-                sorted(key for key in {*old, *new} if old.get(key) != new.get(key)) if part != "kind" else []
-            )
-            shown = (
-                ", ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in names)
-                or f"{old} != {new}"
-            )
+        names = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+        if names:
+            shown = ", ".join(f"{key} was {old.get(key)!r}, is now {new.get(key)!r}" for key in names)
             raise StoreError(
-                f"{found.path}: holds a run with another {part} ({shown})", hint="choose another folder"
+                f"{found.path}: holds a run with other {part}: {shown}", hint="choose another folder"
             )
     return found

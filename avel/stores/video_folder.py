@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,22 +13,23 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 VIDEO_SUFFIXES = frozenset(
-    [
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".mts",
-        ".m2ts",
-        ".flv",
-        ".wmv",
-        ".ogv",
-        ".3gp",
+    f".{name}"
+    for name in [
+        "mp4",
+        "m4v",
+        "mov",
+        "mkv",
+        "webm",
+        "avi",
+        "mpg",
+        "mpeg",
+        "ts",
+        "mts",
+        "m2ts",
+        "flv",
+        "wmv",
+        "ogv",
+        "3gp",
     ]
 )
 """File endings taken for videos, in any case."""
@@ -44,15 +46,16 @@ COLUMNS = {
 
 
 def find_videos(root: Path) -> tuple[Video, ...]:
-    """Every video below `root`, sorted; the id is the relative path without its ending, or with it where two share one."""
+    """Every video below `root`, sorted; its id is the relative path, without its ending unless two share it."""
     files = sorted(
         path
         for path in root.rglob("*")
         if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and not path.name.startswith("._")
     )
     stems = [path.relative_to(root).with_suffix("").as_posix() for path in files]
+    uses = Counter(stems)
     return tuple(
-        Video(stem if stems.count(stem) == 1 else path.relative_to(root).as_posix(), str(path))
+        Video(stem if uses[stem] == 1 else path.relative_to(root).as_posix(), str(path))
         for stem, path in zip(stems, files, strict=True)
     )
 
@@ -104,8 +107,7 @@ def _table(path: Path) -> pa.Table:
     try:
         if path.suffix.lower() == ".parquet":
             return parquet.read_table(path)
-        as_text = csv.ConvertOptions(strings_can_be_null=False)
-        return csv.read_csv(path, convert_options=as_text)
+        return csv.read_csv(path)
     except pa.ArrowInvalid as error:
         raise DatasetError(
             f"{path}: {error}", hint="give a CSV with a header line, or a Parquet file"
