@@ -67,24 +67,22 @@ class Dataset:
         return {category: number for number, category in enumerate(self.categories)}
 
     def labels(self, grid: Grid) -> np.ndarray:
-        """Class id of every segment of every row: int64 (R, T). An event owns what it covers by half or more."""
+        """Class id of every segment of every row: int64 (R, T). An event owns what it covers by half."""
         import numpy as np
 
         labels = np.full((len(self.rows), grid.segments), self.background, np.int64)
         begin = np.arange(grid.segments) * grid.segment_seconds
         for number, row in enumerate(self.rows):
-            covered = np.minimum(row.end_seconds, begin + grid.segment_seconds) - np.maximum(
-                row.start_seconds, begin
-            )
+            end = np.minimum(row.end_seconds, begin + grid.segment_seconds)
+            covered = end - np.maximum(row.start_seconds, begin)
             labels[number, covered >= grid.segment_seconds / 2] = self.class_ids[row.category]
         return labels
 
     def leaked(self) -> frozenset[int]:
         """Numbers of the val and test rows whose video is in train as well."""
         train = {row.video_id for row in self.rows if row.split == "train"}
-        return frozenset(
-            row.row for row in self.rows if row.split in ("val", "test") and row.video_id in train
-        )
+        held_out = (row for row in self.rows if row.split in ("val", "test"))
+        return frozenset(row.row for row in held_out if row.video_id in train)
 
     def split_of_video(self) -> dict[str, frozenset[str]]:
         """Video id -> the splits its rows are in; empty where it has no row with a split."""

@@ -13,24 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 VIDEO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in [
-        "mp4",
-        "m4v",
-        "mov",
-        "mkv",
-        "webm",
-        "avi",
-        "mpg",
-        "mpeg",
-        "ts",
-        "mts",
-        "m2ts",
-        "flv",
-        "wmv",
-        "ogv",
-        "3gp",
-    ]
+    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .flv .wmv .ogv .3gp".split()  # noqa: SIM905
 )
 """File endings taken for videos, in any case."""
 
@@ -46,7 +29,7 @@ COLUMNS = {
 
 
 def find_videos(root: Path) -> tuple[Video, ...]:
-    """Every video below `root`, sorted; its id is the relative path, without its ending unless two share it."""
+    """Every video below `root`, sorted; its id is the relative path, with its ending only if two share it."""
     files = sorted(
         path
         for path in root.rglob("*")
