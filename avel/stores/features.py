@@ -213,13 +213,13 @@ def _digest(
     digest = hashlib.sha256(json.dumps([provenance, video_ids, categories, sorted(arrays)]).encode())
     for field in fields(Rows):
         values = getattr(rows, field.name)
-        text = field.name == "split"
-        digest.update(json.dumps(list(map(str, values))).encode() if text else np.ascontiguousarray(values))
+        text = json.dumps(list(map(str, values))) if field.name == "split" else ""
+        digest.update(text.encode() or np.ascontiguousarray(values).tobytes())
     for name in VECTORS:
         source = arrays.get(name)
         for start in range(0, len(video_ids) if source is not None else 0, BLOCK_VIDEOS):
             assert source is not None
-            digest.update(np.ascontiguousarray(source[start : start + BLOCK_VIDEOS], np.float32))
+            digest.update(np.ascontiguousarray(source[start : start + BLOCK_VIDEOS], np.float32).tobytes())
     return digest.hexdigest()[:16]
 
 
