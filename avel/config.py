@@ -114,7 +114,7 @@ def describe(hinted: Any) -> str:
     """A type in words, for error messages and help."""
     if typing.get_origin(hinted) is typing.Literal:
         return "one of " + ", ".join(str(choice) for choice in typing.get_args(hinted))
-    if isinstance(hinted, types.UnionType):
+    if _is_union(hinted):
         return " or ".join(describe(part) for part in typing.get_args(hinted) if part is not type(None))
     if typing.get_origin(hinted) is tuple:
         return f"a comma-separated list of {describe(typing.get_args(hinted)[0])}"
@@ -123,9 +123,14 @@ def describe(hinted: Any) -> str:
     )
 
 
+def _is_union(hinted: Any) -> bool:
+    """`int | None` is a types.UnionType, `Literal[...] | None` a typing.Union."""
+    return isinstance(hinted, types.UnionType) or typing.get_origin(hinted) is typing.Union
+
+
 def _coerce(hinted: Any, value: Any) -> Any:
     origin, arguments = typing.get_origin(hinted), typing.get_args(hinted)
-    if isinstance(hinted, types.UnionType):
+    if _is_union(hinted):
         if value is None or (isinstance(value, str) and value.lower() in ("none", "")):
             if type(None) in arguments:
                 return None
