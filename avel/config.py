@@ -52,7 +52,8 @@ def resolve(
     sources.append(("option", options or {}))
     for source, given in sources:
         for key, value in given.items():
-            values[key] = convert(kind, key, value, source)
+            name = key.replace("-", "_")
+            values[name] = convert(kind, name, value, source)
     return kind(**values)
 
 
@@ -93,7 +94,6 @@ def digest(config: Any, **more: Any) -> str:
 def convert(kind: type, key: str, value: Any, source: str) -> Any:
     """`value` as the type of field `key` of dataclass `kind`; text is parsed, so "3" becomes 3 for an int."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
-    key = key.replace("-", "_")
     if key not in fields:
         raise UnknownNameError("setting", key, fields, where=source)
     hinted = typing.get_type_hints(kind)[key]

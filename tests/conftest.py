@@ -1,6 +1,11 @@
-"""Fixtures that every test may use: the real data, where it is."""
+"""Fixtures and rules that every test shares: the real data, and what may not be skipped silently.
+
+AVEL_SHARED names the folder of real data (default ../shared). With AVEL_REQUIRE_SHARED=1 a test that uses it
+fails instead of being skipped; AVEL_REQUIRE_GPU=1 does the same for tests marked `gpu`.
+"""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -20,3 +25,19 @@ def shared() -> Path:
 def data(shared: Path) -> Path:
     """The `data` folder of the real data."""
     return shared / "data"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turns a skip into a failure where what was missing is known to be there."""
+    report = yield
+    uses_shared = "shared" in getattr(item, "fixturenames", ()) or item.get_closest_marker("shared")
+    demanded = (uses_shared and os.environ.get("AVEL_REQUIRE_SHARED")) or (
+        item.get_closest_marker("gpu") and os.environ.get("AVEL_REQUIRE_GPU")
+    )
+    if report.skipped and demanded and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped although it must run here: {report.longrepr}"
+    return report

@@ -1,0 +1,31 @@
+# make demo   everything, end to end, on clips that it makes itself (folder demo/)
+# make test   ruff, mypy and the tests
+# make setup  .venv with avel and its tools in it; the two above call it
+
+PYTHON ?= python3
+DEMO ?= demo
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test docs clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "avel needs Python 3.11 or later; give another with: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/avel demo $(DEMO)
+
+test: setup
+	$(BIN)/ruff check avel tests benchmarks
+	$(BIN)/ruff format --check avel tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,34 @@
+"""avel: audio-visual event localization, from raw clips to fusion heads.
+
+The functions below do what the commands of the same names do. Each is imported on first use, so that
+`import avel` costs neither torch nor dask.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+__version__ = version("avel")
+
+_FUNCTIONS = {
+    "extract": "avel.pipeline.extract",
+    "pretrain": "avel.pipeline.pretrain",
+    "cache_features": "avel.pipeline.cache",
+    "train_head": "avel.heads.train",
+    "evaluate": "avel.heads.evaluate",
+    "inspect": "avel.stores.inspection",
+    "demo": "avel.recipes.demo",
+}
+"""Function -> the module that holds it."""
+
+__all__ = ["__version__", *_FUNCTIONS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FUNCTIONS:
+        raise AttributeError(f"module 'avel' has no attribute {name!r}")
+    return getattr(import_module(_FUNCTIONS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,5 @@
+"""`python -m avel` is `avel`."""
+
+from avel.cli import main
+
+main()

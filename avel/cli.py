@@ -1,0 +1,138 @@
+"""The command line: parse, call, print. Results go to stdout, progress and notes to stderr.
+
+Exit codes: 0 all done, 1 error, 2 wrong usage, 3 finished but some clips failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+import avel
+from avel.console import DONE, ERROR, SOME_FAILED, json_option, run, settings, show, verbosity
+from avel.heads.config import HeadConfig
+from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
+
+PATH = click.Path(path_type=Path)
+IDS = {"ignore_unknown_options": True}
+"""Ids of clips may start with a dash; they are never options."""
+
+
+def example(*commands: str) -> str:
+    """The closing lines of a command's help."""
+    return "\b\nExample:\n" + "\n".join(f"  {command}" for command in commands)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(avel.__version__, prog_name="avel")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors and results only.")
+@click.option("-v", "--verbose", is_flag=True, help="Print more notes.")
+def cli(quiet: bool, verbose: bool) -> None:
+    """Audio-visual event localization: clips -> staged clips -> AV-BT encoders -> features -> fusion heads."""
+    verbosity(quiet, verbose)
+
+
+@cli.command(
+    epilog=example(
+        "avel extract AVE_Dataset ave.zarr", "avel extract videos/ clips.zarr --annotations events.csv"
+    )
+)
+@click.argument("dataset", type=PATH)
+@click.argument("store")
+@click.option("--annotations", type=PATH, help="CSV or Parquet of events, for a plain folder of videos.")
+@click.option("--workers", type=click.IntRange(1), help="Processes that decode.  [default: the cores]")
+@click.option("--scheduler", help="Address of a running dask scheduler, instead of local workers.")
+@click.option("--retry-failed", is_flag=True, help="Stage clips again that failed before.")
+@click.option("--overwrite", is_flag=True, help="Stage every clip again.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done: clips, bytes, minutes.")
+@settings(ExtractConfig, "extract")
+@json_option
+def extract(dataset: Path, store: str, as_json: bool, **options: Any) -> int:
+    """Stage the clips of DATASET in STORE: frames and log-mel patches on one time grid.
+
+    DATASET is a folder in AVE's layout or any folder of videos. STORE is a folder or an s3:// URL. The same
+    command goes on where an interrupted one stopped.
+    """
+    summary = avel.extract(dataset, store, **options)
+    show(summary, as_json)
+    return SOME_FAILED if summary.failed else DONE
+
+
+@cli.command(epilog=example("avel pretrain ave.zarr runs/avbt --epochs 100"))
+@click.argument("store")
+@click.argument("run", type=PATH)
+@settings(PretrainConfig, "pretrain")
+@json_option
+def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
+    """Train AV-BT encoders without labels on the staged train split of STORE; RUN keeps them."""
+    show(avel.pretrain(store, run, **options), as_json)
+    return DONE
+
+
+@cli.command("cache-features", epilog=example("avel cache-features ave.zarr ave.h5 --encoder runs/avbt"))
+@click.argument("store")
+@click.argument("cache", type=PATH)
+@click.option(
+    "--encoder", type=PATH, help="Run of avel pretrain; without it the backbones' own vectors are kept."
+)
+@click.option("--overwrite", is_flag=True, help="Make the cache anew although one is there.")
+@settings(CacheConfig, "cache-features")
+@json_option
+def cache_features(store: str, cache: Path, as_json: bool, **options: Any) -> int:
+    """Run the encoders once over STORE: f_a, f_v, labels, splits and provenance into CACHE (HDF5)."""
+    show(avel.cache_features(store, cache, **options), as_json)
+    return DONE
+
+
+@cli.command("train-head", epilog=example("avel train-head ave.h5 runs/tacma --head tacma --seeds 5"))
+@click.argument("cache", type=PATH)
+@click.argument("run", type=PATH)
+@settings(HeadConfig, "train-head")
+@json_option
+def train_head(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
+    """Train a fusion head on CACHE, one member for each seed; the best validation epoch is kept in RUN."""
+    show(avel.train_head(cache, run, **options), as_json)
+    return DONE
+
+
+@cli.command(epilog=example("avel evaluate runs/tacma", "avel evaluate runs/tacma --split val --json"))
+@click.argument("run", type=PATH)
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@json_option
+def evaluate(run: Path, split: str, as_json: bool) -> int:
+    """Segment accuracy of RUN on a split, with its spread over seeds and the floors."""
+    show(avel.evaluate(run, split=split), as_json)
+    return DONE
+
+
+@cli.command(epilog=example("avel inspect ave.zarr --verify", "avel inspect AVE_Dataset --json"))
+@click.argument("path")
+@click.option("--verify", is_flag=True, help="Read everything and check every checksum.")
+@json_option
+def inspect(path: str, verify: bool, as_json: bool) -> int:
+    """Say what PATH (a dataset, store, cache or run) holds, and whether it is whole."""
+    found = avel.inspect(path, verify=verify)
+    show(found, as_json)
+    return DONE if found.whole else ERROR
+
+
+@cli.command(epilog=example("avel demo demo/"))
+@click.argument("folder", type=PATH)
+@click.option(
+    "--clips", type=click.IntRange(24, 1000), default=60, show_default=True, help="Clips to compose."
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@json_option
+def demo(folder: Path, clips: int, seed: int, as_json: bool) -> int:
+    """All of it, end to end, in a few minutes, on clips that it makes itself in FOLDER."""
+    result = avel.demo(folder, clips=clips, seed=seed)
+    show(result, as_json)
+    return DONE
+
+
+def main() -> None:
+    """Entry point of the `avel` command."""
+    sys.exit(run(cli))

@@ -1,0 +1,176 @@
+"""What every command shares: options made from config dataclasses, printing, errors and exit codes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import sys
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from avel.config import as_dict, describe, resolve, to_toml
+from avel.errors import AvelError
+from avel.progress import note, set_verbosity
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DONE, ERROR, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+"""Exit codes: all done, error, wrong usage, finished but some clips failed, interrupted."""
+
+
+def settings(
+    config_type: type[Any], stage: str, presets: Mapping[str, Mapping[str, Any]] | None = None
+) -> Callable[[F], F]:
+    """Gives a command one option for each field of `config_type`, `--config` and `--set`.
+
+    The command receives the resolved config as `config`, after it was printed to stderr.
+    """
+    names = [field.name for field in dataclasses.fields(config_type)]
+
+    def decorate(command: F) -> F:
+        @functools.wraps(command)
+        def call(*, config_file: Path | None, sets: tuple[str, ...], **values: Any) -> Any:
+            given = {name: value for name in names if (value := values.pop(name)) is not None}
+            chosen = (presets or {}).get(values.pop("preset", None) or "", {})
+            config = resolve(config_type, stage, preset=chosen, file=config_file, sets=sets, options=given)
+            note(to_toml(config, stage).strip())
+            return command(config=config, **values)
+
+        for add in reversed(_options(config_type, presets)):
+            call = add(call)
+        return typing.cast(F, call)
+
+    return decorate
+
+
+def _options(config_type: type[Any], presets: Mapping[str, Any] | None) -> list[Callable[[Any], Any]]:
+    hints = typing.get_type_hints(config_type)
+    added = [
+        click.option(
+            "--config", "config_file", type=click.Path(path_type=Path), help="TOML file with settings."
+        ),
+        click.option(
+            "--set", "sets", multiple=True, metavar="KEY=VALUE", help="One setting; may be repeated."
+        ),
+    ]
+    if presets:
+        choice = click.Choice(sorted(presets))
+        added.append(click.option("--preset", type=choice, help="Settings of a row of the paper, by name."))
+    for field in dataclasses.fields(config_type):
+        added.append(_option(field, hints[field.name]))
+    return added
+
+
+def _option(field: dataclasses.Field[Any], hinted: Any) -> Callable[[Any], Any]:
+    flag = field.name.replace("_", "-")
+    shown = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+    text = f"{field.metadata['help']}  [default: {shown}]"
+    if hinted is bool:
+        return click.option(f"--{flag}/--no-{flag}", field.name, default=None, help=text)
+    metavar = {"a whole number": "INTEGER", "a number": "NUMBER", "text": "TEXT"}.get(describe(hinted))
+    if typing.get_origin(hinted) is typing.Literal:
+        metavar = "[" + "|".join(map(str, typing.get_args(hinted))) + "]"
+    return click.option(f"--{flag}", field.name, metavar=metavar or "TEXT", help=text)
+
+
+def json_option(command: F) -> F:
+    """`--json`: the result as one JSON document on stdout."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(
+        command
+    )
+
+
+def as_plain(result: Any) -> Any:
+    """A result (frozen dataclass, mapping or sequence) as what JSON can hold."""
+    if dataclasses.is_dataclass(result) and not isinstance(result, type):
+        return {key: as_plain(value) for key, value in as_dict(result).items()}
+    if isinstance(result, Mapping):
+        return {str(key): as_plain(value) for key, value in result.items()}
+    if isinstance(result, (list, tuple, set, frozenset)):
+        return [as_plain(item) for item in result]
+    return result if isinstance(result, (str, int, float, bool, type(None))) else str(result)
+
+
+def show(result: Any, as_json: bool) -> None:
+    """Prints a result on stdout: JSON for scripts, aligned `name  value` lines for people."""
+    plain = as_plain(result)
+    if as_json:
+        click.echo(json.dumps(plain, indent=2))
+        return
+    for line in lines(plain):
+        click.echo(line)
+
+
+def lines(plain: Any, indent: str = "") -> list[str]:
+    """A JSON-able value as aligned lines, nested values indented."""
+    if not isinstance(plain, dict):
+        return [f"{indent}{plain}"]
+    width = max((len(key) for key in plain), default=0)
+    shown: list[str] = []
+    for key, value in plain.items():
+        if isinstance(value, dict) and value:
+            shown += [f"{indent}{key}", *lines(value, indent + "  ")]
+        elif isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+            shown += [f"{indent}{key}", *(f"{indent}  {_inline(item)}" for item in value)]
+        else:
+            shown.append(f"{indent}{key:<{width}}  {_inline(value)}")
+    return shown
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "none"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_inline(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(_inline(item) for item in value) or "none"
+    return str(value)
+
+
+def table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
+    """Rows under a header in aligned columns; numbers to the right."""
+    cells = [tuple(_inline(cell) for cell in row) for row in rows]
+    widths = [max(len(row[column]) for row in [header, *cells]) for column in range(len(header))]
+    numeric = [all(isinstance(row[column], int | float) for row in rows) for column in range(len(header))]
+
+    def line(row: tuple[str, ...]) -> str:
+        aligned = zip(row, widths, numeric, strict=True)
+        return "  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in aligned).rstrip()
+
+    return [line(header), "  ".join("-" * width for width in widths), *map(line, cells)]
+
+
+def run(group: click.Group, arguments: list[str] | None = None) -> int:
+    """Runs the command line and gives its exit code; every error ends with what to do next."""
+    try:
+        code = group.main(arguments, prog_name="avel", standalone_mode=False)
+    except click.exceptions.Abort:
+        code = INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        code = USAGE
+    except AvelError as error:
+        click.echo(f"avel: error: {error}", err=True)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = ERROR
+    if code == INTERRUPTED:
+        click.echo("avel: interrupted; give the same command again to go on", err=True)
+    return code if isinstance(code, int) else DONE
+
+
+def verbosity(quiet: bool, verbose: bool) -> None:
+    """Sets how much is written to stderr."""
+    set_verbosity(0 if quiet else 2 if verbose else 1)

@@ -1,0 +1,64 @@
+"""Run folders: what was asked, with what, what happened; the same command goes on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from avel.config import option
+from avel.errors import MissingPathError, StoreError
+from avel.stores.runs import Run
+
+
+@dataclass(frozen=True)
+class Sample:
+    epochs: int = option(3, "Epochs.")
+    name: str | None = option(None, "Name.")
+
+
+def test_a_run_keeps_config_inputs_and_versions(tmp_path: Path) -> None:
+    Run.create(tmp_path / "r", "heads", Sample(5), inputs={"cache": "abc"})
+    run = Run.open(tmp_path / "r", "heads")
+    assert run.config(Sample) == Sample(5)
+    assert run.inputs == {"cache": "abc"}
+    assert set(run.record["versions"]) >= {"python", "avel", "torch"}
+
+
+def test_metrics_survive_a_kill_in_mid_line(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "r", "heads", Sample(), inputs={})
+    run.log(epoch=1, loss=0.5)
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "lo')
+    assert run.metrics() == [{"epoch": 1, "loss": 0.5}]
+    run.rewind(run.metrics())
+    run.log(epoch=2, loss=0.25)
+    assert [line["epoch"] for line in run.metrics()] == [1, 2]
+
+
+def test_the_same_command_goes_on_and_another_is_refused(tmp_path: Path) -> None:
+    Run.create(tmp_path / "r", "heads", Sample(), inputs={"cache": "a"})
+    assert Run.create(tmp_path / "r", "heads", Sample(), inputs={"cache": "a"}).kind == "heads"
+    with pytest.raises(StoreError, match="epochs was 3, is now 4"):
+        Run.create(tmp_path / "r", "heads", Sample(4), inputs={"cache": "a"})
+    with pytest.raises(StoreError, match="cache was 'a', is now 'b'"):
+        Run.create(tmp_path / "r", "heads", Sample(), inputs={"cache": "b"})
+    with pytest.raises(StoreError, match="holds a heads run"):
+        Run.create(tmp_path / "r", "pretrain", Sample(), inputs={"cache": "a"})
+
+
+def test_other_files_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("dear")
+    with pytest.raises(StoreError, match="no avel run"):
+        Run.create(tmp_path, "heads", Sample(), inputs={})
+    with pytest.raises(MissingPathError, match="avel train-head"):
+        Run.open(tmp_path)
+
+
+def test_results_are_there_when_the_run_is_finished(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "r", "pretrain", Sample(), inputs={})
+    with pytest.raises(StoreError, match=r"not finished\s+next: give the same avel pretrain"):
+        _ = run.results
+    run.finish({"accuracy": 0.5})
+    assert Run.open(run.path).results == {"accuracy": 0.5}
+    with pytest.raises(StoreError, match="made by avel pretrain, need one made by avel train-head"):
+        Run.open(run.path, "heads")

@@ -1,0 +1,28 @@
+"""The registry: a dict and a decorator, with suggestions."""
+
+import pytest
+
+from avel.errors import ConfigError, UnknownNameError
+from avel.registry import Registry
+
+
+def test_register_and_find() -> None:
+    heads: Registry[type] = Registry("head")
+    assert heads.register("tacma")(int) is int
+    assert heads["tacma"] is int
+    assert list(heads) == ["tacma"]
+    assert "tacma" in heads
+
+
+def test_a_name_taken_twice_is_refused() -> None:
+    heads: Registry[type] = Registry("head")
+    heads.register("mlp")(int)
+    with pytest.raises(ConfigError, match="'mlp' is registered twice"):
+        heads.register("mlp")(float)
+
+
+def test_an_unknown_name_suggests_the_nearest() -> None:
+    heads: Registry[type] = Registry("head")
+    heads.register("tacma")(int)
+    with pytest.raises(UnknownNameError, match=r"no head named 'tacmaa'\s+next: did you mean tacma"):
+        heads["tacmaa"]
