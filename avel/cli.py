@@ -31,7 +31,7 @@ def example(*commands: str) -> str:
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and results only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print more notes.")
 def cli(quiet: bool, verbose: bool) -> None:
-    """Audio-visual event localization: clips -> staged clips -> AV-BT encoders -> features -> fusion heads."""
+    """Audio-visual event localization: clips -> staging -> AV-BT encoders -> features -> fusion heads."""
     verbosity(quiet, verbose)
 
 

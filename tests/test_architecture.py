@@ -1,0 +1,91 @@
+"""The import arrows: ground <- stores <- pipeline, heads <- recipes <- cli; and what stays light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import avel
+
+PACKAGE = Path(avel.__file__).parent
+GROUND = {"errors", "grid", "config", "registry", "progress"}
+MAY_IMPORT = {
+    "ground": {"ground"},
+    "stores": {"ground", "stores"},
+    "pipeline": {"ground", "stores", "pipeline"},
+    "heads": {"ground", "stores", "heads"},
+    "recipes": {"ground", "stores", "pipeline", "heads", "recipes"},
+    "roof": {"ground", "stores", "pipeline", "heads", "recipes", "roof"},
+}
+"""Layer -> the layers it may import; pipeline and heads meet at the HDF5 file only."""
+
+
+def layer(module: str) -> str:
+    """Layer of a module given as `avel.x.y`."""
+    parts = module.split(".")
+    if len(parts) == 1:
+        return "roof"
+    if parts[1] in GROUND:
+        return "ground"
+    return parts[1] if parts[1] in MAY_IMPORT else "roof"
+
+
+def imports(path: Path) -> set[str]:
+    """Every avel module that the file imports, at its top or inside a function."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names if node.module == "avel"}
+    return {name for name in found if name.split(".")[0] == "avel"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_imports_go_one_way(path: Path) -> None:
+    module = ".".join(["avel", *path.relative_to(PACKAGE).with_suffix("").parts])
+    allowed = MAY_IMPORT[layer(module.removesuffix(".__init__"))]
+    wrong = sorted(name for name in imports(path) if layer(name) not in allowed)
+    assert not wrong, f"{module} may not import {', '.join(wrong)}"
+
+
+HEAVY = {
+    "torch",
+    "torchvision",
+    "torchaudio",
+    "dask",
+    "distributed",
+    "zarr",
+    "h5py",
+    "matplotlib",
+    "av",
+    "pyarrow",
+}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import avel",
+        "from avel.cli import cli; cli(['--help'], standalone_mode=False)",
+        "from avel.cli import cli; cli(['pretrain', '--help'], standalone_mode=False)",
+        "import avel.stores.dataset",
+    ],
+)
+def test_what_must_start_at_once_imports_nothing_heavy(code: str) -> None:
+    code += "\nimport sys; print('MODULES', *sorted({name.split('.')[0] for name in sys.modules}))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(result.stdout.split("MODULES ")[-1].split())
+    assert not loaded & HEAVY
+
+
+def test_public_functions_exist() -> None:
+    for name in avel.__all__:
+        assert getattr(avel, name)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = avel.nothing

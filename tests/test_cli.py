@@ -1,0 +1,115 @@
+"""The command line: help with examples, `--json`, stable exit codes, errors that end with the next step."""
+
+import json
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+import avel
+from avel.cli import cli
+from avel.console import DONE, ERROR, INTERRUPTED, SOME_FAILED, USAGE, lines, run, table
+
+COMMANDS = sorted(cli.commands)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_and_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(cli, [name, "--help"]) == DONE
+    shown = capsys.readouterr().out
+    assert "Example:" in shown
+    assert f"avel {name} " in shown
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_setting_is_an_option_with_help(name: str) -> None:
+    command = cli.commands[name]
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and parameter.name not in ("seed",):
+            assert parameter.help, f"avel {name} {parameter.opts[0]} has no help"
+
+
+@dataclass(frozen=True)
+class Summary:
+    staged: int
+    failed: int
+    reasons: dict[str, int]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Replaces avel.extract by a recorder that reports one failed clip when asked for dataset "some"."""
+    seen: list[Any] = []
+
+    def extract(dataset: Path, store: str, **options: Any) -> Summary:
+        if str(dataset) == "stop":
+            raise KeyboardInterrupt
+        seen.append((dataset, store, options))
+        failed = int(str(dataset) == "some")
+        return Summary(2, failed, {"no-video": failed})
+
+    monkeypatch.setattr(avel, "extract", extract, raising=False)
+    return seen
+
+
+def test_results_are_json_on_stdout_and_notes_on_stderr(
+    calls: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cli, ["extract", "all", "s.zarr", "--json", "--fps", "8", "--set", "size=64"]) == DONE
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == {"staged": 2, "failed": 0, "reasons": {"no-video": 0}}
+    printed = tomllib.loads(shown.err)["extract"]
+    config = calls[0][2]["config"]
+    assert (config.fps, config.size) == (8, 64)
+    assert set(printed) == {field.name for field in fields(config)}
+
+
+def test_exit_codes(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(cli, ["extract", "all", "s.zarr"]) == DONE
+    assert run(cli, ["extract", "some", "s.zarr"]) == SOME_FAILED
+    assert run(cli, ["extract", "stop", "s.zarr"]) == INTERRUPTED
+    assert run(cli, ["extract", "all"]) == USAGE
+    assert run(cli, ["extract", "all", "s.zarr", "--fps", "fast"]) == USAGE
+    assert run(cli, ["extract", "all", "s.zarr", "--set", "fsp=3"]) == USAGE
+    assert run(cli, ["nothing"]) == USAGE
+    assert run(cli, ["inspect", "nowhere"]) == ERROR
+    assert (DONE, ERROR, USAGE, SOME_FAILED, INTERRUPTED) == (0, 1, 2, 3, 130)
+
+
+def test_errors_end_with_the_next_step(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(cli, ["extract", "d", "s", "--set", "fsp=3"]) == USAGE
+    shown = capsys.readouterr().err
+    assert "avel: error: --set: no setting named 'fsp'" in shown
+    assert "next: did you mean fps" in shown
+
+
+def test_quiet_prints_results_only(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        assert run(cli, ["--quiet", "extract", "all", "s.zarr"]) == DONE
+    finally:
+        run(cli, ["extract", "all", "s.zarr"])
+    assert capsys.readouterr().err.startswith("[extract]")  # from the second, louder call alone
+
+
+def test_people_read_aligned_lines() -> None:
+    shown = lines({"clips": 2, "nested": {"a": 0.25, "long name": True}, "list": [1, 2], "none": None})
+    assert shown == [
+        "clips   2",
+        "nested",
+        "  a          0.25",
+        "  long name  yes",
+        "list    1, 2",
+        "none    none",
+    ]
+
+
+def test_tables_align_numbers_right() -> None:
+    assert table(("head", "accuracy"), [("tacma", 77.2), ("mlp", 5.0)]) == [
+        "head   accuracy",
+        "-----  --------",
+        "tacma      77.2",
+        "mlp           5",
+    ]
