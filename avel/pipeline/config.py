@@ -36,3 +36,93 @@ class ExtractConfig:
     def grid(self) -> Grid:
         """The grid that frames and audio share."""
         return Grid(self.segments, self.segment_seconds, self.fps, self.hz, self.size)
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """AV-BT as the paper trains it (Section 3.2, 4.1); a preset overrides some of it by name."""
+
+    visual_backbone: str = option(
+        "resnet50", "CNN of the frames: resnet18, resnet34, resnet50, mobilenet_v2 or tiny."
+    )
+    audio_backbone: str = option("vggish", "CNN of the log-mel patches: vggish, yamnet or tiny.")
+    visual_weights: str | None = option(
+        None, "File with the visual CNN's weights, or 'random'; by default they are downloaded."
+    )
+    audio_weights: str | None = option(
+        None, "File with the audio CNN's weights, or 'random'; by default they are downloaded."
+    )
+    agva: bool = option(False, "Audio-guided visual attention before the visual Bi-LSTM (Table 4).")
+    visual_width: int = option(512, "Wider visual vectors go through a learned Linear to this.", low=1)
+    audio_width: int = option(128, "Wider audio vectors go through a learned Linear to this.", low=1)
+    hidden: int = option(128, "Bi-LSTM units per direction; features are twice as wide.", low=1)
+    standardise: bool = option(
+        False, "Standardise the CNN vectors by the training clips' mean and deviation before they are used."
+    )
+    freeze_backbone: bool = option(
+        False, "Compute the CNN vectors once, keep them, and train the rest (minutes on a CPU)."
+    )
+    frozen_frames: int = option(
+        16, "Frames of each segment whose vectors --freeze-backbone keeps, evenly spaced.", low=1
+    )
+    frozen_vectors: str | None = option(
+        None, "File that keeps the vectors of --freeze-backbone, to share between runs.", numeric=False
+    )
+    backbone_batchnorm: Literal["auto", "frozen", "batch"] = option(
+        "auto",
+        "Batch-norm statistics in the CNNs: as loaded, the batch's, or auto: as loaded if pretrained.",
+    )
+    projector: str = option("2048-4096-4096", "Widths of the projector's linear layers.")
+    shared_projector: bool = option(True, "One projector for both modalities; false is Table 4's row.")
+    redundancy_weight: float = option(5e-3, "Weight lambda of the off-diagonal term (Eq. 2).", low=0)
+    correlate: Literal["clip", "batch"] = option(
+        "clip", "Normalise over each clip's time (Eq. 1), or over all segments of the batch."
+    )
+    optimiser: Literal["lars", "adamw"] = option(
+        "lars", "lars as the paper; adamw suits few clips and small batches better."
+    )
+    epochs: int = option(100, "Passes over the training clips.", low=1)
+    batch: int = option(128, "Clips of a step, over all processes together.", low=1)
+    warmup_epochs: float = option(10.0, "Epochs of linear warm-up.", low=0)
+    final_rate: float = option(0.1, "Share of the learning rate that the cosine ends at.", low=0, high=1)
+    weight_rate: float | None = option(
+        None, "Learning rate of weights: 0.2 x batch/256 with lars, 1e-3 with adamw.", low=0
+    )
+    bias_rate: float | None = option(
+        None, "Learning rate of biases and norms: 0.0048 x batch/256 with lars, 1e-3 with adamw.", low=0
+    )
+    rate_scale: float = option(1.0, "Factor on the rates of Bi-LSTMs, Linears and projector.", low=0)
+    backbone_rate_scale: float = option(2e-4, "Factor on the rates of the pretrained CNNs.", low=0)
+    momentum: float = option(0.9, "Momentum of lars.", low=0, high=1)
+    trust: float = option(1e-3, "Trust coefficient of lars.", low=0)
+    weight_decay: float = option(1e-6, "Weight decay; 1-d parameters take none.", low=0)
+    crop: bool = option(True, "Random resized crop; without it, a centre crop.")
+    crop_scale: tuple[float, float] = option(
+        (0.08, 1.0), "Share of the frame's area that a random crop keeps.", low=0.01, high=1
+    )
+    crop_size: int = option(224, "Height and width of the crop in pixels.", low=16)
+    blur: bool = option(True, "Random Gaussian blur.")
+    flip: bool = option(False, "Random horizontal flip.")
+    jitter: bool = option(False, "Random brightness, contrast, saturation and hue.")
+    grayscale: bool = option(False, "Random grayscale.")
+    solarize: bool = option(False, "Random solarisation.")
+    augment_per: Literal["clip", "frame"] = option(
+        "clip", "One draw for all of a clip's frames, or each its own."
+    )
+    seed: int = option(0, "Seed of weights, order, frames and augmentation.", low=0)
+    dtype: Literal["float32", "bfloat16"] = option(
+        "float32", "Number format of the CNNs and the projector (bfloat16: autocast, about 2.5x faster)."
+    )
+    deterministic: bool = option(
+        False, "Deterministic kernels: the same weights from the same seed on a GPU."
+    )
+    compile: bool = option(False, "torch.compile the CNNs.", numeric=False)
+    device: str | None = option(
+        None, "cpu, cuda or cuda:N; by default a GPU where there is one.", numeric=False
+    )
+    workers: int = option(2, "Threads that read and decode frames.", numeric=False, low=1)
+    probe_every: int = option(
+        0, "Fit a linear probe on train labels every k epochs and score it on val; 0 never.", low=0
+    )
+    checkpoint_every: int = option(1, "Epochs between checkpoints.", numeric=False, low=1)
+    tensorboard: bool = option(False, "Also write TensorBoard events (needs tensorboard).", numeric=False)

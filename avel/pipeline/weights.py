@@ -1,0 +1,117 @@
+"""Weights of the CNN backbones: a local file, a download with a checked hash, or random by choice.
+
+Nothing is unpickled: `.safetensors` is read as such, `.pth` and `.pt` with `weights_only=True`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from avel.errors import WeightsError
+from avel.stores.files import sha256_file
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """Weights that their authors published: `hash_prefix` opens the file's SHA-256."""
+
+    url: str
+    hash_prefix: str
+
+    @property
+    def file_name(self) -> str:
+        """Last part of the URL."""
+        return self.url.rsplit("/", 1)[-1]
+
+    @property
+    def cached_at(self) -> Path:
+        """Where torch.hub keeps the download; a file put there by hand is used as well."""
+        return Path(torch.hub.get_dir()) / "checkpoints" / self.file_name
+
+
+def read_state(path: Path | str) -> State:
+    """Name -> tensor of a `.safetensors`, `.pth` or `.pt` file, on the CPU; a `state_dict` wrapper is opened.
+
+    Raises:
+        WeightsError: no such file, or not a file of named tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
+        raise WeightsError(f"{path}: not readable as weights: {error}") from None
+    except Exception as error:  # pickle.UnpicklingError says what it refused; its own class tells no more
+        raise WeightsError(f"{path}: refused, it holds more than tensors: {error}") from None
+    return _named_tensors(loaded, path)
+
+
+def fetch(published: PublishedWeights, option: str) -> State:
+    """The published state dict, downloaded once and its hash checked.
+
+    Raises:
+        WeightsError: no network; the message names the file, its hash, and where to put it.
+    """
+    try:
+        state = torch.hub.load_state_dict_from_url(
+            published.url, map_location="cpu", check_hash=True, progress=False, weights_only=True
+        )
+        found = sha256_file(published.cached_at)
+    except (URLError, RuntimeError, OSError) as error:
+        raise WeightsError(
+            f"{published.url} cannot be fetched: {error}",
+            hint=f"download it elsewhere (its SHA-256 starts with {published.hash_prefix}), then put it at "
+            f"{published.cached_at} or name it with {option} {published.file_name}; "
+            f"or choose untrained weights with {option} random",
+        ) from None
+    if not found.startswith(published.hash_prefix):
+        raise WeightsError(
+            f"{published.cached_at}: SHA-256 {found}, published {published.hash_prefix}...",
+            hint=f"remove it, or name it with {option} if it is meant",
+        )
+    return _named_tensors(state, Path(published.url))
+
+
+def load_into(module: torch.nn.Module, state: State, where: str, *, unused: tuple[str, ...] = ()) -> None:
+    """Strict load of `state` into `module`, after dropping the names that start with one of `unused`.
+
+    Raises:
+        WeightsError: names or shapes that do not fit, with the first few of them.
+    """
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    state = {name: value for name, value in state.items() if not name.startswith(unused or ("\0",))}
+    own = module.state_dict()
+    missing = sorted(name for name in own if name not in state and not name.endswith("num_batches_tracked"))
+    unknown = sorted(name for name in state if name not in own)
+    misshapen = sorted(
+        f"{name} {tuple(value.shape)} for {tuple(own[name].shape)}"
+        for name, value in state.items()
+        if name in own and own[name].shape != value.shape
+    )
+    problems = {"missing": missing, "unknown": unknown, "of another shape": misshapen}
+    if any(problems.values()):
+        listed = "; ".join(
+            f"{len(names)} {problem} ({', '.join(names[:3])})" for problem, names in problems.items() if names
+        )
+        raise WeightsError(f"{where}: does not fit {type(module).__name__}: {listed}")
+    module.load_state_dict(state, strict=False)
+
+
+def _named_tensors(loaded: Any, path: Path) -> State:
+    for wrapper in ("state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise WeightsError(f"{path}: holds no state dict (name -> tensor)")
+    return dict(loaded)
