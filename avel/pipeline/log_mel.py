@@ -1,0 +1,76 @@
+"""Sound of one segment -> VGGish's log-mel patch (96, 64)."""
+
+import functools
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.errors import ConfigError
+from avel.grid import MEL_BANDS, MEL_FRAMES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torchaudio.transforms import Spectrogram
+
+HZ = 16000
+WINDOW_SAMPLES, HOP_SAMPLES, FFT_SAMPLES = 400, 160, 512
+LOWEST_HZ, HIGHEST_HZ = 125.0, 7500.0
+OFFSET = 0.01
+"""Added before the logarithm."""
+
+SHORTEST_SAMPLES = WINDOW_SAMPLES + (MEL_FRAMES - 1) * HOP_SAMPLES
+"""A segment must hold all 96 windows: 15600 samples, 0.975 s."""
+
+
+def log_mel(samples: NDArray[np.float32], hz: int = HZ) -> NDArray[np.float32]:
+    """VGGish's patch of each segment: (T, samples_per_segment) in [-1, 1] -> (T, 96, 64) natural log.
+
+    Periodic Hann of 25 ms every 10 ms, magnitude, 64 mel bands of 125-7500 Hz, log(x + 0.01); a segment of
+    1 s gives 98 windows, the first 96 are kept (VGGish, github.com/tensorflow/models, audioset/vggish).
+
+    Raises:
+        ConfigError: another rate than VGGish's, or segments too short for 96 windows.
+    """
+    import torch
+
+    if hz != HZ:
+        raise ConfigError(f"hz={hz}: VGGish's log-mel is defined at {HZ} Hz", hint=f"--hz {HZ}")
+    if samples.ndim != 2 or samples.shape[1] < SHORTEST_SAMPLES:
+        raise ConfigError(
+            f"samples of shape {samples.shape} are no (T, {SHORTEST_SAMPLES} or more)",
+            hint="--segment-seconds 1",
+        )
+    spectrogram, matrix = _transform()
+    with torch.inference_mode():
+        signal = torch.from_numpy(np.ascontiguousarray(samples, np.float32))
+        # an FFT of 512 centres the window of 400: 56 zeros in front put window i at sample 160 i
+        margin = (FFT_SAMPLES - WINDOW_SAMPLES) // 2
+        magnitude = spectrogram(torch.nn.functional.pad(signal, (margin, margin)))  # (T, 257, windows)
+        mel = magnitude[:, :, :MEL_FRAMES].transpose(1, 2) @ matrix
+        patches: NDArray[np.float32] = torch.log(mel + OFFSET).numpy()
+    return patches
+
+
+def mel_matrix(bins: int = FFT_SAMPLES // 2 + 1) -> NDArray[np.float64]:
+    """VGGish's filter bank (257, 64): triangles that are linear in mel, not in hertz, without DC."""
+    bin_mel = _mel(np.linspace(0.0, HZ / 2, bins))[:, None]
+    edges = np.linspace(_mel(LOWEST_HZ), _mel(HIGHEST_HZ), MEL_BANDS + 2)
+    rising = (bin_mel - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bin_mel) / (edges[2:] - edges[1:-1])
+    matrix = np.maximum(0.0, np.minimum(rising, falling))
+    matrix[0] = 0.0
+    return matrix
+
+
+def _mel(hertz: "NDArray[np.float64] | float") -> NDArray[np.float64]:
+    return 1127.0 * np.log1p(np.asarray(hertz) / 700.0)
+
+
+@functools.cache
+def _transform() -> "tuple[Spectrogram, Tensor]":
+    import torch
+    from torchaudio.transforms import Spectrogram
+
+    transform = Spectrogram(FFT_SAMPLES, WINDOW_SAMPLES, HOP_SAMPLES, power=1.0, center=False)
+    return transform, torch.from_numpy(mel_matrix().astype(np.float32))

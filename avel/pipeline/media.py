@@ -1,0 +1,218 @@
+"""One media file on the grid: frames and samples on one clock, in bounded memory at any length.
+
+Decisions where files leave a choice:
+
+- *Clock.* Slot 0 is the earliest moment at which either stream is presented, one origin for both.
+- *Late picture.* Before its first picture a clip shows that picture; before its first sound there is silence.
+- *Damage.* A file that ends early, or whose packets do not all decode, is staged with what came, and
+  `info.damage` says so; it is refused as truncated only when less than one segment of picture came.
+- *Several streams.* FFmpeg's best picture stream and the sound that goes with it; cover art is no picture.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
+from numpy.typing import NDArray
+
+from avel.grid import Grid
+from avel.pipeline.audio import AudioReader
+from avel.pipeline.picture import PictureScaler, Resize
+from avel.pipeline.refusal import ClipRefused, Reason
+from avel.pipeline.scan import Track, reading, scan
+from avel.pipeline.video import VideoReader
+
+MissingAudio = Literal["silence", "fail"]
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What a file holds. Times are seconds after the clip's origin, except `origin_seconds` itself."""
+
+    container: str
+    video_codec: str
+    pixel_format: str
+    width: int
+    height: int
+    fps: float
+    audio_codec: str
+    """Empty where there is no sound to read."""
+    audio_hz: int
+    channels: int
+    duration_seconds: float
+    """What the container claims; 0 where it claims nothing."""
+    origin_seconds: float
+    """The clip's origin on the container's clock."""
+    video_start_seconds: float
+    video_end_seconds: float
+    audio_start_seconds: float
+    audio_end_seconds: float
+    valid_seconds: float
+    """How much of the grid the file covers; the rest is the last picture held, and silence."""
+    damage: str
+    """What did not come although it was promised; empty for a whole file. Complete after both reads."""
+
+
+class Media:
+    """An open file on `grid`; made by `open_media`."""
+
+    def __init__(
+        self, video: VideoReader, audio: AudioReader | None, grid: Grid, info: MediaInfo, promised: float
+    ) -> None:
+        self._video, self._audio, self._grid, self._promised = video, audio, grid, promised
+        self.info = info
+
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        """Chunks (n, S, S, 3) RGB of at most ten segments' frames, `grid.frames` in all.
+
+        Raises:
+            ClipRefused: unreadable, truncated or memory, at the latest after the last chunk.
+        """
+        yield from self._video.frames()
+        self._check_video()
+
+    def samples(self) -> Iterator[NDArray[np.float32]]:
+        """Chunks (n,) in [-1, 1] of at most ten segments' samples, `grid.samples` in all.
+
+        Raises:
+            ClipRefused: memory.
+        """
+        if self._audio is not None:
+            yield from self._audio.samples()
+            if self._audio.errors:
+                self._damaged(f"{self._audio.errors} sound packets did not decode")
+            return
+        step = self._grid.samples_per_segment * 10
+        for first in range(0, self._grid.samples, step):
+            yield np.zeros(min(step, self._grid.samples - first), np.float32)
+
+    def _check_video(self) -> None:
+        came = self._video.covered_seconds
+        due = min(self._promised, self._grid.seconds)
+        if came < min(due, self._grid.segment_seconds) - 0.5 / max(self.info.fps, 1):
+            raise ClipRefused("truncated", f"{came:.2f} s of picture came, {due:.2f} s were promised")
+        if due - came > self._grid.segment_seconds:
+            self._damaged(f"the picture ends at {came:.2f} s of {due:.2f} s")
+            valid = min(self._grid.seconds, max(came, self.info.audio_end_seconds))
+            self.info = replace(self.info, video_end_seconds=came, valid_seconds=valid)
+        if self._video.errors:
+            self._damaged(f"{self._video.errors} picture packets did not decode")
+
+    def _damaged(self, what: str) -> None:
+        if what not in self.info.damage:
+            self.info = replace(self.info, damage="; ".join(filter(None, (self.info.damage, what))))
+
+
+@contextmanager
+def open_media(
+    path: Path | str,
+    grid: Grid,
+    *,
+    resize: Resize = "squash",
+    missing_audio: MissingAudio = "silence",
+    skip: bool = True,
+) -> Iterator[Media]:
+    """Opens a local file and lays it on `grid`; `skip=False` decodes every picture, to the same frames.
+
+    >>> with open_media("clip.mp4", Grid()) as media:  # doctest: +SKIP
+    ...     next(media.frames()).shape, next(media.samples()).shape
+    ((160, 256, 256, 3), (160000,))
+
+    Raises:
+        ClipRefused: the file is missing, empty, unreadable, without picture, without sound (where
+            `missing_audio` is "fail") or of an unknown codec.
+    """
+    path = Path(path)
+    with reading(path) as container:
+        video, audio = _tracks(container)
+        broken = scan(container, [track for track in (video, audio) if track is not None], grid.seconds)
+        if not video.times:
+            raise ClipRefused(*_emptiness(container, broken))
+        audio_start = AudioReader(path, audio, grid, Fraction(0)).first_seconds() if audio else None
+        if audio_start is None:
+            if missing_audio == "fail":
+                raise ClipRefused("no-audio", "no sound stream" if audio is None else "no sound decodes")
+            audio = None
+        origin = min(t for t in (video.start_seconds, audio_start) if t is not None)
+        info = _info(container, video, audio, grid, origin, audio_start or origin)
+        info = replace(info, damage=broken)
+        scaler = PictureScaler(grid.size, resize, _pixel_aspect(video))
+        yield Media(
+            VideoReader(path, video, grid, origin, scaler, skip),
+            AudioReader(path, audio, grid, origin) if audio else None,
+            grid,
+            info,
+            _promised(container, video, origin),
+        )
+
+
+def _emptiness(container: InputContainer, broken: str) -> tuple[Reason, str]:
+    claimed = (container.duration or 0) / av.time_base
+    if broken or claimed:
+        return "truncated", broken or f"no picture came of the {claimed:.2f} s that the header promises"
+    return "unreadable", "the picture stream is empty"
+
+
+def _tracks(container: InputContainer) -> tuple[Track, Track | None]:
+    pictures = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
+    if not pictures:
+        raise ClipRefused("no-video", "no picture stream")
+    best: Any = container.streams.best("video")
+    picture = best if best in pictures else pictures[0]
+    if picture.codec_context is None:
+        raise ClipRefused("unsupported", "no decoder for the picture stream")
+    sound: Any = container.streams.best("audio", related=picture)
+    if sound is not None and sound.codec_context is None:
+        sound = None
+    return Track(picture), Track(sound) if sound is not None else None
+
+
+def _info(
+    container: InputContainer,
+    video: Track,
+    audio: Track | None,
+    grid: Grid,
+    origin: Fraction,
+    audio_start: Fraction,
+) -> MediaInfo:
+    picture, sound = video.stream.codec_context, audio.stream.codec_context if audio else None
+    fps = float(video.stream.average_rate or video.stream.guessed_rate or 0)
+    ends = [float(track.end_seconds - origin) if track else 0.0 for track in (video, audio)]
+    return MediaInfo(
+        container=container.format.name,
+        video_codec=picture.name,
+        pixel_format=picture.pix_fmt or "",
+        width=picture.width,
+        height=picture.height,
+        fps=fps,
+        audio_codec=sound.name if sound else "",
+        audio_hz=sound.sample_rate if sound else 0,
+        channels=sound.channels if sound else 0,
+        duration_seconds=(container.duration or 0) / av.time_base,
+        origin_seconds=float(origin),
+        video_start_seconds=float(video.start_seconds - origin),
+        video_end_seconds=ends[0],
+        audio_start_seconds=float(audio_start - origin),
+        audio_end_seconds=ends[1],
+        valid_seconds=min(grid.seconds, max(ends)),
+        damage="",
+    )
+
+
+def _pixel_aspect(video: Track) -> float:
+    return float(video.stream.sample_aspect_ratio or 1) or 1.0
+
+
+def _promised(container: InputContainer, video: Track, origin: Fraction) -> float:
+    """Seconds after the origin up to which the file says there is picture."""
+    if video.stream.duration:
+        start = video.stream.start_time or 0
+        return float((start + video.stream.duration) * video.time_base - origin)
+    return float(container.duration or 0) / av.time_base

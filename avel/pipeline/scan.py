@@ -1,0 +1,135 @@
+"""The first look at a file: every packet of the clip's span, before anything is decoded.
+
+A short clip's packets stay in memory, so decoding needs no second reading; of a long film only the time
+stamps stay, 8 bytes a packet, and decoding opens the file again.
+"""
+
+from array import array
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+
+from avel.pipeline.refusal import ClipRefused
+
+HELD_BYTES = 48 * 2**20
+"""Packets of one file kept in memory; a 10 s clip of the web has 1-4 MiB."""
+
+MARGIN_SECONDS = 0.5
+"""Read on after the grid's end: reordered pictures and the resampler's tail."""
+
+
+@dataclass
+class Track:
+    """What the scan saw of one stream. `times` are its shown packets' time stamps, in file order."""
+
+    stream: Any  # a video or audio stream of PyAV
+    times: "array[int]" = field(default_factory=lambda: array("q"))
+    timed: bool = True
+    """Every shown packet has a time stamp of its own, so that a plan can be made from them."""
+    packets: list[Packet] | None = field(default_factory=list)
+    start_pts: int | None = None
+    end_pts: int = 0
+    passed: bool = False
+
+    def add(self, packet: Packet) -> None:
+        """Notes one packet's span; those that an edit list discards are decoded but never shown."""
+        if self.packets is not None:
+            self.packets.append(packet)
+        if packet.is_discard:
+            return
+        self.timed &= packet.pts is not None
+        pts = packet.pts if packet.pts is not None else packet.dts
+        if pts is None:
+            return
+        self.times.append(pts)
+        end = pts + (packet.duration or 0)
+        self.end_pts = end if self.start_pts is None else max(self.end_pts, end)
+        self.start_pts = pts if self.start_pts is None else min(self.start_pts, pts)
+
+    @property
+    def time_base(self) -> Fraction:
+        """Seconds of one tick of the time stamps."""
+        return Fraction(self.stream.time_base)
+
+    @property
+    def start_seconds(self) -> Fraction:
+        """When the stream's first packet is presented, on the container's clock."""
+        return (self.start_pts or 0) * self.time_base
+
+    @property
+    def end_seconds(self) -> Fraction:
+        """When the last packet that was scanned ends, on the container's clock."""
+        return self.end_pts * self.time_base
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[InputContainer]:
+    """The open container; whatever FFmpeg cannot read becomes a ClipRefused.
+
+    Only local files may be opened: a playlist that poses as a video must not reach other files or hosts.
+    """
+    av.logging.set_level(None)  # a callback into Python from FFmpeg's threads can deadlock
+    if not path.is_file():
+        raise ClipRefused("missing", f"{path}: no such file")
+    try:
+        if not path.stat().st_size:
+            raise ClipRefused("empty", f"{path}: 0 bytes")
+        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise ClipRefused("unreadable", describe(error)) from None
+    with closing(container):
+        yield container
+
+
+def scan(container: InputContainer, tracks: list[Track], seconds: float) -> str:
+    """Fills `tracks` with the packets of the clip's first `seconds`; returns what broke off the reading."""
+    by_index = {track.stream.index: track for track in tracks}
+    held = 0
+    try:
+        for packet in container.demux([track.stream for track in tracks]):
+            if not packet.size:
+                continue  # the demuxer's end-of-stream marks
+            track = by_index[packet.stream_index]
+            track.add(packet)
+            held += packet.size
+            if held > HELD_BYTES:
+                for each in tracks:
+                    each.packets = None
+            if _beyond(packet, track, tracks, seconds) and all(each.passed for each in tracks):
+                break
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        return describe(error)
+    return ""
+
+
+def _beyond(packet: Packet, track: Track, tracks: list[Track], seconds: float) -> bool:
+    """Whether this packet's stream has left the clip: all that follow are decoded, so shown, later still."""
+    if not track.passed and packet.dts is not None and track.start_pts is not None:
+        start = min(float(each.start_seconds) for each in tracks if each.start_pts is not None)
+        track.passed = packet.dts * float(track.time_base) > start + seconds + MARGIN_SECONDS
+    return track.passed
+
+
+def packets(path: Path, track: Track) -> Iterator[Packet]:
+    """The track's packets in file order, from memory, or by opening the file again."""
+    if track.packets is not None:
+        track.stream.codec_context.flush_buffers()
+        yield from track.packets
+        return
+    with reading(path) as container:
+        for packet in container.demux(container.streams[track.stream.index]):
+            if packet.size:
+                yield packet
+
+
+def describe(error: Exception) -> str:
+    """The error in one line, without the path that FFmpeg adds."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text.splitlines()[0]

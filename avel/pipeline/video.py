@@ -1,0 +1,121 @@
+"""Picture stream -> the grid's frames: slot k shows the last picture presented by k / fps."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from avel.grid import Grid
+from avel.pipeline.picture import PictureScaler
+from avel.pipeline.refusal import ClipRefused
+from avel.pipeline.scan import Track, packets
+from avel.pipeline.skip_plan import SKIPPING, Clock, needed_times
+
+CHUNK_SEGMENTS = 10
+"""Segments handed over at once: what memory a clip of any length takes."""
+
+
+class VideoReader:
+    """Reads one picture stream onto the grid; `decoded` and `errors` tell afterwards how it went."""
+
+    def __init__(
+        self, path: Path, track: Track, grid: Grid, origin: Fraction, scaler: PictureScaler, skip: bool = True
+    ) -> None:
+        self._path, self._track, self._grid, self._scaler = path, track, grid, scaler
+        self._origin = origin
+        self._clock = Clock(track.time_base, origin, grid.fps)
+        self._skip = skip and track.timed and track.stream.codec_context.name in SKIPPING
+        self.decoded = self.errors = 0
+        self.covered_seconds = 0.0
+        """Up to where decoded pictures reach, counted from the origin."""
+
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        """Chunks (n, S, S, 3) of at most ten segments, `grid.frames` in all; the last picture is held.
+
+        Raises:
+            ClipRefused: no picture came, or the decoder ran out of memory.
+        """
+        total, size = self._grid.frames, self._grid.size
+        step = CHUNK_SEGMENTS * self._grid.frames_per_segment
+        chunk = np.empty((min(step, total), size, size, 3), np.uint8)
+        first = done = 0  # slot of the chunk's start, slots filled
+        for frame, after in self._shown():
+            source = None  # where this picture already is, once it is scaled
+            while done < after:
+                if source is None:
+                    source = chunk[done - first]
+                    self._scaler.into(source, frame)
+                else:
+                    chunk[done - first] = source
+                done += 1
+                if done - first == len(chunk):
+                    yield chunk
+                    source = source.copy()
+                    first, chunk = done, np.empty((min(step, total - done), size, size, 3), np.uint8)
+        if not self.decoded:
+            raise ClipRefused("unreadable", f"none of {len(self._track.times)} pictures can be decoded")
+
+    def _shown(self) -> Iterator[tuple[VideoFrame, int]]:
+        """Each picture with the slot from which it is no longer on screen."""
+        current: VideoFrame | None = None
+        current_pts = 0
+        for frame, pts in self._pictures():
+            if current is None:
+                current, current_pts = frame, pts
+            elif pts > current_pts:  # a picture that comes out late is as lost as in a player
+                after = min(self._clock.slot(pts), self._grid.frames)
+                yield current, after
+                current, current_pts = frame, pts
+                if after == self._grid.frames:
+                    return
+        if current is not None:
+            yield current, self._grid.frames
+
+    def _pictures(self) -> Iterator[tuple[VideoFrame, int]]:
+        """Decoded pictures in order of presentation, with their time stamps."""
+        needed = needed_times(self._track.times, self._clock, self._grid.frames) if self._skip else set()
+        last = max(needed, default=None)
+        for frame in self._decode(needed):
+            pts = frame.pts if frame.pts is not None else frame.dts
+            if pts is None:
+                continue
+            self.decoded += 1
+            self._cover(frame, pts)
+            yield frame, pts
+            if pts == last:
+                self.covered_seconds = float(self._track.end_seconds - self._origin)
+                return  # nothing after it is on screen within the grid
+
+    def _decode(self, needed: set[int]) -> Iterator[VideoFrame]:
+        context = None
+        for packet in packets(self._path, self._track):
+            if context is None:
+                context = packet.stream.codec_context
+                if not context.is_open:
+                    context.thread_type = "NONE"
+                    context.thread_count = 1
+            if needed:
+                context.skip_frame = "DEFAULT" if packet.pts in needed else "NONREF"
+            try:
+                yield from context.decode(packet)
+            except (av.error.FFmpegError, ValueError) as error:
+                self._note(error)
+        if context is not None:
+            context.skip_frame = "DEFAULT"
+            try:
+                yield from context.decode(None)
+            except (av.error.FFmpegError, ValueError) as error:
+                self._note(error)
+
+    def _cover(self, frame: VideoFrame, pts: int) -> None:
+        end = float((pts + (frame.duration or 0)) * self._track.time_base - self._origin)
+        self.covered_seconds = max(self.covered_seconds, end)
+
+    def _note(self, error: Exception) -> None:
+        if isinstance(error, MemoryError):
+            raise ClipRefused("memory", "the picture decoder could not allocate memory") from None
+        self.errors += 1
