@@ -15,6 +15,7 @@ import avel
 from avel.console import DONE, ERROR, SOME_FAILED, json_option, run, settings, show, verbosity
 from avel.heads.config import HeadConfig
 from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
+from avel.pipeline.presets import PRESETS
 
 PATH = click.Path(path_type=Path)
 IDS = {"ignore_unknown_options": True}
@@ -64,10 +65,13 @@ def extract(dataset: Path, store: str, as_json: bool, **options: Any) -> int:
 @cli.command(epilog=example("avel pretrain ave.zarr runs/avbt --epochs 100"))
 @click.argument("store")
 @click.argument("run", type=PATH)
-@settings(PretrainConfig, "pretrain")
+@settings(PretrainConfig, "pretrain", PRESETS)
 @json_option
 def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
-    """Train AV-BT encoders without labels on the staged train split of STORE; RUN keeps them."""
+    """Train AV-BT encoders without labels on the staged train split of STORE; RUN keeps them.
+
+    For several GPUs start it with torchrun: torchrun --nproc-per-node 4 -m avel pretrain STORE RUN.
+    """
     show(avel.pretrain(store, run, **options), as_json)
     return DONE
 
