@@ -1,17 +1,12 @@
 """Sound of one segment -> VGGish's log-mel patch (96, 64)."""
 
 import functools
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import ConfigError
 from avel.grid import MEL_BANDS, MEL_FRAMES
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torchaudio.transforms import Spectrogram
 
 HZ = 16000
 WINDOW_SAMPLES, HOP_SAMPLES, FFT_SAMPLES = 400, 160, 512
@@ -28,12 +23,12 @@ def log_mel(samples: NDArray[np.float32], hz: int = HZ) -> NDArray[np.float32]:
 
     Periodic Hann of 25 ms every 10 ms, magnitude, 64 mel bands of 125-7500 Hz, log(x + 0.01); a segment of
     1 s gives 98 windows, the first 96 are kept (VGGish, github.com/tensorflow/models, audioset/vggish).
+    numpy rather than torchaudio: no slower, closer to float64 (5e-7 against 3e-6), and the processes that
+    decode need no torch, which would cost each of them 450 MB and two seconds.
 
     Raises:
         ConfigError: another rate than VGGish's, or segments too short for 96 windows.
     """
-    import torch
-
     if hz != HZ:
         raise ConfigError(f"hz={hz}: VGGish's log-mel is defined at {HZ} Hz", hint=f"--hz {HZ}")
     if samples.ndim != 2 or samples.shape[1] < SHORTEST_SAMPLES:
@@ -41,14 +36,11 @@ def log_mel(samples: NDArray[np.float32], hz: int = HZ) -> NDArray[np.float32]:
             f"samples of shape {samples.shape} are no (T, {SHORTEST_SAMPLES} or more)",
             hint="--segment-seconds 1",
         )
-    spectrogram, matrix = _transform()
-    with torch.inference_mode():
-        signal = torch.from_numpy(np.ascontiguousarray(samples, np.float32))
-        # an FFT of 512 centres the window of 400: 56 zeros in front put window i at sample 160 i
-        margin = (FFT_SAMPLES - WINDOW_SAMPLES) // 2
-        magnitude = spectrogram(torch.nn.functional.pad(signal, (margin, margin)))  # (T, 257, windows)
-        mel = magnitude[:, :, :MEL_FRAMES].transpose(1, 2) @ matrix
-        patches: NDArray[np.float32] = torch.log(mel + OFFSET).numpy()
+    hann, matrix = _tables()
+    windows = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float32), WINDOW_SAMPLES, axis=1)
+    windows = windows[:, : MEL_FRAMES * HOP_SAMPLES : HOP_SAMPLES][:, :MEL_FRAMES]  # (T, 96, 400)
+    magnitude = np.abs(np.fft.rfft(windows * hann, FFT_SAMPLES, axis=2))  # (T, 96, 257)
+    patches: NDArray[np.float32] = np.log(magnitude @ matrix + np.float32(OFFSET))
     return patches
 
 
@@ -68,9 +60,7 @@ def _mel(hertz: "NDArray[np.float64] | float") -> NDArray[np.float64]:
 
 
 @functools.cache
-def _transform() -> "tuple[Spectrogram, Tensor]":
-    import torch
-    from torchaudio.transforms import Spectrogram
-
-    transform = Spectrogram(FFT_SAMPLES, WINDOW_SAMPLES, HOP_SAMPLES, power=1.0, center=False)
-    return transform, torch.from_numpy(mel_matrix().astype(np.float32))
+def _tables() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Periodic Hann window (400,) and mel matrix (257, 64), computed in float64, kept in float32."""
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW_SAMPLES) / WINDOW_SAMPLES)
+    return hann.astype(np.float32), mel_matrix().astype(np.float32)

@@ -214,5 +214,6 @@ def _promised(container: InputContainer, video: Track, origin: Fraction) -> floa
     """Seconds after the origin up to which the file says there is picture."""
     if video.stream.duration:
         start = video.stream.start_time or 0
-        return float((start + video.stream.duration) * video.time_base - origin)
-    return float(container.duration or 0) / av.time_base
+        end = (start + int(video.stream.duration)) * video.time_base
+        return float(end - origin)
+    return float((container.duration or 0) / av.time_base)

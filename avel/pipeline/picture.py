@@ -1,6 +1,6 @@
 """One decoded picture -> one RGB square of the grid's size: scaling, colour, rotation."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -33,7 +33,7 @@ class PictureScaler:
         scaled = self._reformatter.reformat(
             frame, width=width, height=height, format="rgb24", interpolation=SCALING, threads=1
         )
-        plane = scaled.planes[0]
+        plane: Any = scaled.planes[0]  # a buffer, which PyAV's stubs do not say
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
         pixels = rows[:height, : 3 * width].reshape(height, width, 3)
         top, left = (height - self._size) // 2, (width - self._size) // 2
@@ -51,9 +51,10 @@ class PictureScaler:
 
 def _upright(pixels: NDArray[np.uint8], frame: VideoFrame) -> NDArray[np.uint8]:
     """(S, S, 3) -> (S, S, 3) by the display matrix, snapped to quarter turns and mirrorings."""
-    if not frame.side_data.get("DISPLAYMATRIX"):
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
         return pixels
-    a, b, _, c, d = np.frombuffer(frame.side_data["DISPLAYMATRIX"], np.int32)[:5].tolist()
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
     if not (a * d - b * c):  # no turn at all, but garbage: leave the picture as it is
         return pixels
     # x' = a x + c y and y' = b x + d y: off the diagonal the axes change places

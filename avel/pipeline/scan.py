@@ -33,12 +33,12 @@ class Track:
     times: "array[int]" = field(default_factory=lambda: array("q"))
     timed: bool = True
     """Every shown packet has a time stamp of its own, so that a plan can be made from them."""
-    packets: list[Packet] | None = field(default_factory=list)
+    packets: "list[Packet[Any]] | None" = field(default_factory=list)
     start_pts: int | None = None
     end_pts: int = 0
     passed: bool = False
 
-    def add(self, packet: Packet) -> None:
+    def add(self, packet: "Packet[Any]") -> None:
         """Notes one packet's span; those that an edit list discards are decoded but never shown."""
         if self.packets is not None:
             self.packets.append(packet)
@@ -109,7 +109,7 @@ def scan(container: InputContainer, tracks: list[Track], seconds: float) -> str:
     return ""
 
 
-def _beyond(packet: Packet, track: Track, tracks: list[Track], seconds: float) -> bool:
+def _beyond(packet: "Packet[Any]", track: Track, tracks: list[Track], seconds: float) -> bool:
     """Whether this packet's stream has left the clip: all that follow are decoded, so shown, later still."""
     if not track.passed and packet.dts is not None and track.start_pts is not None:
         start = min(float(each.start_seconds) for each in tracks if each.start_pts is not None)
@@ -117,7 +117,7 @@ def _beyond(packet: Packet, track: Track, tracks: list[Track], seconds: float) -
     return track.passed
 
 
-def packets(path: Path, track: Track) -> Iterator[Packet]:
+def packets(path: Path, track: Track) -> "Iterator[Packet[Any]]":
     """The track's packets in file order, from memory, or by opening the file again."""
     if track.packets is not None:
         track.stream.codec_context.flush_buffers()
