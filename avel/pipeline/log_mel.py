@@ -38,7 +38,7 @@ def log_mel(samples: NDArray[np.float32], hz: int = HZ) -> NDArray[np.float32]:
         )
     hann, matrix = _tables()
     windows = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float32), WINDOW_SAMPLES, axis=1)
-    windows = windows[:, : MEL_FRAMES * HOP_SAMPLES : HOP_SAMPLES][:, :MEL_FRAMES]  # (T, 96, 400)
+    windows = windows[:, : MEL_FRAMES * HOP_SAMPLES : HOP_SAMPLES]  # (T, 96, 400)
     magnitude = np.abs(np.fft.rfft(windows * hann, FFT_SAMPLES, axis=2))  # (T, 96, 257)
     patches: NDArray[np.float32] = np.log(magnitude @ matrix + np.float32(OFFSET))
     return patches

@@ -1,0 +1,185 @@
+"""Writing a clip store: its arrays, then whole chunks of one video at a time.
+
+Every chunk belongs to one video, so that processes which stage different videos never write to the same file.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.errors import AvelError, StaleError, StoreError
+from avel.stores.clips import FRAMES, LOG_MEL, Head, log_mel_shape, read_head
+from avel.stores.dataset import Dataset
+from avel.stores.location import LocalLocation, Location
+
+OWN_NAMES = frozenset({FRAMES, LOG_MEL, "manifest", "dataset", "zarr.json", ".lock"})
+
+
+class WriteError(AvelError, OSError):
+    """The store cannot be written: a full disk, a lost connection. No clip's fault, so it ends the run."""
+
+
+def prepare(location: Location, wanted: Head) -> None:
+    """Makes the arrays, adds rows for new videos, or begins anew where the arrays' form has changed.
+
+    The group's attributes are written last: without them there is no store. Callers must have recorded the
+    videos whose chunks this makes void.
+    """
+    import zarr
+
+    found = read_head(location)
+    store = location.zarr()
+    if found is None or not _same_form(found, wanted):
+        location.delete([name for array in (FRAMES, LOG_MEL) for name in location.names(array)])
+        _create_arrays(store, wanted)
+    elif found.video_ids != wanted.video_ids:
+        group = zarr.open_group(store, mode="r+", use_consolidated=False)
+        for name in (FRAMES, LOG_MEL):
+            array: Any = group[name]
+            array.resize((len(wanted.video_ids), *array.shape[1:]))
+    if found != wanted:
+        zarr.open_group(store, mode="r+", use_consolidated=False).update_attributes(wanted.attributes())
+    location.sync([f"{FRAMES}/zarr.json", f"{LOG_MEL}/zarr.json", "zarr.json"])
+
+
+def write_dataset(location: Location, dataset: Dataset) -> None:
+    """The dataset's tables into the store, where they differ from what is there."""
+    import pyarrow.parquet as pq
+
+    for name, table in dataset.tables().items():
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        if location.read(f"dataset/{name}.parquet") != buffer.getvalue():
+            location.write(f"dataset/{name}.parquet", buffer.getvalue())
+
+
+class ClipWriter:
+    """Writes the chunks of single videos; log-mel first, frames last, because the frames are the commit.
+
+    Raises:
+        StaleError: the store has other settings than the ones this writer is for.
+    """
+
+    def __init__(self, location: Location, digest: str) -> None:
+        import zarr
+
+        head = read_head(location)
+        if head is None or head.digest != digest:
+            raise StaleError(f"{location.url}: its settings changed while this run was at work")
+        self.location, self.head = location, head
+        group = zarr.open_group(location.zarr(), mode="r+", use_consolidated=False)
+        self._frames: Any = group[FRAMES]
+        self._log_mel: Any = group[LOG_MEL]
+
+    def write_log_mel(self, row: int, first_segment: int, patches: NDArray[np.float32]) -> None:
+        """Patches (n, 96, 64) of whole chunks, from `first_segment` on.
+
+        Raises:
+            WriteError: the store does not take them.
+        """
+        self._put(self._log_mel, row, first_segment, patches[None])
+
+    def write_frames(self, row: int, first_frame: int, frames: Sequence[bytes] | NDArray[np.uint8]) -> None:
+        """JPEG files, or raw frames (n, H, W, 3), of whole chunks, from `first_frame` on.
+
+        Raises:
+            WriteError: the store does not take them.
+        """
+        if isinstance(frames, np.ndarray):
+            block: NDArray[Any] = frames[None]
+        else:
+            block = np.empty((1, len(frames)), object)
+            block[0, :] = frames
+        self._put(self._frames, row, first_frame, block)
+
+    def erase(self, row: int) -> None:
+        """Removes the video's chunks, frames first, so that what remains is never taken for whole."""
+        self.location.delete(self.chunk_names(row))
+
+    def sync(self, row: int) -> None:
+        """Makes the video's chunks durable; the manifest may call it staged after this."""
+        try:
+            self.location.sync(self.chunk_names(row))
+        except OSError as error:
+            raise WriteError(f"{self.location.url}: row {row}: {error}") from None
+
+    def chunk_names(self, row: int) -> list[str]:
+        """Files that hold the video's chunks, frames first."""
+        return chunk_names(self.head, row)
+
+    def _put(self, array: Any, row: int, first: int, block: NDArray[Any]) -> None:
+        try:
+            array[row : row + 1, first : first + block.shape[1]] = block
+        except (OSError, RuntimeError) as error:
+            raise WriteError(
+                f"{self.location.url}: row {row}: {error}",
+                hint="free space, then give the same command again",
+            ) from None
+
+
+def chunk_names(head: Head, row: int) -> list[str]:
+    """Files that hold the chunks of one video, frames first."""
+    inner = "/0/0/0" if head.frame_codec == "raw" else ""
+    return [f"{FRAMES}/c/{row}/{chunk}{inner}" for chunk in range(head.chunks)] + [
+        f"{LOG_MEL}/c/{row}/{chunk}/0/0" for chunk in range(head.chunks)
+    ]
+
+
+def _create_arrays(store: Any, head: Head) -> None:
+    import zarr
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+    from zarr.errors import UnstableSpecificationWarning
+
+    videos, grid = len(head.video_ids), head.grid
+    frames: dict[str, Any] = {
+        "shape": (videos, grid.frames),
+        "chunks": (1, head.chunk_frames),
+        "dtype": "variable_length_bytes",
+        "compressors": [Crc32cCodec()],
+    }
+    if head.frame_codec == "raw":
+        frames["shape"] += (grid.size, grid.size, 3)
+        frames["chunks"] += (grid.size, grid.size, 3)
+        frames |= {"dtype": "uint8", "compressors": [ZstdCodec(level=3), Crc32cCodec()]}
+    # a video that is all black, or all fill value, must exist as a chunk all the same
+    config: Any = {"write_empty_chunks": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnstableSpecificationWarning)  # vlen-bytes: this file documents it
+        zarr.create_array(store, name=FRAMES, config=config, overwrite=True, **frames)
+    zarr.create_array(
+        store,
+        name=LOG_MEL,
+        shape=(videos, *log_mel_shape(grid)),
+        chunks=(1, head.chunk_segments, *log_mel_shape(grid)[1:]),
+        dtype="float32",
+        fill_value=np.nan,
+        compressors=[Crc32cCodec()],
+        config=config,
+        overwrite=True,
+    )
+
+
+def _same_form(one: Head, other: Head) -> bool:
+    return one.grid == other.grid and one.frame_codec == other.frame_codec
+
+
+def check_place(location: Location) -> None:
+    """Refuses a place that holds something else; an unfinished store holds our names only.
+
+    Raises:
+        StoreError: there is a file, or a folder with other files.
+    """
+    top = {name.split("/", 1)[0] for name in location.names("")}
+    if isinstance(location, LocalLocation) and location.path.exists() and not location.path.is_dir():
+        raise StoreError(f"{location.url}: is a file", hint="name a folder that does not exist yet")
+    if top - OWN_NAMES:
+        strange = ", ".join(sorted(top - OWN_NAMES)[:3])
+        raise StoreError(
+            f"{location.url}: holds {strange}: no clip store", hint="name an empty or new folder"
+        )

@@ -1,0 +1,243 @@
+"""Reading a clip store: staged frames and log-mel patches by video id, with the manifest and the dataset."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.errors import MissingPathError, StoreError, UnknownNameError
+from avel.grid import MEL_BANDS, MEL_FRAMES, Grid
+from avel.stores.location import Location, locate
+from avel.stores.manifest import Entry, read_manifest, to_table
+
+if TYPE_CHECKING:
+    import os
+
+    import pyarrow as pa
+
+    from avel.stores.dataset import Dataset
+
+FORMAT, VERSION = "avel-clips", 1
+FRAMES, LOG_MEL = "frames", "log_mel"
+CHUNK_SEGMENTS = 10
+DATASET_TABLES = ("rows", "videos")
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a store says of itself: grid, settings it was staged with, and its videos in array order."""
+
+    grid: Grid
+    settings: dict[str, Any]
+    digest: str
+    frame_codec: str
+    video_ids: tuple[str, ...]
+
+    @property
+    def chunk_segments(self) -> int:
+        """Segments in one chunk of either array."""
+        return min(self.grid.segments, CHUNK_SEGMENTS)
+
+    @property
+    def chunk_frames(self) -> int:
+        """Frames in one chunk."""
+        return self.chunk_segments * self.grid.frames_per_segment
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of one video in either array."""
+        return -(-self.grid.segments // self.chunk_segments)
+
+    def attributes(self) -> dict[str, Any]:
+        """As the attributes of the Zarr group."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "grid": vars(self.grid),
+            "settings": self.settings,
+            "digest": self.digest,
+            "frame_codec": self.frame_codec,
+            "video_ids": list(self.video_ids),
+        }
+
+
+class ClipStore:
+    """A clip store, opened for reading; its manifest is read once, on first use. Pickles as its path.
+
+    >>> store = ClipStore.open("clips.zarr")              # doctest: +SKIP
+    >>> store.frames(store.staged[0], [0, 16, 32]).shape  # doctest: +SKIP
+    (3, 256, 256, 3)
+    """
+
+    def __init__(self, location: Location, head: Head) -> None:
+        self.location, self.head = location, head
+        self.grid, self.settings, self.digest = head.grid, head.settings, head.digest
+        self.video_ids = head.video_ids
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> ClipStore:
+        """The store at a folder or URL; reads its attributes only.
+
+        Raises:
+            MissingPathError: there is none.
+            StoreError: it is of another format or version.
+        """
+        location = locate(path)
+        head = read_head(location)
+        if head is None:
+            raise MissingPathError(f"{path}: no clip store", hint=f"avel extract DATASET {path}")
+        return cls(location, head)
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return ClipStore.open, (self.location.url,)
+
+    @cached_property
+    def entries(self) -> dict[str, Entry]:
+        """Video id -> manifest entry, in array order."""
+        return read_manifest(self.location)
+
+    @cached_property
+    def staged(self) -> tuple[str, ...]:
+        """Ids of the videos that are whole and were staged with the store's settings, in array order."""
+        return tuple(name for name, entry in self.entries.items() if self._is_staged(entry))
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The dataset that was staged: rows, videos, categories and splits."""
+        import pyarrow.parquet as pq
+
+        from avel.stores.dataset import Dataset
+
+        parts = {name: self.location.read(f"dataset/{name}.parquet") for name in DATASET_TABLES}
+        if None in parts.values():
+            raise StoreError(f"{self.location.url}: holds no dataset tables", hint="avel extract writes them")
+        return Dataset.from_tables(
+            {name: pq.read_table(io.BytesIO(data or b"")) for name, data in parts.items()}
+        )
+
+    def manifest(self) -> pa.Table:
+        """One row a video: its state, why, the source's hash, valid seconds, where the time went."""
+        return to_table(self.entries.values())
+
+    def jpegs(self, video_id: str, frames: Sequence[int]) -> list[bytes]:
+        """The JPEG files of some staged frames.
+
+        Raises:
+            StoreError: the video is not staged, its bytes are damaged, or the store keeps raw frames.
+        """
+        if self.head.frame_codec != "jpeg":
+            raise StoreError(f"{self.location.url}: keeps {self.head.frame_codec} frames, not JPEG")
+        return [bytes(frame) for frame in self._stored_frames(video_id, frames)]
+
+    def frames(self, video_id: str, frames: Sequence[int]) -> NDArray[np.uint8]:
+        """Some staged frames, decoded: uint8 (n, H, W, C), RGB.
+
+        Raises:
+            StoreError: the video is not staged, or its bytes are damaged.
+        """
+        stored = self._stored_frames(video_id, frames)
+        size = self.grid.size
+        result = np.empty((len(stored), size, size, 3), np.uint8)
+        for place, frame in enumerate(stored):
+            result[place] = decode_jpeg(frame) if isinstance(frame, bytes) else frame
+        return result
+
+    def log_mel(self, video_id: str) -> NDArray[np.float32]:
+        """VGGish patches of every segment: float32 (T, 96, 64), natural log of mel magnitude + 0.01.
+
+        Raises:
+            StoreError: the video is not staged, or its bytes are damaged.
+        """
+        row = self._row(video_id)
+        patches = self._read(LOG_MEL, row, slice(0, self.grid.segments), video_id)
+        if np.isnan(patches).any():
+            raise StoreError(f"{self.location.url}: {video_id}: log-mel is incomplete", hint=self._repair())
+        return np.asarray(patches, np.float32)
+
+    def _stored_frames(self, video_id: str, frames: Sequence[int]) -> list[Any]:
+        """Each frame as it is stored; a chunk is read once, however many of its frames are asked for."""
+        row, size = self._row(video_id), self.head.chunk_frames
+        outside = [frame for frame in frames if not 0 <= frame < self.grid.frames]
+        if outside:
+            raise StoreError(f"{video_id}: frame {outside[0]} of {self.grid.frames}")
+        chunks = {
+            number: self._read(FRAMES, row, slice(number * size, (number + 1) * size), video_id)
+            for number in dict.fromkeys(frame // size for frame in frames)
+        }
+        found = [chunks[frame // size][frame % size] for frame in frames]
+        if any(isinstance(frame, bytes) and not frame for frame in found):
+            raise StoreError(f"{self.location.url}: {video_id}: frames are missing", hint=self._repair())
+        return found
+
+    def _read(self, name: str, row: int, part: slice, video_id: str) -> NDArray[Any]:
+        try:
+            return np.asarray(self.arrays[name][row, part])
+        except (ValueError, RuntimeError) as error:  # zarr's word for a checksum that fails
+            raise StoreError(
+                f"{self.location.url}: {video_id}: {name} is damaged: {error}", hint=self._repair()
+            ) from None
+
+    @cached_property
+    def arrays(self) -> dict[str, Any]:
+        """The Zarr arrays by name, open for reading."""
+        import zarr
+
+        group = zarr.open_group(self.location.zarr(), mode="r", use_consolidated=False)
+        return {name: group[name] for name in (FRAMES, LOG_MEL)}
+
+    def _row(self, video_id: str) -> int:
+        entry = self.entries.get(video_id)
+        if entry is None:
+            raise UnknownNameError("video", video_id, self.entries, where=self.location.url)
+        if not self._is_staged(entry):
+            why = f"{entry.state} ({entry.reason or entry.cause})"
+            raise StoreError(f"{self.location.url}: {video_id} is {why}", hint=self._repair())
+        return entry.row
+
+    def _is_staged(self, entry: Entry) -> bool:
+        return entry.state == "staged" and entry.settings == self.digest
+
+    def _repair(self) -> str:
+        return f"avel extract {self.dataset.root} {self.location.url}"
+
+
+def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
+    """One JPEG file -> uint8 (H, W, C), RGB."""
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def read_head(location: Location) -> Head | None:
+    """What the store says of itself, None where there is no store.
+
+    Raises:
+        StoreError: another format or version.
+    """
+    attributes = json.loads(location.read("zarr.json") or "{}").get("attributes")
+    if not attributes:  # no group, or one whose making was cut short
+        return None
+    found = (attributes.get("format"), attributes.get("version"))
+    if found != (FORMAT, VERSION):
+        raise StoreError(
+            f"{location.url}: format {found[0]!r} version {found[1]}, this avel reads {FORMAT!r} {VERSION}"
+        )
+    return Head(
+        grid=Grid(**attributes["grid"]),
+        settings=attributes["settings"],
+        digest=attributes["digest"],
+        frame_codec=attributes["frame_codec"],
+        video_ids=tuple(attributes["video_ids"]),
+    )
+
+
+def log_mel_shape(grid: Grid) -> tuple[int, int, int]:
+    """Shape of one video's patches: (T, 96, 64)."""
+    return grid.segments, MEL_FRAMES, MEL_BANDS

@@ -1,0 +1,165 @@
+"""Where a clip store lives: a local folder, or a prefix of an object store (s3://, gs://, az://)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from avel.errors import ConfigError
+from avel.stores.files import atomic_path
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+
+class Location(Protocol):
+    """A tree of named files. Names are relative, with "/"; a write is whole or absent."""
+
+    @property
+    def url(self) -> str:
+        """The path or URL."""
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of `name`, None where there is no such file."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """`data` as `name`, durable when this returns."""
+
+    def names(self, folder: str) -> list[str]:
+        """Sorted names of the files below `folder`."""
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Removes files; those that are not there are no error."""
+
+    def sync(self, names: Iterable[str]) -> None:
+        """Makes files that zarr wrote durable."""
+
+    def bytes(self) -> int:
+        """Bytes of all files together."""
+
+    def zarr(self) -> Store:
+        """The same place as a zarr store."""
+
+
+def locate(url: str | os.PathLike[str]) -> Location:
+    """The location a path or URL names.
+
+    Raises:
+        ConfigError: a URL whose library is not installed.
+    """
+    if "://" in str(url):
+        return RemoteLocation(str(url).rstrip("/"))
+    return LocalLocation(str(Path(url).absolute()))
+
+
+@dataclass(frozen=True)
+class LocalLocation:
+    """A folder."""
+
+    url: str
+
+    @property
+    def path(self) -> Path:
+        """The folder's path."""
+        return Path(self.url)
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of `name`, None where there is no such file."""
+        try:
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, data: bytes) -> None:
+        """`data` as `name`: written beside, fsynced, renamed."""
+        with atomic_path(self.path / name) as partial:
+            partial.write_bytes(data)
+
+    def names(self, folder: str) -> list[str]:
+        """Sorted names of the files below `folder`, without hidden ones."""
+        files = (self.path / folder).rglob("*")
+        return sorted(
+            str(file.relative_to(self.path))
+            for file in files
+            if not file.name.startswith(".") and file.is_file()
+        )
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Removes files; those that are not there are no error."""
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
+
+    def sync(self, names: Iterable[str]) -> None:
+        """fsync of files that zarr wrote: it renames whole files but does not wait for the disk."""
+        for name in names:
+            handle = os.open(self.path / name, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    def bytes(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+    def zarr(self) -> Store:
+        """The folder as a zarr store."""
+        from zarr.storage import LocalStore
+
+        return LocalStore(self.url)
+
+
+@dataclass(frozen=True)
+class RemoteLocation:
+    """A prefix of an object store, through obstore; credentials and endpoint come from the environment."""
+
+    url: str
+
+    @cached_property
+    def _store(self) -> Any:
+        try:
+            from obstore.store import from_url
+        except ImportError:
+            raise ConfigError(
+                f"{self.url}: obstore is not installed", hint="pip install 'avel[s3]'"
+            ) from None
+        # plain http only where the user's own endpoint asks for it
+        endpoint = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", ""))
+        options = {"client_options": {"allow_http": True}} if endpoint.startswith("http://") else {}
+        return from_url(self.url, **options)
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of `name`, None where there is no such object."""
+        try:
+            return bytes(self._store.get(name).bytes())
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, data: bytes) -> None:
+        """`data` as `name`; an object is whole or absent by the protocol."""
+        self._store.put(name, data)
+
+    def names(self, folder: str) -> list[str]:
+        """Sorted names of the objects below `folder`."""
+        return sorted(item["path"] for batch in self._store.list(folder) for item in batch)
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Removes objects; those that are not there are no error."""
+        self._store.delete(list(names))
+
+    def sync(self, names: Iterable[str]) -> None:
+        """Nothing to do: an object that was put is durable."""
+
+    def bytes(self) -> int:
+        """Bytes of all objects together."""
+        return sum(item["size"] for batch in self._store.list() for item in batch)
+
+    def zarr(self) -> Store:
+        """The prefix as a zarr store."""
+        from zarr.storage import ObjectStore
+
+        return ObjectStore(self._store)

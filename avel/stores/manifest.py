@@ -1,0 +1,148 @@
+"""The manifest of a clip store: one row a video, with its state and why; Parquet parts, the latest counts.
+
+A part is whole or absent, so the manifest never holds half an answer. Parts are merged now and then; a merge
+that is killed leaves the same rows twice, which reads the same.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Literal, get_args
+
+from avel.errors import StoreError
+from avel.stores.location import Location
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FOLDER = "manifest"
+MERGE_AT_PARTS = 64
+READ_ATTEMPTS = 5
+
+State = Literal["staged", "failed", "pending"]
+Cause = Literal["new", "source-changed", "settings-changed", "retry-failed", "overwrite"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of one video.
+
+    Attributes:
+        row: its place in the arrays.
+        state: "staged" (frames and log-mel are whole), "failed", or "pending" (to be done, or in flight).
+        cause: why it was last worked on.
+        reason: why it failed, from the closed list `avel.pipeline.refusal.REASONS`; "" unless failed.
+        detail: the decoder's own words, or what was repaired.
+        source_path, source_bytes, source_mtime_ns, source_sha256: the file as it was when it was read.
+        settings: digest of the settings that it was staged with.
+        audio: "stream", or "silence" where the file has none.
+        valid_seconds: how much of the grid the source covers; the rest is padding.
+        decode_seconds ... write_seconds: where the time went.
+    """
+
+    video_id: str
+    row: int
+    state: State = "pending"
+    cause: Cause = "new"
+    reason: str = ""
+    detail: str = ""
+    source_path: str = ""
+    source_bytes: int = 0
+    source_mtime_ns: int = 0
+    source_sha256: str = ""
+    settings: str = ""
+    audio: str = ""
+    valid_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    scale_seconds: float = 0.0
+    jpeg_seconds: float = 0.0
+    audio_seconds: float = 0.0
+    write_seconds: float = 0.0
+
+
+def read_manifest(location: Location) -> dict[str, Entry]:
+    """Video id -> its latest entry, in array order.
+
+    Raises:
+        StoreError: a part that is no Parquet file.
+    """
+    rows: dict[str, Entry] = {}
+    for table in _tables(location):
+        for row in table.to_pylist():
+            rows[row["video_id"]] = Entry(**row)
+    return dict(sorted(rows.items(), key=lambda item: item[1].row))
+
+
+def to_table(entries: Iterable[Entry]) -> pa.Table:
+    """Entries as an Arrow table, one row a video."""
+    import pyarrow as pa
+
+    kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+    schema = pa.schema([(field.name, kinds.get(str(field.type), pa.string())) for field in fields(Entry)])
+    return pa.Table.from_pylist([asdict(entry) for entry in entries], schema=schema)
+
+
+class ManifestWriter:
+    """The one writer of a store's manifest."""
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+        self._parts = location.names(FOLDER)
+        self.entries = read_manifest(location)
+
+    def append(self, entries: Iterable[Entry]) -> None:
+        """Durably records `entries` as one part."""
+        new = list(entries)
+        if not new:
+            return
+        self.entries |= {entry.video_id: entry for entry in new}
+        self._write(new)
+        if len(self._parts) >= MERGE_AT_PARTS:
+            self.merge()
+
+    def merge(self) -> None:
+        """One part in the place of all."""
+        old = list(self._parts)
+        if len(old) > 1:
+            self._write(sorted(self.entries.values(), key=lambda entry: entry.row))
+            self._location.delete(old)
+            self._parts = self._parts[len(old) :]
+
+    def _write(self, entries: list[Entry]) -> None:
+        import pyarrow.parquet as pq
+
+        number = int(self._parts[-1].rpartition("-")[2].partition(".")[0]) + 1 if self._parts else 0
+        name = f"{FOLDER}/part-{number:08d}.parquet"
+        buffer = io.BytesIO()
+        pq.write_table(to_table(entries), buffer)
+        self._location.write(name, buffer.getvalue())
+        self._parts.append(name)
+
+
+def counts(entries: Mapping[str, Entry]) -> dict[str, int]:
+    """How many videos are in each state, and how many failed for each reason ("failed:no-audio")."""
+    found: dict[str, int] = dict.fromkeys(get_args(State), 0)
+    for entry in entries.values():
+        found[entry.state] += 1
+        if entry.state == "failed":
+            found[f"failed:{entry.reason}"] = found.get(f"failed:{entry.reason}", 0) + 1
+    return found
+
+
+def _tables(location: Location) -> list[pa.Table]:
+    """The parts, oldest first; read again when a merge removed one meanwhile."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for _ in range(READ_ATTEMPTS):
+        names = location.names(FOLDER)
+        found = [location.read(name) for name in names]
+        if None in found:
+            continue
+        try:
+            return [pq.read_table(io.BytesIO(data)) for data in found if data is not None]
+        except pa.ArrowInvalid as error:
+            raise StoreError(f"{location.url}: a manifest part is damaged: {error}") from None
+    raise StoreError(f"{location.url}: the manifest changes faster than it can be read")
