@@ -1,10 +1,10 @@
-"""Named sets of pretraining options: the paper, its literal reading, the rows of Tables 4 and 5 (torch-free)."""
+"""Named sets of pretraining options: the paper, its literal reading, the rows of Tables 4 and 5."""
 
 from collections.abc import Mapping
 from typing import Any
 
 GENTLE_CROP = (0.5, 1.0)
-"""Table 5's starred crop is "relatively smaller"; the paper gives no number. At least half the frame stays."""
+"""Table 5's starred crop is "relatively smaller", no number given: at least half the frame stays."""
 
 
 def table5(**switched: bool) -> dict[str, Any]:

@@ -1,0 +1,100 @@
+"""Several processes as one: sums that gradients pass through, and batch norms over the whole batch.
+
+The convention is DistributedDataParallel's: every process computes the same loss, and gradients of parameters
+are averaged. A sum over processes therefore sends back the sum of what it gets.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def world_size() -> int:
+    """Processes that train together; 1 where there is no process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process among them."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """The group that torchrun's environment describes (NCCL on GPUs, gloo on CPUs); alone, nothing."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+class _Summed(torch.autograd.Function):
+    @staticmethod
+    def forward(_: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
+def summed(tensor: Tensor) -> Tensor:
+    """Sum over processes, with gradient: any shape -> the same; alone, the tensor itself."""
+    return _Summed.apply(tensor) if world_size() > 1 else tensor
+
+
+class GlobalBatchNorm(_BatchNorm):
+    """Batch norm whose statistics are of all processes' samples; torch's SyncBatchNorm refuses CPUs."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any (B, C, ...) will do."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, ...) -> the same."""
+        if not self.training or world_size() == 1:
+            return super().forward(input)
+        axes = [axis for axis in range(input.ndim) if axis != 1]
+        shape = [1, -1] + [1] * (input.ndim - 2)
+        count = summed(input.new_tensor([input.numel() / input.shape[1]]))
+        mean = summed(input.sum(axes)) / count
+        centred = input - mean.view(shape)
+        variance = summed(centred.square().sum(axes)) / count
+        self._follow(mean.detach(), variance.detach() * count / (count - 1))
+        normal = centred * torch.rsqrt(variance + self.eps).view(shape)
+        return normal * self.weight.view(shape) + self.bias.view(shape)
+
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        if self.running_mean is not None and self.running_var is not None and self.momentum is not None:
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance, self.momentum)
+
+
+def synchronise_batch_norms(module: nn.Module, device: torch.device) -> nn.Module:
+    """`module` with batch norms over all processes; names of parameters stay."""
+    if world_size() == 1:
+        return module
+    if device.type == "cuda":
+        convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
+        return convert(module)
+    for name, child in module.named_children():
+        if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            shared = GlobalBatchNorm(child.num_features, child.eps, child.momentum)
+            shared.load_state_dict(child.state_dict())
+            setattr(module, name, shared.to(child.weight.dtype).train(child.training))
+        else:
+            synchronise_batch_norms(child, device)
+    return module
