@@ -126,3 +126,38 @@ class PretrainConfig:
     )
     checkpoint_every: int = option(1, "Epochs between checkpoints.", numeric=False, low=1)
     tensorboard: bool = option(False, "Also write TensorBoard events (needs tensorboard).", numeric=False)
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """Which networks see the staged clips, on which frames, and what of their output is kept."""
+
+    visual_backbone: str = option(
+        "resnet50", "CNN of the frames where no --encoder is given: resnet50, mobilenet_v2 and so on."
+    )
+    audio_backbone: str = option("vggish", "CNN of the log-mel patches where no --encoder is given.")
+    visual_weights: str | None = option(
+        None, "File with the visual CNN's weights, or 'random'; by default they are downloaded."
+    )
+    audio_weights: str | None = option(
+        None, "File with the audio CNN's weights, or 'random'; by default they are downloaded."
+    )
+    untrained: bool = option(
+        False, "Put Bi-LSTMs with random weights on the CNNs: what AV-BT has to beat (no --encoder)."
+    )
+    seed: int = option(0, "Seed of --untrained and of weights that are 'random'.", low=0)
+    frames_per_segment: int = option(
+        1, "Frames of each segment whose CNN vectors are averaged; 1 is the middle frame.", low=1
+    )
+    crop_size: int | None = option(
+        None, "Height and width of the centre crop in pixels; by default the encoder's own, 224.", low=16
+    )
+    keep_cnn: bool = option(False, "Also keep the CNN vectors, before the Bi-LSTMs.")
+    keep_maps: bool = option(False, "Also keep the visual maps, in float16, for heads that attend over them.")
+    dtype: Literal["float32", "bfloat16"] = option(
+        "float32", "Number format of the CNNs (bfloat16: autocast, about 2.5x faster)."
+    )
+    batch_clips: int = option(8, "Clips that go through the encoder at once.", numeric=False, low=1)
+    device: str | None = option(
+        None, "cpu, cuda or cuda:N; by default a GPU where there is one.", numeric=False
+    )
