@@ -173,10 +173,11 @@ def write_features(
 
 
 def _write_array(file: h5py.File, name: str, source: ArrayLike) -> None:
-    """Vectors contiguous in float32; maps in float16, one checksummed chunk a video."""
+    """Vectors contiguous in float32; maps in float16 or as given in float32, a checksummed chunk a video."""
     shape = tuple(source.shape)
     if name == MAPS:
-        dataset = file.create_dataset(name, shape, np.float16, chunks=(1, *shape[1:]), fletcher32=True)
+        dtype = np.float32 if getattr(source, "dtype", None) == np.float32 else np.float16
+        dataset = file.create_dataset(name, shape, dtype, chunks=(1, *shape[1:]), fletcher32=True)
     else:
         dataset = file.create_dataset(name, shape, np.float32)
     for start in range(0, shape[0], BLOCK_VIDEOS):
@@ -262,5 +263,5 @@ def _text(file: h5py.File, name: str) -> tuple[str, ...]:
 
 
 def _how_to_add(name: str) -> str:
-    option = "--maps" if name == MAPS else "--cnn-vectors"
+    option = "--keep-maps" if name == MAPS else "--keep-cnn"
     return f"avel cache-features STORE CACHE {option}"

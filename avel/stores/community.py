@@ -1,0 +1,171 @@
+"""The field's own AVE files: one HDF5 array a file, uncompressed, row = annotation line.
+
+They come without ids, so what can be checked is: shapes, the label files against the annotations, the order
+files against the splits, and that rows of one video carry the same features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.errors import DatasetError, MissingPathError, StoreError
+from avel.stores.dataset import SPLITS, Dataset
+
+KEYS = ("avadataset", "dataset")
+"""Names of the one array, in the order they are looked for."""
+AUDIO, MAPS, VECTORS = "audio_feature.h5", "visual_feature.h5", "visual_feature_vec.h5"
+SEGMENT_LABELS = ("labels.h5", "right_labels.h5", "right_label.h5")
+EVENT_LABELS, SHARES, PRESENCE = "mil_labels.h5", "prob_label.h5", "labels_closs.h5"
+ORDERS = {f"{split}_order.h5": split for split in SPLITS}
+NOISY = ("visual_feature_noisy.h5", "audio_feature_noisy.h5", "labels_noisy.h5")
+DIMENSIONS = {AUDIO: 3, MAPS: 5, VECTORS: 3, EVENT_LABELS: 2, SHARES: 2, PRESENCE: 2} | dict.fromkeys(
+    SEGMENT_LABELS, 3
+)
+MOST_WRONG = 0.01
+"""Share of rows whose event may differ from the annotations before the files are taken for another order."""
+
+
+def find_files(source: Path | Iterable[Path]) -> dict[str, Path]:
+    """Known file name -> path, from a folder or from the files themselves.
+
+    Raises:
+        MissingPathError: the folder or a file is not there, or there is no feature file.
+    """
+    folder = source if isinstance(source, Path) and source.is_dir() else None
+    given = sorted(folder.iterdir()) if folder else [source] if isinstance(source, Path) else list(source)
+    known = {*DIMENSIONS, *ORDERS, *NOISY}
+    for path in given:
+        if not path.is_file() and not path.is_dir():
+            raise MissingPathError(f"{path}: no such file")
+        if folder is None and path.name not in known:
+            raise StoreError(f"{path}: no known AVE file", hint=f"known names: {', '.join(sorted(known))}")
+    found = {path.name: path for path in given if path.name in known}
+    if AUDIO not in found or not {MAPS, VECTORS} & set(found):
+        shown = ", ".join(sorted(found)) or "none of the known files"
+        raise MissingPathError(
+            f"{folder or 'given files'}: {shown}",
+            hint=f"need {AUDIO} and {MAPS} or {VECTORS}, from the AVE-ECCV18 page of the dataset's authors",
+        )
+    return found
+
+
+@contextmanager
+def array(path: Path, rows: int | None = None) -> Iterator[h5py.Dataset]:
+    """The one array of a community file, read only; checked to have `rows` rows and the file's dimensions.
+
+    Raises:
+        StoreError: not HDF5, or no array under a known key.
+        DatasetError: another number of rows or dimensions.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise StoreError(f"{path}: not a readable HDF5 file: {error}", hint="fetch it again") from None
+    with file:
+        key = next((key for key in KEYS if key in file), None)
+        if key is None:
+            raise StoreError(f"{path}: no array named {' or '.join(KEYS)}, only {', '.join(file) or 'none'}")
+        found, wanted = file[key], DIMENSIONS.get(path.name)
+        if wanted is not None and found.ndim != wanted:
+            raise DatasetError(f"{path}: {found.shape}, need {wanted} dimensions")
+        if rows is not None and found.shape[0] != rows:
+            raise DatasetError(
+                f"{path}: {found.shape[0]} rows, the annotations have {rows}",
+                hint="give the annotations that belong to these files with --dataset",
+            )
+        yield found
+
+
+def read_orders(files: dict[str, Path]) -> dict[str, list[int]]:
+    """Split -> annotation rows in the sequence of its order file."""
+    orders = {}
+    for name, split in ORDERS.items():
+        if name in files:
+            with h5py.File(files[name], "r") as file:
+                orders[split] = [int(number) for number in file["order"][()]]
+    return orders
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the annotations say of R rows: segment classes (R, T), events (R,), K classes with background."""
+
+    labels: NDArray[np.int64]
+    events: NDArray[np.int64]
+    classes: int
+
+    def one_hot(self) -> NDArray[np.float32]:
+        """What `labels.h5` should hold: (R, T, K)."""
+        return _eye(self.classes)[self.labels]
+
+    def expected(self, name: str) -> NDArray[np.float32]:
+        """What a label file should hold: (R, T, K), (R, K) or (R, T)."""
+        if name == EVENT_LABELS:
+            return _eye(self.classes)[self.events]
+        if name == SHARES:
+            return np.asarray(self.one_hot().mean(axis=1), np.float32)
+        if name == PRESENCE:
+            return np.asarray(self.labels != self.classes - 1, np.float32)
+        return self.one_hot()
+
+
+def check_labels(files: dict[str, Path], truth: Truth) -> list[str]:
+    """One finding for each label file: where it and the annotations disagree.
+
+    Raises:
+        DatasetError: so many rows have another event that the files must be in another row order.
+    """
+    findings = []
+    for name in (*SEGMENT_LABELS, EVENT_LABELS, SHARES, PRESENCE):
+        if name not in files:
+            continue
+        wanted = truth.expected(name)
+        with array(files[name], len(truth.events)) as found:
+            if found.shape != wanted.shape:
+                raise DatasetError(f"{files[name]}: {found.shape}, the annotations give {wanted.shape}")
+            values = found[()]
+        axes = tuple(range(1, values.ndim))
+        wrong = np.flatnonzero(np.abs(values - wanted).max(axis=axes) > 1e-3)
+        if name != SHARES and len(wrong) > MOST_WRONG * len(wanted):
+            raise DatasetError(
+                f"{files[name]}: {len(wrong)} of {len(wanted)} rows differ from the annotations",
+                hint="the files are in the row order of other annotations; give those with --dataset",
+            )
+        findings.append(f"{name}: {_differences(wrong, values)}")
+    return findings
+
+
+def check_orders(orders: dict[str, list[int]], dataset: Dataset) -> list[str]:
+    """One finding for each order file: whether it holds the rows of the dataset's split."""
+    findings = []
+    for split, order in orders.items():
+        wanted = {row.row for row in dataset.rows if row.split == split}
+        if wanted and set(order) != wanted:
+            raise DatasetError(
+                f"{split}_order.h5: {len(set(order) ^ wanted)} rows are not in both it and the {split} split",
+                hint="the order files and the annotations belong to different releases; leave one out",
+            )
+        findings.append(f"{split}_order.h5: the {len(order)} rows of the {split} split")
+    return findings
+
+
+def _differences(wrong: NDArray[np.int64], values: NDArray[np.float32]) -> str:
+    if not len(wrong):
+        return "as the annotations say"
+    shown = ", ".join(map(str, wrong[:5].tolist())) + (" ..." if len(wrong) > 5 else "")
+    text = f"{len(wrong)} rows differ from the annotations ({shown}), which are followed"
+    if values.ndim == 3:
+        double = np.flatnonzero((values.sum(axis=2) > 1).any(axis=1))
+        text += f"; {len(double)} rows carry two labels in a segment" if len(double) else ""
+    return text
+
+
+def _eye(classes: int) -> NDArray[np.float32]:
+    return np.eye(classes, dtype=np.float32)

@@ -1,0 +1,216 @@
+"""The field's own AVE files -> avel's feature cache (the other way is `export.py`)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.errors import DatasetError, MissingPathError, StoreError
+from avel.grid import Grid
+from avel.stores import ave, community
+from avel.stores.community import AUDIO, MAPS, VECTORS, Truth
+from avel.stores.dataset import Dataset, read_dataset
+from avel.stores.feature_rows import rows_of_videos
+from avel.stores.features import ArrayLike, write_features
+from avel.stores.files import sha256_file
+
+Held = dict[str, h5py.Dataset]
+"""Community file name -> its open array (R, T, ...)."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import made and found out; `missing` counts rows whose features are NaN."""
+
+    cache: str
+    digest: str
+    rows: int
+    videos: int
+    missing: int
+    arrays: dict[str, tuple[int, ...]]
+    findings: tuple[str, ...]
+
+
+def import_features(
+    source: Path | str | Iterable[Path | str],
+    cache: Path | str,
+    dataset: Dataset | Path | str | None = None,
+    *,
+    maps_dtype: Literal["float16", "float32"] = "float16",
+    overwrite: bool = False,
+) -> Imported:
+    """The community's AVE files as a feature cache; maps are never in memory whole.
+
+    Audio (R, T, 128) becomes f_a and cnn_a, visual vectors (R, T, 512) f_v and cnn_v, maps (R, T, 7, 7, 512)
+    maps; where only maps are given, f_v is their mean over the 49 cells. Labels come from the annotations,
+    because `labels.h5` is wrong in places. `maps_dtype` float16 keeps three digits in half the space.
+
+    Raises:
+        MissingPathError: no feature files, or no annotations to read them by.
+        DatasetError: shapes, orders or labels that contradict the annotations.
+        StoreError: a damaged file, or `cache` exists and `overwrite` is not given.
+    """
+    files = community.find_files(_paths(source))
+    cache = Path(cache)
+    if cache.exists() and not overwrite:
+        raise StoreError(f"{cache}: exists", hint="add --overwrite, or choose another file")
+    orders = community.read_orders(files)
+    known = _with_orders(_dataset(dataset, files), orders)
+    with ExitStack() as stack:
+        names = [name for name in (AUDIO, MAPS, VECTORS) if name in files]
+        held = {name: stack.enter_context(community.array(files[name], len(known.rows))) for name in names}
+        grid = _common_grid(held)
+        findings = _shapes_found(held) + community.check_orders(orders, known)
+        findings += community.check_labels(files, truth_of(known, grid))
+        video_ids, first_row, reasons = _present_videos(known, held)
+        findings += [_shared_rows(known, held), *_left_out(files)]
+        rows, missing = rows_of_videos(known, grid, video_ids, reasons)
+        arrays = _arrays(held, first_row, np.dtype(maps_dtype))
+        digest = write_features(
+            cache,
+            video_ids=video_ids,
+            categories=known.categories,
+            rows=rows,
+            arrays=arrays,
+            missing=missing,
+            provenance=_provenance(files, held, orders, findings),
+        )
+        shapes = {name: values.shape for name, values in arrays.items()}
+    return Imported(str(cache), digest, len(rows.row), len(video_ids), len(missing), shapes, tuple(findings))
+
+
+def truth_of(dataset: Dataset, grid: Grid) -> Truth:
+    """What the annotations of all R rows say, on a grid."""
+    events = np.array([dataset.class_ids[row.category] for row in dataset.rows], np.int64)
+    return Truth(dataset.labels(grid), events, len(dataset.categories) + 1)
+
+
+class _RowsAsVideos:
+    """An (R, T, ...) array of rows read as (V, T, ...) of videos: each video's first row; mean over cells."""
+
+    def __init__(
+        self, rows: h5py.Dataset, first_row: NDArray[np.int64], dtype: np.dtype[Any], *, mean: bool = False
+    ) -> None:
+        self._rows, self._first_row, self.dtype, self._mean = rows, first_row, dtype, mean
+        tail = (rows.shape[1], rows.shape[-1]) if mean else rows.shape[1:]
+        self.shape: tuple[int, ...] = (len(first_row), *tail)
+
+    def __getitem__(self, key: slice) -> NDArray[Any]:
+        chosen = self._first_row[key]
+        result = np.empty((len(chosen), *self.shape[1:]), self.dtype)
+        for place, row in enumerate(chosen):
+            values = self._rows[int(row)]
+            result[place] = values.mean(axis=(1, 2)) if self._mean else values
+        return result
+
+
+def _arrays(held: Held, first_row: NDArray[np.int64], maps_dtype: np.dtype[Any]) -> dict[str, ArrayLike]:
+    """The cache's arrays; vectors are read once (a mean over 8.3 GB of maps would be read for each use)."""
+    vector, everything = np.dtype(np.float32), slice(None)
+    source = held.get(VECTORS, held.get(MAPS))
+    audio = _RowsAsVideos(held[AUDIO], first_row, vector)[everything]
+    visual = _RowsAsVideos(source, first_row, vector, mean=VECTORS not in held)[everything]
+    arrays: dict[str, ArrayLike] = {"f_a": audio, "f_v": visual, "cnn_a": audio, "cnn_v": visual}
+    if MAPS in held:
+        arrays["maps"] = _RowsAsVideos(held[MAPS], first_row, maps_dtype)
+    return arrays
+
+
+def _present_videos(
+    dataset: Dataset, held: Held
+) -> tuple[tuple[str, ...], NDArray[np.int64], dict[str, str]]:
+    """Video ids with features, the row each is read from, and why the others are absent (NaN)."""
+    absent = {
+        name: np.isnan(rows[(slice(None), *(0,) * (rows.ndim - 1))].astype(np.float64))
+        for name, rows in held.items()
+    }
+    first_row: dict[str, int] = {}
+    reasons: dict[str, str] = {}
+    for number, row in enumerate(dataset.rows):
+        without = [name for name, holes in absent.items() if holes[number]]
+        if without:
+            reasons[row.video_id] = f"NaN in {', '.join(without)}"
+        else:
+            first_row.setdefault(row.video_id, number)
+    return tuple(first_row), np.array(list(first_row.values()), np.int64), reasons
+
+
+def _shared_rows(dataset: Dataset, held: Held) -> str:
+    """Rows of one video should carry the same features: the one check of row order that features allow."""
+    rows: dict[str, list[int]] = {}
+    for number, row in enumerate(dataset.rows):
+        rows.setdefault(row.video_id, []).append(number)
+    several = [numbers for numbers in rows.values() if len(numbers) > 1]
+    differ = 0
+    for first, *others in several:
+        differ += any(
+            not np.array_equal(array[first], array[other], equal_nan=True)
+            for array in held.values()
+            for other in others
+        )
+    if not several:
+        return "row order: cannot be checked, no video has several rows"
+    if differ:
+        return f"row order: {differ} of {len(several)} videos differ between their rows; the first is taken"
+    return f"row order: right, the {len(several)} videos with several rows carry the same features in each"
+
+
+def _common_grid(held: Held) -> Grid:
+    segments = {name: int(rows.shape[1]) for name, rows in held.items()}
+    if len(set(segments.values())) != 1:
+        raise DatasetError(f"segments differ: {', '.join(f'{name} {n}' for name, n in segments.items())}")
+    return Grid(segments=segments[AUDIO])
+
+
+def _shapes_found(held: Held) -> list[str]:
+    return [f"{name}: {rows.shape} {rows.dtype} under {rows.name[1:]!r}" for name, rows in held.items()]
+
+
+def _left_out(files: dict[str, Path]) -> list[str]:
+    found = [name for name in community.NOISY if name in files]
+    return [f"{', '.join(found)}: background clips without annotation line, left out"] if found else []
+
+
+def _provenance(
+    files: dict[str, Path], held: Held, orders: dict[str, list[int]], findings: list[str]
+) -> dict[str, Any]:
+    sources = {name: sha256_file(files[name]) for name in held}
+    return {
+        "encoder": {"kind": "imported", "files": sources},
+        "preprocessing": "as the files' authors did; unknown to avel",
+        "orders": orders,
+        "findings": findings,
+    }
+
+
+def _dataset(given: Dataset | Path | str | None, files: dict[str, Path]) -> Dataset:
+    if isinstance(given, Dataset):
+        return given
+    folder = Path(given) if given is not None else next(iter(files.values())).parent
+    if given is None and ave.find(folder) is None:
+        raise MissingPathError(
+            f"{folder}: no {ave.ANNOTATIONS} beside the feature files",
+            hint="name the dataset with --dataset FOLDER; features cannot be used without annotations",
+        )
+    return read_dataset(folder)
+
+
+def _with_orders(dataset: Dataset, orders: dict[str, list[int]]) -> Dataset:
+    """The dataset with the splits of the order files, where it names none itself."""
+    if any(row.split for row in dataset.rows):
+        return dataset
+    split_of = {number: split for split, order in orders.items() for number in order}
+    rows = tuple(dataclasses.replace(row, split=split_of.get(row.row, "")) for row in dataset.rows)
+    return dataclasses.replace(dataset, rows=rows)
+
+
+def _paths(source: Path | str | Iterable[Path | str]) -> Path | list[Path]:
+    return Path(source) if isinstance(source, str | Path) else [Path(item) for item in source]

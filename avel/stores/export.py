@@ -1,0 +1,137 @@
+"""avel's feature cache -> the files that the published code of AVEL and PSP reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+
+from avel.errors import StoreError, UnknownNameError
+from avel.stores import community
+from avel.stores.community import AUDIO, EVENT_LABELS, MAPS, ORDERS, PRESENCE, SHARES, VECTORS, Truth
+from avel.stores.dataset import SPLITS
+from avel.stores.features import FeatureCache
+from avel.stores.files import atomic_path
+
+BLOCK_ROWS = 64
+FORMATS = ("ave",)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote: file name -> shape, and what a reader of the files should know."""
+
+    folder: str
+    files: dict[str, tuple[int, ...]]
+    findings: tuple[str, ...]
+
+
+def export_features(
+    cache: Path | str,
+    folder: Path | str,
+    format: str = "ave",
+    *,
+    level: Literal["cnn", "encoder"] | None = None,
+    dtype: Literal["float64", "float32"] = "float64",
+) -> Exported:
+    """The cache as `audio_feature.h5` (R, T, D), `visual_feature.h5` (R, T, 7, 7, C) and their companions.
+
+    One contiguous array `avadataset` a file, row = line of the annotation file; orders under `order`. Level
+    "cnn" takes the backbones' vectors (the default where the cache holds them), "encoder" f_a and f_v. Rows
+    without features are NaN and in no order file.
+
+    Raises:
+        UnknownNameError: an unknown `format`.
+        StoreError: the cache does not hold the level.
+    """
+    if format not in FORMATS:
+        raise UnknownNameError("format", format, FORMATS)
+    opened = FeatureCache.open(cache)
+    if not len(opened.rows.row):
+        raise StoreError(f"{cache}: no annotation rows, which the files' rows would be")
+    level = level or ("cnn" if {"cnn_a", "cnn_v"} <= set(opened.shapes) else "encoder")
+    names = {AUDIO: "cnn_a" if level == "cnn" else "f_a", VECTORS: "cnn_v" if level == "cnn" else "f_v"}
+    if "maps" in opened.shapes:
+        names[MAPS] = "maps"
+    folder, shapes = Path(folder), {}
+    for name, array in names.items():
+        shapes[name] = _write_features(opened, array, folder / name, np.dtype(dtype))
+    shapes |= _write_labels(opened, folder) | _write_orders(opened, folder)
+    return Exported(str(folder), shapes, tuple(_findings(opened, names)))
+
+
+def _row_count(cache: FeatureCache) -> int:
+    """R, the lines of the annotation file: cached rows and missing ones."""
+    return 1 + max([int(cache.rows.row.max()), *(item.row for item in cache.missing)])
+
+
+def _write_features(cache: FeatureCache, name: str, path: Path, dtype: np.dtype[Any]) -> tuple[int, ...]:
+    """One array by annotation line, 64 rows at a time: (V, T, ...) -> (R, T, ...)."""
+    count = _row_count(cache)
+    shape = (count, *cache.shapes[name][1:])
+    video_of_row = np.full(count, -1, np.int64)
+    video_of_row[cache.rows.row] = cache.rows.video
+    with _new_array(path, shape, dtype) as array:
+        for start in range(0, count, BLOCK_ROWS):
+            videos = video_of_row[start : start + BLOCK_ROWS]
+            block = np.full((len(videos), *shape[1:]), np.nan, dtype)
+            block[videos >= 0] = cache.read(name, videos[videos >= 0])
+            array[start : start + len(videos)] = block
+    return shape
+
+
+def _write_labels(cache: FeatureCache, folder: Path) -> dict[str, tuple[int, ...]]:
+    """Segment labels (R, T, K) twice, events (R, K), shares (R, K), presence (R, T); zeros in absent rows."""
+    count, present = _row_count(cache), cache.rows.row
+    truth = Truth(cache.rows.label, cache.rows.category, cache.classes)
+    shapes = {}
+    for name in ("labels.h5", "right_labels.h5", EVENT_LABELS, SHARES, PRESENCE):
+        values = truth.expected(name)
+        shapes[name] = (count, *values.shape[1:])
+        with _new_array(folder / name, shapes[name], np.dtype(np.float32)) as array:
+            whole = np.zeros(shapes[name], np.float32)
+            whole[present] = values
+            array[...] = whole
+    return shapes
+
+
+def _write_orders(cache: FeatureCache, folder: Path) -> dict[str, tuple[int, ...]]:
+    """`train_order.h5` and so on: rows with features, in the sequence they were imported in or ascending."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    imported = cache.provenance.get("orders", {})
+    for name, split in ORDERS.items():
+        held = set(cache.rows.row[cache.rows.split == split].tolist())
+        order = [row for row in imported.get(split, sorted(held)) if row in held]
+        with _new_array(folder / name, (len(order),), np.dtype(np.int64), key="order") as array:
+            array[...] = np.array(order, np.int64)
+        shapes[name] = (len(order),)
+    return shapes
+
+
+@contextmanager
+def _new_array(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], key: str = community.KEYS[0]
+) -> Iterator[h5py.Dataset]:
+    """The one array of a new file that is whole or absent; contiguous, uncompressed."""
+    with atomic_path(path) as partial, h5py.File(partial, "w") as file:
+        yield file.create_dataset(key, shape, dtype)
+
+
+def _findings(cache: FeatureCache, names: dict[str, str]) -> list[str]:
+    found = [f"{name}: {array}, {cache.shapes[array][-1]} wide" for name, array in names.items()]
+    if MAPS not in names:
+        found.append(f"no {MAPS}: the cache holds no maps, which AVEL and PSP attend over")
+    absent = [item.row for item in cache.missing if item.row >= 0]
+    if absent:
+        found.append(f"{len(absent)} rows without features are NaN and in no order file")
+    loose = int((cache.rows.split == "").sum())
+    if loose:
+        found.append(f"{loose} rows are in no split, so in no order file")
+    if len(cache.rows.split) and not set(SPLITS) <= set(cache.rows.split):
+        found.append("not every split has rows: the published code needs all three order files filled")
+    return found

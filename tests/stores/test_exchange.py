@@ -1,0 +1,241 @@
+"""The community's AVE files come in, are checked against the annotations, and go out row for row."""
+
+import shutil
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from avel.errors import DatasetError, MissingPathError, StoreError, UnknownNameError
+from avel.stores.dataset import read_dataset
+from avel.stores.exchange import import_features
+from avel.stores.export import export_features
+from avel.stores.features import FeatureCache
+
+ANNOTATIONS = """Bark&-a&good&0&10
+Church bell&b&good&2&5
+Male speech, man speaking&-a&good&0&10
+Bark&_c&good&0&0
+Church bell&d&bad&9&10
+"""
+VIDEO_OF_ROW = [0, 1, 0, 2, 3]
+LABELS = [[0] * 10, [3, 3, 1, 1, 1, 3, 3, 3, 3, 3], [2] * 10, [3] * 10, [3] * 9 + [1]]
+EVENTS = [0, 1, 2, 0, 1]
+
+
+def save(path: Path, values: np.ndarray, key: str = "avadataset") -> None:
+    with h5py.File(path, "w") as file:
+        file[key] = values
+
+
+def community(folder: Path, *, key: str = "avadataset", maps: bool = True) -> dict[str, np.ndarray]:
+    folder.mkdir(exist_ok=True)
+    (folder / "Annotations.txt").write_text(ANNOTATIONS)
+    random = np.random.default_rng(3)
+    audio = random.random((4, 10, 128)).astype(np.float32).astype(np.float64)[VIDEO_OF_ROW]
+    visual = random.random((4, 10, 7, 7, 12)).astype(np.float16).astype(np.float64)[VIDEO_OF_ROW]
+    save(folder / "audio_feature.h5", audio, key)
+    if maps:
+        save(folder / "visual_feature.h5", visual, key)
+    else:
+        save(folder / "visual_feature_vec.h5", visual.mean(axis=(2, 3)), key)
+    save(folder / "labels.h5", np.eye(4)[LABELS], key)
+    save(folder / "mil_labels.h5", np.eye(4)[EVENTS].astype(np.float32), key)
+    for split, order in (("train", [3, 0]), ("val", [1]), ("test", [4, 2])):
+        save(folder / f"{split}_order.h5", np.array(order), "order")
+    return {"audio": audio, "maps": visual}
+
+
+def test_features_belong_to_videos_and_labels_to_rows(tmp_path: Path) -> None:
+    given = community(tmp_path / "ave")
+    result = import_features(tmp_path / "ave", tmp_path / "cache.h5")
+    cache = FeatureCache.open(tmp_path / "cache.h5")
+    assert (result.rows, result.videos, result.missing, cache.digest) == (5, 4, 0, result.digest)
+    assert cache.video_ids == ("-a", "b", "_c", "d")
+    assert cache.rows.video.tolist() == VIDEO_OF_ROW
+    assert cache.rows.label.tolist() == LABELS
+    assert cache.rows.category.tolist() == EVENTS
+    assert cache.rows.split.tolist() == ["train", "val", "test", "train", "test"]
+    assert cache.rows.leaked.tolist() == [False, False, True, False, False]
+    np.testing.assert_array_equal(cache.f_a[cache.rows.video], given["audio"])
+    np.testing.assert_array_equal(cache.read("maps")[cache.rows.video], given["maps"])
+    np.testing.assert_allclose(cache.f_v[cache.rows.video], given["maps"].mean(axis=(2, 3)), rtol=1e-6)
+    assert any("row order: right, the 1 videos" in finding for finding in result.findings)
+    assert "labels.h5: as the annotations say" in result.findings
+
+
+@pytest.mark.parametrize("key", ["avadataset", "dataset"])
+def test_either_key_and_vectors_without_maps(tmp_path: Path, key: str) -> None:
+    given = community(tmp_path / "ave", key=key, maps=False)
+    result = import_features(tmp_path / "ave", tmp_path / "cache.h5")
+    assert "maps" not in result.arrays
+    wanted = given["maps"].mean(axis=(2, 3))
+    np.testing.assert_allclose(FeatureCache.open(tmp_path / "cache.h5").f_v[VIDEO_OF_ROW], wanted, rtol=1e-6)
+
+
+def test_goes_out_row_for_row_as_it_came_in(tmp_path: Path) -> None:
+    community(tmp_path / "ave")
+    import_features(tmp_path / "ave", tmp_path / "cache.h5")
+    export_features(tmp_path / "cache.h5", tmp_path / "out")
+    for path in sorted((tmp_path / "ave").glob("*.h5")):
+        with h5py.File(path) as before, h5py.File(tmp_path / "out" / path.name) as after:
+            assert list(before) == list(after)
+            for key in before:
+                np.testing.assert_array_equal(after[key][()], before[key][()], err_msg=path.name)
+                assert after[key].chunks is None
+    with h5py.File(tmp_path / "out" / "prob_label.h5") as file:
+        np.testing.assert_allclose(file["avadataset"][1], [0, 0.3, 0, 0.7], rtol=1e-6)
+    with h5py.File(tmp_path / "out" / "labels_closs.h5") as file:
+        assert file["avadataset"][4].tolist() == [0] * 9 + [1]
+
+
+def test_rows_without_features_are_absent_by_name_and_nan_again_outside(tmp_path: Path) -> None:
+    given = community(tmp_path / "ave")
+    given["audio"][1] = np.nan
+    save(tmp_path / "ave" / "audio_feature.h5", given["audio"])
+    result = import_features(tmp_path / "ave", tmp_path / "cache.h5")
+    cache = FeatureCache.open(tmp_path / "cache.h5")
+    assert [(item.row, item.video_id, item.reason) for item in cache.missing] == [
+        (1, "b", "NaN in audio_feature.h5")
+    ]
+    assert result.missing == 1
+    findings = export_features(tmp_path / "cache.h5", tmp_path / "out").findings
+    assert any("1 rows without features" in finding for finding in findings)
+    with h5py.File(tmp_path / "out" / "audio_feature.h5") as file:
+        assert np.isnan(file["avadataset"][1]).all()
+        assert not np.isnan(file["avadataset"][[0, 2, 3, 4]]).any()
+    with h5py.File(tmp_path / "out" / "val_order.h5") as file:
+        assert file["order"][()].tolist() == []
+
+
+def test_rows_of_one_video_that_differ_are_reported(tmp_path: Path) -> None:
+    given = community(tmp_path / "ave")
+    given["audio"][2, 5, 7] += 1
+    save(tmp_path / "ave" / "audio_feature.h5", given["audio"])
+    result = import_features(tmp_path / "ave", tmp_path / "cache.h5")
+    assert any("1 of 1 videos differ between their rows" in finding for finding in result.findings)
+
+
+def test_contradictions_with_the_annotations_are_errors(tmp_path: Path) -> None:
+    folder = tmp_path / "ave"
+    community(folder)
+    save(folder / "mil_labels.h5", np.eye(4)[[1, 0, 2, 0, 1]])
+    with pytest.raises(DatasetError, match=r"mil_labels.h5: 2 of 5 rows differ"):
+        import_features(folder, tmp_path / "cache.h5")
+    community(folder)
+    save(folder / "audio_feature.h5", np.zeros((6, 10, 128)))
+    with pytest.raises(DatasetError, match="6 rows, the annotations have 5"):
+        import_features(folder, tmp_path / "cache.h5")
+    save(folder / "audio_feature.h5", np.zeros((5, 9, 128)))
+    with pytest.raises(DatasetError, match=r"segments differ: audio_feature.h5 9, visual_feature.h5 10"):
+        import_features(folder, tmp_path / "cache.h5")
+    save(folder / "audio_feature.h5", np.zeros((5, 128)))
+    with pytest.raises(DatasetError, match="need 3 dimensions"):
+        import_features(folder, tmp_path / "cache.h5")
+    save(folder / "audio_feature.h5", np.zeros((5, 10, 128)), "features")
+    with pytest.raises(StoreError, match="no array named avadataset or dataset, only features"):
+        import_features(folder, tmp_path / "cache.h5")
+    assert not (tmp_path / "cache.h5").exists()
+
+
+def test_what_is_absent_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "ave"
+    community(folder)
+    import_features(folder, tmp_path / "cache.h5")
+    with pytest.raises(StoreError, match="exists"):
+        import_features(folder, tmp_path / "cache.h5")
+    (folder / "Annotations.txt").rename(tmp_path / "Annotations.txt")
+    with pytest.raises(MissingPathError, match="--dataset"):
+        import_features(folder, tmp_path / "other.h5")
+    import_features(sorted(folder.iterdir()), tmp_path / "other.h5", tmp_path)
+    (folder / "audio_feature.h5").unlink()
+    with pytest.raises(MissingPathError, match=r"need audio_feature.h5"):
+        import_features(folder, tmp_path / "third.h5", tmp_path)
+    with pytest.raises(UnknownNameError, match="no format named 'aves'"):
+        export_features(tmp_path / "cache.h5", tmp_path / "out", "aves")
+
+
+@pytest.mark.shared
+def test_labels_and_orders_of_ave_come_out_as_its_authors_made_them(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "ave"
+    shutil.copytree(data / "ave", folder)
+    dataset = read_dataset(folder)
+    place = {video.video_id: number for number, video in enumerate(dataset.videos)}
+    video_of_row = [place[row.video_id] for row in dataset.rows]
+    random = np.random.default_rng(0)
+    for name, width in (("audio_feature", 8), ("visual_feature_vec", 16)):
+        features = random.random((len(place), 10, width), np.float32)
+        save(folder / f"{name}.h5", features[video_of_row].astype(np.float64))
+    result = import_features(folder, tmp_path / "cache.h5")
+    assert (result.rows, result.videos) == (4143, 4097)
+    assert any("the 45 videos with several rows carry the same" in finding for finding in result.findings)
+    assert "mil_labels.h5: as the annotations say" in result.findings
+    assert "labels_closs.h5: as the annotations say" in result.findings
+    export_features(tmp_path / "cache.h5", tmp_path / "out")
+    for path in folder.glob("*.h5"):
+        if "noisy" not in path.name:
+            with h5py.File(path) as before, h5py.File(tmp_path / "out" / path.name) as after:
+                (key,) = before
+                assert after[key].dtype == before[key].dtype
+                np.testing.assert_array_equal(after[key][()], before[key][()], err_msg=path.name)
+
+
+def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> None:
+    peaks = []
+    for count in (130, 520):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        (folder / "Annotations.txt").write_text("".join(f"Bark&v{n}&good&0&10\n" for n in range(count)))
+        save(folder / "audio_feature.h5", np.ones((count, 10, 128)))
+        with h5py.File(folder / "visual_feature.h5", "w") as file:
+            file.create_dataset("avadataset", (count, 10, 7, 7, 64), np.float64)
+        tracemalloc.start()
+        import_features(folder, folder / "cache.h5")
+        export_features(folder / "cache.h5", folder / "out")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.3 * peaks[0]
+
+
+def sparse_maps(path: Path, shape: tuple[int, ...], filled: dict[int, np.ndarray]) -> None:
+    """A contiguous float64 array of which only the filled rows take up disk."""
+    with h5py.File(path, "w") as file:
+        creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        space = h5py.h5s.create_simple(shape)
+        h5py.h5d.create(file.id, b"avadataset", h5py.h5t.NATIVE_DOUBLE, space, creation)
+        for row, values in filled.items():
+            file["avadataset"][row] = values
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_maps_of_8_gigabytes_come_in_within_a_fraction_of_that(data: Path, tmp_path: Path) -> None:
+    if shutil.disk_usage(tmp_path).free < 6e9:
+        pytest.skip("less than 6 GB of disk are free")
+    shutil.copy(data / "ave" / "Annotations.txt", tmp_path)
+    save(tmp_path / "audio_feature.h5", np.ones((4143, 10, 128)))
+    row = np.random.default_rng(0).random((10, 7, 7, 512))
+    sparse_maps(tmp_path / "visual_feature.h5", (4143, 10, 7, 7, 512), {0: row, 4142: row + 1})
+    code = """
+import resource, sys
+from avel.stores.exchange import import_features
+import_features(sys.argv[1], sys.argv[1] + "/cache.h5")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 600 * 1024  # KiB; the vectors of all rows take 105 MB of it
+    cache = FeatureCache.open(tmp_path / "cache.h5")
+    assert cache.shapes["maps"] == (4097, 10, 7, 7, 512)
+    ends = cache.read("maps", np.array([0, 4096]))
+    np.testing.assert_array_equal(ends, np.stack([row, row + 1]).astype(np.float16))
+    np.testing.assert_allclose(cache.f_v[4096], (row + 1).mean(axis=(1, 2)), rtol=1e-6)
+    for path in tmp_path.glob("*.h5"):
+        path.unlink()
