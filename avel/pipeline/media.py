@@ -69,6 +69,11 @@ class Media:
         self._video, self._audio, self._grid, self._promised = video, audio, grid, promised
         self.info = info
 
+    @property
+    def scale_seconds(self) -> float:
+        """Time spent on scaling, as part of `frames`."""
+        return self._video.scale_seconds
+
     def frames(self) -> Iterator[NDArray[np.uint8]]:
         """Chunks (n, S, S, 3) RGB of at most ten segments' frames, `grid.frames` in all.
 

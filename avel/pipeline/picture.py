@@ -1,5 +1,6 @@
 """One decoded picture -> one RGB square of the grid's size: scaling, colour, rotation."""
 
+import time
 from typing import Any, Literal
 
 import numpy as np
@@ -26,9 +27,11 @@ class PictureScaler:
     def __init__(self, size: int, resize: Resize = "squash", aspect: float = 1.0) -> None:
         self._size, self._resize, self._aspect = size, resize, aspect
         self._reformatter = VideoReformatter()  # one for all pictures keeps swscale's tables
+        self.seconds = 0.0
 
     def into(self, out: NDArray[np.uint8], frame: VideoFrame) -> None:
-        """Writes `frame`, turned upright, into `out` (S, S, 3)."""
+        """Writes `frame`, turned upright, into `out` (S, S, 3); `seconds` sums up what that took."""
+        began = time.perf_counter()
         width, height = self._scaled(frame)
         scaled = self._reformatter.reformat(
             frame, width=width, height=height, format="rgb24", interpolation=SCALING, threads=1
@@ -39,6 +42,7 @@ class PictureScaler:
         top, left = (height - self._size) // 2, (width - self._size) // 2
         square = pixels[top : top + self._size, left : left + self._size]
         np.copyto(out, _upright(square, frame))
+        self.seconds += time.perf_counter() - began
 
     def _scaled(self, frame: VideoFrame) -> tuple[int, int]:
         if self._resize == "squash":

@@ -56,6 +56,11 @@ class Stopwatch:
         finally:
             setattr(self, name, getattr(self, name) + time.perf_counter() - began)
 
+    def move(self, scale_seconds: float) -> None:
+        """Counts part of the decoding time as scaling, which happens inside it."""
+        self.decode -= scale_seconds
+        self.scale += scale_seconds
+
     def columns(self) -> dict[str, Any]:
         """As columns of the manifest."""
         return {f"{each.name}_seconds": round(getattr(self, each.name), 6) for each in fields(self)}
@@ -135,10 +140,12 @@ class Stager:
     def _video(self, media: Media, row: int, watch: Stopwatch) -> None:
         chunks, first = media.frames(), 0
         while True:
+            scaled = media.scale_seconds
             with watch.timing("decode"):
                 chunk = next(chunks, None)
-                if chunk is None:
-                    return
+            watch.move(media.scale_seconds - scaled)
+            if chunk is None:
+                return
             with watch.timing("jpeg"):
                 stored = chunk if self.config.frame_codec == "raw" else self._encoded(chunk)
             with watch.timing("write"):

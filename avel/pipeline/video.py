@@ -33,6 +33,11 @@ class VideoReader:
         self.covered_seconds = 0.0
         """Up to where decoded pictures reach, counted from the origin."""
 
+    @property
+    def scale_seconds(self) -> float:
+        """Time spent on scaling, as part of `frames`."""
+        return self._scaler.seconds
+
     def frames(self) -> Iterator[NDArray[np.uint8]]:
         """Chunks (n, S, S, 3) of at most ten segments, `grid.frames` in all; the last picture is held.
 
