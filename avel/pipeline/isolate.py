@@ -162,7 +162,7 @@ class Isolated:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "avel.pipeline.isolate", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "avel.pipeline.isolate", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -1,5 +1,6 @@
 """Picture stream -> the grid's frames: slot k shows the last picture presented by k / fps."""
 
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -30,13 +31,9 @@ class VideoReader:
         self._clock = Clock(track.time_base, origin, grid.fps)
         self._skip = skip and track.timed and track.stream.codec_context.name in SKIPPING
         self.decoded = self.errors = 0
+        self.scale_seconds = 0.0
         self.covered_seconds = 0.0
         """Up to where decoded pictures reach, counted from the origin."""
-
-    @property
-    def scale_seconds(self) -> float:
-        """Time spent on scaling, as part of `frames`."""
-        return self._scaler.seconds
 
     def frames(self) -> Iterator[NDArray[np.uint8]]:
         """Chunks (n, S, S, 3) of at most ten segments, `grid.frames` in all; the last picture is held.
@@ -53,7 +50,9 @@ class VideoReader:
             while done < after:
                 if source is None:
                     source = chunk[done - first]
+                    began = time.perf_counter()
                     self._scaler.into(source, frame)
+                    self.scale_seconds += time.perf_counter() - began
                 else:
                     chunk[done - first] = source
                 done += 1

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import Any
 
 from avel.errors import AvelError, ConfigError
@@ -17,6 +16,7 @@ from avel.progress import note
 from avel.stores.manifest import Entry
 
 CONNECT_SECONDS = 30
+LOOPBACK = "127.0.0.1"
 
 _children: dict[tuple[str, int], Isolated] = {}
 _closed: set[str] = set()
@@ -72,7 +72,7 @@ def cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
             threads_per_worker=workers,
             processes=False,
             memory_limit=0,
-            dashboard_address="127.0.0.1:8787",
+            dashboard_address=f"{LOOPBACK}:8787",
         )
     with local, Client(local) as client:
         yield client
@@ -117,5 +117,7 @@ def _result(future: Any, pending: Entry) -> Entry:
 
 
 def _dashboard(client: Any) -> str:
-    missing = "" if find_spec("bokeh") else " (its pages need bokeh: pip install bokeh)"
-    return f"dask dashboard: {client.dashboard_link}{missing}"
+    cluster = client.cluster
+    if cluster is None:
+        return f"dask dashboard: {client.dashboard_link}"
+    return f"dask dashboard: http://{LOOPBACK}:{cluster.scheduler.services['dashboard'].port}/status"
