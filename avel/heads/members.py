@@ -1,0 +1,118 @@
+"""Members of one architecture that train side by side: stacked into one batched program, or one alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, stack_module_state
+
+from avel.heads.config import HeadConfig
+from avel.heads.head import HeadOutput, Model
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network to train: its name in the run, and its whole config; the seed is `config.seed`."""
+
+    name: str
+    config: HeadConfig
+
+
+class Members(Protocol):
+    """M networks that are stepped together; every tensor leads with M."""
+
+    def parameters(self) -> list[Tensor]:
+        """Trained tensors, (M, ...) each."""
+
+    def losses(self, audio: Tensor, visual: Tensor, targets: Tensor) -> Tensor:
+        """Loss of each member: (M, B, T, ...), (M, B, T, ...), (M, B, ...) -> (M,)."""
+
+    def logits(self, audio: Tensor, visual: Tensor) -> Tensor:
+        """Scores of each member on the same clips: (B, T, ...), (B, T, ...) -> (M, B, T, K)."""
+
+    def state(self, place: int) -> dict[str, Tensor]:
+        """A copy of one member's weights and buffers."""
+
+    def train(self, mode: bool) -> None:
+        """Switches between training and evaluation."""
+
+
+class Stacked:
+    """M models as one: weights stacked along a new first axis, the forward pass vectorised over it."""
+
+    def __init__(self, models: Sequence[Model], device: torch.device) -> None:
+        self.template = models[0].to(device)
+        parameters, buffers = stack_module_state(list(models))
+        self.weights = {name: value.to(device) for name, value in parameters.items()}
+        self.weights = {name: value.detach().requires_grad_() for name, value in self.weights.items()}
+        self.buffers = {name: value.to(device) for name, value in buffers.items()}
+        self._losses = torch.vmap(self._one_loss)
+        self._logits = torch.vmap(self._one_logits, in_dims=(0, None, None))
+
+    def parameters(self) -> list[Tensor]:
+        return list(self.weights.values())
+
+    def losses(self, audio: Tensor, visual: Tensor, targets: Tensor) -> Tensor:
+        losses: Tensor = self._losses((self.weights, self.buffers), audio, visual, targets)
+        return losses
+
+    def logits(self, audio: Tensor, visual: Tensor) -> Tensor:
+        logits: Tensor = self._logits((self.weights, self.buffers), audio, visual)
+        return logits
+
+    def state(self, place: int) -> dict[str, Tensor]:
+        both = self.weights | self.buffers
+        return {name: value[place].detach().clone() for name, value in both.items()}
+
+    def train(self, mode: bool) -> None:
+        self.template.train(mode)
+
+    def keep(self, places: list[int], optimiser: torch.optim.Optimizer) -> None:
+        """Drops all members but those at `places`, here and in the optimiser's moments."""
+        for name, old in self.weights.items():
+            new = old.detach()[places].clone().requires_grad_()
+            moments = optimiser.state.pop(old)
+            optimiser.state[new] = {
+                key: value[places].clone() if value.shape == old.shape else value
+                for key, value in moments.items()
+            }
+            self.weights[name] = new
+        self.buffers = {name: value[places].clone() for name, value in self.buffers.items()}
+        optimiser.param_groups[0]["params"] = self.parameters()
+
+    def _one_loss(
+        self, state: tuple[dict[str, Tensor], ...], audio: Tensor, visual: Tensor, targets: Tensor
+    ) -> Tensor:
+        output: HeadOutput = functional_call(self.template, state, (audio, visual))
+        return self.template.loss(output, targets)
+
+    def _one_logits(self, state: tuple[dict[str, Tensor], ...], audio: Tensor, visual: Tensor) -> Tensor:
+        output: HeadOutput = functional_call(self.template, state, (audio, visual))
+        return output.logits
+
+
+class Alone:
+    """One model as a group of one: no vectorisation between it and the hardware."""
+
+    def __init__(self, model: Model, device: torch.device) -> None:
+        self.model = model.to(device)
+
+    def parameters(self) -> list[Tensor]:
+        return list(self.model.parameters())
+
+    def losses(self, audio: Tensor, visual: Tensor, targets: Tensor) -> Tensor:
+        return self.model.loss(self.model(audio[0], visual[0]), targets[0]).unsqueeze(0)
+
+    def logits(self, audio: Tensor, visual: Tensor) -> Tensor:
+        output: HeadOutput = self.model(audio, visual)
+        return output.logits.unsqueeze(0)
+
+    def state(self, place: int) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def train(self, mode: bool) -> None:
+        self.model.train(mode)

@@ -1,0 +1,132 @@
+"""How a localisation is judged. Shapes: R rows (clips) of T segments, K classes, background the last one."""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Labels = NDArray[np.int64]
+
+
+def segment_accuracy(predicted: Labels, labels: Labels) -> float:
+    """Share of right segments, background included: (R, T), (R, T) -> scalar; NaN without rows."""
+    return float((predicted == labels).mean()) if labels.size else float("nan")
+
+
+def confusion(predicted: Labels, labels: Labels, classes: int) -> Labels:
+    """Segments by true class (rows) and predicted class (columns): (R, T), (R, T) -> (K, K)."""
+    pairs = labels.ravel() * classes + predicted.ravel()
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+
+
+def recall_by_class(counts: Labels) -> NDArray[np.float64]:
+    """Share of each class's segments that were found, NaN where it has none: (K, K) -> (K,)."""
+    totals = counts.sum(1)
+    found = np.full(len(counts), np.nan)
+    np.divide(np.diag(counts), totals, out=found, where=totals > 0)
+    return found
+
+
+@dataclass(frozen=True)
+class Floors:
+    """What costs no skill: background everywhere, or each clip's event in all of its segments."""
+
+    always_background: float
+    right_class_never_background: float
+
+
+def floors(labels: Labels, categories: Labels, background: int) -> Floors:
+    """The two floors of a split: (R, T), (R,) -> shares of right segments."""
+    everywhere = np.broadcast_to(categories[:, None], labels.shape)
+    return Floors(
+        segment_accuracy(np.full_like(labels, background), labels), segment_accuracy(everywhere, labels)
+    )
+
+
+@dataclass(frozen=True)
+class EventScores:
+    """Event-level counts and what follows from them; precision and recall are 0 where nothing was counted."""
+
+    matched: int
+    predicted: int
+    true: int
+
+    @property
+    def precision(self) -> float:
+        """Share of predicted events that are true ones."""
+        return self.matched / self.predicted if self.predicted else 0.0
+
+    @property
+    def recall(self) -> float:
+        """Share of true events that were found."""
+        return self.matched / self.true if self.true else 0.0
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall."""
+        counted = self.predicted + self.true
+        return 2 * self.matched / counted if counted else 0.0
+
+
+def events_of(row: Labels, background: int) -> list[tuple[int, int, int]]:
+    """Runs of one class that is not background, in order of time: (T,) -> [(class, onset, offset)].
+
+    The event covers the segments onset, ..., offset - 1.
+
+    >>> events_of(np.array([2, 0, 0, 1, 2]), background=2)
+    [(0, 1, 3), (1, 3, 4)]
+    """
+    edges = [0, *(np.flatnonzero(np.diff(row)) + 1).tolist(), len(row)]
+    runs = itertools.pairwise(edges)
+    return [(int(row[onset]), onset, offset) for onset, offset in runs if row[onset] != background]
+
+
+def event_scores(
+    predicted: Labels,
+    labels: Labels,
+    background: int,
+    *,
+    onset_tolerance: float = 0,
+    offset_tolerance: float = 0,
+) -> EventScores:
+    """Events matched one to one by class, onset and offset: (R, T), (R, T) -> counts; tolerances in segments.
+
+    Events of one class in a clip do not overlap, so onsets and offsets are in the same order and taking the
+    first that fits matches as many as can be.
+    """
+    matched = predicted_count = true_count = 0
+    for predicted_row, label_row in zip(predicted, labels, strict=True):
+        free = events_of(predicted_row, background)
+        true = events_of(label_row, background)
+        predicted_count, true_count = predicted_count + len(free), true_count + len(true)
+        for category, onset, offset in true:
+            for event in free:
+                near = abs(event[1] - onset) <= onset_tolerance and abs(event[2] - offset) <= offset_tolerance
+                if event[0] == category and near:
+                    free.remove(event)
+                    matched += 1
+                    break
+    return EventScores(matched, predicted_count, true_count)
+
+
+def bootstrap_interval(
+    right: NDArray[np.float64],
+    video_id: NDArray[np.object_],
+    *,
+    draws: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Interval of the mean over rows when videos are drawn with replacement: (R,), (R,) -> low, high.
+
+    Rows that share a video are drawn together, for they are not independent.
+    """
+    _, video = np.unique(video_id.astype(str), return_inverse=True)
+    count = int(video.max()) + 1
+    sums, sizes = np.bincount(video, right, minlength=count), np.bincount(video, minlength=count)
+    random = np.random.default_rng(seed)
+    drawn = random.multinomial(count, np.full(count, 1 / count), size=draws)
+    means = (drawn @ sums) / (drawn @ sizes)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)

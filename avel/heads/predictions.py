@@ -1,0 +1,89 @@
+"""predictions.parquet of a run: one line for each member, row and segment."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from avel.errors import StoreError
+from avel.stores.files import atomic_path
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one member says about R rows: probabilities (R, T, K) beside labels (R, T) and categories (R,)."""
+
+    member: str
+    split: str
+    row: NDArray[np.int64]
+    video_id: NDArray[np.object_]
+    leaked: NDArray[np.bool_]
+    category: NDArray[np.int64]
+    label: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+
+def write_predictions(path: Path, predictions: Iterable[Predictions]) -> None:
+    """All members' predictions into one file, whole or not at all."""
+    tables = [_table(item) for item in predictions]
+    with atomic_path(path) as partial:
+        pq.write_table(pa.concat_tables(tables), partial, compression="zstd")
+
+
+def read_predictions(path: Path, split: str) -> Iterator[Predictions]:
+    """The members' predictions on one split, in the order of writing.
+
+    Raises:
+        StoreError: no predictions file, or none of this split.
+    """
+    if not path.is_file():
+        raise StoreError(f"{path}: no predictions", hint="give the avel train-head command again to go on")
+    table = pq.read_table(path, filters=[("split", "==", split)])
+    if not table.num_rows:
+        held = pc.unique(pq.read_table(path, columns=["split"])["split"]).to_pylist()
+        raise StoreError(f"{path}: no predictions of split {split!r}", hint=f"choose from {', '.join(held)}")
+    for member in pc.unique(table["member"]).to_pylist():
+        yield _predictions(table.filter(pc.field("member") == member), member, split)
+
+
+def _table(item: Predictions) -> pa.Table:
+    rows, segments, classes = item.probabilities.shape
+    flat = pa.array(item.probabilities.reshape(-1))
+    return pa.table(
+        {
+            "member": pa.array([item.member] * (rows * segments)),
+            "split": pa.array([item.split] * (rows * segments)),
+            "row": np.repeat(item.row, segments),
+            "video_id": pa.array(np.repeat(item.video_id, segments)),
+            "leaked": np.repeat(item.leaked, segments),
+            "category": np.repeat(item.category, segments),
+            "segment": np.tile(np.arange(segments), rows),
+            "label": item.label.reshape(-1),
+            "prediction": item.probabilities.argmax(-1).reshape(-1),
+            "probabilities": pa.FixedSizeListArray.from_arrays(flat, classes),
+        }
+    )
+
+
+def _predictions(table: pa.Table, member: str, split: str) -> Predictions:
+    segments = int(pc.max(table["segment"]).as_py()) + 1
+
+    def first(name: str) -> NDArray[np.generic]:
+        return np.asarray(table[name].to_numpy()[::segments])
+
+    probabilities = pc.list_flatten(table["probabilities"]).to_numpy().reshape(table.num_rows, -1)
+    return Predictions(
+        member,
+        split,
+        first("row").astype(np.int64),
+        first("video_id").astype(object),
+        first("leaked").astype(np.bool_),
+        first("category").astype(np.int64),
+        table["label"].to_numpy().reshape(-1, segments),
+        probabilities.reshape(-1, segments, probabilities.shape[-1]),
+    )

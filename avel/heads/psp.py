@@ -1,0 +1,112 @@
+"""Positive sample propagation (Zhou et al. 2021): only strongly similar pairs exchange features."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avel.errors import ConfigError
+from avel.heads.config import HeadConfig
+from avel.heads.head import HEADS, Head, HeadOutput, Widths
+from avel.heads.parts import AGVA, BiLSTM
+
+HIDDEN = 256
+THRESHOLD = {"full": 0.099, "weak": 0.095}
+PAIR_LOSS = {"full": 100.0, "weak": 0.0}
+"""The pair loss needs the label of every segment."""
+SMALL = 1e-8
+
+
+@HEADS.register("psp")
+class PSP(Head):
+    """Bi-LSTMs, thresholded cross-modal propagation, and a loss on which pairs look alike."""
+
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "threshold": None,
+        "pair_loss": None,
+        "dropout": 0.1,
+        "lr": 1e-3,
+        "decay": 0.8,
+        "decay_after": (60, 120),
+        "batch_size": 128,
+        "epochs": 300,
+    }
+    sources = ("maps", "cnn", "encoded")
+
+    def __init__(self, widths: Widths, config: HeadConfig) -> None:
+        super().__init__(widths, config)
+        threshold = THRESHOLD[config.supervision] if config.threshold is None else config.threshold
+        self.pair_loss = PAIR_LOSS[config.supervision] if config.pair_loss is None else config.pair_loss
+        if self.pair_loss and config.supervision == "weak":
+            raise ConfigError("psp's pair loss needs segment labels", hint="--pair-loss 0")
+        self.agva = AGVA(widths.audio, widths.visual, widths.cells) if widths.cells else None
+        self.audio = nn.Sequential(nn.Linear(widths.audio, 256, bias=False), nn.Linear(256, 128, bias=False))
+        self.visual = nn.Sequential(
+            nn.Linear(widths.visual, 256, bias=False), nn.Linear(256, 128, bias=False)
+        )
+        self.audio_lstm, self.visual_lstm = BiLSTM(128), BiLSTM(128)
+        self.propagate = Propagation(threshold, config.dropout or 0.0)
+        self.classify = nn.Sequential(
+            nn.Linear(HIDDEN, 64, bias=False), nn.ReLU(), nn.Linear(64, widths.classes, bias=False)
+        )
+        self.gate = nn.Linear(widths.classes, 1) if config.supervision == "weak" else None
+
+    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), similarity (B, T)."""
+        extras = {}
+        if self.agva is not None:
+            visual, extras["agva"] = self.agva(audio, visual)
+        hidden_a = self.audio_lstm(self.audio(audio))
+        hidden_v = self.visual_lstm(self.visual(visual))
+        fused_v, fused_a, extras["gamma_va"] = self.propagate(hidden_v, hidden_a)
+        extras["similarity"] = functional.cosine_similarity(fused_v.float(), fused_a.float(), dim=-1)
+        logits = self.classify((fused_v + fused_a) / 2)
+        if self.gate is not None:
+            logits = logits * torch.sigmoid(torch.relu(self.gate(logits)))
+        return HeadOutput(logits, extras)
+
+    def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
+        """Cross-entropy and the weighted pair loss: (B, T, K), (B, T) -> scalar."""
+        loss = super().loss(output, labels)
+        if not self.pair_loss:
+            return loss
+        event = (labels < output.logits.shape[-1] - 1).float()
+        similar = torch.relu(output.extras["similarity"])
+        return loss + self.pair_loss * functional.mse_loss(shares(similar), shares(event))
+
+
+class Propagation(nn.Module):
+    """All-pair attention between the streams, cut below the threshold, and what each stream makes of it."""
+
+    def __init__(self, threshold: float, dropout: float) -> None:
+        super().__init__()
+        self.threshold = threshold
+
+        def projection(bias: bool) -> nn.Sequential:
+            return nn.Sequential(nn.Linear(HIDDEN, HIDDEN, bias=bias), nn.ReLU(), nn.Dropout(dropout))
+
+        self.v1, self.v2, self.a1, self.a2 = (projection(bias=False) for _ in range(4))
+        self.out_v, self.out_a = projection(bias=True), projection(bias=True)
+        self.norm = nn.LayerNorm(HIDDEN, eps=1e-6)
+
+    def forward(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """v', a' and gamma_va: (B, T, 256), (B, T, 256) -> (B, T, 256), (B, T, 256), (B, T, T)."""
+        v1, v2, a1, a2 = self.v1(visual), self.v2(visual), self.a1(audio), self.a2(audio)
+        beta = torch.relu((v2 @ a1.transpose(-1, -2)).float() / math.sqrt(HIDDEN))
+        gamma_va, gamma_av = self.positives(beta), self.positives(beta.transpose(-1, -2))
+        fused_v = visual + gamma_va.to(a2.dtype) @ a2
+        fused_a = audio + gamma_av.to(v1.dtype) @ v1
+        return self.norm(self.out_v(fused_v)), self.norm(self.out_a(fused_a)), gamma_va
+
+    def positives(self, beta: Tensor) -> Tensor:
+        """Rows normalised, cut at the threshold, normalised again: (B, T, T) -> (B, T, T)."""
+        rows = shares(beta)
+        return shares(rows * (rows > self.threshold))
+
+
+def shares(values: Tensor) -> Tensor:
+    """Each value over the sum of the last axis, 0 where all are 0: (..., T) -> (..., T)."""
+    return values / (values.sum(-1, keepdim=True) + SMALL)

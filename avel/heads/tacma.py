@@ -1,0 +1,75 @@
+"""TACMA, temporally adaptive cross-modal attention (Section 3.3, Eq. 3-8)."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from avel.errors import ConfigError
+from avel.heads.config import HeadConfig
+from avel.heads.head import HEADS, Head, HeadOutput, Widths
+from avel.heads.parts import PAPER_OPTIMISER, ClassifierMLP
+
+SMALLEST_ATTENTION = 1e-6
+"""Eq. 4 divides by the attention; below this the weight is 0 for any theta that matters."""
+
+
+@HEADS.register("tacma")
+class TACMA(Head):
+    """Attention between modalities that fades with their difference in time, unless the pair is similar."""
+
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "theta": 0.03,
+        "routing": "cross",
+        "d_h": 256,
+        "d_e": 256,
+        **PAPER_OPTIMISER,
+    }
+    sources = ("encoded", "cnn")
+    stackable = True
+    buffered: ClassVar[tuple[str, ...]] = ("theta",)
+    theta: Tensor
+
+    def __init__(self, widths: Widths, config: HeadConfig) -> None:
+        super().__init__(widths, config)
+        if widths.audio != widths.visual:
+            raise ConfigError(
+                f"head {config.head!r} adds audio to visual features, which are {widths.audio} and"
+                f" {widths.visual} wide here",
+                hint="--inputs encoded",
+            )
+        assert config.d_h is not None
+        assert config.d_e is not None
+        d_l = widths.audio
+        self.printed = config.routing == "printed"
+        self.register_buffer("theta", torch.tensor(float(config.theta or 0)))
+        self.W_a1, self.W_v1 = nn.Linear(d_l, config.d_h, bias=False), nn.Linear(d_l, config.d_h, bias=False)
+        self.W_a2, self.W_v2 = nn.Linear(d_l, d_l, bias=False), nn.Linear(d_l, d_l, bias=False)
+        self.W_a3, self.W_v3 = nn.Linear(d_l, config.d_e, bias=False), nn.Linear(d_l, config.d_e, bias=False)
+        self.norm_a, self.norm_v = nn.LayerNorm(config.d_e), nn.LayerNorm(config.d_e)
+        self.mlp = ClassifierMLP(config.d_e, widths.classes)
+
+    def attention(self, f_a: Tensor, f_v: Tensor) -> tuple[Tensor, Tensor]:
+        """W^av and W^va, Eq. 3-5, rows not renormalised: (B, T, D), (B, T, D) -> (B, T, T), (B, T, T)."""
+        q_a, q_v = self.W_a1(f_a), self.W_v1(f_v)
+        scores = torch.relu((q_a @ q_v.transpose(-1, -2)).float() / math.sqrt(f_a.shape[-1]))  # Eq. 3
+        M_av, M_va = torch.softmax(scores, -1), torch.softmax(scores.transpose(-1, -2), -1)
+        steps = torch.arange(f_a.shape[-2], device=f_a.device)
+        fade = -self.theta * (steps[:, None] - steps).abs()  # -theta |i - j| of Eq. 4
+        W_av = torch.exp(fade / M_av.clamp_min(SMALLEST_ATTENTION)) * M_av  # Eq. 5
+        return W_av, torch.exp(fade / M_va.clamp_min(SMALLEST_ATTENTION)) * M_va
+
+    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+        """Scores, Eq. 3-8: f_a (B, T, D), f_v (B, T, D) -> logits (B, T, K)."""
+        W_av, W_va = self.attention(audio, visual)
+        value_a, value_v = self.W_a2(audio), self.W_v2(visual)
+        if self.printed:  # Eq. 6 to the letter: W_va, whose columns are audio time, on visual values
+            V_fuse = W_va.to(value_v.dtype) @ value_v + audio
+            A_fuse = W_av.to(value_a.dtype) @ value_a + visual
+        else:
+            V_fuse = W_va.to(value_a.dtype) @ value_a + visual
+            A_fuse = W_av.to(value_v.dtype) @ value_v + audio
+        fused = self.norm_v(self.W_v3(V_fuse)) + self.norm_a(self.W_a3(A_fuse))  # Eq. 7
+        return HeadOutput(self.mlp(fused), {"W_av": W_av, "W_va": W_va})

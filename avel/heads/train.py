@@ -1,0 +1,195 @@
+"""`train_head` and `sweep`: from a feature cache to a run folder with trained, judged members."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avel.config import convert
+from avel.errors import ConfigError, TrainingError
+from avel.heads.config import HeadConfig
+from avel.heads.data import Data, choose_source, load_data
+from avel.heads.evaluate import evaluate, predict_split
+from avel.heads.fit import can_stack, fit
+from avel.heads.head import HEADS, resolve_head
+from avel.heads.kept import Kept, is_kept, keep_member, kept_members, load_model
+from avel.heads.members import Member
+from avel.heads.predictions import write_predictions
+from avel.progress import note
+from avel.stores.features import FeatureCache
+from avel.stores.files import only_one
+from avel.stores.runs import Run
+
+PREDICTED_SPLITS = ("val", "test")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A member of a sweep and the settings that set it apart, seed aside."""
+
+    member: Member
+    settings: dict[str, Any]
+
+
+def train_head(
+    cache: Path | str, run: Path | str, config: HeadConfig | None = None, **options: Any
+) -> dict[str, Any]:
+    """Trains one head, `config.seeds` times, and gives what `evaluate` says about its test split.
+
+    >>> train_head("features.h5", "runs/tacma", head="tacma", seeds=5)  # doctest: +SKIP
+
+    Raises:
+        TrainingError: the cache cannot be trained on, or no member stayed finite.
+        StoreError: `run` holds another run.
+    """
+    return sweep(cache, run, {}, config, **options)
+
+
+def sweep(
+    cache: Path | str,
+    run: Path | str,
+    settings: Mapping[str, Sequence[Any]],
+    config: HeadConfig | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Trains every combination of `settings`, `config.seeds` times each; goes on where an earlier call ended.
+
+    >>> sweep("features.h5", "runs/theta", {"theta": [0, 0.03]}, seeds=5)  # doctest: +SKIP
+
+    Raises:
+        ConfigError: a setting that the head does not know.
+        TrainingError: the cache cannot be trained on, or no member stayed finite.
+        StoreError: `run` holds another run.
+    """
+    given = {key: convert(HeadConfig, key, value, "option") for key, value in options.items()}
+    base = dataclasses.replace(config or HeadConfig(), **given)
+    planned = plan(base, settings)
+    opened = FeatureCache.open(cache)
+    device = choose_device(base.device)
+    loaded = _Loaded(opened, device)
+    for item in planned:
+        loaded.data(item.member.config)
+    base = resolve_head(base) if "head" not in settings else base
+    folder = Run.create(run, "heads", base, inputs=_inputs(opened, planned, settings))
+    with only_one(folder.path, "run"):
+        if not folder.finished:
+            _train(folder, planned, loaded, device)
+            _judge(folder, loaded)
+    return folder.results
+
+
+def plan(base: HeadConfig, settings: Mapping[str, Sequence[Any]]) -> list[Planned]:
+    """The members of a sweep, all combinations by all seeds.
+
+    Raises:
+        ConfigError: a setting without values, or one that the head does not know.
+    """
+    for key, values in settings.items():
+        if not values or key in ("seed", "seeds"):
+            raise ConfigError(
+                f"a sweep over {key!r} with {len(values)} values", hint="--seeds sets the seeds"
+            )
+    planned = []
+    for values in itertools.product(*settings.values()):
+        chosen = {
+            key: convert(HeadConfig, key, value, "--set") for key, value in zip(settings, values, strict=True)
+        }
+        config = resolve_head(dataclasses.replace(base, **chosen))
+        for seed in range(base.seed, base.seed + base.seeds):
+            name = ",".join(f"{key}={value}" for key, value in (chosen | {"seed": seed}).items())
+            planned.append(Planned(Member(name, dataclasses.replace(config, seed=seed, seeds=1)), chosen))
+    return planned
+
+
+def groups_of(planned: Sequence[Planned], device: torch.device) -> list[list[Planned]]:
+    """Members that are trained as one program: alike but for seed and what their head keeps as buffers."""
+    groups: dict[Any, list[Planned]] = {}
+    for item in planned:
+        config = item.member.config
+        free: dict[str, Any] = {"seed": 0} | dict.fromkeys(HEADS[config.head].buffered)
+        alike = dataclasses.replace(config, **free)
+        key = alike if can_stack(config, device) else item.member.name
+        groups.setdefault(key, []).append(item)
+    return list(groups.values())
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a config; auto is a GPU where there is one.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device {name!r} is not there", hint="--device auto")
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"no device named {name!r}", hint="--device cpu, cuda or auto") from None
+
+
+class _Loaded:
+    """The cache's data by the inputs that heads read, each loaded and checked once."""
+
+    def __init__(self, cache: FeatureCache, device: torch.device) -> None:
+        self.cache, self.device = cache, device
+        self._by_source: dict[str, Data] = {}
+
+    def data(self, config: HeadConfig) -> Data:
+        source = choose_source(self.cache, config)
+        if source not in self._by_source:
+            self._by_source[source] = load_data(self.cache, config, self.device)
+        return self._by_source[source]
+
+
+def _inputs(
+    cache: FeatureCache, planned: Sequence[Planned], settings: Mapping[str, Sequence[Any]]
+) -> dict[str, Any]:
+    return {
+        "cache": str(cache.path.resolve()),
+        "cache_digest": cache.digest,
+        "segments": cache.grid_segments,
+        "categories": list(cache.categories),
+        "swept": list(settings),
+        "members": [item.member.name for item in planned],
+    }
+
+
+def _train(run: Run, planned: Sequence[Planned], loaded: _Loaded, device: torch.device) -> None:
+    waiting = [item for item in planned if not is_kept(run, item.member.name)]
+    done = {item.member.name for item in planned} - {item.member.name for item in waiting}
+    run.rewind([line for line in run.metrics() if line["member"] in done])
+    for group in groups_of(waiting, device):
+        data = loaded.data(group[0].member.config)
+        results = fit([item.member for item in group], data, device, lambda line: run.log(**line))
+        for item, fitted in zip(group, results, strict=True):
+            if fitted.failure:
+                note(f"{fitted.member.name}: {fitted.failure}; this member ends here")
+            keep_member(run, fitted, data.widths, data.features.source, item.settings)
+
+
+def _judge(run: Run, loaded: _Loaded) -> None:
+    """Predictions of all members that stayed finite, then the results over them."""
+    members = kept_members(run)
+    trained = [member for member in members if member.trained]
+    if not trained:
+        raise TrainingError(
+            f"{run.path}: no member stayed finite; {members[0].name}: {members[0].failure}",
+            hint="a lower --lr into another run folder",
+        )
+    write_predictions(
+        run.path / "predictions.parquet",
+        (_predict(run, member, loaded, split) for member in trained for split in PREDICTED_SPLITS),
+    )
+    run.finish(evaluate(run.path))
+
+
+def _predict(run: Run, member: Kept, loaded: _Loaded, split: str) -> Any:
+    return predict_split(load_model(run, member, loaded.device), member, loaded.data(member.config), split)
