@@ -25,6 +25,12 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
+def barrier() -> None:
+    """Waits until every process is here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
     """The group that torchrun's environment describes (NCCL on GPUs, gloo on CPUs); alone, nothing."""

@@ -1,0 +1,183 @@
+"""Random augmentation of frames, batched on tensors: Table 5's six, with Barlow Twins' settings.
+
+Crop, resize, flip and blur are linear along each axis, so for each clip they are one matrix a side: the
+result is `vertical @ frame @ horizontal^T`, two matrix products for the whole batch on whatever device holds
+it. Every draw depends on (seed, epoch, clip) alone; switching one augmentation off leaves the others' draws.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as colour
+
+from avel.pipeline.config import PretrainConfig
+
+CENTRE_SHARE = 0.875
+"""Side of the centre crop as a share of the frame's: 224 of 256."""
+ASPECT = (3 / 4, 4 / 3)
+FLIP_PROBABILITY, JITTER_PROBABILITY, GRAYSCALE_PROBABILITY = 0.5, 0.8, 0.2
+BLUR_PROBABILITY, SOLARIZE_PROBABILITY = 0.5, 0.1
+"""Barlow Twins blurs one view always and the other at 0.1, and solarises at 0 and 0.2; AV-BT has one view."""
+SIGMA_PIXELS = (0.1, 2.0)
+STRENGTHS = (0.4, 0.4, 0.2, 0.1)
+"""Of brightness, contrast, saturation and hue."""
+CLIPS_AT_ONCE = 16
+"""Clips per matrix product: bounds the memory of intermediate floats."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What happens to one clip's frames (or to one frame): the crop in shares of the side, and the rest.
+
+    `jitter` holds brightness, contrast, saturation and hue in the order to apply them; `sigma_pixels` is 0
+    where nothing is blurred.
+    """
+
+    top: float
+    left: float
+    height: float
+    width: float
+    flip: bool = False
+    sigma_pixels: float = 0.0
+    jitter: tuple[tuple[str, float], ...] = ()
+    grayscale: bool = False
+    solarize: bool = False
+
+
+CENTRE = Draw((1 - CENTRE_SHARE) / 2, (1 - CENTRE_SHARE) / 2, CENTRE_SHARE, CENTRE_SHARE)
+
+
+def draw(config: PretrainConfig, epoch: int, clip: int, frame: int = 0) -> Draw:
+    """The draw of a clip, or of one frame of it."""
+    random = np.random.default_rng([config.seed, epoch, clip, frame])
+    box = random_box(random, config.crop_scale)
+    chances = random.random(5)
+    sigma = random.uniform(*SIGMA_PIXELS)
+    jitter = random_jitter(random)
+    if not config.crop:
+        box = (CENTRE.top, CENTRE.left, CENTRE.height, CENTRE.width)
+    return Draw(
+        *box,
+        flip=bool(config.flip and chances[0] < FLIP_PROBABILITY),
+        sigma_pixels=sigma if config.blur and chances[1] < BLUR_PROBABILITY else 0.0,
+        jitter=jitter if config.jitter and chances[2] < JITTER_PROBABILITY else (),
+        grayscale=bool(config.grayscale and chances[3] < GRAYSCALE_PROBABILITY),
+        solarize=bool(config.solarize and chances[4] < SOLARIZE_PROBABILITY),
+    )
+
+
+def random_box(random: np.random.Generator, scale: tuple[float, float]) -> tuple[float, float, float, float]:
+    """Top, left, height, width of a random resized crop, in shares of the side; ten tries, then all of it."""
+    for _ in range(10):
+        area = random.uniform(*scale)
+        aspect = math.exp(random.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
+        height, width = math.sqrt(area / aspect), math.sqrt(area * aspect)
+        if height <= 1 and width <= 1:
+            return random.uniform(0, 1 - height), random.uniform(0, 1 - width), height, width
+    return 0.0, 0.0, 1.0, 1.0
+
+
+def random_jitter(random: np.random.Generator) -> tuple[tuple[str, float], ...]:
+    """Factors of brightness, contrast, saturation and hue in a random order."""
+    factors = [
+        ("brightness", random.uniform(1 - STRENGTHS[0], 1 + STRENGTHS[0])),
+        ("contrast", random.uniform(1 - STRENGTHS[1], 1 + STRENGTHS[1])),
+        ("saturation", random.uniform(1 - STRENGTHS[2], 1 + STRENGTHS[2])),
+        ("hue", random.uniform(-STRENGTHS[3], STRENGTHS[3])),
+    ]
+    return tuple(factors[place] for place in random.permutation(len(factors)))
+
+
+def augment(frames: Tensor, draws: Sequence[Draw], crop_size: int) -> Tensor:
+    """Draw g for all frames of group g: uint8 (G, N, 3, H, W) -> float32 in [0, 1], (G, N, 3, size, size)."""
+    parts = [
+        _augment_group(frames[start : start + CLIPS_AT_ONCE], draws[start : start + CLIPS_AT_ONCE], crop_size)
+        for start in range(0, len(draws), CLIPS_AT_ONCE)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def centre_crop(frames: Tensor, crop_size: int) -> Tensor:
+    """Middle of each side, resized: uint8 (B, T, 3, H, W) -> float32 in [0, 1], (B, T, 3, size, size)."""
+    return augment(frames, [CENTRE] * len(frames), crop_size)
+
+
+def _augment_group(frames: Tensor, draws: Sequence[Draw], crop_size: int) -> Tensor:
+    device, (height, width) = frames.device, frames.shape[-2:]
+    vertical = torch.stack([resize_matrix(d.top, d.height, height, crop_size) for d in draws]).to(device)
+    horizontal = torch.stack([resize_matrix(d.left, d.width, width, crop_size, d.flip) for d in draws])
+    horizontal = horizontal.to(device)
+    unit = frames.float() / 255
+    if any(d.jitter or d.grayscale for d in draws):
+        unit = torch.stack(
+            [recolour(x, d) for x, d in zip(sides(unit, vertical, horizontal), draws, strict=True)]
+        )
+        vertical = horizontal = torch.eye(crop_size, device=device).expand(len(draws), -1, -1)
+    if any(d.sigma_pixels for d in draws):
+        blur = torch.stack([blur_matrix(d.sigma_pixels, crop_size) for d in draws]).to(device)
+        vertical, horizontal = blur @ vertical, blur @ horizontal
+    unit = sides(unit, vertical, horizontal)
+    for place, d in enumerate(draws):
+        if d.solarize:
+            unit[place] = torch.where(unit[place] >= 0.5, 1 - unit[place], unit[place])
+    return unit
+
+
+def sides(frames: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
+    """One matrix a side and group, clamped: (G, N, 3, H, W), (G, h, H), (G, w, W) -> (G, N, 3, h, w)."""
+    groups, images, channels, height, width = frames.shape
+    rows = torch.bmm(frames.reshape(groups, -1, width), horizontal.mT)
+    columns = rows.reshape(groups, images * channels, height, -1).transpose(1, 2).reshape(groups, height, -1)
+    done = torch.bmm(vertical, columns).reshape(groups, vertical.shape[1], images, channels, -1)
+    return done.permute(0, 2, 3, 1, 4).clamp(0, 1)
+
+
+def resize_matrix(start: float, share: float, size: int, out: int, flip: bool = False) -> Tensor:
+    """Bicubic resize of a side's part, antialiased where it shrinks: (out, size), rows sum to 1.
+
+    `start` and `share` are shares of the side, rounded to whole pixels.
+    """
+    length = max(1, round(share * size))
+    first = min(round(start * size), size - length)
+    scale = length / out
+    centres = (torch.arange(out, dtype=torch.float64) + 0.5) * scale - 0.5
+    distance = (torch.arange(length) - centres[:, None]).abs() / max(scale, 1.0)
+    weights = keys_cubic(distance)
+    matrix = torch.zeros(out, size, dtype=torch.float64)
+    matrix[:, first : first + length] = weights / weights.sum(1, keepdim=True)
+    return (matrix.flip(0) if flip else matrix).float()
+
+
+def keys_cubic(distance: Tensor) -> Tensor:
+    """Keys' cubic kernel with a = -0.5, as PIL's and torch's antialiased bicubic: any shape -> the same."""
+    near = (1.5 * distance - 2.5) * distance * distance + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return torch.where(distance <= 1, near, torch.where(distance < 2, far, 0))
+
+
+def blur_matrix(sigma_pixels: float, size: int) -> Tensor:
+    """Gaussian blur of one side, renormalised at the borders: (size, size); the identity where sigma is 0."""
+    if sigma_pixels == 0:
+        return torch.eye(size)
+    place = torch.arange(size, dtype=torch.float64)
+    weights = torch.exp(-0.5 * ((place - place[:, None]) / sigma_pixels) ** 2)
+    return (weights / weights.sum(1, keepdim=True)).float()
+
+
+def recolour(frames: Tensor, drawn: Draw) -> Tensor:
+    """Colour jitter, then grayscale, of one group: (N, 3, H, W) -> the same."""
+    change = {
+        "brightness": colour.adjust_brightness,
+        "contrast": colour.adjust_contrast,
+        "saturation": colour.adjust_saturation,
+        "hue": colour.adjust_hue,
+    }
+    for name, factor in drawn.jitter:
+        frames = change[name](frames, factor)
+    if drawn.grayscale:
+        frames = colour.rgb_to_grayscale(frames, num_output_channels=3)
+    return frames

@@ -1,0 +1,72 @@
+"""Checkpoints of a pretraining run: weights and optimiser state in one safetensors file, whole or absent.
+
+One file, so that weights and optimiser state can never be of different epochs; no pickle.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from avel.errors import StoreError
+from avel.stores.files import atomic_path
+
+CHECKPOINT = "checkpoint.safetensors"
+FORMAT = "avel-checkpoint-1"
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How far a run has come: epochs done, steps done, and the best score so far with its epoch."""
+
+    epochs: int = 0
+    steps: int = 0
+    best_score: float | None = None
+    best_epoch: int = 0
+
+
+def save_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer, reached: Reached) -> None:
+    """Model and optimiser state into one file: `model.NAME` and `optimiser.NAME.KEY`."""
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimiser.state.get(parameter, {}).items():
+            tensors[f"optimiser.{name}:{key}"] = value
+    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with atomic_path(path) as partial:
+        save_file(whole, partial, metadata={"format": FORMAT, "reached": json.dumps(asdict(reached))})
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer) -> Reached:
+    """Puts back what `save_checkpoint` wrote, onto the devices of the model's parameters.
+
+    Raises:
+        StoreError: not a checkpoint, or one of another model.
+    """
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata() or {}
+    if header.get("format") != FORMAT:
+        raise StoreError(f"{path}: no checkpoint of format {FORMAT}", hint=f"remove it: rm {path}")
+    tensors = load_file(path)
+    weights = {
+        name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")
+    }
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise StoreError(f"{path}: of another model: {error}") from None
+    parameters = dict(model.named_parameters())
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            of, _, key = name.removeprefix("optimiser.").rpartition(":")
+            optimiser.state[parameters[of]][key] = _beside(parameters[of], value)
+    return Reached(**json.loads(header["reached"]))
+
+
+def _beside(parameter: nn.Parameter, value: Tensor) -> Tensor:
+    """A state of the parameter's shape goes to its device and layout; a step count stays on the CPU."""
+    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value

@@ -1,0 +1,188 @@
+"""Batches for AV-BT from a clip store: one random frame of each segment, read and decoded by threads.
+
+Threads, because decoding and copying release the interpreter's lock: nothing is pickled, no frame is copied
+from one process to another, and buffers are used again instead of being paged in anew for every batch.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
+
+from avel.grid import MEL_BANDS, MEL_FRAMES, Grid
+
+AHEAD = 2
+"""Batches that are read while one is being used."""
+ORDER_STREAM, FRAME_STREAM = 1, 2
+
+
+class ClipSource(Protocol):
+    """What a loader needs of a clip store."""
+
+    grid: Grid
+
+    @property
+    def head(self) -> Any:
+        """Has `frame_codec`: "jpeg" or "raw"."""
+
+    def jpegs(self, video_id: str, frames: Sequence[int]) -> list[bytes]:
+        """JPEG files of some frames."""
+
+    def frames(self, video_id: str, frames: Sequence[int]) -> Any:
+        """Some frames, decoded: uint8 (n, H, W, 3)."""
+
+    def log_mel(self, video_id: str) -> Any:
+        """float32 (T, 96, 64)."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`clips` are places in the loader's list of videos; valid until the next batch is asked for.
+
+    seen: uint8 frames (B, T, 3, H, W), or vectors of frozen CNNs (B, T, Dv).
+    heard: log-mel patches (B, T, 96, 64), or vectors (B, T, Da).
+    """
+
+    clips: list[int]
+    seen: Tensor
+    heard: Tensor
+
+
+def batches_of(
+    clips: int, batch: int, seed: int, epoch: int, rank: int = 0, world: int = 1
+) -> list[list[int]]:
+    """The clips of each step of an epoch, for one of `world` processes: every clip once, in a new order.
+
+    Batches differ by one clip at most, so that the last one is no smaller than the others.
+    """
+    order = np.random.default_rng([seed, epoch, ORDER_STREAM]).permutation(clips)
+    return [part[rank::world].tolist() for part in np.array_split(order, steps_per_epoch(clips, batch))]
+
+
+def steps_per_epoch(clips: int, batch: int) -> int:
+    """Steps that come nearest to `batch` clips each; one at least."""
+    return max(1, round(clips / batch))
+
+
+def random_choices(seed: int, epoch: int, clip: int, segments: int, choices: int) -> list[int]:
+    """Which of a segment's frames is looked at in this epoch, for each segment (Section 3.2.2)."""
+    random = np.random.default_rng([seed, epoch, clip, FRAME_STREAM])
+    return random.integers(0, choices, segments).tolist()  # type: ignore[no-any-return]
+
+
+class ClipLoader:
+    """Batches of frames and log-mel patches; `device` is where JPEG files are decoded and batches arrive."""
+
+    def __init__(
+        self,
+        store: ClipSource,
+        video_ids: Sequence[str],
+        *,
+        batch: int,
+        seed: int = 0,
+        workers: int = 2,
+        device: torch.device | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.store, self.video_ids, self.batch, self.seed = store, tuple(video_ids), batch, seed
+        self.device = device or torch.device("cpu")
+        self.rank, self.world, self.workers = rank, world, workers
+        self.on_device = self.device.type == "cuda" and store.head.frame_codec == "jpeg"
+        self._free: list[_Buffer] = []
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        return steps_per_epoch(len(self.video_ids), self.batch)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of epoch `number`."""
+        parts = batches_of(len(self.video_ids), self.batch, self.seed, number, self.rank, self.world)
+        waiting: deque[_Pending] = deque()
+        with ThreadPoolExecutor(self.workers) as pool:
+            try:
+                for clips in parts:
+                    waiting.append(self._submit(pool, number, clips))
+                    if len(waiting) > AHEAD:
+                        yield from self._finish(waiting.popleft())
+                while waiting:
+                    yield from self._finish(waiting.popleft())
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _submit(self, pool: ThreadPoolExecutor, epoch: int, clips: list[int]) -> "_Pending":
+        buffer = self._buffer(len(clips))
+        work = [
+            pool.submit(self._read, clip, epoch, buffer.frames[place], buffer.heard[place])
+            for place, clip in enumerate(clips)
+        ]
+        return _Pending(clips, buffer, work)
+
+    def _read(self, clip: int, epoch: int, frames: Tensor, heard: Tensor) -> list[Tensor]:
+        """Fills one clip's place in the buffers; JPEG files that the device will decode are handed back."""
+        grid, video_id = self.store.grid, self.video_ids[clip]
+        inside = random_choices(self.seed, epoch, clip, grid.segments, grid.frames_per_segment)
+        wanted = [segment * grid.frames_per_segment + frame for segment, frame in enumerate(inside)]
+        heard.copy_(torch.from_numpy(self.store.log_mel(video_id)))
+        if self.store.head.frame_codec != "jpeg":
+            frames.copy_(torch.from_numpy(self.store.frames(video_id, wanted)).permute(0, 3, 1, 2))
+            return []
+        files = [
+            torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            for data in self.store.jpegs(video_id, wanted)
+        ]
+        if self.on_device:
+            return files
+        for place, file in enumerate(files):
+            frames[place] = decode_jpeg(file, ImageReadMode.RGB)
+        return []
+
+    def _finish(self, pending: "_Pending") -> Iterator[Batch]:
+        files = [file for work in pending.work for file in work.result()]
+        buffer = pending.buffer
+        if self.on_device:
+            decoded = decode_jpeg(files, ImageReadMode.RGB, device=self.device)
+            seen = torch.stack(decoded).reshape(len(pending.clips), -1, *decoded[0].shape)
+        else:
+            seen = buffer.frames.to(self.device, non_blocking=True)
+        heard = buffer.heard.to(self.device, non_blocking=True)
+        if self.device.type == "cuda":
+            buffer.copied = torch.cuda.current_stream(self.device).record_event()
+        yield Batch(pending.clips, seen, heard)
+        self._free.append(buffer)
+
+    def _buffer(self, clips: int) -> "_Buffer":
+        for buffer in self._free:
+            if len(buffer.heard) == clips:
+                self._free.remove(buffer)
+                if buffer.copied is not None:
+                    buffer.copied.synchronize()
+                return buffer
+        grid, pinned = self.store.grid, self.device.type == "cuda"
+        side = 0 if self.on_device else grid.size
+        frames = torch.empty(clips, grid.segments, 3, side, side, dtype=torch.uint8, pin_memory=pinned)
+        heard = torch.empty(clips, grid.segments, MEL_FRAMES, MEL_BANDS, pin_memory=pinned)
+        return _Buffer(frames, heard)
+
+
+@dataclass(eq=False)
+class _Buffer:
+    """Host memory of one batch; `copied` says when a device has taken what is in it."""
+
+    frames: Tensor
+    heard: Tensor
+    copied: torch.cuda.Event | None = None
+
+
+@dataclass(frozen=True)
+class _Pending:
+    clips: list[int]
+    buffer: _Buffer
+    work: list[Future[list[Tensor]]]

@@ -1,0 +1,105 @@
+"""The training loop of AV-BT (Algorithm 1) over batches from a loader, on one device or many."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from avel.pipeline.augment import augment, draw
+from avel.pipeline.avbt import avbt_loss
+from avel.pipeline.config import PretrainConfig
+from avel.pipeline.loader import Batch
+from avel.pipeline.monitor import EpochMeans, step_values
+from avel.pipeline.parallel import synchronise_batch_norms, world_size
+from avel.pipeline.projector import Twins
+from avel.pipeline.schedule import rate_share, set_rates
+from avel.progress import Progress
+
+
+class Batches(Protocol):
+    """Where batches come from: `ClipLoader` or `FrozenVectors`."""
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of epoch `number`."""
+
+
+class Trainer:
+    """Trains `twins` in place; `step` is one iteration of Algorithm 1."""
+
+    def __init__(
+        self, twins: Twins, optimiser: Optimizer, config: PretrainConfig, device: torch.device
+    ) -> None:
+        self.twins, self.optimiser, self.config, self.device = twins, optimiser, config, device
+        self.model: nn.Module = twins
+        if world_size() > 1:
+            self.model = DistributedDataParallel(
+                twins, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
+            )
+
+    def epoch(self, number: int, batches: Batches, progress: Progress) -> EpochMeans:
+        """All steps of one epoch; the device is waited for once, at the end."""
+        self.model.train()
+        total = torch.zeros(6, device=self.device)
+        for step, batch in enumerate(batches.epoch(number)):
+            set_rates(self.optimiser, rate_share(number * batches.steps + step, batches.steps, self.config))
+            values = self.step(*self.inputs(batch, number))
+            total += values
+            # Reading a number of a GPU would wait for it; a CPU has already computed it.
+            shown = f"loss {values[0]:.1f}" if self.device.type == "cpu" else ""
+            progress.advance(
+                len(batch.clips) * world_size(), note=f"epoch {number + 1}/{self.config.epochs} {shown}"
+            )
+        return EpochMeans(*(total / batches.steps).tolist())
+
+    def step(self, seen: Tensor, heard: Tensor) -> Tensor:
+        """Forward, Eq. 2, backward, update: frames and log-mel, or vectors -> `step_values`, (6,)."""
+        z_a, z_v = self.model(seen, heard)
+        loss = avbt_loss(z_a, z_v, self.config.redundancy_weight, self.config.correlate)
+        self.optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss.total)
+        self.optimiser.step()
+        return step_values(loss, z_a, z_v)
+
+    def inputs(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
+        """A batch on the device, its frames augmented: (B, T, 3, H, W) -> (B, T, 3, crop, crop)."""
+        seen, heard = batch.seen.to(self.device), batch.heard.to(self.device)
+        if self.config.freeze_backbone:
+            return seen, heard
+        if self.config.augment_per == "clip":
+            draws = [draw(self.config, epoch, clip) for clip in batch.clips]
+            return augment(seen, draws, self.config.crop_size), heard
+        segments = range(seen.shape[1])
+        draws = [draw(self.config, epoch, clip, 1 + segment) for clip in batch.clips for segment in segments]
+        single = augment(seen.flatten(0, 1)[:, None], draws, self.config.crop_size)
+        return single.reshape(*seen.shape[:2], *single.shape[2:]), heard
+
+
+def prepare(twins: Twins, config: PretrainConfig, device: torch.device) -> Twins:
+    """Moves the model to the device, in the form in which it trains there."""
+    synchronise_batch_norms(twins, device)
+    twins.to(device)
+    if config.compile and not config.freeze_backbone:
+        twins.encoder.visual.compile()
+        twins.encoder.audio.compile()
+    return twins
+
+
+@contextmanager
+def determinism(config: PretrainConfig, device: torch.device) -> Iterator[None]:
+    """Deterministic kernels if the config asks for them; else the fastest cuDNN has."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(config.deterministic)
+    torch.backends.cudnn.benchmark = device.type == "cuda" and not config.deterministic
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
