@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ CHUNK_SEGMENTS = 10
 GAP_SECONDS = 0.05
 """Time stamps this far off the running sample count start anew; rounding in Matroska is 1 ms."""
 
+BLOCK_SAMPLES = 16384
+"""Samples resampled at once."""
+
 FULL_SCALE = 32768.0
 
 
@@ -27,7 +31,7 @@ class AudioReader:
     """Reads one sound stream onto the grid; `decoded` and `errors` tell afterwards how it went."""
 
     def __init__(self, path: Path, track: Track, grid: Grid, origin: Fraction) -> None:
-        self._path, self._track, self._grid, self._origin = path, track, grid, origin
+        self._path, self._track, self._grid, self._origin = path, track, grid, float(origin)
         self.decoded = self.errors = 0
 
     def samples(self) -> Iterator[NDArray[np.float32]]:
@@ -54,7 +58,10 @@ class AudioReader:
 
     def first_seconds(self) -> Fraction | None:
         """When the first decoded sample is presented, on the container's clock, priming left out."""
-        return next((seconds for seconds, _ in self._frames()), None)
+        for frame in self._decode():
+            pts = frame.pts if frame.pts is not None else frame.dts
+            return (pts or 0) * self._track.time_base
+        return None
 
     def _placed(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Pieces of sound with the sample of the grid at which each begins, never overlapping."""
@@ -79,17 +86,17 @@ class AudioReader:
             yield round((start - self._origin) * self._grid.hz), run.pieces()
             waiting = run.rest()
 
-    def _frames(self) -> Iterator[tuple[Fraction, AudioFrame]]:
+    def _frames(self) -> Iterator[tuple[float, AudioFrame]]:
         """Decoded stretches of sound with the time of their first sample on the container's clock."""
         expected = None
         for frame in self._decode():
             self.decoded += 1
             pts = frame.pts if frame.pts is not None else frame.dts
-            seconds = pts * self._track.time_base if pts is not None else expected
+            seconds = pts * self._track.tick_seconds if pts is not None else expected
             if seconds is None:
                 continue
             yield seconds, frame
-            expected = seconds + Fraction(frame.samples, frame.sample_rate)
+            expected = seconds + frame.samples / frame.sample_rate
 
     def _decode(self) -> Iterator[AudioFrame]:
         context = None
@@ -119,34 +126,40 @@ class _Run:
     """
 
     def __init__(
-        self, first: tuple[Fraction, AudioFrame], frames: Iterator[tuple[Fraction, AudioFrame]], hz: int
+        self, first: tuple[float, AudioFrame], frames: Iterator[tuple[float, AudioFrame]], hz: int
     ) -> None:
-        self._next: tuple[Fraction, AudioFrame] | None = first
+        self._next: tuple[float, AudioFrame] | None = first
         self._frames = frames
+        self._blocks = AudioFifo()  # resampling frame by frame takes longer than decoding them
         self._resampler = AudioResampler(format="s16", layout="mono", rate=hz)
 
     def pieces(self) -> Iterator[NDArray[np.float32]]:
         """Resampled sound (n,) in [-1, 1], until the run ends."""
         assert self._next is not None
         (start, first), count = self._next, 0
-        form = (first.format.name, first.layout.name, first.sample_rate)
+        form = _form(first)
         while self._next is not None:
             seconds, frame = self._next
-            if (frame.format.name, frame.layout.name, frame.sample_rate) != form:
-                break
-            if abs(seconds - start - Fraction(count, first.sample_rate)) > GAP_SECONDS:
+            if _form(frame) != form or abs(seconds - start - count / form[2]) > GAP_SECONDS:
                 break
             count += frame.samples
-            yield from self._resampled(frame)
+            frame.pts = None  # its place is kept here; FFmpeg must not stretch what is slightly off
+            self._blocks.write(frame)
+            if self._blocks.samples >= BLOCK_SAMPLES:
+                yield from self._resampled(self._blocks.read())
             self._next = next(self._frames, None)
+        if self._blocks.samples:
+            yield from self._resampled(self._blocks.read())
         yield from self._resampled(None)
 
-    def rest(self) -> tuple[Fraction, AudioFrame] | None:
-        """The frame that did not belong to this run; reads on where the run was left early."""
+    def rest(self) -> tuple[float, AudioFrame] | None:
+        """The frame that did not belong to this run."""
         return self._next
 
-    def _resampled(self, frame: AudioFrame | None) -> Iterator[NDArray[np.float32]]:
-        if frame is not None:
-            frame.pts = None  # its place is kept outside; FFmpeg must not stretch what is slightly off
-        for piece in self._resampler.resample(frame):
-            yield piece.to_ndarray()[0].astype(np.float32) / FULL_SCALE
+    def _resampled(self, block: AudioFrame | None) -> Iterator[NDArray[np.float32]]:
+        for piece in self._resampler.resample(block):
+            yield piece.to_ndarray()[0].astype(np.float32) / np.float32(FULL_SCALE)
+
+
+def _form(frame: AudioFrame) -> tuple[str, str, int]:
+    return frame.format.name, frame.layout.name, frame.sample_rate

@@ -30,6 +30,8 @@ class Track:
     """What the scan saw of one stream. `times` are its shown packets' time stamps, in file order."""
 
     stream: Any  # a video or audio stream of PyAV
+    time_base: Fraction = field(init=False)
+    """Seconds of one tick of the time stamps."""
     times: "array[int]" = field(default_factory=lambda: array("q"))
     timed: bool = True
     """Every shown packet has a time stamp of its own, so that a plan can be made from them."""
@@ -37,6 +39,10 @@ class Track:
     start_pts: int | None = None
     end_pts: int = 0
     passed: bool = False
+
+    def __post_init__(self) -> None:
+        self.time_base = Fraction(self.stream.time_base)
+        self.tick_seconds = float(self.time_base)
 
     def add(self, packet: "Packet[Any]") -> None:
         """Notes one packet's span; those that an edit list discards are decoded but never shown."""
@@ -52,11 +58,6 @@ class Track:
         end = pts + (packet.duration or 0)
         self.end_pts = end if self.start_pts is None else max(self.end_pts, end)
         self.start_pts = pts if self.start_pts is None else min(self.start_pts, pts)
-
-    @property
-    def time_base(self) -> Fraction:
-        """Seconds of one tick of the time stamps."""
-        return Fraction(self.stream.time_base)
 
     @property
     def start_seconds(self) -> Fraction:
@@ -102,19 +103,20 @@ def scan(container: InputContainer, tracks: list[Track], seconds: float) -> str:
             if held > HELD_BYTES:
                 for each in tracks:
                     each.packets = None
-            if _beyond(packet, track, tracks, seconds) and all(each.passed for each in tracks):
+            if _beyond(track, packet, tracks, seconds):
                 break
     except (av.error.FFmpegError, OSError, ValueError) as error:
         return describe(error)
     return ""
 
 
-def _beyond(packet: "Packet[Any]", track: Track, tracks: list[Track], seconds: float) -> bool:
-    """Whether this packet's stream has left the clip: all that follow are decoded, so shown, later still."""
-    if not track.passed and packet.dts is not None and track.start_pts is not None:
-        start = min(float(each.start_seconds) for each in tracks if each.start_pts is not None)
-        track.passed = packet.dts * float(track.time_base) > start + seconds + MARGIN_SECONDS
-    return track.passed
+def _beyond(track: Track, packet: "Packet[Any]", tracks: list[Track], seconds: float) -> bool:
+    """Whether all streams have left the clip: what follows is decoded, so shown, later still."""
+    if not track.passed and packet.dts is not None:
+        starts = [each.start_pts * each.tick_seconds for each in tracks if each.start_pts is not None]
+        start = min(starts, default=float("inf"))
+        track.passed = packet.dts * track.tick_seconds > start + seconds + MARGIN_SECONDS
+    return all(each.passed for each in tracks)
 
 
 def packets(path: Path, track: Track) -> "Iterator[Packet[Any]]":

