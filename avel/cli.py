@@ -27,7 +27,15 @@ def example(*commands: str) -> str:
     return "\b\nExample:\n" + "\n".join(f"  {command}" for command in commands)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class InOrder(click.Group):
+    """Lists its commands in the order of the work, as they stand in this file."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Names in order of definition."""
+        return list(self.commands)
+
+
+@click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(avel.__version__, prog_name="avel")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and results only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print more notes.")

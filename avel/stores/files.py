@@ -11,6 +11,9 @@ from typing import Any
 
 from avel.errors import BusyError
 
+LOCK = ".lock"
+"""Name of the file by which a process holds a folder."""
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -54,7 +57,7 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
         BusyError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
+    with (folder / LOCK).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from avel.config import as_dict, resolve, to_toml
 from avel.errors import MissingPathError, StoreError
-from avel.stores.files import write_json, write_text
+from avel.stores.files import LOCK, write_json, write_text
 
 FORMAT = 1
 Kind = Literal["pretrain", "heads"]
@@ -52,7 +52,7 @@ class Run:
         }
         if (path / "run.json").is_file():
             return _same_run(cls.open(path), record)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(item.name != LOCK for item in path.iterdir())):
             raise StoreError(f"{path}: exists and is no avel run", hint="choose another folder")
         write_text(path / "config.toml", to_toml(config, STAGES[kind]))
         record |= {"versions": versions(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
