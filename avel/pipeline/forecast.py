@@ -7,7 +7,8 @@ from pathlib import Path
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.isolate import Isolated
 from avel.pipeline.plan import Plan
-from avel.stores.clip_writer import chunk_names, prepare
+from avel.stores.clip_writer import prepare
+from avel.stores.clips import chunk_names
 from avel.stores.location import locate
 from avel.stores.manifest import Entry
 

@@ -13,17 +13,20 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
+import zarr
+
 from avel.config import digest
 from avel.errors import AvelError
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.refusal import Reason
-from avel.stores.clip_writer import chunk_names
+from avel.stores.clip_writer import erase
 from avel.stores.clips import read_head
 from avel.stores.location import locate
 from avel.stores.manifest import Entry
@@ -66,6 +69,7 @@ class Isolated:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as its children
         self._served = 0
         self._closed = False
+        self._in_use = threading.Lock()
 
     def __enter__(self) -> "Isolated":
         return self
@@ -74,9 +78,14 @@ class Isolated:
         self.close()
 
     def close(self) -> None:
-        """Ends the child at once; a clip in work stays pending."""
+        """Ends the child at once; a clip in work, in another thread, stays pending."""
         self._closed = True
-        self._end()
+        process = self._process
+        if process is not None:
+            process.kill()
+        with self._in_use:
+            self._end()
+            self._errors.close()
 
     def stage(self, entry: Entry) -> Entry:
         """Stages one clip -> its entry, staged or failed; only what a fresh child repeats is its fault.
@@ -85,6 +94,10 @@ class Isolated:
             IsolationError: no child can be started, or this was closed.
             WriteError: the store cannot be written.
         """
+        with self._in_use:
+            return self._stage(entry)
+
+    def _stage(self, entry: Entry) -> Entry:
         kills = 0
         while True:
             self._start()
@@ -104,7 +117,7 @@ class Isolated:
         location, made_with = locate(self._store), digest(self._config)
         head = read_head(location)
         if head is not None and head.digest == made_with:
-            location.delete(chunk_names(head, entry.row))
+            erase(location, head, entry.row)
         return replace(
             with_source(entry), state="failed", reason=lost.reason, detail=lost.detail, settings=made_with
         )
@@ -129,6 +142,8 @@ class Isolated:
                 if isinstance(message, Exception):
                     raise message
                 heard = time.monotonic()
+            if self._closed:
+                return Lost("crashed", "closed")
             held = self._resident_mib()
             if held > self._config.memory_limit:
                 return Lost("memory", f"held {held} MiB, the limit is {self._config.memory_limit} MiB")
@@ -185,8 +200,6 @@ class Isolated:
         self._end()
         if isinstance(answer, Exception):
             raise answer
-        if self._closed:
-            raise IsolationError("closed while it started")
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines()
         raise IsolationError("the decoding process does not start", hint=said[-1] if said else "")
@@ -215,8 +228,6 @@ def serve(connection: Connection) -> None:
     _die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     try:
-        import zarr
-
         from avel.pipeline.stage import Stager
 
         zarr.config.set({"async.concurrency": 1, "threading.max_workers": 1})

@@ -54,7 +54,6 @@ def cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
     """
     from distributed import Client, LocalCluster
 
-    logging.getLogger("distributed").setLevel(logging.ERROR)
     if scheduler:
         try:
             client = Client(scheduler, timeout=CONNECT_SECONDS)
@@ -89,7 +88,7 @@ def stage_all(
     from distributed import as_completed
 
     run = uuid.uuid4().hex
-    with cluster(workers, scheduler) as client:
+    with _quiet(), cluster(workers, scheduler) as client:
         note(_dashboard(client))
         try:
             futures = client.map(
@@ -104,6 +103,18 @@ def stage_all(
                 with suppress(Exception):  # workers that are gone have no children left
                     client.cancel(futures)
                     client.run(close_children, run)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """dask's log stays silent: what matters comes back as exceptions and entries."""
+    logger = logging.getLogger("distributed")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _result(future: Any, pending: Entry) -> Entry:

@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.errors import UnstableSpecificationWarning
 
 from avel.errors import AvelError, StaleError, StoreError
-from avel.stores.clips import FRAMES, LOG_MEL, Head, log_mel_shape, read_head
+from avel.stores.clips import FRAMES, LOG_MEL, Head, chunk_names, log_mel_shape, read_head
 from avel.stores.dataset import Dataset
 from avel.stores.location import LocalLocation, Location
 
@@ -31,8 +34,14 @@ def prepare(location: Location, wanted: Head) -> None:
     The group's attributes are written last: without them there is no store. Callers must have recorded the
     videos whose chunks this makes void.
     """
-    import zarr
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UnstableSpecificationWarning
+        )  # vlen-bytes: docs/file-formats.md says how
+        _prepare(location, wanted)
 
+
+def _prepare(location: Location, wanted: Head) -> None:
     found = read_head(location)
     store = location.zarr()
     if found is None or not _same_form(found, wanted):
@@ -67,8 +76,6 @@ class ClipWriter:
     """
 
     def __init__(self, location: Location, digest: str) -> None:
-        import zarr
-
         head = read_head(location)
         if head is None or head.digest != digest:
             raise StaleError(f"{location.url}: its settings changed while this run was at work")
@@ -99,19 +106,19 @@ class ClipWriter:
         self._put(self._frames, row, first_frame, block)
 
     def erase(self, row: int) -> None:
-        """Removes the video's chunks, frames first, so that what remains is never taken for whole."""
-        self.location.delete(self.chunk_names(row))
+        """Removes the video's chunks, frames first, so that what remains is never taken for whole.
+
+        Raises:
+            WriteError: the store does not allow it.
+        """
+        erase(self.location, self.head, row)
 
     def sync(self, row: int) -> None:
         """Makes the video's chunks durable; the manifest may call it staged after this."""
         try:
-            self.location.sync(self.chunk_names(row))
+            self.location.sync(chunk_names(self.head, row))
         except OSError as error:
             raise WriteError(f"{self.location.url}: row {row}: {error}") from None
-
-    def chunk_names(self, row: int) -> list[str]:
-        """Files that hold the video's chunks, frames first."""
-        return chunk_names(self.head, row)
 
     def _put(self, array: Any, row: int, first: int, block: NDArray[Any]) -> None:
         try:
@@ -123,19 +130,19 @@ class ClipWriter:
             ) from None
 
 
-def chunk_names(head: Head, row: int) -> list[str]:
-    """Files that hold the chunks of one video, frames first."""
-    inner = "/0/0/0" if head.frame_codec == "raw" else ""
-    return [f"{FRAMES}/c/{row}/{chunk}{inner}" for chunk in range(head.chunks)] + [
-        f"{LOG_MEL}/c/{row}/{chunk}/0/0" for chunk in range(head.chunks)
-    ]
+def erase(location: Location, head: Head, row: int) -> None:
+    """Removes one video's chunks, frames first.
+
+    Raises:
+        WriteError: the store does not allow it.
+    """
+    try:
+        location.delete(chunk_names(head, row))
+    except OSError as error:
+        raise WriteError(f"{location.url}: row {row}: {error}") from None
 
 
 def _create_arrays(store: Any, head: Head) -> None:
-    import zarr
-    from zarr.codecs import Crc32cCodec, ZstdCodec
-    from zarr.errors import UnstableSpecificationWarning
-
     videos, grid = len(head.video_ids), head.grid
     frames: dict[str, Any] = {
         "shape": (videos, grid.frames),
@@ -149,9 +156,7 @@ def _create_arrays(store: Any, head: Head) -> None:
         frames |= {"dtype": "uint8", "compressors": [ZstdCodec(level=3), Crc32cCodec()]}
     # a video that is all black, or all fill value, must exist as a chunk all the same
     config: Any = {"write_empty_chunks": True}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnstableSpecificationWarning)  # vlen-bytes: this file documents it
-        zarr.create_array(store, name=FRAMES, config=config, overwrite=True, **frames)
+    zarr.create_array(store, name=FRAMES, config=config, overwrite=True, **frames)
     zarr.create_array(
         store,
         name=LOG_MEL,

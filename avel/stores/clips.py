@@ -156,7 +156,7 @@ class ClipStore:
             StoreError: the video is not staged, or its bytes are damaged.
         """
         row = self._row(video_id)
-        patches = self._read(LOG_MEL, row, slice(0, self.grid.segments), video_id)
+        patches = self.read_chunk(LOG_MEL, row, slice(0, self.grid.segments))
         if np.isnan(patches).any():
             raise StoreError(f"{self.location.url}: {video_id}: log-mel is incomplete", hint=self._repair())
         return np.asarray(patches, np.float32)
@@ -168,7 +168,7 @@ class ClipStore:
         if outside:
             raise StoreError(f"{video_id}: frame {outside[0]} of {self.grid.frames}")
         chunks = {
-            number: self._read(FRAMES, row, slice(number * size, (number + 1) * size), video_id)
+            number: self.read_chunk(FRAMES, row, slice(number * size, (number + 1) * size))
             for number in dict.fromkeys(frame // size for frame in frames)
         }
         found = [chunks[frame // size][frame % size] for frame in frames]
@@ -176,13 +176,23 @@ class ClipStore:
             raise StoreError(f"{self.location.url}: {video_id}: frames are missing", hint=self._repair())
         return found
 
-    def _read(self, name: str, row: int, part: slice, video_id: str) -> NDArray[Any]:
+    def verify(self) -> tuple[str, ...]:
+        """What is wrong, one line each: checksums, missing chunks, a manifest that disagrees."""
+        from avel.stores.clip_check import problems
+
+        return problems(self)
+
+    def read_chunk(self, name: str, row: int, part: slice) -> NDArray[Any]:
+        """A part of one video's row of an array, its checksums verified; empty where nothing was written.
+
+        Raises:
+            StoreError: the bytes are damaged.
+        """
         try:
             return np.asarray(self.arrays[name][row, part])
-        except (ValueError, RuntimeError) as error:  # zarr's word for a checksum that fails
-            raise StoreError(
-                f"{self.location.url}: {video_id}: {name} is damaged: {error}", hint=self._repair()
-            ) from None
+        except (ValueError, RuntimeError) as error:  # zarr's words for a checksum that fails
+            where = f"{self.location.url}: {self.video_ids[row]}"
+            raise StoreError(f"{where}: {name} is damaged: {error}", hint=self._repair()) from None
 
     @cached_property
     def arrays(self) -> dict[str, Any]:
@@ -241,3 +251,11 @@ def read_head(location: Location) -> Head | None:
 def log_mel_shape(grid: Grid) -> tuple[int, int, int]:
     """Shape of one video's patches: (T, 96, 64)."""
     return grid.segments, MEL_FRAMES, MEL_BANDS
+
+
+def chunk_names(head: Head, row: int) -> list[str]:
+    """Files that hold the chunks of one video, frames first."""
+    inner = "/0/0/0" if head.frame_codec == "raw" else ""
+    return [f"{FRAMES}/c/{row}/{chunk}{inner}" for chunk in range(head.chunks)] + [
+        f"{LOG_MEL}/c/{row}/{chunk}/0/0" for chunk in range(head.chunks)
+    ]

@@ -1,0 +1,59 @@
+"""Verifying a clip store: every chunk that the manifest speaks of, byte for byte."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from avel.errors import StoreError
+from avel.stores.clips import FRAMES, LOG_MEL, ClipStore, chunk_names
+from avel.stores.manifest import Entry
+
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+
+
+def problems(store: ClipStore) -> tuple[str, ...]:
+    """What is wrong, one line each; empty for a whole store. Reads every byte, checks every checksum."""
+    found: list[str] = []
+    rows: dict[int, str] = {}
+    for video_id, entry in store.entries.items():
+        if entry.row >= len(store.video_ids) or store.video_ids[entry.row] != video_id:
+            found.append(f"{video_id}: the manifest says row {entry.row}, the arrays do not")
+        if entry.row in rows:
+            found.append(f"{video_id}: shares row {entry.row} with {rows[entry.row]}")
+        rows[entry.row] = video_id
+        found += [f"{video_id}: {what}" for what in _of_video(store, entry)]
+    found += [f"{name}: not in the manifest" for name in store.video_ids if name not in store.entries]
+    return tuple(found)
+
+
+def _of_video(store: ClipStore, entry: Entry) -> list[str]:
+    names = chunk_names(store.head, entry.row)
+    if entry.video_id in store.staged:
+        return _of_array(store, entry, FRAMES) + _of_array(store, entry, LOG_MEL)
+    left = [name for name in names if entry.state == "failed" and store.location.read(name) is not None]
+    return [f"failed, but {left[0]} is there"] if left else []
+
+
+def _of_array(store: ClipStore, entry: Entry, name: str) -> list[str]:
+    """Reads one video's chunks one at a time, so that a film takes no more memory than a clip."""
+    step = store.head.chunk_frames if name == FRAMES else store.head.chunk_segments
+    total = store.grid.frames if name == FRAMES else store.grid.segments
+    files = [file for file in chunk_names(store.head, entry.row) if file.startswith(f"{name}/")]
+    for number, file in enumerate(files):
+        if store.location.read(file) is None:
+            return [f"staged, but {file} is missing"]
+        try:
+            chunk = store.read_chunk(name, entry.row, slice(number * step, min((number + 1) * step, total)))
+        except StoreError as error:
+            return [error.message]
+        if not _is_whole(chunk):
+            return [f"{file} is incomplete"]
+    return []
+
+
+def _is_whole(chunk: np.ndarray[Any, Any]) -> bool:
+    if chunk.dtype == object:
+        return all(bytes(frame[:2]) == JPEG_START and bytes(frame[-2:]) == JPEG_END for frame in chunk.flat)
+    return chunk.dtype == np.uint8 or not bool(np.isnan(chunk).any())
