@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
@@ -12,8 +11,8 @@ from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
 from avel.grid import Grid
-from avel.pipeline.refusal import ClipRefused
-from avel.pipeline.scan import Track, packets
+from avel.pipeline.container import FAULTS
+from avel.pipeline.scan import Track, packets, with_drain
 
 CHUNK_SEGMENTS = 10
 """Segments handed over at once."""
@@ -28,11 +27,11 @@ FULL_SCALE = 32768.0
 
 
 class AudioReader:
-    """Reads one sound stream onto the grid; `decoded` and `errors` tell afterwards how it went."""
+    """Reads one sound stream onto the grid; `errors` counts afterwards what did not decode."""
 
     def __init__(self, path: Path, track: Track, grid: Grid, origin: Fraction) -> None:
         self._path, self._track, self._grid, self._origin = path, track, grid, float(origin)
-        self.decoded = self.errors = 0
+        self.errors = 0
 
     def samples(self) -> Iterator[NDArray[np.float32]]:
         """Chunks (n,) in [-1, 1] of at most ten segments, `grid.samples` in all, silence where none is."""
@@ -90,7 +89,6 @@ class AudioReader:
         """Decoded stretches of sound with the time of their first sample on the container's clock."""
         expected = None
         for frame in self._decode():
-            self.decoded += 1
             pts = frame.pts if frame.pts is not None else frame.dts
             seconds = pts * self._track.tick_seconds if pts is not None else expected
             if seconds is None:
@@ -99,23 +97,14 @@ class AudioReader:
             expected = seconds + frame.samples / frame.sample_rate
 
     def _decode(self) -> Iterator[AudioFrame]:
-        context = None
-        for packet in packets(self._path, self._track):
-            context = packet.stream.codec_context
+        self.errors = 0
+        for packet, context in with_drain(packets(self._path, self._track)):
             try:
                 yield from context.decode(packet)
-            except (av.error.FFmpegError, ValueError) as error:
-                self._note(error)
-        if context is not None:
-            try:
-                yield from context.decode(None)
-            except (av.error.FFmpegError, ValueError) as error:
-                self._note(error)
-
-    def _note(self, error: Exception) -> None:
-        if isinstance(error, MemoryError):
-            raise ClipRefused("memory", "the sound decoder could not allocate memory") from None
-        self.errors += 1
+            except FAULTS as error:
+                self.errors += 1
+                if isinstance(error, MemoryError):
+                    raise
 
 
 class _Run:

@@ -11,7 +11,7 @@ Decisions where files leave a choice:
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -24,40 +24,14 @@ from numpy.typing import NDArray
 
 from avel.grid import Grid
 from avel.pipeline.audio import AudioReader
+from avel.pipeline.container import guarding, reading
+from avel.pipeline.media_info import MediaInfo, media_info, pixel_aspect, promised_seconds
 from avel.pipeline.picture import PictureScaler, Resize
 from avel.pipeline.refusal import ClipRefused, Reason
-from avel.pipeline.scan import Track, reading, scan
+from avel.pipeline.scan import Track, scan
 from avel.pipeline.video import VideoReader
 
 MissingAudio = Literal["silence", "fail"]
-
-
-@dataclass(frozen=True)
-class MediaInfo:
-    """What a file holds. Times are seconds after the clip's origin, except `origin_seconds` itself."""
-
-    container: str
-    video_codec: str
-    pixel_format: str
-    width: int
-    height: int
-    fps: float
-    audio_codec: str
-    """Empty where there is no sound to read."""
-    audio_hz: int
-    channels: int
-    duration_seconds: float
-    """What the container claims; 0 where it claims nothing."""
-    origin_seconds: float
-    """The clip's origin on the container's clock."""
-    video_start_seconds: float
-    video_end_seconds: float
-    audio_start_seconds: float
-    audio_end_seconds: float
-    valid_seconds: float
-    """How much of the grid the file covers; the rest is the last picture held, and silence."""
-    damage: str
-    """What did not come although it was promised; empty for a whole file. Complete after both reads."""
 
 
 class Media:
@@ -80,7 +54,8 @@ class Media:
         Raises:
             ClipRefused: unreadable, truncated or memory, at the latest after the last chunk.
         """
-        yield from self._video.frames()
+        with guarding():
+            yield from self._video.frames()
         self._check_video()
 
     def samples(self) -> Iterator[NDArray[np.float32]]:
@@ -90,7 +65,8 @@ class Media:
             ClipRefused: memory.
         """
         if self._audio is not None:
-            yield from self._audio.samples()
+            with guarding():
+                yield from self._audio.samples()
             if self._audio.errors:
                 self._damaged(f"{self._audio.errors} sound packets did not decode")
             return
@@ -122,9 +98,8 @@ def open_media(
     *,
     resize: Resize = "squash",
     missing_audio: MissingAudio = "silence",
-    skip: bool = True,
 ) -> Iterator[Media]:
-    """Opens a local file and lays it on `grid`; `skip=False` decodes every picture, to the same frames.
+    """Opens a local file and lays it on `grid`.
 
     >>> with open_media("clip.mp4", Grid()) as media:  # doctest: +SKIP
     ...     next(media.frames()).shape, next(media.samples()).shape
@@ -146,15 +121,19 @@ def open_media(
                 raise ClipRefused("no-audio", "no sound stream" if audio is None else "no sound decodes")
             audio = None
         origin = min(t for t in (video.start_seconds, audio_start) if t is not None)
-        info = _info(container, video, audio, grid, origin, audio_start or origin)
+        if video.start_seconds - origin >= grid.seconds:
+            raise ClipRefused(
+                "no-video", f"the picture starts {float(video.start_seconds - origin):.1f} s late"
+            )
+        info = media_info(container, video, audio, grid, origin, audio_start or origin)
         info = replace(info, damage=broken)
-        scaler = PictureScaler(grid.size, resize, _pixel_aspect(video))
+        scaler = PictureScaler(grid.size, resize, pixel_aspect(video))
         yield Media(
-            VideoReader(path, video, grid, origin, scaler, skip),
+            VideoReader(path, video, grid, origin, scaler),
             AudioReader(path, audio, grid, origin) if audio else None,
             grid,
             info,
-            _promised(container, video, origin),
+            promised_seconds(container, video, origin),
         )
 
 
@@ -177,48 +156,3 @@ def _tracks(container: InputContainer) -> tuple[Track, Track | None]:
     if sound is not None and sound.codec_context is None:
         sound = None
     return Track(picture), Track(sound) if sound is not None else None
-
-
-def _info(
-    container: InputContainer,
-    video: Track,
-    audio: Track | None,
-    grid: Grid,
-    origin: Fraction,
-    audio_start: Fraction,
-) -> MediaInfo:
-    picture, sound = video.stream.codec_context, audio.stream.codec_context if audio else None
-    fps = float(video.stream.average_rate or video.stream.guessed_rate or 0)
-    ends = [float(track.end_seconds - origin) if track else 0.0 for track in (video, audio)]
-    return MediaInfo(
-        container=container.format.name,
-        video_codec=picture.name,
-        pixel_format=picture.pix_fmt or "",
-        width=picture.width,
-        height=picture.height,
-        fps=fps,
-        audio_codec=sound.name if sound else "",
-        audio_hz=sound.sample_rate if sound else 0,
-        channels=sound.channels if sound else 0,
-        duration_seconds=(container.duration or 0) / av.time_base,
-        origin_seconds=float(origin),
-        video_start_seconds=float(video.start_seconds - origin),
-        video_end_seconds=ends[0],
-        audio_start_seconds=float(audio_start - origin),
-        audio_end_seconds=ends[1],
-        valid_seconds=min(grid.seconds, max(ends)),
-        damage="",
-    )
-
-
-def _pixel_aspect(video: Track) -> float:
-    return float(video.stream.sample_aspect_ratio or 1) or 1.0
-
-
-def _promised(container: InputContainer, video: Track, origin: Fraction) -> float:
-    """Seconds after the origin up to which the file says there is picture."""
-    if video.stream.duration:
-        start = video.stream.start_time or 0
-        end = (start + int(video.stream.duration)) * video.time_base
-        return float(end - origin)
-    return float((container.duration or 0) / av.time_base)

@@ -6,17 +6,15 @@ stamps stay, 8 bytes a packet, and decoding opens the file again.
 
 from array import array
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 from av.container import InputContainer
 from av.packet import Packet
 
-from avel.pipeline.refusal import ClipRefused
+from avel.pipeline.container import FAULTS, describe, reading
 
 HELD_BYTES = 48 * 2**20
 """Packets of one file kept in memory; a 10 s clip of the web has 1-4 MiB."""
@@ -43,6 +41,8 @@ class Track:
     def __post_init__(self) -> None:
         self.time_base = Fraction(self.stream.time_base)
         self.tick_seconds = float(self.time_base)
+        rate = getattr(self.stream, "average_rate", None)
+        self.usual_ticks = round(1 / (rate * self.time_base)) if rate else 0
 
     def add(self, packet: "Packet[Any]") -> None:
         """Notes one packet's span; those that an edit list discards are decoded but never shown."""
@@ -55,7 +55,7 @@ class Track:
         if pts is None:
             return
         self.times.append(pts)
-        end = pts + (packet.duration or 0)
+        end = pts + (packet.duration or self.usual_ticks)
         self.end_pts = end if self.start_pts is None else max(self.end_pts, end)
         self.start_pts = pts if self.start_pts is None else min(self.start_pts, pts)
 
@@ -68,25 +68,6 @@ class Track:
     def end_seconds(self) -> Fraction:
         """When the last packet that was scanned ends, on the container's clock."""
         return self.end_pts * self.time_base
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[InputContainer]:
-    """The open container; whatever FFmpeg cannot read becomes a ClipRefused.
-
-    Only local files may be opened: a playlist that poses as a video must not reach other files or hosts.
-    """
-    av.logging.set_level(None)  # a callback into Python from FFmpeg's threads can deadlock
-    if not path.is_file():
-        raise ClipRefused("missing", f"{path}: no such file")
-    try:
-        if not path.stat().st_size:
-            raise ClipRefused("empty", f"{path}: 0 bytes")
-        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise ClipRefused("unreadable", describe(error)) from None
-    with closing(container):
-        yield container
 
 
 def scan(container: InputContainer, tracks: list[Track], seconds: float) -> str:
@@ -105,7 +86,7 @@ def scan(container: InputContainer, tracks: list[Track], seconds: float) -> str:
                     each.packets = None
             if _beyond(track, packet, tracks, seconds):
                 break
-    except (av.error.FFmpegError, OSError, ValueError) as error:
+    except FAULTS as error:
         return describe(error)
     return ""
 
@@ -131,7 +112,11 @@ def packets(path: Path, track: Track) -> "Iterator[Packet[Any]]":
                 yield packet
 
 
-def describe(error: Exception) -> str:
-    """The error in one line, without the path that FFmpeg adds."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text.splitlines()[0]
+def with_drain(stream: "Iterator[Packet[Any]]") -> "Iterator[tuple[Packet[Any] | None, Any]]":
+    """Each packet with the decoder it belongs to; at the end None, which empties the decoder."""
+    context: Any = None
+    for packet in stream:
+        context = packet.stream.codec_context
+        yield packet, context
+    if context is not None:
+        yield None, context

@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from avel.grid import Grid
+from avel.pipeline.container import FAULTS
 from avel.pipeline.picture import PictureScaler
 from avel.pipeline.refusal import ClipRefused
-from avel.pipeline.scan import Track, packets
+from avel.pipeline.scan import Track, packets, with_drain
 from avel.pipeline.skip_plan import SKIPPING, Clock, needed_times
 
 CHUNK_SEGMENTS = 10
@@ -23,13 +23,11 @@ CHUNK_SEGMENTS = 10
 class VideoReader:
     """Reads one picture stream onto the grid; `decoded` and `errors` tell afterwards how it went."""
 
-    def __init__(
-        self, path: Path, track: Track, grid: Grid, origin: Fraction, scaler: PictureScaler, skip: bool = True
-    ) -> None:
+    def __init__(self, path: Path, track: Track, grid: Grid, origin: Fraction, scaler: PictureScaler) -> None:
         self._path, self._track, self._grid, self._scaler = path, track, grid, scaler
         self._origin = origin
         self._clock = Clock(track.time_base, origin, grid.fps)
-        self._skip = skip and track.timed and track.stream.codec_context.name in SKIPPING
+        self._skip = track.timed and track.stream.codec_context.name in SKIPPING
         self.decoded = self.errors = 0
         self.scale_seconds = 0.0
         self.covered_seconds = 0.0
@@ -41,6 +39,7 @@ class VideoReader:
         Raises:
             ClipRefused: no picture came, or the decoder ran out of memory.
         """
+        self.decoded, self.errors, self.covered_seconds = 0, 0, 0.0
         total, size = self._grid.frames, self._grid.size
         step = CHUNK_SEGMENTS * self._grid.frames_per_segment
         chunk = np.empty((min(step, total), size, size, 3), np.uint8)
@@ -95,31 +94,20 @@ class VideoReader:
                 return  # nothing after it is on screen within the grid
 
     def _decode(self, needed: set[int]) -> Iterator[VideoFrame]:
-        context = None
-        for packet in packets(self._path, self._track):
-            if context is None:
-                context = packet.stream.codec_context
-                if not context.is_open:
-                    context.thread_type = "NONE"
-                    context.thread_count = 1
-            if needed:
-                context.skip_frame = "DEFAULT" if packet.pts in needed else "NONREF"
+        for packet, context in with_drain(packets(self._path, self._track)):
+            if not context.is_open:
+                context.thread_type = "NONE"
+                context.thread_count = 1
+            # once data turns out damaged, what the decoder makes of the rest may hang on every picture
+            skipping = needed and packet is not None and packet.pts not in needed and not self.errors
+            context.skip_frame = "NONREF" if skipping else "DEFAULT"
             try:
                 yield from context.decode(packet)
-            except (av.error.FFmpegError, ValueError) as error:
-                self._note(error)
-        if context is not None:
-            context.skip_frame = "DEFAULT"
-            try:
-                yield from context.decode(None)
-            except (av.error.FFmpegError, ValueError) as error:
-                self._note(error)
+            except FAULTS as error:
+                self.errors += 1
+                if isinstance(error, MemoryError):
+                    raise
 
     def _cover(self, frame: VideoFrame, pts: int) -> None:
-        end = float((pts + (frame.duration or 0)) * self._track.time_base - self._origin)
-        self.covered_seconds = max(self.covered_seconds, end)
-
-    def _note(self, error: Exception) -> None:
-        if isinstance(error, MemoryError):
-            raise ClipRefused("memory", "the picture decoder could not allocate memory") from None
-        self.errors += 1
+        end = pts + (frame.duration or self._track.usual_ticks)
+        self.covered_seconds = max(self.covered_seconds, float(end * self._track.time_base - self._origin))
