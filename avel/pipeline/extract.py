@@ -67,6 +67,7 @@ def extract(
         expected = forecast(plan, config, count)
         return summarize(location.url, plan, (), time.monotonic() - began, expected)
     with _alone(location):
+        location.sweep()
         manifest = ManifestWriter(location)
         plan = make_plan(data, config, read_head(location), manifest.entries, wish)
         manifest.append((*plan.touched, *plan.todo))  # before their chunks are touched, they are pending

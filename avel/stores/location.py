@@ -38,6 +38,9 @@ class Location(Protocol):
     def sync(self, names: Iterable[str]) -> None:
         """Makes files that zarr wrote durable."""
 
+    def sweep(self) -> None:
+        """Removes what killed writers left half-written; call it only while nobody writes."""
+
     def bytes(self) -> int:
         """Bytes of all files together."""
 
@@ -102,6 +105,11 @@ class LocalLocation:
             finally:
                 os.close(handle)
 
+    def sweep(self) -> None:
+        """Removes the partial files of killed writers, zarr's and ours."""
+        for file in self.path.rglob("*.partial"):
+            file.unlink(missing_ok=True)
+
     def bytes(self) -> int:
         """Bytes of all files together."""
         return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
@@ -153,6 +161,9 @@ class RemoteLocation:
 
     def sync(self, names: Iterable[str]) -> None:
         """Nothing to do: an object that was put is durable."""
+
+    def sweep(self) -> None:
+        """Nothing to do: an upload that is cut short leaves no object."""
 
     def bytes(self) -> int:
         """Bytes of all objects together."""

@@ -48,7 +48,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Staging:
         ("segfault", "crashed", "SIGSEGV"),
         ("exit", "crashed", "exit status 7"),
         ("hang", "timeout", "for 2 s"),
-        ("swell", "memory", "limit is 400 MiB"),
+        ("swell", "memory", ""),
         ("burst", "memory", "could not allocate"),
         ("surprise", "crashed", "ZeroDivisionError: a decoder's own bug"),
     ],
