@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from avel.errors import ConfigError
 from avel.heads.config import HeadConfig, with_defaults
+from avel.heads.parts import precise
 from avel.registry import Registry
 
 
@@ -107,8 +108,8 @@ class Model(nn.Module):
         return output
 
     def loss(self, output: HeadOutput, targets: Tensor) -> Tensor:
-        """The head's loss in float32: (B, T, K), labels (B, T) or, if weak, categories (B,) -> scalar."""
-        output = HeadOutput(output.logits.float(), output.extras)
+        """The head's loss in float32 or wider; targets are (B, T), or (B,) if weak: (B, T, K) -> scalar."""
+        output = HeadOutput(precise(output.logits), output.extras)
         return self.head.weak_loss(output, targets) if self.weak else self.head.loss(output, targets)
 
 

@@ -16,6 +16,11 @@ PAPER_OPTIMISER: Mapping[str, Any] = {
 """Section 4.1; the number of epochs is not in the paper."""
 
 
+def precise(values: Tensor) -> Tensor:
+    """At least float32, for what bfloat16 would spoil: softmax, exponentials, losses."""
+    return values.float() if values.dtype == torch.bfloat16 else values
+
+
 class ClassifierMLP(nn.Sequential):
     """Three layers D-128-64-K, the classification layer of Figure 4: (..., D) -> (..., K)."""
 
@@ -54,5 +59,5 @@ class AGVA(nn.Module):
         cells = maps.flatten(2, 3)
         # audio has one score a cell, so it joins along the cells, as the published code does
         joined = self.video_score(self.video(cells)) + self.audio_score(self.audio(audio)).unsqueeze(-1)
-        weights = torch.softmax(self.score(torch.tanh(joined)).squeeze(-1).float(), -1)
+        weights = torch.softmax(precise(self.score(torch.tanh(joined)).squeeze(-1)), -1)
         return torch.einsum("btn,btnc->btc", weights.to(cells.dtype), cells), weights

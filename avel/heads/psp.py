@@ -11,7 +11,7 @@ from torch.nn import functional
 from avel.errors import ConfigError
 from avel.heads.config import HeadConfig
 from avel.heads.head import HEADS, Head, HeadOutput, Widths
-from avel.heads.parts import AGVA, BiLSTM
+from avel.heads.parts import AGVA, BiLSTM, precise
 
 HIDDEN = 256
 THRESHOLD = {"full": 0.099, "weak": 0.095}
@@ -62,7 +62,7 @@ class PSP(Head):
         hidden_a = self.audio_lstm(self.audio(audio))
         hidden_v = self.visual_lstm(self.visual(visual))
         fused_v, fused_a, extras["gamma_va"] = self.propagate(hidden_v, hidden_a)
-        extras["similarity"] = functional.cosine_similarity(fused_v.float(), fused_a.float(), dim=-1)
+        extras["similarity"] = functional.cosine_similarity(precise(fused_v), precise(fused_a), dim=-1)
         logits = self.classify((fused_v + fused_a) / 2)
         if self.gate is not None:
             logits = logits * torch.sigmoid(torch.relu(self.gate(logits)))
@@ -73,7 +73,7 @@ class PSP(Head):
         loss = super().loss(output, labels)
         if not self.pair_loss:
             return loss
-        event = (labels < output.logits.shape[-1] - 1).float()
+        event = (labels < output.logits.shape[-1] - 1).to(output.logits.dtype)
         similar = torch.relu(output.extras["similarity"])
         return loss + self.pair_loss * functional.mse_loss(shares(similar), shares(event))
 
@@ -95,7 +95,7 @@ class Propagation(nn.Module):
     def forward(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """v', a' and gamma_va: (B, T, 256), (B, T, 256) -> (B, T, 256), (B, T, 256), (B, T, T)."""
         v1, v2, a1, a2 = self.v1(visual), self.v2(visual), self.a1(audio), self.a2(audio)
-        beta = torch.relu((v2 @ a1.transpose(-1, -2)).float() / math.sqrt(HIDDEN))
+        beta = torch.relu(precise(v2 @ a1.transpose(-1, -2)) / math.sqrt(HIDDEN))
         gamma_va, gamma_av = self.positives(beta), self.positives(beta.transpose(-1, -2))
         fused_v = visual + gamma_va.to(a2.dtype) @ a2
         fused_a = audio + gamma_av.to(v1.dtype) @ v1

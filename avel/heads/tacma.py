@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from avel.errors import ConfigError
 from avel.heads.config import HeadConfig
 from avel.heads.head import HEADS, Head, HeadOutput, Widths
-from avel.heads.parts import PAPER_OPTIMISER, ClassifierMLP
+from avel.heads.parts import PAPER_OPTIMISER, ClassifierMLP, precise
 
 SMALLEST_ATTENTION = 1e-6
 """Eq. 4 divides by the attention; below this the weight is 0 for any theta that matters."""
@@ -54,7 +54,7 @@ class TACMA(Head):
     def attention(self, f_a: Tensor, f_v: Tensor) -> tuple[Tensor, Tensor]:
         """W^av and W^va, Eq. 3-5, rows not renormalised: (B, T, D), (B, T, D) -> (B, T, T), (B, T, T)."""
         q_a, q_v = self.W_a1(f_a), self.W_v1(f_v)
-        scores = torch.relu((q_a @ q_v.transpose(-1, -2)).float() / math.sqrt(f_a.shape[-1]))  # Eq. 3
+        scores = torch.relu(precise(q_a @ q_v.transpose(-1, -2)) / math.sqrt(f_a.shape[-1]))  # Eq. 3
         M_av, M_va = torch.softmax(scores, -1), torch.softmax(scores.transpose(-1, -2), -1)
         steps = torch.arange(f_a.shape[-2], device=f_a.device)
         fade = -self.theta * (steps[:, None] - steps).abs()  # -theta |i - j| of Eq. 4

@@ -21,7 +21,7 @@ def write_cache(
     seed: int = 0,
     **changes: np.ndarray,
 ) -> Path:
-    """A cache of one video a row but the last two, which share one; `changes` replace arrays or row columns."""
+    """One video a row, but the last two rows share one; `changes` replace arrays or columns of the rows."""
     random = np.random.default_rng(seed)
     category = random.integers(0, events, rows)
     label = np.full((rows, segments), events)

@@ -1,0 +1,42 @@
+"""Settings of heads: filled from the head, refused where unknown, the same after a round trip."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from avel.config import resolve, to_toml
+from avel.errors import ConfigError
+from avel.heads.config import HeadConfig, open_settings
+from avel.heads.head import HEADS, resolve_head
+
+
+@pytest.mark.parametrize("name", list(HEADS))
+def test_defaults_of_a_head_are_settings_of_the_config(name: str) -> None:
+    assert set(HEADS[name].defaults) <= set(open_settings())
+    assert {"lr", "batch_size", "epochs"} <= set(HEADS[name].defaults)
+
+
+@pytest.mark.parametrize("name", list(HEADS))
+def test_a_resolved_config_survives_its_toml(name: str, tmp_path: Path) -> None:
+    config = resolve_head(HeadConfig(head=name, seeds=3))
+    (tmp_path / "config.toml").write_text(to_toml(config, "train-head"))
+    assert resolve(HeadConfig, "train-head", file=tmp_path / "config.toml") == config
+
+
+def test_the_papers_settings() -> None:
+    tacma = resolve_head(HeadConfig())
+    assert (tacma.theta, tacma.routing, tacma.d_h, tacma.d_e) == (0.03, "cross", 256, 256)
+    assert (tacma.lr, tacma.decay, tacma.decay_every, tacma.batch_size) == (1e-4, 0.98, 10, 128)
+
+
+@pytest.mark.parametrize("setting", ["theta=-0.1", "routing=crossed", "d_h=0", "dropout=1", "epochs=2.5"])
+def test_values_out_of_range_are_refused(setting: str) -> None:
+    with pytest.raises(ConfigError, match=setting.split("=")[0]):
+        resolve(HeadConfig, "train-head", sets=[setting])
+
+
+def test_the_config_needs_no_torch() -> None:
+    code = "import sys, avel.heads.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,86 @@
+"""What every registered head must do, whoever wrote it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from avel.errors import ConfigError, UnknownNameError
+from avel.heads.config import HeadConfig
+from avel.heads.head import HEADS, Model, Widths, build_model, resolve_head
+
+D, K, SIDE = 16, 5, 3
+CASES = [(name, source) for name in HEADS for source in HEADS[name].sources]
+
+
+def model_of(name: str, source: str, supervision: str = "full", seed: int = 0) -> Model:
+    config = resolve_head(HeadConfig(head=name, supervision=supervision))  # type: ignore[arg-type]
+    return build_model(config, Widths(D, D, K, SIDE**2 if source == "maps" else 0), seed)
+
+
+def inputs(source: str, clips: int = 4, segments: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(3)
+    shape = (clips, segments, SIDE, SIDE, D) if source == "maps" else (clips, segments, D)
+    return torch.randn(clips, segments, D, generator=random), torch.randn(*shape, generator=random)
+
+
+@pytest.mark.parametrize(("name", "source"), CASES)
+@pytest.mark.parametrize("segments", [1, 6, 13])
+def test_scores_any_number_of_segments(name: str, source: str, segments: int) -> None:
+    output = model_of(name, source).eval()(*inputs(source, segments=segments))
+    assert output.logits.shape == (4, segments, K)
+    assert torch.isfinite(output.logits).all()
+    assert all(len(values) == 4 for values in output.extras.values())
+
+
+@pytest.mark.parametrize(("name", "source"), CASES)
+@pytest.mark.parametrize("supervision", ["full", "weak"])
+def test_the_gradient_reaches_all_parameters(name: str, source: str, supervision: str) -> None:
+    model = model_of(name, source, supervision)
+    labels = torch.arange(24).reshape(4, 6) % K
+    loss = model.loss(model(*inputs(source)), labels[:, 0] if supervision == "weak" else labels)
+    loss.backward()
+    still = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()]
+    assert not still
+
+
+@pytest.mark.parametrize(("name", "source"), CASES)
+def test_clips_do_not_see_each_other(name: str, source: str) -> None:
+    model, (audio, visual) = model_of(name, source).eval(), inputs(source)
+    order = torch.tensor([2, 0, 3, 1])
+    together = model(audio, visual).logits
+    torch.testing.assert_close(model(audio[order], visual[order]).logits, together[order])
+    torch.testing.assert_close(model(audio[:1], visual[:1]).logits, together[:1])
+
+
+@pytest.mark.parametrize(("name", "source"), CASES)
+def test_the_seed_decides_the_weights(name: str, source: str) -> None:
+    torch.manual_seed(0)
+    first = model_of(name, source, seed=7).state_dict()
+    torch.manual_seed(1)
+    again, other = model_of(name, source, seed=7).state_dict(), model_of(name, source, seed=8).state_dict()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+@pytest.mark.parametrize(("name", "source"), CASES)
+def test_saved_weights_give_the_same_scores(name: str, source: str, tmp_path: Path) -> None:
+    model, other = model_of(name, source).eval(), model_of(name, source, seed=9).eval()
+    save_file(model.state_dict(), tmp_path / "head.safetensors")
+    other.load_state_dict(load_file(tmp_path / "head.safetensors"))
+    assert torch.equal(model(*inputs(source)).logits, other(*inputs(source)).logits)
+
+
+@pytest.mark.parametrize("name", list(HEADS))
+def test_a_setting_of_another_head_is_refused(name: str) -> None:
+    foreign = {"theta": 0.1, "threshold": 0.1, "fusion": "dmrn", "modality": "audio"}
+    for setting, value in foreign.items():
+        if setting not in HEADS[name].defaults:
+            with pytest.raises(ConfigError, match=f"no setting {setting}"):
+                resolve_head(HeadConfig(head=name, **{setting: value}))  # type: ignore[arg-type]
+
+
+def test_an_unknown_head_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean tacma"):
+        resolve_head(HeadConfig(head="tacna"))
