@@ -1,0 +1,182 @@
+"""What the numbers in a feature cache depend on, found without importing torch.
+
+A second `avel cache-features` compares this with what the file says of itself, so it must be quick.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+from avel.errors import ConfigError, MissingPathError, StaleError, StoreError
+from avel.grid import Grid
+from avel.pipeline.config import CacheConfig
+from avel.stores.clips import ClipStore
+from avel.stores.files import sha256_file
+
+ENCODER_FILE = "encoder.safetensors"
+RANDOM = "random"
+CROP_PIXELS = 224
+RECIPE = ("encoder", "staging", "preprocessing", "arrays")
+"""Entries of a cache's provenance that decide the features of a clip."""
+_TORCH_NAMES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "I64": "int64",
+    "I32": "int32",
+    "U8": "uint8",
+}
+_SIZES = {"F64": 8, "F32": 4, "F16": 2, "I64": 8, "I32": 4, "U8": 1}
+
+
+def recipe(clips: ClipStore, encoder: Path | None, config: CacheConfig) -> dict[str, Any]:
+    """Encoder, staging, preprocessing and arrays: what a cache of these inputs holds, in plain values.
+
+    Raises:
+        ConfigError: options that exclude each other.
+        MissingPathError: no such encoder or weights.
+    """
+    identity = _encoder_identity(encoder, config)
+    grid = clips.grid
+    if config.frames_per_segment > grid.frames_per_segment:
+        raise ConfigError(
+            f"frames_per_segment={config.frames_per_segment}, but {clips.location.url} "
+            f"holds {grid.frames_per_segment} a segment"
+        )
+    cnn = ["cnn_a", "cnn_v"] if config.keep_cnn or config.keep_maps else []
+    return {
+        "encoder": identity,
+        "staging": {"digest": clips.digest, "settings": clips.settings},
+        "preprocessing": {
+            "frames": segment_frames(grid, config.frames_per_segment),
+            "crop": "centre, 7/8 of each side",
+            "crop_size": config.crop_size or identity.get("crop_size", CROP_PIXELS),
+            "dtype": config.dtype,
+        },
+        "arrays": ["f_a", "f_v", *cnn, *(["maps"] if config.keep_maps else [])],
+    }
+
+
+def segment_frames(grid: Grid, count: int) -> list[int]:
+    """The frames of a segment that are looked at: `count` evenly spaced, 1 being the middle one.
+
+    >>> segment_frames(Grid(), 1), segment_frames(Grid(), 4)
+    ([8], [2, 6, 10, 14])
+    """
+    return [(2 * place + 1) * grid.frames_per_segment // (2 * count) for place in range(count)]
+
+
+def _encoder_identity(encoder: Path | None, config: CacheConfig) -> dict[str, Any]:
+    if encoder is not None:
+        if config.untrained:
+            raise ConfigError("untrained and an encoder exclude each other", hint="leave one of them out")
+        spec, digest = encoder_file_digest(encoder)
+        return {"kind": "run", "digest": digest, **spec}
+    chosen: dict[str, Any] = {
+        "visual_backbone": config.visual_backbone,
+        "audio_backbone": config.audio_backbone,
+        "visual_weights": _weights(config.visual_weights),
+        "audio_weights": _weights(config.audio_weights),
+    }
+    kind = "untrained" if config.untrained else "backbones"
+    if config.untrained or RANDOM in (config.visual_weights, config.audio_weights):
+        chosen["seed"] = config.seed
+    digest = hashlib.sha256(json.dumps([kind, chosen], sort_keys=True).encode()).hexdigest()[:16]
+    return {"kind": kind, "digest": digest, **chosen}
+
+
+def _weights(given: str | None) -> str:
+    """A name for weights: the file's hash, "random", or a published name ("published" is the default one)."""
+    if given is None or given == RANDOM:
+        return given or "published"
+    path = Path(given)
+    if path.is_file():
+        return sha256_file(path)
+    if path.suffix or path.parent != Path("."):
+        raise MissingPathError(f"{given}: no such weights file")
+    return given
+
+
+def encoder_file_digest(path: Path) -> tuple[dict[str, Any], str]:
+    """Spec and digest of a saved encoder; the digest is `encoder_digest` of the loaded one.
+
+    Raises:
+        MissingPathError: there is none.
+        StoreError: not an encoder file.
+    """
+    path = path / ENCODER_FILE if path.is_dir() else path
+    if not path.is_file():
+        raise MissingPathError(f"{path}: no encoder", hint="avel pretrain STORE RUN trains one")
+    with path.open("rb") as file:
+        header = _header(path, file.read(8), file)
+        start = file.tell()
+        try:
+            spec: dict[str, Any] = json.loads(header.pop("__metadata__")["encoder"])
+        except KeyError:
+            raise StoreError(f"{path}: holds no encoder", hint="name a run of avel pretrain") from None
+        digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
+        for name, tensor in sorted(header.items()):
+            begin, end = tensor["data_offsets"]
+            shape = tuple(tensor["shape"])
+            digest.update(f"{name} torch.{_TORCH_NAMES[tensor['dtype']]} {shape}".encode())
+            file.seek(start + begin)
+            for size in _pieces(end - begin):
+                digest.update(file.read(size))
+    return spec, digest.hexdigest()[:16]
+
+
+def _header(path: Path, length: bytes, file: Any) -> dict[str, Any]:
+    """The JSON header of a safetensors file, after its 8-byte length."""
+    try:
+        header: dict[str, Any] = json.loads(file.read(int.from_bytes(length, "little")))
+    except (ValueError, OverflowError, MemoryError):
+        raise StoreError(f"{path}: not a safetensors file") from None
+    return header
+
+
+def _pieces(size: int) -> Iterator[int]:
+    for start in range(0, size, 1 << 22):
+        yield min(1 << 22, size - start)
+
+
+def annotations_digest(clips: ClipStore, reasons: Mapping[str, str]) -> str:
+    """16 hex digits over rows, classes and what is missing: they change the file, but no feature."""
+    data = clips.dataset
+    content = [data.categories, [astuple(row) for row in data.rows], sorted(reasons.items())]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def refuse_stale(cache: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], command: str) -> None:
+    """Nothing, where a cache was made the way this call would; otherwise an error that names what differs.
+
+    Raises:
+        StaleError: another encoder, staging, preprocessing or set of arrays.
+    """
+    differences = [
+        f"{where} was {_short(old)}, is now {_short(new)}"
+        for key in RECIPE
+        for where, old, new in _differences(key, found.get(key), wanted[key])
+    ]
+    if differences:
+        raise StaleError(
+            f"{cache}: made otherwise than asked: {'; '.join(differences)}",
+            hint=f"{command} --overwrite makes it anew; or name another file",
+        )
+
+
+def _differences(where: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from _differences(f"{where}.{key}", old.get(key), new.get(key))
+    elif old != new:
+        yield where, old, new
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,103 @@
+"""Finished parts of a feature cache, an HDF5 file for up to 64 videos each, until they are merged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.stores.files import atomic_path
+
+PART_VIDEOS = 64
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the features of one video lie: its index in a part, or in the cache that is being extended."""
+
+    path: Path
+    index: int
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts folder of one cache and one recipe; a part of another recipe is never looked at."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, cache: Path, recipe: Mapping[str, Any]) -> Parts:
+        """`.NAME.parts/DIGEST` beside the cache."""
+        digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+        return cls(parts_folder(cache) / digest)
+
+    def finished(self, sources: Mapping[str, str]) -> dict[str, Place]:
+        """Video id -> its place, for videos that a part holds as made from the source wanted now."""
+        places = {}
+        for path in sorted(self.folder.glob("*.h5")):
+            with h5py.File(path, "r") as file:
+                names, hashes = file["video_ids"].asstr()[()], file["sources"].asstr()[()]
+            for index, (name, source) in enumerate(zip(names, hashes, strict=True)):
+                if sources.get(name) == source:
+                    places[name] = Place(path, index)
+        return places
+
+    def write(self, sources: Mapping[str, str], arrays: Arrays) -> dict[str, Place]:
+        """The features of some videos, durably: (n, T, ...) each -> where they lie."""
+        names = tuple(sources)
+        path = (
+            self.folder / f"{hashlib.sha256(json.dumps(list(sources.items())).encode()).hexdigest()[:16]}.h5"
+        )
+        with atomic_path(path) as partial, h5py.File(partial, "w") as file:
+            file["video_ids"], file["sources"] = list(names), list(sources.values())
+            for name, values in arrays.items():
+                file[name] = values
+        return {name: Place(path, index) for index, name in enumerate(names)}
+
+    def remove(self) -> None:
+        """Removes the parts of this cache, also those of other recipes."""
+        shutil.rmtree(self.folder.parent, ignore_errors=True)
+
+
+def parts_folder(cache: Path) -> Path:
+    """The folder that holds a cache's parts while it is being made."""
+    return cache.with_name(f".{cache.name}.parts")
+
+
+class Gathered:
+    """One array of the merged cache, read from the places of its videos: (V, T, ...)."""
+
+    def __init__(self, name: str, places: Sequence[Place]) -> None:
+        self._name, self._places = name, places
+        with h5py.File(places[0].path, "r") as file:
+            array = file[name]
+            self.shape: tuple[int, ...] = (len(places), *array.shape[1:])
+            self.dtype: np.dtype[Any] = array.dtype
+
+    def __getitem__(self, key: slice) -> NDArray[Any]:
+        chosen = self._places[key]
+        result = np.empty((len(chosen), *self.shape[1:]), self.dtype)
+        for path, first, last in _same_file(chosen):
+            with h5py.File(path, "r") as file:
+                array = file[self._name]
+                for place in range(first, last):
+                    result[place] = array[chosen[place].index]
+        return result
+
+
+def _same_file(places: Sequence[Place]) -> Iterator[tuple[Path, int, int]]:
+    """Runs of neighbours that lie in one file: (path, first, end)."""
+    first = 0
+    for place in range(1, len(places) + 1):
+        if place == len(places) or places[place].path != places[first].path:
+            yield places[first].path, first, place
+            first = place
