@@ -112,7 +112,9 @@ def train_head(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
 
 @cli.command(epilog=example("avel evaluate runs/tacma", "avel evaluate runs/tacma --split val --json"))
 @click.argument("run", type=PATH)
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@click.option(
+    "--split", type=click.Choice(["val", "test"]), default="test", show_default=True, help="Rows to judge."
+)
 @json_option
 def evaluate(run: Path, split: str, as_json: bool) -> int:
     """Segment accuracy of RUN on a split, with its spread over seeds and the floors."""
@@ -136,12 +138,12 @@ def inspect(path: str, verify: bool, as_json: bool) -> int:
 @click.option(
     "--clips", type=click.IntRange(24, 1000), default=60, show_default=True, help="Clips to compose."
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of clips and weights.")
 @json_option
 def demo(folder: Path, clips: int, seed: int, as_json: bool) -> int:
     """All of it, end to end, in a few minutes, on clips that it makes itself in FOLDER."""
     result = avel.demo(folder, clips=clips, seed=seed)
-    show(result, as_json)
+    show(result, as_json) if as_json else click.echo("\n".join(result.lines()))
     return DONE
 
 

@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 import click
 
-from avel.config import as_dict, describe, resolve, to_toml
+from avel.config import describe, resolve, to_toml
 from avel.errors import AvelError
 from avel.progress import note, set_verbosity
+from avel.text import as_plain, lines
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -85,17 +86,6 @@ def json_option(command: F) -> F:
     )
 
 
-def as_plain(result: Any) -> Any:
-    """A result (frozen dataclass, mapping or sequence) as what JSON can hold."""
-    if dataclasses.is_dataclass(result) and not isinstance(result, type):
-        return {key: as_plain(value) for key, value in as_dict(result).items()}
-    if isinstance(result, Mapping):
-        return {str(key): as_plain(value) for key, value in result.items()}
-    if isinstance(result, (list, tuple, set, frozenset)):
-        return [as_plain(item) for item in result]
-    return result if isinstance(result, (str, int, float, bool, type(None))) else str(result)
-
-
 def show(result: Any, as_json: bool) -> None:
     """Prints a result on stdout: JSON for scripts, aligned `name  value` lines for people."""
     plain = as_plain(result)
@@ -104,49 +94,6 @@ def show(result: Any, as_json: bool) -> None:
         return
     for line in lines(plain):
         click.echo(line)
-
-
-def lines(plain: Any, indent: str = "") -> list[str]:
-    """A JSON-able value as aligned lines, nested values indented."""
-    if not isinstance(plain, dict):
-        return [f"{indent}{plain}"]
-    width = max((len(key) for key in plain), default=0)
-    shown: list[str] = []
-    for key, value in plain.items():
-        if isinstance(value, dict) and value:
-            shown += [f"{indent}{key}", *lines(value, indent + "  ")]
-        elif isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
-            shown += [f"{indent}{key}", *(f"{indent}  {_inline(item)}" for item in value)]
-        else:
-            shown.append(f"{indent}{key:<{width}}  {_inline(value)}")
-    return shown
-
-
-def _inline(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None:
-        return "none"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_inline(item)}" for key, item in value.items())
-    if isinstance(value, list):
-        return ", ".join(_inline(item) for item in value) or "none"
-    return str(value)
-
-
-def table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
-    """Rows under a header in aligned columns; numbers to the right."""
-    cells = [tuple(_inline(cell) for cell in row) for row in rows]
-    widths = [max(len(row[column]) for row in [header, *cells]) for column in range(len(header))]
-    numeric = [all(isinstance(row[column], int | float) for row in rows) for column in range(len(header))]
-
-    def line(row: tuple[str, ...]) -> str:
-        aligned = zip(row, widths, numeric, strict=True)
-        return "  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in aligned).rstrip()
-
-    return [line(header), "  ".join("-" * width for width in widths), *map(line, cells)]
 
 
 def run(group: click.Group, arguments: list[str] | None = None) -> int:

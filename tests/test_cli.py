@@ -11,7 +11,7 @@ import pytest
 
 import avel
 from avel.cli import cli
-from avel.console import DONE, ERROR, INTERRUPTED, SOME_FAILED, USAGE, lines, run, table
+from avel.console import DONE, ERROR, INTERRUPTED, SOME_FAILED, USAGE, run
 
 COMMANDS = sorted(cli.commands)
 
@@ -28,7 +28,7 @@ def test_every_command_has_help_and_an_example(name: str, capsys: pytest.Capture
 def test_every_setting_is_an_option_with_help(name: str) -> None:
     command = cli.commands[name]
     for parameter in command.params:
-        if isinstance(parameter, click.Option) and parameter.name not in ("seed",):
+        if isinstance(parameter, click.Option):
             assert parameter.help, f"avel {name} {parameter.opts[0]} has no help"
 
 
@@ -92,24 +92,3 @@ def test_quiet_prints_results_only(calls: list[Any], capsys: pytest.CaptureFixtu
     finally:
         run(cli, ["extract", "all", "s.zarr"])
     assert capsys.readouterr().err.startswith("[extract]")  # from the second, louder call alone
-
-
-def test_people_read_aligned_lines() -> None:
-    shown = lines({"clips": 2, "nested": {"a": 0.25, "long name": True}, "list": [1, 2], "none": None})
-    assert shown == [
-        "clips   2",
-        "nested",
-        "  a          0.25",
-        "  long name  yes",
-        "list    1, 2",
-        "none    none",
-    ]
-
-
-def test_tables_align_numbers_right() -> None:
-    assert table(("head", "accuracy"), [("tacma", 77.2), ("mlp", 5.0)]) == [
-        "head   accuracy",
-        "-----  --------",
-        "tacma      77.2",
-        "mlp           5",
-    ]
