@@ -18,6 +18,7 @@ from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.presets import PRESETS
 
 PATH = click.Path(path_type=Path)
+SPLIT = click.Choice(["val", "test"])
 IDS = {"ignore_unknown_options": True}
 """Ids of clips may start with a dash; they are never options."""
 
