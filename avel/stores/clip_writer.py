@@ -80,9 +80,11 @@ class ClipWriter:
         if head is None or head.digest != digest:
             raise StaleError(f"{location.url}: its settings changed while this run was at work")
         self.location, self.head = location, head
-        group = zarr.open_group(location.zarr(), mode="r+", use_consolidated=False)
-        self._frames: Any = group[FRAMES]
-        self._log_mel: Any = group[LOG_MEL]
+        # an all-black video must exist as a chunk all the same; zarr keeps this with the open array only
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            group = zarr.open_group(location.zarr(), mode="r+", use_consolidated=False)
+            self._frames: Any = group[FRAMES]
+            self._log_mel: Any = group[LOG_MEL]
 
     def write_log_mel(self, row: int, first_segment: int, patches: NDArray[np.float32]) -> None:
         """Patches (n, 96, 64) of whole chunks, from `first_segment` on.
@@ -154,9 +156,7 @@ def _create_arrays(store: Any, head: Head) -> None:
         frames["shape"] += (grid.size, grid.size, 3)
         frames["chunks"] += (grid.size, grid.size, 3)
         frames |= {"dtype": "uint8", "compressors": [ZstdCodec(level=3), Crc32cCodec()]}
-    # a video that is all black, or all fill value, must exist as a chunk all the same
-    config: Any = {"write_empty_chunks": True}
-    zarr.create_array(store, name=FRAMES, config=config, overwrite=True, **frames)
+    zarr.create_array(store, name=FRAMES, overwrite=True, **frames)
     zarr.create_array(
         store,
         name=LOG_MEL,
@@ -165,7 +165,6 @@ def _create_arrays(store: Any, head: Head) -> None:
         dtype="float32",
         fill_value=np.nan,
         compressors=[Crc32cCodec()],
-        config=config,
         overwrite=True,
     )
 

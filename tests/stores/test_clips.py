@@ -1,0 +1,206 @@
+"""A clip store: what was written is what is read, damage is found, other formats are refused."""
+
+import io
+import json
+import pickle
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from avel.errors import MissingPathError, StaleError, StoreError, UnknownNameError
+from avel.grid import Grid
+from avel.stores.clip_writer import ClipWriter, prepare, write_dataset
+from avel.stores.clips import ClipStore, Head, read_head
+from avel.stores.dataset import Dataset, Row, Video
+from avel.stores.location import locate
+from avel.stores.manifest import Entry, ManifestWriter
+
+GRID = Grid(segments=12, fps=2, size=16)
+HEAD = Head(GRID, {"size": 16}, "digest0", "jpeg", ("-a", "b", "black"))
+NOISE = np.random.default_rng(0)
+LOG_MEL = NOISE.standard_normal((12, 96, 64)).astype(np.float32)
+PICTURES = NOISE.integers(0, 256, (24, 16, 16, 3)).astype(np.uint8)
+DATASET = Dataset("test", "clips", ("Bark",), (Row(0, "Bark", "-a", 0, 3),), (Video("-a", "-a.mp4"),))
+
+
+def jpeg(picture: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+JPEGS = [jpeg(picture) for picture in PICTURES]
+
+
+def build(path: Path, head: Head = HEAD) -> Path:
+    """A store of three videos: two staged, in two chunks each, and one failed."""
+    location = locate(path)
+    prepare(location, head)
+    write_dataset(location, DATASET)
+    writer = ClipWriter(location, head.digest)
+    raw = head.frame_codec == "raw"
+    for row, pictures in ((0, PICTURES), (2, np.zeros_like(PICTURES))):
+        for first in (0, 10):
+            writer.write_log_mel(row, first, LOG_MEL[first : first + 10])
+        for first in (0, 20):
+            block = pictures[first : first + 20]
+            writer.write_frames(row, first, block if raw else [jpeg(picture) for picture in block])
+        writer.sync(row)
+    ManifestWriter(location).append(
+        [
+            Entry("-a", 0, "staged", settings=head.digest),
+            Entry("b", 1, "failed", reason="no-video", settings=head.digest),
+            Entry("black", 2, "staged", settings=head.digest),
+        ]
+    )
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ClipStore:
+    return ClipStore.open(build(tmp_path / "clips.zarr"))
+
+
+def test_what_was_written_is_what_is_read(store: ClipStore) -> None:
+    assert store.grid == GRID
+    assert store.staged == ("-a", "black")
+    assert store.jpegs("-a", [23, 0, 19, 20]) == [JPEGS[k] for k in (23, 0, 19, 20)]
+    assert np.array_equal(store.log_mel("-a"), LOG_MEL)
+    decoded = store.frames("-a", [5, 22])
+    assert decoded.shape == (2, 16, 16, 3)
+    assert np.array_equal(decoded[1], np.asarray(Image.open(io.BytesIO(JPEGS[22]))))
+    assert store.dataset == DATASET
+    assert store.manifest().column("reason").to_pylist() == ["", "no-video", ""]
+    assert store.verify() == ()
+
+
+def test_raw_frames_are_bit_exact_and_black_ones_exist(tmp_path: Path) -> None:
+    store = ClipStore.open(build(tmp_path / "raw.zarr", replace(HEAD, frame_codec="raw")))
+    assert np.array_equal(store.frames("-a", range(24)), PICTURES)
+    assert not store.frames("black", range(24)).any()
+    assert store.verify() == ()
+    with pytest.raises(StoreError, match="keeps raw frames"):
+        store.jpegs("-a", [0])
+
+
+def test_the_chunk_is_laid_out_as_documented(store: ClipStore) -> None:
+    data = (Path(store.location.url) / "frames/c/0/1").read_bytes()
+    (count,) = struct.unpack_from("<I", data)
+    found, at = [], 4
+    for _ in range(count):
+        (size,) = struct.unpack_from("<I", data, at)
+        found.append(data[at + 4 : at + 4 + size])
+        at += 4 + size
+    assert len(data) - at == 4  # the checksum
+    assert found[:4] == JPEGS[20:]
+    assert found[4:] == [b""] * 16  # the last chunk is padded to its full length
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
+def test_torchvision_reads_the_same_frames(store: ClipStore) -> None:
+    torch = pytest.importorskip("torch")
+    from torchvision.io import decode_jpeg
+
+    found = [
+        decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8)).permute(1, 2, 0).numpy()
+        for data in store.jpegs("-a", range(24))
+    ]
+    assert np.array_equal(store.frames("-a", range(24)), np.stack(found))
+
+
+def test_a_store_pickles_as_its_path(store: ClipStore) -> None:
+    store.frames("-a", [0])
+    assert len(pickle.dumps(store)) < 500
+    assert np.array_equal(pickle.loads(pickle.dumps(store)).log_mel("-a"), LOG_MEL)
+
+
+def test_only_staged_videos_can_be_read(store: ClipStore) -> None:
+    with pytest.raises(StoreError, match=r"b is failed \(no-video\)"):
+        store.frames("b", [0])
+    with pytest.raises(UnknownNameError, match="blck"):
+        store.log_mel("blck")
+    with pytest.raises(StoreError, match="frame 24 of 24"):
+        store.jpegs("-a", [24])
+
+
+def test_clips_of_other_settings_are_not_staged(store: ClipStore) -> None:
+    manifest = ManifestWriter(store.location)
+    manifest.append([replace(manifest.entries["black"], settings="older")])
+    assert ClipStore.open(store.location.url).staged == ("-a",)
+
+
+@pytest.mark.parametrize("name", ["frames/c/0/1", "log_mel/c/2/0/0/0"])
+def test_one_flipped_bit_is_found(store: ClipStore, name: str) -> None:
+    file = Path(store.location.url) / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    video = "-a" if "/0/1" in name else "black"
+    with pytest.raises(StoreError, match=f"{video}.*is damaged") as raised:
+        store.jpegs(video, [21]) if video == "-a" else store.log_mel(video)
+    assert "avel extract clips" in raised.value.hint
+    (problem,) = store.verify()
+    assert f"{video}: " in problem
+    assert "damaged" in problem
+
+
+def test_missing_and_cut_chunks_are_found(store: ClipStore) -> None:
+    root = Path(store.location.url)
+    (root / "frames/c/0/0").unlink()
+    (root / "frames/c/2/1").write_bytes((root / "frames/c/2/1").read_bytes()[:-9])
+    (root / "frames/c/1").mkdir()
+    (root / "frames/c/1/0").write_bytes(b"left over")
+    with pytest.raises(StoreError, match="frames are missing"):
+        store.jpegs("-a", [0])
+    missing, left, cut = store.verify()
+    assert missing == "-a: staged, but frames/c/0/0 is missing"
+    assert left == "b: failed, but frames/c/1/0 is there"
+    assert "black: frames is damaged" in cut
+
+
+def test_a_manifest_that_disagrees_is_found(store: ClipStore) -> None:
+    ManifestWriter(store.location).append([Entry("b", 0, "failed", reason="timeout")])
+    found = ClipStore.open(store.location.url).verify()
+    assert "b: the manifest says row 0, the arrays do not" in found
+
+
+def test_new_videos_extend_the_arrays(store: ClipStore) -> None:
+    more = replace(HEAD, video_ids=(*HEAD.video_ids, "new"))
+    prepare(store.location, more)
+    opened = ClipStore.open(store.location.url)
+    assert opened.video_ids[-1] == "new"
+    assert opened.arrays["frames"].shape == (4, 24)
+    assert opened.jpegs("-a", [3]) == [JPEGS[3]]
+
+
+def test_another_form_begins_anew(store: ClipStore) -> None:
+    smaller = replace(HEAD, grid=replace(GRID, segments=2), digest="digest1")
+    prepare(store.location, smaller)
+    assert not list(Path(store.location.url).glob("frames/c/**/0"))
+    assert ClipStore.open(store.location.url).arrays["log_mel"].shape == (3, 2, 96, 64)
+    with pytest.raises(StaleError):
+        ClipWriter(store.location, "digest0")
+
+
+def test_a_store_whose_making_was_cut_short_is_none(tmp_path: Path) -> None:
+    path = build(tmp_path / "clips.zarr")
+    document = json.loads((path / "zarr.json").read_text())
+    (path / "zarr.json").write_text(json.dumps(document | {"attributes": {}}))
+    assert read_head(locate(path)) is None
+    build(path)
+    assert ClipStore.open(path).verify() == ()
+
+
+def test_other_formats_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingPathError, match="no clip store"):
+        ClipStore.open(tmp_path / "nothing")
+    path = build(tmp_path / "clips.zarr")
+    document = json.loads((path / "zarr.json").read_text())
+    document["attributes"]["version"] = 99
+    (path / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(StoreError, match="version 99"):
+        ClipStore.open(path)
