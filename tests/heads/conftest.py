@@ -1,15 +1,13 @@
-"""The heads of these tests are so small that a second thread only costs."""
+"""What the tests of plots and report share."""
 
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-import torch
+
+from tests.heads.report.made import Made, make
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """One thread of torch for each test here."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A staged dataset with awkward names, its cache, and two short head runs."""
+    return make(tmp_path_factory.mktemp("made"))

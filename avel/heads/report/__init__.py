@@ -1,0 +1,1 @@
+"""One static page about runs: numbers, charts, and a browser of the clips behind them."""

@@ -1,0 +1,73 @@
+"""Pictures and sound of clips, from the clip store behind a feature cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.errors import AvelError
+from avel.grid import Grid
+from avel.progress import note
+from avel.stores.clips import ClipStore
+from avel.stores.features import FeatureCache
+
+
+@dataclass(frozen=True)
+class Footage:
+    """What can be shown of clips; without a store, nothing, and every question is answered with None."""
+
+    store: ClipStore | None
+    segments: int
+
+    @property
+    def segment_seconds(self) -> float:
+        """Length of a segment; 1 s where no store says otherwise."""
+        return self.store.grid.segment_seconds if self.store else Grid().segment_seconds
+
+    @cached_property
+    def videos(self) -> dict[str, Path]:
+        """Video id -> its file, for those that are there."""
+        if self.store is None:
+            return {}
+        held = ((video.video_id, Path(video.path)) for video in self.store.dataset.videos if video.path)
+        return {video_id: path for video_id, path in held if path.is_file()}
+
+    @cached_property
+    def staged(self) -> frozenset[str]:
+        """Ids of the clips whose frames and sound can be shown."""
+        return frozenset(self.store.staged) if self.store else frozenset()
+
+    def frames(self, video_id: str) -> NDArray[np.uint8] | None:
+        """The middle frame of each segment: (T, H, W, C) uint8."""
+        if self.store is None or video_id not in self.staged:
+            return None
+        count = self.store.grid.frames_per_segment
+        return self.store.frames(video_id, range(count // 2, self.segments * count, count))
+
+    def log_mel(self, video_id: str) -> NDArray[np.float32] | None:
+        """The staged patches: (T, 96, 64)."""
+        if self.store is None or video_id not in self.staged:
+            return None
+        return self.store.log_mel(video_id)
+
+
+def open_footage(cache: FeatureCache, store: Path | str | None = None) -> Footage:
+    """The store that a cache was made from, or the one given; a store that is gone is noted, not an error.
+
+    Raises:
+        AvelError: `store` was given and cannot be opened.
+    """
+    if store is not None:
+        return Footage(ClipStore.open(store), cache.grid_segments)
+    place = cache.provenance.get("store")
+    if place is None:
+        return Footage(None, cache.grid_segments)
+    try:
+        return Footage(ClipStore.open(place), cache.grid_segments)
+    except AvelError as error:
+        note(f"frames, sound and videos are left out: {error.message}")
+        return Footage(None, cache.grid_segments)
