@@ -66,7 +66,7 @@ class PretrainConfig:
         16, "Frames of each segment whose vectors --freeze-backbone keeps, evenly spaced.", low=1
     )
     frozen_vectors: str | None = option(
-        None, "File that keeps the vectors of --freeze-backbone, to share between runs.", numeric=False
+        None, "Folder that keeps the vectors of --freeze-backbone, to share between runs.", numeric=False
     )
     backbone_batchnorm: Literal["auto", "frozen", "batch"] = option(
         "auto",

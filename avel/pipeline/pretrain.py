@@ -30,7 +30,7 @@ from avel.stores.clips import ClipStore
 from avel.stores.files import only_one
 from avel.stores.runs import Run
 
-VECTORS = "vectors.safetensors"
+VECTORS = "vectors"
 STANDARD_CLIPS = 256
 """Training clips that `standardise` takes its statistics from when the CNNs are not frozen."""
 

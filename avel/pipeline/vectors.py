@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -17,6 +16,9 @@ from avel.pipeline.encoder import Encoder, cnn_digest
 from avel.pipeline.loader import Batch, ClipSource, batches_of, random_choices, steps_per_epoch
 from avel.progress import Progress
 from avel.stores.files import atomic_path
+
+
+PART_VIDEOS = 64
 
 
 def even_frames(frames_per_segment: int, chosen: int) -> list[int]:
@@ -52,48 +54,72 @@ class FrozenVectors:
 
 
 def frozen_vectors(
-    encoder: Encoder, store: ClipSource, video_ids: Sequence[str], frames: int, path: Path, key: str
+    encoder: Encoder, store: ClipSource, video_ids: Sequence[str], frames: int, folder: Path, key: str
 ) -> tuple[Tensor, Tensor]:
-    """cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16: from `path`, or computed and kept there.
+    """cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16: from `folder`, or computed and kept there.
+
+    Kept in parts of 64 videos, each whole or absent, so that an interrupted run goes on where it stopped.
+    `key` names the clips' contents (a store's digest).
 
     Raises:
-        StaleError: `path` holds vectors of other CNNs, clips or frames.
+        StaleError: `folder` holds vectors of other CNNs, clips or frames.
     """
-    wanted = hashlib.sha256(
-        json.dumps([cnn_digest(encoder), key, list(video_ids), frames]).encode()
-    ).hexdigest()
-    if path.is_file():
-        with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get("key") != wanted:
-                raise StaleError(
-                    f"{path}: vectors of other CNNs, clips or frames", hint=f"remove it: rm {path}"
-                )
-            return file.get_tensor("cnn_a"), file.get_tensor("cnn_v")
-    cnn_a, cnn_v = compute_vectors(encoder, store, video_ids, frames)
-    with atomic_path(path) as partial:
-        save_file({"cnn_a": cnn_a, "cnn_v": cnn_v}, partial, metadata={"key": wanted})
-    return cnn_a, cnn_v
+    wanted = _digest(cnn_digest(encoder), key, list(video_ids), frames)
+    parts = []
+    with Progress(len(video_ids), "clips") as progress:
+        for first in range(0, len(video_ids), PART_VIDEOS):
+            some = video_ids[first : first + PART_VIDEOS]
+            path = folder / f"part-{first // PART_VIDEOS:04}.safetensors"
+            if not path.is_file():
+                cnn_a, cnn_v = compute_vectors(encoder, store, some, frames, progress)
+                with atomic_path(path) as partial:
+                    save_file({"cnn_a": cnn_a, "cnn_v": cnn_v}, partial, metadata={"key": wanted})
+            parts.append(_read_part(path, wanted))
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 
 @torch.inference_mode()
 def compute_vectors(
-    encoder: Encoder, store: ClipSource, video_ids: Sequence[str], frames: int
+    encoder: Encoder,
+    store: ClipSource,
+    video_ids: Sequence[str],
+    frames: int,
+    progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16 on the CPU, of centre crops."""
+    """cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16 on the CPU, of centre crops; leaves eval mode on."""
     encoder.eval()
-    device = next(encoder.parameters()).device
-    every = range(0, store.grid.frames, store.grid.frames_per_segment)
-    chosen = even_frames(store.grid.frames_per_segment, frames)
     heard, seen = [], []
-    with Progress(len(video_ids), "clips") as progress:
-        for video_id in video_ids:
-            pictures = np.asarray(store.frames(video_id, [first + k for first in every for k in chosen]))
-            images = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(device)
-            images = images.reshape(len(every), -1, *images.shape[1:])
-            log_mel = torch.from_numpy(store.log_mel(video_id))[None].to(device)
-            cropped = centre_crop(images, encoder.spec.crop_size).transpose(0, 1)
-            cnn_a, cnn_v = encoder.cnn_audio(log_mel), encoder.cnn_visual(cropped)
-            heard.append(cnn_a[0].half().cpu())
-            seen.append(cnn_v.transpose(0, 1).half().cpu())
+    for video_id in video_ids:
+        images, log_mel = read_segments(store, video_id, frames, next(encoder.parameters()).device)
+        cropped = centre_crop(images, encoder.spec.crop_size).transpose(0, 1)
+        heard.append(encoder.cnn_audio(log_mel[None])[0].half().cpu())
+        seen.append(encoder.cnn_visual(cropped).transpose(0, 1).half().cpu())
+        if progress is not None:
             progress.advance(note="frozen CNNs")
     return torch.stack(heard), torch.stack(seen)
+
+
+def read_segments(
+    store: ClipSource, video_id: str, frames: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """k evenly spaced frames of each segment, and its patch: (T, k, 3, H, W) uint8, (T, 96, 64)."""
+    inside = even_frames(store.grid.frames_per_segment, frames)
+    starts = range(0, store.grid.frames, store.grid.frames_per_segment)
+    pictures = torch.from_numpy(
+        store.frames(video_id, [start + frame for start in starts for frame in inside])
+    )
+    images = pictures.permute(0, 3, 1, 2).reshape(len(starts), len(inside), 3, *pictures.shape[1:3])
+    return images.to(device), torch.from_numpy(store.log_mel(video_id)).to(device)
+
+
+def _read_part(path: Path, wanted: str) -> tuple[Tensor, Tensor]:
+    with safe_open(path, framework="pt") as file:
+        if (file.metadata() or {}).get("key") != wanted:
+            raise StaleError(
+                f"{path}: vectors of other CNNs, clips or frames", hint=f"remove them: rm -r {path.parent}"
+            )
+        return file.get_tensor("cnn_a"), file.get_tensor("cnn_v")
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
