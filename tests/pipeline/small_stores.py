@@ -60,6 +60,7 @@ def write_store(
         writer.write_log_mel(row, 0, patches(random, config))
         writer.write_frames(row, 0, jpegs(random, config))
         manifest.append([Entry(name, row, "staged", source_sha256=f"{name}-{version}", settings=head.digest)])
+    manifest.merge()
     return path
 
 

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ from tests.pipeline.small_stores import other_settings, write_store
 
 TINY = {"visual_backbone": "tiny", "audio_backbone": "tiny", "crop_size": 28}
 NAMES = tuple(f"-v{number}" for number in range(11))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small lose with more threads, by much where the machine is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -257,7 +267,7 @@ def test_a_clip_the_store_cannot_read_is_missing_by_name(store: Path, run: Path,
 def test_killed_at_random_the_file_is_the_same_and_no_part_is_computed_twice(
     run: Path, tmp_path: Path
 ) -> None:
-    store = write_store(tmp_path / "clips.zarr", [f"v{number}" for number in range(90)])
+    store = write_store(tmp_path / "clips.zarr", [f"v{number}" for number in range(120)])
     cache, log = tmp_path / "killed.h5", tmp_path / "read.log"
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["tests.pipeline.killed_cache", "avel.pipeline.cache_workers"])
@@ -265,30 +275,36 @@ def test_killed_at_random_the_file_is_the_same_and_no_part_is_computed_twice(
     while kills < 20:
         finished = videos_in_parts(tmp_path)
         log.write_text("")
-        process = server.Process(target=make_cache, args=(store, cache, run, log))
+        process = server.Process(target=make_cache, args=(store, cache, run, log, 0.03))
         process.start()
-        while process.is_alive() and videos_in_parts(tmp_path) == finished:
+        parts = part_files(tmp_path)
+        while process.is_alive() and part_files(tmp_path) == parts:
             time.sleep(0.002)
-        time.sleep(chance.uniform(0, 0.05))
+        time.sleep(chance.uniform(0, 0.15))
         process.kill()
         process.join()
         assert not cache.exists()
         kills += 1
         assert not finished & set(log.read_text().split())
     finished = videos_in_parts(tmp_path)
-    assert 40 <= len(finished) < 90
+    assert 40 <= len(finished) < 120
     log.write_text("")
     make_cache(store, cache, run, log)
-    assert set(log.read_text().split()) == {f"v{number}" for number in range(90)} - finished
+    assert set(log.read_text().split()) == {f"v{number}" for number in range(120)} - finished
     make_cache(store, tmp_path / "whole.h5", run, log)
     assert cache.read_bytes() == (tmp_path / "whole.h5").read_bytes()
     assert not list(tmp_path.glob(".*.parts"))
 
 
+def part_files(folder: Path) -> set[Path]:
+    """Finished parts; a name with a dot before it is a part in the making."""
+    return set(folder.glob(".killed.h5.parts/*/[!.]*.h5"))
+
+
 def videos_in_parts(folder: Path) -> set[str]:
     """Videos whose features lie in finished parts."""
     names: set[str] = set()
-    for path in folder.glob(".killed.h5.parts/*/*.h5"):
+    for path in part_files(folder):
         with h5py.File(path, "r") as file:
             names |= set(file["video_ids"].asstr()[()])
     return names
