@@ -68,9 +68,9 @@ def choose_camera(rng: np.random.Generator, take: int) -> Camera:
         hz=SAMPLE_RATES_HZ[(take // 3) % 3],
         channels=1 + (take // 2) % 2,
         light=(level * (1 + warmth), level, level * (1 - warmth)),
-        grain=rng.uniform(0, 4),
+        grain=rng.uniform(0, 3),
         pan_hz=rng.uniform(0.04, 0.12),
-        loudness_db=rng.uniform(-26, -16),
+        loudness_db=rng.uniform(-24, -16),
         noise_db=rng.uniform(-62, -46),
     )
 
@@ -105,6 +105,8 @@ def _actor(
     free_px = max(camera.width_px / places - side_px, 0) / 2
     left_px = camera.width_px * middle - side_px / 2 + rng.uniform(-free_px, free_px)
     top_px = camera.height_px * rng.uniform(*subject.centre) - side_px / 2
+    rim_px = side_px / 2 - half_px  # the picture's empty rim may leave the frame, the object may not
+    top_px = float(np.clip(top_px, -rim_px, camera.height_px - side_px + rim_px))
     poses = canvas.rgba[:, :, ::-1] if rng.random() < 0.5 else canvas.rgba
     light = 255 * np.minimum(poses[..., :3] * np.asarray(camera.light, np.float32), 1)
     return Actor(light, poses[..., 3:].repeat(3, axis=3), cycle, round(left_px), round(top_px), seen)

@@ -35,7 +35,7 @@ class Cycle:
 def bell(cycle: Cycle, samples: int, hz: int, rng: np.random.Generator) -> Samples:
     """Partials of a cast bell (hum, prime, minor third, fifth, ...) that decay, the high ones first."""
     time = _time(2.5, hz)
-    prime_hz = rng.uniform(300, 520)
+    prime_hz = rng.uniform(380, 520)
     ring = np.zeros_like(time)
     for ratio, loud, decay in ((0.5, 0.5, 1.2), (1, 1, 2), (1.19, 0.8, 2.4), (1.5, 0.4, 3), (2, 1, 3.2),
                                (2.51, 0.5, 5), (3.01, 0.5, 6), (4.17, 0.35, 9)):  # fmt: skip
@@ -46,7 +46,7 @@ def bell(cycle: Cycle, samples: int, hz: int, rng: np.random.Generator) -> Sampl
 def siren(cycle: Cycle, samples: int, hz: int, rng: np.random.Generator) -> Samples:
     """A horn that wails up and down once a cycle."""
     time = _time(samples / hz, hz)
-    middle_hz = rng.uniform(750, 1050)
+    middle_hz = rng.uniform(800, 1000)
     wail_hz = middle_hz * (1 + 0.38 * np.sin(_turns(cycle.start + cycle.hz * time)))
     tone = np.sin(_turns(np.cumsum(wail_hz, dtype=np.float64) / hz))
     wail: Samples = np.tanh(2.5 * tone + 0.4)
@@ -77,7 +77,7 @@ def thud(cycle: Cycle, samples: int, hz: int, rng: np.random.Generator) -> Sampl
 def ticks(cycle: Cycle, samples: int, hz: int, rng: np.random.Generator) -> Samples:
     """Tick at one end of the swing, a lower tock at the other: short bright knocks on a wooden case."""
     time = _time(0.12, hz)
-    bright_hz = rng.uniform(2300, 3200)
+    bright_hz = rng.uniform(2500, 3100)
     mix = np.zeros(samples, np.float32)
     for phase, pitch in ((0.0, 1.0), (0.5, 0.8)):
         knock = np.zeros_like(time)
