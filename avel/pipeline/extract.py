@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,7 @@ from avel.progress import Progress
 from avel.stores.clip_writer import check_place, prepare, write_dataset
 from avel.stores.clips import read_head
 from avel.stores.dataset import Dataset, read_dataset
-from avel.stores.files import only_one
-from avel.stores.location import LocalLocation, Location, locate
+from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter, read_manifest
 
 
@@ -66,7 +64,7 @@ def extract(
         plan = make_plan(data, config, read_head(location), read_manifest(location), wish)
         expected = forecast(plan, config, count)
         return summarize(location.url, plan, (), time.monotonic() - began, expected)
-    with _alone(location):
+    with location.alone():
         location.sweep()
         manifest = ManifestWriter(location)
         plan = make_plan(data, config, read_head(location), manifest.entries, wish)
@@ -97,12 +95,3 @@ def _record(batches: Iterator[list[Entry]], manifest: ManifestWriter, total: int
             done += batch
             progress.advance(len(batch), failed=sum(entry.state == "failed" for entry in batch))
     return done
-
-
-@contextmanager
-def _alone(location: Location) -> Iterator[None]:
-    if not isinstance(location, LocalLocation):
-        yield
-        return
-    with only_one(location.path, "store"):
-        yield

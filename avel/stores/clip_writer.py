@@ -119,13 +119,13 @@ class ClipWriter:
         """Makes the video's chunks durable; the manifest may call it staged after this."""
         try:
             self.location.sync(chunk_names(self.head, row))
-        except OSError as error:
+        except self.location.errors as error:
             raise WriteError(f"{self.location.url}: row {row}: {error}") from None
 
     def _put(self, array: Any, row: int, first: int, block: NDArray[Any]) -> None:
         try:
             array[row : row + 1, first : first + block.shape[1]] = block
-        except (OSError, RuntimeError) as error:
+        except self.location.errors as error:
             raise WriteError(
                 f"{self.location.url}: row {row}: {error}",
                 hint="free space, then give the same command again",
@@ -140,7 +140,7 @@ def erase(location: Location, head: Head, row: int) -> None:
     """
     try:
         location.delete(chunk_names(head, row))
-    except OSError as error:
+    except location.errors as error:
         raise WriteError(f"{location.url}: row {row}: {error}") from None
 
 
@@ -174,11 +174,13 @@ def _same_form(one: Head, other: Head) -> bool:
 
 
 def check_place(location: Location) -> None:
-    """Refuses a place that holds something else; an unfinished store holds our names only.
+    """Refuses a place that holds something else; a store whose making was cut short holds our names only.
 
     Raises:
         StoreError: there is a file, or a folder with other files.
     """
+    if read_head(location) is not None:
+        return
     top = {name.split("/", 1)[0] for name in location.names("")}
     if isinstance(location, LocalLocation) and location.path.exists() and not location.path.is_dir():
         raise StoreError(f"{location.url}: is a file", hint="name a folder that does not exist yet")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from avel.errors import ConfigError
-from avel.stores.files import atomic_path
+from avel.stores.files import atomic_path, only_one
+from avel.stores.lease import lease
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -37,6 +39,13 @@ class Location(Protocol):
 
     def sync(self, names: Iterable[str]) -> None:
         """Makes files that zarr wrote durable."""
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What reading and writing raise when the place, not the caller, is at fault."""
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Holds the place for this process; raises BusyError while another one does."""
 
     def sweep(self) -> None:
         """Removes what killed writers left half-written; call it only while nobody writes."""
@@ -105,6 +114,15 @@ class LocalLocation:
             finally:
                 os.close(handle)
 
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What the file system raises."""
+        return (OSError,)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Holds the folder; the kernel lets go when this process ends."""
+        return only_one(self.path, "store")
+
     def sweep(self) -> None:
         """Removes the partial files of killed writers, zarr's and ours."""
         for file in self.path.rglob("*.partial"):
@@ -161,6 +179,17 @@ class RemoteLocation:
 
     def sync(self, names: Iterable[str]) -> None:
         """Nothing to do: an object that was put is durable."""
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What obstore raises, after its own retries."""
+        from obstore.exceptions import BaseError
+
+        return (OSError, BaseError)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Holds the prefix by a lock object."""
+        return lease(self._store, self.url)
 
     def sweep(self) -> None:
         """Nothing to do: an upload that is cut short leaves no object."""

@@ -1,0 +1,95 @@
+"""Folders and object stores behave alike; two runs never hold one of them at once."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from avel.errors import BusyError
+from avel.stores import lease
+from avel.stores.location import LocalLocation, Location, RemoteLocation, locate
+from tests.stores.s3_server import s3_server
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture(params=["folder", "s3"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    if request.param == "folder":
+        return locate(tmp_path / "store")
+    bucket: str = request.getfixturevalue("bucket")
+    return locate(f"{bucket}/{tmp_path.name}")
+
+
+def test_files_come_back(location: Location) -> None:
+    assert location.read("a/b") is None
+    assert location.names("a") == []
+    location.write("a/b", b"one")
+    location.write("a/b", b"two")
+    location.write("a/c/d", b"")
+    location.write("ab", b"beside")
+    assert location.read("a/b") == b"two"
+    assert location.read("a/c/d") == b""
+    assert location.names("a") == ["a/b", "a/c/d"]
+    assert location.bytes() == 9
+    location.sync(["a/b"])
+    location.sweep()
+    location.delete(["a/b", "never/there"])
+    assert location.names("") == ["a/c/d", "ab"]
+
+
+def test_one_at_a_time(location: Location) -> None:
+    with location.alone(), pytest.raises(BusyError, match="at work on"), location.alone():
+        pass
+    with location.alone():
+        pass
+
+
+def test_what_a_killed_run_holds_is_taken_over(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    location = RemoteLocation(f"{bucket}/killed")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    here = json.dumps({"host": socket.gethostname(), "pid": ended.pid})
+    location.write(".lock", here.encode())
+    with location.alone():  # its process has ended
+        assert location.read(".lock") != here.encode()
+    location.write(".lock", b'{"host": "elsewhere", "pid": 1}')
+    with pytest.raises(BusyError, match="process 1 on elsewhere"), location.alone():
+        pass
+    monkeypatch.setattr(lease, "datetime", _Later)
+    with location.alone():  # it has given no sign for long
+        pass
+
+
+def test_a_lease_is_renewed(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+    location = RemoteLocation(f"{bucket}/renewed")
+    with location.alone():
+        first, deadline = location.read(".lock"), time.monotonic() + 10
+        while location.read(".lock") == first and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert location.read(".lock") != first
+    assert location.read(".lock") is None
+
+
+def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert locate("-store") == LocalLocation(str(tmp_path / "-store"))
+
+
+class _Later(datetime):
+    """A clock that is ten minutes ahead."""
+
+    @classmethod
+    def now(cls, tz: object = UTC) -> datetime:  # type: ignore[override]
+        return datetime.now(UTC) + timedelta(minutes=10)
