@@ -1,0 +1,136 @@
+"""`avel preview`: a contact sheet of one staged clip, what the networks see and what they are told."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.errors import StoreError
+from avel.grid import MEL_BANDS, MEL_FRAMES
+from avel.stores.clips import ClipStore
+from avel.stores.dataset import Row
+from avel.stores.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LARGEST_COLUMNS = 10
+PATCH_STEP_SECONDS = 0.01
+COLUMN_INCHES, DOTS_PER_INCH = 1.35, 110
+EVENT_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
+"""Okabe and Ito's, which colour-blind people can tell apart."""
+LABEL_BOX = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+
+
+def preview(store: ClipStore | Path | str, video_id: str, out: Path | str) -> Path:
+    """Draws a PNG: ten frames over ten spectrogram patches on one time axis, with the clip's labels below.
+
+    A clip of more than ten segments is shown by ten of them, evenly spaced.
+
+    Raises:
+        StoreError: the clip is not staged, or `out` is no .png.
+    """
+    opened = store if isinstance(store, ClipStore) else ClipStore.open(store)
+    path = Path(out)
+    if path.suffix.lower() != ".png":
+        raise StoreError(f"{path}: a preview is a PNG", hint=f"name it {path.with_suffix('.png')}")
+    figure = draw(opened, video_id)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, format="png", dpi=DOTS_PER_INCH)
+    return path
+
+
+def draw(store: ClipStore, video_id: str) -> "Figure":
+    """The contact sheet as a matplotlib figure, made without pyplot's global state."""
+    from matplotlib.figure import Figure
+
+    shown = shown_segments(store.grid.segments)
+    rows = [row for row in store.dataset.rows if row.video_id == video_id]
+    lanes = max(len(rows), 1)
+    figure = Figure(figsize=(COLUMN_INCHES * len(shown) + 1.6, 3.85 + 0.3 * lanes), layout="constrained")
+    heights = [COLUMN_INCHES, COLUMN_INCHES, 0.3 * lanes]
+    frames, sound, events = figure.subplots(3, 1, sharex=True, gridspec_kw={"height_ratios": heights})
+    _draw_frames(frames, store, video_id, shown)
+    _draw_sound(sound, store, video_id, shown)
+    _draw_events(events, store, rows, shown)
+    entry = store.entries[video_id]
+    padded = store.grid.seconds - entry.valid_seconds
+    notes = [f"{padded:.2f} s padded"] if padded > 0.01 else []
+    notes += ["no sound in the file"] if entry.audio == "silence" else []
+    notes += [entry.detail] if entry.detail else []
+    figure.suptitle("  ·  ".join([video_id, *notes]), x=0.01, ha="left", fontsize=11, parse_math=False)
+    return figure
+
+
+def shown_segments(segments: int) -> list[int]:
+    """At most ten segments, evenly spaced over all."""
+    count = min(segments, LARGEST_COLUMNS)
+    return [(2 * place + 1) * segments // (2 * count) for place in range(count)]
+
+
+def _draw_frames(axes: "Axes", store: ClipStore, video_id: str, shown: list[int]) -> None:
+    """The middle frame of each segment, side by side."""
+    per_segment = store.grid.frames_per_segment
+    pictures = store.frames(video_id, [segment * per_segment + per_segment // 2 for segment in shown])
+    for column, picture in enumerate(pictures):
+        axes.imshow(picture, extent=(column, column + 1, 0, 1), aspect="auto", interpolation="antialiased")
+    axes.set(xlim=(0, len(shown)), ylim=(0, 1), yticks=[], ylabel="frames")
+    _separate(axes, len(shown))
+
+
+def _draw_sound(axes: "Axes", store: ClipStore, video_id: str, shown: list[int]) -> None:
+    """The patch of each segment, time to the right and mel bands upwards, one scale of colour for all."""
+    patches: NDArray[Any] = store.log_mel(video_id)[shown]
+    low, high = float(np.log(0.01)), max(float(patches.max()), 0.0)
+    width = MEL_FRAMES * PATCH_STEP_SECONDS / store.grid.segment_seconds
+    for column, patch in enumerate(patches):
+        axes.imshow(
+            patch.T,
+            extent=(column, column + width, 0, MEL_BANDS),
+            aspect="auto",
+            origin="lower",
+            cmap="magma",
+            vmin=low,
+            vmax=high,
+        )
+    axes.set(
+        xlim=(0, len(shown)), ylim=(0, MEL_BANDS), yticks=[0, MEL_BANDS], yticklabels=["125 Hz", "7.5 kHz"]
+    )
+    axes.set_ylabel("log-mel")
+    _separate(axes, len(shown))
+
+
+def _draw_events(axes: "Axes", store: ClipStore, rows: list[Row], shown: list[int]) -> None:
+    """One lane for each annotation row: coloured where its segments carry the event's label."""
+    labels = store.dataset.labels(store.grid)
+    numbers = {row.row: place for place, row in enumerate(store.dataset.rows)}
+    for lane, row in enumerate(rows):
+        colour = EVENT_COLOURS[lane % len(EVENT_COLOURS)]
+        axes.barh(lane, len(shown), left=0, height=0.8, color="#e8e8e8")
+        for column, segment in enumerate(shown):
+            if labels[numbers[row.row], segment] != store.dataset.background:
+                axes.barh(lane, 1, left=column, height=0.8, color=colour)
+        split = f" ({row.split})" if row.split else ""
+        text = f"{row.category}{split}, {row.start_seconds:g}-{row.end_seconds:g} s"
+        axes.text(0.1, lane, text, va="center", fontsize=8, parse_math=False, bbox=LABEL_BOX)
+    if not rows:
+        axes.text(0.08, 0, "no labels", va="center", fontsize=8, color="#666666")
+    axes.set(ylim=(max(len(rows), 1) - 0.5, -0.5), yticks=[], ylabel="label", xlabel="seconds")
+    _time_axis(axes, store, shown)
+
+
+def _time_axis(axes: "Axes", store: ClipStore, shown: list[int]) -> None:
+    """Segment borders in seconds; where segments are left out, each column's own start."""
+    seconds = store.grid.segment_seconds
+    if len(shown) == store.grid.segments:
+        axes.set_xticks(range(len(shown) + 1), [f"{place * seconds:g}" for place in range(len(shown) + 1)])
+    else:
+        middles = [place + 0.5 for place in range(len(shown))]
+        axes.set_xticks(middles, [f"{k * seconds:g}-{(k + 1) * seconds:g}" for k in shown], fontsize=7)
+
+
+def _separate(axes: "Axes", columns: int) -> None:
+    axes.vlines(range(1, columns), *axes.get_ylim(), color="white", linewidth=0.8)
+    axes.tick_params(bottom=False)
