@@ -18,6 +18,8 @@ FORMAT, VERSION = "avel-features", 1
 VECTORS = ("f_a", "f_v", "cnn_a", "cnn_v")
 MAPS = "maps"
 BLOCK_VIDEOS = 64
+PLACES = ("store", "run")
+"""Provenance that says where inputs lay; moving them makes no other cache, so the digest leaves it out."""
 
 
 class ArrayLike(Protocol):
@@ -156,7 +158,7 @@ def write_features(
     """
     _check(video_ids, categories, rows, arrays)
     text = json.dumps(dict(provenance or {}), sort_keys=True)
-    digest = _digest(text, video_ids, categories, rows, arrays)
+    digest = content_digest(provenance or {}, video_ids, categories, rows, arrays)
     with atomic_path(path) as partial, h5py.File(partial, "w") as file:
         segments = int(arrays["f_a"].shape[1])
         file.attrs.update(format=FORMAT, version=VERSION, segments=segments, provenance=text, digest=digest)
@@ -203,15 +205,16 @@ def _check(
         raise StoreError(f"label {rows.label.max()} with {len(categories)} categories")
 
 
-def _digest(
-    provenance: str,
+def content_digest(
+    provenance: Mapping[str, Any],
     video_ids: tuple[str, ...],
     categories: tuple[str, ...],
     rows: Rows,
     arrays: Mapping[str, ArrayLike],
 ) -> str:
     """16 hex digits over provenance, names, rows and vectors; maps follow from the same provenance."""
-    digest = hashlib.sha256(json.dumps([provenance, video_ids, categories, sorted(arrays)]).encode())
+    made = json.dumps({key: value for key, value in provenance.items() if key not in PLACES}, sort_keys=True)
+    digest = hashlib.sha256(json.dumps([made, video_ids, categories, sorted(arrays)]).encode())
     for field in fields(Rows):
         values = getattr(rows, field.name)
         text = json.dumps(list(map(str, values))) if field.name == "split" else ""

@@ -1,0 +1,188 @@
+"""Two feature caches, clip by clip: an answer to "my features differ from the authors'"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.errors import StoreError
+from avel.stores.features import BLOCK_VIDEOS, FeatureCache
+
+WORST = 5
+
+
+@dataclass(frozen=True)
+class ClipDifference:
+    """One clip of one array: the lowest cosine over its segments (or cells), the largest deviation."""
+
+    video_id: str
+    cosine: float
+    deviation: float
+
+
+@dataclass(frozen=True)
+class ArrayDifference:
+    """One array over all shared clips.
+
+    Attributes:
+        equal: clips that are equal bit for bit.
+        mean_cosine, lowest_cosine: over all vectors; two zero vectors have cosine 1.
+        largest_deviation: of any number, absolute.
+        scale: mean absolute value in the first cache, to read deviations by.
+        worst: clips of the lowest cosine.
+    """
+
+    clips: int
+    equal: int
+    mean_cosine: float
+    lowest_cosine: float
+    largest_deviation: float
+    scale: float
+    worst: tuple[ClipDifference, ...]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two caches compared.
+
+    Attributes:
+        arrays: array -> how it differs; arrays of other widths are named in `incomparable` instead.
+        only_in_a, only_in_b: videos that one cache lacks.
+        missing_in_a, missing_in_b: rows without features, with their reason.
+        labels_differ: annotation rows in both whose segment labels differ.
+        splits_differ: annotation rows in both whose split differs.
+        made_otherwise: what of encoder, staging and preprocessing differs: name -> the two values.
+    """
+
+    same: bool
+    arrays: dict[str, ArrayDifference]
+    incomparable: dict[str, str]
+    only_in_a: tuple[str, ...]
+    only_in_b: tuple[str, ...]
+    missing_in_a: dict[int, str]
+    missing_in_b: dict[int, str]
+    labels_differ: tuple[int, ...]
+    splits_differ: tuple[int, ...]
+    made_otherwise: dict[str, tuple[Any, Any]]
+
+
+def diff(a: Path | str, b: Path | str) -> Difference:
+    """How cache `b` differs from cache `a`, clip by clip, in the memory of 64 clips.
+
+    Raises:
+        StoreError: no cache, or the two share no video.
+    """
+    first, second = FeatureCache.open(a), FeatureCache.open(b)
+    place = {video_id: number for number, video_id in enumerate(second.video_ids)}
+    shared = [video_id for video_id in first.video_ids if video_id in place]
+    if not shared:
+        raise StoreError(f"{a} and {b}: no video is in both", hint="compare caches of the same dataset")
+    in_first = np.array([number for number, name in enumerate(first.video_ids) if name in place], np.int64)
+    in_second = np.array([place[name] for name in shared], np.int64)
+    arrays, incomparable = {}, _incomparable(first, second)
+    for name in first.shapes:
+        if name in second.shapes and name not in incomparable:
+            blocks = _blocks(first, second, name, in_first, in_second)
+            arrays[name] = _compare(shared, blocks)
+    labels, splits = _rows_differ(first, second)
+    only_a = tuple(name for name in first.video_ids if name not in place)
+    only_b = tuple(name for name in second.video_ids if name not in set(shared))
+    equal = all(array.equal == array.clips for array in arrays.values())
+    return Difference(
+        same=equal and not (incomparable or only_a or only_b or labels or splits),
+        arrays=arrays,
+        incomparable=incomparable,
+        only_in_a=only_a,
+        only_in_b=only_b,
+        missing_in_a={item.row: item.reason for item in first.missing},
+        missing_in_b={item.row: item.reason for item in second.missing},
+        labels_differ=labels,
+        splits_differ=splits,
+        made_otherwise=_made_otherwise(first.provenance, second.provenance),
+    )
+
+
+def _incomparable(first: FeatureCache, second: FeatureCache) -> dict[str, str]:
+    """Array -> why it cannot be compared: only one cache holds it, or its shape per clip is another."""
+    found = {}
+    for name in sorted({*first.shapes, *second.shapes}):
+        shapes = [cache.shapes[name][1:] if name in cache.shapes else None for cache in (first, second)]
+        if shapes[0] != shapes[1]:
+            found[name] = " and ".join("absent" if shape is None else str(shape) for shape in shapes)
+    return found
+
+
+def _blocks(
+    first: FeatureCache,
+    second: FeatureCache,
+    name: str,
+    in_first: NDArray[np.int64],
+    in_second: NDArray[np.int64],
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """The same clips of both caches, 64 at a time: two (n, vectors, D)."""
+    width = first.shapes[name][-1]
+    for start in range(0, len(in_first), BLOCK_VIDEOS):
+        stop = start + BLOCK_VIDEOS
+        pair = first.read(name, in_first[start:stop]), second.read(name, in_second[start:stop])
+        left, right = (values.reshape(len(values), -1, width).astype(np.float64) for values in pair)
+        yield left, right
+
+
+def _compare(
+    names: list[str], blocks: Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]
+) -> ArrayDifference:
+    clips: list[ClipDifference] = []
+    total_cosine, total_size, vectors, numbers = 0.0, 0.0, 0, 0
+    for left, right in blocks:
+        cosine, deviation = _cosine(left, right), np.abs(left - right).max(axis=(1, 2))
+        for low, far in zip(cosine.min(axis=1), deviation, strict=True):
+            clips.append(ClipDifference(names[len(clips)], float(low), float(far)))
+        total_cosine, vectors = total_cosine + float(cosine.sum()), vectors + cosine.size
+        total_size, numbers = total_size + float(np.abs(left).sum()), numbers + left.size
+    worst = sorted(clips, key=lambda clip: (clip.cosine, -clip.deviation))
+    return ArrayDifference(
+        clips=len(clips),
+        equal=sum(clip.deviation == 0 for clip in clips),
+        mean_cosine=total_cosine / vectors,
+        lowest_cosine=worst[0].cosine,
+        largest_deviation=max(clip.deviation for clip in clips),
+        scale=total_size / numbers,
+        worst=tuple(clip for clip in worst[:WORST] if clip.deviation),
+    )
+
+
+def _cosine(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cosine of each pair of vectors: (n, vectors, D) twice -> (n, vectors)."""
+    sizes = np.linalg.norm(left, axis=2), np.linalg.norm(right, axis=2)
+    product, scale = (left * right).sum(axis=2), sizes[0] * sizes[1]
+    both_zero = (sizes[0] == 0) & (sizes[1] == 0)
+    return np.asarray(np.where(both_zero, 1.0, product / np.where(scale == 0, 1.0, scale)))
+
+
+def _rows_differ(first: FeatureCache, second: FeatureCache) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Numbers of the rows in both whose labels, and whose split, differ."""
+    where = {int(row): number for number, row in enumerate(second.rows.row)}
+    labels, splits = [], []
+    for number, row in enumerate(first.rows.row.tolist()):
+        if row in where:
+            other = where[row]
+            if not np.array_equal(first.rows.label[number], second.rows.label[other]):
+                labels.append(row)
+            if first.rows.split[number] != second.rows.split[other]:
+                splits.append(row)
+    return tuple(labels), tuple(splits)
+
+
+def _made_otherwise(first: Any, second: Any, where: str = "") -> dict[str, tuple[Any, Any]]:
+    """Leaves of the two provenances that differ, apart from clips and places."""
+    if not (isinstance(first, dict) and isinstance(second, dict)):
+        return {} if first == second else {where: (first, second)}
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in sorted({*first, *second} - {"clips", "store", "run", "annotations", "orders", "findings"}):
+        found |= _made_otherwise(first.get(key), second.get(key), f"{where}.{key}".lstrip("."))
+    return found

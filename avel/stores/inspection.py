@@ -1,0 +1,172 @@
+"""What a dataset, clip store, feature cache or run holds, and whether it is whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from avel.errors import MissingPathError
+from avel.stores.files import disk_bytes
+
+SHOWN = 10
+"""Names that a list of many is cut to."""
+
+Found = tuple[dict[str, Any], list[str]]
+"""Facts, and problems."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What lies at a path. `facts` are plain values; without `problems` it is whole."""
+
+    path: str
+    kind: Literal["dataset", "store", "cache", "run"]
+    whole: bool
+    problems: tuple[str, ...]
+    facts: dict[str, Any]
+
+
+def inspect(path: Path | str, verify: bool = False) -> Inspection:
+    """What lies at `path`; with `verify` every byte is read and every checksum computed.
+
+    Raises:
+        MissingPathError: nothing is there.
+        StoreError: something that avel did not write and that is no dataset.
+    """
+    kind, look = _kind(str(path))
+    facts, problems = look(str(path), verify)
+    return Inspection(str(path), kind, not problems, tuple(problems), facts)
+
+
+def _kind(
+    path: str,
+) -> tuple[Literal["dataset", "store", "cache", "run"], Callable[[str, bool], Found]]:
+    place = Path(path)
+    if "://" in path or (place / "zarr.json").is_file():
+        return "store", _store
+    if (place / "run.json").is_file():
+        return "run", _run
+    if place.is_dir():
+        return "dataset", _dataset
+    parts = place.with_name(f".{place.name}.parts")
+    if place.is_file() or parts.is_dir():
+        return "cache", _cache if place.is_file() else _unfinished_cache
+    raise MissingPathError(f"{path}: nothing is there", hint="give a dataset, store, cache or run")
+
+
+def _dataset(path: str, verify: bool) -> Found:
+    """The audit of the annotations; `verify` has nothing to add, since avel keeps no hashes of raw media."""
+    from avel.stores.audit import audit
+    from avel.stores.dataset import read_dataset
+
+    found = audit(read_dataset(path))
+    facts = found.facts() | {"remarks": list(found.remarks())}
+    shared = [
+        f"{name}: rows {', '.join(map(str, rows))}" for name, rows in facts["rows_of_shared_videos"].items()
+    ]
+    facts["rows_of_shared_videos"] = _cut(shared)
+    for key in ("missing_files", "extra_files"):
+        facts[key] = _cut(facts[key])
+    missing = len(found.missing_files)
+    return facts, [f"{missing} of {found.videos} videos have no file"] if missing else []
+
+
+def _store(path: str, verify: bool) -> Found:
+    from avel.stores.clips import ClipStore
+    from avel.stores.manifest import counts
+
+    store = ClipStore.open(path)
+    failed = {name: entry for name, entry in store.entries.items() if entry.state == "failed"}
+    waiting = [
+        name for name, entry in store.entries.items() if entry.state != "failed" and name not in store.staged
+    ]
+    facts = {
+        "videos": len(store.video_ids),
+        "staged": len(store.staged),
+        "states": counts(store.entries),
+        "failures": {
+            name: f"{entry.reason} {entry.detail}".strip() for name, entry in list(failed.items())[:SHOWN]
+        },
+        "rows": len(store.dataset.rows),
+        "classes": len(store.dataset.categories),
+        "grid": vars(store.grid),
+        "settings": store.settings,
+        "settings_digest": store.digest,
+        "padded": sum(0 < entry.valid_seconds < store.grid.seconds for entry in store.entries.values()),
+        "bytes": store.location.bytes(),
+    }
+    problems = [f"{len(waiting)} videos are not staged yet: {', '.join(waiting[:SHOWN])}"] if waiting else []
+    return facts, problems + (list(store.verify()) if verify else [])
+
+
+def _cache(path: str, verify: bool) -> Found:
+    from avel.stores.feature_check import problems
+    from avel.stores.features import FeatureCache
+
+    cache = FeatureCache.open(path)
+    made = dict(cache.provenance)
+    clips = made.pop("clips", {})
+    made.pop("orders", None)
+    facts = {
+        "videos": len(cache.video_ids),
+        "rows": len(cache.rows.row),
+        "splits": dict(Counter(map(str, cache.rows.split))),
+        "leaked_rows": int(cache.rows.leaked.sum()),
+        "classes": cache.classes,
+        "segments": cache.grid_segments,
+        "arrays": {name: list(shape) for name, shape in cache.shapes.items()},
+        "missing": [asdict(item) for item in cache.missing[:SHOWN]],
+        "missing_rows": len(cache.missing),
+        "digest": cache.digest,
+        "clips_with_hash": len(clips),
+        "provenance": made,
+        "bytes": disk_bytes(cache.path),
+    }
+    return facts, list(problems(cache)) if verify else []
+
+
+def _unfinished_cache(path: str, verify: bool) -> Found:
+    parts = list(Path(path).with_name(f".{Path(path).name}.parts").glob("*/[!.]*.h5"))
+    facts = {"finished_parts": len(parts), "bytes": sum(part.stat().st_size for part in parts)}
+    return facts, ["not finished: give the same avel cache-features command again to go on"]
+
+
+def _run(path: str, verify: bool) -> Found:
+    from avel.stores.runs import STAGES, Run
+
+    run = Run.open(path)
+    weights = sorted(Path(path).rglob("*.safetensors"))
+    facts = {
+        "stage": STAGES[run.kind],
+        "finished": run.finished,
+        "inputs": {key: _cut(value) for key, value in run.inputs.items()},
+        "config": run.record["config"],
+        "versions": run.record.get("versions", {}),
+        "metrics": len(run.metrics()),
+        "results": run.results if run.finished else {},
+        "weights": {str(file.relative_to(path)): file.stat().st_size for file in weights},
+        "bytes": disk_bytes(Path(path)),
+    }
+    problems = [] if run.finished else [f"not finished: give the avel {STAGES[run.kind]} command again"]
+    return facts, problems + [what for file in weights if verify for what in _weights(file)]
+
+
+def _weights(path: Path) -> list[str]:
+    """A safetensors file checks its header against its length when it is opened."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            return []
+    except SafetensorError as error:
+        return [f"{path.name} is damaged: {error}"]
+
+
+def _cut(value: Any) -> Any:
+    """A long list as its first few items and how many there are."""
+    if isinstance(value, (list, tuple)) and len(value) > SHOWN:
+        return [*value[:SHOWN], f"... {len(value)} in all"]
+    return value

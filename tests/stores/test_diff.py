@@ -1,0 +1,103 @@
+"""Two caches compared clip by clip: cosine, largest deviation, rows and videos that one lacks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avel.errors import StoreError
+from avel.stores.diff import diff
+from avel.stores.features import Missing, Rows, write_features
+
+
+def write(path: Path, names: tuple[str, ...], values: dict[str, np.ndarray], **changes: object) -> Path:
+    count = len(names)
+    rows = Rows(
+        row=np.arange(count),
+        video=np.arange(count),
+        label=np.zeros((count, 2), np.int64),
+        category=np.zeros(count, np.int64),
+        split=np.array(["train"] * count, object),
+        leaked=np.zeros(count, bool),
+    )
+    given = {"video_ids": names, "categories": ("bark",), "rows": rows, "arrays": values}
+    write_features(path, **(given | changes))
+    return path
+
+
+def vectors(count: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(1)
+    return {name: random.normal(size=(count, 2, 4)).astype(np.float32) for name in ("f_a", "f_v")}
+
+
+def test_a_cache_is_the_same_as_itself(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", ("a", "b"), vectors(2))
+    found = diff(path, path)
+    assert found.same
+    assert (found.arrays["f_a"].equal, found.arrays["f_a"].lowest_cosine) == (2, pytest.approx(1))
+    assert found.arrays["f_a"].worst == ()
+
+
+def test_a_turned_vector_and_a_moved_number_are_found(tmp_path: Path) -> None:
+    first = vectors(130)
+    names = tuple(f"v{number}" for number in range(130))
+    second = {name: values.copy() for name, values in first.items()}
+    second["f_v"][100, 1] = -first["f_v"][100, 1]
+    second["f_a"][3, 0, 2] += 0.5
+    order = np.random.default_rng(0).permutation(130)
+    shuffled = {name: values[order] for name, values in second.items()}
+    found = diff(
+        write(tmp_path / "a.h5", names, first),
+        write(tmp_path / "b.h5", tuple(names[place] for place in order), shuffled),
+    )
+    turned, moved = found.arrays["f_v"], found.arrays["f_a"]
+    assert not found.same
+    assert (turned.clips, turned.equal, turned.lowest_cosine) == (130, 129, pytest.approx(-1))
+    assert [clip.video_id for clip in turned.worst] == ["v100"]
+    assert turned.mean_cosine == pytest.approx((259 - 1) / 260)
+    assert turned.largest_deviation == pytest.approx(2 * np.abs(first["f_v"][100, 1]).max())
+    assert [clip.video_id for clip in moved.worst] == ["v3"]
+    assert moved.largest_deviation == pytest.approx(0.5, rel=1e-5)
+    u, w = first["f_a"][3, 0].astype(float), second["f_a"][3, 0].astype(float)
+    assert moved.lowest_cosine == pytest.approx(u @ w / np.sqrt((u @ u) * (w @ w)))
+    assert moved.scale == pytest.approx(np.abs(first["f_a"]).mean(), rel=1e-6)
+
+
+def test_what_one_cache_lacks_is_named(tmp_path: Path) -> None:
+    first, second = vectors(3), vectors(3)
+    second["cnn_a"] = np.zeros((3, 2, 8), np.float32)
+    rows = Rows(
+        row=np.array([0, 1, 2]),
+        video=np.array([0, 1, 2]),
+        label=np.array([[0, 0], [0, 1], [0, 0]]),
+        category=np.zeros(3, np.int64),
+        split=np.array(["train", "train", "test"], object),
+        leaked=np.zeros(3, bool),
+    )
+    found = diff(
+        write(
+            tmp_path / "a.h5", ("a", "b", "c"), first, provenance={"encoder": {"digest": "1", "kind": "run"}}
+        ),
+        write(
+            tmp_path / "b.h5",
+            ("a", "b", "d"),
+            second,
+            rows=rows,
+            missing=(Missing(7, "c", "damaged"),),
+            provenance={"encoder": {"digest": "2", "kind": "run"}, "store": "elsewhere"},
+        ),
+    )
+    assert (found.only_in_a, found.only_in_b) == (("c",), ("d",))
+    assert (found.missing_in_a, found.missing_in_b) == ({}, {7: "damaged"})
+    assert found.incomparable == {"cnn_a": "absent and (2, 8)"}
+    assert (found.labels_differ, found.splits_differ) == ((1,), (2,))
+    assert found.made_otherwise == {"encoder.digest": ("1", "2")}
+    assert not found.same
+
+
+def test_zero_vectors_agree_and_no_shared_video_is_an_error(tmp_path: Path) -> None:
+    zero = {name: np.zeros_like(values) for name, values in vectors(1).items()}
+    path = write(tmp_path / "a.h5", ("a",), zero)
+    assert diff(path, path).arrays["f_a"].lowest_cosine == 1
+    with pytest.raises(StoreError, match="no video is in both"):
+        diff(path, write(tmp_path / "b.h5", ("b",), zero))

@@ -1,0 +1,103 @@
+"""Inspect says what lies at a path and whether it is whole, in values that JSON holds."""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from avel.errors import MissingPathError
+from avel.pipeline.config import CacheConfig
+from avel.stores.inspection import Inspection, inspect
+from avel.stores.runs import Run
+from tests.pipeline.small_stores import write_store
+from tests.stores.test_features import write as write_cache
+
+
+def looked(path: Path, verify: bool = False) -> Inspection:
+    found = inspect(path, verify)
+    assert json.loads(json.dumps(found.facts)) is not None
+    assert found.whole == (not found.problems)
+    return found
+
+
+def test_a_store_with_failures_is_whole_and_says_why(tmp_path: Path) -> None:
+    found = looked(write_store(tmp_path / "s.zarr", ("-a", "b", "c"), failed=("b",)), verify=True)
+    assert (found.kind, found.whole) == ("store", True)
+    assert (found.facts["videos"], found.facts["staged"]) == (3, 2)
+    assert found.facts["failures"] == {"b": "no-video no stream"}
+    assert found.facts["settings"]["size"] == 32
+    assert found.facts["bytes"] == sum(
+        file.stat().st_size for file in (tmp_path / "s.zarr").rglob("*") if file.is_file()
+    )
+
+
+def test_verify_finds_a_flipped_bit_in_a_store(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s.zarr", ("a", "b"))
+    chunk = store / "log_mel" / "c" / "1" / "0" / "0" / "0"
+    data = bytearray(chunk.read_bytes())
+    data[99] ^= 4
+    chunk.write_bytes(data)
+    assert looked(store).whole
+    (problem,) = looked(store, verify=True).problems
+    assert problem.startswith("b: ")
+
+
+def test_a_cache_tells_what_made_it_and_verify_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "c.h5"
+    write_cache(
+        path, provenance={"encoder": {"digest": "0123"}, "clips": {"-abc": "hash"}, "store": "s.zarr"}
+    )
+    found = looked(path, verify=True)
+    assert (found.kind, found.whole) == ("cache", True)
+    assert found.facts["arrays"]["f_a"] == [2, 4, 5]
+    assert found.facts["splits"] == {"train": 1, "val": 1, "test": 1}
+    assert found.facts["missing"] == [{"row": 7, "video_id": "gone", "reason": "no such file"}]
+    assert found.facts["provenance"]["encoder"] == {"digest": "0123"}
+    with h5py.File(path, "r+") as file:
+        file["f_v"][1, 2, 3] += 1
+    assert looked(path).whole
+    assert "bytes have changed" in looked(path, verify=True).problems[0]
+    with h5py.File(path, "r+") as file:
+        file["f_v"][1, 2, 3] = np.nan
+    assert "not finite" in looked(path, verify=True).problems[0]
+
+
+def test_a_cache_that_is_not_finished_counts_its_parts(tmp_path: Path) -> None:
+    folder = tmp_path / ".c.h5.parts" / "0123"
+    folder.mkdir(parents=True)
+    (folder / "4567.h5").write_bytes(b"12345")
+    (folder / ".89ab.h5.7.partial").write_bytes(b"12")
+    found = looked(tmp_path / "c.h5")
+    assert (found.kind, found.whole, found.facts["finished_parts"]) == ("cache", False, 1)
+
+
+def test_a_run_is_whole_when_it_is_finished(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", "pretrain", CacheConfig(), inputs={"clips": list(range(40))})
+    run.log(loss=1.0)
+    found = looked(run.path)
+    assert (found.kind, found.whole, found.facts["metrics"]) == ("run", False, 1)
+    assert found.facts["inputs"]["clips"] == [*range(10), "... 40 in all"]
+    run.finish({"loss": 0.5})
+    save_file({"w": np.zeros(3)}, run.path / "encoder.safetensors")
+    found = looked(run.path, verify=True)
+    assert (found.whole, found.facts["results"]) == (True, {"loss": 0.5})
+    (run.path / "encoder.safetensors").write_bytes((run.path / "encoder.safetensors").read_bytes()[:-4])
+    assert "encoder.safetensors is damaged" in looked(run.path, verify=True).problems[0]
+
+
+@pytest.mark.shared
+def test_a_dataset_comes_with_its_audit(data: Path) -> None:
+    found = looked(data / "ave")
+    assert (found.kind, found.whole) == ("dataset", False)
+    assert found.problems == ("4097 of 4097 videos have no file",)
+    assert (found.facts["rows"], found.facts["event_segments"]) == (4143, 34352)
+    assert "8 test rows use a video that is also in train" in found.facts["remarks"]
+    assert looked(data / "semireal").whole
+
+
+def test_nothing_is_no_kind(tmp_path: Path) -> None:
+    with pytest.raises(MissingPathError, match="nothing is there"):
+        inspect(tmp_path / "none")
