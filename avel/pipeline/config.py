@@ -158,6 +158,9 @@ class CacheConfig:
         "float32", "Number format of the CNNs (bfloat16: autocast, about 2.5x faster)."
     )
     batch_clips: int = option(8, "Clips that go through the encoder at once.", numeric=False, low=1)
+    workers: int = option(
+        2, "Threads that read and decode frames; more help a fast GPU.", numeric=False, low=1
+    )
     device: str | None = option(
         None, "cpu, cuda or cuda:N; by default a GPU where there is one.", numeric=False
     )

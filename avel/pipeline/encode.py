@@ -104,7 +104,8 @@ class PartEncoder:
             for number, videos in enumerate(parts)
             for start in range(0, len(videos), size)
         ]
-        for _, group in groupby(read_ahead(self.read, batches), key=lambda clips: clips.part):
+        ready = read_ahead(self.read, batches, self.work.config.workers)
+        for _, group in groupby(ready, key=lambda clips: clips.part):
             found: dict[str, list[NDArray[Any]]] = {name: [] for name in self._arrays}
             names: list[str] = []
             failures: dict[str, str] = {}
@@ -130,23 +131,33 @@ class PartEncoder:
         for video_id in video_ids:
             try:
                 patches = self.clips.log_mel(video_id)
-                frames[video_id] = self.clips.frames(video_id, wanted)
+                frames[video_id] = self._cropped(self.clips.frames(video_id, wanted))
                 log_mel.append(patches)
             except StoreError as error:
                 failures[video_id] = f"damaged in the store: {error.message}"
         if not frames:
             return Clips(part, (), torch.empty(0), torch.empty(0), failures)
-        images = torch.from_numpy(np.stack(list(frames.values()))).permute(0, 1, 4, 2, 3)
-        return Clips(part, tuple(frames), images, torch.from_numpy(np.stack(log_mel)), failures)
+        images = self._sendable(np.stack(list(frames.values()))).permute(0, 1, 4, 2, 3)
+        return Clips(part, tuple(frames), images, self._sendable(np.stack(log_mel)), failures)
+
+    def _cropped(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The centre crop, where it needs no resizing: 224 of 256 pixels, say."""
+        margin, odd = divmod(frames.shape[1] - self._crop_size, 2)
+        if odd or frames.shape[1] * 7 != self._crop_size * 8:
+            return frames
+        return frames[:, margin : margin + self._crop_size, margin : margin + self._crop_size]
+
+    def _sendable(self, values: NDArray[Any]) -> Tensor:
+        """As a tensor, in pinned memory where it goes to a GPU."""
+        tensor = torch.from_numpy(values)
+        return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
     @torch.inference_mode()
     def encode(self, clips: Clips) -> dict[str, Tensor]:
         """The kept arrays of one batch: (B, T, ...) by name."""
-        frames, log_mel = clips.frames.to(self.device), clips.log_mel.to(self.device)
-        if frames.shape[-1] * 7 // 8 == self._crop_size:
-            margin = (frames.shape[-1] - self._crop_size) // 2
-            frames = frames[..., margin : margin + self._crop_size, margin : margin + self._crop_size]
-        else:
+        frames = clips.frames.to(self.device, non_blocking=True)
+        log_mel = clips.log_mel.to(self.device, non_blocking=True)
+        if frames.shape[-1] != self._crop_size:
             frames = centre_crop(frames, self._crop_size)
         half = self.work.config.dtype == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
@@ -162,7 +173,7 @@ class PartEncoder:
 
     def _visual(self, frames: Tensor) -> tuple[Tensor, Tensor | None]:
         """Vectors and maybe maps, means over a segment's frames: (B, T * N, 3, H, W) -> (B, T, D), maps."""
-        images = unit(frames).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        images = unit(frames.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
         pooled = type(self.encoder.visual).forward is VisualBackbone.forward
         wants_maps = "maps" in self._arrays or self.encoder.attention is not None
         if not wants_maps:
@@ -178,14 +189,14 @@ class PartEncoder:
         return by_segment[:, :, 0] if count == 1 else by_segment.float().mean(2)
 
 
-def read_ahead(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`read` of every item in order, up to `AHEAD` of them before they are asked for, by one thread."""
+def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], threads: int = 1) -> Iterator[Result]:
+    """`read` of every item in order, begun before it is asked for; `AHEAD` results may wait."""
     waiting: deque[Any] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="read-ahead") as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(read, item))
-                if len(waiting) > AHEAD:
+                if len(waiting) > AHEAD + threads - 1:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

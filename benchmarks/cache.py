@@ -1,0 +1,192 @@
+"""How near `avel cache-features` comes to the bare backbones: clips/s of both, taken in turns.
+
+    python benchmarks/cache.py --dtypes float32,bfloat16
+    python benchmarks/cache.py --visual-backbone mobilenet_v2 --audio-backbone yamnet
+
+"bare" is the forward of the same CNNs with the same batch, threads and dtype on frames and patches that lie
+in memory, cropped and in floats. "cache" is the whole call but for loading the encoder, which is timed beside
+it: reading, decoding, cropping, CNNs, parts, merging. Two dtypes' features are compared as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from avel.config import digest
+from avel.pipeline.cache import cache_features
+from avel.pipeline.cache_key import recipe
+from avel.pipeline.cache_parts import Parts
+from avel.pipeline.config import CacheConfig, ExtractConfig
+from avel.pipeline.encode import PartEncoder, Work
+from avel.pipeline.plan import settings_of
+from avel.progress import set_verbosity
+from avel.stores.clip_writer import ClipWriter, prepare, write_dataset
+from avel.stores.clips import ClipStore, Head
+from avel.stores.dataset import Video, make_dataset
+from avel.stores.diff import diff
+from avel.stores.location import locate
+from avel.stores.manifest import Entry, ManifestWriter
+from avel.text import table
+
+
+def main() -> None:
+    """Measures, prints a table, and JSON where asked."""
+    options = _options()
+    set_verbosity(0)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        store = options.store or _store(Path(folder) / "clips.zarr", options.clips)
+        results = {
+            dtype: _measure(store, Path(folder), dtype, options) for dtype in options.dtypes.split(",")
+        }
+        compared = _compare(Path(folder), list(results)) if len(results) == 2 else {}
+    if options.json:
+        print(json.dumps({"results": results, "compared": compared, "threads": torch.get_num_threads()}))
+        return
+    header = ("dtype", "bare clips/s", "cache clips/s", "ratio", "reading alone clips/s", "loading s")
+    keys = ("bare", "cache", "ratio", "reading", "loading_seconds")
+    rows = [(dtype, *(round(found[key], 3) for key in keys)) for dtype, found in results.items()]
+    print("\n".join(table(header, rows)))
+    for name, found in compared.items():
+        print(f"{name}: {found}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--store", type=Path, help="clip store; by default one is made up")
+    parser.add_argument("--clips", type=int, default=48, help="clips of the store that is made up")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of bare and cache; medians are shown")
+    parser.add_argument("--visual-backbone", default="resnet50")
+    parser.add_argument("--audio-backbone", default="vggish")
+    parser.add_argument("--dtypes", default="float32", help="float32, bfloat16 or both with a comma")
+    parser.add_argument("--batch-clips", type=int, default=8)
+    parser.add_argument("--device", default=None)
+    parser.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves its default")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+def _store(path: Path, clips: int) -> Path:
+    """A store of made-up clips whose JPEG files are about as large as those of real ones (20 KB)."""
+    config, location = ExtractConfig(), locate(path)
+    names = tuple(f"clip{number:05d}" for number in range(clips))
+    head = Head(config.grid(), settings_of(config), digest(config), "jpeg", names)
+    prepare(location, head)
+    write_dataset(location, make_dataset("made-up", path, (), tuple(Video(name, "") for name in names)))
+    writer, manifest = ClipWriter(location, head.digest), ManifestWriter(location)
+    random = np.random.default_rng(0)
+    files = list(_jpegs(random, config))
+    for row in range(clips):
+        writer.write_log_mel(row, 0, random.normal(-3, 2, (config.segments, 96, 64)).astype(np.float32))
+        writer.write_frames(row, 0, [files[place] for place in random.permutation(len(files))])
+    manifest.append(
+        Entry(name, row, "staged", source_sha256=name, settings=head.digest) for row, name in enumerate(names)
+    )
+    return path
+
+
+def _jpegs(random: np.random.Generator, config: ExtractConfig) -> Iterator[bytes]:
+    for _ in range(config.grid().frames):
+        cells = random.integers(0, 255, (16, 16, 3), np.uint8)
+        smooth = np.asarray(
+            Image.fromarray(cells).resize((config.size, config.size), Image.Resampling.BICUBIC)
+        )
+        grain = random.normal(0, 4, smooth.shape)
+        buffer = io.BytesIO()
+        Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=95)
+        yield buffer.getvalue()
+
+
+def _measure(store: Path, folder: Path, dtype: str, options: argparse.Namespace) -> dict[str, float]:
+    config = CacheConfig(
+        visual_backbone=options.visual_backbone,
+        audio_backbone=options.audio_backbone,
+        visual_weights="random",
+        audio_weights="random",
+        dtype=dtype,
+        batch_clips=options.batch_clips,
+        device=options.device,
+    )
+    clips = ClipStore.open(store)
+    asked = recipe(clips, None, config)
+    loading, bare, whole = [], [], []
+    encoder = PartEncoder(Work(str(store), None, config, asked, Parts(folder)))
+    batch = encoder.read((0, clips.staged[: options.batch_clips]))
+    for turn in range(options.rounds):
+        bare.append(_bare(encoder, batch, len(clips.staged)))
+        began = time.perf_counter()
+        PartEncoder(Work(str(store), None, config, asked, Parts(folder)))
+        loading.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        cache_features(store, folder / f"{dtype}.h5", config, overwrite=turn > 0)
+        whole.append(len(clips.staged) / (time.perf_counter() - began - loading[-1]))
+    ratios = [mine / limit for mine, limit in zip(whole, bare, strict=True)]
+    return {
+        "bare": statistics.median(bare),
+        "cache": statistics.median(whole),
+        "ratio": statistics.median(ratios),
+        "reading": _reading(encoder, clips, options.batch_clips),
+        "loading_seconds": statistics.median(loading),
+    }
+
+
+@torch.inference_mode()
+def _bare(encoder: PartEncoder, batch: Any, clips: int) -> float:
+    """Clips per second of the CNNs alone on one resident batch, over and over."""
+    size, device = len(batch.video_ids), encoder.device
+    frames = batch.frames.flatten(0, 1).float().div(255)
+    frames = frames.to(device, memory_format=torch.channels_last)
+    patches = batch.log_mel.flatten(0, 1).to(device)
+    half = encoder.work.config.dtype == "bfloat16"
+
+    def forward() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            encoder.encoder.visual(frames)
+            encoder.encoder.audio(patches)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    forward()
+    times = max(1, clips // size)
+    began = time.perf_counter()
+    for _ in range(times):
+        forward()
+    return times * size / (time.perf_counter() - began)
+
+
+def _reading(encoder: PartEncoder, clips: ClipStore, size: int) -> float:
+    began = time.perf_counter()
+    for start in range(0, len(clips.staged), size):
+        encoder.read((0, clips.staged[start : start + size]))
+    return len(clips.staged) / (time.perf_counter() - began)
+
+
+def _compare(folder: Path, dtypes: list[str]) -> dict[str, dict[str, float]]:
+    """How far the second dtype's features are from the first's."""
+    found = diff(*(folder / f"{dtype}.h5" for dtype in dtypes))
+    return {
+        name: {
+            "mean_cosine": array.mean_cosine,
+            "lowest_cosine": array.lowest_cosine,
+            "largest_deviation": array.largest_deviation,
+            "scale": array.scale,
+        }
+        for name, array in found.arrays.items()
+    }
+
+
+if __name__ == "__main__":
+    main()
