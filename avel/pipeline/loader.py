@@ -98,6 +98,11 @@ class ClipLoader:
         self._free: list[_Buffer] = []
 
     @property
+    def clips(self) -> int:
+        """Clips of an epoch, of all processes."""
+        return len(self.video_ids)
+
+    @property
     def steps(self) -> int:
         """Batches of an epoch."""
         return steps_per_epoch(len(self.video_ids), self.batch)

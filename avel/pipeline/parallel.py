@@ -84,6 +84,8 @@ class GlobalBatchNorm(_BatchNorm):
         return normal * self.weight.view(shape) + self.bias.view(shape)
 
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
         if self.running_mean is not None and self.running_var is not None and self.momentum is not None:
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance, self.momentum)

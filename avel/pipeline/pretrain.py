@@ -25,7 +25,7 @@ from avel.pipeline.record import PretrainSummary, Recorder
 from avel.pipeline.schedule import make_optimiser
 from avel.pipeline.training import Batches, Trainer, determinism, prepare
 from avel.pipeline.vectors import FrozenVectors, compute_vectors, frozen_vectors
-from avel.progress import Progress, note
+from avel.progress import Progress, note, set_verbosity
 from avel.stores.clips import ClipStore
 from avel.stores.files import only_one
 from avel.stores.runs import Run
@@ -58,6 +58,8 @@ def pretrain(
     device = pick_device(config.device)
     video_ids = training_videos(source)
     with process_group(device), determinism(config, device):
+        if rank() != 0:
+            set_verbosity(0)
         held = only_one(Path(run), "run") if rank() == 0 else nullcontext()
         with held:
             return _pretrain(source, video_ids, Path(run), config, device)

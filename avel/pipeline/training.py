@@ -24,6 +24,10 @@ class Batches(Protocol):
     """Where batches come from: `ClipLoader` or `FrozenVectors`."""
 
     @property
+    def clips(self) -> int:
+        """Clips of an epoch, of all processes."""
+
+    @property
     def steps(self) -> int:
         """Batches of an epoch."""
 
@@ -41,7 +45,7 @@ class Trainer:
         self.model: nn.Module = twins
         if world_size() > 1:
             self.model = DistributedDataParallel(
-                twins, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False
+                twins, device_ids=[device.index] if device.type == "cuda" else None
             )
 
     def epoch(self, number: int, batches: Batches, progress: Progress) -> EpochMeans:
@@ -54,9 +58,8 @@ class Trainer:
             total += values
             # Reading a number of a GPU would wait for it; a CPU has already computed it.
             shown = f"loss {values[0]:.1f}" if self.device.type == "cpu" else ""
-            progress.advance(
-                len(batch.clips) * world_size(), note=f"epoch {number + 1}/{self.config.epochs} {shown}"
-            )
+            done = (step + 1) * batches.clips // batches.steps - step * batches.clips // batches.steps
+            progress.advance(done, note=f"epoch {number + 1}/{self.config.epochs} {shown}")
         return EpochMeans(*(total / batches.steps).tolist())
 
     def step(self, seen: Tensor, heard: Tensor) -> Tensor:

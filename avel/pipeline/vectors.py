@@ -17,7 +17,6 @@ from avel.pipeline.loader import Batch, ClipSource, batches_of, random_choices, 
 from avel.progress import Progress
 from avel.stores.files import atomic_path
 
-
 PART_VIDEOS = 64
 
 
@@ -38,6 +37,11 @@ class FrozenVectors:
     ) -> None:
         self.cnn_a, self.cnn_v, self.batch, self.seed = cnn_a, cnn_v, batch, seed
         self.rank, self.world = rank, world
+
+    @property
+    def clips(self) -> int:
+        """Clips of an epoch, of all processes."""
+        return len(self.cnn_a)
 
     @property
     def steps(self) -> int:
