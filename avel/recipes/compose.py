@@ -3,7 +3,9 @@
 Source: the layout is that of AVE (Tian et al., ECCV 2018); the clips are drawn and synthesised here.
 """
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
@@ -44,11 +46,17 @@ def compose(
             raise UnknownNameError("demo class", name, SUBJECTS)
     scripts = write_scripts(clips, seed, classes, seconds)
     _check_folder(folder, scripts)
-    with Progress(clips, "clips composed") as progress:
-        for take, script in enumerate(scripts):
-            path = clip_path(folder, script)
-            if not path.exists():
-                film(path, script, seed, take)
+    waiting = [take for take, script in enumerate(scripts) if not clip_path(folder, script).exists()]
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as threads,
+        Progress(clips, "clips", start=clips - len(waiting)) as progress,
+    ):
+        films = [
+            threads.submit(film, clip_path(folder, scripts[take]), scripts[take], seed, take)
+            for take in waiting
+        ]
+        for done in as_completed(films):
+            done.result()
             progress.advance()
     for split, file in (("train", "trainSet.txt"), ("val", "valSet.txt"), ("test", "testSet.txt")):
         write_text(folder / file, "".join(row + "\n" for row in rows(scripts, split)))
