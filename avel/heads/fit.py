@@ -19,6 +19,8 @@ from avel.progress import Progress
 
 CLIPS_AT_ONCE = 512
 """Clips scored in one forward pass, all members together."""
+CPU_STACKED_FLOP = 1e9
+"""Arithmetic of one member's step, forward and backward, below which stacking pays on a CPU."""
 Log = Callable[[dict[str, Any]], None]
 
 
@@ -50,7 +52,7 @@ def fit(members: Sequence[Member], data: Data, device: torch.device, log: Log) -
     config = members[0].config
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)  # dropout, which only a group of one may have
-        training = _Training(members, data, device)
+        training = Training(members, data, device)
         with Progress(config.epochs or 1, "epochs") as progress:
             while training.alive:
                 lines = training.epoch()
@@ -60,7 +62,7 @@ def fit(members: Sequence[Member], data: Data, device: torch.device, log: Log) -
     return training.fitted
 
 
-class _Training:
+class Training:
     """The state between epochs: the living members, their optimiser, their random orders."""
 
     def __init__(self, members: Sequence[Member], data: Data, device: torch.device) -> None:
@@ -75,7 +77,7 @@ class _Training:
     def epoch(self) -> list[dict[str, Any]]:
         """One pass over train, one look at val and test; members that are done leave the group."""
         number = self.alive[0].epochs + 1
-        losses = self._train(number).tolist()
+        losses = self.train_epoch(number).tolist()
         self.group.train(False)
         val = self._accuracy(self.data.splits["val"])
         test = self._accuracy(self.data.splits["test"])
@@ -92,7 +94,7 @@ class _Training:
         self._leave([place for place, fitted in enumerate(self.alive) if self._done(fitted)])
         return lines
 
-    def _train(self, number: int) -> Tensor:
+    def train_epoch(self, number: int) -> Tensor:
         """Mean loss of each living member over the epoch: -> (M,)."""
         train, batch = self.data.splits["train"], self.config.batch_size or len(self.data.splits["train"])
         for parameters in self.optimiser.param_groups:
@@ -190,11 +192,19 @@ def arithmetic(config: HeadConfig, device: torch.device) -> contextlib.AbstractC
     return torch.autocast(device.type, torch.bfloat16)
 
 
-def can_stack(config: HeadConfig, device: torch.device) -> bool:
-    """Whether members of this config are trained as one batched program."""
-    if config.together == "auto":
-        return HEADS[config.head].stackable and device.type == "cuda"
-    return HEADS[config.head].stackable and config.together == "always"
+def can_stack(config: HeadConfig, data: Data, device: torch.device) -> bool:
+    """Whether members of this config are trained as one batched program.
+
+    Decided by size, not by a trial, so that one machine gives the same numbers every time. A GPU that one
+    head leaves idle gains; a CPU gains while calling costs more than computing (docs/heads.md).
+    """
+    if not HEADS[config.head].stackable or config.together == "never":
+        return False
+    if config.together == "always" or device.type != "cpu":
+        return True
+    weights = sum(weight.numel() for weight in build_model(config, data.widths, 0).parameters())
+    rows = min(config.batch_size or 1, len(data.splits["train"])) * data.splits["train"].labels.shape[1]
+    return 6 * weights * rows < CPU_STACKED_FLOP
 
 
 def _best(lines: list[dict[str, Any]]) -> float:

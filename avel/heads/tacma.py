@@ -53,8 +53,10 @@ class TACMA(Head):
 
     def attention(self, f_a: Tensor, f_v: Tensor) -> tuple[Tensor, Tensor]:
         """W^av and W^va, Eq. 3-5, rows not renormalised: (B, T, D), (B, T, D) -> (B, T, T), (B, T, T)."""
-        q_a, q_v = self.W_a1(f_a), self.W_v1(f_v)
-        scores = torch.relu(precise(q_a @ q_v.transpose(-1, -2)) / math.sqrt(f_a.shape[-1]))  # Eq. 3
+        # (f_a W_a1)(f_v W_v1)^T with the weights multiplied first: one product over all clips instead of two
+        paired = self.W_a1.weight.T @ self.W_v1.weight
+        products = (f_a @ paired) @ f_v.transpose(-1, -2)
+        scores = torch.relu(precise(products) / math.sqrt(f_a.shape[-1]))  # Eq. 3
         M_av, M_va = torch.softmax(scores, -1), torch.softmax(scores.transpose(-1, -2), -1)
         steps = torch.arange(f_a.shape[-2], device=f_a.device)
         fade = -self.theta * (steps[:, None] - steps).abs()  # -theta |i - j| of Eq. 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,14 +107,14 @@ def plan(base: HeadConfig, settings: Mapping[str, Sequence[Any]]) -> list[Planne
     return planned
 
 
-def groups_of(planned: Sequence[Planned], device: torch.device) -> list[list[Planned]]:
+def groups_of(planned: Sequence[Planned], stacks: Callable[[HeadConfig], bool]) -> list[list[Planned]]:
     """Members that are trained as one program: alike but for seed and what their head keeps as buffers."""
     groups: dict[Any, list[Planned]] = {}
     for item in planned:
         config = item.member.config
         free: dict[str, Any] = {"seed": 0} | dict.fromkeys(HEADS[config.head].buffered)
         alike = dataclasses.replace(config, **free)
-        key = alike if can_stack(config, device) else item.member.name
+        key = alike if stacks(config) else item.member.name
         groups.setdefault(key, []).append(item)
     return list(groups.values())
 
@@ -166,7 +166,11 @@ def _train(run: Run, planned: Sequence[Planned], loaded: _Loaded, device: torch.
     waiting = [item for item in planned if not is_kept(run, item.member.name)]
     done = {item.member.name for item in planned} - {item.member.name for item in waiting}
     run.rewind([line for line in run.metrics() if line["member"] in done])
-    for group in groups_of(waiting, device):
+
+    def stacks(config: HeadConfig) -> bool:
+        return can_stack(config, loaded.data(config), device)
+
+    for group in groups_of(waiting, stacks):
         data = loaded.data(group[0].member.config)
         results = fit([item.member for item in group], data, device, lambda line: run.log(**line))
         for item, fitted in zip(group, results, strict=True):

@@ -1,7 +1,5 @@
 """What the tests of plots and report share."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.heads.report.made import Made, make

@@ -13,15 +13,17 @@ import torch
 import avel.heads.train
 from avel.errors import ConfigError, StoreError, TrainingError
 from avel.heads.config import HeadConfig
+from avel.heads.data import load_data
 from avel.heads.evaluate import evaluate
-from avel.heads.head import HEADS
+from avel.heads.fit import can_stack
+from avel.heads.head import HEADS, resolve_head
 from avel.heads.kept import kept_member, kept_members, load_model
 from avel.heads.train import groups_of, plan, sweep, train_head
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 from tests.heads.synthetic import write_cache
 
-QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-3, "d_h": 8, "d_e": 8}
+QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-3, "d_h": 8, "d_e": 8, "together": "never"}
 
 
 @pytest.fixture
@@ -115,9 +117,10 @@ def test_an_interrupted_sweep_goes_on(cache: Path, tmp_path: Path, monkeypatch: 
 
 def test_stacked_members_are_judged_like_members_in_turn(cache: Path, tmp_path: Path) -> None:
     groups = [
-        sweep(cache, tmp_path / together, {"theta": [0, 0.1]}, seeds=2, together=together, **QUICK)["groups"]
+        sweep(cache, tmp_path / together, {"theta": [0, 0.1]}, seeds=2, **(QUICK | {"together": together}))
         for together in ("always", "never")
     ]
+    groups = [results["groups"] for results in groups]
     assert list(groups[0]) == list(groups[1]) == ["theta=0.0", "theta=0.1"]
     for name in groups[0]:
         assert groups[0][name]["best_epochs"] == groups[1][name]["best_epochs"]
@@ -126,16 +129,27 @@ def test_stacked_members_are_judged_like_members_in_turn(cache: Path, tmp_path: 
 
 
 def test_members_alike_but_for_seed_and_theta_are_one_program() -> None:
+
+    def sizes(settings: dict[str, list[Any]]) -> list[int]:
+        groups = groups_of(plan(HeadConfig(seeds=3), settings), lambda config: HEADS[config.head].stackable)
+        return [len(group) for group in groups]
+
+    assert sizes({"theta": [0, 0.03]}) == [6]
+    assert sizes({"d_h": [64, 128]}) == [3, 3]
+    assert sizes({"head": ["mlp", "psp"]}) == [3, 1, 1, 1]
+
+
+def test_small_steps_are_stacked_on_a_cpu_and_large_ones_run_in_turn(cache: Path) -> None:
     cpu = torch.device("cpu")
-    base = HeadConfig(seeds=3, together="always")
-
-    def sizes(base: HeadConfig, settings: dict[str, list[Any]]) -> list[int]:
-        return [len(group) for group in groups_of(plan(base, settings), cpu)]
-
-    assert sizes(base, {"theta": [0, 0.03]}) == [6]
-    assert sizes(base, {"d_h": [64, 128]}) == [3, 3]
-    assert sizes(base, {"head": ["mlp", "psp"]}) == [3, 1, 1, 1]
-    assert sizes(dataclasses.replace(base, together="never"), {}) == [1, 1, 1]
+    small = resolve_head(HeadConfig(d_h=8, d_e=8))
+    data = load_data(FeatureCache.open(cache), small, cpu)
+    large = dataclasses.replace(small, d_h=40_000)
+    psp = resolve_head(HeadConfig(head="psp"))
+    assert can_stack(small, data, cpu)
+    assert not can_stack(large, data, cpu)
+    assert can_stack(dataclasses.replace(large, together="always"), data, cpu)
+    assert not can_stack(dataclasses.replace(small, together="never"), data, cpu)
+    assert not can_stack(dataclasses.replace(psp, together="always"), data, cpu)
 
 
 def test_a_sweep_over_heads(cache: Path, tmp_path: Path) -> None:
@@ -176,7 +190,7 @@ def test_a_member_that_turns_nan_is_reported_and_left_out(
 
     HEADS["mlp"]
     monkeypatch.setitem(HEADS._entries, "mlp", Breaks)
-    results = train_head(cache, tmp_path / "run", head="mlp", seeds=3, epochs=2)
+    results = train_head(cache, tmp_path / "run", head="mlp", seeds=3, epochs=2, together="never")
     assert results["failed_members"] == {"seed=1": "the loss is nan in epoch 1"}
     assert results["groups"]["mlp"]["seeds"] == [0, 2]
     with pytest.raises(TrainingError, match="no member stayed finite"):
