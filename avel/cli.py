@@ -92,11 +92,70 @@ def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
     "--encoder", type=PATH, help="Run of avel pretrain; without it the backbones' own vectors are kept."
 )
 @click.option("--overwrite", is_flag=True, help="Make the cache anew although one is there.")
+@click.option("--scheduler", help="Address of a dask scheduler whose workers share the parts.")
 @settings(CacheConfig, "cache-features")
 @json_option
 def cache_features(store: str, cache: Path, as_json: bool, **options: Any) -> int:
-    """Run the encoders once over STORE: f_a, f_v, labels, splits and provenance into CACHE (HDF5)."""
-    show(avel.cache_features(store, cache, **options), as_json)
+    """Run the encoders once over STORE: f_a, f_v, labels, splits and provenance into CACHE (HDF5).
+
+    The same command goes on where an interrupted one stopped, and computes new clips only.
+    """
+    summary = avel.cache_features(store, cache, **options)
+    show(summary, as_json)
+    return SOME_FAILED if summary.failed else DONE
+
+
+@cli.command(
+    "import-features", epilog=example("avel import-features AVE_features/ ave.h5 --dataset AVE_Dataset")
+)
+@click.argument("source", type=PATH, nargs=-1, required=True)
+@click.argument("cache", type=PATH)
+@click.option("--dataset", type=PATH, help="Folder of the annotations.  [default: the features' folder]")
+@click.option(
+    "--maps-dtype",
+    type=click.Choice(["float16", "float32"]),
+    default="float16",
+    show_default=True,
+    help="Number format that the visual maps are kept in.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the cache that is there.")
+@json_option
+def import_features(source: tuple[Path, ...], cache: Path, as_json: bool, **options: Any) -> int:
+    """Make CACHE of the community's AVE files: SOURCE is their folder, or the files themselves."""
+    show(avel.import_features(source[0] if len(source) == 1 else source, cache, **options), as_json)
+    return DONE
+
+
+@cli.command("export-features", epilog=example("avel export-features ave.h5 exported/ --format ave"))
+@click.argument("cache", type=PATH)
+@click.argument("folder", type=PATH)
+@click.option("--format", type=click.Choice(["ave"]), default="ave", show_default=True, help="Whose files.")
+@click.option(
+    "--level",
+    type=click.Choice(["cnn", "encoder"]),
+    help="The CNNs' vectors or f_a and f_v.  [default: cnn where the cache holds them]",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float64", "float32"]),
+    default="float64",
+    show_default=True,
+    help="Number format of the features; the community's is float64.",
+)
+@json_option
+def export_features(cache: Path, folder: Path, as_json: bool, **options: Any) -> int:
+    """Write CACHE as the files that the published code of AVEL and PSP reads, row for row."""
+    show(avel.export_features(cache, folder, **options), as_json)
+    return DONE
+
+
+@cli.command(epilog=example("avel diff mine.h5 theirs.h5"))
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
+@json_option
+def diff(a: Path, b: Path, as_json: bool) -> int:
+    """Compare two feature caches clip by clip: cosine, largest deviation, what one of them lacks."""
+    show(avel.diff(a, b), as_json)
     return DONE
 
 
