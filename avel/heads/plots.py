@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from avel.errors import StoreError, UnknownNameError
 from avel.heads.plots_charts import (
     Cloud,
-    Curve,
     draw_accuracy,
     draw_clouds,
     draw_confusion,
@@ -26,6 +25,7 @@ from avel.heads.plots_timeline import Clip, Track, draw_clip
 from avel.heads.report.embedding import embed
 from avel.heads.report.footage import open_footage
 from avel.heads.report.reading import HeadRun, read_run
+from avel.heads.report.series import curves_of, runs_below, theta_sweep
 from avel.stores.runs import Run
 
 Kind = Literal["confusion", "curves", "tsne", "theta", "timeline"]
@@ -162,23 +162,6 @@ def _curves(run: Run) -> tuple[Figure, str]:
     return drawn, ", ".join(panels)
 
 
-def curves_of(run: Run) -> dict[str, list[Curve]]:
-    """Quantity -> one curve a member, from the lines of metrics.jsonl that have an epoch; shares become %."""
-    titles = {"loss": "loss", "val_accuracy": "validation accuracy, %", "test_accuracy": "test accuracy, %"}
-    lines = [line for line in run.metrics() if line.get("epoch") is not None]
-    panels: dict[str, list[Curve]] = {}
-    for key, title in titles.items():
-        scale = 100 if title.endswith("%") else 1
-        for member in dict.fromkeys(str(line.get("member", "")) for line in lines):
-            own = [
-                line for line in lines if str(line.get("member", "")) == member and line.get(key) is not None
-            ]
-            points = np.array([(line["epoch"], scale * line[key]) for line in own], float).reshape(-1, 2)
-            if len(points):
-                panels.setdefault(title, []).append(Curve(member or "run", points[:, 0], points[:, 1]))
-    return panels
-
-
 def _theta(path: Path, split: str) -> tuple[Figure, str]:
     theta, accuracy = theta_sweep(runs_below(path), split)
     if len(theta) < 2:
@@ -188,25 +171,6 @@ def _theta(path: Path, split: str) -> tuple[Figure, str]:
     with figure(4.2, 3.0) as drawn:
         draw_theta(drawn, theta, accuracy)
     return drawn, f"accuracy on {split} at theta {', '.join(f'{value:g}' for value in theta)}"
-
-
-def runs_below(path: Path) -> list[HeadRun]:
-    """The run at `path`, or the finished head runs in the folders below it."""
-    if (path / "run.json").is_file():
-        return [read_run(path)]
-    found = sorted(path.rglob("run.json"))
-    return [read_run(each.parent) for each in found if (each.parent / "predictions.parquet").is_file()]
-
-
-def theta_sweep(runs: list[HeadRun], split: str) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
-    """Values of theta in rising order, and the accuracy of every member trained with each: (n,), n arrays."""
-    found: dict[float, list[float]] = {}
-    for run in runs:
-        for theta, accuracy in zip(run.thetas(), run.accuracy(split), strict=True):
-            if theta is not None:
-                found.setdefault(theta, []).append(float(accuracy))
-    order = sorted(found)
-    return np.array(order), [np.array(found[theta]) for theta in order]
 
 
 def _tsne(run: HeadRun, split: str) -> tuple[Figure, str]:

@@ -14,18 +14,10 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from avel.heads.plots_style import BLUE, FAINT, INK, MARKERS, MUTED, QUIET, RULE, SERIES, VERMILLION
+from avel.heads.report.series import Curve
 
 SHARES = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#cfe3f2", "#56a3d0", "#0072B2", "#00304d"])
 """White to dark blue, its lightness falling evenly, so that it also reads in print."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One line of a chart: a value by epoch."""
-
-    name: str
-    epoch: NDArray[np.float64]
-    value: NDArray[np.float64]
 
 
 @dataclass(frozen=True)

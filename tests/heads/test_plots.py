@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from avel.errors import ConfigError, StoreError, UnknownNameError
-from avel.heads.plots import clip_of, curves_of, demo_picture, most_frequent, plot, runs_below, theta_sweep
+from avel.heads.plots import clip_of, demo_picture, most_frequent, plot
 from avel.heads.plots_timeline import runs_of
 from avel.heads.report.reading import read_run
+from avel.heads.report.series import curves_of, runs_below, theta_sweep
 from avel.heads.train import sweep
 from avel.stores.runs import Run
 from tests.heads.report.made import HOSTILE, Made

@@ -34,8 +34,11 @@ class Embedding:
     points: dict[str, NDArray[np.float64]]
 
 
-def embed(run: HeadRun, split: str, *, points: int = POINTS, seed: int = 0) -> Embedding:
+def embed(run: HeadRun, split: str, *, points: int = POINTS, seed: int = 0, cached: bool = True) -> Embedding:
     """t-SNE (van der Maaten and Hinton, 2008) of a split's segments, of all or of `points` drawn by `seed`.
+
+    Args:
+        cached: whether f_a and f_v are shown beside the fused vectors.
 
     Raises:
         ConfigError: scikit-learn is not installed.
@@ -45,19 +48,17 @@ def embed(run: HeadRun, split: str, *, points: int = POINTS, seed: int = 0) -> E
     segments = run.label.shape[1]
     order = np.random.default_rng(seed).permutation(len(rows) * segments)[:points]
     chosen, segment = np.sort(order) // segments, np.sort(order) % segments
-    vectors = _vectors(run, rows)
+    vectors = _vectors(run, rows, cached)
     placed = {title: _tsne(values[chosen, segment], seed) for title, values in vectors.items()}
     return Embedding(rows[chosen], segment, run.label[rows[chosen], segment], placed)
 
 
-def _vectors(run: HeadRun, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+def _vectors(run: HeadRun, rows: NDArray[np.int64], cached: bool) -> dict[str, NDArray[np.float32]]:
     """What the panels show: title -> (R, T, D)."""
     videos = videos_of(run, rows)
-    cached = {"audio, f_a": "f_a", "visual, f_v": "f_v"}
-    found = {
-        title: run.cache.read(name, videos) for title, name in cached.items() if name in run.cache.shapes
-    }
-    return found | {f"fused, {run.config['head']}": look_inside(run, 0, rows).fused}
+    names = {"audio, f_a": "f_a", "visual, f_v": "f_v"} if cached else {}
+    found = {title: run.cache.read(name, videos) for title, name in names.items() if name in run.cache.shapes}
+    return found | {f"fused, {run.name}": look_inside(run, 0, rows).fused}
 
 
 def _tsne(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float64]:

@@ -1,0 +1,78 @@
+"use strict";
+// Accuracy: a bar a run with its deviation over seeds, the floors as lines, and all numbers in a table.
+
+const COLUMNS = [
+  ["accuracy, %", (row) => spread(row.accuracy_percent)],
+  ["95 % interval over videos", (row) => row.interval_percent.map((value) => value.toFixed(1)).join(" – ")],
+  ["without leaked videos", (row) => spread(row.accuracy_without_leaked_percent)],
+  ["event decoder", (row) => spread(row.accuracy_event_decoder_percent)],
+  ["event F1, ±1 segment", (row) => spread(row.events_percent.f1)],
+  ["background recall", (row) => (row.background_recall_percent ?? NaN).toFixed(1)],
+  ["at the best test epoch *", (row) => spread(row.accuracy_at_best_test_epoch_percent)],
+];
+
+function spread(value) {
+  if (!value || value.mean === null) return "–";
+  return value.mean.toFixed(1) + (value.std === null ? "" : ` ± ${value.std.toFixed(1)}`);
+}
+
+function drawAccuracy() {
+  const box = h("div");
+  $("accuracy").append(box);
+  avel.listen(() => {
+    const split = avel.state.split;
+    const rows = avel.data.summary.runs.map((run) => [run.name, run.measured[split]]).filter(([, row]) => row);
+    box.replaceChildren(floorLegend(split), bars(rows, split), numbers(rows, split));
+  });
+}
+
+function floorLegend(split) {
+  const found = Object.entries(avel.data.summary.floors[split] || {});
+  return h(
+    "p",
+    { class: "legend" },
+    found.map(([name, value], number) =>
+      h("span", {}, h("i", { class: `floor floor-${number}` }), `${name.replaceAll("_", " ")} ${value.toFixed(1)} %`)
+    )
+  );
+}
+
+function bars(rows, split) {
+  const floors = Object.values(avel.data.summary.floors[split] || {});
+  const lines = () => floors.map((value, number) => h("i", { class: `floor floor-${number}`, style: { left: `${value}%` } }));
+  return h("div", { class: "bars" }, rows.map(([name, row], number) => bar(name, row, number, lines())));
+}
+
+function bar(name, row, number, lines) {
+  const { mean, std } = row.accuracy_percent;
+  const whisker = std === null ? null : h("i", { class: "whisker", style: { left: `${mean - std}%`, width: `${2 * std}%` } });
+  const about = `${name}: ${spread(row.accuracy_percent)} %, ${plural(row.seeds.length, "seed")}`;
+  return h(
+    "div",
+    { class: "bar-row", ...tipped(about) },
+    h("span", { class: "bar-name" }, name),
+    h(
+      "div",
+      { class: "bar-track" },
+      h("div", { class: "bar", style: { width: `${mean}%`, background: seriesColour(number), color: `var(--on-${number % SERIES})` } }, spread(row.accuracy_percent)),
+      whisker,
+      lines
+    )
+  );
+}
+
+function numbers(rows, split) {
+  const shown = COLUMNS.filter(([, read]) => rows.some(([, row]) => !["–", "NaN"].includes(read(row))));
+  const head = h("tr", {}, h("th", {}, "run"), h("th", {}, "seeds"), shown.map(([title]) => h("th", {}, title)));
+  const body = rows.map(([name, row]) =>
+    h("tr", {}, h("th", {}, name), h("td", {}, String(row.seeds.length)), shown.map(([, read]) => h("td", {}, read(row))))
+  );
+  const note = "Mean ± standard deviation over seeds, at each seed's best validation epoch.";
+  const inflated = " * What choosing the epoch on the test split would have claimed; most published code reports this.";
+  return h(
+    "div",
+    {},
+    h("div", { class: "scroll" }, h("table", { class: "numbers" }, h("thead", {}, head), h("tbody", {}, body))),
+    h("p", { class: "note" }, note + (split === "test" ? inflated : ""))
+  );
+}

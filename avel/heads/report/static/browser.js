@@ -1,0 +1,154 @@
+"use strict";
+// The clip browser: filters, and a list that holds only the rows in view, so that thousands of clips stay fluid.
+
+const ROW_PIXELS = 60;
+const SPARE_ROWS = 4;
+const filters = { run: 0, mistakes: "all", category: "", text: "", order: "dataset", label: null, prediction: null };
+const list = { clips: [], selected: null };
+
+const MISTAKES = {
+  all: ["all clips", () => true],
+  wrong: ["wrong somewhere", (label, found) => label !== found],
+  missed: ["event called background", (label, found, background) => label !== background && found === background],
+  invented: ["background called event", (label, found, background) => label === background && found !== background],
+  swapped: ["event called another event", (label, found, background) => label !== found && label !== background && found !== background],
+};
+
+function drawBrowser() {
+  filters.run = avel.data.clips.predictions.length - 1;
+  list.window = h("div", { class: "list-window" });
+  list.scroller = h("div", { class: "list", tabindex: "0", "aria-label": "clips", scroll: paintList, keydown: listKeys }, list.window);
+  list.count = h("p", { class: "count", "aria-live": "polite" });
+  const playerBox = h("div", { class: "player" });
+  $("clips").append(filterBar(), list.count, h("div", { class: "browser" }, h("div", {}, list.scroller), playerBox));
+  new ResizeObserver(paintList).observe(list.scroller);
+  drawPlayer(playerBox);
+  avel.listen(refilter);
+}
+
+function filterBar() {
+  const { classes, runs } = avel.data.summary;
+  const change = (name, read = (value) => value) => (value) => {
+    filters[name] = read(value);
+    refilter();
+  };
+  const named = runs.slice(0, avel.data.clips.predictions.length).map((run, at) => [at, run.name]);
+  const categories = [["", "every class"], ...classes.slice(0, -1).map((name, number) => [number, name])];
+  const orders = [["dataset", "as in the dataset"], ["wrong", "most wrong first"]];
+  list.controls = {
+    run: choice(named, filters.run, change("run", Number), { id: "filter-run" }),
+    mistakes: choice(Object.entries(MISTAKES).map(([key, [text]]) => [key, text]), "all", change("mistakes"), { id: "filter-mistakes" }),
+    category: choice(categories, "", change("category"), { id: "filter-category" }),
+    order: choice(orders, "dataset", change("order"), { id: "filter-order" }),
+    text: h("input", { type: "search", id: "filter-text", placeholder: "video id", input: (event) => change("text")(event.target.value) }),
+  };
+  list.pair = h("button", { class: "chip on", hidden: true, id: "filter-pair", click: () => showClips({ label: null, prediction: null }) });
+  const labelled = Object.entries({ run: "run", mistakes: "show", category: "class", order: "order", text: "find" });
+  return h("p", { class: "choices" }, labelled.map(([name, text]) => h("label", {}, `${text} `, list.controls[name])), list.pair);
+}
+
+/** Sets filters from elsewhere on the page and goes to the list. */
+function showClips(change) {
+  Object.assign(filters, change);
+  for (const name of ["run", "mistakes", "category", "order"]) list.controls[name].value = String(filters[name]);
+  refilter();
+  $("clips").scrollIntoView({ behavior: "smooth" });
+}
+
+function refilter() {
+  const wrong = new Map();
+  list.clips = clipsOfSplit().filter((clip) => {
+    const found = predicted(filters.run, clip);
+    if (found) wrong.set(clip, found.filter((number, at) => number !== avel.data.clips.label[clip][at]).length);
+    return passes(clip, found);
+  });
+  if (filters.order === "wrong") list.clips.sort((a, b) => (wrong.get(b) || 0) - (wrong.get(a) || 0) || a - b);
+  describePair();
+  const all = clipsOfSplit().length;
+  list.count.textContent = `${list.clips.length} of ${plural(all, "clip")} of ${avel.state.split}`;
+  list.scroller.scrollTop = 0;
+  list.painted = null;
+  paintList();
+  if (list.clips.length && !list.clips.includes(list.selected)) selectClip(list.clips[0]);
+}
+
+function passes(clip, found) {
+  const { clips, summary } = avel.data;
+  const background = summary.classes.length - 1;
+  const labels = clips.label[clip];
+  if (filters.category !== "" && clips.category[clip] !== Number(filters.category)) return false;
+  if (filters.text && !clips.video_id[clips.video[clip]].toLowerCase().includes(filters.text.toLowerCase())) return false;
+  const test = MISTAKES[filters.mistakes][1];
+  if (filters.mistakes !== "all" && !(found && labels.some((label, at) => test(label, found[at], background)))) return false;
+  if (filters.label === null) return true;
+  return Boolean(found) && labels.some((label, at) => label === filters.label && found[at] === filters.prediction);
+}
+
+function describePair() {
+  const { classes } = avel.data.summary;
+  list.pair.hidden = filters.label === null;
+  if (filters.label !== null) list.pair.textContent = `${classes[filters.label]} called ${classes[filters.prediction]} ✕`;
+}
+
+/** Puts the rows in view, and a few around them, into the list. */
+function paintList() {
+  const first = Math.max(0, Math.floor(list.scroller.scrollTop / ROW_PIXELS) - SPARE_ROWS);
+  const end = Math.min(list.clips.length, first + Math.ceil(list.scroller.clientHeight / ROW_PIXELS) + 2 * SPARE_ROWS);
+  const state = `${first} ${end} ${list.selected}`;
+  if (list.painted === state) return;
+  list.painted = state;
+  list.window.style.height = `${list.clips.length * ROW_PIXELS}px`;
+  list.window.replaceChildren(...list.clips.slice(first, end).map((clip, at) => listRow(clip, first + at)));
+}
+
+function listRow(clip, number) {
+  const { clips, summary } = avel.data;
+  const media = clips.media[clips.video[clip]];
+  const name = clips.video_id[clips.video[clip]];
+  const picture = media ? h("img", { class: "thumb", src: `media/${media}-thumb.jpg`, alt: "", loading: "lazy" }) : h("span", { class: "thumb" });
+  return h(
+    "button",
+    {
+      class: clip === list.selected ? "row selected" : "row",
+      style: { top: `${number * ROW_PIXELS}px` },
+      tabindex: "-1",
+      "data-clip": clip,
+      click: () => selectClip(clip),
+    },
+    picture,
+    h("span", { class: "row-text" }, h("b", {}, name), h("small", {}, summary.classes[clips.category[clip]])),
+    sparkline(clip)
+  );
+}
+
+/** One line a run: right segments filled, wrong ones hollow. */
+function sparkline(clip) {
+  const { clips, summary } = avel.data;
+  const runs = clips.predictions.map((_, run) => predicted(run, clip)).filter(Boolean);
+  const svg = s("svg", { class: "spark", viewBox: `0 0 ${summary.segments} ${Math.max(runs.length, 1)}`, preserveAspectRatio: "none" });
+  runs.forEach((found, line) => {
+    const right = found.map((number, at) => (number === clips.label[clip][at] ? 1 : 0));
+    for (const block of blocks(right, null))
+      svg.append(s("rect", { x: block.first, y: line + 0.1, width: block.end - block.first, height: 0.8, class: block.class ? "ok" : "bad" }));
+  });
+  return svg;
+}
+
+function selectClip(clip, seconds = 0) {
+  list.selected = clip;
+  showClip(clip, seconds);
+  paintList();
+  location.replace(`#clip-${avel.data.clips.row[clip]}`);
+}
+
+function listKeys(event) {
+  const step = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1 }[event.key];
+  if (!step) return;
+  event.preventDefault();
+  const number = Math.max(0, Math.min(list.clips.indexOf(list.selected) + step, list.clips.length - 1));
+  const top = number * ROW_PIXELS;
+  const { scrollTop, clientHeight } = list.scroller;
+  if (top < scrollTop) list.scroller.scrollTop = top;
+  if (top + ROW_PIXELS > scrollTop + clientHeight) list.scroller.scrollTop = top + ROW_PIXELS - clientHeight;
+  selectClip(list.clips[number]);
+}

@@ -1,0 +1,79 @@
+"use strict";
+// Figure 5, counted here from the predictions, so that split, run and member can be chosen.
+
+const ORDERS = {
+  dataset: ["as in the dataset", () => 0],
+  recall: ["worst recall first", (cell) => cell.recall],
+  segments: ["most segments first", (cell) => -cell.total],
+  name: ["by name", (cell) => cell.name.toLowerCase()],
+};
+
+function drawConfusion() {
+  const view = { run: 0, order: "dataset" };
+  const box = h("div", { class: "scroll" });
+  const runs = avel.data.summary.runs.slice(0, avel.data.clips.predictions.length);
+  const redraw = () => box.replaceChildren(confusionTable(view));
+  const runChoice = choice(runs.map((run, at) => [at, run.name]), runs.length - 1, (value) => {
+    view.run = Number(value);
+    redraw();
+  });
+  view.run = runs.length - 1;
+  const orderChoice = choice(Object.entries(ORDERS).map(([key, [text]]) => [key, text]), view.order, (value) => {
+    view.order = value;
+    redraw();
+  });
+  $("confusion").append(
+    h("p", { class: "choices" }, h("label", {}, "run ", runChoice), h("label", {}, "order ", orderChoice)),
+    h("p", { class: "note" }, "Rows are labels, columns predictions, in segments. A cell opens its clips below."),
+    box
+  );
+  runChoice.id = "confusion-run";
+  orderChoice.id = "confusion-order";
+  avel.listen(redraw);
+}
+
+/** Segments by label and prediction: (K, K). */
+function countConfusion(run) {
+  const classes = avel.data.summary.classes.length;
+  const counts = Array.from({ length: classes }, () => new Array(classes).fill(0));
+  for (const clip of clipsOfSplit()) {
+    const found = predicted(run, clip);
+    if (found) avel.data.clips.label[clip].forEach((label, segment) => (counts[label][found[segment]] += 1));
+  }
+  return counts;
+}
+
+function sortedClasses(counts, order) {
+  const names = avel.data.summary.classes;
+  const key = ORDERS[order][1];
+  const cells = names.slice(0, -1).map((name, number) => {
+    const total = counts[number].reduce((sum, count) => sum + count, 0);
+    return { number, name, total, recall: total ? counts[number][number] / total : 2 };
+  });
+  cells.sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : a.number - b.number));
+  return [...cells.map((cell) => cell.number), names.length - 1];
+}
+
+function confusionTable(view) {
+  const counts = countConfusion(view.run);
+  const names = avel.data.summary.classes;
+  const order = sortedClasses(counts, view.order);
+  const head = h("tr", {}, h("th", {}), order.map((number) => h("th", { class: "upright" }, h("span", {}, names[number]))), h("th", {}, "recall"));
+  const body = order.map((label) => {
+    const total = counts[label].reduce((sum, count) => sum + count, 0);
+    const cells = order.map((prediction) => confusionCell(view.run, label, prediction, counts[label][prediction], total));
+    const recall = total ? percent(counts[label][label] / total, 0) : "–";
+    return h("tr", {}, h("th", {}, names[label], h("small", {}, ` ${total}`)), cells, h("td", { class: "recall" }, recall));
+  });
+  return h("table", { class: "confusion" }, h("thead", {}, head), h("tbody", {}, body));
+}
+
+function confusionCell(run, label, prediction, count, total) {
+  const share = total ? count / total : 0;
+  const names = avel.data.summary.classes;
+  const about = `${count} of ${plural(total, "segment")} of ${names[label]} are called ${names[prediction]} (${percent(share)})`;
+  const properties = { style: { "--share": share.toFixed(3) }, class: share > 0.5 ? "dark" : "", ...tipped(about) };
+  if (!count) return h("td", properties);
+  const open = () => showClips({ run, label, prediction, mistakes: "all" });
+  return h("td", properties, h("button", { click: open, "aria-label": about }, String(count)));
+}

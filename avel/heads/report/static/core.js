@@ -1,0 +1,137 @@
+"use strict";
+// What every part of the page shares. Text from the dataset reaches the page through text nodes and attributes
+// of fixed names only, never as markup: see `h`.
+
+const avel = {
+  data: {},
+  state: { split: "test", member: 0 },
+  listeners: [],
+
+  /** Data files call this: `<script src>` works where `fetch` does not, on pages opened from disk. */
+  put(name, value) {
+    avel.data[name] = value;
+  },
+
+  /** Loads data/NAME.js once; the promise gives what it put. */
+  load(name) {
+    if (name in avel.data) return Promise.resolve(avel.data[name]);
+    return new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      script.src = `data/${name}.js`;
+      script.onload = () => resolve(avel.data[name]);
+      script.onerror = () => reject(new Error(`data/${name}.js is missing`));
+      document.head.append(script);
+    });
+  },
+
+  /** Changes shared state and tells everyone who listens. */
+  set(change) {
+    Object.assign(avel.state, change);
+    for (const listener of avel.listeners) listener();
+  },
+
+  listen(listener) {
+    avel.listeners.push(listener);
+    listener();
+  },
+};
+
+/** Colours of runs and classes: Okabe and Ito's, told apart by everybody; set as CSS variables --series-N. */
+const SERIES = 7;
+const seriesColour = (number) => `var(--series-${number % SERIES})`;
+
+/** An element: properties by name, children as nodes or as text. */
+function h(tag, properties = {}, ...children) {
+  return fill(document.createElement(tag), properties, children);
+}
+
+/** An SVG element. */
+function s(tag, properties = {}, ...children) {
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), properties, children);
+}
+
+function fill(element, properties, children) {
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (typeof value === "function") element.addEventListener(name, value);
+    else if (name === "style") for (const [key, item] of Object.entries(value)) element.style.setProperty(key, item);
+    else element.setAttribute(name, value === true ? "" : String(value));
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+const $ = (id) => document.getElementById(id);
+const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
+const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
+
+/** A `<select>` over [value, text] pairs. */
+function choice(pairs, chosen, onchange, properties = {}) {
+  const select = h("select", { change: () => onchange(select.value), ...properties });
+  for (const [value, text] of pairs) select.append(h("option", { value }, text));
+  select.value = String(chosen);
+  return select;
+}
+
+/** Calls `draw(width)` now and whenever the box gets another width; `draw` gives the new content. */
+function responsive(box, draw) {
+  let width = 0;
+  const redraw = () => {
+    width = Math.floor(box.clientWidth);
+    if (width > 0) box.replaceChildren(...[draw(width)].flat());
+  };
+  new ResizeObserver(() => {
+    if (Math.floor(box.clientWidth) !== width) redraw();
+  }).observe(box);
+  redraw();
+  return redraw;
+}
+
+/** Shows text beside the pointer; without arguments, hides it. */
+function tip(event, text) {
+  const box = $("tip");
+  box.hidden = !text;
+  if (!text) return;
+  box.textContent = text;
+  const left = Math.min(event.clientX + 12, window.innerWidth - box.offsetWidth - 8);
+  const top = event.clientY + 18 + box.offsetHeight > window.innerHeight ? event.clientY - box.offsetHeight - 8 : event.clientY + 18;
+  box.style.left = `${Math.max(left, 4)}px`;
+  box.style.top = `${top}px`;
+}
+
+const tipped = (text) => ({ pointermove: (event) => tip(event, text), pointerleave: () => tip() });
+
+/** Numbers a chart may put on an axis: about `count` round ones that cover [low, high]. */
+function ticks(low, high, count) {
+  const rough = (high - low || 1) / count;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
+  const first = Math.ceil(low / step - 1e-9);
+  const last = Math.floor(high / step + 1e-9);
+  return Array.from({ length: last - first + 1 }, (_, number) => (first + number) * step);
+}
+
+/** Blocks over which class and rightness stay the same: {first, end, class, right}. */
+function blocks(classes, labels) {
+  const found = [];
+  classes.forEach((number, segment) => {
+    const right = labels === null || labels[segment] === number;
+    const last = found[found.length - 1];
+    if (last && last.class === number && last.right === right) last.end = segment + 1;
+    else found.push({ first: segment, end: segment + 1, class: number, right });
+  });
+  return found;
+}
+
+/** The predictions (T) of a run about a clip by the chosen member, or null where it has none. */
+function predicted(run, clip) {
+  const members = avel.data.clips.predictions[run];
+  if (!members) return null;
+  return members[Math.min(avel.state.member, members.length - 1)][clip];
+}
+
+/** Places of the clips of the chosen split. */
+function clipsOfSplit() {
+  const splits = avel.data.clips.split;
+  return [...splits.keys()].filter((clip) => splits[clip] === avel.state.split);
+}

@@ -1,0 +1,52 @@
+"use strict";
+// Puts the page together; what the data does not hold is left out.
+
+function drawHeader() {
+  const { classes, runs, segments, segment_seconds: seconds, made, left_out: leftOut } = avel.data.summary;
+  const clips = avel.data.clips.row.length;
+  document.title = `${runs.map((run) => run.name).join(", ")} · avel report`;
+  $("summary").textContent =
+    `${plural(runs.length, "run")} · ${plural(clips, "clip")} · ${plural(classes.length - 1, "class", "classes")} and background · ` +
+    `${segments} segments of ${seconds} s · avel ${made.avel}, ${made.date}`;
+  $("left-out").append(...leftOut.map((text) => h("li", {}, text)));
+}
+
+function drawChoices() {
+  const splits = [...new Set(avel.data.clips.split)];
+  avel.state.split = splits.includes("test") ? "test" : splits[0];
+  const split = $("split");
+  for (const name of splits) split.append(h("option", { value: name }, name));
+  split.value = avel.state.split;
+  split.addEventListener("change", () => avel.set({ split: split.value }));
+  const most = Math.max(...avel.data.clips.predictions.map((members) => members.length));
+  const member = $("member");
+  for (let number = 0; number < most; number++) member.append(h("option", { value: number }, memberText(number)));
+  member.addEventListener("change", () => avel.set({ member: Number(member.value) }));
+  member.parentElement.hidden = most < 2;
+}
+
+function memberText(number) {
+  const names = avel.data.summary.runs.map((run) => run.members[number]).filter((name) => name !== undefined);
+  return new Set(names).size === 1 ? names[0] : String(number + 1);
+}
+
+function leaveOut(id) {
+  $(id).hidden = true;
+  document.querySelector(`nav a[href="#${id}"]`).hidden = true;
+}
+
+function start() {
+  const wanted = /^#clip-(\d+)$/.exec(location.hash);
+  drawHeader();
+  drawChoices();
+  drawAccuracy();
+  avel.data.summary.runs.some((run) => Object.keys(run.curves).length) ? drawCurves() : leaveOut("curves");
+  drawConfusion();
+  avel.data.summary.clouds.length ? drawClouds() : leaveOut("clouds");
+  avel.data.summary.theta ? drawTheta() : leaveOut("theta");
+  drawBrowser();
+  const clip = wanted ? avel.data.clips.row.indexOf(Number(wanted[1])) : -1;
+  if (clip >= 0) openClip(clip);
+}
+
+start();

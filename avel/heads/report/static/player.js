@@ -1,0 +1,213 @@
+"use strict";
+// Figure 8, alive: the video, and below it frames, spectrogram, labels and predictions on one time axis, with the
+// playhead in step; beside it the attention maps of the clip.
+
+const player = { clip: null, seconds: 0, segment: 0, video: null, detail: null, attended: null };
+
+function drawPlayer(box) {
+  player.box = box;
+  box.addEventListener("keydown", playerKeys);
+  avel.listen(() => {
+    if (player.clip !== null) showClip(player.clip, player.seconds);
+  });
+}
+
+const clipSeconds = () => avel.data.summary.segments * avel.data.summary.segment_seconds;
+
+/** Fills the player with a clip, its playhead at `seconds`. */
+function showClip(clip, seconds = 0) {
+  const clips = avel.data.clips;
+  player.clip = clip;
+  player.detail = null;
+  const name = clips.video_id[clips.video[clip]];
+  const category = avel.data.summary.classes[clips.category[clip]];
+  player.head = h("i", { class: "playhead" });
+  player.readout = h("div", { class: "readout", "aria-live": "polite" });
+  player.attention = h("div", { class: "attention" });
+  player.box.replaceChildren(
+    h("h3", {}, name, h("small", {}, ` ${category}, row ${clips.row[clip]}, ${clips.split[clip]}`)),
+    videoBox(clip),
+    trackBox(clip),
+    player.readout,
+    player.attention
+  );
+  seek(seconds);
+  loadDetail(clip);
+}
+
+/** Shows a clip and goes to it, from a chart or a link. */
+function openClip(clip, segment = 0) {
+  avel.set({ split: avel.data.clips.split[clip] });
+  $("split").value = avel.state.split;
+  selectClip(clip, segment * avel.data.summary.segment_seconds);
+  player.box.scrollIntoView({ behavior: "smooth", block: "start" });
+}
+
+function videoBox(clip) {
+  const link = avel.data.clips.path[avel.data.clips.video[clip]];
+  player.video = null;
+  if (!link) return h("p", { class: "note" }, "The video is not there; frames and sound are the staged ones.");
+  const missing = h("p", { class: "note", hidden: true }, "This browser cannot play the video, or it was moved.");
+  const fail = () => {
+    player.video = null;
+    video.hidden = true;
+    missing.hidden = false;
+  };
+  const video = h("video", { src: link, controls: true, preload: "metadata", playsinline: true, error: fail });
+  for (const name of ["timeupdate", "seeking", "pause"]) video.addEventListener(name, () => moveHead(video.currentTime));
+  video.addEventListener("play", () => followVideo(video));
+  player.video = video;
+  return h("div", { class: "video" }, video, missing);
+}
+
+/** Keeps the playhead in step with the picture, frame by frame. */
+function followVideo(video) {
+  if (video !== player.video || video.paused) return;
+  moveHead(video.currentTime);
+  requestAnimationFrame(() => followVideo(video));
+}
+
+function seek(seconds) {
+  const end = clipSeconds() - 0.01;
+  const target = Math.max(0, Math.min(seconds, end));
+  if (player.video) player.video.currentTime = target;
+  moveHead(target);
+}
+
+function moveHead(seconds) {
+  player.seconds = seconds;
+  const share = Math.max(0, Math.min(seconds / clipSeconds(), 1));
+  player.head.style.setProperty("--at", share);
+  const segment = Math.min(Math.floor(seconds / avel.data.summary.segment_seconds), avel.data.summary.segments - 1);
+  if (player.segment !== segment || !player.readout.firstChild) {
+    player.segment = segment;
+    readOut();
+    markAttention();
+  }
+}
+
+function playerKeys(event) {
+  const step = avel.data.summary.segment_seconds;
+  const keys = { ArrowLeft: () => seek(player.seconds - step), ArrowRight: () => seek(player.seconds + step), " ": togglePlay };
+  if (!(event.key in keys) || event.target.closest("video, button, select, input")) return;
+  event.preventDefault();
+  keys[event.key]();
+}
+
+function togglePlay() {
+  if (player.video) player.video.paused ? player.video.play() : player.video.pause();
+}
+
+function trackBox(clip) {
+  const clips = avel.data.clips;
+  const media = clips.media[clips.video[clip]];
+  const rows = [];
+  if (media) {
+    rows.push(track("frames", h("img", { class: "frames", src: `media/${media}-frames.jpg`, alt: "one frame of each segment", draggable: "false" })));
+    rows.push(track("log-mel", h("img", { class: "sound", src: `media/${media}-sound.jpg`, alt: "spectrogram", draggable: "false" })));
+  }
+  rows.push(track("label", segmentBar(clips.label[clip], null)));
+  clips.predictions.forEach((_, run) => {
+    const found = predicted(run, clip);
+    if (found) rows.push(track(avel.data.summary.runs[run].name, segmentBar(found, clips.label[clip])));
+  });
+  rows.push(track("seconds", secondsAxis()));
+  const box = h("div", { class: "tracks", tabindex: "0", "aria-label": "time axis: click to seek, arrow keys to step" }, rows, h("div", { class: "over" }, player.head));
+  box.addEventListener("pointerdown", (event) => {
+    const bounds = player.head.parentElement.getBoundingClientRect();
+    if (event.clientX < bounds.left) return;
+    seek(((event.clientX - bounds.left) / bounds.width) * clipSeconds());
+  });
+  return box;
+}
+
+const track = (name, content) => h("div", { class: "track" }, h("span", { class: "track-name", title: name }, name), h("div", { class: "lane" }, content));
+
+function segmentBar(classes, labels) {
+  const { classes: names, segments } = avel.data.summary;
+  const background = names.length - 1;
+  return h(
+    "div",
+    { class: labels === null ? "segments truth" : "segments" },
+    blocks(classes, labels).map((block) => {
+      const kind = [block.class === background ? "empty" : "event", block.right ? "right" : "wrong"].join(" ");
+      const share = `${(100 * (block.end - block.first)) / segments}%`;
+      return h("span", { class: kind, style: { width: share }, title: names[block.class] }, h("b", {}, block.class === background ? "bg" : names[block.class]));
+    })
+  );
+}
+
+function secondsAxis() {
+  const seconds = clipSeconds();
+  const every = ticks(0, seconds, 10);
+  return h("div", { class: "axis" }, every.map((value) => h("span", { style: { left: `${(100 * value) / seconds}%` } }, String(+value.toFixed(2)))));
+}
+
+/** Probabilities and attention of the clip come from a data file of their own, read when first needed. */
+async function loadDetail(clip) {
+  const size = avel.data.summary.detail_clips;
+  const part = await avel.load(`detail-${Math.floor(clip / size)}`);
+  if (clip !== player.clip) return;
+  player.detail = part[clip % size];
+  readOut();
+  drawAttention();
+}
+
+function ofMember(run) {
+  const members = player.detail && player.detail[run];
+  return members ? members[Math.min(avel.state.member, members.length - 1)] : null;
+}
+
+/** What every run says about the second under the playhead. */
+function readOut() {
+  const { classes, runs } = avel.data.summary;
+  const label = avel.data.clips.label[player.clip][player.segment];
+  const first = player.segment * avel.data.summary.segment_seconds;
+  const lines = avel.data.clips.predictions.map((_, run) => {
+    const member = ofMember(run);
+    if (!member) return null;
+    const likely = member.top[player.segment].filter(([, share], at) => at === 0 || share > 0);
+    const best = likely.map(([number, share]) => `${classes[number]} ${share} %`).join(", ");
+    return h("div", {}, h("b", {}, runs[run].name), ` ${best}`);
+  });
+  player.readout.replaceChildren(h("div", {}, h("b", {}, `second ${+first.toFixed(2)}`), ` label: ${classes[label]}`), ...lines.filter(Boolean));
+}
+
+/** W_av and W_va of one run, chosen among those that have them. */
+function drawAttention() {
+  const runs = avel.data.clips.predictions.map((_, run) => run).filter((run) => (ofMember(run) || {}).W_av);
+  if (!runs.length) return player.attention.replaceChildren();
+  if (!runs.includes(player.attended)) player.attended = runs[runs.length - 1];
+  const choose = (value) => {
+    player.attended = Number(value);
+    drawAttention();
+  };
+  const chosen = choice(runs.map((run) => [run, avel.data.summary.runs[run].name]), player.attended, choose, { id: "attention-run" });
+  const { W_av, W_va } = ofMember(player.attended);
+  player.attention.replaceChildren(
+    h("p", { class: "choices" }, h("label", {}, "attention of ", chosen)),
+    h("p", { class: "note" }, "Eq. 5: a row is a second of one modality, a column a second of the other; the playhead's row is framed."),
+    h("div", { class: "maps" }, attentionMap("W_av", W_av, "audio", "visual"), attentionMap("W_va", W_va, "visual", "audio"))
+  );
+  markAttention();
+}
+
+/** A map (T, T) in thousandths, dark where attention is high. */
+function attentionMap(title, values, from, to) {
+  const count = values.length;
+  const highest = Math.max(1, ...values.flat());
+  const seconds = (segment) => +(segment * avel.data.summary.segment_seconds).toFixed(2);
+  const svg = s("svg", { viewBox: `0 0 ${count} ${count}`, class: "map", role: "img", "aria-label": title });
+  values.forEach((row, i) =>
+    row.forEach((value, j) => {
+      const text = `${from} at ${seconds(i)} s looks at ${to} at ${seconds(j)} s: ${(value / 1000).toFixed(3)}`;
+      svg.append(s("rect", { x: j, y: i, width: 1, height: 1, style: { "fill-opacity": (value / highest).toFixed(3) }, ...tipped(text) }));
+    })
+  );
+  svg.append(s("rect", { class: "marked", x: 0, y: 0, width: count, height: 1 }));
+  return h("figure", {}, h("figcaption", {}, title), svg, h("small", {}, `rows ${from}, columns ${to}; up to ${(highest / 1000).toFixed(2)}`));
+}
+
+function markAttention() {
+  for (const mark of player.attention.querySelectorAll(".marked")) mark.setAttribute("y", player.segment);
+}
