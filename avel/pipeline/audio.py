@@ -17,8 +17,9 @@ from avel.pipeline.scan import Track, packets, with_drain
 CHUNK_SEGMENTS = 10
 """Segments handed over at once."""
 
-GAP_SECONDS = 0.05
-"""Time stamps this far off the running sample count start anew; rounding in Matroska is 1 ms."""
+GAP_SECONDS = 0.015
+"""Time stamps this far off the running sample count start anew: less than one lost packet (AAC 21 ms, Opus
+20 ms), which must become silence; more than the rounding of Matroska and FLV (1 ms), which must not."""
 
 BLOCK_SAMPLES = 16384
 """Samples resampled at once."""
@@ -27,11 +28,11 @@ FULL_SCALE = 32768.0
 
 
 class AudioReader:
-    """Reads one sound stream onto the grid; `errors` counts afterwards what did not decode."""
+    """Reads one sound stream onto the grid; `decoded` and `errors` count afterwards how that went."""
 
     def __init__(self, path: Path, track: Track, grid: Grid, origin: Fraction) -> None:
         self._path, self._track, self._grid, self._origin = path, track, grid, float(origin)
-        self.errors = 0
+        self.decoded = self.errors = 0
 
     def samples(self) -> Iterator[NDArray[np.float32]]:
         """Chunks (n,) in [-1, 1] of at most ten segments, `grid.samples` in all, silence where none is."""
@@ -54,13 +55,6 @@ class AudioReader:
             yield chunk
             first += len(chunk)
             chunk = np.zeros(min(step, total - first), np.float32)
-
-    def first_seconds(self) -> Fraction | None:
-        """When the first decoded sample is presented, on the container's clock, priming left out."""
-        for frame in self._decode():
-            pts = frame.pts if frame.pts is not None else frame.dts
-            return (pts or 0) * self._track.time_base
-        return None
 
     def _placed(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Pieces of sound with the sample of the grid at which each begins, never overlapping."""
@@ -89,6 +83,7 @@ class AudioReader:
         """Decoded stretches of sound with the time of their first sample on the container's clock."""
         expected = None
         for frame in self._decode():
+            self.decoded += 1
             pts = frame.pts if frame.pts is not None else frame.dts
             seconds = pts * self._track.tick_seconds if pts is not None else expected
             if seconds is None:
@@ -97,7 +92,7 @@ class AudioReader:
             expected = seconds + frame.samples / frame.sample_rate
 
     def _decode(self) -> Iterator[AudioFrame]:
-        self.errors = 0
+        self.decoded = self.errors = 0
         for packet, context in with_drain(packets(self._path, self._track)):
             try:
                 yield from context.decode(packet)

@@ -33,7 +33,7 @@ def reading(path: Path) -> Iterator[InputContainer]:
             options = {"protocol_whitelist": "file"}
             container = av.open(f"file:{path}", options=options, metadata_errors="replace")
         except av.error.InvalidDataError as error:
-            reason: Reason = "truncated" if _cut_short(path) else "unreadable"
+            reason: Reason = "truncated" if cut_short(path) else "unreadable"
             raise ClipRefused(reason, describe(error)) from None
     try:
         yield container
@@ -49,8 +49,6 @@ def guarding() -> Iterator[None]:
     except MemoryError as error:
         raise ClipRefused("memory", describe(error)) from None
     except FAULTS as error:
-        if isinstance(error, ClipRefused):
-            raise
         raise ClipRefused("unreadable", describe(error)) from None
 
 
@@ -60,7 +58,7 @@ def describe(error: Exception) -> str:
     return str(text).splitlines()[0]
 
 
-def _cut_short(path: Path) -> bool:
+def cut_short(path: Path) -> bool:
     """Whether an MP4 or QuickTime file ends within one of its boxes, or before its index `moov`."""
     size, position, kinds = path.stat().st_size, 0, []
     with path.open("rb") as file:

@@ -12,7 +12,6 @@ Decisions where files leave a choice:
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +22,8 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 from avel.grid import Grid
-from avel.pipeline.audio import AudioReader
-from avel.pipeline.container import guarding, reading
+from avel.pipeline.audio import CHUNK_SEGMENTS, AudioReader
+from avel.pipeline.container import cut_short, guarding, reading
 from avel.pipeline.media_info import MediaInfo, media_info, pixel_aspect, promised_seconds
 from avel.pipeline.picture import PictureScaler, Resize
 from avel.pipeline.refusal import ClipRefused, Reason
@@ -38,9 +37,16 @@ class Media:
     """An open file on `grid`; made by `open_media`."""
 
     def __init__(
-        self, video: VideoReader, audio: AudioReader | None, grid: Grid, info: MediaInfo, promised: float
+        self,
+        video: VideoReader,
+        audio: AudioReader | None,
+        grid: Grid,
+        info: MediaInfo,
+        promised: float,
+        missing_audio: MissingAudio,
     ) -> None:
         self._video, self._audio, self._grid, self._promised = video, audio, grid, promised
+        self._missing_audio = missing_audio
         self.info = info
 
     @property
@@ -62,17 +68,22 @@ class Media:
         """Chunks (n,) in [-1, 1] of at most ten segments' samples, `grid.samples` in all.
 
         Raises:
-            ClipRefused: memory.
+            ClipRefused: memory, or no-audio where none of it decodes and `missing_audio` is "fail".
         """
         if self._audio is not None:
             with guarding():
                 yield from self._audio.samples()
-            if self._audio.errors:
-                self._damaged(f"{self._audio.errors} sound packets did not decode")
+            self._check_audio(self._audio)
             return
-        step = self._grid.samples_per_segment * 10
+        step = self._grid.samples_per_segment * CHUNK_SEGMENTS
         for first in range(0, self._grid.samples, step):
             yield np.zeros(min(step, self._grid.samples - first), np.float32)
+
+    def _check_audio(self, audio: AudioReader) -> None:
+        if not audio.decoded and self._missing_audio == "fail":
+            raise ClipRefused("no-audio", "none of the sound packets decode")
+        if audio.errors:
+            self._damaged(f"sound packets not decoded: {audio.errors}")
 
     def _check_video(self) -> None:
         came = self._video.covered_seconds
@@ -84,7 +95,9 @@ class Media:
             valid = min(self._grid.seconds, max(came, self.info.audio_end_seconds))
             self.info = replace(self.info, video_end_seconds=came, valid_seconds=valid)
         if self._video.errors:
-            self._damaged(f"{self._video.errors} picture packets did not decode")
+            self._damaged(f"picture packets not decoded: {self._video.errors}")
+        if self._video.corrupt:
+            self._damaged(f"pictures incomplete: {self._video.corrupt}")
 
     def _damaged(self, what: str) -> None:
         if what not in self.info.damage:
@@ -111,21 +124,19 @@ def open_media(
     """
     path = Path(path)
     with reading(path) as container:
-        video, audio = _tracks(container)
+        video, audio = _tracks(path, container)
         broken = scan(container, [track for track in (video, audio) if track is not None], grid.seconds)
         if not video.times:
             raise ClipRefused(*_emptiness(container, broken))
-        audio_start = AudioReader(path, audio, grid, Fraction(0)).first_seconds() if audio else None
-        if audio_start is None:
+        if audio is None or not audio.times:
             if missing_audio == "fail":
-                raise ClipRefused("no-audio", "no sound stream" if audio is None else "no sound decodes")
+                raise ClipRefused("no-audio", "no sound stream, or an empty one")
             audio = None
-        origin = min(t for t in (video.start_seconds, audio_start) if t is not None)
-        if video.start_seconds - origin >= grid.seconds:
-            raise ClipRefused(
-                "no-video", f"the picture starts {float(video.start_seconds - origin):.1f} s late"
-            )
-        info = media_info(container, video, audio, grid, origin, audio_start or origin)
+        origin = min(track.start_seconds for track in (video, audio) if track is not None)
+        late = float(video.start_seconds - origin)
+        if late >= grid.seconds:
+            raise ClipRefused("no-video", f"the picture starts {late:.1f} s after the sound")
+        info = media_info(container, video, audio, grid, origin)
         info = replace(info, damage=broken)
         scaler = PictureScaler(grid.size, resize, pixel_aspect(video))
         yield Media(
@@ -134,6 +145,7 @@ def open_media(
             grid,
             info,
             promised_seconds(container, video, origin),
+            missing_audio,
         )
 
 
@@ -144,10 +156,10 @@ def _emptiness(container: InputContainer, broken: str) -> tuple[Reason, str]:
     return "unreadable", "the picture stream is empty"
 
 
-def _tracks(container: InputContainer) -> tuple[Track, Track | None]:
+def _tracks(path: Path, container: InputContainer) -> tuple[Track, Track | None]:
     pictures = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
     if not pictures:
-        raise ClipRefused("no-video", "no picture stream")
+        raise ClipRefused("truncated" if cut_short(path) else "no-video", "no picture stream")
     best: Any = container.streams.best("video")
     picture = best if best in pictures else pictures[0]
     if picture.codec_context is None:
@@ -155,4 +167,5 @@ def _tracks(container: InputContainer) -> tuple[Track, Track | None]:
     sound: Any = container.streams.best("audio", related=picture)
     if sound is not None and sound.codec_context is None:
         sound = None
-    return Track(picture), Track(sound) if sound is not None else None
+    timed = container.format.name != "avi"
+    return Track(picture, timed=timed), Track(sound) if sound is not None else None

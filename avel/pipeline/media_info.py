@@ -44,7 +44,6 @@ def media_info(
     audio: Track | None,
     grid: Grid,
     origin: Fraction,
-    audio_start: Fraction,
 ) -> MediaInfo:
     """What the container and the scanned tracks say."""
     picture, sound = video.stream.codec_context, audio.stream.codec_context if audio else None
@@ -64,7 +63,7 @@ def media_info(
         origin_seconds=float(origin),
         video_start_seconds=float(video.start_seconds - origin),
         video_end_seconds=ends[0],
-        audio_start_seconds=float(audio_start - origin),
+        audio_start_seconds=float(audio.start_seconds - origin) if audio else 0.0,
         audio_end_seconds=ends[1],
         valid_seconds=min(grid.seconds, max(ends)),
         damage="",

@@ -4,6 +4,8 @@ A short clip's packets stay in memory, so decoding needs no second reading; of a
 stamps stay, 8 bytes a packet, and decoding opens the file again.
 """
 
+import math
+import struct
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,26 +34,31 @@ class Track:
     """Seconds of one tick of the time stamps."""
     times: "array[int]" = field(default_factory=lambda: array("q"))
     timed: bool = True
-    """Every shown packet has a time stamp of its own, so that a plan can be made from them."""
+    """Every shown packet says when it is presented. AVI's say only when they are decoded, and what
+    libavformat makes of that is wrong for H.264 with B pictures: there pictures take those times in order."""
     packets: "list[Packet[Any]] | None" = field(default_factory=list)
     start_pts: int | None = None
     end_pts: int = 0
+    primed_pts: int | None = None
+    """Where the encoder's priming ends, and what an edit list cuts off: decoded and left out before that."""
     passed: bool = False
 
     def __post_init__(self) -> None:
         self.time_base = Fraction(self.stream.time_base)
         self.tick_seconds = float(self.time_base)
-        rate = getattr(self.stream, "average_rate", None)
+        rate = self.stream.average_rate if self.stream.type == "video" else None
         self.usual_ticks = round(1 / (rate * self.time_base)) if rate else 0
 
     def add(self, packet: "Packet[Any]") -> None:
         """Notes one packet's span; those that an edit list discards are decoded but never shown."""
         if self.packets is not None:
             self.packets.append(packet)
+        if self.start_pts is None and self.stream.type == "audio" and packet.has_sidedata("skip_samples"):
+            self.primed_pts = self._primed(packet)
         if packet.is_discard:
             return
         self.timed &= packet.pts is not None
-        pts = packet.pts if packet.pts is not None else packet.dts
+        pts = packet.pts if self.timed else packet.dts
         if pts is None:
             return
         self.times.append(pts)
@@ -61,13 +68,21 @@ class Track:
 
     @property
     def start_seconds(self) -> Fraction:
-        """When the stream's first packet is presented, on the container's clock."""
-        return (self.start_pts or 0) * self.time_base
+        """When the stream's first picture or sample is presented, on the container's clock."""
+        start = self.start_pts or 0
+        return (start if self.primed_pts is None else max(start, self.primed_pts)) * self.time_base
 
     @property
     def end_seconds(self) -> Fraction:
         """When the last packet that was scanned ends, on the container's clock."""
         return self.end_pts * self.time_base
+
+    def _primed(self, packet: "Packet[Any]") -> int | None:
+        if packet.pts is None or not self.stream.sample_rate:
+            return None
+        skipped = struct.unpack_from("<I", packet.get_sidedata("skip_samples"))[0]
+        ticks = Fraction(skipped, self.stream.sample_rate) / self.time_base
+        return int(packet.pts + math.floor(ticks + Fraction(1, 2)))  # half up, as FFmpeg rounds
 
 
 def scan(container: InputContainer, tracks: list[Track], seconds: float) -> str:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from heapq import heappop, heappush
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ class VideoReader:
         self._origin = origin
         self._clock = Clock(track.time_base, origin, grid.fps)
         self._skip = track.timed and track.stream.codec_context.name in SKIPPING
-        self.decoded = self.errors = 0
+        self.decoded = self.errors = self.corrupt = 0
         self.scale_seconds = 0.0
         self.covered_seconds = 0.0
         """Up to where decoded pictures reach, counted from the origin."""
@@ -39,7 +40,8 @@ class VideoReader:
         Raises:
             ClipRefused: no picture came, or the decoder ran out of memory.
         """
-        self.decoded, self.errors, self.covered_seconds = 0, 0, 0.0
+        self.decoded = self.errors = self.corrupt = 0
+        self.covered_seconds = 0.0
         total, size = self._grid.frames, self._grid.size
         step = CHUNK_SEGMENTS * self._grid.frames_per_segment
         chunk = np.empty((min(step, total), size, size, 3), np.uint8)
@@ -82,10 +84,7 @@ class VideoReader:
         """Decoded pictures in order of presentation, with their time stamps."""
         needed = needed_times(self._track.times, self._clock, self._grid.frames) if self._skip else set()
         last = max(needed, default=None)
-        for frame in self._decode(needed):
-            pts = frame.pts if frame.pts is not None else frame.dts
-            if pts is None:
-                continue
+        for frame, pts in self._decode(needed):
             self.decoded += 1
             self._cover(frame, pts)
             yield frame, pts
@@ -93,20 +92,33 @@ class VideoReader:
                 self.covered_seconds = float(self._track.end_seconds - self._origin)
                 return  # nothing after it is on screen within the grid
 
-    def _decode(self, needed: set[int]) -> Iterator[VideoFrame]:
+    def _decode(self, needed: set[int]) -> Iterator[tuple[VideoFrame, int]]:
+        timed = self._track.timed
+        unpresented: list[int] = []  # where presentation times are missing, pictures take these in order
         for packet, context in with_drain(packets(self._path, self._track)):
             if not context.is_open:
                 context.thread_type = "NONE"
                 context.thread_count = 1
             # once data turns out damaged, what the decoder makes of the rest may hang on every picture
-            skipping = needed and packet is not None and packet.pts not in needed and not self.errors
+            skipping = (
+                needed and packet is not None and packet.pts not in needed and not self.errors + self.corrupt
+            )
             context.skip_frame = "NONREF" if skipping else "DEFAULT"
             try:
-                yield from context.decode(packet)
+                frames = context.decode(packet)
             except FAULTS as error:
                 self.errors += 1
                 if isinstance(error, MemoryError):
                     raise
+                continue
+            if not timed and packet is not None and packet.dts is not None:
+                heappush(unpresented, packet.dts)
+            for frame in frames:
+                self.corrupt += frame.is_corrupt
+                if timed and frame.pts is not None:
+                    yield frame, frame.pts
+                elif unpresented:
+                    yield frame, heappop(unpresented)
 
     def _cover(self, frame: VideoFrame, pts: int) -> None:
         end = pts + (frame.duration or self._track.usual_ticks)
