@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 from avel.pipeline.cache_parts import Place
@@ -13,6 +14,8 @@ from avel.progress import Progress
 Written = tuple[dict[str, Place], dict[str, str]]
 """Where the videos of a part lie, and why others could not be read."""
 Sources = Mapping[str, str]
+
+_building = Lock()
 
 
 def encode_all(work: Work, parts: Sequence[Sources], scheduler: str | None) -> Iterator[Written]:
@@ -59,7 +62,8 @@ def _on_cluster(
 
 def encode_part(work: Work, sources: Sources) -> Written:
     """The task of a dask worker: one part, computed and written."""
-    encoder = _encoder(_Same(work))
+    with _building:  # weights drawn from one process-wide generator: one thread at a time
+        encoder = _encoder(_Same(work))
     return _write(work, sources, next(encoder.parts([tuple(sources)])))
 
 

@@ -231,6 +231,12 @@ def test_an_untrained_encoder_follows_from_its_seed(store: Path, tmp_path: Path)
     assert (a.provenance["encoder"]["kind"], a.provenance["encoder"]["seed"]) == ("untrained", 0)
 
 
+def test_random_backbones_follow_from_the_seed_and_it_is_part_of_the_key(store: Path, tmp_path: Path) -> None:
+    cache_features(store, tmp_path / "c.h5", **TINY)
+    with pytest.raises(StaleError, match=r"encoder.seed was 0, is now 1"):
+        cache_features(store, tmp_path / "c.h5", seed=1, **TINY)
+
+
 def test_audio_guided_attention_sees_the_cells(store: Path, tmp_path: Path) -> None:
     run = encoder_run(tmp_path / "run", agva=True)
     cache_features(store, tmp_path / "c.h5", encoder=run, keep_cnn=True)
