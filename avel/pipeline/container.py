@@ -10,8 +10,8 @@ from av.container import InputContainer
 
 from avel.pipeline.refusal import ClipRefused, Reason
 
-FAULTS = (av.error.FFmpegError, OSError, ValueError)
-"""What PyAV raises over bad data."""
+FAULTS = (av.error.FFmpegError, OSError, ValueError, IndexError)
+"""What PyAV raises over bad data; IndexError where a broken MPEG-TS changes its streams."""
 
 
 @contextmanager
