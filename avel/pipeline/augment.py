@@ -107,49 +107,63 @@ def centre_crop(frames: Tensor, crop_size: int) -> Tensor:
 
 
 def _augment_group(frames: Tensor, draws: Sequence[Draw], crop_size: int) -> Tensor:
-    device, (height, width) = frames.device, frames.shape[-2:]
-    vertical = torch.stack([resize_matrix(d.top, d.height, height, crop_size) for d in draws]).to(device)
-    horizontal = torch.stack([resize_matrix(d.left, d.width, width, crop_size, d.flip) for d in draws])
-    horizontal = horizontal.to(device)
+    height, width = frames.shape[-2:]
+    down, across, other = _geometry(draws, height, width).to(frames.device, non_blocking=True)
+    rows = resize_matrices(down[0], down[1], torch.zeros_like(other[0]), height, crop_size)
+    columns = resize_matrices(across[0], across[1], other[0], width, crop_size)
     unit = frames.float() / 255
     if any(d.jitter or d.grayscale for d in draws):
-        unit = torch.stack(
-            [recolour(x, d) for x, d in zip(sides(unit, vertical, horizontal), draws, strict=True)]
-        )
-        vertical = horizontal = torch.eye(crop_size, device=device).expand(len(draws), -1, -1)
+        sized = sides(unit, rows, columns)
+        unit = torch.stack([recolour(x, d) for x, d in zip(sized, draws, strict=True)])
+        rows = columns = torch.eye(crop_size, device=frames.device).expand(len(draws), -1, -1)
     if any(d.sigma_pixels for d in draws):
-        blur = torch.stack([blur_matrix(d.sigma_pixels, crop_size) for d in draws]).to(device)
-        vertical, horizontal = blur @ vertical, blur @ horizontal
-    unit = sides(unit, vertical, horizontal)
+        blur = blur_matrices(other[1], crop_size)
+        rows, columns = blur @ rows, blur @ columns
+    unit = sides(unit, rows, columns)
     for place, d in enumerate(draws):
         if d.solarize:
             unit[place] = torch.where(unit[place] >= 0.5, 1 - unit[place], unit[place])
     return unit
 
 
-def sides(frames: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
+def _geometry(draws: Sequence[Draw], height: int, width: int) -> Tensor:
+    """First pixel and length down, the same across, flip and blur: (3, 2, G), one tensor for one transfer."""
+    numbers = []
+    for d in draws:
+        down, across = whole_pixels(d.top, d.height, height), whole_pixels(d.left, d.width, width)
+        numbers.append([[*down], [*across], [float(d.flip), d.sigma_pixels]])
+    return torch.tensor(numbers).permute(1, 2, 0).contiguous()
+
+
+def whole_pixels(start: float, share: float, size: int) -> tuple[int, int]:
+    """First pixel and length of a part of a side that is given in shares."""
+    length = max(1, round(share * size))
+    return min(round(start * size), size - length), length
+
+
+def sides(frames: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """One matrix a side and group, clamped: (G, N, 3, H, W), (G, h, H), (G, w, W) -> (G, N, 3, h, w)."""
     groups, images, channels, height, width = frames.shape
-    rows = torch.bmm(frames.reshape(groups, -1, width), horizontal.mT)
-    columns = rows.reshape(groups, images * channels, height, -1).transpose(1, 2).reshape(groups, height, -1)
-    done = torch.bmm(vertical, columns).reshape(groups, vertical.shape[1], images, channels, -1)
+    across = torch.bmm(frames.reshape(groups, -1, width), columns.mT)
+    turned = across.reshape(groups, images * channels, height, -1).transpose(1, 2).reshape(groups, height, -1)
+    done = torch.bmm(rows, turned).reshape(groups, rows.shape[1], images, channels, -1)
     return done.permute(0, 2, 3, 1, 4).clamp(0, 1)
 
 
-def resize_matrix(start: float, share: float, size: int, out: int, flip: bool = False) -> Tensor:
-    """Bicubic resize of a side's part, antialiased where it shrinks: (out, size), rows sum to 1.
+def resize_matrices(first: Tensor, length: Tensor, flip: Tensor, size: int, out: int) -> Tensor:
+    """Bicubic resize of a part of a side, antialiased where it shrinks: (G,) each -> (G, out, size).
 
-    `start` and `share` are shares of the side, rounded to whole pixels.
+    Rows sum to 1. `first` and `length` are in pixels; `flip` is 1 where the part is turned round.
     """
-    length = max(1, round(share * size))
-    first = min(round(start * size), size - length)
+    first, length, flip = (value[:, None, None] for value in (first, length, flip))
     scale = length / out
-    centres = (torch.arange(out, dtype=torch.float64) + 0.5) * scale - 0.5
-    distance = (torch.arange(length) - centres[:, None]).abs() / max(scale, 1.0)
-    weights = keys_cubic(distance)
-    matrix = torch.zeros(out, size, dtype=torch.float64)
-    matrix[:, first : first + length] = weights / weights.sum(1, keepdim=True)
-    return (matrix.flip(0) if flip else matrix).float()
+    target = torch.arange(out, device=first.device, dtype=torch.float32)[:, None]
+    target = target + flip * (out - 1 - 2 * target)
+    source = torch.arange(size, device=first.device, dtype=torch.float32)
+    distance = (source - (first + (target + 0.5) * scale - 0.5)).abs() / scale.clamp(min=1)
+    inside = (source >= first) & (source < first + length)
+    weights = keys_cubic(distance) * inside
+    return weights / weights.sum(2, keepdim=True)
 
 
 def keys_cubic(distance: Tensor) -> Tensor:
@@ -159,13 +173,12 @@ def keys_cubic(distance: Tensor) -> Tensor:
     return torch.where(distance <= 1, near, torch.where(distance < 2, far, 0))
 
 
-def blur_matrix(sigma_pixels: float, size: int) -> Tensor:
-    """Gaussian blur of one side, renormalised at the borders: (size, size); the identity where sigma is 0."""
-    if sigma_pixels == 0:
-        return torch.eye(size)
-    place = torch.arange(size, dtype=torch.float64)
-    weights = torch.exp(-0.5 * ((place - place[:, None]) / sigma_pixels) ** 2)
-    return (weights / weights.sum(1, keepdim=True)).float()
+def blur_matrices(sigma_pixels: Tensor, size: int) -> Tensor:
+    """Gaussian blur of a side, renormalised at its ends; the identity for 0: (G,) -> (G, size, size)."""
+    place = torch.arange(size, device=sigma_pixels.device, dtype=torch.float32)
+    square = ((place - place[:, None]) / sigma_pixels.clamp(min=1e-3)[:, None, None]).square()
+    weights = torch.exp(-0.5 * square)
+    return weights / weights.sum(2, keepdim=True)
 
 
 def recolour(frames: Tensor, drawn: Draw) -> Tensor:

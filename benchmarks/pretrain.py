@@ -1,0 +1,205 @@
+"""How near AV-BT training comes to its limits: clips/s of the loader, of the network, and of both together.
+
+    python benchmarks/pretrain.py clips.zarr --visual-weights random --audio-weights random
+
+(a) frames only, from plain JPEG files: torch's DataLoader, one item a clip, as a script would do it
+(b) avel's loader: random frames of a clip store and their log-mel patches, decoded, on the device
+(c) forward, loss, backward and LARS on one batch that is already on the device, augmentation included
+(d) training: (b) and (c) together, as `avel pretrain` runs them
+
+(a) and (b) take turns, so do (c) and (d); medians. "d / limit" is (d) over the slower of (b) and (c). Beside
+them stand the step's floating-point operations and bytes, and what a large matrix product reaches here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.io import ImageReadMode, decode_jpeg, read_file
+
+from avel.pipeline.config import PretrainConfig
+from avel.pipeline.encoder import build_encoder
+from avel.pipeline.loader import Batch, ClipLoader, random_choices
+from avel.pipeline.pretrain import pick_device, with_options
+from avel.pipeline.projector import Twins
+from avel.pipeline.schedule import make_optimiser
+from avel.pipeline.training import Trainer, prepare
+from avel.progress import Progress, set_verbosity
+from avel.stores.clips import ClipStore
+from avel.text import table
+
+
+class JpegFiles(Dataset[Tensor]):
+    """(a) one clip's random frames from a folder of JPEG files: uint8 (T, 3, H, W)."""
+
+    def __init__(self, folder: Path, store: ClipStore, clips: int) -> None:
+        self.folder, self.clips, self.grid, self.epoch = folder, clips, store.grid, 0
+
+    def __len__(self) -> int:
+        return self.clips
+
+    def __getitem__(self, clip: int) -> Tensor:
+        inside = random_choices(0, self.epoch, clip, self.grid.segments, self.grid.frames_per_segment)
+        each = self.grid.frames_per_segment
+        names = [self.folder / f"{clip}-{segment * each + k}.jpg" for segment, k in enumerate(inside)]
+        return torch.stack([decode_jpeg(read_file(str(name)), ImageReadMode.RGB) for name in names])
+
+
+class Same:
+    """One batch on the device, again and again: what (c) trains on."""
+
+    def __init__(self, batch: Batch, steps: int) -> None:
+        self.batch, self.steps, self.clips = batch, steps, len(batch.clips) * steps
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The same batch, `steps` times."""
+        return iter([self.batch] * self.steps)
+
+
+def rate(work: Callable[[], int], device: torch.device) -> float:
+    """Clips/s of `work`, which tells how many clips it did."""
+    began = time.perf_counter()
+    clips = work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return clips / (time.perf_counter() - began)
+
+
+def in_turns(ways: dict[str, Callable[[], int]], rounds: int, device: torch.device) -> dict[str, float]:
+    """Median clips/s of each way, after one round that warms up."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name, work in ways.items():
+            reached = rate(work, device)
+            if turn:
+                found[name].append(reached)
+    return {name: statistics.median(rates) for name, rates in found.items()}
+
+
+def drain(batches: Any, epoch: int) -> int:
+    """All batches of an epoch, touched and dropped."""
+    return sum(len(batch.clips) for batch in batches.epoch(epoch))
+
+
+def write_files(store: ClipStore, video_ids: list[str], folder: Path) -> None:
+    """Every staged frame of some clips as a JPEG file of its own."""
+    for clip, video_id in enumerate(video_ids):
+        for frame, data in enumerate(store.jpegs(video_id, range(store.grid.frames))):
+            (folder / f"{clip}-{frame}.jpg").write_bytes(data)
+
+
+def product_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
+    """Floating-point operations/s of one large matrix product: the roof that counts here."""
+    a = torch.randn(side, side, device=device, dtype=dtype)
+    best = 0.0
+    for _ in range(5):
+        best = max(best, rate(lambda: (a @ a, 1)[1], device))
+    return best * 2 * side**3
+
+
+def step_work(trainer: Trainer, batch: Batch) -> tuple[float, float]:
+    """Floating-point operations of one step, and the bytes of weights, gradients and momenta it moves."""
+    with FlopCounterMode(display=False) as counter:
+        trainer.step(*trainer.inputs(batch, 0))
+    weights = sum(p.numel() * p.element_size() for p in trainer.twins.parameters() if p.requires_grad)
+    # read weight, gradient and momentum, write weight and momentum; the gradient is written once
+    return float(counter.get_total_flops()), 6.0 * weights
+
+
+def measure(options: argparse.Namespace, config: PretrainConfig) -> dict[str, Any]:
+    """All four ways and the roofline."""
+    device, store = pick_device(config.device), ClipStore.open(options.store)
+    video_ids = list(store.staged[: options.clips])
+    loader = ClipLoader(
+        store, video_ids, batch=config.batch, workers=config.workers, device=device, seed=config.seed
+    )
+    twins = prepare(Twins(build_encoder(config), config), config, device)
+    trainer = Trainer(twins, make_optimiser(twins, config), config, device)
+    first = next(loader.epoch(0))
+    batch = Batch(first.clips, first.seen.clone(), first.heard.clone())
+    steps = loader.steps
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(store, video_ids, Path(folder))
+        files = DataLoader(
+            JpegFiles(Path(folder), store, len(video_ids)), batch_size=config.batch, shuffle=True,
+            num_workers=config.workers, persistent_workers=True,
+        )  # fmt: skip
+        epochs = iter(range(10**6))
+        reading = in_turns(
+            {
+                "a plain JPEG files": lambda: sum(len(frames.to(device)) for frames in files),
+                "b loader": lambda: drain(loader, next(epochs)),
+            },
+            options.rounds,
+            device,
+        )
+    with Progress(10**9, "clips") as progress:
+        training = in_turns(
+            {
+                "c network": lambda: (
+                    trainer.epoch(0, Same(batch, steps), progress),
+                    len(batch.clips) * steps,
+                )[1],
+                "d training": lambda: (trainer.epoch(0, loader, progress), loader.clips)[1],
+            },
+            options.rounds,
+            device,
+        )
+    operations, moved = step_work(trainer, batch)
+    dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+    roof = product_rate(device, dtype, 8192 if device.type == "cuda" else 2048)
+    done = operations / len(batch.clips) * training["c network"]
+    return {
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{torch.get_num_threads()} threads",
+        "backbones": f"{config.visual_backbone}, {config.audio_backbone}",
+        "dtype": config.dtype,
+        "clips_a_step": len(batch.clips),
+        "clips_per_second": reading | training,
+        "loader / files": reading["b loader"] / reading["a plain JPEG files"],
+        "d / limit": training["d training"] / min(reading["b loader"], training["c network"]),
+        "teraflop_a_step": operations / 1e12,
+        "gigabytes_a_step_of_weights": moved / 1e9,
+        "teraflops_reached": done / 1e12,
+        "teraflops_of_a_matrix_product": roof / 1e12,
+        "share_of_the_roof": done / roof,
+    }
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("store", help="a clip store with JPEG frames")
+    parser.add_argument("--clips", type=int, default=256, help="clips to use")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds that count")
+    parser.add_argument("--json", action="store_true")
+    options, rest = parser.parse_known_args()
+    names = [word.removeprefix("--").replace("-", "_") for word in rest[::2]]
+    config = with_options(PretrainConfig(), dict(zip(names, rest[1::2], strict=True)))
+    set_verbosity(0)
+    found = measure(options, config)
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return
+    rates = found.pop("clips_per_second")
+    frames = ClipStore.open(options.store).grid.segments
+    print("\n".join(table(("way", "clips/s", "frames/s"), [(n, r, r * frames) for n, r in rates.items()])))
+    print("\n".join(f"{name:<32}{value}" for name, value in found.items()))
+
+
+if __name__ == "__main__":
+    main()
