@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -85,14 +86,19 @@ class PartEncoder:
     (2, 10, 256)
     """
 
-    def __init__(self, work: Work, device: str | None = None) -> None:
-        self.work, self.clips = work, ClipStore.open(work.store)
-        self.device = torch.device(device or work.config.device or _best_device())
+    def __init__(self, work: Work, device: str = "cpu") -> None:
+        self.work = work
+        self.device = torch.device(device)
         self.encoder = chosen_encoder(work).to(self.device)
         self._raw = work.recipe["encoder"]["kind"] == "backbones"
         self._arrays: list[str] = work.recipe["arrays"]
         self._frames: list[int] = work.recipe["preprocessing"]["frames"]
         self._crop_size: int = work.recipe["preprocessing"]["crop_size"]
+
+    @cached_property
+    def clips(self) -> ClipStore:
+        """The store of the work, opened when a clip of it is asked for."""
+        return ClipStore.open(self.work.store)
 
     def parts(
         self, parts: Sequence[Sequence[str]], advance: Callable[[int, int], None] = lambda done, failed: None
@@ -131,7 +137,7 @@ class PartEncoder:
         for video_id in video_ids:
             try:
                 patches = self.clips.log_mel(video_id)
-                frames[video_id] = self._cropped(self.clips.frames(video_id, wanted))
+                frames[video_id] = self.cropped(self.clips.frames(video_id, wanted))
                 log_mel.append(patches)
             except StoreError as error:
                 failures[video_id] = f"damaged in the store: {error.message}"
@@ -140,8 +146,8 @@ class PartEncoder:
         images = self._sendable(np.stack(list(frames.values()))).permute(0, 1, 4, 2, 3)
         return Clips(part, tuple(frames), images, self._sendable(np.stack(log_mel)), failures)
 
-    def _cropped(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The centre crop, where it needs no resizing: 224 of 256 pixels, say."""
+    def cropped(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The centre crop, where that needs no resizing (224 of 256 pixels): (n, S, S, 3) -> (n, s, s, 3)."""
         margin, odd = divmod(frames.shape[1] - self._crop_size, 2)
         if odd or frames.shape[1] * 7 != self._crop_size * 8:
             return frames
@@ -152,24 +158,35 @@ class PartEncoder:
         tensor = torch.from_numpy(values)
         return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
-    @torch.inference_mode()
     def encode(self, clips: Clips) -> dict[str, Tensor]:
         """The kept arrays of one batch: (B, T, ...) by name."""
-        frames = clips.frames.to(self.device, non_blocking=True)
-        log_mel = clips.log_mel.to(self.device, non_blocking=True)
+        vectors = self.cnn(clips.frames, clips.log_mel)
+        every = vectors | self.temporal(vectors)
+        return {name: every[name] for name in self._arrays}
+
+    @torch.inference_mode()
+    def cnn(self, frames: Tensor, log_mel: Tensor) -> dict[str, Tensor]:
+        """What sees each segment by itself: cnn_a and cnn_v (B, T, D), and maps where anything needs them."""
+        frames = frames.to(self.device, non_blocking=True)
+        log_mel = log_mel.to(self.device, non_blocking=True)
         if frames.shape[-1] != self._crop_size:
             frames = centre_crop(frames, self._crop_size)
         half = self.work.config.dtype == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             seen, maps = self._visual(frames)
             heard = split(self.encoder.audio(log_mel.flatten(0, 1)), log_mel)
-        cells = maps.flatten(2, 3) if self.encoder.attention is not None and maps is not None else None
-        if not self._raw:
-            f_a, f_v = self.encoder.temporal(heard.float(), (seen if cells is None else cells).float())
-        else:
-            f_a, f_v = heard, seen
-        every = {"f_a": f_a, "f_v": f_v, "cnn_a": heard, "cnn_v": seen, "maps": maps}
-        return {name: value for name in self._arrays if (value := every[name]) is not None}
+        return {"cnn_a": heard, "cnn_v": seen} | ({} if maps is None else {"maps": maps})
+
+    @torch.inference_mode()
+    def temporal(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What sees the whole clip, from what `cnn` gave: f_a and f_v (B, T, D)."""
+        heard, seen = vectors["cnn_a"], vectors["cnn_v"]
+        if self._raw:
+            return {"f_a": heard, "f_v": seen}
+        if self.encoder.attention is not None:
+            seen = vectors["maps"].flatten(2, 3)
+        f_a, f_v = self.encoder.temporal(heard.float(), seen.float())
+        return {"f_a": f_a, "f_v": f_v}
 
     def _visual(self, frames: Tensor) -> tuple[Tensor, Tensor | None]:
         """Vectors and maybe maps, means over a segment's frames: (B, T * N, 3, H, W) -> (B, T, D), maps."""
@@ -206,7 +223,3 @@ def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], threads: i
 
 def _kept(name: str, values: Tensor) -> NDArray[Any]:
     return values.to("cpu", torch.float16 if name == "maps" else torch.float32).numpy()
-
-
-def _best_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
