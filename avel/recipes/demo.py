@@ -45,8 +45,9 @@ ENCODER = {
     "projector": "256-512-512",
     "optimiser": "adamw",
     "batch": 16,
-    "epochs": 30,
-    "crop_size": 96,
+    "epochs": 50,
+    "crop_size": 64,
+    "crop_scale": (0.5, 1.0),
 }
 """Settings with which AV-BT learns from a few dozen clips on two cores in about a minute."""
 
@@ -86,7 +87,7 @@ class DemoResult:
         return [*shown, "", *paths, "", *NEXT]
 
 
-def demo(folder: Path | str, *, clips: int = 60, seed: int = 0) -> DemoResult:
+def demo(folder: Path | str, *, clips: int = 72, seed: int = 0) -> DemoResult:
     """All of avel on `clips` composed clips, into `folder`; given again, it goes on or only reports.
 
     Raises:
