@@ -108,7 +108,10 @@ def centre_crop(frames: Tensor, crop_size: int) -> Tensor:
 
 def _augment_group(frames: Tensor, draws: Sequence[Draw], crop_size: int) -> Tensor:
     height, width = frames.shape[-2:]
-    down, across, other = _geometry(draws, height, width).to(frames.device, non_blocking=True)
+    geometry = _geometry(draws, height, width)
+    if frames.is_cuda:
+        geometry = geometry.pin_memory()
+    down, across, other = geometry.to(frames.device, non_blocking=True)
     rows = resize_matrices(down[0], down[1], torch.zeros_like(other[0]), height, crop_size)
     columns = resize_matrices(across[0], across[1], other[0], width, crop_size)
     unit = frames.float() / 255

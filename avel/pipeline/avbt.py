@@ -40,7 +40,7 @@ def over_batch(z: Tensor, epsilon: float = EPSILON) -> Tensor:
 
     Not the paper's, which avoids it because of background segments; Barlow Twins' own normalisation.
     """
-    segments = summed(z.new_tensor(z.shape[0] * z.shape[1]))
+    segments = summed(z.new_full((), z.shape[0] * z.shape[1]))
     centred = z - summed(z.sum((0, 1))) / segments
     return centred * torch.rsqrt(summed(centred.square().sum((0, 1))) + epsilon)
 
@@ -53,7 +53,7 @@ def correlation(z_a: Tensor, z_v: Tensor, correlate: Literal["clip", "batch"] = 
     """
     if correlate == "batch":
         return summed(over_batch(z_a).flatten(0, 1).T @ over_batch(z_v).flatten(0, 1))
-    clips = summed(z_a.new_tensor(float(len(z_a))))
+    clips = summed(z_a.new_full((), len(z_a)))
     return summed(over_time(z_a).flatten(0, 1).T @ over_time(z_v).flatten(0, 1)) / clips
 
 

@@ -90,8 +90,17 @@ def load_backbone(backbone: Backbone, weights: str | None, option: str) -> None:
     backbone.pretrained = True
 
 
-def normalise(frames: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
-    """(frames - mean) / std per channel: (B, 3, H, W) -> the same."""
-    shift = torch.tensor(mean, dtype=frames.dtype).to(frames.device, non_blocking=True)
-    scale = torch.tensor(std, dtype=frames.dtype).to(frames.device, non_blocking=True)
-    return (frames - shift[:, None, None]) / scale[:, None, None]
+class Normalise(nn.Module):
+    """(frames - mean) / deviation per channel; not part of the state dict."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, mean: tuple[float, float, float], deviation: tuple[float, float, float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("deviation", torch.tensor(deviation)[:, None, None], persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B, 3, H, W) -> the same."""
+        return (frames - self.mean) / self.deviation

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from avel.errors import WeightsError
-from avel.pipeline.backbones import VISUAL_BACKBONES, VisualBackbone, normalise
+from avel.pipeline.backbones import VISUAL_BACKBONES, Normalise, VisualBackbone
 from avel.pipeline.resnet import IMAGENET_MEAN, IMAGENET_STD, torchvision_weights
 from avel.pipeline.weights import PublishedWeights, State, load_into
 
@@ -34,6 +34,7 @@ class MobileNetV2(VisualBackbone):
         net = models.mobilenet_v2(weights=None)
         self.features: nn.Sequential = net.features
         self.width = net.last_channel
+        self.normalise = Normalise(IMAGENET_MEAN, IMAGENET_STD)
         for module in self._strided():
             module.register_forward_pre_hook(self._pad)
 
@@ -47,9 +48,7 @@ class MobileNetV2(VisualBackbone):
         """Maps of the last convolution: (B, 3, 224, 224) -> (B, 1280, 7, 7); TensorFlow's form wants sides
         divisible by 32."""
         tensorflow = self.variant == "tensorflow"
-        maps: Tensor = self.features(
-            frames * 2 - 1 if tensorflow else normalise(frames, IMAGENET_MEAN, IMAGENET_STD)
-        )
+        maps: Tensor = self.features(frames * 2 - 1 if tensorflow else self.normalise(frames))
         return maps
 
     def load_published(self, state: State, where: str) -> None:

@@ -75,13 +75,14 @@ class GlobalBatchNorm(_BatchNorm):
             return super().forward(input)
         axes = [axis for axis in range(input.ndim) if axis != 1]
         shape = [1, -1] + [1] * (input.ndim - 2)
-        count = summed(input.new_tensor([input.numel() / input.shape[1]]))
-        mean = summed(input.sum(axes)) / count
-        centred = input - mean.view(shape)
+        wide = input.to(self.weight.dtype)  # sums of bfloat16 would lose the small ones
+        count = summed(wide.new_full((), input.numel() / input.shape[1]))
+        mean = summed(wide.sum(axes)) / count
+        centred = wide - mean.view(shape)
         variance = summed(centred.square().sum(axes)) / count
         self._follow(mean.detach(), variance.detach() * count / (count - 1))
         normal = centred * torch.rsqrt(variance + self.eps).view(shape)
-        return normal * self.weight.view(shape) + self.bias.view(shape)
+        return (normal * self.weight.view(shape) + self.bias.view(shape)).to(input.dtype)
 
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
         if self.num_batches_tracked is not None:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torchvision import models
 
-from avel.pipeline.backbones import VISUAL_BACKBONES, VisualBackbone, normalise
+from avel.pipeline.backbones import VISUAL_BACKBONES, Normalise, VisualBackbone
 from avel.pipeline.weights import PublishedWeights, State, load_into
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -28,11 +28,12 @@ class ResNet(VisualBackbone):
         self.width = net.fc.in_features
         net.fc = nn.Identity()
         self.net: Any = net
+        self.normalise = Normalise(IMAGENET_MEAN, IMAGENET_STD)
 
     def maps(self, frames: Tensor) -> Tensor:
         """Maps after the last block, one cell for 32 pixels: (B, 3, 224, 224) -> (B, D, 7, 7)."""
         net = self.net
-        x = net.maxpool(net.relu(net.bn1(net.conv1(normalise(frames, IMAGENET_MEAN, IMAGENET_STD)))))
+        x = net.maxpool(net.relu(net.bn1(net.conv1(self.normalise(frames)))))
         result: Tensor = net.layer4(net.layer3(net.layer2(net.layer1(x))))
         return result
 

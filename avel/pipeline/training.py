@@ -1,5 +1,6 @@
 """The training loop of AV-BT (Algorithm 1) over batches from a loader, on one device or many."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -98,6 +99,8 @@ def prepare(twins: Twins, config: PretrainConfig, device: torch.device) -> Twins
 @contextmanager
 def determinism(config: PretrainConfig, device: torch.device) -> Iterator[None]:
     """Deterministic kernels if the config asks for them; else the fastest cuDNN has."""
+    if config.deterministic and device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = device.type == "cuda" and not config.deterministic

@@ -2,6 +2,7 @@
 
 import importlib.util
 import pickle
+import re
 from pathlib import Path
 from types import ModuleType
 from urllib.error import URLError
@@ -242,3 +243,15 @@ def test_a_file_put_there_by_hand_is_checked(monkeypatch: pytest.MonkeyPatch, tm
     torch.save({"weight": torch.zeros(1)}, tmp_path / "checkpoints/vggish-10086976.pth")
     with pytest.raises(WeightsError, match="SHA-256"):
         load_backbone(VGGish(), None, "--audio-weights")
+
+
+def test_the_example_of_a_backbone_in_the_docs_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs/pretrain.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    assert "tiny" in VISUAL_BACKBONES
+    monkeypatch.setattr(VISUAL_BACKBONES, "_entries", dict(VISUAL_BACKBONES._entries))
+    for block in blocks:
+        exec(compile(block, "docs/pretrain.md", "exec"), {})
+    with torch.no_grad():
+        assert VISUAL_BACKBONES["patches"]()(images()).shape == (2, 64)
