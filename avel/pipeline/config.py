@@ -162,5 +162,5 @@ class CacheConfig:
         2, "Threads that read and decode frames; more help a fast GPU.", numeric=False, low=1
     )
     device: str | None = option(
-        None, "cpu, cuda or cuda:N; by default a GPU where there is one.", numeric=False
+        None, "cpu, cuda:0, or several as cuda:0,cuda:1; by default every GPU, or the CPU.", numeric=False
     )

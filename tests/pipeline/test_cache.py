@@ -112,10 +112,10 @@ def test_a_second_call_does_nothing_and_needs_no_torch(store: Path, run: Path, t
     cache_features(store, path, encoder=run)
     before = path.stat()
     code = """
-import sys
+import sys, time
 from avel.pipeline.cache import cache_features
 summary = cache_features(sys.argv[1], sys.argv[2], encoder=sys.argv[3])
-print(summary.encoded, summary.kept, "torch" in sys.modules, "zarr" in sys.modules, summary.seconds)
+print(summary.encoded, summary.kept, "torch" in sys.modules, "zarr" in sys.modules, time.process_time())
 """
     done = subprocess.run(
         [sys.executable, "-c", code, str(store), str(path), str(run)],
@@ -125,7 +125,7 @@ print(summary.encoded, summary.kept, "torch" in sys.modules, "zarr" in sys.modul
     )
     encoded, kept, torch_imported, zarr_imported, seconds = done.stdout.split()
     assert (encoded, kept, torch_imported, zarr_imported) == ("0", "10", "False", "False")
-    assert float(seconds) < 1
+    assert float(seconds) < 1  # of the processor's time: what the clock says depends on who else is at work
     assert path.stat().st_mtime_ns == before.st_mtime_ns
     assert path.stat().st_ino == before.st_ino
 
