@@ -30,7 +30,7 @@ class Track:
     Attributes:
         name: written at its left.
         classes: (T,) class ids, background last.
-        right: (T,) whether each is the label; None for the labels themselves.
+        right: (T,) whether each is the label; None for the labels themselves, all true where none are known.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Clip:
     """What is known of one clip of T segments.
 
     Attributes:
-        frames: (T, H, W, C) uint8, one frame of each segment, or None.
+        frames: (n, H, W, C) uint8, evenly spaced over the clip, or None.
         log_mel: (T, 96, 64), or None.
         tracks: labels first, then predictions.
     """
@@ -80,7 +80,7 @@ def draw_clip(drawn: Figure | SubFigure, clip: Clip) -> list[Axes]:
     column = drawn.subplots(count, 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
     rest: list[Axes] = list(column)
     if clip.frames is not None:
-        _strip(rest.pop(0), clip.frames, clip.segment_seconds)
+        _strip(rest.pop(0), clip.frames, clip.segments * clip.segment_seconds / len(clip.frames))
     if clip.log_mel is not None:
         _sound(rest.pop(0), clip.log_mel, clip.segment_seconds)
     for axes, track in zip(rest, clip.tracks, strict=True):
@@ -95,16 +95,17 @@ def draw_clip(drawn: Figure | SubFigure, clip: Clip) -> list[Axes]:
     last.tick_params(bottom=False, labelbottom=True)
     last.set_xlabel("seconds")
     column[0].set_title(clip.title)
-    legend(column[0])
+    if any(track.right is None for track in clip.tracks):
+        legend(column[0])
     return list(column)
 
 
-def _strip(axes: Axes, frames: NDArray[np.uint8], segment_seconds: float) -> None:
+def _strip(axes: Axes, frames: NDArray[np.uint8], each_seconds: float) -> None:
     bare(axes)
-    gap = 0.02 * segment_seconds
+    gap = 0.02 * each_seconds
     for number, frame in enumerate(frames):
-        begin = number * segment_seconds
-        axes.imshow(frame, extent=(begin + gap, begin + segment_seconds - gap, 0, 1), aspect="auto")
+        begin = number * each_seconds
+        axes.imshow(frame, extent=(begin + gap, begin + each_seconds - gap, 0, 1), aspect="auto")
     axes.set_ylim(0, 1)
     _name(axes, "frames")
 

@@ -113,7 +113,7 @@ function listRow(clip, number) {
       style: { top: `${number * ROW_PIXELS}px` },
       tabindex: "-1",
       "data-clip": clip,
-      click: () => selectClip(clip),
+      click: () => chooseRow(clip),
     },
     picture,
     h("span", { class: "row-text" }, h("b", {}, name), h("small", {}, summary.classes[clips.category[clip]])),
@@ -132,6 +132,12 @@ function sparkline(clip) {
       svg.append(s("rect", { x: block.first, y: line + 0.1, width: block.end - block.first, height: 0.8, class: block.class ? "ok" : "bad" }));
   });
   return svg;
+}
+
+/** On a phone the player is below the list, so go there. */
+function chooseRow(clip) {
+  selectClip(clip);
+  if (window.innerWidth <= 760) player.box.scrollIntoView({ behavior: "smooth" });
 }
 
 function selectClip(clip, seconds = 0) {
