@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from avel.stores.clip_writer import ClipWriter, WriteError
 from avel.stores.location import locate
 from avel.stores.manifest import Entry
 
+KIB = 1 << 10
 PIECE_BYTES = 1 << 20
 CHROMA_HALVED = 2
 """Pillow's name for 4:2:0."""
@@ -62,8 +64,9 @@ class Stopwatch:
         self.scale += scale_seconds
 
     def columns(self) -> dict[str, Any]:
-        """As columns of the manifest."""
-        return {f"{each.name}_seconds": round(getattr(self, each.name), 6) for each in fields(self)}
+        """As columns of the manifest, beside the most memory this process has held."""
+        seconds = {f"{each.name}_seconds": round(getattr(self, each.name), 6) for each in fields(self)}
+        return seconds | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // KIB}
 
 
 @dataclass

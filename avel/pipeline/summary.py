@@ -25,6 +25,7 @@ class ExtractSummary:
         seconds: wall time.
         clips_per_second: clips of this run, failed ones included, over the wall time.
         split_seconds: time by step, summed over all workers: decode, scale, jpeg, audio, write.
+        peak_mib: most memory that one decoding process has held.
         forecast: what a dry run expects.
     """
 
@@ -39,6 +40,7 @@ class ExtractSummary:
     seconds: float = 0.0
     clips_per_second: float = 0.0
     split_seconds: dict[str, float] = field(default_factory=dict)
+    peak_mib: int = 0
     forecast: Forecast | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -67,6 +69,7 @@ def summarize(
         seconds=round(seconds, 3),
         clips_per_second=round(len(done) / seconds, 3),
         split_seconds={step: round(sum(step_seconds(entry, step) for entry in done), 3) for step in STEPS},
+        peak_mib=max((entry.peak_mib for entry in done), default=0),
         forecast=expected,
     )
 

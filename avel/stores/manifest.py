@@ -40,6 +40,7 @@ class Entry:
         audio: "stream", or "silence" where the file has none.
         valid_seconds: how much of the grid the source covers; the rest is padding.
         decode_seconds ... write_seconds: where the time went.
+        peak_mib: most memory that the decoding process has held so far.
     """
 
     video_id: str
@@ -60,6 +61,7 @@ class Entry:
     jpeg_seconds: float = 0.0
     audio_seconds: float = 0.0
     write_seconds: float = 0.0
+    peak_mib: int = 0
 
 
 def read_manifest(location: Location) -> dict[str, Entry]:

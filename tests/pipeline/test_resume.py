@@ -17,6 +17,7 @@ from tests.pipeline.small_clips import SMALL, contents, make_folder
 
 ROOT = Path(__file__).parents[2]
 CLIPS, KILLS = 40, 20
+MEASURED = {f"{step}_seconds" for step in ("decode", "scale", "jpeg", "audio", "write")} | {"peak_mib"}
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +33,11 @@ def uninterrupted(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def facts(store: Path) -> list[tuple[object, ...]]:
-    """The manifest without the times that differ from run to run."""
+    """The manifest without the times and memory that differ from run to run."""
     return [
-        tuple(value for name, value in vars(entry).items() if not _is_time(name))
+        tuple(value for name, value in vars(entry).items() if name not in MEASURED)
         for entry in ClipStore.open(store).entries.values()
     ]
-
-
-def _is_time(name: str) -> bool:
-    return name in {f"{step}_seconds" for step in ("decode", "scale", "jpeg", "audio", "write")}
 
 
 @pytest.mark.slow
