@@ -117,6 +117,13 @@ class PretrainConfig:
         False, "Deterministic kernels: the same weights from the same seed on a GPU."
     )
     compile: bool = option(False, "torch.compile the CNNs.", numeric=False)
+    clips_at_once: int = option(
+        0,
+        "Clips whose CNN activations are held at once, 0 for all of a step: the same gradients in less "
+        "memory, for one more forward pass.",
+        numeric=False,
+        low=0,
+    )
     device: str | None = option(
         None, "cpu, cuda or cuda:N; by default a GPU where there is one.", numeric=False
     )

@@ -63,6 +63,15 @@ def summed(tensor: Tensor) -> Tensor:
     return _Summed.apply(tensor) if world_size() > 1 else tensor
 
 
+def average_gradients(module: nn.Module) -> None:
+    """Every gradient becomes its mean over processes, as DistributedDataParallel leaves it."""
+    if world_size() > 1:
+        for parameter in module.parameters():
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= world_size()
+
+
 class GlobalBatchNorm(_BatchNorm):
     """Batch norm whose statistics are of all processes' samples; torch's SyncBatchNorm refuses CPUs."""
 

@@ -17,7 +17,7 @@ from avel.config import convert
 from avel.errors import ConfigError, TrainingError
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoder import Encoder, build_encoder, encoder_digest
-from avel.pipeline.loader import ClipLoader
+from avel.pipeline.loader import ClipLoader, steps_per_epoch
 from avel.pipeline.parallel import barrier, process_group, rank, world_size
 from avel.pipeline.probe import Probe
 from avel.pipeline.projector import Twins
@@ -127,6 +127,12 @@ def _pretrain(
     if run.finished:
         note(f"{path}: already finished")
         return PretrainSummary(**run.results)
+    smallest = len(video_ids) // steps_per_epoch(len(video_ids), config.batch)
+    if smallest < world_size():
+        raise TrainingError(
+            f"a step of {smallest} clips cannot be shared by {world_size()} processes",
+            hint="raise --batch, or start fewer processes",
+        )
     twins = prepare(Twins(encoder, config), config, device)
     batches = make_batches(twins.encoder, store, video_ids, path, config)
     probe = Probe(store, frozen=config.freeze_backbone) if config.probe_every and rank() == 0 else None

@@ -52,12 +52,19 @@ class Twins(nn.Module):
 
         With frozen CNNs their vectors enter instead: cnn_v (B, T, Dv), cnn_a (B, T, Da).
         """
+        return self.embed(*((heard, seen) if self.frozen else self.cnn(seen, heard)))
+
+    def cnn(self, seen: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
+        """cnn_a, cnn_v of frames and log-mel, as `Encoder.cnn`, in the number format that was asked for."""
         with torch.autocast(seen.device.type, torch.bfloat16, enabled=self.autocast):
-            cnn_a, cnn_v = (heard, seen) if self.frozen else self.encoder.cnn(seen, heard)
+            return self.encoder.cnn(seen, heard)
+
+    def embed(self, cnn_a: Tensor, cnn_v: Tensor) -> tuple[Tensor, Tensor]:
+        """Z_a, Z_v of the CNNs' vectors: (B, T, Da), (B, T, Dv) -> two (B, T, D)."""
+        with torch.autocast(cnn_a.device.type, torch.bfloat16, enabled=self.autocast):
             f_a, f_v = self.encoder.temporal(cnn_a, cnn_v)
-            return self.project(f_a, self.projector), self.project(
-                f_v, self.visual_projector or self.projector
-            )
+            visual = self.visual_projector or self.projector
+            return self.project(f_a, self.projector), self.project(f_v, visual)
 
     @staticmethod
     def project(features: Tensor, projector: nn.Module) -> Tensor:

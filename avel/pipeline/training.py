@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from avel.errors import ConfigError
 from avel.pipeline.augment import augment, draw
 from avel.pipeline.avbt import avbt_loss
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.loader import Batch
 from avel.pipeline.monitor import EpochMeans, step_values
-from avel.pipeline.parallel import synchronise_batch_norms, world_size
+from avel.pipeline.parallel import average_gradients, synchronise_batch_norms, world_size
 from avel.pipeline.projector import Twins
 from avel.pipeline.schedule import rate_share, set_rates
 from avel.progress import Progress
@@ -44,7 +45,12 @@ class Trainer:
     ) -> None:
         self.twins, self.optimiser, self.config, self.device = twins, optimiser, config, device
         self.model: nn.Module = twins
-        if world_size() > 1:
+        self.piecewise = bool(config.clips_at_once) and not config.freeze_backbone
+        if self.piecewise and any(twins.encoder.batch_statistics.values()):
+            raise ConfigError(
+                "clips_at_once needs CNNs whose batch norms are frozen", hint="--backbone-batchnorm frozen"
+            )
+        if world_size() > 1 and not self.piecewise:
             self.model = DistributedDataParallel(
                 twins, device_ids=[device.index] if device.type == "cuda" else None
             )
@@ -65,11 +71,38 @@ class Trainer:
 
     def step(self, seen: Tensor, heard: Tensor) -> Tensor:
         """Forward, Eq. 2, backward, update: frames and log-mel, or vectors -> `step_values`, (6,)."""
+        self.optimiser.zero_grad(set_to_none=True)
+        values = self.backward_in_pieces(seen, heard) if self.piecewise else self.backward(seen, heard)
+        self.optimiser.step()
+        return values
+
+    def backward(self, seen: Tensor, heard: Tensor) -> Tensor:
+        """Gradients of Eq. 2 in one pass -> `step_values`, (6,)."""
         z_a, z_v = self.model(seen, heard)
         loss = avbt_loss(z_a, z_v, self.config.redundancy_weight, self.config.correlate)
-        self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss.total)
-        self.optimiser.step()
+        return step_values(loss, z_a, z_v)
+
+    def backward_in_pieces(self, seen: Tensor, heard: Tensor) -> Tensor:
+        """The same gradients with the activations of few clips at once: the CNNs see each clip by itself.
+
+        Their vectors first, without gradient; the loss and its gradient at the vectors; then the CNNs again,
+        piece by piece, from that gradient down.
+        """
+        pieces = [
+            slice(n, n + self.config.clips_at_once) for n in range(0, len(seen), self.config.clips_at_once)
+        ]
+        with torch.no_grad():
+            parts = [self.twins.cnn(seen[piece], heard[piece]) for piece in pieces]
+        vectors = [torch.cat(part).requires_grad_() for part in zip(*parts, strict=True)]
+        z_a, z_v = self.twins.embed(*vectors)
+        loss = avbt_loss(z_a, z_v, self.config.redundancy_weight, self.config.correlate)
+        torch.autograd.backward(loss.total)
+        slopes = [vector.grad for vector in vectors if vector.grad is not None]
+        for piece in pieces:
+            again = self.twins.cnn(seen[piece], heard[piece])
+            torch.autograd.backward(again, [slope[piece] for slope in slopes])
+        average_gradients(self.twins)
         return step_values(loss, z_a, z_v)
 
     def inputs(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,12 @@ from avel.pipeline.training import Trainer, prepare
 
 CPU = torch.device("cpu")
 LAMBDA = 5e-3
+CASES: tuple[dict[str, object], ...] = (
+    {"correlate": "clip"},
+    {"correlate": "batch"},
+    {"backbone_batchnorm": "frozen", "clips_at_once": 2},
+)
+"""Settings under which two processes are compared with one."""
 
 
 def embeddings(clips: int = 4, segments: int = 5, features: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -177,15 +183,34 @@ def two_modalities(clips: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
     return frames, torch.randn(clips, 3, 96, 64, generator=generator, dtype=torch.float64)
 
 
-def gradients_of_a_step(share: slice, correlate: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    config = small_config(correlate=correlate)
-    twins = prepare(small_twins(correlate=correlate), config, CPU)
+def gradients_of_a_step(share: slice, **changes: object) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    config = small_config(**changes)
+    twins = prepare(small_twins(**changes), config, CPU)
     trainer = Trainer(twins, make_optimiser(twins, config), config, CPU)
     trainer.model.train()
     frames, log_mel = two_modalities()
     values = trainer.step(frames[share], log_mel[share])
     found = {name: p.grad for name, p in twins.named_parameters() if p.grad is not None}
     return values, found | {name: buffer.clone() for name, buffer in twins.named_buffers()}
+
+
+def test_gradients_in_pieces_are_the_gradients_of_the_whole() -> None:
+    found = {}
+    for at_once in (0, 2):
+        config = small_config(clips_at_once=at_once, backbone_batchnorm="frozen")
+        twins = small_twins(backbone_batchnorm="frozen")
+        trainer = Trainer(twins, make_optimiser(twins, config), config, CPU)
+        trainer.model.train()
+        values = trainer.step(*two_modalities())
+        found[at_once] = values, {name: p.grad for name, p in twins.named_parameters()}
+    assert None not in found[0][1].values()
+    torch.testing.assert_close(found[2], found[0], rtol=1e-9, atol=1e-12)
+
+
+def test_pieces_are_refused_where_they_would_change_batch_statistics() -> None:
+    twins, config = small_twins(), small_config(clips_at_once=2)
+    with pytest.raises(ConfigError, match="batch norms"):
+        Trainer(twins, make_optimiser(twins, config), config, CPU)
 
 
 def one_of_two(rank: int, folder: str) -> None:
@@ -198,10 +223,10 @@ def one_of_two(rank: int, folder: str) -> None:
     }
     torch.set_num_threads(1)
     with process_group(CPU):
-        for correlate in ("clip", "batch"):
-            found = gradients_of_a_step((slice(0, 3), slice(3, 5))[rank], correlate)
+        for number, changes in enumerate(CASES):
+            found = gradients_of_a_step((slice(0, 3), slice(3, 5))[rank], **changes)
             if rank == 0:
-                torch.save(found, Path(folder) / f"{correlate}.pt")
+                torch.save(found, Path(folder) / f"{number}.pt")
 
 
 @pytest.mark.slow
@@ -209,9 +234,9 @@ def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         (tmp_path / "port").write_text(str(server.getsockname()[1]))
     multiprocessing.spawn(one_of_two, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
-    for correlate in ("clip", "batch"):
-        values, gradients = torch.load(tmp_path / f"{correlate}.pt", weights_only=True)
-        expected_values, expected = gradients_of_a_step(slice(None), correlate)
+    for number, changes in enumerate(CASES):
+        values, gradients = torch.load(tmp_path / f"{number}.pt", weights_only=True)
+        expected_values, expected = gradients_of_a_step(slice(None), **changes)
         torch.testing.assert_close(values[:5], expected_values[:5], rtol=1e-9, atol=0)
         assert set(gradients) == set(expected)
         for name, gradient in gradients.items():
