@@ -1,0 +1,237 @@
+"""`avel doctor`: is everything here that avel needs, and does one clip go the whole way?"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avel.errors import AvelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LIBRARIES = (
+    "avel",
+    "torch",
+    "torchvision",
+    "torchaudio",
+    "numpy",
+    "av",
+    "zarr",
+    "h5py",
+    "pyarrow",
+    "dask",
+    "distributed",
+    "safetensors",
+    "matplotlib",
+)
+EXTRAS = {"scikit-learn": "avel[plots]", "obstore": "avel[s3]"}
+"""Optional library -> what to install for it."""
+DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4", "aac", "mp3", "opus", "vorbis")
+LEAST_DISK_GB, LEAST_MEMORY_GB = 5.0, 4.0
+"""What the demo and small datasets need; AVE needs 14 GB for its store."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at; `hint` says what to do where it is not well."""
+
+    name: str
+    well: bool
+    found: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All checks; `well` if each of them is."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def well(self) -> bool:
+        """Whether avel can work here."""
+        return all(check.well for check in self.checks)
+
+    def lines(self) -> list[str]:
+        """One line a check, and what to do below those that are not well."""
+        width = max(len(check.name) for check in self.checks)
+        shown: list[str] = []
+        for check in self.checks:
+            shown.append(f"{'ok  ' if check.well else 'FAIL'}  {check.name:<{width}}  {check.found}")
+            if not check.well:
+                shown.append(f"      next: {check.hint}")
+        return shown
+
+
+def doctor(folder: Path | str = ".", *, self_test: bool = True) -> Diagnosis:
+    """Versions, GPU, decoders, free disk and memory, and one clip made, staged, encoded and judged.
+
+    Args:
+        folder: where output will lie, for the free space.
+        self_test: whether the clip is made; it takes some seconds.
+    """
+    looks: list[Callable[[], Check]] = [
+        _versions,
+        _extras,
+        _torch,
+        _decoders,
+        lambda: _disk(Path(folder)),
+        _memory,
+    ]
+    if self_test:
+        looks.append(_one_clip)
+    return Diagnosis(tuple(look() for look in looks))
+
+
+def _versions() -> Check:
+    found, missing = [f"python {platform.python_version()}"], []
+    for name in LIBRARIES:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    hint = f"pip install --upgrade avel (missing: {', '.join(missing)})"
+    return Check("versions", not missing, ", ".join(found), hint if missing else "")
+
+
+def _extras() -> Check:
+    found = []
+    for name, extra in EXTRAS.items():
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            found.append(f"no {name} (pip install '{extra}')")
+    return Check("extras", True, ", ".join(found))
+
+
+def _torch() -> Check:
+    """torch, torchvision and torchaudio import together, and the GPUs that torch sees."""
+    try:
+        import torch
+
+        for name in ("torchvision", "torchaudio"):
+            import_module(name)
+    except (ImportError, OSError, RuntimeError) as error:
+        hint = "install the three in versions that go together: see the ranges in pyproject.toml"
+        return Check("torch", False, str(error).splitlines()[0], hint)
+    threads = f"{torch.get_num_threads()} threads on {os.cpu_count()} cores"
+    if not torch.cuda.is_available():
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        return Check("torch", True, f"CPU, {threads}; {built}, no GPU in sight")
+    names = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
+    return Check("torch", True, f"CUDA {torch.version.cuda}: {names}; {threads}")
+
+
+def _decoders() -> Check:
+    import av
+
+    found = [name for name in DECODERS if name in av.codecs_available]
+    missing = [name for name in DECODERS if name not in found]
+    version = ".".join(map(str, av.library_versions["libavcodec"]))
+    needed = {"h264", "aac"} - set(found)
+    text = f"libavcodec {version}: {', '.join(found)}" + (
+        f"; without {', '.join(missing)}" if missing else ""
+    )
+    return Check("decoders", not needed, text, "pip install --force-reinstall av" if needed else "")
+
+
+def _disk(folder: Path) -> Check:
+    place = folder.resolve()
+    while not place.exists():
+        place = place.parent
+    free_gb = shutil.disk_usage(place).free / 2**30
+    hint = f"free at least {LEAST_DISK_GB:g} GB, or write elsewhere; AVE's store takes 14 GB"
+    well = free_gb >= LEAST_DISK_GB and os.access(place, os.W_OK)
+    writable = "" if os.access(place, os.W_OK) else ", not writable"
+    return Check("disk", well, f"{free_gb:.1f} GB free at {place}{writable}", "" if well else hint)
+
+
+def _memory() -> Check:
+    from avel.heads.data import free_memory_gb
+
+    free_gb = free_memory_gb()
+    well = free_gb >= LEAST_MEMORY_GB
+    hint = f"close other programs: {LEAST_MEMORY_GB:g} GB should be free; fewer --workers need less"
+    return Check("memory", well, f"{free_gb:.1f} GB free", "" if well else hint)
+
+
+def _one_clip() -> Check:
+    """One second of video, the whole way in a temporary folder."""
+    began = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory(prefix="avel-doctor-") as folder:
+            found = one_clip(Path(folder))
+    except (AvelError, OSError, RuntimeError, ValueError, ImportError) as error:
+        text = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        return Check("one clip", False, text, "avel -v doctor, and report what it says")
+    return Check("one clip", True, f"{found} in {time.monotonic() - began:.1f} s")
+
+
+def one_clip(folder: Path) -> str:
+    """Makes a clip of two segments, stages it, encodes it, runs a head on it; says what came out.
+
+    Raises:
+        AvelError: a stage failed, or its output has the wrong shape or is not finite.
+    """
+    import torch
+
+    from avel.heads.config import HeadConfig
+    from avel.heads.head import Widths, build_model, resolve_head
+    from avel.pipeline.config import PretrainConfig
+    from avel.pipeline.encoder import build_encoder
+
+    frames, log_mel = _staged(folder)
+    config = PretrainConfig(
+        visual_backbone="tiny",
+        audio_backbone="tiny",
+        visual_weights="random",
+        audio_weights="random",
+        crop_size=32,
+    )
+    encoder = build_encoder(config).eval()
+    model = build_model(
+        resolve_head(HeadConfig(head="tacma")), Widths(encoder.width, encoder.width, 3), seed=0
+    )
+    with torch.inference_mode():
+        f_a, f_v = encoder(frames[None], log_mel[None])
+        logits = model.eval()(f_a, f_v).logits
+    if logits.shape != (1, 2, 3) or not torch.isfinite(logits).all():
+        raise AvelError(f"the head gave {tuple(logits.shape)}, finite: {bool(torch.isfinite(logits).all())}")
+    return "made, decoded, staged, encoded and judged"
+
+
+def _staged(folder: Path) -> tuple[Tensor, Tensor]:
+    """Frames (2, 3, 32, 32) and log-mel (2, 96, 64) of a clip that is red, then blue, with a tone."""
+    from fractions import Fraction
+
+    import numpy as np
+    import torch
+
+    from avel.grid import Grid
+    from avel.pipeline.log_mel import log_mel
+    from avel.pipeline.media import open_media
+    from avel.recipes.mp4 import write_mp4
+
+    grid = Grid(segments=2, fps=8, size=32)
+    colours = [(200, 0, 0) if number < 8 else (0, 0, 200) for number in range(16)]
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(grid.samples) / grid.hz)
+    pictures = (np.full((48, 64, 3), colour, np.uint8) for colour in colours)
+    write_mp4(folder / "clip.mp4", pictures, Fraction(8), tone[None].astype(np.float32), grid.hz)
+    with open_media(folder / "clip.mp4", grid) as media:
+        frames = np.concatenate(list(media.frames()))[4::8]
+        samples = np.concatenate(list(media.samples()))
+    if not (frames[0, ..., 0].mean() > 150 > 50 > frames[1, ..., 0].mean()):
+        raise AvelError("the clip's colours came back in another order")
+    if np.abs(samples).max() < 0.1:
+        raise AvelError("the clip's tone came back silent")
+    patches = log_mel(samples.reshape(2, -1))
+    return torch.from_numpy(frames).permute(0, 3, 1, 2), torch.from_numpy(patches)

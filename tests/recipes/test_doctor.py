@@ -1,0 +1,49 @@
+"""`avel doctor`: what it finds here, and what it says where something is wrong."""
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avel.errors import AvelError
+from avel.pipeline import log_mel
+from avel.recipes import doctor as module
+from avel.recipes.doctor import doctor
+
+
+def test_this_machine_is_well(tmp_path: Path) -> None:
+    found = doctor(tmp_path / "not" / "made yet")
+    by_name = {check.name: check for check in found.checks}
+    assert by_name["one clip"].well, by_name["one clip"].found
+    assert f"torch {metadata.version('torch')}" in by_name["versions"].found
+    assert "h264" in by_name["decoders"].found
+    assert str(tmp_path) in by_name["disk"].found
+    assert len(found.lines()) == len(found.checks) + sum(not check.well for check in found.checks)
+
+
+def test_a_full_disk_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEAST_DISK_GB", 1e9)
+    found = doctor(tmp_path, self_test=False)
+    assert not found.well
+    lines = found.lines()
+    place = next(number for number, line in enumerate(lines) if line.startswith("FAIL  disk"))
+    assert lines[place + 1].startswith("      next: free at least")
+
+
+def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LIBRARIES", ("avel", "no-such-library"))
+    (versions, *_) = doctor(tmp_path, self_test=False).checks
+    assert not versions.well
+    assert "no-such-library" in versions.hint
+
+
+def test_a_stage_that_fails_is_reported_not_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise AvelError("no patches today")
+
+    monkeypatch.setattr(log_mel, "log_mel", broken)
+    *_, clip = doctor(tmp_path).checks
+    assert (clip.name, clip.well) == ("one clip", False)
+    assert "no patches today" in clip.found
+    assert clip.hint
