@@ -20,6 +20,7 @@ _FUNCTIONS = {
     "train_head": "avel.heads.train",
     "evaluate": "avel.heads.evaluate",
     "inspect": "avel.stores.inspection",
+    "preview": "avel.pipeline.preview",
     "demo": "avel.recipes.demo",
 }
 """Function -> the module that holds it."""

@@ -19,8 +19,8 @@ from avel.pipeline.presets import PRESETS
 
 PATH = click.Path(path_type=Path)
 SPLIT = click.Choice(["val", "test"])
-IDS = {"ignore_unknown_options": True}
-"""Ids of clips may start with a dash; they are never options."""
+IDS = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
+"""Ids of clips may start with a dash; they are never options, and `-h` within one does not ask for help."""
 
 
 def example(*commands: str) -> str:
@@ -191,6 +191,16 @@ def inspect(path: str, verify: bool, as_json: bool) -> int:
     found = avel.inspect(path, verify=verify)
     show(found, as_json)
     return DONE if found.whole else ERROR
+
+
+@cli.command(context_settings=IDS, epilog=example("avel preview ave.zarr -0DuwSO3J74 sheet.png"))
+@click.argument("store")
+@click.argument("video_id", metavar="ID")
+@click.argument("out", type=PATH)
+def preview(store: str, video_id: str, out: Path) -> int:
+    """Draw the staged clip ID of STORE as a contact sheet: ten frames over ten patches, with its labels."""
+    show(str(avel.preview(store, video_id, out)), as_json=False)
+    return DONE
 
 
 @cli.command(epilog=example("avel demo demo/"))

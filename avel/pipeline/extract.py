@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from avel.config import as_dict, resolve
+from avel.config import as_dict, resolve, to_toml
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.forecast import forecast
 from avel.pipeline.plan import Wish, make_plan
@@ -71,6 +71,7 @@ def extract(
         manifest.append((*plan.touched, *plan.todo))  # before their chunks are touched, they are pending
         prepare(location, plan.head)
         write_dataset(location, data)
+        location.write("config.toml", to_toml(config, "extract").encode())
         batches = stage_all(plan.todo, location.url, config, workers=count, scheduler=scheduler)
         done = _record(batches, manifest, len(plan.todo)) if plan.todo else []
         manifest.merge()

@@ -21,7 +21,7 @@ from avel.stores.clips import FRAMES, LOG_MEL, Head, chunk_names, log_mel_shape,
 from avel.stores.dataset import Dataset
 from avel.stores.location import LocalLocation, Location
 
-OWN_NAMES = frozenset({FRAMES, LOG_MEL, "manifest", "dataset", "zarr.json", ".lock"})
+OWN_NAMES = frozenset({FRAMES, LOG_MEL, "manifest", "dataset", "zarr.json", "config.toml", ".lock"})
 
 
 class WriteError(AvelError, OSError):

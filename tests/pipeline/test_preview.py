@@ -72,3 +72,14 @@ def test_what_cannot_be_shown_is_an_error(store: ClipStore, tmp_path: Path) -> N
     with pytest.raises(LookupError, match="nobody"):
         preview(store, "nobody", tmp_path / "sheet.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_id_is_never_an_option(store: ClipStore, tmp_path: Path) -> None:
+    from avel.cli import cli
+    from avel.console import DONE, USAGE, run
+
+    sheet = tmp_path / "sheet.png"
+    assert run(cli, ["preview", store.location.url, "-$x_1$", str(sheet)]) == DONE
+    assert sheet.exists()
+    assert run(cli, ["preview", store.location.url, "-0h-vq", str(tmp_path / "x.png")]) == USAGE
+    assert run(cli, ["preview", store.location.url, "--help", str(sheet)]) == DONE
