@@ -58,23 +58,28 @@ class Progress:
         self.failed += failed
         self._note = note or self._note
         if self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=self.done, extra=self._extra())
+            self._bar.update(self._bar.task_ids[0], completed=self.done, extra=f"{self._rate()}  {self._extra()}")
         elif time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
             self._last_line = time.monotonic()
             self._print_line()
 
     def line(self) -> str:
         """The state in one line: done/total, rate, time left, failures, note."""
-        seconds = max(time.monotonic() - self._began, 1e-9)
-        per_second = (self.done - self._start) / seconds
+        seconds, per_second = self._pace()
         left = (self.total - self.done) / per_second if per_second else float("inf")
-        rate = (
-            f"{per_second:.1f} {self.what}/s"
-            if per_second >= 1 or not per_second
-            else f"{1 / per_second:.1f} s each"
-        )
         ending = f"{left:.0f} s left" if self.done < self.total else f"in {seconds:.1f} s"
-        return f"{self.what} {self.done}/{self.total}  {rate}  {ending}  {self._extra()}".rstrip()
+        return f"{self.what} {self.done}/{self.total}  {self._rate()}  {ending}  {self._extra()}".rstrip()
+
+    def _pace(self) -> tuple[float, float]:
+        """Seconds so far, steps a second."""
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        return seconds, (self.done - self._start) / seconds
+
+    def _rate(self) -> str:
+        _, per_second = self._pace()
+        if per_second >= 1 or not per_second:
+            return f"{per_second:.1f} {self.what}/s"
+        return f"{1 / per_second:.1f} s each"
 
     def _print_line(self) -> None:
         note(self.line())
