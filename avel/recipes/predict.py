@@ -48,7 +48,6 @@ class Predicted:
     members: tuple[str, ...]
     written: tuple[str, ...] = ()
 
-    @property
     def lines(self) -> list[str]:
         """The events as a table."""
         return FORMATS["table"](self.found).splitlines()

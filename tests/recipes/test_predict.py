@@ -132,7 +132,7 @@ def test_files_and_failures(world: World, tmp_path: Path) -> None:
     (read,) = json.loads((tmp_path / "events.json").read_text())
     assert read["video"] == str(good)
     assert predicted.written == (str(tmp_path / "events.json"),)
-    assert predicted.lines[0].startswith("video")
+    assert predicted.lines()[0].startswith("video")
 
 
 def test_previews(world: World, tmp_path: Path) -> None:
