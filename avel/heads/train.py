@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,9 @@ from avel.heads.config import HeadConfig
 from avel.heads.data import Data, choose_source, load_data
 from avel.heads.evaluate import evaluate, predict_split
 from avel.heads.fit import can_stack, fit
-from avel.heads.head import HEADS, resolve_head
+from avel.heads.head import resolve_head
 from avel.heads.kept import Kept, is_kept, keep_member, kept_members, load_model
-from avel.heads.members import Member
+from avel.heads.plan import Planned, groups_of, plan
 from avel.heads.predictions import write_predictions
 from avel.progress import note
 from avel.stores.features import FeatureCache
@@ -27,14 +25,6 @@ from avel.stores.files import only_one
 from avel.stores.runs import Run
 
 PREDICTED_SPLITS = ("val", "test")
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A member of a sweep and the settings that set it apart, seed aside."""
-
-    member: Member
-    settings: dict[str, Any]
 
 
 def train_head(
@@ -82,41 +72,6 @@ def sweep(
             _train(folder, planned, loaded, device)
             _judge(folder, loaded)
     return folder.results
-
-
-def plan(base: HeadConfig, settings: Mapping[str, Sequence[Any]]) -> list[Planned]:
-    """The members of a sweep, all combinations by all seeds.
-
-    Raises:
-        ConfigError: a setting without values, or one that the head does not know.
-    """
-    for key, values in settings.items():
-        if not values or key in ("seed", "seeds"):
-            raise ConfigError(
-                f"a sweep over {key!r} with {len(values)} values", hint="--seeds sets the seeds"
-            )
-    planned = []
-    for values in itertools.product(*settings.values()):
-        chosen = {
-            key: convert(HeadConfig, key, value, "--set") for key, value in zip(settings, values, strict=True)
-        }
-        config = resolve_head(dataclasses.replace(base, **chosen))
-        for seed in range(base.seed, base.seed + base.seeds):
-            name = ",".join(f"{key}={value}" for key, value in (chosen | {"seed": seed}).items())
-            planned.append(Planned(Member(name, dataclasses.replace(config, seed=seed, seeds=1)), chosen))
-    return planned
-
-
-def groups_of(planned: Sequence[Planned], stacks: Callable[[HeadConfig], bool]) -> list[list[Planned]]:
-    """Members that are trained as one program: alike but for seed and what their head keeps as buffers."""
-    groups: dict[Any, list[Planned]] = {}
-    for item in planned:
-        config = item.member.config
-        free: dict[str, Any] = {"seed": 0} | dict.fromkeys(HEADS[config.head].buffered)
-        alike = dataclasses.replace(config, **free)
-        key = alike if stacks(config) else item.member.name
-        groups.setdefault(key, []).append(item)
-    return list(groups.values())
 
 
 def choose_device(name: str) -> torch.device:

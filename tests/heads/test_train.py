@@ -18,7 +18,8 @@ from avel.heads.evaluate import evaluate
 from avel.heads.fit import can_stack
 from avel.heads.head import HEADS, resolve_head
 from avel.heads.kept import kept_member, kept_members, load_model
-from avel.heads.train import groups_of, plan, sweep, train_head
+from avel.heads.plan import groups_of, parse_settings, plan
+from avel.heads.train import sweep, train_head
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 from tests.heads.synthetic import write_cache
@@ -171,6 +172,13 @@ def test_a_sweep_that_cannot_be_is_refused(settings: Any, message: str, cache: P
     with pytest.raises(ConfigError, match=message):
         sweep(cache, tmp_path / "run", settings, **QUICK)
     assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_a_sweep_as_the_command_line_gives_them() -> None:
+    assert parse_settings(["theta=0, 0.03", "d-h=64"]) == {"theta": ["0", "0.03"], "d_h": ["64"]}
+    for items in (["theta"], ["=1"], ["theta=0", "theta=1"]):
+        with pytest.raises(ConfigError, match="key=value"):
+            parse_settings(items)
 
 
 def test_bad_input_leaves_no_run_behind(tmp_path: Path) -> None:
