@@ -16,6 +16,7 @@ from avel.heads.kept import kept_member
 from avel.heads.report.embedding import Embedding, embed
 from avel.heads.report.reading import HeadRun
 from avel.heads.report.series import curves_of, theta_sweep
+from avel.progress import Progress
 from avel.stores.runs import versions
 
 CLOUD_RUNS = 6
@@ -87,13 +88,14 @@ def cloud_summary(
     """t-SNE panels, one set for each cache, and what was left out; `clip_of_row` numbers the page's clips."""
     sets: dict[str, tuple[Embedding, HeadRun]] = {}
     try:
-        for run in groups[:CLOUD_RUNS]:
-            digest = run.cache.digest
-            known = sets.get(digest)
-            made = embed(run, split, points=CLOUD_POINTS, cached=known is None)
-            if known is not None:
-                made = replace(known[0], points=known[0].points | made.points)
-            sets[digest] = (made, known[1] if known else run)
+        with Progress(len(groups[:CLOUD_RUNS]), "runs in t-SNE") as progress:
+            for run in groups[:CLOUD_RUNS]:
+                known = sets.get(run.cache.digest)
+                made = embed(run, split, points=CLOUD_POINTS, cached=known is None)
+                if known is not None:
+                    made = replace(known[0], points=known[0].points | made.points)
+                sets[run.cache.digest] = (made, known[1] if known else run)
+                progress.advance()
     except ConfigError as error:
         return [], [f"t-SNE is left out: {error.message} ({error.hint})"]
     left = len(groups) - CLOUD_RUNS
