@@ -58,7 +58,9 @@ class Progress:
         self.failed += failed
         self._note = note or self._note
         if self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=self.done, extra=f"{self._rate()}  {self._extra()}")
+            self._bar.update(
+                self._bar.task_ids[0], completed=self.done, extra=f"{self._rate()}  {self._extra()}"
+            )
         elif time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
             self._last_line = time.monotonic()
             self._print_line()
