@@ -80,10 +80,17 @@ class Encoder(nn.Module):
         With AGVA the visual part is the map's cells, (B, T, H'W', Dv), since the attention over them is
         learned. Frames are RGB, uint8 or in [0, 1].
         """
-        heard = split(self.audio(log_mel.flatten(0, 1)), log_mel)
+        return self.cnn_audio(log_mel), self.cnn_visual(frames)
+
+    def cnn_audio(self, log_mel: Tensor) -> Tensor:
+        """The audio half of `cnn`: (B, T, 96, 64) -> (B, T, Da)."""
+        return split(self.audio(log_mel.flatten(0, 1)), log_mel)
+
+    def cnn_visual(self, frames: Tensor) -> Tensor:
+        """The visual half of `cnn`: (B, T, 3, H, W) -> (B, T, Dv), or cells (B, T, H'W', Dv) with AGVA."""
         if self.attention is not None:
-            return heard, self.maps(frames).flatten(2, 3)
-        return heard, split(self.visual(unit(frames).flatten(0, 1)), frames)
+            return self.maps(frames).flatten(2, 3)
+        return split(self.visual(unit(frames).flatten(0, 1)), frames)
 
     def maps(self, frames: Tensor) -> Tensor:
         """Visual maps, channels last: (B, T, 3, 224, 224) -> (B, T, 7, 7, Dv)."""
@@ -226,8 +233,22 @@ def load_encoder(path: Path | str, which: str = LAST) -> Encoder:
 
 def encoder_digest(encoder: Encoder) -> str:
     """16 hex digits over the spec and every weight: what decides the features, and nothing else."""
-    digest = hashlib.sha256(json.dumps(dataclasses.asdict(encoder.spec), sort_keys=True).encode())
-    for name, value in sorted(encoder.state_dict().items()):
+    return _digest(encoder.state_dict(), json.dumps(dataclasses.asdict(encoder.spec), sort_keys=True))
+
+
+def cnn_digest(encoder: Encoder) -> str:
+    """16 hex digits over what decides the output of `Encoder.cnn`: the CNNs, their form, crop and AGVA."""
+    spec = encoder.spec
+    parts = [spec.visual_backbone, spec.audio_backbone, spec.visual_variant, spec.audio_variant]
+    state = {
+        name: value for name, value in encoder.state_dict().items() if name.startswith(("visual.", "audio."))
+    }
+    return _digest(state, json.dumps([*parts, spec.agva, spec.crop_size]))
+
+
+def _digest(state: dict[str, Tensor], about: str) -> str:
+    digest = hashlib.sha256(about.encode())
+    for name, value in sorted(state.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
