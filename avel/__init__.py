@@ -18,9 +18,15 @@ _FUNCTIONS = {
     "export_features": "avel.stores.export",
     "diff": "avel.stores.diff",
     "train_head": "avel.heads.train",
+    "sweep": "avel.heads.train",
+    "list_runs": "avel.heads.runs",
     "evaluate": "avel.heads.evaluate",
     "inspect": "avel.stores.inspection",
     "preview": "avel.pipeline.preview",
+    "report": "avel.heads.report.page",
+    "plot": "avel.heads.plots",
+    "predict": "avel.recipes.predict",
+    "doctor": "avel.recipes.doctor",
     "demo": "avel.recipes.demo",
 }
 """Function -> the module that holds it."""

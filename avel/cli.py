@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 import avel
-from avel.console import DONE, ERROR, SOME_FAILED, json_option, run, settings, show, verbosity
+from avel.console import DONE, ERROR, SOME_FAILED, json_option, run, settings, show, show_table, verbosity
 from avel.heads.config import HeadConfig
 from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.presets import PRESETS
@@ -170,6 +170,27 @@ def train_head(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
     return DONE
 
 
+@cli.command(epilog=example("avel sweep ave.h5 runs/theta --set theta=0,0.01,0.03,0.06 --seeds 5"))
+@click.argument("cache", type=PATH)
+@click.argument("run", type=PATH)
+@settings(HeadConfig, "train-head", vary=True)
+@json_option
+def sweep(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
+    """Train a head for every combination of settings: --set with several values, separated by commas."""
+    show(avel.sweep(cache, run, **options), as_json)
+    return DONE
+
+
+@cli.command(epilog=example("avel runs runs/", "avel runs runs/ --csv"))
+@click.argument("folder", type=PATH)
+@click.option("--csv", "as_csv", is_flag=True, help="Print the table as CSV on stdout.")
+@json_option
+def runs(folder: Path, as_csv: bool, as_json: bool) -> int:
+    """List the runs below FOLDER with their accuracies and the settings in which they differ."""
+    show_table(avel.list_runs(folder), as_json, as_csv)
+    return DONE
+
+
 @cli.command(epilog=example("avel evaluate runs/tacma", "avel evaluate runs/tacma --split val --json"))
 @click.argument("run", type=PATH)
 @click.option(
@@ -201,6 +222,70 @@ def preview(store: str, video_id: str, out: Path) -> int:
     """Draw the staged clip ID of STORE as a contact sheet: ten frames over ten patches, with its labels."""
     show(str(avel.preview(store, video_id, out)), as_json=False)
     return DONE
+
+
+@cli.command(epilog=example("avel report runs/mlp runs/tacma --out report"))
+@click.argument("runs", type=PATH, nargs=-1, required=True)
+@click.option(
+    "--out", type=PATH, required=True, help="Folder of the page; an older report there is replaced."
+)
+@click.option("--store", help="Clip store with frames and sound.  [default: the one the cache names]")
+@click.option("--copy-videos", is_flag=True, help="Copy the videos beside the page instead of linking them.")
+@click.option(
+    "--tsne/--no-tsne", default=True, show_default=True, help="Draw t-SNE panels (needs scikit-learn)."
+)
+@json_option
+def report(runs: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> int:
+    """Make one static page about RUNS: numbers, charts, and a browser of the clips behind them."""
+    show(avel.report(runs, out, **options), as_json)
+    return DONE
+
+
+@cli.command(epilog=example("avel plot runs/tacma confusion --out confusion.pdf"))
+@click.argument("run", type=PATH)
+@click.argument("kind", type=click.Choice(["confusion", "curves", "tsne", "theta", "timeline"]))
+@click.option("--out", type=PATH, required=True, help="Picture to write: .png, .svg or .pdf.")
+@click.option("--split", type=SPLIT, default="test", show_default=True, help="Whose segments are shown.")
+@click.option("--video", help="timeline: id of the clip.  [default: one that is partly right]")
+@click.option("--store", help="timeline: clip store.  [default: the one the cache names]")
+@json_option
+def plot(run: Path, kind: str, out: Path, as_json: bool, **options: Any) -> int:
+    """Draw one picture of RUN, fit for a paper; theta takes the run of a sweep, or a folder of runs."""
+    show(avel.plot(run, kind, out, **options), as_json)
+    return DONE
+
+
+@cli.command(
+    context_settings=IDS,
+    epilog=example(
+        "avel predict runs/tacma street.mp4", "avel predict runs/tacma street.mp4 --out street.vtt"
+    ),
+)
+@click.argument("run", type=PATH)
+@click.argument("videos", type=PATH, nargs=-1, required=True)
+@click.option("--out", type=PATH, help="File for the events: .json, .csv or .vtt.")
+@click.option("--preview", type=PATH, help="Draw the events of one video: .png, or .mp4 with a timeline.")
+@click.option("--member", help="One member of the run.  [default: the mean over its best setting's]")
+@click.option("--encoder", type=PATH, help="Run of avel pretrain.  [default: where the cache says]")
+@click.option("--visual-weights", type=PATH, help="Weights file of a visual backbone used as it is.")
+@click.option("--audio-weights", type=PATH, help="Weights file of an audio backbone used as it is.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
+@json_option
+def predict(run: Path, videos: tuple[Path, ...], as_json: bool, **options: Any) -> int:
+    """Find the events in VIDEOS of any length with the trained head RUN and the encoders behind it."""
+    predicted = avel.predict(run, videos, **options)
+    show(predicted, as_json) if as_json else click.echo("\n".join(predicted.lines()))
+    return SOME_FAILED if predicted.failed else DONE
+
+
+@cli.command(epilog=example("avel doctor"))
+@click.option("--self-test/--no-self-test", default=True, show_default=True, help="Make and judge one clip.")
+@json_option
+def doctor(self_test: bool, as_json: bool) -> int:
+    """Look this machine over: versions, GPU, decoders, disk, memory, and one clip the whole way."""
+    found = avel.doctor(self_test=self_test)
+    show(found, as_json) if as_json else click.echo("\n".join(found.lines()))
+    return DONE if found.well else ERROR
 
 
 @cli.command(epilog=example("avel demo demo/"))

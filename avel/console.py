@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import functools
 import json
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ import click
 from avel.config import describe, resolve, to_toml
 from avel.errors import AvelError
 from avel.progress import note, set_verbosity
-from avel.text import as_plain, lines
+from avel.text import as_plain, lines, table
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,11 +26,16 @@ DONE, ERROR, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def settings(
-    config_type: type[Any], stage: str, presets: Mapping[str, Mapping[str, Any]] | None = None
+    config_type: type[Any],
+    stage: str,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    vary: bool = False,
 ) -> Callable[[F], F]:
     """Gives a command one option for each field of `config_type`, `--config` and `--set`.
 
-    The command receives the resolved config as `config`, after it was printed to stderr.
+    The command receives the resolved config as `config`, after it was printed to stderr. With `vary`, a
+    `--set` of several values is not resolved but given to the command: `settings`, name to values.
     """
     names = [field.name for field in dataclasses.fields(config_type)]
 
@@ -38,6 +44,11 @@ def settings(
         def call(*, config_file: Path | None, sets: tuple[str, ...], **values: Any) -> Any:
             given = {name: value for name in names if (value := values.pop(name)) is not None}
             chosen = (presets or {}).get(values.pop("preset", None) or "", {})
+            if vary:
+                several = [item for item in sets if "," in item]
+                sets = tuple(item for item in sets if "," not in item)
+                pairs = (item.partition("=") for item in several)
+                values["settings"] = {key.replace("-", "_"): found.split(",") for key, _, found in pairs}
             config = resolve(config_type, stage, preset=chosen, file=config_file, sets=sets, options=given)
             note(to_toml(config, stage).strip())
             return command(config=config, **values)
@@ -94,6 +105,22 @@ def show(result: Any, as_json: bool) -> None:
         return
     for line in lines(plain):
         click.echo(line)
+
+
+def show_table(results: Sequence[Any], as_json: bool, as_csv: bool) -> None:
+    """Prints results of one kind on stdout, a line each: as a table, CSV or JSON."""
+    rows = [as_plain(result) for result in results]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    cells = [
+        tuple(json.dumps(cell) if isinstance(cell, dict) else cell for cell in row.values()) for row in rows
+    ]
+    if as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerows([tuple(rows[0]), *cells])
+        return
+    click.echo("\n".join(table(tuple(rows[0]), cells)))
 
 
 def run(group: click.Group, arguments: list[str] | None = None) -> int:

@@ -1,0 +1,247 @@
+"""Training heads at AVE's real size: 4143 rows of 4097 videos, 10 segments, 256 features, 29 classes.
+
+    python benchmarks/heads.py limit loop members         # each against its baseline, taken in turns
+    python benchmarks/heads.py accuracy --cache ave.h5    # float32 and bfloat16, test accuracy of both
+
+limit     one epoch of TACMA against the bare matrix products of the same shapes, forward and backward
+loop      the same epoch against a DataLoader loop in the style of published code on the same HDF5 file
+members   20 members stacked, in turn, and as avel chooses
+accuracy  what bfloat16 does to the test accuracy
+
+Features are made up (class prototypes and noise) unless --cache is given; with --annotations (AVE's folder)
+labels and splits are AVE's. --clock cpu counts processor time of one thread, for machines that are not quiet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from heads_baselines import PlainLoop, bare_products
+
+from avel.grid import Grid
+from avel.heads.config import HeadConfig
+from avel.heads.data import Data, load_data
+from avel.heads.fit import Training
+from avel.heads.head import resolve_head
+from avel.heads.members import Member
+from avel.heads.train import choose_device, train_head
+from avel.progress import set_verbosity
+from avel.stores.dataset import read_dataset
+from avel.stores.features import FeatureCache, Rows, write_features
+from avel.text import table
+
+ROWS, VIDEOS, SEGMENTS, WIDTH, EVENTS = 4143, 4097, 10, 256, 28
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Epoch = Callable[[], None]
+
+
+def main() -> None:
+    """Runs the parts that were named, prints a table, and JSON where asked."""
+    options = _options()
+    set_verbosity(0)
+    torch.set_num_threads(1 if options.clock == "cpu" else options.threads or torch.get_num_threads())
+    with tempfile.TemporaryDirectory() as folder:
+        cache = options.cache or make_cache(Path(folder) / "ave.h5", options.annotations)
+        parts = {"limit": limit, "loop": loop, "members": members}
+        found = [line for name in options.parts if name in parts for line in parts[name](cache, options)]
+        if "accuracy" in options.parts:
+            found += accuracy(cache, Path(folder), options)
+    if options.json:
+        print(json.dumps({"results": found, "threads": torch.get_num_threads(), "clock": options.clock}))
+        return
+    header = ("part", "what", "against", "seconds", "baseline seconds", "baseline / what")
+    print("\n".join(table(header, [tuple(line[key] for key in header) for line in found])))
+
+
+def limit(cache: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One TACMA epoch against its bare products, in each dtype; and bfloat16 against float32."""
+    epochs: dict[str, Epoch] = {}
+    for name, dtype in DTYPES.items():
+        epochs[f"tacma {name}"] = epoch_of(cache, [0], options, dtype=name)
+        epochs[f"products {name}"] = bare_epoch(cache, dtype)
+    seconds = in_turns(epochs, options)
+    pairs = [(f"tacma {name}", f"products {name}") for name in DTYPES]
+    return [compared("limit", *pair, seconds) for pair in [*pairs, ("tacma bfloat16", "tacma float32")]]
+
+
+def loop(cache: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One TACMA epoch against the published style of loop, without and with two loading processes."""
+    opened = FeatureCache.open(cache)
+    width = opened.shapes["f_a"][-1]
+    epochs = {f"tacma {name}": epoch_of(cache, [0], options, dtype=name) for name in DTYPES}
+    workers = (0,) if options.clock == "cpu" else (0, 2)  # a child's processor time is not counted
+    for count in workers:
+        epochs[f"loop, {count} workers"] = PlainLoop(cache, width, opened.classes, count).epoch
+    seconds = in_turns(epochs, options)
+    best = min(
+        (f"loop, {count} workers" for count in workers), key=lambda name: statistics.median(seconds[name])
+    )
+    return [compared("loop", f"tacma {name}", best, seconds) for name in DTYPES]
+
+
+def members(cache: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """M members at once against the same in turn, for a large and a small head and for small batches."""
+    found = []
+    for head, batch in (("tacma", 128), ("tacma", 16), ("mlp", 128)):
+        seeds = list(range(options.members))
+        stacked = epoch_of(cache, seeds, options, head=head, batch_size=batch)
+        alone = [epoch_of(cache, [seed], options, head=head, batch_size=batch) for seed in seeds]
+        epochs: dict[str, Epoch] = {
+            "stacked": stacked,
+            "in turn": lambda alone=alone: [run() for run in alone],
+        }
+        line = compared("members", "stacked", "in turn", in_turns(epochs, options))
+        found.append(line | {"what": f"{len(seeds)} {head} batch {batch}, stacked"})
+    return found
+
+
+def accuracy(cache: Path, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Test accuracy at the best validation epoch in both dtypes, percent, where the table says seconds."""
+    means = {}
+    for name in DTYPES:
+        results = train_head(cache, folder / name, seeds=options.seeds, epochs=options.epochs, dtype=name)
+        means[name] = results["groups"]["tacma"]["accuracy_percent"]["mean"]
+    line = {"part": "accuracy, %", "what": "tacma bfloat16", "against": "tacma float32"}
+    ratio = means["float32"] / means["bfloat16"]
+    return [
+        line | {"seconds": means["bfloat16"], "baseline seconds": means["float32"], "baseline / what": ratio}
+    ]
+
+
+def epoch_of(cache: Path, seeds: list[int], options: argparse.Namespace, **settings: Any) -> Epoch:
+    """A function that trains the members for one epoch more: gather, forward, backward, Adam."""
+    config = resolve_head(HeadConfig(**({"head": "tacma", "device": options.device} | settings)))
+    device = choose_device(config.device)
+    if (key := (cache, device)) not in _loaded:
+        _loaded[key] = load_data(FeatureCache.open(cache), config, device)
+    group = [Member(str(seed), dataclasses.replace(config, seed=seed)) for seed in seeds]
+    training = Training(group, _loaded[key], device)
+    return lambda: _settled(training.train_epoch(1))
+
+
+_loaded: dict[tuple[Path, torch.device], Data] = {}
+
+
+def _settled(losses: torch.Tensor) -> None:
+    """Waits for the device."""
+    losses.tolist()
+
+
+def bare_epoch(cache: Path, dtype: torch.dtype, batch: int = 128) -> Epoch:
+    """The products of all batches of one epoch, the last one smaller."""
+    opened = FeatureCache.open(cache)
+    rows = int((opened.rows.split == "train").sum())
+    sizes = (opened.grid_segments, opened.shapes["f_a"][-1], opened.classes, dtype)
+    whole, rest = bare_products(batch, *sizes), bare_products(rows % batch or batch, *sizes)
+
+    def epoch() -> None:
+        for _ in range(rows // batch):
+            whole()
+        if rows % batch:
+            rest()
+
+    return epoch
+
+
+def in_turns(epochs: dict[str, Epoch], options: argparse.Namespace) -> dict[str, list[float]]:
+    """Seconds of each epoch, A B A B ..., after one of each to warm up."""
+    clock = time.process_time if options.clock == "cpu" else time.perf_counter
+    seconds: dict[str, list[float]] = {name: [] for name in epochs}
+    for turn in range(options.rounds + 1):
+        for name, epoch in epochs.items():
+            began = clock()
+            epoch()
+            if turn:
+                seconds[name].append(clock() - began)
+    return seconds
+
+
+def compared(part: str, what: str, against: str, seconds: dict[str, list[float]]) -> dict[str, Any]:
+    """Medians of both, and the median of their ratio turn by turn."""
+    ratios = [base / own for own, base in zip(seconds[what], seconds[against], strict=True)]
+    return {
+        "part": part,
+        "what": what,
+        "against": against,
+        "seconds": statistics.median(seconds[what]),
+        "baseline seconds": statistics.median(seconds[against]),
+        "baseline / what": statistics.median(ratios),
+    }
+
+
+def make_cache(path: Path, annotations: Path | None) -> Path:
+    """A cache of AVE's size: prototypes of the classes under noise that leaves some segments in doubt."""
+    random = np.random.default_rng(0)
+    rows = _ave_rows(annotations) if annotations else _made_up_rows(random)
+    label_of_video = np.full((VIDEOS, SEGMENTS), EVENTS)
+    label_of_video[rows.video] = rows.label
+    arrays = {}
+    for name in ("f_a", "f_v"):
+        prototypes = random.normal(size=(EVENTS + 1, WIDTH)).astype(np.float32)
+        noise = random.normal(size=(VIDEOS, SEGMENTS, WIDTH)).astype(np.float32)
+        arrays[name] = 0.1 * prototypes[label_of_video] + 0.5 * noise
+    ids = tuple(f"video {number}" for number in range(VIDEOS))
+    names = tuple(f"event {number}" for number in range(EVENTS))
+    write_features(path, video_ids=ids, categories=names, rows=rows, arrays=arrays)
+    return path
+
+
+def _ave_rows(folder: Path) -> Rows:
+    """AVE's own rows, labels and splits."""
+    dataset = read_dataset(folder)
+    places = {video: number for number, video in enumerate(dict.fromkeys(r.video_id for r in dataset.rows))}
+    leaked = dataset.leaked()
+    return Rows(
+        row=np.array([row.row for row in dataset.rows]),
+        video=np.array([places[row.video_id] for row in dataset.rows]),
+        label=dataset.labels(Grid()),
+        category=np.array([dataset.class_ids[row.category] for row in dataset.rows]),
+        split=np.array([row.split for row in dataset.rows], object),
+        leaked=np.array([row.row in leaked for row in dataset.rows]),
+    )
+
+
+def _made_up_rows(random: np.random.Generator) -> Rows:
+    """Rows and splits of AVE's sizes; two thirds of the events last the whole clip, as AVE's do."""
+    category = random.integers(0, EVENTS, ROWS)
+    label = np.repeat(category[:, None], SEGMENTS, 1)
+    for row in np.flatnonzero(random.random(ROWS) > 2 / 3):
+        label[row, : random.integers(0, SEGMENTS)] = EVENTS
+    return Rows(
+        row=np.arange(ROWS),
+        video=np.arange(ROWS) % VIDEOS,
+        label=label,
+        category=category,
+        split=np.array(["train"] * 3339 + ["val"] * 402 + ["test"] * 402, object),
+        leaked=np.zeros(ROWS, bool),
+    )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("parts", nargs="+", choices=("limit", "loop", "members", "accuracy"))
+    parser.add_argument("--cache", type=Path, help="a real feature cache in the place of the made-up one")
+    parser.add_argument("--annotations", type=Path, help="folder of AVE's annotation files")
+    parser.add_argument("--rounds", type=int, default=7, help="turns; medians are shown")
+    parser.add_argument("--members", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=3, help="of accuracy")
+    parser.add_argument("--epochs", type=int, default=100, help="of accuracy")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
