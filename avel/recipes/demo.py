@@ -37,7 +37,7 @@ NEXT = (
     "  avel train-head features.h5 runs/tacma --head tacma --seeds 5",
 )
 
-ENCODER = {
+ENCODER: dict[str, Any] = {
     "visual_backbone": "tiny",
     "audio_backbone": "tiny",
     "visual_weights": "random",
@@ -59,7 +59,7 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 """Row of the table -> settings of the head."""
 
-TRAINING = {"seeds": 3, "epochs": 150, "lr": 1e-3, "batch_size": 16, "standardise": True}
+TRAINING: dict[str, Any] = {"seeds": 3, "epochs": 150, "lr": 1e-3, "batch_size": 16, "standardise": True}
 """Settings of every head: AVE's rate of 1e-4 would need far more steps than a few dozen clips give."""
 
 
