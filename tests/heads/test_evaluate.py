@@ -82,4 +82,5 @@ def test_the_event_decoder_is_shown_beside_argmax(run: Path) -> None:
 
 def test_spread_of_one_seed_has_no_deviation() -> None:
     assert spread([0.5]) == {"mean": 50.0, "std": None}
+    assert spread([float("nan"), 0.5]) == {"mean": None, "std": None}
     assert spread([0.5, 0.7]) == {"mean": pytest.approx(60.0), "std": pytest.approx(np.sqrt(200))}
