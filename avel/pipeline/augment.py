@@ -114,7 +114,7 @@ def _augment_group(frames: Tensor, draws: Sequence[Draw], crop_size: int) -> Ten
     down, across, other = geometry.to(frames.device, non_blocking=True)
     rows = resize_matrices(down[0], down[1], torch.zeros_like(other[0]), height, crop_size)
     columns = resize_matrices(across[0], across[1], other[0], width, crop_size)
-    unit = frames.float() / 255
+    unit = frames.float().div_(255)
     if any(d.jitter or d.grayscale for d in draws):
         sized = sides(unit, rows, columns)
         unit = torch.stack([recolour(x, d) for x, d in zip(sized, draws, strict=True)])
@@ -147,10 +147,11 @@ def whole_pixels(start: float, share: float, size: int) -> tuple[int, int]:
 def sides(frames: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """One matrix a side and group, clamped: (G, N, 3, H, W), (G, h, H), (G, w, W) -> (G, N, 3, h, w)."""
     groups, images, channels, height, width = frames.shape
-    across = torch.bmm(frames.reshape(groups, -1, width), columns.mT)
-    turned = across.reshape(groups, images * channels, height, -1).transpose(1, 2).reshape(groups, height, -1)
-    done = torch.bmm(rows, turned).reshape(groups, rows.shape[1], images, channels, -1)
-    return done.permute(0, 2, 3, 1, 4).clamp(0, 1)
+    pixels = frames.permute(0, 1, 3, 4, 2).reshape(groups, images, height, -1)  # as decoders leave them
+    down = (rows[:, None] @ pixels).reshape(groups, images, -1, width, channels)
+    planes = down.permute(0, 1, 4, 2, 3).reshape(groups, -1, width)
+    across = torch.bmm(planes, columns.mT).clamp_(0, 1)
+    return across.reshape(groups, images, channels, rows.shape[1], columns.shape[1])
 
 
 def resize_matrices(first: Tensor, length: Tensor, flip: Tensor, size: int, out: int) -> Tensor:

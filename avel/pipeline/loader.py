@@ -137,7 +137,7 @@ class ClipLoader:
         wanted = [segment * grid.frames_per_segment + frame for segment, frame in enumerate(inside)]
         heard.copy_(torch.from_numpy(self.store.log_mel(video_id)))
         if self.store.head.frame_codec != "jpeg":
-            frames.copy_(torch.from_numpy(self.store.frames(video_id, wanted)).permute(0, 3, 1, 2))
+            frames.copy_(torch.from_numpy(self.store.frames(video_id, wanted)))
             return []
         files = [
             torch.frombuffer(bytearray(data), dtype=torch.uint8)
@@ -146,7 +146,7 @@ class ClipLoader:
         if self.on_device:
             return files
         for place, file in enumerate(files):
-            frames[place] = decode_jpeg(file, ImageReadMode.RGB)
+            frames[place] = decode_jpeg(file, ImageReadMode.RGB).permute(1, 2, 0)  # its layout in memory
         return []
 
     def _finish(self, pending: "_Pending") -> Iterator[Batch]:
@@ -156,7 +156,7 @@ class ClipLoader:
             decoded = decode_jpeg(files, ImageReadMode.RGB, device=self.device)
             seen = torch.stack(decoded).reshape(len(pending.clips), -1, *decoded[0].shape)
         else:
-            seen = buffer.frames.to(self.device, non_blocking=True)
+            seen = buffer.frames.to(self.device, non_blocking=True).permute(0, 1, 4, 2, 3)
         heard = buffer.heard.to(self.device, non_blocking=True)
         if self.device.type == "cuda":
             buffer.copied = torch.cuda.current_stream(self.device).record_event()
@@ -172,14 +172,14 @@ class ClipLoader:
                 return buffer
         grid, pinned = self.store.grid, self.device.type == "cuda"
         side = 0 if self.on_device else grid.size
-        frames = torch.empty(clips, grid.segments, 3, side, side, dtype=torch.uint8, pin_memory=pinned)
+        frames = torch.empty(clips, grid.segments, side, side, 3, dtype=torch.uint8, pin_memory=pinned)
         heard = torch.empty(clips, grid.segments, MEL_FRAMES, MEL_BANDS, pin_memory=pinned)
         return _Buffer(frames, heard)
 
 
 @dataclass(eq=False)
 class _Buffer:
-    """Host memory of one batch; `copied` says when a device has taken what is in it."""
+    """Host memory of one batch, frames (B, T, H, W, 3); `copied` says when a device has taken them."""
 
     frames: Tensor
     heard: Tensor
