@@ -281,7 +281,7 @@ def test_killed_at_random_the_file_is_the_same_and_no_part_is_computed_twice(
     while kills < 20:
         finished = videos_in_parts(tmp_path)
         log.write_text("")
-        process = server.Process(target=make_cache, args=(store, cache, run, log, 0.03))
+        process = server.Process(target=make_cache, args=(store, cache, run, log, 0.05))
         process.start()
         parts = part_files(tmp_path)
         while process.is_alive() and part_files(tmp_path) == parts:
