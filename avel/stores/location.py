@@ -83,7 +83,7 @@ class LocalLocation:
         """The bytes of `name`, None where there is no such file."""
         try:
             return (self.path / name).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def write(self, name: str, data: bytes) -> None:
