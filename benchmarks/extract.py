@@ -186,11 +186,11 @@ def _ways(
 
 
 def _clips(folders: list[Path], count: int, pool: Any) -> list[str]:
-    """`count` clips, taken in turns from each folder, that every way can read to the end."""
+    """`count` clips that all ways can read, taken in turns from each folder, again where they are fewer."""
     found = [sorted(str(file) for file in folder.iterdir() if file.is_file()) for folder in folders]
     mixed = [path for row in itertools.zip_longest(*found) for path in row if path is not None][: 2 * count]
     good = [path for path, fine in zip(mixed, pool.map(_stages, mixed), strict=True) if fine]
-    return good[:count]
+    return list(itertools.islice(itertools.cycle(good), count))
 
 
 def _stages(path: str) -> bool:
@@ -238,7 +238,7 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clips", type=Path, nargs="+", required=True, help="folders of videos")
-    parser.add_argument("--count", type=int, default=120, help="clips to take from them, in turns")
+    parser.add_argument("--count", type=int, default=160, help="clips to take from them, in turns and again")
     parser.add_argument("--workers", type=int, default=cores())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
