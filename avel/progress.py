@@ -1,6 +1,7 @@
 """Progress of long work, on stderr: a bar on a terminal, one line every 30 seconds otherwise."""
 
 import sys
+import threading
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
 LINE_EVERY_SECONDS = 30.0
+TICK_SECONDS = 1.0
 
 _level = 1
 
@@ -36,17 +38,21 @@ class Progress:
         self.total, self.what, self.done, self.failed = total, what, start, 0
         self._start = start
         self._note = ""
+        self._ended = threading.Event()
         self._began = self._last_line = time.monotonic()
         self._bar = _bar(total, what, start) if _level and sys.stderr.isatty() else None
 
     def __enter__(self) -> Self:
         if self._bar:
             self._bar.start()
+        else:
+            threading.Thread(target=self._tick, daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ended.set()
         if self._bar:
             self._bar.stop()
         elif self.done > self._start:
@@ -61,9 +67,8 @@ class Progress:
             self._bar.update(
                 self._bar.task_ids[0], completed=self.done, extra=f"{self._rate()}  {self._extra()}"
             )
-        elif time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
-            self._last_line = time.monotonic()
-            self._print_line()
+        else:
+            self._print_if_due()
 
     def line(self) -> str:
         """The state in one line: done/total, rate, time left, failures, note."""
@@ -82,6 +87,16 @@ class Progress:
         if per_second >= 1 or not per_second:
             return f"{per_second:.1f} {self.what}/s"
         return f"{1 / per_second:.1f} s each"
+
+    def _tick(self) -> None:
+        """Shows that a long step is at work: a film may take minutes."""
+        while not self._ended.wait(TICK_SECONDS):
+            self._print_if_due()
+
+    def _print_if_due(self) -> None:
+        if time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
+            self._last_line = time.monotonic()
+            self._print_line()
 
     def _print_line(self) -> None:
         note(self.line())

@@ -1,5 +1,7 @@
 """Progress: lines with rate, failures and time left where there is no terminal."""
 
+import time
+
 import pytest
 
 from avel import progress
@@ -23,6 +25,16 @@ def test_a_line_every_so_often(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         bar.advance()
         bar.advance()
     assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+def test_a_long_step_shows_that_it_is_at_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr(progress, "TICK_SECONDS", 0.01)
+    with progress.Progress(1, "films"):
+        time.sleep(0.3)
+    assert "films 0/1" in capsys.readouterr().err
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -276,7 +276,8 @@ def test_killed_at_random_the_file_is_the_same_and_no_part_is_computed_twice(
     store = write_store(tmp_path / "clips.zarr", [f"v{number}" for number in range(120)])
     cache, log = tmp_path / "killed.h5", tmp_path / "read.log"
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["tests.pipeline.killed_cache", "avel.pipeline.cache_workers"])
+    preload = ["tests.pipeline.killed_cache", "avel.pipeline.cache_workers", "zarr", "pyarrow.parquet"]
+    server.set_forkserver_preload(preload)
     chance, kills = random.Random(0), 0
     while kills < 20:
         finished = videos_in_parts(tmp_path)
