@@ -15,7 +15,7 @@ import avel
 from avel.console import DONE, ERROR, SOME_FAILED, json_option, run, settings, show, show_table, verbosity
 from avel.heads.config import HeadConfig
 from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
-from avel.pipeline.presets import PRESETS
+from avel.pipeline.pretraining.presets import PRESETS
 
 PATH = click.Path(path_type=Path)
 SPLIT = click.Choice(["val", "test"])

@@ -27,12 +27,12 @@ import torch
 from PIL import Image
 
 from avel.config import digest
-from avel.pipeline.cache import cache_features
-from avel.pipeline.cache_key import recipe
-from avel.pipeline.cache_parts import Parts
+from avel.pipeline.caching.cache import cache_features
+from avel.pipeline.caching.encode import PartEncoder, Work
+from avel.pipeline.caching.key import recipe
+from avel.pipeline.caching.parts import Parts
 from avel.pipeline.config import CacheConfig, ExtractConfig
-from avel.pipeline.encode import PartEncoder, Work
-from avel.pipeline.plan import settings_of
+from avel.pipeline.staging.plan import settings_of
 from avel.progress import set_verbosity
 from avel.stores.clip_writer import ClipWriter, prepare, write_dataset
 from avel.stores.clips import ClipStore, Head

@@ -22,9 +22,9 @@ import av
 import numpy as np
 
 from avel.grid import Grid
-from avel.pipeline.log_mel import log_mel
-from avel.pipeline.media import open_media
-from avel.pipeline.picture import SCALING
+from avel.pipeline.media.log_mel import log_mel
+from avel.pipeline.media.picture import SCALING
+from avel.pipeline.media.reading import open_media
 from avel.text import table
 
 GRID = Grid()
@@ -54,19 +54,19 @@ def frames(path: str) -> None:
 
 def unplanned(path: str) -> None:
     """`frames`, but every picture is decoded."""
-    with patch("avel.pipeline.video.SKIPPING", frozenset()):
+    with patch("avel.pipeline.media.video.SKIPPING", frozenset()):
         frames(path)
 
 
 def unscaled(path: str) -> None:
     """`frames`, but no picture is scaled: what the skip plan leaves of decoding."""
-    with patch("avel.pipeline.picture.PictureScaler.into"):
+    with patch("avel.pipeline.media.picture.PictureScaler.into"):
         frames(path)
 
 
 def packed(path: str) -> None:
     """`frames`, but swscale writes rgb24, for whose full-width chroma it has no SIMD."""
-    with patch("avel.pipeline.picture.PictureScaler.into", _packed_into):
+    with patch("avel.pipeline.media.picture.PictureScaler.into", _packed_into):
         frames(path)
 
 

@@ -36,10 +36,10 @@ import av
 import numpy as np
 
 from avel.grid import Grid
-from avel.pipeline.extract import cores, extract
-from avel.pipeline.media import open_media
-from avel.pipeline.refusal import ClipRefused
-from avel.pipeline.summary import ExtractSummary
+from avel.pipeline.media.reading import open_media
+from avel.pipeline.media.refusal import ClipRefused
+from avel.pipeline.staging.extract import cores, extract
+from avel.pipeline.staging.summary import ExtractSummary
 from avel.progress import set_verbosity
 from avel.stores.dataset import Video, make_dataset
 from avel.text import table
@@ -107,7 +107,7 @@ def scaled(path: str) -> None:
 
 def bit_equal(path: str) -> bool:
     """Whether leaving out pictures that nothing shows changes no bit of the frames."""
-    with patch("avel.pipeline.video.SKIPPING", frozenset()):
+    with patch("avel.pipeline.media.video.SKIPPING", frozenset()):
         everything = frames(path)
     return bool(np.array_equal(frames(path), everything))
 

@@ -29,12 +29,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
 
 from avel.pipeline.config import PretrainConfig
-from avel.pipeline.encoder import build_encoder
-from avel.pipeline.loader import Batch, ClipLoader, random_choices
-from avel.pipeline.pretrain import pick_device, with_options
-from avel.pipeline.projector import Twins
-from avel.pipeline.schedule import make_optimiser
-from avel.pipeline.training import Trainer, prepare
+from avel.pipeline.encoders.encoder import build_encoder
+from avel.pipeline.pretraining.loader import Batch, ClipLoader, random_choices
+from avel.pipeline.pretraining.pretrain import pick_device, with_options
+from avel.pipeline.pretraining.projector import Twins
+from avel.pipeline.pretraining.schedule import make_optimiser
+from avel.pipeline.pretraining.training import Trainer, prepare
 from avel.progress import Progress, set_verbosity
 from avel.stores.clips import ClipStore
 from avel.text import table

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from avel.heads.plots import demo_picture, plot
+from avel.heads.plots.plot import demo_picture, plot
 from avel.heads.report.page import report
 
 DOCS = Path(__file__).parent

@@ -8,7 +8,7 @@ import pytest
 
 from avel.cli import cli
 from avel.console import DONE, run
-from avel.recipes.compose import compose
+from avel.recipes.composing.compose import compose
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

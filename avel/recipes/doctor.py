@@ -156,7 +156,7 @@ def _disk(folder: Path) -> Check:
 
 
 def _memory() -> Check:
-    from avel.heads.data import free_memory_gb
+    from avel.heads.training.data import free_memory_gb
 
     free_gb = free_memory_gb()
     well = free_gb >= LEAST_MEMORY_GB
@@ -187,7 +187,7 @@ def one_clip(folder: Path) -> str:
     from avel.heads.config import HeadConfig
     from avel.heads.head import Widths, build_model, resolve_head
     from avel.pipeline.config import PretrainConfig
-    from avel.pipeline.encoder import build_encoder
+    from avel.pipeline.encoders.encoder import build_encoder
 
     frames, log_mel = _staged(folder)
     config = PretrainConfig(
@@ -217,9 +217,9 @@ def _staged(folder: Path) -> tuple[Tensor, Tensor]:
     import torch
 
     from avel.grid import Grid
-    from avel.pipeline.log_mel import log_mel
-    from avel.pipeline.media import open_media
-    from avel.recipes.mp4 import write_mp4
+    from avel.pipeline.media.log_mel import log_mel
+    from avel.pipeline.media.reading import open_media
+    from avel.recipes.composing.mp4 import write_mp4
 
     grid = Grid(segments=2, fps=8, size=32)
     colours = [(200, 0, 0) if number < 8 else (0, 0, 200) for number in range(16)]

@@ -33,7 +33,7 @@ class Entry:
         row: its place in the arrays.
         state: "staged" (frames and log-mel are whole), "failed", or "pending" (to be done, or in flight).
         cause: why it was last worked on.
-        reason: why it failed, from the closed list `avel.pipeline.refusal.REASONS`; "" unless failed.
+        reason: why it failed, from the closed list `avel.pipeline.media.refusal.REASONS`; "" unless failed.
         detail: the decoder's own words, or what was repaired.
         source_path, source_bytes, source_mtime_ns, source_sha256: the file as it was when it was read.
         settings: digest of the settings that it was staged with.

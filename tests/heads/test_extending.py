@@ -31,7 +31,7 @@ def test_the_head_of_the_page_trains_from_a_package_of_its_own(tmp_path: Path) -
     (described / "entry_points.txt").write_text(f"[avel.heads]\n{line.replace(chr(34), '')}\n")
     cache = write_cache(tmp_path / "features.h5")
     program = (
-        "import sys; from avel.heads.train import train_head\n"
+        "import sys; from avel.heads.training.train import train_head\n"
         "found = train_head(sys.argv[1], sys.argv[2], head='gated', d_e=16, epochs=40, seeds=2)\n"
         "print(found['groups']['gated']['accuracy_percent']['mean'])"
     )

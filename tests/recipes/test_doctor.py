@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from avel.errors import AvelError
-from avel.pipeline import log_mel
+from avel.pipeline.media import log_mel
 from avel.recipes import doctor as module
 from avel.recipes.doctor import doctor
 

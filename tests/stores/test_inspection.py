@@ -12,7 +12,7 @@ from avel.errors import MissingPathError
 from avel.pipeline.config import CacheConfig
 from avel.stores.inspection import Inspection, inspect
 from avel.stores.runs import Run
-from tests.pipeline.small_stores import write_store
+from tests.pipeline.caching.small_stores import write_store
 from tests.stores.test_features import write as write_cache
 
 

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from avel.heads.data import ARRAYS
 from avel.heads.head import Model
-from avel.heads.kept import Kept, kept_member, load_model
 from avel.heads.parts import ClassifierMLP
 from avel.heads.report.reading import HeadRun
+from avel.heads.training.data import ARRAYS
+from avel.heads.training.kept import Kept, kept_member, load_model
 from avel.stores.features import FeatureCache
 
 CLIPS_AT_ONCE = 256

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import ConfigError
-from avel.heads.evaluate import evaluate, group_name
-from avel.heads.kept import kept_member
 from avel.heads.report.embedding import Embedding, embed
 from avel.heads.report.reading import HeadRun
 from avel.heads.report.series import curves_of, theta_sweep
+from avel.heads.results.evaluate import evaluate, group_name
+from avel.heads.training.kept import kept_member
 from avel.progress import Progress
 from avel.stores.runs import versions
 

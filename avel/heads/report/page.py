@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from avel.errors import ConfigError
-from avel.heads.evaluate import evaluate
 from avel.heads.report import clips, numbers
 from avel.heads.report.footage import open_footage
 from avel.heads.report.reading import HeadRun, read_run
+from avel.heads.results.evaluate import evaluate
 from avel.stores.files import disk_bytes, write_text
 
 MARK = Path("data") / "summary.js"

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from avel.errors import StoreError
-from avel.heads.metrics import confusion, floors
-from avel.heads.predictions import Predictions, read_predictions
+from avel.heads.results.metrics import confusion, floors
+from avel.heads.results.predictions import Predictions, read_predictions
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 
@@ -109,7 +109,7 @@ class HeadRun:
 
     def thetas(self) -> list[float | None]:
         """Theta of each member, None where its head has none: (M,)."""
-        from avel.heads.kept import kept_member
+        from avel.heads.training.kept import kept_member
 
         return [kept_member(self.run, name).config.theta for name in self.members]
 

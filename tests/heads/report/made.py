@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from avel.heads.train import train_head
-from avel.pipeline.extract import extract
-from avel.recipes.mp4 import write_mp4
+from avel.heads.training.train import train_head
+from avel.pipeline.staging.extract import extract
+from avel.recipes.composing.mp4 import write_mp4
 from avel.stores.clips import ClipStore
 from avel.stores.features import Rows, write_features
 

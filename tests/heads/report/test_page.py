@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from avel.errors import ConfigError, StaleError
-from avel.heads.kept import kept_member, load_model
 from avel.heads.report.inside import look_inside
 from avel.heads.report.page import report
 from avel.heads.report.pictures import spectrogram, strip
 from avel.heads.report.reading import read_run
+from avel.heads.training.kept import kept_member, load_model
 from avel.stores.runs import Run
 from tests.heads.report.made import HOSTILE, Made, T, write_cache, write_runs
 

@@ -1,0 +1,1 @@
+"""`avel plot`, and how all of avel's pictures look."""

@@ -1,0 +1,1 @@
+"""What trained heads are worth: predictions, metrics, tables of runs."""

@@ -1,0 +1,1 @@
+"""`avel train-head` and `avel sweep`: members of one architecture, trained together and kept."""

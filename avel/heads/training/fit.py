@@ -1,0 +1,211 @@
+"""The training loop: members of one architecture, each with its own data order, best epoch and end."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avel.heads.config import HeadConfig
+from avel.heads.head import HEADS, Model, build_model
+from avel.heads.training.data import Data, Features, Split, chunks_of
+from avel.heads.training.members import Alone, Member, Members, Stacked
+from avel.progress import Progress
+
+CLIPS_AT_ONCE = 512
+"""Clips scored in one forward pass, all members together."""
+CPU_STACKED_FLOP = 1e9
+"""Arithmetic of one member's step, forward and backward, below which stacking pays on a CPU."""
+Log = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Fitted:
+    """One member after training, or after the epochs it has had; epochs count from 1, accuracies are shares.
+
+    `failure` is "" or says which epoch's loss was not finite. The best test epoch is what most published
+    code reports; it is kept beside the honest number, never used.
+    """
+
+    member: Member
+    epochs: int = 0
+    best_epoch: int = 0
+    val_accuracy: float = -1.0
+    test_accuracy: float = -1.0
+    best_test_epoch: int = 0
+    best_test_accuracy: float = -1.0
+    failure: str = ""
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+
+def fit(members: Sequence[Member], data: Data, device: torch.device, log: Log) -> list[Fitted]:
+    """Trains the members side by side and gives each at its best validation epoch.
+
+    Their configs differ in nothing but the seed and the settings that the head keeps as buffers. The result
+    of each equals that of training it by itself, up to rounding.
+    """
+    config = members[0].config
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(config.seed)  # dropout, which only a group of one may have
+        training = Training(members, data, device)
+        with Progress(config.epochs or 1, "epochs") as progress:
+            while training.alive:
+                lines = training.epoch()
+                for line in lines:
+                    log(line)
+                progress.advance(note=f"{len(lines)} members, val {_best(lines):.4f}")
+    return training.fitted
+
+
+class Training:
+    """The state between epochs: the living members, their optimiser, their random orders."""
+
+    def __init__(self, members: Sequence[Member], data: Data, device: torch.device) -> None:
+        self.data, self.device, self.config = data, device, members[0].config
+        self.fitted = [Fitted(member) for member in members]
+        self.alive = list(self.fitted)
+        models = [make_model(member, data) for member in members]
+        self.group: Members = Stacked(models, device) if len(models) > 1 else Alone(models[0], device)
+        self.orders = [torch.Generator().manual_seed(member.config.seed) for member in members]
+        self.optimiser = torch.optim.Adam(self.group.parameters(), lr=self.config.lr or 0.0, fused=True)
+
+    def epoch(self) -> list[dict[str, Any]]:
+        """One pass over train, one look at val and test; members that are done leave the group."""
+        number = self.alive[0].epochs + 1
+        losses = self.train_epoch(number).tolist()
+        self.group.train(False)
+        val = self._accuracy(self.data.splits["val"])
+        test = self._accuracy(self.data.splits["test"])
+        lines = []
+        for place, fitted in enumerate(self.alive):
+            fitted.epochs = number
+            line = {"member": fitted.member.name, "epoch": number, "loss": losses[place]}
+            if math.isfinite(losses[place]):
+                self._judge(place, fitted, val[place], test[place])
+                lines.append(line | {"val_accuracy": val[place], "test_accuracy": test[place]})
+            else:
+                fitted.failure = f"the loss is {losses[place]} in epoch {number}"
+                lines.append(line | {"loss": None, "failure": fitted.failure})
+        self._leave([place for place, fitted in enumerate(self.alive) if self._done(fitted)])
+        return lines
+
+    def train_epoch(self, number: int) -> Tensor:
+        """Mean loss of each living member over the epoch: -> (M,)."""
+        train, batch = self.data.splits["train"], self.config.batch_size or len(self.data.splits["train"])
+        for parameters in self.optimiser.param_groups:
+            parameters["lr"] = learning_rate(self.config, number)
+        self.group.train(True)
+        order = torch.stack([torch.randperm(len(train), generator=random) for random in self.orders])
+        chunks = chunks_of(order.to(self.device), batch)
+        targets = train.categories if self.config.supervision == "weak" else train.labels
+        total = torch.zeros(len(self.alive), device=self.device)
+        inputs = self.data.features.batches([train.videos[chunk] for chunk in chunks])
+        for chunk, (audio, visual) in zip(chunks, inputs, strict=True):
+            with arithmetic(self.config, self.device):
+                losses = self.group.losses(audio, visual, targets[chunk])
+            self.optimiser.zero_grad()
+            losses.sum().backward()  # type: ignore[no-untyped-call]
+            self.optimiser.step()
+            total += losses.detach() * chunk.shape[-1]
+        return total / len(train)
+
+    def _accuracy(self, split: Split) -> list[float]:
+        """Share of right segments of each living member."""
+        right = torch.zeros(len(self.alive), device=self.device)
+        size = max(1, CLIPS_AT_ONCE // len(self.alive))
+        chunks = chunks_of(torch.arange(len(split), device=self.device), size)
+        inputs = self.data.features.batches([split.videos[chunk] for chunk in chunks])
+        for chunk, (audio, visual) in zip(chunks, inputs, strict=True):
+            with torch.no_grad(), arithmetic(self.config, self.device):
+                predicted = self.group.logits(audio, visual).argmax(-1)
+            right += (predicted == split.labels[chunk]).sum((1, 2))
+        return [count / split.labels.numel() for count in right.tolist()]
+
+    def _judge(self, place: int, fitted: Fitted, val: float, test: float) -> None:
+        """Keeps the weights of a better validation epoch; the earlier of two equal ones stays."""
+        if test > fitted.best_test_accuracy:
+            fitted.best_test_accuracy, fitted.best_test_epoch = test, fitted.epochs
+        if val > fitted.val_accuracy:
+            fitted.val_accuracy, fitted.test_accuracy, fitted.best_epoch = val, test, fitted.epochs
+            fitted.state = self.group.state(place)
+
+    def _done(self, fitted: Fitted) -> bool:
+        tired = 0 < self.config.patience <= fitted.epochs - fitted.best_epoch
+        return tired or bool(fitted.failure) or fitted.epochs == self.config.epochs
+
+    def _leave(self, places: list[int]) -> None:
+        """Takes members out of the group, and their rows out of the optimiser's state."""
+        if not places:
+            return
+        kept = [place for place in range(len(self.alive)) if place not in places]
+        self.alive = [self.alive[place] for place in kept]
+        self.orders = [self.orders[place] for place in kept]
+        if self.alive and isinstance(self.group, Stacked):
+            self.group.keep(kept, self.optimiser)
+
+
+def make_model(member: Member, data: Data) -> Model:
+    """A fresh model of a member, with the shift and scale of the train features if it standardises."""
+    model = build_model(member.config, data.widths, member.config.seed)
+    if model.standardised is not None:
+        for name, (mean, scale) in feature_statistics(data.features, data.splits["train"]).items():
+            model.standardised.set(name, mean, scale)
+    return model
+
+
+def feature_statistics(features: Features, train: Split) -> dict[str, tuple[Tensor, Tensor]]:
+    """Mean and 1 / deviation of each feature over the train videos: "audio", "visual" -> (D,), (D,)."""
+    chunks = chunks_of(torch.unique(train.videos), 64)
+    sums: dict[str, list[Tensor]] = {"audio": [], "visual": []}
+    for audio, visual in features.batches(chunks):
+        for name, values in (("audio", audio), ("visual", visual)):
+            flat = values.flatten(0, -2).double().cpu()
+            sums[name].append(
+                torch.stack((flat.sum(0), flat.square().sum(0), torch.full_like(flat[0], len(flat))))
+            )
+    result = {}
+    for name, parts in sums.items():
+        total, squares, count = torch.stack(parts).sum(0)
+        mean = total / count
+        deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
+        result[name] = (mean.float(), deviation.clamp_min(1e-6).reciprocal().float())
+    return result
+
+
+def learning_rate(config: HeadConfig, epoch: int) -> float:
+    """Rate of an epoch, counted from 1, by the schedule's steps before it."""
+    passed = epoch - 1
+    steps = passed // config.decay_every if config.decay_every else 0
+    steps += sum(passed >= after for after in config.decay_after or ())
+    return (config.lr or 0.0) * (1.0 if config.decay is None else config.decay) ** steps
+
+
+def arithmetic(config: HeadConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Matrix products in the config's dtype; float32 is left as it is."""
+    if config.dtype == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def can_stack(config: HeadConfig, data: Data, device: torch.device) -> bool:
+    """Whether members of this config are trained as one batched program.
+
+    Decided by size, not by a trial, so that one machine gives the same numbers every time. A GPU that one
+    head leaves idle gains; a CPU gains while calling costs more than computing (docs/heads.md).
+    """
+    if not HEADS[config.head].stackable or config.together == "never":
+        return False
+    if config.together == "always" or device.type != "cpu":
+        return True
+    weights = sum(weight.numel() for weight in build_model(config, data.widths, 0).parameters())
+    rows = min(config.batch_size or 1, len(data.splits["train"])) * data.splits["train"].labels.shape[1]
+    return 6 * weights * rows < CPU_STACKED_FLOP
+
+
+def _best(lines: list[dict[str, Any]]) -> float:
+    return max((line.get("val_accuracy", 0.0) for line in lines), default=0.0)

@@ -1,0 +1,80 @@
+"""Which members a sweep has, and which of them can be trained as one program."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from avel.config import convert
+from avel.errors import ConfigError
+from avel.heads.config import HeadConfig
+from avel.heads.head import HEADS, resolve_head
+from avel.heads.training.members import Member
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A member of a sweep and the settings that set it apart, seed aside."""
+
+    member: Member
+    settings: dict[str, Any]
+
+
+def parse_settings(items: Iterable[str]) -> dict[str, list[str]]:
+    """What `--set key=value,value` says.
+
+    >>> parse_settings(["theta=0,0.03", "routing=cross"])
+    {'theta': ['0', '0.03'], 'routing': ['cross']}
+
+    Raises:
+        ConfigError: not of that form, or a key given twice.
+    """
+    settings: dict[str, list[str]] = {}
+    for item in items:
+        key, equals, values = item.partition("=")
+        key = key.strip().replace("-", "_")
+        if not (equals and key) or key in settings:
+            raise ConfigError(
+                f"--set {item!r} is not key=value,value or names a key again",
+                hint="for example --set theta=0,0.01,0.03",
+            )
+        settings[key] = [value.strip() for value in values.split(",") if value.strip()]
+    return settings
+
+
+def plan(base: HeadConfig, settings: Mapping[str, Sequence[Any]]) -> list[Planned]:
+    """The members of a sweep, all combinations by all seeds.
+
+    Raises:
+        ConfigError: a setting without values, or one that the head does not know.
+    """
+    for key, values in settings.items():
+        if not values or key in ("seed", "seeds"):
+            raise ConfigError(
+                f"a sweep over {key!r} with {len(values)} values", hint="--seeds sets the seeds"
+            )
+    planned = []
+    for values in itertools.product(*settings.values()):
+        chosen = {
+            key: convert(HeadConfig, key, value, "--set") for key, value in zip(settings, values, strict=True)
+        }
+        config = resolve_head(dataclasses.replace(base, **chosen))
+        for seed in range(base.seed, base.seed + base.seeds):
+            name = ",".join(f"{key}={value}" for key, value in (chosen | {"seed": seed}).items())
+            planned.append(Planned(Member(name, dataclasses.replace(config, seed=seed, seeds=1)), chosen))
+    return planned
+
+
+def groups_of(planned: Sequence[Planned], stacks: Callable[[HeadConfig], bool]) -> list[list[Planned]]:
+    """Members that are trained as one program: alike but for seed and what their head keeps as buffers."""
+    groups: dict[Any, list[Planned]] = {}
+    for item in planned:
+        config = item.member.config
+        free: dict[str, Any] = {"seed": 0} | dict.fromkeys(HEADS[config.head].buffered)
+        alike = dataclasses.replace(config, **free)
+        key = alike if stacks(config) else item.member.name
+        groups.setdefault(key, []).append(item)
+    return list(groups.values())

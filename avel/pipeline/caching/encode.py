@@ -1,0 +1,225 @@
+"""Staged clips through an encoder, batch by batch, the next one read while this one is computed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from avel.errors import StoreError
+from avel.pipeline.caching.parts import Arrays, Parts
+from avel.pipeline.config import CacheConfig, PretrainConfig
+from avel.pipeline.encoders.backbones import VisualBackbone
+from avel.pipeline.encoders.encoder import Encoder, build_encoder, load_encoder, split, unit
+from avel.pipeline.pretraining.augment import centre_crop
+from avel.stores.clips import ClipStore
+
+AHEAD = 2
+"""Batches that are read while one is computed."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every part has in common; pickles, so that a part can be computed in any process."""
+
+    store: str
+    encoder: Path | None
+    config: CacheConfig
+    recipe: dict[str, Any]
+    parts: Parts
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A batch: names, frames uint8 (B, T * N, 3, H, W) segment by segment, log-mel (B, T, 96, 64)."""
+
+    part: int
+    video_ids: tuple[str, ...]
+    frames: Tensor
+    log_mel: Tensor
+    failures: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A part: names, arrays (n, T, ...) by name, and why the others could not be read."""
+
+    video_ids: tuple[str, ...]
+    arrays: Arrays
+    failures: dict[str, str]
+
+
+def chosen_encoder(work: Work) -> Encoder:
+    """The encoder of a run, or one built on backbones, in eval mode without gradients."""
+    if work.encoder is not None:
+        return load_encoder(work.encoder)
+    config = work.config
+    built = build_encoder(
+        PretrainConfig(
+            visual_backbone=config.visual_backbone,
+            audio_backbone=config.audio_backbone,
+            visual_weights=config.visual_weights,
+            audio_weights=config.audio_weights,
+            seed=config.seed,
+        )
+    )
+    return built.eval().requires_grad_(False)
+
+
+class PartEncoder:
+    """The features of a list of videos; open once for many parts.
+
+    >>> next(PartEncoder(work).parts([("a", "b")])).arrays["f_a"].shape  # doctest: +SKIP
+    (2, 10, 256)
+    """
+
+    def __init__(self, work: Work, device: str = "cpu") -> None:
+        self.work = work
+        self.device = torch.device(device)
+        self.encoder = chosen_encoder(work).to(self.device)
+        self._raw = work.recipe["encoder"]["kind"] == "backbones"
+        self._arrays: list[str] = work.recipe["arrays"]
+        self._frames: list[int] = work.recipe["preprocessing"]["frames"]
+        self._crop_size: int = work.recipe["preprocessing"]["crop_size"]
+
+    @cached_property
+    def clips(self) -> ClipStore:
+        """The store of the work, opened when a clip of it is asked for."""
+        return ClipStore.open(self.work.store)
+
+    def parts(
+        self, parts: Sequence[Sequence[str]], advance: Callable[[int, int], None] = lambda done, failed: None
+    ) -> Iterator[Encoded]:
+        """The features of each list of videos in turn; reading goes on across the lists."""
+        size = self.work.config.batch_clips
+        batches = [
+            (number, tuple(videos[start : start + size]))
+            for number, videos in enumerate(parts)
+            for start in range(0, len(videos), size)
+        ]
+        ready = read_ahead(self.read, batches, self.work.config.workers)
+        for _, group in groupby(ready, key=lambda clips: clips.part):
+            found: dict[str, list[NDArray[Any]]] = {name: [] for name in self._arrays}
+            names: list[str] = []
+            failures: dict[str, str] = {}
+            for clips in group:
+                failures |= clips.failures
+                names += clips.video_ids
+                for name, values in self.encode(clips).items() if clips.video_ids else ():
+                    found[name].append(_kept(name, values))
+                advance(len(clips.video_ids) + len(clips.failures), len(clips.failures))
+            arrays = {name: np.concatenate(values) for name, values in found.items() if values}
+            yield Encoded(tuple(names), arrays, failures)
+
+    def read(self, batch: tuple[int, tuple[str, ...]]) -> Clips:
+        """One batch of a part from the store, decoded; damaged clips are left out by name."""
+        part, video_ids = batch
+        per_segment = self.clips.grid.frames_per_segment
+        wanted = [
+            segment * per_segment + frame
+            for segment in range(self.clips.grid.segments)
+            for frame in self._frames
+        ]
+        frames, log_mel, failures = {}, [], {}
+        for video_id in video_ids:
+            try:
+                patches = self.clips.log_mel(video_id)
+                frames[video_id] = self.cropped(self.clips.frames(video_id, wanted))
+                log_mel.append(patches)
+            except StoreError as error:
+                failures[video_id] = f"damaged in the store: {error.message}"
+        if not frames:
+            return Clips(part, (), torch.empty(0), torch.empty(0), failures)
+        images = self._sendable(np.stack(list(frames.values()))).permute(0, 1, 4, 2, 3)
+        return Clips(part, tuple(frames), images, self._sendable(np.stack(log_mel)), failures)
+
+    def cropped(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The centre crop, where that needs no resizing (224 of 256 pixels): (n, S, S, 3) -> (n, s, s, 3)."""
+        margin, odd = divmod(frames.shape[1] - self._crop_size, 2)
+        if odd or frames.shape[1] * 7 != self._crop_size * 8:
+            return frames
+        return frames[:, margin : margin + self._crop_size, margin : margin + self._crop_size]
+
+    def _sendable(self, values: NDArray[Any]) -> Tensor:
+        """As a tensor, in pinned memory where it goes to a GPU."""
+        tensor = torch.from_numpy(values)
+        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+
+    def encode(self, clips: Clips) -> dict[str, Tensor]:
+        """The kept arrays of one batch: (B, T, ...) by name."""
+        vectors = self.cnn(clips.frames, clips.log_mel)
+        every = vectors | self.temporal(vectors)
+        return {name: every[name] for name in self._arrays}
+
+    @torch.inference_mode()
+    def cnn(self, frames: Tensor, log_mel: Tensor) -> dict[str, Tensor]:
+        """What sees each segment by itself: cnn_a and cnn_v (B, T, D), and maps where anything needs them."""
+        frames = frames.to(self.device, non_blocking=True)
+        log_mel = log_mel.to(self.device, non_blocking=True)
+        if frames.shape[-1] != self._crop_size:
+            frames = centre_crop(frames, self._crop_size)
+        half = self.work.config.dtype == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            seen, maps = self._visual(frames)
+            heard = split(self.encoder.audio(log_mel.flatten(0, 1)), log_mel)
+        return {"cnn_a": heard, "cnn_v": seen} | ({} if maps is None else {"maps": maps})
+
+    @torch.inference_mode()
+    def temporal(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What sees the whole clip, from what `cnn` gave: f_a and f_v (B, T, D)."""
+        heard, seen = vectors["cnn_a"], vectors["cnn_v"]
+        if self._raw:
+            return {"f_a": heard, "f_v": seen}
+        if self.encoder.attention is not None:
+            seen = vectors["maps"].flatten(2, 3)
+        f_a, f_v = self.encoder.temporal(heard.float(), seen.float())
+        return {"f_a": f_a, "f_v": f_v}
+
+    def _visual(self, frames: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Vectors and maybe maps, means over a segment's frames: (B, T * N, 3, H, W) -> (B, T, D), maps."""
+        images = unit(frames.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
+        pooled = type(self.encoder.visual).forward is VisualBackbone.forward
+        wants_maps = "maps" in self._arrays or self.encoder.attention is not None
+        if not wants_maps:
+            return self._over_frames(self.encoder.visual(images), frames), None
+        maps = self.encoder.visual.maps(images)
+        vectors = maps.mean((2, 3)) if pooled else self.encoder.visual(images)
+        return self._over_frames(vectors, frames), self._over_frames(maps.permute(0, 2, 3, 1), frames)
+
+    def _over_frames(self, values: Tensor, frames: Tensor) -> Tensor:
+        """(B * T * N, ...) -> (B, T, ...), the mean over the N frames of a segment."""
+        count = len(self._frames)
+        by_segment = values.reshape(frames.shape[0], -1, count, *values.shape[1:])
+        return by_segment[:, :, 0] if count == 1 else by_segment.float().mean(2)
+
+
+def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], threads: int = 1) -> Iterator[Result]:
+    """`read` of every item in order, begun before it is asked for; `AHEAD` results may wait."""
+    waiting: deque[Any] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="read-ahead") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(read, item))
+                if len(waiting) > AHEAD + threads - 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _kept(name: str, values: Tensor) -> NDArray[Any]:
+    return values.to("cpu", torch.float16 if name == "maps" else torch.float32).numpy()

@@ -1,0 +1,254 @@
+"""The two-stream encoder of AV-BT (Section 3.2.1): a CNN and a Bi-LSTM for each modality."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from avel.errors import MissingPathError, StoreError
+from avel.pipeline.config import PretrainConfig
+from avel.pipeline.encoders.attention import AudioGuidedAttention
+from avel.pipeline.encoders.backbones import (
+    AUDIO_BACKBONES,
+    VISUAL_BACKBONES,
+    AudioBackbone,
+    VisualBackbone,
+    load_backbone,
+)
+from avel.stores.files import atomic_path
+
+FORMAT = 1
+LAST, BEST = "encoder.safetensors", "encoder-best.safetensors"
+"""Files of a run that hold an encoder: after the last epoch, and after the one with the best score."""
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What an encoder is made of, apart from its weights; kept in the header of its file."""
+
+    visual_backbone: str
+    audio_backbone: str
+    visual_variant: str
+    audio_variant: str
+    agva: bool
+    visual_width: int
+    audio_width: int
+    hidden: int
+    crop_size: int
+
+
+class Encoder(nn.Module):
+    """Frames and log-mel patches to one vector of 2 x `hidden` per segment and modality."""
+
+    def __init__(self, spec: EncoderSpec, visual: VisualBackbone, audio: AudioBackbone) -> None:
+        super().__init__()
+        self.spec, self.visual, self.audio = spec, visual, audio
+        self.visual_standard, self.audio_standard = Standard(visual.width), Standard(audio.width)
+        self.visual_linear = narrowing(visual.width, spec.visual_width)
+        self.audio_linear = narrowing(audio.width, spec.audio_width)
+        self.attention = AudioGuidedAttention(visual.width, audio.width) if spec.agva else None
+        self.visual_lstm = bi_lstm(min(visual.width, spec.visual_width), spec.hidden)
+        self.audio_lstm = bi_lstm(min(audio.width, spec.audio_width), spec.hidden)
+        self.batch_statistics = {"visual": True, "audio": True}
+
+    @property
+    def width(self) -> int:
+        """D of f_a and f_v."""
+        return 2 * self.spec.hidden
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode; a CNN without `batch_statistics` keeps the statistics it was loaded with."""
+        super().train(mode)
+        self.visual.train(mode and self.batch_statistics["visual"])
+        self.audio.train(mode and self.batch_statistics["audio"])
+        return self
+
+    def forward(self, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
+        """f_a, f_v: (B, T, 3, H, W), (B, T, 96, 64) -> two (B, T, D)."""
+        return self.temporal(*self.cnn(frames, log_mel))
+
+    def cnn(self, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors of the CNNs: (B, T, 3, H, W), (B, T, 96, 64) -> (B, T, Da), (B, T, Dv).
+
+        With AGVA the visual part is the map's cells, (B, T, H'W', Dv), since the attention over them is
+        learned. Frames are RGB, uint8 or in [0, 1].
+        """
+        return self.cnn_audio(log_mel), self.cnn_visual(frames)
+
+    def cnn_audio(self, log_mel: Tensor) -> Tensor:
+        """The audio half of `cnn`: (B, T, 96, 64) -> (B, T, Da)."""
+        return split(self.audio(log_mel.flatten(0, 1)), log_mel)
+
+    def cnn_visual(self, frames: Tensor) -> Tensor:
+        """The visual half of `cnn`: (B, T, 3, H, W) -> (B, T, Dv), or cells (B, T, H'W', Dv) with AGVA."""
+        if self.attention is not None:
+            return self.maps(frames).flatten(2, 3)
+        return split(self.visual(unit(frames).flatten(0, 1)), frames)
+
+    def maps(self, frames: Tensor) -> Tensor:
+        """Visual maps, channels last: (B, T, 3, 224, 224) -> (B, T, 7, 7, Dv)."""
+        maps = self.visual.maps(unit(frames).flatten(0, 1))
+        return split(maps.permute(0, 2, 3, 1), frames)
+
+    def narrow(self, cnn_a: Tensor, cnn_v: Tensor) -> tuple[Tensor, Tensor]:
+        """What the Bi-LSTMs read: (B, T, Da), (B, T, Dv) -> (B, T, 128), (B, T, 512) in the paper's sizes."""
+        heard, seen = self.audio_standard(cnn_a), self.visual_standard(cnn_v)
+        if self.attention is not None:
+            seen = self.attention(heard, seen)
+        return self.audio_linear(heard), self.visual_linear(seen)
+
+    def temporal(self, cnn_a: Tensor, cnn_v: Tensor) -> tuple[Tensor, Tensor]:
+        """f_a, f_v from the output of `cnn`: (B, T, Da), (B, T, Dv) -> two (B, T, D), in float32."""
+        with torch.autocast(cnn_a.device.type, enabled=False):
+            heard, seen = self.narrow(cnn_a.to(self.dtype), cnn_v.to(self.dtype))
+            return self.audio_lstm(heard)[0], self.visual_lstm(seen)[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the Bi-LSTMs."""
+        return next(self.audio_lstm.parameters()).dtype
+
+
+class Standard(nn.Module):
+    """(x - mean) / deviation, statistics set once from training clips; the identity before."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("deviation", torch.ones(width))
+
+    def fit(self, vectors: Tensor) -> None:
+        """Takes mean and deviation of (n, D) vectors; a feature that never varies is left unscaled."""
+        deviation, mean = torch.std_mean(vectors.double(), 0)
+        self.mean.copy_(mean)
+        self.deviation.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        return (vectors - self.mean) / self.deviation
+
+
+def unit(frames: Tensor) -> Tensor:
+    """uint8 frames as floats in [0, 1]; floats as they are: any shape -> the same."""
+    return frames.float() / 255 if frames.dtype == torch.uint8 else frames
+
+
+def split(flat: Tensor, like: Tensor) -> Tensor:
+    """The first axis taken apart again: (B * T, ...), (B, T, ...) -> (B, T, ...)."""
+    return flat.reshape(*like.shape[:2], *flat.shape[1:])
+
+
+def narrowing(width: int, limit: int) -> nn.Module:
+    """A learned Linear where vectors are wider than `limit` (ResNet-50: 2048 -> 512), else nothing."""
+    return nn.Linear(width, limit) if width > limit else nn.Identity()
+
+
+def bi_lstm(width: int, hidden: int) -> nn.LSTM:
+    """One bidirectional layer: (B, T, D) -> (B, T, 2 hidden)."""
+    return nn.LSTM(width, hidden, batch_first=True, bidirectional=True)
+
+
+def build_encoder(config: PretrainConfig) -> Encoder:
+    """The encoder `config` asks for, on the CPU: CNNs with their weights, the rest drawn from `seed`.
+
+    Raises:
+        UnknownNameError: no such backbone.
+        WeightsError: weights that are missing, do not fit, or cannot be fetched.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        visual = VISUAL_BACKBONES[config.visual_backbone]()
+        audio = AUDIO_BACKBONES[config.audio_backbone]()
+        load_backbone(visual, config.visual_weights, "--visual-weights")
+        load_backbone(audio, config.audio_weights, "--audio-weights")
+        spec = EncoderSpec(
+            config.visual_backbone,
+            config.audio_backbone,
+            visual.variant,
+            audio.variant,
+            config.agva,
+            config.visual_width,
+            config.audio_width,
+            config.hidden,
+            config.crop_size,
+        )
+        encoder = Encoder(spec, visual, audio)
+    for name, backbone in (("visual", visual), ("audio", audio)):
+        frozen = config.backbone_batchnorm == "frozen" or (
+            config.backbone_batchnorm == "auto" and backbone.pretrained
+        )
+        encoder.batch_statistics[name] = not frozen
+    return encoder.to(memory_format=torch.channels_last)
+
+
+def save_encoder(encoder: Encoder, path: Path, **about: Any) -> None:
+    """Weights and spec into one safetensors file, whole or absent; `about` is kept in its header."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
+    header = {
+        "format": str(FORMAT),
+        "encoder": json.dumps(dataclasses.asdict(encoder.spec)),
+        "about": json.dumps(about),
+    }
+    with atomic_path(path) as partial:
+        save_file(tensors, partial, metadata=header)
+
+
+def load_encoder(path: Path | str, which: str = LAST) -> Encoder:
+    """The encoder of a run folder or of an encoder file, on the CPU, in eval mode, without gradients.
+
+    Raises:
+        MissingPathError: there is none.
+        StoreError: the file is no encoder of a format this avel reads.
+    """
+    path = Path(path)
+    path = path / which if path.is_dir() else path
+    if not path.is_file():
+        raise MissingPathError(f"{path}: no encoder", hint="avel pretrain STORE RUN trains one")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+        state = load_file(path)
+    except SafetensorError as error:
+        raise StoreError(f"{path}: damaged: {error}") from None
+    if header.get("format") != str(FORMAT) or "encoder" not in header:
+        raise StoreError(f"{path}: no encoder of format {FORMAT} (its header has {sorted(header)})")
+    spec = EncoderSpec(**json.loads(header["encoder"]))
+    visual, audio = VISUAL_BACKBONES[spec.visual_backbone](), AUDIO_BACKBONES[spec.audio_backbone]()
+    visual.become(spec.visual_variant)
+    audio.become(spec.audio_variant)
+    encoder = Encoder(spec, visual, audio)
+    encoder.load_state_dict(state)
+    return encoder.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def encoder_digest(encoder: Encoder) -> str:
+    """16 hex digits over the spec and every weight: what decides the features, and nothing else."""
+    return _digest(encoder.state_dict(), json.dumps(dataclasses.asdict(encoder.spec), sort_keys=True))
+
+
+def cnn_digest(encoder: Encoder) -> str:
+    """16 hex digits over what decides the output of `Encoder.cnn`: the CNNs, their form, crop and AGVA."""
+    spec = encoder.spec
+    parts = [spec.visual_backbone, spec.audio_backbone, spec.visual_variant, spec.audio_variant]
+    state = {
+        name: value for name, value in encoder.state_dict().items() if name.startswith(("visual.", "audio."))
+    }
+    return _digest(state, json.dumps([*parts, spec.agva, spec.crop_size]))
+
+
+def _digest(state: dict[str, Tensor], about: str) -> str:
+    digest = hashlib.sha256(about.encode())
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

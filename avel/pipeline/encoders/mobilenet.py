@@ -1,0 +1,74 @@
+"""MobileNetV2 (Sandler et al. 2018): torchvision's weights, or TensorFlow's in torchvision's layout."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision import models
+
+from avel.errors import WeightsError
+from avel.pipeline.encoders.backbones import VISUAL_BACKBONES, Normalise, VisualBackbone
+from avel.pipeline.encoders.resnet import IMAGENET_MEAN, IMAGENET_STD, torchvision_weights
+from avel.pipeline.encoders.weights import PublishedWeights, State, load_into
+
+TENSORFLOW_CLASSES = 1001
+"""TensorFlow's ImageNet classifiers count background as class 0; torchvision's have 1000 classes."""
+
+
+@VISUAL_BACKBONES.register("mobilenet_v2")
+class MobileNetV2(VisualBackbone):
+    """D = 1280. State dict: torchvision's `features`, under `features.`.
+
+    The variant `tensorflow` is recognised by its 1001-class classifier. It wants inputs in [-1, 1] and
+    TensorFlow's SAME padding: a stride-2 convolution on an even side pads right and below only.
+    """
+
+    published: ClassVar[Mapping[str, PublishedWeights]] = {
+        "IMAGENET1K_V2": torchvision_weights("mobilenet_v2-7ebf99e0.pth"),
+        "IMAGENET1K_V1": torchvision_weights("mobilenet_v2-b0353104.pth"),
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        net = models.mobilenet_v2(weights=None)
+        self.features: nn.Sequential = net.features
+        self.width = net.last_channel
+        self.normalise = Normalise(IMAGENET_MEAN, IMAGENET_STD)
+        for module in self._strided():
+            module.register_forward_pre_hook(self._pad)
+
+    def become(self, variant: str) -> None:
+        """Sets the padding of the stride-2 convolutions to that of `default` or `tensorflow`."""
+        super().become(variant)
+        for module in self._strided():
+            module.padding = (0, 0) if variant == "tensorflow" else (1, 1)
+
+    def maps(self, frames: Tensor) -> Tensor:
+        """Maps of the last convolution: (B, 3, 224, 224) -> (B, 1280, 7, 7); TensorFlow's form wants sides
+        divisible by 32."""
+        tensorflow = self.variant == "tensorflow"
+        maps: Tensor = self.features(frames * 2 - 1 if tensorflow else self.normalise(frames))
+        return maps
+
+    def load_published(self, state: State, where: str) -> None:
+        """Takes torchvision's layout with a classifier of 1000 classes, or of 1001 (TensorFlow's).
+
+        Raises:
+            WeightsError: no classifier, so that the form cannot be told.
+        """
+        classifier = state.get("classifier.1.bias")
+        if classifier is None:
+            raise WeightsError(
+                f"{where}: no classifier.1.bias, so torchvision's form or TensorFlow's is unknown"
+            )
+        self.become("tensorflow" if len(classifier) == TENSORFLOW_CLASSES else "default")
+        features = {name: value for name, value in state.items() if name.startswith("features.")}
+        load_into(self, features, where)
+
+    def _strided(self) -> list[nn.Conv2d]:
+        convolutions = (module for module in self.features.modules() if isinstance(module, nn.Conv2d))
+        return [module for module in convolutions if module.stride == (2, 2)]
+
+    def _pad(self, module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+        return (F.pad(inputs[0], (0, 1, 0, 1)),) if self.variant == "tensorflow" else None

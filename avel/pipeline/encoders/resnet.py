@@ -1,0 +1,79 @@
+"""ResNet-18, -34 and -50 without their classifier (He et al. 2016), torchvision's modules and layout."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torchvision import models
+
+from avel.pipeline.encoders.backbones import VISUAL_BACKBONES, Normalise, VisualBackbone
+from avel.pipeline.encoders.weights import PublishedWeights, State, load_into
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def torchvision_weights(file_name: str) -> PublishedWeights:
+    """Weights that torchvision publishes; the file name ends in the opening of its SHA-256."""
+    digest = file_name.removesuffix(".pth").rsplit("-", 1)[-1]
+    return PublishedWeights(f"https://download.pytorch.org/models/{file_name}", digest)
+
+
+class ResNet(VisualBackbone):
+    """torchvision's ResNet up to the last block. State dict: torchvision's, under `net.`, without `fc`."""
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        super().__init__()
+        net = make(weights=None)
+        self.width = net.fc.in_features
+        net.fc = nn.Identity()
+        self.net: Any = net
+        self.normalise = Normalise(IMAGENET_MEAN, IMAGENET_STD)
+
+    def maps(self, frames: Tensor) -> Tensor:
+        """Maps after the last block, one cell for 32 pixels: (B, 3, 224, 224) -> (B, D, 7, 7)."""
+        net = self.net
+        x = net.maxpool(net.relu(net.bn1(net.conv1(self.normalise(frames)))))
+        result: Tensor = net.layer4(net.layer3(net.layer2(net.layer1(x))))
+        return result
+
+    def load_published(self, state: State, where: str) -> None:
+        """Takes torchvision's state dict, with or without `fc`."""
+        load_into(self.net, state, where, unused=("fc.",))
+
+
+@VISUAL_BACKBONES.register("resnet18")
+class ResNet18(ResNet):
+    """ResNet-18, D = 512."""
+
+    published: ClassVar[Mapping[str, PublishedWeights]] = {
+        "IMAGENET1K_V1": torchvision_weights("resnet18-f37072fd.pth")
+    }
+
+    def __init__(self) -> None:
+        super().__init__(models.resnet18)
+
+
+@VISUAL_BACKBONES.register("resnet34")
+class ResNet34(ResNet):
+    """ResNet-34, D = 512."""
+
+    published: ClassVar[Mapping[str, PublishedWeights]] = {
+        "IMAGENET1K_V1": torchvision_weights("resnet34-b627a593.pth")
+    }
+
+    def __init__(self) -> None:
+        super().__init__(models.resnet34)
+
+
+@VISUAL_BACKBONES.register("resnet50")
+class ResNet50(ResNet):
+    """ResNet-50, D = 2048: the paper's. V1 is the recipe of its time; V2 is a name one can give."""
+
+    published: ClassVar[Mapping[str, PublishedWeights]] = {
+        "IMAGENET1K_V1": torchvision_weights("resnet50-0676ba61.pth"),
+        "IMAGENET1K_V2": torchvision_weights("resnet50-11ad3fa6.pth"),
+    }
+
+    def __init__(self) -> None:
+        super().__init__(models.resnet50)

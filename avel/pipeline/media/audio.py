@@ -1,0 +1,149 @@
+"""Sound stream -> the grid's samples: mono, at the grid's rate, each where its presentation time says."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from av.audio.fifo import AudioFifo
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from numpy.typing import NDArray
+
+from avel.grid import Grid
+from avel.pipeline.media.container import FAULTS
+from avel.pipeline.media.scan import Track, packets, with_drain
+
+CHUNK_SEGMENTS = 10
+"""Segments handed over at once."""
+
+GAP_SECONDS = 0.015
+"""Time stamps this far off the running sample count start anew: less than one lost packet (AAC 21 ms, Opus
+20 ms), which must become silence; more than the rounding of Matroska and FLV (1 ms), which must not."""
+
+BLOCK_SAMPLES = 16384
+"""Samples resampled at once."""
+
+FULL_SCALE = 32768.0
+
+
+class AudioReader:
+    """Reads one sound stream onto the grid; `decoded` and `errors` count afterwards how that went."""
+
+    def __init__(self, path: Path, track: Track, grid: Grid, origin: Fraction) -> None:
+        self._path, self._track, self._grid, self._origin = path, track, grid, float(origin)
+        self.decoded = self.errors = 0
+
+    def samples(self) -> Iterator[NDArray[np.float32]]:
+        """Chunks (n,) in [-1, 1] of at most ten segments, `grid.samples` in all, silence where none is."""
+        total = self._grid.samples
+        step = CHUNK_SEGMENTS * self._grid.samples_per_segment
+        chunk = np.zeros(min(step, total), np.float32)
+        first = 0  # sample of the chunk's start
+        for position, piece in self._placed():
+            while position + len(piece) > first and first < total:
+                begin = max(position - first, 0)
+                if begin < len(chunk):
+                    part = piece[max(first - position, 0) :][: len(chunk) - begin]
+                    chunk[begin : begin + len(part)] = part
+                if position + len(piece) < first + len(chunk):
+                    break
+                yield chunk
+                first += len(chunk)
+                chunk = np.zeros(min(step, total - first), np.float32)
+        while first < total:
+            yield chunk
+            first += len(chunk)
+            chunk = np.zeros(min(step, total - first), np.float32)
+
+    def _placed(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Pieces of sound with the sample of the grid at which each begins, never overlapping."""
+        end = 0  # sample after the last one handed over: where two runs overlap the earlier one stays
+        for start, run in self._runs():
+            position = start
+            for piece in run:
+                late = max(end - position, 0)
+                if late < len(piece):
+                    yield position + late, piece[late:]
+                position += len(piece)
+                end = max(end, position)
+                if position >= self._grid.samples:
+                    return
+
+    def _runs(self) -> Iterator[tuple[int, Iterator[NDArray[np.float32]]]]:
+        """Stretches of sound without a gap: the first sample's place and the resampled pieces."""
+        frames = self._frames()
+        waiting = next(frames, None)
+        while waiting is not None:
+            start, run = waiting[0], _Run(waiting, frames, self._grid.hz)
+            yield round((start - self._origin) * self._grid.hz), run.pieces()
+            waiting = run.rest()
+
+    def _frames(self) -> Iterator[tuple[float, AudioFrame]]:
+        """Decoded stretches of sound with the time of their first sample on the container's clock."""
+        expected = None
+        for frame in self._decode():
+            self.decoded += 1
+            pts = frame.pts if frame.pts is not None else frame.dts
+            seconds = pts * self._track.tick_seconds if pts is not None else expected
+            if seconds is None:
+                continue
+            yield seconds, frame
+            expected = seconds + frame.samples / frame.sample_rate
+
+    def _decode(self) -> Iterator[AudioFrame]:
+        self.decoded = self.errors = 0
+        for packet, context in with_drain(packets(self._path, self._track)):
+            try:
+                yield from context.decode(packet)
+            except FAULTS as error:
+                self.errors += 1
+                if isinstance(error, MemoryError):
+                    raise
+
+
+class _Run:
+    """Resamples frames for as long as each begins where the last one ended and has the same form.
+
+    To 16-bit integers, because FFmpeg mixes stereo to 0.5 (L+R) there and to 0.707 (L+R) in float: VGGish's
+    own pipelines read 16-bit wav files, and float would move the log-mel by 0.31.
+    """
+
+    def __init__(
+        self, first: tuple[float, AudioFrame], frames: Iterator[tuple[float, AudioFrame]], hz: int
+    ) -> None:
+        self._next: tuple[float, AudioFrame] | None = first
+        self._frames = frames
+        self._blocks = AudioFifo()  # resampling frame by frame takes longer than decoding them
+        self._resampler = AudioResampler(format="s16", layout="mono", rate=hz)
+
+    def pieces(self) -> Iterator[NDArray[np.float32]]:
+        """Resampled sound (n,) in [-1, 1], until the run ends."""
+        assert self._next is not None
+        (start, first), count = self._next, 0
+        form = _form(first)
+        while self._next is not None:
+            seconds, frame = self._next
+            if _form(frame) != form or abs(seconds - start - count / form[2]) > GAP_SECONDS:
+                break
+            count += frame.samples
+            frame.pts = None  # its place is kept here; FFmpeg must not stretch what is slightly off
+            self._blocks.write(frame)
+            if self._blocks.samples >= BLOCK_SAMPLES:
+                yield from self._resampled(self._blocks.read())
+            self._next = next(self._frames, None)
+        if self._blocks.samples:
+            yield from self._resampled(self._blocks.read())
+        yield from self._resampled(None)
+
+    def rest(self) -> tuple[float, AudioFrame] | None:
+        """The frame that did not belong to this run."""
+        return self._next
+
+    def _resampled(self, block: AudioFrame | None) -> Iterator[NDArray[np.float32]]:
+        for piece in self._resampler.resample(block):
+            yield piece.to_ndarray()[0].astype(np.float32) / np.float32(FULL_SCALE)
+
+
+def _form(frame: AudioFrame) -> tuple[str, str, int]:
+    return frame.format.name, frame.layout.name, frame.sample_rate

@@ -1,0 +1,139 @@
+"""Picture stream -> the grid's frames: slot k shows the last picture presented by k / fps."""
+
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from heapq import heappop, heappush
+from pathlib import Path
+
+import numpy as np
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+
+from avel.grid import Grid
+from avel.pipeline.media.container import FAULTS
+from avel.pipeline.media.picture import PictureScaler
+from avel.pipeline.media.refusal import ClipRefused
+from avel.pipeline.media.scan import Track, packets, with_drain
+from avel.pipeline.media.skip_plan import SKIPPING, Clock, needed_times
+
+CHUNK_SEGMENTS = 10
+"""Segments handed over at once: what memory a clip of any length takes."""
+
+
+class VideoReader:
+    """Reads one picture stream onto the grid; `decoded` and `errors` tell afterwards how it went."""
+
+    def __init__(self, path: Path, track: Track, grid: Grid, origin: Fraction, scaler: PictureScaler) -> None:
+        self._path, self._track, self._grid, self._scaler = path, track, grid, scaler
+        self._origin = origin
+        self._clock = Clock(track.time_base, origin, grid.fps)
+        self._skip = track.timed and track.stream.codec_context.name in SKIPPING
+        self.decoded = self.errors = self.corrupt = 0
+        self.scale_seconds = 0.0
+        self._covered_pts: int | None = None
+
+    @property
+    def covered_seconds(self) -> float:
+        """Up to where decoded pictures reach, counted from the origin."""
+        end = self._covered_pts
+        return 0.0 if end is None else max(0.0, float(end * self._track.time_base - self._origin))
+
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        """Chunks (n, S, S, 3) of at most ten segments, `grid.frames` in all; the last picture is held.
+
+        Raises:
+            ClipRefused: no picture came, or the decoder ran out of memory.
+        """
+        self.decoded = self.errors = self.corrupt = 0
+        self._covered_pts = None
+        total, size = self._grid.frames, self._grid.size
+        step = CHUNK_SEGMENTS * self._grid.frames_per_segment
+        chunk = _planar(min(step, total), size)
+        first = done = 0  # slot of the chunk's start, slots filled
+        for frame, after in self._shown():
+            source = None  # where this picture already is, once it is scaled
+            while done < after:
+                if source is None:
+                    source = chunk[done - first]
+                    began = time.perf_counter()
+                    self._scaler.into(source, frame)
+                    self.scale_seconds += time.perf_counter() - began
+                else:
+                    chunk[done - first] = source
+                done += 1
+                if done - first == len(chunk):
+                    yield chunk
+                    source = source.copy("K")
+                    first, chunk = done, _planar(min(step, total - done), size)
+        if not self.decoded:
+            raise ClipRefused("unreadable", f"none of {len(self._track.times)} pictures can be decoded")
+
+    def _shown(self) -> Iterator[tuple[VideoFrame, int]]:
+        """Each picture with the slot from which it is no longer on screen."""
+        current: VideoFrame | None = None
+        current_pts, slots = 0, self._grid.frames
+        for frame, pts in self._pictures():
+            if current is None:
+                current, current_pts = frame, pts
+            elif pts > current_pts:  # a picture that comes out late is as lost as in a player
+                after = min(self._clock.slot(pts), slots)
+                yield current, after
+                current, current_pts = frame, pts
+                if after == slots:
+                    return
+        if current is not None:
+            yield current, slots
+
+    def _pictures(self) -> Iterator[tuple[VideoFrame, int]]:
+        """Decoded pictures in order of presentation, with their time stamps."""
+        needed = needed_times(self._track.times, self._clock, self._grid.frames) if self._skip else set()
+        last = max(needed, default=None)
+        for frame, pts in self._decode(needed):
+            self.decoded += 1
+            self._cover(frame, pts)
+            yield frame, pts
+            if pts == last:
+                self._covered_pts = self._track.end_pts
+                return  # nothing after it is on screen within the grid
+
+    def _decode(self, needed: set[int]) -> Iterator[tuple[VideoFrame, int]]:
+        timed = self._track.timed
+        unpresented: list[int] = []  # where presentation times are missing, pictures take these in order
+        for packet, context in with_drain(packets(self._path, self._track)):
+            if not context.is_open:
+                context.thread_type = "NONE"
+                context.thread_count = 1
+            # once data turns out damaged, what the decoder makes of the rest may hang on every picture
+            skipping = (
+                needed and packet is not None and packet.pts not in needed and not self.errors + self.corrupt
+            )
+            context.skip_frame = "NONREF" if skipping else "DEFAULT"
+            try:
+                frames = context.decode(packet)
+            except FAULTS as error:
+                self.errors += 1
+                if isinstance(error, MemoryError):
+                    raise
+                continue
+            if not timed and packet is not None and packet.dts is not None:
+                heappush(unpresented, packet.dts)
+            for frame in frames:
+                self.corrupt += frame.is_corrupt
+                if timed and frame.pts is not None:
+                    yield frame, frame.pts
+                elif unpresented:
+                    yield frame, heappop(unpresented)
+
+    def _cover(self, frame: VideoFrame, pts: int) -> None:
+        end = pts + (frame.duration or self._track.usual_ticks)
+        if self._covered_pts is None or end > self._covered_pts:
+            self._covered_pts = end
+
+
+def _planar(frames: int, size: int) -> NDArray[np.uint8]:
+    """(n, S, S, 3), each colour a plane of its own in memory, as the scaler gives and JPEG encoding takes it.
+
+    Interleaving the colours in numpy would cost 7 ms a clip, and undoing it for the encoder 2 ms.
+    """
+    return np.empty((frames, 3, size, size), np.uint8).transpose(0, 2, 3, 1)

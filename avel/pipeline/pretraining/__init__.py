@@ -1,0 +1,1 @@
+"""`avel pretrain`: AV-BT, from a clip store to trained encoders."""

@@ -1,0 +1,73 @@
+"""The objective of AV-BT: Eq. 1 and 2 of Ran et al. 2022, for one process or many."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from avel.pipeline.pretraining.parallel import summed
+
+EPSILON = 1e-8
+"""Added to a sum of squares over time, so that a feature that does not change stays finite."""
+
+
+@dataclass(frozen=True)
+class AVBTLoss:
+    """Eq. 2 and its two terms, scalars; `total` = `on_diagonal` + lambda x `off_diagonal`.
+
+    `correlation` is C, (D, D), without gradient.
+    """
+
+    total: Tensor
+    on_diagonal: Tensor
+    off_diagonal: Tensor
+    correlation: Tensor
+
+
+def over_time(z: Tensor, epsilon: float = EPSILON) -> Tensor:
+    """Mean 0 and unit norm over each clip's time: (B, T, D) -> (B, T, D).
+
+    Eq. 1's denominators. Algorithm 1 divides by the unbiased deviation instead, which is the same up to
+    sqrt(T - 1); with it the diagonal would reach T - 1, not 1.
+    """
+    centred = z - z.mean(1, keepdim=True)
+    return centred * torch.rsqrt(centred.square().sum(1, keepdim=True) + epsilon)
+
+
+def over_batch(z: Tensor, epsilon: float = EPSILON) -> Tensor:
+    """Mean 0 and unit norm over all segments of all processes: (B, T, D) -> (B, T, D).
+
+    Not the paper's, which avoids it because of background segments; Barlow Twins' own normalisation.
+    """
+    segments = summed(z.new_full((), z.shape[0] * z.shape[1]))
+    centred = z - summed(z.sum((0, 1))) / segments
+    return centred * torch.rsqrt(summed(centred.square().sum((0, 1))) + epsilon)
+
+
+def correlation(z_a: Tensor, z_v: Tensor, correlate: Literal["clip", "batch"] = "clip") -> Tensor:
+    """C of Eq. 1, its mean over the clips of all processes: (B, T, D), (B, T, D) -> (D, D).
+
+    The mean over clips of Z_a^T Z_v is one product over clips and time together: D x D numbers instead of
+    Algorithm 1's B x D x D.
+    """
+    if correlate == "batch":
+        return summed(over_batch(z_a).flatten(0, 1).T @ over_batch(z_v).flatten(0, 1))
+    clips = summed(z_a.new_full((), len(z_a)))
+    return summed(over_time(z_a).flatten(0, 1).T @ over_time(z_v).flatten(0, 1)) / clips
+
+
+def avbt_loss(
+    z_a: Tensor, z_v: Tensor, redundancy_weight: float = 5e-3, correlate: Literal["clip", "batch"] = "clip"
+) -> AVBTLoss:
+    """Eq. 2, sum (1 - C_ii)^2 + lambda sum C_ij^2: (B, T, D), (B, T, D) -> scalars.
+
+    Computed in at least float32, whatever autocast says; equal on every process.
+    """
+    with torch.autocast(z_a.device.type, enabled=False):
+        wide = torch.promote_types(z_a.dtype, torch.float32)
+        c = correlation(z_a.to(wide), z_v.to(wide), correlate)
+        diagonal = c.diagonal()
+        on_diagonal = (1 - diagonal).square().sum()
+        off_diagonal = c.square().sum() - diagonal.square().sum()
+        return AVBTLoss(on_diagonal + redundancy_weight * off_diagonal, on_diagonal, off_diagonal, c.detach())

@@ -1,0 +1,127 @@
+"""What is watched while AV-BT trains: the loss's parts, how far weights moved, and collapse."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from avel.pipeline.pretraining.avbt import AVBTLoss
+from avel.pipeline.pretraining.parallel import summed
+from avel.pipeline.pretraining.projector import Twins
+
+CONSTANT_BELOW = 1e-3
+"""Deviation of the embeddings, as a share of their root mean square, under which they count as constant."""
+REDUNDANT_ABOVE = 0.3
+"""Mean squared off-diagonal correlation above which features count as copies of one another."""
+UNCORRELATED_BELOW = 1e-6
+
+
+@dataclass(frozen=True)
+class EpochMeans:
+    """Means over an epoch's steps.
+
+    Attributes:
+        loss: Eq. 2, and its two terms `on_diagonal` and `off_diagonal`, summed over features.
+        diagonal: mean of C_ii.
+        redundancy: mean of C_ij^2, i != j.
+        spread: deviation of the embeddings over the batch, as a share of their root mean square.
+    """
+
+    loss: float
+    on_diagonal: float
+    off_diagonal: float
+    diagonal: float
+    redundancy: float
+    spread: float
+
+
+@torch.no_grad()
+def step_values(loss: AVBTLoss, z_a: Tensor, z_v: Tensor) -> Tensor:
+    """The six numbers of `EpochMeans` for one step, left on the device: (6,)."""
+    features = len(loss.correlation)
+    pairs = max(features * (features - 1), 1)
+    spreads = summed(torch.stack([spread(z_a), spread(z_v)]).min()) / summed(loss.total.new_ones(()))
+    parts = (
+        loss.total,
+        loss.on_diagonal,
+        loss.off_diagonal,
+        loss.correlation.diagonal().mean(),
+        loss.off_diagonal / pairs,
+        spreads,
+    )
+    return torch.stack([part.detach().float() for part in parts])
+
+
+def spread(z: Tensor) -> Tensor:
+    """Deviation over all segments as a share of the root mean square: (B, T, D) -> scalar."""
+    flat = z.float().flatten(0, 1)
+    centred = flat - flat.mean(0)
+    return (centred.square().mean() / flat.square().mean().clamp(min=1e-30)).sqrt()
+
+
+def collapse(means: EpochMeans) -> str | None:
+    """What is wrong with an epoch and what to do, or None."""
+    if not all(map(math.isfinite, (means.loss, means.spread))):
+        return "the loss is not finite: lower the learning rate (--weight-rate), or use --dtype float32"
+    if means.spread < CONSTANT_BELOW:
+        return (
+            f"collapsed: the embeddings are nearly constant (deviation {means.spread:.1e} of their size); "
+            "lower --weight-rate, lengthen --warmup-epochs, or take --optimiser adamw for few clips"
+        )
+    if means.redundancy > REDUNDANT_ABOVE:
+        return (
+            f"collapsed: the features are copies of one another (mean squared correlation "
+            f"{means.redundancy:.2f}); raise --redundancy-weight or the batch"
+        )
+    if means.redundancy < UNCORRELATED_BELOW and abs(means.diagonal) < math.sqrt(UNCORRELATED_BELOW):
+        return (
+            "all correlations are zero: nothing changes within the clips; are the staged frames still "
+            "and the audio silent? avel inspect STORE --verify"
+        )
+    return None
+
+
+class Movement:
+    """How far each part's weights are from where they started, relative to their start."""
+
+    def __init__(self, twins: Twins) -> None:
+        self._start = {
+            name: [p.detach().clone() for p in part.parameters()] for name, part in parts_of(twins).items()
+        }
+
+    @torch.no_grad()
+    def measure(self, twins: Twins) -> dict[str, float]:
+        """|w - w_0| / |w_0| by part."""
+        return {
+            name: distance(list(part.parameters()), self._start[name])
+            for name, part in parts_of(twins).items()
+        }
+
+
+def parts_of(twins: Twins) -> dict[str, nn.Module]:
+    """The trained parts by name; those without trained weights are left out."""
+    encoder = twins.encoder
+    parts = {
+        "visual_cnn": encoder.visual,
+        "audio_cnn": encoder.audio,
+        "visual_linear": encoder.visual_linear,
+        "audio_linear": encoder.audio_linear,
+        "attention": encoder.attention,
+        "visual_lstm": encoder.visual_lstm,
+        "audio_lstm": encoder.audio_lstm,
+        "projector": twins.projector,
+        "visual_projector": twins.visual_projector,
+    }
+    return {
+        name: part
+        for name, part in parts.items()
+        if part is not None and any(p.requires_grad for p in part.parameters())
+    }
+
+
+def distance(now: list[nn.Parameter], start: list[Tensor]) -> float:
+    """|now - start| / |start| over all tensors together."""
+    moved = torch.stack([(a - b).norm() for a, b in zip(now, start, strict=True)]).norm()
+    size = torch.stack([b.norm() for b in start]).norm()
+    return float(moved / size.clamp(min=1e-30))

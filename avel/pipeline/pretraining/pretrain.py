@@ -1,0 +1,186 @@
+"""`avel pretrain`: AV-BT encoders from a clip store, resumable, into a run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avel.config import convert
+from avel.errors import ConfigError, TrainingError
+from avel.pipeline.config import PretrainConfig
+from avel.pipeline.encoders.encoder import Encoder, build_encoder, encoder_digest
+from avel.pipeline.pretraining.loader import ClipLoader, steps_per_epoch
+from avel.pipeline.pretraining.parallel import barrier, process_group, rank, world_size
+from avel.pipeline.pretraining.probe import Probe
+from avel.pipeline.pretraining.projector import Twins
+from avel.pipeline.pretraining.record import PretrainSummary, Recorder
+from avel.pipeline.pretraining.schedule import make_optimiser
+from avel.pipeline.pretraining.training import Batches, Trainer, determinism, prepare
+from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, frozen_vectors
+from avel.progress import Progress, note, set_verbosity
+from avel.stores.clips import ClipStore
+from avel.stores.files import only_one
+from avel.stores.runs import Run
+
+VECTORS = "vectors"
+STANDARD_CLIPS = 256
+"""Training clips that `standardise` takes its statistics from when the CNNs are not frozen."""
+
+
+def pretrain(
+    store: ClipStore | Path | str, run: Path | str, config: PretrainConfig | None = None, **options: Any
+) -> PretrainSummary:
+    """Trains AV-BT (Section 3.2) on the staged train split of `store`; the run folder keeps the encoder.
+
+    The same call goes on where an interrupted one stopped, to the same weights as an uninterrupted one.
+    Under torchrun every process takes its share of each batch.
+
+    Args:
+        store: a clip store or its path.
+        run: the run folder; new, or one of the same store and config.
+        config: the settings; `options` override its fields.
+
+    Raises:
+        WeightsError: weights of the CNNs that are missing or do not fit.
+        TrainingError: nothing to train on, or a loss that is not finite.
+        StoreError: `run` holds something else.
+    """
+    config = with_options(config or PretrainConfig(), options)
+    source = store if isinstance(store, ClipStore) else ClipStore.open(store)
+    device = pick_device(config.device)
+    video_ids = training_videos(source)
+    with process_group(device), determinism(config, device):
+        if rank() != 0:
+            set_verbosity(0)
+        held = only_one(Path(run), "run") if rank() == 0 else nullcontext()
+        with held:
+            return _pretrain(source, video_ids, Path(run), config, device)
+
+
+def with_options(config: PretrainConfig, options: dict[str, Any]) -> PretrainConfig:
+    """`config` with some fields replaced, each checked as if it came from the command line."""
+    checked = {name: convert(PretrainConfig, name, value, "pretrain()") for name, value in options.items()}
+    return replace(config, **checked)
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device by name; by default this process's GPU, or the CPU where there is none.
+
+    Raises:
+        ConfigError: a name torch does not know, or a GPU that is not there.
+    """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device={name!r} is no device", hint="cpu, cuda or cuda:1") from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(f"device={name!r}, but torch finds no GPU", hint="--device cpu")
+        device = torch.device("cuda", device.index or int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    return device
+
+
+def training_videos(store: ClipStore) -> list[str]:
+    """Staged videos of train rows; all staged ones where the dataset names no splits.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    splits = store.dataset.split_of_video()
+    if any(splits.values()):
+        wanted = [video_id for video_id in store.staged if "train" in splits[video_id]]
+    else:
+        wanted = list(store.staged)
+    if not wanted:
+        raise TrainingError(
+            f"no staged clip to train on among {len(store.video_ids)}", hint="avel extract DATASET STORE"
+        )
+    return wanted
+
+
+def _pretrain(
+    store: ClipStore, video_ids: list[str], path: Path, config: PretrainConfig, device: torch.device
+) -> PretrainSummary:
+    encoder = build_encoder(config)
+    inputs = {
+        "store": store.location.url,
+        "store_digest": store.digest,
+        "clips": len(video_ids),
+        "clip_ids": hashlib.sha256("\n".join(video_ids).encode()).hexdigest()[:16],
+        "encoder": encoder_digest(encoder),
+    }
+    if rank() == 0:
+        Run.create(path, "pretrain", config, inputs=inputs)
+    barrier()
+    run = Run.open(path, "pretrain")
+    if run.finished:
+        note(f"{path}: already finished")
+        return PretrainSummary(**run.results)
+    smallest = len(video_ids) // steps_per_epoch(len(video_ids), config.batch)
+    if smallest < world_size():
+        raise TrainingError(
+            f"a step of {smallest} clips cannot be shared by {world_size()} processes",
+            hint="raise --batch, or start fewer processes",
+        )
+    twins = prepare(Twins(encoder, config), config, device)
+    batches = make_batches(twins.encoder, store, video_ids, path, config)
+    probe = Probe(store, frozen=config.freeze_backbone) if config.probe_every and rank() == 0 else None
+    trainer = Trainer(twins, make_optimiser(twins, config), config, device)
+    recorder = Recorder(run, trainer, len(video_ids), batches.steps, probe)
+    _train(trainer, batches, recorder, len(video_ids))
+    return recorder.summary()
+
+
+def _train(trainer: Trainer, batches: Batches, recorder: Recorder, clips: int) -> None:
+    """The epochs that are left."""
+    done, epochs = recorder.resume().epochs, trainer.config.epochs
+    with Progress(epochs * clips, "clips", start=done * clips) as progress:
+        for number in range(done, epochs):
+            began = time.monotonic()
+            means = trainer.epoch(number, batches, progress)
+            recorder.epoch(means, time.monotonic() - began)
+
+
+def make_batches(
+    encoder: Encoder, store: ClipStore, video_ids: list[str], run: Path, config: PretrainConfig
+) -> Batches:
+    """Frames from the store, or the vectors of frozen CNNs; sets the encoder's standardisation if asked."""
+    device = next(encoder.parameters()).device
+    if not config.freeze_backbone:
+        if config.standardise:
+            standardise(encoder, *compute_vectors(encoder, store, video_ids[:STANDARD_CLIPS], 1))
+        return ClipLoader(
+            store,
+            video_ids,
+            batch=config.batch,
+            seed=config.seed,
+            workers=config.workers,
+            device=device,
+            rank=rank(),
+            world=world_size(),
+        )
+    path = Path(config.frozen_vectors or run / VECTORS)
+    if rank() == 0:
+        frozen_vectors(encoder, store, video_ids, config.frozen_frames, path, store.digest)
+    barrier()
+    vectors = frozen_vectors(encoder, store, video_ids, config.frozen_frames, path, store.digest)
+    if config.standardise:
+        standardise(encoder, *vectors)
+    return FrozenVectors(*vectors, batch=config.batch, seed=config.seed, rank=rank(), world=world_size())
+
+
+def standardise(encoder: Encoder, cnn_a: Tensor, cnn_v: Tensor) -> None:
+    """Fits the encoder's standardisation to vectors of training clips: (V, T, Da), (V, T, k, Dv)."""
+    encoder.audio_standard.fit(cnn_a.flatten(0, -2))
+    encoder.visual_standard.fit(cnn_v.flatten(0, -2))

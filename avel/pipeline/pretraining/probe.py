@@ -1,0 +1,60 @@
+"""A linear probe of the encoders while they train: ridge regression on train labels, scored on val."""
+
+import torch
+from torch import Tensor
+
+from avel.errors import TrainingError
+from avel.pipeline.encoders.encoder import Encoder
+from avel.pipeline.pretraining.vectors import compute_vectors
+from avel.stores.clips import ClipStore
+
+RIDGE = 10.0
+"""Penalty on standardised features; fixed, so that scores of different epochs compare."""
+
+
+class Probe:
+    """Segment accuracy on val of a linear classifier on [f_a, f_v]; with frozen CNNs they are run once."""
+
+    def __init__(self, store: ClipStore, *, frozen: bool) -> None:
+        dataset, staged = store.dataset, set(store.staged)
+        self._store, self._frozen, self._classes = store, frozen, dataset.background + 1
+        rows = [row for row in dataset.rows if row.split in ("train", "val") and row.video_id in staged]
+        if {row.split for row in rows} != {"train", "val"}:
+            raise TrainingError("a probe needs staged rows in train and val", hint="leave out --probe-every")
+        self._video_ids = list(dict.fromkeys(row.video_id for row in rows))
+        place = {video_id: number for number, video_id in enumerate(self._video_ids)}
+        number_of = {row.row: number for number, row in enumerate(dataset.rows)}
+        labels = torch.from_numpy(dataset.labels(store.grid))
+        self._videos = torch.tensor([place[row.video_id] for row in rows])
+        self._labels = labels[[number_of[row.row] for row in rows]]
+        self._train = torch.tensor([row.split == "train" for row in rows])
+        self._kept: tuple[Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def score(self, encoder: Encoder) -> float:
+        """Share of val segments that are right; the encoder is left in the mode it was in."""
+        training = encoder.training
+        encoder.eval()
+        vectors = self._kept or compute_vectors(encoder, self._store, self._video_ids, 1)
+        if self._frozen:
+            self._kept = vectors
+        device = next(encoder.parameters()).device
+        cnn_a, cnn_v = (part.to(device).float() for part in vectors)
+        features = torch.cat(encoder.temporal(cnn_a, cnn_v[:, :, 0]), 2).double().cpu()[self._videos]
+        encoder.train(training)
+        train, val = features[self._train], features[~self._train]
+        predicted = ridge_classes(
+            train.flatten(0, 1), self._labels[self._train].flatten(), val.flatten(0, 1), self._classes
+        )
+        return (predicted == self._labels[~self._train].flatten()).double().mean().item()
+
+
+def ridge_classes(train: Tensor, labels: Tensor, test: Tensor, classes: int) -> Tensor:
+    """Class of each test vector by ridge regression on one-hot labels: (n, D), (n,), (m, D) -> (m,)."""
+    deviation, mean = torch.std_mean(train, 0)
+    scale = deviation.clamp(min=1e-6)
+    x, y = (train - mean) / scale, torch.nn.functional.one_hot(labels, classes).to(train)
+    prior = y.mean(0)
+    weights = torch.linalg.solve(x.T @ x + RIDGE * torch.eye(x.shape[1]).to(x), x.T @ (y - prior))
+    scores: Tensor = (test - mean) / scale @ weights + prior
+    return scores.argmax(1)

@@ -1,0 +1,73 @@
+"""Encoder and projector together: what AV-BT trains (Section 3.2.1, "Projecting")."""
+
+import torch
+from torch import Tensor, nn
+
+from avel.errors import ConfigError
+from avel.pipeline.config import PretrainConfig
+from avel.pipeline.encoders.encoder import Encoder
+
+
+def projector_widths(text: str) -> tuple[int, ...]:
+    """ "2048-4096-4096" as numbers.
+
+    Raises:
+        ConfigError: anything else than positive whole numbers between dashes.
+    """
+    parts = text.split("-")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError(f"projector={text!r} is no list of widths", hint="for example 2048-4096-4096")
+    return tuple(int(part) for part in parts)
+
+
+def make_projector(features: int, widths: tuple[int, ...]) -> nn.Sequential:
+    """Linear layers without bias, batch norm and ReLU between them (Barlow Twins): (n, D) -> (n, last)."""
+    layers: list[nn.Module] = []
+    for wide in widths[:-1]:
+        layers += [nn.Linear(features, wide, bias=False), nn.BatchNorm1d(wide), nn.ReLU()]
+        features = wide
+    return nn.Sequential(*layers, nn.Linear(features, widths[-1], bias=False))
+
+
+class Twins(nn.Module):
+    """Encoder and projector; audio and visual pass one projector unless `shared_projector` is false."""
+
+    def __init__(self, encoder: Encoder, config: PretrainConfig) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.frozen = config.freeze_backbone
+        self.autocast = config.dtype == "bfloat16"
+        widths = projector_widths(config.projector)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed + 1)
+            self.projector = make_projector(encoder.width, widths)
+            separate = None if config.shared_projector else make_projector(encoder.width, widths)
+        self.visual_projector = separate
+        if self.frozen:
+            encoder.visual.requires_grad_(False)
+            encoder.audio.requires_grad_(False)
+
+    def forward(self, seen: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
+        """Z_a, Z_v: frames (B, T, 3, H, W), log-mel (B, T, 96, 64) -> two (B, T, D).
+
+        With frozen CNNs their vectors enter instead: cnn_v (B, T, Dv), cnn_a (B, T, Da).
+        """
+        return self.embed(*((heard, seen) if self.frozen else self.cnn(seen, heard)))
+
+    def cnn(self, seen: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
+        """cnn_a, cnn_v of frames and log-mel, as `Encoder.cnn`, in the number format that was asked for."""
+        with torch.autocast(seen.device.type, torch.bfloat16, enabled=self.autocast):
+            return self.encoder.cnn(seen, heard)
+
+    def embed(self, cnn_a: Tensor, cnn_v: Tensor) -> tuple[Tensor, Tensor]:
+        """Z_a, Z_v of the CNNs' vectors: (B, T, Da), (B, T, Dv) -> two (B, T, D)."""
+        with torch.autocast(cnn_a.device.type, torch.bfloat16, enabled=self.autocast):
+            f_a, f_v = self.encoder.temporal(cnn_a, cnn_v)
+            visual = self.visual_projector or self.projector
+            return self.project(f_a, self.projector), self.project(f_v, visual)
+
+    @staticmethod
+    def project(features: Tensor, projector: nn.Module) -> Tensor:
+        """(B, T, D) -> (B, T, D'); each modality has batch statistics of its own, as Barlow Twins' views."""
+        projected: Tensor = projector(features.flatten(0, 1))
+        return projected.reshape(*features.shape[:2], -1)

@@ -1,0 +1,159 @@
+"""What a pretraining run writes down after each epoch: metrics, checkpoints, the encoders, the summary."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from avel.errors import ConfigError, TrainingError
+from avel.pipeline.encoders.encoder import BEST, LAST, save_encoder
+from avel.pipeline.pretraining.checkpoint import CHECKPOINT, Reached, load_checkpoint, save_checkpoint
+from avel.pipeline.pretraining.monitor import EpochMeans, Movement, collapse
+from avel.pipeline.pretraining.parallel import rank
+from avel.pipeline.pretraining.probe import Probe
+from avel.pipeline.pretraining.schedule import rate_share
+from avel.pipeline.pretraining.training import Trainer
+from avel.progress import note
+from avel.stores.runs import Run
+
+
+@dataclass(frozen=True)
+class PretrainSummary:
+    """What a finished run came to; `best_score` is the probe's val accuracy, or minus the loss."""
+
+    run: str
+    encoder: str
+    clips: int
+    epochs: int
+    seconds: float
+    clips_per_second: float
+    loss: float
+    on_diagonal: float
+    off_diagonal: float
+    best_epoch: int
+    best_score: float
+    collapsed: str
+
+
+class Recorder:
+    """Writes for the first process; the others only learn whether training may go on."""
+
+    def __init__(self, run: Run, trainer: Trainer, clips: int, steps: int, probe: Probe | None) -> None:
+        self.run, self.trainer, self.config, self.probe = run, trainer, trainer.config, probe
+        self.clips, self.steps = clips, steps
+        self.movement = Movement(trainer.twins)
+        self.reached = Reached()
+        self._warned = ""
+        self._events = open_events(run) if self.config.tensorboard and rank() == 0 else None
+
+    def resume(self) -> Reached:
+        """Goes back to the last checkpoint, if there is one; later lines of the metrics are dropped."""
+        path = self.run.path / CHECKPOINT
+        if path.is_file():
+            self.reached = load_checkpoint(path, self.trainer.twins, self.trainer.optimiser)
+            note(f"{self.run.path}: goes on after epoch {self.reached.epochs}")
+        if rank() == 0:
+            kept = [line for line in self.run.metrics() if line["epoch"] <= self.reached.epochs]
+            self.run.rewind(kept)
+        return self.reached
+
+    def epoch(self, means: EpochMeans, seconds: float) -> None:
+        """Takes down one epoch.
+
+        Raises:
+            TrainingError: the loss is not finite; the last checkpoint stays.
+        """
+        number = self.reached.epochs + 1
+        warning = collapse(means)
+        if warning and "not finite" in warning:
+            raise TrainingError(f"{self.run.path}: epoch {number}: {warning}")
+        self.reached = replace(self.reached, epochs=number)
+        if rank() != 0:
+            return
+        if warning and warning != self._warned:
+            note(f"epoch {number}: {warning}")
+        self._warned = warning or ""
+        score = self._score(number, means)
+        self._log(number, means, seconds, score)
+        self._keep(number, score)
+
+    def summary(self) -> PretrainSummary:
+        """The run as a whole, from its metrics; marks it finished."""
+        lines = self.run.metrics()
+        seconds = sum(line["seconds"] for line in lines)
+        summary = PretrainSummary(
+            run=str(self.run.path),
+            encoder=str(self.run.path / LAST),
+            clips=self.clips,
+            epochs=self.reached.epochs,
+            seconds=round(seconds, 1),
+            clips_per_second=round(self.clips * len(lines) / max(seconds, 1e-9), 1),
+            loss=lines[-1]["loss"],
+            on_diagonal=lines[-1]["on_diagonal"],
+            off_diagonal=lines[-1]["off_diagonal"],
+            best_epoch=self.reached.best_epoch,
+            best_score=self.reached.best_score or 0.0,
+            collapsed=self._warned,
+        )
+        if rank() == 0:
+            self.run.finish(asdict(summary))
+        return summary
+
+    def _score(self, number: int, means: EpochMeans) -> float | None:
+        """What "best" means: the probe's accuracy where there are probes, else a low loss."""
+        if self.probe is None:
+            return -means.loss
+        due = number % self.config.probe_every == 0 or number == self.config.epochs
+        return self.probe.score(self.trainer.twins.encoder) if due else None
+
+    def _log(self, number: int, means: EpochMeans, seconds: float, score: float | None) -> None:
+        values: dict[str, Any] = {
+            "epoch": number,
+            "step": number * self.steps,
+            **asdict(means),
+            "rate_share": rate_share(number * self.steps - 1, self.steps, self.config),
+            "seconds": seconds,
+            "clips_per_second": self.clips / seconds,
+            "moved": self.movement.measure(self.trainer.twins),
+        }
+        if self.probe is not None and score is not None:
+            values["probe_accuracy"] = score
+        if self._warned:
+            values["collapsed"] = self._warned
+        self.run.log(**values)
+        if self._events is not None:
+            for name, value in flat(values).items():
+                self._events.add_scalar(name, value, number)
+
+    def _keep(self, number: int, score: float | None) -> None:
+        best = self.reached.best_score
+        if score is not None and (best is None or score > best):
+            self.reached = replace(self.reached, best_score=score, best_epoch=number)
+            save_encoder(self.trainer.twins.encoder, self.run.path / BEST, epoch=number, score=score)
+        if number % self.config.checkpoint_every == 0 or number == self.config.epochs:
+            save_encoder(self.trainer.twins.encoder, self.run.path / LAST, epoch=number)
+            save_checkpoint(
+                self.run.path / CHECKPOINT, self.trainer.twins, self.trainer.optimiser, self.reached
+            )
+
+
+def flat(values: dict[str, Any]) -> dict[str, float]:
+    """Numbers by name, nested ones as `outer/inner`."""
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= {f"{name}/{inner}": number for inner, number in flat(value).items()}
+        elif isinstance(value, int | float):
+            found[name] = float(value)
+    return found
+
+
+def open_events(run: Run) -> Any:
+    """TensorBoard's writer in the run folder.
+
+    Raises:
+        ConfigError: tensorboard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ConfigError("tensorboard is not installed", hint="pip install tensorboard") from None
+    return SummaryWriter(str(run.path / "tensorboard"))

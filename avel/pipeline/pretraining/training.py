@@ -1,0 +1,144 @@
+"""The training loop of AV-BT (Algorithm 1) over batches from a loader, on one device or many."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from avel.errors import ConfigError
+from avel.pipeline.config import PretrainConfig
+from avel.pipeline.pretraining.augment import augment, draw
+from avel.pipeline.pretraining.avbt import avbt_loss
+from avel.pipeline.pretraining.loader import Batch
+from avel.pipeline.pretraining.monitor import EpochMeans, step_values
+from avel.pipeline.pretraining.parallel import average_gradients, synchronise_batch_norms, world_size
+from avel.pipeline.pretraining.projector import Twins
+from avel.pipeline.pretraining.schedule import rate_share, set_rates
+from avel.progress import Progress
+
+
+class Batches(Protocol):
+    """Where batches come from: `ClipLoader` or `FrozenVectors`."""
+
+    @property
+    def clips(self) -> int:
+        """Clips of an epoch, of all processes."""
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of epoch `number`."""
+
+
+class Trainer:
+    """Trains `twins` in place; `step` is one iteration of Algorithm 1."""
+
+    def __init__(
+        self, twins: Twins, optimiser: Optimizer, config: PretrainConfig, device: torch.device
+    ) -> None:
+        self.twins, self.optimiser, self.config, self.device = twins, optimiser, config, device
+        self.model: nn.Module = twins
+        self.piecewise = bool(config.clips_at_once) and not config.freeze_backbone
+        if self.piecewise and any(twins.encoder.batch_statistics.values()):
+            raise ConfigError(
+                "clips_at_once needs CNNs whose batch norms are frozen", hint="--backbone-batchnorm frozen"
+            )
+        if world_size() > 1 and not self.piecewise:
+            self.model = DistributedDataParallel(
+                twins, device_ids=[device.index] if device.type == "cuda" else None
+            )
+
+    def epoch(self, number: int, batches: Batches, progress: Progress) -> EpochMeans:
+        """All steps of one epoch; the device is waited for once, at the end."""
+        self.model.train()
+        total = torch.zeros(6, device=self.device)
+        for step, batch in enumerate(batches.epoch(number)):
+            set_rates(self.optimiser, rate_share(number * batches.steps + step, batches.steps, self.config))
+            values = self.step(*self.inputs(batch, number))
+            total += values
+            # Reading a number of a GPU would wait for it; a CPU has already computed it.
+            shown = f"loss {values[0]:.1f}" if self.device.type == "cpu" else ""
+            done = (step + 1) * batches.clips // batches.steps - step * batches.clips // batches.steps
+            progress.advance(done, note=f"epoch {number + 1}/{self.config.epochs} {shown}")
+        return EpochMeans(*(total / batches.steps).tolist())
+
+    def step(self, seen: Tensor, heard: Tensor) -> Tensor:
+        """Forward, Eq. 2, backward, update: frames and log-mel, or vectors -> `step_values`, (6,)."""
+        self.optimiser.zero_grad(set_to_none=True)
+        values = self.backward_in_pieces(seen, heard) if self.piecewise else self.backward(seen, heard)
+        self.optimiser.step()
+        return values
+
+    def backward(self, seen: Tensor, heard: Tensor) -> Tensor:
+        """Gradients of Eq. 2 in one pass -> `step_values`, (6,)."""
+        z_a, z_v = self.model(seen, heard)
+        loss = avbt_loss(z_a, z_v, self.config.redundancy_weight, self.config.correlate)
+        torch.autograd.backward(loss.total)
+        return step_values(loss, z_a, z_v)
+
+    def backward_in_pieces(self, seen: Tensor, heard: Tensor) -> Tensor:
+        """The same gradients with the activations of few clips at once: the CNNs see each clip by itself.
+
+        Their vectors first, without gradient; the loss and its gradient at the vectors; then the CNNs again,
+        piece by piece, from that gradient down.
+        """
+        pieces = [
+            slice(n, n + self.config.clips_at_once) for n in range(0, len(seen), self.config.clips_at_once)
+        ]
+        with torch.no_grad():
+            parts = [self.twins.cnn(seen[piece], heard[piece]) for piece in pieces]
+        vectors = [torch.cat(part).requires_grad_() for part in zip(*parts, strict=True)]
+        z_a, z_v = self.twins.embed(*vectors)
+        loss = avbt_loss(z_a, z_v, self.config.redundancy_weight, self.config.correlate)
+        torch.autograd.backward(loss.total)
+        slopes = [vector.grad for vector in vectors if vector.grad is not None]
+        for piece in pieces:
+            again = self.twins.cnn(seen[piece], heard[piece])
+            torch.autograd.backward(again, [slope[piece] for slope in slopes])
+        average_gradients(self.twins)
+        return step_values(loss, z_a, z_v)
+
+    def inputs(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
+        """A batch on the device, its frames augmented: (B, T, 3, H, W) -> (B, T, 3, crop, crop)."""
+        seen, heard = batch.seen.to(self.device), batch.heard.to(self.device)
+        if self.config.freeze_backbone:
+            return seen, heard
+        if self.config.augment_per == "clip":
+            draws = [draw(self.config, epoch, clip) for clip in batch.clips]
+            return augment(seen, draws, self.config.crop_size), heard
+        segments = range(seen.shape[1])
+        draws = [draw(self.config, epoch, clip, 1 + segment) for clip in batch.clips for segment in segments]
+        single = augment(seen.flatten(0, 1)[:, None], draws, self.config.crop_size)
+        return single.reshape(*seen.shape[:2], *single.shape[2:]), heard
+
+
+def prepare(twins: Twins, config: PretrainConfig, device: torch.device) -> Twins:
+    """Moves the model to the device, in the form in which it trains there."""
+    synchronise_batch_norms(twins, device)
+    twins.to(device)
+    if config.compile and not config.freeze_backbone:
+        twins.encoder.visual.compile()
+        twins.encoder.audio.compile()
+    return twins
+
+
+@contextmanager
+def determinism(config: PretrainConfig, device: torch.device) -> Iterator[None]:
+    """Deterministic kernels if the config asks for them; else the fastest cuDNN has."""
+    if config.deterministic and device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(config.deterministic)
+    torch.backends.cudnn.benchmark = device.type == "cuda" and not config.deterministic
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]

@@ -1,0 +1,129 @@
+"""Vectors of frozen CNNs: computed once for every training clip, kept in a file, drawn from like frames."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from avel.errors import StaleError
+from avel.pipeline.encoders.encoder import Encoder, cnn_digest
+from avel.pipeline.pretraining.augment import centre_crop
+from avel.pipeline.pretraining.loader import Batch, ClipSource, batches_of, random_choices, steps_per_epoch
+from avel.progress import Progress
+from avel.stores.files import atomic_path
+
+PART_VIDEOS = 64
+
+
+def even_frames(frames_per_segment: int, chosen: int) -> list[int]:
+    """`chosen` evenly spaced frames of a segment's N: the middle one for 1, all of them for N."""
+    chosen = min(chosen, frames_per_segment)
+    return [(2 * place + 1) * frames_per_segment // (2 * chosen) for place in range(chosen)]
+
+
+class FrozenVectors:
+    """cnn_v (V, T, k, Dv) of k frames a segment and cnn_a (V, T, Da), in batches like a `ClipLoader`'s.
+
+    Kept in float16: its rounding is far below what one frame differs from the next.
+    """
+
+    def __init__(
+        self, cnn_a: Tensor, cnn_v: Tensor, *, batch: int, seed: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        self.cnn_a, self.cnn_v, self.batch, self.seed = cnn_a, cnn_v, batch, seed
+        self.rank, self.world = rank, world
+
+    @property
+    def clips(self) -> int:
+        """Clips of an epoch, of all processes."""
+        return len(self.cnn_a)
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        return steps_per_epoch(len(self.cnn_a), self.batch)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of epoch `number`: of each segment, the vector of one of its k frames."""
+        segments, frames = self.cnn_v.shape[1:3]
+        for clips in batches_of(len(self.cnn_a), self.batch, self.seed, number, self.rank, self.world):
+            chosen = [random_choices(self.seed, number, clip, segments, frames) for clip in clips]
+            places = torch.tensor(clips)[:, None], torch.arange(segments), torch.tensor(chosen)
+            yield Batch(clips, self.cnn_v[places].float(), self.cnn_a[clips].float())
+
+
+def frozen_vectors(
+    encoder: Encoder, store: ClipSource, video_ids: Sequence[str], frames: int, folder: Path, key: str
+) -> tuple[Tensor, Tensor]:
+    """cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16: from `folder`, or computed and kept there.
+
+    Kept in parts of 64 videos, each whole or absent, so that an interrupted run goes on where it stopped.
+    `key` names the clips' contents (a store's digest).
+
+    Raises:
+        StaleError: `folder` holds vectors of other CNNs, clips or frames.
+    """
+    wanted = _digest(cnn_digest(encoder), key, list(video_ids), frames)
+    parts = []
+    with Progress(len(video_ids), "clips") as progress:
+        for first in range(0, len(video_ids), PART_VIDEOS):
+            some = video_ids[first : first + PART_VIDEOS]
+            path = folder / f"part-{first // PART_VIDEOS:04}.safetensors"
+            if not path.is_file():
+                cnn_a, cnn_v = compute_vectors(encoder, store, some, frames, progress)
+                with atomic_path(path) as partial:
+                    save_file({"cnn_a": cnn_a, "cnn_v": cnn_v}, partial, metadata={"key": wanted})
+            parts.append(_read_part(path, wanted))
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+@torch.inference_mode()
+def compute_vectors(
+    encoder: Encoder,
+    store: ClipSource,
+    video_ids: Sequence[str],
+    frames: int,
+    progress: Progress | None = None,
+) -> tuple[Tensor, Tensor]:
+    """cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16 on the CPU, of centre crops; leaves eval mode on."""
+    encoder.eval()
+    heard, seen = [], []
+    for video_id in video_ids:
+        images, log_mel = read_segments(store, video_id, frames, next(encoder.parameters()).device)
+        cropped = centre_crop(images, encoder.spec.crop_size).transpose(0, 1)
+        heard.append(encoder.cnn_audio(log_mel[None])[0].half().cpu())
+        seen.append(encoder.cnn_visual(cropped).transpose(0, 1).half().cpu())
+        if progress is not None:
+            progress.advance(note="frozen CNNs")
+    return torch.stack(heard), torch.stack(seen)
+
+
+def read_segments(
+    store: ClipSource, video_id: str, frames: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """k evenly spaced frames of each segment, and its patch: (T, k, 3, H, W) uint8, (T, 96, 64)."""
+    inside = even_frames(store.grid.frames_per_segment, frames)
+    starts = range(0, store.grid.frames, store.grid.frames_per_segment)
+    pictures = torch.from_numpy(
+        store.frames(video_id, [start + frame for start in starts for frame in inside])
+    )
+    images = pictures.permute(0, 3, 1, 2).reshape(len(starts), len(inside), 3, *pictures.shape[1:3])
+    return images.to(device), torch.from_numpy(store.log_mel(video_id)).to(device)
+
+
+def _read_part(path: Path, wanted: str) -> tuple[Tensor, Tensor]:
+    with safe_open(path, framework="pt") as file:
+        if (file.metadata() or {}).get("key") != wanted:
+            raise StaleError(
+                f"{path}: vectors of other CNNs, clips or frames", hint=f"remove them: rm -r {path.parent}"
+            )
+        return file.get_tensor("cnn_a"), file.get_tensor("cnn_v")
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

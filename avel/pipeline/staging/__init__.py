@@ -1,0 +1,1 @@
+"""`avel extract`: clips through isolated decoders into a store, planned, resumed, counted."""

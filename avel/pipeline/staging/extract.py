@@ -1,0 +1,98 @@
+"""`avel extract`: raw clips -> staged frames and log-mel, and a manifest with the fate of each clip."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from avel.config import as_dict, resolve, to_toml
+from avel.pipeline.config import ExtractConfig
+from avel.pipeline.staging.forecast import forecast
+from avel.pipeline.staging.plan import Wish, make_plan
+from avel.pipeline.staging.summary import ExtractSummary, summarize
+from avel.pipeline.staging.workers import stage_all
+from avel.progress import Progress
+from avel.stores.clip_writer import check_place, prepare, write_dataset
+from avel.stores.clips import read_head
+from avel.stores.dataset import Dataset, read_dataset
+from avel.stores.location import locate
+from avel.stores.manifest import Entry, ManifestWriter, read_manifest
+
+
+def extract(
+    dataset: Dataset | Path | str,
+    store: Path | str,
+    config: ExtractConfig | None = None,
+    *,
+    annotations: Path | str | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    retry_failed: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    **options: Any,
+) -> ExtractSummary:
+    """Stages a dataset's clips: frames (T * N, S, S, 3) and log-mel (T, 96, 64) of each, into a Zarr store.
+
+    Give the same command again after whatever interrupted it: only what is not done is done. A clip that
+    cannot be read is recorded with its reason and never stops the others.
+
+    Args:
+        dataset: a Dataset, an AVE folder, or any folder of videos.
+        store: a folder, or an object-store URL.
+        config: how to stage; `options` are single fields of it, which win.
+        annotations: CSV or Parquet for a plain folder of videos.
+        workers: decoding processes; all cores by default.
+        scheduler: address of a dask scheduler to use instead.
+        retry_failed: stage clips again that failed.
+        overwrite: stage all clips again.
+        dry_run: change nothing; `forecast` of the summary says what would be done.
+
+    Raises:
+        BusyError: another run is at work on the store.
+        StoreError: `store` is something else.
+        WriteError: the store cannot be written.
+    """
+    began = time.monotonic()
+    config = configured(config, options)
+    data = dataset if isinstance(dataset, Dataset) else read_dataset(dataset, annotations)
+    location, count = locate(store), workers or cores()
+    check_place(location)
+    wish = Wish(retry_failed, overwrite)
+    if dry_run:
+        plan = make_plan(data, config, read_head(location), read_manifest(location), wish)
+        expected = forecast(plan, config, count)
+        return summarize(location.url, plan, (), time.monotonic() - began, expected)
+    with location.alone():
+        location.sweep()
+        manifest = ManifestWriter(location)
+        plan = make_plan(data, config, read_head(location), manifest.entries, wish)
+        manifest.append((*plan.touched, *plan.todo))  # before their chunks are touched, they are pending
+        prepare(location, plan.head)
+        write_dataset(location, data)
+        location.write("config.toml", to_toml(config, "extract").encode())
+        batches = stage_all(plan.todo, location.url, config, workers=count, scheduler=scheduler)
+        done = _record(batches, manifest, len(plan.todo)) if plan.todo else []
+        manifest.merge()
+    return summarize(location.url, plan, done, time.monotonic() - began)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def configured(config: ExtractConfig | None, options: dict[str, Any]) -> ExtractConfig:
+    """The config with single fields replaced, checked like the command line's."""
+    return resolve(ExtractConfig, "extract", preset=as_dict(config or ExtractConfig()), options=options)
+
+
+def _record(batches: Iterator[list[Entry]], manifest: ManifestWriter, total: int) -> list[Entry]:
+    done: list[Entry] = []
+    with Progress(total, "clips") as progress:
+        for batch in batches:
+            manifest.append(batch)
+            done += batch
+            progress.advance(len(batch), failed=sum(entry.state == "failed" for entry in batch))
+    return done

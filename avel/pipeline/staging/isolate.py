@@ -1,0 +1,269 @@
+"""Decoding in a process of its own: a crash, a hang or a swollen heap costs one clip and one process.
+
+`Isolated` is the parent's side; `python -m avel.pipeline.staging.isolate FD` is the child's. They talk over a
+socket pair. The child keeps its libraries loaded from clip to clip and dies with its parent.
+"""
+
+import ctypes
+import os
+import pickle
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+import zarr
+
+from avel.config import digest
+from avel.errors import AvelError
+from avel.pipeline.config import ExtractConfig
+from avel.pipeline.media.refusal import Reason
+from avel.stores.clip_writer import erase
+from avel.stores.clips import read_head
+from avel.stores.location import locate
+from avel.stores.manifest import Entry
+
+POLL_SECONDS = 0.05
+START_SECONDS = 120.0
+IDLE_SECONDS = 300.0
+"""A child without work for so long ends; its run may have been killed on another machine."""
+KILLS_FORGIVEN = 2
+"""SIGKILL comes from outside (an operator, the kernel short of memory): tried again so often."""
+MIB = 1 << 20
+PR_SET_PDEATHSIG = 1
+
+
+class IsolationError(AvelError, RuntimeError):
+    """The decoding process cannot be started, or was closed while it was needed."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """How a child was lost over a clip."""
+
+    reason: Reason
+    detail: str
+    killed: bool = False
+
+
+class Isolated:
+    """A child process that stages clips into one store, replaced when it is lost.
+
+    >>> with Isolated("clips.zarr", ExtractConfig()) as isolated:  # doctest: +SKIP
+    ...     isolated.stage(entry).state
+    'staged'
+    """
+
+    def __init__(self, store: str, config: ExtractConfig) -> None:
+        self._store, self._config = store, config
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as its children
+        self._served = 0
+        self._closed = False
+        self._in_use = threading.Lock()
+
+    def __enter__(self) -> "Isolated":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the child at once; a clip in work, in another thread, stays pending."""
+        self._closed = True
+        process = self._process
+        if process is not None:
+            process.kill()
+        with self._in_use:
+            self._end()
+            self._errors.close()
+
+    def stage(self, entry: Entry) -> Entry:
+        """Stages one clip -> its entry, staged or failed; only what a fresh child repeats is its fault.
+
+        Raises:
+            IsolationError: no child can be started, or this was closed.
+            WriteError: the store cannot be written.
+        """
+        with self._in_use:
+            return self._stage(entry)
+
+    def _stage(self, entry: Entry) -> Entry:
+        kills = 0
+        while True:
+            self._start()
+            fresh = not self._served
+            outcome = self._ask(entry)
+            if isinstance(outcome, Entry):
+                self._served += 1
+                return outcome
+            self._end()
+            if self._closed:
+                raise IsolationError("closed in the middle of a clip")
+            kills += outcome.killed
+            if outcome.reason == "timeout" or (kills > KILLS_FORGIVEN if outcome.killed else fresh):
+                return self._failed(entry, outcome)
+
+    def _failed(self, entry: Entry, lost: Lost) -> Entry:
+        location, made_with = locate(self._store), digest(self._config)
+        head = read_head(location)
+        if head is not None and head.digest == made_with:
+            erase(location, head, entry.row)
+        return replace(
+            with_source(entry), state="failed", reason=lost.reason, detail=lost.detail, settings=made_with
+        )
+
+    def _ask(self, entry: Entry) -> Entry | Lost:
+        """Hands the clip over and watches: an answer, or how the child was lost."""
+        assert self._connection is not None
+        try:
+            self._connection.send(entry)
+            return self._watch()
+        except (EOFError, OSError):
+            return self._post_mortem()
+
+    def _watch(self) -> Entry | Lost:
+        assert self._connection is not None
+        heard = time.monotonic()
+        while True:
+            if self._connection.poll(POLL_SECONDS):
+                message = self._connection.recv()
+                if isinstance(message, Entry):
+                    return message
+                if isinstance(message, Exception):
+                    raise message
+                heard = time.monotonic()
+            if self._closed:
+                return Lost("crashed", "closed")
+            held = self._resident_mib()
+            if held > self._config.memory_limit:
+                return Lost("memory", f"held {held} MiB, the limit is {self._config.memory_limit} MiB")
+            if time.monotonic() - heard > self._config.time_limit:
+                return Lost("timeout", f"nothing came for {self._config.time_limit:g} s")
+
+    def _post_mortem(self) -> Lost:
+        assert self._process is not None
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=5)
+        code = self._process.returncode
+        if code is None:
+            return Lost("crashed", "stopped answering")
+        name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return Lost("crashed", f"the decoding process died of {name}", killed=code == -signal.SIGKILL)
+
+    def _resident_mib(self) -> int:
+        assert self._process is not None
+        try:
+            with open(f"/proc/{self._process.pid}/statm") as file:
+                return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE") // MIB
+        except (OSError, IndexError):
+            return 0
+
+    def _start(self) -> None:
+        if self._closed:
+            raise IsolationError("already closed")
+        if self._process is not None and self._process.poll() is None:
+            return
+        self._end()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "avel.pipeline.staging.isolate", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._errors,
+                env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )
+        self._connection, self._served = Connection(ours.detach()), 0
+        self._greet()
+
+    def _greet(self) -> None:
+        """Waits until the child has loaded its libraries and opened the store."""
+        assert self._connection is not None
+        try:
+            self._connection.send((self._store, self._config, os.getpid()))
+            answer = self._connection.recv() if self._connection.poll(START_SECONDS) else None
+        except (EOFError, OSError):
+            answer = None
+        if answer == "ready":
+            return
+        self._end()
+        if isinstance(answer, Exception):
+            raise answer
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace").strip().splitlines()
+        raise IsolationError("the decoding process does not start", hint=said[-1] if said else "")
+
+    def _end(self) -> None:
+        process, connection = self._process, self._connection
+        self._process = self._connection = None
+        if process is not None:
+            process.kill()
+            process.wait()
+        if connection is not None:
+            connection.close()
+
+
+def with_source(entry: Entry) -> Entry:
+    """The entry with its source's size and time, so that a clip that killed its reader is known again."""
+    with suppress(OSError):
+        status = os.stat(entry.source_path)
+        return replace(entry, source_bytes=status.st_size, source_mtime_ns=status.st_mtime_ns)
+    return entry
+
+
+def serve(connection: Connection) -> None:
+    """The child: stages what comes, until nothing comes."""
+    store, config, parent = connection.recv()
+    _die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    try:
+        from avel.pipeline.staging.stage import Stager
+
+        zarr.config.set({"async.concurrency": 1, "threading.max_workers": 1})
+        stager = Stager(store, config, alive=lambda: connection.send("alive"))
+    except AvelError as error:
+        connection.send(error)
+        return
+    _limit_memory(config.memory_limit)
+    connection.send("ready")
+    while connection.poll(IDLE_SECONDS):
+        entry = connection.recv()
+        try:
+            connection.send(stager.stage(entry))
+        except AvelError as error:
+            connection.send(error)
+
+
+def _limit_memory(mib: int) -> None:
+    """Allocations beyond the limit fail, also where they come faster than the parent looks."""
+    with open("/proc/self/statm") as file:
+        held: Any = int(file.read().split()[5]) * os.sysconf("SC_PAGESIZE")
+    resource.setrlimit(resource.RLIMIT_DATA, (held + mib * MIB, resource.RLIM_INFINITY))
+
+
+def _die_with(parent: int) -> None:
+    """The kernel kills this process when its parent goes, however it goes."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def main() -> None:
+    """Serves on the socket whose file descriptor is the only argument."""
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError, pickle.UnpicklingError):
+        serve(Connection(int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

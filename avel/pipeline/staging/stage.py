@@ -1,0 +1,213 @@
+"""Staging one clip: file -> JPEG frames and log-mel patches in the store -> its manifest entry."""
+
+import hashlib
+import io
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from avel.config import digest
+from avel.pipeline.config import ExtractConfig
+from avel.pipeline.media.log_mel import log_mel
+from avel.pipeline.media.reading import Media, open_media
+from avel.pipeline.media.refusal import ClipRefused, Reason
+from avel.stores.clip_writer import ClipWriter, WriteError
+from avel.stores.location import locate
+from avel.stores.manifest import Entry
+
+KIB = 1 << 10
+PIECE_BYTES = 1 << 20
+CHROMA_HALVED = 2
+"""Pillow's name for 4:2:0."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip to stage: where it goes, its file, and how. `entry` is its pending manifest entry."""
+
+    store: str
+    entry: Entry
+    config: ExtractConfig
+
+
+@dataclass
+class Stopwatch:
+    """Where a clip's time went, in seconds of the wall clock; reading and hashing the file are decoding."""
+
+    decode: float = 0.0
+    scale: float = 0.0
+    jpeg: float = 0.0
+    audio: float = 0.0
+    write: float = 0.0
+
+    @contextmanager
+    def timing(self, name: str) -> Iterator[None]:
+        """Adds the time of the block to `name`."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, name, getattr(self, name) + time.perf_counter() - began)
+
+    def move(self, scale_seconds: float) -> None:
+        """Counts part of the decoding time as scaling, which happens inside it."""
+        self.decode -= scale_seconds
+        self.scale += scale_seconds
+
+    def columns(self) -> dict[str, Any]:
+        """As columns of the manifest, beside the most memory this process has held."""
+        seconds = {f"{each.name}_seconds": round(getattr(self, each.name), 6) for each in fields(self)}
+        return seconds | {"peak_mib": peak_mib()}
+
+
+@dataclass
+class Stager:
+    """Stages clips into one store; kept open from clip to clip.
+
+    Args:
+        alive: called after each chunk of a long clip, so that a watcher can tell slow from hung.
+    """
+
+    store: str
+    config: ExtractConfig
+    alive: Callable[[], None] = lambda: None
+    writer: ClipWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.digest = digest(self.config)
+        self.grid = self.config.grid()
+        self.writer = ClipWriter(locate(self.store), self.digest)
+
+    def stage(self, entry: Entry) -> Entry:
+        """Stages one clip -> its entry, staged or failed.
+
+        Raises:
+            WriteError: the store cannot be written.
+        """
+        watch = Stopwatch()
+        try:
+            with watch.timing("decode"):
+                entry = fingerprint(entry)
+            self.writer.erase(entry.row)
+            entry = self._stage(entry, watch)
+            with watch.timing("write"):
+                self.writer.sync(entry.row)
+            return replace(entry, **watch.columns())
+        except ClipRefused as refused:
+            reason, detail = refused.reason, refused.detail
+        except MemoryError:
+            reason, detail = "memory", "the decoder could not allocate memory"
+        except (WriteError, KeyboardInterrupt):
+            raise
+        except Exception as error:  # a decoder's surprise is this clip's failure, not the run's
+            reason, detail = "crashed", f"{type(error).__name__}: {error}"
+        self.writer.erase(entry.row)
+        return replace(failed(entry, reason, detail), settings=self.digest, **watch.columns())
+
+    def _stage(self, entry: Entry, watch: Stopwatch) -> Entry:
+        config, path = self.config, Path(entry.source_path)
+        opening = open_media(path, self.grid, resize=config.resize, missing_audio=config.missing_audio)
+        with ExitStack() as stack:
+            with watch.timing("decode"):
+                media = stack.enter_context(opening)
+            self._audio(media, entry.row, watch)
+            self._video(media, entry.row, watch)
+            info = media.info
+        return replace(
+            entry,
+            state="staged",
+            settings=self.digest,
+            detail=info.damage,
+            audio="stream" if info.audio_codec else "silence",
+            valid_seconds=round(info.valid_seconds, 6),
+        )
+
+    def _audio(self, media: Media, row: int, watch: Stopwatch) -> None:
+        samples, first = media.samples(), 0
+        while True:
+            with watch.timing("audio"):
+                chunk = next(samples, None)
+                if chunk is None:
+                    return
+                patches = log_mel(chunk.reshape(-1, self.grid.samples_per_segment))
+            with watch.timing("write"):
+                self.writer.write_log_mel(row, first, patches)
+            first += len(patches)
+            self.alive()
+
+    def _video(self, media: Media, row: int, watch: Stopwatch) -> None:
+        chunks, first = media.frames(), 0
+        while True:
+            scaled = media.scale_seconds
+            with watch.timing("decode"):
+                chunk = next(chunks, None)
+            watch.move(media.scale_seconds - scaled)
+            if chunk is None:
+                return
+            with watch.timing("jpeg"):
+                stored = chunk if self.config.frame_codec == "raw" else self._encoded(chunk)
+            with watch.timing("write"):
+                self.writer.write_frames(row, first, stored)
+            first += len(chunk)
+            self.alive()
+
+    def _encoded(self, frames: NDArray[np.uint8]) -> list[bytes]:
+        return [encode_jpeg(frame, self.config.jpeg_quality) for frame in frames]
+
+
+def peak_mib() -> int:
+    """Most memory that this process has held; getrusage would count what its parent held when it forked."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return 0
+    return int(status.partition("VmHWM:")[2].split()[0]) // KIB
+
+
+def encode_jpeg(frame: NDArray[np.uint8], quality: int) -> bytes:
+    """(H, W, 3) uint8 RGB -> one JPEG file, 4:2:0.
+
+    Pillow, because it writes what torchvision writes, byte for byte, in half the time, and keeps torch's
+    400 MB out of every decoding process. Frames whose colours are planes in memory are not copied before.
+    """
+    buffer, size = io.BytesIO(), frame.shape[1::-1]
+    planes = [np.ascontiguousarray(frame[:, :, channel]) for channel in range(3)]
+    picture = Image.merge("RGB", [Image.frombuffer("L", size, plane, "raw", "L", 0, 1) for plane in planes])
+    picture.save(buffer, "JPEG", quality=quality, subsampling=CHROMA_HALVED)
+    return buffer.getvalue()
+
+
+def fingerprint(entry: Entry) -> Entry:
+    """The entry with size, time and SHA-256 of its source file.
+
+    Raises:
+        ClipRefused: the file is missing or cannot be read.
+    """
+    try:
+        with open(entry.source_path, "rb") as file:
+            status, sha256 = os.fstat(file.fileno()), hashlib.sha256()
+            while piece := file.read(PIECE_BYTES):
+                sha256.update(piece)
+    except FileNotFoundError:
+        raise ClipRefused("missing", entry.source_path or "the dataset has no file for it") from None
+    except OSError as error:
+        raise ClipRefused("unreadable", str(error)) from None
+    return replace(
+        entry,
+        source_bytes=status.st_size,
+        source_mtime_ns=status.st_mtime_ns,
+        source_sha256=sha256.hexdigest(),
+    )
+
+
+def failed(entry: Entry, reason: Reason, detail: str) -> Entry:
+    """The entry as failed; the detail is cut to a readable length."""
+    return replace(entry, state="failed", reason=reason, detail=detail[:500])

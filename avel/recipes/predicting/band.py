@@ -1,0 +1,64 @@
+"""The band below a previewed video: all events on a bar, a playhead, and the event of the moment in words."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from matplotlib import font_manager
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from avel.heads.plots.style import EMPTY, INK, PAPER, SERIES
+from avel.recipes.predicting.events import Event, VideoEvents
+
+SHARE_OF_WIDTH, LEAST_PIXELS = 0.085, 40
+
+
+class Band:
+    """Rows of pixels to be put below each frame; `height` is even, as H.264 wants it."""
+
+    def __init__(self, found: VideoEvents, width: int) -> None:
+        self._found, self._width = found, width
+        self.height = max(LEAST_PIXELS, round(SHARE_OF_WIDTH * width)) // 2 * 2
+        self._text_height = self.height // 2
+        names = dict.fromkeys(event.category for event in found.events)
+        self._colours = {name: SERIES[place % len(SERIES)] for place, name in enumerate(names)}
+        self._captioned = functools.lru_cache(maxsize=64)(self._caption)
+
+    def at(self, seconds: float) -> NDArray[np.uint8]:
+        """The band with its playhead at `seconds`: (height, width, 3)."""
+        band = self._captioned(self._event_at(seconds)).copy()
+        place = int(self._x(seconds))
+        half = max(1, self._width // 400)
+        band[self._text_height :, max(0, place - half) : place + half] = (232, 17, 45)
+        return band
+
+    def _event_at(self, seconds: float) -> Event | None:
+        inside = (event for event in self._found.events if event.start_seconds <= seconds < event.end_seconds)
+        return next(inside, None)
+
+    def _x(self, seconds: float) -> float:
+        share = seconds / max(self._found.valid_seconds, 1e-6)
+        return min(max(share, 0.0), 1.0) * (self._width - 1)
+
+    def _caption(self, now: Event | None) -> NDArray[np.uint8]:
+        """Bar and words while one event, or none, is on."""
+        image = Image.new("RGB", (self._width, self.height), PAPER)
+        draw = ImageDraw.Draw(image)
+        top = self._text_height + 2
+        draw.rectangle((0, top, self._width, self.height - 3), fill=EMPTY)
+        for event in self._found.events:
+            span = (self._x(event.start_seconds), top, self._x(event.end_seconds), self.height - 3)
+            draw.rectangle(span, fill=self._colours[event.category], outline=PAPER)
+        if now is not None:
+            side = round(self._text_height * 0.5)
+            y = (self._text_height - side) // 2
+            draw.rectangle((8, y, 8 + side, y + side), fill=self._colours[now.category])
+            text = f"{now.category}  {now.probability:.0%}"
+            draw.text((16 + side, self._text_height / 2), text, fill=INK, font=self._font(), anchor="lm")
+        return np.asarray(image).copy()
+
+    def _font(self) -> ImageFont.FreeTypeFont:
+        """matplotlib's own font: it is always there, and knows most scripts' letters."""
+        return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), round(self._text_height * 0.62))

@@ -1,0 +1,126 @@
+"""Events of a video, and the files that hold them: a table, JSON, CSV, WebVTT subtitles."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from avel.heads.results.decoders import decode_argmax
+from avel.heads.results.metrics import events_of
+from avel.text import table
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something seen and heard; `probability` is the mean of its segments'."""
+
+    start_seconds: float
+    end_seconds: float
+    category: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class VideoEvents:
+    """What a run finds in one video.
+
+    Attributes:
+        valid_seconds: length of the video.
+        segments: most probable class and its probability, one pair for each segment.
+        damage: what of the file could not be read; empty for a whole one.
+    """
+
+    video: str
+    valid_seconds: float
+    segment_seconds: float
+    events: tuple[Event, ...]
+    segments: tuple[tuple[str, float], ...]
+    damage: str = ""
+
+
+def find_events(
+    probabilities: NDArray[Any], names: Sequence[str], segment_seconds: float, valid_seconds: float
+) -> tuple[Event, ...]:
+    """Runs of one class that is not background, the last of `names`: (L, K) -> events in order of time."""
+    predicted = decode_argmax(probabilities[None])[0]
+    return tuple(
+        Event(
+            start_seconds=round(onset * segment_seconds, 3),
+            end_seconds=round(min(offset * segment_seconds, valid_seconds), 3),
+            category=names[number],
+            probability=round(float(probabilities[onset:offset, number].mean()), 4),
+        )
+        for number, onset, offset in events_of(predicted, len(names) - 1)
+    )
+
+
+def as_table(found: Sequence[VideoEvents]) -> str:
+    """Aligned columns; a video without events says so."""
+    lines: list[tuple[Any, ...]] = []
+    for video in found:
+        for event in video.events:
+            span = (f"{event.start_seconds:g}", f"{event.end_seconds:g}")
+            lines.append((video.video, *span, event.category, f"{event.probability:.2f}"))
+        if not video.events:
+            lines.append((video.video, "", "", "no event", ""))
+    return "\n".join(table(("video", "start, s", "end, s", "event", "probability"), lines)) + "\n"
+
+
+def as_json(found: Sequence[VideoEvents]) -> str:
+    """A list of videos with their events and segments."""
+    return json.dumps([asdict(video) for video in found], indent=2) + "\n"
+
+
+def as_csv(found: Sequence[VideoEvents]) -> str:
+    """One line an event, with a header."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(("video", "start_seconds", "end_seconds", "category", "probability"))
+    for video in found:
+        for event in video.events:
+            writer.writerow((video.video, *asdict(event).values()))
+    return buffer.getvalue()
+
+
+def as_vtt(found: Sequence[VideoEvents]) -> str:
+    """WebVTT subtitles of one video (W3C, WebVTT 1): each event a cue over its seconds."""
+    cues = [
+        f"{stamp(event.start_seconds)} --> {stamp(event.end_seconds)}\n"
+        f"{_cue_text(event.category)} {event.probability:.0%}\n"
+        for video in found
+        for event in video.events
+    ]
+    return "\n".join(["WEBVTT\n", *cues])
+
+
+def stamp(seconds: float) -> str:
+    """A WebVTT time.
+
+    >>> stamp(3671.5)
+    '01:01:11.500'
+    """
+    thousandths = round(seconds * 1000)
+    hours, rest = divmod(thousandths, 3_600_000)
+    minutes, rest = divmod(rest, 60_000)
+    return f"{hours:02}:{minutes:02}:{rest // 1000:02}.{rest % 1000:03}"
+
+
+def _cue_text(text: str) -> str:
+    """Free of markup and of lines that would end the cue."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return " ".join(escaped.split())
+
+
+FORMATS: dict[str, Callable[[Sequence[VideoEvents]], str]] = {
+    "table": as_table,
+    "json": as_json,
+    "csv": as_csv,
+    "vtt": as_vtt,
+}
+"""Name of a format -> what writes it."""

@@ -1,0 +1,206 @@
+"""`avel predict`: the events in videos, by a trained head and the encoders behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from avel.errors import AvelError, ConfigError, StoreError
+from avel.heads.head import Model
+from avel.heads.report.reading import BACKGROUND, open_cache
+from avel.heads.results.evaluate import group_name
+from avel.heads.training.data import ARRAYS
+from avel.heads.training.fit import arithmetic
+from avel.heads.training.kept import Kept, kept_member, kept_members, load_model
+from avel.heads.training.train import choose_device
+from avel.pipeline.media.refusal import ClipRefused
+from avel.progress import Progress, note
+from avel.recipes.predicting.events import FORMATS, VideoEvents, find_events
+from avel.recipes.predicting.overlay import write_preview
+from avel.recipes.predicting.seeing import Seen, Seer
+from avel.recipes.predicting.windows import merge_windows, window_starts
+from avel.stores.files import write_text
+from avel.stores.runs import Run
+
+WINDOWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What was found in videos.
+
+    Attributes:
+        found: the videos that could be read.
+        failed: the others, and why.
+        members: the run's members whose probabilities were averaged.
+        written: files that were asked for.
+    """
+
+    found: tuple[VideoEvents, ...]
+    failed: dict[str, str]
+    members: tuple[str, ...]
+    written: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """The events as a table."""
+        return FORMATS["table"](self.found).splitlines()
+
+
+def predict(
+    run: Path | str,
+    videos: Sequence[Path | str],
+    *,
+    out: Path | str | None = None,
+    preview: Path | str | None = None,
+    member: str | None = None,
+    encoder: Path | str | None = None,
+    visual_weights: Path | str | None = None,
+    audio_weights: Path | str | None = None,
+    device: str = "auto",
+) -> Predicted:
+    """Events of videos of any length, with the staging and the encoders of the cache that `run` learned from.
+
+    >>> predict("runs/tacma", ["street.mp4"]).found[0].events[0]  # doctest: +SKIP
+    Event(start_seconds=2.0, end_seconds=7.0, category='Church bell', probability=0.93)
+
+    Args:
+        out: file for the events: .json, .csv or .vtt (of one video).
+        preview: picture (.png) or copy (.mp4) of one video with the events drawn in.
+        member: one member of the run; by default the mean over the members of its best setting on val.
+        encoder: where the cache's encoder run lies now, if it was moved.
+        visual_weights, audio_weights: files of backbones that the cache knows by their hash only.
+
+    Raises:
+        ConfigError: no videos, or more than one for a file that holds one.
+        MissingPathError, StoreError: run, cache or encoder are gone or damaged.
+        StaleError: encoder or staging are not those of the cache.
+        ClipRefused: `preview` of a video that cannot be read.
+    """
+    _check(videos, out, preview)
+    opened = Run.open(run, "heads")
+    cache = open_cache(opened)
+    target = choose_device(device)
+    weights = {"visual": visual_weights, "audio": audio_weights}
+    seer = Seer(
+        cache,
+        encoder=None if encoder is None else Path(encoder),
+        weights={kind: Path(path) for kind, path in weights.items() if path is not None},
+        device=str(target),
+    )
+    chosen = choose_members(opened, member)
+    models = [(kept, load_model(opened, kept, target)) for kept in chosen]
+    names = (*opened.inputs["categories"], BACKGROUND)
+    found: list[VideoEvents] = []
+    failed: dict[str, str] = {}
+    with Progress(len(videos), "videos") as progress:
+        for video in map(Path, videos):
+            try:
+                seen = seer.see(video)
+                found.append(
+                    _events(video, seen, judge(seer, models, seen, target), names, seer.grid.segment_seconds)
+                )
+            except ClipRefused as refused:
+                failed[str(video)] = refused.message
+                note(f"{video}: {refused.message}")
+            progress.advance(failed=int(str(video) in failed))
+    written = _write(found, out, preview)
+    return Predicted(tuple(found), failed, tuple(kept.name for kept in chosen), written)
+
+
+def judge(
+    seer: Seer, models: Sequence[tuple[Kept, Model]], seen: Seen, device: torch.device
+) -> NDArray[np.float64]:
+    """Class probabilities of every segment, the mean over members: -> (L, K)."""
+    length = len(seen.vectors["cnn_a"])
+    starts = window_starts(length, seer.segments)
+    total: NDArray[np.float64] | None = None
+    parts: list[list[Tensor]] = [[] for _ in models]
+    for first in range(0, len(starts), WINDOWS_AT_ONCE):
+        windows = _windows(seen, starts[first : first + WINDOWS_AT_ONCE], seer.segments, device)
+        windows |= seer.encoder.temporal(windows)
+        for place, (kept, model) in enumerate(models):
+            audio, visual = (windows[name].float() for name in ARRAYS[kept.source])
+            with torch.inference_mode(), arithmetic(kept.config, device):
+                parts[place].append(torch.softmax(model(audio, visual).logits.float(), -1).cpu())
+    for probabilities in parts:
+        merged = merge_windows(torch.cat(probabilities).double().numpy(), starts)
+        total = merged if total is None else total + merged
+    assert total is not None
+    return total / len(models)
+
+
+def _windows(seen: Seen, starts: list[int], width: int, device: torch.device) -> dict[str, Tensor]:
+    """Stretches of T segments: (L, ...) -> (W, T, ...) by name."""
+    return {
+        name: torch.stack([values[start : start + width] for start in starts]).to(device)
+        for name, values in seen.vectors.items()
+    }
+
+
+def choose_members(run: Run, name: str | None) -> list[Kept]:
+    """The member of that name; or all of the setting with the best mean validation accuracy.
+
+    Raises:
+        StoreError: no such member, or none that was trained to its end.
+    """
+    if name is not None:
+        return [kept_member(run, name)]
+    groups: dict[str, list[Kept]] = {}
+    for kept in kept_members(run):
+        if kept.trained:
+            groups.setdefault(group_name(kept), []).append(kept)
+    if not groups:
+        raise StoreError(f"{run.path}: no trained member", hint="give the same avel train-head command again")
+    return max(groups.values(), key=lambda group: float(np.mean([kept.val_accuracy for kept in group])))
+
+
+def _events(
+    video: Path,
+    seen: Seen,
+    probabilities: NDArray[np.float64],
+    names: tuple[str, ...],
+    segment_seconds: float,
+) -> VideoEvents:
+    shown = probabilities[: seen.shown(segment_seconds)]
+    best = shown.argmax(1)
+    return VideoEvents(
+        video=str(video),
+        valid_seconds=round(seen.valid_seconds, 3),
+        segment_seconds=segment_seconds,
+        events=find_events(shown, names, segment_seconds, seen.valid_seconds),
+        segments=tuple(
+            (names[number], round(float(shown[place, number]), 4))
+            for place, number in enumerate(best.tolist())
+        ),
+        damage=seen.damage,
+    )
+
+
+def _check(videos: Sequence[Any], out: Path | str | None, preview: Path | str | None) -> None:
+    if not videos:
+        raise ConfigError("no videos", hint="avel predict RUN VIDEO...")
+    kinds = {"out": (out, (".json", ".csv", ".vtt")), "preview": (preview, (".png", ".mp4"))}
+    for name, (path, endings) in kinds.items():
+        if path is not None and Path(path).suffix.lower() not in endings:
+            raise ConfigError(f"{path}: --{name} ends in {', '.join(endings)}")
+    single = preview if preview is not None else out if Path(out or "").suffix.lower() == ".vtt" else None
+    if single is not None and len(videos) > 1:
+        raise ConfigError(f"{single}: holds one video, {len(videos)} are given", hint="name one video")
+
+
+def _write(found: list[VideoEvents], out: Path | str | None, preview: Path | str | None) -> tuple[str, ...]:
+    if out is not None:
+        path = Path(out)
+        write_text(path, FORMATS[path.suffix.lower().removeprefix(".")](found))
+    if preview is not None:
+        if not found:
+            raise AvelError(f"{preview}: nothing to draw, the video could not be read")
+        write_preview(found[0], Path(preview))
+    return tuple(str(path) for path in (out, preview) if path is not None)

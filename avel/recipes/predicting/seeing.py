@@ -1,0 +1,190 @@
+"""A video of any length through the staging and the encoders that a feature cache was made with."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from avel.config import digest
+from avel.errors import MissingPathError, StaleError, StoreError
+from avel.grid import Grid
+from avel.pipeline.caching.encode import PartEncoder, Work
+from avel.pipeline.caching.key import encoder_file_digest
+from avel.pipeline.caching.parts import Parts
+from avel.pipeline.config import CacheConfig, ExtractConfig
+from avel.pipeline.media.log_mel import log_mel
+from avel.pipeline.media.reading import Media, open_media
+from avel.pipeline.staging.stage import encode_jpeg
+from avel.stores.clips import decode_jpeg
+from avel.stores.features import FeatureCache
+from avel.stores.files import sha256_file
+
+LONGEST_SECONDS = 86400
+"""Of a longer video the first day is read."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """L segments of one video: by name, CNN vectors (L, ...); L is at least T."""
+
+    vectors: dict[str, Tensor]
+    valid_seconds: float
+    damage: str
+
+    def shown(self, segment_seconds: float) -> int:
+        """Segments that the video covers at least by half."""
+        return max(1, int(self.valid_seconds / segment_seconds + 0.5))
+
+
+class Seer:
+    """Stages and encodes videos as the clips of a cache were.
+
+    Args:
+        cache: the cache whose staging and encoders are taken.
+        encoder: where its run of `pretrain` lies now, if not where the cache says.
+        weights: files of backbones that the cache knows by their hash only: "visual", "audio".
+
+    Raises:
+        StoreError: the cache was not made by avel's encoders.
+        StaleError: the encoder, weights or staging differ from the cache's.
+    """
+
+    def __init__(
+        self,
+        cache: FeatureCache,
+        *,
+        encoder: Path | None = None,
+        weights: dict[str, Path] | None = None,
+        device: str = "cpu",
+    ) -> None:
+        if "encoder" not in cache.provenance:
+            raise StoreError(
+                f"{cache.path}: its features were not made by avel, so no video can be encoded like them",
+                hint="train the head on a cache of avel cache-features",
+            )
+        self.segments = cache.grid_segments
+        self.staging = staging_of(cache)
+        self.grid = self.staging.grid()
+        self.encoder = PartEncoder(_work(cache, encoder, weights or {}), device)
+        self._frames: list[int] = cache.provenance["preprocessing"]["frames"]
+
+    def see(self, path: Path) -> Seen:
+        """CNN vectors of every segment of a video, in bounded memory.
+
+        Raises:
+            ClipRefused: the video cannot be read.
+        """
+        grid = self._grid_of(path)
+        parts: dict[str, list[Tensor]] = {}
+        with self._open(path, grid) as media:
+            for frames, samples in zip(media.frames(), media.samples(), strict=True):
+                for name, values in self._encoded(frames, samples).items():
+                    parts.setdefault(name, []).append(values[0].cpu())
+            info = media.info
+        vectors = {name: torch.cat(values) for name, values in parts.items()}
+        return Seen(vectors, info.valid_seconds, info.damage)
+
+    def _encoded(self, frames: NDArray[np.uint8], samples: NDArray[np.float32]) -> dict[str, Tensor]:
+        """One chunk of n segments: (n * N, S, S, 3), (n * samples,) -> (1, n, ...) by name."""
+        size = self.grid.size
+        chosen = frames.reshape(-1, self.grid.frames_per_segment, size, size, 3)[:, self._frames]
+        images = self.encoder.cropped(self._stored(chosen.reshape(-1, size, size, 3)))
+        patches = log_mel(samples.reshape(-1, self.grid.samples_per_segment), self.grid.hz)
+        pictures = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+        return self.encoder.cnn(pictures[None], torch.from_numpy(patches)[None])
+
+    def _stored(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Frames as they come back from a store: JPEG loses a little, and the encoders have seen that."""
+        if self.staging.frame_codec == "raw":
+            return frames
+        return np.stack([decode_jpeg(encode_jpeg(frame, self.staging.jpeg_quality)) for frame in frames])
+
+    def _grid_of(self, path: Path) -> Grid:
+        """The staging's grid with as many segments as the video has, T at least."""
+        seconds = self.grid.segment_seconds
+        with self._open(path, self._of_length(int(LONGEST_SECONDS / seconds))) as media:
+            covered = int(media.info.valid_seconds / seconds + 0.5)
+        return self._of_length(max(self.segments, covered))
+
+    def _of_length(self, segments: int) -> Grid:
+        return Grid(segments, self.grid.segment_seconds, self.grid.fps, self.grid.hz, self.grid.size)
+
+    def _open(self, path: Path, grid: Grid) -> AbstractContextManager[Media]:
+        return open_media(path, grid, resize=self.staging.resize)
+
+
+def staging_of(cache: FeatureCache) -> ExtractConfig:
+    """The config that the cache's clips were staged with.
+
+    Raises:
+        StaleError: this avel would stage them otherwise.
+    """
+    staging = cache.provenance["staging"]
+    known = {field.name for field in fields(ExtractConfig)}
+    if set(staging["settings"]) <= known:
+        config = ExtractConfig(**staging["settings"])
+        if digest(config) == staging["digest"]:
+            return config
+    raise StaleError(
+        f"{cache.path}: its clips were staged as {staging['digest']}, which this avel cannot repeat",
+        hint="stage the clips again with avel extract, then make cache and head anew",
+    )
+
+
+def _work(cache: FeatureCache, encoder: Path | None, weights: dict[str, Path]) -> Work:
+    """What PartEncoder needs; the networks are those of the cache, or an error says what differs."""
+    identity = cache.provenance["encoder"]
+    config = CacheConfig(dtype=cache.provenance["preprocessing"]["dtype"])
+    if identity["kind"] == "run":
+        path = checked_encoder(cache, encoder)
+        return Work("", path, config, cache.provenance, Parts(Path()))
+    names = {field.name for field in fields(CacheConfig)} & set(identity)
+    chosen = {name: identity[name] for name in names}
+    for kind in ("visual", "audio"):
+        chosen[f"{kind}_weights"] = _backbone_weights(cache, kind, weights.get(kind))
+    config = CacheConfig(dtype=config.dtype, untrained=identity["kind"] == "untrained", **chosen)
+    return Work("", None, config, cache.provenance, Parts(Path()))
+
+
+def checked_encoder(cache: FeatureCache, encoder: Path | None = None) -> Path:
+    """The encoder run of a cache, by its digest.
+
+    Raises:
+        MissingPathError: it is not there.
+        StaleError: it holds other weights than the cache was made with.
+    """
+    wanted = cache.provenance["encoder"]["digest"]
+    path = encoder or Path(cache.provenance["run"])
+    if not path.exists():
+        raise MissingPathError(
+            f"{path}: the encoder that {cache.path} was made with is not there",
+            hint="--encoder RUN says where it is",
+        )
+    found = encoder_file_digest(path)[1]
+    if found != wanted:
+        raise StaleError(
+            f"{path}: encoder {found}, {cache.path} was made with {wanted}",
+            hint="--encoder with the right run",
+        )
+    return path
+
+
+def _backbone_weights(cache: FeatureCache, kind: str, given: Path | None) -> str | None:
+    """Weights of a CNN as CacheConfig takes them: a published name as it is, a hash as the file given."""
+    wanted = str(cache.provenance["encoder"][f"{kind}_weights"])
+    if len(wanted) != 64:
+        return None if wanted == "published" else wanted
+    if given is None:
+        raise MissingPathError(
+            f"{cache.path}: made with {kind} weights of hash {wanted[:16]}", hint=f"--{kind}-weights FILE"
+        )
+    found = sha256_file(given)
+    if found != wanted:
+        raise StaleError(f"{given}: hash {found[:16]}, {cache.path} was made with {wanted[:16]}")
+    return str(given)

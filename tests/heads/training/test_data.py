@@ -1,0 +1,101 @@
+"""What the heads read of a cache, in memory or streamed; and what they refuse before training."""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from avel.errors import TrainingError
+from avel.heads.config import HeadConfig
+from avel.heads.head import resolve_head
+from avel.heads.training.data import choose_source, load_data
+from avel.stores.features import FeatureCache
+from tests.heads.synthetic import write_cache
+
+CPU = torch.device("cpu")
+ALL = ("f_a", "f_v", "cnn_a", "cnn_v", "maps")
+
+
+def load(path: Path, config: HeadConfig | None = None, **changes: Any) -> Any:
+    cache = FeatureCache.open(write_cache(path / "c.h5", **changes))
+    return load_data(cache, resolve_head(config or HeadConfig()), CPU)
+
+
+def test_rows_that_share_a_video_share_its_features_not_its_labels(tmp_path: Path) -> None:
+    test = load(tmp_path).splits["test"]
+    assert test.videos[-1] == test.videos[-2]
+    assert not torch.equal(test.labels[-1], test.labels[-2])
+    assert test.row.tolist() == list(range(148, 160))
+    assert test.leaked.tolist() == [False] * 11 + [True]
+
+
+@pytest.mark.parametrize("head", ["tacma", "psp", "bilstm"])
+def test_streamed_features_equal_those_in_memory(head: str, tmp_path: Path) -> None:
+    held = load(tmp_path, HeadConfig(head=head), arrays=ALL)
+    streamed = load(tmp_path, HeadConfig(head=head, memory_gb=0), arrays=ALL)
+    assert held.features.held is not None
+    assert streamed.features.held is None
+    assert held.widths == streamed.widths
+    chunks = [torch.tensor([5, 2, 5]), torch.tensor([[0, 1], [7, 3]])]
+    for one, other in zip(held.features.batches(chunks), streamed.features.batches(chunks), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_a_head_takes_the_best_inputs_that_are_there(tmp_path: Path) -> None:
+    caches = {
+        arrays: FeatureCache.open(write_cache(tmp_path / f"{len(arrays)}.h5", arrays=arrays))
+        for arrays in (ALL, ALL[:4], ALL[:2])
+    }
+    psp = resolve_head(HeadConfig(head="psp"))
+    assert [choose_source(cache, psp) for cache in caches.values()] == ["maps", "cnn", "encoded"]
+    chosen = resolve_head(HeadConfig(head="psp", inputs="encoded"))
+    assert choose_source(caches[ALL], chosen) == "encoded"
+    with pytest.raises(TrainingError, match="needs cnn_a and cnn_v, the cache holds f_a, f_v"):
+        choose_source(caches[ALL[:2]], resolve_head(HeadConfig(head="bilstm")))
+    with pytest.raises(TrainingError, match="cannot read 'maps'"):
+        choose_source(caches[ALL], resolve_head(HeadConfig(head="mlp", inputs="maps")))
+
+
+def broken_labels(rows: int = 60, segments: int = 6) -> np.ndarray:
+    label = np.zeros((rows, segments), np.int64)
+    label[7, 2] = -1
+    return label
+
+
+def broken_features(rows: int = 60, segments: int = 6) -> np.ndarray:
+    values = np.zeros((rows - 1, segments, 12), np.float32)
+    values[17, 3, 1] = np.nan
+    return values
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"f_v": broken_features()}, "f_v of video '-video17' is not finite"),
+        ({"label": broken_labels()}, "1 rows without labels, the first is row 107"),
+        ({"label": np.full((60, 6), 3)}, "one class only, number 3"),
+        ({"splits": (0.8, 0.8)}, "no row of split 'val'"),
+        ({"splits": (0.0, 0.5)}, "no row of split 'train'"),
+        ({"splits": (0.5, 1.0)}, "no row of split 'test'"),
+        ({"rows": 0}, "no labels"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    if changes.get("rows") == 0:
+        empty = {"row": 0, "video": 0, "category": 0, "split": 0, "leaked": 0}
+        changes = {name: np.zeros(0, np.int64) for name in empty} | {"label": np.zeros((0, 6), np.int64)}
+    with pytest.raises(TrainingError, match=message):
+        load(tmp_path, **changes)
+
+
+def test_arrays_of_another_number_of_segments_are_refused(tmp_path: Path) -> None:
+    path = write_cache(tmp_path / "c.h5")
+    with h5py.File(path, "r+") as file:
+        values = file["f_v"][:, :4]
+        del file["f_v"]
+        file["f_v"] = values
+    with pytest.raises(TrainingError, match="f_v has 4 segments, the cache 6"):
+        load_data(FeatureCache.open(path), resolve_head(HeadConfig()), CPU)

@@ -1,0 +1,193 @@
+"""Members side by side: each equals its own training, keeps its own best epoch, ends by itself."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from avel.heads.config import HeadConfig
+from avel.heads.head import Widths, build_model, resolve_head
+from avel.heads.training.data import Data, load_data
+from avel.heads.training.fit import Fitted, feature_statistics, fit, learning_rate, make_model
+from avel.heads.training.members import Member, Stacked
+from avel.stores.features import FeatureCache
+from tests.heads.synthetic import write_cache
+
+CPU = torch.device("cpu")
+
+
+def data_of(path: Path, config: HeadConfig, **changes: Any) -> Data:
+    return load_data(FeatureCache.open(write_cache(path / "c.h5", **changes)), config, CPU)
+
+
+def config_of(**settings: Any) -> HeadConfig:
+    given: dict[str, Any] = {"epochs": 4, "lr": 1e-3, "batch_size": 16, "d_h": 8, "d_e": 8}
+    if settings.get("head", "tacma") != "tacma":
+        del given["d_h"], given["d_e"]
+    return resolve_head(HeadConfig(**(given | settings)))
+
+
+def members_of(config: HeadConfig, count: int = 3) -> list[Member]:
+    return [Member(f"seed={seed}", dataclasses.replace(config, seed=seed)) for seed in range(count)]
+
+
+def trained(members: list[Member], data: Data) -> tuple[list[Fitted], list[dict[str, Any]]]:
+    lines: list[dict[str, Any]] = []
+    return fit(members, data, CPU, lines.append), lines
+
+
+@pytest.mark.parametrize("head", ["tacma", "cross_attention", "mlp"])
+@pytest.mark.parametrize("supervision", ["full", "weak"])
+def test_each_member_equals_its_own_training(head: str, supervision: str, tmp_path: Path) -> None:
+    config = config_of(head=head, supervision=supervision)
+    data = data_of(tmp_path, config)
+    members = members_of(config)
+    together, lines = trained(members, data)
+    for place, member in enumerate(members):
+        (alone,), own_lines = trained([member], data)
+        losses = [line["loss"] for line in lines if line["member"] == member.name]
+        np.testing.assert_allclose(losses, [line["loss"] for line in own_lines], rtol=1e-4)
+        assert together[place].best_epoch == alone.best_epoch
+        assert together[place].val_accuracy == alone.val_accuracy
+        for name, value in alone.state.items():
+            # Adam turns rounding of a gradient near 0 into a step of up to its rate, 1e-3
+            torch.testing.assert_close(together[place].state[name], value, rtol=1e-3, atol=3e-4)
+
+
+def test_members_that_differ_in_theta_are_stacked_and_stay_themselves(tmp_path: Path) -> None:
+    config = config_of(theta=0.0)
+    data = data_of(tmp_path, config)
+    members = [Member(f"{theta}", dataclasses.replace(config, theta=theta)) for theta in (0.0, 0.5)]
+    together, _ = trained(members, data)
+    assert [float(fitted.state["head.theta"]) for fitted in together] == [0.0, 0.5]
+    for place, member in enumerate(members):
+        (alone,), _ = trained([member], data)
+        torch.testing.assert_close(
+            together[place].state["head.W_a1.weight"], alone.state["head.W_a1.weight"], rtol=1e-3, atol=3e-4
+        )
+    assert not torch.allclose(together[0].state["head.W_a1.weight"], together[1].state["head.W_a1.weight"])
+
+
+def test_stacked_losses_and_gradients_are_each_members_own() -> None:
+    random = torch.Generator().manual_seed(0)
+    config, widths = config_of(), Widths(12, 12, 4)
+    models = [build_model(config, widths, seed).double() for seed in range(3)]
+    audio, visual = torch.randn(2, 3, 5, 6, 12, generator=random, dtype=torch.float64)
+    labels = torch.randint(0, 4, (3, 5, 6), generator=random)
+    stacked = Stacked(models, CPU)
+    losses = stacked.losses(audio, visual, labels)
+    gradients = dict(
+        zip(stacked.weights, torch.autograd.grad(losses.sum(), stacked.parameters()), strict=True)
+    )
+    for place, model in enumerate(models):
+        loss = model.loss(model(audio[place], visual[place]), labels[place])
+        loss.backward()
+        torch.testing.assert_close(losses[place], loss, rtol=1e-12, atol=0)
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(gradients[name][place], parameter.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("head", ["tacma", "psp"])
+def test_the_same_seed_gives_the_same_numbers(head: str, tmp_path: Path) -> None:
+    config = config_of(head=head, epochs=2, inputs="encoded")
+    data = data_of(tmp_path, config)
+    torch.manual_seed(0)
+    _, first = trained(members_of(config, 1), data)
+    torch.manual_seed(1)
+    _, again = trained(members_of(config, 1), data)
+    assert first == again
+
+
+def test_a_member_whose_loss_turns_nan_ends_and_the_rest_go_on(tmp_path: Path) -> None:
+    config = config_of(theta=0.0)
+    data = data_of(tmp_path, config)
+    members = [
+        Member(str(theta), dataclasses.replace(config, theta=theta)) for theta in (0.1, float("nan"), 0.2)
+    ]
+    fitted, lines = trained(members, data)
+    assert [one.failure for one in fitted] == ["", "the loss is nan in epoch 1", ""]
+    assert [one.epochs for one in fitted] == [4, 1, 4]
+    assert [line for line in lines if line["member"] == "nan"] == [
+        {"member": "nan", "epoch": 1, "loss": None, "failure": "the loss is nan in epoch 1"}
+    ]
+    (alone,), _ = trained([members[2]], data)
+    torch.testing.assert_close(
+        fitted[2].state["head.W_v3.weight"], alone.state["head.W_v3.weight"], rtol=1e-3, atol=3e-4
+    )
+
+
+def test_members_stop_early_by_themselves(tmp_path: Path) -> None:
+    config = config_of(epochs=60, patience=3, lr=3e-3)
+    data = data_of(tmp_path, config, noise=2.5)
+    fitted, lines = trained(members_of(config), data)
+    for one in fitted:
+        own = [line for line in lines if line["member"] == one.member.name]
+        scores = [line["val_accuracy"] for line in own]
+        assert len(own) == one.epochs == one.best_epoch + 3 < 60
+        assert one.best_epoch == 1 + scores.index(max(scores))
+        assert one.test_accuracy == own[one.best_epoch - 1]["test_accuracy"]
+        assert one.best_test_accuracy == max(line["test_accuracy"] for line in own)
+    assert len({one.epochs for one in fitted}) > 1
+
+
+def test_kept_weights_are_those_of_the_best_validation_epoch(tmp_path: Path) -> None:
+    config = config_of(epochs=12)
+    data = data_of(tmp_path, config, noise=2.0)
+    (fitted,), _ = trained(members_of(config, 1), data)
+    model = make_model(fitted.member, data)
+    model.load_state_dict(fitted.state)
+    val = data.splits["val"]
+    predicted = model(*data.features.of(val.videos)).logits.argmax(-1)
+    assert (predicted == val.labels).float().mean().item() == pytest.approx(fitted.val_accuracy)
+
+
+def test_the_last_smaller_batch_is_trained_on(tmp_path: Path) -> None:
+    """36 train rows in batches of 35: one epoch is two steps of Adam, not one."""
+    config = config_of(epochs=1, batch_size=35)
+    data = data_of(tmp_path, config)
+    assert len(data.splits["train"]) == 36
+    (fitted,), _ = trained(members_of(config, 1), data)
+    start = make_model(fitted.member, data).state_dict()
+    travel = (fitted.state["head.mlp.4.bias"] - start["head.mlp.4.bias"]).abs().max().item()
+    assert 1.05e-3 < travel <= 2.001e-3  # each step of Adam moves a parameter by at most its rate
+
+
+def test_learning_rate_schedules() -> None:
+    tacma = resolve_head(HeadConfig())
+    assert [learning_rate(tacma, epoch) for epoch in (1, 10, 11, 21)] == pytest.approx(
+        [1e-4, 1e-4, 0.98e-4, 0.98**2 * 1e-4]
+    )
+    psp = resolve_head(HeadConfig(head="psp"))
+    assert [learning_rate(psp, epoch) for epoch in (60, 61, 120, 121, 300)] == pytest.approx(
+        [1e-3, 0.8e-3, 0.8e-3, 0.64e-3, 0.64e-3]
+    )
+    avel = resolve_head(HeadConfig(head="avel"))
+    assert learning_rate(avel, 300) == 1e-3
+
+
+def test_standardised_features_have_mean_0_and_deviation_1_over_train(tmp_path: Path) -> None:
+    config = config_of(standardise=True)
+    data = data_of(tmp_path, config)
+    train = data.splits["train"]
+    mean, scale = feature_statistics(data.features, train)["audio"]
+    audio, visual = data.features.of(torch.unique(train.videos))
+    np.testing.assert_allclose(mean, audio.numpy().mean((0, 1)), atol=1e-6)
+    np.testing.assert_allclose(1 / scale, audio.numpy().std((0, 1)), rtol=1e-5)
+    model = make_model(members_of(config, 1)[0], data)
+    assert model.standardised is not None
+    shifted, _ = model.standardised(audio, visual)
+    assert shifted.mean((0, 1)).abs().max() < 1e-5
+
+
+def test_bfloat16_learns_the_same(tmp_path: Path) -> None:
+    accuracies = {}
+    for dtype in ("float32", "bfloat16"):
+        config = config_of(epochs=30, dtype=dtype, d_h=32, d_e=32)
+        data = data_of(tmp_path, config)
+        (fitted,), _ = trained(members_of(config, 1), data)
+        accuracies[dtype] = fitted.val_accuracy
+    assert accuracies["bfloat16"] == pytest.approx(accuracies["float32"], abs=0.05)
+    assert accuracies["float32"] > 0.9

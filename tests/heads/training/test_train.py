@@ -1,0 +1,229 @@
+"""`train_head` and `sweep`: what a run folder holds, how it goes on, what stops it."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import avel.heads.training.train
+from avel.errors import ConfigError, StoreError, TrainingError
+from avel.heads.config import HeadConfig
+from avel.heads.head import HEADS, resolve_head
+from avel.heads.results.evaluate import evaluate
+from avel.heads.training.data import load_data
+from avel.heads.training.fit import can_stack
+from avel.heads.training.kept import kept_member, kept_members, load_model
+from avel.heads.training.plan import groups_of, parse_settings, plan
+from avel.heads.training.train import sweep, train_head
+from avel.stores.features import FeatureCache
+from avel.stores.runs import Run
+from tests.heads.synthetic import write_cache
+
+QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-3, "d_h": 8, "d_e": 8, "together": "never"}
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return write_cache(tmp_path / "features.h5")
+
+
+def test_a_run_holds_config_metrics_members_predictions_and_results(cache: Path, tmp_path: Path) -> None:
+    results = train_head(cache, tmp_path / "run", seeds=2, **QUICK)
+    run = Run.open(tmp_path / "run", "heads")
+    assert run.finished
+    assert run.results == results
+    assert run.inputs["cache_digest"] == FeatureCache.open(cache).digest
+    assert run.config(HeadConfig).theta == 0.03
+    assert [(line["member"], line["epoch"]) for line in run.metrics()] == [
+        (f"seed={seed}", epoch) for seed in (0, 1) for epoch in (1, 2, 3)
+    ]
+    assert {path.name for path in (tmp_path / "run" / "members").iterdir()} == {
+        f"seed={seed}.{ending}" for seed in (0, 1) for ending in ("json", "safetensors")
+    }
+    assert "best_test_accuracy" in json.loads((run.path / "members" / "seed=0.json").read_text())
+
+
+def test_predictions_are_one_line_a_member_row_and_segment(cache: Path, tmp_path: Path) -> None:
+    train_head(cache, tmp_path / "run", seeds=2, **QUICK)
+    table = pq.read_table(tmp_path / "run" / "predictions.parquet")
+    assert table.num_rows == 2 * (12 + 12) * 6
+    keys = list(zip(*(table[name].to_pylist() for name in ("member", "row", "segment")), strict=True))
+    assert len(set(keys)) == len(keys)
+    rows = FeatureCache.open(cache).rows
+    label = {(int(row), t): int(rows.label[place, t]) for place, row in enumerate(rows.row) for t in range(6)}
+    for line in table.to_pylist():
+        assert line["label"] == label[line["row"], line["segment"]]
+        assert sum(line["probabilities"]) == pytest.approx(1, abs=1e-5)
+        assert line["prediction"] == int(np.argmax(line["probabilities"]))
+
+
+def test_predictions_are_those_of_the_best_validation_epoch(cache: Path, tmp_path: Path) -> None:
+    results = train_head(cache, tmp_path / "run", **(QUICK | {"epochs": 8}))
+    run = Run.open(tmp_path / "run")
+    member = kept_member(run, "seed=0")
+    lines = run.metrics()
+    best = max(lines, key=lambda line: line["val_accuracy"])
+    assert member.best_epoch == best["epoch"]
+    group = results["groups"]["tacma"]
+    assert group["accuracy_percent"]["mean"] == pytest.approx(100 * best["test_accuracy"])
+    claimed = max(line["test_accuracy"] for line in lines)
+    assert group["accuracy_at_best_test_epoch_percent"]["mean"] == pytest.approx(100 * claimed)
+
+
+def test_a_head_learns_what_the_cache_holds(cache: Path, tmp_path: Path) -> None:
+    results = train_head(cache, tmp_path / "run", head="mlp", epochs=60, lr=3e-3)
+    accuracy = results["groups"]["mlp"]["accuracy_percent"]["mean"]
+    assert accuracy > 20 + max(results["floors_percent"].values())
+
+
+def test_the_same_command_gives_the_same_numbers(cache: Path, tmp_path: Path) -> None:
+    first = train_head(cache, tmp_path / "a", seeds=2, **QUICK)
+    again = train_head(cache, tmp_path / "b", seeds=2, **QUICK)
+    assert first["groups"] == again["groups"]
+
+
+def test_a_finished_run_is_not_trained_again(cache: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    results = train_head(cache, tmp_path / "run", **QUICK)
+    monkeypatch.setattr(avel.heads.training.train, "fit", None)
+    assert train_head(cache, tmp_path / "run", **QUICK) == results
+    with pytest.raises(StoreError, match=r"theta was 0\.03, is now 0\.1"):
+        train_head(cache, tmp_path / "run", theta=0.1, **QUICK)
+
+
+def test_an_interrupted_sweep_goes_on(cache: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    whole = sweep(cache, tmp_path / "whole", {"theta": [0, 0.1]}, seeds=2, **QUICK)
+    real, calls = avel.heads.training.train.fit, []
+
+    def killed_in_the_third(members: Any, data: Any, device: Any, log: Any) -> Any:
+        calls.append(members[0].name)
+        if len(calls) == 3:
+            log({"member": members[0].name, "epoch": 1, "loss": 1.0})
+            raise KeyboardInterrupt
+        return real(members, data, device, log)
+
+    monkeypatch.setattr(avel.heads.training.train, "fit", killed_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(cache, tmp_path / "run", {"theta": [0, 0.1]}, seeds=2, **QUICK)
+    assert len(kept_members(Run.open(tmp_path / "run"))) == 2
+    resumed = sweep(cache, tmp_path / "run", {"theta": [0, 0.1]}, seeds=2, **QUICK)
+    assert calls[3:] == ["theta=0.1,seed=0", "theta=0.1,seed=1"]
+    assert resumed["groups"] == whole["groups"]
+    assert Run.open(tmp_path / "run").metrics() == Run.open(tmp_path / "whole").metrics()
+
+
+def test_stacked_members_are_judged_like_members_in_turn(cache: Path, tmp_path: Path) -> None:
+    groups = [
+        sweep(cache, tmp_path / together, {"theta": [0, 0.1]}, seeds=2, **(QUICK | {"together": together}))
+        for together in ("always", "never")
+    ]
+    groups = [results["groups"] for results in groups]
+    assert list(groups[0]) == list(groups[1]) == ["theta=0.0", "theta=0.1"]
+    for name in groups[0]:
+        assert groups[0][name]["best_epochs"] == groups[1][name]["best_epochs"]
+        stacked, alone = (group[name]["accuracy_percent"]["mean"] for group in groups)
+        assert stacked == pytest.approx(alone, abs=100 / 72)
+
+
+def test_members_alike_but_for_seed_and_theta_are_one_program() -> None:
+
+    def sizes(settings: dict[str, list[Any]]) -> list[int]:
+        groups = groups_of(plan(HeadConfig(seeds=3), settings), lambda config: HEADS[config.head].stackable)
+        return [len(group) for group in groups]
+
+    assert sizes({"theta": [0, 0.03]}) == [6]
+    assert sizes({"d_h": [64, 128]}) == [3, 3]
+    assert sizes({"head": ["mlp", "psp"]}) == [3, 1, 1, 1]
+
+
+def test_small_steps_are_stacked_on_a_cpu_and_large_ones_run_in_turn(cache: Path) -> None:
+    cpu = torch.device("cpu")
+    small = resolve_head(HeadConfig(d_h=8, d_e=8))
+    data = load_data(FeatureCache.open(cache), small, cpu)
+    large = dataclasses.replace(small, d_h=40_000)
+    psp = resolve_head(HeadConfig(head="psp"))
+    assert can_stack(small, data, cpu)
+    assert not can_stack(large, data, cpu)
+    assert can_stack(dataclasses.replace(large, together="always"), data, cpu)
+    assert not can_stack(dataclasses.replace(small, together="never"), data, cpu)
+    assert not can_stack(dataclasses.replace(psp, together="always"), data, cpu)
+
+
+def test_a_sweep_over_heads(cache: Path, tmp_path: Path) -> None:
+    results = sweep(cache, tmp_path / "run", {"head": ["mlp", "cross_attention"]}, epochs=2)
+    assert set(results["groups"]) == {"head=mlp", "head=cross_attention"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"theta": [-0.1]}, "must be at least 0"),
+        ({"theta": []}, "'theta' with 0 values"),
+        ({"seed": [1, 2]}, "--seeds"),
+        ({"threshold": [0.1]}, "no setting threshold"),
+        ({"tehta": [0.1]}, "did you mean theta"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused(settings: Any, message: str, cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sweep(cache, tmp_path / "run", settings, **QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_a_sweep_as_the_command_line_gives_them() -> None:
+    assert parse_settings(["theta=0, 0.03", "d-h=64"]) == {"theta": ["0", "0.03"], "d_h": ["64"]}
+    for items in (["theta"], ["=1"], ["theta=0", "theta=1"]):
+        with pytest.raises(ConfigError, match="key=value"):
+            parse_settings(items)
+
+
+def test_bad_input_leaves_no_run_behind(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "features.h5", label=np.full((60, 6), 3))
+    with pytest.raises(TrainingError, match="one class"):
+        train_head(cache, tmp_path / "run", **QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_member_that_turns_nan_is_reported_and_left_out(
+    cache: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    class Breaks(HEADS["mlp"]):  # type: ignore[misc]
+        def loss(self, output: Any, labels: Any) -> Any:
+            seed_1 = self.config.seed == 1
+            return super().loss(output, labels) * (float("nan") if seed_1 else 1.0)
+
+    HEADS["mlp"]
+    monkeypatch.setitem(HEADS._entries, "mlp", Breaks)
+    results = train_head(cache, tmp_path / "run", head="mlp", seeds=3, epochs=2, together="never")
+    assert results["failed_members"] == {"seed=1": "the loss is nan in epoch 1"}
+    assert results["groups"]["mlp"]["seeds"] == [0, 2]
+    with pytest.raises(TrainingError, match="no member stayed finite"):
+        train_head(cache, tmp_path / "other", head="mlp", seed=1, epochs=2)
+
+
+def test_a_kept_member_gives_its_predictions_again(cache: Path, tmp_path: Path) -> None:
+    train_head(cache, tmp_path / "run", standardise=True, **QUICK)
+    run = Run.open(tmp_path / "run")
+    model = load_model(run, kept_member(run, "seed=0"))
+    opened = FeatureCache.open(cache)
+    rows = np.flatnonzero(opened.rows.split == "test")
+    videos = opened.rows.video[rows]
+    with torch.no_grad():
+        logits = model(*(torch.from_numpy(opened.read(name)[videos]) for name in ("f_a", "f_v"))).logits
+    table = pq.read_table(run.path / "predictions.parquet", filters=[("split", "==", "test")])
+    kept = np.array(table["probabilities"].to_pylist()).reshape(12, 6, 4)
+    np.testing.assert_allclose(torch.softmax(logits, -1), kept, atol=1e-6)
+    with pytest.raises(StoreError, match="the run holds seed=0"):
+        kept_member(run, "seed=5")
+
+
+def test_evaluate_says_what_it_cannot_do(cache: Path, tmp_path: Path) -> None:
+    train_head(cache, tmp_path / "run", **QUICK)
+    with pytest.raises(StoreError, match="no predictions of split 'train'"):
+        evaluate(tmp_path / "run", "train")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="choose from argmax, event"):
+        evaluate(tmp_path / "run", decoder="viterbi")  # type: ignore[arg-type]

@@ -1,0 +1,85 @@
+"""Clip stores written without any video: random frames and patches, in milliseconds."""
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from avel.config import digest
+from avel.grid import MEL_BANDS, MEL_FRAMES
+from avel.pipeline.config import ExtractConfig
+from avel.pipeline.staging.plan import settings_of
+from avel.stores.clip_writer import ClipWriter, prepare, write_dataset
+from avel.stores.clips import Head, read_head
+from avel.stores.dataset import Dataset, Row, Video, make_dataset
+from avel.stores.location import locate
+from avel.stores.manifest import Entry, ManifestWriter
+
+CONFIG = ExtractConfig(segments=3, fps=4, size=32)
+SPLITS = ("train", "train", "val", "test")
+
+
+def dataset_of(video_ids: Sequence[str]) -> Dataset:
+    """One row a video, the first video two rows of different classes."""
+    rows = [
+        Row(number, ("bark", "bell")[number % 2], video_id, 0, 1 + number % 3, "good", SPLITS[number % 4])
+        for number, video_id in enumerate(video_ids)
+    ]
+    rows.append(Row(len(rows), "horn", video_ids[0], 0, 3, "good", "test"))
+    return make_dataset(
+        "small", "small", tuple(rows), tuple(Video(name, f"{name}.mp4") for name in video_ids)
+    )
+
+
+def write_store(
+    path: Path,
+    video_ids: Sequence[str],
+    *,
+    failed: Sequence[str] = (),
+    config: ExtractConfig = CONFIG,
+    version: str = "1",
+) -> Path:
+    """A store of the given videos; one there gains what it lacks. `version` stands for the sources."""
+    location = locate(path)
+    found = read_head(location)
+    old = found.video_ids if found else ()
+    every = old + tuple(name for name in video_ids if name not in old)
+    head = Head(config.grid(), settings_of(config), digest(config), "jpeg", every)
+    prepare(location, head)
+    write_dataset(location, dataset_of(every))
+    writer, manifest = ClipWriter(location, head.digest), ManifestWriter(location)
+    for name in video_ids:
+        row = every.index(name)
+        if name in failed:
+            manifest.append([Entry(name, row, "failed", reason="no-video", detail="no stream")])
+            continue
+        random = np.random.default_rng(list(f"{name}{version}".encode()))
+        writer.write_log_mel(row, 0, patches(random, config))
+        writer.write_frames(row, 0, jpegs(random, config))
+        manifest.append([Entry(name, row, "staged", source_sha256=f"{name}-{version}", settings=head.digest)])
+    manifest.merge()
+    return path
+
+
+def patches(random: np.random.Generator, config: ExtractConfig) -> np.ndarray:
+    """Log-mel patches (T, 96, 64)."""
+    return random.normal(size=(config.segments, MEL_FRAMES, MEL_BANDS)).astype(np.float32)
+
+
+def jpegs(random: np.random.Generator, config: ExtractConfig) -> list[bytes]:
+    """A JPEG file for each frame."""
+    files = []
+    for _ in range(config.grid().frames):
+        cells = random.integers(0, 255, (4, 4, 3), np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(cells).resize((config.size, config.size)).save(buffer, "JPEG", quality=95)
+        files.append(buffer.getvalue())
+    return files
+
+
+def other_settings() -> ExtractConfig:
+    """Staging that gives other numbers."""
+    return dataclasses.replace(CONFIG, jpeg_quality=90)

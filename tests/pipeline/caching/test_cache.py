@@ -1,0 +1,371 @@
+"""The feature cache: right numbers, nothing twice, nothing stale, nothing anonymous."""
+
+import dataclasses
+import json
+import multiprocessing
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from avel.errors import BusyError, ConfigError, MissingPathError, StaleError, StoreError
+from avel.pipeline.caching.cache import cache_features
+from avel.pipeline.caching.key import encoder_file_digest, segment_frames
+from avel.pipeline.config import CacheConfig, PretrainConfig
+from avel.pipeline.encoders.encoder import Encoder, build_encoder, encoder_digest, load_encoder, save_encoder
+from avel.stores.clips import ClipStore
+from avel.stores.features import FeatureCache
+from avel.stores.files import only_one
+from tests.pipeline.caching.killed_cache import make_cache
+from tests.pipeline.caching.small_stores import other_settings, write_store
+
+TINY = {"visual_backbone": "tiny", "audio_backbone": "tiny", "crop_size": 28}
+NAMES = tuple(f"-v{number}" for number in range(11))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small lose with more threads, by much where the machine is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return write_store(tmp_path / "clips.zarr", NAMES, failed=NAMES[4:5])
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return encoder_run(tmp_path / "run")
+
+
+def encoder_run(folder: Path, **options: Any) -> Path:
+    tiny = {"visual_backbone": "tiny", "audio_backbone": "tiny", "crop_size": 28, "hidden": 8}
+    encoder = build_encoder(PretrainConfig(**(tiny | options)))
+    save_encoder(encoder, folder / "encoder.safetensors", epochs=1)
+    return folder
+
+
+def by_hand(store: Path, encoder: Encoder, video_id: str, frames: list[int]) -> dict[str, np.ndarray]:
+    """One clip through the encoder on its own, one frame of each segment after the other."""
+    clips = ClipStore.open(store)
+    vectors = []
+    log_mel = torch.from_numpy(clips.log_mel(video_id))[None]
+    for frame in frames:
+        wanted = [segment * clips.grid.frames_per_segment + frame for segment in range(clips.grid.segments)]
+        images = torch.from_numpy(clips.frames(video_id, wanted)).permute(0, 3, 1, 2)[None]
+        heard, seen = encoder.cnn(images[..., 2:30, 2:30], log_mel)
+        vectors.append(seen)
+    f_a, f_v = encoder.temporal(heard, torch.stack(vectors).mean(0))
+    named = {"f_a": f_a, "f_v": f_v, "cnn_a": heard, "cnn_v": torch.stack(vectors).mean(0)}
+    return {name: value[0].detach().numpy() for name, value in named.items()}
+
+
+@pytest.mark.parametrize("frames_per_segment", [1, 3])
+def test_features_are_those_of_each_clip_on_its_own(
+    store: Path, run: Path, tmp_path: Path, frames_per_segment: int
+) -> None:
+    summary = cache_features(
+        store,
+        tmp_path / "c.h5",
+        encoder=run,
+        keep_cnn=True,
+        frames_per_segment=frames_per_segment,
+        batch_clips=3,
+    )
+    cache = FeatureCache.open(tmp_path / "c.h5")
+    assert (summary.videos, summary.encoded, summary.rows, summary.missing) == (10, 10, 11, 1)
+    assert cache.video_ids == NAMES[:4] + NAMES[5:]
+    assert cache.shapes["f_a"] == (10, 3, 16)
+    encoder = load_encoder(run)
+    for index in (0, 7):
+        frames = {1: [2], 3: [0, 2, 3]}[frames_per_segment]
+        for name, values in by_hand(store, encoder, cache.video_ids[index], frames).items():
+            np.testing.assert_allclose(cache.read(name)[index], values, atol=1e-5, err_msg=name)
+
+
+def test_rows_that_could_not_be_staged_are_absent_by_name(store: Path, run: Path, tmp_path: Path) -> None:
+    cache_features(store, tmp_path / "c.h5", encoder=run)
+    cache = FeatureCache.open(tmp_path / "c.h5")
+    assert [(item.row, item.video_id, item.reason) for item in cache.missing] == [
+        (4, "-v4", "no-video: no stream")
+    ]
+    assert cache.rows.row.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
+    assert cache.rows.video.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+    assert cache.rows.leaked.tolist() == [False] * 10 + [True]
+
+
+def test_a_second_call_does_nothing_and_needs_no_torch(store: Path, run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c.h5"
+    cache_features(store, path, encoder=run)
+    before = path.stat()
+    code = """
+import sys, time
+from avel.pipeline.caching.cache import cache_features
+summary = cache_features(sys.argv[1], sys.argv[2], encoder=sys.argv[3])
+print(summary.encoded, summary.kept, "torch" in sys.modules, "zarr" in sys.modules, time.process_time())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(store), str(path), str(run)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    encoded, kept, torch_imported, zarr_imported, seconds = done.stdout.split()
+    assert (encoded, kept, torch_imported, zarr_imported) == ("0", "10", "False", "False")
+    assert float(seconds) < 1  # of the processor's time: what the clock says depends on who else is at work
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    assert path.stat().st_ino == before.st_ino
+
+
+def test_new_and_changed_clips_are_encoded_alone(store: Path, run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c.h5"
+    cache_features(store, path, encoder=run)
+    before = dict(zip(FeatureCache.open(path).video_ids, FeatureCache.open(path).f_v, strict=True))
+    write_store(store, ("-v4", "new"))
+    write_store(store, ("-v7",), version="2")
+    summary = cache_features(store, path, encoder=run)
+    assert (summary.encoded, summary.kept, summary.videos, summary.missing) == (3, 9, 12, 0)
+    after = dict(zip(FeatureCache.open(path).video_ids, FeatureCache.open(path).f_v, strict=True))
+    assert list(after) == [*NAMES, "new"]
+    for name, values in before.items():
+        assert np.array_equal(values, after[name]) == (name != "-v7")
+    fresh = cache_features(store, tmp_path / "fresh.h5", encoder=run, batch_clips=1)
+    assert fresh.encoded == 12
+    np.testing.assert_allclose(
+        FeatureCache.open(tmp_path / "fresh.h5").f_v, FeatureCache.open(path).f_v, atol=1e-5
+    )
+
+
+def test_other_annotations_change_the_rows_but_no_feature(store: Path, run: Path, tmp_path: Path) -> None:
+    from avel.stores.clip_writer import write_dataset
+    from avel.stores.location import locate
+
+    path = tmp_path / "c.h5"
+    cache_features(store, path, encoder=run)
+    data = ClipStore.open(store).dataset
+    rows = (dataclasses.replace(data.rows[0], end_seconds=3), *data.rows[1:])
+    write_dataset(locate(store), dataclasses.replace(data, rows=rows))
+    assert FeatureCache.open(path).rows.label[0].tolist() == [0, 3, 3]
+    summary = cache_features(store, path, encoder=run)
+    assert (summary.encoded, summary.kept) == (0, 10)
+    assert FeatureCache.open(path).rows.label[0].tolist() == [0, 0, 0]
+
+
+def test_a_cache_made_otherwise_is_refused_with_what_differs(store: Path, run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c.h5"
+    cache_features(store, path, encoder=run)
+    first = FeatureCache.open(path).digest
+    other = encoder_run(tmp_path / "other", seed=1)
+    with pytest.raises(StaleError, match=r"encoder.digest was [\s\S]*--encoder .*other --overwrite"):
+        cache_features(store, path, encoder=other)
+    with pytest.raises(StaleError, match=r"preprocessing.frames was \[2\], is now \[1, 3\]"):
+        cache_features(store, path, encoder=run, frames_per_segment=2)
+    with pytest.raises(StaleError, match=r"preprocessing.dtype was .float32., is now .bfloat16."):
+        cache_features(store, path, encoder=run, dtype="bfloat16")
+    with pytest.raises(StaleError, match="arrays was"):
+        cache_features(store, path, encoder=run, keep_maps=True)
+    with pytest.raises(StaleError, match=r"encoder.kind was .run., is now .backbones."):
+        cache_features(store, path, **TINY)
+    staged = write_store(tmp_path / "other.zarr", NAMES, config=other_settings())
+    with pytest.raises(StaleError, match=r"staging.settings.jpeg_quality was 95, is now 90"):
+        cache_features(staged, path, encoder=run)
+    assert FeatureCache.open(path).digest == first
+    assert cache_features(store, path, encoder=other, overwrite=True).encoded == 10
+    assert FeatureCache.open(path).digest != first
+
+
+def test_batch_size_and_place_are_no_part_of_the_key(store: Path, run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c.h5"
+    cache_features(store, path, encoder=run, batch_clips=2)
+    moved = run.rename(tmp_path / "moved")
+    assert cache_features(store, path, encoder=moved, batch_clips=5, device="cpu").kept == 10
+
+
+def test_the_file_says_what_it_was_made_from(store: Path, run: Path, tmp_path: Path) -> None:
+    cache_features(store, tmp_path / "c.h5", encoder=run)
+    told = FeatureCache.open(tmp_path / "c.h5").provenance
+    assert told["encoder"]["digest"] == encoder_digest(load_encoder(run))
+    assert told["encoder"]["visual_backbone"] == "tiny"
+    assert told["staging"]["digest"] == ClipStore.open(store).digest
+    assert told["preprocessing"] == {
+        "frames": [2],
+        "crop": "centre, 7/8 of each side",
+        "crop_size": 28,
+        "dtype": "float32",
+    }
+    assert told["clips"]["-v0"] == "-v0-1"
+    assert told["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert json.loads(json.dumps(told)) == told
+
+
+def test_without_an_encoder_the_backbones_vectors_are_kept(store: Path, tmp_path: Path) -> None:
+    cache_features(store, tmp_path / "c.h5", keep_maps=True, **TINY)
+    cache = FeatureCache.open(tmp_path / "c.h5")
+    assert cache.shapes["f_a"] == cache.shapes["f_v"] == (10, 3, 128)
+    np.testing.assert_array_equal(cache.f_a, cache.read("cnn_a"))
+    assert cache.provenance["encoder"]["kind"] == "backbones"
+    assert cache.shapes["maps"] == (10, 3, 2, 2, 128)
+    np.testing.assert_allclose(cache.read("maps").astype(np.float32).mean(axis=(2, 3)), cache.f_v, atol=2e-3)
+
+
+def test_an_untrained_encoder_follows_from_its_seed(store: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        cache_features(store, tmp_path / f"{name}.h5", untrained=True, seed=seed, **TINY)
+    a, b, c = (FeatureCache.open(tmp_path / f"{name}.h5") for name in "abc")
+    assert a.shapes["f_a"] == (10, 3, 256)
+    assert a.digest == b.digest
+    assert not np.allclose(a.f_a, c.f_a)
+    assert (a.provenance["encoder"]["kind"], a.provenance["encoder"]["seed"]) == ("untrained", 0)
+
+
+def test_random_backbones_follow_from_the_seed_and_it_is_part_of_the_key(store: Path, tmp_path: Path) -> None:
+    cache_features(store, tmp_path / "c.h5", **TINY)
+    with pytest.raises(StaleError, match=r"encoder.seed was 0, is now 1"):
+        cache_features(store, tmp_path / "c.h5", seed=1, **TINY)
+
+
+def test_audio_guided_attention_sees_the_cells(store: Path, tmp_path: Path) -> None:
+    run = encoder_run(tmp_path / "run", agva=True)
+    cache_features(store, tmp_path / "c.h5", encoder=run, keep_cnn=True)
+    cache, encoder, clips = FeatureCache.open(tmp_path / "c.h5"), load_encoder(run), ClipStore.open(store)
+    images = torch.from_numpy(clips.frames("-v0", [2, 6, 10])).permute(0, 3, 1, 2)[None, ..., 2:30, 2:30]
+    f_a, f_v = encoder(images, torch.from_numpy(clips.log_mel("-v0"))[None])
+    np.testing.assert_allclose(cache.f_v[0], f_v[0], atol=1e-5)
+    np.testing.assert_allclose(cache.f_a[0], f_a[0], atol=1e-5)
+    assert cache.shapes["cnn_v"] == (10, 3, 128)
+
+
+def test_bfloat16_is_close_to_float32(store: Path, run: Path, tmp_path: Path) -> None:
+    for name in ("float32", "bfloat16"):
+        cache_features(store, tmp_path / f"{name}.h5", encoder=run, dtype=name)
+    full, half = (FeatureCache.open(tmp_path / f"{name}.h5").f_v for name in ("float32", "bfloat16"))
+    assert 0 < np.abs(full - half).max() < 0.05
+
+
+def test_a_clip_the_store_cannot_read_is_missing_by_name(store: Path, run: Path, tmp_path: Path) -> None:
+    (chunk,) = (store / "log_mel").glob("c/2/0/0/0")
+    data = bytearray(chunk.read_bytes())
+    data[100] ^= 1
+    chunk.write_bytes(data)
+    summary = cache_features(store, tmp_path / "c.h5", encoder=run)
+    assert (summary.videos, list(summary.failed)) == (9, ["-v2"])
+    cache = FeatureCache.open(tmp_path / "c.h5")
+    assert [item.video_id for item in cache.missing] == ["-v2", "-v4"]
+    assert cache.missing[0].reason.startswith("damaged in the store")
+    write_store(store, ("-v2",))
+    assert cache_features(store, tmp_path / "c.h5", encoder=run).encoded == 1
+
+
+@pytest.mark.slow
+def test_killed_at_random_the_file_is_the_same_and_no_part_is_computed_twice(
+    run: Path, tmp_path: Path
+) -> None:
+    store = write_store(tmp_path / "clips.zarr", [f"v{number}" for number in range(120)])
+    cache, log = tmp_path / "killed.h5", tmp_path / "read.log"
+    server = multiprocessing.get_context("forkserver")
+    preload = [
+        "tests.pipeline.caching.killed_cache",
+        "avel.pipeline.caching.workers",
+        "zarr",
+        "pyarrow.parquet",
+    ]
+    server.set_forkserver_preload(preload)
+    chance, kills = random.Random(0), 0
+    while kills < 20:
+        finished = videos_in_parts(tmp_path)
+        log.write_text("")
+        process = server.Process(target=make_cache, args=(store, cache, run, log, 0.05))
+        process.start()
+        parts = part_files(tmp_path)
+        while process.is_alive() and part_files(tmp_path) == parts:
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.15))
+        process.kill()
+        process.join()
+        assert not cache.exists()
+        kills += 1
+        assert not finished & set(log.read_text().split())
+    finished = videos_in_parts(tmp_path)
+    assert 40 <= len(finished) < 120
+    log.write_text("")
+    make_cache(store, cache, run, log)
+    assert set(log.read_text().split()) == {f"v{number}" for number in range(120)} - finished
+    make_cache(store, tmp_path / "whole.h5", run, log)
+    assert cache.read_bytes() == (tmp_path / "whole.h5").read_bytes()
+    assert not list(tmp_path.glob(".*.parts"))
+
+
+def part_files(folder: Path) -> set[Path]:
+    """Finished parts; a name with a dot before it is a part in the making."""
+    return set(folder.glob(".killed.h5.parts/*/[!.]*.h5"))
+
+
+def videos_in_parts(folder: Path) -> set[str]:
+    """Videos whose features lie in finished parts."""
+    names: set[str] = set()
+    for path in part_files(folder):
+        with h5py.File(path, "r") as file:
+            names |= set(file["video_ids"].asstr()[()])
+    return names
+
+
+def test_a_torchless_digest_is_that_of_the_loaded_encoder(run: Path, tmp_path: Path) -> None:
+    spec, digest = encoder_file_digest(run)
+    assert digest == encoder_digest(load_encoder(run))
+    assert spec["hidden"] == 8
+    save_encoder(load_encoder(run), tmp_path / "again.safetensors", other="words in the header")
+    assert encoder_file_digest(tmp_path / "again.safetensors")[1] == digest
+
+
+def test_errors_name_the_way_out(store: Path, run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c.h5"
+    with pytest.raises(MissingPathError, match="no clip store"):
+        cache_features(tmp_path / "none", path)
+    with pytest.raises(MissingPathError, match="avel pretrain"):
+        cache_features(store, path, encoder=tmp_path / "none")
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(StoreError, match="holds no encoder"):
+        cache_features(store, path, encoder=tmp_path / "x.safetensors")
+    with pytest.raises(ConfigError, match="exclude each other"):
+        cache_features(store, path, encoder=run, untrained=True)
+    with pytest.raises(ConfigError, match="frames_per_segment=5"):
+        cache_features(store, path, encoder=run, frames_per_segment=5)
+    with pytest.raises(MissingPathError, match="weights"):
+        cache_features(store, path, visual_weights="none.pth")
+    with pytest.raises(StoreError, match="no staged clip"):
+        cache_features(write_store(tmp_path / "empty.zarr", ("a",), failed=("a",)), path, encoder=run)
+    with only_one(tmp_path / ".c.h5.parts", "feature cache"), pytest.raises(BusyError):
+        cache_features(store, path, encoder=run)
+
+
+def test_frames_are_evenly_spaced() -> None:
+    from avel.grid import Grid
+
+    assert segment_frames(Grid(), 1) == [8]
+    assert segment_frames(Grid(), 2) == [4, 12]
+    assert segment_frames(Grid(), 16) == list(range(16))
+
+
+def test_interrupted_parts_of_other_settings_are_not_used(store: Path, run: Path, tmp_path: Path) -> None:
+    from avel.pipeline.caching.parts import Parts
+
+    path = tmp_path / "c.h5"
+    other = Parts.of(path, {"other": 1})
+    other.write({"-v0": "-v0-1"}, {"f_a": np.zeros((1, 3, 16)), "f_v": np.zeros((1, 3, 16))})
+    summary = cache_features(store, path, encoder=run, config=CacheConfig())
+    assert (summary.encoded, summary.resumed) == (10, 0)
+    with h5py.File(path) as file:
+        assert np.abs(file["f_a"][0]).max() > 0

@@ -1,0 +1,180 @@
+"""The two-stream encoder: sizes, AGVA, files, digests."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from avel.errors import MissingPathError, StoreError
+from avel.pipeline.config import PretrainConfig
+from avel.pipeline.encoders.attention import AudioGuidedAttention
+from avel.pipeline.encoders.backbones import VISUAL_BACKBONES
+from avel.pipeline.encoders.encoder import (
+    Encoder,
+    Standard,
+    build_encoder,
+    cnn_digest,
+    encoder_digest,
+    load_encoder,
+    save_encoder,
+)
+
+TINY = PretrainConfig(visual_backbone="tiny", audio_backbone="tiny", hidden=8, crop_size=32)
+
+
+def clips(count: int = 2, segments: int = 3, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (count, segments, 3, size, size), dtype=torch.uint8, generator=generator)
+    return frames, torch.randn(count, segments, 96, 64, generator=generator)
+
+
+def tiny(**changes: object) -> Encoder:
+    return build_encoder(dataclasses.replace(TINY, **changes)).eval()
+
+
+def test_the_papers_encoder_has_the_papers_sizes() -> None:
+    encoder = build_encoder(PretrainConfig(visual_weights="random", audio_weights="random")).eval()
+    frames, log_mel = clips(1, 2, 64)
+    with torch.no_grad():
+        cnn_a, cnn_v = encoder.cnn(frames, log_mel)
+        narrow_a, narrow_v = encoder.narrow(cnn_a, cnn_v)
+        f_a, f_v = encoder(frames, log_mel)
+    assert (cnn_a.shape, cnn_v.shape) == ((1, 2, 128), (1, 2, 2048))
+    assert (narrow_a.shape, narrow_v.shape) == ((1, 2, 128), (1, 2, 512))
+    assert f_a.shape == f_v.shape == (1, 2, 256)
+    assert torch.equal(narrow_a, cnn_a), "128 features need no Linear"
+
+
+def test_whole_numbers_and_shares_of_255_are_the_same_frames() -> None:
+    frames, log_mel = clips()
+    with torch.no_grad():
+        torch.testing.assert_close(tiny()(frames, log_mel), tiny()(frames / 255, log_mel))
+
+
+def test_maps_are_channels_last_and_their_mean_is_the_vector() -> None:
+    frames, _ = clips()
+    encoder = tiny()
+    with torch.no_grad():
+        maps = encoder.maps(frames)
+        assert maps.shape == (2, 3, 2, 2, 128)
+        torch.testing.assert_close(maps.mean((2, 3)), encoder.cnn_visual(frames))
+
+
+def test_segments_see_each_other_only_within_their_clip() -> None:
+    frames, log_mel = clips()
+    other = frames.clone()
+    other[1, 2] = 0
+    with torch.no_grad():
+        before, after = tiny()(frames, log_mel)[1], tiny()(other, log_mel)[1]
+    assert torch.equal(before[0], after[0])
+    assert not torch.equal(before[1, 0], after[1, 0]), "the Bi-LSTM looks back from the last segment"
+
+
+def test_agva_attends_as_published() -> None:
+    torch.manual_seed(0)
+    attention = AudioGuidedAttention(12, 5).double()
+    heard, cells = torch.randn(2, 3, 5).double(), torch.randn(2, 3, 4, 12).double()
+    w = {name: value.numpy() for name, value in attention.state_dict().items()}
+    expected = np.zeros((2, 3, 12))
+    for clip in range(2):
+        for segment in range(3):
+            a = np.maximum(w["audio.0.weight"] @ heard[clip, segment].numpy() + w["audio.0.bias"], 0)
+            scores = []
+            for cell in cells[clip, segment].numpy():
+                v = np.maximum(w["visual.0.weight"] @ cell + w["visual.0.bias"], 0)
+                added = np.tanh(w["visual_score.weight"] @ v + w["audio_score.weight"] @ a)
+                scores.append((w["score.weight"] @ added).item())
+            shares = np.exp(scores) / np.exp(scores).sum()
+            expected[clip, segment] = shares @ cells[clip, segment].numpy()
+    with torch.no_grad():
+        np.testing.assert_allclose(attention(heard, cells).numpy(), expected, rtol=1e-10)
+
+
+def test_with_agva_the_cells_travel_to_the_temporal_half() -> None:
+    encoder = tiny(agva=True)
+    frames, log_mel = clips()
+    with torch.no_grad():
+        cnn_a, cnn_v = encoder.cnn(frames, log_mel)
+        assert cnn_v.shape == (2, 3, 4, 128)
+        torch.testing.assert_close(encoder.temporal(cnn_a, cnn_v), encoder(frames, log_mel))
+
+
+def test_a_saved_encoder_comes_back_whole(tmp_path: Path) -> None:
+    encoder = tiny(agva=True, seed=3)
+    save_encoder(encoder, tmp_path / "encoder.safetensors", epoch=7)
+    frames, log_mel = clips()
+    for place in (tmp_path, tmp_path / "encoder.safetensors"):
+        loaded = load_encoder(place)
+        assert not loaded.training
+        assert not any(parameter.requires_grad for parameter in loaded.parameters())
+        with torch.no_grad():
+            assert torch.equal(loaded(frames, log_mel)[1], encoder(frames, log_mel)[1])
+        assert encoder_digest(loaded) == encoder_digest(encoder)
+
+
+@pytest.mark.shared
+def test_the_form_of_loaded_weights_survives_the_file(data: Path, tmp_path: Path) -> None:
+    encoder = tiny(
+        visual_backbone="mobilenet_v2", visual_weights=str(data / "weights/mobilenet_v2_imagenet.safetensors")
+    )
+    save_encoder(encoder, tmp_path / "encoder.safetensors")
+    frames, _ = clips(1, 1, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(load_encoder(tmp_path).cnn_visual(frames), encoder.cnn_visual(frames))
+
+
+def test_the_digest_follows_weights_and_spec() -> None:
+    encoder = tiny()
+    first = encoder_digest(encoder)
+    assert encoder_digest(tiny()) == first
+    assert encoder_digest(tiny(seed=1)) != first
+    assert encoder_digest(tiny(crop_size=48)) != first
+    encoder.visual_lstm.bias_ih_l0.data[0] += 1e-3
+    assert encoder_digest(encoder) != first
+    assert cnn_digest(encoder) == cnn_digest(tiny()), "the CNNs alone have not changed"
+
+
+def test_no_encoder_and_no_encoder_file_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(MissingPathError, match=r"encoder\.safetensors"):
+        load_encoder(tmp_path)
+    save_file({"weight": torch.zeros(1)}, tmp_path / "encoder.safetensors")
+    with pytest.raises(StoreError, match="no encoder of format"):
+        load_encoder(tmp_path)
+    (tmp_path / "encoder.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(StoreError, match="damaged"):
+        load_encoder(tmp_path)
+
+
+def test_loaded_batch_norms_keep_their_statistics_and_random_ones_learn_them(tmp_path: Path) -> None:
+    save_file(VISUAL_BACKBONES["tiny"]().state_dict(), tmp_path / "visual.safetensors")
+    encoder = tiny(visual_weights=str(tmp_path / "visual.safetensors")).train()
+    assert not encoder.visual.training
+    assert encoder.audio.training
+    before = encoder.visual.layers[1].running_mean.clone()
+    encoder(*clips())
+    assert torch.equal(encoder.visual.layers[1].running_mean, before)
+    forced = tiny(visual_weights=str(tmp_path / "visual.safetensors"), backbone_batchnorm="batch")
+    assert forced.train().visual.training
+
+
+def test_standardisation_takes_mean_and_deviation() -> None:
+    standard = Standard(3)
+    vectors = torch.tensor([[1.0, 5.0, 0.0], [3.0, 5.0, 1.0]])
+    assert torch.equal(standard(vectors), vectors)
+    standard.fit(vectors)
+    expected = torch.tensor([[-1.0, 0.0, -1.0], [1.0, 0.0, 1.0]]) / torch.tensor([2**0.5, 1.0, 2**0.5])
+    torch.testing.assert_close(standard(vectors), expected)
+
+
+def test_the_temporal_half_stays_in_float32_under_autocast() -> None:
+    frames, log_mel = clips()
+    encoder = tiny()
+    with torch.no_grad():
+        cnn = encoder.cnn(frames, log_mel)
+        with torch.autocast("cpu", torch.bfloat16):
+            f_a, f_v = encoder.temporal(*cnn)
+        assert f_a.dtype == f_v.dtype == torch.float32
+        torch.testing.assert_close((f_a, f_v), encoder.temporal(*cnn))

@@ -1,0 +1,147 @@
+"""Files that lie, break off or are something else: staged with what came, or refused with its reason."""
+
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avel.errors import AvelError
+from avel.pipeline.media.refusal import REASONS, ClipRefused
+from tests.media import Film, compose, read_number, steady
+from tests.pipeline.media.reading import on_screen, read
+
+FILM = Film(steady(25), options={"g": "25", "bf": "0"})
+FIRST = {"movflags": "faststart"}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> "dict[str, Path]":
+    """One film in three containers, and as MP4 with its index in front."""
+    folder = tmp_path_factory.mktemp("whole")
+    films = {suffix: compose(folder / f"film.{suffix}", FILM) for suffix in ("mp4", "mkv", "ts")}
+    return films | {"faststart": compose(folder / "fast.mp4", replace(FILM, form=FIRST))}
+
+
+def cut(source: Path, target: Path, share: float) -> Path:
+    """The first `share` of a file's bytes; of those after the index where an MP4 has that in front."""
+    data = source.read_bytes()
+    start = data.find(b"mdat") if 0 < data.find(b"moov") < data.find(b"mdat") else 0
+    target.write_bytes(data[: start + int((len(data) - start) * share)])
+    return target
+
+
+@pytest.mark.parametrize("kind", ["faststart", "mkv", "ts"])
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_a_file_that_breaks_off_is_staged_with_what_came(
+    whole: "dict[str, Path]", tmp_path: Path, kind: str, share: float
+) -> None:
+    path = cut(whole[kind], tmp_path / whole[kind].name, share)
+    frames, samples, info = read(path)
+    assert (frames.shape[0], len(samples)) == (160, 160000)
+    assert 1.5 < info.valid_seconds < 8
+    shown = [read_number(frame) for frame in frames]
+    due = on_screen([time + Fraction(2090, 90000) * (kind == "ts") for time in FILM.times])
+    came = int(info.video_end_seconds * 16) - 2
+    assert shown[:came] == due[:came]
+    assert len(set(shown[came + 4 :])) == 1  # the last picture held
+    assert not samples[int((info.audio_end_seconds + 0.2) * 16000) :].any()
+    if kind == "faststart":  # MPEG-TS promises nothing, and Matroska's promise is of the whole file
+        assert "the picture ends at" in info.damage
+
+
+def test_bytes_that_are_no_sound_or_picture_cost_only_their_own_time(
+    whole: "dict[str, Path]", tmp_path: Path
+) -> None:
+    data = bytearray(whole["faststart"].read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 600] = bytes(range(200)) * 3
+    path = tmp_path / "scratched.mp4"
+    path.write_bytes(data)
+    frames = read(path)[0]
+    shown = np.array([read_number(frame) for frame in frames])
+    wrong = np.flatnonzero(shown != on_screen(FILM.times))
+    assert len(wrong) <= 2 * 16 + 1  # until the next key picture
+
+
+def _cut(kind: str, share: float) -> "Callable[[dict[str, Path], Path], Path]":
+    return lambda whole, folder: cut(whole[kind], folder / whole[kind].name, share)
+
+
+def _bytes(data: bytes) -> "Callable[[dict[str, Path], Path], Path]":
+    def write(whole: "dict[str, Path]", folder: Path) -> Path:
+        (folder / "clip.mp4").write_bytes(data)
+        return folder / "clip.mp4"
+
+    return write
+
+
+REFUSED: "dict[str, tuple[Callable[[dict[str, Path], Path], Path], str]]" = {
+    "no file": (lambda whole, folder: folder / "none.mp4", "missing"),
+    "a folder": (lambda whole, folder: folder, "missing"),
+    "no bytes": (_bytes(b""), "empty"),
+    "text": (_bytes(b"Category&VideoID&Quality&StartTime&EndTime\n" * 50), "unreadable"),
+    "noise": (_bytes(np.random.default_rng(0).bytes(20000)), "unreadable"),
+    "a playlist of other files": (
+        _bytes(b"#EXTM3U\n#EXTINF:10,\n/etc/hostname\n#EXT-X-ENDLIST\n"),
+        "unreadable",
+    ),
+    "MP4 without its index": (_cut("mp4", 0.7), "truncated"),
+    "MP4 cut within its index": (_cut("faststart", -0.1), "truncated"),
+    "MP4 of headers only": (_cut("faststart", 0.001), "truncated"),
+    "MP4 of 32 bytes": (_bytes(b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41"), "truncated"),
+    "Matroska of headers only": (_cut("mkv", 0.004), "unreadable"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_staged_is_refused_with_its_reason(
+    whole: "dict[str, Path]", tmp_path: Path, name: str
+) -> None:
+    make, reason = REFUSED[name]
+    with pytest.raises(ClipRefused) as refusal:
+        read(make(whole, tmp_path))
+    assert refusal.value.reason == reason
+    assert refusal.value.detail
+
+
+def test_a_refusal_survives_its_way_between_processes() -> None:
+    for reason in REASONS:
+        refusal = pickle.loads(pickle.dumps(ClipRefused(reason, "why")))
+        assert (refusal.reason, refusal.detail) == (reason, "why")
+        assert isinstance(refusal, AvelError)
+
+
+@pytest.mark.slow
+def test_a_film_of_two_hours_is_read_in_bounded_memory(tmp_path: Path) -> None:
+    film = Film(steady(1, 7200), 16, 16, codec="mjpeg", pixel_format="yuvj420p", tick=Fraction(1, 1000))
+    film = replace(film, sound_codec="pcm_s16le", hz=4000, sound_seconds=7200.0, clicks=[1.0, 7199.0])
+    path = compose(tmp_path / "film.mkv", replace(film, paint=_grey))
+    assert path.stat().st_size > 55e6  # more than is held in memory
+    code = (
+        "import re, sys\n"
+        "from pathlib import Path\n"
+        "from avel.grid import Grid\n"
+        "from avel.pipeline.media.reading import open_media\n"
+        "with open_media(sys.argv[1], Grid(segments=7200, size=48)) as media:\n"
+        "    frames = sum(len(chunk) for chunk in media.frames())\n"
+        "    loud = [round(float(n) / 16000 + k * 10, 2) for k, chunk in enumerate(media.samples())\n"
+        "            for n in [abs(chunk).argmax()] if abs(chunk).max() > 0.5]\n"
+        "status = Path('/proc/self/status').read_text()  # getrusage counts what pytest held at the fork\n"
+        "peak = int(re.search(r'VmHWM:\\s+(\\d+) kB', status)[1]) // 1024\n"
+        "print(frames, loud, peak)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    frames, first, last, peak_mib = done.stdout.replace("[", "").replace("]", "").replace(",", "").split()
+    assert int(frames) == 7200 * 16
+    assert (float(first), float(last)) == (1.0, 7199.0)
+    assert int(peak_mib) < 400
+
+
+def _grey(number: int, height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), number % 256, np.uint8)

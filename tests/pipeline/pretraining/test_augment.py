@@ -1,0 +1,146 @@
+"""Augmentation against torchvision and written-out convolutions; draws that depend on what they should."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as reference
+
+from avel.pipeline.config import PretrainConfig
+from avel.pipeline.pretraining.augment import (
+    CENTRE,
+    Draw,
+    augment,
+    blur_matrices,
+    centre_crop,
+    draw,
+    random_box,
+)
+from avel.pipeline.pretraining.presets import PRESETS
+
+EVERYTHING = PretrainConfig(flip=True, jitter=True, grayscale=True, solarize=True)
+NOTHING = PretrainConfig(crop=False, blur=False)
+WHOLE = Draw(0, 0, 1, 1)
+
+
+def frames(clips: int = 2, each: int = 3, size: int = 64) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (clips, each, 3, size, size), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("out", [24, 56, 100])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_crop_is_torchvisions_bicubic_one(out: int, flip: bool) -> None:
+    boxes = [(3, 10, 40, 52), (0, 0, 64, 64)]
+    draws = [Draw(top / 64, left / 64, h / 64, w / 64, flip=flip) for top, left, h, w in boxes]
+    pictures = frames()
+    found = augment(pictures, draws, out)
+    for clip, box in enumerate(boxes):
+        expected = reference.resized_crop(
+            pictures[clip].float() / 255, *box, [out, out], InterpolationMode.BICUBIC, antialias=True
+        ).clamp(0, 1)
+        expected = expected.flip(-1) if flip else expected
+        torch.testing.assert_close(found[clip], expected, atol=1e-4, rtol=0)
+
+
+def test_the_centre_of_a_staged_frame_is_cut_out_exactly() -> None:
+    pictures = frames(1, 1, 256)
+    assert torch.equal(centre_crop(pictures, 224), pictures[..., 16:240, 16:240].float() / 255)
+    assert centre_crop(pictures, 64).shape == (1, 1, 3, 64, 64)
+
+
+def test_blur_is_a_gaussian_with_renormalised_borders() -> None:
+    sigma, size = 1.3, 40
+    picture = frames(1, 1, size)[0, 0, 0].numpy() / 255
+    kernel = [np.exp(-0.5 * (offset / sigma) ** 2) for offset in range(size)]
+    along_rows = np.zeros((size, size))
+    for row in range(size):
+        for place in range(size):
+            weights = np.array([kernel[abs(place - other)] for other in range(size)])
+            along_rows[row, place] = (weights * picture[row]).sum() / weights.sum()
+    expected = np.zeros((size, size))
+    for column in range(size):
+        for place in range(size):
+            weights = np.array([kernel[abs(place - other)] for other in range(size)])
+            expected[place, column] = (weights * along_rows[:, column]).sum() / weights.sum()
+    found = augment(frames(1, 1, size), [dataclasses.replace(WHOLE, sigma_pixels=sigma)], size)
+    np.testing.assert_allclose(found[0, 0, 0].numpy(), expected, atol=1e-5)
+    assert torch.equal(blur_matrices(torch.zeros(1), size)[0], torch.eye(size))
+
+
+def test_colour_follows_the_drawn_order_and_solarisation_comes_last() -> None:
+    picture = frames(1, 2)
+    drawn = dataclasses.replace(
+        WHOLE, jitter=(("hue", 0.05), ("contrast", 1.3)), grayscale=True, solarize=True
+    )
+    x = reference.adjust_contrast(reference.adjust_hue(picture[0].float() / 255, 0.05), 1.3)
+    x = reference.rgb_to_grayscale(x, num_output_channels=3)
+    expected = torch.where(x >= 0.5, 1 - x, x)
+    torch.testing.assert_close(augment(picture, [drawn], 64)[0], expected, atol=1e-5, rtol=0)
+
+
+def test_nothing_switched_on_is_the_centre() -> None:
+    assert draw(NOTHING, 3, 4) == CENTRE
+
+
+def test_a_draw_depends_on_seed_epoch_clip_and_frame() -> None:
+    first = draw(EVERYTHING, 0, 0)
+    assert draw(EVERYTHING, 0, 0) == first
+    others = [draw(EVERYTHING, 1, 0), draw(EVERYTHING, 0, 1), draw(EVERYTHING, 0, 0, 1)]
+    others.append(draw(dataclasses.replace(EVERYTHING, seed=1), 0, 0))
+    assert all(other != first for other in others)
+
+
+@pytest.mark.parametrize("name", ["flip", "blur", "jitter", "grayscale", "solarize"])
+def test_switching_one_off_leaves_the_others_as_they_are(name: str) -> None:
+    field = {"blur": "sigma_pixels"}.get(name, name)
+    nothing = getattr(CENTRE, field)
+    for clip in range(20):
+        kept = draw(EVERYTHING, 0, clip)
+        without = draw(dataclasses.replace(EVERYTHING, **{name: False}), 0, clip)
+        assert without == dataclasses.replace(kept, **{field: nothing})
+
+
+def test_draws_are_as_frequent_as_barlow_twins() -> None:
+    draws = [draw(EVERYTHING, 0, clip) for clip in range(2000)]
+    shares = {
+        "flip": (0.5, [d.flip for d in draws]),
+        "blur": (0.5, [d.sigma_pixels > 0 for d in draws]),
+        "jitter": (0.8, [bool(d.jitter) for d in draws]),
+        "grayscale": (0.2, [d.grayscale for d in draws]),
+        "solarize": (0.1, [d.solarize for d in draws]),
+    }
+    for name, (probability, seen) in shares.items():
+        assert np.mean(seen) == pytest.approx(probability, abs=0.04), name
+
+
+@pytest.mark.parametrize("scale", [(0.08, 1.0), (0.5, 1.0)])
+def test_crops_keep_the_asked_share_of_the_area(scale: tuple[float, float]) -> None:
+    random = np.random.default_rng(0)
+    boxes = np.array([random_box(random, scale) for _ in range(1000)])
+    areas, ends = boxes[:, 2] * boxes[:, 3], boxes[:, :2] + boxes[:, 2:]
+    assert areas.min() >= scale[0] - 1e-9
+    assert areas.min() == pytest.approx(scale[0], abs=0.05)
+    assert areas.max() > 0.9
+    assert (boxes[:, :2] >= 0).all()
+    assert (ends <= 1 + 1e-9).all()
+
+
+def test_many_clips_are_augmented_each_by_its_own_draw() -> None:
+    pictures = frames(35, 1)
+    draws = [draw(EVERYTHING, 0, clip) for clip in range(35)]
+    together = augment(pictures, draws, 24)
+    alone = torch.cat([augment(pictures[n : n + 1], draws[n : n + 1], 24) for n in range(35)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_table_5_has_its_ten_rows() -> None:
+    rows = {name: preset for name, preset in PRESETS.items() if name.startswith("table5")}
+    switched = [
+        tuple(row[name] for name in ("crop", "flip", "solarize", "grayscale", "jitter", "blur"))
+        for row in rows.values()
+    ]
+    assert len(rows) == 10
+    assert len(set(switched)) == 9, "the first two rows differ in the crop's scale alone"

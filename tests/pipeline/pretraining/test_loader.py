@@ -1,0 +1,110 @@
+"""The loader: every clip once, the right frames, one order for one seed, errors that arrive."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from avel.errors import StoreError
+from avel.pipeline.pretraining.loader import ClipLoader, batches_of, random_choices
+from avel.stores.clips import ClipStore
+from tests.pipeline.pretraining.clip_store import GRID, make_store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
+    return make_store(tmp_path_factory.mktemp("store") / "clips.zarr")
+
+
+@pytest.mark.parametrize(
+    ("clips", "batch", "sizes"), [(8, 4, {4}), (10, 4, {5}), (7, 4, {3, 4}), (3, 128, {3})]
+)
+def test_an_epoch_holds_every_clip_once(clips: int, batch: int, sizes: set[int]) -> None:
+    parts = batches_of(clips, batch, 0, 0)
+    assert sorted(clip for part in parts for clip in part) == list(range(clips))
+    assert {len(part) for part in parts} == sizes
+
+
+def test_processes_share_each_batch() -> None:
+    whole = batches_of(10, 4, 5, 2)
+    shares = [batches_of(10, 4, 5, 2, rank, 2) for rank in (0, 1)]
+    for step, clips in enumerate(whole):
+        assert sorted(shares[0][step] + shares[1][step]) == sorted(clips)
+
+
+def test_the_order_follows_seed_and_epoch() -> None:
+    assert batches_of(20, 4, 0, 0) == batches_of(20, 4, 0, 0)
+    assert batches_of(20, 4, 0, 0) != batches_of(20, 4, 0, 1)
+    assert batches_of(20, 4, 0, 0) != batches_of(20, 4, 1, 0)
+
+
+def test_random_frames_reach_every_frame_of_a_segment() -> None:
+    chosen = np.array([random_choices(0, epoch, 3, 10, 16) for epoch in range(200)])
+    assert set(chosen.ravel()) == set(range(16))
+    assert len({tuple(row) for row in chosen}) == 200, "a new draw in each epoch"
+    assert any(len(set(row)) > 1 for row in chosen), "segments are drawn apart"
+
+
+def test_a_batch_holds_what_the_store_holds(store: ClipStore) -> None:
+    loader = ClipLoader(store, store.staged, batch=3, seed=1)
+    seen = []
+    for batch in loader.epoch(2):
+        for place, clip in enumerate(batch.clips):
+            inside = random_choices(1, 2, clip, GRID.segments, GRID.frames_per_segment)
+            wanted = [segment * GRID.frames_per_segment + frame for segment, frame in enumerate(inside)]
+            expected = torch.from_numpy(store.frames(store.staged[clip], wanted)).permute(0, 3, 1, 2)
+            difference = (batch.seen[place].int() - expected.int()).abs()
+            assert difference.max() <= 1, "two JPEG decoders may round differently"
+            assert np.array_equal(batch.heard[place], store.log_mel(store.staged[clip]))
+            seen.append(clip)
+    assert sorted(seen) == list(range(8))
+    assert loader.steps == 3
+
+
+def test_buffers_are_used_again(store: ClipStore) -> None:
+    loader = ClipLoader(store, store.staged, batch=2)
+    places = [batch.seen.data_ptr() for epoch in range(3) for batch in loader.epoch(epoch)]
+    assert len(places) == 12
+    assert len(set(places)) <= 4
+
+
+def test_raw_frames_are_read_as_they_are(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "raw.zarr", clips=2, frame_codec="raw")
+    batch = next(ClipLoader(store, store.staged, batch=2).epoch(0))
+    clip = batch.clips[0]
+    inside = random_choices(0, 0, clip, GRID.segments, GRID.frames_per_segment)
+    wanted = [segment * GRID.frames_per_segment + frame for segment, frame in enumerate(inside)]
+    expected = torch.from_numpy(store.frames(store.staged[clip], wanted)).permute(0, 3, 1, 2)
+    assert torch.equal(batch.seen[0], expected)
+
+
+def test_the_number_of_threads_changes_nothing(store: ClipStore) -> None:
+    one, four = (list_of(ClipLoader(store, store.staged, batch=3, workers=n)) for n in (1, 4))
+    assert all(torch.equal(a, b) for a, b in zip(one, four, strict=True))
+
+
+def list_of(loader: ClipLoader) -> list[torch.Tensor]:
+    return [batch.seen.clone() for batch in loader.epoch(0)]
+
+
+def test_an_error_of_a_reader_reaches_the_caller(store: ClipStore) -> None:
+    class Damaged:
+        grid, head = store.grid, store.head
+        frames = staticmethod(store.frames)
+        log_mel = staticmethod(store.log_mel)
+
+        @staticmethod
+        def jpegs(video_id: str, frames: list[int]) -> list[bytes]:
+            if video_id == "c5":
+                raise StoreError("c5 is damaged")
+            return store.jpegs(video_id, frames)
+
+    with pytest.raises(StoreError, match="c5"):
+        list(ClipLoader(Damaged(), store.staged, batch=2).epoch(0))
+
+
+def test_a_reader_may_stop_halfway(store: ClipStore) -> None:
+    epoch = ClipLoader(store, store.staged, batch=2).epoch(0)
+    next(epoch)
+    epoch.close()  # must not wait for batches nobody wants

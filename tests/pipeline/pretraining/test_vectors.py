@@ -1,0 +1,103 @@
+"""Vectors of frozen CNNs: what the CNNs give, kept in parts, refused when stale."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from avel.errors import StaleError
+from avel.pipeline.config import PretrainConfig
+from avel.pipeline.encoders.encoder import Encoder, build_encoder
+from avel.pipeline.pretraining import vectors
+from avel.pipeline.pretraining.augment import centre_crop
+from avel.pipeline.pretraining.loader import random_choices
+from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, even_frames, frozen_vectors
+from avel.stores.clips import ClipStore
+from tests.pipeline.pretraining.clip_store import GRID, make_store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
+    return make_store(tmp_path_factory.mktemp("store") / "clips.zarr", clips=5)
+
+
+def tiny(**changes: object) -> Encoder:
+    settings: dict[str, object] = {"visual_backbone": "tiny", "audio_backbone": "tiny", "crop_size": 28}
+    return build_encoder(PretrainConfig(**(settings | changes))).eval()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("frames", "chosen", "expected"),
+    [(16, 1, [8]), (16, 4, [2, 6, 10, 14]), (4, 4, [0, 1, 2, 3]), (4, 16, [0, 1, 2, 3])],
+)
+def test_even_frames(frames: int, chosen: int, expected: list[int]) -> None:
+    assert even_frames(frames, chosen) == expected
+
+
+def test_vectors_are_the_cnns_of_centre_crops(store: ClipStore) -> None:
+    encoder = tiny()
+    cnn_a, cnn_v = compute_vectors(encoder, store, store.staged, 2)
+    assert cnn_a.shape == (5, 10, 128)
+    assert cnn_v.shape == (5, 10, 2, 128)
+    for clip, video_id in enumerate(store.staged):
+        for place, frame in enumerate((1, 3)):
+            wanted = [segment * GRID.frames_per_segment + frame for segment in range(10)]
+            pictures = torch.from_numpy(store.frames(video_id, wanted)).permute(0, 3, 1, 2)
+            with torch.no_grad():
+                seen = encoder.cnn_visual(centre_crop(pictures[None], 28))[0]
+                heard = encoder.cnn_audio(torch.from_numpy(store.log_mel(video_id))[None])[0]
+            torch.testing.assert_close(cnn_v[clip, :, place].float(), seen, rtol=2e-3, atol=2e-3)
+            torch.testing.assert_close(cnn_a[clip].float(), heard, rtol=2e-3, atol=2e-3)
+
+
+def test_cells_of_agva_are_kept_as_well(store: ClipStore) -> None:
+    _, cnn_v = compute_vectors(tiny(agva=True), store, store.staged[:1], 2)
+    assert cnn_v.shape == (1, 10, 2, 4, 128)
+
+
+def test_kept_vectors_are_read_and_parts_that_are_there_stay(
+    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "PART_VIDEOS", 2)
+    first = frozen_vectors(tiny(), store, store.staged, 1, tmp_path, "digest")
+    names = ["part-0000.safetensors", "part-0001.safetensors", "part-0002.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    (tmp_path / names[1]).unlink()
+    computed = []
+    original = vectors.compute_vectors
+
+    def counting(encoder: Encoder, store: ClipStore, ids: list[str], *more: object) -> object:
+        computed.extend(ids)
+        return original(encoder, store, ids, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(vectors, "compute_vectors", counting)
+    second = frozen_vectors(tiny(seed=0), store, store.staged, 1, tmp_path, "digest")
+    assert computed == ["c2", "c3"]
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("change", ["cnn", "clips", "frames", "store"])
+def test_stale_vectors_are_refused(store: ClipStore, tmp_path: Path, change: str) -> None:
+    frozen_vectors(tiny(), store, store.staged, 1, tmp_path, "digest")
+    with pytest.raises(StaleError, match="rm -r"):
+        frozen_vectors(
+            tiny(seed=7) if change == "cnn" else tiny(),
+            store,
+            store.staged[1:] if change == "clips" else store.staged,
+            2 if change == "frames" else 1,
+            tmp_path,
+            "other" if change == "store" else "digest",
+        )
+
+
+def test_a_batch_takes_one_frame_of_each_segment() -> None:
+    cnn_v = torch.arange(4 * 3 * 2).reshape(4, 3, 2, 1).half()
+    batches = FrozenVectors(torch.zeros(4, 3, 1).half(), cnn_v, batch=2, seed=9)
+    seen = []
+    for batch in batches.epoch(1):
+        for place, clip in enumerate(batch.clips):
+            chosen = random_choices(9, 1, clip, 3, 2)
+            expected = [float(cnn_v[clip, segment, frame]) for segment, frame in enumerate(chosen)]
+            assert batch.seen[place].flatten().tolist() == expected
+            seen.append(clip)
+    assert sorted(seen) == [0, 1, 2, 3]

@@ -1,0 +1,205 @@
+"""`extract`: every clip is accounted for, and only what has to be done is done again."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avel.errors import BusyError, ConfigError, StoreError
+from avel.pipeline.staging.extract import extract
+from avel.pipeline.staging.summary import ExtractSummary
+from avel.stores.clips import ClipStore
+from avel.stores.files import only_one
+from tests.pipeline.staging.small_clips import SMALL, contents, make_clip, make_folder
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four good clips, one of them without sound, and one file that is no video."""
+    folder = make_folder(tmp_path_factory.mktemp("clips"), 3)
+    make_clip(folder / "mute.mp4", seed=9, sound=False)
+    (folder / "broken.mp4").write_bytes(b"no video at all" * 100)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ExtractSummary]:
+    """A finished store and its run's summary."""
+    store = tmp_path_factory.mktemp("store") / "clips.zarr"
+    return store, extract(clips, store, SMALL, workers=2)
+
+
+@pytest.fixture
+def again(clips: Path, first: tuple[Path, ExtractSummary], tmp_path: Path) -> tuple[Path, Path]:
+    """A copy of the clips, dates kept, and of the store made from them."""
+    return (
+        Path(shutil.copytree(clips, tmp_path / "clips")),
+        Path(shutil.copytree(first[0], tmp_path / "clips.zarr")),
+    )
+
+
+def test_every_clip_is_accounted_for(first: tuple[Path, ExtractSummary]) -> None:
+    store, summary = first
+    assert (summary.videos, summary.staged, summary.skipped, summary.failed) == (5, 4, 0, 1)
+    assert summary.reasons == {"unreadable": 1}
+    assert summary.failures[0][:2] == ("broken", "unreadable")
+    assert summary.split_seconds.keys() == {"decode", "scale", "jpeg", "audio", "write"}
+    assert all(seconds > 0 for seconds in summary.split_seconds.values())
+    assert json.loads(json.dumps(summary.as_json()))["store"] == str(store)
+
+
+def test_the_store_says_what_it_holds(first: tuple[Path, ExtractSummary], clips: Path) -> None:
+    store = ClipStore.open(first[0])
+    assert store.video_ids == ("broken", "clip00", "clip01", "clip02", "mute")
+    assert store.staged == ("clip00", "clip01", "clip02", "mute")
+    assert store.entries["mute"].audio == "silence"
+    assert store.entries["clip00"].valid_seconds == pytest.approx(2.0, abs=0.1)
+    assert np.allclose(store.log_mel("mute"), np.log(0.01))
+    assert not np.allclose(store.log_mel("clip00"), np.log(0.01))
+    assert store.dataset.root == str(clips)
+
+
+def test_the_same_command_does_nothing_twice(again: tuple[Path, Path]) -> None:
+    clips, store = again
+    before = contents(store)
+    summary = extract(clips, store, SMALL, workers=1)
+    assert (summary.staged, summary.skipped, summary.failed) == (0, 4, 1)
+    assert {k: v for k, v in contents(store).items() if "dataset" not in k} == {
+        k: v for k, v in before.items() if "dataset" not in k
+    }
+
+
+def test_a_changed_file_is_staged_again_and_a_new_date_is_not(again: tuple[Path, Path]) -> None:
+    clips, store = again
+    make_clip(clips / "clip00.mp4", seed=50)
+    os.utime(clips / "clip01.mp4")
+    make_clip(clips / "broken.mp4", seed=51)
+    old = ClipStore.open(store).frames("clip00", [0])
+    summary = extract(clips, store, SMALL, workers=1)
+    assert (summary.staged, summary.skipped, summary.failed) == (2, 3, 0)
+    assert summary.restaged == {"source-changed": 2}
+    opened = ClipStore.open(store)
+    assert not np.array_equal(opened.frames("clip00", [0]), old)
+    assert opened.entries["clip01"].source_mtime_ns == (clips / "clip01.mp4").stat().st_mtime_ns
+    assert extract(clips, store, SMALL, workers=1).staged == 0
+
+
+def test_a_clip_that_vanished_is_missing_until_it_is_back(again: tuple[Path, Path]) -> None:
+    clips, store = again
+    (clips / "AVE").mkdir()
+    for file in clips.glob("*.mp4"):
+        file.rename(clips / "AVE" / file.name)
+    (clips / "Annotations.txt").write_text("Bark&clip00&good&0&1\nBark&gone&good&0&1\n")
+    summary = extract(clips, store, SMALL, workers=1)
+    assert summary.failures == (("gone", "missing", "the dataset has no file for it"),)
+    make_clip(clips / "AVE" / "gone.mp4")
+    assert extract(clips, store, SMALL, workers=1).restaged == {"source-changed": 1}
+
+
+def test_new_videos_get_new_rows_and_old_ones_stay(again: tuple[Path, Path]) -> None:
+    clips, store = again
+    before = contents(store)
+    make_clip(clips / "a_new_one.mp4", seed=77)
+    assert extract(clips, store, SMALL, workers=1).staged == 1
+    opened = ClipStore.open(store)
+    assert opened.video_ids == ("broken", "clip00", "clip01", "clip02", "mute", "a_new_one")
+    assert opened.frames("a_new_one", [0, 7]).shape == (2, 32, 32, 3)
+    kept = [name for name in before if "/c/" in name]
+    assert all(contents(store)[name] == before[name] for name in kept)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"jpeg_quality": 60}, {"size": 16, "segments": 1}, {"frame_codec": "raw"}],
+)
+def test_changed_settings_equal_a_store_made_with_them(
+    again: tuple[Path, Path], tmp_path: Path, change: dict[str, object]
+) -> None:
+    clips, store = again
+    summary = extract(clips, store, SMALL, workers=2, **change)
+    assert summary.restaged == {"settings-changed": 5}
+    extract(clips, tmp_path / "fresh.zarr", SMALL, workers=2, **change)
+    assert contents(store) == contents(tmp_path / "fresh.zarr")
+    assert ClipStore.open(store).verify() == ()
+
+
+def test_missing_audio_concerns_clips_without_sound_only(again: tuple[Path, Path]) -> None:
+    clips, store = again
+    summary = extract(clips, store, SMALL, workers=1, missing_audio="fail")
+    assert (summary.staged, summary.skipped) == (0, 3)
+    assert summary.reasons == {"unreadable": 1, "no-audio": 1}
+    assert not list(store.glob("frames/c/4/*"))
+    summary = extract(clips, store, SMALL, workers=1)
+    assert (summary.staged, summary.skipped) == (1, 3)
+
+
+def test_retry_failed_and_overwrite(again: tuple[Path, Path]) -> None:
+    clips, store = again
+    summary = extract(clips, store, SMALL, workers=1, retry_failed=True)
+    assert (summary.restaged, summary.failed) == ({"retry-failed": 1}, 1)
+    before = contents(store)
+    summary = extract(clips, store, SMALL, workers=2, overwrite=True)
+    assert summary.restaged == {"overwrite": 5}
+    assert contents(store) == before
+
+
+def test_a_dry_run_writes_nothing(clips: Path, tmp_path: Path) -> None:
+    summary = extract(clips, tmp_path / "none.zarr", SMALL, workers=2, dry_run=True)
+    assert not (tmp_path / "none.zarr").exists()
+    assert summary.forecast is not None
+    assert (summary.forecast.clips, summary.forecast.causes) == (5, {"new": 5})
+    assert summary.forecast.bytes > 4 * 2 * 96 * 64 * 4
+    assert summary.forecast.minutes >= 0
+
+
+def test_a_forecast_is_near_what_is_written(again: tuple[Path, Path], tmp_path: Path) -> None:
+    clips, store = again
+    (clips / "broken.mp4").unlink()
+    expected = extract(clips, tmp_path / "none.zarr", SMALL, dry_run=True).forecast
+    written = sum(len(data) for name, data in contents(store).items() if "/c/" in name)
+    assert expected is not None
+    assert expected.bytes == pytest.approx(written, rel=0.2)
+
+
+def test_two_runs_on_one_store_do_not_meet(clips: Path, tmp_path: Path) -> None:
+    with only_one(tmp_path / "s.zarr", "store"), pytest.raises(BusyError, match="another process"):
+        extract(clips, tmp_path / "s.zarr", SMALL)
+
+
+def test_other_folders_are_not_written_into(clips: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no clip store"):
+        extract(clips, clips, SMALL)
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="is a file"):
+        extract(clips, tmp_path / "file", SMALL)
+    assert not (clips / ".lock").exists()
+
+
+def test_unknown_options_and_values_are_refused(clips: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="frame_codec"):
+        extract(clips, tmp_path / "s.zarr", frame_codec="gif")
+    with pytest.raises(ConfigError, match="sise"):
+        extract(clips, tmp_path / "s.zarr", sise=3)
+
+
+def test_a_full_disk_ends_the_run_and_blames_no_clip(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from avel.stores.clip_writer import WriteError
+
+    store = tmp_path / "s.zarr"
+    extract(clips, store, SMALL, workers=1)
+    for row in range(5):
+        shutil.rmtree(store / f"frames/c/{row}", ignore_errors=True)
+        (store / f"frames/c/{row}").write_text("a file where a folder must be")
+    with pytest.raises(WriteError):
+        extract(clips, store, SMALL, workers=1, overwrite=True)
+    states = {entry.state for entry in ClipStore.open(store).entries.values()}
+    assert states <= {"pending", "failed"}
+    for row in range(5):
+        (store / f"frames/c/{row}").unlink()
+    assert extract(clips, store, replace(SMALL), workers=1).staged == 4

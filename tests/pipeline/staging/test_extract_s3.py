@@ -1,0 +1,77 @@
+"""A store in an object store is the one in a folder, file by file."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avel.errors import BusyError
+from avel.pipeline.staging.extract import extract
+from avel.stores.clips import ClipStore
+from avel.stores.location import locate
+from tests.pipeline.staging.small_clips import SMALL, contents, make_clip, make_folder
+from tests.stores.s3_server import s3_server
+
+CLIPS = 12
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_folder(tmp_path_factory.mktemp("clips"), CLIPS - 1)
+    (folder / "broken.mp4").write_bytes(b"nothing")
+    return folder
+
+
+def remote_contents(url: str) -> dict[str, bytes]:
+    location = locate(url)
+    parts = ("frames", "log_mel", "dataset", "zarr.json")
+    return {n: location.read(n) or b"" for n in location.names("") if n.split("/")[0] in parts}
+
+
+@pytest.mark.slow
+def test_the_same_store_in_a_bucket(bucket: str, clips: Path, tmp_path: Path) -> None:
+    url = f"{bucket}/ave.zarr"
+    summary = extract(clips, url, SMALL, workers=2)
+    assert (summary.staged, summary.failed) == (CLIPS - 1, 1)
+    extract(clips, tmp_path / "ave.zarr", SMALL, workers=2)
+    assert remote_contents(url) == contents(tmp_path / "ave.zarr")
+    store = ClipStore.open(url)
+    assert store.verify() == ()
+    assert store.frames("clip03", [0, 7]).shape == (2, 32, 32, 3)
+    assert np.isfinite(store.log_mel("clip03")).all()
+    assert store.dataset.root == str(clips)
+    make_clip(clips / "clip03.mp4", seed=99)
+    assert extract(clips, url, SMALL, workers=1).restaged == {"source-changed": 1}
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_a_living_one_is_left_alone(bucket: str, clips: Path) -> None:
+    url = f"{bucket}/killed.zarr"
+    settings = ["--segments", "2", "--fps", "4", "--size", "32", "--workers", "1"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "avel", "extract", str(clips), url, *settings], stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 90
+    while len(locate(url).names("frames/c")) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(run.pid, signal.SIGSTOP)
+    with pytest.raises(BusyError, match=f"process {run.pid}"):
+        extract(clips, url, SMALL, workers=1)
+    run.kill()
+    run.wait()
+    summary = extract(clips, url, SMALL, workers=1)
+    assert summary.staged + summary.skipped == CLIPS - 1
+    assert summary.skipped >= 1
+    assert ClipStore.open(url).verify() == ()

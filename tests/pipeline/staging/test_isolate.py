@@ -1,0 +1,126 @@
+"""A clip that crashes, hangs or swells its decoder takes down itself only."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from avel.errors import StaleError
+from avel.pipeline.config import ExtractConfig
+from avel.pipeline.staging.isolate import Isolated, IsolationError
+from avel.pipeline.staging.plan import Wish, make_plan
+from avel.stores.clip_writer import prepare
+from avel.stores.dataset import Dataset, Video
+from avel.stores.location import locate
+from avel.stores.manifest import Entry
+from tests.pipeline.staging.small_clips import SMALL, make_clip
+
+FAULTS = Path(__file__).parent / "faults"
+CONFIG = replace(SMALL, time_limit=60.0, memory_limit=400)
+HASTY = replace(CONFIG, time_limit=2.0)
+
+Staging = Callable[..., list[Entry]]
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Staging:
+    """Stages clips of the given names one after another in one child: entries in that order."""
+    monkeypatch.setenv("PYTHONPATH", str(FAULTS))
+
+    def run(*names: str, config: ExtractConfig = CONFIG) -> list[Entry]:
+        videos = tuple(Video(name, str(make_clip(tmp_path / f"{name}.mp4"))) for name in names)
+        plan = make_plan(Dataset("test", str(tmp_path), (), (), videos), config, None, {}, Wish())
+        prepare(locate(tmp_path / "store"), plan.head)
+        with Isolated(str(tmp_path / "store"), config) as child:
+            return [child.stage(entry) for entry in plan.todo]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "detail"),
+    [
+        ("segfault", "crashed", "SIGSEGV"),
+        ("exit", "crashed", "exit status 7"),
+        ("hang", "timeout", "for 2 s"),
+        ("swell", "memory", ""),
+        ("burst", "memory", "could not allocate"),
+        ("surprise", "crashed", "ZeroDivisionError: a decoder's own bug"),
+    ],
+)
+def test_a_fault_costs_its_own_clip_only(
+    stage: Staging, tmp_path: Path, fault: str, reason: str, detail: str
+) -> None:
+    before, broken, after = stage("before", fault, "after", config=HASTY if fault == "hang" else CONFIG)
+    assert (before.state, after.state) == ("staged", "staged")
+    assert (broken.state, broken.reason) == ("failed", reason)
+    assert detail in broken.detail
+    assert broken.source_bytes == (tmp_path / f"{fault}.mp4").stat().st_size
+    rows = {int(path.parts[-2]) for path in (tmp_path / "store/frames/c").glob("*/0")}
+    assert rows == {before.row, after.row}
+
+
+def test_a_kill_from_outside_is_not_the_clips_fault(stage: Staging) -> None:
+    assert [entry.state for entry in stage("killed-once", "after")] == ["staged", "staged"]
+
+
+def test_a_clip_is_not_blamed_for_what_an_earlier_one_broke(stage: Staging) -> None:
+    assert [entry.state for entry in stage("poison", "innocent")] == ["staged", "staged"]
+
+
+def test_close_from_another_thread_ends_a_clip_in_work(tmp_path: Path, stage: Staging) -> None:
+    stage("good")
+    child = Isolated(str(tmp_path / "store"), CONFIG)
+    threading.Timer(1.5, child.close).start()
+    hanging = Entry("hang", 0, source_path=str(make_clip(tmp_path / "hang.mp4")))
+    with pytest.raises(IsolationError, match="closed"):
+        child.stage(hanging)
+
+
+def test_a_stopped_child_is_replaced(tmp_path: Path, stage: Staging) -> None:
+    (good,) = stage("good")
+    with Isolated(str(tmp_path / "store"), HASTY) as child:
+        child.stage(good)
+        pid = child._process.pid if child._process else 0
+        os.kill(pid, signal.SIGSTOP)
+        assert child.stage(good).reason == "timeout"
+        assert child.stage(good).state == "staged"
+
+
+def test_the_child_dies_with_its_parent(tmp_path: Path, stage: Staging) -> None:
+    (good,) = stage("good")
+    reader, writer = os.pipe()
+    parent = os.fork()
+    if not parent:
+        child = Isolated(str(tmp_path / "store"), CONFIG)
+        child.stage(good)
+        os.write(writer, str(child._process.pid if child._process else 0).encode())
+        time.sleep(60)
+    pid = int(os.read(reader, 20))
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    deadline = time.monotonic() + 10
+    while _runs(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not _runs(pid)
+
+
+def test_a_store_with_other_settings_is_refused(tmp_path: Path, stage: Staging) -> None:
+    (good,) = stage("good")
+    with (
+        Isolated(str(tmp_path / "store"), replace(CONFIG, jpeg_quality=50)) as child,
+        pytest.raises(StaleError, match="settings changed"),
+    ):
+        child.stage(good)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

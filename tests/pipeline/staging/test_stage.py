@@ -1,0 +1,116 @@
+"""Staging one clip: the store holds what the reader saw, in chunks, at any length."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from avel.pipeline.config import ExtractConfig
+from avel.pipeline.media.log_mel import log_mel
+from avel.pipeline.media.reading import open_media
+from avel.pipeline.staging.plan import Wish, make_plan
+from avel.pipeline.staging.stage import Stager, Stopwatch, encode_jpeg
+from avel.stores.clip_writer import prepare
+from avel.stores.clips import ClipStore
+from avel.stores.dataset import Dataset, Video
+from avel.stores.location import locate
+from avel.stores.manifest import Entry, ManifestWriter
+from tests.pipeline.staging.small_clips import SMALL, make_clip
+
+
+def stage(file: Path, store: Path, config: ExtractConfig) -> tuple[Entry, ClipStore]:
+    """One clip staged in this process."""
+    plan = make_plan(Dataset("t", "", (), (), (Video("clip", str(file)),)), config, None, {}, Wish())
+    prepare(locate(store), plan.head)
+    entry = Stager(str(store), config).stage(plan.todo[0])
+    ManifestWriter(locate(store)).append([entry])
+    return entry, ClipStore.open(store)
+
+
+@pytest.mark.parametrize("segments", [2, 10, 23])
+def test_raw_frames_and_log_mel_are_the_readers(tmp_path: Path, segments: int) -> None:
+    config = replace(SMALL, segments=segments, frame_codec="raw")
+    file = make_clip(tmp_path / "clip.mp4", seconds=segments - 0.5)
+    entry, store = stage(file, tmp_path / "store.zarr", config)
+    with open_media(file, config.grid()) as media:
+        frames = np.concatenate(list(media.frames()))
+        samples = np.concatenate(list(media.samples()))
+    assert (entry.state, entry.audio) == ("staged", "stream")
+    assert np.array_equal(store.frames("clip", range(config.grid().frames)), frames)
+    assert np.array_equal(store.log_mel("clip"), log_mel(samples.reshape(segments, -1)))
+    assert entry.valid_seconds == pytest.approx(segments - 0.5, abs=0.15)
+    assert store.verify() == ()
+
+
+def test_jpeg_frames_are_close_to_raw_ones(tmp_path: Path) -> None:
+    file = make_clip(tmp_path / "clip.mp4")
+    _, jpeg = stage(file, tmp_path / "jpeg.zarr", SMALL)
+    _, raw = stage(file, tmp_path / "raw.zarr", replace(SMALL, frame_codec="raw"))
+    frames = range(SMALL.grid().frames)
+    error = jpeg.frames("clip", frames).astype(float) - raw.frames("clip", frames)
+    luma = error @ np.array(
+        [0.299, 0.587, 0.114]
+    )  # the clip's colours change every 4 pixels, 4:2:0 halves them
+    assert 0 < np.mean(luma**2) < 20
+    quality = {len(jpeg.jpegs("clip", [0])[0])}
+    _, coarse = stage(file, tmp_path / "coarse.zarr", replace(SMALL, jpeg_quality=30))
+    assert len(coarse.jpegs("clip", [0])[0]) < min(quality)
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
+def test_pillow_writes_what_torchvision_writes() -> None:
+    torch = pytest.importorskip("torch")
+    from torchvision.io import encode_jpeg as torchvision_jpeg
+
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+    wanted = torchvision_jpeg(torch.from_numpy(picture).permute(2, 0, 1).contiguous(), 95)
+    assert encode_jpeg(picture, 95) == wanted.numpy().tobytes()
+    assert np.asarray(Image.open(io.BytesIO(encode_jpeg(picture, 95)))).shape == (64, 64, 3)
+
+
+def test_a_failed_clip_leaves_no_chunk(tmp_path: Path) -> None:
+    file = make_clip(tmp_path / "clip.mp4", sound=False)
+    entry, _ = stage(file, tmp_path / "store.zarr", SMALL)
+    assert (entry.state, entry.audio) == ("staged", "silence")
+    assert len(list(tmp_path.glob("store.zarr/*/c/0/**/0"))) > 0
+    entry = Stager(str(tmp_path / "store.zarr"), replace(SMALL, missing_audio="fail")).stage(entry)
+    assert (entry.state, entry.reason, entry.detail) == (
+        "failed",
+        "no-audio",
+        "no sound stream, or an empty one",
+    )
+    assert not [path for path in tmp_path.glob("store.zarr/*/c/**/*") if path.is_file()]
+
+
+def test_a_missing_file_is_a_reason(tmp_path: Path) -> None:
+    entry, _ = stage(tmp_path / "nowhere.mp4", tmp_path / "store.zarr", SMALL)
+    assert (entry.state, entry.reason, entry.source_bytes) == ("failed", "missing", 0)
+
+
+def test_the_source_is_on_record(tmp_path: Path) -> None:
+    import hashlib
+
+    file = make_clip(tmp_path / "clip.mp4")
+    entry, _ = stage(file, tmp_path / "store.zarr", SMALL)
+    assert entry.source_sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert entry.source_bytes == file.stat().st_size
+    assert entry.source_mtime_ns == file.stat().st_mtime_ns
+
+
+def test_long_clips_show_signs_of_life(tmp_path: Path) -> None:
+    file = make_clip(tmp_path / "clip.mp4", seconds=24)
+    config, signs = replace(SMALL, segments=25), []
+    stage(file, tmp_path / "store.zarr", config)
+    stager = Stager(str(tmp_path / "store.zarr"), config, alive=lambda: signs.append(1))
+    stager.stage(Entry("clip", 0, source_path=str(file)))
+    assert len(signs) >= 6  # three chunks of sound, three of picture
+
+
+def test_the_stopwatch_splits_what_happens_inside() -> None:
+    watch = Stopwatch(decode=3.0)
+    watch.move(1.0)
+    assert watch.columns()["decode_seconds"] == 2.0
+    assert watch.columns()["scale_seconds"] == 1.0

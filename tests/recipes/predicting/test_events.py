@@ -1,0 +1,69 @@
+"""Events from probabilities, and the four formats, read back by others' readers."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+
+from avel.recipes.predicting.events import FORMATS, Event, VideoEvents, find_events, stamp
+
+NAMES = ("Bell", "Dog, <b>barking</b> --> &", "background")
+
+
+def probabilities(classes: list[int], sure: float = 0.8) -> np.ndarray:
+    """(L, 3) with `sure` on the given class."""
+    table = np.full((len(classes), 3), (1 - sure) / 2)
+    table[np.arange(len(classes)), classes] = sure
+    return table
+
+
+def found(*events: Event) -> VideoEvents:
+    return VideoEvents("-a b.mp4", 4.5, 1.0, events, (("Bell", 0.8),) * 4)
+
+
+def test_runs_of_a_class_become_events_that_end_with_the_video() -> None:
+    table = probabilities([2, 0, 0, 1, 1])
+    table[2] = (0.6, 0.2, 0.2)
+    events = find_events(table, NAMES, 0.5, valid_seconds=2.3)
+    assert events == (Event(0.5, 1.5, "Bell", 0.7), Event(1.5, 2.3, NAMES[1], 0.8))
+
+
+def test_background_alone_is_no_event() -> None:
+    assert find_events(probabilities([2, 2]), NAMES, 1.0, 2.0) == ()
+    assert "no event" in FORMATS["table"]([found()])
+
+
+def test_json_and_csv_hold_what_was_found() -> None:
+    video = found(Event(0.5, 2.0, NAMES[1], 0.75))
+    (read,) = json.loads(FORMATS["json"]([video]))
+    assert read["events"] == [
+        {"start_seconds": 0.5, "end_seconds": 2.0, "category": NAMES[1], "probability": 0.75}
+    ]
+    (line,) = csv.DictReader(io.StringIO(FORMATS["csv"]([video])))
+    assert line == {
+        "video": "-a b.mp4",
+        "start_seconds": "0.5",
+        "end_seconds": "2.0",
+        "category": NAMES[1],
+        "probability": "0.75",
+    }
+
+
+def test_subtitles_follow_the_format_and_hold_no_markup() -> None:
+    text = FORMATS["vtt"]([found(Event(0.5, 2.0, NAMES[1], 0.75), Event(2.0, 4.5, "Bell\n\nx", 1.0))])
+    header, first, second = text.rstrip("\n").split("\n\n")
+    assert header == "WEBVTT"
+    assert first.split("\n") == [
+        "00:00:00.500 --> 00:00:02.000",
+        "Dog, &lt;b&gt;barking&lt;/b&gt; --&gt; &amp; 75%",
+    ]
+    assert second.split("\n") == ["00:00:02.000 --> 00:00:04.500", "Bell x 100%"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "00:00:00.000"), (59.9996, "00:01:00.000"), (7325.25, "02:02:05.250")]
+)
+def test_stamp(seconds: float, text: str) -> None:
+    assert stamp(seconds) == text

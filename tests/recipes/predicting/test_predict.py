@@ -1,0 +1,198 @@
+"""`avel predict` on the real way: staged, encoded, trained in the small; then the same and other videos."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from avel.errors import ConfigError, MissingPathError, StaleError, StoreError
+from avel.heads.report.reading import read_run
+from avel.heads.training.train import sweep
+from avel.pipeline.caching.cache import cache_features
+from avel.pipeline.config import PretrainConfig
+from avel.pipeline.encoders.encoder import build_encoder, save_encoder
+from avel.pipeline.staging.extract import extract
+from avel.recipes.predicting.predict import choose_members, predict
+from avel.recipes.predicting.seeing import Seer
+from avel.stores.features import FeatureCache
+from tests.heads.report.made import video
+from tests.heads.synthetic import write_cache
+
+T = 4
+ENCODER = {
+    "visual_backbone": "tiny",
+    "audio_backbone": "tiny",
+    "visual_weights": "random",
+    "audio_weights": "random",
+}
+
+
+@dataclass(frozen=True)
+class World:
+    folder: Path
+    cache: Path
+    encoder: Path
+    run: Path
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Nine clips of two classes, told apart by hue; an untrained encoder; a head that has learned them."""
+    folder = tmp_path_factory.mktemp("world")
+    lines = ["video_id,category,start_seconds,end_seconds,split"]
+    for number in range(9):
+        video(folder / "clips" / f"-{number}.mp4", T, 250 * (number % 2))
+        split = ("train", "val", "test")[number // 3]
+        lines.append(f"-{number},{('red', 'yellow')[number % 2]},1,3,{split}")
+    (folder / "events.csv").write_text("\n".join(lines) + "\n")
+    extract(
+        folder / "clips", folder / "s.zarr", annotations=folder / "events.csv", segments=T, size=48, workers=1
+    )
+    encoder = folder / "avbt"
+    encoder.mkdir()
+    save_encoder(build_encoder(PretrainConfig(**ENCODER, crop_size=42)), encoder / "encoder.safetensors")
+    cache, run = folder / "features.h5", folder / "run"
+    cache_features(folder / "s.zarr", cache, encoder=encoder, keep_cnn=True, device="cpu")
+    options = {"head": "tacma", "seeds": 2, "epochs": 40, "lr": 2e-3, "batch_size": 3, "device": "cpu"}
+    sweep(cache, run, {"theta": [0.0, 0.03]}, **options)
+    return World(folder, cache, encoder, run)
+
+
+def test_a_clip_is_seen_as_its_cache_has_seen_it(world: World) -> None:
+    cache = FeatureCache.open(world.cache)
+    seer = Seer(cache)
+    for place, video_id in enumerate(cache.video_ids):
+        seen = seer.see(world.folder / "clips" / f"{video_id}.mp4")
+        assert seen.valid_seconds == pytest.approx(T, abs=0.1)
+        for name in ("cnn_a", "cnn_v"):
+            np.testing.assert_allclose(seen.vectors[name], cache.read(name)[place], atol=1e-5)
+
+
+def test_events_are_those_of_the_runs_own_predictions(world: World) -> None:
+    run = read_run(world.run)
+    members = [kept.name for kept in choose_members(run.run, None)]
+    assert len(members) == 2
+    places = [run.members.index(name) for name in members]
+    for place in run.rows_of("test"):
+        path = world.folder / "clips" / f"{run.video_id[place]}.mp4"
+        predicted = predict(world.run, [path], device="cpu")
+        assert predicted.members == tuple(members)
+        mean = run.probability[places, place].mean(0)
+        assert [name for name, _ in predicted.found[0].segments] == [
+            run.class_names[k] for k in mean.argmax(1)
+        ]
+        shares = [share for _, share in predicted.found[0].segments]
+        np.testing.assert_allclose(shares, mean.max(1), atol=2e-4)
+
+
+def test_one_member_by_name(world: World) -> None:
+    run = read_run(world.run)
+    place = int(run.rows_of("test")[0])
+    path = world.folder / "clips" / f"{run.video_id[place]}.mp4"
+    predicted = predict(world.run, [path], member="theta=0.03,seed=1", device="cpu")
+    own = run.probability[run.members.index("theta=0.03,seed=1"), place].max(1)
+    np.testing.assert_allclose([share for _, share in predicted.found[0].segments], own, atol=2e-4)
+    with pytest.raises(StoreError, match="no trained member"):
+        predict(world.run, [path], member="seed=7")
+
+
+@pytest.mark.parametrize(("seconds", "segments"), [(1, 1), (2, 2), (11, 11)])
+def test_videos_of_any_length(world: World, tmp_path: Path, seconds: int, segments: int) -> None:
+    video(tmp_path / "v.mp4", seconds, 250)
+    (found,) = predict(world.run, [tmp_path / "v.mp4"], device="cpu").found
+    assert len(found.segments) == segments
+    assert found.valid_seconds == pytest.approx(seconds, abs=0.15)
+    assert all(0 <= event.start_seconds < event.end_seconds <= found.valid_seconds for event in found.events)
+
+
+def test_a_long_video_is_encoded_once_a_segment(world: World, tmp_path: Path) -> None:
+    video(tmp_path / "v.mp4", 23, 100)
+    seer = Seer(FeatureCache.open(world.cache))
+    pieces = [seer.see(tmp_path / "v.mp4").vectors["cnn_v"]]
+    assert pieces[0].shape[0] == 23
+    assert torch.isfinite(pieces[0]).all()
+    changes = (pieces[0][1:] - pieces[0][:-1]).abs().amax(1)
+    assert (changes > 0).all()  # every second has another red
+
+
+def test_files_and_failures(world: World, tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video at all")
+    good = world.folder / "clips" / "-6.mp4"
+    predicted = predict(
+        world.run, [tmp_path / "broken.mp4", good], out=tmp_path / "events.json", device="cpu"
+    )
+    assert list(predicted.failed) == [str(tmp_path / "broken.mp4")]
+    (read,) = json.loads((tmp_path / "events.json").read_text())
+    assert read["video"] == str(good)
+    assert predicted.written == (str(tmp_path / "events.json"),)
+    assert predicted.lines()[0].startswith("video")
+
+
+def test_previews(world: World, tmp_path: Path) -> None:
+    video(tmp_path / "v.mp4", 6, 250)
+    for name in ("p.png", "p.mp4"):
+        predict(world.run, [tmp_path / "v.mp4"], preview=tmp_path / name, device="cpu")
+    assert Image.open(tmp_path / "p.png").size[0] > 1000
+    with av.open(str(tmp_path / "v.mp4")) as source, av.open(str(tmp_path / "p.mp4")) as copy:
+        assert copy.streams.video[0].width == source.streams.video[0].width
+        assert copy.streams.video[0].height > source.streams.video[0].height
+        wanted = [float(frame.time) for frame in source.decode(video=0)]
+        times = [float(frame.time) for frame in copy.decode(video=0)]
+    np.testing.assert_allclose(times, wanted, atol=0.002)
+    with av.open(str(tmp_path / "p.mp4")) as copy:
+        assert float(copy.streams.audio[0].duration * copy.streams.audio[0].time_base) == pytest.approx(
+            6, abs=0.15
+        )
+
+
+def test_an_encoder_that_is_another_or_gone_is_refused(world: World, tmp_path: Path) -> None:
+    good = world.folder / "clips" / "-6.mp4"
+    save_encoder(
+        build_encoder(PretrainConfig(**ENCODER, crop_size=42, seed=1)), tmp_path / "encoder.safetensors"
+    )
+    with pytest.raises(StaleError, match="was made with"):
+        predict(world.run, [good], encoder=tmp_path)
+    with pytest.raises(MissingPathError, match="is not there"):
+        predict(world.run, [good], encoder=tmp_path / "nowhere")
+
+
+def test_staging_that_cannot_be_repeated_is_refused(world: World) -> None:
+    cache = FeatureCache.open(world.cache)
+    cache.provenance["staging"]["settings"]["size"] = 64
+    with pytest.raises(StaleError, match="cannot repeat"):
+        Seer(cache)
+
+
+def test_a_cache_not_made_by_avel_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="were not made by avel"):
+        Seer(FeatureCache.open(write_cache(tmp_path / "features.h5")))
+
+
+def test_what_cannot_be_asked_for(world: World, tmp_path: Path) -> None:
+    two = [world.folder / "clips" / "-6.mp4", world.folder / "clips" / "-7.mp4"]
+    with pytest.raises(ConfigError, match="no videos"):
+        predict(world.run, [])
+    with pytest.raises(ConfigError, match="holds one video"):
+        predict(world.run, two, preview=tmp_path / "x.png")
+    with pytest.raises(ConfigError, match="ends in"):
+        predict(world.run, two, out=tmp_path / "x.txt")
+
+
+def test_backbones_alone_are_known_by_the_hash_of_their_weights(world: World, tmp_path: Path) -> None:
+    cache = tmp_path / "raw.h5"
+    cache_features(world.folder / "s.zarr", cache, device="cpu", crop_size=42, **ENCODER)
+    opened = FeatureCache.open(cache)
+    seen = Seer(opened).see(world.folder / "clips" / f"{opened.video_ids[0]}.mp4")
+    np.testing.assert_allclose(seen.vectors["cnn_v"], opened.f_v[0], atol=1e-5)
+    opened.provenance["encoder"]["visual_weights"] = "0" * 64
+    with pytest.raises(MissingPathError, match="visual weights of hash 0000"):
+        Seer(opened)
+    with pytest.raises(StaleError, match="hash"):
+        Seer(opened, weights={"visual": world.cache})
