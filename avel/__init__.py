@@ -20,6 +20,7 @@ _FUNCTIONS = {
     "train_head": "avel.heads.training.train",
     "sweep": "avel.heads.training.train",
     "list_runs": "avel.heads.results.runs",
+    "reproduce": "avel.recipes.reproducing.reproduce",
     "evaluate": "avel.heads.results.evaluate",
     "inspect": "avel.stores.inspection",
     "preview": "avel.pipeline.staging.preview",

@@ -12,7 +12,18 @@ from typing import Any
 import click
 
 import avel
-from avel.console import DONE, ERROR, SOME_FAILED, json_option, run, settings, show, show_table, verbosity
+from avel.console import (
+    DONE,
+    ERROR,
+    SOME_FAILED,
+    json_option,
+    run,
+    settings,
+    show,
+    show_table,
+    stage_settings,
+    verbosity,
+)
 from avel.heads.config import HeadConfig
 from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.pretraining.presets import PRESETS
@@ -178,6 +189,39 @@ def train_head(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
 def sweep(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
     """Train a head for every combination of settings: --set with several values, separated by commas."""
     show(avel.sweep(cache, run, **options), as_json)
+    return DONE
+
+
+@cli.command(
+    epilog=example(
+        "avel reproduce table2 ave.zarr reproduced/ --seeds 3",
+        "avel reproduce table4 small.zarr reproduced/ --preset small --set train-head.lr=1e-3",
+    )
+)
+@click.argument("table", type=click.Choice(["table2", "table3", "table4", "table5", "figure6"]))
+@click.argument("store")
+@click.argument("out", type=PATH)
+@click.option(
+    "--seeds", type=click.IntRange(1), default=3, show_default=True, help="Repetitions, encoders included."
+)
+@stage_settings(
+    {
+        "pretraining": ("pretrain", PretrainConfig),
+        "caching": ("cache-features", CacheConfig),
+        "heads": ("train-head", HeadConfig),
+    },
+    PRESETS,
+    "pretrain",
+)
+@json_option
+def reproduce(table: str, store: str, out: Path, as_json: bool, **options: Any) -> int:
+    """Train what TABLE of the paper compares on the clips of STORE: the paper's figures beside ours, in OUT.
+
+    Encoders and features are kept in OUT and shared by the tables; the same command goes on where an
+    interrupted one stopped.
+    """
+    reproduced = avel.reproduce(table, store, out, **options)
+    show(reproduced, as_json) if as_json else click.echo("\n".join(reproduced.lines()))
     return DONE
 
 

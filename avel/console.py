@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from avel.config import describe, resolve, to_toml
-from avel.errors import AvelError
+from avel.errors import AvelError, UnknownNameError
 from avel.progress import note, set_verbosity
 from avel.text import as_plain, lines, table
 
@@ -60,19 +60,58 @@ def settings(
     return decorate
 
 
-def _options(config_type: type[Any], presets: Mapping[str, Any] | None) -> list[Callable[[Any], Any]]:
-    hints = typing.get_type_hints(config_type)
+def stage_settings(
+    stages: Mapping[str, tuple[str, type[Any]]], presets: Mapping[str, Mapping[str, Any]], preset_of: str
+) -> Callable[[F], F]:
+    """Gives a command of several stages `--config`, `--preset` and `--set STAGE.KEY=VALUE`.
+
+    Args:
+        stages: parameter of the command -> (stage, its config); each is resolved, and printed to stderr.
+        preset_of: the stage that presets are about.
+    """
+
+    def decorate(command: F) -> F:
+        @functools.wraps(command)
+        def call(
+            *, config_file: Path | None, sets: tuple[str, ...], preset: str | None, **values: Any
+        ) -> Any:
+            by_stage: dict[str, list[str]] = {stage: [] for stage, _ in stages.values()}
+            for item in sets:
+                stage, dot, setting = item.partition(".")
+                if not dot or stage not in by_stage:
+                    raise UnknownNameError("stage", stage, by_stage, where=f"--set {item}")
+                by_stage[stage].append(setting)
+            for name, (stage, config_type) in stages.items():
+                chosen = presets.get(preset or "", {}) if stage == preset_of else {}
+                config = resolve(config_type, stage, preset=chosen, file=config_file, sets=by_stage[stage])
+                note(to_toml(config, stage).strip())
+                values[name] = config
+            return command(**values)
+
+        for add in reversed(_sources("STAGE.KEY=VALUE", presets)):
+            call = add(call)
+        return typing.cast(F, call)
+
+    return decorate
+
+
+def _sources(metavar: str, presets: Mapping[str, Any] | None) -> list[Callable[[Any], Any]]:
+    """The options by which settings come in bulk: a file, `--set`, and presets where there are any."""
     added = [
         click.option(
             "--config", "config_file", type=click.Path(path_type=Path), help="TOML file with settings."
         ),
-        click.option(
-            "--set", "sets", multiple=True, metavar="KEY=VALUE", help="One setting; may be repeated."
-        ),
+        click.option("--set", "sets", multiple=True, metavar=metavar, help="One setting; may be repeated."),
     ]
     if presets:
         choice = click.Choice(sorted(presets))
         added.append(click.option("--preset", type=choice, help="Settings of a row of the paper, by name."))
+    return added
+
+
+def _options(config_type: type[Any], presets: Mapping[str, Any] | None) -> list[Callable[[Any], Any]]:
+    hints = typing.get_type_hints(config_type)
+    added = _sources("KEY=VALUE", presets)
     for field in dataclasses.fields(config_type):
         added.append(_option(field, hints[field.name]))
     return added

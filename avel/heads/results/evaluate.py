@@ -117,6 +117,7 @@ class _Judge:
     def group(self, items: Sequence[Predictions], members: Sequence[Kept]) -> Measured:
         decoded = [DECODERS[self.decoder](item.probabilities) for item in items]
         label, clean = items[0].label, ~items[0].leaked
+        mixed = (label == self.background).any(1)
         right = np.mean([predicted == label for predicted in decoded], 0).mean(1)
         low, high = bootstrap_interval(right, items[0].video_id)
         counts = sum(confusion(predicted, label, self.background + 1) for predicted in decoded)
@@ -128,6 +129,10 @@ class _Judge:
             "accuracy_without_leaked_percent": spread(
                 [segment_accuracy(predicted[clean], label[clean]) for predicted in decoded]
             ),
+            "accuracy_holding_background_percent": spread(
+                [segment_accuracy(predicted[mixed], label[mixed]) for predicted in decoded]
+            ),
+            "validation_accuracy_percent": spread([member.val_accuracy for member in members]),
             **self._beside(items, members),
             **self._recalls(np.asarray(counts)),
             "events_percent": self._events(decoded, label),

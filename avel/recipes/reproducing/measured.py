@@ -1,0 +1,93 @@
+"""What reproducing a table of the paper gives: its rows, measured here, and whether its order holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from avel.recipes.reproducing.tables import TITLES
+from avel.text import table as as_table
+
+Spread = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One line of a reproduced table; accuracies in % of the test segments, at the best validation epoch.
+
+    Attributes:
+        paper_percent: the paper's figure, on AVE; None where it has none.
+        accuracy_percent: mean and standard deviation over seeds; None for a method that has no head here.
+        holding_background_percent: the same over the clips that hold background.
+        validation_percent: validation accuracy at the epoch that was chosen by it.
+        best_test_epoch_percent: what choosing the epoch by the test split would have claimed.
+    """
+
+    name: str
+    paper_percent: float | None
+    accuracy_percent: Spread | None = None
+    holding_background_percent: Spread | None = None
+    validation_percent: Spread | None = None
+    best_test_epoch_percent: Spread | None = None
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """A table of the paper on other clips.
+
+    Attributes:
+        floors_percent: what costs no skill on this test split.
+        reversed_order: pairs of rows whose order is not the paper's: (better here, better in the paper).
+        seconds: wall time of this call; parts that were there already cost none.
+        picture: path of the same table drawn.
+    """
+
+    table: str
+    seeds: int
+    rows: tuple[Measured, ...]
+    floors_percent: dict[str, float]
+    reversed_order: tuple[tuple[str, str], ...]
+    seconds: float
+    picture: str
+
+    def lines(self) -> list[str]:
+        """The table for people."""
+        header = ("", "paper, AVE", "here", "clips holding background", "best test epoch")
+        rows: list[tuple[Any, ...]] = [
+            (
+                row.name,
+                f"{row.paper_percent:.1f}" if row.paper_percent is not None else "",
+                _shown(row.accuracy_percent),
+                _shown(row.holding_background_percent),
+                _shown(row.best_test_epoch_percent),
+            )
+            for row in self.rows
+        ]
+        floors = [
+            (f"floor: {name.replace('_', ' ')}", "", f"{value:.1f}", "", "")
+            for name, value in self.floors_percent.items()
+        ]
+        turned = [f"  {better} > {worse}" for better, worse in self.reversed_order]
+        order = ["order of the paper: held"] if not turned else ["not in the order of the paper:", *turned]
+        return [TITLES[self.table], "", *as_table(header, [*rows, *floors]), "", *order, "", self.picture]
+
+
+def reversed_order(rows: tuple[Measured, ...]) -> tuple[tuple[str, str], ...]:
+    """Pairs (better here, better in the paper) of rows that both have figures."""
+    both = [
+        (row.name, row.paper_percent, row.accuracy_percent["mean"])
+        for row in rows
+        if row.paper_percent is not None and row.accuracy_percent is not None
+    ]
+    return tuple(
+        (a, b)
+        for a, paper_a, here_a in both
+        for b, paper_b, here_b in both
+        if here_a is not None and here_b is not None and here_a > here_b and paper_a < paper_b
+    )
+
+
+def _shown(value: Spread | None) -> str:
+    if value is None or value["mean"] is None:
+        return ""
+    return f"{value['mean']:.1f}" + (f" +- {value['std']:.1f}" if value["std"] is not None else "")

@@ -1,0 +1,55 @@
+"""A reproduced table as a picture: the paper's figure and ours for each row, on one axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from avel.heads.plots.style import BLUE, MUTED, QUIET, VERMILLION, figure, save
+from avel.recipes.reproducing.measured import Measured
+
+
+def draw(rows: Sequence[Measured], floors: Mapping[str, float], title: str, out: Path) -> Path:
+    """Rows from top to bottom, accuracy in % to the right; ours with its deviation over seeds."""
+    with figure(7.2, 1.3 + 0.28 * len(rows)) as drawn:
+        axes = drawn.subplots()
+        for place, row in enumerate(rows):
+            if row.paper_percent is not None:
+                axes.plot(row.paper_percent, place, "x", color=VERMILLION, markersize=6, zorder=3)
+            if row.accuracy_percent is not None and row.accuracy_percent["mean"] is not None:
+                mean, deviation = row.accuracy_percent["mean"], row.accuracy_percent["std"] or 0.0
+                axes.errorbar(
+                    mean, place, xerr=deviation, fmt="o", color=BLUE, markersize=5, capsize=3, zorder=4
+                )
+                axes.annotate(
+                    f"{mean:.1f}",
+                    (mean, place),
+                    (0, 5),
+                    textcoords="offset points",
+                    ha="center",
+                    size=7,
+                    color=BLUE,
+                )
+        for name, value in floors.items():
+            axes.axvline(value, color=QUIET, linestyle=":", linewidth=1)
+            axes.annotate(
+                name.replace("_", " "),
+                (value, 1),
+                (2, -2),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                va="top",
+                size=7,
+                color=MUTED,
+            )
+        axes.set_yticks(range(len(rows)), [row.name for row in rows])
+        axes.set_ylim(len(rows) - 0.4, -1.2)
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        axes.set_xlabel("test accuracy, % of segments")
+        axes.set_title(title)
+        axes.plot([], [], "o", color=BLUE, markersize=5, label="here")
+        axes.plot([], [], "x", color=VERMILLION, markersize=6, label="paper, on AVE")
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.12 - 0.5 / len(rows)), ncols=2, fontsize=8)
+    save(drawn, out)
+    return out

@@ -1,0 +1,155 @@
+"""`avel reproduce`: all that one table of the paper needs, and the paper's figures beside ours."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+from avel.config import to_toml
+from avel.errors import ConfigError, UnknownNameError
+from avel.heads.config import HeadConfig
+from avel.heads.results.evaluate import spread
+from avel.heads.training.train import train_head
+from avel.pipeline.caching.cache import cache_features
+from avel.pipeline.config import CacheConfig, PretrainConfig
+from avel.pipeline.pretraining.pretrain import pretrain
+from avel.progress import note
+from avel.recipes.reproducing.measured import Measured, Reproduced, reversed_order
+from avel.recipes.reproducing.picture import draw
+from avel.recipes.reproducing.tables import BACKBONES, ENCODERS, TABLES, TITLES, Row
+from avel.stores.files import write_json, write_text
+
+
+def reproduce(
+    table: str,
+    store: Path | str,
+    out: Path | str,
+    *,
+    seeds: int = 3,
+    pretraining: PretrainConfig | None = None,
+    caching: CacheConfig | None = None,
+    heads: HeadConfig | None = None,
+) -> Reproduced:
+    """Trains what a table of the paper compares, on the clips of `store`, and sets its figures beside ours.
+
+    Each seed is one repetition of all of it: encoders, features, head. Encoders and features are kept below
+    `out` and shared by the tables; the same call goes on where an interrupted one stopped.
+
+    Args:
+        table: table2, table3, table4, table5 or figure6.
+        seeds: repetitions, with consecutive seeds from those of the configs.
+        pretraining: settings of AV-BT; the rows of Tables 4 and 5 change theirs on top.
+        caching: settings of the features; backbones and their weights come from `pretraining`.
+        heads: settings of the heads; each row chooses the head.
+
+    Raises:
+        UnknownNameError: no such table.
+        ConfigError: Table 5 with frozen CNNs, which see no augmentation.
+        AvelError: what the stages raise.
+    """
+    began = time.monotonic()
+    if table not in TABLES:
+        raise UnknownNameError("table", table, TABLES)
+    configs = pretraining or PretrainConfig(), caching or CacheConfig(), heads or HeadConfig()
+    if table == "table5" and configs[0].freeze_backbone:
+        raise ConfigError(
+            "table5 compares augmentations, which frozen CNNs never see",
+            hint="--set pretrain.freeze_backbone=false",
+        )
+    bench = _Bench(str(store), Path(out), table, *configs)
+    stages = zip(("pretrain", "cache-features", "train-head"), configs, strict=True)
+    write_text(bench.out / f"{table}.toml", "\n".join(to_toml(config, stage) for stage, config in stages))
+    found = {
+        row.name: [bench.judge(row, seed) for seed in range(seeds)]
+        for row in TABLES[table]
+        if row.head is not None
+    }
+    rows = tuple(_measured(row, found.get(row.name, [])) for row in TABLES[table])
+    picture = draw(rows, bench.floors, TITLES[table], bench.out / f"{table}.png")
+    reproduced = Reproduced(
+        table,
+        seeds,
+        rows,
+        bench.floors,
+        reversed_order(rows),
+        round(time.monotonic() - began, 1),
+        str(picture),
+    )
+    write_json(bench.out / f"{table}.json", dataclasses.asdict(reproduced))
+    return reproduced
+
+
+class _Bench:
+    """The folder in which everything is trained once: encoders/, features/, and heads of each table."""
+
+    def __init__(
+        self,
+        store: str,
+        out: Path,
+        table: str,
+        pretraining: PretrainConfig,
+        caching: CacheConfig,
+        heads: HeadConfig,
+    ) -> None:
+        self.store, self.out, self.table = store, out, table
+        self.pretraining, self.caching, self.heads = pretraining, caching, heads
+        self.floors: dict[str, float] = {}
+
+    def judge(self, row: Row, seed: int) -> dict[str, Any]:
+        """What `evaluate` says of one row's head with one seed."""
+        assert row.head is not None
+        note(f"\n== {row.name}, seed {seed}")
+        cache = self.features(row.features, seed)
+        config = dataclasses.replace(self.heads, **row.head, seed=self.heads.seed + seed, seeds=1)
+        name = row.name.replace(",", "").replace(" ", "-")
+        result = train_head(cache, self.out / self.table / f"{name}-seed{seed}", config)
+        self.floors = result["floors_percent"]
+        only: dict[str, Any] = result["groups"][config.head]
+        return only
+
+    def features(self, name: str, seed: int) -> Path:
+        """The cache of one kind of features; the CNNs' own do not depend on the seed."""
+        backbones = {
+            key: getattr(self.pretraining, key)
+            for key in ("visual_backbone", "audio_backbone", "visual_weights", "audio_weights")
+        }
+        if name == BACKBONES:
+            crop = self.caching.crop_size or self.pretraining.crop_size
+            config = dataclasses.replace(self.caching, **backbones, crop_size=crop, keep_cnn=True)
+            path = self.out / "features" / f"{name}.h5"
+            cache_features(self.store, path, config)
+            return path
+        encoder = self.encoder(name, seed)
+        path = self.out / "features" / f"{encoder.name}.h5"
+        cache_features(self.store, path, dataclasses.replace(self.caching, keep_maps=False), encoder=encoder)
+        return path
+
+    def encoder(self, name: str, seed: int) -> Path:
+        """The run of `pretrain` behind one kind of features and one seed."""
+        config = dataclasses.replace(self.pretraining, **ENCODERS[name], seed=self.pretraining.seed + seed)
+        if config.freeze_backbone and config.frozen_vectors is None:
+            kind = "maps" if config.agva else "vectors"
+            config = dataclasses.replace(config, frozen_vectors=str(self.out / "frozen" / kind))
+        run = self.out / "encoders" / f"{name}-seed{seed}"
+        pretrain(self.store, run, config)
+        return run
+
+
+def _measured(row: Row, groups: list[dict[str, Any]]) -> Measured:
+    if not groups:
+        return Measured(row.name, row.paper_percent)
+    return Measured(
+        row.name,
+        row.paper_percent,
+        *(
+            spread([group[key]["mean"] / 100 for group in groups if group[key]["mean"] is not None])
+            for key in (
+                "accuracy_percent",
+                "accuracy_holding_background_percent",
+                "validation_accuracy_percent",
+                "accuracy_at_best_test_epoch_percent",
+            )
+        ),
+    )

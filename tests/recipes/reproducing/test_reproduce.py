@@ -1,0 +1,138 @@
+"""`avel reproduce`: rows of the paper, each from encoders to a judged head, kept and shared by the tables."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from avel.cli import cli
+from avel.console import DONE, USAGE, run
+from avel.errors import ConfigError, UnknownNameError
+from avel.heads.config import HeadConfig
+from avel.heads.head import resolve_head
+from avel.pipeline.config import PretrainConfig
+from avel.recipes.reproducing.measured import Measured, reversed_order
+from avel.recipes.reproducing.reproduce import reproduce
+from avel.recipes.reproducing.tables import BACKBONES, ENCODERS, TABLES, TITLES
+from tests.pipeline.caching.small_stores import write_store
+
+PRETRAINING = PretrainConfig(
+    visual_backbone="tiny",
+    audio_backbone="tiny",
+    visual_weights="random",
+    audio_weights="random",
+    visual_width=16,
+    audio_width=16,
+    hidden=8,
+    projector="16-16-16",
+    optimiser="adamw",
+    epochs=1,
+    batch=4,
+    crop_size=32,
+)
+HEADS = HeadConfig(epochs=2, lr=1e-3, batch_size=4)
+SETS = [
+    *("visual_backbone=tiny", "audio_backbone=tiny", "visual_weights=random", "audio_weights=random"),
+    *("visual_width=16", "audio_width=16", "hidden=8", "projector=16-16-16", "epochs=1", "batch=4"),
+]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_store(tmp_path_factory.mktemp("reproduce") / "store.zarr", [f"v{n}" for n in range(12)])
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_table_names_heads_and_encoders_that_exist(table: str) -> None:
+    rows = TABLES[table]
+    assert table in TITLES
+    assert len({row.name for row in rows}) == len(rows)
+    for row in rows:
+        assert row.features == BACKBONES or row.features in ENCODERS
+        if row.head is not None:
+            resolve_head(HeadConfig(**row.head))
+
+
+def test_table_5_is_the_papers() -> None:
+    found = {row.features: row.paper_percent for row in TABLES["table5"]}
+    assert found["table5-crop-blur"] == max(found.values()) == 75.6
+    assert found["table5-all-gentle-crop"] == 74.0
+    assert found["table5-crop-flip-blur"] == 74.7
+    assert found["table5-none"] == 74.4
+    assert len(found) == 10
+
+
+@pytest.mark.slow
+def test_table_2_from_clips_to_figures(store: Path, tmp_path: Path) -> None:
+    found = reproduce("table2", store, tmp_path, seeds=2, pretraining=PRETRAINING, heads=HEADS)
+    rows = {row.name: row for row in found.rows}
+    assert rows["AV-BT, audio + visual"].paper_percent == 75.6
+    for row in rows.values():
+        assert row.accuracy_percent is not None
+        assert 0 <= row.accuracy_percent["mean"] <= 100
+        assert row.validation_percent["mean"] is not None
+    kept = json.loads((tmp_path / "table2.json").read_text())
+    assert kept["rows"][0]["name"] == "supervised Bi-LSTM, audio"
+    settings = tomllib.loads((tmp_path / "table2.toml").read_text())
+    assert settings["pretrain"]["hidden"] == 8
+    assert settings["train-head"]["epochs"] == 2
+    assert Path(found.picture).read_bytes().startswith(b"\x89PNG")
+    assert any("AV-BT, visual" in line and "61.0" in line for line in found.lines())
+
+    made = sorted(path.name for path in (tmp_path / "encoders").iterdir())
+    assert made == ["paper-seed0", "paper-seed1", "untrained-seed0", "untrained-seed1"]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "encoders").rglob("encoder.safetensors")}
+    figure = reproduce("figure6", store, tmp_path, seeds=2, pretraining=PRETRAINING, heads=HEADS)
+    assert [row.name for row in figure.rows][:2] == ["theta 0", "theta 0.005"]
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "encoders").rglob("encoder.safetensors")}
+    assert after == before, "the tables share their encoders"
+
+
+@pytest.mark.slow
+def test_random_encoders_are_where_avbt_starts(store: Path, tmp_path: Path) -> None:
+    reproduce("table2", store, tmp_path, seeds=1, pretraining=PRETRAINING, heads=HEADS)
+    runs = [tmp_path / "encoders" / name for name in ("untrained-seed0", "paper-seed0")]
+    starts = [json.loads((run / "run.json").read_text())["inputs"]["encoder"] for run in runs]
+    assert starts[0] == starts[1]
+    moved = [json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["moved"] for run in runs]
+    assert not any(moved[0].values())
+    assert any(moved[1].values())
+
+
+@pytest.mark.slow
+def test_the_command_prints_the_table(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = [f"--set=pretrain.{item}" for item in [*SETS, "crop_size=32"]]
+    heads = ["--set", "train-head.epochs=1"]
+    command = ["reproduce", "table4", str(store), str(tmp_path), "--seeds", "1", *sets, *heads]
+    assert run(cli, command) == DONE
+    assert "Table 4" in capsys.readouterr().out
+    assert run(cli, [*command, "--json"]) == DONE
+    again = json.loads(capsys.readouterr().out)
+    assert [row["paper_percent"] for row in again["rows"]] == [75.6, 63.5, 61.0, 71.5, 72.5, 63.0, 60.4]
+
+
+def test_a_set_without_its_stage_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["reproduce", "table2", str(tmp_path), str(tmp_path), "--set", "epochs=3"]
+    assert run(cli, command) == USAGE
+    assert "pretrain" in capsys.readouterr().err
+
+
+def test_frozen_cnns_see_no_augmentation(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="never see"):
+        reproduce("table5", tmp_path, tmp_path, pretraining=PretrainConfig(freeze_backbone=True))
+
+
+def test_an_unknown_table_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean table5"):
+        reproduce("table9", tmp_path, tmp_path)
+
+
+def test_reversed_pairs_are_those_with_figures_on_both_sides() -> None:
+    def row(name: str, paper: float | None, here: float | None) -> Measured:
+        return Measured(name, paper, None if here is None else {"mean": here, "std": None})
+
+    rows = (row("a", 70.0, 50.0), row("b", 72.0, 49.0), row("c", None, 90.0), row("d", 60.0, None))
+    assert reversed_order(rows) == (("a", "b"),)
