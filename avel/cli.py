@@ -104,6 +104,11 @@ def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
 )
 @click.option("--overwrite", is_flag=True, help="Make the cache anew although one is there.")
 @click.option("--scheduler", help="Address of a dask scheduler whose workers share the parts.")
+@click.option(
+    "--cnn-from",
+    type=PATH,
+    help="Cache with CNN vectors of the same CNNs (--keep-cnn): only the Bi-LSTMs run, in seconds.",
+)
 @settings(CacheConfig, "cache-features")
 @json_option
 def cache_features(store: str, cache: Path, as_json: bool, **options: Any) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 from avel.config import as_dict, resolve
 from avel.errors import StoreError
 from avel.grid import Grid
-from avel.pipeline.caching.key import annotations_digest, recipe, refuse_stale
+from avel.pipeline.caching.key import annotations_digest, recipe, refuse_stale, refuse_vectors
 from avel.pipeline.caching.parts import PART_VIDEOS, Gathered, Parts, Place, parts_folder
 from avel.pipeline.config import CacheConfig
 from avel.stores.clips import ClipStore
@@ -64,6 +64,7 @@ class _Task:
     sources: dict[str, str]
     reasons: dict[str, str]
     annotations: str
+    cnn_from: Path | None
 
 
 def cache_features(
@@ -74,6 +75,7 @@ def cache_features(
     encoder: Path | str | None = None,
     overwrite: bool = False,
     scheduler: str | None = None,
+    cnn_from: Path | str | None = None,
     **options: Any,
 ) -> CacheSummary:
     """Features f_a, f_v (V, T, D) of every staged clip, with labels (R, T), splits and provenance.
@@ -87,6 +89,8 @@ def cache_features(
         encoder: run of `pretrain`; without one the backbones' own vectors are f_a and f_v.
         overwrite: make the cache anew, although one made otherwise is there.
         scheduler: address of a dask scheduler whose workers share the parts.
+        cnn_from: a cache of the same clips with the CNN vectors of the same CNNs (`keep_cnn`): they are taken
+            from there, and only the Bi-LSTMs run. For encoders whose CNNs were frozen.
 
     Raises:
         StaleError: the cache there was made by another encoder, from other staging, or otherwise.
@@ -95,18 +99,21 @@ def cache_features(
         WeightsError: weights that are missing or do not fit.
     """
     began = time.monotonic()
-    task = _prepare(ClipStore.open(store), Path(cache), encoder, _configured(config, options))
+    task = _prepare(ClipStore.open(store), Path(cache), encoder, _configured(config, options), cnn_from)
     found = _usable(task, overwrite)
     kept = {} if found is None else _kept_places(task, found)
     if found is not None and _is_current(task, found, kept):
         return _summary(task, found, 0, len(kept), 0, {}, began)
+    if task.cnn_from is not None:
+        refuse_vectors(task.cnn_from, task.recipe, task.sources)
     parts = Parts.of(task.cache, task.recipe)
     with only_one(parts_folder(task.cache), "feature cache"):
         todo = {name: source for name, source in task.sources.items() if name not in kept}
         resumed = parts.finished(todo)
         names = [name for name in todo if name not in resumed]
         encoded, failed = _encode(task, parts, names, scheduler)
-        _merge(task, kept | resumed | encoded, failed)
+        cnn = found.provenance.get("cnn") if found is not None and kept else parts.cnn()
+        _merge(task, kept | resumed | encoded, failed, cnn)
         parts.remove()
     opened = FeatureCache.open(task.cache)
     return _summary(task, opened, len(encoded), len(kept), len(resumed), failed, began)
@@ -116,7 +123,13 @@ def _configured(config: CacheConfig | None, options: dict[str, Any]) -> CacheCon
     return resolve(CacheConfig, "cache-features", preset=as_dict(config or CacheConfig()), options=options)
 
 
-def _prepare(clips: ClipStore, cache: Path, encoder: Path | str | None, config: CacheConfig) -> _Task:
+def _prepare(
+    clips: ClipStore,
+    cache: Path,
+    encoder: Path | str | None,
+    config: CacheConfig,
+    cnn_from: Path | str | None,
+) -> _Task:
     path = None if encoder is None else Path(encoder)
     sources = {name: clips.entries[name].source_sha256 for name in clips.staged}
     if not sources:
@@ -136,6 +149,7 @@ def _prepare(clips: ClipStore, cache: Path, encoder: Path | str | None, config: 
         sources,
         reasons,
         annotations_digest(clips, reasons),
+        None if cnn_from is None else Path(cnn_from),
     )
 
 
@@ -174,7 +188,7 @@ def _encode(
     from avel.pipeline.caching.encode import Work
     from avel.pipeline.caching.workers import encode_all
 
-    work = Work(task.clips.location.url, task.encoder, task.config, task.recipe, parts)
+    work = Work(task.clips.location.url, task.encoder, task.config, task.recipe, parts, task.cnn_from)
     chunks = [names[start : start + PART_VIDEOS] for start in range(0, len(names), PART_VIDEOS)]
     sources = [{name: task.sources[name] for name in chunk} for chunk in chunks]
     places: dict[str, Place] = {}
@@ -185,7 +199,7 @@ def _encode(
     return places, failed
 
 
-def _merge(task: _Task, places: dict[str, Place], failed: dict[str, str]) -> None:
+def _merge(task: _Task, places: dict[str, Place], failed: dict[str, str], cnn: str | None) -> None:
     """One file of all videos in the store's order."""
     names = tuple(name for name in task.sources if name in places)
     if not names:
@@ -200,7 +214,7 @@ def _merge(task: _Task, places: dict[str, Place], failed: dict[str, str]) -> Non
         rows=rows,
         arrays={name: Gathered(name, ordered) for name in task.recipe["arrays"]},
         missing=missing,
-        provenance=_provenance(task, names),
+        provenance=_provenance(task, names) | {"cnn": cnn},
     )
 
 

@@ -16,13 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avel.errors import StoreError
+from avel.errors import StaleError, StoreError
 from avel.pipeline.caching.parts import Arrays, Parts
 from avel.pipeline.config import CacheConfig, PretrainConfig
 from avel.pipeline.encoders.backbones import VisualBackbone
-from avel.pipeline.encoders.encoder import Encoder, build_encoder, load_encoder, split, unit
+from avel.pipeline.encoders.encoder import Encoder, build_encoder, cnn_digest, load_encoder, split, unit
 from avel.pipeline.pretraining.augment import centre_crop
 from avel.stores.clips import ClipStore
+from avel.stores.features import FeatureCache
 
 AHEAD = 2
 """Batches that are read while one is computed."""
@@ -33,13 +34,17 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Work:
-    """What every part has in common; pickles, so that a part can be computed in any process."""
+    """What every part has in common; pickles, so that a part can be computed in any process.
+
+    `cnn_from` is a cache whose CNN vectors are taken instead of computing them again.
+    """
 
     store: str
     encoder: Path | None
     config: CacheConfig
     recipe: dict[str, Any]
     parts: Parts
+    cnn_from: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,12 @@ class Clips:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A part: names, arrays (n, T, ...) by name, and why the others could not be read."""
+    """A part: names, arrays (n, T, ...) by name, why the others could not be read, and whose CNNs saw it."""
 
     video_ids: tuple[str, ...]
     arrays: Arrays
     failures: dict[str, str]
+    cnn: str
 
 
 def chosen_encoder(work: Work) -> Encoder:
@@ -90,6 +96,7 @@ class PartEncoder:
         self.work = work
         self.device = torch.device(device)
         self.encoder = chosen_encoder(work).to(self.device)
+        self.cnn_digest = cnn_digest(self.encoder)
         self._raw = work.recipe["encoder"]["kind"] == "backbones"
         self._arrays: list[str] = work.recipe["arrays"]
         self._frames: list[int] = work.recipe["preprocessing"]["frames"]
@@ -122,7 +129,7 @@ class PartEncoder:
                     found[name].append(_kept(name, values))
                 advance(len(clips.video_ids) + len(clips.failures), len(clips.failures))
             arrays = {name: np.concatenate(values) for name, values in found.items() if values}
-            yield Encoded(tuple(names), arrays, failures)
+            yield Encoded(tuple(names), arrays, failures, self.cnn_digest)
 
     def read(self, batch: tuple[int, tuple[str, ...]]) -> Clips:
         """One batch of a part from the store, decoded; damaged clips are left out by name."""
@@ -204,6 +211,43 @@ class PartEncoder:
         count = len(self._frames)
         by_segment = values.reshape(frames.shape[0], -1, count, *values.shape[1:])
         return by_segment[:, :, 0] if count == 1 else by_segment.float().mean(2)
+
+
+class TemporalEncoder(PartEncoder):
+    """The same features from CNN vectors that another cache holds; only the Bi-LSTMs run.
+
+    Raises:
+        StaleError: that cache's vectors come from other CNNs.
+    """
+
+    def __init__(self, work: Work, device: str = "cpu") -> None:
+        super().__init__(work, device)
+        assert work.cnn_from is not None
+        self._vectors = FeatureCache.open(work.cnn_from)
+        self._place = {name: place for place, name in enumerate(self._vectors.video_ids)}
+        found = self._vectors.provenance.get("cnn")
+        if found != self.cnn_digest:
+            raise StaleError(
+                f"{work.cnn_from}: its vectors are of other CNNs ({found}) than this encoder's "
+                f"({self.cnn_digest})",
+                hint="leave out --cnn-from: CNNs that were trained on have vectors of their own",
+            )
+
+    def read(self, batch: tuple[int, tuple[str, ...]]) -> Clips:
+        """CNN vectors in the place of frames and patches: (B, T, Dv), (B, T, Da)."""
+        part, video_ids = batch
+        places = np.array([self._place[name] for name in video_ids])
+        seen, heard = (self._sendable(self._vectors.read(name, places)) for name in ("cnn_v", "cnn_a"))
+        return Clips(part, video_ids, seen, heard, {})
+
+    def cnn(self, frames: Tensor, log_mel: Tensor) -> dict[str, Tensor]:
+        """The vectors as they were read."""
+        return {"cnn_a": log_mel.to(self.device), "cnn_v": frames.to(self.device)}
+
+
+def part_encoder(work: Work, device: str = "cpu") -> PartEncoder:
+    """What computes the parts of this work."""
+    return (PartEncoder if work.cnn_from is None else TemporalEncoder)(work, device)
 
 
 def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], threads: int = 1) -> Iterator[Result]:

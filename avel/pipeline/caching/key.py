@@ -16,6 +16,7 @@ from avel.errors import ConfigError, MissingPathError, StaleError, StoreError
 from avel.grid import Grid
 from avel.pipeline.config import CacheConfig
 from avel.stores.clips import ClipStore
+from avel.stores.features import FeatureCache
 from avel.stores.files import sha256_file
 
 ENCODER_FILE = "encoder.safetensors"
@@ -166,6 +167,35 @@ def refuse_stale(cache: Path, found: Mapping[str, Any], wanted: Mapping[str, Any
         raise StaleError(
             f"{cache}: made otherwise than asked: {'; '.join(differences)}",
             hint=f"{command} --overwrite makes it anew; or name another file",
+        )
+
+
+def refuse_vectors(cache: Path, wanted: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+    """Nothing, where a cache holds the CNN vectors that a call wants; otherwise what it lacks.
+
+    Whether they are of the same CNNs shows when the encoder is loaded.
+
+    Raises:
+        StaleError: other staging or preprocessing, no CNN vectors, or not of every clip.
+        ConfigError: what is wanted needs maps.
+    """
+    if wanted["encoder"].get("agva") or "maps" in wanted["arrays"]:
+        raise ConfigError("cnn_from gives vectors, and this needs maps", hint="leave out --cnn-from")
+    found = FeatureCache.open(cache)
+    made_of = found.provenance.get("clips", {})
+    lacking = [name for name, source in sources.items() if made_of.get(name) != source]
+    differences = [
+        f"{where} was {_short(old)}, wanted is {_short(new)}"
+        for key in ("staging", "preprocessing")
+        for where, old, new in _differences(key, found.provenance.get(key), wanted[key])
+    ]
+    differences += [f"no {name} in it" for name in ("cnn_a", "cnn_v") if name not in found.shapes]
+    if lacking:
+        differences.append(f"it lacks {len(lacking)} clips as they are now, {lacking[0]} among them")
+    if differences:
+        raise StaleError(
+            f"{cache}: not the CNN vectors that are wanted: {'; '.join(differences)}",
+            hint=f"avel cache-features STORE {cache} --keep-cnn with the same settings brings it up to date",
         )
 
 

@@ -51,17 +51,26 @@ class Parts:
                     places[name] = Place(path, index)
         return places
 
-    def write(self, sources: Mapping[str, str], arrays: Arrays) -> dict[str, Place]:
-        """The features of some videos, durably: (n, T, ...) each -> where they lie."""
+    def write(self, sources: Mapping[str, str], arrays: Arrays, cnn: str) -> dict[str, Place]:
+        """The features of some videos, durably: (n, T, ...) each, and the digest of the CNNs -> places."""
         names = tuple(sources)
         path = (
             self.folder / f"{hashlib.sha256(json.dumps(list(sources.items())).encode()).hexdigest()[:16]}.h5"
         )
         with atomic_path(path) as partial, h5py.File(partial, "w") as file:
             file["video_ids"], file["sources"] = list(names), list(sources.values())
+            file.attrs["cnn"] = cnn
             for name, values in arrays.items():
                 file[name] = values
         return {name: Place(path, index) for index, name in enumerate(names)}
+
+    def cnn(self) -> str | None:
+        """Digest of the CNNs behind the finished parts; None where there are none."""
+        path = next(iter(sorted(self.folder.glob("*.h5"))), None)
+        if path is None:
+            return None
+        with h5py.File(path, "r") as file:
+            return str(file.attrs["cnn"])
 
     def remove(self) -> None:
         """Removes the parts of this cache, also those of other recipes."""

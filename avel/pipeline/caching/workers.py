@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from avel.pipeline.caching.encode import Encoded, PartEncoder, Work
+from avel.pipeline.caching.encode import Encoded, PartEncoder, Work, part_encoder
 from avel.pipeline.caching.parts import Place
 from avel.progress import Progress
 
@@ -52,7 +52,7 @@ def _here(work: Work, parts: Sequence[Sources], device: str, progress: Progress)
     def advance(done: int, failed: int) -> None:
         progress.advance(done, failed=failed)
 
-    computed = PartEncoder(work, device).parts([tuple(part) for part in parts], advance)
+    computed = part_encoder(work, device).parts([tuple(part) for part in parts], advance)
     for sources, encoded in zip(parts, computed, strict=True):
         yield _write(work, sources, encoded)
 
@@ -61,7 +61,7 @@ def _write(work: Work, sources: Sources, encoded: Encoded) -> Written:
     if not encoded.video_ids:
         return {}, encoded.failures
     kept = {name: sources[name] for name in encoded.video_ids}
-    return work.parts.write(kept, encoded.arrays), encoded.failures
+    return work.parts.write(kept, encoded.arrays, encoded.cnn), encoded.failures
 
 
 def _on_cluster(
@@ -127,4 +127,4 @@ class _Same:
 
 @lru_cache(maxsize=1)
 def _encoder(same: _Same, device: str) -> PartEncoder:
-    return PartEncoder(same.work, device)
+    return part_encoder(same.work, device)

@@ -237,13 +237,13 @@ def encoder_digest(encoder: Encoder) -> str:
 
 
 def cnn_digest(encoder: Encoder) -> str:
-    """16 hex digits over what decides the output of `Encoder.cnn`: the CNNs, their form, crop and AGVA."""
+    """16 hex digits over the CNNs and their form: what decides their vectors of a given picture or patch."""
     spec = encoder.spec
     parts = [spec.visual_backbone, spec.audio_backbone, spec.visual_variant, spec.audio_variant]
     state = {
         name: value for name, value in encoder.state_dict().items() if name.startswith(("visual.", "audio."))
     }
-    return _digest(state, json.dumps([*parts, spec.agva, spec.crop_size]))
+    return _digest(state, json.dumps(parts))
 
 
 def _digest(state: dict[str, Tensor], about: str) -> str:

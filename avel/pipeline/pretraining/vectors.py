@@ -68,7 +68,8 @@ def frozen_vectors(
     Raises:
         StaleError: `folder` holds vectors of other CNNs, clips or frames.
     """
-    wanted = _digest(cnn_digest(encoder), key, list(video_ids), frames)
+    spec = encoder.spec
+    wanted = _digest(cnn_digest(encoder), spec.agva, spec.crop_size, key, list(video_ids), frames)
     parts = []
     with Progress(len(video_ids), "clips") as progress:
         for first in range(0, len(video_ids), PART_VIDEOS):

@@ -123,7 +123,10 @@ class _Bench:
             return path
         encoder = self.encoder(name, seed)
         path = self.out / "features" / f"{encoder.name}.h5"
-        cache_features(self.store, path, dataclasses.replace(self.caching, keep_maps=False), encoder=encoder)
+        config = dataclasses.replace(self.caching, keep_maps=False, keep_cnn=False)
+        frozen = self.pretraining.freeze_backbone and not ENCODERS[name].get("agva", self.pretraining.agva)
+        vectors = self.features(BACKBONES, seed) if frozen else None
+        cache_features(self.store, path, config, encoder=encoder, cnn_from=vectors)
         return path
 
     def encoder(self, name: str, seed: int) -> Path:
