@@ -55,6 +55,8 @@ def test_numbers_worked_out_by_hand(run: Path) -> None:
     clean = group["accuracy_without_leaked_percent"]
     assert clean["mean"] == pytest.approx(100 * (7 + 6) / 16)
     assert clean["std"] == pytest.approx(100 * (1 / 8) / np.sqrt(2))
+    assert group["accuracy_holding_background_percent"]["mean"] == pytest.approx(100 * (6 + 8) / 16)
+    assert group["validation_accuracy_percent"] == {"mean": pytest.approx(80.0), "std": 0.0}
     assert group["recall_percent"] == {"bell": 100.0, "dog, barking": pytest.approx(70.0)}
     assert group["background_recall_percent"] == pytest.approx(90.0)
     assert group["accuracy_at_best_test_epoch_percent"]["mean"] == pytest.approx(1100 / 12)
