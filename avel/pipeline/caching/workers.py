@@ -70,7 +70,7 @@ def _on_cluster(
     """Each worker loads the encoder once; parts are written by the worker, so it must see the folder."""
     from distributed import as_completed as as_dask_completed
 
-    from avel.pipeline.staging.workers import cluster
+    from avel.pipeline.staging.cluster import cluster
 
     with cluster(1, scheduler) as client:
         futures = client.map(encode_part, [work] * len(parts), list(parts), pure=False)

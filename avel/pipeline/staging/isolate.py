@@ -67,7 +67,7 @@ class Isolated:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as its children
-        self._served = 0
+        self._served, self._ready = 0, False
         self._closed = False
         self._in_use = threading.Lock()
 
@@ -76,6 +76,15 @@ class Isolated:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def launch(self) -> None:
+        """Starts the child without waiting until it has loaded its libraries.
+
+        Raises:
+            IsolationError: this was closed.
+        """
+        with self._in_use:
+            self._launch()
 
     def close(self) -> None:
         """Ends the child at once; a clip in work, in another thread, stays pending."""
@@ -100,7 +109,7 @@ class Isolated:
     def _stage(self, entry: Entry) -> Entry:
         kills = 0
         while True:
-            self._start()
+            self._make_ready()
             fresh = not self._served
             outcome = self._ask(entry)
             if isinstance(outcome, Entry):
@@ -168,7 +177,7 @@ class Isolated:
         except (OSError, IndexError):
             return 0
 
-    def _start(self) -> None:
+    def _launch(self) -> None:
         if self._closed:
             raise IsolationError("already closed")
         if self._process is not None and self._process.poll() is None:
@@ -184,25 +193,32 @@ class Isolated:
                 stderr=self._errors,
                 env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
-        self._connection, self._served = Connection(ours.detach()), 0
-        self._greet()
-
-    def _greet(self) -> None:
-        """Waits until the child has loaded its libraries and opened the store."""
-        assert self._connection is not None
-        try:
+        self._connection, self._served, self._ready = Connection(ours.detach()), 0, False
+        with suppress(OSError):  # one that died at once is found out when it is awaited
             self._connection.send((self._store, self._config, os.getpid()))
-            answer = self._connection.recv() if self._connection.poll(START_SECONDS) else None
-        except (EOFError, OSError):
-            answer = None
-        if answer == "ready":
-            return
-        self._end()
-        if isinstance(answer, Exception):
-            raise answer
+
+    def _make_ready(self) -> None:
+        """A child that has loaded its libraries and opened the store; one killed before that is replaced."""
+        for _ in range(1 + KILLS_FORGIVEN):
+            self._launch()
+            if self._ready or self._greeted():
+                return
+            self._end()
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines()
         raise IsolationError("the decoding process does not start", hint=said[-1] if said else "")
+
+    def _greeted(self) -> bool:
+        assert self._connection is not None
+        try:
+            answer = self._connection.recv() if self._connection.poll(START_SECONDS) else None
+        except (EOFError, OSError):
+            return False
+        if isinstance(answer, Exception):
+            self._end()
+            raise answer
+        self._ready = answer == "ready"
+        return self._ready
 
     def _end(self) -> None:
         process, connection = self._process, self._connection

@@ -81,7 +81,7 @@ def test_a_killed_worker_costs_nothing(
 
 
 def test_no_scheduler_at_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("avel.pipeline.staging.workers.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("avel.pipeline.staging.cluster.CONNECT_SECONDS", 1)
     clips = make_folder(tmp_path / "clips", 1)
     with pytest.raises(ConfigError, match="--scheduler tcp://"):
         extract(clips, tmp_path / "s.zarr", SMALL, scheduler="tcp://127.0.0.1:9")

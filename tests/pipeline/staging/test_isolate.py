@@ -69,6 +69,15 @@ def test_a_kill_from_outside_is_not_the_clips_fault(stage: Staging) -> None:
     assert [entry.state for entry in stage("killed-once", "after")] == ["staged", "staged"]
 
 
+def test_a_child_killed_before_it_is_ready_is_replaced(tmp_path: Path, stage: Staging) -> None:
+    (good,) = stage("good")
+    with Isolated(str(tmp_path / "store"), CONFIG) as child:
+        child.launch()
+        assert child._process
+        child._process.kill()
+        assert child.stage(good).state == "staged"
+
+
 def test_a_clip_is_not_blamed_for_what_an_earlier_one_broke(stage: Staging) -> None:
     assert [entry.state for entry in stage("poison", "innocent")] == ["staged", "staged"]
 
