@@ -5,6 +5,7 @@ Exit codes: 0 all done, 1 error, 2 wrong usage, 3 finished but some clips failed
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import Any
@@ -353,4 +354,6 @@ def demo(folder: Path, clips: int, seed: int, as_json: bool) -> int:
 
 def main() -> None:
     """Entry point of the `avel` command."""
-    sys.exit(run(cli))
+    code = run(cli)
+    gc.freeze()  # Python would search every module for garbage on its way out: 0.2 to 0.4 s
+    sys.exit(code)
