@@ -75,7 +75,8 @@ def predict(
         preview: picture (.png) or copy (.mp4) of one video with the events drawn in.
         member: one member of the run; by default the mean over the members of its best setting on val.
         encoder: where the cache's encoder run lies now, if it was moved.
-        visual_weights, audio_weights: files of backbones that the cache knows by their hash only.
+        visual_weights: file of a visual backbone that the cache knows by its hash only.
+        audio_weights: the same for the audio backbone.
 
     Raises:
         ConfigError: no videos, or more than one for a file that holds one.

@@ -132,9 +132,9 @@ class _Bench:
     def encoder(self, name: str, seed: int) -> Path:
         """The run of `pretrain` behind one kind of features and one seed."""
         config = dataclasses.replace(self.pretraining, **ENCODERS[name], seed=self.pretraining.seed + seed)
-        if config.freeze_backbone and config.frozen_vectors is None:
-            kind = "maps" if config.agva else "vectors"
-            config = dataclasses.replace(config, frozen_vectors=str(self.out / "frozen" / kind))
+        if config.freeze_backbone:
+            kept = config.frozen_vectors or str(self.out / "frozen-vectors")
+            config = dataclasses.replace(config, frozen_vectors=f"{kept}-agva" if config.agva else kept)
         run = self.out / "encoders" / f"{name}-seed{seed}"
         pretrain(self.store, run, config)
         return run

@@ -1,5 +1,6 @@
 """`avel reproduce`: rows of the paper, each from encoders to a judged head, kept and shared by the tables."""
 
+import dataclasses
 import json
 import tomllib
 from pathlib import Path
@@ -112,6 +113,16 @@ def test_the_command_prints_the_table(
     assert run(cli, [*command, "--json"]) == DONE
     again = json.loads(capsys.readouterr().out)
     assert [row["paper_percent"] for row in again["rows"]] == [75.6, 63.5, 61.0, 71.5, 72.5, 63.0, 60.4]
+
+
+@pytest.mark.slow
+def test_agva_keeps_its_maps_beside_the_vectors_of_frozen_cnns(store: Path, tmp_path: Path) -> None:
+    frozen = dataclasses.replace(
+        PRETRAINING, freeze_backbone=True, frozen_frames=1, frozen_vectors=str(tmp_path / "kept")
+    )
+    found = reproduce("table4", store, tmp_path / "out", seeds=1, pretraining=frozen, heads=HEADS)
+    assert all(row.accuracy_percent is not None for row in found.rows)
+    assert {path.name for path in tmp_path.iterdir()} == {"kept", "kept-agva", "out"}
 
 
 def test_a_set_without_its_stage_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
