@@ -28,6 +28,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "table5-crop-flip-blur": table5(solarize=False, grayscale=False, jitter=False),
     "table5-no-jitter": table5(jitter=False),
     "table5-none": dict.fromkeys(table5(), False),
-    "small": {"optimiser": "adamw", "freeze_backbone": True, "standardise": True, "projector": "512-512-512"},
+    "small": {
+        "optimiser": "adamw",
+        "freeze_backbone": True,
+        "standardise": True,
+        "projector": "512-512-512",
+        "correlate": "batch",
+    },
 }
 """Preset name -> overrides of PretrainConfig. `small` is not the paper's: few clips, on a CPU, in minutes."""

@@ -32,12 +32,14 @@ def draw(rows: Sequence[Measured], floors: Mapping[str, float], title: str, out:
                 )
         for name, value in floors.items():
             axes.axvline(value, color=QUIET, linestyle=":", linewidth=1)
+            left = value < 50
             axes.annotate(
                 name.replace("_", " "),
                 (value, 1),
-                (2, -2),
+                (3 if left else -3, -2),
                 xycoords=("data", "axes fraction"),
                 textcoords="offset points",
+                ha="left" if left else "right",
                 va="top",
                 size=7,
                 color=MUTED,
