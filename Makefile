@@ -1,6 +1,7 @@
 # make demo   everything, end to end, on clips that it makes itself (folder demo/)
 # make test   ruff, mypy and the tests
-# make setup  .venv with avel and its tools in it; the two above call it
+# make docs   the documentation as a site (folder site/)
+# make setup  .venv with avel and its tools in it; the three above call it
 
 PYTHON ?= python3
 DEMO ?= demo
@@ -22,10 +23,13 @@ demo: setup
 	$(BIN)/avel demo $(DEMO)
 
 test: setup
-	$(BIN)/ruff check avel tests benchmarks
-	$(BIN)/ruff format --check avel tests benchmarks
+	$(BIN)/ruff check avel tests benchmarks docs
+	$(BIN)/ruff format --check avel tests benchmarks docs
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) demo .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) demo site .pytest_cache .ruff_cache .mypy_cache

@@ -42,7 +42,7 @@ def main() -> None:
 
 def photograph(page: Path, profile: Path, images: Path) -> None:
     """The top of the page, and the clip browser on a screen and on a phone."""
-    from tests.heads.report.chromium import browser, phone
+    from tests.chromium import browser, phone
 
     with browser(profile) as driver:
         shots = {

@@ -1,7 +1,8 @@
 """Fixtures and rules that every test shares: the real data, and what may not be skipped silently.
 
 AVEL_SHARED names the folder of real data (default ../shared). With AVEL_REQUIRE_SHARED=1 a test that uses it
-fails instead of being skipped; AVEL_REQUIRE_GPU=1 does the same for tests marked `gpu`.
+fails instead of being skipped; AVEL_REQUIRE_GPU=1 and AVEL_REQUIRE_BROWSER=1 do the same for tests marked
+`gpu` and `browser`.
 """
 
 import os
@@ -34,8 +35,9 @@ def pytest_runtest_makereport(
     """Turns a skip into a failure where what was missing is known to be there."""
     report = yield
     uses_shared = "shared" in getattr(item, "fixturenames", ()) or item.get_closest_marker("shared")
-    demanded = (uses_shared and os.environ.get("AVEL_REQUIRE_SHARED")) or (
-        item.get_closest_marker("gpu") and os.environ.get("AVEL_REQUIRE_GPU")
+    demanded = (uses_shared and os.environ.get("AVEL_REQUIRE_SHARED")) or any(
+        item.get_closest_marker(mark) and os.environ.get(f"AVEL_REQUIRE_{mark.upper()}")
+        for mark in ("gpu", "browser")
     )
     if report.skipped and demanded and not hasattr(report, "wasxfail"):
         report.outcome = "failed"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import avel
 from avel.cli import cli
 from avel.console import DONE, run
 from avel.recipes.composing.compose import compose
@@ -22,6 +23,26 @@ def blocks(path: Path, language: str) -> list[str]:
 @pytest.mark.parametrize("name", sorted(cli.commands))
 def test_every_command_is_documented(name: str) -> None:
     assert any(f"avel {name}" in page.read_text() for page in PAGES)
+
+
+@pytest.mark.parametrize("name", sorted(set(avel.__all__) - {"__version__"}))
+def test_every_public_function_is_in_the_reference(name: str) -> None:
+    function = getattr(avel, name)
+    line = f"::: {function.__module__}.{function.__qualname__}"
+    assert line in (ROOT / "docs" / "api.md").read_text().splitlines()
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_of_the_pages_outside_the_site_lead_somewhere(name: str) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / name).read_text())
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_readme_links_every_page_of_the_site() -> None:
+    readme = PAGES[0].read_text()
+    assert [
+        page.name for page in PAGES[1:] if f"](docs/{page.name})" not in readme and page.stem != "index"
+    ] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

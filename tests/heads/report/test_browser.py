@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from avel.heads.report.page import put, report
-from tests.heads.report.chromium import browser, errors, phone
+from tests.chromium import browser, errors, phone
 from tests.heads.report.made import CATEGORIES, IDS, Made, T
+
+pytestmark = pytest.mark.browser
 
 WAIT_SECONDS = 20.0
 

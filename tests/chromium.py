@@ -1,4 +1,4 @@
-"""A headless Chromium for the tests of the page; they skip where there is none."""
+"""A headless Chromium for the tests of the report and of the docs; they skip where there is none."""
 
 from __future__ import annotations
 
