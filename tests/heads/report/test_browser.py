@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import time
@@ -11,6 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from avel.heads.report.page import put, report
 from tests.chromium import browser, errors, phone
@@ -80,6 +82,20 @@ def test_loads_from_disk_without_a_word_on_the_console(page: Any) -> None:
     text = page.find_element("tag name", "body").text
     assert "2 runs · 8 clips · 4 classes and background" in text
     assert "always background" in text
+
+
+def test_a_screenshot_shows_each_second_under_its_mark(page: Any) -> None:
+    until(page, "return document.querySelectorAll('.tracks .segments').length === 3")
+    until(page, "return [...document.images].every((image) => image.complete)")
+    shot = Image.open(io.BytesIO(page.find_element("class name", "tracks").screenshot_as_png))
+    place = """
+        const tracks = document.querySelector('.tracks').getBoundingClientRect();
+        const lanes = document.querySelector('.over').getBoundingClientRect();
+        return [lanes.left - tracks.left, lanes.width];
+    """
+    left, width = page.execute_script(place)
+    frames = [shot.getpixel((int(left + (second + 0.5) / T * width), 36)) for second in range(T)]
+    assert [red for red, *_ in frames] == pytest.approx([40 * second for second in range(T)], abs=12)
 
 
 def test_hostile_names_are_shown_as_text(page: Any) -> None:
