@@ -73,8 +73,10 @@ class Progress:
     def line(self) -> str:
         """The state in one line: done/total, rate, time left, failures, note."""
         seconds, per_second = self._pace()
-        left = (self.total - self.done) / per_second if per_second else float("inf")
-        ending = f"{left:.0f} s left" if self.done < self.total else f"in {seconds:.1f} s"
+        if per_second and self.done < self.total:
+            ending = f"{(self.total - self.done) / per_second:.0f} s left"
+        else:
+            ending = f"in {seconds:.1f} s"
         return f"{self.what} {self.done}/{self.total}  {self._rate()}  {ending}  {self._extra()}".rstrip()
 
     def _pace(self) -> tuple[float, float]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,27 @@ from zarr.errors import UnstableSpecificationWarning
 from avel.errors import AvelError, StaleError, StoreError
 from avel.stores.clips import FRAMES, LOG_MEL, Head, chunk_names, log_mel_shape, read_head
 from avel.stores.dataset import Dataset
-from avel.stores.location import LocalLocation, Location
+from avel.stores.location import LocalLocation, Location, first_line
 
 OWN_NAMES = frozenset({FRAMES, LOG_MEL, "manifest", "dataset", "zarr.json", "config.toml", ".lock"})
 
 
 class WriteError(AvelError, OSError):
     """The store cannot be written: a full disk, a lost connection. No clip's fault, so it ends the run."""
+
+
+@contextmanager
+def writing(location: Location) -> Iterator[None]:
+    """Turns what the place raises within the block into WriteError."""
+    try:
+        yield
+    except AvelError:
+        raise
+    except location.errors as error:
+        raise WriteError(
+            f"{location.url}: {first_line(error)}",
+            hint="make room or mend the place, then the same command again",
+        ) from None
 
 
 def prepare(location: Location, wanted: Head) -> None:
@@ -117,19 +132,12 @@ class ClipWriter:
 
     def sync(self, row: int) -> None:
         """Makes the video's chunks durable; the manifest may call it staged after this."""
-        try:
+        with writing(self.location):
             self.location.sync(chunk_names(self.head, row))
-        except self.location.errors as error:
-            raise WriteError(f"{self.location.url}: row {row}: {error}") from None
 
     def _put(self, array: Any, row: int, first: int, block: NDArray[Any]) -> None:
-        try:
+        with writing(self.location):
             array[row : row + 1, first : first + block.shape[1]] = block
-        except self.location.errors as error:
-            raise WriteError(
-                f"{self.location.url}: row {row}: {error}",
-                hint="free space, then give the same command again",
-            ) from None
 
 
 def erase(location: Location, head: Head, row: int) -> None:
@@ -138,10 +146,8 @@ def erase(location: Location, head: Head, row: int) -> None:
     Raises:
         WriteError: the store does not allow it.
     """
-    try:
+    with writing(location):
         location.delete(chunk_names(head, row))
-    except location.errors as error:
-        raise WriteError(f"{location.url}: row {row}: {error}") from None
 
 
 def _create_arrays(store: Any, head: Head) -> None:

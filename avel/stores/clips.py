@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from avel.errors import MissingPathError, StoreError, UnknownNameError
 from avel.grid import MEL_BANDS, MEL_FRAMES, Grid
-from avel.stores.location import Location, locate
+from avel.stores.location import Location, first_line, locate
 from avel.stores.manifest import Entry, read_manifest, to_table
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ FORMAT, VERSION = "avel-clips", 1
 FRAMES, LOG_MEL = "frames", "log_mel"
 CHUNK_SEGMENTS = 10
 DATASET_TABLES = ("rows", "videos")
+ACCESS = "see to its access rights; of an object store, to AWS_ENDPOINT_URL, AWS_REGION and the keys"
 
 
 @dataclass(frozen=True)
@@ -229,9 +230,13 @@ def read_head(location: Location) -> Head | None:
     """What the store says of itself, None where there is no store.
 
     Raises:
-        StoreError: another format or version.
+        StoreError: another format or version, or the place cannot be read.
     """
-    attributes = json.loads(location.read("zarr.json") or "{}").get("attributes")
+    try:
+        found_json = location.read("zarr.json")
+    except location.errors as error:
+        raise StoreError(f"{location.url}: cannot be read: {first_line(error)}", hint=ACCESS) from None
+    attributes = json.loads(found_json or "{}").get("attributes")
     if not attributes:  # no group, or one whose making was cut short
         return None
     found = (attributes.get("format"), attributes.get("version"))

@@ -87,9 +87,7 @@ def _store(path: str, verify: bool) -> Found:
         "videos": len(store.video_ids),
         "staged": len(store.staged),
         "states": counts(store.entries),
-        "failures": {
-            name: f"{entry.reason} {entry.detail}".strip() for name, entry in list(failed.items())[:SHOWN]
-        },
+        "failures": {name: f"{entry.reason} {entry.detail}".strip() for name, entry in failed.items()},
         "rows": len(store.dataset.rows),
         "classes": len(store.dataset.categories),
         "grid": vars(store.grid),

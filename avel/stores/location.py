@@ -57,6 +57,11 @@ class Location(Protocol):
         """The same place as a zarr store."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, without the pages that obstore adds."""
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
 def locate(url: str | os.PathLike[str]) -> Location:
     """The location a path or URL names.
 
@@ -156,7 +161,12 @@ class RemoteLocation:
         # plain http only where the user's own endpoint asks for it
         endpoint = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", ""))
         options = {"client_options": {"allow_http": True}} if endpoint.startswith("http://") else {}
-        return from_url(self.url, **options)
+        try:
+            return from_url(self.url, **options)
+        except self.errors as error:
+            raise ConfigError(
+                f"{self.url}: {first_line(error)}", hint="give s3://, gs:// or az://, or a folder"
+            ) from None
 
     def read(self, name: str) -> bytes | None:
         """The bytes of `name`, None where there is no such object."""

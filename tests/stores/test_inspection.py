@@ -34,6 +34,12 @@ def test_a_store_with_failures_is_whole_and_says_why(tmp_path: Path) -> None:
     )
 
 
+def test_every_failure_is_listed(tmp_path: Path) -> None:
+    names = tuple(f"clip{number:02d}" for number in range(14))
+    found = looked(write_store(tmp_path / "s.zarr", names, failed=names[1:]))
+    assert list(found.facts["failures"]) == list(names[1:])
+
+
 def test_verify_finds_a_flipped_bit_in_a_store(tmp_path: Path) -> None:
     store = write_store(tmp_path / "s.zarr", ("a", "b"))
     chunk = store / "log_mel" / "c" / "1" / "0" / "0" / "0"

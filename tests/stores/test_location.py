@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from avel.errors import BusyError
+from avel.errors import BusyError, ConfigError, StoreError
 from avel.stores import lease
+from avel.stores.clips import read_head
 from avel.stores.location import LocalLocation, Location, RemoteLocation, locate
 from tests.stores.s3_server import s3_server
 
@@ -46,6 +47,19 @@ def test_files_come_back(location: Location) -> None:
     location.sweep()
     location.delete(["a/b", "never/there"])
     assert location.names("") == ["a/c/d", "ab"]
+
+
+def test_a_url_of_no_object_store_is_a_wrong_value() -> None:
+    with pytest.raises(ConfigError, match=r"ftp://host/store: .*recognise"):
+        locate("ftp://host/store").read("zarr.json")
+
+
+def test_a_store_that_does_not_answer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "c"}
+    for name, value in (keys | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StoreError, match="s3://bucket/store: cannot be read"):
+        read_head(locate("s3://bucket/store"))
 
 
 def test_one_at_a_time(location: Location) -> None:

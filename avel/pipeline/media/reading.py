@@ -9,7 +9,7 @@ Decisions where files leave a choice:
 - *Several streams.* FFmpeg's best picture stream and the sound that goes with it; cover art is no picture.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -111,8 +111,9 @@ def open_media(
     *,
     resize: Resize = "squash",
     missing_audio: MissingAudio = "silence",
+    alive: Callable[[], None] = lambda: None,
 ) -> Iterator[Media]:
-    """Opens a local file and lays it on `grid`.
+    """Opens a local file and lays it on `grid`; calls `alive` now and then while it looks over a long one.
 
     >>> with open_media("clip.mp4", Grid()) as media:  # doctest: +SKIP
     ...     next(media.frames()).shape, next(media.samples()).shape
@@ -125,7 +126,8 @@ def open_media(
     path = Path(path)
     with reading(path) as container:
         video, audio = _tracks(path, container)
-        broken = scan(container, [track for track in (video, audio) if track is not None], grid.seconds)
+        tracks = [track for track in (video, audio) if track is not None]
+        broken = scan(container, tracks, grid.seconds, alive)
         if not video.times:
             raise ClipRefused(*_emptiness(container, broken))
         if audio is None or not audio.times:

@@ -7,7 +7,7 @@ stamps stay, 8 bytes a packet, and decoding opens the file again.
 import math
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +20,9 @@ from avel.pipeline.media.container import FAULTS, describe, reading
 
 HELD_BYTES = 48 * 2**20
 """Packets of one file kept in memory; a 10 s clip of the web has 1-4 MiB."""
+
+SIGN_PACKETS = 1000
+"""Packets between two signs of life: some ten seconds of a film."""
 
 MARGIN_SECONDS = 0.5
 """Read on after the grid's end: reordered pictures and the resampler's tail."""
@@ -85,12 +88,14 @@ class Track:
         return int(packet.pts + math.floor(ticks + Fraction(1, 2)))  # half up, as FFmpeg rounds
 
 
-def scan(container: InputContainer, tracks: list[Track], seconds: float) -> str:
+def scan(container: InputContainer, tracks: list[Track], seconds: float, alive: Callable[[], None]) -> str:
     """Fills `tracks` with the packets of the clip's first `seconds`; returns what broke off the reading."""
     by_index = {track.stream.index: track for track in tracks}
     held = 0
     try:
-        for packet in container.demux([track.stream for track in tracks]):
+        for number, packet in enumerate(container.demux([track.stream for track in tracks]), 1):
+            if number % SIGN_PACKETS == 0:
+                alive()
             if not packet.size:
                 continue  # the demuxer's end-of-stream marks
             track = by_index[packet.stream_index]

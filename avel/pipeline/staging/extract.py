@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from avel.pipeline.staging.plan import Wish, make_plan
 from avel.pipeline.staging.summary import ExtractSummary, summarize
 from avel.pipeline.staging.workers import stage_all
 from avel.progress import Progress
-from avel.stores.clip_writer import check_place, prepare, write_dataset
+from avel.stores.clip_writer import check_place, prepare, write_dataset, writing
 from avel.stores.clips import read_head
 from avel.stores.dataset import Dataset, read_dataset
-from avel.stores.location import locate
+from avel.stores.location import Location, locate
 from avel.stores.manifest import Entry, ManifestWriter, read_manifest
 
 
@@ -58,23 +59,27 @@ def extract(
     config = configured(config, options)
     data = dataset if isinstance(dataset, Dataset) else read_dataset(dataset, annotations)
     location, count = locate(store), workers or cores()
-    check_place(location)
+    with writing(location):
+        check_place(location)
     wish = Wish(retry_failed, overwrite)
     if dry_run:
         plan = make_plan(data, config, read_head(location), read_manifest(location), wish)
         expected = forecast(plan, config, count)
         return summarize(location.url, plan, (), time.monotonic() - began, expected)
-    with location.alone():
-        location.sweep()
-        manifest = ManifestWriter(location)
-        plan = make_plan(data, config, read_head(location), manifest.entries, wish)
-        manifest.append((*plan.touched, *plan.todo))  # before their chunks are touched, they are pending
-        prepare(location, plan.head)
-        write_dataset(location, data)
-        location.write("config.toml", to_toml(config, "extract").encode())
+    with ExitStack() as stack:
+        with writing(location):
+            stack.enter_context(location.alone())
+            location.sweep()
+            manifest = ManifestWriter(location)
+            plan = make_plan(data, config, read_head(location), manifest.entries, wish)
+            manifest.append((*plan.touched, *plan.todo))  # before their chunks are touched, they are pending
+            prepare(location, plan.head)
+            write_dataset(location, data)
+            location.write("config.toml", to_toml(config, "extract").encode())
         batches = stage_all(plan.todo, location.url, config, workers=count, scheduler=scheduler)
-        done = _record(batches, manifest, len(plan.todo)) if plan.todo else []
-        manifest.merge()
+        done = _record(batches, manifest, location, len(plan.todo)) if plan.todo else []
+        with writing(location):
+            manifest.merge()
     return summarize(location.url, plan, done, time.monotonic() - began)
 
 
@@ -88,11 +93,14 @@ def configured(config: ExtractConfig | None, options: dict[str, Any]) -> Extract
     return resolve(ExtractConfig, "extract", preset=as_dict(config or ExtractConfig()), options=options)
 
 
-def _record(batches: Iterator[list[Entry]], manifest: ManifestWriter, total: int) -> list[Entry]:
+def _record(
+    batches: Iterator[list[Entry]], manifest: ManifestWriter, location: Location, total: int
+) -> list[Entry]:
     done: list[Entry] = []
     with Progress(total, "clips") as progress:
         for batch in batches:
-            manifest.append(batch)
+            with writing(location):
+                manifest.append(batch)
             done += batch
             progress.advance(len(batch), failed=sum(entry.state == "failed" for entry in batch))
     return done

@@ -29,15 +29,6 @@ CHROMA_HALVED = 2
 """Pillow's name for 4:2:0."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """One clip to stage: where it goes, its file, and how. `entry` is its pending manifest entry."""
-
-    store: str
-    entry: Entry
-    config: ExtractConfig
-
-
 @dataclass
 class Stopwatch:
     """Where a clip's time went, in seconds of the wall clock; reading and hashing the file are decoding."""
@@ -73,7 +64,7 @@ class Stager:
     """Stages clips into one store; kept open from clip to clip.
 
     Args:
-        alive: called after each chunk of a long clip, so that a watcher can tell slow from hung.
+        alive: called after each step of a long clip, so that a watcher can tell slow from hung.
     """
 
     store: str
@@ -95,7 +86,7 @@ class Stager:
         watch = Stopwatch()
         try:
             with watch.timing("decode"):
-                entry = fingerprint(entry)
+                entry = fingerprint(entry, self.alive)
             self.writer.erase(entry.row)
             entry = self._stage(entry, watch)
             with watch.timing("write"):
@@ -114,7 +105,9 @@ class Stager:
 
     def _stage(self, entry: Entry, watch: Stopwatch) -> Entry:
         config, path = self.config, Path(entry.source_path)
-        opening = open_media(path, self.grid, resize=config.resize, missing_audio=config.missing_audio)
+        opening = open_media(
+            path, self.grid, resize=config.resize, missing_audio=config.missing_audio, alive=self.alive
+        )
         with ExitStack() as stack:
             with watch.timing("decode"):
                 media = stack.enter_context(opening)
@@ -185,7 +178,7 @@ def encode_jpeg(frame: NDArray[np.uint8], quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def fingerprint(entry: Entry) -> Entry:
+def fingerprint(entry: Entry, alive: Callable[[], None] = lambda: None) -> Entry:
     """The entry with size, time and SHA-256 of its source file.
 
     Raises:
@@ -196,6 +189,7 @@ def fingerprint(entry: Entry) -> Entry:
             status, sha256 = os.fstat(file.fileno()), hashlib.sha256()
             while piece := file.read(PIECE_BYTES):
                 sha256.update(piece)
+                alive()
     except FileNotFoundError:
         raise ClipRefused("missing", entry.source_path or "the dataset has no file for it") from None
     except OSError as error:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 from avel.errors import BusyError, ConfigError, StoreError
 from avel.pipeline.staging.extract import extract
 from avel.pipeline.staging.summary import ExtractSummary
+from avel.stores.clip_writer import WriteError
 from avel.stores.clips import ClipStore
 from avel.stores.files import only_one
+from tests.media import Film, compose, steady
 from tests.pipeline.staging.small_clips import SMALL, contents, make_clip, make_folder
 
 
@@ -179,6 +182,28 @@ def test_other_folders_are_not_written_into(clips: Path, tmp_path: Path) -> None
     assert not (clips / ".lock").exists()
 
 
+def test_a_place_that_cannot_be_written_is_named(clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match=r"file/s\.zarr"):
+        extract(clips, tmp_path / "file" / "s.zarr", SMALL)
+
+
+@pytest.mark.slow
+def test_a_film_of_two_hours_is_staged_in_bounded_memory(tmp_path: Path) -> None:
+    film = Film(steady(1, 7200), 16, 16, codec="mjpeg", pixel_format="yuvj420p", tick=Fraction(1, 1000))
+    film = replace(film, sound_codec="pcm_s16le", hz=4000, sound_seconds=7200.0, clicks=[1.5, 7198.5])
+    (tmp_path / "film").mkdir()
+    compose(tmp_path / "film" / "film.mkv", film)
+    summary = extract(tmp_path / "film", tmp_path / "s.zarr", SMALL, segments=7200, workers=1)
+    assert (summary.staged, summary.failed) == (1, 0)
+    assert summary.peak_mib < 400
+    store = ClipStore.open(tmp_path / "s.zarr")
+    assert store.entries["film"].valid_seconds == pytest.approx(7200, abs=1)
+    assert store.frames("film", [0, 4 * 7199]).shape == (2, 32, 32, 3)
+    heard = np.flatnonzero(store.log_mel("film").max(axis=(1, 2)) > np.log(0.01) + 1)
+    assert heard.tolist() == [1, 7198]
+
+
 def test_unknown_options_and_values_are_refused(clips: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="frame_codec"):
         extract(clips, tmp_path / "s.zarr", frame_codec="gif")
@@ -189,8 +214,6 @@ def test_unknown_options_and_values_are_refused(clips: Path, tmp_path: Path) -> 
 def test_a_full_disk_ends_the_run_and_blames_no_clip(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from avel.stores.clip_writer import WriteError
-
     store = tmp_path / "s.zarr"
     extract(clips, store, SMALL, workers=1)
     for row in range(5):

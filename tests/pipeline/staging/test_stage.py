@@ -12,7 +12,7 @@ from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.log_mel import log_mel
 from avel.pipeline.media.reading import open_media
 from avel.pipeline.staging.plan import Wish, make_plan
-from avel.pipeline.staging.stage import Stager, Stopwatch, encode_jpeg
+from avel.pipeline.staging.stage import PIECE_BYTES, Stager, Stopwatch, encode_jpeg, fingerprint
 from avel.stores.clip_writer import prepare
 from avel.stores.clips import ClipStore
 from avel.stores.dataset import Dataset, Video
@@ -100,13 +100,20 @@ def test_the_source_is_on_record(tmp_path: Path) -> None:
     assert entry.source_mtime_ns == file.stat().st_mtime_ns
 
 
-def test_long_clips_show_signs_of_life(tmp_path: Path) -> None:
+def test_long_clips_show_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = make_clip(tmp_path / "clip.mp4", seconds=24)
     config, signs = replace(SMALL, segments=25), []
     stage(file, tmp_path / "store.zarr", config)
     stager = Stager(str(tmp_path / "store.zarr"), config, alive=lambda: signs.append(1))
     stager.stage(Entry("clip", 0, source_path=str(file)))
     assert len(signs) >= 6  # three chunks of sound, three of picture
+    signs.clear()
+    fingerprint(Entry("clip", 0, source_path=str(file)), alive=lambda: signs.append(1))
+    assert len(signs) == -(-file.stat().st_size // PIECE_BYTES)
+    signs.clear()
+    monkeypatch.setattr("avel.pipeline.media.scan.SIGN_PACKETS", 100)
+    with open_media(file, config.grid(), alive=lambda: signs.append(1)):
+        assert len(signs) >= 5  # 288 pictures and 375 packets of sound
 
 
 def test_the_stopwatch_splits_what_happens_inside() -> None:
