@@ -51,7 +51,7 @@ class InOrder(click.Group):
 @click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(avel.__version__, prog_name="avel")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and results only.")
-@click.option("-v", "--verbose", is_flag=True, help="Print more notes.")
+@click.option("-v", "--verbose", is_flag=True, help="Print with an error where in avel it arose.")
 def cli(quiet: bool, verbose: bool) -> None:
     """Audio-visual event localization: clips -> staging -> AV-BT encoders -> features -> fusion heads."""
     verbosity(quiet, verbose)

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import sys
+import traceback
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -172,6 +173,7 @@ def run(group: click.Group, arguments: list[str] | None = None) -> int:
         error.show()
         code = USAGE
     except AvelError as error:
+        note(traceback.format_exc().rstrip(), level=2)
         click.echo(f"avel: error: {error}", err=True)
         code = error.exit_code
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ import pytest
 import avel
 from avel.cli import cli
 from avel.console import DONE, ERROR, INTERRUPTED, SOME_FAILED, USAGE, run
+from avel.progress import set_verbosity
 
 COMMANDS = sorted(cli.commands)
 
@@ -84,6 +85,19 @@ def test_errors_end_with_the_next_step(capsys: pytest.CaptureFixture[str]) -> No
     shown = capsys.readouterr().err
     assert "avel: error: --set: no setting named 'fsp'" in shown
     assert "next: did you mean fps" in shown
+
+
+def test_verbose_says_where_an_error_arose(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(cli, ["inspect", "nowhere"]) == ERROR
+    assert "Traceback" not in capsys.readouterr().err
+    try:
+        assert run(cli, ["-v", "inspect", "nowhere"]) == ERROR
+    finally:
+        set_verbosity(1)
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback")
+    assert "inspection.py" in shown
+    assert "avel: error: nowhere: nothing is there" in shown
 
 
 def test_quiet_prints_results_only(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:

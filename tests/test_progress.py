@@ -1,5 +1,10 @@
-"""Progress: lines with rate, failures and time left where there is no terminal."""
+"""Progress: lines with rate, failures and time left where there is no terminal, a bar where there is one."""
 
+import os
+import pty
+import re
+import subprocess
+import sys
 import time
 
 import pytest
@@ -46,3 +51,44 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     finally:
         progress.set_verbosity(1)
     assert capsys.readouterr().err == ""
+
+
+NOTES = """
+from avel.progress import Progress, note
+note("[bold]3 of 4[/bold] clips in a[b].zarr")
+with Progress(4, "clips") as progress:
+    progress.advance(3, failed=1)
+    note("epoch 3: " + 30 * "loss 0.25 " + "moved 1e-3")
+    progress.advance()
+note("done")
+"""
+
+
+def in_a_terminal(code: str) -> list[str]:
+    """The words that Python code shows on a terminal at its stderr."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while block := os.read(ours, 1 << 16):
+            shown += block
+    except OSError:  # Linux's way to say that the other end is closed
+        pass
+    assert process.wait() == 0
+    os.close(ours)
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()).split()
+
+
+def test_notes_are_the_same_words_in_a_terminal_and_in_a_log() -> None:
+    log = subprocess.run([sys.executable, "-c", NOTES], capture_output=True, text=True, check=True).stderr
+    terminal = " ".join(in_a_terminal(NOTES))
+    assert "━" in terminal
+    notes = [line for line in log.splitlines() if not line.startswith("clips ")]
+    assert len(notes) == 3
+    for line in notes:
+        assert " ".join(line.split()) in terminal
+    assert "clips 4/4" in log
+    for figure in ("4/4", "clips/s", "1 failed"):
+        assert figure in log
+        assert figure in terminal
