@@ -30,28 +30,43 @@ def draw(rows: Sequence[Measured], floors: Mapping[str, float], title: str, out:
                     size=7,
                     color=BLUE,
                 )
-        for name, value in floors.items():
+        lowest, highest = _reach(rows)
+        axes.set_xlim(lowest, highest)
+        inside = {name: value for name, value in floors.items() if lowest < value < highest}
+        for name, value in inside.items():
             axes.axvline(value, color=QUIET, linestyle=":", linewidth=1)
-            left = value < 50
             axes.annotate(
                 name.replace("_", " "),
                 (value, 1),
-                (3 if left else -3, -2),
+                (-3, -2),
                 xycoords=("data", "axes fraction"),
                 textcoords="offset points",
-                ha="left" if left else "right",
+                ha="right",
                 va="top",
                 size=7,
                 color=MUTED,
             )
+        outside = [
+            f"{name.replace('_', ' ')} {value:.1f}" for name, value in floors.items() if name not in inside
+        ]
         axes.set_yticks(range(len(rows)), [row.name for row in rows])
         axes.set_ylim(len(rows) - 0.4, -1.2)
         axes.grid(axis="x")
         axes.set_axisbelow(True)
-        axes.set_xlabel("test accuracy, % of segments")
+        axes.set_xlabel("test accuracy, % of segments" + "".join(f" ({text})" for text in outside))
         axes.set_title(title)
         axes.plot([], [], "o", color=BLUE, markersize=5, label="here")
         axes.plot([], [], "x", color=VERMILLION, markersize=6, label="paper, on AVE")
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.12 - 0.5 / len(rows)), ncols=2, fontsize=8)
     save(drawn, out)
     return out
+
+
+def _reach(rows: Sequence[Measured]) -> tuple[float, float]:
+    """Where the axis begins and ends: all figures with their deviations, and some air."""
+    ends = [row.paper_percent for row in rows if row.paper_percent is not None]
+    for row in rows:
+        if row.accuracy_percent is not None and row.accuracy_percent["mean"] is not None:
+            deviation = row.accuracy_percent["std"] or 0.0
+            ends += [row.accuracy_percent["mean"] - deviation, row.accuracy_percent["mean"] + deviation]
+    return min(ends) - 3, max(ends) + 3
