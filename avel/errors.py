@@ -27,6 +27,10 @@ class ConfigError(AvelError, ValueError):
     exit_code = 2
 
 
+LISTED = 50
+"""Choices that an error lists, settings of a stage being the most there are; a store's videos are more."""
+
+
 class UnknownNameError(ConfigError, LookupError):
     """A name that is not among the choices; the nearest ones are suggested."""
 
@@ -34,9 +38,12 @@ class UnknownNameError(ConfigError, LookupError):
         known = sorted(choices)
         near = difflib.get_close_matches(name, known, n=3)
         place = f"{where}: " if where else ""
+        others = f" and {len(known) - LISTED} others" if len(known) > LISTED else ""
         super().__init__(
             f"{place}no {kind} named {name!r}",
-            hint=f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}",
+            hint=f"did you mean {' or '.join(near)}?"
+            if near
+            else f"choose from {', '.join(known[:LISTED])}{others}",
         )
 
 
