@@ -1,0 +1,198 @@
+"""Every example of the docs runs as it stands, in a small world that holds what the pages name.
+
+Settings that make seconds of hours are added to what trains encoders (SMALL), and heads train for few epochs;
+an option that the example gives wins over them. What cannot run here is parsed, and named with its reason
+(ELSEWHERE).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import avel
+from avel import progress
+from avel.cli import cli
+from avel.config import resolve
+from avel.console import DONE, run
+from avel.heads.config import HeadConfig
+from avel.heads.head import HEADS
+from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
+from avel.pipeline.encoders.backbones import VISUAL_BACKBONES
+from avel.recipes.composing.compose import compose
+from avel.recipes.composing.subjects import SUBJECTS
+
+CONFIGS = {
+    "extract": ExtractConfig,
+    "pretrain": PretrainConfig,
+    "cache-features": CacheConfig,
+    "train-head": HeadConfig,
+}
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CLIPS, CLASSES, EPOCHS = 12, 4, 5
+
+BACKBONES = ("visual_backbone=tiny", "audio_backbone=tiny", "visual_weights=random", "audio_weights=random")
+ENCODER = (*BACKBONES, "projector=64-64-64", "epochs=2", "batch=8", "crop_size=64")
+SMALL: dict[str, tuple[str, ...]] = {
+    "pretrain": ENCODER,
+    "reproduce": tuple(f"pretrain.{setting}" for setting in ENCODER),
+}
+"""Command -> settings under which its examples take seconds."""
+
+ELSEWHERE = {
+    "make demo    # everything": "takes minutes; the tutorial runs its stages",
+    "make test    # ruff": "is what runs this test",
+    "torchrun --nproc-per-node 4": "tests/pipeline/pretraining/test_pretrain.py runs it with two processes",
+    "# ~/.bashrc": "tests/test_completion.py prints and uses them",
+    "from torch import Tensor, nn, sigmoid": "tests/heads/test_extending.py trains this head",
+    '[project.entry-points."avel.heads"]': "tests/heads/test_extending.py installs this package",
+    "python -m pytest tests/heads/test_contract.py -k gated": "needs that package beside a checkout",
+    "$ avel cache-features small.zarr vectors.h5": "downloads the weights of ResNet-18 and VGGish",
+    "$ avel cache-features small.zarr small.h5": "needs those vectors; tests/pipeline/caching makes its own",
+    "$ avel extract semireal": "its clips hold other people's recordings and photos",
+    "$ avel reproduce table2 small.zarr": "takes an hour, and those clips",
+    "$ avel reproduce figure6 small.zarr": "takes an hour, and those clips",
+}
+"""How an example begins that does not run here -> the reason."""
+
+
+def given_for_tutorial() -> None:
+    """The clips of the demo."""
+    shutil.copytree("AVE_Dataset", "demo/clips", copy_function=os.link)
+
+
+def given_for_heads() -> None:
+    """No heads yet."""
+    shutil.rmtree("runs/tacma")
+
+
+def given_for_pretrain() -> None:
+    """No encoder yet, and a store of four clips without labels."""
+    shutil.rmtree("runs")
+    Path("few").mkdir()
+    for clip in sorted(Path("AVE_Dataset/AVE").glob("*.mp4"))[:4]:
+        os.link(clip, Path("few", clip.name))
+    avel.extract("few", "small.zarr", workers=1)
+
+
+def given_for_exchange() -> None:
+    """The field's files, no cache of them yet, and two caches to compare."""
+    avel.export_features("ave.h5", "AVE_features")
+    os.rename("ave.h5", "mine.h5")
+    os.link("mine.h5", "theirs.h5")
+
+
+def given_for_report() -> None:
+    """A second run, a sweep, and two videos."""
+    avel.train_head("ave.h5", "runs/mlp", head="mlp")
+    avel.sweep("ave.h5", "runs/theta", {"theta": [0, 0.03]})
+    for name, clip in zip(("street.mp4", "market.mp4"), Path("AVE_Dataset/AVE").glob("*.mp4"), strict=False):
+        os.link(clip, name)
+
+
+GIVEN: dict[str, Callable[[], None]] = {
+    "tutorial": given_for_tutorial,
+    "heads": given_for_heads,
+    "pretrain": given_for_pretrain,
+    "exchange": given_for_exchange,
+    "report": given_for_report,
+}
+"""Page -> makes what its examples take as given, beyond what the README's commands have made."""
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """The fenced blocks of a page that have a language: (language, text)."""
+    return re.findall(r"^```([a-z]+)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def elsewhere(text: str) -> bool:
+    return text.startswith(tuple(ELSEWHERE))
+
+
+def run_block(language: str, text: str, page: Path) -> None:
+    """Runs one block; a TOML block is kept under the name in its first line, and is resolved."""
+    if elsewhere(text) and language != "console":
+        return
+    if language == "python":
+        exec(compile(text, str(page), "exec"), {"__name__": page.stem})
+    elif language == "toml":
+        file = Path(text.splitlines()[0].removeprefix("# "))
+        file.write_text(text)
+        for stage in tomllib.loads(text):
+            resolve(CONFIGS[stage], stage, file=file)
+    else:
+        assert language == "console", f"{page.name}: nothing runs a block of {language}"
+        for line in text.splitlines():
+            run_line(line)
+
+
+def run_line(line: str) -> None:
+    """Runs `$ avel ...`, or parses it where it cannot run."""
+    if not line.startswith("$ avel "):
+        assert elsewhere(line), f"nothing runs {line}"
+        return
+    words = shlex.split(line)[2:]
+    command = next(word for word in words if word in cli.commands)
+    if elsewhere(line):
+        cli.commands[command].make_context(command, words[words.index(command) + 1 :])
+        return
+    added = [word for setting in SMALL.get(command, ()) for word in ("--set", setting)]
+    assert run(cli, words + added) == DONE, line
+
+
+def few_epochs(patch: pytest.MonkeyPatch) -> None:
+    """Gives every head few epochs by default."""
+    for name in HEADS:
+        patch.setattr(HEADS[name], "defaults", {**HEADS[name].defaults, "epochs": EPOCHS})
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the README's commands have run on composed clips."""
+    folder = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        few_epochs(patch)
+        compose("AVE_Dataset", clips=CLIPS, classes=sorted(SUBJECTS)[:CLASSES])
+        for language, text in blocks(PAGES[0]):
+            run_block(language, text, PAGES[0])
+    return folder
+
+
+@pytest.fixture
+def copy(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the world to work in; what an example registers or silences ends with it."""
+    shutil.copytree(world, tmp_path, copy_function=os.link, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(progress, "_level", 1)
+    entries = {name: VISUAL_BACKBONES[name] for name in VISUAL_BACKBONES}
+    monkeypatch.setattr(VISUAL_BACKBONES, "_entries", entries)
+    few_epochs(monkeypatch)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_readme_run(world: Path) -> None:
+    assert avel.inspect(world / "runs" / "tacma").whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES[1:] if blocks(page)], ids=lambda page: page.stem)
+def test_the_examples_of_a_page_run(copy: Path, page: Path) -> None:
+    GIVEN.get(page.stem, lambda: None)()
+    for language, text in blocks(page):
+        run_block(language, text, page)
+
+
+@pytest.mark.parametrize("beginning", ELSEWHERE)
+def test_what_does_not_run_here_still_stands_in_the_docs(beginning: str) -> None:
+    texts = [text for page in PAGES for _, text in blocks(page)]
+    assert any(line.startswith(beginning) for text in texts for line in [text, *text.splitlines()])
