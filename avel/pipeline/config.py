@@ -111,7 +111,8 @@ class PretrainConfig:
     )
     seed: int = option(0, "Seed of weights, order, frames and augmentation.", low=0)
     dtype: Literal["float32", "bfloat16"] = option(
-        "float32", "Number format of the CNNs and the projector (bfloat16: autocast, about 2.5x faster)."
+        "float32",
+        "Number format of the CNNs and the projector (bfloat16: faster where the processor has it).",
     )
     deterministic: bool = option(
         False, "Deterministic kernels: the same weights from the same seed on a GPU."
@@ -162,7 +163,7 @@ class CacheConfig:
     keep_cnn: bool = option(False, "Also keep the CNN vectors, before the Bi-LSTMs.")
     keep_maps: bool = option(False, "Also keep the visual maps, in float16, for heads that attend over them.")
     dtype: Literal["float32", "bfloat16"] = option(
-        "float32", "Number format of the CNNs (bfloat16: autocast, about 2.5x faster)."
+        "float32", "Number format of the CNNs (bfloat16: faster where the processor has it)."
     )
     batch_clips: int = option(8, "Clips that go through the encoder at once.", numeric=False, low=1)
     workers: int = option(
