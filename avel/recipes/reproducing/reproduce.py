@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ class _Bench:
         note(f"\n== {row.name}, seed {seed}")
         cache = self.features(row.features, seed)
         config = dataclasses.replace(self.heads, **row.head, seed=self.heads.seed + seed, seeds=1)
-        name = row.name.replace(",", "").replace(" ", "-")
+        name = re.sub(r"[^\w.]+", "-", row.name)
         result = train_head(cache, self.out / self.table / f"{name}-seed{seed}", config)
         self.floors = result["floors_percent"]
         only: dict[str, Any] = result["groups"][config.head]
