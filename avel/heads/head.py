@@ -35,7 +35,7 @@ class HeadOutput(NamedTuple):
 class Head(nn.Module, ABC):
     """Base of all heads. A subclass names its settings with their defaults, and computes `forward`.
 
-    Class attributes:
+    Attributes:
         defaults: settings of HeadConfig that this head knows, each with its default.
         sources: inputs it can read ("encoded", "cnn", "maps"), the best first.
         weak: whether it can learn from video labels.
