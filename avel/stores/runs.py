@@ -133,14 +133,20 @@ class Run:
 
 
 def _same_run(found: Run, wanted: dict[str, Any]) -> Run:
+    """The run, if it is the one wanted; inputs that moved are noted at their new place."""
     if found.kind != wanted["kind"]:
         raise StoreError(f"{found.path}: holds a {found.kind} run", hint="choose another folder")
+    places = {key for key in wanted["inputs"] if f"{key}_digest" in wanted["inputs"]}
     for part in ("config", "inputs"):
         old, new = found.record[part], wanted[part]
-        names = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+        names = sorted(key for key in {*old, *new} - places if old.get(key) != new.get(key))
         if names:
             shown = ", ".join(f"{key} was {old.get(key)!r}, is now {new.get(key)!r}" for key in names)
             raise StoreError(
                 f"{found.path}: holds a run with other {part}: {shown}", hint="choose another folder"
             )
-    return found
+    if found.inputs == wanted["inputs"]:
+        return found
+    moved = found.record | {"inputs": wanted["inputs"]}
+    write_json(found.path / "run.json", moved)
+    return Run(found.path, moved)

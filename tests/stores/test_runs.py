@@ -62,3 +62,13 @@ def test_results_are_there_when_the_run_is_finished(tmp_path: Path) -> None:
     assert Run.open(run.path).results == {"accuracy": 0.5}
     with pytest.raises(StoreError, match="made by avel pretrain, need one made by avel train-head"):
         Run.open(run.path, "heads")
+
+
+def test_a_run_goes_on_when_its_cache_moved_but_not_with_another(tmp_path: Path) -> None:
+    Run.create(tmp_path / "r", "heads", Sample(), inputs={"cache": "/old/c.h5", "cache_digest": "a"})
+    moved = {"cache": "/new/c.h5", "cache_digest": "a"}
+    assert Run.create(tmp_path / "r", "heads", Sample(), inputs=moved).inputs == moved
+    assert Run.open(tmp_path / "r").inputs == moved
+    with pytest.raises(StoreError, match="cache_digest was 'a', is now 'b'"):
+        Run.create(tmp_path / "r", "heads", Sample(), inputs={"cache": "/new/c.h5", "cache_digest": "b"})
+    assert Run.open(tmp_path / "r").inputs == moved
