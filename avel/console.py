@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from avel.config import describe, resolve, to_toml
-from avel.errors import AvelError, UnknownNameError
+from avel.errors import AvelError, ConfigError, UnknownNameError
 from avel.progress import note, set_verbosity
 from avel.text import as_plain, lines, table
 
@@ -46,10 +46,7 @@ def settings(
             given = {name: value for name in names if (value := values.pop(name)) is not None}
             chosen = (presets or {}).get(values.pop("preset", None) or "", {})
             if vary:
-                several = [item for item in sets if "," in item]
-                sets = tuple(item for item in sets if "," not in item)
-                pairs = (item.partition("=") for item in several)
-                values["settings"] = {key.replace("-", "_"): found.split(",") for key, _, found in pairs}
+                sets, values["settings"] = varied(sets)
             config = resolve(config_type, stage, preset=chosen, file=config_file, sets=sets, options=given)
             note(to_toml(config, stage).strip())
             return command(config=config, **values)
@@ -59,6 +56,26 @@ def settings(
         return typing.cast(F, call)
 
     return decorate
+
+
+def varied(sets: Sequence[str]) -> tuple[tuple[str, ...], dict[str, list[str]]]:
+    """The `--set` items of one value as they are, and those of several values as name -> values.
+
+    >>> varied(["theta=0,0.03", "epochs=60"])
+    (('epochs=60',), {'theta': ['0', '0.03']})
+
+    Raises:
+        ConfigError: several values for a setting that has them already.
+    """
+    several: dict[str, list[str]] = {}
+    for item in sets:
+        name, _, values = item.partition("=")
+        key = name.strip().replace("-", "_")
+        if "," in values and key in several:
+            raise ConfigError(f"--set {item!r} names {key} again", hint="give all its values in one --set")
+        if "," in values:
+            several[key] = [value.strip() for value in values.split(",") if value.strip()]
+    return tuple(item for item in sets if "," not in item), several
 
 
 def stage_settings(

@@ -59,7 +59,3 @@ class Grid:
     def samples(self) -> int:
         """Audio samples of one clip."""
         return self.segments * self.samples_per_segment
-
-    def frame_time(self, frame: int) -> Fraction:
-        """Seconds after the clip's start at which staged frame `frame` is on screen."""
-        return Fraction(frame, self.fps)

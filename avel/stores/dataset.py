@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from avel.errors import DatasetError, MissingPathError
 from avel.grid import Grid
@@ -186,15 +186,3 @@ def read_dataset(path: Path | str, annotations: Path | str | None = None) -> Dat
     if annotations is None and ave.find(root) is not None:
         return ave.read(root)
     return video_folder.read(root, None if annotations is None else Path(annotations))
-
-
-def dataset_summary(dataset: Dataset) -> dict[str, Any]:
-    """Counts a reader wants first: rows, videos, classes, rows a split, files that are missing."""
-    return {
-        "name": dataset.name,
-        "rows": len(dataset.rows),
-        "videos": len(dataset.videos),
-        "classes": len(dataset.categories),
-        "splits": {split: sum(row.split == split for row in dataset.rows) for split in SPLITS},
-        "missing_files": sum(not video.path for video in dataset.videos),
-    }

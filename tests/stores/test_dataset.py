@@ -1,5 +1,6 @@
 """Datasets: AVE's layout with its traps, plain folders with or without annotations."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from avel.errors import DatasetError, MissingPathError
 from avel.grid import Grid
-from avel.stores.dataset import Dataset, Row, Video, dataset_summary, make_dataset, read_dataset
+from avel.stores.dataset import Dataset, Row, Video, make_dataset, read_dataset
 
 LINES = ["Bark&-abc&good&0&10", "Male speech, man speaking&-abc&good&2&5", "Cat&_xyz&bad&3&3"]
 
@@ -98,7 +99,7 @@ def test_a_csv_names_videos_by_id_or_file(tmp_path: Path) -> None:
         ("b", "Cat", "test"),
         ("gone", "Cat", ""),
     ]
-    assert dataset_summary(dataset)["missing_files"] == 1
+    assert [video.video_id for video in dataset.videos if not video.path] == ["gone"]
 
 
 def test_a_csv_without_the_columns_is_refused(tmp_path: Path) -> None:
@@ -124,9 +125,8 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
 @pytest.mark.shared
 def test_aves_own_annotations(data: Path) -> None:
     dataset = read_dataset(data / "ave")
-    summary = dataset_summary(dataset)
-    assert (summary["rows"], summary["videos"], summary["classes"]) == (4143, 4097, 28)
-    assert summary["splits"] == {"train": 3339, "val": 402, "test": 402}
+    assert (len(dataset.rows), len(dataset.videos), len(dataset.categories)) == (4143, 4097, 28)
+    assert Counter(row.split for row in dataset.rows) == {"train": 3339, "val": 402, "test": 402}
     labels = dataset.labels(Grid())
     assert int((labels == dataset.background).sum()) == 7078
     leaked = [row.split for row in dataset.rows if row.row in dataset.leaked()]

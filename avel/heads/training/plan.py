@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,28 +21,6 @@ class Planned:
 
     member: Member
     settings: dict[str, Any]
-
-
-def parse_settings(items: Iterable[str]) -> dict[str, list[str]]:
-    """What `--set key=value,value` says.
-
-    >>> parse_settings(["theta=0,0.03", "routing=cross"])
-    {'theta': ['0', '0.03'], 'routing': ['cross']}
-
-    Raises:
-        ConfigError: not of that form, or a key given twice.
-    """
-    settings: dict[str, list[str]] = {}
-    for item in items:
-        key, equals, values = item.partition("=")
-        key = key.strip().replace("-", "_")
-        if not (equals and key) or key in settings:
-            raise ConfigError(
-                f"--set {item!r} is not key=value,value or names a key again",
-                hint="for example --set theta=0,0.01,0.03",
-            )
-        settings[key] = [value.strip() for value in values.split(",") if value.strip()]
-    return settings
 
 
 def plan(base: HeadConfig, settings: Mapping[str, Sequence[Any]]) -> list[Planned]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import avel.heads.training.train
+from avel.console import varied
 from avel.errors import ConfigError, StoreError, TrainingError
 from avel.heads.config import HeadConfig
 from avel.heads.head import HEADS, resolve_head
@@ -18,7 +19,7 @@ from avel.heads.results.evaluate import evaluate
 from avel.heads.training.data import load_data
 from avel.heads.training.fit import can_stack
 from avel.heads.training.kept import kept_member, kept_members, load_model
-from avel.heads.training.plan import groups_of, parse_settings, plan
+from avel.heads.training.plan import groups_of, plan
 from avel.heads.training.train import sweep, train_head
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
@@ -175,10 +176,12 @@ def test_a_sweep_that_cannot_be_is_refused(settings: Any, message: str, cache: P
 
 
 def test_settings_of_a_sweep_as_the_command_line_gives_them() -> None:
-    assert parse_settings(["theta=0, 0.03", "d-h=64"]) == {"theta": ["0", "0.03"], "d_h": ["64"]}
-    for items in (["theta"], ["=1"], ["theta=0", "theta=1"]):
-        with pytest.raises(ConfigError, match="key=value"):
-            parse_settings(items)
+    assert varied(["theta=0, 0.03", "d-h=64,128", "epochs=3"]) == (
+        ("epochs=3",),
+        {"theta": ["0", "0.03"], "d_h": ["64", "128"]},
+    )
+    with pytest.raises(ConfigError, match="names theta again"):
+        varied(["theta=0,1", "theta=2,3"])
 
 
 def test_bad_input_leaves_no_run_behind(tmp_path: Path) -> None:
