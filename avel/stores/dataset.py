@@ -7,6 +7,7 @@ splits to a row (Tian et al. 2018; the authors' annotation files).
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -153,7 +154,7 @@ class Dataset:
 
 
 def make_dataset(name: str, root: Path | str, rows: tuple[Row, ...], videos: tuple[Video, ...]) -> Dataset:
-    """A checked Dataset; class ids are in order of first appearance.
+    """A checked Dataset; class ids are in order of first appearance, paths absolute: they are read elsewhere.
 
     Raises:
         DatasetError: a row without video, an event that ends before it starts, an unknown split.
@@ -168,7 +169,11 @@ def make_dataset(name: str, root: Path | str, rows: tuple[Row, ...], videos: tup
         if row.split not in ("", *SPLITS):
             raise DatasetError(f"{where}: split {row.split!r} is none of {', '.join(SPLITS)}")
     categories = tuple(dict.fromkeys(row.category for row in rows))
-    return Dataset(name, str(root), categories, rows, videos)
+    located = tuple(
+        dataclasses.replace(video, path=os.path.abspath(video.path)) if video.path else video
+        for video in videos
+    )
+    return Dataset(name, str(root), categories, rows, located)
 
 
 def read_dataset(path: Path | str, annotations: Path | str | None = None) -> Dataset:

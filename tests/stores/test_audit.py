@@ -20,7 +20,7 @@ def small(root: Path) -> list[Row]:
 
 
 def test_counts_a_small_dataset(tmp_path: Path) -> None:
-    videos = (Video("-a", "-a.mp4"), Video("b", ""), Video("c", "c.mp4"), Video("d", "d.mp4"))
+    videos = (Video("-a", "-a.mp4"), Video("b", ""), Video("c", "c.mp4"), Video("d", "/d.mp4"))
     found = audit(make_dataset("small", tmp_path, tuple(small(tmp_path)), videos))
     assert (found.rows, found.videos, found.classes) == (4, 4, 2)
     assert found.rows_of_shared_videos == {"-a": (0, 1)}
@@ -31,7 +31,7 @@ def test_counts_a_small_dataset(tmp_path: Path) -> None:
     assert found.videos_in_both == {"train and val": 0, "train and test": 1, "val and test": 0}
     assert found.leaked_rows == {"val": (), "test": (1,)}
     assert (found.floors["test"].always_background, found.floors["test"].never_background) == (80, 20)
-    assert (found.missing_files, found.extra_files) == (("b",), ("d.mp4",))
+    assert (found.missing_files, found.extra_files) == (("b",), ("/d.mp4",))
     assert len(found.remarks()) == 5
     assert json.loads(json.dumps(found.facts()))["rows_of_length"]["10"] == 1
 

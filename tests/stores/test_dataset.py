@@ -144,3 +144,11 @@ def test_labels_equal_the_authors_segment_labels(data: Path) -> None:
     with h5py.File(data / "ave" / "mil_labels.h5") as file:
         category = file["avadataset"][:].argmax(1)
     assert np.array_equal(category, [dataset.class_ids[row.category] for row in dataset.rows])
+
+
+def test_videos_are_found_from_any_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").touch()
+    monkeypatch.chdir(tmp_path)
+    (video,) = read_dataset("clips").videos
+    assert video.path == str(tmp_path / "clips" / "a.mp4")
