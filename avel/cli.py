@@ -28,6 +28,7 @@ from avel.console import (
 from avel.heads.config import HeadConfig
 from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.pretraining.presets import PRESETS
+from avel.recipes.reproducing.tables import TABLES
 
 PATH = click.Path(path_type=Path)
 SPLIT = click.Choice(["val", "test"])
@@ -204,7 +205,7 @@ def sweep(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
         "avel reproduce table4 small.zarr reproduced/ --preset small --set train-head.lr=1e-3",
     )
 )
-@click.argument("table", type=click.Choice(["table2", "table3", "table4", "table5", "figure6"]))
+@click.argument("table", type=click.Choice(list(TABLES)))
 @click.argument("store")
 @click.argument("out", type=PATH)
 @click.option(

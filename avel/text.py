@@ -4,6 +4,20 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+Spread = Mapping[str, float | None]
+"""Mean and deviation over seeds: `mean` and `std`, in percent; None where there is none."""
+
+
+def plus_minus(spread: Spread | None) -> str:
+    """A spread in a table.
+
+    >>> plus_minus({"mean": 82.44, "std": 3.6}), plus_minus({"mean": 82.44, "std": None}), plus_minus(None)
+    ('82.4 +- 3.6', '82.4', '')
+    """
+    if spread is None or spread["mean"] is None:
+        return ""
+    return f"{spread['mean']:.1f}" + (f" +- {spread['std']:.1f}" if spread["std"] is not None else "")
+
 
 def as_plain(result: Any) -> Any:
     """A result (frozen dataclass, mapping or sequence) as what JSON can hold."""

@@ -15,7 +15,7 @@ from avel.pipeline.pretraining.pretrain import pretrain
 from avel.pipeline.staging.extract import extract
 from avel.progress import note
 from avel.recipes.composing.compose import compose
-from avel.text import table
+from avel.text import plus_minus, table
 
 T = TypeVar("T")
 Measured = dict[str, Any]
@@ -75,7 +75,11 @@ class DemoResult:
     def lines(self) -> list[str]:
         """The table of results beside the floors, the paths, and what to run next."""
         rows: list[tuple[Any, ...]] = [
-            (name, _percent(found["accuracy_percent"]), found["accuracy_at_best_test_epoch_percent"]["mean"])
+            (
+                name,
+                plus_minus(found["accuracy_percent"]),
+                found["accuracy_at_best_test_epoch_percent"]["mean"],
+            )
             for name, found in self.heads.items()
         ]
         floors = [
@@ -122,7 +126,3 @@ def demo(folder: Path | str, *, clips: int = 72, seed: int = 0) -> DemoResult:
 
 def _train(cache: Path, run: Path, name: str) -> Measured:
     return train_head(cache, run, **HEADS[name], **TRAINING)
-
-
-def _percent(spread: Measured) -> str:
-    return f"{spread['mean']:.1f} +- {spread['std']:.1f}"

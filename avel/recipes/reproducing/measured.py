@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from avel.recipes.reproducing.tables import TITLES
+from avel.text import Spread, plus_minus
 from avel.text import table as as_table
-
-Spread = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,9 @@ class Reproduced:
             (
                 row.name,
                 f"{row.paper_percent:.1f}" if row.paper_percent is not None else "",
-                _shown(row.accuracy_percent),
-                _shown(row.holding_background_percent),
-                _shown(row.best_test_epoch_percent),
+                plus_minus(row.accuracy_percent),
+                plus_minus(row.holding_background_percent),
+                plus_minus(row.best_test_epoch_percent),
             )
             for row in self.rows
         ]
@@ -85,9 +84,3 @@ def reversed_order(rows: tuple[Measured, ...]) -> tuple[tuple[str, str], ...]:
         for b, paper_b, here_b in both
         if here_a is not None and here_b is not None and here_a > here_b and paper_a < paper_b
     )
-
-
-def _shown(value: Spread | None) -> str:
-    if value is None or value["mean"] is None:
-        return ""
-    return f"{value['mean']:.1f}" + (f" +- {value['std']:.1f}" if value["std"] is not None else "")

@@ -97,12 +97,13 @@ class _Bench:
         self.store, self.out, self.table = store, out, table
         self.pretraining, self.caching, self.heads = pretraining, caching, heads
         self.floors: dict[str, float] = {}
+        self._features: dict[tuple[str, int], Path] = {}
 
     def judge(self, row: Row, seed: int) -> dict[str, Any]:
         """What `evaluate` says of one row's head with one seed."""
         assert row.head is not None
         note(f"\n== {row.name}, seed {seed}")
-        cache = self.features(row.features, seed)
+        cache = self.features(row.features, 0 if row.features == BACKBONES else seed)
         config = dataclasses.replace(self.heads, **row.head, seed=self.heads.seed + seed, seeds=1)
         name = re.sub(r"[^\w.]+", "-", row.name)
         result = train_head(cache, self.out / self.table / f"{name}-seed{seed}", config)
@@ -111,7 +112,12 @@ class _Bench:
         return only
 
     def features(self, name: str, seed: int) -> Path:
-        """The cache of one kind of features; the CNNs' own do not depend on the seed."""
+        """The cache of one kind of features, made or checked once a call; the CNNs' own know no seed."""
+        if (name, seed) not in self._features:
+            self._features[name, seed] = self._make_features(name, seed)
+        return self._features[name, seed]
+
+    def _make_features(self, name: str, seed: int) -> Path:
         backbones = {
             key: getattr(self.pretraining, key)
             for key in ("visual_backbone", "audio_backbone", "visual_weights", "audio_weights")
@@ -126,7 +132,7 @@ class _Bench:
         path = self.out / "features" / f"{encoder.name}.h5"
         config = dataclasses.replace(self.caching, keep_maps=False, keep_cnn=False)
         frozen = self.pretraining.freeze_backbone and not ENCODERS[name].get("agva", self.pretraining.agva)
-        vectors = self.features(BACKBONES, seed) if frozen else None
+        vectors = self.features(BACKBONES, 0) if frozen else None
         cache_features(self.store, path, config, encoder=encoder, cnn_from=vectors)
         return path
 
