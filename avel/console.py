@@ -65,14 +65,16 @@ def varied(sets: Sequence[str]) -> tuple[tuple[str, ...], dict[str, list[str]]]:
     (('epochs=60',), {'theta': ['0', '0.03']})
 
     Raises:
-        ConfigError: several values for a setting that has them already.
+        ConfigError: a setting named twice, at least once with several values.
     """
     several: dict[str, list[str]] = {}
+    named: set[str] = set()
     for item in sets:
         name, _, values = item.partition("=")
         key = name.strip().replace("-", "_")
-        if "," in values and key in several:
+        if key in several or ("," in values and key in named):
             raise ConfigError(f"--set {item!r} names {key} again", hint="give all its values in one --set")
+        named.add(key)
         if "," in values:
             several[key] = [value.strip() for value in values.split(",") if value.strip()]
     return tuple(item for item in sets if "," not in item), several

@@ -180,8 +180,9 @@ def test_settings_of_a_sweep_as_the_command_line_gives_them() -> None:
         ("epochs=3",),
         {"theta": ["0", "0.03"], "d_h": ["64", "128"]},
     )
-    with pytest.raises(ConfigError, match="names theta again"):
-        varied(["theta=0,1", "theta=2,3"])
+    for items in (["theta=0,1", "theta=2,3"], ["theta=0,1", "theta=2"], ["theta=2", "theta=0,1"]):
+        with pytest.raises(ConfigError, match="names theta again"):
+            varied(items)
 
 
 def test_bad_input_leaves_no_run_behind(tmp_path: Path) -> None:
