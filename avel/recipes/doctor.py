@@ -132,11 +132,11 @@ def _torch() -> Check:
 
 
 def _decoders() -> Check:
-    import av
+    from av import codecs_available, library_versions
 
-    found = [name for name in DECODERS if name in av.codecs_available]
+    found = [name for name in DECODERS if name in codecs_available]
     missing = [name for name in DECODERS if name not in found]
-    version = ".".join(map(str, av.library_versions["libavcodec"]))
+    version = ".".join(map(str, library_versions["libavcodec"]))
     needed = {"h264", "aac"} - set(found)
     text = f"libavcodec {version}: {', '.join(found)}" + (
         f"; without {', '.join(missing)}" if missing else ""

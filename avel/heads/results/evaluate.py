@@ -117,7 +117,7 @@ class _Judge:
     def group(self, items: Sequence[Predictions], members: Sequence[Kept]) -> Measured:
         decoded = [DECODERS[self.decoder](item.probabilities) for item in items]
         label, clean = items[0].label, ~items[0].leaked
-        mixed = (label == self.background).any(1)
+        holding = (label == self.background).any(1)
         right = np.mean([predicted == label for predicted in decoded], 0).mean(1)
         low, high = bootstrap_interval(right, items[0].video_id)
         counts = sum(confusion(predicted, label, self.background + 1) for predicted in decoded)
@@ -130,7 +130,7 @@ class _Judge:
                 [segment_accuracy(predicted[clean], label[clean]) for predicted in decoded]
             ),
             "accuracy_holding_background_percent": spread(
-                [segment_accuracy(predicted[mixed], label[mixed]) for predicted in decoded]
+                [segment_accuracy(predicted[holding], label[holding]) for predicted in decoded]
             ),
             "validation_accuracy_percent": spread([member.val_accuracy for member in members]),
             **self._beside(items, members),
