@@ -1,16 +1,18 @@
-"""Clip stores written without any video: random frames and patches, in milliseconds."""
+"""Clip stores written without any video, random frames and patches in milliseconds; and a small encoder."""
 
 import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from avel.config import digest
 from avel.grid import MEL_BANDS, MEL_FRAMES
-from avel.pipeline.config import ExtractConfig
+from avel.pipeline.config import ExtractConfig, PretrainConfig
+from avel.pipeline.encoders.encoder import build_encoder, save_encoder
 from avel.pipeline.staging.plan import settings_of
 from avel.stores.clip_writer import ClipWriter, prepare, write_dataset
 from avel.stores.clips import Head, read_head
@@ -19,6 +21,7 @@ from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter
 
 CONFIG = ExtractConfig(segments=3, fps=4, size=32)
+NAMES = tuple(f"-v{number}" for number in range(11))
 SPLITS = ("train", "train", "val", "test")
 
 
@@ -83,3 +86,11 @@ def jpegs(random: np.random.Generator, config: ExtractConfig) -> list[bytes]:
 def other_settings() -> ExtractConfig:
     """Staging that gives other numbers."""
     return dataclasses.replace(CONFIG, jpeg_quality=90)
+
+
+def encoder_run(folder: Path, **options: Any) -> Path:
+    """What a run of `pretrain` leaves behind: a small encoder, `options` its settings."""
+    tiny = {"visual_backbone": "tiny", "audio_backbone": "tiny", "crop_size": 28, "hidden": 8}
+    encoder = build_encoder(PretrainConfig(**(tiny | options)))
+    save_encoder(encoder, folder / "encoder.safetensors", epochs=1)
+    return folder

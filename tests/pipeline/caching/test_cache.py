@@ -7,9 +7,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -20,42 +18,15 @@ from safetensors.torch import save_file
 from avel.errors import BusyError, ConfigError, MissingPathError, StaleError, StoreError
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.key import encoder_file_digest, segment_frames
-from avel.pipeline.config import CacheConfig, PretrainConfig
-from avel.pipeline.encoders.encoder import Encoder, build_encoder, encoder_digest, load_encoder, save_encoder
+from avel.pipeline.config import CacheConfig
+from avel.pipeline.encoders.encoder import Encoder, encoder_digest, load_encoder, save_encoder
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from avel.stores.files import only_one
 from tests.pipeline.caching.killed_cache import make_cache
-from tests.pipeline.caching.small_stores import other_settings, write_store
+from tests.pipeline.caching.small_stores import NAMES, encoder_run, other_settings, write_store
 
 TINY = {"visual_backbone": "tiny", "audio_backbone": "tiny", "crop_size": 28}
-NAMES = tuple(f"-v{number}" for number in range(11))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small lose with more threads, by much where the machine is busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return write_store(tmp_path / "clips.zarr", NAMES, failed=NAMES[4:5])
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return encoder_run(tmp_path / "run")
-
-
-def encoder_run(folder: Path, **options: Any) -> Path:
-    tiny = {"visual_backbone": "tiny", "audio_backbone": "tiny", "crop_size": 28, "hidden": 8}
-    encoder = build_encoder(PretrainConfig(**(tiny | options)))
-    save_encoder(encoder, folder / "encoder.safetensors", epochs=1)
-    return folder
 
 
 def by_hand(store: Path, encoder: Encoder, video_id: str, frames: list[int]) -> dict[str, np.ndarray]:
@@ -369,57 +340,3 @@ def test_interrupted_parts_of_other_settings_are_not_used(store: Path, run: Path
     assert (summary.encoded, summary.resumed) == (10, 0)
     with h5py.File(path) as file:
         assert np.abs(file["f_a"][0]).max() > 0
-
-
-def cnn_cache(store: Path, path: Path, encoder: Path, **options: Any) -> Path:
-    cache_features(store, path, encoder=encoder, keep_cnn=True, **options)
-    return path
-
-
-def test_cnn_vectors_of_another_cache_give_the_same_features(
-    store: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    vectors = cnn_cache(store, tmp_path / "vectors.h5", encoder_run(tmp_path / "start", hidden=4))
-    cache_features(store, tmp_path / "whole.h5", encoder=run)
-    whole = FeatureCache.open(tmp_path / "whole.h5")
-
-    def unread(*args: Any) -> Any:
-        raise AssertionError("a frame was read")
-
-    monkeypatch.setattr(ClipStore, "frames", unread)
-    summary = cache_features(store, tmp_path / "quick.h5", encoder=run, cnn_from=vectors)
-    quick = FeatureCache.open(tmp_path / "quick.h5")
-    assert summary.encoded == len(NAMES) - 1
-    assert quick.provenance["cnn"] == whole.provenance["cnn"]
-    np.testing.assert_allclose(quick.f_a, whole.f_a, atol=1e-6)
-    np.testing.assert_allclose(quick.f_v, whole.f_v, atol=1e-6)
-    assert cache_features(store, tmp_path / "quick.h5", encoder=run).encoded == 0, "the same cache to avel"
-
-
-def test_cnn_vectors_of_other_cnns_are_refused(store: Path, run: Path, tmp_path: Path) -> None:
-    vectors = cnn_cache(store, tmp_path / "vectors.h5", encoder_run(tmp_path / "other", seed=1))
-    with pytest.raises(StaleError, match="other CNNs"):
-        cache_features(store, tmp_path / "quick.h5", encoder=run, cnn_from=vectors)
-    assert not (tmp_path / "quick.h5").exists()
-
-
-def test_cnn_vectors_of_other_frames_or_fewer_clips_are_refused(
-    store: Path, run: Path, tmp_path: Path
-) -> None:
-    vectors = cnn_cache(store, tmp_path / "vectors.h5", run, frames_per_segment=3)
-    with pytest.raises(StaleError, match=r"preprocessing\.frames"):
-        cache_features(store, tmp_path / "quick.h5", encoder=run, cnn_from=vectors)
-    vectors = cnn_cache(store, tmp_path / "few.h5", run)
-    write_store(store, [*NAMES, "new"])
-    with pytest.raises(StaleError, match="lacks 2 clips"):
-        cache_features(store, tmp_path / "quick.h5", encoder=run, cnn_from=vectors)
-    without = tmp_path / "without.h5"
-    cache_features(store, without, encoder=run)
-    with pytest.raises(StaleError, match="no cnn_a"):
-        cache_features(store, tmp_path / "quick.h5", encoder=run, cnn_from=without)
-
-
-def test_maps_are_not_taken_from_vectors(store: Path, run: Path, tmp_path: Path) -> None:
-    vectors = cnn_cache(store, tmp_path / "vectors.h5", run)
-    with pytest.raises(ConfigError, match="maps"):
-        cache_features(store, tmp_path / "quick.h5", encoder=run, cnn_from=vectors, keep_maps=True)
