@@ -5,6 +5,8 @@ from fractions import Fraction
 
 from avel.errors import ConfigError
 
+CHUNK_SEGMENTS = 10
+"""Segments stored as one chunk and handled at once: what memory a clip of any length takes."""
 MEL_FRAMES = 96
 """STFT frames kept of each segment (VGGish's patch)."""
 MEL_BANDS = 64

@@ -6,7 +6,7 @@
 (b) bare decoding in process, nothing kept
 (c) OpenCV, read all and resize all, as published AVE code does. pip install opencv-python-headless
 (d) torchcodec, the frame at each k/16 s, resized in the decoder. pip install torchcodec
-(e) avel's decoding and scaling alone: 160 frames a clip in memory
+(e) avel's decoding and scaling alone
 (f) `avel extract` whole: JPEG, log-mel, writing, manifest, and the start of its processes
 
 Every way runs `--workers` processes with one codec thread each. (a) starts a process a clip, as a script
@@ -94,15 +94,11 @@ def torchcodec(path: str) -> None:
     decoder.get_frames_played_at([min(first + k / GRID.fps, last) for k in range(GRID.frames)])
 
 
-def frames(path: str) -> np.ndarray[Any, Any]:
-    """(e) 160 frames of 256x256 in memory: uint8 (T * N, S, S, 3)."""
-    with open_media(path, GRID) as media:
-        return np.concatenate(list(media.frames()))
-
-
 def scaled(path: str) -> None:
-    """(e) without the way back from the process."""
-    frames(path)
+    """(e) 160 frames of 256x256, a segment at a time, in the colours that (f) stores."""
+    with open_media(path, GRID, for_jpeg=True) as media:
+        for _ in media.frames(1):
+            pass
 
 
 def bit_equal(path: str) -> bool:
@@ -110,6 +106,12 @@ def bit_equal(path: str) -> bool:
     with patch("avel.pipeline.media.video.SKIPPING", frozenset()):
         everything = frames(path)
     return bool(np.array_equal(frames(path), everything))
+
+
+def frames(path: str) -> np.ndarray[Any, Any]:
+    """All frames of a clip: uint8 (T * N, S, S, 3)."""
+    with open_media(path, GRID) as media:
+        return np.concatenate(list(media.frames()))
 
 
 Timed = Callable[[Sequence[str]], float]

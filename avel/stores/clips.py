@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import MissingPathError, StoreError, UnknownNameError
-from avel.grid import MEL_BANDS, MEL_FRAMES, Grid
+from avel.grid import CHUNK_SEGMENTS, MEL_BANDS, MEL_FRAMES, Grid
+from avel.stores.jpeg import decode_jpeg
 from avel.stores.location import Location, first_line, locate
 from avel.stores.manifest import Entry, read_manifest, to_table
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "avel-clips", 1
 FRAMES, LOG_MEL = "frames", "log_mel"
-CHUNK_SEGMENTS = 10
 DATASET_TABLES = ("rows", "videos")
 ACCESS = "see to its access rights; of an object store, to AWS_ENDPOINT_URL, AWS_REGION and the keys"
 
@@ -147,7 +147,10 @@ class ClipStore:
         size = self.grid.size
         result = np.empty((len(stored), size, size, 3), np.uint8)
         for place, frame in enumerate(stored):
-            result[place] = decode_jpeg(frame) if isinstance(frame, bytes) else frame
+            if isinstance(frame, bytes):
+                decode_jpeg(frame, result[place])
+            else:
+                result[place] = frame
         return result
 
     def log_mel(self, video_id: str) -> NDArray[np.float32]:
@@ -217,13 +220,6 @@ class ClipStore:
 
     def _repair(self) -> str:
         return f"avel extract {self.dataset.root} {self.location.url}"
-
-
-def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
-    """One JPEG file -> uint8 (H, W, C), RGB."""
-    from PIL import Image
-
-    return np.asarray(Image.open(io.BytesIO(data)))
 
 
 def read_head(location: Location) -> Head | None:

@@ -10,12 +10,9 @@ from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
-from avel.grid import Grid
+from avel.grid import CHUNK_SEGMENTS, Grid
 from avel.pipeline.media.container import FAULTS
 from avel.pipeline.media.scan import Track, packets, with_drain
-
-CHUNK_SEGMENTS = 10
-"""Segments handed over at once."""
 
 GAP_SECONDS = 0.015
 """Time stamps this far off the running sample count start anew: less than one lost packet (AAC 21 ms, Opus

@@ -1,34 +1,55 @@
-"""One decoded picture -> one RGB square of the grid's size: scaling, colour, rotation."""
+"""One decoded picture -> one square of the grid's size: scaling, colour, rotation."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
+
+from avel.stores.jpeg import Colours
 
 Resize = Literal["squash", "crop"]
 
 SCALING = Interpolation.AREA | Interpolation.FULL_CHR_H_INT
 """Area averaging with chroma at full width: 55 dB against scaling in full-size RGB, plain AREA 42 dB."""
 
-PLANES = "gbrp"
-"""Planar RGB: swscale has SIMD for full-width chroma there and none for packed rgb24 (0.26 and 0.60 ms a
-picture, the interleaving by numpy included); the pixels are the same."""
+PLANES: Mapping[Colours, tuple[dict[str, Any], tuple[int, int, int]]] = {
+    "rgb": ({"format": "gbrp"}, (1, 2, 0)),
+    "ycbcr": (
+        {"format": "yuv440p", "dst_colorspace": Colorspace.ITU601, "dst_color_range": ColorRange.JPEG},
+        (0, 1, 2),
+    ),
+}
+"""What swscale is asked for, and the channel of each plane it gives.
+
+Planes, because it has SIMD for full-width chroma there and none for packed rgb24 (0.26 and 0.60 ms a picture,
+the interleaving by numpy included). Chroma at full width, because swscale sites halved chroma on the left and
+JPEG in the middle; at half height, because there both mean the middle and it is half the work.
+"""
+
+SAME_MATRIX = frozenset({2, 5, 6})
+"""AVColorSpace of pictures without a tag, and of BT.601's two names: on the way to JPEG's YCbCr they change
+in range at most. Others would pass through RGB inside swscale, slower than asking for RGB."""
 
 LONGEST = 16
 """`crop` scales the longer side to at most this many times the size; thinner pictures are squashed to it."""
 
 
 class PictureScaler:
-    """Scales pictures to (S, S, 3) uint8 RGB; matrix and range are the picture's own tags.
+    """Scales pictures to (S, S, 3) uint8, RGB or JPEG's YCbCr; matrix and range are the picture's own tags.
 
     A picture without tags is BT.601 limited range, as FFmpeg's own command line takes it. Interlaced
     pictures are not deinterlaced: area averaging down to the grid's size mixes the two fields.
     """
 
-    def __init__(self, size: int, resize: Resize = "squash", aspect: float = 1.0) -> None:
-        self._size, self._resize, self._aspect = size, resize, aspect
+    def __init__(
+        self, size: int, resize: Resize = "squash", aspect: float = 1.0, colours: Colours = "rgb"
+    ) -> None:
+        self._size, self._resize, self._aspect, self.colours = size, resize, aspect, colours
+        self._wanted, self._channels = PLANES[colours]
         self._reformatter = VideoReformatter()  # one for all pictures keeps swscale's tables
         self._matrix: tuple[int, int, int, int] | None = None
 
@@ -38,11 +59,13 @@ class PictureScaler:
             self._matrix = _display_matrix(frame)
         width, height = self._scaled(frame)
         scaled = self._reformatter.reformat(
-            frame, width=width, height=height, format=PLANES, interpolation=SCALING, threads=1
+            frame, width=width, height=height, interpolation=SCALING, threads=1, **self._wanted
         )
         top, left = (height - self._size) // 2, (width - self._size) // 2
-        for channel, plane in zip((1, 2, 0), scaled.planes, strict=True):
+        for channel, plane in zip(self._channels, scaled.planes, strict=True):
             rows = np.frombuffer(_buffer(plane), np.uint8).reshape(-1, plane.line_size)
+            if plane.height < height:
+                rows = rows.repeat(2, 0)
             square = rows[top : top + self._size, left : left + self._size]
             out[:, :, channel] = _upright(square, *self._matrix)
 
@@ -53,6 +76,13 @@ class PictureScaler:
         wide = min(max(round(self._size * ratio), self._size), LONGEST * self._size)
         high = min(max(round(self._size / ratio), self._size), LONGEST * self._size)
         return wide, high
+
+
+def jpeg_colours(stream: VideoStream, size: int) -> Colours:
+    """The colours in which a stream's frames reach JPEG files of `size` pixels at the least cost."""
+    context = stream.codec_context
+    same = (context.pix_fmt or "").startswith("yuv") and context.colorspace in SAME_MATRIX
+    return "ycbcr" if same and size % 2 == 0 else "rgb"
 
 
 def _buffer(plane: Any) -> Any:

@@ -21,14 +21,15 @@ from av.container import InputContainer
 from av.stream import Disposition
 from numpy.typing import NDArray
 
-from avel.grid import Grid
-from avel.pipeline.media.audio import CHUNK_SEGMENTS, AudioReader
+from avel.grid import CHUNK_SEGMENTS, Grid
+from avel.pipeline.media.audio import AudioReader
 from avel.pipeline.media.container import cut_short, guarding, reading
 from avel.pipeline.media.info import MediaInfo, media_info, pixel_aspect, promised_seconds
-from avel.pipeline.media.picture import PictureScaler, Resize
+from avel.pipeline.media.picture import PictureScaler, Resize, jpeg_colours
 from avel.pipeline.media.refusal import ClipRefused, Reason
 from avel.pipeline.media.scan import Track, scan
 from avel.pipeline.media.video import VideoReader
+from avel.stores.jpeg import Colours
 
 MissingAudio = Literal["silence", "fail"]
 
@@ -50,18 +51,23 @@ class Media:
         self.info = info
 
     @property
+    def colours(self) -> Colours:
+        """What the channels of `frames` are."""
+        return self._video.colours
+
+    @property
     def scale_seconds(self) -> float:
         """Time spent on scaling, as part of `frames`."""
         return self._video.scale_seconds
 
-    def frames(self) -> Iterator[NDArray[np.uint8]]:
-        """Chunks (n, S, S, 3) RGB of at most ten segments' frames, `grid.frames` in all.
+    def frames(self, segments: int = CHUNK_SEGMENTS) -> Iterator[NDArray[np.uint8]]:
+        """Chunks (n, S, S, 3) of at most so many segments' frames, `grid.frames` in all, in `colours`.
 
         Raises:
             ClipRefused: unreadable, truncated or memory, at the latest after the last chunk.
         """
         with guarding():
-            yield from self._video.frames()
+            yield from self._video.frames(segments)
         self._check_video()
 
     def samples(self) -> Iterator[NDArray[np.float32]]:
@@ -111,9 +117,12 @@ def open_media(
     *,
     resize: Resize = "squash",
     missing_audio: MissingAudio = "silence",
+    for_jpeg: bool = False,
     alive: Callable[[], None] = lambda: None,
 ) -> Iterator[Media]:
     """Opens a local file and lays it on `grid`; calls `alive` now and then while it looks over a long one.
+
+    Frames are RGB, or with `for_jpeg` whichever `colours` are the least work on the way to a JPEG file.
 
     >>> with open_media("clip.mp4", Grid()) as media:  # doctest: +SKIP
     ...     next(media.frames()).shape, next(media.samples()).shape
@@ -140,7 +149,8 @@ def open_media(
             raise ClipRefused("no-video", f"the picture starts {late:.1f} s after the sound")
         info = media_info(container, video, audio, grid, origin)
         info = replace(info, damage=broken)
-        scaler = PictureScaler(grid.size, resize, pixel_aspect(video))
+        colours = jpeg_colours(video.stream, grid.size) if for_jpeg else "rgb"
+        scaler = PictureScaler(grid.size, resize, pixel_aspect(video), colours)
         yield Media(
             VideoReader(path, video, grid, origin, scaler),
             AudioReader(path, audio, grid, origin) if audio else None,

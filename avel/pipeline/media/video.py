@@ -16,9 +16,7 @@ from avel.pipeline.media.picture import PictureScaler
 from avel.pipeline.media.refusal import ClipRefused
 from avel.pipeline.media.scan import Track, packets, with_drain
 from avel.pipeline.media.skip_plan import SKIPPING, Clock, needed_times
-
-CHUNK_SEGMENTS = 10
-"""Segments handed over at once: what memory a clip of any length takes."""
+from avel.stores.jpeg import Colours
 
 
 class VideoReader:
@@ -34,13 +32,18 @@ class VideoReader:
         self._covered_pts: int | None = None
 
     @property
+    def colours(self) -> Colours:
+        """What the channels of `frames` are."""
+        return self._scaler.colours
+
+    @property
     def covered_seconds(self) -> float:
         """Up to where decoded pictures reach, counted from the origin."""
         end = self._covered_pts
         return 0.0 if end is None else max(0.0, float(end * self._track.time_base - self._origin))
 
-    def frames(self) -> Iterator[NDArray[np.uint8]]:
-        """Chunks (n, S, S, 3) of at most ten segments, `grid.frames` in all; the last picture is held.
+    def frames(self, segments: int) -> Iterator[NDArray[np.uint8]]:
+        """Chunks (n, S, S, 3) of at most `segments`, `grid.frames` in all; the last picture is held.
 
         Raises:
             ClipRefused: no picture came, or the decoder ran out of memory.
@@ -48,7 +51,7 @@ class VideoReader:
         self.decoded = self.errors = self.corrupt = 0
         self._covered_pts = None
         total, size = self._grid.frames, self._grid.size
-        step = CHUNK_SEGMENTS * self._grid.frames_per_segment
+        step = segments * self._grid.frames_per_segment
         chunk = _planar(min(step, total), size)
         first = done = 0  # slot of the chunk's start, slots filled
         for frame, after in self._shown():
@@ -132,8 +135,5 @@ class VideoReader:
 
 
 def _planar(frames: int, size: int) -> NDArray[np.uint8]:
-    """(n, S, S, 3), each colour a plane of its own in memory, as the scaler gives and JPEG encoding takes it.
-
-    Interleaving the colours in numpy would cost 7 ms a clip, and undoing it for the encoder 2 ms.
-    """
+    """(n, S, S, 3), each channel a plane of its own in memory, as the scaler gives them."""
     return np.empty((frames, 3, size, size), np.uint8).transpose(0, 2, 3, 1)

@@ -12,10 +12,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torchvision
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.io import ImageReadMode
 
 from avel.grid import MEL_BANDS, MEL_FRAMES, Grid
+from avel.stores.jpeg import decode_jpeg
 
 AHEAD = 2
 """Batches that are read while one is being used."""
@@ -139,21 +141,18 @@ class ClipLoader:
         if self.store.head.frame_codec != "jpeg":
             frames.copy_(torch.from_numpy(self.store.frames(video_id, wanted)))
             return []
-        files = [
-            torch.frombuffer(bytearray(data), dtype=torch.uint8)
-            for data in self.store.jpegs(video_id, wanted)
-        ]
+        files = self.store.jpegs(video_id, wanted)
         if self.on_device:
-            return files
-        for place, file in enumerate(files):
-            frames[place] = decode_jpeg(file, ImageReadMode.RGB).permute(1, 2, 0)  # its layout in memory
+            return [torch.frombuffer(bytearray(file), dtype=torch.uint8) for file in files]
+        for place, file in zip(frames.numpy(), files, strict=True):
+            decode_jpeg(file, place)
         return []
 
     def _finish(self, pending: "_Pending") -> Iterator[Batch]:
         files = [file for work in pending.work for file in work.result()]
         buffer = pending.buffer
         if self.on_device:
-            decoded = decode_jpeg(files, ImageReadMode.RGB, device=self.device)
+            decoded = torchvision.io.decode_jpeg(files, ImageReadMode.RGB, device=self.device)
             seen = torch.stack(decoded).reshape(len(pending.clips), -1, *decoded[0].shape)
         else:
             seen = buffer.frames.to(self.device, non_blocking=True).permute(0, 1, 4, 2, 3)

@@ -1,7 +1,6 @@
 """Staging one clip: file -> JPEG frames and log-mel patches in the store -> its manifest entry."""
 
 import hashlib
-import io
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -12,21 +11,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from avel.config import digest
+from avel.grid import CHUNK_SEGMENTS
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.log_mel import log_mel
 from avel.pipeline.media.reading import Media, open_media
 from avel.pipeline.media.refusal import ClipRefused, Reason
 from avel.stores.clip_writer import ClipWriter, WriteError
+from avel.stores.jpeg import encode_jpeg
 from avel.stores.location import locate
 from avel.stores.manifest import Entry
 
 KIB = 1 << 10
 PIECE_BYTES = 1 << 20
-CHROMA_HALVED = 2
-"""Pillow's name for 4:2:0."""
 
 
 @dataclass
@@ -106,7 +104,12 @@ class Stager:
     def _stage(self, entry: Entry, watch: Stopwatch) -> Entry:
         config, path = self.config, Path(entry.source_path)
         opening = open_media(
-            path, self.grid, resize=config.resize, missing_audio=config.missing_audio, alive=self.alive
+            path,
+            self.grid,
+            resize=config.resize,
+            missing_audio=config.missing_audio,
+            for_jpeg=config.frame_codec == "jpeg",
+            alive=self.alive,
         )
         with ExitStack() as stack:
             with watch.timing("decode"):
@@ -137,7 +140,31 @@ class Stager:
             self.alive()
 
     def _video(self, media: Media, row: int, watch: Stopwatch) -> None:
-        chunks, first = media.frames(), 0
+        first = 0
+        for block in self._blocks(media, watch):
+            with watch.timing("write"):
+                self.writer.write_frames(row, first, block)
+            first += len(block)
+            self.alive()
+
+    def _blocks(self, media: Media, watch: Stopwatch) -> Iterator[NDArray[np.uint8] | list[bytes]]:
+        """Frames as they are stored, whole chunks of the store at a time."""
+        if self.config.frame_codec == "raw":
+            yield from self._decoded(media, CHUNK_SEGMENTS, watch)
+            return
+        quality, files = self.config.jpeg_quality, list[bytes]()
+        for frames in self._decoded(media, 1, watch):  # encoded while they are in the processor's cache
+            with watch.timing("jpeg"):
+                files += [encode_jpeg(frame, quality, media.colours) for frame in frames]
+            if len(files) == self.writer.head.chunk_frames:
+                yield files
+                files = []
+        if files:
+            yield files
+
+    def _decoded(self, media: Media, segments: int, watch: Stopwatch) -> Iterator[NDArray[np.uint8]]:
+        """`media.frames`, timed."""
+        chunks = media.frames(segments)
         while True:
             scaled = media.scale_seconds
             with watch.timing("decode"):
@@ -145,15 +172,7 @@ class Stager:
             watch.move(media.scale_seconds - scaled)
             if chunk is None:
                 return
-            with watch.timing("jpeg"):
-                stored = chunk if self.config.frame_codec == "raw" else self._encoded(chunk)
-            with watch.timing("write"):
-                self.writer.write_frames(row, first, stored)
-            first += len(chunk)
-            self.alive()
-
-    def _encoded(self, frames: NDArray[np.uint8]) -> list[bytes]:
-        return [encode_jpeg(frame, self.config.jpeg_quality) for frame in frames]
+            yield chunk
 
 
 def peak_mib() -> int:
@@ -163,19 +182,6 @@ def peak_mib() -> int:
     except OSError:
         return 0
     return int(status.partition("VmHWM:")[2].split()[0]) // KIB
-
-
-def encode_jpeg(frame: NDArray[np.uint8], quality: int) -> bytes:
-    """(H, W, 3) uint8 RGB -> one JPEG file, 4:2:0.
-
-    Pillow, because it writes what torchvision writes, byte for byte, in half the time, and keeps torch's
-    400 MB out of every decoding process. Frames whose colours are planes in memory are not copied before.
-    """
-    buffer, size = io.BytesIO(), frame.shape[1::-1]
-    planes = [np.ascontiguousarray(frame[:, :, channel]) for channel in range(3)]
-    picture = Image.merge("RGB", [Image.frombuffer("L", size, plane, "raw", "L", 0, 1) for plane in planes])
-    picture.save(buffer, "JPEG", quality=quality, subsampling=CHROMA_HALVED)
-    return buffer.getvalue()
 
 
 def fingerprint(entry: Entry, alive: Callable[[], None] = lambda: None) -> Entry:

@@ -20,10 +20,9 @@ from avel.pipeline.caching.parts import Parts
 from avel.pipeline.config import CacheConfig, ExtractConfig
 from avel.pipeline.media.log_mel import log_mel
 from avel.pipeline.media.reading import Media, open_media
-from avel.pipeline.staging.stage import encode_jpeg
-from avel.stores.clips import decode_jpeg
 from avel.stores.features import FeatureCache
 from avel.stores.files import sha256_file
+from avel.stores.jpeg import Colours, decode_jpeg, encode_jpeg
 
 LONGEST_SECONDS = 86400
 """Of a longer video the first day is read."""
@@ -84,26 +83,29 @@ class Seer:
         parts: dict[str, list[Tensor]] = {}
         with self._open(path, grid) as media:
             for frames, samples in zip(media.frames(), media.samples(), strict=True):
-                for name, values in self._encoded(frames, samples).items():
+                for name, values in self._encoded(frames, media.colours, samples).items():
                     parts.setdefault(name, []).append(values[0].cpu())
             info = media.info
         vectors = {name: torch.cat(values) for name, values in parts.items()}
         return Seen(vectors, info.valid_seconds, info.damage)
 
-    def _encoded(self, frames: NDArray[np.uint8], samples: NDArray[np.float32]) -> dict[str, Tensor]:
+    def _encoded(
+        self, frames: NDArray[np.uint8], colours: Colours, samples: NDArray[np.float32]
+    ) -> dict[str, Tensor]:
         """One chunk of n segments: (n * N, S, S, 3), (n * samples,) -> (1, n, ...) by name."""
         size = self.grid.size
         chosen = frames.reshape(-1, self.grid.frames_per_segment, size, size, 3)[:, self._frames]
-        images = self.encoder.cropped(self._stored(chosen.reshape(-1, size, size, 3)))
+        images = self.encoder.cropped(self._stored(chosen.reshape(-1, size, size, 3), colours))
         patches = log_mel(samples.reshape(-1, self.grid.samples_per_segment), self.grid.hz)
         pictures = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
         return self.encoder.cnn(pictures[None], torch.from_numpy(patches)[None])
 
-    def _stored(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _stored(self, frames: NDArray[np.uint8], colours: Colours) -> NDArray[np.uint8]:
         """Frames as they come back from a store: JPEG loses a little, and the encoders have seen that."""
         if self.staging.frame_codec == "raw":
             return frames
-        return np.stack([decode_jpeg(encode_jpeg(frame, self.staging.jpeg_quality)) for frame in frames])
+        quality = self.staging.jpeg_quality
+        return np.stack([decode_jpeg(encode_jpeg(frame, quality, colours)) for frame in frames])
 
     def _grid_of(self, path: Path) -> Grid:
         """The staging's grid with as many segments as the video has, T at least."""
@@ -116,7 +118,7 @@ class Seer:
         return Grid(segments, self.grid.segment_seconds, self.grid.fps, self.grid.hz, self.grid.size)
 
     def _open(self, path: Path, grid: Grid) -> AbstractContextManager[Media]:
-        return open_media(path, grid, resize=self.staging.resize)
+        return open_media(path, grid, resize=self.staging.resize, for_jpeg=self.staging.frame_codec == "jpeg")
 
 
 def staging_of(cache: FeatureCache) -> ExtractConfig:

@@ -151,7 +151,7 @@ def test_a_cache_made_otherwise_is_refused_with_what_differs(store: Path, run: P
     with pytest.raises(StaleError, match=r"encoder.kind was .run., is now .backbones."):
         cache_features(store, path, **TINY)
     staged = write_store(tmp_path / "other.zarr", NAMES, config=other_settings())
-    with pytest.raises(StaleError, match=r"staging.settings.jpeg_quality was 95, is now 90"):
+    with pytest.raises(StaleError, match=r"staging.settings.jpeg_quality was 96, is now 90"):
         cache_features(staged, path, encoder=run)
     assert FeatureCache.open(path).digest == first
     assert cache_features(store, path, encoder=other, overwrite=True).encoded == 10

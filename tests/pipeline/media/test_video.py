@@ -11,6 +11,7 @@ from avel.grid import Grid
 from avel.pipeline.media import scan as scan_module
 from avel.pipeline.media.reading import open_media
 from avel.pipeline.media.refusal import ClipRefused
+from avel.stores.jpeg import decode_jpeg, encode_jpeg
 from tests.media import Film, compose, number_picture, read_number, remux, steady, turn, uneven
 from tests.pipeline.media.reading import on_screen, read
 
@@ -104,13 +105,14 @@ def test_a_film_that_is_read_twice_from_disk_gives_the_same(
     assert held[2] == streamed[2]
 
 
-def test_frames_come_in_chunks_of_ten_segments_and_can_be_read_again(composed: "dict[str, Path]") -> None:
+def test_frames_come_in_chunks_and_can_be_read_again(composed: "dict[str, Path]") -> None:
     grid = Grid(segments=23, segment_seconds=0.5, size=16)
     with open_media(composed["longer"], grid) as media:
         first = list(media.frames())
-        again = list(media.frames())
+        again = list(media.frames(1))
         sound = [len(chunk) for chunk in media.samples()]
     assert [len(chunk) for chunk in first] == [80, 80, 24]
+    assert [len(chunk) for chunk in again] == [8] * 23
     assert sound == [80000, 80000, 24000]
     np.testing.assert_array_equal(np.concatenate(first), np.concatenate(again))
     longer = Grid(segments=12, segment_seconds=1.0, size=16)
@@ -214,6 +216,46 @@ def test_colours_follow_the_files_matrix_and_range(tmp_path: Path, matrix: int, 
     )
     frames = read(compose(tmp_path / "colour.mp4", film))[0]
     assert abs(frames[80].astype(int) - [red, green, blue]).max() <= 2
+
+
+def waves(number: int, height: int, width: int) -> np.ndarray:
+    """Eight waves of blue across and down, as planes of 4:2:0; chroma is sited left, and between two rows."""
+    x, y = 2 * np.arange(width // 2) + 0.5, 2 * np.arange(height // 2) + 1
+    swing = np.sin(2 * np.pi * 8 * x / width) + np.sin(2 * np.pi * 8 * y / height)[:, None]
+    planes = np.full((height, width), 128), 128 + 40 * swing, np.full_like(swing, 128)
+    return np.concatenate([plane.ravel() for plane in planes]).round().astype(np.uint8).reshape(-1, width)
+
+
+WAVES = Film(steady(25, 1), 640, 480, paint=waves, paint_format="yuv420p", options={"qp": "0"}, clicks=None)
+
+
+@pytest.mark.parametrize(("for_jpeg", "matrix"), [(False, 1), (False, 2), (True, 1), (True, 2)])
+@pytest.mark.parametrize("full_range", [False, True])
+def test_colour_lies_where_the_picture_lies(
+    tmp_path: Path, for_jpeg: bool, matrix: int, full_range: bool
+) -> None:
+    path = compose(tmp_path / "waves.mp4", replace(WAVES, colour=(matrix, 1 + full_range)))
+    with open_media(path, Grid(), for_jpeg=for_jpeg) as media:
+        assert media.colours == ("ycbcr" if for_jpeg and matrix == 2 else "rgb")
+        frame = next(media.frames())[4]
+        blue = decode_jpeg(encode_jpeg(frame, 96, media.colours))[:, :, 2].astype(float)
+    for side in (0, 1):
+        wave = np.fft.rfft(blue.mean(side))[8]
+        truth = np.fft.rfft(np.sin(2 * np.pi * 8 * (np.arange(256) + 0.5) / 256))[8]
+        pixels = np.angle(wave / truth) / (2 * np.pi * 8) * 256
+        assert abs(pixels) < 0.06
+
+
+@pytest.mark.parametrize("name", TURNS)
+@pytest.mark.parametrize("resize", ["squash", "crop"])
+def test_on_the_way_to_jpeg_pictures_turn_alike(tmp_path: Path, name: str, resize: str) -> None:
+    path = turn(compose(tmp_path / "turned.mp4", replace(WAVES, height=360)), *TURNS[name][0])
+    shown = []
+    for for_jpeg in (False, True):
+        with open_media(path, Grid(size=250), resize=resize, for_jpeg=for_jpeg) as media:
+            frame = next(media.frames(1))[4]
+            shown.append(decode_jpeg(encode_jpeg(frame, 96, media.colours)).astype(float))
+    assert abs(shown[0] - shown[1]).mean() < 2
 
 
 def test_pictures_before_an_edit_list_are_decoded_and_not_shown(

@@ -1,18 +1,16 @@
 """Staging one clip: the store holds what the reader saw, in chunks, at any length."""
 
-import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.log_mel import log_mel
 from avel.pipeline.media.reading import open_media
 from avel.pipeline.staging.plan import Wish, make_plan
-from avel.pipeline.staging.stage import PIECE_BYTES, Stager, Stopwatch, encode_jpeg, fingerprint
+from avel.pipeline.staging.stage import PIECE_BYTES, Stager, Stopwatch, fingerprint
 from avel.stores.clip_writer import prepare
 from avel.stores.clips import ClipStore
 from avel.stores.dataset import Dataset, Video
@@ -58,17 +56,6 @@ def test_jpeg_frames_are_close_to_raw_ones(tmp_path: Path) -> None:
     quality = {len(jpeg.jpegs("clip", [0])[0])}
     _, coarse = stage(file, tmp_path / "coarse.zarr", replace(SMALL, jpeg_quality=30))
     assert len(coarse.jpegs("clip", [0])[0]) < min(quality)
-
-
-@pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
-def test_pillow_writes_what_torchvision_writes() -> None:
-    torch = pytest.importorskip("torch")
-    from torchvision.io import encode_jpeg as torchvision_jpeg
-
-    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
-    wanted = torchvision_jpeg(torch.from_numpy(picture).permute(2, 0, 1).contiguous(), 95)
-    assert encode_jpeg(picture, 95) == wanted.numpy().tobytes()
-    assert np.asarray(Image.open(io.BytesIO(encode_jpeg(picture, 95)))).shape == (64, 64, 3)
 
 
 def test_a_failed_clip_leaves_no_chunk(tmp_path: Path) -> None:
