@@ -117,40 +117,40 @@ def step_work(trainer: Trainer, batch: Batch) -> tuple[float, float]:
     return float(counter.get_total_flops()), 6.0 * weights
 
 
-def measure(options: argparse.Namespace, config: PretrainConfig) -> dict[str, Any]:
-    """All four ways and the roofline."""
-    device, store = pick_device(config.device), ClipStore.open(options.store)
-    video_ids = list(store.staged[: options.clips])
-    loader = ClipLoader(
-        store, video_ids, batch=config.batch, workers=config.workers, device=device, seed=config.seed
-    )
+def reading(store: ClipStore, loader: ClipLoader, options: argparse.Namespace) -> dict[str, Any]:
+    """(a) and (b): frames alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(store, list(loader.video_ids), Path(folder))
+        files = DataLoader(
+            JpegFiles(Path(folder), store, loader.clips), batch_size=loader.batch, shuffle=True,
+            num_workers=loader.workers, persistent_workers=True,
+        )  # fmt: skip
+        epochs = iter(range(10**6))
+        rates = in_turns(
+            {
+                "a plain JPEG files": lambda: sum(len(frames.to(loader.device)) for frames in files),
+                "b loader": lambda: drain(loader, next(epochs)),
+            },
+            options.rounds,
+            loader.device,
+        )
+    return {"clips_per_second": rates, "loader / files": rates["b loader"] / rates["a plain JPEG files"]}
+
+
+def training(
+    loader: ClipLoader, config: PretrainConfig, options: argparse.Namespace, loader_rate: float
+) -> dict[str, Any]:
+    """(c) and (d), beside the roofline."""
+    device = loader.device
     twins = prepare(Twins(build_encoder(config), config), config, device)
     trainer = Trainer(twins, make_optimiser(twins, config), config, device)
     first = next(loader.epoch(0))
     batch = Batch(first.clips, first.seen.clone(), first.heard.clone())
-    steps = loader.steps
-    with tempfile.TemporaryDirectory() as folder:
-        write_files(store, video_ids, Path(folder))
-        files = DataLoader(
-            JpegFiles(Path(folder), store, len(video_ids)), batch_size=config.batch, shuffle=True,
-            num_workers=config.workers, persistent_workers=True,
-        )  # fmt: skip
-        epochs = iter(range(10**6))
-        reading = in_turns(
-            {
-                "a plain JPEG files": lambda: sum(len(frames.to(device)) for frames in files),
-                "b loader": lambda: drain(loader, next(epochs)),
-            },
-            options.rounds,
-            device,
-        )
+    same = Same(batch, loader.steps)
     with Progress(10**9, "clips") as progress:
-        training = in_turns(
+        rates = in_turns(
             {
-                "c network": lambda: (
-                    trainer.epoch(0, Same(batch, steps), progress),
-                    len(batch.clips) * steps,
-                )[1],
+                "c network": lambda: (trainer.epoch(0, same, progress), same.clips)[1],
                 "d training": lambda: (trainer.epoch(0, loader, progress), loader.clips)[1],
             },
             options.rounds,
@@ -159,23 +159,41 @@ def measure(options: argparse.Namespace, config: PretrainConfig) -> dict[str, An
     operations, moved = step_work(trainer, batch)
     dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
     roof = product_rate(device, dtype, 8192 if device.type == "cuda" else 2048)
-    done = operations / len(batch.clips) * training["c network"]
+    done = operations / len(batch.clips) * rates["c network"]
     return {
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{torch.get_num_threads()} threads",
-        "backbones": f"{config.visual_backbone}, {config.audio_backbone}",
-        "dtype": config.dtype,
-        "clips_a_step": len(batch.clips),
-        "clips_per_second": reading | training,
-        "loader / files": reading["b loader"] / reading["a plain JPEG files"],
-        "d / limit": training["d training"] / min(reading["b loader"], training["c network"]),
+        "clips_per_second": rates,
+        "d / limit": rates["d training"] / min(loader_rate, rates["c network"]),
         "teraflop_a_step": operations / 1e12,
         "gigabytes_a_step_of_weights": moved / 1e9,
         "teraflops_reached": done / 1e12,
         "teraflops_of_a_matrix_product": roof / 1e12,
         "share_of_the_roof": done / roof,
     }
+
+
+def measure(options: argparse.Namespace, config: PretrainConfig) -> dict[str, Any]:
+    """Reading, and training where it is asked for."""
+    device, store = pick_device(config.device), ClipStore.open(options.store)
+    loader = ClipLoader(
+        store,
+        store.staged[: options.clips],
+        batch=config.batch,
+        workers=config.workers,
+        device=device,
+        seed=config.seed,
+    )
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    found: dict[str, Any] = {
+        "device": name or f"{torch.get_num_threads()} threads",
+        "clips_a_step": loader.clips / loader.steps,
+        **reading(store, loader, options),
+    }
+    if options.reading_only:
+        return found
+    trained = training(loader, config, options, found["clips_per_second"]["b loader"])
+    rates = found.pop("clips_per_second") | trained.pop("clips_per_second")
+    about = {"backbones": f"{config.visual_backbone}, {config.audio_backbone}", "dtype": config.dtype}
+    return {"clips_per_second": rates} | found | about | trained
 
 
 def main() -> None:
@@ -186,6 +204,7 @@ def main() -> None:
     parser.add_argument("store", help="a clip store with JPEG frames")
     parser.add_argument("--clips", type=int, default=256, help="clips to use")
     parser.add_argument("--rounds", type=int, default=3, help="rounds that count")
+    parser.add_argument("--reading-only", action="store_true", help="(a) and (b) alone")
     parser.add_argument("--json", action="store_true")
     options, rest = parser.parse_known_args()
     names = [word.removeprefix("--").replace("-", "_") for word in rest[::2]]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import MissingPathError, StoreError, UnknownNameError
 from avel.grid import CHUNK_SEGMENTS, MEL_BANDS, MEL_FRAMES, Grid
+from avel.stores.chunks import elements, floats
 from avel.stores.jpeg import decode_jpeg
 from avel.stores.location import Location, first_line, locate
 from avel.stores.manifest import Entry, read_manifest, to_table
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from avel.stores.dataset import Dataset
+
+F = TypeVar("F")
 
 FORMAT, VERSION = "avel-clips", 1
 FRAMES, LOG_MEL = "frames", "log_mel"
@@ -135,7 +140,7 @@ class ClipStore:
         """
         if self.head.frame_codec != "jpeg":
             raise StoreError(f"{self.location.url}: keeps {self.head.frame_codec} frames, not JPEG")
-        return [bytes(frame) for frame in self._stored_frames(video_id, frames)]
+        return self._by_chunk(video_id, frames, self._files)
 
     def frames(self, video_id: str, frames: Sequence[int]) -> NDArray[np.uint8]:
         """Some staged frames, decoded: uint8 (n, H, W, C), RGB.
@@ -143,14 +148,13 @@ class ClipStore:
         Raises:
             StoreError: the video is not staged, or its bytes are damaged.
         """
-        stored = self._stored_frames(video_id, frames)
         size = self.grid.size
-        result = np.empty((len(stored), size, size, 3), np.uint8)
-        for place, frame in enumerate(stored):
-            if isinstance(frame, bytes):
-                decode_jpeg(frame, result[place])
-            else:
-                result[place] = frame
+        result = np.empty((len(frames), size, size, 3), np.uint8)
+        if self.head.frame_codec == "raw":
+            result[:] = self._by_chunk(video_id, frames, self._pictures)
+            return result
+        for place, file in zip(result, self.jpegs(video_id, frames), strict=True):
+            decode_jpeg(file, place)
         return result
 
     def log_mel(self, video_id: str) -> NDArray[np.float32]:
@@ -159,26 +163,43 @@ class ClipStore:
         Raises:
             StoreError: the video is not staged, or its bytes are damaged.
         """
-        row = self._row(video_id)
-        patches = self.read_chunk(LOG_MEL, row, slice(0, self.grid.segments))
+        row, shape = self._row(video_id), (self.head.chunk_segments, *log_mel_shape(self.grid)[1:])
+        chunks = [self._chunk(LOG_MEL, row, number) for number in range(self.head.chunks)]
+        with self._damage(LOG_MEL, row):
+            patches = np.concatenate([floats(chunk, shape) for chunk in chunks])[: self.grid.segments]
         if np.isnan(patches).any():
             raise StoreError(f"{self.location.url}: {video_id}: log-mel is incomplete", hint=self._repair())
-        return np.asarray(patches, np.float32)
+        return patches
 
-    def _stored_frames(self, video_id: str, frames: Sequence[int]) -> list[Any]:
-        """Each frame as it is stored; a chunk is read once, however many of its frames are asked for."""
+    def _by_chunk(self, video_id: str, frames: Sequence[int], read: Callable[..., Sequence[F]]) -> list[F]:
+        """Each frame as `read` gives it; a chunk is read once, however many of its frames are asked for."""
         row, size = self._row(video_id), self.head.chunk_frames
         outside = [frame for frame in frames if not 0 <= frame < self.grid.frames]
         if outside:
             raise StoreError(f"{video_id}: frame {outside[0]} of {self.grid.frames}")
-        chunks = {
-            number: self.read_chunk(FRAMES, row, slice(number * size, (number + 1) * size))
-            for number in dict.fromkeys(frame // size for frame in frames)
-        }
-        found = [chunks[frame // size][frame % size] for frame in frames]
-        if any(isinstance(frame, bytes) and not frame for frame in found):
-            raise StoreError(f"{self.location.url}: {video_id}: frames are missing", hint=self._repair())
-        return found
+        found: dict[int, F] = {}
+        for number in dict.fromkeys(frame // size for frame in frames):
+            wanted = [frame for frame in frames if frame // size == number]
+            found |= zip(wanted, read(row, number, [frame % size for frame in wanted]), strict=True)
+        return [found[frame] for frame in frames]
+
+    def _files(self, row: int, number: int, places: Sequence[int]) -> list[bytes]:
+        chunk = self._chunk(FRAMES, row, number)
+        with self._damage(FRAMES, row):
+            return elements(chunk, places)
+
+    def _pictures(self, row: int, number: int, places: Sequence[int]) -> list[NDArray[np.uint8]]:
+        size = self.head.chunk_frames
+        return list(self.read_chunk(FRAMES, row, slice(number * size, (number + 1) * size))[places])
+
+    def _chunk(self, name: str, row: int, number: int) -> bytes:
+        """The bytes of one chunk."""
+        file = chunk_names(self.head, row)[number + (self.head.chunks if name == LOG_MEL else 0)]
+        chunk = self.location.read(file)
+        if chunk is None:
+            where = f"{self.location.url}: {self.video_ids[row]}"
+            raise StoreError(f"{where}: {name} are missing: no {file}", hint=self._repair())
+        return chunk
 
     def verify(self) -> tuple[str, ...]:
         """What is wrong, one line each: checksums, missing chunks, a manifest that disagrees."""
@@ -192,9 +213,15 @@ class ClipStore:
         Raises:
             StoreError: the bytes are damaged.
         """
-        try:
+        with self._damage(name, row):
             return np.asarray(self.arrays[name][row, part])
-        except (ValueError, RuntimeError) as error:  # zarr's words for a checksum that fails
+
+    @contextmanager
+    def _damage(self, name: str, row: int) -> Iterator[None]:
+        """Turns what a checksum that fails raises, ours and zarr's, into StoreError."""
+        try:
+            yield
+        except (ValueError, RuntimeError, struct.error) as error:
             where = f"{self.location.url}: {self.video_ids[row]}"
             raise StoreError(f"{where}: {name} is damaged: {error}", hint=self._repair()) from None
 

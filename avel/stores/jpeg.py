@@ -1,8 +1,8 @@
 """JPEG files of frames, by libjpeg-turbo through simplejpeg: no torch and no detour over Python images.
 
 It reads straight into the caller's memory and writes from planes that are YCbCr already. Its pixels are
-Pillow's and torchvision's to the bit, but for qualities below 96: there TurboJPEG takes the coarser DCT, which
-costs 0.6 dB at 95, while 96 gains as much over Pillow's 95 for a tenth more bytes.
+Pillow's and torchvision's to the bit, but for qualities below 96: there TurboJPEG takes the coarser DCT,
+which costs 0.6 dB at 95, while 96 gains as much over Pillow's 95 for a tenth more bytes.
 """
 
 from typing import Literal
