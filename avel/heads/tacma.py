@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from avel.errors import ConfigError
 from avel.heads.config import HeadConfig
@@ -57,7 +58,7 @@ class TACMA(Head):
         paired = self.W_a1.weight.T @ self.W_v1.weight
         products = (f_a @ paired) @ f_v.transpose(-1, -2)
         scores = torch.relu(precise(products) / math.sqrt(f_a.shape[-1]))  # Eq. 3
-        M_av, M_va = torch.softmax(scores, -1), torch.softmax(scores.transpose(-1, -2), -1)
+        M_av, M_va = softmax_of_rows(scores), softmax_of_rows(scores.mT)
         steps = torch.arange(f_a.shape[-2], device=f_a.device)
         fade = -self.theta * (steps[:, None] - steps).abs()  # -theta |i - j| of Eq. 4
         W_av = torch.exp(fade / M_av.clamp_min(SMALLEST_ATTENTION)) * M_av  # Eq. 5
@@ -66,12 +67,33 @@ class TACMA(Head):
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
         """Scores, Eq. 3-8: f_a (B, T, D), f_v (B, T, D) -> logits (B, T, K)."""
         W_av, W_va = self.attention(audio, visual)
-        value_a, value_v = self.W_a2(audio), self.W_v2(visual)
         if self.printed:  # Eq. 6 to the letter: W_va, whose columns are audio time, on visual values
-            V_fuse = W_va.to(value_v.dtype) @ value_v + audio
-            A_fuse = W_av.to(value_a.dtype) @ value_a + visual
+            V_fuse = attended(self.W_v3, W_va, self.W_v2, visual, audio)
+            A_fuse = attended(self.W_a3, W_av, self.W_a2, audio, visual)
         else:
-            V_fuse = W_va.to(value_a.dtype) @ value_a + visual
-            A_fuse = W_av.to(value_v.dtype) @ value_v + audio
-        fused = self.norm_v(self.W_v3(V_fuse)) + self.norm_a(self.W_a3(A_fuse))  # Eq. 7
+            V_fuse = attended(self.W_v3, W_va, self.W_a2, audio, visual)
+            A_fuse = attended(self.W_a3, W_av, self.W_v2, visual, audio)
+        fused = self.norm_v(V_fuse) + self.norm_a(A_fuse)
         return HeadOutput(self.mlp(fused), {"W_av": W_av, "W_va": W_va})
+
+
+def attended(
+    out: nn.Linear, weights: Tensor, value: nn.Linear, values_of: Tensor, residual: Tensor
+) -> Tensor:
+    """out(weights value(f) + g), Eq. 6 and the Linear of Eq. 7: (B, T, T), f and g (B, T, D) -> (B, T, d_e).
+
+    As weights (f W2 W3) + g W3: the products over segments are then of data and parameters, no gradient is
+    carried back through them.
+    """
+    values = functional.linear(values_of, out.weight @ value.weight)
+    projected: Tensor = out(residual)
+    return torch.baddbmm(projected, weights.to(values.dtype), values)
+
+
+def softmax_of_rows(scores: Tensor) -> Tensor:
+    """Softmax over the last axis: (B, T, T) -> (B, T, T).
+
+    Taken along the last axis but one of the transposed matrix, where torch works on whole vectors: a quarter
+    of the time at T = 10.
+    """
+    return torch.softmax(scores.mT.contiguous(), -2).mT
