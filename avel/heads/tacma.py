@@ -54,10 +54,11 @@ class TACMA(Head):
 
     def attention(self, f_a: Tensor, f_v: Tensor) -> tuple[Tensor, Tensor]:
         """W^av and W^va, Eq. 3-5, rows not renormalised: (B, T, D), (B, T, D) -> (B, T, T), (B, T, T)."""
-        # (f_a W_a1)(f_v W_v1)^T with the weights multiplied first: one product over all clips instead of two
-        paired = self.W_a1.weight.T @ self.W_v1.weight
-        products = (f_a @ paired) @ f_v.transpose(-1, -2)
-        scores = torch.relu(precise(products) / math.sqrt(f_a.shape[-1]))  # Eq. 3
+        if weights_first(f_a):  # f_a (W_a1 W_v1^T) f_v^T: one product over all segments instead of two
+            q_a, q_v = f_a @ (self.W_a1.weight.T @ self.W_v1.weight), f_v
+        else:
+            q_a, q_v = self.W_a1(f_a), self.W_v1(f_v)
+        scores = torch.relu(precise(q_a @ q_v.mT) / math.sqrt(f_a.shape[-1]))  # Eq. 3
         M_av, M_va = softmax_of_rows(scores), softmax_of_rows(scores.mT)
         steps = torch.arange(f_a.shape[-2], device=f_a.device)
         fade = -self.theta * (steps[:, None] - steps).abs()  # -theta |i - j| of Eq. 4
@@ -82,12 +83,21 @@ def attended(
 ) -> Tensor:
     """out(weights value(f) + g), Eq. 6 and the Linear of Eq. 7: (B, T, T), f and g (B, T, D) -> (B, T, d_e).
 
-    As weights (f W2 W3) + g W3: the products over segments are then of data and parameters, no gradient is
-    carried back through them.
+    With the weights first it is weights (f W2 W3) + g W3: the products over segments are then of data and
+    parameters alone, and no gradient has to be carried back through them.
     """
-    values = functional.linear(values_of, out.weight @ value.weight)
-    projected: Tensor = out(residual)
-    return torch.baddbmm(projected, weights.to(values.dtype), values)
+    if weights_first(values_of):
+        values = functional.linear(values_of, out.weight @ value.weight)
+        return torch.baddbmm(out(residual), weights.to(values.dtype), values)
+    values = value(values_of)
+    fused: Tensor = out(torch.baddbmm(residual.to(values.dtype), weights.to(values.dtype), values))
+    return fused
+
+
+def weights_first(features: Tensor) -> bool:
+    """Whether segments are so many that multiplying two weight matrices first costs less: (B, T, D)."""
+    clips, segments, width = features.shape
+    return clips * segments > 2 * width
 
 
 def softmax_of_rows(scores: Tensor) -> Tensor:

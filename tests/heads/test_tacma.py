@@ -9,6 +9,7 @@ import torch
 from avel.errors import ConfigError
 from avel.heads.config import HeadConfig
 from avel.heads.head import Model, Widths, build_model, resolve_head
+from avel.heads.tacma import weights_first
 
 Arrays = Mapping[str, np.ndarray]
 B, T, D_L, D_H, D_E, K = 3, 5, 6, 4, 8, 7
@@ -77,13 +78,15 @@ def features(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("routing", ["cross", "printed"])
 @pytest.mark.parametrize("theta", [0.0, 0.03, 0.4])
-def test_equals_the_equations_written_out(routing: str, theta: float) -> None:
+@pytest.mark.parametrize("clips", [1, B])
+def test_equals_the_equations_written_out(routing: str, theta: float, clips: int) -> None:
     model = model_of(theta=theta, routing=routing)
     model.head.theta = torch.tensor(theta, dtype=torch.float64)
-    audio, visual = features()
+    audio, visual = (values[:clips] for values in features())
+    assert weights_first(audio) == (clips == B)  # both orders of the products are tried
     output = model(audio, visual)
     weights = weights_of(model)
-    for clip in range(B):
+    for clip in range(clips):
         f_a, f_v = audio[clip].numpy(), visual[clip].numpy()
         expected = scores_by_hand(weights, f_a, f_v, theta, routing)
         np.testing.assert_allclose(output.logits[clip].detach().numpy(), expected, rtol=1e-9, atol=1e-11)
