@@ -63,8 +63,8 @@ def main() -> None:
     if options.json:
         print(json.dumps({"results": results, "compared": compared, "threads": torch.get_num_threads()}))
         return
-    header = ("dtype", "bare clips/s", "cache clips/s", "ratio", "reading alone clips/s", "loading s")
-    keys = ("bare", "cache", "ratio", "reading", "loading_seconds")
+    header = ("dtype", "bare clips/s", "cache clips/s", "ratio", "lowest", "highest", "reading alone", "loading s")
+    keys = ("bare", "cache", "ratio", "lowest_ratio", "highest_ratio", "reading", "loading_seconds")
     rows = [(dtype, *(round(found[key], 3) for key in keys)) for dtype, found in results.items()]
     print("\n".join(table(header, rows)))
     for name, found in compared.items():
@@ -146,6 +146,8 @@ def _measure(store: Path, folder: Path, dtype: str, options: argparse.Namespace)
         "bare": statistics.median(bare),
         "cache": statistics.median(whole),
         "ratio": statistics.median(ratios),
+        "lowest_ratio": min(ratios),
+        "highest_ratio": max(ratios),
         "reading": _reading(encoder, clips, options.batch_clips),
         "loading_seconds": statistics.median(loading),
     }

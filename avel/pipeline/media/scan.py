@@ -113,10 +113,9 @@ def scan(container: InputContainer, tracks: list[Track], seconds: float, alive: 
 
 def _beyond(track: Track, packet: "Packet[Any]", tracks: list[Track], seconds: float) -> bool:
     """Whether all streams have left the clip: what follows is decoded, so shown, later still."""
-    if not track.passed and packet.dts is not None:
+    if packet.dts is not None and (time := packet.dts * track.tick_seconds) > seconds and not track.passed:
         starts = [each.start_pts * each.tick_seconds for each in tracks if each.start_pts is not None]
-        start = min(starts, default=float("inf"))
-        track.passed = packet.dts * track.tick_seconds > start + seconds + MARGIN_SECONDS
+        track.passed = time > min(starts, default=math.inf) + seconds + MARGIN_SECONDS
     return all(each.passed for each in tracks)
 
 
