@@ -67,8 +67,14 @@ class PretrainConfig:
     frozen_frames: int = option(
         16, "Frames of each segment whose vectors --freeze-backbone keeps, evenly spaced.", low=1
     )
+    frozen_augment: bool = option(
+        False, "Augment each of those frames once, so that frozen CNNs see crops and blur too."
+    )
     frozen_vectors: str | None = option(
         None, "Folder that keeps the vectors of --freeze-backbone, to share between runs.", numeric=False
+    )
+    start_from: str | None = option(
+        None, "Run of avel pretrain whose encoder and projector this one starts from, to fine-tune them."
     )
     backbone_batchnorm: Literal["auto", "frozen", "batch"] = option(
         "auto",

@@ -92,6 +92,16 @@ def random_jitter(random: np.random.Generator) -> tuple[tuple[str, float], ...]:
     return tuple(factors[place] for place in random.permutation(len(factors)))
 
 
+def augment_clips(frames: Tensor, config: PretrainConfig, drawn: Sequence[tuple[int, int]]) -> Tensor:
+    """What `config` does to clips, each with the draw of its (epoch, clip): shapes as `augment`'s."""
+    if config.augment_per == "clip":
+        return augment(frames, [draw(config, *each) for each in drawn], config.crop_size)
+    segments = range(1, 1 + frames.shape[1])
+    draws = [draw(config, *each, segment) for each in drawn for segment in segments]
+    single = augment(frames.flatten(0, 1)[:, None], draws, config.crop_size)
+    return single.reshape(*frames.shape[:2], *single.shape[2:])
+
+
 def augment(frames: Tensor, draws: Sequence[Draw], crop_size: int) -> Tensor:
     """Draw g for all frames of group g: uint8 (G, N, 3, H, W) -> float32 in [0, 1], (G, N, 3, size, size)."""
     parts = [

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from avel.errors import StoreError
+from avel.errors import MissingPathError, StoreError
 from avel.stores.files import atomic_path
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -47,11 +47,41 @@ def load_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer) -> Reach
     Raises:
         StoreError: not a checkpoint, or one of another model.
     """
-    with safe_open(path, framework="pt") as file:
-        header = file.metadata() or {}
+    tensors, reached = _read(path, f"remove it: rm {path}")
+    _put(tensors, model, path)
+    parameters = dict(model.named_parameters())
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            of, _, key = name.removeprefix("optimiser.").rpartition(":")
+            optimiser.state[parameters[of]][key] = _beside(parameters[of], value)
+    return reached
+
+
+def start_from(model: nn.Module, run: Path) -> None:
+    """Gives `model` the weights that another run of the same architecture ended with.
+
+    Raises:
+        MissingPathError: the run has no checkpoint.
+        StoreError: its encoder or projector is of another form.
+    """
+    path = run / CHECKPOINT
+    if not path.is_file():
+        raise MissingPathError(f"{path}: not there", hint="--start-from names a run folder of avel pretrain")
+    _put(_read(path, "name another run")[0], model, path)
+
+
+def _read(path: Path, hint: str) -> tuple[dict[str, Tensor], Reached]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except SafetensorError as error:
+        raise StoreError(f"{path}: damaged: {error}", hint=hint) from None
     if header.get("format") != FORMAT:
-        raise StoreError(f"{path}: no checkpoint of format {FORMAT}", hint=f"remove it: rm {path}")
-    tensors = load_file(path)
+        raise StoreError(f"{path}: no checkpoint of format {FORMAT}", hint=hint)
+    return load_file(path), Reached(**json.loads(header["reached"]))
+
+
+def _put(tensors: dict[str, Tensor], model: nn.Module, path: Path) -> None:
     weights = {
         name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")
     }
@@ -59,12 +89,6 @@ def load_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer) -> Reach
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise StoreError(f"{path}: of another model: {error}") from None
-    parameters = dict(model.named_parameters())
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            of, _, key = name.removeprefix("optimiser.").rpartition(":")
-            optimiser.state[parameters[of]][key] = _beside(parameters[of], value)
-    return Reached(**json.loads(header["reached"]))
 
 
 def _beside(parameter: nn.Parameter, value: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import os
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from avel.config import convert
 from avel.errors import ConfigError, TrainingError
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.encoder import Encoder, build_encoder, encoder_digest
+from avel.pipeline.pretraining.checkpoint import start_from
 from avel.pipeline.pretraining.loader import ClipLoader, steps_per_epoch
 from avel.pipeline.pretraining.parallel import barrier, process_group, rank, world_size
 from avel.pipeline.pretraining.probe import Probe
@@ -113,6 +115,9 @@ def _pretrain(
     store: ClipStore, video_ids: list[str], path: Path, config: PretrainConfig, device: torch.device
 ) -> PretrainSummary:
     encoder = build_encoder(config)
+    twins = Twins(encoder, config)
+    if config.start_from:
+        start_from(twins, Path(config.start_from))
     inputs = {
         "store": store.location.url,
         "store_digest": store.digest,
@@ -133,7 +138,7 @@ def _pretrain(
             f"a step of {smallest} clips cannot be shared by {world_size()} processes",
             hint="raise --batch, or start fewer processes",
         )
-    twins = prepare(Twins(encoder, config), config, device)
+    twins = prepare(twins, config, device)
     batches = make_batches(twins.encoder, store, video_ids, path, config)
     probe = Probe(store, frozen=config.freeze_backbone) if config.probe_every and rank() == 0 else None
     trainer = Trainer(twins, make_optimiser(twins, config), config, device)
@@ -158,7 +163,7 @@ def make_batches(
     """Frames from the store, or the vectors of frozen CNNs; sets the encoder's standardisation if asked."""
     device = next(encoder.parameters()).device
     if not config.freeze_backbone:
-        if config.standardise:
+        if config.standardise and not config.start_from:
             standardise(encoder, *compute_vectors(encoder, store, video_ids[:STANDARD_CLIPS], 1))
         return ClipLoader(
             store,
@@ -171,13 +176,24 @@ def make_batches(
             world=world_size(),
         )
     path = Path(config.frozen_vectors or run / VECTORS)
+    augmentation = config if config.frozen_augment else None
+    kept = partial(
+        frozen_vectors, encoder, store, video_ids, config.frozen_frames, path, store.digest, augmentation
+    )
     if rank() == 0:
-        frozen_vectors(encoder, store, video_ids, config.frozen_frames, path, store.digest)
+        kept()
     barrier()
-    vectors = frozen_vectors(encoder, store, video_ids, config.frozen_frames, path, store.digest)
-    if config.standardise:
+    vectors = kept()
+    if config.standardise and not config.start_from:
         standardise(encoder, *vectors)
-    return FrozenVectors(*vectors, batch=config.batch, seed=config.seed, rank=rank(), world=world_size())
+    return FrozenVectors(
+        *vectors,
+        batch=config.batch,
+        seed=config.seed,
+        rank=rank(),
+        world=world_size(),
+        together=config.frozen_augment and config.augment_per == "clip",
+    )
 
 
 def standardise(encoder: Encoder, cnn_a: Tensor, cnn_v: Tensor) -> None:

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from avel.errors import ConfigError
 from avel.pipeline.config import PretrainConfig
-from avel.pipeline.pretraining.augment import augment, draw
+from avel.pipeline.pretraining.augment import augment_clips
 from avel.pipeline.pretraining.avbt import avbt_loss
 from avel.pipeline.pretraining.loader import Batch
 from avel.pipeline.pretraining.monitor import EpochMeans, step_values
@@ -110,13 +110,7 @@ class Trainer:
         seen, heard = batch.seen.to(self.device), batch.heard.to(self.device)
         if self.config.freeze_backbone:
             return seen, heard
-        if self.config.augment_per == "clip":
-            draws = [draw(self.config, epoch, clip) for clip in batch.clips]
-            return augment(seen, draws, self.config.crop_size), heard
-        segments = range(seen.shape[1])
-        draws = [draw(self.config, epoch, clip, 1 + segment) for clip in batch.clips for segment in segments]
-        single = augment(seen.flatten(0, 1)[:, None], draws, self.config.crop_size)
-        return single.reshape(*seen.shape[:2], *single.shape[2:]), heard
+        return augment_clips(seen, self.config, [(epoch, clip) for clip in batch.clips]), heard
 
 
 def prepare(twins: Twins, config: PretrainConfig, device: torch.device) -> Twins:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -11,13 +12,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from avel.errors import StaleError
+from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.encoder import Encoder, cnn_digest
-from avel.pipeline.pretraining.augment import centre_crop
+from avel.pipeline.pretraining.augment import augment_clips, centre_crop
 from avel.pipeline.pretraining.loader import Batch, ClipSource, batches_of, random_choices, steps_per_epoch
 from avel.progress import Progress
 from avel.stores.files import atomic_path
 
 PART_VIDEOS = 64
+AUGMENTATIONS = (
+    *("crop", "crop_scale", "blur", "flip", "jitter", "grayscale", "solarize"),
+    "augment_per",
+)
+"""Fields of PretrainConfig that decide what an augmented frame looks like, beside the crop's size."""
 
 
 def even_frames(frames_per_segment: int, chosen: int) -> list[int]:
@@ -29,14 +36,23 @@ def even_frames(frames_per_segment: int, chosen: int) -> list[int]:
 class FrozenVectors:
     """cnn_v (V, T, k, Dv) of k frames a segment and cnn_a (V, T, Da), in batches like a `ClipLoader`'s.
 
-    Kept in float16: its rounding is far below what one frame differs from the next.
+    Kept in float16: its rounding is far below what one frame differs from the next. `together` draws one of
+    the k for all segments of a clip, which keeps an augmentation of the clip consistent along time.
     """
 
     def __init__(
-        self, cnn_a: Tensor, cnn_v: Tensor, *, batch: int, seed: int = 0, rank: int = 0, world: int = 1
+        self,
+        cnn_a: Tensor,
+        cnn_v: Tensor,
+        *,
+        batch: int,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        together: bool = False,
     ) -> None:
         self.cnn_a, self.cnn_v, self.batch, self.seed = cnn_a, cnn_v, batch, seed
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.together = rank, world, together
 
     @property
     def clips(self) -> int:
@@ -52,31 +68,43 @@ class FrozenVectors:
         """The batches of epoch `number`: of each segment, the vector of one of its k frames."""
         segments, frames = self.cnn_v.shape[1:3]
         for clips in batches_of(len(self.cnn_a), self.batch, self.seed, number, self.rank, self.world):
-            chosen = [random_choices(self.seed, number, clip, segments, frames) for clip in clips]
+            draws, times = (1, segments) if self.together else (segments, 1)
+            chosen = [random_choices(self.seed, number, clip, draws, frames) * times for clip in clips]
             places = torch.tensor(clips)[:, None], torch.arange(segments), torch.tensor(chosen)
             yield Batch(clips, self.cnn_v[places].float(), self.cnn_a[clips].float())
 
 
 def frozen_vectors(
-    encoder: Encoder, store: ClipSource, video_ids: Sequence[str], frames: int, folder: Path, key: str
+    encoder: Encoder,
+    store: ClipSource,
+    video_ids: Sequence[str],
+    frames: int,
+    folder: Path,
+    key: str,
+    augmentation: PretrainConfig | None = None,
 ) -> tuple[Tensor, Tensor]:
     """cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16: from `folder`, or computed and kept there.
 
     Kept in parts of 64 videos, each whole or absent, so that an interrupted run goes on where it stopped.
-    `key` names the clips' contents (a store's digest).
+    `key` names the clips' contents (a store's digest). With `augmentation` each of the k frames has a draw of
+    its own, the same in every run, instead of the centre crop.
 
     Raises:
-        StaleError: `folder` holds vectors of other CNNs, clips or frames.
+        StaleError: `folder` holds vectors of other CNNs, clips, frames or augmentations.
     """
     spec = encoder.spec
-    wanted = _digest(cnn_digest(encoder), spec.agva, spec.crop_size, key, list(video_ids), frames)
+    made_of = [cnn_digest(encoder), spec.agva, spec.crop_size, key, list(video_ids), frames]
+    if augmentation is not None:
+        augmentation = replace(augmentation, seed=0, crop_size=spec.crop_size)
+        made_of.append({name: asdict(augmentation)[name] for name in AUGMENTATIONS})
+    wanted = _digest(made_of)
     parts = []
     with Progress(len(video_ids), "clips") as progress:
         for first in range(0, len(video_ids), PART_VIDEOS):
             some = video_ids[first : first + PART_VIDEOS]
             path = folder / f"part-{first // PART_VIDEOS:04}.safetensors"
             if not path.is_file():
-                cnn_a, cnn_v = compute_vectors(encoder, store, some, frames, progress)
+                cnn_a, cnn_v = compute_vectors(encoder, store, some, frames, progress, augmentation, first)
                 with atomic_path(path) as partial:
                     save_file({"cnn_a": cnn_a, "cnn_v": cnn_v}, partial, metadata={"key": wanted})
             parts.append(_read_part(path, wanted))
@@ -90,13 +118,24 @@ def compute_vectors(
     video_ids: Sequence[str],
     frames: int,
     progress: Progress | None = None,
+    augmentation: PretrainConfig | None = None,
+    first: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16 on the CPU, of centre crops; leaves eval mode on."""
+    """cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16 on the CPU; leaves eval mode on.
+
+    Of centre crops, or of frames under `augmentation`: the place of a clip, counted from `first`, and that of
+    a frame inside its segment decide the draw.
+    """
     encoder.eval()
     heard, seen = [], []
-    for video_id in video_ids:
+    for clip, video_id in enumerate(video_ids, first):
         images, log_mel = read_segments(store, video_id, frames, next(encoder.parameters()).device)
-        cropped = centre_crop(images, encoder.spec.crop_size).transpose(0, 1)
+        by_place = images.transpose(0, 1)
+        if augmentation is None:
+            cropped = centre_crop(by_place, encoder.spec.crop_size)
+        else:
+            drawn = [(place, clip) for place in range(len(by_place))]
+            cropped = augment_clips(by_place, augmentation, drawn)
         heard.append(encoder.cnn_audio(log_mel[None])[0].half().cpu())
         seen.append(encoder.cnn_visual(cropped).transpose(0, 1).half().cpu())
         if progress is not None:
@@ -126,5 +165,5 @@ def _read_part(path: Path, wanted: str) -> tuple[Tensor, Tensor]:
         return file.get_tensor("cnn_a"), file.get_tensor("cnn_v")
 
 
-def _digest(*parts: object) -> str:
+def _digest(parts: list[object]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from avel.errors import ConfigError, StoreError, TrainingError
+from avel.errors import ConfigError, MissingPathError, StoreError, TrainingError
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.encoder import BEST, LAST, load_encoder
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT
@@ -124,6 +124,30 @@ def test_frozen_cnns_stay_and_the_rest_moves(store: ClipStore, tmp_path: Path) -
 def test_every_option_trains(store: ClipStore, tmp_path: Path, options: dict[str, Any]) -> None:
     summary = pretrain(store, tmp_path / "run", CONFIG, epochs=1, **options)
     assert 0 < summary.loss < 1000
+
+
+def test_a_run_starts_from_another_and_goes_on_like_any(store: ClipStore, tmp_path: Path) -> None:
+    pretrain(store, tmp_path / "first", CONFIG, **FROZEN)
+    tuning = replace(
+        CONFIG, start_from=str(tmp_path / "first"), standardise=True, epochs=2, backbone_batchnorm="frozen"
+    )
+    pretrain(store, tmp_path / "still", tuning, rate_scale=0.0, backbone_rate_scale=0.0)
+    assert same_weights(tmp_path / "first", tmp_path / "still")
+    pretrain(store, tmp_path / "tuned", tuning, backbone_rate_scale=1.0)
+    moved = Run.open(tmp_path / "tuned", "pretrain").metrics()[-1]["moved"]
+    assert all(0 < share < 1 for share in moved.values()), "counted from where the first run ended"
+
+
+def test_what_a_run_cannot_start_from_is_refused(store: ClipStore, tmp_path: Path) -> None:
+    with pytest.raises(MissingPathError, match="checkpoint"):
+        pretrain(store, tmp_path / "run", CONFIG, start_from=str(tmp_path))
+    pretrain(store, tmp_path / "first", CONFIG)
+    with pytest.raises(StoreError, match="of another model"):
+        pretrain(store, tmp_path / "run", CONFIG, start_from=str(tmp_path / "first"), projector="16-8")
+    (tmp_path / "first" / CHECKPOINT).write_bytes(b"half a file")
+    with pytest.raises(StoreError, match="damaged"):
+        pretrain(store, tmp_path / "run", CONFIG, start_from=str(tmp_path / "first"))
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_still_frames_and_silence_stay_finite_and_are_named(tmp_path: Path) -> None:

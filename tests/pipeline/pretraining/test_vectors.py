@@ -9,7 +9,7 @@ from avel.errors import StaleError
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.encoder import Encoder, build_encoder
 from avel.pipeline.pretraining import vectors
-from avel.pipeline.pretraining.augment import centre_crop
+from avel.pipeline.pretraining.augment import augment, centre_crop, draw
 from avel.pipeline.pretraining.loader import random_choices
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, even_frames, frozen_vectors
 from avel.stores.clips import ClipStore
@@ -48,6 +48,48 @@ def test_vectors_are_the_cnns_of_centre_crops(store: ClipStore) -> None:
                 heard = encoder.cnn_audio(torch.from_numpy(store.log_mel(video_id))[None])[0]
             torch.testing.assert_close(cnn_v[clip, :, place].float(), seen, rtol=2e-3, atol=2e-3)
             torch.testing.assert_close(cnn_a[clip].float(), heard, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("per", ["clip", "frame"])
+def test_augmented_vectors_are_the_cnns_of_augmented_frames(store: ClipStore, per: str) -> None:
+    encoder = tiny()
+    config = PretrainConfig(augment_per=per, crop_size=28, flip=True)  # type: ignore[arg-type]
+    _, cnn_v = compute_vectors(encoder, store, store.staged[2:4], 2, augmentation=config, first=2)
+    for clip, video_id in enumerate(store.staged[2:4], 2):
+        for place, frame in enumerate((1, 3)):
+            for segment in range(10):
+                picture = store.frames(video_id, [segment * GRID.frames_per_segment + frame])
+                drawn = draw(config, place, clip, 0 if per == "clip" else 1 + segment)
+                single = torch.from_numpy(picture).permute(0, 3, 1, 2)[None]
+                with torch.no_grad():
+                    seen = encoder.cnn_visual(augment(single, [drawn], 28))[0, 0]
+                torch.testing.assert_close(
+                    cnn_v[clip - 2, segment, place].float(), seen, rtol=2e-3, atol=2e-3
+                )
+
+
+def test_kept_vectors_of_other_augmentations_are_refused_whatever_the_seed(
+    store: ClipStore, tmp_path: Path
+) -> None:
+    def kept(**changes: object) -> torch.Tensor:
+        config = PretrainConfig(**changes)  # type: ignore[arg-type]
+        return frozen_vectors(tiny(), store, store.staged, 1, tmp_path, "digest", config)[1]
+
+    first = kept()
+    assert torch.equal(kept(seed=5, epochs=3), first)
+    for changes in ({"flip": True}, {"crop_scale": (0.5, 1.0)}, {"augment_per": "frame"}):
+        with pytest.raises(StaleError):
+            kept(**changes)
+    with pytest.raises(StaleError):
+        frozen_vectors(tiny(), store, store.staged, 1, tmp_path, "digest")
+
+
+def test_together_all_segments_take_the_frame_of_one_draw() -> None:
+    cnn_v = torch.arange(4 * 3 * 8).reshape(4, 3, 8, 1).half()
+    batches = FrozenVectors(torch.zeros(4, 3, 1).half(), cnn_v, batch=2, together=True)
+    places = [seen.flatten() % 8 for batch in batches.epoch(1) for seen in batch.seen]
+    assert all((place == place[0]).all() for place in places)
+    assert len({float(place[0]) for place in places}) > 1
 
 
 def test_cells_of_agva_are_kept_as_well(store: ClipStore) -> None:

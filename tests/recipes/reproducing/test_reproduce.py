@@ -125,6 +125,13 @@ def test_agva_keeps_its_maps_beside_the_vectors_of_frozen_cnns(store: Path, tmp_
     assert {path.name for path in tmp_path.iterdir()} == {"kept", "kept-agva", "out"}
 
 
+def test_table_5_with_frozen_cnns_keeps_the_vectors_of_each_augmentation(store: Path, tmp_path: Path) -> None:
+    frozen = dataclasses.replace(PRETRAINING, freeze_backbone=True, frozen_frames=1, frozen_augment=True)
+    found = reproduce("table5", store, tmp_path, seeds=1, pretraining=frozen, heads=HEADS)
+    assert all(row.accuracy_percent is not None for row in found.rows)
+    assert len([path for path in tmp_path.iterdir() if path.name.startswith("frozen-vectors-table5")]) == 10
+
+
 def test_a_set_without_its_stage_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["reproduce", "table2", str(tmp_path), str(tmp_path), "--set", "epochs=3"]
     assert run(cli, command) == USAGE
@@ -132,7 +139,7 @@ def test_a_set_without_its_stage_is_refused(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_frozen_cnns_see_no_augmentation(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="never see"):
+    with pytest.raises(ConfigError, match="do not see"):
         reproduce("table5", tmp_path, tmp_path, pretraining=PretrainConfig(freeze_backbone=True))
 
 
