@@ -63,7 +63,16 @@ def main() -> None:
     if options.json:
         print(json.dumps({"results": results, "compared": compared, "threads": torch.get_num_threads()}))
         return
-    header = ("dtype", "bare clips/s", "cache clips/s", "ratio", "lowest", "highest", "reading alone", "loading s")
+    header = (
+        "dtype",
+        "bare clips/s",
+        "cache clips/s",
+        "ratio",
+        "lowest",
+        "highest",
+        "reading alone",
+        "loading s",
+    )
     keys = ("bare", "cache", "ratio", "lowest_ratio", "highest_ratio", "reading", "loading_seconds")
     rows = [(dtype, *(round(found[key], 3) for key in keys)) for dtype, found in results.items()]
     print("\n".join(table(header, rows)))

@@ -10,7 +10,7 @@ import pytest
 import avel
 
 PACKAGE = Path(avel.__file__).parent
-GROUND = {"errors", "grid", "config", "registry", "progress", "text"}
+GROUND = {"agva", "errors", "grid", "config", "registry", "progress", "text"}
 MAY_IMPORT = {
     "ground": {"ground"},
     "stores": {"ground", "stores"},

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from avel.agva import AGVA
 from avel.heads.config import HeadConfig
 from avel.heads.head import HEADS, Head, HeadOutput, Widths
-from avel.heads.parts import AGVA, BiLSTM
+from avel.heads.parts import BiLSTM
 
 HIDDEN = 256
 
@@ -42,7 +43,7 @@ class AVELNet(Head):
         """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), AGVA's weights if any."""
         extras = {}
         if self.agva is not None:
-            visual, extras["agva"] = self.agva(audio, visual)
+            visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
         hidden_a, hidden_v = self.audio(audio), self.visual(visual)
         if self.dmrn is None:
             joined = torch.cat((hidden_v, hidden_a), -1)

@@ -1,4 +1,4 @@
-"""Pieces that several heads share: the three-layer MLP, the Bi-LSTM, audio-guided visual attention."""
+"""Pieces that several heads share: the three-layer MLP, the Bi-LSTM."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -41,23 +41,3 @@ class BiLSTM(nn.Module):
         """Hidden states of both directions: (B, T, D) -> (B, T, 256)."""
         hidden: Tensor = self.lstm(features)[0]
         return hidden
-
-
-class AGVA(nn.Module):
-    """Audio-guided visual attention (Tian et al. 2018): which cells of the map does the sound come from."""
-
-    def __init__(self, audio: int, visual: int, cells: int, hidden: int = 512) -> None:
-        super().__init__()
-        self.video = nn.Sequential(nn.Linear(visual, hidden), nn.ReLU())
-        self.audio = nn.Sequential(nn.Linear(audio, hidden), nn.ReLU())
-        self.video_score = nn.Linear(hidden, cells, bias=False)
-        self.audio_score = nn.Linear(hidden, cells, bias=False)
-        self.score = nn.Linear(cells, 1, bias=False)
-
-    def forward(self, audio: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """The raw cells, summed by weight: (B, T, D), (B, T, H, W, C) -> (B, T, C), weights (B, T, H*W)."""
-        cells = maps.flatten(2, 3)
-        # audio has one score a cell, so it joins along the cells, as the published code does
-        joined = self.video_score(self.video(cells)) + self.audio_score(self.audio(audio)).unsqueeze(-1)
-        weights = torch.softmax(precise(self.score(torch.tanh(joined)).squeeze(-1)), -1)
-        return torch.einsum("btn,btnc->btc", weights.to(cells.dtype), cells), weights

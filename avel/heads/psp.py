@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from avel.agva import AGVA
 from avel.errors import ConfigError
 from avel.heads.config import HeadConfig
 from avel.heads.head import HEADS, Head, HeadOutput, Widths
-from avel.heads.parts import AGVA, BiLSTM, precise
+from avel.heads.parts import BiLSTM, precise
 
 HIDDEN = 256
 THRESHOLD = {"full": 0.099, "weak": 0.095}
@@ -58,7 +59,7 @@ class PSP(Head):
         """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), similarity (B, T)."""
         extras = {}
         if self.agva is not None:
-            visual, extras["agva"] = self.agva(audio, visual)
+            visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
         hidden_a = self.audio_lstm(self.audio(audio))
         hidden_v = self.visual_lstm(self.visual(visual))
         fused_v, fused_a, extras["gamma_va"] = self.propagate(hidden_v, hidden_a)

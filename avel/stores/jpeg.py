@@ -2,7 +2,7 @@
 
 It reads straight into the caller's memory and writes from planes that are YCbCr already. Its pixels are
 Pillow's and torchvision's to the bit, but for qualities below 96: there TurboJPEG takes the coarser DCT,
-which costs 0.6 dB at 95, while 96 gains as much over Pillow's 95 for a tenth more bytes.
+which costs 0.7 dB at 95, while 96 gains 0.8 dB over Pillow's 95 for a tenth more bytes.
 """
 
 from typing import Literal

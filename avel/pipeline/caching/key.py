@@ -49,6 +49,12 @@ def recipe(clips: ClipStore, encoder: Path | None, config: CacheConfig) -> dict[
             f"frames_per_segment={config.frames_per_segment}, but {clips.location.url} "
             f"holds {grid.frames_per_segment} a segment"
         )
+    crop_size = config.crop_size or identity.get("crop_size", CROP_PIXELS)
+    if identity.get("agva") and crop_size != identity["crop_size"]:
+        raise ConfigError(
+            f"crop_size={crop_size}: the encoder's attention is over the cells of {identity['crop_size']} pixels",
+            hint="leave out --crop-size",
+        )
     cnn = ["cnn_a", "cnn_v"] if config.keep_cnn or config.keep_maps else []
     return {
         "encoder": identity,
@@ -56,7 +62,7 @@ def recipe(clips: ClipStore, encoder: Path | None, config: CacheConfig) -> dict[
         "preprocessing": {
             "frames": segment_frames(grid, config.frames_per_segment),
             "crop": "centre, 7/8 of each side",
-            "crop_size": config.crop_size or identity.get("crop_size", CROP_PIXELS),
+            "crop_size": crop_size,
             "dtype": config.dtype,
         },
         "arrays": ["f_a", "f_v", *cnn, *(["maps"] if config.keep_maps else [])],

@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from avel.agva import AGVA
 from avel.errors import MissingPathError, StoreError
 from avel.pipeline.config import PretrainConfig
-from avel.pipeline.encoders.attention import AudioGuidedAttention
 from avel.pipeline.encoders.backbones import (
     AUDIO_BACKBONES,
     VISUAL_BACKBONES,
@@ -53,7 +53,9 @@ class Encoder(nn.Module):
         self.visual_standard, self.audio_standard = Standard(visual.width), Standard(audio.width)
         self.visual_linear = narrowing(visual.width, spec.visual_width)
         self.audio_linear = narrowing(audio.width, spec.audio_width)
-        self.attention = AudioGuidedAttention(visual.width, audio.width) if spec.agva else None
+        self.attention = (
+            AGVA(audio.width, visual.width, map_cells(visual, spec.crop_size)) if spec.agva else None
+        )
         self.visual_lstm = bi_lstm(min(visual.width, spec.visual_width), spec.hidden)
         self.audio_lstm = bi_lstm(min(audio.width, spec.audio_width), spec.hidden)
         self.batch_statistics = {"visual": True, "audio": True}
@@ -101,7 +103,7 @@ class Encoder(nn.Module):
         """What the Bi-LSTMs read: (B, T, Da), (B, T, Dv) -> (B, T, 128), (B, T, 512) in the paper's sizes."""
         heard, seen = self.audio_standard(cnn_a), self.visual_standard(cnn_v)
         if self.attention is not None:
-            seen = self.attention(heard, seen)
+            seen, _ = self.attention(heard, seen)
         return self.audio_linear(heard), self.visual_linear(seen)
 
     def temporal(self, cnn_a: Tensor, cnn_v: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,6 +148,16 @@ def unit(frames: Tensor) -> Tensor:
 def split(flat: Tensor, like: Tensor) -> Tensor:
     """The first axis taken apart again: (B * T, ...), (B, T, ...) -> (B, T, ...)."""
     return flat.reshape(*like.shape[:2], *flat.shape[1:])
+
+
+def map_cells(visual: VisualBackbone, crop_size: int) -> int:
+    """H' x W' of the maps of square frames of `crop_size`, found by trying one."""
+    training = visual.training
+    visual.eval()
+    with torch.no_grad():
+        maps = visual.maps(torch.zeros(1, 3, crop_size, crop_size))
+    visual.train(training)
+    return maps.shape[-2] * maps.shape[-1]
 
 
 def narrowing(width: int, limit: int) -> nn.Module:

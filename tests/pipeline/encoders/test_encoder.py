@@ -3,14 +3,12 @@
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from avel.errors import MissingPathError, StoreError
 from avel.pipeline.config import PretrainConfig
-from avel.pipeline.encoders.attention import AudioGuidedAttention
 from avel.pipeline.encoders.backbones import VISUAL_BACKBONES
 from avel.pipeline.encoders.encoder import (
     Encoder,
@@ -19,6 +17,7 @@ from avel.pipeline.encoders.encoder import (
     cnn_digest,
     encoder_digest,
     load_encoder,
+    map_cells,
     save_encoder,
 )
 
@@ -73,26 +72,6 @@ def test_segments_see_each_other_only_within_their_clip() -> None:
     assert not torch.equal(before[1, 0], after[1, 0]), "the Bi-LSTM looks back from the last segment"
 
 
-def test_agva_attends_as_published() -> None:
-    torch.manual_seed(0)
-    attention = AudioGuidedAttention(12, 5).double()
-    heard, cells = torch.randn(2, 3, 5).double(), torch.randn(2, 3, 4, 12).double()
-    w = {name: value.numpy() for name, value in attention.state_dict().items()}
-    expected = np.zeros((2, 3, 12))
-    for clip in range(2):
-        for segment in range(3):
-            a = np.maximum(w["audio.0.weight"] @ heard[clip, segment].numpy() + w["audio.0.bias"], 0)
-            scores = []
-            for cell in cells[clip, segment].numpy():
-                v = np.maximum(w["visual.0.weight"] @ cell + w["visual.0.bias"], 0)
-                added = np.tanh(w["visual_score.weight"] @ v + w["audio_score.weight"] @ a)
-                scores.append((w["score.weight"] @ added).item())
-            shares = np.exp(scores) / np.exp(scores).sum()
-            expected[clip, segment] = shares @ cells[clip, segment].numpy()
-    with torch.no_grad():
-        np.testing.assert_allclose(attention(heard, cells).numpy(), expected, rtol=1e-10)
-
-
 def test_with_agva_the_cells_travel_to_the_temporal_half() -> None:
     encoder = tiny(agva=True)
     frames, log_mel = clips()
@@ -100,6 +79,19 @@ def test_with_agva_the_cells_travel_to_the_temporal_half() -> None:
         cnn_a, cnn_v = encoder.cnn(frames, log_mel)
         assert cnn_v.shape == (2, 3, 4, 128)
         torch.testing.assert_close(encoder.temporal(cnn_a, cnn_v), encoder(frames, log_mel))
+        assert encoder.attention is not None
+        attended, weights = encoder.attention(cnn_a, cnn_v)
+        assert weights.shape == (2, 3, 4)
+        torch.testing.assert_close(encoder.narrow(cnn_a, cnn_v)[1], encoder.visual_linear(attended))
+
+
+@pytest.mark.parametrize(("crop_size", "cells"), [(28, 4), (32, 4), (33, 9), (64, 16)])
+def test_cells_of_a_map_are_counted_without_a_trace(crop_size: int, cells: int) -> None:
+    visual = tiny().visual.train()
+    before = {name: value.clone() for name, value in visual.state_dict().items()}
+    assert map_cells(visual, crop_size) == cells
+    assert visual.training
+    assert all(torch.equal(value, before[name]) for name, value in visual.state_dict().items())
 
 
 def test_a_saved_encoder_comes_back_whole(tmp_path: Path) -> None:
