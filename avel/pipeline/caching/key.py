@@ -52,7 +52,7 @@ def recipe(clips: ClipStore, encoder: Path | None, config: CacheConfig) -> dict[
     crop_size = config.crop_size or identity.get("crop_size", CROP_PIXELS)
     if identity.get("agva") and crop_size != identity["crop_size"]:
         raise ConfigError(
-            f"crop_size={crop_size}: the encoder's attention is over the cells of {identity['crop_size']} pixels",
+            f"crop_size={crop_size}: the encoder attends over the cells of {identity['crop_size']} pixels",
             hint="leave out --crop-size",
         )
     cnn = ["cnn_a", "cnn_v"] if config.keep_cnn or config.keep_maps else []

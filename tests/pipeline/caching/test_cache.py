@@ -217,7 +217,7 @@ def test_audio_guided_attention_sees_the_cells(store: Path, tmp_path: Path) -> N
     np.testing.assert_allclose(cache.f_v[0], f_v[0], atol=1e-5)
     np.testing.assert_allclose(cache.f_a[0], f_a[0], atol=1e-5)
     assert cache.shapes["cnn_v"] == (10, 3, 128)
-    with pytest.raises(ConfigError, match="crop_size=16: .* cells of 28 pixels"):
+    with pytest.raises(ConfigError, match=r"crop_size=16: .* cells of 28 pixels"):
         cache_features(store, tmp_path / "d.h5", encoder=run, crop_size=16)
 
 
