@@ -181,7 +181,7 @@ class PartEncoder:
         half = self.work.config.dtype == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             seen, maps = self._visual(frames)
-            heard = split(self.encoder.audio(log_mel.flatten(0, 1)), log_mel)
+            heard = split(self.encoder.run("audio", log_mel.flatten(0, 1)), log_mel)
         return {"cnn_a": heard, "cnn_v": seen} | ({} if maps is None else {"maps": maps})
 
     @torch.inference_mode()
@@ -201,9 +201,9 @@ class PartEncoder:
         pooled = type(self.encoder.visual).forward is VisualBackbone.forward
         wants_maps = "maps" in self._arrays or self.encoder.attention is not None
         if not wants_maps:
-            return self._over_frames(self.encoder.visual(images), frames), None
-        maps = self.encoder.visual.maps(images)
-        vectors = maps.mean((2, 3)) if pooled else self.encoder.visual(images)
+            return self._over_frames(self.encoder.run("visual", images), frames), None
+        maps = self.encoder.run("visual", images, "maps")
+        vectors = maps.mean((2, 3)) if pooled else self.encoder.run("visual", images)
         return self._over_frames(vectors, frames), self._over_frames(maps.permute(0, 2, 3, 1), frames)
 
     def _over_frames(self, values: Tensor, frames: Tensor) -> Tensor:

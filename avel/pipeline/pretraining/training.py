@@ -117,9 +117,7 @@ def prepare(twins: Twins, config: PretrainConfig, device: torch.device) -> Twins
     """Moves the model to the device, in the form in which it trains there."""
     synchronise_batch_norms(twins, device)
     twins.to(device)
-    if config.compile and not config.freeze_backbone:
-        twins.encoder.visual.compile()
-        twins.encoder.audio.compile()
+    twins.encoder.compiles = config.compile and not config.freeze_backbone
     return twins
 
 

@@ -1,0 +1,114 @@
+"""Batch norms folded into convolutions: the same values and gradients as the CNN as it is written."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from avel.pipeline.encoders.backbones import AUDIO_BACKBONES, VISUAL_BACKBONES
+from avel.pipeline.encoders.folding import FoldedConv, folded
+
+WIDTH = 4
+
+
+def randomise(net: nn.Module) -> nn.Module:
+    """Batch norms with weights and statistics of their own, in float64 and eval mode."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for value in (module.weight, module.running_var):
+                nn.init.uniform_(value, 0.5, 1.5)
+            for value in (module.bias, module.running_mean):
+                nn.init.uniform_(value, -0.2, 0.2)
+    return net.double().eval()
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("method", ["forward", "maps"])
+@pytest.mark.parametrize(
+    ("name", "variant", "norms"),
+    [
+        ("resnet18", "default", 20),
+        ("resnet50", "default", 53),
+        ("mobilenet_v2", "default", 52),
+        ("mobilenet_v2", "tensorflow", 52),
+        ("tiny", "default", 4),
+    ],
+)
+def test_a_folded_cnn_has_the_values_and_gradients_of_the_plain_one(
+    name: str, variant: str, norms: int, method: str
+) -> None:
+    cnn = VISUAL_BACKBONES[name]()
+    cnn.become(variant)
+    randomise(cnn)
+    way = folded(cnn, method)
+    assert isinstance(way, nn.Module)
+    assert sum(isinstance(module, FoldedConv) for module in way.modules()) == norms
+    frames = torch.rand(2, 3, 64, 64, dtype=torch.float64)
+    plain = getattr(cnn, method)(frames)
+    weights = torch.randn_like(plain)
+    expected = torch.autograd.grad((plain * weights).sum(), list(cnn.parameters()))
+    got = torch.autograd.grad((way(frames) * weights).sum(), list(cnn.parameters()))
+    torch.testing.assert_close(way(frames), plain)
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8 * float(weights.norm()))
+
+
+def test_an_audio_cnn_is_folded_too() -> None:
+    cnn = randomise(AUDIO_BACKBONES["tiny"]())
+    patches = torch.randn(3, 96, 64, dtype=torch.float64)
+    torch.testing.assert_close(folded(cnn)(patches), cnn(patches))
+
+
+def test_new_weights_and_statistics_reach_the_folded_cnn() -> None:
+    cnn = VISUAL_BACKBONES["tiny"]()
+    way = folded(cnn.eval())
+    frames = torch.rand(2, 3, 64, 64, dtype=torch.float64)
+    randomise(cnn)  # to another number format, which replaces buffers as a move to a GPU does
+    torch.testing.assert_close(way(frames), cnn(frames))
+
+
+class Branching(nn.Module):
+    """What torch.fx cannot follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, WIDTH, 3), nn.BatchNorm2d(WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)) if x.sum() > 0 else x
+
+
+class NormFirst(nn.Module):
+    """A norm before its convolution, and one whose convolution is used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.conv = nn.BatchNorm2d(3), nn.Conv2d(3, WIDTH, 3)
+        self.second = nn.BatchNorm2d(WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(self.first(x))
+        return self.second(y) + y
+
+
+class OwnWeight(nn.Module):
+    """A weight that belongs to no module inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, WIDTH, 3), nn.BatchNorm2d(WIDTH)
+        self.gain = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)) * self.gain
+
+
+@pytest.mark.parametrize("kind", [Branching, NormFirst, OwnWeight])
+def test_what_cannot_be_folded_runs_as_it_is_written(kind: type[nn.Module]) -> None:
+    cnn = kind()
+    way = folded(randomise(cnn))
+    frames = torch.rand(2, 3, 8, 8, dtype=torch.float64)
+    assert torch.equal(way(frames), cnn(frames))
