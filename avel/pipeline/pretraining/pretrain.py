@@ -178,7 +178,8 @@ def make_batches(
     path = Path(config.frozen_vectors or run / VECTORS)
     augmentation = config if config.frozen_augment else None
     kept = partial(
-        frozen_vectors, encoder, store, video_ids, config.frozen_frames, path, store.digest, augmentation
+        frozen_vectors,
+        *(encoder, store, video_ids, config.frozen_frames, path, store.digest, augmentation, config.dtype),
     )
     if rank() == 0:
         kept()

@@ -82,12 +82,13 @@ def frozen_vectors(
     folder: Path,
     key: str,
     augmentation: PretrainConfig | None = None,
+    dtype: str = "float32",
 ) -> tuple[Tensor, Tensor]:
     """cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16: from `folder`, or computed and kept there.
 
     Kept in parts of 64 videos, each whole or absent, so that an interrupted run goes on where it stopped.
-    `key` names the clips' contents (a store's digest). With `augmentation` each of the k frames has a draw of
-    its own, the same in every run, instead of the centre crop.
+    `key` names the clips' contents (a store's digest), `dtype` is what the CNNs run in. With `augmentation`
+    each of the k frames has a draw of its own, the same in every run, instead of the centre crop.
 
     Raises:
         StaleError: `folder` holds vectors of other CNNs, clips, frames or augmentations.
@@ -97,6 +98,8 @@ def frozen_vectors(
     if augmentation is not None:
         augmentation = replace(augmentation, seed=0, crop_size=spec.crop_size)
         made_of.append({name: asdict(augmentation)[name] for name in AUGMENTATIONS})
+    if dtype != "float32":
+        made_of.append(dtype)
     wanted = _digest(made_of)
     parts = []
     with Progress(len(video_ids), "clips") as progress:
@@ -104,7 +107,9 @@ def frozen_vectors(
             some = video_ids[first : first + PART_VIDEOS]
             path = folder / f"part-{first // PART_VIDEOS:04}.safetensors"
             if not path.is_file():
-                cnn_a, cnn_v = compute_vectors(encoder, store, some, frames, progress, augmentation, first)
+                cnn_a, cnn_v = compute_vectors(
+                    encoder, store, some, frames, progress, augmentation, first, dtype
+                )
                 with atomic_path(path) as partial:
                     save_file({"cnn_a": cnn_a, "cnn_v": cnn_v}, partial, metadata={"key": wanted})
             parts.append(_read_part(path, wanted))
@@ -120,8 +125,9 @@ def compute_vectors(
     progress: Progress | None = None,
     augmentation: PretrainConfig | None = None,
     first: int = 0,
+    dtype: str = "float32",
 ) -> tuple[Tensor, Tensor]:
-    """cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16 on the CPU; leaves eval mode on.
+    """cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16 on the CPU; the CNNs run in `dtype`, in eval mode.
 
     Of centre crops, or of frames under `augmentation`: the place of a clip, counted from `first`, and that of
     a frame inside its segment decide the draw.
@@ -136,8 +142,10 @@ def compute_vectors(
         else:
             drawn = [(place, clip) for place in range(len(by_place))]
             cropped = augment_clips(by_place, augmentation, drawn)
-        heard.append(encoder.cnn_audio(log_mel[None])[0].half().cpu())
-        seen.append(encoder.cnn_visual(cropped).transpose(0, 1).half().cpu())
+        with torch.autocast(cropped.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+            cnn_a, cnn_v = encoder.cnn_audio(log_mel[None])[0], encoder.cnn_visual(cropped).transpose(0, 1)
+        heard.append(cnn_a.half().cpu())
+        seen.append(cnn_v.half().cpu())
         if progress is not None:
             progress.advance(note="frozen CNNs")
     return torch.stack(heard), torch.stack(seen)

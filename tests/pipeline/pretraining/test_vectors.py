@@ -118,6 +118,18 @@ def test_kept_vectors_are_read_and_parts_that_are_there_stay(
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+def test_vectors_in_bfloat16_are_near_and_never_taken_for_others(store: ClipStore, tmp_path: Path) -> None:
+    exact = frozen_vectors(tiny(), store, store.staged, 2, tmp_path / "exact", "digest")
+    half = frozen_vectors(tiny(), store, store.staged, 2, tmp_path / "half", "digest", dtype="bfloat16")
+    for one, other in zip(exact, half, strict=True):
+        assert not torch.equal(one, other)
+        torch.testing.assert_close(
+            one.float(), other.float(), rtol=0.05, atol=0.05 * float(one.float().std())
+        )
+    with pytest.raises(StaleError):
+        frozen_vectors(tiny(), store, store.staged, 2, tmp_path / "half", "digest")
+
+
 @pytest.mark.parametrize("change", ["cnn", "clips", "frames", "store"])
 def test_stale_vectors_are_refused(store: ClipStore, tmp_path: Path, change: str) -> None:
     frozen_vectors(tiny(), store, store.staged, 1, tmp_path, "digest")
