@@ -25,6 +25,8 @@ BLUR_PROBABILITY, SOLARIZE_PROBABILITY = 0.5, 0.1
 SIGMA_PIXELS = (0.1, 2.0)
 STRENGTHS = (0.4, 0.4, 0.2, 0.1)
 """Of brightness, contrast, saturation and hue."""
+DRAW_STREAM = 3
+"""Ends the seed of a draw: order and frames of an epoch come from streams with other endings (loader.py)."""
 CLIPS_AT_ONCE = 16
 """Clips per matrix product: bounds the memory of intermediate floats."""
 
@@ -53,7 +55,7 @@ CENTRE = Draw((1 - CENTRE_SHARE) / 2, (1 - CENTRE_SHARE) / 2, CENTRE_SHARE, CENT
 
 def draw(config: PretrainConfig, epoch: int, clip: int, frame: int = 0) -> Draw:
     """The draw of a clip, or of one frame of it."""
-    random = np.random.default_rng([config.seed, epoch, clip, frame])
+    random = np.random.default_rng([config.seed, epoch, clip, frame, DRAW_STREAM])
     box = random_box(random, config.crop_scale)
     chances = random.random(5)
     sigma = random.uniform(*SIGMA_PIXELS)
@@ -132,7 +134,7 @@ def _augment_group(frames: Tensor, draws: Sequence[Draw], crop_size: int) -> Ten
     if any(d.sigma_pixels for d in draws):
         blur = blur_matrices(other[1], crop_size)
         rows, columns = blur @ rows, blur @ columns
-    unit = sides(unit, rows, columns)
+    unit = sides(unit, rows, columns).clamp_(0, 1)
     for place, d in enumerate(draws):
         if d.solarize:
             unit[place] = torch.where(unit[place] >= 0.5, 1 - unit[place], unit[place])
@@ -155,12 +157,12 @@ def whole_pixels(start: float, share: float, size: int) -> tuple[int, int]:
 
 
 def sides(frames: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """One matrix a side and group, clamped: (G, N, 3, H, W), (G, h, H), (G, w, W) -> (G, N, 3, h, w)."""
+    """One matrix a side and group: (G, N, 3, H, W), (G, h, H), (G, w, W) -> (G, N, 3, h, w)."""
     groups, images, channels, height, width = frames.shape
     pixels = frames.permute(0, 1, 3, 4, 2).reshape(groups, images, height, -1)  # as decoders leave them
     down = (rows[:, None] @ pixels).reshape(groups, images, -1, width, channels)
     planes = down.permute(0, 1, 4, 2, 3).reshape(groups, -1, width)
-    across = torch.bmm(planes, columns.mT).clamp_(0, 1)
+    across = torch.bmm(planes, columns.mT)
     return across.reshape(groups, images, channels, rows.shape[1], columns.shape[1])
 
 
@@ -196,7 +198,9 @@ def blur_matrices(sigma_pixels: Tensor, size: int) -> Tensor:
 
 
 def recolour(frames: Tensor, drawn: Draw) -> Tensor:
-    """Colour jitter, then grayscale, of one group: (N, 3, H, W) -> the same."""
+    """Colour jitter, then grayscale, of one group: (N, 3, H, W) -> the same, in [0, 1] if it is changed."""
+    if drawn.jitter or drawn.grayscale:
+        frames = frames.clamp(0, 1)  # a resize overshoots
     change = {
         "brightness": colour.adjust_brightness,
         "contrast": colour.adjust_contrast,

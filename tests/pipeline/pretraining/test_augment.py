@@ -1,6 +1,7 @@
 """Augmentation against torchvision and written-out convolutions; draws that depend on what they should."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from avel.pipeline.pretraining.augment import (
     draw,
     random_box,
 )
+from avel.pipeline.pretraining.loader import batches_of, random_choices
 from avel.pipeline.pretraining.presets import PRESETS
 
 EVERYTHING = PretrainConfig(flip=True, jitter=True, grayscale=True, solarize=True)
@@ -129,18 +131,42 @@ def test_crops_keep_the_asked_share_of_the_area(scale: tuple[float, float]) -> N
 
 
 def test_many_clips_are_augmented_each_by_its_own_draw() -> None:
-    pictures = frames(35, 1)
-    draws = [draw(EVERYTHING, 0, clip) for clip in range(35)]
+    pictures = (frames(150, 1) > 127).to(torch.uint8) * 255  # black and white: a resize overshoots both
+    draws = [draw(EVERYTHING, 0, clip) for clip in range(150)]
     together = augment(pictures, draws, 24)
-    alone = torch.cat([augment(pictures[n : n + 1], draws[n : n + 1], 24) for n in range(35)])
+    alone = torch.cat([augment(pictures[n : n + 1], draws[n : n + 1], 24) for n in range(150)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
-def test_table_5_has_its_ten_rows() -> None:
-    rows = {name: preset for name, preset in PRESETS.items() if name.startswith("table5")}
-    switched = [
-        tuple(row[name] for name in ("crop", "flip", "solarize", "grayscale", "jitter", "blur"))
-        for row in rows.values()
-    ]
+def test_the_draws_of_a_clip_and_of_its_frames_share_no_stream_with_order_and_choice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    streams = []
+    original = np.random.default_rng
+
+    def watched(seed: list[int]) -> np.random.Generator:
+        random = original(seed)
+        streams.append(original(seed).integers(0, 2**62, 4).tolist())
+        return random
+
+    monkeypatch.setattr(np.random, "default_rng", watched)
+    for clip in range(5):
+        random_choices(0, 0, clip, 10, 16)
+        for frame in range(12):
+            draw(EVERYTHING, 0, clip, frame)
+    batches_of(5, 2, 0, 0)
+    assert len(streams) == 5 * 13 + 1
+    assert len({tuple(stream) for stream in streams}) == len(streams)
+
+
+def test_table_5_is_the_papers_row_by_row(shared: Path) -> None:
+    lines = (shared / "seeds/ran2022-avbt-tacma.txt").read_text().splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("Crop\tFlip\t")) + 1
+    paper = [line.split("\t")[:6] for line in lines[start : start + 10]]
+    rows = [preset for name, preset in PRESETS.items() if name.startswith("table5")]
     assert len(rows) == 10
-    assert len(set(switched)) == 9, "the first two rows differ in the crop's scale alone"
+    for row, marks in zip(rows, paper, strict=True):
+        switched = [row[name] for name in ("crop", "flip", "solarize", "grayscale", "jitter", "blur")]
+        assert switched == [mark in ("1", "✓ *") for mark in marks]
+        gentle = "*" in marks[0]
+        assert (row.get("crop_scale", PretrainConfig().crop_scale)[0] > 0.08) == gentle
