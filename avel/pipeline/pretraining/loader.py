@@ -97,6 +97,7 @@ class ClipLoader:
         self.device = device or torch.device("cpu")
         self.rank, self.world, self.workers = rank, world, workers
         self.on_device = self.device.type == "cuda" and store.head.frame_codec == "jpeg"
+        self._side = _stream(self.device) if self.on_device else None
         self._free: list[_Buffer] = []
 
     @property
@@ -151,9 +152,9 @@ class ClipLoader:
     def _finish(self, pending: "_Pending") -> Iterator[Batch]:
         files = [file for work in pending.work for file in work.result()]
         buffer = pending.buffer
-        if self.on_device:
-            decoded = torchvision.io.decode_jpeg(files, ImageReadMode.RGB, device=self.device)
-            seen = torch.stack(decoded).reshape(len(pending.clips), -1, *decoded[0].shape)
+        if self._side is not None:
+            decoded = self._decode(files, self._side)
+            seen = decoded.reshape(len(pending.clips), -1, *decoded.shape[1:])
         else:
             seen = buffer.frames.to(self.device, non_blocking=True).permute(0, 1, 4, 2, 3)
         heard = buffer.heard.to(self.device, non_blocking=True)
@@ -161,6 +162,20 @@ class ClipLoader:
             buffer.copied = torch.cuda.current_stream(self.device).record_event()
         yield Batch(pending.clips, seen, heard)
         self._free.append(buffer)
+
+    def _decode(self, files: list[Tensor], side: torch.cuda.Stream) -> Tensor:
+        """JPEG files decoded by the device: n files -> uint8 (n, 3, H, W).
+
+        torchvision's decoder writes from a stream of its own that waits for no other, so the memory it is
+        given must be idle. On a stream that nothing else uses it is, once the last batch has been stacked.
+        """
+        side.synchronize()
+        with torch.cuda.stream(side):
+            seen = torch.stack(torchvision.io.decode_jpeg(files, ImageReadMode.RGB, device=self.device))
+        current = torch.cuda.current_stream(self.device)
+        current.wait_stream(side)
+        seen.record_stream(current)
+        return seen
 
     def _buffer(self, clips: int) -> "_Buffer":
         for buffer in self._free:
@@ -174,6 +189,10 @@ class ClipLoader:
         frames = torch.empty(clips, grid.segments, side, side, 3, dtype=torch.uint8, pin_memory=pinned)
         heard = torch.empty(clips, grid.segments, MEL_FRAMES, MEL_BANDS, pin_memory=pinned)
         return _Buffer(frames, heard)
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 @dataclass(eq=False)
