@@ -25,7 +25,8 @@ class EpochMeans:
         loss: Eq. 2, and its two terms `on_diagonal` and `off_diagonal`, summed over features.
         diagonal: mean of C_ii.
         redundancy: mean of C_ij^2, i != j.
-        spread: deviation of the embeddings over the batch, as a share of their root mean square.
+        spread: deviation of the embeddings over the batch, as a share of their root mean square; the smaller
+            one of the two modalities'.
     """
 
     loss: float
@@ -35,29 +36,35 @@ class EpochMeans:
     redundancy: float
     spread: float
 
+    def line(self) -> str:
+        """The loss and its two terms, for the progress line."""
+        return (
+            f"loss {self.loss:.1f} (on-diagonal {self.on_diagonal:.1f}, off-diagonal {self.off_diagonal:.1f})"
+        )
+
 
 @torch.no_grad()
 def step_values(loss: AVBTLoss, z_a: Tensor, z_v: Tensor) -> Tensor:
     """The six numbers of `EpochMeans` for one step, left on the device: (6,)."""
     features = len(loss.correlation)
     pairs = max(features * (features - 1), 1)
-    spreads = summed(torch.stack([spread(z_a), spread(z_v)]).min()) / summed(loss.total.new_ones(()))
     parts = (
         loss.total,
         loss.on_diagonal,
         loss.off_diagonal,
         loss.correlation.diagonal().mean(),
         loss.off_diagonal / pairs,
-        spreads,
+        torch.minimum(spread(z_a), spread(z_v)),
     )
     return torch.stack([part.detach().float() for part in parts])
 
 
 def spread(z: Tensor) -> Tensor:
-    """Deviation over all segments as a share of the root mean square: (B, T, D) -> scalar."""
-    flat = z.float().flatten(0, 1)
-    centred = flat - flat.mean(0)
-    return (centred.square().mean() / flat.square().mean().clamp(min=1e-30)).sqrt()
+    """Deviation over all processes' segments as a share of the root mean square: (B, T, D) -> scalar."""
+    flat = z.to(torch.promote_types(z.dtype, torch.float32)).flatten(0, 1)
+    mean = summed(flat.sum(0)) / summed(flat.new_full((), len(flat)))
+    squares = summed(torch.stack([(flat - mean).square().sum(), flat.square().sum()]))
+    return (squares[0] / squares[1].clamp(min=1e-30)).sqrt()
 
 
 def collapse(means: EpochMeans) -> str | None:
@@ -72,7 +79,8 @@ def collapse(means: EpochMeans) -> str | None:
     if means.redundancy > REDUNDANT_ABOVE:
         return (
             f"collapsed: the features are copies of one another (mean squared correlation "
-            f"{means.redundancy:.2f}); raise --redundancy-weight or the batch"
+            f"{means.redundancy:.2f}); raise --redundancy-weight or the batch, and look whether the staged "
+            "clips are still and silent, which ends so, too: avel inspect STORE --verify"
         )
     if means.redundancy < UNCORRELATED_BELOW and abs(means.diagonal) < math.sqrt(UNCORRELATED_BELOW):
         return (

@@ -5,7 +5,7 @@ are averaged. A sum over processes therefore sends back the sum of what it gets.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -73,7 +73,11 @@ def average_gradients(module: nn.Module) -> None:
 
 
 class GlobalBatchNorm(_BatchNorm):
-    """Batch norm whose statistics are of all processes' samples; torch's SyncBatchNorm refuses CPUs."""
+    """Batch norm whose statistics are of all processes' samples.
+
+    torch's SyncBatchNorm refuses CPUs, and on a GPU it makes the host wait in each forward pass. This one
+    never does, but keeps two more copies of its input for the backward pass.
+    """
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Any (B, C, ...) will do."""
@@ -101,18 +105,12 @@ class GlobalBatchNorm(_BatchNorm):
             self.running_var.lerp_(variance, self.momentum)
 
 
-def synchronise_batch_norms(module: nn.Module, device: torch.device) -> nn.Module:
-    """`module` with batch norms over all processes; names of parameters stay."""
-    if world_size() == 1:
-        return module
-    if device.type == "cuda":
-        convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
-        return convert(module)
-    for name, child in module.named_children():
+def synchronise_batch_norms(module: nn.Module) -> None:
+    """Replaces the batch norms inside `module` by ones over all processes; names of parameters stay."""
+    for name, child in module.named_children() if world_size() > 1 else ():
         if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d)):
             shared = GlobalBatchNorm(child.num_features, child.eps, child.momentum)
             shared.load_state_dict(child.state_dict())
             setattr(module, name, shared.to(child.weight.dtype).train(child.training))
         else:
-            synchronise_batch_norms(child, device)
-    return module
+            synchronise_batch_norms(child)

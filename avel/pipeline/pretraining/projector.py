@@ -66,6 +66,11 @@ class Twins(nn.Module):
             visual = self.visual_projector or self.projector
             return self.project(f_a, self.projector), self.project(f_v, visual)
 
+    def learning_statistics(self) -> list[nn.Module]:
+        """The CNNs whose batch norms, if they have any, take the statistics of the batch."""
+        learned = {} if self.frozen else self.encoder.batch_statistics
+        return [getattr(self.encoder, name) for name, batch in learned.items() if batch]
+
     @staticmethod
     def project(features: Tensor, projector: nn.Module) -> Tensor:
         """(B, T, D) -> (B, T, D'); each modality has batch statistics of its own, as Barlow Twins' views."""

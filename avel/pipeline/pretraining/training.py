@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -46,7 +47,10 @@ class Trainer:
         self.twins, self.optimiser, self.config, self.device = twins, optimiser, config, device
         self.model: nn.Module = twins
         self.piecewise = bool(config.clips_at_once) and not config.freeze_backbone
-        if self.piecewise and any(twins.encoder.batch_statistics.values()):
+        self.shown = ""
+        if self.piecewise and any(
+            isinstance(part, _BatchNorm) for cnn in twins.learning_statistics() for part in cnn.modules()
+        ):
             raise ConfigError(
                 "clips_at_once needs CNNs whose batch norms are frozen", hint="--backbone-batchnorm frozen"
             )
@@ -56,18 +60,20 @@ class Trainer:
             )
 
     def epoch(self, number: int, batches: Batches, progress: Progress) -> EpochMeans:
-        """All steps of one epoch; the device is waited for once, at the end."""
+        """All steps of one epoch; the numbers of a GPU are read once, at the end, since reading waits."""
         self.model.train()
         total = torch.zeros(6, device=self.device)
         for step, batch in enumerate(batches.epoch(number)):
             set_rates(self.optimiser, rate_share(number * batches.steps + step, batches.steps, self.config))
             values = self.step(*self.inputs(batch, number))
             total += values
-            # Reading a number of a GPU would wait for it; a CPU has already computed it.
-            shown = f"loss {values[0]:.1f}" if self.device.type == "cpu" else ""
+            if self.device.type == "cpu":
+                self.shown = EpochMeans(*values.tolist()).line()
             done = (step + 1) * batches.clips // batches.steps - step * batches.clips // batches.steps
-            progress.advance(done, note=f"epoch {number + 1}/{self.config.epochs} {shown}")
-        return EpochMeans(*(total / batches.steps).tolist())
+            progress.advance(done, note=f"epoch {number + 1}/{self.config.epochs} {self.shown}".rstrip())
+        means = EpochMeans(*(total / batches.steps).tolist())
+        self.shown = f"last epoch {means.line()}"
+        return means
 
     def step(self, seen: Tensor, heard: Tensor) -> Tensor:
         """Forward, Eq. 2, backward, update: frames and log-mel, or vectors -> `step_values`, (6,)."""
@@ -115,7 +121,9 @@ class Trainer:
 
 def prepare(twins: Twins, config: PretrainConfig, device: torch.device) -> Twins:
     """Moves the model to the device, in the form in which it trains there."""
-    synchronise_batch_norms(twins, device)
+    for part in (twins.projector, twins.visual_projector, *twins.learning_statistics()):
+        if part is not None:
+            synchronise_batch_norms(part)
     twins.to(device)
     twins.encoder.compiles = config.compile and not config.freeze_backbone
     return twins
