@@ -6,6 +6,7 @@ Exit codes: 0 all done, 1 error, 2 wrong usage, 3 finished but some clips failed
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,9 @@ def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
 
     For several GPUs start it with torchrun: torchrun --nproc-per-node 4 -m avel pretrain STORE RUN.
     """
-    show(avel.pretrain(store, run, **options), as_json)
+    summary = avel.pretrain(store, run, **options)
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts this command once for each GPU
+        show(summary, as_json)
     return DONE
 
 

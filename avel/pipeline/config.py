@@ -74,7 +74,9 @@ class PretrainConfig:
         None, "Folder that keeps the vectors of --freeze-backbone, to share between runs.", numeric=False
     )
     start_from: str | None = option(
-        None, "Run of avel pretrain whose encoder and projector this one starts from, to fine-tune them."
+        None,
+        "Run of avel pretrain whose encoder and projector this one starts from, to fine-tune them; "
+        "--visual-weights, --audio-weights and --standardise then have no effect.",
     )
     backbone_batchnorm: Literal["auto", "frozen", "batch"] = option(
         "auto",
@@ -91,7 +93,7 @@ class PretrainConfig:
     )
     epochs: int = option(100, "Passes over the training clips.", low=1)
     batch: int = option(128, "Clips of a step, over all processes together.", low=1)
-    warmup_epochs: float = option(10.0, "Epochs of linear warm-up.", low=0)
+    warmup_epochs: float = option(10.0, "Epochs of linear warm-up; half of the run at most.", low=0)
     final_rate: float = option(0.1, "Share of the learning rate that the cosine ends at.", low=0, high=1)
     weight_rate: float | None = option(
         None, "Learning rate of weights: 0.2 x batch/256 with lars, 1e-3 with adamw.", low=0

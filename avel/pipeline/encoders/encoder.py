@@ -191,10 +191,27 @@ def bi_lstm(width: int, hidden: int) -> nn.LSTM:
 def build_encoder(config: PretrainConfig) -> Encoder:
     """The encoder `config` asks for, on the CPU: CNNs with their weights, the rest drawn from `seed`.
 
+    Or, with `start_from`, that of another run with everything it was trained with.
+
     Raises:
         UnknownNameError: no such backbone.
         WeightsError: weights that are missing, do not fit, or cannot be fetched.
+        AvelError: what `load_encoder` raises.
     """
+    if config.start_from:
+        encoder = load_encoder(config.start_from).requires_grad_(True)
+        encoder.spec = dataclasses.replace(encoder.spec, crop_size=config.crop_size)
+    else:
+        encoder = _new_encoder(config)
+    for name in encoder.batch_statistics:
+        frozen = config.backbone_batchnorm == "frozen" or (
+            config.backbone_batchnorm == "auto" and getattr(encoder, name).pretrained
+        )
+        encoder.batch_statistics[name] = not frozen
+    return encoder.to(memory_format=torch.channels_last)
+
+
+def _new_encoder(config: PretrainConfig) -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         visual = VISUAL_BACKBONES[config.visual_backbone]()
@@ -212,13 +229,7 @@ def build_encoder(config: PretrainConfig) -> Encoder:
             config.hidden,
             config.crop_size,
         )
-        encoder = Encoder(spec, visual, audio)
-    for name, backbone in (("visual", visual), ("audio", audio)):
-        frozen = config.backbone_batchnorm == "frozen" or (
-            config.backbone_batchnorm == "auto" and backbone.pretrained
-        )
-        encoder.batch_statistics[name] = not frozen
-    return encoder.to(memory_format=torch.channels_last)
+        return Encoder(spec, visual, audio)
 
 
 def save_encoder(encoder: Encoder, path: Path, **about: Any) -> None:
@@ -227,6 +238,7 @@ def save_encoder(encoder: Encoder, path: Path, **about: Any) -> None:
     header = {
         "format": str(FORMAT),
         "encoder": json.dumps(dataclasses.asdict(encoder.spec)),
+        "pretrained": json.dumps([encoder.visual.pretrained, encoder.audio.pretrained]),
         "about": json.dumps(about),
     }
     with atomic_path(path) as partial:
@@ -256,6 +268,7 @@ def load_encoder(path: Path | str, which: str = LAST) -> Encoder:
     visual, audio = VISUAL_BACKBONES[spec.visual_backbone](), AUDIO_BACKBONES[spec.audio_backbone]()
     visual.become(spec.visual_variant)
     audio.become(spec.audio_variant)
+    visual.pretrained, audio.pretrained = json.loads(header.get("pretrained", "[true, true]"))
     encoder = Encoder(spec, visual, audio)
     encoder.load_state_dict(state)
     return encoder.to(memory_format=torch.channels_last).eval().requires_grad_(False)

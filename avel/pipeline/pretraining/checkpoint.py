@@ -13,11 +13,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from avel.config import as_dict
 from avel.errors import MissingPathError, StoreError
+from avel.pipeline.config import PretrainConfig
 from avel.stores.files import atomic_path
+from avel.stores.runs import Run
 
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT = "avel-checkpoint-1"
+FORM = (
+    *("visual_backbone", "audio_backbone", "agva", "visual_width", "audio_width", "hidden"),
+    *("projector", "shared_projector"),
+)
+"""Fields of PretrainConfig that decide which weights a network has."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +65,28 @@ def load_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer) -> Reach
     return reached
 
 
-def start_from(model: nn.Module, run: Path) -> None:
-    """Gives `model` the weights that another run of the same architecture ended with.
+def can_start_from(run: Path, config: PretrainConfig) -> None:
+    """Nothing, if a network that `config` describes can take the weights of another run.
 
     Raises:
         MissingPathError: the run has no checkpoint.
         StoreError: its encoder or projector is of another form.
     """
-    path = run / CHECKPOINT
-    if not path.is_file():
-        raise MissingPathError(f"{path}: not there", hint="--start-from names a run folder of avel pretrain")
-    _put(_read(path, "name another run")[0], model, path)
+    if not (run / CHECKPOINT).is_file():
+        raise MissingPathError(
+            f"{run / CHECKPOINT}: not there", hint="--start-from names a run folder of avel pretrain"
+        )
+    theirs, ours = as_dict(Run.open(run, "pretrain").config(PretrainConfig)), as_dict(config)
+    differing = [name for name in FORM if theirs[name] != ours[name]]
+    if differing:
+        shown = ", ".join(f"{name} is {theirs[name]!r} there and {ours[name]!r} here" for name in differing)
+        sets = " ".join(f"--set {name}={theirs[name]}" for name in differing)
+        raise StoreError(f"{run}: of another model: {shown}", hint=sets)
+
+
+def start_from(model: nn.Module, run: Path) -> None:
+    """Gives `model` the weights that another run of the same form ended with."""
+    _put(_read(run / CHECKPOINT, "name another run")[0], model, run / CHECKPOINT)
 
 
 def _read(path: Path, hint: str) -> tuple[dict[str, Tensor], Reached]:
@@ -88,7 +107,9 @@ def _put(tensors: dict[str, Tensor], model: nn.Module, path: Path) -> None:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise StoreError(f"{path}: of another model: {error}") from None
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        more = f" and {len(lines) - 1} more" if len(lines) > 1 else ""
+        raise StoreError(f"{path}: of another model: {lines[0]}{more}") from None
 
 
 def _beside(parameter: nn.Parameter, value: Tensor) -> Tensor:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,15 @@ from avel.config import convert
 from avel.errors import ConfigError, TrainingError
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.encoder import Encoder, build_encoder, encoder_digest
-from avel.pipeline.pretraining.checkpoint import start_from
+from avel.pipeline.pretraining.checkpoint import can_start_from, start_from
 from avel.pipeline.pretraining.loader import ClipLoader, steps_per_epoch
 from avel.pipeline.pretraining.parallel import barrier, process_group, rank, world_size
 from avel.pipeline.pretraining.probe import Probe
 from avel.pipeline.pretraining.projector import Twins
-from avel.pipeline.pretraining.record import PretrainSummary, Recorder
+from avel.pipeline.pretraining.record import PretrainSummary, Recorder, event_writer
 from avel.pipeline.pretraining.schedule import make_optimiser
 from avel.pipeline.pretraining.training import Batches, Trainer, determinism, prepare
-from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, frozen_vectors
+from avel.pipeline.pretraining.vectors import AUGMENTATIONS, FrozenVectors, compute_vectors, frozen_vectors
 from avel.progress import Progress, note, set_verbosity
 from avel.stores.clips import ClipStore
 from avel.stores.files import only_one
@@ -55,22 +54,46 @@ def pretrain(
         TrainingError: nothing to train on, or a loss that is not finite.
         StoreError: `run` holds something else.
     """
-    config = with_options(config or PretrainConfig(), options)
+    if os.environ.get("RANK", "0") != "0":
+        set_verbosity(0)
+    config = checked(with_options(config or PretrainConfig(), options))
     source = store if isinstance(store, ClipStore) else ClipStore.open(store)
     device = pick_device(config.device)
     video_ids = training_videos(source)
     with process_group(device), determinism(config, device):
-        if rank() != 0:
-            set_verbosity(0)
         held = only_one(Path(run), "run") if rank() == 0 else nullcontext()
         with held:
             return _pretrain(source, video_ids, Path(run), config, device)
 
 
+def checked(config: PretrainConfig) -> PretrainConfig:
+    """`config`, its warm-up cut to half of a short run.
+
+    Raises:
+        ConfigError: settings that would change nothing, or need a package that is not there.
+        AvelError: a run to start from that is not there or of another form.
+    """
+    default = PretrainConfig()
+    unseen = [name for name in AUGMENTATIONS if getattr(config, name) != getattr(default, name)]
+    if config.freeze_backbone and not config.frozen_augment and unseen:
+        raise ConfigError(
+            f"frozen CNNs see centre crops: {', '.join(unseen)} would change nothing", hint="--frozen-augment"
+        )
+    if config.tensorboard:
+        event_writer()
+    if config.start_from:
+        can_start_from(Path(config.start_from), config)
+    longest = config.epochs / 2
+    if config.warmup_epochs > longest:
+        note(f"warm-up cut from {config.warmup_epochs:g} to {longest:g} epochs, half of the run")
+        return replace(config, warmup_epochs=longest)
+    return config
+
+
 def with_options(config: PretrainConfig, options: dict[str, Any]) -> PretrainConfig:
     """`config` with some fields replaced, each checked as if it came from the command line."""
-    checked = {name: convert(PretrainConfig, name, value, "pretrain()") for name, value in options.items()}
-    return replace(config, **checked)
+    values = {name: convert(PretrainConfig, name, value, "pretrain()") for name, value in options.items()}
+    return replace(config, **values)
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -89,6 +112,11 @@ def pick_device(name: str | None) -> torch.device:
         if not torch.cuda.is_available():
             raise ConfigError(f"device={name!r}, but torch finds no GPU", hint="--device cpu")
         device = torch.device("cuda", device.index or int(os.environ.get("LOCAL_RANK", "0")))
+        if device.index >= torch.cuda.device_count():
+            raise ConfigError(
+                f"device={str(device)!r}, but torch finds {torch.cuda.device_count()} GPUs",
+                hint="cuda:0 is the first; torchrun takes one GPU for each process",
+            )
         torch.cuda.set_device(device)
     return device
 
@@ -142,9 +170,9 @@ def _pretrain(
     batches = make_batches(twins.encoder, store, video_ids, path, config)
     probe = Probe(store, frozen=config.freeze_backbone) if config.probe_every and rank() == 0 else None
     trainer = Trainer(twins, make_optimiser(twins, config), config, device)
-    recorder = Recorder(run, trainer, len(video_ids), batches.steps, probe)
-    _train(trainer, batches, recorder, len(video_ids))
-    return recorder.summary()
+    with closing(Recorder(run, trainer, len(video_ids), batches.steps, probe)) as recorder:
+        _train(trainer, batches, recorder, len(video_ids))
+        return recorder.summary()
 
 
 def _train(trainer: Trainer, batches: Batches, recorder: Recorder, clips: int) -> None:
@@ -177,14 +205,9 @@ def make_batches(
         )
     path = Path(config.frozen_vectors or run / VECTORS)
     augmentation = config if config.frozen_augment else None
-    kept = partial(
-        frozen_vectors,
-        *(encoder, store, video_ids, config.frozen_frames, path, store.digest, augmentation, config.dtype),
+    vectors = frozen_vectors(
+        *(encoder, store, video_ids, config.frozen_frames, path, store.digest, augmentation, config.dtype)
     )
-    if rank() == 0:
-        kept()
-    barrier()
-    vectors = kept()
     if config.standardise and not config.start_from:
         standardise(encoder, *vectors)
     return FrozenVectors(

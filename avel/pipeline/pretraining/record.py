@@ -7,7 +7,7 @@ from avel.errors import ConfigError, TrainingError
 from avel.pipeline.encoders.encoder import BEST, LAST, save_encoder
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT, Reached, load_checkpoint, save_checkpoint
 from avel.pipeline.pretraining.monitor import EpochMeans, Movement, collapse
-from avel.pipeline.pretraining.parallel import rank
+from avel.pipeline.pretraining.parallel import barrier, rank
 from avel.pipeline.pretraining.probe import Probe
 from avel.pipeline.pretraining.schedule import rate_share
 from avel.pipeline.pretraining.training import Trainer
@@ -42,7 +42,9 @@ class Recorder:
         self.movement = Movement(trainer.twins)
         self.reached = Reached()
         self._warned = ""
-        self._events = open_events(run) if self.config.tensorboard and rank() == 0 else None
+        self._events: Any = None
+        if self.config.tensorboard and rank() == 0:
+            self._events = event_writer()(str(run.path / "tensorboard"))
 
     def resume(self) -> Reached:
         """Goes back to the last checkpoint, if there is one; later lines of the metrics are dropped."""
@@ -75,11 +77,22 @@ class Recorder:
         self._log(number, means, seconds, score)
         self._keep(number, score)
 
+    def close(self) -> None:
+        """Writes out what TensorBoard's events still hold back."""
+        if self._events is not None:
+            self._events.close()
+
     def summary(self) -> PretrainSummary:
-        """The run as a whole, from its metrics; marks it finished."""
+        """The run as a whole; the first process sums it up from the metrics and marks it finished."""
+        if rank() == 0:
+            self.run.finish(asdict(self._sum_up()))
+        barrier()
+        return PretrainSummary(**self.run.results)
+
+    def _sum_up(self) -> PretrainSummary:
         lines = self.run.metrics()
         seconds = sum(line["seconds"] for line in lines)
-        summary = PretrainSummary(
+        return PretrainSummary(
             run=str(self.run.path),
             encoder=str(self.run.path / LAST),
             clips=self.clips,
@@ -93,9 +106,6 @@ class Recorder:
             best_score=self.reached.best_score or 0.0,
             collapsed=self._warned,
         )
-        if rank() == 0:
-            self.run.finish(asdict(summary))
-        return summary
 
     def _score(self, number: int, means: EpochMeans) -> float | None:
         """What "best" means: the probe's accuracy where there are probes, else a low loss."""
@@ -146,8 +156,8 @@ def flat(values: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def open_events(run: Run) -> Any:
-    """TensorBoard's writer in the run folder.
+def event_writer() -> Any:
+    """The class that writes TensorBoard's events.
 
     Raises:
         ConfigError: tensorboard is not installed.
@@ -156,4 +166,4 @@ def open_events(run: Run) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise ConfigError("tensorboard is not installed", hint="pip install tensorboard") from None
-    return SummaryWriter(str(run.path / "tensorboard"))
+    return SummaryWriter

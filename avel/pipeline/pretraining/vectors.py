@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from avel.errors import StaleError
@@ -16,6 +16,7 @@ from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.encoder import Encoder, cnn_digest
 from avel.pipeline.pretraining.augment import augment_clips, centre_crop
 from avel.pipeline.pretraining.loader import Batch, ClipSource, batches_of, random_choices, steps_per_epoch
+from avel.pipeline.pretraining.parallel import barrier, rank, world_size
 from avel.progress import Progress
 from avel.stores.files import atomic_path
 
@@ -86,7 +87,8 @@ def frozen_vectors(
 ) -> tuple[Tensor, Tensor]:
     """cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16: from `folder`, or computed and kept there.
 
-    Kept in parts of 64 videos, each whole or absent, so that an interrupted run goes on where it stopped.
+    Kept in parts of 64 videos, each whole or absent, so that an interrupted run goes on where it stopped; the
+    processes of a run share the missing parts.
     `key` names the clips' contents (a store's digest), `dtype` is what the CNNs run in. With `augmentation`
     each of the k frames has a draw of its own, the same in every run, instead of the centre crop.
 
@@ -101,19 +103,22 @@ def frozen_vectors(
     if dtype != "float32":
         made_of.append(dtype)
     wanted = _digest(made_of)
-    parts = []
-    with Progress(len(video_ids), "clips") as progress:
-        for first in range(0, len(video_ids), PART_VIDEOS):
-            some = video_ids[first : first + PART_VIDEOS]
-            path = folder / f"part-{first // PART_VIDEOS:04}.safetensors"
-            if not path.is_file():
-                cnn_a, cnn_v = compute_vectors(
-                    encoder, store, some, frames, progress, augmentation, first, dtype
-                )
-                with atomic_path(path) as partial:
-                    save_file({"cnn_a": cnn_a, "cnn_v": cnn_v}, partial, metadata={"key": wanted})
-            parts.append(_read_part(path, wanted))
-    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+    starts = {
+        folder / f"part-{first // PART_VIDEOS:04}.safetensors": first
+        for first in range(0, len(video_ids), PART_VIDEOS)
+    }
+    missing = [(path, first) for path, first in starts.items() if not _is_kept(path, wanted)]
+    barrier()  # all have looked before the first one writes, so that all share the same list
+    own = [(path, first, video_ids[first : first + PART_VIDEOS]) for path, first in missing]
+    own = own[rank() :: world_size()]
+    with Progress(sum(len(some) for _, _, some in own), "clips") as progress:
+        for path, first, some in own:
+            cnn_a, cnn_v = compute_vectors(encoder, store, some, frames, progress, augmentation, first, dtype)
+            with atomic_path(path) as partial:
+                save_file({"cnn_a": cnn_a, "cnn_v": cnn_v}, partial, metadata={"key": wanted})
+    barrier()
+    parts = [load_file(path) for path in starts]
+    return torch.cat([part["cnn_a"] for part in parts]), torch.cat([part["cnn_v"] for part in parts])
 
 
 @torch.inference_mode()
@@ -164,13 +169,16 @@ def read_segments(
     return images.to(device), torch.from_numpy(store.log_mel(video_id)).to(device)
 
 
-def _read_part(path: Path, wanted: str) -> tuple[Tensor, Tensor]:
+def _is_kept(path: Path, wanted: str) -> bool:
+    """Whether a part is there; raises StaleError where it holds something else."""
+    if not path.is_file():
+        return False
     with safe_open(path, framework="pt") as file:
         if (file.metadata() or {}).get("key") != wanted:
             raise StaleError(
                 f"{path}: vectors of other CNNs, clips or frames", hint=f"remove them: rm -r {path.parent}"
             )
-        return file.get_tensor("cnn_a"), file.get_tensor("cnn_v")
+    return True
 
 
 def _digest(parts: list[object]) -> str:

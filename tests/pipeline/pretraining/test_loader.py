@@ -12,11 +12,6 @@ from avel.stores.clips import ClipStore
 from tests.pipeline.pretraining.clip_store import GRID, make_store
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
-    return make_store(tmp_path_factory.mktemp("store") / "clips.zarr")
-
-
 @pytest.mark.parametrize(
     ("clips", "batch", "sizes"), [(8, 4, {4}), (10, 4, {5}), (7, 4, {3, 4}), (3, 128, {3})]
 )

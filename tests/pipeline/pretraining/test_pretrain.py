@@ -1,5 +1,6 @@
-"""`avel pretrain` as a whole: what a run writes, resuming, several processes, hard inputs, collapse."""
+"""`avel pretrain` as a whole: what a run writes, resuming, several processes, what is refused."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,40 +12,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from avel.errors import ConfigError, MissingPathError, StoreError, TrainingError
+from avel.config import to_toml
+from avel.errors import ConfigError, StoreError, TrainingError
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.encoder import BEST, LAST, load_encoder
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT
-from avel.pipeline.pretraining.monitor import EpochMeans, collapse
+from avel.pipeline.pretraining.monitor import EpochMeans
 from avel.pipeline.pretraining.pretrain import pick_device, pretrain, training_videos
 from avel.pipeline.pretraining.probe import ridge_classes
 from avel.pipeline.pretraining.training import Trainer
 from avel.stores.clips import ClipStore
 from avel.stores.runs import Run
 from tests.pipeline.pretraining.clip_store import make_store
-
-CONFIG = PretrainConfig(
-    visual_backbone="tiny",
-    audio_backbone="tiny",
-    hidden=4,
-    projector="16-16",
-    crop_size=28,
-    epochs=4,
-    batch=3,
-    warmup_epochs=1,
-    device="cpu",
-)
-FROZEN = {"freeze_backbone": True, "frozen_frames": 2, "standardise": True}
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
-    return make_store(tmp_path_factory.mktemp("store") / "clips.zarr")
-
-
-def same_weights(one: Path, other: Path, name: str = LAST) -> bool:
-    a, b = load_file(one / name), load_file(other / name)
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+from tests.pipeline.pretraining.small_runs import CONFIG, FROZEN, same_weights
 
 
 def test_a_run_writes_what_it_did(store: ClipStore, tmp_path: Path) -> None:
@@ -70,10 +50,17 @@ def test_the_loss_falls(store: ClipStore, tmp_path: Path) -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
-@pytest.mark.parametrize("options", [{}, FROZEN | {"optimiser": "adamw"}], ids=["whole", "frozen"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, FROZEN | {"optimiser": "adamw"}, {"start_from": "first"}, {"deterministic": True}],
+    ids=["whole", "frozen", "tuned", "deterministic"],
+)
 def test_resuming_gives_the_weights_of_an_uninterrupted_run(
     store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
+    if "start_from" in options:
+        pretrain(store, tmp_path / "first", CONFIG, **FROZEN)
+        options = {"start_from": str(tmp_path / "first")}
     config = replace(CONFIG, **options)
     pretrain(store, tmp_path / "whole", config)
     original = Trainer.epoch
@@ -126,35 +113,26 @@ def test_every_option_trains(store: ClipStore, tmp_path: Path, options: dict[str
     assert 0 < summary.loss < 1000
 
 
-def test_a_run_starts_from_another_and_goes_on_like_any(store: ClipStore, tmp_path: Path) -> None:
-    pretrain(store, tmp_path / "first", CONFIG, **FROZEN)
-    tuning = replace(
-        CONFIG, start_from=str(tmp_path / "first"), standardise=True, epochs=2, backbone_batchnorm="frozen"
-    )
-    pretrain(store, tmp_path / "still", tuning, rate_scale=0.0, backbone_rate_scale=0.0)
-    assert same_weights(tmp_path / "first", tmp_path / "still")
-    pretrain(store, tmp_path / "tuned", tuning, backbone_rate_scale=1.0)
-    moved = Run.open(tmp_path / "tuned", "pretrain").metrics()[-1]["moved"]
-    assert all(0 < share < 1 for share in moved.values()), "counted from where the first run ended"
+def test_a_short_run_warms_up_for_half_of_its_epochs(
+    store: ClipStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretrain(store, tmp_path / "run", CONFIG, warmup_epochs=10.0)
+    assert "warm-up cut from 10 to 2 epochs" in capsys.readouterr().err
+    lines = Run.open(tmp_path / "run").metrics()
+    assert [line["rate_share"] for line in lines[:2]] == pytest.approx([0.5, 1.0])
+    assert lines[-1]["rate_share"] < 0.7
+    assert Run.open(tmp_path / "run").config(PretrainConfig).warmup_epochs == 2
 
 
-def test_what_a_run_cannot_start_from_is_refused(store: ClipStore, tmp_path: Path) -> None:
-    with pytest.raises(MissingPathError, match="checkpoint"):
-        pretrain(store, tmp_path / "run", CONFIG, start_from=str(tmp_path))
-    pretrain(store, tmp_path / "first", CONFIG)
-    with pytest.raises(StoreError, match="of another model"):
-        pretrain(store, tmp_path / "run", CONFIG, start_from=str(tmp_path / "first"), projector="16-8")
-    (tmp_path / "first" / CHECKPOINT).write_bytes(b"half a file")
-    with pytest.raises(StoreError, match="damaged"):
-        pretrain(store, tmp_path / "run", CONFIG, start_from=str(tmp_path / "first"))
-    assert not (tmp_path / "run" / "run.json").exists()
-
-
-def test_still_frames_and_silence_stay_finite_and_are_named(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "still.zarr", clips=4, still=True)
-    summary = pretrain(store, tmp_path / "run", CONFIG, crop=False, blur=False, epochs=2)
-    assert 0 < summary.loss < 1000
-    assert all(torch.isfinite(value).all() for value in load_file(tmp_path / "run" / LAST).values())
+@pytest.mark.parametrize("name", ["flip", "blur", "crop_scale", "augment_per"])
+def test_augmentations_that_frozen_cnns_would_not_see_are_refused(
+    store: ClipStore, tmp_path: Path, name: str
+) -> None:
+    change = {"flip": True, "blur": False, "crop_scale": (0.5, 1.0), "augment_per": "frame"}[name]
+    with pytest.raises(ConfigError, match=name) as caught:
+        pretrain(store, tmp_path / "run", CONFIG, **FROZEN, **{name: change})
+    assert caught.value.hint == "--frozen-augment"
+    pretrain(store, tmp_path / "run", CONFIG, **FROZEN, **{name: change}, frozen_augment=True, epochs=1)
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(store: ClipStore, tmp_path: Path) -> None:
@@ -194,43 +172,38 @@ def test_a_device_that_is_not_there_is_refused(name: str) -> None:
         pick_device(name)
 
 
-HEALTHY = EpochMeans(loss=10, on_diagonal=9, off_diagonal=200, diagonal=0.3, redundancy=1e-3, spread=0.5)
-
-
-@pytest.mark.parametrize(
-    ("change", "word"),
-    [
-        ({}, None),
-        ({"loss": float("nan")}, "finite"),
-        ({"spread": 1e-5}, "constant"),
-        ({"redundancy": 0.8}, "copies"),
-        ({"redundancy": 0.0, "diagonal": 0.0}, "nothing changes"),
-    ],
-)
-def test_collapse_is_named(change: dict[str, float], word: str | None) -> None:
-    found = collapse(replace(HEALTHY, **change))
-    assert found is None if word is None else word in str(found)
+def test_a_gpu_that_is_not_there_is_refused_beside_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigError, match="'cuda:99', but torch finds 2 GPUs"):
+        pick_device("cuda:99")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match="one GPU for each process"):
+        pick_device(None)
 
 
 @pytest.mark.slow
-def test_two_processes_train_to_the_weights_of_one(store: ClipStore, tmp_path: Path) -> None:
-    pretrain(store, tmp_path / "one", CONFIG, epochs=2)
-    script = (
-        "import sys\n"
-        "from avel.pipeline.pretraining.pretrain import pretrain\n"
-        "from tests.pipeline.pretraining.test_pretrain import CONFIG\n"
-        "pretrain(sys.argv[1], sys.argv[2], CONFIG, epochs=2)"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    (tmp_path / "train.py").write_text(script)
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_torchrun_trains_to_the_weights_of_one_process(store: ClipStore, tmp_path: Path, epochs: int) -> None:
+    config = replace(CONFIG, epochs=epochs, probe_every=1)  # only the first process probes: others are early
+    expected = pretrain(store, tmp_path / "one", config)
+    (tmp_path / "two.toml").write_text(to_toml(config, "pretrain"))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = ["-m", "avel", "pretrain", store.location.url, str(tmp_path / "two"), "--json"]
     root = Path(__file__).parents[3]
-    subprocess.run(
-        [*command, str(tmp_path / "train.py"), store.location.url, str(tmp_path / "two")],
+    done = subprocess.run(
+        [*torchrun, *command, "--config", str(tmp_path / "two.toml")],
         check=True,
         cwd=root,
         env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
         timeout=240,
+        stdout=subprocess.PIPE,
+        text=True,
     )
+    printed = json.loads(done.stdout)  # one process prints
+    assert printed == Run.open(tmp_path / "two").results
+    assert printed["loss"] == pytest.approx(expected.loss, rel=1e-3)
+    assert printed["epochs"] == epochs
     one, two = load_file(tmp_path / "one" / LAST), load_file(tmp_path / "two" / LAST)
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)

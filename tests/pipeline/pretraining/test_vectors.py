@@ -1,9 +1,12 @@
 """Vectors of frozen CNNs: what the CNNs give, kept in parts, refused when stale."""
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
 import torch
+import torch.multiprocessing as multiprocessing
 
 from avel.errors import StaleError
 from avel.pipeline.config import PretrainConfig
@@ -11,6 +14,7 @@ from avel.pipeline.encoders.encoder import Encoder, build_encoder
 from avel.pipeline.pretraining import vectors
 from avel.pipeline.pretraining.augment import augment, centre_crop, draw
 from avel.pipeline.pretraining.loader import random_choices
+from avel.pipeline.pretraining.parallel import process_group
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, even_frames, frozen_vectors
 from avel.stores.clips import ClipStore
 from tests.pipeline.pretraining.clip_store import GRID, make_store
@@ -116,6 +120,58 @@ def test_kept_vectors_are_read_and_parts_that_are_there_stay(
     second = frozen_vectors(tiny(seed=0), store, store.staged, 1, tmp_path, "digest")
     assert computed == ["c2", "c3"]
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def one_of_two(rank: int, folder: str, store_url: str) -> None:
+    """A process that computes its share of the parts and writes down which clips those were."""
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": (Path(folder) / "port").read_text(),
+    }
+    torch.set_num_threads(1)
+    vectors.PART_VIDEOS = 1
+    original, computed = vectors.compute_vectors, []
+
+    def counting(encoder: Encoder, store: ClipStore, ids: list[str], *more: object) -> object:
+        computed.extend(ids)
+        return original(encoder, store, ids, *more)  # type: ignore[arg-type]
+
+    vectors.compute_vectors = counting  # type: ignore[assignment]
+    store = ClipStore.open(store_url)
+    with process_group(torch.device("cpu")):
+        cnn_a, cnn_v = frozen_vectors(tiny(), store, store.staged, 1, Path(folder) / "shared", "digest")
+    found = {"computed": computed, "cnn_a": cnn_a, "cnn_v": cnn_v}
+    torch.save(found, Path(folder) / f"{rank}.pt")
+
+
+@pytest.mark.slow
+def test_processes_share_the_parts_that_are_missing(
+    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "PART_VIDEOS", 1)
+    expected = frozen_vectors(tiny(), store, store.staged, 1, tmp_path / "shared", "digest")
+    for number in (1, 2, 4):
+        (tmp_path / "shared" / f"part-{number:04}.safetensors").unlink()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        (tmp_path / "port").write_text(str(server.getsockname()[1]))
+    multiprocessing.spawn(one_of_two, (str(tmp_path), store.location.url), nprocs=2)  # type: ignore[no-untyped-call]
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert [each["computed"] for each in found] == [["c1", "c4"], ["c2"]]
+    for each in found:
+        torch.testing.assert_close((each["cnn_a"], each["cnn_v"]), expected)
+
+
+def test_stale_parts_are_refused_before_any_is_computed(
+    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "PART_VIDEOS", 1)
+    frozen_vectors(tiny(), store, store.staged, 1, tmp_path, "digest")
+    (tmp_path / "part-0000.safetensors").unlink()
+    with pytest.raises(StaleError):
+        frozen_vectors(tiny(seed=7), store, store.staged, 1, tmp_path, "digest")
+    assert not (tmp_path / "part-0000.safetensors").exists()
 
 
 def test_vectors_in_bfloat16_are_near_and_never_taken_for_others(store: ClipStore, tmp_path: Path) -> None:
