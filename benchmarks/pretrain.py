@@ -8,7 +8,9 @@
 (d) training: (b) and (c) together, as `avel pretrain` runs them
 
 (a) and (b) take turns, so do (c) and (d); medians. "d / limit" is (d) over the slower of (b) and (c). Beside
-them stand the step's floating-point operations and bytes, and what a large matrix product reaches here.
+them stand the step's floating-point operations, the bytes that weights, gradients and momenta move, the bytes
+that all operators read and write (an upper bound: no cache, nothing fused), and what a large matrix product
+reaches here.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from step_work import step_work
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
 
 from avel.pipeline.config import PretrainConfig
@@ -108,13 +110,11 @@ def product_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
     return best * 2 * side**3
 
 
-def step_work(trainer: Trainer, batch: Batch) -> tuple[float, float]:
-    """Floating-point operations of one step, and the bytes of weights, gradients and momenta it moves."""
-    with FlopCounterMode(display=False) as counter:
-        trainer.step(*trainer.inputs(batch, 0))
+def bytes_of_weights(trainer: Trainer) -> float:
+    """Bytes of weights, gradients and momenta that an update moves, each once: a lower bound."""
     weights = sum(p.numel() * p.element_size() for p in trainer.twins.parameters() if p.requires_grad)
     # read weight, gradient and momentum, write weight and momentum; the gradient is written once
-    return float(counter.get_total_flops()), 6.0 * weights
+    return 6.0 * weights
 
 
 def reading(store: ClipStore, loader: ClipLoader, options: argparse.Namespace) -> dict[str, Any]:
@@ -156,15 +156,18 @@ def training(
             options.rounds,
             device,
         )
-    operations, moved = step_work(trainer, batch)
+    work = step_work(lambda: trainer.step(*trainer.inputs(batch, 0)))
     dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
     roof = product_rate(device, dtype, 8192 if device.type == "cuda" else 2048)
-    done = operations / len(batch.clips) * rates["c network"]
+    steps_per_second = rates["c network"] / len(batch.clips)
+    done = work.operations * steps_per_second
     return {
         "clips_per_second": rates,
         "d / limit": rates["d training"] / min(loader_rate, rates["c network"]),
-        "teraflop_a_step": operations / 1e12,
-        "gigabytes_a_step_of_weights": moved / 1e9,
+        "teraflop_a_step": work.operations / 1e12,
+        "gigabytes_a_step_of_weights": bytes_of_weights(trainer) / 1e9,
+        "gigabytes_a_step_operators_touch": work.bytes_touched / 1e9,
+        "gigabytes_a_second_operators_touch": work.bytes_touched * steps_per_second / 1e9,
         "teraflops_reached": done / 1e12,
         "teraflops_of_a_matrix_product": roof / 1e12,
         "share_of_the_roof": done / roof,
@@ -217,7 +220,7 @@ def main() -> None:
     rates = found.pop("clips_per_second")
     frames = ClipStore.open(options.store).grid.segments
     print("\n".join(table(("way", "clips/s", "frames/s"), [(n, r, r * frames) for n, r in rates.items()])))
-    print("\n".join(f"{name:<32}{value}" for name, value in found.items()))
+    print("\n".join(f"{name:<36}{value}" for name, value in found.items()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""AV-BT on a GPU: batches, augmentation and steps as on a CPU, no waiting, resuming; skipped where none is."""
+"""AV-BT on a GPU: batches, augmentation, steps as on a CPU; no waiting; resuming. Skipped without a GPU."""
 
 from dataclasses import replace
 from pathlib import Path

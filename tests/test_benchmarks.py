@@ -1,0 +1,39 @@
+"""What the benchmarks count beside what they time, against counts written out here."""
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.step_work import step_work
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+@pytest.mark.parametrize("of_input", [True, False])
+def test_operations_of_a_convolution_and_its_gradients(groups: int, of_input: bool) -> None:
+    convolution = nn.Conv2d(8, 16, 3, stride=2, padding=1, groups=groups, bias=False)
+    frames = torch.randn(4, 8, 10, 10, requires_grad=of_input)
+    multiplications = 0
+    for _clip in range(4):
+        for _place in range(5 * 5):
+            for _channel in range(16):
+                multiplications += (8 // groups) * 3 * 3
+    counted = step_work(lambda: convolution(frames).sum().backward())
+    assert counted.operations == 2 * multiplications * (3 if of_input else 2)
+
+
+def test_operations_of_a_transposed_convolution() -> None:
+    convolution = nn.ConvTranspose2d(8, 16, 3, stride=2, groups=2, bias=False)
+    frames = torch.randn(4, 8, 5, 5, requires_grad=True)
+    counted = step_work(lambda: convolution(frames).sum().backward())
+    assert counted.operations == 3 * 2 * 4 * (5 * 5) * 8 * (16 // 2) * 3 * 3
+
+
+def test_bytes_are_what_each_operator_reads_and_writes() -> None:
+    a, b = torch.randn(10, 20), torch.randn(20, 30)
+    product = step_work(lambda: a @ b)
+    assert product.bytes_touched == 4 * (10 * 20 + 20 * 30 + 10 * 30)
+    assert product.operations == 2 * 10 * 20 * 30
+    half = torch.zeros(100, dtype=torch.bfloat16)
+    assert step_work(lambda: half.add_(1)).bytes_touched == 2 * (100 + 100)
+    assert step_work(lambda: a.T.reshape(5, 40)[1:].unsqueeze(0)).bytes_touched == 2 * 4 * 200, "one copy"
+    assert step_work(lambda: torch.empty(1000)).bytes_touched == 0
