@@ -1,8 +1,8 @@
 """Every example of the docs runs as it stands, in a small world that holds what the pages name.
 
 Settings that make seconds of hours are added to what trains encoders (SMALL), and heads train for few epochs;
-an option that the example gives wins over them. What cannot run here is parsed, and named with its reason
-(ELSEWHERE).
+an option that the example gives, and its preset's projector, win over them. What cannot run here is parsed,
+and named with its reason (ELSEWHERE).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from avel.heads.config import HeadConfig
 from avel.heads.head import HEADS
 from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.encoders.backbones import VISUAL_BACKBONES
+from avel.pipeline.pretraining.presets import PRESETS
 from avel.recipes.composing.compose import compose
 from avel.recipes.composing.subjects import SUBJECTS
 
@@ -40,7 +41,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CLIPS, CLASSES, EPOCHS = 12, 4, 5
 
 BACKBONES = ("visual_backbone=tiny", "audio_backbone=tiny", "visual_weights=random", "audio_weights=random")
-ENCODER = (*BACKBONES, "projector=64-64-64", "epochs=2", "batch=8", "crop_size=64")
+PROJECTOR = "projector=64-64-64"
+ENCODER = (*BACKBONES, PROJECTOR, "epochs=2", "batch=8", "crop_size=64")
 SMALL: dict[str, tuple[str, ...]] = {
     "pretrain": ENCODER,
     "reproduce": tuple(f"pretrain.{setting}" for setting in ENCODER),
@@ -144,7 +146,9 @@ def run_line(line: str) -> None:
     if elsewhere(line):
         cli.commands[command].make_context(command, words[words.index(command) + 1 :])
         return
-    added = [word for setting in SMALL.get(command, ()) for word in ("--set", setting)]
+    chosen = PRESETS.get(words[words.index("--preset") + 1], {}) if "--preset" in words else {}
+    small = [each for each in SMALL.get(command, ()) if each != PROJECTOR or "projector" not in chosen]
+    added = [word for setting in small for word in ("--set", setting)]
     assert run(cli, words + added) == DONE, line
 
 

@@ -1,6 +1,6 @@
 """Weights of the CNN backbones: a local file, a download with a checked hash, or random by choice.
 
-Nothing is unpickled: `.safetensors` is read as such, `.pth` and `.pt` with `weights_only=True`.
+No code in a file is run: `.safetensors` is read as such, `.pth` and `.pt` with `weights_only=True`.
 """
 
 from dataclasses import dataclass
