@@ -16,7 +16,7 @@ from avel.heads.head import build_model, resolve_head
 from avel.heads.results.evaluate import evaluate, predict_split
 from avel.heads.results.predictions import write_predictions
 from avel.heads.training.data import Data, check_classes, choose_source, load_data
-from avel.heads.training.fit import can_stack, fit
+from avel.heads.training.fit import Fitted, can_stack, fit
 from avel.heads.training.kept import Kept, is_kept, keep_member, kept_members, load_model
 from avel.heads.training.plan import Planned, groups_of, plan
 from avel.progress import note
@@ -131,13 +131,17 @@ def _train(run: Run, planned: Sequence[Planned], loaded: _Loaded, device: torch.
     def stacks(config: HeadConfig) -> bool:
         return can_stack(config, loaded.data(config), device)
 
+    settings = {item.member.name: item.settings for item in planned}
+
+    def keep(fitted: Fitted) -> None:
+        name, data = fitted.member.name, loaded.data(fitted.member.config)
+        if fitted.failure:
+            note(f"{name}: {fitted.failure}; this member ends here")
+        keep_member(run, fitted, data.widths, data.features.source, settings[name])
+
     for group in groups_of(waiting, stacks):
         data = loaded.data(group[0].member.config)
-        results = fit([item.member for item in group], data, device, lambda line: run.log(**line))
-        for item, fitted in zip(group, results, strict=True):
-            if fitted.failure:
-                note(f"{fitted.member.name}: {fitted.failure}; this member ends here")
-            keep_member(run, fitted, data.widths, data.features.source, item.settings)
+        fit([item.member for item in group], data, device, lambda line: run.log(**line), keep)
 
 
 def _judge(run: Run, loaded: _Loaded) -> None:

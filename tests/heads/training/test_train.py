@@ -19,7 +19,7 @@ from avel.heads.config import HeadConfig
 from avel.heads.head import HEADS, resolve_head
 from avel.heads.results.evaluate import evaluate
 from avel.heads.training.data import load_data
-from avel.heads.training.fit import can_stack
+from avel.heads.training.fit import Training, can_stack
 from avel.heads.training.kept import kept_member, kept_members, load_model
 from avel.heads.training.plan import groups_of, plan
 from avel.heads.training.train import sweep, train_head
@@ -102,12 +102,12 @@ def test_an_interrupted_sweep_goes_on(cache: Path, tmp_path: Path, monkeypatch: 
     whole = sweep(cache, tmp_path / "whole", {"theta": [0, 0.1]}, seeds=2, **QUICK)
     real, calls = avel.heads.training.train.fit, []
 
-    def killed_in_the_third(members: Any, data: Any, device: Any, log: Any) -> Any:
+    def killed_in_the_third(members: Any, data: Any, device: Any, log: Any, ended: Any) -> Any:
         calls.append(members[0].name)
         if len(calls) == 3:
             log({"member": members[0].name, "epoch": 1, "loss": 1.0})
             raise KeyboardInterrupt
-        return real(members, data, device, log)
+        return real(members, data, device, log, ended)
 
     monkeypatch.setattr(avel.heads.training.train, "fit", killed_in_the_third)
     with pytest.raises(KeyboardInterrupt):
@@ -117,6 +117,33 @@ def test_an_interrupted_sweep_goes_on(cache: Path, tmp_path: Path, monkeypatch: 
     assert calls[3:] == ["theta=0.1,seed=0", "theta=0.1,seed=1"]
     assert resumed["groups"] == whole["groups"]
     assert Run.open(tmp_path / "run").metrics() == Run.open(tmp_path / "whole").metrics()
+
+
+def test_members_of_a_stacked_group_are_kept_as_soon_as_they_end(
+    cache: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    settings = QUICK | {"together": "always", "patience": 2, "epochs": 60, "lr": 3e-3, "seeds": 3}
+    whole = train_head(cache, tmp_path / "whole", **settings)
+    lengths = {member.name: member.epochs for member in kept_members(Run.open(tmp_path / "whole"))}
+    first, last = min(lengths.values()), max(lengths.values())
+    assert first < last < 60
+    real = Training.epoch
+
+    def killed_after_the_first_end(training: Training) -> Any:
+        if training.alive[0].epochs == first:
+            raise KeyboardInterrupt
+        return real(training)
+
+    monkeypatch.setattr(Training, "epoch", killed_after_the_first_end)
+    with pytest.raises(KeyboardInterrupt):
+        train_head(cache, tmp_path / "run", **settings)
+    ended = {name for name, epochs in lengths.items() if epochs == first}
+    assert {member.name for member in kept_members(Run.open(tmp_path / "run"))} == ended
+    monkeypatch.setattr(Training, "epoch", real)
+    resumed = train_head(cache, tmp_path / "run", **settings)
+    lines = Run.open(tmp_path / "run").metrics()
+    assert {name: sum(line["member"] == name for line in lines) for name in lengths} == lengths
+    assert resumed["groups"]["tacma"]["best_epochs"] == whole["groups"]["tacma"]["best_epochs"]
 
 
 def test_stacked_members_are_judged_like_members_in_turn(cache: Path, tmp_path: Path) -> None:
