@@ -18,7 +18,7 @@ import click
 from avel.config import describe, resolve, to_toml
 from avel.errors import AvelError, ConfigError, UnknownNameError
 from avel.progress import note, set_verbosity
-from avel.text import as_plain, lines, table
+from avel.text import as_plain, lines
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -185,20 +185,16 @@ def show(result: Any, as_json: bool) -> None:
         click.echo(line)
 
 
-def show_table(results: Sequence[Any], as_json: bool, as_csv: bool) -> None:
-    """Prints results of one kind on stdout, a line each: as a table, CSV or JSON."""
+def show_rows(results: Sequence[Any], as_csv: bool) -> None:
+    """Prints results of one kind on stdout with all they hold: CSV, a line each, or JSON."""
     rows = [as_plain(result) for result in results]
-    if as_json:
+    if not as_csv:
         click.echo(json.dumps(rows, indent=2))
         return
-    cells = [
-        tuple(json.dumps(cell) if isinstance(cell, dict) else cell for cell in row.values()) for row in rows
-    ]
-    if as_csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerows([tuple(rows[0]), *cells])
-        return
-    click.echo("\n".join(table(tuple(rows[0]), cells)))
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(rows[0])
+    for row in rows:
+        writer.writerow(json.dumps(cell) if isinstance(cell, dict) else cell for cell in row.values())
 
 
 def run(group: click.Group, arguments: list[str] | None = None) -> int:

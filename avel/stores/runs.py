@@ -136,7 +136,7 @@ class Run:
 
 
 def _same_run(found: Run, wanted: dict[str, Any], free: set[str]) -> Run:
-    """The run, if it is the one wanted, `free` settings aside; inputs that moved are noted at their new place."""
+    """The run, if it is the one wanted, `free` settings aside; inputs that moved are noted where they are."""
     if found.kind != wanted["kind"]:
         raise StoreError(f"{found.path}: holds a {found.kind} run", hint="choose another folder")
     places = {key for key in wanted["inputs"] if f"{key}_digest" in wanted["inputs"]}
