@@ -61,13 +61,12 @@ def reproduce(
     began = time.monotonic()
     if table not in TABLES:
         raise UnknownNameError("table", table, TABLES)
-    configs = pretraining or PretrainConfig(), caching or CacheConfig(), heads or HeadConfig()
+    configs = pretraining or PretrainConfig(), caching or CacheConfig(), checked(heads or HeadConfig())
     if table == "table5" and configs[0].freeze_backbone and not configs[0].frozen_augment:
         raise ConfigError(
             "table5 compares augmentations, which frozen CNNs do not see",
             hint="--set pretrain.frozen_augment=true (or pretrain.freeze_backbone=false)",
         )
-    checked(configs[2])
     for row in TABLES[table]:
         if row.head is not None:
             resolve_head(dataclasses.replace(configs[2], **row.head))
