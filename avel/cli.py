@@ -22,7 +22,7 @@ from avel.console import (
     run,
     settings,
     show,
-    show_table,
+    show_rows,
     stage_settings,
     verbosity,
 )
@@ -240,20 +240,48 @@ def reproduce(table: str, store: str, out: Path, as_json: bool, **options: Any) 
 @click.option("--csv", "as_csv", is_flag=True, help="Print the table as CSV on stdout.")
 @json_option
 def runs(folder: Path, as_csv: bool, as_json: bool) -> int:
-    """List the runs below FOLDER with their accuracies and the settings in which they differ."""
-    show_table(avel.list_runs(folder), as_json, as_csv)
+    """List the runs below FOLDER with what one compares them by; --json and --csv hold every column.
+
+    Accuracies are percent of segments: test at the best validation epoch with its deviation over seeds, that
+    validation accuracy, test at the best test epoch, test on clips that hold background.
+    """
+    from avel.heads.results.runs import compared
+
+    found = avel.list_runs(folder)
+    show_rows(found, as_csv) if as_json or as_csv else click.echo("\n".join(compared(found)))
     return DONE
 
 
-@cli.command(epilog=example("avel evaluate runs/tacma", "avel evaluate runs/tacma --split val --json"))
+@cli.command(
+    epilog=example("avel evaluate runs/tacma --split val --json", "avel evaluate runs/tacma --decoder event")
+)
 @click.argument("run", type=PATH)
+@click.option("--split", type=SPLIT, default="test", show_default=True, help="Rows to judge.")
 @click.option(
-    "--split", type=click.Choice(["val", "test"]), default="test", show_default=True, help="Rows to judge."
+    "--decoder",
+    type=click.Choice(["argmax", "event"]),
+    default="argmax",
+    show_default=True,
+    help="Arg-max over the classes of each segment, or one event class a video and event or not by segment.",
+)
+@click.option(
+    "--onset-tolerance",
+    type=click.FloatRange(0),
+    default=1,
+    show_default=True,
+    help="Segments that a found event may begin early or late.",
+)
+@click.option(
+    "--offset-tolerance",
+    type=click.FloatRange(0),
+    default=1,
+    show_default=True,
+    help="Segments that a found event may end early or late.",
 )
 @json_option
-def evaluate(run: Path, split: str, as_json: bool) -> int:
+def evaluate(run: Path, as_json: bool, **options: Any) -> int:
     """Segment accuracy of RUN on a split, with its spread over seeds and the floors."""
-    show(avel.evaluate(run, split=split), as_json)
+    show(avel.evaluate(run, **options), as_json)
     return DONE
 
 

@@ -18,7 +18,7 @@ import click
 from avel.config import describe, resolve, to_toml
 from avel.errors import AvelError, ConfigError, UnknownNameError
 from avel.progress import note, set_verbosity
-from avel.text import as_plain, lines, table
+from avel.text import as_plain, lines
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,6 +46,7 @@ def settings(
             given = {name: value for name in names if (value := values.pop(name)) is not None}
             chosen = (presets or {}).get(values.pop("preset", None) or "", {})
             if vary:
+                _refuse_lists(config_type, sets)
                 sets, values["settings"] = varied(sets)
             config = resolve(config_type, stage, preset=chosen, file=config_file, sets=sets, options=given)
             note(to_toml(config, stage).strip())
@@ -65,7 +66,7 @@ def varied(sets: Sequence[str]) -> tuple[tuple[str, ...], dict[str, list[str]]]:
     (('epochs=60',), {'theta': ['0', '0.03']})
 
     Raises:
-        ConfigError: a setting named twice, at least once with several values.
+        ConfigError: an empty value among several; a setting named twice, at least once with several values.
     """
     several: dict[str, list[str]] = {}
     named: set[str] = set()
@@ -76,8 +77,26 @@ def varied(sets: Sequence[str]) -> tuple[tuple[str, ...], dict[str, list[str]]]:
             raise ConfigError(f"--set {item!r} names {key} again", hint="give all its values in one --set")
         named.add(key)
         if "," in values:
-            several[key] = [value.strip() for value in values.split(",") if value.strip()]
+            several[key] = [value.strip() for value in values.split(",")]
+            if "" in several[key]:
+                raise ConfigError(
+                    f"--set {item!r} holds an empty value", hint="separate values by single commas"
+                )
     return tuple(item for item in sets if "," not in item), several
+
+
+def _refuse_lists(config_type: type[Any], sets: Sequence[str]) -> None:
+    """Raises where a setting that is itself a list is given several values: they would be taken apart."""
+    hints = typing.get_type_hints(config_type)
+    for item in sets:
+        name, _, values = item.partition("=")
+        hinted = hints.get(name.strip().replace("-", "_"))
+        if "," in values and describe(hinted).startswith("a comma-separated list"):
+            flag = name.strip().replace("_", "-")
+            raise ConfigError(
+                f"--set {item!r}: {name} is a list, which a sweep cannot vary",
+                hint=f"--{flag} {values} gives it to all members",
+            )
 
 
 def stage_settings(
@@ -166,20 +185,16 @@ def show(result: Any, as_json: bool) -> None:
         click.echo(line)
 
 
-def show_table(results: Sequence[Any], as_json: bool, as_csv: bool) -> None:
-    """Prints results of one kind on stdout, a line each: as a table, CSV or JSON."""
+def show_rows(results: Sequence[Any], as_csv: bool) -> None:
+    """Prints results of one kind on stdout with all they hold: CSV, a line each, or JSON."""
     rows = [as_plain(result) for result in results]
-    if as_json:
+    if not as_csv:
         click.echo(json.dumps(rows, indent=2))
         return
-    cells = [
-        tuple(json.dumps(cell) if isinstance(cell, dict) else cell for cell in row.values()) for row in rows
-    ]
-    if as_csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerows([tuple(rows[0]), *cells])
-        return
-    click.echo("\n".join(table(tuple(rows[0]), cells)))
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(rows[0])
+    for row in rows:
+        writer.writerow(json.dumps(cell) if isinstance(cell, dict) else cell for cell in row.values())
 
 
 def run(group: click.Group, arguments: list[str] | None = None) -> int:

@@ -5,7 +5,7 @@
 
 limit     one epoch of TACMA against the bare matrix products of the same shapes, forward and backward
 loop      the same epoch against a DataLoader loop in the style of published code on the same HDF5 file
-members   20 members stacked, in turn, and as avel chooses
+members   20 members stacked against the same in turn, on a CPU or a GPU; without CUDA graphs
 accuracy  what bfloat16 does to the test accuracy
 
 Features are made up (class prototypes and noise) unless --cache is given; with --annotations (AVE's folder)
@@ -236,7 +236,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--members", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=3, help="of accuracy")
     parser.add_argument("--epochs", type=int, default=100, help="of accuracy")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="of heads; products and loop are on the CPU")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--json", action="store_true")

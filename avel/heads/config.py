@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from avel.config import option
+from avel.config import as_dict, convert, option
 from avel.errors import ConfigError
 
 
@@ -67,6 +67,16 @@ class HeadConfig:
         numeric=False,
         low=0,
     )
+
+
+def checked(config: HeadConfig) -> HeadConfig:
+    """The config with each field of its type and within its bounds, whoever made it.
+
+    Raises:
+        ConfigError: a field that is neither.
+    """
+    fields = as_dict(config).items()
+    return HeadConfig(**{name: convert(HeadConfig, name, value, "HeadConfig") for name, value in fields})
 
 
 def with_defaults(config: HeadConfig, defaults: Mapping[str, Any]) -> HeadConfig:

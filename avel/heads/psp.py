@@ -43,7 +43,7 @@ class PSP(Head):
         self.pair_loss = PAIR_LOSS[config.supervision] if config.pair_loss is None else config.pair_loss
         if self.pair_loss and config.supervision == "weak":
             raise ConfigError("psp's pair loss needs segment labels", hint="--pair-loss 0")
-        self.agva = AGVA(widths.audio, widths.visual, widths.cells) if widths.cells else None
+        self.agva = AGVA(128, widths.visual, widths.cells) if widths.cells else None
         self.audio = nn.Sequential(nn.Linear(widths.audio, 256, bias=False), nn.Linear(256, 128, bias=False))
         self.visual = nn.Sequential(
             nn.Linear(widths.visual, 256, bias=False), nn.Linear(256, 128, bias=False)
@@ -53,14 +53,15 @@ class PSP(Head):
         self.classify = nn.Sequential(
             nn.Linear(HIDDEN, 64, bias=False), nn.ReLU(), nn.Linear(64, widths.classes, bias=False)
         )
-        self.gate = nn.Linear(widths.classes, 1) if config.supervision == "weak" else None
+        self.gate = nn.Linear(widths.classes, 1, bias=False) if config.supervision == "weak" else None
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
         """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), similarity (B, T)."""
         extras = {}
+        heard = self.audio(audio)
         if self.agva is not None:
-            visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
-        hidden_a = self.audio_lstm(self.audio(audio))
+            visual, extras["agva"] = self.agva(heard, visual.flatten(2, 3))
+        hidden_a = self.audio_lstm(heard)
         hidden_v = self.visual_lstm(self.visual(visual))
         fused_v, fused_a, extras["gamma_va"] = self.propagate(hidden_v, hidden_a)
         extras["similarity"] = functional.cosine_similarity(precise(fused_v), precise(fused_a), dim=-1)
@@ -86,11 +87,10 @@ class Propagation(nn.Module):
         super().__init__()
         self.threshold = threshold
 
-        def projection(bias: bool) -> nn.Sequential:
-            return nn.Sequential(nn.Linear(HIDDEN, HIDDEN, bias=bias), nn.ReLU(), nn.Dropout(dropout))
+        def projection() -> nn.Sequential:
+            return nn.Sequential(nn.Linear(HIDDEN, HIDDEN, bias=False), nn.ReLU(), nn.Dropout(dropout))
 
-        self.v1, self.v2, self.a1, self.a2 = (projection(bias=False) for _ in range(4))
-        self.out_v, self.out_a = projection(bias=True), projection(bias=True)
+        self.v1, self.v2, self.a1, self.a2, self.out_v, self.out_a = (projection() for _ in range(6))
         self.norm = nn.LayerNorm(HIDDEN, eps=1e-6)
 
     def forward(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -36,10 +36,11 @@ class TACMA(Head):
     def __init__(self, widths: Widths, config: HeadConfig) -> None:
         super().__init__(widths, config)
         if widths.audio != widths.visual:
+            other = "--inputs encoded, or " if config.inputs == "cnn" else ""
             raise ConfigError(
                 f"head {config.head!r} adds audio to visual features, which are {widths.audio} and"
                 f" {widths.visual} wide here",
-                hint="--inputs encoded",
+                hint=f"{other}--head psp, avel or bilstm, or --head mlp --merge concatenate",
             )
         assert config.d_h is not None
         assert config.d_e is not None

@@ -156,7 +156,7 @@ def _disk(folder: Path) -> Check:
 
 
 def _memory() -> Check:
-    from avel.heads.training.data import free_memory_gb
+    from avel.heads.training.memory import free_memory_gb
 
     free_gb = free_memory_gb()
     well = free_gb >= LEAST_MEMORY_GB

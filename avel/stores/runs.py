@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +40,8 @@ class Run:
     def create(cls, path: Path | str, kind: Kind, config: Any, *, inputs: dict[str, Any]) -> Run:
         """Begins a run, or goes on with the one that has the same kind, config and inputs.
 
+        Fields of the config that change no numbers (devices, workers, what is kept when) may differ.
+
         Raises:
             StoreError: `path` holds another run or other files.
         """
@@ -51,7 +53,8 @@ class Run:
             "inputs": inputs,
         }
         if (path / "run.json").is_file():
-            return _same_run(cls.open(path), record)
+            free = {f.name for f in fields(config) if not f.metadata.get("numeric", True)}
+            return _same_run(cls.open(path), record, free)
         if path.exists() and (not path.is_dir() or any(item.name != LOCK for item in path.iterdir())):
             raise StoreError(f"{path}: exists and is no avel run", hint="choose another folder")
         write_text(path / "config.toml", to_toml(config, STAGES[kind]))
@@ -132,14 +135,14 @@ class Run:
         return json.loads((self.path / "results.json").read_text())  # type: ignore[no-any-return]
 
 
-def _same_run(found: Run, wanted: dict[str, Any]) -> Run:
-    """The run, if it is the one wanted; inputs that moved are noted at their new place."""
+def _same_run(found: Run, wanted: dict[str, Any], free: set[str]) -> Run:
+    """The run, if it is the one wanted, `free` settings aside; inputs that moved are noted where they are."""
     if found.kind != wanted["kind"]:
         raise StoreError(f"{found.path}: holds a {found.kind} run", hint="choose another folder")
     places = {key for key in wanted["inputs"] if f"{key}_digest" in wanted["inputs"]}
-    for part in ("config", "inputs"):
+    for part, ignored in (("config", free), ("inputs", places)):
         old, new = found.record[part], wanted[part]
-        names = sorted(key for key in {*old, *new} - places if old.get(key) != new.get(key))
+        names = sorted(key for key in {*old, *new} - ignored if old.get(key) != new.get(key))
         if names:
             shown = ", ".join(f"{key} was {old.get(key)!r}, is now {new.get(key)!r}" for key in names)
             raise StoreError(

@@ -1,6 +1,7 @@
 """What every registered head must do, whoever wrote it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,11 +12,25 @@ from avel.heads.config import HeadConfig
 from avel.heads.head import HEADS, Model, Widths, build_model, resolve_head
 
 D, K, SIDE = 16, 5, 3
-CASES = [(name, source) for name in HEADS for source in HEADS[name].sources]
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("avel", {"fusion": "dmrn"}),
+    ("tacma", {"routing": "printed"}),
+    ("cross_attention", {"routing": "printed"}),
+    *((name, {"modality": modality}) for name in ("mlp", "bilstm") for modality in ("audio", "visual")),
+    *((name, {"merge": "concatenate"}) for name in ("mlp", "bilstm")),
+]
+"""Settings by which a head becomes another network."""
+CASES = [
+    pytest.param((name, settings), source, id="-".join([name, *settings.values(), source]))
+    for name, settings in [*((name, {}) for name in HEADS), *VARIANTS]
+    for source in HEADS[name].sources
+]
+Case = tuple[str, dict[str, Any]]
 
 
-def model_of(name: str, source: str, supervision: str = "full", seed: int = 0) -> Model:
-    config = resolve_head(HeadConfig(head=name, supervision=supervision))  # type: ignore[arg-type]
+def model_of(case: Case, source: str, supervision: str = "full", seed: int = 0) -> Model:
+    name, settings = case
+    config = resolve_head(HeadConfig(head=name, supervision=supervision, **settings))  # type: ignore[arg-type]
     return build_model(config, Widths(D, D, K, SIDE**2 if source == "maps" else 0), seed)
 
 
@@ -25,19 +40,19 @@ def inputs(source: str, clips: int = 4, segments: int = 6) -> tuple[torch.Tensor
     return torch.randn(clips, segments, D, generator=random), torch.randn(*shape, generator=random)
 
 
-@pytest.mark.parametrize(("name", "source"), CASES)
+@pytest.mark.parametrize(("case", "source"), CASES)
 @pytest.mark.parametrize("segments", [1, 6, 13])
-def test_scores_any_number_of_segments(name: str, source: str, segments: int) -> None:
-    output = model_of(name, source).eval()(*inputs(source, segments=segments))
+def test_scores_any_number_of_segments(case: Case, source: str, segments: int) -> None:
+    output = model_of(case, source).eval()(*inputs(source, segments=segments))
     assert output.logits.shape == (4, segments, K)
     assert torch.isfinite(output.logits).all()
     assert all(len(values) == 4 for values in output.extras.values())
 
 
-@pytest.mark.parametrize(("name", "source"), CASES)
+@pytest.mark.parametrize(("case", "source"), CASES)
 @pytest.mark.parametrize("supervision", ["full", "weak"])
-def test_the_gradient_reaches_all_parameters(name: str, source: str, supervision: str) -> None:
-    model = model_of(name, source, supervision)
+def test_the_gradient_reaches_all_parameters(case: Case, source: str, supervision: str) -> None:
+    model = model_of(case, source, supervision)
     labels = torch.arange(24).reshape(4, 6) % K
     loss = model.loss(model(*inputs(source)), labels[:, 0] if supervision == "weak" else labels)
     loss.backward()
@@ -45,28 +60,28 @@ def test_the_gradient_reaches_all_parameters(name: str, source: str, supervision
     assert not still
 
 
-@pytest.mark.parametrize(("name", "source"), CASES)
-def test_clips_do_not_see_each_other(name: str, source: str) -> None:
-    model, (audio, visual) = model_of(name, source).eval(), inputs(source)
+@pytest.mark.parametrize(("case", "source"), CASES)
+def test_clips_do_not_see_each_other(case: Case, source: str) -> None:
+    model, (audio, visual) = model_of(case, source).eval(), inputs(source)
     order = torch.tensor([2, 0, 3, 1])
     together = model(audio, visual).logits
     torch.testing.assert_close(model(audio[order], visual[order]).logits, together[order])
     torch.testing.assert_close(model(audio[:1], visual[:1]).logits, together[:1])
 
 
-@pytest.mark.parametrize(("name", "source"), CASES)
-def test_the_seed_decides_the_weights(name: str, source: str) -> None:
+@pytest.mark.parametrize(("case", "source"), CASES)
+def test_the_seed_decides_the_weights(case: Case, source: str) -> None:
     torch.manual_seed(0)
-    first = model_of(name, source, seed=7).state_dict()
+    first = model_of(case, source, seed=7).state_dict()
     torch.manual_seed(1)
-    again, other = model_of(name, source, seed=7).state_dict(), model_of(name, source, seed=8).state_dict()
+    again, other = model_of(case, source, seed=7).state_dict(), model_of(case, source, seed=8).state_dict()
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
-@pytest.mark.parametrize(("name", "source"), CASES)
-def test_saved_weights_give_the_same_scores(name: str, source: str, tmp_path: Path) -> None:
-    model, other = model_of(name, source).eval(), model_of(name, source, seed=9).eval()
+@pytest.mark.parametrize(("case", "source"), CASES)
+def test_saved_weights_give_the_same_scores(case: Case, source: str, tmp_path: Path) -> None:
+    model, other = model_of(case, source).eval(), model_of(case, source, seed=9).eval()
     save_file(model.state_dict(), tmp_path / "head.safetensors")
     other.load_state_dict(load_file(tmp_path / "head.safetensors"))
     assert torch.equal(model(*inputs(source)).logits, other(*inputs(source)).logits)

@@ -106,22 +106,22 @@ def propagate(w: Weights, v: np.ndarray, a: np.ndarray, threshold: float) -> tup
     new_v, new_a = v + gamma(beta) @ a2, a + gamma(beta.T) @ v1
     norm = (w["norm.weight"], w["norm.bias"], 1e-6)
     return (
-        layer_norm(np.maximum(linear(w, "out_v.0", new_v), 0), *norm),
-        layer_norm(np.maximum(linear(w, "out_a.0", new_a), 0), *norm),
+        layer_norm(np.maximum(new_v @ w["out_v.0.weight"].T, 0), *norm),
+        layer_norm(np.maximum(new_a @ w["out_a.0.weight"].T, 0), *norm),
     )
 
 
 @pytest.mark.parametrize(("supervision", "threshold"), [("full", None), ("weak", None), ("full", 0.21)])
 def test_psp(supervision: str, threshold: float | None) -> None:
     model, w = model_of("psp", supervision=supervision, threshold=threshold)
+    assert not {"propagate.out_v.0.bias", "propagate.out_a.0.bias"} & set(w)
     audio, maps = clips()
     output = model(audio, maps)
     cut = threshold or {"full": 0.099, "weak": 0.095}[supervision]
     for clip in range(B):
-        attended = agva(below(w, "agva."), audio[clip].numpy(), maps[clip].numpy().reshape(T, -1, D_V))
-        a = bilstm(
-            below(w, "audio_lstm.lstm."), linear(w, "audio.1", linear(w, "audio.0", audio[clip].numpy()))
-        )
+        heard = linear(w, "audio.1", linear(w, "audio.0", audio[clip].numpy()))
+        attended = agva(below(w, "agva."), heard, maps[clip].numpy().reshape(T, -1, D_V))
+        a = bilstm(below(w, "audio_lstm.lstm."), heard)
         v = bilstm(below(w, "visual_lstm.lstm."), linear(w, "visual.1", linear(w, "visual.0", attended)))
         new_v, new_a = propagate(below(w, "propagate."), v, a, cut)
         expected = linear(w, "classify.2", np.maximum(linear(w, "classify.0", (new_v + new_a) / 2), 0))

@@ -1,12 +1,14 @@
 """Run folders: what was asked, with what, what happened; the same command goes on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
 
 from avel.config import option
 from avel.errors import MissingPathError, StoreError
+from avel.heads.config import HeadConfig
+from avel.pipeline.config import PretrainConfig
 from avel.stores.runs import Run
 
 
@@ -14,6 +16,7 @@ from avel.stores.runs import Run
 class Sample:
     epochs: int = option(3, "Epochs.")
     name: str | None = option(None, "Name.")
+    device: str = option("auto", "Device.", numeric=False)
 
 
 def test_a_run_keeps_config_inputs_and_versions(tmp_path: Path) -> None:
@@ -44,6 +47,31 @@ def test_the_same_command_goes_on_and_another_is_refused(tmp_path: Path) -> None
         Run.create(tmp_path / "r", "heads", Sample(), inputs={"cache": "b"})
     with pytest.raises(StoreError, match="holds a heads run"):
         Run.create(tmp_path / "r", "pretrain", Sample(), inputs={"cache": "a"})
+
+
+def test_a_run_goes_on_with_settings_that_change_no_numbers(tmp_path: Path) -> None:
+    Run.create(tmp_path / "r", "heads", Sample(), inputs={})
+    again = Run.create(tmp_path / "r", "heads", Sample(device="cuda"), inputs={})
+    assert again.config(Sample) == Sample()
+    with pytest.raises(StoreError, match=r"other config: epochs was 3, is now 4\n"):
+        Run.create(tmp_path / "r", "heads", Sample(4, device="cuda"), inputs={})
+
+
+@pytest.mark.parametrize(
+    ("stage", "free"),
+    [
+        (HeadConfig, {"device", "together", "memory_gb"}),
+        (
+            PretrainConfig,
+            {
+                *("device", "workers", "checkpoint_every", "tensorboard", "clips_at_once", "compile"),
+                "frozen_vectors",
+            },
+        ),
+    ],
+)
+def test_which_settings_of_a_run_change_no_numbers(stage: type, free: set[str]) -> None:
+    assert {field.name for field in fields(stage) if not field.metadata["numeric"]} == free
 
 
 def test_other_files_are_left_alone(tmp_path: Path) -> None:

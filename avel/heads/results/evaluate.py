@@ -122,6 +122,8 @@ class _Judge:
         low, high = bootstrap_interval(right, items[0].video_id)
         counts = sum(confusion(predicted, label, self.background + 1) for predicted in decoded)
         return {
+            "head": members[0].config.head,
+            "inputs": members[0].source,
             "seeds": [member.seed for member in members],
             "best_epochs": [member.best_epoch for member in members],
             "accuracy_percent": spread([segment_accuracy(predicted, label) for predicted in decoded]),
@@ -139,7 +141,7 @@ class _Judge:
         }
 
     def _beside(self, items: Sequence[Predictions], members: Sequence[Kept]) -> Measured:
-        """The other decoder, and what picking the epoch by the test split would have claimed."""
+        """The other decoder; what picking the epoch by test would have claimed, which arg-max alone knows."""
         by_decoder = {
             f"accuracy_{name}_decoder_percent": spread(
                 [segment_accuracy(decode(item.probabilities), item.label) for item in items]
@@ -147,7 +149,7 @@ class _Judge:
             for name, decode in DECODERS.items()
             if name != self.decoder
         }
-        if self.split == "test":
+        if self.split == "test" and self.decoder == "argmax":
             claimed = spread([member.best_test_accuracy for member in members])
             by_decoder["accuracy_at_best_test_epoch_percent"] = claimed
         return by_decoder

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from avel.errors import MissingPathError
+from avel.heads.config import HeadConfig
 from avel.stores.runs import Run
+from avel.text import plus_minus, table
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,9 @@ class RunLine:
     Attributes:
         run: the run's folder below the one that was listed.
         state: "finished" or "not finished".
+        head: "" where heads are what an unfinished sweep varies.
         group: the head, or the settings that a sweep varied; "" where there are no results.
-        differs: settings by which the listed head runs differ.
+        differs: settings by which the listed head runs differ, those aside that the run itself varies.
         inputs: digest of the feature cache; results of different caches are not about the same features.
     """
 
@@ -35,6 +38,8 @@ class RunLine:
     low_percent: float | None
     high_percent: float | None
     accuracy_without_leaked_percent: float | None
+    holding_background_percent: float | None
+    validation_percent: float | None
     best_test_epoch_percent: float | None
     differs: dict[str, Any]
     inputs: str
@@ -61,37 +66,85 @@ def list_runs(folder: Path | str) -> list[RunLine]:
 
 
 def _lines(run: Run, folder: Path, differing: Sequence[str]) -> list[RunLine]:
-    config = run.record["config"]
+    config, heads, swept = run.record["config"], run.kind == "heads", run.inputs.get("swept", ())
+    differing = [key for key in differing if key not in swept]
     common: dict[str, Any] = {
         "run": str(run.path.relative_to(folder)),
         "kind": run.kind,
         "state": "finished" if run.finished else "not finished",
-        "head": config["head"] if run.kind == "heads" else "",
-        "differs": {key: config.get(key) for key in differing} if run.kind == "heads" else {},
+        "differs": {key: config[key] for key in differing if heads and config.get(key) is not None},
         "inputs": str(run.inputs.get("cache_digest", "")),
         "started": str(run.record.get("started", "")),
     }
-    groups = run.results.get("groups", {}) if run.finished and run.kind == "heads" else {}
-    return [RunLine(**common, **_figures(name, group)) for name, group in (groups or {"": {}}).items()]
+    groups = run.results.get("groups", {}) if run.finished and heads else {}
+    head = config["head"] if heads and "head" not in swept else ""
+    return [RunLine(**common, **_figures(name, head, group)) for name, group in (groups or {"": {}}).items()]
 
 
-def _figures(name: str, group: dict[str, Any]) -> dict[str, Any]:
+def _figures(name: str, head: str, group: dict[str, Any]) -> dict[str, Any]:
     accuracy = group.get("accuracy_percent", {})
     low, high = group.get("interval_percent", (None, None))
     return {
+        "head": group.get("head", head),
         "group": name,
         "seeds": len(group.get("seeds", ())),
         "accuracy_percent": accuracy.get("mean"),
         "std_percent": accuracy.get("std"),
         "low_percent": low,
         "high_percent": high,
-        "accuracy_without_leaked_percent": group.get("accuracy_without_leaked_percent", {}).get("mean"),
-        "best_test_epoch_percent": group.get("accuracy_at_best_test_epoch_percent", {}).get("mean"),
+        **{
+            field: group.get(key, {}).get("mean")
+            for field, key in (
+                ("accuracy_without_leaked_percent", "accuracy_without_leaked_percent"),
+                ("holding_background_percent", "accuracy_holding_background_percent"),
+                ("validation_percent", "validation_accuracy_percent"),
+                ("best_test_epoch_percent", "accuracy_at_best_test_epoch_percent"),
+            )
+        },
     }
 
 
+def compared(lines: Sequence[RunLine]) -> list[str]:
+    """The lines as a table of what one compares runs by; all else is in `--json` and `--csv`."""
+    header = ("run", "settings", "seeds", "test", "val", "best test epoch", "holding background")
+    several = len({line.inputs for line in lines if line.inputs}) > 1
+    rows = [
+        (
+            line.run,
+            _settings(line),
+            line.seeds or "",
+            plus_minus({"mean": line.accuracy_percent, "std": line.std_percent}) or line.state,
+            *(
+                plus_minus({"mean": value, "std": None})
+                for value in (
+                    line.validation_percent,
+                    line.best_test_epoch_percent,
+                    line.holding_background_percent,
+                )
+            ),
+            *((line.inputs,) if several else ()),
+        )
+        for line in lines
+    ]
+    return table((*header, "cache") if several else header, rows)
+
+
+def _settings(line: RunLine) -> str:
+    """What sets a run apart: its kind or head, what its sweep varies, what differs from the other runs."""
+    name = "" if "head=" in line.group else line.head or line.kind
+    swept = line.group if line.group != line.head else ""
+    return " ".join(
+        [*filter(None, (name, swept)), *(f"{key}={value}" for key, value in line.differs.items())]
+    )
+
+
 def _differing(runs: Sequence[Run]) -> list[str]:
-    """Settings that are not the same in all runs, the head aside."""
+    """Settings that change numbers and are not the same in all runs whose head knows them."""
+    settings = [field.name for field in fields(HeadConfig) if field.metadata["numeric"]]
     configs = [run.record["config"] for run in runs]
-    keys = {key for config in configs for key in config} - {"head"}
-    return sorted(key for key in keys if len({json.dumps(config.get(key)) for config in configs}) > 1)
+    values = {
+        key: {json.dumps(config[key]) for config in configs if config.get(key) is not None}
+        for key in settings
+        if key not in ("head", "seeds")
+    }
+    return sorted(key for key, found in values.items() if len(found) > 1)

@@ -1,10 +1,10 @@
 """What the heads read of a feature cache: inputs by video, labels by row, checked before training starts."""
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from avel.errors import TrainingError
 from avel.heads.config import HeadConfig
 from avel.heads.head import HEADS, Widths
+from avel.heads.training.memory import free_memory_gb
 from avel.progress import note
 from avel.stores.features import FeatureCache
 
@@ -89,9 +90,8 @@ def load_data(cache: FeatureCache, config: HeadConfig, device: torch.device) -> 
     source = choose_source(cache, config)
     _check_shapes(cache, source)
     splits = {name: _split(cache, name, device) for name in ("train", "val", "test")}
-    _check_labels(cache, splits["train"])
-    for name in ARRAYS[source]:
-        _check_finite(cache, name)
+    _check_labelled(cache)
+    check_classes(cache, splits["train"], config)
     visual = cache.shapes[ARRAYS[source][1]]
     cells = visual[2] * visual[3] if source == "maps" else 0
     widths = Widths(cache.shapes[ARRAYS[source][0]][-1], visual[-1], cache.classes, cells)
@@ -129,25 +129,26 @@ def chunks_of(order: Tensor, size: int) -> list[Tensor]:
 
 
 def _features(cache: FeatureCache, source: str, config: HeadConfig, device: torch.device) -> Features:
+    """The inputs, held where they fit, each read once and found finite."""
     names = ARRAYS[source]
-    item_bytes = {"maps": 2}
-    wanted_gb = sum(int(np.prod(cache.shapes[name])) * item_bytes.get(name, 4) for name in names) / 2**30
-    limit_gb = free_memory_gb() / 2 if config.memory_gb is None else config.memory_gb
+    wanted_gb = sum(_bytes(cache, name) for name in names) / 2**30
+    limit_gb = free_memory_gb(device) / 2 if config.memory_gb is None else config.memory_gb
     if wanted_gb > limit_gb:
         note(f"{cache.path}: {wanted_gb:.2f} GB of features are streamed, memory limit {limit_gb:.2f} GB")
+        for name in names:
+            _check_finite(cache, name, partial(cache.read, name))
         return Features(cache, source, device, None)
-    audio, visual = (torch.from_numpy(cache.read(name)).to(device) for name in names)
+    held = [cache.read(name) for name in names]
+    for name, values in zip(names, held, strict=True):
+        _check_finite(cache, name, values.__getitem__)
+    audio, visual = (torch.from_numpy(values).to(device) for values in held)
     return Features(cache, source, device, (audio, visual))
 
 
-def free_memory_gb() -> float:
-    """Memory that can be had without swapping, in GB."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) / 2**20
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+def _bytes(cache: FeatureCache, name: str) -> int:
+    """Size of an array in the number format that it is kept in."""
+    nothing = cache.read(name, np.empty(0, np.int64))
+    return int(np.prod(cache.shapes[name])) * nothing.itemsize
 
 
 def _split(cache: FeatureCache, name: str, device: torch.device) -> Split:
@@ -189,21 +190,30 @@ def _check_shapes(cache: FeatureCache, source: str) -> None:
         )
 
 
-def _check_labels(cache: FeatureCache, train: Split) -> None:
+def _check_labelled(cache: FeatureCache) -> None:
     unlabelled = np.flatnonzero((cache.rows.label < 0).any(1))
     if len(unlabelled):
         row = cache.rows.row[unlabelled[0]]
         raise TrainingError(f"{cache.path}: {len(unlabelled)} rows without labels, the first is row {row}")
-    classes = torch.unique(train.labels).tolist()
+
+
+def check_classes(cache: FeatureCache, train: Split, config: HeadConfig) -> None:
+    """Whether the train rows hold two classes at least, of videos or of segments as the head is taught.
+
+    Raises:
+        TrainingError: they hold one.
+    """
+    weak = config.supervision == "weak"
+    classes = torch.unique(train.categories if weak else train.labels).tolist()
     if len(classes) < 2:
-        raise TrainingError(f"{cache.path}: the train split holds one class only, number {classes[0]}")
+        what = "videos of one class" if weak else "one class"
+        raise TrainingError(f"{cache.path}: the train split holds {what} only, number {classes[0]}")
 
 
-def _check_finite(cache: FeatureCache, name: str) -> None:
+def _check_finite(cache: FeatureCache, name: str, read: Callable[[NDArray[np.int64]], NDArray[Any]]) -> None:
     for start in range(0, len(cache.video_ids), CHECKED_VIDEOS):
         videos = np.arange(start, min(start + CHECKED_VIDEOS, len(cache.video_ids)))
-        values = cache.read(name, videos).reshape(len(videos), -1)
-        broken = np.flatnonzero(~np.isfinite(values).all(1))
+        broken = np.flatnonzero(~np.isfinite(read(videos).reshape(len(videos), -1)).all(1))
         if len(broken):
             video_id = cache.video_ids[start + int(broken[0])]
             raise TrainingError(

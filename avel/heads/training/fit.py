@@ -22,9 +22,10 @@ CLIPS_AT_ONCE = 512
 CPU_STACKED_FLOP = 1e9
 """Arithmetic of one member's step, forward and backward, below which stacking pays on a CPU."""
 Log = Callable[[dict[str, Any]], None]
+Ended = Callable[["Fitted"], None]
 
 
-@dataclass
+@dataclass(eq=False)
 class Fitted:
     """One member after training, or after the epochs it has had; epochs count from 1, accuracies are shares.
 
@@ -43,8 +44,10 @@ class Fitted:
     state: dict[str, Tensor] = field(default_factory=dict)
 
 
-def fit(members: Sequence[Member], data: Data, device: torch.device, log: Log) -> list[Fitted]:
-    """Trains the members side by side and gives each at its best validation epoch.
+def fit(
+    members: Sequence[Member], data: Data, device: torch.device, log: Log, ended: Ended = lambda fitted: None
+) -> list[Fitted]:
+    """Trains the members side by side and gives each at its best validation epoch; `ended` has it at once.
 
     Their configs differ in nothing but the seed and the settings that the head keeps as buffers. The result
     of each equals that of training it by itself, up to rounding.
@@ -55,9 +58,13 @@ def fit(members: Sequence[Member], data: Data, device: torch.device, log: Log) -
         training = Training(members, data, device)
         with Progress(config.epochs or 1, "epochs") as progress:
             while training.alive:
+                trained = training.alive
                 lines = training.epoch()
                 for line in lines:
                     log(line)
+                for fitted in trained:
+                    if fitted not in training.alive:
+                        ended(fitted)
                 progress.advance(note=f"{len(lines)} members, val {_best(lines):.4f}")
     return training.fitted
 

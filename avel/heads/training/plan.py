@@ -27,14 +27,14 @@ def plan(base: HeadConfig, settings: Mapping[str, Sequence[Any]]) -> list[Planne
     """The members of a sweep, all combinations by all seeds.
 
     Raises:
-        ConfigError: a setting without values, or one that the head does not know.
+        ConfigError: a setting without values, or one that the head does not know; two members alike.
     """
     for key, values in settings.items():
-        if not values or key in ("seed", "seeds"):
-            raise ConfigError(
-                f"a sweep over {key!r} with {len(values)} values", hint="--seeds sets the seeds"
-            )
-    planned = []
+        if key in ("seed", "seeds"):
+            raise ConfigError(f"a sweep over {key!r}", hint="--seeds sets how many seeds, --seed the first")
+        if not values:
+            raise ConfigError(f"a sweep over {key!r} without values", hint="--set theta=0,0.03 has two")
+    planned: dict[HeadConfig, Planned] = {}
     for values in itertools.product(*settings.values()):
         chosen = {
             key: convert(HeadConfig, key, value, "--set") for key, value in zip(settings, values, strict=True)
@@ -42,8 +42,12 @@ def plan(base: HeadConfig, settings: Mapping[str, Sequence[Any]]) -> list[Planne
         config = resolve_head(dataclasses.replace(base, **chosen))
         for seed in range(base.seed, base.seed + base.seeds):
             name = ",".join(f"{key}={value}" for key, value in (chosen | {"seed": seed}).items())
-            planned.append(Planned(Member(name, dataclasses.replace(config, seed=seed, seeds=1)), chosen))
-    return planned
+            member = Member(name, dataclasses.replace(config, seed=seed, seeds=1))
+            if member.config in planned:
+                twin = planned[member.config].member.name
+                raise ConfigError(f"a sweep that trains {twin} again as {name}", hint="give each value once")
+            planned[member.config] = Planned(member, chosen)
+    return list(planned.values())
 
 
 def groups_of(planned: Sequence[Planned], stacks: Callable[[HeadConfig], bool]) -> list[list[Planned]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,12 @@ import torch
 
 from avel.config import convert
 from avel.errors import ConfigError, TrainingError
-from avel.heads.config import HeadConfig
-from avel.heads.head import resolve_head
+from avel.heads.config import HeadConfig, checked
+from avel.heads.head import build_model, resolve_head
 from avel.heads.results.evaluate import evaluate, predict_split
 from avel.heads.results.predictions import write_predictions
-from avel.heads.training.data import Data, choose_source, load_data
-from avel.heads.training.fit import can_stack, fit
+from avel.heads.training.data import Data, check_classes, choose_source, load_data
+from avel.heads.training.fit import Fitted, can_stack, fit
 from avel.heads.training.kept import Kept, is_kept, keep_member, kept_members, load_model
 from avel.heads.training.plan import Planned, groups_of, plan
 from avel.progress import note
@@ -53,18 +53,17 @@ def sweep(
     >>> sweep("features.h5", "runs/theta", {"theta": [0, 0.03]}, seeds=5)  # doctest: +SKIP
 
     Raises:
-        ConfigError: a setting that the head does not know.
+        ConfigError: a setting that the head does not know, or that the cache's features do not fit.
         TrainingError: the cache cannot be trained on, or no member stayed finite.
         StoreError: `run` holds another run.
     """
     given = {key: convert(HeadConfig, key, value, "option") for key, value in options.items()}
-    base = dataclasses.replace(config or HeadConfig(), **given)
+    base = checked(dataclasses.replace(config or HeadConfig(), **given))
     planned = plan(base, settings)
     opened = FeatureCache.open(cache)
     device = choose_device(base.device)
     loaded = _Loaded(opened, device)
-    for item in planned:
-        loaded.data(item.member.config)
+    loaded.check(item.member.config for item in planned)
     base = resolve_head(base) if "head" not in settings else base
     folder = Run.create(run, "heads", base, inputs=_inputs(opened, planned, settings))
     with only_one(folder.path, "run"):
@@ -103,6 +102,13 @@ class _Loaded:
             self._by_source[source] = load_data(self.cache, config, self.device)
         return self._by_source[source]
 
+    def check(self, configs: Iterable[HeadConfig]) -> None:
+        """Raises what any of the heads has against the cache, before a run folder is there."""
+        for config in dict.fromkeys(dataclasses.replace(config, seed=0) for config in configs):
+            data = self.data(config)
+            check_classes(self.cache, data.splits["train"], config)
+            build_model(config, data.widths, 0)
+
 
 def _inputs(
     cache: FeatureCache, planned: Sequence[Planned], settings: Mapping[str, Sequence[Any]]
@@ -125,13 +131,17 @@ def _train(run: Run, planned: Sequence[Planned], loaded: _Loaded, device: torch.
     def stacks(config: HeadConfig) -> bool:
         return can_stack(config, loaded.data(config), device)
 
+    settings = {item.member.name: item.settings for item in planned}
+
+    def keep(fitted: Fitted) -> None:
+        name, data = fitted.member.name, loaded.data(fitted.member.config)
+        if fitted.failure:
+            note(f"{name}: {fitted.failure}; this member ends here")
+        keep_member(run, fitted, data.widths, data.features.source, settings[name])
+
     for group in groups_of(waiting, stacks):
         data = loaded.data(group[0].member.config)
-        results = fit([item.member for item in group], data, device, lambda line: run.log(**line))
-        for item, fitted in zip(group, results, strict=True):
-            if fitted.failure:
-                note(f"{fitted.member.name}: {fitted.failure}; this member ends here")
-            keep_member(run, fitted, data.widths, data.features.source, item.settings)
+        fit([item.member for item in group], data, device, lambda line: run.log(**line), keep)
 
 
 def _judge(run: Run, loaded: _Loaded) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 from avel.config import to_toml
 from avel.errors import ConfigError, UnknownNameError
-from avel.heads.config import HeadConfig
+from avel.heads.config import HeadConfig, checked
+from avel.heads.head import HEADS, resolve_head
 from avel.heads.results.evaluate import spread
 from avel.heads.training.train import train_head
 from avel.pipeline.caching.cache import cache_features
@@ -21,6 +22,12 @@ from avel.recipes.reproducing.measured import Measured, Reproduced, reversed_ord
 from avel.recipes.reproducing.picture import draw
 from avel.recipes.reproducing.tables import BACKBONES, ENCODERS, TABLES, TITLES, Row
 from avel.stores.files import write_json, write_text
+
+WITHOUT_MAPS = ", without AGVA"
+"""Ends the name of a row whose head attends over visual maps that were not cached."""
+BLIND = (
+    "without AGVA: on the CNNs' vectors; --set cache-features.keep_maps=true into another folder keeps maps"
+)
 
 
 def reproduce(
@@ -47,18 +54,22 @@ def reproduce(
 
     Raises:
         UnknownNameError: no such table.
-        ConfigError: Table 5 with frozen CNNs that see no augmentation.
+        ConfigError: a setting that one of the heads does not know; Table 5 with frozen CNNs that see no
+            augmentation.
         AvelError: what the stages raise.
     """
     began = time.monotonic()
     if table not in TABLES:
         raise UnknownNameError("table", table, TABLES)
-    configs = pretraining or PretrainConfig(), caching or CacheConfig(), heads or HeadConfig()
+    configs = pretraining or PretrainConfig(), caching or CacheConfig(), checked(heads or HeadConfig())
     if table == "table5" and configs[0].freeze_backbone and not configs[0].frozen_augment:
         raise ConfigError(
             "table5 compares augmentations, which frozen CNNs do not see",
             hint="--set pretrain.frozen_augment=true (or pretrain.freeze_backbone=false)",
         )
+    for row in TABLES[table]:
+        if row.head is not None:
+            resolve_head(dataclasses.replace(configs[2], **row.head))
     bench = _Bench(str(store), Path(out), table, *configs)
     stages = zip(("pretrain", "cache-features", "train-head"), configs, strict=True)
     write_text(bench.out / f"{table}.toml", "\n".join(to_toml(config, stage) for stage, config in stages))
@@ -75,6 +86,7 @@ def reproduce(
         rows,
         bench.floors,
         reversed_order(rows),
+        (BLIND,) if any(row.name.endswith(WITHOUT_MAPS) for row in rows) else (),
         round(time.monotonic() - began, 1),
         str(picture),
     )
@@ -149,10 +161,11 @@ class _Bench:
 
 
 def _measured(row: Row, groups: list[dict[str, Any]]) -> Measured:
-    if not groups:
+    if row.head is None:
         return Measured(row.name, row.paper_percent)
+    blind = HEADS[row.head["head"]].sources[0] == "maps" != groups[0]["inputs"]
     return Measured(
-        row.name,
+        row.name + WITHOUT_MAPS * blind,
         row.paper_percent,
         *(
             spread([group[key]["mean"] / 100 for group in groups if group[key]["mean"] is not None])

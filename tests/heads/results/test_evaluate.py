@@ -1,11 +1,15 @@
 """`evaluate` over predictions written by hand: two seeds, three rows, one of them leaked."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from avel.cli import cli
+from avel.console import DONE, USAGE
+from avel.console import run as run_command
 from avel.heads.config import HeadConfig
 from avel.heads.head import Widths, resolve_head
 from avel.heads.results.evaluate import evaluate, spread
@@ -80,6 +84,30 @@ def test_the_event_decoder_is_shown_beside_argmax(run: Path) -> None:
     event = evaluate(run, decoder="event")["groups"]["tacma"]
     assert event["accuracy_percent"] == argmax["accuracy_event_decoder_percent"]
     assert argmax["accuracy_percent"] == event["accuracy_argmax_decoder_percent"]
+    assert (argmax["head"], argmax["inputs"]) == ("tacma", "encoded")
+
+
+def test_the_best_test_epoch_was_found_by_argmax_and_is_shown_with_it_alone(run: Path) -> None:
+    group = evaluate(run, decoder="event")["groups"]["tacma"]
+    assert "accuracy_at_best_test_epoch_percent" not in group
+
+
+def test_the_command_judges_as_the_function_does(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "evaluate",
+        str(run),
+        "--decoder",
+        "event",
+        "--onset-tolerance",
+        "0",
+        "--offset-tolerance",
+        "2",
+    ]
+    assert run_command(cli, [*command, "--json"]) == DONE
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == evaluate(run, decoder="event", onset_tolerance=0, offset_tolerance=2)
+    assert run_command(cli, ["evaluate", str(run), "--decoder", "viterbi"]) == USAGE
+    assert run_command(cli, ["evaluate", str(run), "--onset-tolerance", "-1"]) == USAGE
 
 
 def test_spread_of_one_seed_has_no_deviation() -> None:

@@ -91,6 +91,46 @@ def test_what_cannot_be_trained_on_is_refused(changes: dict[str, Any], message: 
         load(tmp_path, **changes)
 
 
+@pytest.mark.parametrize("memory_gb", [None, 0.0])
+def test_features_are_checked_whether_held_or_streamed(memory_gb: float | None, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="f_v of video '-video17' is not finite"):
+        load(tmp_path, HeadConfig(memory_gb=memory_gb), f_v=broken_features())
+
+
+def test_held_features_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[str, int | None]] = []
+    real = FeatureCache.read
+
+    def counted(cache: FeatureCache, name: str, videos: Any = None) -> Any:
+        read.append((name, None if videos is None else len(videos)))
+        return real(cache, name, videos)
+
+    monkeypatch.setattr(FeatureCache, "read", counted)
+    load(tmp_path)
+    assert [item for item in read if item[1] != 0] == [("f_a", None), ("f_v", None)]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_maps_count_in_the_number_format_of_the_cache(dtype: Any, tmp_path: Path) -> None:
+    maps = np.zeros((59, 6, 2, 2, 14), dtype)
+    mb = (59 * 6 * 10 * 4 + maps.nbytes) / 2**20
+    arrays = (*ALL[:4], "maps")
+    held = {
+        limit: load(
+            tmp_path, HeadConfig(head="psp", memory_gb=limit / 2**10), arrays=arrays, maps=maps
+        ).features.held
+        for limit in (0.99 * mb, 1.01 * mb)
+    }
+    assert [value is None for value in held.values()] == [True, False]
+
+
+def test_videos_of_one_class_teach_nothing_when_only_their_class_is_known(tmp_path: Path) -> None:
+    category = np.where(np.arange(60) < 36, 1, 2)
+    load(tmp_path, category=category)
+    with pytest.raises(TrainingError, match="videos of one class only, number 1"):
+        load(tmp_path, HeadConfig(supervision="weak"), category=category)
+
+
 def test_arrays_of_another_number_of_segments_are_refused(tmp_path: Path) -> None:
     path = write_cache(tmp_path / "c.h5")
     with h5py.File(path, "r+") as file:

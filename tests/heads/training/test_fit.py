@@ -182,6 +182,26 @@ def test_standardised_features_have_mean_0_and_deviation_1_over_train(tmp_path: 
     assert shifted.mean((0, 1)).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("head", "count"),
+    [("psp", 1), ("avel", 1), ("bilstm", 1), ("tacma", 3), ("mlp", 3), ("cross_attention", 3)],
+)
+def test_every_head_trains_in_bfloat16(head: str, count: int, tmp_path: Path) -> None:
+    """The first epoch's losses are near those of float32, and fall; stacked members among them."""
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+        dropout = {"dropout": 0.0} if head == "psp" else {}
+        config = config_of(head=head, dtype=dtype, epochs=2, **dropout)
+        data = data_of(tmp_path, config, arrays=("f_a", "f_v", "cnn_a", "cnn_v", "maps"))
+        fitted, lines = trained(members_of(config, count), data)
+        losses[dtype] = np.array([line["loss"] for line in lines]).reshape(2, count)
+        assert {value.dtype for one in fitted for value in one.state.values()} == {torch.float32}
+    first, last = losses["bfloat16"]
+    assert (last < first).all()
+    assert (first != losses["float32"][0]).all()
+    np.testing.assert_allclose(first, losses["float32"][0], rtol=0.02)
+
+
 def test_bfloat16_learns_the_same(tmp_path: Path) -> None:
     accuracies = {}
     for dtype in ("float32", "bfloat16"):

@@ -11,13 +11,15 @@ import pytest
 import torch
 
 import avel.heads.training.train
-from avel.console import varied
+from avel.cli import cli
+from avel.console import USAGE, varied
+from avel.console import run as run_command
 from avel.errors import ConfigError, StoreError, TrainingError
 from avel.heads.config import HeadConfig
 from avel.heads.head import HEADS, resolve_head
 from avel.heads.results.evaluate import evaluate
 from avel.heads.training.data import load_data
-from avel.heads.training.fit import can_stack
+from avel.heads.training.fit import Training, can_stack
 from avel.heads.training.kept import kept_member, kept_members, load_model
 from avel.heads.training.plan import groups_of, plan
 from avel.heads.training.train import sweep, train_head
@@ -100,12 +102,12 @@ def test_an_interrupted_sweep_goes_on(cache: Path, tmp_path: Path, monkeypatch: 
     whole = sweep(cache, tmp_path / "whole", {"theta": [0, 0.1]}, seeds=2, **QUICK)
     real, calls = avel.heads.training.train.fit, []
 
-    def killed_in_the_third(members: Any, data: Any, device: Any, log: Any) -> Any:
+    def killed_in_the_third(members: Any, data: Any, device: Any, log: Any, ended: Any) -> Any:
         calls.append(members[0].name)
         if len(calls) == 3:
             log({"member": members[0].name, "epoch": 1, "loss": 1.0})
             raise KeyboardInterrupt
-        return real(members, data, device, log)
+        return real(members, data, device, log, ended)
 
     monkeypatch.setattr(avel.heads.training.train, "fit", killed_in_the_third)
     with pytest.raises(KeyboardInterrupt):
@@ -115,6 +117,33 @@ def test_an_interrupted_sweep_goes_on(cache: Path, tmp_path: Path, monkeypatch: 
     assert calls[3:] == ["theta=0.1,seed=0", "theta=0.1,seed=1"]
     assert resumed["groups"] == whole["groups"]
     assert Run.open(tmp_path / "run").metrics() == Run.open(tmp_path / "whole").metrics()
+
+
+def test_members_of_a_stacked_group_are_kept_as_soon_as_they_end(
+    cache: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    settings = QUICK | {"together": "always", "patience": 2, "epochs": 60, "lr": 3e-3, "seeds": 3}
+    whole = train_head(cache, tmp_path / "whole", **settings)
+    lengths = {member.name: member.epochs for member in kept_members(Run.open(tmp_path / "whole"))}
+    first, last = min(lengths.values()), max(lengths.values())
+    assert first < last < 60
+    real = Training.epoch
+
+    def killed_after_the_first_end(training: Training) -> Any:
+        if training.alive[0].epochs == first:
+            raise KeyboardInterrupt
+        return real(training)
+
+    monkeypatch.setattr(Training, "epoch", killed_after_the_first_end)
+    with pytest.raises(KeyboardInterrupt):
+        train_head(cache, tmp_path / "run", **settings)
+    ended = {name for name, epochs in lengths.items() if epochs == first}
+    assert {member.name for member in kept_members(Run.open(tmp_path / "run"))} == ended
+    monkeypatch.setattr(Training, "epoch", real)
+    resumed = train_head(cache, tmp_path / "run", **settings)
+    lines = Run.open(tmp_path / "run").metrics()
+    assert {name: sum(line["member"] == name for line in lines) for name in lengths} == lengths
+    assert resumed["groups"]["tacma"]["best_epochs"] == whole["groups"]["tacma"]["best_epochs"]
 
 
 def test_stacked_members_are_judged_like_members_in_turn(cache: Path, tmp_path: Path) -> None:
@@ -163,7 +192,9 @@ def test_a_sweep_over_heads(cache: Path, tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"theta": [-0.1]}, "must be at least 0"),
-        ({"theta": []}, "'theta' with 0 values"),
+        ({"theta": []}, "'theta' without values\n.*theta=0,0.03"),
+        ({"theta": [0, 0.1, 0.0]}, "trains theta=0.0,seed=0 again as theta=0.0,seed=0\n.*each value once"),
+        ({"theta": ["none", 0.03]}, "trains theta=None,seed=0 again as theta=0.03,seed=0"),
         ({"seed": [1, 2]}, "--seeds"),
         ({"threshold": [0.1]}, "no setting threshold"),
         ({"tehta": [0.1]}, "did you mean theta"),
@@ -175,6 +206,42 @@ def test_a_sweep_that_cannot_be_is_refused(settings: Any, message: str, cache: P
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (HeadConfig(theta=-0.1), "theta=-0.1 must be at least 0"),
+        (HeadConfig(routing="crossed"), "routing='crossed' is not one of cross, printed"),  # type: ignore[arg-type]
+        (HeadConfig(epochs="many"), "epochs='many' is not a whole number"),  # type: ignore[arg-type]
+        (HeadConfig(seeds=0), "seeds=0 must be at least 1"),
+        (HeadConfig(head="psp", supervision="weak", pair_loss=1.0), "needs segment labels"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused_before_anything_is_written(
+    config: HeadConfig, message: str, cache: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train_head(cache, tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_features_of_unlike_width_leave_no_run_behind(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "features.h5", f_v=np.zeros((59, 6, 20), np.float32))
+    with pytest.raises(ConfigError, match="12 and 20 wide") as refused:
+        train_head(cache, tmp_path / "run", epochs=2)
+    assert refused.value.hint == "--head psp, avel or bilstm, or --head mlp --merge concatenate"
+    with pytest.raises(ConfigError, match="--merge concatenate"):
+        sweep(cache, tmp_path / "run", {"head": ["psp", "mlp"]}, epochs=2)
+    assert not (tmp_path / "run").exists()
+    train_head(cache, tmp_path / "run", head="mlp", merge="concatenate", epochs=2)
+
+
+def test_every_supervision_of_a_sweep_is_checked(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "features.h5", category=np.where(np.arange(60) < 36, 1, 2))
+    with pytest.raises(TrainingError, match="videos of one class only"):
+        sweep(cache, tmp_path / "run", {"supervision": ["full", "weak"]}, **QUICK)
+    assert not (tmp_path / "run").exists()
+
+
 def test_settings_of_a_sweep_as_the_command_line_gives_them() -> None:
     assert varied(["theta=0, 0.03", "d-h=64,128", "epochs=3"]) == (
         ("epochs=3",),
@@ -183,6 +250,19 @@ def test_settings_of_a_sweep_as_the_command_line_gives_them() -> None:
     for items in (["theta=0,1", "theta=2,3"], ["theta=0,1", "theta=2"], ["theta=2", "theta=0,1"]):
         with pytest.raises(ConfigError, match="names theta again"):
             varied(items)
+    with pytest.raises(ConfigError, match="holds an empty value"):
+        varied(["theta=0,,0.1"])
+
+
+def test_a_setting_that_is_a_list_is_not_swept(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["sweep", str(cache), str(tmp_path / "run"), "--set"]
+    assert run_command(cli, [*command, "decay_after=60,120"]) == USAGE
+    shown = capsys.readouterr().err
+    assert "decay_after" in shown
+    assert "--decay-after 60,120" in shown
+    assert not (tmp_path / "run").exists()
 
 
 def test_bad_input_leaves_no_run_behind(tmp_path: Path) -> None:

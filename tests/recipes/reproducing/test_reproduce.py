@@ -12,10 +12,12 @@ from avel.console import DONE, USAGE, run
 from avel.errors import ConfigError, UnknownNameError
 from avel.heads.config import HeadConfig
 from avel.heads.head import resolve_head
-from avel.pipeline.config import PretrainConfig
+from avel.heads.training.kept import kept_member
+from avel.pipeline.config import CacheConfig, PretrainConfig
 from avel.recipes.reproducing.measured import Measured, reversed_order
 from avel.recipes.reproducing.reproduce import reproduce
 from avel.recipes.reproducing.tables import BACKBONES, ENCODERS, TABLES, TITLES
+from avel.stores.runs import Run
 from tests.pipeline.caching.small_stores import write_store
 
 PRETRAINING = PretrainConfig(
@@ -73,6 +75,8 @@ def test_table_2_from_clips_to_figures(store: Path, tmp_path: Path) -> None:
         assert row.accuracy_percent is not None
         assert 0 <= row.accuracy_percent["mean"] <= 100
         assert row.validation_percent["mean"] is not None
+    assert "AVEL, without AGVA" in rows
+    assert any("keep_maps=true" in line for line in found.lines())
     kept = json.loads((tmp_path / "table2.json").read_text())
     assert kept["rows"][0]["name"] == "supervised Bi-LSTM, audio"
     settings = tomllib.loads((tmp_path / "table2.toml").read_text())
@@ -88,6 +92,30 @@ def test_table_2_from_clips_to_figures(store: Path, tmp_path: Path) -> None:
     assert [row.name for row in figure.rows][:2] == ["theta 0", "theta 0.005"]
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "encoders").rglob("encoder.safetensors")}
     assert after == before, "the tables share their encoders"
+
+
+@pytest.mark.slow
+def test_psp_attends_over_maps_where_they_are_kept(store: Path, tmp_path: Path) -> None:
+    maps = CacheConfig(keep_maps=True)
+    found = reproduce("table3", store, tmp_path, seeds=1, pretraining=PRETRAINING, caching=maps, heads=HEADS)
+    assert [row.name for row in found.rows if "PSP" in row.name] == [
+        "PSP, no pair loss",
+        "PSP, with its pair loss",
+    ]
+    assert not found.notes
+    run = Run.open(tmp_path / "table3" / "PSP-with-its-pair-loss-seed0")
+    assert kept_member(run, "seed=0").source == "maps"
+
+
+@pytest.mark.parametrize(
+    ("heads", "message"), [(HeadConfig(lr=-1.0), "lr=-1.0"), (HeadConfig(theta=0.1), "no setting theta")]
+)
+def test_settings_of_heads_are_refused_before_encoders_are_trained(
+    heads: HeadConfig, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        reproduce("table2", tmp_path / "no store", tmp_path / "out", heads=heads)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

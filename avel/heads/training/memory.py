@@ -1,0 +1,47 @@
+"""How much memory there is for features: the machine's, the job's or container's, the GPU's."""
+
+import os
+from pathlib import Path
+
+import torch
+
+CGROUPS = Path("/sys/fs/cgroup")
+CPU = torch.device("cpu")
+
+
+def free_memory_gb(device: torch.device = CPU) -> float:
+    """Memory that can be had without swapping, in GB, also on `device`."""
+    free = [_machine_bytes()]
+    free += [limit for folder in _cgroups() if (limit := cgroup_bytes(folder)) is not None]
+    if device.type == "cuda":
+        free.append(torch.cuda.mem_get_info(device)[0])
+    return min(free) / 2**30
+
+
+def _machine_bytes() -> int:
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 2**10
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _cgroups() -> list[Path]:
+    """The cgroup (v2) of this process, and those that it lies in."""
+    listed = Path("/proc/self/cgroup")
+    lines = listed.read_text().splitlines() if listed.is_file() else []
+    own = [CGROUPS / line.removeprefix("0::/") for line in lines if line.startswith("0::/")]
+    return [folder for each in own for folder in (each, *each.parents) if folder.is_relative_to(CGROUPS)]
+
+
+def cgroup_bytes(folder: Path) -> int | None:
+    """What a cgroup may still take, file pages that it can drop included; None where it has no limit."""
+    try:
+        limit, used = ((folder / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except OSError:
+        return None
+    if limit == "max":
+        return None
+    return max(0, int(limit) - int(used) + int(statistics.get("inactive_file", 0)))

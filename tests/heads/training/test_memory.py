@@ -1,0 +1,32 @@
+"""Free memory, as /proc and a cgroup's files say it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avel.heads.training import memory
+from avel.heads.training.memory import cgroup_bytes, free_memory_gb
+
+
+def cgroup(folder: Path, limit: str) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "memory.max").write_text(f"{limit}\n")
+    (folder / "memory.current").write_text(f"{5 * 2**30}\n")
+    (folder / "memory.stat").write_text(f"anon {2**30}\ninactive_file {3 * 2**30}\n")
+    return folder
+
+
+def test_a_cgroup_leaves_its_limit_less_what_it_cannot_drop(tmp_path: Path) -> None:
+    assert cgroup_bytes(cgroup(tmp_path / "job", str(6 * 2**30))) == 4 * 2**30
+    assert cgroup_bytes(cgroup(tmp_path / "full", str(2**30))) == 0
+    assert cgroup_bytes(cgroup(tmp_path / "free", "max")) is None
+    assert cgroup_bytes(tmp_path / "none") is None
+
+
+def test_free_memory_is_the_least_of_machine_and_cgroups(tmp_path: Path, monkeypatch: Any) -> None:
+    folders = [cgroup(tmp_path / str(limit), str(limit)) for limit in (2**41, 2**31 + 2**30)]
+    monkeypatch.setattr(memory, "_cgroups", lambda: folders)
+    assert free_memory_gb() == pytest.approx(1.0)
+    monkeypatch.setattr(memory, "_cgroups", lambda: [tmp_path / "none"])
+    assert 0 < free_memory_gb() < 2**20
