@@ -28,11 +28,11 @@ _TORCH_NAMES = {
     "F64": "float64",
     "F32": "float32",
     "F16": "float16",
+    "BF16": "bfloat16",
     "I64": "int64",
     "I32": "int32",
     "U8": "uint8",
 }
-_SIZES = {"F64": 8, "F32": 4, "F16": 2, "I64": 8, "I32": 4, "U8": 1}
 
 
 def recipe(clips: ClipStore, encoder: Path | None, config: CacheConfig) -> dict[str, Any]:
