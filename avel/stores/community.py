@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import DatasetError, MissingPathError, StoreError
+from avel.stores.ave import read_order
 from avel.stores.dataset import SPLITS, Dataset
 
 KEYS = ("avadataset", "dataset")
@@ -85,12 +86,7 @@ def array(path: Path, rows: int | None = None) -> Iterator[h5py.Dataset]:
 
 def read_orders(files: dict[str, Path]) -> dict[str, list[int]]:
     """Split -> annotation rows in the sequence of its order file."""
-    orders = {}
-    for name, split in ORDERS.items():
-        if name in files:
-            with h5py.File(files[name], "r") as file:
-                orders[split] = [int(number) for number in file["order"][()]]
-    return orders
+    return {split: read_order(files[name]) for name, split in ORDERS.items() if name in files}
 
 
 @dataclass(frozen=True)
