@@ -6,7 +6,7 @@ import pytest
 
 import avel.pipeline.media.refusal
 import avel.pipeline.staging.isolate
-import avel.stores.clip_writer  # noqa: F401 - with the two above, the modules that define errors of their own
+import avel.stores.clip_writer  # with the two above, the modules that define errors of their own
 from avel.errors import AvelError, UnknownNameError
 
 

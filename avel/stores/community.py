@@ -87,7 +87,7 @@ def array(path: Path, rows: int, *, any_size: bool = False) -> Iterator[h5py.Dat
         if size and found.shape[1:] != size and not any_size:
             raise DatasetError(
                 f"{path}: rows of {found.shape[1:]}, the published file has {size}",
-                hint="fetch it again, or take features of another network or grid as they are with --any-size",
+                hint="fetch it again; --any-size takes features of another network or grid",
             )
         if found.shape[0] != rows:
             raise DatasetError(
@@ -152,10 +152,8 @@ def check_labels(files: dict[str, Path], truth: Truth, present: NDArray[np.bool_
     return findings
 
 
-def check_orders(
-    orders: dict[str, list[int]], dataset: Dataset, present: NDArray[np.bool_]
-) -> list[str]:
-    """One finding for each order file: whether it holds the rows of the dataset's split that have features."""
+def check_orders(orders: dict[str, list[int]], dataset: Dataset, present: NDArray[np.bool_]) -> list[str]:
+    """One finding for each order file: whether it holds the rows of the split that have features."""
     findings = []
     absent = {row.row for row, there in zip(dataset.rows, present, strict=True) if not there}
     for split, order in orders.items():

@@ -53,8 +53,8 @@ def import_features(
 
     Audio (R, T, 128) becomes f_a and cnn_a, visual vectors (R, T, 512) f_v and cnn_v, maps (R, T, 7, 7, 512)
     maps; where only maps are given, f_v is their mean over the 49 cells. Labels come from the annotations,
-    because `labels.h5` is wrong in places. `maps_dtype` float16 keeps three digits in half the space; `any_size`
-    takes features of other widths and grids than the published ones.
+    because `labels.h5` is wrong in places. `maps_dtype` float16 keeps three digits in half the space;
+    `any_size` takes features of other widths and grids than the published ones.
 
     Raises:
         MissingPathError: no feature files, or no annotations to read them by.
@@ -178,9 +178,7 @@ def _shared_rows(dataset: Dataset, held: Held, without: Set[int]) -> str:
     differ = 0
     for first, *others in several:
         differ += any(
-            not np.array_equal(array[first], array[other])
-            for array in held.values()
-            for other in others
+            not np.array_equal(array[first], array[other]) for array in held.values() for other in others
         )
     if not several:
         return "row order: cannot be checked, no video has several rows"

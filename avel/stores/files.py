@@ -33,7 +33,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def _sweep(path: Path) -> None:
-    """Removes what processes of this machine that were killed left of `path`; of other machines none can say."""
+    """Removes what killed processes of this machine left of `path`; of other machines' none can say."""
     pattern = re.compile(re.escape(f".{path.name}.{socket.gethostname()}.") + r"(\d+)\.partial")
     for name in os.listdir(path.parent):
         if (found := pattern.fullmatch(name)) and not _runs(int(found[1])):
