@@ -263,7 +263,7 @@ def evaluate(run: Path, split: str, as_json: bool) -> int:
 def inspect(path: str, verify: bool, as_json: bool) -> int:
     """Say what PATH (a dataset, store, cache or run) holds, and whether it is whole."""
     found = avel.inspect(path, verify=verify)
-    show(found, as_json)
+    show(found if as_json else found.brief(), as_json)
     return DONE if found.whole else ERROR
 
 
