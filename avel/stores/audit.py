@@ -34,7 +34,7 @@ class Audit:
         rows_of_shared_videos: video id -> its rows, for videos that have several.
         shared_with_other_bounds: those of them whose rows differ in start or end.
         shared_with_one_class: those of them that have several rows of one class.
-        dash_rows, underscore_rows: rows whose id starts with "-", which must not be read as an option, or "_".
+        dash_rows, underscore_rows: rows whose id starts with "-" (must not be read as an option) or "_".
         categories_with_spaces, categories_with_commas: names that break what is split there.
         rows_of_class: event name -> number of rows.
         rows_of_length: event segments of a row -> number of rows; 0 is an event of length none.
