@@ -139,6 +139,7 @@ def cache_features(store: str, cache: Path, as_json: bool, **options: Any) -> in
     show_default=True,
     help="Number format that the visual maps are kept in.",
 )
+@click.option("--any-size", is_flag=True, help="Take other widths and grids than the published files have.")
 @click.option("--overwrite", is_flag=True, help="Replace the cache that is there.")
 @json_option
 def import_features(source: tuple[Path, ...], cache: Path, as_json: bool, **options: Any) -> int:
@@ -163,6 +164,7 @@ def import_features(source: tuple[Path, ...], cache: Path, as_json: bool, **opti
     show_default=True,
     help="Number format of the features; the community's is float64.",
 )
+@click.option("--overwrite", is_flag=True, help="Replace files of these names that are there.")
 @json_option
 def export_features(cache: Path, folder: Path, as_json: bool, **options: Any) -> int:
     """Write CACHE as the files that the published code of AVEL and PSP reads, row for row."""
@@ -292,7 +294,7 @@ def evaluate(run: Path, as_json: bool, **options: Any) -> int:
 def inspect(path: str, verify: bool, as_json: bool) -> int:
     """Say what PATH (a dataset, store, cache or run) holds, and whether it is whole."""
     found = avel.inspect(path, verify=verify)
-    show(found, as_json)
+    show(found if as_json else found.brief(), as_json)
     return DONE if found.whole else ERROR
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class AvelError(Exception):
@@ -19,6 +20,16 @@ class AvelError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  next: {self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _as_it_was, (type(self), self.args), self.__dict__
+
+
+def _as_it_was(kind: type[AvelError], args: tuple[Any, ...]) -> AvelError:
+    """An error as it is unpickled: without its constructor, which may take other arguments than a message."""
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class ConfigError(AvelError, ValueError):

@@ -3,8 +3,9 @@
     python benchmarks/cache.py --dtypes float32,bfloat16
     python benchmarks/cache.py --visual-backbone mobilenet_v2 --audio-backbone yamnet
 
-"bare" is the forward of the same CNNs with the same batch, threads and dtype on frames and patches that lie
-in memory, cropped and in floats. "cache" is the whole call but for loading the encoder, which is timed beside
+"plain" is the forward of the same CNNs, as they are written, with the same batch, threads and dtype on frames
+and patches that lie in memory, cropped and in floats; "folded" the same with batch norms folded into the
+convolutions, as avel runs them. "cache" is the whole call but for loading the encoder, which is timed beside
 it: reading, decoding, cropping, CNNs, parts, merging. Two dtypes' features are compared as well. `--clock
 cpu` counts the processor's time of all threads instead, for a machine that others use; give it `--threads 1`,
 because threads that wait for each other count as busy.
@@ -65,16 +66,17 @@ def main() -> None:
         return
     header = (
         "dtype",
-        "bare clips/s",
+        "plain clips/s",
+        "folded clips/s",
         "cache clips/s",
-        "ratio",
-        "lowest",
-        "highest",
+        "to plain",
+        "lowest to highest",
+        "to folded",
+        "lowest to highest",
         "reading alone",
         "loading s",
     )
-    keys = ("bare", "cache", "ratio", "lowest_ratio", "highest_ratio", "reading", "loading_seconds")
-    rows = [(dtype, *(round(found[key], 3) for key in keys)) for dtype, found in results.items()]
+    rows = [(dtype, *map(_shown, found.values())) for dtype, found in results.items()]
     print("\n".join(table(header, rows)))
     for name, found in compared.items():
         print(f"{name}: {found}")
@@ -84,7 +86,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--store", type=Path, help="clip store; by default one is made up")
     parser.add_argument("--clips", type=int, default=48, help="clips of the store that is made up")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of bare and cache; medians are shown")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of all three; medians are shown")
     parser.add_argument("--visual-backbone", default="resnet50")
     parser.add_argument("--audio-backbone", default="vggish")
     parser.add_argument("--dtypes", default="float32", help="float32, bfloat16 or both with a comma")
@@ -127,7 +129,8 @@ def _jpegs(random: np.random.Generator, config: ExtractConfig) -> Iterator[bytes
         yield buffer.getvalue()
 
 
-def _measure(store: Path, folder: Path, dtype: str, options: argparse.Namespace) -> dict[str, float]:
+def _measure(store: Path, folder: Path, dtype: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Medians of the turns; spreads are the lowest and the highest."""
     config = CacheConfig(
         visual_backbone=options.visual_backbone,
         audio_backbone=options.audio_backbone,
@@ -139,32 +142,42 @@ def _measure(store: Path, folder: Path, dtype: str, options: argparse.Namespace)
     )
     clips = ClipStore.open(store)
     asked = recipe(clips, None, config)
-    loading, bare, whole = [], [], []
+    loading, plain, folded, whole = [], [], [], []
     encoder = PartEncoder(Work(str(store), None, config, asked, Parts(folder)), options.device)
     batch = encoder.read((0, clips.staged[: options.batch_clips]))
     for turn in range(options.rounds):
-        bare.append(_bare(encoder, batch, len(clips.staged)))
+        plain.append(_bare(encoder, batch, len(clips.staged), folded=False))
+        folded.append(_bare(encoder, batch, len(clips.staged), folded=True))
         began = now()
         PartEncoder(Work(str(store), None, config, asked, Parts(folder)), options.device)
         loading.append(now() - began)
         began = now()
         cache_features(store, folder / f"{dtype}.h5", config, overwrite=turn > 0)
         whole.append(len(clips.staged) / (now() - began - loading[-1]))
-    ratios = [mine / limit for mine, limit in zip(whole, bare, strict=True)]
+    to_plain, to_folded = (
+        [mine / limit for mine, limit in zip(whole, bare, strict=True)] for bare in (plain, folded)
+    )
     return {
-        "bare": statistics.median(bare),
+        "plain": statistics.median(plain),
+        "folded": statistics.median(folded),
         "cache": statistics.median(whole),
-        "ratio": statistics.median(ratios),
-        "lowest_ratio": min(ratios),
-        "highest_ratio": max(ratios),
+        "to_plain": statistics.median(to_plain),
+        "to_plain_spread": [min(to_plain), max(to_plain)],
+        "to_folded": statistics.median(to_folded),
+        "to_folded_spread": [min(to_folded), max(to_folded)],
         "reading": _reading(encoder, clips, options.batch_clips),
         "loading_seconds": statistics.median(loading),
     }
 
 
+def _shown(value: float | list[float]) -> str:
+    return " to ".join(f"{number:.3f}" for number in (value if isinstance(value, list) else [value]))
+
+
 @torch.inference_mode()
-def _bare(encoder: PartEncoder, batch: Any, clips: int) -> float:
+def _bare(encoder: PartEncoder, batch: Any, clips: int, *, folded: bool) -> float:
     """Clips per second of the CNNs alone on one resident batch, over and over."""
+    cnns = encoder.encoder
     size, device = len(batch.video_ids), encoder.device
     frames = batch.frames.flatten(0, 1).float().div(255)
     frames = frames.to(device, memory_format=torch.channels_last)
@@ -173,8 +186,12 @@ def _bare(encoder: PartEncoder, batch: Any, clips: int) -> float:
 
     def forward() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            encoder.encoder.visual(frames)
-            encoder.encoder.audio(patches)
+            if folded:
+                cnns.run("visual", frames)
+                cnns.run("audio", patches)
+            else:
+                cnns.visual(frames)
+                cnns.audio(patches)
         if device.type == "cuda":
             torch.cuda.synchronize()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from avel.grid import Grid
 from avel.stores import ave
-from avel.stores.dataset import SPLITS, Dataset
+from avel.stores.dataset import SPLITS, Dataset, Row
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +32,10 @@ class Audit:
 
     Attributes:
         rows_of_shared_videos: video id -> its rows, for videos that have several.
+        shared_with_other_bounds: those of them whose rows differ in start or end.
+        shared_with_one_class: those of them that have several rows of one class.
+        dash_rows, underscore_rows: rows whose id starts with "-" (must not be read as an option) or "_".
+        categories_with_spaces, categories_with_commas: names that break what is split there.
         rows_of_class: event name -> number of rows.
         rows_of_length: event segments of a row -> number of rows; 0 is an event of length none.
         rows_of_split: split -> number of rows; "" counts rows in none.
@@ -45,6 +49,12 @@ class Audit:
     videos: int
     classes: int
     rows_of_shared_videos: dict[str, tuple[int, ...]]
+    shared_with_other_bounds: tuple[str, ...]
+    shared_with_one_class: tuple[str, ...]
+    dash_rows: int
+    underscore_rows: int
+    categories_with_spaces: tuple[str, ...]
+    categories_with_commas: tuple[str, ...]
     rows_of_class: dict[str, int]
     rows_of_length: dict[int, int]
     rows_of_split: dict[str, int]
@@ -98,12 +108,25 @@ def audit(dataset: Dataset, grid: Grid | None = None) -> Audit:
     labels = dataset.labels(grid)
     lengths = (labels != dataset.background).sum(axis=1)
     events = int(lengths.sum())
+    shared = _shared(dataset)
     return Audit(
         name=dataset.name,
         rows=len(dataset.rows),
         videos=len(dataset.videos),
         classes=len(dataset.categories),
-        rows_of_shared_videos=_shared(dataset),
+        rows_of_shared_videos={video_id: tuple(row.row for row in rows) for video_id, rows in shared.items()},
+        shared_with_other_bounds=tuple(
+            video_id
+            for video_id, rows in shared.items()
+            if len({(row.start_seconds, row.end_seconds) for row in rows}) > 1
+        ),
+        shared_with_one_class=tuple(
+            video_id for video_id, rows in shared.items() if len({row.category for row in rows}) < len(rows)
+        ),
+        dash_rows=sum(row.video_id.startswith("-") for row in dataset.rows),
+        underscore_rows=sum(row.video_id.startswith("_") for row in dataset.rows),
+        categories_with_spaces=tuple(name for name in dataset.categories if " " in name),
+        categories_with_commas=tuple(name for name in dataset.categories if "," in name),
         rows_of_class=dict(Counter(row.category for row in dataset.rows)),
         rows_of_length=dict(sorted(Counter(lengths.tolist()).items())),
         rows_of_split=dict(Counter(row.split for row in dataset.rows)),
@@ -119,11 +142,12 @@ def audit(dataset: Dataset, grid: Grid | None = None) -> Audit:
     )
 
 
-def _shared(dataset: Dataset) -> dict[str, tuple[int, ...]]:
-    rows: dict[str, list[int]] = {}
+def _shared(dataset: Dataset) -> dict[str, list[Row]]:
+    """Video id -> its rows, for videos that have several."""
+    rows: dict[str, list[Row]] = {}
     for row in dataset.rows:
-        rows.setdefault(row.video_id, []).append(row.row)
-    return {video_id: tuple(numbers) for video_id, numbers in rows.items() if len(numbers) > 1}
+        rows.setdefault(row.video_id, []).append(row)
+    return {video_id: several for video_id, several in rows.items() if len(several) > 1}
 
 
 def _videos_in_both(dataset: Dataset) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from avel.errors import DatasetError, MissingPathError
+from avel.errors import DatasetError, MissingPathError, StoreError
 from avel.stores.dataset import SPLITS, Dataset, Row, Video, make_dataset
 from avel.stores.video_folder import VIDEO_SUFFIXES
 
@@ -85,14 +85,30 @@ def _order_files(folder: Path, count: int) -> dict[int, str]:
         path = folder / f"{split}_order.h5"
         if not path.is_file():
             continue
-        import h5py
-
-        with h5py.File(path) as file:
-            for number in file["order"][:].tolist():
-                if not 0 <= number < count:
-                    raise DatasetError(f"{path}: row {number} of {count}")
-                _assign(split_of, number, split, path)
+        for number in read_order(path):
+            if not 0 <= number < count:
+                raise DatasetError(f"{path}: row {number} of {count}")
+            _assign(split_of, number, split, path)
     return split_of
+
+
+def read_order(path: Path) -> list[int]:
+    """Annotation rows in the sequence of an order file.
+
+    Raises:
+        StoreError: damaged, or no order file.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return [int(number) for number in file["order"][()]]
+    except OSError as error:
+        raise StoreError(f"{path}: not a readable HDF5 file: {error}", hint="fetch it again") from None
+    except (KeyError, TypeError, ValueError):
+        raise StoreError(
+            f"{path}: no list of row numbers under 'order'", hint="fetch it again, or take it away"
+        ) from None
 
 
 def _assign(split_of: dict[int, str], row: int, split: str, path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import DatasetError, MissingPathError, StoreError
+from avel.stores.ave import read_order
 from avel.stores.dataset import SPLITS, Dataset
 
 KEYS = ("avadataset", "dataset")
@@ -24,10 +25,17 @@ AUDIO, MAPS, VECTORS = "audio_feature.h5", "visual_feature.h5", "visual_feature_
 SEGMENT_LABELS = ("labels.h5", "right_labels.h5", "right_label.h5")
 EVENT_LABELS, SHARES, PRESENCE = "mil_labels.h5", "prob_label.h5", "labels_closs.h5"
 ORDERS = {f"{split}_order.h5": split for split in SPLITS}
-NOISY = ("visual_feature_noisy.h5", "audio_feature_noisy.h5", "labels_noisy.h5")
-DIMENSIONS = {AUDIO: 3, MAPS: 5, VECTORS: 3, EVENT_LABELS: 2, SHARES: 2, PRESENCE: 2} | dict.fromkeys(
-    SEGMENT_LABELS, 3
-)
+NOT_READ = dict.fromkeys(
+    ("visual_feature_noisy.h5", "audio_feature_noisy.h5", "labels_noisy.h5"),
+    "background clips without annotation line",
+) | dict.fromkeys((f"{split}_order_match.h5" for split in SPLITS), "orders of cross-modality matching")
+"""Other files of the authors -> what they hold; known, so that a folder or list may name them."""
+SIZES = {AUDIO: (10, 128), MAPS: (10, 7, 7, 512), VECTORS: (10, 512)}
+"""A row of each published feature file."""
+DIMENSIONS = {name: 1 + len(size) for name, size in SIZES.items()} | {
+    **dict.fromkeys((EVENT_LABELS, SHARES, PRESENCE), 2),
+    **dict.fromkeys(SEGMENT_LABELS, 3),
+}
 MOST_WRONG = 0.01
 """Share of rows whose event may differ from the annotations before the files are taken for another order."""
 
@@ -40,7 +48,7 @@ def find_files(source: Path | Iterable[Path]) -> dict[str, Path]:
     """
     folder = source if isinstance(source, Path) and source.is_dir() else None
     given = sorted(folder.iterdir()) if folder else [source] if isinstance(source, Path) else list(source)
-    known = {*DIMENSIONS, *ORDERS, *NOISY}
+    known = {*DIMENSIONS, *ORDERS, *NOT_READ}
     for path in given:
         if not path.is_file() and not path.is_dir():
             raise MissingPathError(f"{path}: no such file")
@@ -57,12 +65,12 @@ def find_files(source: Path | Iterable[Path]) -> dict[str, Path]:
 
 
 @contextmanager
-def array(path: Path, rows: int | None = None) -> Iterator[h5py.Dataset]:
-    """The one array of a community file, read only; checked to have `rows` rows and the file's dimensions.
+def array(path: Path, rows: int, *, any_size: bool = False) -> Iterator[h5py.Dataset]:
+    """The one array of a community file, read only; checked to have `rows` rows of the published size.
 
     Raises:
         StoreError: not HDF5, or no array under a known key.
-        DatasetError: another number of rows or dimensions.
+        DatasetError: another number of rows or dimensions, or, without `any_size`, rows of another size.
     """
     try:
         file = h5py.File(path, "r")
@@ -75,7 +83,13 @@ def array(path: Path, rows: int | None = None) -> Iterator[h5py.Dataset]:
         found, wanted = file[key], DIMENSIONS.get(path.name)
         if wanted is not None and found.ndim != wanted:
             raise DatasetError(f"{path}: {found.shape}, need {wanted} dimensions")
-        if rows is not None and found.shape[0] != rows:
+        size = SIZES.get(path.name)
+        if size and found.shape[1:] != size and not any_size:
+            raise DatasetError(
+                f"{path}: rows of {found.shape[1:]}, the published file has {size}",
+                hint="fetch it again; --any-size takes features of another network or grid",
+            )
+        if found.shape[0] != rows:
             raise DatasetError(
                 f"{path}: {found.shape[0]} rows, the annotations have {rows}",
                 hint="give the annotations that belong to these files with --dataset",
@@ -85,12 +99,7 @@ def array(path: Path, rows: int | None = None) -> Iterator[h5py.Dataset]:
 
 def read_orders(files: dict[str, Path]) -> dict[str, list[int]]:
     """Split -> annotation rows in the sequence of its order file."""
-    orders = {}
-    for name, split in ORDERS.items():
-        if name in files:
-            with h5py.File(files[name], "r") as file:
-                orders[split] = [int(number) for number in file["order"][()]]
-    return orders
+    return {split: read_order(files[name]) for name, split in ORDERS.items() if name in files}
 
 
 @dataclass(frozen=True)
@@ -116,8 +125,8 @@ class Truth:
         return self.one_hot()
 
 
-def check_labels(files: dict[str, Path], truth: Truth) -> list[str]:
-    """One finding for each label file: where it and the annotations disagree.
+def check_labels(files: dict[str, Path], truth: Truth, present: NDArray[np.bool_]) -> list[str]:
+    """One finding for each label file: where it and the annotations disagree in rows that have features.
 
     Raises:
         DatasetError: so many rows have another event that the files must be in another row order.
@@ -132,27 +141,32 @@ def check_labels(files: dict[str, Path], truth: Truth) -> list[str]:
                 raise DatasetError(f"{files[name]}: {found.shape}, the annotations give {wanted.shape}")
             values = found[()]
         axes = tuple(range(1, values.ndim))
-        wrong = np.flatnonzero(np.abs(values - wanted).max(axis=axes) > 1e-3)
-        if name != SHARES and len(wrong) > MOST_WRONG * len(wanted):
+        right = np.abs(values - wanted).max(axis=axes) <= 1e-3
+        wrong = np.flatnonzero(~right & present)
+        if name != SHARES and len(wrong) > MOST_WRONG * present.sum():
             raise DatasetError(
-                f"{files[name]}: {len(wrong)} of {len(wanted)} rows differ from the annotations",
+                f"{files[name]}: {len(wrong)} of {present.sum()} rows differ from the annotations",
                 hint="the files are in the row order of other annotations; give those with --dataset",
             )
         findings.append(f"{name}: {_differences(wrong, values)}")
     return findings
 
 
-def check_orders(orders: dict[str, list[int]], dataset: Dataset) -> list[str]:
-    """One finding for each order file: whether it holds the rows of the dataset's split."""
+def check_orders(orders: dict[str, list[int]], dataset: Dataset, present: NDArray[np.bool_]) -> list[str]:
+    """One finding for each order file: whether it holds the rows of the split that have features."""
     findings = []
+    absent = {row.row for row, there in zip(dataset.rows, present, strict=True) if not there}
     for split, order in orders.items():
         wanted = {row.row for row in dataset.rows if row.split == split}
-        if wanted and set(order) != wanted:
+        differ = (set(order) ^ wanted) - absent
+        if wanted and differ:
             raise DatasetError(
-                f"{split}_order.h5: {len(set(order) ^ wanted)} rows are not in both it and the {split} split",
+                f"{split}_order.h5: {len(differ)} rows are not in both it and the {split} split",
                 hint="the order files and the annotations belong to different releases; leave one out",
             )
-        findings.append(f"{split}_order.h5: the {len(order)} rows of the {split} split")
+        left_out = len(wanted - set(order))
+        without = f", {left_out} more have no features" if left_out else ""
+        findings.append(f"{split}_order.h5: the {len(order)} rows of the {split} split{without}")
     return findings
 
 

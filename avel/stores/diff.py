@@ -53,7 +53,7 @@ class Difference:
     Attributes:
         arrays: array -> how it differs; arrays of other widths are named in `incomparable` instead.
         only_in_a, only_in_b: videos that one cache lacks.
-        missing_in_a, missing_in_b: rows without features, with their reason.
+        missing_in_a, missing_in_b: videos whose features each cache says are missing -> why.
         labels_differ: annotation rows in both whose segment labels differ.
         splits_differ: annotation rows in both whose split differs.
         made_otherwise: what of encoder, staging and preprocessing differs: name -> the two values.
@@ -64,8 +64,8 @@ class Difference:
     incomparable: dict[str, str]
     only_in_a: tuple[str, ...]
     only_in_b: tuple[str, ...]
-    missing_in_a: dict[int, str]
-    missing_in_b: dict[int, str]
+    missing_in_a: dict[str, str]
+    missing_in_b: dict[str, str]
     labels_differ: tuple[int, ...]
     splits_differ: tuple[int, ...]
     made_otherwise: dict[str, tuple[Any, Any]]
@@ -99,8 +99,8 @@ def diff(a: Path | str, b: Path | str) -> Difference:
         incomparable=incomparable,
         only_in_a=only_a,
         only_in_b=only_b,
-        missing_in_a={item.row: item.reason for item in first.missing},
-        missing_in_b={item.row: item.reason for item in second.missing},
+        missing_in_a={item.video_id: item.reason for item in first.missing},
+        missing_in_b={item.video_id: item.reason for item in second.missing},
         labels_differ=labels,
         splits_differ=splits,
         made_otherwise=_made_otherwise(first.provenance, second.provenance),

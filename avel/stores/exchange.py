@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from avel.stores.dataset import Dataset, read_dataset
 from avel.stores.feature_rows import rows_of_videos
 from avel.stores.features import ArrayLike, write_features
 from avel.stores.files import sha256_file
+from avel.stores.runs import versions
 
 Held = dict[str, h5py.Dataset]
 """Community file name -> its open array (R, T, ...)."""
@@ -45,13 +46,15 @@ def import_features(
     dataset: Dataset | Path | str | None = None,
     *,
     maps_dtype: Literal["float16", "float32"] = "float16",
+    any_size: bool = False,
     overwrite: bool = False,
 ) -> Imported:
     """The community's AVE files as a feature cache; maps are never in memory whole.
 
     Audio (R, T, 128) becomes f_a and cnn_a, visual vectors (R, T, 512) f_v and cnn_v, maps (R, T, 7, 7, 512)
     maps; where only maps are given, f_v is their mean over the 49 cells. Labels come from the annotations,
-    because `labels.h5` is wrong in places. `maps_dtype` float16 keeps three digits in half the space.
+    because `labels.h5` is wrong in places. `maps_dtype` float16 keeps three digits in half the space;
+    `any_size` takes features of other widths and grids than the published ones.
 
     Raises:
         MissingPathError: no feature files, or no annotations to read them by.
@@ -66,14 +69,21 @@ def import_features(
     known = _with_orders(_dataset(dataset, files), orders)
     with ExitStack() as stack:
         names = [name for name in (AUDIO, MAPS, VECTORS) if name in files]
-        held = {name: stack.enter_context(community.array(files[name], len(known.rows))) for name in names}
+        held = {
+            name: stack.enter_context(community.array(files[name], len(known.rows), any_size=any_size))
+            for name in names
+        }
         grid = _common_grid(held)
-        findings = _shapes_found(held) + community.check_orders(orders, known)
-        findings += community.check_labels(files, truth_of(known, grid))
-        video_ids, first_row, reasons = _present_videos(known, held)
-        findings += [_shared_rows(known, held), *_left_out(files)]
+        vectors = _vectors(held)
+        without = _rows_with_nan(held, vectors)
+        video_ids, first_row, reasons = _present_videos(known, without)
+        there = set(video_ids)
+        present = np.array([row.video_id in there for row in known.rows], bool)
+        findings = _shapes_found(held) + community.check_orders(orders, known, present)
+        findings += community.check_labels(files, truth_of(known, grid), present)
+        findings += [_shared_rows(known, held, set(without)), *_left_out(files)]
         rows, missing = rows_of_videos(known, grid, video_ids, reasons)
-        arrays = _arrays(held, first_row, np.dtype(maps_dtype))
+        arrays = _arrays(held, vectors, first_row, np.dtype(maps_dtype))
         digest = write_features(
             cache,
             video_ids=video_ids,
@@ -81,7 +91,7 @@ def import_features(
             rows=rows,
             arrays=arrays,
             missing=missing,
-            provenance=_provenance(files, held, orders, findings),
+            provenance=_provenance(files, held, orders, findings, maps_dtype),
         )
         shapes = {name: values.shape for name, values in arrays.items()}
     return Imported(str(cache), digest, len(rows.row), len(video_ids), len(missing), shapes, tuple(findings))
@@ -112,12 +122,32 @@ class _RowsAsVideos:
         return result
 
 
-def _arrays(held: Held, first_row: NDArray[np.int64], maps_dtype: np.dtype[Any]) -> dict[str, ArrayLike]:
-    """The cache's arrays; vectors are read once (a mean over 8.3 GB of maps would be read for each use)."""
-    vector, everything = np.dtype(np.float32), slice(None)
-    source = held.get(VECTORS, held.get(MAPS))
-    audio = _RowsAsVideos(held[AUDIO], first_row, vector)[everything]
-    visual = _RowsAsVideos(source, first_row, vector, mean=VECTORS not in held)[everything]
+def _vectors(held: Held) -> dict[str, NDArray[Any]]:
+    """Audio and visual vectors (R, T, D) by file, read once: 8.3 GB of maps would be read for each use."""
+    source = VECTORS if VECTORS in held else MAPS
+    every, vector = np.arange(held[AUDIO].shape[0]), np.dtype(np.float32)
+    return {
+        AUDIO: _RowsAsVideos(held[AUDIO], every, vector)[:],
+        source: _RowsAsVideos(held[source], every, vector, mean=source == MAPS)[:],
+    }
+
+
+def _rows_with_nan(held: Held, vectors: dict[str, NDArray[Any]]) -> dict[int, str]:
+    """Row -> the files in which any of its numbers is NaN; a mean over cells is NaN where one cell is."""
+    found: dict[int, list[str]] = {}
+    for name, rows in held.items():
+        values = vectors.get(name, rows)
+        for number in range(rows.shape[0]):
+            if np.isnan(values[number]).any():
+                found.setdefault(number, []).append(name)
+    return {number: ", ".join(names) for number, names in found.items()}
+
+
+def _arrays(
+    held: Held, vectors: dict[str, NDArray[Any]], first_row: NDArray[np.int64], maps_dtype: np.dtype[Any]
+) -> dict[str, ArrayLike]:
+    """The cache's arrays (V, T, ...)."""
+    audio, visual = (values[first_row] for values in vectors.values())
     arrays: dict[str, ArrayLike] = {"f_a": audio, "f_v": visual, "cnn_a": audio, "cnn_v": visual}
     if MAPS in held:
         arrays["maps"] = _RowsAsVideos(held[MAPS], first_row, maps_dtype)
@@ -125,36 +155,30 @@ def _arrays(held: Held, first_row: NDArray[np.int64], maps_dtype: np.dtype[Any])
 
 
 def _present_videos(
-    dataset: Dataset, held: Held
+    dataset: Dataset, without: Mapping[int, str]
 ) -> tuple[tuple[str, ...], NDArray[np.int64], dict[str, str]]:
     """Video ids with features, the row each is read from, and why the others are absent (NaN)."""
-    absent = {
-        name: np.isnan(rows[(slice(None), *(0,) * (rows.ndim - 1))].astype(np.float64))
-        for name, rows in held.items()
-    }
     first_row: dict[str, int] = {}
     reasons: dict[str, str] = {}
     for number, row in enumerate(dataset.rows):
-        without = [name for name, holes in absent.items() if holes[number]]
-        if without:
-            reasons[row.video_id] = f"NaN in {', '.join(without)}"
+        if number in without:
+            reasons[row.video_id] = f"NaN in {without[number]}"
         else:
             first_row.setdefault(row.video_id, number)
     return tuple(first_row), np.array(list(first_row.values()), np.int64), reasons
 
 
-def _shared_rows(dataset: Dataset, held: Held) -> str:
+def _shared_rows(dataset: Dataset, held: Held, without: Set[int]) -> str:
     """Rows of one video should carry the same features: the one check of row order that features allow."""
     rows: dict[str, list[int]] = {}
     for number, row in enumerate(dataset.rows):
-        rows.setdefault(row.video_id, []).append(number)
+        if number not in without:
+            rows.setdefault(row.video_id, []).append(number)
     several = [numbers for numbers in rows.values() if len(numbers) > 1]
     differ = 0
     for first, *others in several:
         differ += any(
-            not np.array_equal(array[first], array[other], equal_nan=True)
-            for array in held.values()
-            for other in others
+            not np.array_equal(array[first], array[other]) for array in held.values() for other in others
         )
     if not several:
         return "row order: cannot be checked, no video has several rows"
@@ -175,19 +199,20 @@ def _shapes_found(held: Held) -> list[str]:
 
 
 def _left_out(files: dict[str, Path]) -> list[str]:
-    found = [name for name in community.NOISY if name in files]
-    return [f"{', '.join(found)}: background clips without annotation line, left out"] if found else []
+    return [f"{name}: {what}, left out" for name, what in community.NOT_READ.items() if name in files]
 
 
 def _provenance(
-    files: dict[str, Path], held: Held, orders: dict[str, list[int]], findings: list[str]
+    files: dict[str, Path], held: Held, orders: dict[str, list[int]], findings: list[str], maps_dtype: str
 ) -> dict[str, Any]:
     sources = {name: sha256_file(files[name]) for name in held}
     return {
         "encoder": {"kind": "imported", "files": sources},
         "preprocessing": "as the files' authors did; unknown to avel",
+        "maps_dtype": maps_dtype if MAPS in held else None,
         "orders": orders,
         "findings": findings,
+        "versions": versions(),
     }
 
 

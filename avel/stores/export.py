@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,11 @@ from avel.stores.files import atomic_path
 
 BLOCK_ROWS = 64
 FORMATS = ("ave",)
+LABELS = ("labels.h5", "right_labels.h5", EVENT_LABELS, SHARES, PRESENCE)
+PUBLISHED_CLASSES = 29
+PUBLISHED_HELD_OUT_ROWS = 402
+"""Rows of val and of test, which the published code reads as one batch."""
+TAKE_THE_AUTHORS = f"not written, take the authors': {', '.join(community.NOT_READ)}"
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ def export_features(
     *,
     level: Literal["cnn", "encoder"] | None = None,
     dtype: Literal["float64", "float32"] = "float64",
+    overwrite: bool = False,
 ) -> Exported:
     """The cache as `audio_feature.h5` (R, T, D), `visual_feature.h5` (R, T, 7, 7, C) and their companions.
 
@@ -47,7 +53,7 @@ def export_features(
 
     Raises:
         UnknownNameError: an unknown `format`.
-        StoreError: the cache does not hold the level.
+        StoreError: the cache does not hold the level, or files are there and `overwrite` is not given.
     """
     if format not in FORMATS:
         raise UnknownNameError("format", format, FORMATS)
@@ -59,10 +65,21 @@ def export_features(
     if "maps" in opened.shapes:
         names[MAPS] = "maps"
     folder, shapes = Path(folder), {}
+    if not overwrite:
+        _refuse_existing(folder, (*names, *LABELS, *ORDERS))
     for name, array in names.items():
         shapes[name] = _write_features(opened, array, folder / name, np.dtype(dtype))
     shapes |= _write_labels(opened, folder) | _write_orders(opened, folder)
     return Exported(str(folder), shapes, tuple(_findings(opened, names)))
+
+
+def _refuse_existing(folder: Path, names: Iterable[str]) -> None:
+    """They may be the authors' originals."""
+    there = [name for name in names if (folder / name).exists()]
+    if there:
+        raise StoreError(
+            f"{folder}: holds {', '.join(there)} already", hint="choose another folder, or add --overwrite"
+        )
 
 
 def _row_count(cache: FeatureCache) -> int:
@@ -90,7 +107,7 @@ def _write_labels(cache: FeatureCache, folder: Path) -> dict[str, tuple[int, ...
     count, present = _row_count(cache), cache.rows.row
     truth = Truth(cache.rows.label, cache.rows.category, cache.classes)
     shapes = {}
-    for name in ("labels.h5", "right_labels.h5", EVENT_LABELS, SHARES, PRESENCE):
+    for name in LABELS:
         values = truth.expected(name)
         shapes[name] = (count, *values.shape[1:])
         with _new_array(folder / name, shapes[name], np.dtype(np.float32)) as array:
@@ -134,4 +151,23 @@ def _findings(cache: FeatureCache, names: dict[str, str]) -> list[str]:
         found.append(f"{loose} rows are in no split, so in no order file")
     if len(cache.rows.split) and not set(SPLITS) <= set(cache.rows.split):
         found.append("not every split has rows: the published code needs all three order files filled")
+    return [*found, *_beyond_the_published(cache, names), TAKE_THE_AUTHORS]
+
+
+def _beyond_the_published(cache: FeatureCache, names: dict[str, str]) -> list[str]:
+    """Where the published loaders fail: they fill arrays of fixed size, val and test in one batch."""
+    found = [
+        f"{name}: rows of {cache.shapes[array][1:]}, the published loaders take {community.SIZES[name]} only"
+        for name, array in names.items()
+        if cache.shapes[array][1:] != community.SIZES[name]
+    ]
+    if cache.classes != PUBLISHED_CLASSES:
+        found.append(f"{cache.classes} classes: the published loaders take {PUBLISHED_CLASSES} only")
+    for split in ("val", "test"):
+        rows = int((cache.rows.split == split).sum())
+        if rows != PUBLISHED_HELD_OUT_ROWS:
+            found.append(
+                f"{rows} {split} rows: the published code reads {PUBLISHED_HELD_OUT_ROWS} as one batch;"
+                " set its batch_size to this number"
+            )
     return found

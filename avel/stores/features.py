@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,7 +19,7 @@ FORMAT, VERSION = "avel-features", 1
 VECTORS = ("f_a", "f_v", "cnn_a", "cnn_v")
 MAPS = "maps"
 BLOCK_VIDEOS = 64
-PLACES = ("store", "run")
+PLACES = ("store", "run", "options")
 """Provenance that says where inputs lay; moving them makes no other cache, so the digest leaves it out."""
 
 
@@ -125,7 +126,9 @@ class FeatureCache:
         """
         if name not in self.shapes:
             held = ", ".join(self.shapes)
-            raise StoreError(f"{self.path}: no {name!r} in this cache, only {held}", hint=_how_to_add(name))
+            raise StoreError(
+                f"{self.path}: no {name!r} in this cache, only {held}", hint=self._how_to_add(name)
+            )
         with _opened(self.path) as file:
             dataset = file[name]
             try:
@@ -139,6 +142,18 @@ class FeatureCache:
                     f"{self.path}: {name} is damaged: {error}", hint="make the cache again"
                 ) from None
             return result
+
+    def command(self, *more: str) -> str:
+        """The command that made the cache, with more options; "" where `avel cache-features` did not."""
+        made = self.provenance
+        if "store" not in made:
+            return ""
+        return cache_command(made["store"], self.path, made.get("run"), made.get("options", ""), *more)
+
+    def _how_to_add(self, name: str) -> str:
+        option = "--keep-maps" if name == MAPS else "--keep-cnn"
+        command = self.command(option, "--overwrite")
+        return command or f"import files that hold it, or avel cache-features STORE CACHE {option}"
 
 
 def write_features(
@@ -265,6 +280,10 @@ def _text(file: h5py.File, name: str) -> tuple[str, ...]:
     return tuple(file[name].asstr()[()].tolist())
 
 
-def _how_to_add(name: str) -> str:
-    option = "--keep-maps" if name == MAPS else "--keep-cnn"
-    return f"avel cache-features STORE CACHE {option}"
+def cache_command(
+    store: str | Path, cache: Path, encoder: str | Path | None, options: str, *more: str
+) -> str:
+    """The command that makes a cache; `options` are quoted already."""
+    encoded = [] if encoder is None else ["--encoder", str(encoder)]
+    words = [shlex.quote(word) for word in (str(store), str(cache), *encoded)]
+    return " ".join(["avel cache-features", *words, *filter(None, [options]), *map(shlex.quote, more)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from avel.errors import MissingPathError
 from avel.stores.files import disk_bytes
 
 SHOWN = 10
-"""Names that a list of many is cut to."""
+"""Items that people are shown of a list of many."""
 
 Found = tuple[dict[str, Any], list[str]]
 """Facts, and problems."""
@@ -27,6 +27,11 @@ class Inspection:
     whole: bool
     problems: tuple[str, ...]
     facts: dict[str, Any]
+
+    def brief(self) -> Inspection:
+        """The same for people: of long lists the first items and how many there are; no hashes of clips."""
+        shown = {name: value for name, value in self.facts.items() if name != "clips"}
+        return replace(self, facts=_cut(shown))
 
 
 def inspect(path: Path | str, verify: bool = False) -> Inspection:
@@ -64,12 +69,6 @@ def _dataset(path: str, verify: bool) -> Found:
 
     found = audit(read_dataset(path))
     facts = found.facts() | {"remarks": list(found.remarks())}
-    shared = [
-        f"{name}: rows {', '.join(map(str, rows))}" for name, rows in facts["rows_of_shared_videos"].items()
-    ]
-    facts["rows_of_shared_videos"] = _cut(shared)
-    for key in ("missing_files", "extra_files"):
-        facts[key] = _cut(facts[key])
     missing = len(found.missing_files)
     return facts, [f"{missing} of {found.videos} videos have no file"] if missing else []
 
@@ -107,7 +106,6 @@ def _cache(path: str, verify: bool) -> Found:
     cache = FeatureCache.open(path)
     made = dict(cache.provenance)
     clips = made.pop("clips", {})
-    made.pop("orders", None)
     facts = {
         "videos": len(cache.video_ids),
         "rows": len(cache.rows.row),
@@ -116,10 +114,11 @@ def _cache(path: str, verify: bool) -> Found:
         "classes": cache.classes,
         "segments": cache.grid_segments,
         "arrays": {name: list(shape) for name, shape in cache.shapes.items()},
-        "missing": [asdict(item) for item in cache.missing[:SHOWN]],
+        "missing": [asdict(item) for item in cache.missing],
         "missing_rows": len(cache.missing),
         "digest": cache.digest,
         "clips_with_hash": len(clips),
+        "clips": clips,
         "provenance": made,
         "bytes": disk_bytes(cache.path),
     }
@@ -140,7 +139,7 @@ def _run(path: str, verify: bool) -> Found:
     facts = {
         "stage": STAGES[run.kind],
         "finished": run.finished,
-        "inputs": {key: _cut(value) for key, value in run.inputs.items()},
+        "inputs": run.inputs,
         "config": run.record["config"],
         "versions": run.record.get("versions", {}),
         "metrics": len(run.metrics()),
@@ -164,7 +163,12 @@ def _weights(path: Path) -> list[str]:
 
 
 def _cut(value: Any) -> Any:
-    """A long list as its first few items and how many there are."""
+    """Every long list, and every long table of lists, as its first few items and how many there are."""
+    if isinstance(value, dict):
+        lists = bool(value) and all(isinstance(item, (list, tuple)) for item in value.values())
+        shown = list(value.items())[: SHOWN if lists else None]
+        rest = {"...": f"{len(value)} in all"} if len(shown) < len(value) else {}
+        return {key: _cut(item) for key, item in shown} | rest
     if isinstance(value, (list, tuple)) and len(value) > SHOWN:
         return [*value[:SHOWN], f"... {len(value)} in all"]
     return value

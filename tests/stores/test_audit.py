@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import h5py
 import pytest
 
 from avel.grid import Grid
@@ -24,6 +25,9 @@ def test_counts_a_small_dataset(tmp_path: Path) -> None:
     found = audit(make_dataset("small", tmp_path, tuple(small(tmp_path)), videos))
     assert (found.rows, found.videos, found.classes) == (4, 4, 2)
     assert found.rows_of_shared_videos == {"-a": (0, 1)}
+    assert (found.shared_with_other_bounds, found.shared_with_one_class) == (("-a",), ())
+    assert (found.dash_rows, found.underscore_rows) == (2, 0)
+    assert (found.categories_with_spaces, found.categories_with_commas) == ((), ())
     assert found.rows_of_class == {"bark": 3, "bell": 1}
     assert found.rows_of_length == {0: 1, 1: 1, 3: 1, 10: 1}
     assert (found.event_segments, found.background_segments, found.background_share) == (14, 26, 0.65)
@@ -58,6 +62,10 @@ def test_reports_the_known_figures_of_ave(data: Path) -> None:
     assert len(found.rows_of_shared_videos) == 45
     assert {len(rows) for rows in found.rows_of_shared_videos.values()} == {2, 3}
     assert sum(len(rows) - 1 for rows in found.rows_of_shared_videos.values()) == 46
+    assert (found.shared_with_other_bounds, found.shared_with_one_class) == ((), ())
+    assert (found.dash_rows, found.underscore_rows) == (1030, 2)
+    assert (len(found.categories_with_spaces), len(found.categories_with_commas)) == (12, 7)
+    assert found.background_share == 7078 / 41430
     assert (found.event_segments, found.background_segments) == (34352, 7078)
     assert found.whole_clip_rows == 2750
     assert {split: len(rows) for split, rows in found.leaked_rows.items()} == {"val": 10, "test": 8}
@@ -69,6 +77,21 @@ def test_reports_the_known_figures_of_ave(data: Path) -> None:
     assert sum(found.rows_of_class.values()) == sum(found.rows_of_length.values()) == 4143
     assert len(found.missing_files) == 4097
     assert found.extra_files == ()
+
+
+@pytest.mark.shared
+def test_floors_of_each_split_of_ave_are_those_of_the_authors_segment_labels(data: Path) -> None:
+    """Their own files: 1 where a segment holds the event, and the rows of each split."""
+    found = audit(read_dataset(data / "ave"))
+    with h5py.File(data / "ave" / "labels_closs.h5") as file:
+        has_event = file["avadataset"][:] > 0
+    for split, rows in (("train", 3339), ("val", 402), ("test", 402)):
+        with h5py.File(data / "ave" / f"{split}_order.h5") as file:
+            chosen = has_event[file["order"][:]]
+        assert chosen.shape == (rows, 10)
+        assert found.floors[split].never_background == pytest.approx(100 * chosen.mean())
+        assert found.floors[split].always_background == pytest.approx(100 - 100 * chosen.mean())
+    assert list(found.floors) == ["train", "val", "test"]
 
 
 @pytest.mark.shared

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avel.errors import DatasetError, MissingPathError
+from avel.errors import DatasetError, MissingPathError, StoreError
 from avel.grid import Grid
 from avel.stores.dataset import Dataset, Row, Video, make_dataset, read_dataset
 
@@ -152,3 +152,20 @@ def test_videos_are_found_from_any_working_folder(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     (video,) = read_dataset("clips").videos
     assert video.path == str(tmp_path / "clips" / "a.mp4")
+
+
+def test_a_damaged_order_file_is_named(tmp_path: Path) -> None:
+    import h5py
+
+    root = ave_folder(tmp_path / "d")
+    for name in ("trainSet.txt", "testSet.txt"):
+        (root / name).unlink()
+    order = root / "train_order.h5"
+    order.write_bytes(b"half a file")
+    with pytest.raises(StoreError, match=r"train_order.h5: not a readable HDF5 file.*\n.*fetch it again"):
+        read_dataset(root)
+    for key, values in (("rows", [0]), ("order", 3), ("order", ["a"])):
+        with h5py.File(order, "w") as file:
+            file[key] = values
+        with pytest.raises(StoreError, match=r"train_order.h5: no list of row numbers under 'order'"):
+            read_dataset(root)

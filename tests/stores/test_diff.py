@@ -83,12 +83,15 @@ def test_what_one_cache_lacks_is_named(tmp_path: Path) -> None:
             ("a", "b", "d"),
             second,
             rows=rows,
-            missing=(Missing(7, "c", "damaged"),),
+            missing=(Missing(7, "c", "damaged"), Missing(-1, "e", "empty"), Missing(-1, "f", "no-video")),
             provenance={"encoder": {"digest": "2", "kind": "run"}, "store": "elsewhere"},
         ),
     )
     assert (found.only_in_a, found.only_in_b) == (("c",), ("d",))
-    assert (found.missing_in_a, found.missing_in_b) == ({}, {7: "damaged"})
+    assert (found.missing_in_a, found.missing_in_b) == (
+        {},
+        {"c": "damaged", "e": "empty", "f": "no-video"},
+    )
     assert found.incomparable == {"cnn_a": "absent and (2, 8)"}
     assert (found.labels_differ, found.splits_differ) == ((1,), (2,))
     assert found.made_otherwise == {"encoder.digest": ("1", "2")}

@@ -1,5 +1,6 @@
 """The community's AVE files come in, are checked against the annotations, and go out row for row."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def community(folder: Path, *, key: str = "avadataset", maps: bool = True) -> di
     (folder / "Annotations.txt").write_text(ANNOTATIONS)
     random = np.random.default_rng(3)
     audio = random.random((4, 10, 128)).astype(np.float32).astype(np.float64)[VIDEO_OF_ROW]
-    visual = random.random((4, 10, 7, 7, 12)).astype(np.float16).astype(np.float64)[VIDEO_OF_ROW]
+    visual = random.random((4, 10, 7, 7, 512)).astype(np.float16).astype(np.float64)[VIDEO_OF_ROW]
     save(folder / "audio_feature.h5", audio, key)
     if maps:
         save(folder / "visual_feature.h5", visual, key)
@@ -112,6 +113,102 @@ def test_rows_without_features_are_absent_by_name_and_nan_again_outside(tmp_path
         assert file["order"][()].tolist() == []
 
 
+@pytest.mark.parametrize("maps", [True, False])
+def test_an_export_with_rows_missing_comes_in_again(tmp_path: Path, maps: bool) -> None:
+    given = community(tmp_path / "ave", maps=maps)
+    given["audio"][[0, 2]] = np.nan  # both rows of one video: a train row, and a test row that leaks
+    save(tmp_path / "ave" / "audio_feature.h5", given["audio"])
+    first = import_features(tmp_path / "ave", tmp_path / "cache.h5")
+    export_features(tmp_path / "cache.h5", tmp_path / "out")
+    again = import_features(tmp_path / "out", tmp_path / "again.h5", tmp_path / "ave")
+    caches = [FeatureCache.open(tmp_path / name) for name in ("cache.h5", "again.h5")]
+    assert (again.rows, again.missing) == (first.rows, first.missing) == (3, 2)
+    assert caches[0].video_ids == caches[1].video_ids == ("b", "_c", "d")
+    for name in caches[0].shapes:
+        np.testing.assert_array_equal(caches[1].read(name), caches[0].read(name))
+    assert "train_order.h5: the 1 rows of the train split, 1 more have no features" in again.findings
+    assert "mil_labels.h5: as the annotations say" in again.findings
+    save(tmp_path / "out" / "mil_labels.h5", np.eye(4)[[0, 0, 0, 0, 0]])
+    with pytest.raises(DatasetError, match=r"mil_labels.h5: 2 of 3 rows differ"):
+        import_features(tmp_path / "out", tmp_path / "third.h5", tmp_path / "ave")
+    community(tmp_path / "out", maps=maps)
+    save(tmp_path / "out" / "train_order.h5", np.array([0]), "order")
+    with pytest.raises(DatasetError, match=r"train_order.h5: 1 rows are not in both"):
+        import_features(tmp_path / "out", tmp_path / "third.h5", tmp_path / "ave")
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("audio_feature", (3, 9, 127)),
+        ("visual_feature", (3, 4, 6, 5, 500)),
+        ("visual_feature_vec", (3, 9, 511)),
+    ],
+)
+def test_one_number_that_is_nan_is_a_row_missing(tmp_path: Path, name: str, place: tuple[int, ...]) -> None:
+    given = community(tmp_path / "ave")
+    arrays = {
+        "audio_feature": given["audio"],
+        "visual_feature": given["maps"],
+        "visual_feature_vec": given["maps"].mean(axis=(2, 3)),
+    }
+    arrays[name][place] = np.nan
+    for file in {"audio_feature", "visual_feature", name}:
+        save(tmp_path / "ave" / f"{file}.h5", arrays[file])
+    import_features(tmp_path / "ave", tmp_path / "cache.h5")
+    cache = FeatureCache.open(tmp_path / "cache.h5")
+    assert [(item.row, item.reason) for item in cache.missing] == [(3, f"NaN in {name}.h5")]
+    assert np.isfinite(cache.read("maps")).all()
+
+
+def test_an_export_never_replaces_files_unasked(tmp_path: Path) -> None:
+    community(tmp_path / "ave")
+    import_features(tmp_path / "ave", tmp_path / "cache.h5")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "ave").iterdir()}
+    (tmp_path / "ave" / "audio_feature.h5").rename(tmp_path / "audio_feature.h5")
+    with pytest.raises(StoreError, match=r"holds visual_feature.h5, labels.h5, .* already\n.*--overwrite"):
+        export_features(tmp_path / "cache.h5", tmp_path / "ave")
+    assert not (tmp_path / "ave" / "audio_feature.h5").exists(), "nothing is written before it is refused"
+    (tmp_path / "audio_feature.h5").rename(tmp_path / "ave" / "audio_feature.h5")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "ave").iterdir()} == before
+    export_features(tmp_path / "cache.h5", tmp_path / "ave", overwrite=True)
+    assert (tmp_path / "ave" / "prob_label.h5").exists()
+
+
+def test_rows_of_another_size_are_refused_unless_they_are_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "ave"
+    sizes = {
+        "audio_feature.h5": (10, 512),
+        "visual_feature.h5": (10, 512, 7, 7),
+        "visual_feature_vec.h5": (10, 128),
+    }
+    for name, size in sizes.items():
+        community(folder, maps=name != "visual_feature_vec.h5")
+        if name == "visual_feature_vec.h5":
+            (folder / "visual_feature.h5").unlink()
+        save(folder / name, np.zeros((5, *size)))
+        shown = re.escape(f"{name}: rows of {size}, the published file has")
+        with pytest.raises(DatasetError, match=rf"{shown}(?s:.)*--any-size"):
+            import_features(folder, tmp_path / "cache.h5")
+    community(folder)
+    save(folder / "audio_feature.h5", np.zeros((5, 10, 64)))
+    assert import_features(folder, tmp_path / "cache.h5", any_size=True).arrays["f_a"] == (4, 10, 64)
+
+
+def test_other_files_of_the_authors_are_known_and_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "ave"
+    community(folder)
+    others = ["labels_noisy.h5", "audio_feature_noisy.h5", "visual_feature_noisy.h5"]
+    others += [f"{split}_order_match.h5" for split in ("train", "val", "test")]
+    for name in others:
+        (folder / name).touch()
+    result = import_features(sorted(folder.glob("*.h5")), tmp_path / "cache.h5", folder)
+    for name in others:
+        assert any(finding.startswith(f"{name}: ") and "left out" in finding for finding in result.findings)
+    findings = export_features(tmp_path / "cache.h5", tmp_path / "out").findings
+    assert any("take the authors'" in finding and others[-1] in finding for finding in findings)
+
+
 def test_rows_of_one_video_that_differ_are_reported(tmp_path: Path) -> None:
     given = community(tmp_path / "ave")
     given["audio"][2, 5, 7] += 1
@@ -132,7 +229,7 @@ def test_contradictions_with_the_annotations_are_errors(tmp_path: Path) -> None:
         import_features(folder, tmp_path / "cache.h5")
     save(folder / "audio_feature.h5", np.zeros((5, 9, 128)))
     with pytest.raises(DatasetError, match=r"segments differ: audio_feature.h5 9, visual_feature.h5 10"):
-        import_features(folder, tmp_path / "cache.h5")
+        import_features(folder, tmp_path / "cache.h5", any_size=True)
     save(folder / "audio_feature.h5", np.zeros((5, 128)))
     with pytest.raises(DatasetError, match="need 3 dimensions"):
         import_features(folder, tmp_path / "cache.h5")
@@ -170,7 +267,7 @@ def test_labels_and_orders_of_ave_come_out_as_its_authors_made_them(data: Path, 
     for name, width in (("audio_feature", 8), ("visual_feature_vec", 16)):
         features = random.random((len(place), 10, width), np.float32)
         save(folder / f"{name}.h5", features[video_of_row].astype(np.float64))
-    result = import_features(folder, tmp_path / "cache.h5")
+    result = import_features(folder, tmp_path / "cache.h5", any_size=True)
     assert (result.rows, result.videos) == (4143, 4097)
     assert any("the 45 videos with several rows carry the same" in finding for finding in result.findings)
     assert "mil_labels.h5: as the annotations say" in result.findings
@@ -194,7 +291,7 @@ def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> None:
         with h5py.File(folder / "visual_feature.h5", "w") as file:
             file.create_dataset("avadataset", (count, 10, 7, 7, 64), np.float64)
         tracemalloc.start()
-        import_features(folder, folder / "cache.h5")
+        import_features(folder, folder / "cache.h5", any_size=True)
         export_features(folder / "cache.h5", folder / "out")
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()

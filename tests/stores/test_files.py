@@ -1,6 +1,10 @@
 """Files are whole or absent, and one process at a time holds a folder."""
 
 import multiprocessing
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +26,38 @@ def test_an_error_leaves_the_old_file_and_no_partial(tmp_path: Path) -> None:
         fail_half_way()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_goes_when_the_file_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.[1].txt"
+    code = """
+import sys, time
+from pathlib import Path
+from avel.stores.files import atomic_path
+with atomic_path(Path(sys.argv[1])) as partial:
+    partial.write_text("half")
+    print(partial, flush=True)
+    time.sleep(600)
+"""
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    left, in_work = (Path(writer.stdout.readline().strip()) for writer in writers if writer.stdout)
+    try:
+        writers[0].send_signal(signal.SIGKILL)
+        writers[0].wait()
+        elsewhere = tmp_path / f".{path.name}.not-{socket.gethostname()}.{writers[0].pid}.partial"
+        other_file = tmp_path / f".b.txt.{socket.gethostname()}.{writers[0].pid}.partial"
+        elsewhere.touch()
+        other_file.touch()
+        assert left.exists()
+        write_text(path, "whole")
+        assert set(tmp_path.iterdir()) == {path, in_work, elsewhere, other_file}
+        assert path.read_text() == "whole"
+    finally:
+        writers[1].kill()
+        writers[1].wait()
 
 
 def test_digest_and_size(tmp_path: Path) -> None:

@@ -6,10 +6,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from safetensors.numpy import save_file
 
+from avel.cli import cli
 from avel.errors import MissingPathError
 from avel.pipeline.config import CacheConfig
+from avel.stores.features import Missing
 from avel.stores.inspection import Inspection, inspect
 from avel.stores.runs import Run
 from tests.pipeline.caching.small_stores import write_store
@@ -71,6 +74,20 @@ def test_a_cache_tells_what_made_it_and_verify_reads_it(tmp_path: Path) -> None:
     assert "not finite" in looked(path, verify=True).problems[0]
 
 
+def test_everything_is_in_the_facts_and_people_are_shown_some(tmp_path: Path) -> None:
+    path = tmp_path / "c.h5"
+    missing = tuple(Missing(number, f"v{number}", "gone") for number in range(30))
+    clips = {f"v{number}": "hash" for number in range(30)}
+    write_cache(path, missing=missing, provenance={"clips": clips, "orders": {"train": list(range(30))}})
+    result = CliRunner().invoke(cli, ["inspect", str(path), "--json"])
+    facts = json.loads(result.output)["facts"]
+    assert [item["video_id"] for item in facts["missing"]] == list(clips)
+    assert (facts["clips"], facts["provenance"]["orders"]["train"]) == (clips, list(range(30)))
+    text = CliRunner().invoke(cli, ["inspect", str(path)]).output
+    assert "... 30 in all" in text
+    assert "v29" not in text
+
+
 def test_a_cache_that_is_not_finished_counts_its_parts(tmp_path: Path) -> None:
     folder = tmp_path / ".c.h5.parts" / "0123"
     folder.mkdir(parents=True)
@@ -85,7 +102,8 @@ def test_a_run_is_whole_when_it_is_finished(tmp_path: Path) -> None:
     run.log(loss=1.0)
     found = looked(run.path)
     assert (found.kind, found.whole, found.facts["metrics"]) == ("run", False, 1)
-    assert found.facts["inputs"]["clips"] == [*range(10), "... 40 in all"]
+    assert found.facts["inputs"]["clips"] == list(range(40))
+    assert found.brief().facts["inputs"]["clips"] == [*range(10), "... 40 in all"]
     run.finish({"loss": 0.5})
     save_file({"w": np.zeros(3)}, run.path / "encoder.safetensors")
     found = looked(run.path, verify=True)
@@ -101,6 +119,12 @@ def test_a_dataset_comes_with_its_audit(data: Path) -> None:
     assert found.problems == ("4097 of 4097 videos have no file",)
     assert (found.facts["rows"], found.facts["event_segments"]) == (4143, 34352)
     assert "8 test rows use a video that is also in train" in found.facts["remarks"]
+    assert len(found.facts["missing_files"]) == 4097
+    assert len(found.facts["rows_of_shared_videos"]) == 45
+    brief = found.brief().facts
+    assert brief["missing_files"][10:] == ["... 4097 in all"]
+    assert (len(brief["rows_of_shared_videos"]), brief["rows_of_shared_videos"]["..."]) == (11, "45 in all")
+    assert len(brief["rows_of_class"]) == 28
     assert looked(data / "semireal").whole
 
 

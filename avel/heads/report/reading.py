@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -133,11 +134,27 @@ def open_cache(run: Run) -> FeatureCache:
     inputs = run.inputs
     cache = FeatureCache.open(inputs["cache"])
     if cache.digest != inputs["cache_digest"]:
+        again = shlex.join(["avel", "train-head", str(cache.path), f"{run.path}-again"])
         raise StoreError(
-            f"{cache.path}: digest {cache.digest}, {run.path} was trained on {inputs['cache_digest']}",
-            hint="put the old cache back, or train the head again",
+            f"{cache.path}: digest {cache.digest}, {run.path} was trained on {inputs['cache_digest']}: "
+            f"{_differences(cache, inputs)}",
+            hint=f"put the old cache back, or {again} --config {shlex.quote(str(run.path / 'config.toml'))}",
         )
     return cache
+
+
+def _differences(cache: FeatureCache, inputs: dict[str, Any]) -> str:
+    """What a run's inputs tell of another cache in the place of its own, and what made that one."""
+    found = []
+    if cache.grid_segments != inputs["segments"]:
+        found.append(f"{cache.grid_segments} segments instead of {inputs['segments']}")
+    if list(cache.categories) != inputs["categories"]:
+        found.append(f"other classes ({len(cache.categories)}, were {len(inputs['categories'])})")
+    encoder = cache.provenance.get("encoder")
+    made = (
+        f"{encoder['kind']} {encoder.get('digest', '')}".strip() if isinstance(encoder, dict) else "unknown"
+    )
+    return f"{', '.join(found) or 'other features or rows'}; it is now made by encoder {made}"
 
 
 def read_run(path: Path | str) -> HeadRun:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from avel.config import as_dict, resolve
-from avel.errors import StoreError
+from avel.errors import StaleError, StoreError
 from avel.grid import Grid
-from avel.pipeline.caching.key import annotations_digest, recipe, refuse_stale, refuse_vectors
+from avel.pipeline.caching.key import pretraining_seed, refuse_vectors
 from avel.pipeline.caching.parts import PART_VIDEOS, Gathered, Parts, Place, parts_folder
+from avel.pipeline.caching.task import Found, Task, find, prepare, still_damaged
 from avel.pipeline.config import CacheConfig
 from avel.stores.clips import ClipStore
 from avel.stores.feature_rows import rows_of_videos
@@ -52,21 +53,6 @@ class CacheSummary:
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Task:
-    """One call's inputs, compared and ready: what is wanted, and what is there already."""
-
-    clips: ClipStore
-    cache: Path
-    encoder: Path | None
-    config: CacheConfig
-    recipe: dict[str, Any]
-    sources: dict[str, str]
-    reasons: dict[str, str]
-    annotations: str
-    cnn_from: Path | None
-
-
 def cache_features(
     store: Path | str,
     cache: Path | str,
@@ -99,96 +85,48 @@ def cache_features(
         WeightsError: weights that are missing or do not fit.
     """
     began = time.monotonic()
-    task = _prepare(ClipStore.open(store), Path(cache), encoder, _configured(config, options), cnn_from)
-    found = _usable(task, overwrite)
-    kept = {} if found is None else _kept_places(task, found)
-    if found is not None and _is_current(task, found, kept):
-        return _summary(task, found, 0, len(kept), 0, {}, began)
-    if task.cnn_from is not None:
-        refuse_vectors(task.cnn_from, task.recipe, task.sources)
-    parts = Parts.of(task.cache, task.recipe)
+    task = prepare(ClipStore.open(store), Path(cache), encoder, _configured(config, options), cnn_from)
+    found = find(task, overwrite)
+    if found.is_whole(task):
+        assert found.cache is not None
+        return _summary(task, found.cache, found, {}, {}, found.damaged, began)
+    lacking = {} if task.cnn_from is None else _lacking(task, task.cnn_from)
     with only_one(parts_folder(task.cache), "feature cache"):
-        todo = {name: source for name, source in task.sources.items() if name not in kept}
+        found = find(task, overwrite)  # another call may have ended between the look and the lock
+        parts = Parts.of(task.cache.absolute(), task.recipe)
+        known = found.damaged | lacking
+        settled = {*found.kept, *known}
+        todo = {name: source for name, source in task.sources.items() if name not in settled}
         resumed = parts.finished(todo)
         names = [name for name in todo if name not in resumed]
         encoded, failed = _encode(task, parts, names, scheduler)
-        cnn = found.provenance.get("cnn") if found is not None and kept else parts.cnn()
-        _merge(task, kept | resumed | encoded, failed, cnn)
+        _merge(task, found, parts, resumed | encoded, known | failed)
         parts.remove()
     opened = FeatureCache.open(task.cache)
-    return _summary(task, opened, len(encoded), len(kept), len(resumed), failed, began)
+    return _summary(task, opened, found, resumed, encoded, known | failed, began)
+
+
+def _lacking(task: Task, vectors: Path) -> dict[str, str]:
+    """Clips that are missing by name where CNN vectors are taken from, and still cannot be read -> why."""
+    damaged = still_damaged(task, FeatureCache.open(vectors))
+    wanted = {name: source for name, source in task.sources.items() if name not in damaged}
+    refuse_vectors(vectors, task.recipe, wanted, task.command_of_vectors(vectors))
+    return damaged
 
 
 def _configured(config: CacheConfig | None, options: dict[str, Any]) -> CacheConfig:
     return resolve(CacheConfig, "cache-features", preset=as_dict(config or CacheConfig()), options=options)
 
 
-def _prepare(
-    clips: ClipStore,
-    cache: Path,
-    encoder: Path | str | None,
-    config: CacheConfig,
-    cnn_from: Path | str | None,
-) -> _Task:
-    path = None if encoder is None else Path(encoder)
-    sources = {name: clips.entries[name].source_sha256 for name in clips.staged}
-    if not sources:
-        where = clips.location.url
-        raise StoreError(f"{where}: no staged clip", hint=f"avel inspect {where} says why")
-    reasons = {
-        name: f"{entry.reason or entry.state}: {entry.detail}".removesuffix(": ")
-        for name, entry in clips.entries.items()
-        if name not in sources
-    }
-    return _Task(
-        clips,
-        cache,
-        path,
-        config,
-        recipe(clips, path, config),
-        sources,
-        reasons,
-        annotations_digest(clips, reasons),
-        None if cnn_from is None else Path(cnn_from),
-    )
-
-
-def _usable(task: _Task, overwrite: bool) -> FeatureCache | None:
-    """The cache that is there, if its features can be kept; None where there is none or it is not wanted."""
-    if overwrite or not task.cache.exists():
-        return None
-    found = FeatureCache.open(task.cache)
-    command = f"avel cache-features {task.clips.location.url} {task.cache}"
-    command += f" --encoder {task.encoder}" if task.encoder else ""
-    refuse_stale(task.cache, found.provenance, task.recipe, command)
-    return found
-
-
-def _kept_places(task: _Task, found: FeatureCache) -> dict[str, Place]:
-    """Where the cache holds the features of a source that is still the same."""
-    made_of = found.provenance["clips"]
-    return {
-        name: Place(found.path, index)
-        for index, name in enumerate(found.video_ids)
-        if name in task.sources and made_of.get(name) == task.sources[name]
-    }
-
-
-def _is_current(task: _Task, found: FeatureCache, kept: dict[str, Place]) -> bool:
-    whole = len(kept) == len(task.sources) == len(found.video_ids)
-    return whole and found.provenance["annotations"] == task.annotations
-
-
 def _encode(
-    task: _Task, parts: Parts, names: list[str], scheduler: str | None
+    task: Task, parts: Parts, names: list[str], scheduler: str | None
 ) -> tuple[dict[str, Place], dict[str, str]]:
     """Computes and writes the parts of `names`: where each video lies, and which could not be read."""
     if not names:
         return {}, {}
-    from avel.pipeline.caching.encode import Work
     from avel.pipeline.caching.workers import encode_all
 
-    work = Work(task.clips.location.url, task.encoder, task.config, task.recipe, parts, task.cnn_from)
+    work = task.work(parts)
     chunks = [names[start : start + PART_VIDEOS] for start in range(0, len(names), PART_VIDEOS)]
     sources = [{name: task.sources[name] for name in chunk} for chunk in chunks]
     places: dict[str, Place] = {}
@@ -199,8 +137,9 @@ def _encode(
     return places, failed
 
 
-def _merge(task: _Task, places: dict[str, Place], failed: dict[str, str], cnn: str | None) -> None:
+def _merge(task: Task, found: Found, parts: Parts, made: dict[str, Place], failed: dict[str, str]) -> None:
     """One file of all videos in the store's order."""
+    places = found.kept | made
     names = tuple(name for name in task.sources if name in places)
     if not names:
         raise StoreError(f"{task.clips.location.url}: no clip can be read: {next(iter(failed.values()))}")
@@ -214,28 +153,58 @@ def _merge(task: _Task, places: dict[str, Place], failed: dict[str, str], cnn: s
         rows=rows,
         arrays={name: Gathered(name, ordered) for name in task.recipe["arrays"]},
         missing=missing,
-        provenance=_provenance(task, names) | {"cnn": cnn},
+        provenance=_provenance(task, found, names, failed) | {"cnn": _one_cnn(task, found, parts)},
     )
 
 
-def _provenance(task: _Task, names: tuple[str, ...]) -> dict[str, Any]:
+def _one_cnn(task: Task, found: Found, parts: Parts) -> str | None:
+    """Digest of the CNNs behind all features of the cache.
+
+    Published weights are known by name only: under it other ones may have been downloaded meanwhile.
+
+    Raises:
+        StaleError: they are not the same for all; the parts are removed, so that the hint is the way out.
+    """
+    digests = parts.cnns()
+    if found.cache is not None and found.kept:
+        digests |= {str(found.cache.provenance["cnn"])}
+    if len(digests) > 1:
+        parts.remove()
+        raise StaleError(
+            f"{task.cache}: the CNNs have other weights now than when it was begun: "
+            f"{' and '.join(sorted(digests))}",
+            hint=f"{task.command('--overwrite')} makes it anew",
+        )
+    return next(iter(digests), None)
+
+
+def _provenance(task: Task, found: Found, names: tuple[str, ...], failed: dict[str, str]) -> dict[str, Any]:
     grid: Grid = task.clips.grid
+    used = versions()
+    before = found.cache.provenance if found.cache is not None and found.kept else {}
+    earlier = [*before.get("earlier_versions", []), *([before["versions"]] if before else [])]
     return task.recipe | {
         "annotations": task.annotations,
         "clips": {name: task.sources[name] for name in names},
+        "damaged": {name: source for name, source in task.sources.items() if name in failed},
         "grid": vars(grid),
-        "versions": versions(),
+        "versions": used,
+        "earlier_versions": [
+            item for place, item in enumerate(earlier) if item not in (used, *earlier[:place])
+        ],
+        "pretraining_seed": pretraining_seed(task.encoder),
         "store": str(task.clips.location.url),
         "run": None if task.encoder is None else str(task.encoder.resolve()),
+        "options": task.options,
     }
 
 
 def _summary(
-    task: _Task,
+    task: Task,
     cache: FeatureCache,
-    encoded: int,
-    kept: int,
-    resumed: int,
+    found: Found,
+    resumed: dict[str, Place],
+    encoded: dict[str, Place],
     failed: dict[str, str],
     began: float,
 ) -> CacheSummary:
@@ -245,9 +214,9 @@ def _summary(
         videos=len(cache.video_ids),
         rows=len(cache.rows.row),
         missing=len(cache.missing),
-        encoded=encoded,
-        kept=kept,
-        resumed=resumed,
+        encoded=len(encoded),
+        kept=len(found.kept),
+        resumed=len(resumed),
         failed=failed,
         arrays=cache.shapes,
         seconds=time.monotonic() - began,

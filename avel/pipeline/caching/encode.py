@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avel.errors import StaleError, StoreError
+from avel.pipeline.caching.key import frames_of_clip
 from avel.pipeline.caching.parts import Arrays, Parts
 from avel.pipeline.config import CacheConfig, PretrainConfig
 from avel.pipeline.encoders.backbones import VisualBackbone
@@ -134,12 +135,7 @@ class PartEncoder:
     def read(self, batch: tuple[int, tuple[str, ...]]) -> Clips:
         """One batch of a part from the store, decoded; damaged clips are left out by name."""
         part, video_ids = batch
-        per_segment = self.clips.grid.frames_per_segment
-        wanted = [
-            segment * per_segment + frame
-            for segment in range(self.clips.grid.segments)
-            for frame in self._frames
-        ]
+        wanted = frames_of_clip(self.clips.grid, self._frames)
         frames, log_mel, failures = {}, [], {}
         for video_id in video_ids:
             try:

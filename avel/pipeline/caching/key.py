@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,11 @@ _TORCH_NAMES = {
     "F64": "float64",
     "F32": "float32",
     "F16": "float16",
+    "BF16": "bfloat16",
     "I64": "int64",
     "I32": "int32",
     "U8": "uint8",
 }
-_SIZES = {"F64": 8, "F32": 4, "F16": 2, "I64": 8, "I32": 4, "U8": 1}
 
 
 def recipe(clips: ClipStore, encoder: Path | None, config: CacheConfig) -> dict[str, Any]:
@@ -76,6 +76,23 @@ def segment_frames(grid: Grid, count: int) -> list[int]:
     ([8], [2, 6, 10, 14])
     """
     return [(2 * place + 1) * grid.frames_per_segment // (2 * count) for place in range(count)]
+
+
+def frames_of_clip(grid: Grid, frames: Sequence[int]) -> list[int]:
+    """The same frames of every segment, as frames of the clip.
+
+    >>> frames_of_clip(Grid(segments=3), [8])
+    [8, 24, 40]
+    """
+    return [segment * grid.frames_per_segment + frame for segment in range(grid.segments) for frame in frames]
+
+
+def pretraining_seed(encoder: Path | None) -> int | None:
+    """The seed that an encoder's run of `pretrain` was started with; None where no run tells."""
+    if encoder is None:
+        return None
+    record = (encoder if encoder.is_dir() else encoder.parent) / "run.json"
+    return json.loads(record.read_text())["config"].get("seed") if record.is_file() else None
 
 
 def _encoder_identity(encoder: Path | None, config: CacheConfig) -> dict[str, Any]:
@@ -172,14 +189,14 @@ def refuse_stale(cache: Path, found: Mapping[str, Any], wanted: Mapping[str, Any
     if differences:
         raise StaleError(
             f"{cache}: made otherwise than asked: {'; '.join(differences)}",
-            hint=f"{command} --overwrite makes it anew; or name another file",
+            hint=f"{command} makes it anew; or name another file",
         )
 
 
-def refuse_vectors(cache: Path, wanted: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+def refuse_vectors(cache: Path, wanted: Mapping[str, Any], sources: Mapping[str, str], command: str) -> None:
     """Nothing, where a cache holds the CNN vectors that a call wants; otherwise what it lacks.
 
-    Whether they are of the same CNNs shows when the encoder is loaded.
+    Whether they are of the same CNNs shows when the encoder is loaded. `command` makes the cache as wanted.
 
     Raises:
         StaleError: other staging or preprocessing, no CNN vectors, or not of every clip.
@@ -196,12 +213,13 @@ def refuse_vectors(cache: Path, wanted: Mapping[str, Any], sources: Mapping[str,
         for where, old, new in _differences(key, found.provenance.get(key), wanted[key])
     ]
     differences += [f"no {name} in it" for name in ("cnn_a", "cnn_v") if name not in found.shapes]
+    mends = f"{command} makes it anew" if differences else f"{found.command()} brings it up to date"
     if lacking:
         differences.append(f"it lacks {len(lacking)} clips as they are now, {lacking[0]} among them")
     if differences:
         raise StaleError(
             f"{cache}: not the CNN vectors that are wanted: {'; '.join(differences)}",
-            hint=f"avel cache-features STORE {cache} --keep-cnn with the same settings brings it up to date",
+            hint=mends,
         )
 
 

@@ -64,13 +64,13 @@ class Parts:
                 file[name] = values
         return {name: Place(path, index) for index, name in enumerate(names)}
 
-    def cnn(self) -> str | None:
-        """Digest of the CNNs behind the finished parts; None where there are none."""
-        path = next(iter(sorted(self.folder.glob("*.h5"))), None)
-        if path is None:
-            return None
-        with h5py.File(path, "r") as file:
-            return str(file.attrs["cnn"])
+    def cnns(self) -> set[str]:
+        """Digests of the CNNs behind the finished parts."""
+        found = set()
+        for path in self.folder.glob("*.h5"):
+            with h5py.File(path, "r") as file:
+                found.add(str(file.attrs["cnn"]))
+        return found
 
     def remove(self) -> None:
         """Removes the parts of this cache, also those of other recipes."""

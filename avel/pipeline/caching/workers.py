@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
 from multiprocessing import get_context
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from avel.errors import ConfigError
 from avel.pipeline.caching.encode import Encoded, PartEncoder, Work, part_encoder
 from avel.pipeline.caching.parts import Place
 from avel.progress import Progress
@@ -19,33 +21,52 @@ Written = tuple[dict[str, Place], dict[str, str]]
 """Where the videos of a part lie, and why others could not be read."""
 Sources = Mapping[str, str]
 
-_building = Lock()
+_computing = Lock()
+"""One thread of a process at a time: drawing weights, tracing a CNN and folding its batch norms into its
+convolutions change what all threads share, and one forward takes all cores anyway."""
 _device = ""
-"""The device of a worker process; "" where the process was not given one."""
+"""The device that a process of `_on_devices` was given."""
 
 
 def encode_all(work: Work, parts: Sequence[Sources], scheduler: str | None) -> Iterator[Written]:
     """Computes and writes every part; yields them as they are done."""
     total = sum(len(part) for part in parts)
     with Progress(total, "clips") as progress:
-        devices = devices_of(work.config.device)
-        if scheduler is not None:
+        if scheduler is not None:  # whose workers may have devices that this machine lacks
             yield from _on_cluster(work, parts, scheduler, progress)
-        elif len(devices) > 1 and len(parts) > 1:
+            return
+        devices = devices_of(work.config.device)
+        if len(devices) > 1 and len(parts) > 1:
             yield from _on_devices(work, parts, devices, progress)
         else:
             yield from _here(work, parts, devices[0], progress)
 
 
 def devices_of(asked: str | None) -> list[str]:
-    """The devices asked for ("cuda:0,cuda:1"); by default every GPU, or the CPU.
+    """The devices asked for ("cuda:0,cuda:1"); by default, and for "auto", every GPU, or the CPU.
 
-    >>> devices_of("cuda:0, cuda:1")
-    ['cuda:0', 'cuda:1']
+    Raises:
+        ConfigError: one of them is no device, or is not there.
+
+    >>> devices_of("cpu, cpu")
+    ['cpu', 'cpu']
     """
-    if asked:
-        return [device.strip() for device in asked.split(",")]
-    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
+    if asked in (None, "", "auto"):
+        return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
+    return [_checked(name.strip()) for name in str(asked).split(",")]
+
+
+def _checked(name: str) -> str:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(
+            f"device={name!r} is no device", hint="cpu, cuda:0, several with commas, or auto"
+        ) from None
+    there = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= there:
+        raise ConfigError(f"device={name!r}, but torch finds {there} GPUs", hint="--device auto, or cpu")
+    return name
 
 
 def _here(work: Work, parts: Sequence[Sources], device: str, progress: Progress) -> Iterator[Written]:
@@ -73,9 +94,33 @@ def _on_cluster(
     from avel.pipeline.staging.cluster import cluster
 
     with cluster(1, scheduler) as client:
-        futures = client.map(encode_part, [work] * len(parts), list(parts), pure=False)
+        places = places_on_hosts(client.nthreads())
+        futures = client.map(_encode_on_worker, [work] * len(parts), list(parts), places=places, pure=False)
         for future in as_dask_completed(futures):
             yield _counted(future.result(), progress)
+
+
+def places_on_hosts(workers: Iterable[str]) -> dict[str, int]:
+    """Each worker's place among those of its host, by which they share the host's devices.
+
+    >>> places_on_hosts(["tcp://b:2", "tcp://a:1", "tcp://b:1"])
+    {'tcp://a:1': 0, 'tcp://b:1': 0, 'tcp://b:2': 1}
+    """
+    hosts: Counter[str] = Counter()
+    places = {}
+    for address in sorted(workers):
+        host = address.rpartition(":")[0]
+        places[address] = hosts[host]
+        hosts[host] += 1
+    return places
+
+
+def _encode_on_worker(work: Work, sources: Sources, places: Mapping[str, int]) -> Written:
+    """`encode_part` in a dask worker; one that has come since then takes the first device."""
+    from distributed import get_worker
+
+    devices = devices_of(work.config.device)
+    return encode_part(work, sources, devices[places.get(get_worker().address, 0) % len(devices)])
 
 
 def _on_devices(
@@ -88,7 +133,7 @@ def _on_devices(
         free.put(device)
     with ProcessPoolExecutor(len(devices), spawn, _take_device, (free,)) as pool:
         try:
-            for future in as_completed([pool.submit(encode_part, work, part) for part in parts]):
+            for future in as_completed([pool.submit(_encode_here, work, part) for part in parts]):
                 yield _counted(future.result(), progress)
         finally:
             pool.shutdown(cancel_futures=True)
@@ -99,16 +144,21 @@ def _take_device(free: Any) -> None:
     _device = free.get()
 
 
+def _encode_here(work: Work, sources: Sources) -> Written:
+    """`encode_part` in a process that was given a device."""
+    return encode_part(work, sources, _device)
+
+
 def _counted(written: Written, progress: Progress) -> Written:
     progress.advance(len(written[0]) + len(written[1]), failed=len(written[1]))
     return written
 
 
-def encode_part(work: Work, sources: Sources) -> Written:
+def encode_part(work: Work, sources: Sources, device: str) -> Written:
     """The task of a worker process: one part, computed and written."""
-    with _building:  # weights drawn from one process-wide generator: one thread at a time
-        encoder = _encoder(_Same(work), _device or devices_of(work.config.device)[0])
-    return _write(work, sources, next(encoder.parts([tuple(sources)])))
+    with _computing:
+        encoded = next(_encoder(_Same(work), device).parts([tuple(sources)]))
+    return _write(work, sources, encoded)
 
 
 class _Same:

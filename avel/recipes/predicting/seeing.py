@@ -62,10 +62,10 @@ class Seer:
         weights: dict[str, Path] | None = None,
         device: str = "cpu",
     ) -> None:
-        if "encoder" not in cache.provenance:
+        if cache.provenance.get("encoder", {"kind": "imported"})["kind"] == "imported":
             raise StoreError(
                 f"{cache.path}: its features were not made by avel, so no video can be encoded like them",
-                hint="train the head on a cache of avel cache-features",
+                hint="make a cache with avel cache-features, and train the head on that",
             )
         self.segments = cache.grid_segments
         self.staging = staging_of(cache)

@@ -2,13 +2,15 @@
 
 import time
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
 
-from avel.pipeline.caching import cache, encode
+from avel.pipeline.caching import cache, encode, parts
 
 READ = encode.PartEncoder.read
+GATHER = parts.Gathered.__getitem__
 
 
 def make_cache(store: Path, path: Path, run: Path, log: Path, pause_seconds: float = 0) -> None:
@@ -23,3 +25,19 @@ def make_cache(store: Path, path: Path, run: Path, log: Path, pause_seconds: flo
 
     with mock.patch.object(cache, "PART_VIDEOS", 2), mock.patch.object(encode.PartEncoder, "read", logged):
         cache.cache_features(store, path, encoder=run, batch_clips=1)
+
+
+def stop_in_merge(store: Path, path: Path, run: Path, log: Path, reached: Path, block: int) -> None:
+    """`make_cache` that says so when it reads the given block for the merged file, and waits to be killed."""
+    blocks = 0
+
+    def waits(self: parts.Gathered, key: slice) -> Any:
+        nonlocal blocks
+        blocks += 1
+        if blocks == block:
+            reached.touch()
+            time.sleep(600)
+        return GATHER(self, key)
+
+    with mock.patch.object(parts.Gathered, "__getitem__", waits):
+        make_cache(store, path, run, log)

@@ -23,7 +23,7 @@ from avel.pipeline.encoders.encoder import Encoder, encoder_digest, load_encoder
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from avel.stores.files import only_one
-from tests.pipeline.caching.killed_cache import make_cache
+from tests.pipeline.caching.killed_cache import make_cache, stop_in_merge
 from tests.pipeline.caching.small_stores import NAMES, encoder_run, other_settings, write_store
 
 TINY = {"visual_backbone": "tiny", "audio_backbone": "tiny", "crop_size": 28}
@@ -279,6 +279,35 @@ def test_killed_at_random_the_file_is_the_same_and_no_part_is_computed_twice(
     make_cache(store, tmp_path / "whole.h5", run, log)
     assert cache.read_bytes() == (tmp_path / "whole.h5").read_bytes()
     assert not list(tmp_path.glob(".*.parts"))
+
+
+@pytest.mark.slow
+def test_killed_in_the_merge_nothing_is_computed_again(run: Path, tmp_path: Path) -> None:
+    """Blocks 1 and 2 are read for the digest of f_a and f_v, 3 and 4 written into the file."""
+    store = write_store(tmp_path / "clips.zarr", [f"v{number}" for number in range(10)])
+    cache, log, reached = tmp_path / "killed.h5", tmp_path / "read.log", tmp_path / "reached"
+    make_cache(store, tmp_path / "whole.h5", run, log)
+    for block in (1, 3, 4):
+        log.write_text("")
+        reached.unlink(missing_ok=True)
+        process = multiprocessing.get_context("spawn").Process(
+            target=stop_in_merge, args=(store, cache, run, log, reached, block)
+        )
+        process.start()
+        while not reached.exists():
+            assert process.is_alive()
+            time.sleep(0.01)
+        process.kill()
+        process.join()
+        assert not cache.exists()
+        assert len(log.read_text().split()) == (10 if block == 1 else 0)
+        assert len(videos_in_parts(tmp_path)) == 10
+    assert len(list(tmp_path.glob(".killed.h5.*.partial"))) == 1
+    log.write_text("")
+    make_cache(store, cache, run, log)
+    assert log.read_text() == ""
+    assert cache.read_bytes() == (tmp_path / "whole.h5").read_bytes()
+    assert not list(tmp_path.glob(".killed.*"))
 
 
 def part_files(folder: Path) -> set[Path]:

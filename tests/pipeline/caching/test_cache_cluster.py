@@ -1,17 +1,27 @@
 """The feature cache on a dask cluster and on several devices: the file is the one made alone."""
 
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 
+from avel.errors import ConfigError
 from avel.pipeline.caching import cache as module
+from avel.pipeline.caching import workers
 from avel.pipeline.caching.cache import cache_features
+from avel.pipeline.caching.encode import Encoded, Work
+from avel.pipeline.caching.parts import Parts
+from avel.pipeline.caching.task import prepare
+from avel.pipeline.caching.workers import devices_of, places_on_hosts
+from avel.pipeline.config import CacheConfig
+from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
-from tests.pipeline.caching.small_stores import write_store
+from tests.pipeline.caching.small_stores import encoder_run, write_store
 
 TINY = {"visual_backbone": "tiny", "audio_backbone": "tiny", "crop_size": 28, "workers": 1}
 
@@ -35,7 +45,7 @@ def test_workers_of_a_cluster_make_the_same_file(tmp_path: Path) -> None:
     with mock.patch.object(module, "PART_VIDEOS", 2):
         with LocalCluster(
             n_workers=2,
-            threads_per_worker=1,
+            threads_per_worker=2,
             processes=False,
             dashboard_address=None,
             silence_logs=logging.ERROR,
@@ -45,6 +55,93 @@ def test_workers_of_a_cluster_make_the_same_file(tmp_path: Path) -> None:
     assert (summary.encoded, summary.videos) == (9, 9)
     assert FeatureCache.open(shared).digest == FeatureCache.open(alone).digest
     assert not list(tmp_path.glob(".*.parts"))
+
+
+@pytest.mark.slow
+def test_workers_of_one_host_share_its_devices_and_need_no_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distributed import LocalCluster
+
+    write_store(tmp_path / "clips.zarr", [f"v{number}" for number in range(10)])
+    encoder_run(tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    used, given = set(), []
+
+    class Zeros:
+        """In the place of an encoder."""
+
+        def __init__(self, work: Work, device: str) -> None:
+            used.add(device)
+            given.extend([work.store, str(work.encoder), str(work.parts.folder)])
+
+        def parts(self, parts: list[tuple[str, ...]]) -> Iterator[Encoded]:
+            for names in parts:
+                time.sleep(0.05)
+                zeros = np.zeros((len(names), 3, 16), np.float32)
+                yield Encoded(names, {"f_a": zeros, "f_v": zeros}, {}, "cnn")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(workers, "part_encoder", Zeros)
+    with (
+        mock.patch.object(module, "PART_VIDEOS", 2),
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=False,
+            dashboard_address=None,
+            silence_logs=logging.ERROR,
+        ) as cluster,
+    ):
+        address = cluster.scheduler_address
+        cache_features(
+            "clips.zarr", "c.h5", encoder="run", scheduler=address, device="cpu,cpu:0", crop_size=28
+        )
+    assert used == {"cpu", "cpu:0"}
+    assert all(Path(path).is_absolute() for path in given)
+    assert len(FeatureCache.open(tmp_path / "c.h5").video_ids) == 10
+
+
+def test_paths_are_whole_in_what_other_processes_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_store(tmp_path / "clips.zarr", ["a"])
+    (tmp_path / "weights.pth").write_bytes(b"weights")
+    monkeypatch.chdir(tmp_path)
+    config = CacheConfig(visual_weights="weights.pth", audio_weights="random")
+    task = prepare(ClipStore.open("clips.zarr"), Path("c.h5"), None, config, "vectors.h5")
+    work = task.work(Parts(tmp_path))
+    assert (work.store, work.cnn_from) == (str(tmp_path / "clips.zarr"), tmp_path / "vectors.h5")
+    assert work.config.visual_weights == str(tmp_path / "weights.pth")
+    assert work.config.audio_weights == "random"
+
+
+def test_a_workers_place_is_that_among_the_workers_of_its_host() -> None:
+    addresses = ["tcp://10.0.0.2:4000", "tcp://10.0.0.1:41", "tcp://10.0.0.2:3000", "tcp://10.0.0.1:42"]
+    assert places_on_hosts(addresses) == {
+        "tcp://10.0.0.1:41": 0,
+        "tcp://10.0.0.1:42": 1,
+        "tcp://10.0.0.2:3000": 0,
+        "tcp://10.0.0.2:4000": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [("gpu", "no device"), ("cpu,tpu", "'tpu' is no device"), ("cuda:99", r"'cuda:99', but torch finds \d")],
+)
+def test_a_device_that_is_not_there_is_named(tmp_path: Path, asked: str, words: str) -> None:
+    store = write_store(tmp_path / "clips.zarr", ["a"])
+    with pytest.raises(ConfigError, match=words):
+        cache_features(store, tmp_path / "c.h5", device=asked, **TINY)
+
+
+def test_auto_is_every_gpu_or_the_cpu() -> None:
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    assert devices_of("auto") == devices_of(None) == (gpus or ["cpu"])
+    if not gpus:
+        with pytest.raises(ConfigError, match=r"'cuda', but torch finds 0 GPUs"):
+            devices_of("cuda")
 
 
 @pytest.mark.slow

@@ -21,9 +21,11 @@ from avel.pipeline.encoders.encoder import build_encoder, save_encoder
 from avel.pipeline.staging.extract import extract
 from avel.recipes.predicting.predict import choose_members, predict
 from avel.recipes.predicting.seeing import Seer
+from avel.stores.exchange import import_features
 from avel.stores.features import FeatureCache
 from tests.heads.report.made import video
 from tests.heads.synthetic import write_cache
+from tests.stores.test_exchange import community
 
 T = 4
 ENCODER = {
@@ -173,6 +175,15 @@ def test_staging_that_cannot_be_repeated_is_refused(world: World) -> None:
 def test_a_cache_not_made_by_avel_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="were not made by avel"):
         Seer(FeatureCache.open(write_cache(tmp_path / "features.h5")))
+
+
+def test_a_head_on_imported_features_has_no_encoder_to_see_with(world: World, tmp_path: Path) -> None:
+    community(tmp_path / "ave", maps=False)
+    import_features(tmp_path / "ave", tmp_path / "ave.h5")
+    options = {"head": "mlp", "merge": "concatenate", "seeds": 1, "epochs": 1, "device": "cpu"}
+    sweep(tmp_path / "ave.h5", tmp_path / "run", {}, **options)
+    with pytest.raises(StoreError, match=r"no video can be encoded like them\n  next: .*avel cache-features"):
+        predict(tmp_path / "run", [world.folder / "clips" / "-0.mp4"], device="cpu")
 
 
 def test_what_cannot_be_asked_for(world: World, tmp_path: Path) -> None:

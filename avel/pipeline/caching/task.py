@@ -1,0 +1,186 @@
+"""One call of `avel cache-features`: what is wanted, what is there already, and what cannot be had."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avel.errors import StoreError
+from avel.pipeline.caching.key import annotations_digest, frames_of_clip, recipe, refuse_stale
+from avel.pipeline.caching.parts import Place
+from avel.pipeline.config import CacheConfig
+from avel.stores.clips import ClipStore
+from avel.stores.features import FeatureCache, cache_command
+
+if TYPE_CHECKING:
+    from avel.pipeline.caching.encode import Work
+    from avel.pipeline.caching.parts import Parts
+
+
+@dataclass(frozen=True)
+class Task:
+    """A call's inputs, compared and ready.
+
+    Attributes:
+        sources: staged video id -> hash of its file.
+        reasons: video that is not staged -> why.
+        annotations: digest of rows, classes and reasons.
+    """
+
+    clips: ClipStore
+    cache: Path
+    encoder: Path | None
+    config: CacheConfig
+    recipe: dict[str, Any]
+    sources: dict[str, str]
+    reasons: dict[str, str]
+    annotations: str
+    cnn_from: Path | None
+
+    @property
+    def options(self) -> str:
+        """The settings that change numbers and are not the default, as they stand on a command line."""
+        return options_of(self.config)
+
+    def command(self, *more: str) -> str:
+        """This call as a command, with more options."""
+        vectors = [] if self.cnn_from is None else ["--cnn-from", str(self.cnn_from)]
+        return cache_command(self.clips.location.url, self.cache, self.encoder, self.options, *vectors, *more)
+
+    def command_of_vectors(self, cache: Path) -> str:
+        """The command that computes the CNN vectors this call wants into a cache."""
+        kept = [] if "cnn_a" in self.recipe["arrays"] else ["--keep-cnn"]
+        return cache_command(self.clips.location.url, cache, self.encoder, self.options, *kept, "--overwrite")
+
+    def work(self, parts: Parts) -> Work:
+        """What a process elsewhere needs: paths are absolute, for it has a working folder of its own."""
+        from avel.pipeline.caching.encode import Work
+
+        return Work(
+            self.clips.location.url,
+            None if self.encoder is None else self.encoder.absolute(),
+            dataclasses.replace(
+                self.config,
+                visual_weights=_absolute_file(self.config.visual_weights),
+                audio_weights=_absolute_file(self.config.audio_weights),
+            ),
+            self.recipe,
+            parts,
+            None if self.cnn_from is None else self.cnn_from.absolute(),
+        )
+
+
+def prepare(
+    clips: ClipStore,
+    cache: Path,
+    encoder: Path | str | None,
+    config: CacheConfig,
+    cnn_from: Path | str | None,
+) -> Task:
+    """The task of a call.
+
+    Raises:
+        StoreError: nothing is staged.
+    """
+    path = None if encoder is None else Path(encoder)
+    sources = {name: clips.entries[name].source_sha256 for name in clips.staged}
+    if not sources:
+        where = clips.location.url
+        raise StoreError(f"{where}: no staged clip", hint=f"avel inspect {where} says why")
+    reasons = {
+        name: f"{entry.reason or entry.state}: {entry.detail}".removesuffix(": ")
+        for name, entry in clips.entries.items()
+        if name not in sources
+    }
+    return Task(
+        clips,
+        cache,
+        path,
+        config,
+        recipe(clips, path, config),
+        sources,
+        reasons,
+        annotations_digest(clips, reasons),
+        None if cnn_from is None else Path(cnn_from),
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the cache that is there gives a task.
+
+    Attributes:
+        kept: where it holds the features of a source that is still the same.
+        damaged: clips that it names as damaged, and that still are -> why.
+    """
+
+    cache: FeatureCache | None
+    kept: dict[str, Place]
+    damaged: dict[str, str]
+
+    def is_whole(self, task: Task) -> bool:
+        """Whether nothing is left to do."""
+        return (
+            self.cache is not None
+            and len(self.kept) == len(self.cache.video_ids) == len(task.sources) - len(self.damaged)
+            and self.cache.provenance["annotations"] == task.annotations
+        )
+
+
+def find(task: Task, overwrite: bool) -> Found:
+    """The cache that is there, if its features can be kept; none where it is to be made anew.
+
+    Raises:
+        StaleError: it was made otherwise.
+    """
+    if overwrite or not task.cache.exists():
+        return Found(None, {}, {})
+    cache = FeatureCache.open(task.cache)
+    refuse_stale(task.cache, cache.provenance, task.recipe, task.command("--overwrite"))
+    made_of = cache.provenance["clips"]
+    kept = {
+        name: Place(cache.path.absolute(), index)
+        for index, name in enumerate(cache.video_ids)
+        if name in task.sources and made_of.get(name) == task.sources[name]
+    }
+    return Found(cache, kept, still_damaged(task, cache))
+
+
+def still_damaged(task: Task, cache: FeatureCache) -> dict[str, str]:
+    """Clips that a cache lacks because the store's bytes were damaged, and that cannot be read now either."""
+    recorded: Mapping[str, str] = cache.provenance.get("damaged", {})
+    same = [name for name, source in recorded.items() if task.sources.get(name) == source]
+    found = {name: _damage(task, name) for name in same}
+    return {name: why for name, why in found.items() if why}
+
+
+def _damage(task: Task, video_id: str) -> str:
+    try:
+        task.clips.log_mel(video_id)
+        task.clips.frames(video_id, frames_of_clip(task.clips.grid, task.recipe["preprocessing"]["frames"]))
+    except StoreError as error:
+        return f"damaged in the store: {error.message}"
+    return ""
+
+
+def options_of(config: CacheConfig) -> str:
+    """Settings that change the numbers and are not the default, as options of the command.
+
+    >>> options_of(CacheConfig(dtype="bfloat16", keep_maps=True, batch_clips=2))
+    '--keep-maps --dtype bfloat16'
+    """
+    given = []
+    for field in dataclasses.fields(config):
+        value, flag = getattr(config, field.name), f"--{field.name.replace('_', '-')}"
+        if field.metadata["numeric"] and value != field.default:
+            given.append(flag if value is True else f"{flag} {shlex.quote(str(value))}")
+    return " ".join(given)
+
+
+def _absolute_file(weights: str | None) -> str | None:
+    """A file's whole path; names of published weights as they are."""
+    return str(Path(weights).absolute()) if weights and Path(weights).is_file() else weights

@@ -1,0 +1,47 @@
+"""The memory of `avel cache-features` is that of a few parts, whatever the number of clips."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from avel.stores.features import FeatureCache
+from tests.pipeline.caching.small_stores import write_store
+
+MAP_CELLS = 32
+"""Maps are blown up from 2 to 32 cells a side: 3 x 32 x 32 x 128 float16 are 768 KiB a clip."""
+CODE = """
+import re, sys
+from pathlib import Path
+from unittest import mock
+import numpy as np, torch
+from avel.pipeline.caching import cache, encode
+torch.set_num_threads(1)
+kept = encode._kept
+def larger(name, values):
+    found = kept(name, values)
+    return np.ascontiguousarray(np.tile(found, (1, 1, 16, 16, 1))) if name == "maps" else found
+with mock.patch.object(cache, "PART_VIDEOS", 16), mock.patch.object(encode, "_kept", larger):
+    cache.cache_features(
+        sys.argv[1], sys.argv[2], visual_backbone="tiny", audio_backbone="tiny", crop_size=28,
+        keep_maps=True, device="cpu",
+    )
+print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def peak_mib(folder: Path, clips: int) -> float:
+    store = write_store(folder / f"{clips}.zarr", [f"v{number}" for number in range(clips)])
+    cache = folder / f"{clips}.h5"
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, str(store), str(cache)], capture_output=True, text=True, check=True
+    )
+    assert FeatureCache.open(cache).shapes["maps"] == (clips, 3, MAP_CELLS, MAP_CELLS, 128)
+    return int(done.stdout) / 1024
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_clips(tmp_path: Path) -> None:
+    few, many = peak_mib(tmp_path, 80), peak_mib(tmp_path, 320)
+    assert many < few + 40  # MiB; the features of the 240 clips more take 180

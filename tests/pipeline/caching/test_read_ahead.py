@@ -1,0 +1,62 @@
+"""Reading goes on while a batch is computed: in order, ahead of what is asked for, and never far ahead."""
+
+import threading
+import time
+
+import pytest
+
+from avel.pipeline.caching.encode import AHEAD, read_ahead
+
+
+def test_results_come_in_order_however_long_each_takes() -> None:
+    def read(item: int) -> int:
+        time.sleep(0.02 if item % 3 == 0 else 0)
+        return item * item
+
+    assert list(read_ahead(read, range(20), threads=4)) == [item * item for item in range(20)]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_reading_begins_before_it_is_asked_for_and_stops_at_its_lead(threads: int) -> None:
+    begun: list[int] = []
+    third = threading.Event()
+
+    def read(item: int) -> int:
+        begun.append(item)
+        if item == 2:
+            third.set()
+        return item
+
+    results = read_ahead(read, range(50), threads)
+    assert begun == []
+    assert next(results) == 0
+    assert third.wait(10), "the third item is read although only the first was asked for"
+    time.sleep(0.1)
+    lead = AHEAD + threads
+    assert len(begun) == lead, "no more wait than there may be"
+    assert next(results) == 1
+    results.close()
+    assert len(begun) <= lead + 1
+
+
+def test_an_item_is_read_while_the_one_before_is_computed() -> None:
+    begun = [threading.Event() for _ in range(6)]
+
+    def read(item: int) -> int:
+        begun[item].set()
+        return item
+
+    for item in read_ahead(read, range(6)):
+        assert begun[min(item + 1, 5)].wait(10), f"{item + 1} is not read before {item} has been computed"
+
+
+def test_an_error_arrives_in_its_place() -> None:
+    def read(item: int) -> int:
+        if item == 3:
+            raise OSError("damaged")
+        return item
+
+    results = read_ahead(read, range(10), threads=2)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(OSError, match="damaged"):
+        next(results)

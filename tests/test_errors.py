@@ -1,0 +1,43 @@
+"""Every error of avel travels between processes as it is: message, hint and kind."""
+
+import pickle
+
+import pytest
+
+import avel.pipeline.media.refusal
+import avel.pipeline.staging.isolate
+import avel.stores.clip_writer  # with the two above, the modules that define errors of their own
+from avel.errors import AvelError, UnknownNameError
+
+
+def kinds(base: type[AvelError] = AvelError) -> list[type[AvelError]]:
+    return [base, *(kind for child in base.__subclasses__() for kind in kinds(child))]
+
+
+OF_A_MESSAGE = [kind for kind in kinds() if kind.__init__ is AvelError.__init__]
+
+
+@pytest.mark.parametrize("kind", OF_A_MESSAGE, ids=lambda kind: kind.__name__)
+def test_an_error_unpickles_as_it_was(kind: type[AvelError]) -> None:
+    error = pickle.loads(pickle.dumps(kind("store.zarr: what", hint="do this")))
+    assert type(error) is kind
+    assert (error.message, error.hint, error.args) == ("store.zarr: what", "do this", ("store.zarr: what",))
+    assert str(error) == "store.zarr: what\n  next: do this"
+
+
+def test_an_unknown_name_unpickles_with_its_suggestion() -> None:
+    error = pickle.loads(pickle.dumps(UnknownNameError("head", "tacme", ["tacma", "mlp"], where="run")))
+    assert isinstance(error, UnknownNameError)
+    assert isinstance(error, LookupError)
+    assert (error.message, error.hint) == ("run: no head named 'tacme'", "did you mean tacma?")
+
+
+def test_a_refused_clip_unpickles_with_its_reason() -> None:
+    refused = avel.pipeline.media.refusal.ClipRefused("empty", "0 bytes")
+    again = pickle.loads(pickle.dumps(refused))
+    assert vars(again) == vars(refused)
+
+
+def test_every_kind_is_tested() -> None:
+    others = {kind.__name__ for kind in kinds()} - {kind.__name__ for kind in OF_A_MESSAGE}
+    assert others == {"UnknownNameError", "ClipRefused"}
