@@ -22,8 +22,8 @@ Written = tuple[dict[str, Place], dict[str, str]]
 Sources = Mapping[str, str]
 
 _computing = Lock()
-"""One thread of a process at a time: drawing weights, tracing a CNN and folding its batch norms into its
-convolutions change what all threads share, and one forward takes all cores anyway."""
+"""One thread of a process at a time: drawing weights and tracing a CNN change what all threads share, and one
+forward takes all cores anyway."""
 _device = ""
 """The device that a process of `_on_devices` was given."""
 

@@ -29,11 +29,9 @@ class FoldedConv(nn.Module):
         assert variance is not None
         scale = self.norm.weight * torch.rsqrt(variance + self.norm.eps)
         shift = -mean if self.conv.bias is None else self.conv.bias - mean
-        weights = {
-            "weight": self.conv.weight * scale[:, None, None, None],
-            "bias": self.norm.bias + shift * scale,
-        }
-        result: Tensor = torch.func.functional_call(self.conv, weights, (x,))
+        weight, bias = self.conv.weight * scale[:, None, None, None], self.norm.bias + shift * scale
+        # not functional_call, which swaps the weights in place: another thread may be using them
+        result: Tensor = self.conv._conv_forward(x, weight, bias)
         return result
 
 

@@ -16,6 +16,20 @@ TENSORFLOW_CLASSES = 1001
 """TensorFlow's ImageNet classifiers count background as class 0; torchvision's have 1000 classes."""
 
 
+class StridedConv(nn.Conv2d):
+    """A 3x3 convolution of stride 2 with the weights of another; without padding, TensorFlow's SAME."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        channels = conv.in_channels, conv.out_channels
+        super().__init__(*channels, 3, 2, 1, groups=conv.groups, bias=False, device="meta")
+        self.weight = conv.weight
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padded = input if any(self.padding) else F.pad(input, (0, 1, 0, 1))
+        result: Tensor = super()._conv_forward(padded, weight, bias)
+        return result
+
+
 @VISUAL_BACKBONES.register("mobilenet_v2")
 class MobileNetV2(VisualBackbone):
     """D = 1280. State dict: torchvision's `features`, under `features.`.
@@ -35,14 +49,17 @@ class MobileNetV2(VisualBackbone):
         self.features: nn.Sequential = net.features
         self.width = net.last_channel
         self.normalise = Normalise(IMAGENET_MEAN, IMAGENET_STD)
-        for module in self._strided():
-            module.register_forward_pre_hook(self._pad)
+        for parent in list(self.features.modules()):
+            for name, module in parent.named_children():
+                if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
+                    setattr(parent, name, StridedConv(module))
 
     def become(self, variant: str) -> None:
         """Sets the padding of the stride-2 convolutions to that of `default` or `tensorflow`."""
         super().become(variant)
-        for module in self._strided():
-            module.padding = (0, 0) if variant == "tensorflow" else (1, 1)
+        for module in self.features.modules():
+            if isinstance(module, StridedConv):
+                module.padding = (0, 0) if variant == "tensorflow" else (1, 1)
 
     def maps(self, frames: Tensor) -> Tensor:
         """Maps of the last convolution: (B, 3, 224, 224) -> (B, 1280, 7, 7); TensorFlow's form wants sides
@@ -65,10 +82,3 @@ class MobileNetV2(VisualBackbone):
         self.become("tensorflow" if len(classifier) == TENSORFLOW_CLASSES else "default")
         features = {name: value for name, value in state.items() if name.startswith("features.")}
         load_into(self, features, where)
-
-    def _strided(self) -> list[nn.Conv2d]:
-        convolutions = (module for module in self.features.modules() if isinstance(module, nn.Conv2d))
-        return [module for module in convolutions if module.stride == (2, 2)]
-
-    def _pad(self, module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
-        return (F.pad(inputs[0], (0, 1, 0, 1)),) if self.variant == "tensorflow" else None

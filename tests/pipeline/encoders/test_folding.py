@@ -1,5 +1,7 @@
 """Batch norms folded into convolutions: the same values and gradients as the CNN as it is written."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -68,6 +70,16 @@ def test_new_weights_and_statistics_reach_the_folded_cnn() -> None:
     frames = torch.rand(2, 3, 64, 64, dtype=torch.float64)
     randomise(cnn)  # to another number format, which replaces buffers as a move to a GPU does
     torch.testing.assert_close(way(frames), cnn(frames))
+
+
+def test_threads_share_a_folded_cnn() -> None:
+    cnn = randomise(VISUAL_BACKBONES["mobilenet_v2"]())
+    way = folded(cnn)
+    frames = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad(), ThreadPoolExecutor(4) as pool:
+        expected = cnn(frames)
+        for got in pool.map(way, [frames] * 16):
+            torch.testing.assert_close(got, expected)
 
 
 class Branching(nn.Module):
