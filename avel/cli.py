@@ -81,7 +81,7 @@ def extract(dataset: Path, store: str, as_json: bool, **options: Any) -> int:
     """
     summary = avel.extract(dataset, store, **options)
     show(summary, as_json)
-    return SOME_FAILED if summary.failed else DONE
+    return SOME_FAILED if summary.failed and not options["dry_run"] else DONE
 
 
 @cli.command(epilog=example("avel pretrain ave.zarr runs/avbt --epochs 100"))
