@@ -311,6 +311,16 @@ def test_a_place_that_cannot_be_written_is_named(clips: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_a_large_picture_fits_into_the_memory_of_a_worker(tmp_path: Path) -> None:
+    film = Film(steady(30, 3), 1920, 1080, options={"preset": "ultrafast", "bf": "3", "refs": "4"})
+    (tmp_path / "clips").mkdir()
+    compose(tmp_path / "clips" / "large.mp4", replace(film, clicks=(0.5,), sound_seconds=3.0))
+    summary = extract(tmp_path / "clips", tmp_path / "s.zarr", workers=1)
+    assert (summary.staged, summary.failed) == (1, 0)
+    assert 50 < summary.peak_mib < 700
+
+
+@pytest.mark.slow
 def test_a_film_of_two_hours_is_staged_in_bounded_memory(tmp_path: Path) -> None:
     film = Film(steady(1, 7200), 16, 16, codec="mjpeg", pixel_format="yuvj420p", tick=Fraction(1, 1000))
     film = replace(film, sound_codec="pcm_s16le", hz=4000, sound_seconds=7200.0, clicks=[1.5, 7198.5])
