@@ -113,6 +113,7 @@ def test_clips_equal_full_decoding(data: Path, name: str) -> None:
     check(data / "clips" / name, CLIPS[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("for_jpeg", [False, True], ids=["RGB", "on the way to JPEG"])
 def test_leaving_pictures_out_changes_no_bit(
     data: Path, monkeypatch: pytest.MonkeyPatch, for_jpeg: bool
