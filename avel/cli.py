@@ -68,9 +68,9 @@ def cli(quiet: bool, verbose: bool) -> None:
 @click.argument("store")
 @click.option("--annotations", type=PATH, help="CSV or Parquet of events, for a plain folder of videos.")
 @click.option("--workers", type=click.IntRange(1), help="Processes that decode.  [default: the cores]")
-@click.option("--scheduler", help="Address of a running dask scheduler, instead of local workers.")
+@click.option("--scheduler", help="Address of a running dask scheduler, instead of --workers.")
 @click.option("--retry-failed", is_flag=True, help="Stage clips again that failed before.")
-@click.option("--overwrite", is_flag=True, help="Stage every clip again.")
+@click.option("--overwrite", is_flag=True, help="Stage every clip again whose file can be read.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done: clips, bytes, minutes.")
 @settings(ExtractConfig, "extract")
 @json_option
@@ -82,7 +82,7 @@ def extract(dataset: Path, store: str, as_json: bool, **options: Any) -> int:
     """
     summary = avel.extract(dataset, store, **options)
     show(summary, as_json)
-    return SOME_FAILED if summary.failed else DONE
+    return SOME_FAILED if summary.failed and not options["dry_run"] else DONE
 
 
 @cli.command(epilog=example("avel pretrain ave.zarr runs/avbt --epochs 100"))

@@ -143,6 +143,23 @@ def remux(source: Path, target: Path, cut_seconds: Fraction, **form: str) -> Pat
     return target
 
 
+def spoil_sound(source: Path, target: Path) -> Path:
+    """Copies without coding, each packet of sound as bytes that no decoder takes."""
+    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
+        streams = {stream.index: writer.add_stream_from_template(stream) for stream in reader.streams}
+        for packet in reader.demux():
+            if packet.dts is None:
+                continue
+            stream = streams[packet.stream_index]
+            if packet.stream.type == "audio":
+                spoilt = av.Packet(b"\x55" * packet.size)
+                spoilt.pts, spoilt.dts, spoilt.time_base = packet.pts, packet.dts, packet.time_base
+                packet = spoilt
+            packet.stream = stream
+            writer.mux(packet)
+    return target
+
+
 def turn(path: Path, a: int, b: int, c: int, d: int) -> Path:
     """Writes the display matrix x' = a x + c y, y' = b x + d y into an MP4's first track header."""
     data = bytearray(path.read_bytes())

@@ -16,12 +16,24 @@ def test_a_line_says_where_it_stands(capsys: pytest.CaptureFixture[str]) -> None
     with progress.Progress(4, "clips") as bar:
         bar.advance(3, failed=1, note="loss 0.5")
         assert "clips 3/4" in bar.line()
+        assert " s left" in bar.line()
         assert "1 failed" in bar.line()
         assert "loss 0.5" in bar.line()
         bar.advance()
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "clips 4/4" in shown.err
+
+
+def test_the_time_left_follows_from_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    bar = progress.Progress(50, "clips", start=10)
+    now[0] += 8.0
+    bar.advance(4)  # two seconds a clip, 36 to go; those of an earlier run tell nothing
+    assert "clips 14/50  2.0 s each  72 s left" in bar.line()
+    bar.advance(36)
+    assert bar.line().endswith("in 8.0 s")
 
 
 def test_a_line_every_so_often(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,6 +101,7 @@ def test_notes_are_the_same_words_in_a_terminal_and_in_a_log() -> None:
     for line in notes:
         assert " ".join(line.split()) in terminal
     assert "clips 4/4" in log
+    assert re.search(r"\d:\d\d:\d\d \d:\d\d:\d\d", terminal)  # time so far, time left
     for figure in ("4/4", "clips/s", "1 failed"):
         assert figure in log
         assert figure in terminal

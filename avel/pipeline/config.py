@@ -12,9 +12,11 @@ class ExtractConfig:
     """How clips are staged: the grid, the frames' encoding, and what happens to clips that resist."""
 
     segments: int = option(10, "Segments T of a clip; longer clips are cut, shorter ones padded.", low=1)
-    segment_seconds: float = option(1.0, "Length of one segment in seconds.", low=0.001)
+    segment_seconds: float = option(
+        1.0, "Length of one segment in seconds, at least 0.975 for the log-mel patch.", low=0.001
+    )
     fps: int = option(16, "Frames staged per second.", low=1)
-    hz: int = option(16000, "Audio samples per second.", low=1)
+    hz: int = option(16000, "Audio samples per second; the log-mel patch is defined at 16000 only.", low=1)
     size: int = option(256, "Height and width of a staged frame in pixels.", low=8, high=4096)
     resize: Literal["squash", "crop"] = option(
         "squash", "Squash frames to the square (the paper's way), or scale the shorter side and crop."
@@ -29,7 +31,11 @@ class ExtractConfig:
         "silence", "Stage a clip without sound as silent, or fail it.", numeric=False
     )
     time_limit: float = option(
-        60.0, "Seconds ten segments of a clip may take before it fails as hung.", numeric=False, low=0.1
+        60.0,
+        "Seconds that each ten segments of a clip may take, reading and hashing its file aside, and that may "
+        "pass without a sign of life, before it fails as timeout.",
+        numeric=False,
+        low=0.1,
     )
     memory_limit: int = option(
         2048, "MiB the process that decodes a clip may hold before the clip fails.", numeric=False, low=64

@@ -31,10 +31,12 @@ def elements(chunk: bytes, places: Sequence[int]) -> list[bytes]:
     """Some of the elements of a chunk of variable-length bytes.
 
     Raises:
-        ValueError: the checksum does not fit.
+        ValueError: the checksum does not fit, or there are fewer elements.
     """
     content = checked(chunk)
     (count,) = struct.unpack_from("<I", content)
+    if max(places, default=0) >= count:
+        raise ValueError(f"it holds {count} elements, not {max(places) + 1}")
     starts, start = [], LENGTH_BYTES
     for _ in range(count):
         starts.append(start)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from avel.errors import StoreError
-from avel.stores.clips import FRAMES, LOG_MEL, ClipStore, chunk_names
+from avel.stores.clips import FRAMES, LOG_MEL, ClipStore, chunk_names, frames_shape, log_mel_shape
 from avel.stores.manifest import Entry
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
@@ -15,7 +15,9 @@ JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 def problems(store: ClipStore) -> tuple[str, ...]:
     """What is wrong, one line each; empty for a whole store. Reads every byte, checks every checksum."""
-    found: list[str] = []
+    found = _of_shapes(store)
+    if found:
+        return tuple(found)
     rows: dict[int, str] = {}
     for video_id, entry in store.entries.items():
         if entry.row >= len(store.video_ids) or store.video_ids[entry.row] != video_id:
@@ -26,6 +28,24 @@ def problems(store: ClipStore) -> tuple[str, ...]:
         found += [f"{video_id}: {what}" for what in _of_video(store, entry)]
     found += [f"{name}: not in the manifest" for name in store.video_ids if name not in store.entries]
     return tuple(found)
+
+
+def _of_shapes(store: ClipStore) -> list[str]:
+    """Arrays of another form than the head says; nothing in them can be trusted then."""
+    videos = len(store.video_ids)
+    due = {
+        FRAMES: (videos, *frames_shape(store.head)),
+        LOG_MEL: (videos, *log_mel_shape(store.grid)),
+    }
+    try:
+        shapes = {name: array.shape for name, array in store.arrays.items()}
+    except KeyError as error:
+        return [f"the array {error} is missing"]
+    return [
+        f"{name} has the shape {shapes[name]}, the store's settings say {due[name]}"
+        for name in due
+        if shapes[name] != due[name]
+    ]
 
 
 def _of_video(store: ClipStore, entry: Entry) -> list[str]:

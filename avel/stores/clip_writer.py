@@ -18,11 +18,18 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import UnstableSpecificationWarning
 
 from avel.errors import AvelError, StaleError, StoreError
-from avel.stores.clips import FRAMES, LOG_MEL, Head, chunk_names, log_mel_shape, read_head
+from avel.stores.clips import (
+    FRAMES,
+    LOG_MEL,
+    OWN_NAMES,
+    Head,
+    chunk_names,
+    frames_shape,
+    log_mel_shape,
+    read_head,
+)
 from avel.stores.dataset import Dataset
 from avel.stores.location import LocalLocation, Location, first_line
-
-OWN_NAMES = frozenset({FRAMES, LOG_MEL, "manifest", "dataset", "zarr.json", "config.toml", ".lock"})
 
 
 class WriteError(AvelError, OSError):
@@ -46,8 +53,8 @@ def writing(location: Location) -> Iterator[None]:
 def prepare(location: Location, wanted: Head) -> None:
     """Makes the arrays, adds rows for new videos, or begins anew where the arrays' form has changed.
 
-    The group's attributes are written last: without them there is no store. Callers must have recorded the
-    videos whose chunks this makes void.
+    The group's attributes go before the arrays do and come back last: without them there is no store. Callers
+    must have recorded the videos whose chunks this makes void.
     """
     with warnings.catch_warnings():
         warnings.simplefilter(
@@ -60,6 +67,7 @@ def _prepare(location: Location, wanted: Head) -> None:
     found = read_head(location)
     store = location.zarr()
     if found is None or not _same_form(found, wanted):
+        zarr.open_group(store, mode="a", use_consolidated=False).attrs.put({})
         location.delete([name for array in (FRAMES, LOG_MEL) for name in location.names(array)])
         _create_arrays(store, wanted)
     elif found.video_ids != wanted.video_ids:
@@ -86,6 +94,8 @@ def write_dataset(location: Location, dataset: Dataset) -> None:
 class ClipWriter:
     """Writes the chunks of single videos; log-mel first, frames last, because the frames are the commit.
 
+    Before each write it looks whether the store still has its settings: a worker may outlive its run.
+
     Raises:
         StaleError: the store has other settings than the ones this writer is for.
     """
@@ -93,7 +103,7 @@ class ClipWriter:
     def __init__(self, location: Location, digest: str) -> None:
         head = read_head(location)
         if head is None or head.digest != digest:
-            raise StaleError(f"{location.url}: its settings changed while this run was at work")
+            raise _stale(location)
         self.location, self.head = location, head
         # an all-black video must exist as a chunk all the same; zarr keeps this with the open array only
         with zarr.config.set({"array.write_empty_chunks": True}):
@@ -105,6 +115,7 @@ class ClipWriter:
         """Patches (n, 96, 64) of whole chunks, from `first_segment` on.
 
         Raises:
+            StaleError: the store has got other settings.
             WriteError: the store does not take them.
         """
         self._put(self._log_mel, row, first_segment, patches[None])
@@ -113,6 +124,7 @@ class ClipWriter:
         """JPEG files, or raw frames (n, H, W, 3), of whole chunks, from `first_frame` on.
 
         Raises:
+            StaleError: the store has got other settings.
             WriteError: the store does not take them.
         """
         if isinstance(frames, np.ndarray):
@@ -126,18 +138,36 @@ class ClipWriter:
         """Removes the video's chunks, frames first, so that what remains is never taken for whole.
 
         Raises:
+            StaleError: the store has got other settings.
             WriteError: the store does not allow it.
         """
+        self._check()
         erase(self.location, self.head, row)
 
     def sync(self, row: int) -> None:
         """Makes the video's chunks durable; the manifest may call it staged after this."""
+        self._check()
         with writing(self.location):
             self.location.sync(chunk_names(self.head, row))
 
     def _put(self, array: Any, row: int, first: int, block: NDArray[Any]) -> None:
+        self._check()
         with writing(self.location):
             array[row : row + 1, first : first + block.shape[1]] = block
+
+    def _check(self) -> None:
+        """Looks for the digest among the bytes: parsing all videos' ids for every chunk would cost more."""
+        with writing(self.location):
+            found = self.location.read("zarr.json") or b""
+        if self.head.digest.encode() not in found:
+            raise _stale(self.location)
+
+
+def _stale(location: Location) -> StaleError:
+    return StaleError(
+        f"{location.url}: its settings changed while this run was at work",
+        hint="another run has begun on it; give this command again when that one has ended",
+    )
 
 
 def erase(location: Location, head: Head, row: int) -> None:
@@ -153,13 +183,12 @@ def erase(location: Location, head: Head, row: int) -> None:
 def _create_arrays(store: Any, head: Head) -> None:
     videos, grid = len(head.video_ids), head.grid
     frames: dict[str, Any] = {
-        "shape": (videos, grid.frames),
+        "shape": (videos, *frames_shape(head)),
         "chunks": (1, head.chunk_frames),
         "dtype": "variable_length_bytes",
         "compressors": [Crc32cCodec()],
     }
     if head.frame_codec == "raw":
-        frames["shape"] += (grid.size, grid.size, 3)
         frames["chunks"] += (grid.size, grid.size, 3)
         frames |= {"dtype": "uint8", "compressors": [ZstdCodec(level=3), Crc32cCodec()]}
     zarr.create_array(store, name=FRAMES, overwrite=True, **frames)

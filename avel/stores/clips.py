@@ -32,6 +32,8 @@ F = TypeVar("F")
 
 FORMAT, VERSION = "avel-clips", 1
 FRAMES, LOG_MEL = "frames", "log_mel"
+OWN_NAMES = frozenset({FRAMES, LOG_MEL, "manifest", "dataset", "zarr.json", "config.toml", ".lock"})
+"""All that a store's folder holds."""
 DATASET_TABLES = ("rows", "videos")
 ACCESS = "see to its access rights; of an object store, to AWS_ENDPOINT_URL, AWS_REGION and the keys"
 
@@ -279,6 +281,12 @@ def read_head(location: Location) -> Head | None:
 def log_mel_shape(grid: Grid) -> tuple[int, int, int]:
     """Shape of one video's patches: (T, 96, 64)."""
     return grid.segments, MEL_FRAMES, MEL_BANDS
+
+
+def frames_shape(head: Head) -> tuple[int, ...]:
+    """Shape of one video's frames: (T * N,) JPEG files, or (T * N, S, S, 3) raw."""
+    size = head.grid.size
+    return (head.grid.frames, size, size, 3) if head.frame_codec == "raw" else (head.grid.frames,)
 
 
 def chunk_names(head: Head, row: int) -> list[str]:

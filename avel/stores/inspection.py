@@ -14,6 +14,8 @@ from avel.stores.files import disk_bytes
 SHOWN = 10
 """Items that people are shown of a list of many."""
 
+UNFINISHED_STORE = "its making was cut short: give the same avel extract command again to go on"
+
 Found = tuple[dict[str, Any], list[str]]
 """Facts, and problems."""
 
@@ -50,7 +52,7 @@ def _kind(
     path: str,
 ) -> tuple[Literal["dataset", "store", "cache", "run"], Callable[[str, bool], Found]]:
     place = Path(path)
-    if "://" in path or (place / "zarr.json").is_file():
+    if "://" in path or (place / "zarr.json").is_file() or _is_begun(place):
         return "store", _store
     if (place / "run.json").is_file():
         return "run", _run
@@ -60,6 +62,14 @@ def _kind(
     if place.is_file() or parts.is_dir():
         return "cache", _cache if place.is_file() else _unfinished_cache
     raise MissingPathError(f"{path}: nothing is there", hint="give a dataset, store, cache or run")
+
+
+def _is_begun(place: Path) -> bool:
+    """Whether it is a clip store whose making was cut short before it said of itself that it is one."""
+    from avel.stores.clips import OWN_NAMES
+
+    names = {file.name for file in place.iterdir()} if place.is_dir() else set()
+    return bool(names & {"manifest", ".lock"}) and names <= OWN_NAMES
 
 
 def _dataset(path: str, verify: bool) -> Found:
@@ -74,9 +84,13 @@ def _dataset(path: str, verify: bool) -> Found:
 
 
 def _store(path: str, verify: bool) -> Found:
-    from avel.stores.clips import ClipStore
-    from avel.stores.manifest import counts
+    from avel.stores.clips import ClipStore, read_head
+    from avel.stores.location import locate
+    from avel.stores.manifest import counts, read_manifest
 
+    location = locate(path)
+    if read_head(location) is None and (location.names("manifest") or _is_begun(Path(path))):
+        return {"videos": len(read_manifest(location)), "bytes": location.bytes()}, [UNFINISHED_STORE]
     store = ClipStore.open(path)
     failed = {name: entry for name, entry in store.entries.items() if entry.state == "failed"}
     waiting = [

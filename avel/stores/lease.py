@@ -5,7 +5,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,53 +21,108 @@ LAPSE_SECONDS = 120.0
 
 
 @contextmanager
-def lease(store: Any, url: str) -> Iterator[None]:
+def lease(store: Any, url: str) -> Iterator[Callable[[], None]]:
     """Holds the lock object of an obstore store; taking it and taking it over are atomic (conditional puts).
+
+    What it yields raises BusyError once another run has taken the lock over; call it before each write that
+    must not meet another run's.
 
     Raises:
         BusyError: another run holds it and has renewed it lately.
     """
-    tag = _take(store, url)
-    ended = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(store, tag, ended), daemon=True)
+    held, ended = _Lease(store, url), threading.Event()
+    renewing = threading.Thread(target=held.renew_until, args=(ended,), daemon=True)
     renewing.start()
     try:
-        yield
+        yield held.check
     finally:
         ended.set()
         renewing.join()
-        store.delete([NAME])
+        held.give_back()
 
 
-def _take(store: Any, url: str) -> str:
-    from obstore.exceptions import AlreadyExistsError, PreconditionError
+class _Lease:
+    """One run's hold on the lock object; `token` tells it from every other run's."""
 
-    with suppress(AlreadyExistsError):
-        return str(store.put(NAME, _holder(), mode="create")["e_tag"])
-    try:
-        found = store.get(NAME)
-        holder, meta = json.loads(bytes(found.bytes())), found.meta
-        idle = (datetime.now(UTC) - meta["last_modified"]).total_seconds()
-        if idle > LAPSE_SECONDS or _is_gone(holder):
-            return str(store.put(NAME, _holder(), mode={"e_tag": meta["e_tag"]})["e_tag"])
-    except (FileNotFoundError, PreconditionError):  # given back, or taken over by a third, this very moment
-        holder, idle = {"host": "unknown", "pid": "unknown"}, 0.0
-    raise BusyError(
-        f"{url}: process {holder['pid']} on {holder['host']} is at work on it, last sign {idle:.0f} s ago",
-        hint=f"wait for it to end; what a killed run holds lapses after {LAPSE_SECONDS:.0f} s",
-    )
+    def __init__(self, store: Any, url: str) -> None:
+        self._store, self._url, self._token = store, url, uuid.uuid4().hex
+        self._taken_by: dict[str, Any] | None = None
+        self._version = self._take()
+
+    def check(self) -> None:
+        """Raises BusyError if the lock was taken over."""
+        if self._taken_by is not None:
+            raise BusyError(
+                f"{self._url}: this run gave no sign for {LAPSE_SECONDS:.0f} s, and process "
+                f"{self._taken_by['pid']} on {self._taken_by['host']} took the store over",
+                hint="wait for that run to end, then the same command: it does what is left",
+            )
+
+    def renew_until(self, ended: threading.Event) -> None:
+        """Puts the lock object again and again; a network that fails for a while is tried again."""
+        while not ended.wait(RENEW_SECONDS) and self._taken_by is None:
+            with suppress(Exception):
+                self._renew()
+
+    def give_back(self) -> None:
+        """Deletes the lock object, unless it has become another run's."""
+        with suppress(Exception):  # what stays lapses, and must not hide the error that ended the run
+            if self._is_mine(self._found()[0]):
+                self._store.delete([NAME])
+
+    def _take(self) -> Any:
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        with suppress(AlreadyExistsError):
+            return self._put("create")
+        try:
+            holder, meta = self._found()
+            idle = (datetime.now(UTC) - meta["last_modified"]).total_seconds() if meta else 0.0
+            if meta and (idle > LAPSE_SECONDS or _is_gone(holder)):
+                return self._put(_version(meta))
+        except PreconditionError:  # taken over by a third this very moment
+            holder, idle = _UNKNOWN, 0.0
+        raise BusyError(
+            f"{self._url}: process {holder['pid']} on {holder['host']} is at work on it, "
+            f"last sign {idle:.0f} s ago",
+            hint=f"wait for it to end; what a killed run holds lapses after {LAPSE_SECONDS:.0f} s",
+        )
+
+    def _renew(self) -> None:
+        from obstore.exceptions import PreconditionError
+
+        try:
+            self._version = self._put(self._version)
+        except (PreconditionError, FileNotFoundError):
+            holder, meta = self._found()
+            if self._is_mine(holder):  # a put whose answer was lost
+                self._version = _version(meta)
+            else:
+                self._taken_by = holder
+
+    def _put(self, mode: Any) -> dict[str, Any]:
+        holder = {"host": socket.gethostname(), "pid": os.getpid(), "token": self._token}
+        data = json.dumps(holder | {"seconds": time.time()}).encode()
+        return _version(self._store.put(NAME, data, mode=mode))
+
+    def _found(self) -> tuple[dict[str, Any], Any]:
+        """Who holds the lock object, and its metadata; nobody known and None where there is none."""
+        try:
+            found = self._store.get(NAME)
+            return _UNKNOWN | json.loads(bytes(found.bytes())), found.meta
+        except FileNotFoundError:
+            return _UNKNOWN, None
+
+    def _is_mine(self, holder: dict[str, Any]) -> bool:
+        return bool(holder["token"] == self._token)
 
 
-def _renew(store: Any, tag: str, ended: threading.Event) -> None:
-    """Puts the lock object again and again; a network that fails for a while is tried again."""
-    while not ended.wait(RENEW_SECONDS):
-        with suppress(Exception):
-            tag = store.put(NAME, _holder(), mode={"e_tag": tag})["e_tag"]
+_UNKNOWN = {"host": "unknown", "pid": "unknown", "token": ""}
 
 
-def _holder() -> bytes:
-    holder = {"host": socket.gethostname(), "pid": os.getpid(), "seconds": time.time()}
-    return json.dumps(holder).encode()
+def _version(put: Any) -> dict[str, Any]:
+    """What a conditional put compares: S3 and Azure know an object by its e_tag, Google by its version."""
+    return {name: put[name] for name in ("e_tag", "version") if put[name] is not None}
 
 
 def _is_gone(holder: dict[str, Any]) -> bool:

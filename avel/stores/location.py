@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,8 +44,11 @@ class Location(Protocol):
     def errors(self) -> tuple[type[Exception], ...]:
         """What reading and writing raise when the place, not the caller, is at fault."""
 
-    def alone(self) -> AbstractContextManager[None]:
-        """Holds the place for this process; raises BusyError while another one does."""
+    def alone(self) -> AbstractContextManager[Callable[[], None]]:
+        """Holds the place for this process; raises BusyError while another one does.
+
+        What it yields raises BusyError once another process has taken the place over.
+        """
 
     def sweep(self) -> None:
         """Removes what killed writers left half-written; call it only while nobody writes."""
@@ -124,9 +127,11 @@ class LocalLocation:
         """What the file system raises."""
         return (OSError,)
 
-    def alone(self) -> AbstractContextManager[None]:
-        """Holds the folder; the kernel lets go when this process ends."""
-        return only_one(self.path, "store")
+    @contextmanager
+    def alone(self) -> Iterator[Callable[[], None]]:
+        """Holds the folder; the kernel lets go when this process ends, and not before."""
+        with only_one(self.path, "store"):
+            yield lambda: None
 
     def sweep(self) -> None:
         """Removes the partial files of killed writers, zarr's and ours."""
@@ -197,7 +202,7 @@ class RemoteLocation:
 
         return (OSError, BaseError)
 
-    def alone(self) -> AbstractContextManager[None]:
+    def alone(self) -> AbstractContextManager[Callable[[], None]]:
         """Holds the prefix by a lock object."""
         return lease(self._store, self.url)
 

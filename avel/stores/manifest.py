@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from avel.errors import StoreError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FOLDER = "manifest"
 MERGE_AT_PARTS = 64
 READ_ATTEMPTS = 5
+LONGEST_DETAIL = 500
 
 State = Literal["staged", "failed", "pending"]
 Cause = Literal["new", "source-changed", "settings-changed", "retry-failed", "overwrite"]
@@ -37,7 +38,7 @@ class Entry:
         detail: the decoder's own words, or what was repaired.
         source_path, source_bytes, source_mtime_ns, source_sha256: the file as it was when it was read.
         settings: digest of the settings that it was staged with.
-        audio: "stream", or "silence" where the file has none.
+        audio: "stream", or "silence" where no sound was decoded.
         valid_seconds: how much of the grid the source covers; the rest is padding.
         decode_seconds ... write_seconds: where the time went.
         peak_mib: most memory that the decoding process has held so far.
@@ -62,6 +63,11 @@ class Entry:
     audio_seconds: float = 0.0
     write_seconds: float = 0.0
     peak_mib: int = 0
+
+
+def failed(entry: Entry, reason: str, detail: str) -> Entry:
+    """The entry as failed; the detail is cut to a readable length."""
+    return replace(entry, state="failed", reason=reason, detail=detail[:LONGEST_DETAIL])
 
 
 def read_manifest(location: Location) -> dict[str, Entry]:

@@ -40,6 +40,11 @@ def test_elements_are_what_zarr_wrote(chunks: tuple[bytes, list[bytes]]) -> None
     assert elements(chunks[0], [4, 0, 4]) == [FILES[4], FILES[0], FILES[4]]
 
 
+def test_an_element_that_is_not_there_is_damage(chunks: tuple[bytes, list[bytes]]) -> None:
+    with pytest.raises(ValueError, match="holds 5 elements, not 8"):
+        elements(chunks[0], [1, 7])
+
+
 def test_numbers_are_what_zarr_wrote(chunks: tuple[bytes, list[bytes]]) -> None:
     read = np.concatenate([floats(chunk, (2, 3, 4)) for chunk in chunks[1]])
     np.testing.assert_array_equal(read[:5], VALUES)

@@ -13,10 +13,11 @@ from PIL import Image
 
 from avel.errors import MissingPathError, StaleError, StoreError, UnknownNameError
 from avel.grid import Grid
+from avel.stores import clip_writer
 from avel.stores.clip_writer import ClipWriter, prepare, write_dataset
 from avel.stores.clips import ClipStore, Head, read_head
 from avel.stores.dataset import Dataset, Row, Video
-from avel.stores.location import locate
+from avel.stores.location import LocalLocation, locate
 from avel.stores.manifest import Entry, ManifestWriter
 
 GRID = Grid(segments=12, fps=2, size=16)
@@ -184,6 +185,62 @@ def test_another_form_begins_anew(store: ClipStore) -> None:
     assert ClipStore.open(store.location.url).arrays["log_mel"].shape == (3, 2, 96, 64)
     with pytest.raises(StaleError):
         ClipWriter(store.location, "digest0")
+
+
+def test_a_writer_that_outlives_its_run_writes_nothing_more(store: ClipStore) -> None:
+    writer = ClipWriter(store.location, HEAD.digest)
+    before = {name: store.location.read(name) for name in store.location.names("")}
+    prepare(store.location, replace(HEAD, settings={"size": 17}, digest="digest1"))
+    for attempt in (
+        lambda: writer.write_frames(0, 0, JPEGS[:20]),
+        lambda: writer.write_log_mel(0, 0, LOG_MEL[:10]),
+        lambda: writer.erase(0),
+        lambda: writer.sync(0),
+    ):
+        with pytest.raises(StaleError, match="settings changed"):
+            attempt()
+    after = {name: store.location.read(name) for name in store.location.names("")}
+    assert {name for name in after if after[name] != before[name]} == {"zarr.json"}
+
+
+@pytest.mark.parametrize("cut_at", ["delete", "_create_arrays", "attributes"])
+def test_a_kill_while_the_form_changes_leaves_no_store(
+    store: ClipStore, monkeypatch: pytest.MonkeyPatch, cut_at: str
+) -> None:
+    def cut(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    place = {"delete": LocalLocation, "_create_arrays": clip_writer, "attributes": Head}[cut_at]
+    other = replace(HEAD, grid=replace(GRID, segments=2), digest="digest1")
+    with monkeypatch.context() as patched:
+        patched.setattr(place, cut_at, cut)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(store.location, other)
+    assert read_head(store.location) is None
+    prepare(store.location, HEAD)  # the settings were changed back
+    assert ClipStore.open(store.location.url).arrays["log_mel"].shape == (3, 12, 96, 64)
+
+
+def test_arrays_of_another_form_than_the_head_says_are_found(tmp_path: Path) -> None:
+    path = build(tmp_path / "clips.zarr")
+    document = json.loads((path / "zarr.json").read_text())
+    document["attributes"]["grid"]["segments"] = 24
+    (path / "zarr.json").write_text(json.dumps(document))
+    store = ClipStore.open(path)
+    assert store.verify() == (
+        "frames has the shape (3, 24), the store's settings say (3, 48)",
+        "log_mel has the shape (3, 12, 96, 64), the store's settings say (3, 24, 96, 64)",
+    )
+
+
+def test_a_chunk_of_fewer_frames_is_damage(store: ClipStore, tmp_path: Path) -> None:
+    few = replace(HEAD, grid=replace(GRID, segments=2))
+    prepare(locate(tmp_path / "few.zarr"), few)
+    ClipWriter(locate(tmp_path / "few.zarr"), few.digest).write_frames(0, 0, JPEGS[:4])
+    name = "frames/c/0/0"
+    (Path(store.location.url) / name).write_bytes((tmp_path / "few.zarr" / name).read_bytes())
+    with pytest.raises(StoreError, match="-a: frames is damaged: it holds 4 elements, not 16"):
+        store.jpegs("-a", [15])
 
 
 def test_a_store_whose_making_was_cut_short_is_none(tmp_path: Path) -> None:

@@ -37,6 +37,17 @@ def test_a_store_with_failures_is_whole_and_says_why(tmp_path: Path) -> None:
     )
 
 
+def test_a_store_whose_making_was_cut_short_is_one(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s.zarr", ("a", "b"))
+    (store / "zarr.json").unlink()
+    found = looked(store)
+    assert (found.kind, found.whole, found.facts["videos"]) == ("store", False, 2)
+    assert "give the same avel extract command again" in found.problems[0]
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "locked" / ".lock").touch()
+    assert looked(tmp_path / "locked").kind == "store"
+
+
 def test_every_failure_is_listed(tmp_path: Path) -> None:
     names = tuple(f"clip{number:02d}" for number in range(14))
     found = looked(write_store(tmp_path / "s.zarr", names, failed=names[1:]))

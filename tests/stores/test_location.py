@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -94,6 +94,52 @@ def test_a_lease_is_renewed(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Non
             time.sleep(0.05)
         assert location.read(".lock") != first
     assert location.read(".lock") is None
+
+
+def test_a_lease_that_was_taken_over_is_noticed_and_left_alone(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+    location = RemoteLocation(f"{bucket}/taken")
+    other = b'{"host": "elsewhere", "pid": 7}'
+    with location.alone() as held:
+        held()
+        location.write(".lock", other)
+        with pytest.raises(BusyError, match="process 7 on elsewhere took the store over"):
+            _until_it_raises(held)
+    assert location.read(".lock") == other
+
+
+def test_a_lease_that_was_taken_over_and_given_back_is_lost(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+    location = RemoteLocation(f"{bucket}/returned")
+    with location.alone() as held:
+        location.delete([".lock"])
+        with pytest.raises(BusyError, match="took the store over"):
+            _until_it_raises(held)
+    assert location.read(".lock") is None
+
+
+def test_a_renewal_whose_answer_was_lost_is_no_loss(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+    location = RemoteLocation(f"{bucket}/answer")
+    with location.alone() as held:
+        mine = json.loads(location.read(".lock") or b"")
+        location.write(".lock", json.dumps(mine | {"seconds": 0}).encode())  # a new version, of this very run
+        deadline = time.monotonic() + 10
+        while json.loads(location.read(".lock") or b"")["seconds"] == 0 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert json.loads(location.read(".lock") or b"")["seconds"] > 0
+        held()
+
+
+def _until_it_raises(held: Callable[[], None]) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        held()
+        time.sleep(0.05)
 
 
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

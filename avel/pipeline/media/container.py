@@ -13,12 +13,16 @@ from avel.pipeline.media.refusal import ClipRefused, Reason
 FAULTS = (av.error.FFmpegError, OSError, ValueError, IndexError)
 """What PyAV raises over bad data; IndexError where a broken MPEG-TS changes its streams."""
 
+FORWARDING = {"concat", "dash", "hls", "image2", "imf", "rtsp", "sdp", "vobsub", "webm_dash_manifest"}
+"""Formats that name other files, or hosts, to be read in the place of this one."""
+FORMATS = ",".join(sorted(av.formats_available - FORWARDING))
+
 
 @contextmanager
 def reading(path: Path) -> Iterator[InputContainer]:
     """The open container.
 
-    Only local files may be opened: a playlist that poses as a video must not reach other files or hosts.
+    Only this very file is read: a playlist that poses as a video must not reach other files or hosts.
 
     Raises:
         ClipRefused: missing, empty, truncated, memory or unreadable.
@@ -30,7 +34,7 @@ def reading(path: Path) -> Iterator[InputContainer]:
         if not path.stat().st_size:
             raise ClipRefused("empty", "0 bytes")
         try:
-            options = {"protocol_whitelist": "file"}
+            options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
             container = av.open(f"file:{path}", options=options, metadata_errors="replace")
         except av.error.InvalidDataError as error:
             reason: Reason = "truncated" if cut_short(path) else "unreadable"

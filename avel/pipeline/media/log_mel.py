@@ -29,19 +29,31 @@ def log_mel(samples: NDArray[np.float32], hz: int = HZ) -> NDArray[np.float32]:
     Raises:
         ConfigError: another rate than VGGish's, or segments too short for 96 windows.
     """
-    if hz != HZ:
-        raise ConfigError(f"hz={hz}: VGGish's log-mel is defined at {HZ} Hz", hint=f"--hz {HZ}")
-    if samples.ndim != 2 or samples.shape[1] < SHORTEST_SAMPLES:
-        raise ConfigError(
-            f"samples of shape {samples.shape} are no (T, {SHORTEST_SAMPLES} or more)",
-            hint="--segment-seconds 1",
-        )
+    if samples.ndim != 2:
+        raise ConfigError(f"samples of shape {samples.shape} are no (T, {SHORTEST_SAMPLES} or more)")
+    check_segments(samples.shape[1], hz)
     hann, matrix = _tables()
     windows = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float32), WINDOW_SAMPLES, axis=1)
     windows = windows[:, : MEL_FRAMES * HOP_SAMPLES : HOP_SAMPLES]  # (T, 96, 400)
     magnitude = np.abs(np.fft.rfft(windows * hann, FFT_SAMPLES, axis=2))  # (T, 96, 257)
     patches: NDArray[np.float32] = np.log(magnitude @ matrix + np.float32(OFFSET))
     return patches
+
+
+def check_segments(samples: int, hz: int) -> None:
+    """Whether segments of so many samples at so many hertz have a patch.
+
+    Raises:
+        ConfigError: another rate than VGGish's, or segments too short for 96 windows.
+    """
+    if hz != HZ:
+        raise ConfigError(f"hz={hz}: VGGish's log-mel is defined at {HZ} Hz", hint=f"--hz {HZ}")
+    if samples < SHORTEST_SAMPLES:
+        raise ConfigError(
+            f"segments of {samples} samples, {samples / HZ:g} s, are too short for VGGish's {MEL_FRAMES} "
+            f"windows, which take {SHORTEST_SAMPLES}, {SHORTEST_SAMPLES / HZ:g} s",
+            hint="--segment-seconds 1",
+        )
 
 
 def mel_matrix(bins: int = FFT_SAMPLES // 2 + 1) -> NDArray[np.float64]:

@@ -56,6 +56,11 @@ class Media:
         return self._video.colours
 
     @property
+    def heard(self) -> bool:
+        """Whether any sound was decoded; to be asked after `samples`."""
+        return self._audio is not None and self._audio.decoded > 0
+
+    @property
     def scale_seconds(self) -> float:
         """Time spent on scaling, as part of `frames`."""
         return self._video.scale_seconds

@@ -6,19 +6,26 @@ import asyncio
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from avel.errors import ConfigError
+from avel.errors import AvelError, ConfigError
+from avel.progress import note
 
 if TYPE_CHECKING:
     from tornado.ioloop import IOLoop
 
 CONNECT_SECONDS = 30
+PATIENCE_SECONDS = 5
+"""A cluster's scheduler that has no worker by then is named."""
 LOOPBACK = "127.0.0.1"
 LINGER_SECONDS = 0.02
 """Longer than dask's senders wait for more to send (10 ms)."""
+
+
+class SchedulerLostError(AvelError, ConnectionError):
+    """The dask scheduler ended, or cannot be reached any more, while a run was at work."""
 
 
 @contextmanager
@@ -40,6 +47,44 @@ def cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
 
             with _local_cluster(workers, loop) as local, Client(local) as client:
                 yield client
+
+
+def threads(scheduler: str) -> int:
+    """How many clips the workers of a running scheduler decode at once; at least 1.
+
+    Raises:
+        ConfigError: no scheduler answers at the address.
+    """
+    with cluster(1, scheduler) as client:
+        counts: dict[str, int] = client.nthreads()
+        return max(1, sum(counts.values()))
+
+
+def await_worker(client: Any) -> None:
+    """Says so where a scheduler has no worker; one that joins later does the work."""
+    if client.cluster is not None:
+        return
+    with suppress(TimeoutError):
+        client.wait_for_workers(1, timeout=PATIENCE_SECONDS)
+        return
+    address = client.scheduler.address
+    note(f"{address} has no workers yet, this run waits for one: dask worker {address}")
+
+
+@contextmanager
+def watching(client: Any) -> Iterator[None]:
+    """Turns what dask raises in the block when its scheduler is gone into SchedulerLostError."""
+    from distributed import CancelledError
+    from distributed.comm import CommClosedError
+
+    address = client.scheduler.address
+    try:
+        yield
+    except (CancelledError, CommClosedError) as error:
+        raise SchedulerLostError(
+            f"the dask scheduler {address} is gone: {str(error).splitlines()[0]}",
+            hint="start one, then the same command: it does what is left",
+        ) from None
 
 
 def dashboard(client: Any) -> str:

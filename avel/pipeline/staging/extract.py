@@ -2,23 +2,27 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from avel.config import as_dict, resolve, to_toml
+from avel.errors import ConfigError
 from avel.pipeline.config import ExtractConfig
+from avel.pipeline.media.log_mel import check_segments
+from avel.pipeline.staging.cluster import threads
 from avel.pipeline.staging.forecast import forecast
-from avel.pipeline.staging.plan import Wish, make_plan
+from avel.pipeline.staging.plan import Plan, Wish, make_plan
 from avel.pipeline.staging.summary import ExtractSummary, summarize
 from avel.pipeline.staging.workers import stage_all
-from avel.progress import Progress
-from avel.stores.clip_writer import check_place, prepare, write_dataset, writing
+from avel.progress import Progress, note
+from avel.stores.clip_writer import check_place, erase, prepare, write_dataset, writing
 from avel.stores.clips import read_head
 from avel.stores.dataset import Dataset, read_dataset
 from avel.stores.location import Location, locate
-from avel.stores.manifest import Entry, ManifestWriter, read_manifest
+from avel.stores.manifest import Entry, ManifestWriter, failed, read_manifest
 
 
 def extract(
@@ -45,18 +49,25 @@ def extract(
         config: how to stage; `options` are single fields of it, which win.
         annotations: CSV or Parquet for a plain folder of videos.
         workers: decoding processes; all cores by default.
-        scheduler: address of a dask scheduler to use instead.
+        scheduler: address of a dask scheduler to use instead; its workers' threads decode.
         retry_failed: stage clips again that failed.
         overwrite: stage all clips again.
         dry_run: change nothing; `forecast` of the summary says what would be done.
 
     Raises:
-        BusyError: another run is at work on the store.
+        BusyError: another run is at work on the store, or has taken it over.
+        ConfigError: settings or options that do not go together; nothing was touched then.
         StoreError: `store` is something else.
         WriteError: the store cannot be written.
     """
     began = time.monotonic()
     config = configured(config, options)
+    check_segments(config.grid().samples_per_segment, config.hz)
+    if workers and scheduler:
+        raise ConfigError(
+            "--workers is about this machine, --scheduler about another's workers",
+            hint="--scheduler alone; dask worker ADDRESS --nthreads N sets its workers' number",
+        )
     data = dataset if isinstance(dataset, Dataset) else read_dataset(dataset, annotations)
     location, count = locate(store), workers or cores()
     with writing(location):
@@ -64,23 +75,39 @@ def extract(
     wish = Wish(retry_failed, overwrite)
     if dry_run:
         plan = make_plan(data, config, read_head(location), read_manifest(location), wish)
-        expected = forecast(plan, config, count)
+        expected = forecast(plan, config, threads(scheduler) if scheduler else count)
         return summarize(location.url, plan, (), time.monotonic() - began, expected)
     with ExitStack() as stack:
         with writing(location):
-            stack.enter_context(location.alone())
+            held = stack.enter_context(location.alone())
             location.sweep()
             manifest = ManifestWriter(location)
             plan = make_plan(data, config, read_head(location), manifest.entries, wish)
-            manifest.append((*plan.touched, *plan.todo))  # before their chunks are touched, they are pending
-            prepare(location, plan.head)
-            write_dataset(location, data)
-            location.write("config.toml", to_toml(config, "extract").encode())
+            _begin(location, manifest, plan, data, config)
         batches = stage_all(plan.todo, location.url, config, workers=count, scheduler=scheduler)
-        done = _record(batches, manifest, location, len(plan.todo)) if plan.todo else []
+        done = _record(batches, manifest, location, len(plan.todo), held) if plan.todo else []
         with writing(location):
+            held()
             manifest.merge()
     return summarize(location.url, plan, done, time.monotonic() - began)
+
+
+def _begin(
+    location: Location, manifest: ManifestWriter, plan: Plan, data: Dataset, config: ExtractConfig
+) -> None:
+    """The store as the plan wants it, but for the clips to stage: pending before their chunks are touched."""
+    manifest.append((*plan.touched, *plan.todo, *plan.gone))
+    prepare(location, plan.head)
+    for entry in plan.gone:
+        erase(location, plan.head, entry.row)
+    settings = plan.head.digest
+    manifest.append(
+        replace(failed(entry, "missing", "it left the dataset"), settings=settings) for entry in plan.gone
+    )
+    write_dataset(location, data)
+    location.write("config.toml", to_toml(config, "extract").encode())
+    if plan.sourceless:
+        note(f"{plan.sourceless} staged clips are kept although their files cannot be read now")
 
 
 def cores() -> int:
@@ -94,12 +121,17 @@ def configured(config: ExtractConfig | None, options: dict[str, Any]) -> Extract
 
 
 def _record(
-    batches: Iterator[list[Entry]], manifest: ManifestWriter, location: Location, total: int
+    batches: Iterator[list[Entry]],
+    manifest: ManifestWriter,
+    location: Location,
+    total: int,
+    held: Callable[[], None],
 ) -> list[Entry]:
     done: list[Entry] = []
     with Progress(total, "clips") as progress:
         for batch in batches:
             with writing(location):
+                held()
                 manifest.append(batch)
             done += batch
             progress.advance(len(batch), failed=sum(entry.state == "failed" for entry in batch))

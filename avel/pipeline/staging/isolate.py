@@ -1,13 +1,9 @@
 """Decoding in a process of its own: a crash, a hang or a swollen heap costs one clip and one process.
 
-`Isolated` is the parent's side; `python -m avel.pipeline.staging.isolate FD` is the child's. They talk over a
-socket pair. The child keeps its libraries loaded from clip to clip and dies with its parent.
+`Isolated` is the parent's side, `avel.pipeline.staging.child` the child's. They talk over a socket pair.
 """
 
-import ctypes
 import os
-import pickle
-import resource
 import signal
 import socket
 import subprocess
@@ -18,27 +14,24 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from typing import Any
-
-import zarr
 
 from avel.config import digest
 from avel.errors import AvelError
+from avel.grid import CHUNK_SEGMENTS
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.refusal import Reason
+from avel.pipeline.staging.child import HASHED, MIB
 from avel.stores.clip_writer import erase
 from avel.stores.clips import read_head
 from avel.stores.location import locate
-from avel.stores.manifest import Entry
+from avel.stores.manifest import Entry, failed
 
 POLL_SECONDS = 0.05
+GLANCE_SECONDS = 1.0
+"""The most that one poll counts: time for which a run was stopped (Ctrl-Z, a suspended job) is no clip's."""
 START_SECONDS = 120.0
-IDLE_SECONDS = 300.0
-"""A child without work for so long ends; its run may have been killed on another machine."""
 KILLS_FORGIVEN = 2
 """SIGKILL comes from outside (an operator, the kernel short of memory): tried again so often."""
-MIB = 1 << 20
-PR_SET_PDEATHSIG = 1
 
 
 class IsolationError(AvelError, RuntimeError):
@@ -52,6 +45,7 @@ class Lost:
     reason: Reason
     detail: str
     killed: bool = False
+    seconds: float = 0.0
 
 
 class Isolated:
@@ -120,16 +114,7 @@ class Isolated:
                 raise IsolationError("closed in the middle of a clip")
             kills += outcome.killed
             if outcome.reason == "timeout" or (kills > KILLS_FORGIVEN if outcome.killed else fresh):
-                return self._failed(entry, outcome)
-
-    def _failed(self, entry: Entry, lost: Lost) -> Entry:
-        location, made_with = locate(self._store), digest(self._config)
-        head = read_head(location)
-        if head is not None and head.digest == made_with:
-            erase(location, head, entry.row)
-        return replace(
-            with_source(entry), state="failed", reason=lost.reason, detail=lost.detail, settings=made_with
-        )
+                return given_up(entry, outcome, self._store, self._config)
 
     def _ask(self, entry: Entry) -> Entry | Lost:
         """Hands the clip over and watches: an answer, or how the child was lost."""
@@ -141,23 +126,32 @@ class Isolated:
             return self._post_mortem()
 
     def _watch(self) -> Entry | Lost:
+        """Waits for the answer for as long as the limits allow, by the time that was spent looking."""
         assert self._connection is not None
-        heard = time.monotonic()
+        limit = self._config.time_limit
+        silent = used = 0.0
         while True:
-            if self._connection.poll(POLL_SECONDS):
+            began = time.monotonic()
+            came = self._connection.poll(POLL_SECONDS)
+            glance = min(time.monotonic() - began, GLANCE_SECONDS)
+            silent, used = silent + glance, used + glance
+            if came:
                 message = self._connection.recv()
                 if isinstance(message, Entry):
                     return message
                 if isinstance(message, Exception):
                     raise message
-                heard = time.monotonic()
+                silent, used = 0.0, 0.0 if message == HASHED else used
             if self._closed:
                 return Lost("crashed", "closed")
             held = self._resident_mib()
             if held > self._config.memory_limit:
-                return Lost("memory", f"held {held} MiB, the limit is {self._config.memory_limit} MiB")
-            if time.monotonic() - heard > self._config.time_limit:
-                return Lost("timeout", f"nothing came for {self._config.time_limit:g} s")
+                detail = f"held {held} MiB, the limit is {self._config.memory_limit} MiB"
+                return Lost("memory", detail, seconds=used)
+            if silent > limit:
+                return Lost("timeout", f"no sign of life for {limit:g} s", seconds=used)
+            if used > limit * -(-self._config.segments // CHUNK_SEGMENTS):
+                return Lost("timeout", f"not done after {used:.0f} s", seconds=used)
 
     def _post_mortem(self) -> Lost:
         assert self._process is not None
@@ -186,7 +180,7 @@ class Isolated:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "avel.pipeline.staging.isolate", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "avel.pipeline.staging.child", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -230,56 +224,23 @@ class Isolated:
             connection.close()
 
 
+def given_up(entry: Entry, lost: Lost, store: str, config: ExtractConfig) -> Entry:
+    """The entry of a clip whose process was lost, as failed; what it wrote is erased.
+
+    Raises:
+        WriteError: the store cannot be written.
+    """
+    location, made_with = locate(store), digest(config)
+    head = read_head(location)
+    if head is not None and head.digest == made_with:
+        erase(location, head, entry.row)
+    entry = failed(with_source(entry), lost.reason, lost.detail)
+    return replace(entry, settings=made_with, decode_seconds=round(lost.seconds, 6))
+
+
 def with_source(entry: Entry) -> Entry:
     """The entry with its source's size and time, so that a clip that killed its reader is known again."""
     with suppress(OSError):
         status = os.stat(entry.source_path)
         return replace(entry, source_bytes=status.st_size, source_mtime_ns=status.st_mtime_ns)
     return entry
-
-
-def serve(connection: Connection) -> None:
-    """The child: stages what comes, until nothing comes."""
-    store, config, parent = connection.recv()
-    _die_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    try:
-        from avel.pipeline.staging.stage import Stager
-
-        zarr.config.set({"async.concurrency": 1, "threading.max_workers": 1})
-        stager = Stager(store, config, alive=lambda: connection.send("alive"))
-    except AvelError as error:
-        connection.send(error)
-        return
-    _limit_memory(config.memory_limit)
-    connection.send("ready")
-    while connection.poll(IDLE_SECONDS):
-        entry = connection.recv()
-        try:
-            connection.send(stager.stage(entry))
-        except AvelError as error:
-            connection.send(error)
-
-
-def _limit_memory(mib: int) -> None:
-    """Allocations beyond the limit fail, also where they come faster than the parent looks."""
-    with open("/proc/self/statm") as file:
-        held: Any = int(file.read().split()[5]) * os.sysconf("SC_PAGESIZE")
-    resource.setrlimit(resource.RLIMIT_DATA, (held + mib * MIB, resource.RLIM_INFINITY))
-
-
-def _die_with(parent: int) -> None:
-    """The kernel kills this process when its parent goes, however it goes."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
-
-
-def main() -> None:
-    """Serves on the socket whose file descriptor is the only argument."""
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError, pickle.UnpicklingError):
-        serve(Connection(int(sys.argv[1])))
-
-
-if __name__ == "__main__":
-    main()

@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.config import digest
+from avel.errors import StaleError
 from avel.grid import CHUNK_SEGMENTS
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.log_mel import log_mel
 from avel.pipeline.media.reading import Media, open_media
-from avel.pipeline.media.refusal import ClipRefused, Reason
+from avel.pipeline.media.refusal import ClipRefused
 from avel.stores.clip_writer import ClipWriter, WriteError
 from avel.stores.jpeg import encode_jpeg
 from avel.stores.location import locate
-from avel.stores.manifest import Entry
+from avel.stores.manifest import Entry, failed
 
 KIB = 1 << 10
 PIECE_BYTES = 1 << 20
@@ -63,11 +64,13 @@ class Stager:
 
     Args:
         alive: called after each step of a long clip, so that a watcher can tell slow from hung.
+        hashed: called after each MiB of the source that was hashed, however large it is.
     """
 
     store: str
     config: ExtractConfig
     alive: Callable[[], None] = lambda: None
+    hashed: Callable[[], None] = lambda: None
     writer: ClipWriter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,11 +83,12 @@ class Stager:
 
         Raises:
             WriteError: the store cannot be written.
+            StaleError: it has got other settings.
         """
         watch = Stopwatch()
         try:
             with watch.timing("decode"):
-                entry = fingerprint(entry, self.alive)
+                entry = fingerprint(entry, self.hashed)
             self.writer.erase(entry.row)
             entry = self._stage(entry, watch)
             with watch.timing("write"):
@@ -94,7 +98,7 @@ class Stager:
             reason, detail = refused.reason, refused.detail
         except MemoryError:
             reason, detail = "memory", "the decoder could not allocate memory"
-        except (WriteError, KeyboardInterrupt):
+        except (WriteError, StaleError, KeyboardInterrupt):
             raise
         except Exception as error:  # a decoder's surprise is this clip's failure, not the run's
             reason, detail = "crashed", f"{type(error).__name__}: {error}"
@@ -116,13 +120,13 @@ class Stager:
                 media = stack.enter_context(opening)
             self._audio(media, entry.row, watch)
             self._video(media, entry.row, watch)
-            info = media.info
+            info, heard = media.info, media.heard
         return replace(
             entry,
             state="staged",
             settings=self.digest,
             detail=info.damage,
-            audio="stream" if info.audio_codec else "silence",
+            audio="stream" if heard else "silence",
             valid_seconds=round(info.valid_seconds, 6),
         )
 
@@ -133,7 +137,7 @@ class Stager:
                 chunk = next(samples, None)
                 if chunk is None:
                     return
-                patches = log_mel(chunk.reshape(-1, self.grid.samples_per_segment))
+                patches = log_mel(chunk.reshape(-1, self.grid.samples_per_segment), self.grid.hz)
             with watch.timing("write"):
                 self.writer.write_log_mel(row, first, patches)
             first += len(patches)
@@ -206,8 +210,3 @@ def fingerprint(entry: Entry, alive: Callable[[], None] = lambda: None) -> Entry
         source_mtime_ns=status.st_mtime_ns,
         source_sha256=sha256.hexdigest(),
     )
-
-
-def failed(entry: Entry, reason: Reason, detail: str) -> Entry:
-    """The entry as failed; the detail is cut to a readable length."""
-    return replace(entry, state="failed", reason=reason, detail=detail[:500])

@@ -5,13 +5,12 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 from avel.errors import AvelError
 from avel.pipeline.config import ExtractConfig
-from avel.pipeline.staging.cluster import cluster, dashboard
-from avel.pipeline.staging.isolate import Isolated, with_source
+from avel.pipeline.staging.cluster import await_worker, cluster, dashboard, watching
+from avel.pipeline.staging.isolate import Isolated, Lost, given_up
 from avel.progress import note
 from avel.stores.manifest import Entry
 
@@ -59,7 +58,7 @@ def stage_all(
     """Stages every entry; yields them as they are done, in any order.
 
     Raises:
-        AvelError: the store cannot be written, or no decoding process starts.
+        AvelError: the store cannot be written, no decoding process starts, or the scheduler is lost.
     """
     run = uuid.uuid4().hex
     try:
@@ -67,7 +66,9 @@ def stage_all(
             launch_children(run, min(workers, len(entries)), store, config)
         with _quiet(), cluster(workers, scheduler) as client:
             note(f"dask dashboard: {dashboard(client)}")
-            yield from _staged(client, entries, run, store, config)
+            await_worker(client)
+            with watching(client):
+                yield from _staged(client, entries, run, store, config)
     finally:
         close_children(run)
 
@@ -84,10 +85,10 @@ def _staged(
     entry_of = {future.key: entry for future, entry in zip(futures, entries, strict=True)}
     try:
         for batch in as_completed(futures).batches():
-            yield [_result(future, entry_of[future.key]) for future in batch]
+            yield [_result(future, entry_of[future.key], store, config) for future in batch]
     finally:
         close_children(run)  # before the cluster closes, which waits for its threads
-        if client.cluster is None:
+        if client.cluster is None and client.status == "running":
             with suppress(Exception):  # workers that are gone have no children left
                 client.cancel(futures)
                 client.run(close_children, run)
@@ -105,11 +106,11 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _result(future: Any, pending: Entry) -> Entry:
+def _result(future: Any, pending: Entry, store: str, config: ExtractConfig) -> Entry:
     from distributed import KilledWorker
 
     try:
         entry: Entry = future.result()
         return entry
     except KilledWorker as error:
-        return replace(with_source(pending), state="failed", reason="crashed", detail=str(error)[:500])
+        return given_up(pending, Lost("crashed", str(error)), store, config)

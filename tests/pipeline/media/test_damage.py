@@ -81,6 +81,17 @@ def _bytes(data: bytes) -> "Callable[[dict[str, Path], Path], Path]":
     return write
 
 
+def _joined(whole: "dict[str, Path]", folder: Path) -> Path:
+    (folder / "clip.mp4").write_bytes(whole["mp4"].read_bytes())
+    (folder / "list.mp4").write_text("ffconcat version 1.0\nfile clip.mp4\n")
+    return folder / "list.mp4"
+
+
+def _unknown_codec(whole: "dict[str, Path]", folder: Path) -> Path:
+    (folder / "clip.mp4").write_bytes(whole["mp4"].read_bytes().replace(b"avc1", b"zzzz"))
+    return folder / "clip.mp4"
+
+
 REFUSED: "dict[str, tuple[Callable[[dict[str, Path], Path], Path], str]]" = {
     "no file": (lambda whole, folder: folder / "none.mp4", "missing"),
     "a folder": (lambda whole, folder: folder, "missing"),
@@ -91,6 +102,8 @@ REFUSED: "dict[str, tuple[Callable[[dict[str, Path], Path], Path], str]]" = {
         _bytes(b"#EXTM3U\n#EXTINF:10,\n/etc/hostname\n#EXT-X-ENDLIST\n"),
         "unreadable",
     ),
+    "a list of files to join": (_joined, "unreadable"),
+    "a codec nobody knows": (_unknown_codec, "unsupported"),
     "MP4 without its index": (_cut("mp4", 0.7), "truncated"),
     "MP4 cut within its index": (_cut("faststart", -0.1), "truncated"),
     "MP4 of headers only": (_cut("faststart", 0.001), "truncated"),

@@ -15,6 +15,7 @@ import pytest
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from avel.grid import Grid
+from avel.pipeline.media.reading import open_media
 from avel.pipeline.media.refusal import ClipRefused
 from tests.pipeline.media.reading import read
 
@@ -110,6 +111,32 @@ def test_odd_files_come_out_as_written_down(data: Path, name: str) -> None:
 @pytest.mark.parametrize("name", CLIPS)
 def test_clips_equal_full_decoding(data: Path, name: str) -> None:
     check(data / "clips" / name, CLIPS[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("for_jpeg", [False, True], ids=["RGB", "on the way to JPEG"])
+def test_leaving_pictures_out_changes_no_bit(
+    data: Path, monkeypatch: pytest.MonkeyPatch, for_jpeg: bool
+) -> None:
+    files = [data / "clips" / name for name in CLIPS]
+    files += [data / "odd" / name for name, expected in ODD.items() if isinstance(expected, Staged)]
+    planned = [decoded(path, for_jpeg) for path in files]
+    monkeypatch.setattr("avel.pipeline.media.video.SKIPPING", frozenset())
+    left_out, colours = 0, set()
+    for path, (frames, colour, count) in zip(files, planned, strict=True):
+        everything, same_colour, full_count = decoded(path, for_jpeg)
+        assert np.array_equal(frames, everything), path.name
+        assert colour == same_colour
+        left_out += full_count - count
+        colours.add(colour)
+    assert left_out > 50  # or nothing was tried
+    assert colours == ({"rgb", "ycbcr"} if for_jpeg else {"rgb"})
+
+
+def decoded(path: Path, for_jpeg: bool) -> "tuple[np.ndarray, str, int]":
+    """The first two seconds of a file, what its channels are, and how many pictures were decoded for it."""
+    with open_media(path, Grid(segments=2, size=64), for_jpeg=for_jpeg) as media:
+        return np.concatenate(list(media.frames(1))), media.colours, media._video.decoded
 
 
 def check(path: Path, expected: Staged) -> None:

@@ -218,6 +218,42 @@ def test_colours_follow_the_files_matrix_and_range(tmp_path: Path, matrix: int, 
     assert abs(frames[80].astype(int) - [red, green, blue]).max() <= 2
 
 
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize("bits", [8, 10])
+@pytest.mark.parametrize("red_green_blue", [(200, 60, 40), (255, 255, 255), (0, 0, 0), (20, 30, 220)])
+def test_range_and_depth_survive_the_way_to_jpeg(
+    tmp_path: Path, full_range: bool, bits: int, red_green_blue: tuple[int, int, int]
+) -> None:
+    red, green, blue = red_green_blue
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    chroma_b, chroma_r = (blue - luma) / 1.772, (red - luma) / 1.402
+    steps = 2 ** (bits - 8)
+    if full_range:
+        top = 2**bits - 1
+        levels = [luma / 255 * top, 128 * steps + chroma_b / 255 * top, 128 * steps + chroma_r / 255 * top]
+    else:
+        levels = [
+            (16 + 219 / 255 * luma) * steps,
+            (128 + 224 / 255 * chroma_b) * steps,
+            (128 + 224 / 255 * chroma_r) * steps,
+        ]
+
+    def flat(number: int, height: int, width: int) -> np.ndarray:
+        sizes = height * width, height * width // 4, height * width // 4
+        planes = [np.full(size, np.round(level)) for size, level in zip(sizes, levels, strict=True)]
+        kind = np.uint8 if bits == 8 else np.uint16
+        return np.concatenate(planes).astype(kind).reshape(-1, width)
+
+    form = "yuv420p" if bits == 8 else "yuv420p10le"
+    colour = (2, 1 + full_range)
+    film = Film(steady(25, 1), 64, 48, pixel_format=form, options={"qp": "0"}, paint=flat, paint_format=form)
+    path = compose(tmp_path / "flat.mp4", replace(film, colour=colour, clicks=None))
+    with open_media(path, Grid(), for_jpeg=True) as media:
+        assert media.colours == "ycbcr"
+        picture = decode_jpeg(encode_jpeg(next(media.frames())[4], 96, "ycbcr")).astype(int)
+    assert abs(picture - red_green_blue).max() <= 3
+
+
 def waves(number: int, height: int, width: int) -> np.ndarray:
     """Eight waves of blue across and down, as planes of 4:2:0; chroma is sited left, and between two rows."""
     x, y = 2 * np.arange(width // 2) + 0.5, 2 * np.arange(height // 2) + 1

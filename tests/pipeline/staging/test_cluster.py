@@ -9,23 +9,30 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from distributed import KilledWorker
 
 from avel.errors import ConfigError
+from avel.pipeline.staging.cluster import SchedulerLostError
 from avel.pipeline.staging.extract import extract
+from avel.pipeline.staging.workers import _result
 from avel.stores.clips import ClipStore
 from avel.stores.location import locate
-from avel.stores.manifest import read_manifest
+from avel.stores.manifest import Entry, ManifestWriter, read_manifest
 from tests.pipeline.staging.small_clips import SMALL, contents, make_folder
 
 CLIPS = 40
 START_SECONDS = 90
 
 
+Cluster = tuple[str, list[subprocess.Popen[bytes]]]
+
+
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A scheduler's address, and its two workers with one thread each."""
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A scheduler's address, and its process before those of two workers with one thread each."""
     file = tmp_path / "scheduler.json"
     dask = [sys.executable, "-m", "dask"]
     quiet = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -38,7 +45,7 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
     worker = [*dask, "worker", "--nthreads", "1", "--no-nanny", *plain]
     processes += [subprocess.Popen(worker, **quiet) for _ in range(2)]
     try:
-        yield json.loads(file.read_text())["address"], processes[1:]
+        yield json.loads(file.read_text())["address"], processes
     finally:
         for process in processes:
             process.kill()
@@ -54,9 +61,9 @@ def staged(store: Path) -> int:
 
 @pytest.mark.slow
 def test_a_killed_worker_costs_nothing(
-    cluster: tuple[str, list[subprocess.Popen[bytes]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    address, workers = cluster
+    address, (_, *workers) = cluster
     clips, store = make_folder(tmp_path / "clips", CLIPS), tmp_path / "clips.zarr"
     _wait_for_workers(address, 2)
     killed_at: list[int] = []
@@ -78,6 +85,81 @@ def test_a_killed_worker_costs_nothing(
     assert contents(store) == contents(tmp_path / "local.zarr")
     assert "dask dashboard: http://" in capsys.readouterr().err
     assert not _children_of(workers[1].pid)  # the other worker's decoder ended with the run
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_dies_ends_the_run_with_what_to_do(cluster: Cluster, tmp_path: Path) -> None:
+    address, (scheduler, *_) = cluster
+    clips, store = make_folder(tmp_path / "clips", CLIPS), tmp_path / "clips.zarr"
+    _wait_for_workers(address, 2)
+    assert extract(clips, store, SMALL, scheduler=address, dry_run=True).forecast
+
+    def kill() -> None:
+        while not staged(store):
+            time.sleep(0.01)
+        scheduler.kill()
+
+    threading.Thread(target=kill, daemon=True).start()
+    with pytest.raises(SchedulerLostError, match=f"{address} is gone") as lost:
+        extract(clips, store, SMALL, scheduler=address)
+    assert "the same command" in lost.value.hint
+    summary = extract(clips, store, SMALL, workers=2)
+    assert summary.skipped >= 1
+    assert summary.skipped + summary.staged == CLIPS
+    assert ClipStore.open(store).verify() == ()
+
+
+def test_a_scheduler_without_workers_is_named(
+    cluster: Cluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    address, (_, *workers) = cluster
+    _wait_for_workers(address, 2)
+    for worker in workers:
+        worker.kill()
+    clips = make_folder(tmp_path / "clips", 1)
+    monkeypatch.setattr("avel.pipeline.staging.cluster.PATIENCE_SECONDS", 1)
+    late = [
+        sys.executable,
+        "-m",
+        "dask",
+        "worker",
+        "--nthreads",
+        "1",
+        "--no-nanny",
+        "--no-dashboard",
+        address,
+    ]
+    started: list[subprocess.Popen[bytes]] = []
+    quiet = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    starter = threading.Timer(4, lambda: started.append(subprocess.Popen(late, **quiet)))
+    starter.start()
+    try:
+        assert extract(clips, tmp_path / "s.zarr", SMALL, scheduler=address).staged == 1
+    finally:
+        starter.join()
+        started[0].kill()
+        started[0].wait()
+    assert f"{address} has no workers yet" in capsys.readouterr().err
+
+
+def test_a_clip_that_takes_down_worker_after_worker_is_on_record_as_a_whole(tmp_path: Path) -> None:
+    clips, store = make_folder(tmp_path / "clips", 1), tmp_path / "s.zarr"
+    extract(clips, store, SMALL, workers=1)
+
+    class Doomed:
+        def result(self) -> Entry:
+            raise KilledWorker("stage-1", SimpleNamespace(address="tcp://127.0.0.1:1"), 3)
+
+    entry = _result(Doomed(), Entry("clip00", 0, source_path=str(clips / "clip00.mp4")), str(store), SMALL)
+    assert (entry.state, entry.reason, entry.settings) == ("failed", "crashed", ClipStore.open(store).digest)
+    assert entry.source_bytes == (clips / "clip00.mp4").stat().st_size
+    ManifestWriter(locate(store)).append([entry])
+    assert ClipStore.open(store).verify() == ()  # its chunks are gone
+    assert extract(clips, store, SMALL, workers=1).failed == 1  # left alone, as any clip that failed
+    assert extract(clips, store, SMALL, workers=1, retry_failed=True).restaged == {"retry-failed": 1}
 
 
 def test_no_scheduler_at_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

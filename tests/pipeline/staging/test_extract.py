@@ -10,13 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avel.errors import BusyError, ConfigError, StoreError
+from avel.cli import cli
+from avel.console import DONE, SOME_FAILED, run
+from avel.errors import BusyError, ConfigError, MissingPathError, StoreError
 from avel.pipeline.staging.extract import extract
 from avel.pipeline.staging.summary import ExtractSummary
 from avel.stores.clip_writer import WriteError
 from avel.stores.clips import ClipStore
+from avel.stores.dataset import read_dataset
 from avel.stores.files import only_one
-from tests.media import Film, compose, steady
+from avel.stores.inspection import inspect
+from avel.stores.location import locate
+from avel.stores.manifest import Entry, ManifestWriter
+from tests.media import Film, compose, spoil_sound, steady
 from tests.pipeline.staging.small_clips import SMALL, contents, make_clip, make_folder
 
 
@@ -43,6 +49,11 @@ def again(clips: Path, first: tuple[Path, ExtractSummary], tmp_path: Path) -> tu
         Path(shutil.copytree(clips, tmp_path / "clips")),
         Path(shutil.copytree(first[0], tmp_path / "clips.zarr")),
     )
+
+
+def chunks(store: Path) -> dict[str, bytes]:
+    """Every chunk of a store by name; the tables would also tell where the clips lie."""
+    return {name: data for name, data in contents(store).items() if "/c/" in name}
 
 
 def test_every_clip_is_accounted_for(first: tuple[Path, ExtractSummary]) -> None:
@@ -140,6 +151,107 @@ def test_missing_audio_concerns_clips_without_sound_only(again: tuple[Path, Path
     assert (summary.staged, summary.skipped) == (1, 3)
 
 
+def test_sound_that_does_not_decode_is_no_sound(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    spoil_sound(make_clip(tmp_path / "whole.mp4"), tmp_path / "clips" / "clip.mp4")
+    store = tmp_path / "s.zarr"
+    assert extract(tmp_path / "clips", store, SMALL, workers=1).staged == 1
+    entry = ClipStore.open(store).entries["clip"]
+    assert entry.audio == "silence"
+    assert "sound packets not decoded" in entry.detail
+    for place in (store, tmp_path / "fresh.zarr"):
+        assert extract(tmp_path / "clips", place, SMALL, workers=1, missing_audio="fail").reasons == {
+            "no-audio": 1
+        }
+
+
+def test_a_disk_that_is_not_mounted_costs_no_clip(
+    again: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips, store = again
+    dataset, before = read_dataset(clips), chunks(store)
+    clips.rename(clips.with_name("elsewhere"))
+    for options in (dict[str, bool](), {"overwrite": True}):
+        summary = extract(dataset, store, SMALL, workers=1, **options)
+        assert (summary.staged, summary.skipped) == (0, 4)
+        assert summary.reasons == {"missing": 1}  # the one that had failed before
+        assert "4 staged clips are kept" in capsys.readouterr().err
+    with pytest.raises(MissingPathError, match=r"void 4 staged clips .*clip00\.mp4"):
+        extract(dataset, store, SMALL, workers=1, jpeg_quality=60)
+    assert chunks(store) == before
+    assert len(ClipStore.open(store).staged) == 4
+    clips.with_name("elsewhere").rename(clips)
+    assert extract(dataset, store, SMALL, workers=1).skipped == 4
+
+
+def test_overwriting_with_other_settings_gives_up_what_cannot_be_read(again: tuple[Path, Path]) -> None:
+    clips, store = again
+    dataset = read_dataset(clips)
+    (clips / "clip00.mp4").unlink()
+    summary = extract(dataset, store, SMALL, workers=1, jpeg_quality=60, overwrite=True)
+    assert (summary.staged, summary.reasons) == (3, {"missing": 1, "unreadable": 1})
+    assert ClipStore.open(store).verify() == ()
+
+
+@pytest.mark.parametrize(
+    "change", [{"hz": 32000}, {"hz": 8000}, {"segment_seconds": 0.5}, {"segment_seconds": 1.03}]
+)
+def test_settings_without_log_mel_are_refused_before_anything_is_touched(
+    again: tuple[Path, Path], tmp_path: Path, change: dict[str, object]
+) -> None:
+    clips, store = again
+    before = {file: file.stat().st_mtime_ns for file in store.rglob("*")}
+    for place in (store, tmp_path / "new.zarr"):
+        with pytest.raises(ConfigError) as refused:
+            extract(clips, place, SMALL, workers=1, **change)
+        assert refused.value.exit_code == 2
+    assert {file: file.stat().st_mtime_ns for file in store.rglob("*")} == before
+    assert not (tmp_path / "new.zarr").exists()
+
+
+def test_workers_and_a_scheduler_do_not_go_together(clips: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--workers"):
+        extract(clips, tmp_path / "s.zarr", SMALL, workers=1, scheduler="tcp://127.0.0.1:9")
+    assert not (tmp_path / "s.zarr").exists()
+
+
+@pytest.mark.parametrize("change", [{"jpeg_quality": 60}, {"size": 16}])
+def test_what_left_the_dataset_is_settled(again: tuple[Path, Path], change: dict[str, object]) -> None:
+    clips, store = again
+    (clips / "clip00.mp4").rename(clips.with_name("clip00.mp4"))
+    manifest = ManifestWriter(locate(store))
+    manifest.append([replace(manifest.entries["clip00"], state="pending")])  # as after a kill
+    (clips / "clip01.mp4").rename(clips.with_name("clip01.mp4"))
+    assert extract(clips, store, SMALL, workers=1).skipped == 2
+    opened = ClipStore.open(store)
+    assert (opened.entries["clip00"].state, opened.entries["clip00"].reason) == ("failed", "missing")
+    assert "clip01" in opened.staged  # nothing is given up that is whole
+    assert inspect(store, verify=True).whole
+    extract(clips, store, SMALL, workers=1, **change)
+    assert inspect(store, verify=True).whole
+    extract(clips, store, SMALL, workers=1)
+    for name in ("clip00.mp4", "clip01.mp4"):
+        clips.with_name(name).rename(clips / name)
+    assert extract(clips, store, SMALL, workers=1).staged == 2
+    assert inspect(store, verify=True).whole
+
+
+def test_a_video_that_left_before_it_got_its_row_is_settled(again: tuple[Path, Path]) -> None:
+    clips, store = again
+    ManifestWriter(locate(store)).append([Entry("zebra", 5)])  # a run was killed before it made the row
+    assert extract(clips, store, SMALL, workers=1).skipped == 4
+    assert ClipStore.open(store).entries["zebra"].reason == "missing"
+    assert inspect(store, verify=True).whole
+
+
+def test_a_store_that_lost_its_head_is_staged_again(again: tuple[Path, Path]) -> None:
+    clips, store = again
+    before = chunks(store)
+    (store / "zarr.json").unlink()
+    assert extract(clips, store, SMALL, workers=1).staged == 4
+    assert chunks(store) == before
+
+
 def test_retry_failed_and_overwrite(again: tuple[Path, Path]) -> None:
     clips, store = again
     summary = extract(clips, store, SMALL, workers=1, retry_failed=True)
@@ -157,6 +269,16 @@ def test_a_dry_run_writes_nothing(clips: Path, tmp_path: Path) -> None:
     assert (summary.forecast.clips, summary.forecast.causes) == (5, {"new": 5})
     assert summary.forecast.bytes > 4 * 2 * 96 * 64 * 4
     assert summary.forecast.minutes >= 0
+
+
+def test_a_dry_run_is_done_whatever_failed_before(
+    again: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["--segments", "2", "--fps", "4", "--size", "32", "--json"]
+    command = ["extract", *map(str, again), *settings]
+    assert run(cli, [*command, "--dry-run"]) == DONE
+    assert json.loads(capsys.readouterr().out)["failed"] == 1
+    assert run(cli, command) == SOME_FAILED
 
 
 def test_a_forecast_is_near_what_is_written(again: tuple[Path, Path], tmp_path: Path) -> None:
@@ -186,6 +308,16 @@ def test_a_place_that_cannot_be_written_is_named(clips: Path, tmp_path: Path) ->
     (tmp_path / "file").touch()
     with pytest.raises(WriteError, match=r"file/s\.zarr"):
         extract(clips, tmp_path / "file" / "s.zarr", SMALL)
+
+
+@pytest.mark.slow
+def test_a_large_picture_fits_into_the_memory_of_a_worker(tmp_path: Path) -> None:
+    film = Film(steady(30, 3), 1920, 1080, options={"preset": "ultrafast", "bf": "3", "refs": "4"})
+    (tmp_path / "clips").mkdir()
+    compose(tmp_path / "clips" / "large.mp4", replace(film, clicks=(0.5,), sound_seconds=3.0))
+    summary = extract(tmp_path / "clips", tmp_path / "s.zarr", workers=1)
+    assert (summary.staged, summary.failed) == (1, 0)
+    assert 50 < summary.peak_mib < 700
 
 
 @pytest.mark.slow

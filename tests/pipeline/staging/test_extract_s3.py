@@ -8,12 +8,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib.image
 import numpy as np
 import pytest
 
+from avel.cli import cli
+from avel.console import DONE, run
 from avel.errors import BusyError
 from avel.pipeline.staging.extract import extract
 from avel.stores.clips import ClipStore
+from avel.stores.inspection import inspect
 from avel.stores.location import locate
 from tests.pipeline.staging.small_clips import SMALL, contents, make_clip, make_folder
 from tests.stores.s3_server import s3_server
@@ -52,6 +56,15 @@ def test_the_same_store_in_a_bucket(bucket: str, clips: Path, tmp_path: Path) ->
     assert store.frames("clip03", [0, 7]).shape == (2, 32, 32, 3)
     assert np.isfinite(store.log_mel("clip03")).all()
     assert store.dataset.root == str(clips)
+    found = inspect(url, verify=True)
+    assert (found.kind, found.whole, found.facts["staged"]) == ("store", True, CLIPS - 1)
+    assert list(found.facts["failures"]) == ["broken"]
+    assert found.facts["bytes"] > sum(map(len, remote_contents(url).values()))  # and the manifest's
+    for place in (url, tmp_path / "ave.zarr"):
+        assert run(cli, ["preview", str(place), "clip03", str(tmp_path / f"{len(str(place))}.png")]) == DONE
+    sheets = [matplotlib.image.imread(sheet) for sheet in tmp_path.glob("*.png")]
+    assert len(sheets) == 2
+    assert np.array_equal(*sheets)
     make_clip(clips / "clip03.mp4", seed=99)
     assert extract(clips, url, SMALL, workers=1).restaged == {"source-changed": 1}
 
@@ -60,17 +73,17 @@ def test_the_same_store_in_a_bucket(bucket: str, clips: Path, tmp_path: Path) ->
 def test_a_killed_run_goes_on_and_a_living_one_is_left_alone(bucket: str, clips: Path) -> None:
     url = f"{bucket}/killed.zarr"
     settings = ["--segments", "2", "--fps", "4", "--size", "32", "--workers", "1"]
-    run = subprocess.Popen(
+    killed = subprocess.Popen(
         [sys.executable, "-m", "avel", "extract", str(clips), url, *settings], stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 90
     while len(locate(url).names("frames/c")) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.kill(run.pid, signal.SIGSTOP)
-    with pytest.raises(BusyError, match=f"process {run.pid}"):
+    os.kill(killed.pid, signal.SIGSTOP)
+    with pytest.raises(BusyError, match=f"process {killed.pid}"):
         extract(clips, url, SMALL, workers=1)
-    run.kill()
-    run.wait()
+    killed.kill()
+    killed.wait()
     summary = extract(clips, url, SMALL, workers=1)
     assert summary.staged + summary.skipped == CLIPS - 1
     assert summary.skipped >= 1

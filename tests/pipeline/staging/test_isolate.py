@@ -30,7 +30,7 @@ Staging = Callable[..., list[Entry]]
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Staging:
     """Stages clips of the given names one after another in one child: entries in that order."""
-    monkeypatch.setenv("PYTHONPATH", str(FAULTS))
+    monkeypatch.setenv("PYTHONPATH", str(FAULTS), prepend=os.pathsep)
 
     def run(*names: str, config: ExtractConfig = CONFIG) -> list[Entry]:
         videos = tuple(Video(name, str(make_clip(tmp_path / f"{name}.mp4"))) for name in names)
@@ -99,6 +99,43 @@ def test_a_stopped_child_is_replaced(tmp_path: Path, stage: Staging) -> None:
         os.kill(pid, signal.SIGSTOP)
         assert child.stage(good).reason == "timeout"
         assert child.stage(good).state == "staged"
+
+
+def test_time_for_which_the_run_was_stopped_is_not_the_clips(tmp_path: Path, stage: Staging) -> None:
+    (good,) = stage("good")
+    slow = replace(good, source_path=str(make_clip(tmp_path / "slow.mp4")))
+    reader, writer = os.pipe()
+    parent = os.fork()
+    if not parent:
+        child = Isolated(str(tmp_path / "store"), HASTY)
+        child.stage(good)
+        os.write(writer, str(child._process.pid if child._process else 0).encode())
+        os.write(writer, child.stage(slow).state.encode())
+        os._exit(0)
+    pid = int(os.read(reader, 20))
+    time.sleep(0.3)
+    for each in (parent, pid):  # as Ctrl-Z does to the whole group
+        os.kill(each, signal.SIGSTOP)
+    time.sleep(HASTY.time_limit + 0.5)
+    os.kill(parent, signal.SIGCONT)
+    time.sleep(0.2)
+    os.kill(pid, signal.SIGCONT)
+    assert os.read(reader, 20) == b"staged"
+    os.waitpid(parent, 0)
+
+
+def test_a_clip_that_goes_on_for_ever_is_ended(tmp_path: Path, stage: Staging) -> None:
+    """Signs of life every 0.2 s do not help it: ten segments have their time, and so has the clip."""
+    endless, after = stage("endless", "after", config=HASTY)
+    assert (endless.state, endless.reason) == ("failed", "timeout")
+    assert "not done after 2 s" in endless.detail
+    assert 1.9 < endless.decode_seconds < 4  # what it cost counts in a forecast
+    assert after.state == "staged"
+
+
+def test_a_long_file_may_be_hashed_for_as_long_as_it_takes(stage: Staging) -> None:
+    (entry,) = stage("hashed-slowly", config=HASTY)
+    assert entry.state == "staged"
 
 
 def test_the_child_dies_with_its_parent(tmp_path: Path, stage: Staging) -> None:

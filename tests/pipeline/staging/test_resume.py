@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from avel.pipeline.staging.extract import extract
-from avel.stores.clips import ClipStore
+from avel.stores.clips import ClipStore, chunk_names
 from avel.stores.manifest import Entry
 from tests.pipeline.staging.small_clips import SMALL, contents, make_folder
 
 ROOT = Path(__file__).parents[3]
-CLIPS, KILLS = 40, 20
+CLIPS, KILLS, WORKERS = 40, 20, 1
 MEASURED = {f"{step}_seconds" for step in ("decode", "scale", "jpeg", "audio", "write")} | {"peak_mib"}
 
 
@@ -69,8 +69,16 @@ def test_a_kill_costs_the_clips_in_flight_only(clips: Path, tmp_path: Path) -> N
     before = _wait_for(store, staged=5)
     run.kill()
     run.wait()
-    recorded = {e.video_id for e in ClipStore.open(store).entries.values() if e.state == "staged"}
+    opened = ClipStore.open(store)
+    recorded = {e.video_id for e in opened.entries.values() if e.state == "staged"}
     assert {entry.video_id for entry in before} <= recorded
+    on_disk = {
+        name
+        for row, name in enumerate(opened.video_ids)
+        if all((store / chunk).exists() for chunk in chunk_names(opened.head, row))
+    }
+    assert recorded <= on_disk
+    assert len(on_disk - recorded) <= WORKERS + 1  # in flight, or on its way to the manifest
     summary = extract(clips, store, SMALL, workers=2)
     assert summary.skipped == len(recorded)
     assert summary.staged == CLIPS - len(recorded)
@@ -91,7 +99,7 @@ def test_ctrl_c_ends_cleanly_and_leaves_no_process(clips: Path, tmp_path: Path) 
 
 
 def _command(clips: Path, store: Path) -> list[str]:
-    settings = ["--segments", "2", "--fps", "4", "--size", "32", "--workers", "1"]
+    settings = ["--segments", "2", "--fps", "4", "--size", "32", "--workers", str(WORKERS)]
     return [sys.executable, "-m", "avel", "extract", str(clips), str(store), *settings]
 
 
