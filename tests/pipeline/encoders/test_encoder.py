@@ -85,6 +85,24 @@ def test_with_agva_the_cells_travel_to_the_temporal_half() -> None:
         torch.testing.assert_close(encoder.narrow(cnn_a, cnn_v)[1], encoder.visual_linear(attended))
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_a_large_batch_goes_through_a_cnn_in_pieces_where_nothing_is_learned(
+    monkeypatch: pytest.MonkeyPatch, training: bool
+) -> None:
+    encoder = tiny().train(training)
+    frames, _ = clips()
+    monkeypatch.setattr("avel.pipeline.encoders.encoder.PIXELS_AT_ONCE", 3 * frames.shape[-1] ** 2)
+    sizes = []
+    encoder.visual.layers[2].register_forward_hook(lambda module, inputs, result: sizes.append(len(result)))
+    whole = encoder.cnn_visual(frames)
+    with torch.no_grad():
+        pieces = encoder.cnn_visual(frames)
+    torch.testing.assert_close(pieces, whole)
+    assert sizes == (
+        [6, 6] if training else [6, 3, 3]
+    )  # a piece has statistics of its own where they are learned
+
+
 @pytest.mark.parametrize(("crop_size", "cells"), [(28, 4), (32, 4), (33, 9), (64, 16)])
 def test_cells_of_a_map_are_counted_without_a_trace(crop_size: int, cells: int) -> None:
     visual = tiny().visual.train()
