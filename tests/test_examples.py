@@ -15,6 +15,8 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 import avel
@@ -86,8 +88,12 @@ def given_for_pretrain() -> None:
 
 
 def given_for_exchange() -> None:
-    """The field's files, no cache of them yet, and two caches to compare."""
+    """The field's files with rows of the published width, no cache of them yet, and two caches to compare."""
     avel.export_features("ave.h5", "AVE_features")
+    for name, width in (("audio_feature", 128), ("visual_feature_vec", 512)):
+        with h5py.File(f"AVE_features/{name}.h5", "r+") as file:
+            values = np.tile(file.pop("avadataset")[()], 4)[..., :width]
+            file["avadataset"] = values
     os.rename("ave.h5", "mine.h5")
     os.link("mine.h5", "theirs.h5")
 
