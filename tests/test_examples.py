@@ -63,6 +63,8 @@ ELSEWHERE = {
     "$ avel cache-features small.zarr small.h5": "needs those vectors; tests/pipeline/caching makes its own",
     "$ avel extract semireal": "its clips hold other people's recordings and photos",
     "$ avel reproduce table2 small.zarr": "takes an hour, and those clips",
+    "$ avel reproduce table3 small.zarr": "takes an hour, and those clips",
+    "$ avel reproduce table5 small.zarr": "takes an hour, and those clips",
     "$ avel reproduce figure6 small.zarr": "takes an hour, and those clips",
 }
 """How an example begins that does not run here -> the reason."""
