@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from avel.agva import AGVA
 from avel.errors import MissingPathError, StoreError
@@ -30,6 +31,8 @@ FORMAT = 1
 PIXELS_AT_ONCE = 8 * 224 * 224
 """What a CPU takes through a CNN together where nothing is learned: eight frames, or 65 patches. Of more, the
 kernel pages in the memory of each layer anew, which takes half of the time at 80 frames."""
+ROWS_AT_ONCE = 1 << 14
+"""Vectors that are turned into float64 together for their mean and deviation."""
 LAST, BEST = "encoder.safetensors", "encoder-best.safetensors"
 """Files of a run that hold an encoder: after the last epoch, and after the one with the best score."""
 
@@ -127,15 +130,38 @@ class Encoder(nn.Module):
 
     def narrow(self, cnn_a: Tensor, cnn_v: Tensor) -> tuple[Tensor, Tensor]:
         """What the Bi-LSTMs read: (B, T, Da), (B, T, Dv) -> (B, T, 128), (B, T, 512) in the paper's sizes."""
-        heard, seen = self.audio_standard(cnn_a), self.visual_standard(cnn_v)
+        heard = self.audio_standard(cnn_a)
         if self.attention is not None:
-            seen, _ = self.attention(heard, seen)
-        return self.audio_linear(heard), self.visual_linear(seen)
+            cnn_v = self.attend(heard, cnn_v)
+        with torch.autocast(cnn_a.device.type, enabled=False):
+            seen = self.visual_standard(cnn_v.to(self.dtype))
+            return self.audio_linear(heard), self.visual_linear(seen)
+
+    def attend(self, heard: Tensor, cells: Tensor) -> Tensor:
+        """AGVA of standardised cells, before their standardisation: (B, T, Da), (B, T, N, Dv) -> (B, T, Dv).
+
+        Weights of the cells sum to one, so the cells are standardised after their sum, and for their scores
+        in the first layer; copies of all cells in float32 would cost more than the attention itself.
+        """
+        assert self.attention is not None
+        layer = self.attention.video[0]
+        assert isinstance(layer, nn.Linear)
+        weight, bias = self.visual_standard.before(layer)
+        autocast = torch.is_autocast_enabled(cells.device.type)
+        attended: Tensor = functional_call(
+            self.attention,
+            {"video.0.weight": weight, "video.0.bias": bias},
+            (heard, cells if autocast else cells.to(self.dtype)),
+        )[0]
+        return attended
 
     def temporal(self, cnn_a: Tensor, cnn_v: Tensor) -> tuple[Tensor, Tensor]:
-        """f_a, f_v from the output of `cnn`: (B, T, Da), (B, T, Dv) -> two (B, T, D), in float32."""
+        """f_a, f_v from the output of `cnn`: (B, T, Da), (B, T, Dv) -> two (B, T, D).
+
+        In float32, also under autocast, but for AGVA, which follows it.
+        """
+        heard, seen = self.narrow(cnn_a.to(self.dtype), cnn_v)
         with torch.autocast(cnn_a.device.type, enabled=False):
-            heard, seen = self.narrow(cnn_a.to(self.dtype), cnn_v.to(self.dtype))
             return self.audio_lstm(heard)[0], self.visual_lstm(seen)[0]
 
     @property
@@ -157,13 +183,24 @@ class Standard(nn.Module):
 
     def fit(self, vectors: Tensor) -> None:
         """Takes mean and deviation of (n, D) vectors; a feature that never varies is left unscaled."""
-        deviation, mean = torch.std_mean(vectors.double(), 0)
+        mean = _sum(vectors, lambda part: part) / len(vectors)
+        deviation = (_sum(vectors, lambda part: (part - mean) ** 2) / (len(vectors) - 1)).sqrt()
         self.mean.copy_(mean)
         self.deviation.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
 
     def forward(self, vectors: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
         return (vectors - self.mean) / self.deviation
+
+    def before(self, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+        """Weight and bias with which `layer` gives of raw vectors what it gives of standardised ones."""
+        weight = layer.weight / self.deviation
+        return weight, layer.bias - (weight * self.mean).sum(-1)  # a product that autocast leaves alone
+
+
+def _sum(vectors: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+    """In float64, a part at a time, since maps of a whole dataset in float64 would not fit."""
+    return torch.stack([of(part.double()).sum(0) for part in vectors.split(ROWS_AT_ONCE)]).sum(0)
 
 
 def unit(frames: Tensor) -> Tensor:

@@ -85,6 +85,29 @@ def test_with_agva_the_cells_travel_to_the_temporal_half() -> None:
         torch.testing.assert_close(encoder.narrow(cnn_a, cnn_v)[1], encoder.visual_linear(attended))
 
 
+def test_agva_attends_over_standardised_cells_without_a_copy_of_them() -> None:
+    encoder = tiny(agva=True).double()
+    assert encoder.attention is not None
+    cnn_a, cnn_v = torch.randn(2, 3, 128).double(), 3 + 5 * torch.rand(2, 3, 4, 128).double()
+    encoder.visual_standard.fit(cnn_v.flatten(0, -2))
+    seen, _ = encoder.attention(cnn_a, encoder.visual_standard(cnn_v))
+    torch.testing.assert_close(encoder.narrow(cnn_a, cnn_v)[1], encoder.visual_linear(seen))
+
+
+def test_agva_alone_of_the_temporal_half_follows_autocast() -> None:
+    encoder = tiny(agva=True)
+    assert encoder.attention is not None
+    scored: list[torch.dtype] = []
+    encoder.attention.video.register_forward_hook(lambda *call: scored.append(call[-1].dtype))
+    cnn_a, cnn_v = torch.randn(2, 3, 128), torch.rand(2, 3, 4, 128).bfloat16()
+    exact = encoder.temporal(cnn_a, cnn_v)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = encoder.temporal(cnn_a, cnn_v)
+    assert scored == [torch.float32, torch.bfloat16]
+    assert {f.dtype for f in (*exact, *rough)} == {torch.float32}
+    torch.testing.assert_close(rough, exact, atol=1e-2, rtol=0)
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_a_large_batch_goes_through_a_cnn_in_pieces_where_nothing_is_learned(
     monkeypatch: pytest.MonkeyPatch, training: bool
