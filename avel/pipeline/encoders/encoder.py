@@ -200,7 +200,7 @@ class Standard(nn.Module):
 
 def _sum(vectors: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
     """In float64, a part at a time, since maps of a whole dataset in float64 would not fit."""
-    return torch.stack([of(part.double()).sum(0) for part in vectors.split(ROWS_AT_ONCE)]).sum(0)
+    return torch.stack([of(part.double()).sum(0) for part in torch.split(vectors, ROWS_AT_ONCE)]).sum(0)
 
 
 def unit(frames: Tensor) -> Tensor:
