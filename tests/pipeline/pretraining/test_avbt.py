@@ -1,14 +1,11 @@
 """The objective of AV-BT against Eq. 1-2 in loops, against Algorithm 1 to the letter, and over processes."""
 
 import copy
-import os
-import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
 from torch import nn
 
 from avel.errors import ConfigError
@@ -20,6 +17,7 @@ from avel.pipeline.pretraining.parallel import GlobalBatchNorm, process_group, w
 from avel.pipeline.pretraining.projector import Twins, projector_widths
 from avel.pipeline.pretraining.schedule import make_optimiser
 from avel.pipeline.pretraining.training import Trainer, prepare
+from tests.pipeline.pretraining.two_ranks import run_two_ranks
 
 CPU = torch.device("cpu")
 LAMBDA = 5e-3
@@ -28,6 +26,7 @@ CASES: tuple[dict[str, object], ...] = (
     {"correlate": "batch"},
     {"backbone_batchnorm": "frozen", "clips_at_once": 2},
 )
+
 """Settings under which two processes are compared with one."""
 
 
@@ -239,13 +238,6 @@ def test_the_spread_is_the_smaller_one_of_the_two_modalities() -> None:
 
 def one_of_two(rank: int, folder: str) -> None:
     """A process that sees three clips, or the other two; the first one writes what it finds."""
-    os.environ |= {
-        "RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": (Path(folder) / "port").read_text(),
-    }
-    torch.set_num_threads(1)
     with process_group(CPU):
         for number, changes in enumerate(CASES):
             found = gradients_of_a_step((slice(0, 3), slice(3, 5))[rank], **changes)
@@ -255,9 +247,7 @@ def one_of_two(rank: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        (tmp_path / "port").write_text(str(server.getsockname()[1]))
-    multiprocessing.spawn(one_of_two, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    run_two_ranks(one_of_two, tmp_path)
     for number, changes in enumerate(CASES):
         values, gradients = torch.load(tmp_path / f"{number}.pt", weights_only=True)
         expected_values, expected = gradients_of_a_step(slice(None), **changes)

@@ -14,7 +14,6 @@ from avel.pipeline.pretraining.augment import augment_clips
 from avel.pipeline.pretraining.avbt import avbt_loss
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT
 from avel.pipeline.pretraining.loader import Batch, ClipLoader
-from avel.pipeline.pretraining.monitor import EpochMeans
 from avel.pipeline.pretraining.pretrain import pick_device, pretrain
 from avel.pipeline.pretraining.projector import Twins
 from avel.pipeline.pretraining.schedule import make_optimiser
@@ -23,7 +22,7 @@ from avel.progress import Progress
 from avel.stores.clips import ClipStore
 from avel.stores.runs import Run
 from tests.pipeline.pretraining.clip_store import GRID
-from tests.pipeline.pretraining.small_runs import CONFIG, FROZEN, same_weights
+from tests.pipeline.pretraining.small_runs import CONFIG, FROZEN, pretrain_in_two_goes, same_weights
 
 pytestmark = pytest.mark.gpu
 GPU = torch.device("cuda", 0)
@@ -138,23 +137,11 @@ def test_compiled_cnns_train_to_nearly_the_same_loss(store: ClipStore, tmp_path:
 
 @pytest.mark.parametrize("options", [{}, FROZEN, {"dtype": "bfloat16"}], ids=["whole", "frozen", "bfloat16"])
 def test_resuming_gives_the_weights_of_an_uninterrupted_run(
-    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+    store: ClipStore, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     config = replace(ON_GPU, deterministic=True, **options)
     pretrain(store, tmp_path / "whole", config)
-    original = Trainer.epoch
-
-    def interrupted(self: Trainer, number: int, *more: Any) -> EpochMeans:
-        if number == 2:
-            raise KeyboardInterrupt
-        return original(self, number, *more)
-
-    monkeypatch.setattr(Trainer, "epoch", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(store, tmp_path / "twice", config)
-    monkeypatch.undo()
-    assert len(Run.open(tmp_path / "twice").metrics()) == 2
-    pretrain(store, tmp_path / "twice", config)
+    pretrain_in_two_goes(store, tmp_path / "twice", config)
     assert same_weights(tmp_path / "whole", tmp_path / "twice")
     assert same_weights(tmp_path / "whole", tmp_path / "twice", CHECKPOINT)
 

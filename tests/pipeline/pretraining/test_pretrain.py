@@ -17,14 +17,12 @@ from avel.errors import ConfigError, StoreError, TrainingError
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.encoder import BEST, LAST, load_encoder
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT
-from avel.pipeline.pretraining.monitor import EpochMeans
 from avel.pipeline.pretraining.pretrain import pick_device, pretrain, training_videos
 from avel.pipeline.pretraining.probe import ridge_classes
-from avel.pipeline.pretraining.training import Trainer
 from avel.stores.clips import ClipStore
 from avel.stores.runs import Run
 from tests.pipeline.pretraining.clip_store import make_store
-from tests.pipeline.pretraining.small_runs import CONFIG, FROZEN, same_weights
+from tests.pipeline.pretraining.small_runs import CONFIG, FROZEN, pretrain_in_two_goes, same_weights
 
 
 def test_a_run_writes_what_it_did(store: ClipStore, tmp_path: Path) -> None:
@@ -56,27 +54,14 @@ def test_the_loss_falls(store: ClipStore, tmp_path: Path) -> None:
     ids=["whole", "frozen", "tuned", "deterministic"],
 )
 def test_resuming_gives_the_weights_of_an_uninterrupted_run(
-    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+    store: ClipStore, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     if "start_from" in options:
         pretrain(store, tmp_path / "first", CONFIG, **FROZEN)
         options = {"start_from": str(tmp_path / "first")}
     config = replace(CONFIG, **options)
     pretrain(store, tmp_path / "whole", config)
-    original = Trainer.epoch
-
-    def interrupted(self: Trainer, number: int, *more: Any) -> EpochMeans:
-        means = original(self, number, *more)
-        if number == 2:
-            raise KeyboardInterrupt
-        return means
-
-    monkeypatch.setattr(Trainer, "epoch", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(store, tmp_path / "twice", config)
-    monkeypatch.undo()
-    assert len(Run.open(tmp_path / "twice").metrics()) == 2
-    pretrain(store, tmp_path / "twice", config)
+    pretrain_in_two_goes(store, tmp_path / "twice", config)
     assert same_weights(tmp_path / "whole", tmp_path / "twice")
     assert same_weights(tmp_path / "whole", tmp_path / "twice", CHECKPOINT)
     whole, twice = (Run.open(tmp_path / name).metrics() for name in ("whole", "twice"))

@@ -1,12 +1,9 @@
 """Vectors of frozen CNNs: what the CNNs give, kept in parts, refused when stale."""
 
-import os
-import socket
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
 
 from avel.errors import StaleError
 from avel.pipeline.config import PretrainConfig
@@ -18,6 +15,7 @@ from avel.pipeline.pretraining.parallel import process_group
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, even_frames, frozen_vectors
 from avel.stores.clips import ClipStore
 from tests.pipeline.pretraining.clip_store import GRID, make_store
+from tests.pipeline.pretraining.two_ranks import run_two_ranks
 
 
 @pytest.fixture(scope="module")
@@ -124,13 +122,6 @@ def test_kept_vectors_are_read_and_parts_that_are_there_stay(
 
 def one_of_two(rank: int, folder: str, store_url: str) -> None:
     """A process that computes its share of the parts and writes down which clips those were."""
-    os.environ |= {
-        "RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": (Path(folder) / "port").read_text(),
-    }
-    torch.set_num_threads(1)
     vectors.PART_VIDEOS = 1
     original, computed = vectors.compute_vectors, []
 
@@ -154,9 +145,7 @@ def test_processes_share_the_parts_that_are_missing(
     expected = frozen_vectors(tiny(), store, store.staged, 1, tmp_path / "shared", "digest")
     for number in (1, 2, 4):
         (tmp_path / "shared" / f"part-{number:04}.safetensors").unlink()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        (tmp_path / "port").write_text(str(server.getsockname()[1]))
-    multiprocessing.spawn(one_of_two, (str(tmp_path), store.location.url), nprocs=2)  # type: ignore[no-untyped-call]
+    run_two_ranks(one_of_two, tmp_path, store.location.url)
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert [each["computed"] for each in found] == [["c1", "c4"], ["c2"]]
     for each in found:
