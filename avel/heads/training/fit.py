@@ -166,7 +166,10 @@ def make_model(member: Member, data: Data) -> Model:
 
 
 def feature_statistics(features: Features, train: Split) -> dict[str, tuple[Tensor, Tensor]]:
-    """Mean and 1 / deviation of each feature over the train videos: "audio", "visual" -> (D,), (D,)."""
+    """Mean and 1 / deviation of each feature over the train videos: "audio", "visual" -> (D,), (D,).
+
+    A feature that never varies in train is left unscaled: elsewhere it may.
+    """
     chunks = chunks_of(torch.unique(train.videos), 64)
     sums: dict[str, list[Tensor]] = {"audio": [], "visual": []}
     for audio, visual in features.batches(chunks):
@@ -180,7 +183,7 @@ def feature_statistics(features: Features, train: Split) -> dict[str, tuple[Tens
         total, squares, count = torch.stack(parts).sum(0)
         mean = total / count
         deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
-        result[name] = (mean.float(), deviation.clamp_min(1e-6).reciprocal().float())
+        result[name] = (mean.float(), torch.where(deviation > 1e-6, deviation, 1.0).reciprocal().float())
     return result
 
 

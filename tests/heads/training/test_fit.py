@@ -182,6 +182,16 @@ def test_standardised_features_have_mean_0_and_deviation_1_over_train(tmp_path: 
     assert shifted.mean((0, 1)).abs().max() < 1e-5
 
 
+def test_a_feature_that_never_varies_in_train_is_left_unscaled(tmp_path: Path) -> None:
+    data = data_of(tmp_path, config_of(standardise=True))
+    assert data.features.held is not None
+    train = data.splits["train"]
+    data.features.held[0][torch.unique(train.videos), :, 3] = 0.25
+    mean, scale = feature_statistics(data.features, train)["audio"]
+    assert (mean[3], scale[3]) == (0.25, 1.0)
+    assert (scale != 1.0).sum() == len(scale) - 1
+
+
 @pytest.mark.parametrize(
     ("head", "count"),
     [("psp", 1), ("avel", 1), ("bilstm", 1), ("tacma", 3), ("mlp", 3), ("cross_attention", 3)],
