@@ -65,7 +65,9 @@ class PretrainConfig:
     audio_width: int = option(128, "Wider audio vectors go through a learned Linear to this.", low=1)
     hidden: int = option(128, "Bi-LSTM units per direction; features are twice as wide.", low=1)
     standardise: bool = option(
-        False, "Standardise the CNN vectors by the training clips' mean and deviation before they are used."
+        False,
+        "Standardise the CNN vectors by the training clips' mean and deviation before they are used; where "
+        "the CNNs are not frozen, by those of 256 evenly spaced clips.",
     )
     freeze_backbone: bool = option(
         False, "Compute the CNN vectors once, keep them, and train the rest (minutes on a CPU)."

@@ -25,7 +25,13 @@ from avel.pipeline.pretraining.projector import Twins
 from avel.pipeline.pretraining.record import PretrainSummary, Recorder, event_writer
 from avel.pipeline.pretraining.schedule import make_optimiser
 from avel.pipeline.pretraining.training import Batches, Trainer, determinism, prepare
-from avel.pipeline.pretraining.vectors import AUGMENTATIONS, FrozenVectors, compute_vectors, frozen_vectors
+from avel.pipeline.pretraining.vectors import (
+    AUGMENTATIONS,
+    FrozenVectors,
+    compute_vectors,
+    evenly_spaced,
+    frozen_vectors,
+)
 from avel.progress import Progress, note, set_verbosity
 from avel.stores.clips import ClipStore
 from avel.stores.files import only_one
@@ -33,7 +39,8 @@ from avel.stores.runs import Run
 
 VECTORS = "vectors"
 STANDARD_CLIPS = 256
-"""Training clips that `standardise` takes its statistics from when the CNNs are not frozen."""
+"""Training clips that `standardise` takes its statistics from when the CNNs are not frozen: evenly spaced,
+since a dataset may be sorted by class."""
 
 
 def pretrain(
@@ -192,7 +199,8 @@ def make_batches(
     device = next(encoder.parameters()).device
     if not config.freeze_backbone:
         if config.standardise and not config.start_from:
-            standardise(encoder, *compute_vectors(encoder, store, video_ids[:STANDARD_CLIPS], 1))
+            some = [video_ids[place] for place in evenly_spaced(len(video_ids), STANDARD_CLIPS)]
+            standardise(encoder, *compute_vectors(encoder, store, some, 1))
         return ClipLoader(
             store,
             video_ids,

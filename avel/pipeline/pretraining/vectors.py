@@ -28,10 +28,10 @@ AUGMENTATIONS = (
 """Fields of PretrainConfig that decide what an augmented frame looks like, beside the crop's size."""
 
 
-def even_frames(frames_per_segment: int, chosen: int) -> list[int]:
-    """`chosen` evenly spaced frames of a segment's N: the middle one for 1, all of them for N."""
-    chosen = min(chosen, frames_per_segment)
-    return [(2 * place + 1) * frames_per_segment // (2 * chosen) for place in range(chosen)]
+def evenly_spaced(count: int, chosen: int) -> list[int]:
+    """`chosen` evenly spaced places among `count`: the middle one for 1, all of them for `count`."""
+    chosen = min(chosen, count)
+    return [(2 * place + 1) * count // (2 * chosen) for place in range(chosen)]
 
 
 class FrozenVectors:
@@ -160,7 +160,7 @@ def read_segments(
     store: ClipSource, video_id: str, frames: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """k evenly spaced frames of each segment, and its patch: (T, k, 3, H, W) uint8, (T, 96, 64)."""
-    inside = even_frames(store.grid.frames_per_segment, frames)
+    inside = evenly_spaced(store.grid.frames_per_segment, frames)
     starts = range(0, store.grid.frames, store.grid.frames_per_segment)
     pictures = torch.from_numpy(
         store.frames(video_id, [start + frame for start in starts for frame in inside])

@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 from avel.config import to_toml
 from avel.errors import ConfigError, StoreError, TrainingError
 from avel.pipeline.config import PretrainConfig
-from avel.pipeline.encoders.encoder import BEST, LAST, load_encoder
+from avel.pipeline.encoders.encoder import BEST, LAST, build_encoder, load_encoder
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT
-from avel.pipeline.pretraining.pretrain import pick_device, pretrain, training_videos
+from avel.pipeline.pretraining.pretrain import make_batches, pick_device, pretrain, training_videos
 from avel.pipeline.pretraining.probe import ridge_classes
+from avel.pipeline.pretraining.vectors import compute_vectors
 from avel.stores.clips import ClipStore
 from avel.stores.runs import Run
 from tests.pipeline.pretraining.clip_store import make_store
@@ -96,6 +97,16 @@ def test_frozen_cnns_stay_and_the_rest_moves(store: ClipStore, tmp_path: Path) -
 def test_every_option_trains(store: ClipStore, tmp_path: Path, options: dict[str, Any]) -> None:
     summary = pretrain(store, tmp_path / "run", CONFIG, epochs=1, **options)
     assert 0 < summary.loss < 1000
+
+
+def test_standardisation_of_a_large_store_is_fitted_to_clips_from_all_over_it(
+    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("avel.pipeline.pretraining.pretrain.STANDARD_CLIPS", 2)
+    encoder = build_encoder(CONFIG)
+    make_batches(encoder, store, training_videos(store), tmp_path, replace(CONFIG, standardise=True))
+    _, cnn_v = compute_vectors(encoder, store, ["c1", "c5"], 1)  # of c0, c1, c2, c4, c5 and c6
+    torch.testing.assert_close(encoder.visual_standard.mean, cnn_v.float().mean((0, 1, 2)))
 
 
 def test_a_short_run_warms_up_for_half_of_its_epochs(

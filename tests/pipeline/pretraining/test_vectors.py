@@ -12,7 +12,7 @@ from avel.pipeline.pretraining import vectors
 from avel.pipeline.pretraining.augment import augment, centre_crop, draw
 from avel.pipeline.pretraining.loader import random_choices
 from avel.pipeline.pretraining.parallel import process_group
-from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, even_frames, frozen_vectors
+from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, evenly_spaced, frozen_vectors
 from avel.stores.clips import ClipStore
 from tests.pipeline.pretraining.clip_store import GRID, make_store
 from tests.pipeline.pretraining.two_ranks import run_two_ranks
@@ -29,11 +29,11 @@ def tiny(**changes: object) -> Encoder:
 
 
 @pytest.mark.parametrize(
-    ("frames", "chosen", "expected"),
+    ("count", "chosen", "expected"),
     [(16, 1, [8]), (16, 4, [2, 6, 10, 14]), (4, 4, [0, 1, 2, 3]), (4, 16, [0, 1, 2, 3])],
 )
-def test_even_frames(frames: int, chosen: int, expected: list[int]) -> None:
-    assert even_frames(frames, chosen) == expected
+def test_evenly_spaced(count: int, chosen: int, expected: list[int]) -> None:
+    assert evenly_spaced(count, chosen) == expected
 
 
 def test_vectors_are_the_cnns_of_centre_crops(store: ClipStore) -> None:
