@@ -52,7 +52,7 @@ def folded(cnn: nn.Module, method: str = "forward") -> Callable[[Tensor], Tensor
         return plain  # a weight outside any module would not follow the CNN to another device
     modules: dict[str, Any] = dict(cnn.named_modules())
     for norm in graph.nodes:
-        if _calls(norm, modules, nn.BatchNorm2d) and modules[norm.target].affine:
+        if _calls(norm, modules, nn.BatchNorm2d) and _is_fixed(modules[norm.target]):
             conv = norm.args[0]
             if _calls(conv, modules, nn.Conv2d) and len(conv.users) == 1:
                 modules[conv.target] = FoldedConv(modules[conv.target], modules[norm.target])
@@ -71,6 +71,11 @@ class _Tracer(fx.Tracer):
 
 
 def _calls(node: Any, modules: dict[str, Any], kind: type[nn.Module]) -> bool:
-    return (
-        isinstance(node, fx.Node) and node.op == "call_module" and isinstance(modules[str(node.target)], kind)
-    )
+    """Whether a node calls a `kind` with torch's own forward; another one may do more than is known here."""
+    if not isinstance(node, fx.Node) or node.op != "call_module":
+        return False
+    return type(modules[str(node.target)]).forward is kind.forward
+
+
+def _is_fixed(norm: nn.BatchNorm2d) -> bool:
+    return norm.affine and norm.running_mean is not None

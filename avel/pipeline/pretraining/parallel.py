@@ -88,14 +88,18 @@ class GlobalBatchNorm(_BatchNorm):
             return super().forward(input)
         axes = [axis for axis in range(input.ndim) if axis != 1]
         shape = [1, -1] + [1] * (input.ndim - 2)
-        wide = input.to(self.weight.dtype)  # sums of bfloat16 would lose the small ones
+        wide = input.to(
+            torch.promote_types(input.dtype, torch.float32)
+        )  # sums of bfloat16 lose the small ones
         count = summed(wide.new_full((), input.numel() / input.shape[1]))
         mean = summed(wide.sum(axes)) / count
         centred = wide - mean.view(shape)
         variance = summed(centred.square().sum(axes)) / count
         self._follow(mean.detach(), variance.detach() * count / (count - 1))
         normal = centred * torch.rsqrt(variance + self.eps).view(shape)
-        return (normal * self.weight.view(shape) + self.bias.view(shape)).to(input.dtype)
+        if self.affine:
+            normal = normal * self.weight.view(shape) + self.bias.view(shape)
+        return normal.to(input.dtype)
 
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
         if self.num_batches_tracked is not None:
@@ -109,8 +113,8 @@ def synchronise_batch_norms(module: nn.Module) -> None:
     """Replaces the batch norms inside `module` by ones over all processes; names of parameters stay."""
     for name, child in module.named_children() if world_size() > 1 else ():
         if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            shared = GlobalBatchNorm(child.num_features, child.eps, child.momentum)
-            shared.load_state_dict(child.state_dict())
-            setattr(module, name, shared.to(child.weight.dtype).train(child.training))
+            shared = GlobalBatchNorm(child.num_features)
+            vars(shared).update(vars(child))  # the very same weights, statistics and settings
+            setattr(module, name, shared)
         else:
             synchronise_batch_norms(child)

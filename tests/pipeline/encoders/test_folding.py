@@ -17,9 +17,11 @@ def randomise(net: nn.Module) -> nn.Module:
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             for value in (module.weight, module.running_var):
-                nn.init.uniform_(value, 0.5, 1.5)
+                if value is not None:
+                    nn.init.uniform_(value, 0.5, 1.5)
             for value in (module.bias, module.running_mean):
-                nn.init.uniform_(value, -0.2, 0.2)
+                if value is not None:
+                    nn.init.uniform_(value, -0.2, 0.2)
     return net.double().eval()
 
 
@@ -118,9 +120,41 @@ class OwnWeight(nn.Module):
         return self.norm(self.conv(x)) * self.gain
 
 
-@pytest.mark.parametrize("kind", [Branching, NormFirst, OwnWeight])
-def test_what_cannot_be_folded_runs_as_it_is_written(kind: type[nn.Module]) -> None:
-    cnn = kind()
+class PaddedConv(nn.Conv2d):
+    """A convolution that does more than torch's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(nn.functional.pad(x, (1, 1, 1, 1)))
+
+
+class ActiveNorm(nn.BatchNorm2d):
+    """A norm that does more than torch's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).relu()
+
+
+def pair(
+    conv: type[nn.Conv2d] = nn.Conv2d, norm: type[nn.BatchNorm2d] = nn.BatchNorm2d, **of: bool
+) -> nn.Module:
+    """A norm behind its convolution."""
+    return nn.Sequential(conv(3, WIDTH, 3), norm(WIDTH, **of))
+
+
+@pytest.mark.parametrize(
+    "cnn",
+    [
+        Branching(),
+        NormFirst(),
+        OwnWeight(),
+        pair(conv=PaddedConv),
+        pair(norm=ActiveNorm),
+        pair(affine=False),
+        pair(track_running_stats=False),
+    ],
+    ids=["branching", "norm first", "own weight", "conv", "norm", "without weights", "without statistics"],
+)
+def test_what_cannot_be_folded_runs_as_it_is_written(cnn: nn.Module) -> None:
     way = folded(randomise(cnn))
     frames = torch.rand(2, 3, 8, 8, dtype=torch.float64)
     assert torch.equal(way(frames), cnn(frames))

@@ -11,9 +11,15 @@ from torch import nn
 from avel.errors import ConfigError
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.encoder import build_encoder
+from avel.pipeline.pretraining import parallel
 from avel.pipeline.pretraining.avbt import avbt_loss, correlation
 from avel.pipeline.pretraining.monitor import step_values
-from avel.pipeline.pretraining.parallel import GlobalBatchNorm, process_group, world_size
+from avel.pipeline.pretraining.parallel import (
+    GlobalBatchNorm,
+    process_group,
+    synchronise_batch_norms,
+    world_size,
+)
 from avel.pipeline.pretraining.projector import Twins, projector_widths
 from avel.pipeline.pretraining.schedule import make_optimiser
 from avel.pipeline.pretraining.training import Trainer, prepare
@@ -26,7 +32,6 @@ CASES: tuple[dict[str, object], ...] = (
     {"correlate": "batch"},
     {"backbone_batchnorm": "frozen", "clips_at_once": 2},
 )
-
 """Settings under which two processes are compared with one."""
 
 
@@ -234,6 +239,24 @@ def test_the_spread_is_the_smaller_one_of_the_two_modalities() -> None:
         spreads.append(np.sqrt(((z - z.mean(0)) ** 2).mean() / (z**2).mean()))
     assert spreads[1] < 0.5 * spreads[0]
     assert float(step_values(loss, z_a, z_v)[5]) == pytest.approx(spreads[1], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "of", [{}, {"affine": False}, {"track_running_stats": False}], ids=lambda of: "-".join(of) or "plain"
+)
+def test_shared_batch_norms_have_weights_and_statistics_where_the_plain_ones_do(
+    monkeypatch: pytest.MonkeyPatch, of: dict[str, bool]
+) -> None:
+    plain = nn.Sequential(nn.BatchNorm2d(3, momentum=0.3, **of).double())
+    shared = copy.deepcopy(plain)
+    monkeypatch.setattr(parallel, "world_size", lambda: 2)
+    monkeypatch.setattr(parallel, "summed", lambda tensor: tensor)  # the other process sees nothing
+    synchronise_batch_norms(shared)
+    assert isinstance(shared[0], GlobalBatchNorm)
+    x = 3 + torch.randn(4, 3, 5, 5).double()
+    for training in (True, False):
+        torch.testing.assert_close(shared.train(training)(x), plain.train(training)(x))
+    torch.testing.assert_close(dict(shared.state_dict()), dict(plain.state_dict()))
 
 
 def one_of_two(rank: int, folder: str) -> None:
