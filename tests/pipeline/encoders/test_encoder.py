@@ -193,6 +193,13 @@ def test_loaded_batch_norms_keep_their_statistics_and_random_ones_learn_them(tmp
     assert forced.train().visual.training
 
 
+def test_an_encoder_is_laid_out_channels_last(tmp_path: Path) -> None:
+    save_encoder(tiny(), tmp_path / "encoder.safetensors")
+    for encoder in (tiny(), load_encoder(tmp_path)):
+        weight = encoder.visual.layers[3].weight
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_standardisation_takes_mean_and_deviation() -> None:
     standard = Standard(3)
     vectors = torch.tensor([[1.0, 5.0, 0.0], [3.0, 5.0, 1.0]])

@@ -217,6 +217,23 @@ def test_gradients_in_pieces_are_the_gradients_of_the_whole() -> None:
     torch.testing.assert_close(found[2], found[0], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("at_once", [0, 2])
+def test_a_step_weighs_redundancy_as_it_is_told_to(at_once: int) -> None:
+    values, _ = gradients_of_a_step(
+        slice(None), redundancy_weight=0.25, clips_at_once=at_once, backbone_batchnorm="frozen"
+    )
+    total, on_diagonal, off_diagonal = values[:3]
+    torch.testing.assert_close(total, on_diagonal + 0.25 * off_diagonal)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_cnns_and_projector_run_in_the_number_format_that_is_asked_for(dtype: str) -> None:
+    twins = small_twins(dtype=dtype).float()
+    seen, heard = (part.float() for part in two_modalities(2))
+    cnn = twins.cnn(seen, heard)
+    assert {vectors.dtype for vectors in (*cnn, *twins.embed(*cnn))} == {getattr(torch, dtype)}
+
+
 def test_pieces_are_refused_where_they_would_change_batch_statistics() -> None:
     twins, config = small_twins(), small_config(clips_at_once=2)
     with pytest.raises(ConfigError, match="batch norms"):

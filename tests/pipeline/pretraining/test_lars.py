@@ -106,6 +106,13 @@ def test_biases_and_norms_take_no_decay() -> None:
         assert group["weight_decay"] == (0.0 if True in narrow else 0.5)
 
 
+def test_the_optimiser_takes_its_settings_from_the_config() -> None:
+    config = tiny_config(momentum=0.5, trust=0.25, weight_decay=0.125)
+    groups = make_optimiser(Twins(build_encoder(config), config), config).param_groups
+    assert {(group["momentum"], group["trust"]) for group in groups} == {(0.5, 0.25)}
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.125}
+
+
 def test_rates_can_be_given() -> None:
     assert base_rates(PretrainConfig()) == pytest.approx((0.1, 0.0024))
     assert base_rates(PretrainConfig(optimiser="adamw")) == pytest.approx((1e-3, 1e-3))
@@ -121,6 +128,12 @@ def test_the_schedule_warms_up_and_falls_to_a_tenth() -> None:
     assert share[260 + 1170] == pytest.approx(0.1 + 0.9 / 2)
     assert share[-1] == pytest.approx(0.1, abs=1e-4)
     assert all(a > b for a, b in itertools.pairwise(share[260:]))
+
+
+def test_the_schedule_ends_where_it_is_told_to() -> None:
+    config = PretrainConfig(epochs=2, warmup_epochs=0, final_rate=0.5)
+    assert rate_share(100, 100, config) == pytest.approx(0.75)
+    assert rate_share(200, 100, config) == 0.5
 
 
 def test_no_warm_up_starts_at_the_peak() -> None:

@@ -1,6 +1,8 @@
 """The loader: every clip once, the right frames, one order for one seed, errors that arrive."""
 
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,7 +101,20 @@ def test_an_error_of_a_reader_reaches_the_caller(store: ClipStore) -> None:
         list(ClipLoader(Damaged(), store.staged, batch=2).epoch(0))
 
 
-def test_a_reader_may_stop_halfway(store: ClipStore) -> None:
-    epoch = ClipLoader(store, store.staged, batch=2).epoch(0)
+def test_a_reader_that_stops_halfway_waits_for_no_batch_that_nobody_wants(
+    store: ClipStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    original = ClipLoader._read
+
+    def slow(self: ClipLoader, clip: int, *more: Any) -> list[torch.Tensor]:
+        read.append(clip)
+        if len(read) > 2:
+            time.sleep(0.2)
+        return original(self, clip, *more)
+
+    monkeypatch.setattr(ClipLoader, "_read", slow)
+    epoch = ClipLoader(store, store.staged, batch=2, workers=1).epoch(0)
     next(epoch)
-    epoch.close()  # must not wait for batches nobody wants
+    epoch.close()
+    assert len(read) < 6, "three batches of two clips were asked for"

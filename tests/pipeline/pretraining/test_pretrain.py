@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from avel.config import to_toml
@@ -18,8 +19,8 @@ from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.encoder import BEST, LAST, build_encoder, load_encoder
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT
 from avel.pipeline.pretraining.pretrain import make_batches, pick_device, pretrain, training_videos
-from avel.pipeline.pretraining.probe import ridge_classes
-from avel.pipeline.pretraining.vectors import compute_vectors
+from avel.pipeline.pretraining.probe import Probe, ridge_classes
+from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors
 from avel.stores.clips import ClipStore
 from avel.stores.runs import Run
 from tests.pipeline.pretraining.clip_store import make_store
@@ -142,6 +143,46 @@ def test_a_probe_scores_val(store: ClipStore, tmp_path: Path) -> None:
     assert ["probe_accuracy" in line for line in lines] == [False, True, False, True]
     assert summary.best_score == max(line["probe_accuracy"] for line in lines if "probe_accuracy" in line)
     assert 0 <= summary.best_score <= 1
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"), [((0.1, 0.3, 0.2), 2), ((0.3, 0.2, 0.1), 1), ((0.2, 0.2, 0.1), 1)]
+)
+def test_the_best_epoch_is_the_first_one_with_the_highest_score(
+    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scores: tuple[float, ...], best: int
+) -> None:
+    left = iter(scores)
+    monkeypatch.setattr(Probe, "score", lambda probe, encoder: next(left))
+    summary = pretrain(store, tmp_path / "run", CONFIG, epochs=3, probe_every=1)
+    assert (summary.best_epoch, summary.best_score) == (best, max(scores))
+    with safe_open(tmp_path / "run" / BEST, "pt") as file:
+        assert json.loads(file.metadata()["about"]) == {"epoch": best, "score": max(scores)}
+
+
+def test_without_a_probe_the_lowest_loss_is_best(store: ClipStore, tmp_path: Path) -> None:
+    summary = pretrain(store, tmp_path / "run", CONFIG, optimiser="adamw")
+    losses = [line["loss"] for line in Run.open(tmp_path / "run").metrics()]
+    assert (summary.best_epoch, summary.best_score) == (1 + losses.index(min(losses)), -min(losses))
+
+
+def test_checkpoints_are_as_far_apart_as_asked_for(
+    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+    monkeypatch.setattr(
+        "avel.pipeline.pretraining.record.save_checkpoint",
+        lambda path, model, optimiser, reached: kept.append(reached.epochs),
+    )
+    pretrain(store, tmp_path / "run", CONFIG, epochs=5, checkpoint_every=3)
+    assert kept == [3, 5]
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_as_many_frames_are_kept_as_asked_for(store: ClipStore, tmp_path: Path, frames: int) -> None:
+    config = replace(CONFIG, freeze_backbone=True, frozen_frames=frames)
+    batches = make_batches(build_encoder(config), store, training_videos(store), tmp_path, config)
+    assert isinstance(batches, FrozenVectors)
+    assert batches.cnn_v.shape[:3] == (6, 10, frames)
 
 
 def test_ridge_finds_classes_that_are_linear() -> None:
