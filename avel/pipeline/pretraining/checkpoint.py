@@ -22,8 +22,14 @@ from avel.stores.runs import Run
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT = "avel-checkpoint-1"
 FORM = (
-    *("visual_backbone", "audio_backbone", "agva", "visual_width", "audio_width", "hidden"),
-    *("projector", "shared_projector"),
+    "visual_backbone",
+    "audio_backbone",
+    "agva",
+    "visual_width",
+    "audio_width",
+    "hidden",
+    "projector",
+    "shared_projector",
 )
 """Fields of PretrainConfig that decide which weights a network has."""
 
@@ -77,7 +83,8 @@ def can_start_from(run: Path, config: PretrainConfig) -> None:
             f"{run / CHECKPOINT}: not there", hint="--start-from names a run folder of avel pretrain"
         )
     theirs, ours = as_dict(Run.open(run, "pretrain").config(PretrainConfig)), as_dict(config)
-    differing = [name for name in FORM if theirs[name] != ours[name]]
+    names = (*FORM, "crop_size") if config.agva else FORM  # AGVA has weights for each cell of a map
+    differing = [name for name in names if theirs[name] != ours[name]]
     if differing:
         shown = ", ".join(f"{name} is {theirs[name]!r} there and {ours[name]!r} here" for name in differing)
         sets = " ".join(f"--set {name}={theirs[name]}" for name in differing)

@@ -38,10 +38,18 @@ def test_what_a_run_cannot_start_from_is_refused(store: ClipStore, tmp_path: Pat
     assert caught.value.hint == "--set projector=16-16"
     with pytest.raises(StoreError, match="hidden is 4 there and 8 here"):
         pretrain(store, tmp_path / "run", CONFIG, start_from=str(tmp_path / "first"), hidden=8)
+    pretrain(store, tmp_path / "cells", CONFIG, agva=True, epochs=1)
+    with pytest.raises(StoreError, match="crop_size is 28 there and 48 here"):
+        pretrain(store, tmp_path / "run", CONFIG, agva=True, start_from=str(tmp_path / "cells"), crop_size=48)
     (tmp_path / "first" / CHECKPOINT).write_bytes(b"half a file")
     with pytest.raises(StoreError, match="damaged"):
         pretrain(store, tmp_path / "run", CONFIG, start_from=str(tmp_path / "first"))
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_without_agva_the_crop_may_be_another(store: ClipStore, tmp_path: Path) -> None:
+    pretrain(store, tmp_path / "first", CONFIG, epochs=1)
+    pretrain(store, tmp_path / "larger", CONFIG, start_from=str(tmp_path / "first"), crop_size=32, epochs=1)
 
 
 def test_a_run_that_starts_from_another_needs_no_weights_and_treats_its_cnns_alike(
