@@ -6,11 +6,13 @@ entry-point group `avel.visual_backbones` or `avel.audio_backbones`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from avel.errors import WeightsError
 from avel.pipeline.encoders.weights import PublishedWeights, State, fetch, read_state
 from avel.registry import Registry
 
@@ -89,6 +91,11 @@ def load_backbone(backbone: Backbone, weights: str | None, option: str) -> None:
     if weights is None or weights in backbone.published:
         name = weights or next(iter(backbone.published))
         backbone.load_published(fetch(backbone.published[name], option), name)
+    elif not Path(weights).is_file():
+        names = ", ".join((*backbone.published, RANDOM))
+        raise WeightsError(
+            f"{weights}: no such weights file", hint=f"name another one, or choose from {names}"
+        )
     else:
         backbone.load_published(read_state(weights), weights)
     backbone.pretrained = True

@@ -52,35 +52,36 @@ def read_state(path: Path | str) -> State:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
         raise WeightsError(f"{path}: not readable as weights: {error}") from None
-    except Exception as error:  # pickle.UnpicklingError says what it refused; its own class tells no more
-        raise WeightsError(f"{path}: refused, it holds more than tensors: {error}") from None
+    except Exception:  # what it says advises to run the code in the file
+        raise WeightsError(f"{path}: refused, not a file of tensors alone") from None
     return _named_tensors(loaded, path)
 
 
 def fetch(published: PublishedWeights, option: str) -> State:
-    """The published state dict, downloaded once and its hash checked.
+    """The published state dict, downloaded once; its hash is checked before anything in it is read.
 
     Raises:
-        WeightsError: no network; the message names the file, its hash, and where to put it.
+        WeightsError: no network, with the file, its hash, and where to put it; or a file that is another one.
     """
+    path = published.cached_at
     try:
-        state = torch.hub.load_state_dict_from_url(
-            published.url, map_location="cpu", check_hash=True, progress=False, weights_only=True
-        )
-        found = sha256_file(published.cached_at)
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(published.url, str(path), published.hash_prefix, progress=False)
+        found = sha256_file(path)
     except (URLError, RuntimeError, OSError) as error:
         raise WeightsError(
             f"{published.url} cannot be fetched: {error}",
             hint=f"download it elsewhere (its SHA-256 starts with {published.hash_prefix}), then put it at "
-            f"{published.cached_at} or name it with {option} {published.file_name}; "
+            f"{path} or name it with {option} {published.file_name}; "
             f"or choose untrained weights with {option} random",
         ) from None
     if not found.startswith(published.hash_prefix):
         raise WeightsError(
-            f"{published.cached_at}: SHA-256 {found}, published {published.hash_prefix}...",
+            f"{path}: SHA-256 {found}, published {published.hash_prefix}...",
             hint=f"remove it, or name it with {option} if it is meant",
         )
-    return _named_tensors(state, Path(published.url))
+    return read_state(path)
 
 
 def load_into(module: torch.nn.Module, state: State, where: str, *, unused: tuple[str, ...] = ()) -> None:
@@ -90,7 +91,7 @@ def load_into(module: torch.nn.Module, state: State, where: str, *, unused: tupl
         WeightsError: names or shapes that do not fit, with the first few of them.
     """
     state = {name.removeprefix("module."): value for name, value in state.items()}
-    state = {name: value for name, value in state.items() if not name.startswith(unused or ("\0",))}
+    state = {name: value for name, value in state.items() if not name.startswith(unused)}
     own = module.state_dict()
     missing = sorted(name for name in own if name not in state and not name.endswith("num_batches_tracked"))
     unknown = sorted(name for name in state if name not in own)

@@ -21,7 +21,7 @@ from avel.pipeline.pretraining.checkpoint import can_start_from, start_from
 from avel.pipeline.pretraining.loader import ClipLoader, steps_per_epoch
 from avel.pipeline.pretraining.parallel import barrier, process_group, rank, world_size
 from avel.pipeline.pretraining.probe import Probe
-from avel.pipeline.pretraining.projector import Twins
+from avel.pipeline.pretraining.projector import Twins, projector_widths
 from avel.pipeline.pretraining.record import PretrainSummary, Recorder, event_writer
 from avel.pipeline.pretraining.schedule import make_optimiser
 from avel.pipeline.pretraining.training import Batches, Trainer, determinism, prepare
@@ -77,9 +77,17 @@ def checked(config: PretrainConfig) -> PretrainConfig:
     """`config`, its warm-up cut to half of a short run.
 
     Raises:
-        ConfigError: settings that would change nothing, or need a package that is not there.
+        ConfigError: settings that cannot be used, would change nothing, or need a package that is not there.
         AvelError: a run to start from that is not there or of another form.
     """
+    projector_widths(config.projector)
+    smallest, largest = config.crop_scale
+    if smallest > largest:
+        raise ConfigError(
+            f"crop_scale={smallest:g},{largest:g} ends below its start", hint=f"{largest:g},{smallest:g}"
+        )
+    if config.frozen_vectors and Path(config.frozen_vectors).is_file():
+        raise ConfigError(f"frozen_vectors={config.frozen_vectors!r} is a file", hint="name a folder")
     default = PretrainConfig()
     unseen = [name for name in AUGMENTATIONS if getattr(config, name) != getattr(default, name)]
     if config.freeze_backbone and not config.frozen_augment and unseen:
@@ -107,14 +115,16 @@ def pick_device(name: str | None) -> torch.device:
     """The device by name; by default this process's GPU, or the CPU where there is none.
 
     Raises:
-        ConfigError: a name torch does not know, or a GPU that is not there.
+        ConfigError: a name of no device that avel runs on, or a GPU that is not there.
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"device={name!r} is no device", hint="cpu, cuda or cuda:1") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device={name!r} is no device for training", hint="cpu, cuda or cuda:1")
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise ConfigError(f"device={name!r}, but torch finds no GPU", hint="--device cpu")

@@ -7,11 +7,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from avel.errors import StaleError
+from avel.errors import StaleError, StoreError
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.encoder import Encoder, cnn_digest
 from avel.pipeline.pretraining.augment import augment_clips, centre_crop
@@ -21,10 +21,7 @@ from avel.progress import Progress
 from avel.stores.files import atomic_path
 
 PART_VIDEOS = 64
-AUGMENTATIONS = (
-    *("crop", "crop_scale", "blur", "flip", "jitter", "grayscale", "solarize"),
-    "augment_per",
-)
+AUGMENTATIONS = ("crop", "crop_scale", "blur", "flip", "jitter", "grayscale", "solarize", "augment_per")
 """Fields of PretrainConfig that decide what an augmented frame looks like, beside the crop's size."""
 
 
@@ -94,6 +91,7 @@ def frozen_vectors(
 
     Raises:
         StaleError: `folder` holds vectors of other CNNs, clips, frames or augmentations.
+        StoreError: a part is damaged.
     """
     spec = encoder.spec
     made_of = [cnn_digest(encoder), spec.agva, spec.crop_size, key, list(video_ids), frames]
@@ -170,14 +168,18 @@ def read_segments(
 
 
 def _is_kept(path: Path, wanted: str) -> bool:
-    """Whether a part is there; raises StaleError where it holds something else."""
+    """Whether a part is there; raises StaleError where it holds something else, StoreError if damaged."""
     if not path.is_file():
         return False
-    with safe_open(path, framework="pt") as file:
-        if (file.metadata() or {}).get("key") != wanted:
-            raise StaleError(
-                f"{path}: vectors of other CNNs, clips or frames", hint=f"remove them: rm -r {path.parent}"
-            )
+    try:
+        with safe_open(path, framework="pt") as file:
+            key = (file.metadata() or {}).get("key")
+    except SafetensorError as error:
+        raise StoreError(f"{path}: damaged: {error}", hint=f"remove it: rm {path}") from None
+    if key != wanted:
+        raise StaleError(
+            f"{path}: vectors of other CNNs, clips or frames", hint=f"remove them: rm -r {path.parent}"
+        )
     return True
 
 

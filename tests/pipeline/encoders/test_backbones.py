@@ -1,5 +1,6 @@
 """Backbones: what they compute, the layouts they load, and what they say when weights are not there."""
 
+import hashlib
 import importlib.util
 import pickle
 import re
@@ -18,7 +19,7 @@ from torchvision import models
 from avel.errors import UnknownNameError, WeightsError
 from avel.pipeline.encoders.backbones import AUDIO_BACKBONES, VISUAL_BACKBONES, load_backbone
 from avel.pipeline.encoders.vggish import VGGish
-from avel.pipeline.encoders.weights import read_state
+from avel.pipeline.encoders.weights import PublishedWeights, fetch, read_state
 from avel.pipeline.encoders.yamnet import YAMNet, own_log_mel
 
 IMAGENET = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[:, :, None, None]
@@ -209,12 +210,13 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     assert not witness.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"no weights at all", b"\x80\x02]q\x00."])
+@pytest.mark.parametrize("content", [b"", b"no weights at all", b"<html>", b"\x80\x02]q\x00."])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_a_damaged_weights_file_is_an_error_of_ours(tmp_path: Path, content: bytes, suffix: str) -> None:
     (tmp_path / f"net{suffix}").write_bytes(content)
-    with pytest.raises(WeightsError, match="net"):
+    with pytest.raises(WeightsError, match="net") as caught:
         read_state(tmp_path / f"net{suffix}")
+    assert "weights_only" not in str(caught.value), "torch advises to run the code in the file"
 
 
 def test_without_network_the_error_says_which_file_to_put_where(
@@ -223,7 +225,7 @@ def test_without_network_the_error_says_which_file_to_put_where(
     def no_network(*_: object, **__: object) -> None:
         raise URLError("no network")
 
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(WeightsError) as caught:
         load_backbone(VGGish(), None, "--audio-weights")
@@ -237,12 +239,32 @@ def test_without_network_the_error_says_which_file_to_put_where(
         assert part in text
 
 
-def test_a_file_put_there_by_hand_is_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"<html>Sign in to go on</html>", pickle.dumps({})])
+def test_a_file_put_there_by_hand_is_checked_before_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes
+) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
-    torch.save({"weight": torch.zeros(1)}, tmp_path / "checkpoints/vggish-10086976.pth")
+    (tmp_path / "checkpoints/vggish-10086976.pth").write_bytes(content)
     with pytest.raises(WeightsError, match="SHA-256"):
         load_backbone(VGGish(), None, "--audio-weights")
+
+
+def test_published_weights_are_fetched_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    state = VISUAL_BACKBONES["tiny"]().state_dict()
+    torch.save(state, tmp_path / "published.pth")
+    digest = hashlib.sha256((tmp_path / "published.pth").read_bytes()).hexdigest()
+    published = PublishedWeights((tmp_path / "published.pth").as_uri(), digest[:8])
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    for _ in range(2):
+        assert all(torch.equal(value, state[name]) for name, value in fetch(published, "").items())
+        (tmp_path / "published.pth").unlink(missing_ok=True)
+
+
+def test_another_backbones_published_name_is_answered_with_its_own() -> None:
+    with pytest.raises(WeightsError, match="IMAGENET1K_V2: no such weights file") as caught:
+        load_backbone(VISUAL_BACKBONES["resnet18"](), "IMAGENET1K_V2", "--visual-weights")
+    assert "IMAGENET1K_V1, random" in caught.value.hint
 
 
 def test_the_example_of_a_backbone_in_the_docs_works(monkeypatch: pytest.MonkeyPatch) -> None:

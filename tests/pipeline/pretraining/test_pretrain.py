@@ -132,6 +132,20 @@ def test_augmentations_that_frozen_cnns_would_not_see_are_refused(
     pretrain(store, tmp_path / "run", CONFIG, **FROZEN, **{name: change}, frozen_augment=True, epochs=1)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("projector", "16-x"), ("crop_scale", (1.0, 0.5)), ("frozen_vectors", __file__)],
+    ids=["projector", "crop_scale", "frozen_vectors"],
+)
+def test_settings_that_cannot_be_used_are_refused_before_anything_is_made(
+    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: Any
+) -> None:
+    monkeypatch.setattr("avel.pipeline.pretraining.pretrain.build_encoder", pytest.fail)
+    with pytest.raises(ConfigError, match=name):
+        pretrain(store, tmp_path / "run", CONFIG, **{name: value})
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_loss_that_is_not_finite_stops_with_advice(store: ClipStore, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="weight-rate"):
         pretrain(store, tmp_path / "run", CONFIG, optimiser="adamw", weight_rate=1e30, bias_rate=1e30)
@@ -203,7 +217,7 @@ def test_another_config_in_the_same_folder_is_refused(store: ClipStore, tmp_path
         pretrain(store, tmp_path / "run", CONFIG, epochs=2)
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:99", "tpu"])
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "tpu", "meta", "mps"])
 def test_a_device_that_is_not_there_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="device"):
         pick_device(name)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from avel.errors import StaleError
+from avel.errors import StaleError, StoreError
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.encoder import Encoder, build_encoder
 from avel.pipeline.pretraining import vectors
@@ -187,6 +187,16 @@ def test_stale_vectors_are_refused(store: ClipStore, tmp_path: Path, change: str
             tmp_path,
             "other" if change == "store" else "digest",
         )
+
+
+@pytest.mark.parametrize("kept", [0, 4, 1000])
+def test_a_damaged_part_is_named(store: ClipStore, tmp_path: Path, kept: int) -> None:
+    frozen_vectors(tiny(), store, store.staged, 1, tmp_path, "digest")
+    part = tmp_path / "part-0000.safetensors"
+    part.write_bytes(part.read_bytes()[:kept])
+    with pytest.raises(StoreError, match=r"part-0000\.safetensors: damaged") as caught:
+        frozen_vectors(tiny(), store, store.staged, 1, tmp_path, "digest")
+    assert caught.value.hint == f"remove it: rm {part}"
 
 
 def test_a_batch_takes_one_frame_of_each_segment() -> None:
