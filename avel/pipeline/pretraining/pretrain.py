@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,14 @@ VECTORS = "vectors"
 STANDARD_CLIPS = 256
 """Training clips that `standardise` takes its statistics from when the CNNs are not frozen: evenly spaced,
 since a dataset may be sorted by class."""
+IDLE: Mapping[tuple[str, Any], tuple[str, ...]] = {
+    ("freeze_backbone", False): ("frozen_augment", "frozen_frames", "frozen_vectors"),
+    ("freeze_backbone", True): ("backbone_batchnorm", "clips_at_once", "compile"),
+    ("crop", False): ("crop_scale",),
+    ("optimiser", "adamw"): ("momentum", "trust"),
+}
+"""A setting with a value -> settings that it leaves without effect. A preset or a file may hold them for
+another one, so they are noted, not refused."""
 
 
 def pretrain(
@@ -94,6 +103,10 @@ def checked(config: PretrainConfig) -> PretrainConfig:
         raise ConfigError(
             f"frozen CNNs see centre crops: {', '.join(unseen)} would change nothing", hint="--frozen-augment"
         )
+    for (setting, value), names in IDLE.items():
+        given = [name for name in names if getattr(config, name) != getattr(default, name)]
+        if given and getattr(config, setting) == value:
+            note(f"without effect, since {setting} is {str(value).lower()}: {', '.join(given)}")
     if config.tensorboard:
         event_writer()
     if config.start_from:

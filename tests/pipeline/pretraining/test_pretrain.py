@@ -18,7 +18,7 @@ from avel.errors import ConfigError, StoreError, TrainingError
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.encoder import BEST, LAST, build_encoder, load_encoder
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT
-from avel.pipeline.pretraining.pretrain import make_batches, pick_device, pretrain, training_videos
+from avel.pipeline.pretraining.pretrain import checked, make_batches, pick_device, pretrain, training_videos
 from avel.pipeline.pretraining.probe import Probe, ridge_classes
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors
 from avel.stores.clips import ClipStore
@@ -119,6 +119,28 @@ def test_a_short_run_warms_up_for_half_of_its_epochs(
     assert [line["rate_share"] for line in lines[:2]] == pytest.approx([0.5, 1.0])
     assert lines[-1]["rate_share"] < 0.7
     assert Run.open(tmp_path / "run").config(PretrainConfig).warmup_epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "noted"),
+    [
+        (
+            {"frozen_frames": 2, "frozen_augment": True},
+            "freeze_backbone is false: frozen_augment, frozen_frames",
+        ),
+        (FROZEN | {"clips_at_once": 2, "compile": True}, "freeze_backbone is true: clips_at_once, compile"),
+        ({"crop": False, "crop_scale": (0.5, 1.0)}, "crop is false: crop_scale"),
+        ({"optimiser": "adamw", "momentum": 0.8, "trust": 0.1}, "optimiser is adamw: momentum, trust"),
+    ],
+    ids=["whole", "frozen", "crop", "adamw"],
+)
+def test_settings_that_change_nothing_are_noted(
+    capsys: pytest.CaptureFixture[str], options: dict[str, Any], noted: str
+) -> None:
+    checked(CONFIG)
+    assert capsys.readouterr().err == ""
+    checked(replace(CONFIG, **options))
+    assert capsys.readouterr().err == f"without effect, since {noted}\n"
 
 
 @pytest.mark.parametrize("name", ["flip", "blur", "crop_scale", "augment_per"])
