@@ -57,8 +57,8 @@ def pretrain(
 ) -> PretrainSummary:
     """Trains AV-BT (Section 3.2) on the staged train split of `store`; the run folder keeps the encoder.
 
-    The same call goes on where an interrupted one stopped, to the same weights as an uninterrupted one.
-    Under torchrun every process takes its share of each batch.
+    The same call goes on where an interrupted one stopped, to the same weights as an uninterrupted one (on a
+    GPU with `deterministic`). Under torchrun every process takes its share of each batch.
 
     Args:
         store: a clip store or its path.
