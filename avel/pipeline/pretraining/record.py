@@ -55,6 +55,7 @@ class Recorder:
         if rank() == 0:
             kept = [line for line in self.run.metrics() if line["epoch"] <= self.reached.epochs]
             self.run.rewind(kept)
+            self._warned = kept[-1].get("collapsed", "") if kept else ""
         return self.reached
 
     def epoch(self, means: EpochMeans, seconds: float) -> None:

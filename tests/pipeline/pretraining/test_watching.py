@@ -14,6 +14,7 @@ from avel.errors import ConfigError
 from avel.pipeline.encoders.encoder import LAST
 from avel.pipeline.pretraining.monitor import EpochMeans, collapse
 from avel.pipeline.pretraining.pretrain import pretrain
+from avel.pipeline.pretraining.record import Recorder
 from avel.progress import Progress
 from avel.stores.clips import ClipStore
 from avel.stores.runs import Run
@@ -101,6 +102,21 @@ def test_still_frames_and_silence_stay_finite_and_are_named(tmp_path: Path) -> N
     assert all(torch.isfinite(value).all() for value in load_file(tmp_path / "run" / LAST).values())
     assert "copies of one another" in summary.collapsed, "the Bi-LSTMs' own course over time is all there is"
     assert "still and silent" in summary.collapsed
+
+
+def test_a_collapse_is_remembered_by_a_run_that_had_only_its_summary_left(
+    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("avel.pipeline.pretraining.record.collapse", lambda means: "collapsed: a test says so")
+        patch.setattr(Recorder, "summary", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(store, tmp_path / "run", CONFIG)
+    assert pretrain(store, tmp_path / "run", CONFIG).collapsed == "collapsed: a test says so"
+
+
+def interrupted(_: Recorder) -> None:
+    raise KeyboardInterrupt
 
 
 HEALTHY = EpochMeans(loss=10, on_diagonal=9, off_diagonal=200, diagonal=0.3, redundancy=1e-3, spread=0.5)
