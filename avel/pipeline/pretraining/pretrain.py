@@ -141,7 +141,11 @@ def pick_device(name: str | None) -> torch.device:
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise ConfigError(f"device={name!r}, but torch finds no GPU", hint="--device cpu")
-        device = torch.device("cuda", device.index or int(os.environ.get("LOCAL_RANK", "0")))
+        named: int | None = device.index
+        if named is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(f"device={name!r} would give several processes one GPU", hint="--device cuda")
         if device.index >= torch.cuda.device_count():
             raise ConfigError(
                 f"device={str(device)!r}, but torch finds {torch.cuda.device_count()} GPUs",

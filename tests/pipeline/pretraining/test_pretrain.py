@@ -255,6 +255,28 @@ def test_a_gpu_that_is_not_there_is_refused_beside_those_that_are(monkeypatch: p
         pick_device(None)
 
 
+@pytest.mark.parametrize(
+    ("name", "local_rank", "index"),
+    [("cuda:0", "1", 0), ("cuda:1", "0", 1), ("cuda", "1", 1), (None, "0", 0)],
+)
+def test_a_gpu_is_the_one_that_is_named_or_the_processs_own(
+    monkeypatch: pytest.MonkeyPatch, name: str | None, local_rank: str, index: int
+) -> None:
+    taken = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert [pick_device(name)] == taken == [torch.device("cuda", index)]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    if name and ":" in name:
+        with pytest.raises(ConfigError, match="several processes one GPU") as caught:
+            pick_device(name)
+        assert caught.value.hint == "--device cuda"
+    else:
+        assert pick_device(name).index == index
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_torchrun_trains_to_the_weights_of_one_process(store: ClipStore, tmp_path: Path, epochs: int) -> None:
