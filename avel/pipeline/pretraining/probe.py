@@ -10,6 +10,8 @@ from avel.stores.clips import ClipStore
 
 RIDGE = 10.0
 """Penalty on standardised features; fixed, so that scores of different epochs compare."""
+CLIPS_AT_ONCE = 64
+"""Clips whose vectors are on the device together: with AGVA a clip has 49 of each frame."""
 
 
 class Probe:
@@ -38,15 +40,21 @@ class Probe:
         vectors = self._kept or compute_vectors(encoder, self._store, self._video_ids, 1)
         if self._frozen:
             self._kept = vectors
-        device = next(encoder.parameters()).device
-        cnn_a, cnn_v = (part.to(device).float() for part in vectors)
-        features = torch.cat(encoder.temporal(cnn_a, cnn_v[:, :, 0]), 2).double().cpu()[self._videos]
+        features = features_of(encoder, *vectors)[self._videos]
         encoder.train(training)
         train, val = features[self._train], features[~self._train]
         predicted = ridge_classes(
             train.flatten(0, 1), self._labels[self._train].flatten(), val.flatten(0, 1), self._classes
         )
         return (predicted == self._labels[~self._train].flatten()).double().mean().item()
+
+
+def features_of(encoder: Encoder, cnn_a: Tensor, cnn_v: Tensor) -> Tensor:
+    """[f_a, f_v] of the first kept frame, a few clips at once: (V, T, Da), (V, T, k, Dv) -> (V, T, 2 D)."""
+    device = next(encoder.parameters()).device
+    pieces = zip(torch.split(cnn_a, CLIPS_AT_ONCE), torch.split(cnn_v[:, :, 0], CLIPS_AT_ONCE), strict=True)
+    found = [encoder.temporal(heard.to(device).float(), seen.to(device).float()) for heard, seen in pieces]
+    return torch.cat([torch.cat(both, 2).double().cpu() for both in found])
 
 
 def ridge_classes(train: Tensor, labels: Tensor, test: Tensor, classes: int) -> Tensor:

@@ -19,7 +19,7 @@ from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.encoder import BEST, LAST, build_encoder, load_encoder
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT
 from avel.pipeline.pretraining.pretrain import checked, make_batches, pick_device, pretrain, training_videos
-from avel.pipeline.pretraining.probe import Probe, ridge_classes
+from avel.pipeline.pretraining.probe import Probe, features_of, ridge_classes
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors
 from avel.stores.clips import ClipStore
 from avel.stores.runs import Run
@@ -219,6 +219,20 @@ def test_as_many_frames_are_kept_as_asked_for(store: ClipStore, tmp_path: Path, 
     batches = make_batches(build_encoder(config), store, training_videos(store), tmp_path, config)
     assert isinstance(batches, FrozenVectors)
     assert batches.cnn_v.shape[:3] == (6, 10, frames)
+
+
+def test_a_probe_takes_few_clips_to_the_device_at_once(
+    store: ClipStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = build_encoder(replace(CONFIG, agva=True)).eval()
+    vectors = compute_vectors(encoder, store, store.staged, 2)
+    sizes: list[int] = []
+    encoder.visual_lstm.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
+    with torch.no_grad():
+        whole = features_of(encoder, *vectors)
+        monkeypatch.setattr("avel.pipeline.pretraining.probe.CLIPS_AT_ONCE", 3)
+        torch.testing.assert_close(features_of(encoder, *vectors), whole)
+    assert sizes == [8, 3, 3, 2]
 
 
 def test_ridge_finds_classes_that_are_linear() -> None:
