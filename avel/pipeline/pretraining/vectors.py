@@ -115,8 +115,7 @@ def frozen_vectors(
             with atomic_path(path) as partial:
                 save_file({"cnn_a": cnn_a, "cnn_v": cnn_v}, partial, metadata={"key": wanted})
     barrier()
-    parts = [load_file(path) for path in starts]
-    return torch.cat([part["cnn_a"] for part in parts]), torch.cat([part["cnn_v"] for part in parts])
+    return _joined(starts, len(video_ids))
 
 
 @torch.inference_mode()
@@ -181,6 +180,17 @@ def _is_kept(path: Path, wanted: str) -> bool:
             f"{path}: vectors of other CNNs, clips or frames", hint=f"remove them: rm -r {path.parent}"
         )
     return True
+
+
+def _joined(starts: dict[Path, int], clips: int) -> tuple[Tensor, Tensor]:
+    """cnn_a and cnn_v of all parts, copied in one by one: to concatenate them would hold everything twice."""
+    whole: dict[str, Tensor] = {}
+    for path, first in starts.items():
+        for name, part in load_file(path).items():
+            if name not in whole:
+                whole[name] = part.new_empty(clips, *part.shape[1:])
+            whole[name][first : first + len(part)] = part
+    return whole["cnn_a"], whole["cnn_v"]
 
 
 def _digest(parts: list[object]) -> str:
