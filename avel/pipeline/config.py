@@ -55,10 +55,11 @@ class PretrainConfig:
     )
     audio_backbone: str = option("vggish", "CNN of the log-mel patches: vggish, yamnet or tiny.")
     visual_weights: str | None = option(
-        None, "File with the visual CNN's weights, or 'random'; by default they are downloaded."
+        None,
+        "The visual CNN's weights: a file, a published name or 'random'; by default they are downloaded.",
     )
     audio_weights: str | None = option(
-        None, "File with the audio CNN's weights, or 'random'; by default they are downloaded."
+        None, "The audio CNN's weights: a file, a published name or 'random'; by default they are downloaded."
     )
     agva: bool = option(False, "Audio-guided visual attention before the visual Bi-LSTM (Table 4).")
     visual_width: int = option(512, "Wider visual vectors go through a learned Linear to this.", low=1)
@@ -163,10 +164,11 @@ class CacheConfig:
     )
     audio_backbone: str = option("vggish", "CNN of the log-mel patches where no --encoder is given.")
     visual_weights: str | None = option(
-        None, "File with the visual CNN's weights, or 'random'; by default they are downloaded."
+        None,
+        "The visual CNN's weights: a file, a published name or 'random'; by default they are downloaded.",
     )
     audio_weights: str | None = option(
-        None, "File with the audio CNN's weights, or 'random'; by default they are downloaded."
+        None, "The audio CNN's weights: a file, a published name or 'random'; by default they are downloaded."
     )
     untrained: bool = option(
         False, "Put Bi-LSTMs with random weights on the CNNs: what AV-BT has to beat (no --encoder)."

@@ -320,7 +320,7 @@ def load_encoder(path: Path | str, which: str = LAST) -> Encoder:
 
 
 def encoder_digest(encoder: Encoder) -> str:
-    """16 hex digits over the spec and every weight: what decides the features, and nothing else."""
+    """16 hex digits over the spec and the whole state dict."""
     return _digest(encoder.state_dict(), json.dumps(dataclasses.asdict(encoder.spec), sort_keys=True))
 
 

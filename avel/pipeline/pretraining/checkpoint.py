@@ -45,7 +45,7 @@ class Reached:
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer, reached: Reached) -> None:
-    """Model and optimiser state into one file: `model.NAME` and `optimiser.NAME.KEY`."""
+    """Model and optimiser state into one file: `model.NAME` and `optimiser.NAME:KEY`."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for key, value in optimiser.state.get(parameter, {}).items():
