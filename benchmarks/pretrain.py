@@ -46,13 +46,13 @@ class JpegFiles(Dataset[Tensor]):
     """(a) one clip's random frames from a folder of JPEG files: uint8 (T, 3, H, W)."""
 
     def __init__(self, folder: Path, store: ClipStore, clips: int) -> None:
-        self.folder, self.clips, self.grid, self.epoch = folder, clips, store.grid, 0
+        self.folder, self.clips, self.grid = folder, clips, store.grid
 
     def __len__(self) -> int:
         return self.clips
 
     def __getitem__(self, clip: int) -> Tensor:
-        inside = random_choices(0, self.epoch, clip, self.grid.segments, self.grid.frames_per_segment)
+        inside = random_choices(0, 0, clip, self.grid.segments, self.grid.frames_per_segment)
         each = self.grid.frames_per_segment
         names = [self.folder / f"{clip}-{segment * each + k}.jpg" for segment, k in enumerate(inside)]
         return torch.stack([decode_jpeg(read_file(str(name)), ImageReadMode.RGB) for name in names])
@@ -111,10 +111,11 @@ def product_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
 
 
 def bytes_of_weights(trainer: Trainer) -> float:
-    """Bytes of weights, gradients and momenta that an update moves, each once: a lower bound."""
+    """Bytes of weights, gradients and the optimiser's state that a step moves, each once: a lower bound."""
     weights = sum(p.numel() * p.element_size() for p in trainer.twins.parameters() if p.requires_grad)
-    # read weight, gradient and momentum, write weight and momentum; the gradient is written once
-    return 6.0 * weights
+    kept = [value for state in trainer.optimiser.state.values() for value in state.values()]
+    # each is read and written
+    return 2.0 * (2 * weights + sum(value.numel() * value.element_size() for value in kept))
 
 
 def reading(store: ClipStore, loader: ClipLoader, options: argparse.Namespace) -> dict[str, Any]:
@@ -210,6 +211,8 @@ def main() -> None:
     parser.add_argument("--reading-only", action="store_true", help="(a) and (b) alone")
     parser.add_argument("--json", action="store_true")
     options, rest = parser.parse_known_args()
+    if len(rest) % 2:
+        parser.error(f"settings are pairs of --name and value: {' '.join(rest)}")
     names = [word.removeprefix("--").replace("-", "_") for word in rest[::2]]
     config = with_options(PretrainConfig(), dict(zip(names, rest[1::2], strict=True)))
     set_verbosity(0)

@@ -36,6 +36,11 @@ class EpochMeans:
     redundancy: float
     spread: float
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether training may go on from here."""
+        return math.isfinite(self.loss) and math.isfinite(self.spread)
+
     def line(self) -> str:
         """The loss and its two terms, for the progress line."""
         return (
@@ -69,7 +74,7 @@ def spread(z: Tensor) -> Tensor:
 
 def collapse(means: EpochMeans) -> str | None:
     """What is wrong with an epoch and what to do, or None."""
-    if not all(map(math.isfinite, (means.loss, means.spread))):
+    if not means.is_finite:
         return "the loss is not finite: lower the learning rate (--weight-rate), or use --dtype float32"
     if means.spread < CONSTANT_BELOW:
         return (

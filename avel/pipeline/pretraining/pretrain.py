@@ -241,7 +241,7 @@ def make_batches(
     path = Path(config.frozen_vectors or run / VECTORS)
     augmentation = config if config.frozen_augment else None
     vectors = frozen_vectors(
-        *(encoder, store, video_ids, config.frozen_frames, path, store.digest, augmentation, config.dtype)
+        encoder, store, video_ids, config.frozen_frames, path, store.digest, augmentation, config.dtype
     )
     if config.standardise and not config.start_from:
         standardise(encoder, *vectors)

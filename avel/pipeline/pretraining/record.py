@@ -66,7 +66,7 @@ class Recorder:
         """
         number = self.reached.epochs + 1
         warning = collapse(means)
-        if warning and "not finite" in warning:
+        if not means.is_finite:
             raise TrainingError(f"{self.run.path}: epoch {number}: {warning}")
         self.reached = replace(self.reached, epochs=number)
         if rank() != 0:

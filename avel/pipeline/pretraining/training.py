@@ -105,6 +105,7 @@ class Trainer:
         loss = avbt_loss(z_a, z_v, self.config.redundancy_weight, self.config.correlate)
         torch.autograd.backward(loss.total)
         slopes = [vector.grad for vector in vectors if vector.grad is not None]
+        assert len(slopes) == len(vectors)
         for piece in pieces:
             again = self.twins.cnn(seen[piece], heard[piece])
             torch.autograd.backward(again, [slope[piece] for slope in slopes])
