@@ -33,9 +33,9 @@ from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.encoder import build_encoder
 from avel.pipeline.pretraining.loader import Batch, ClipLoader, random_choices
-from avel.pipeline.pretraining.pretrain import pick_device, with_options
 from avel.pipeline.pretraining.projector import Twins
 from avel.pipeline.pretraining.schedule import make_optimiser
+from avel.pipeline.pretraining.settings import pick_device, with_options
 from avel.pipeline.pretraining.training import Trainer, prepare
 from avel.progress import Progress, set_verbosity
 from avel.stores.clips import ClipStore

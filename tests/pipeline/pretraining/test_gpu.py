@@ -14,9 +14,10 @@ from avel.pipeline.pretraining.augment import augment_clips
 from avel.pipeline.pretraining.avbt import avbt_loss
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT
 from avel.pipeline.pretraining.loader import Batch, ClipLoader
-from avel.pipeline.pretraining.pretrain import pick_device, pretrain
+from avel.pipeline.pretraining.pretrain import pretrain
 from avel.pipeline.pretraining.projector import Twins
 from avel.pipeline.pretraining.schedule import make_optimiser
+from avel.pipeline.pretraining.settings import pick_device
 from avel.pipeline.pretraining.training import Trainer, prepare
 from avel.progress import Progress
 from avel.stores.clips import ClipStore

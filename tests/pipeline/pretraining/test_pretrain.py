@@ -18,8 +18,9 @@ from avel.errors import ConfigError, StoreError, TrainingError
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.encoder import BEST, LAST, build_encoder, load_encoder
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT
-from avel.pipeline.pretraining.pretrain import checked, make_batches, pick_device, pretrain, training_videos
+from avel.pipeline.pretraining.pretrain import make_batches, pretrain, training_videos
 from avel.pipeline.pretraining.probe import Probe, features_of, ridge_classes
+from avel.pipeline.pretraining.settings import checked, pick_device
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors
 from avel.stores.clips import ClipStore
 from avel.stores.runs import Run
