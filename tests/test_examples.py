@@ -64,8 +64,12 @@ ELSEWHERE = {
     "$ avel extract semireal": "its clips hold other people's recordings and photos",
     "$ avel reproduce table2 small.zarr": "takes an hour, and those clips",
     "$ avel reproduce table3 small.zarr": "takes an hour, and those clips",
+    "$ avel reproduce table4 small.zarr": "takes an hour, and those clips",
     "$ avel reproduce table5 small.zarr": "takes an hour, and those clips",
     "$ avel reproduce figure6 small.zarr": "takes an hour, and those clips",
+    "$ avel pretrain small.zarr tuned-seed0": "goes on from encoders of those clips",
+    "$ avel cache-features small.zarr tuned-seed0.h5": "goes on from encoders of those clips",
+    "$ avel train-head tuned-seed0.h5": "goes on from encoders of those clips",
 }
 """How an example begins that does not run here -> the reason."""
 
