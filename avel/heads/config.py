@@ -3,10 +3,12 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from avel.config import as_dict, convert, option
 from avel.errors import ConfigError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,12 @@ def with_defaults(config: HeadConfig, defaults: Mapping[str, Any]) -> HeadConfig
             )
     missing = {name: value for name, value in defaults.items() if getattr(config, name) is None}
     return dataclasses.replace(config, **missing)
+
+
+def settled(value: T | None) -> T:
+    """A setting that the head's defaults hold, so that it is not None in a resolved config."""
+    assert value is not None
+    return value
 
 
 def open_settings() -> tuple[str, ...]:

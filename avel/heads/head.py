@@ -53,6 +53,11 @@ class Head(nn.Module, ABC):
         super().__init__()
         self.widths, self.config = widths, config
 
+    @classmethod
+    def defaults_for(cls, config: HeadConfig) -> Mapping[str, Any]:
+        """The defaults beside what the config says, for a head in which they hang together."""
+        return cls.defaults
+
     @abstractmethod
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
         """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K)."""
@@ -132,7 +137,7 @@ def resolve_head(config: HeadConfig) -> HeadConfig:
     head = HEADS[config.head]
     if config.supervision == "weak" and not head.weak:
         raise ConfigError(f"head {config.head!r} cannot learn from video labels", hint="--supervision full")
-    return with_defaults(config, head.defaults)
+    return with_defaults(config, head.defaults_for(config))
 
 
 def build_model(config: HeadConfig, widths: Widths, seed: int) -> Model:

@@ -10,14 +10,13 @@ from torch.nn import functional
 
 from avel.agva import AGVA
 from avel.errors import ConfigError
-from avel.heads.config import HeadConfig
+from avel.heads.config import HeadConfig, settled
 from avel.heads.head import HEADS, Head, HeadOutput, Widths
 from avel.heads.parts import BiLSTM, precise
 
 HIDDEN = 256
-THRESHOLD = {"full": 0.099, "weak": 0.095}
-PAIR_LOSS = {"full": 100.0, "weak": 0.0}
-"""The pair loss needs the label of every segment."""
+WEAK = {"threshold": 0.095, "pair_loss": 0.0}
+"""Defaults under weak supervision; the pair loss needs the label of every segment."""
 SMALL = 1e-8
 
 
@@ -26,8 +25,8 @@ class PSP(Head):
     """Bi-LSTMs, thresholded cross-modal propagation, and a loss on which pairs look alike."""
 
     defaults: ClassVar[Mapping[str, Any]] = {
-        "threshold": None,
-        "pair_loss": None,
+        "threshold": 0.099,
+        "pair_loss": 100.0,
         "dropout": 0.1,
         "lr": 1e-3,
         "decay": 0.8,
@@ -39,8 +38,7 @@ class PSP(Head):
 
     def __init__(self, widths: Widths, config: HeadConfig) -> None:
         super().__init__(widths, config)
-        threshold = THRESHOLD[config.supervision] if config.threshold is None else config.threshold
-        self.pair_loss = PAIR_LOSS[config.supervision] if config.pair_loss is None else config.pair_loss
+        self.pair_loss = settled(config.pair_loss)
         if self.pair_loss and config.supervision == "weak":
             raise ConfigError("psp's pair loss needs segment labels", hint="--pair-loss 0")
         self.agva = AGVA(128, widths.visual, widths.cells) if widths.cells else None
@@ -49,11 +47,16 @@ class PSP(Head):
             nn.Linear(widths.visual, 256, bias=False), nn.Linear(256, 128, bias=False)
         )
         self.audio_lstm, self.visual_lstm = BiLSTM(128), BiLSTM(128)
-        self.propagate = Propagation(threshold, config.dropout or 0.0)
+        self.propagate = Propagation(settled(config.threshold), settled(config.dropout))
         self.classify = nn.Sequential(
             nn.Linear(HIDDEN, 64, bias=False), nn.ReLU(), nn.Linear(64, widths.classes, bias=False)
         )
         self.gate = nn.Linear(widths.classes, 1, bias=False) if config.supervision == "weak" else None
+
+    @classmethod
+    def defaults_for(cls, config: HeadConfig) -> Mapping[str, Any]:
+        """Threshold and pair loss as published for each supervision."""
+        return {**cls.defaults, **WEAK} if config.supervision == "weak" else cls.defaults
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
         """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), similarity (B, T)."""

@@ -8,14 +8,8 @@ import pytest
 
 from avel.config import resolve, to_toml
 from avel.errors import ConfigError
-from avel.heads.config import HeadConfig, open_settings
+from avel.heads.config import HeadConfig
 from avel.heads.head import HEADS, resolve_head
-
-
-@pytest.mark.parametrize("name", list(HEADS))
-def test_defaults_of_a_head_are_settings_of_the_config(name: str) -> None:
-    assert set(HEADS[name].defaults) <= set(open_settings())
-    assert {"lr", "batch_size", "epochs"} <= set(HEADS[name].defaults)
 
 
 @pytest.mark.parametrize("name", list(HEADS))

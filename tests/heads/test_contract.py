@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from avel.errors import ConfigError, UnknownNameError
-from avel.heads.config import HeadConfig
+from avel.heads.config import HeadConfig, open_settings
 from avel.heads.head import HEADS, Model, Widths, build_model, resolve_head
 
 D, K, SIDE = 16, 5, 3
@@ -38,6 +38,16 @@ def inputs(source: str, clips: int = 4, segments: int = 6) -> tuple[torch.Tensor
     random = torch.Generator().manual_seed(3)
     shape = (clips, segments, SIDE, SIDE, D) if source == "maps" else (clips, segments, D)
     return torch.randn(clips, segments, D, generator=random), torch.randn(*shape, generator=random)
+
+
+@pytest.mark.parametrize("name", list(HEADS))
+@pytest.mark.parametrize("supervision", ["full", "weak"])
+def test_defaults_are_settings_of_the_config_and_leave_none_open(name: str, supervision: str) -> None:
+    config = resolve_head(HeadConfig(head=name, supervision=supervision))  # type: ignore[arg-type]
+    defaults = HEADS[name].defaults_for(config)
+    assert set(defaults) <= set(open_settings())
+    assert {"lr", "batch_size", "epochs"} <= set(defaults)
+    assert [key for key in defaults if getattr(config, key) is None] == []
 
 
 @pytest.mark.parametrize(("case", "source"), CASES)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from avel.config import as_dict, resolve
 from avel.errors import StoreError
 from avel.heads.config import HeadConfig
-from avel.heads.head import Model, Widths, build_model
+from avel.heads.head import Model, Widths, build_model, resolve_head
 from avel.heads.training.fit import Fitted
 from avel.stores.files import atomic_path, write_json
 from avel.stores.runs import Run
@@ -92,7 +92,8 @@ def kept_member(run: Run, name: str) -> Kept:
         held = ", ".join(sorted(path.stem for path in (run.path / FOLDER).glob("*.json"))) or "none"
         raise StoreError(f"{run.path}: no trained member {name!r}", hint=f"the run holds {held}")
     record = json.loads(_path(run, name, "json").read_text())
-    config = resolve(HeadConfig, "train-head", options=record.pop("config"))
+    # older records of psp lack what its supervision decides
+    config = resolve_head(resolve(HeadConfig, "train-head", options=record.pop("config")))
     return Kept(config=config, widths=Widths(**record.pop("widths")), **record)
 
 

@@ -48,6 +48,16 @@ def test_runs_are_listed_with_results_and_what_sets_them_apart(tmp_path: Path, m
     assert len({line.inputs for line in lines}) == 1
 
 
+def test_a_default_sets_a_run_apart_from_one_that_was_given_another_value(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "features.h5")
+    train_head(cache, tmp_path / "runs" / "with", head="psp", epochs=1)
+    train_head(cache, tmp_path / "runs" / "without", head="psp", epochs=1, pair_loss=0)
+    assert [line.differs for line in list_runs(tmp_path / "runs")] == [
+        {"pair_loss": 100.0},
+        {"pair_loss": 0.0},
+    ]
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     """A sweep over heads and one over theta, and a run of a head."""

@@ -206,6 +206,11 @@ def test_a_sweep_that_cannot_be_is_refused(settings: Any, message: str, cache: P
     assert not (tmp_path / "run").exists()
 
 
+def test_a_default_given_as_a_value_is_the_same_member() -> None:
+    with pytest.raises(ConfigError, match=r"threshold=None,seed=0 again as threshold=0\.099,seed=0"):
+        plan(HeadConfig(head="psp"), {"threshold": ["none", 0.099]})
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -303,6 +308,18 @@ def test_a_kept_member_gives_its_predictions_again(cache: Path, tmp_path: Path) 
     np.testing.assert_allclose(torch.softmax(logits, -1), kept, atol=1e-6)
     with pytest.raises(StoreError, match="the run holds seed=0"):
         kept_member(run, "seed=5")
+
+
+def test_a_member_of_psp_without_what_its_supervision_decides_is_read(cache: Path, tmp_path: Path) -> None:
+    train_head(cache, tmp_path / "run", head="psp", supervision="weak", epochs=1)
+    record = tmp_path / "run" / "members" / "seed=0.json"
+    kept = json.loads(record.read_text())
+    del kept["config"]["threshold"], kept["config"]["pair_loss"]
+    record.write_text(json.dumps(kept))
+    run = Run.open(tmp_path / "run")
+    member = kept_member(run, "seed=0")
+    assert (member.config.threshold, member.config.pair_loss) == (0.095, 0.0)
+    load_model(run, member)
 
 
 def test_evaluate_says_what_it_cannot_do(cache: Path, tmp_path: Path) -> None:
