@@ -9,6 +9,8 @@ from avel.config import as_dict, convert, option
 from avel.errors import ConfigError
 
 T = TypeVar("T")
+REQUIRED = ("lr", "batch_size", "epochs")
+"""Settings without which no head is trained."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,19 @@ def with_defaults(config: HeadConfig, defaults: Mapping[str, Any]) -> HeadConfig
     """The config with the head's own defaults in the place of None.
 
     Raises:
-        ConfigError: a setting was given that this head does not know.
+        ConfigError: a setting was given that this head does not know; defaults that are not whole.
     """
+    unknown = sorted(set(defaults) - set(open_settings()))
+    if unknown:
+        raise ConfigError(
+            f"head {config.head!r} has defaults for {', '.join(unknown)}, which are no settings of a head",
+            hint=f"a head can have {', '.join(open_settings())}",
+        )
+    without = [name for name in REQUIRED if defaults.get(name) is None]
+    if without:
+        raise ConfigError(
+            f"head {config.head!r} has no default for {', '.join(without)}", hint="add it to its `defaults`"
+        )
     for name in open_settings():
         value = getattr(config, name)
         if value is not None and name not in defaults:

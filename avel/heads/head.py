@@ -132,7 +132,7 @@ def resolve_head(config: HeadConfig) -> HeadConfig:
 
     Raises:
         UnknownNameError: no such head.
-        ConfigError: a setting or a supervision that this head does not know.
+        ConfigError: a setting or a supervision that this head does not know; defaults that are not whole.
     """
     head = HEADS[config.head]
     if config.supervision == "weak" and not head.weak:

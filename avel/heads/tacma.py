@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from avel.errors import ConfigError
-from avel.heads.config import HeadConfig
+from avel.heads.config import HeadConfig, settled
 from avel.heads.head import HEADS, Head, HeadOutput, Widths
 from avel.heads.parts import PAPER_OPTIMISER, ClassifierMLP, precise
 
@@ -42,16 +42,14 @@ class TACMA(Head):
                 f" {widths.visual} wide here",
                 hint=f"{other}--head psp, avel or bilstm, or --head mlp --merge concatenate",
             )
-        assert config.d_h is not None
-        assert config.d_e is not None
-        d_l = widths.audio
+        d_l, d_h, d_e = widths.audio, settled(config.d_h), settled(config.d_e)
         self.printed = config.routing == "printed"
         self.register_buffer("theta", torch.tensor(float(config.theta or 0)))
-        self.W_a1, self.W_v1 = nn.Linear(d_l, config.d_h, bias=False), nn.Linear(d_l, config.d_h, bias=False)
+        self.W_a1, self.W_v1 = nn.Linear(d_l, d_h, bias=False), nn.Linear(d_l, d_h, bias=False)
         self.W_a2, self.W_v2 = nn.Linear(d_l, d_l, bias=False), nn.Linear(d_l, d_l, bias=False)
-        self.W_a3, self.W_v3 = nn.Linear(d_l, config.d_e, bias=False), nn.Linear(d_l, config.d_e, bias=False)
-        self.norm_a, self.norm_v = nn.LayerNorm(config.d_e), nn.LayerNorm(config.d_e)
-        self.mlp = ClassifierMLP(config.d_e, widths.classes)
+        self.W_a3, self.W_v3 = nn.Linear(d_l, d_e, bias=False), nn.Linear(d_l, d_e, bias=False)
+        self.norm_a, self.norm_v = nn.LayerNorm(d_e), nn.LayerNorm(d_e)
+        self.mlp = ClassifierMLP(d_e, widths.classes)
 
     def attention(self, f_a: Tensor, f_v: Tensor) -> tuple[Tensor, Tensor]:
         """W^av and W^va, Eq. 3-5, rows not renormalised: (B, T, D), (B, T, D) -> (B, T, T), (B, T, T)."""

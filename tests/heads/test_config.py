@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,21 @@ from avel.config import resolve, to_toml
 from avel.errors import ConfigError
 from avel.heads.config import HeadConfig
 from avel.heads.head import HEADS, resolve_head
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": None, "lr": None}, "head 'mlp' has no default for lr, epochs"),
+        ({"gain": 2.0}, "head 'mlp' has defaults for gain, which are no settings"),
+    ],
+)
+def test_a_head_whose_defaults_are_not_whole_is_refused(
+    change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HEADS["mlp"], "defaults", {**HEADS["mlp"].defaults, **change})
+    with pytest.raises(ConfigError, match=message):
+        resolve_head(HeadConfig(head="mlp"))
 
 
 @pytest.mark.parametrize("name", list(HEADS))

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from avel.errors import ConfigError, UnknownNameError
-from avel.heads.config import HeadConfig, open_settings
+from avel.heads.config import HeadConfig
 from avel.heads.head import HEADS, Model, Widths, build_model, resolve_head
+from avel.heads.training.members import Stacked
 
 D, K, SIDE = 16, 5, 3
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -25,6 +26,7 @@ CASES = [
     for name, settings in [*((name, {}) for name in HEADS), *VARIANTS]
     for source in HEADS[name].sources
 ]
+STACKABLE = [case for case in CASES if HEADS[case.values[0][0]].stackable]  # type: ignore[index]
 Case = tuple[str, dict[str, Any]]
 
 
@@ -42,11 +44,9 @@ def inputs(source: str, clips: int = 4, segments: int = 6) -> tuple[torch.Tensor
 
 @pytest.mark.parametrize("name", list(HEADS))
 @pytest.mark.parametrize("supervision", ["full", "weak"])
-def test_defaults_are_settings_of_the_config_and_leave_none_open(name: str, supervision: str) -> None:
+def test_the_defaults_are_whole(name: str, supervision: str) -> None:
     config = resolve_head(HeadConfig(head=name, supervision=supervision))  # type: ignore[arg-type]
     defaults = HEADS[name].defaults_for(config)
-    assert set(defaults) <= set(open_settings())
-    assert {"lr", "batch_size", "epochs"} <= set(defaults)
     assert [key for key in defaults if getattr(config, key) is None] == []
 
 
@@ -77,6 +77,26 @@ def test_clips_do_not_see_each_other(case: Case, source: str) -> None:
     together = model(audio, visual).logits
     torch.testing.assert_close(model(audio[order], visual[order]).logits, together[order])
     torch.testing.assert_close(model(audio[:1], visual[:1]).logits, together[:1])
+
+
+@pytest.mark.parametrize(("case", "source"), STACKABLE)
+@pytest.mark.parametrize("supervision", ["full", "weak"])
+def test_stacked_losses_and_gradients_are_each_members_own(case: Case, source: str, supervision: str) -> None:
+    models = [model_of(case, source, supervision, seed).double() for seed in range(3)]
+    audio, visual = (values.double().unflatten(0, (3, 4)) for values in inputs(source, clips=12))
+    labels = torch.arange(72).reshape(3, 4, 6) % K
+    targets = labels[..., 0] if supervision == "weak" else labels
+    stacked = Stacked(models, torch.device("cpu"))
+    losses = stacked.losses(audio, visual, targets)
+    gradients = dict(
+        zip(stacked.weights, torch.autograd.grad(losses.sum(), stacked.parameters()), strict=True)
+    )
+    for place, model in enumerate(models):
+        loss = model.loss(model(audio[place], visual[place]), targets[place])
+        loss.backward()
+        torch.testing.assert_close(losses[place], loss, rtol=1e-12, atol=0)
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(gradients[name][place], parameter.grad, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(("case", "source"), CASES)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avel.heads.config import HeadConfig
+from avel.heads.config import HeadConfig, settled
 from avel.heads.head import HEADS, Model, build_model
 from avel.heads.training.data import Data, Features, Split, chunks_of
 from avel.heads.training.members import Alone, Member, Members, Stacked
@@ -56,7 +56,7 @@ def fit(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)  # dropout, which only a group of one may have
         training = Training(members, data, device)
-        with Progress(config.epochs or 1, "epochs") as progress:
+        with Progress(settled(config.epochs), "epochs") as progress:
             while training.alive:
                 trained = training.alive
                 lines = training.epoch()
@@ -79,7 +79,7 @@ class Training:
         models = [make_model(member, data) for member in members]
         self.group: Members = Stacked(models, device) if len(models) > 1 else Alone(models[0], device)
         self.orders = [torch.Generator().manual_seed(member.config.seed) for member in members]
-        self.optimiser = torch.optim.Adam(self.group.parameters(), lr=self.config.lr or 0.0, fused=True)
+        self.optimiser = torch.optim.Adam(self.group.parameters(), settled(self.config.lr), fused=True)
 
     def epoch(self) -> list[dict[str, Any]]:
         """One pass over train, one look at val and test; members that are done leave the group."""
@@ -103,12 +103,12 @@ class Training:
 
     def train_epoch(self, number: int) -> Tensor:
         """Mean loss of each living member over the epoch: -> (M,)."""
-        train, batch = self.data.splits["train"], self.config.batch_size or len(self.data.splits["train"])
+        train = self.data.splits["train"]
         for parameters in self.optimiser.param_groups:
             parameters["lr"] = learning_rate(self.config, number)
         self.group.train(True)
         order = torch.stack([torch.randperm(len(train), generator=random) for random in self.orders])
-        chunks = chunks_of(order.to(self.device), batch)
+        chunks = chunks_of(order.to(self.device), settled(self.config.batch_size))
         targets = train.categories if self.config.supervision == "weak" else train.labels
         total = torch.zeros(len(self.alive), device=self.device)
         inputs = self.data.features.batches([train.videos[chunk] for chunk in chunks])
@@ -192,7 +192,7 @@ def learning_rate(config: HeadConfig, epoch: int) -> float:
     passed = epoch - 1
     steps = passed // config.decay_every if config.decay_every else 0
     steps += sum(passed >= after for after in config.decay_after or ())
-    return (config.lr or 0.0) * (1.0 if config.decay is None else config.decay) ** steps
+    return settled(config.lr) * (1.0 if config.decay is None else config.decay) ** steps
 
 
 def arithmetic(config: HeadConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
@@ -213,7 +213,7 @@ def can_stack(config: HeadConfig, data: Data, device: torch.device) -> bool:
     if config.together == "always" or device.type != "cpu":
         return True
     weights = sum(weight.numel() for weight in build_model(config, data.widths, 0).parameters())
-    rows = min(config.batch_size or 1, len(data.splits["train"])) * data.splits["train"].labels.shape[1]
+    rows = min(settled(config.batch_size), len(data.splits["train"])) * data.splits["train"].labels.shape[1]
     return 6 * weights * rows < CPU_STACKED_FLOP
 
 

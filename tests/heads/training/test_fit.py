@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from avel.heads.config import HeadConfig
-from avel.heads.head import Widths, build_model, resolve_head
+from avel.heads.head import resolve_head
 from avel.heads.training.data import Data, load_data
 from avel.heads.training.fit import Fitted, feature_statistics, fit, learning_rate, make_model
-from avel.heads.training.members import Member, Stacked
+from avel.heads.training.members import Member
 from avel.stores.features import FeatureCache
 from tests.heads.synthetic import write_cache
 
@@ -69,25 +69,6 @@ def test_members_that_differ_in_theta_are_stacked_and_stay_themselves(tmp_path: 
             together[place].state["head.W_a1.weight"], alone.state["head.W_a1.weight"], rtol=1e-3, atol=3e-4
         )
     assert not torch.allclose(together[0].state["head.W_a1.weight"], together[1].state["head.W_a1.weight"])
-
-
-def test_stacked_losses_and_gradients_are_each_members_own() -> None:
-    random = torch.Generator().manual_seed(0)
-    config, widths = config_of(), Widths(12, 12, 4)
-    models = [build_model(config, widths, seed).double() for seed in range(3)]
-    audio, visual = torch.randn(2, 3, 5, 6, 12, generator=random, dtype=torch.float64)
-    labels = torch.randint(0, 4, (3, 5, 6), generator=random)
-    stacked = Stacked(models, CPU)
-    losses = stacked.losses(audio, visual, labels)
-    gradients = dict(
-        zip(stacked.weights, torch.autograd.grad(losses.sum(), stacked.parameters()), strict=True)
-    )
-    for place, model in enumerate(models):
-        loss = model.loss(model(audio[place], visual[place]), labels[place])
-        loss.backward()
-        torch.testing.assert_close(losses[place], loss, rtol=1e-12, atol=0)
-        for name, parameter in model.named_parameters():
-            torch.testing.assert_close(gradients[name][place], parameter.grad, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("head", ["tacma", "psp"])
