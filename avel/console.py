@@ -48,6 +48,7 @@ def settings(
             if vary:
                 _refuse_lists(config_type, sets)
                 sets, values["settings"] = varied(sets)
+                _refuse_both(values["settings"], given)
             config = resolve(config_type, stage, preset=chosen, file=config_file, sets=sets, options=given)
             note(to_toml(config, stage).strip())
             return command(config=config, **values)
@@ -83,6 +84,16 @@ def varied(sets: Sequence[str]) -> tuple[tuple[str, ...], dict[str, list[str]]]:
                     f"--set {item!r} holds an empty value", hint="separate values by single commas"
                 )
     return tuple(item for item in sets if "," not in item), several
+
+
+def _refuse_both(settings: Mapping[str, Sequence[str]], given: Mapping[str, Any]) -> None:
+    """Raises where a swept setting was given as an option too, which would do nothing."""
+    for key in settings:
+        if key in given:
+            flag = f"--{key.replace('_', '-')} {given[key]}"
+            raise ConfigError(
+                f"{flag} beside --set {key}={','.join(settings[key])}", hint="give its values in --set alone"
+            )
 
 
 def _refuse_lists(config_type: type[Any], sets: Sequence[str]) -> None:

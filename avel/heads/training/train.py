@@ -57,6 +57,9 @@ def sweep(
         TrainingError: the cache cannot be trained on, or no member stayed finite.
         StoreError: `run` holds another run.
     """
+    for key in settings:
+        if key in options:
+            raise ConfigError(f"a sweep over {key!r} beside {key}={options[key]!r}", hint="give one of them")
     given = {key: convert(HeadConfig, key, value, "option") for key, value in options.items()}
     base = checked(dataclasses.replace(config or HeadConfig(), **given))
     planned = plan(base, settings)

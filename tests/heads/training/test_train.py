@@ -270,6 +270,17 @@ def test_a_setting_that_is_a_list_is_not_swept(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_swept_setting_is_no_option_too(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["sweep", str(cache), str(tmp_path / "run"), "--d-h", "8", "--set", "d-h=4,16"]
+    assert run_command(cli, command) == USAGE
+    assert "--d-h 8 beside --set d_h=4,16" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="over 'd_h' beside d_h=8"):
+        sweep(cache, tmp_path / "run", {"d_h": [4, 16]}, **QUICK)
+    assert not (tmp_path / "run").exists()
+
+
 def test_bad_input_leaves_no_run_behind(tmp_path: Path) -> None:
     cache = write_cache(tmp_path / "features.h5", label=np.full((60, 6), 3))
     with pytest.raises(TrainingError, match="one class"):
