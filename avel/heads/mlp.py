@@ -16,9 +16,14 @@ def merged_width(audio: int, visual: int, config: HeadConfig) -> int:
     """Width of what `merge` gives.
 
     Raises:
-        ConfigError: features of unlike width cannot be added.
+        ConfigError: features of unlike width cannot be added, one modality not be concatenated.
     """
     if config.modality != "both":
+        if config.merge == "concatenate":
+            raise ConfigError(
+                f"merge='concatenate' of one modality, {config.modality}",
+                hint="--modality both, or no --merge",
+            )
         return audio if config.modality == "audio" else visual
     if config.merge == "concatenate":
         return audio + visual

@@ -154,8 +154,9 @@ def test_psp_refuses_its_pair_loss_without_segment_labels() -> None:
         model_of("psp", supervision="weak", pair_loss=1.0)
 
 
-@pytest.mark.parametrize("modality", ["both", "audio", "visual"])
-@pytest.mark.parametrize("merge", ["add", "concatenate"])
+@pytest.mark.parametrize(
+    ("modality", "merge"), [("both", "add"), ("both", "concatenate"), ("audio", "add"), ("visual", "add")]
+)
 def test_bilstm_head(modality: str, merge: str) -> None:
     model, w = model_of("bilstm", cells=0, modality=modality, merge=merge)
     audio, visual = clips(maps=False)
@@ -168,6 +169,12 @@ def test_bilstm_head(modality: str, merge: str) -> None:
             parts.append(bilstm(below(w, "visual.lstm."), visual[clip].numpy()))
         joined = np.concatenate(parts, 1) if merge == "concatenate" else sum(parts)
         np.testing.assert_allclose(logits[clip], mlp(w, np.asarray(joined)), rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["mlp", "bilstm"])
+def test_one_modality_is_not_concatenated(name: str) -> None:
+    with pytest.raises(ConfigError, match="'concatenate' of one modality, audio"):
+        model_of(name, cells=0, modality="audio", merge="concatenate")
 
 
 def mlp(w: Weights, rows: np.ndarray) -> np.ndarray:

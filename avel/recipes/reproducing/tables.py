@@ -22,7 +22,8 @@ ENCODERS: Mapping[str, Mapping[str, Any]] = {
 """Features -> what sets their pretraining apart; random Bi-LSTMs are those that AV-BT starts from."""
 
 MLP = {"head": "mlp"}
-AUDIO, VISUAL = {"head": "mlp", "modality": "audio"}, {"head": "mlp", "modality": "visual"}
+AUDIO, VISUAL = (MLP | {"modality": modality, "merge": "add"} for modality in ("audio", "visual"))
+"""They add whatever the merge of the rows with both."""
 CONCATENATED = {"head": "mlp", "merge": "concatenate"}
 
 
