@@ -54,14 +54,21 @@ def reproduce(
 
     Raises:
         UnknownNameError: no such table.
-        ConfigError: a setting that one of the heads does not know; Table 5 with frozen CNNs that see no
-            augmentation.
+        ConfigError: a setting that one of the heads does not know, or that this function decides; Table 5
+            with frozen CNNs that see no augmentation.
         AvelError: what the stages raise.
     """
     began = time.monotonic()
     if table not in TABLES:
         raise UnknownNameError("table", table, TABLES)
     configs = pretraining or PretrainConfig(), caching or CacheConfig(), checked(heads or HeadConfig())
+    for name, hint in (
+        ("head", "leave it out; each row has its own"),
+        ("seeds", "--seeds of avel reproduce"),
+    ):
+        value = getattr(configs[2], name)
+        if value != getattr(HeadConfig, name):
+            raise ConfigError(f"{name}={value!r} of the heads would do nothing here", hint=hint)
     if table == "table5" and configs[0].freeze_backbone and not configs[0].frozen_augment:
         raise ConfigError(
             "table5 compares augmentations, which frozen CNNs do not see",

@@ -11,7 +11,7 @@ from avel.cli import cli
 from avel.console import DONE, USAGE, run
 from avel.errors import ConfigError, UnknownNameError
 from avel.heads.config import HeadConfig
-from avel.heads.head import resolve_head
+from avel.heads.head import Widths, build_model, resolve_head
 from avel.heads.training.kept import kept_member
 from avel.pipeline.config import CacheConfig, PretrainConfig
 from avel.recipes.reproducing.measured import Measured, reversed_order
@@ -66,6 +66,13 @@ def test_table_5_is_the_papers() -> None:
     assert len(found) == 10
 
 
+def test_rows_of_one_modality_stand_beside_concatenated_ones() -> None:
+    for row in TABLES["table4"]:
+        assert row.head is not None
+        config = resolve_head(dataclasses.replace(HeadConfig(merge="concatenate"), **row.head))
+        build_model(config, Widths(8, 8, 4), 0)
+
+
 @pytest.mark.slow
 def test_table_2_from_clips_to_figures(store: Path, tmp_path: Path) -> None:
     found = reproduce("table2", store, tmp_path, seeds=2, pretraining=PRETRAINING, heads=HEADS)
@@ -108,7 +115,13 @@ def test_psp_attends_over_maps_where_they_are_kept(store: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("heads", "message"), [(HeadConfig(lr=-1.0), "lr=-1.0"), (HeadConfig(theta=0.1), "no setting theta")]
+    ("heads", "message"),
+    [
+        (HeadConfig(lr=-1.0), "lr=-1.0"),
+        (HeadConfig(theta=0.1), "no setting theta"),
+        (HeadConfig(head="psp"), "head='psp' of the heads would do nothing"),
+        (HeadConfig(seeds=7), "seeds=7 of the heads would do nothing"),
+    ],
 )
 def test_settings_of_heads_are_refused_before_encoders_are_trained(
     heads: HeadConfig, message: str, tmp_path: Path
