@@ -109,7 +109,8 @@ def accuracy(cache: Path, folder: Path, options: argparse.Namespace) -> list[dic
     """Test accuracy at the best validation epoch in both dtypes, percent, where the table says seconds."""
     means = {}
     for name in DTYPES:
-        results = train_head(cache, folder / name, seeds=options.seeds, epochs=options.epochs, dtype=name)
+        config = HeadConfig(seeds=options.seeds, epochs=options.epochs, dtype=name, device=options.device)
+        results = train_head(cache, folder / name, config)
         means[name] = results["groups"]["tacma"]["accuracy_percent"]["mean"]
     line = {"part": "accuracy, %", "what": "tacma bfloat16", "against": "tacma float32"}
     ratio = means["float32"] / means["bfloat16"]
