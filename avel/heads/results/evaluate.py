@@ -184,9 +184,9 @@ class _Judge:
 def spread(shares: Sequence[float]) -> dict[str, float | None]:
     """Mean and standard deviation (n - 1) over seeds, in percent; no deviation from one seed.
 
-    Both are None where nothing could be counted, as without leaked rows when all are.
+    Both are None where nothing could be counted, as without leaked rows when all are, or over no seed at all.
     """
     values = 100 * np.asarray(shares, np.float64)
-    if not np.isfinite(values).all():
+    if not len(values) or not np.isfinite(values).all():
         return {"mean": None, "std": None}
     return {"mean": float(values.mean()), "std": float(values.std(ddof=1)) if len(values) > 1 else None}

@@ -112,5 +112,5 @@ def test_the_command_judges_as_the_function_does(run: Path, capsys: pytest.Captu
 
 def test_spread_of_one_seed_has_no_deviation() -> None:
     assert spread([0.5]) == {"mean": 50.0, "std": None}
-    assert spread([float("nan"), 0.5]) == {"mean": None, "std": None}
+    assert spread([float("nan"), 0.5]) == spread([]) == {"mean": None, "std": None}
     assert spread([0.5, 0.7]) == {"mean": pytest.approx(60.0), "std": pytest.approx(np.sqrt(200))}
