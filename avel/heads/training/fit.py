@@ -29,8 +29,8 @@ Ended = Callable[["Fitted"], None]
 class Fitted:
     """One member after training, or after the epochs it has had; epochs count from 1, accuracies are shares.
 
-    `failure` is "" or says which epoch's loss was not finite. The best test epoch is what most published
-    code reports; it is kept beside the honest number, never used.
+    `failure` is "" or says in which epoch loss or scores were not finite. The best test epoch is what most
+    published code reports; it is kept beside the honest number, never used.
     """
 
     member: Member
@@ -92,12 +92,15 @@ class Training:
         for place, fitted in enumerate(self.alive):
             fitted.epochs = number
             line = {"member": fitted.member.name, "epoch": number, "loss": losses[place]}
-            if math.isfinite(losses[place]):
-                self._judge(place, fitted, val[place], test[place])
-                lines.append(line | {"val_accuracy": val[place], "test_accuracy": test[place]})
-            else:
+            if not math.isfinite(losses[place]):
                 fitted.failure = f"the loss is {losses[place]} in epoch {number}"
                 lines.append(line | {"loss": None, "failure": fitted.failure})
+            elif math.isnan(val[place] + test[place]):  # the weights broke in the last step
+                fitted.failure = f"the scores are not finite after epoch {number}"
+                lines.append(line | {"failure": fitted.failure})
+            else:
+                self._judge(place, fitted, val[place], test[place])
+                lines.append(line | {"val_accuracy": val[place], "test_accuracy": test[place]})
         self._leave([place for place, fitted in enumerate(self.alive) if self._done(fitted)])
         return lines
 
@@ -122,15 +125,16 @@ class Training:
         return total / len(train)
 
     def _accuracy(self, split: Split) -> list[float]:
-        """Share of right segments of each living member."""
+        """Share of right segments of each living member, NaN where its scores are not finite."""
         right = torch.zeros(len(self.alive), device=self.device)
         size = max(1, CLIPS_AT_ONCE // len(self.alive))
         chunks = chunks_of(torch.arange(len(split), device=self.device), size)
         inputs = self.data.features.batches([split.videos[chunk] for chunk in chunks])
         for chunk, (audio, visual) in zip(chunks, inputs, strict=True):
             with torch.no_grad(), arithmetic(self.config, self.device):
-                predicted = self.group.logits(audio, visual).argmax(-1)
-            right += (predicted == split.labels[chunk]).sum((1, 2))
+                logits = self.group.logits(audio, visual)
+            counts = (logits.argmax(-1) == split.labels[chunk]).sum((1, 2))
+            right += torch.where(logits.isfinite().flatten(1).all(1), counts, math.nan)
         return [count / split.labels.numel() for count in right.tolist()]
 
     def _judge(self, place: int, fitted: Fitted, val: float, test: float) -> None:

@@ -42,7 +42,7 @@ class Kept:
 
     @property
     def trained(self) -> bool:
-        """Whether its loss stayed finite."""
+        """Whether it stayed finite."""
         return not self.failure
 
 

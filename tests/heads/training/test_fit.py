@@ -100,6 +100,15 @@ def test_a_member_whose_loss_turns_nan_ends_and_the_rest_go_on(tmp_path: Path) -
     )
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_weights_that_break_in_the_last_step_fail_their_member(count: int, tmp_path: Path) -> None:
+    config = config_of(head="mlp", lr=1e38, batch_size=60)
+    data = data_of(tmp_path, config)
+    fitted, lines = trained(members_of(config, count), data)
+    assert [one.failure for one in fitted] == ["the scores are not finite after epoch 1"] * count
+    assert all(np.isfinite(line["loss"]) and "val_accuracy" not in line for line in lines)
+
+
 def test_members_stop_early_by_themselves(tmp_path: Path) -> None:
     config = config_of(epochs=60, patience=3, lr=3e-3)
     data = data_of(tmp_path, config, noise=2.5)
