@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,6 +24,8 @@ class RunLine:
         state: "finished" or "not finished".
         head: "" where heads are what an unfinished sweep varies.
         group: the head, or the settings that a sweep varied; "" where there are no results.
+        seeds: members that were judged.
+        failed: members that did not stay finite; a group of nothing else has a line without figures.
         differs: settings by which the listed head runs differ, those aside that the run itself varies.
         inputs: digest of the feature cache; results of different caches are not about the same features.
     """
@@ -33,6 +36,7 @@ class RunLine:
     head: str
     group: str
     seeds: int
+    failed: int
     accuracy_percent: float | None
     std_percent: float | None
     low_percent: float | None
@@ -50,7 +54,7 @@ def list_runs(folder: Path | str) -> list[RunLine]:
     """All runs below `folder`, by path; members that differ in the seed alone share a line.
 
     >>> [(line.run, line.group, line.accuracy_percent) for line in list_runs("runs")]  # doctest: +SKIP
-    [('theta', 'theta=0', 79.5), ('theta', 'theta=0.03', 80.6)]
+    [('theta', 'theta=0.0', 79.5), ('theta', 'theta=0.03', 80.6)]
 
     Raises:
         MissingPathError: no such folder, or no run below it.
@@ -76,9 +80,20 @@ def _lines(run: Run, folder: Path, differing: Sequence[str]) -> list[RunLine]:
         "inputs": str(run.inputs.get("cache_digest", "")),
         "started": str(run.record.get("started", "")),
     }
-    groups = run.results.get("groups", {}) if run.finished and heads else {}
+    results = run.results if run.finished and heads else {}
     head = config["head"] if heads and "head" not in swept else ""
-    return [RunLine(**common, **_figures(name, head, group)) for name, group in (groups or {"": {}}).items()]
+    failed = _failed(results, head)
+    judged = results.get("groups", {})
+    return [
+        RunLine(**common, failed=failed[name], **_figures(name, head, judged.get(name, {})))
+        for name in list(dict.fromkeys([*judged, *failed])) or [""]
+    ]
+
+
+def _failed(results: dict[str, Any], head: str) -> Counter[str]:
+    """How many members of each group failed; a member is named for its group's settings and its seed."""
+    groups = (name.rpartition("seed=")[0].rstrip(",") for name in results.get("failed_members", ()))
+    return Counter(group or head for group in groups)
 
 
 def _figures(name: str, head: str, group: dict[str, Any]) -> dict[str, Any]:
@@ -106,14 +121,22 @@ def _figures(name: str, head: str, group: dict[str, Any]) -> dict[str, Any]:
 
 def compared(lines: Sequence[RunLine]) -> list[str]:
     """The lines as a table of what one compares runs by; all else is in `--json` and `--csv`."""
-    header = ("run", "settings", "seeds", "test", "val", "best test epoch", "holding background")
     several = len({line.inputs for line in lines if line.inputs}) > 1
+    failures = any(line.failed for line in lines)
+    header = (
+        *("run", "settings", "seeds"),
+        *(("failed",) if failures else ()),
+        *("test", "val", "best test epoch", "holding background"),
+        *(("cache",) if several else ()),
+    )
     rows = [
         (
             line.run,
             _settings(line),
             line.seeds or "",
-            plus_minus({"mean": line.accuracy_percent, "std": line.std_percent}) or line.state,
+            *((line.failed or "",) if failures else ()),
+            plus_minus({"mean": line.accuracy_percent, "std": line.std_percent})
+            or ("failed" if line.failed else line.state),
             *(
                 plus_minus({"mean": value, "std": None})
                 for value in (
@@ -126,7 +149,7 @@ def compared(lines: Sequence[RunLine]) -> list[str]:
         )
         for line in lines
     ]
-    return table((*header, "cache") if several else header, rows)
+    return table(header, rows)
 
 
 def _settings(line: RunLine) -> str:

@@ -114,6 +114,23 @@ def test_the_command_gives_every_column_as_json_and_csv(
     assert [json.loads(row["differs"]) for row in rows] == [line.differs for line in lines]
 
 
+def test_members_that_failed_are_counted_and_a_group_of_them_keeps_its_line(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    sweep(write_cache(tmp_path / "c.h5"), runs / "lr", {"lr": [1e-3, 1e38]}, head="mlp", epochs=1, seeds=2)
+    results = json.loads((runs / "lr" / "results.json").read_text())
+    results["failed_members"]["lr=0.001,seed=2"] = "the loss is nan in epoch 1"
+    write_json(runs / "lr" / "results.json", results)
+    lines = list_runs(runs)
+    assert [(line.group, line.seeds, line.failed) for line in lines] == [
+        ("lr=0.001", 2, 1),
+        ("lr=1e+38", 0, 2),
+    ]
+    header, _, judged, failed = (re.split("  +", row) for row in compared(lines))
+    assert header[:5] == ["run", "settings", "seeds", "failed", "test"]
+    assert judged[1:4] == ["mlp lr=0.001", "2", "1"]
+    assert failed[1:4] == ["mlp lr=1e+38", "2", "failed"]
+
+
 def test_the_table_names_caches_where_there_are_several(tmp_path: Path) -> None:
     for name, seed in (("one", 0), ("other", 1)):
         train_head(write_cache(tmp_path / f"{name}.h5", seed=seed), tmp_path / "runs" / name, epochs=1)
