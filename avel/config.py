@@ -7,6 +7,7 @@ Later sources win: defaults, preset, file, `--set`, options.
 import dataclasses
 import hashlib
 import json
+import math
 import tomllib
 import types
 import typing
@@ -102,11 +103,14 @@ def convert(kind: type, key: str, value: Any, source: str) -> Any:
     except (TypeError, ValueError):
         raise ConfigError(f"{source}: {key}={value!r} is not {describe(hinted)}") from None
     low, high = fields[key].metadata.get("low"), fields[key].metadata.get("high")
+    endless = not fields[key].metadata.get("numeric", True)  # limits of memory and time may be infinite
     for item in result if isinstance(result, tuple) else (result,):
         if low is not None and item is not None and not item >= low:
             raise ConfigError(f"{source}: {key}={value!r} must be at least {low:g}")
         if high is not None and item is not None and not item <= high:
             raise ConfigError(f"{source}: {key}={value!r} must be at most {high:g}")
+        if isinstance(item, float) and not math.isfinite(item) and not endless:
+            raise ConfigError(f"{source}: {key}={value!r} must be finite")
     return result
 
 

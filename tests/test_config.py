@@ -1,5 +1,6 @@
 """The config system: one declaration, four sources, errors that name source, key and choices."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,8 @@ class Sample:
     blur: bool = option(True, "Blur.")
     weights: str | None = option(None, "Weights.")
     workers: int = option(2, "Workers.", numeric=False)
+    rate: float | None = option(None, "Rate.")
+    memory_gb: float | None = option(None, "Memory.", numeric=False)
 
 
 def test_later_sources_win(tmp_path: Path) -> None:
@@ -54,6 +57,8 @@ def test_a_file_without_tables_is_read_whole(tmp_path: Path) -> None:
         ("epochs=0", ["epochs", "at least 1"]),
         ("theta=1.5", ["theta", "at most 1"]),
         ("theta=nan", ["theta", "at least 0"]),
+        ("rate=inf", ["rate", "'inf'", "finite"]),
+        ("crop_scale=0.1,nan", ["crop_scale", "at least 0"]),
         ("routing=both", ["routing", "cross, printed"]),
         ("blur=perhaps", ["blur", "true or false"]),
         ("crop_scale=1", ["crop_scale"]),
@@ -65,6 +70,10 @@ def test_bad_values_are_named(item: str, words: list[str]) -> None:
         resolve(Sample, "stage", sets=[item])
     assert all(word in str(error.value) for word in words)
     assert error.value.exit_code == 2
+
+
+def test_what_changes_no_numbers_may_be_without_limit() -> None:
+    assert resolve(Sample, "stage", sets=["memory_gb=inf"]).memory_gb == math.inf
 
 
 def test_an_unknown_key_suggests_the_nearest() -> None:
