@@ -191,7 +191,7 @@ def _check_shapes(cache: FeatureCache, source: str) -> None:
 
 
 def _check_labelled(cache: FeatureCache) -> None:
-    unlabelled = np.flatnonzero((cache.rows.label < 0).any(1))
+    unlabelled = np.flatnonzero((cache.rows.label < 0).any(1) | (cache.rows.category < 0))
     if len(unlabelled):
         row = cache.rows.row[unlabelled[0]]
         raise TrainingError(f"{cache.path}: {len(unlabelled)} rows without labels, the first is row {row}")

@@ -76,6 +76,7 @@ def broken_features(rows: int = 60, segments: int = 6) -> np.ndarray:
     [
         ({"f_v": broken_features()}, "f_v of video '-video17' is not finite"),
         ({"label": broken_labels()}, "1 rows without labels, the first is row 107"),
+        ({"category": np.where(np.arange(60) == 9, -1, 1)}, "1 rows without labels, the first is row 109"),
         ({"label": np.full((60, 6), 3)}, "one class only, number 3"),
         ({"splits": (0.8, 0.8)}, "no row of split 'val'"),
         ({"splits": (0.0, 0.5)}, "no row of split 'train'"),
