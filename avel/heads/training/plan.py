@@ -32,6 +32,11 @@ def plan(base: HeadConfig, settings: Mapping[str, Sequence[Any]]) -> list[Planne
     for key, values in settings.items():
         if key in ("seed", "seeds"):
             raise ConfigError(f"a sweep over {key!r}", hint="--seeds sets how many seeds, --seed the first")
+        if isinstance(values, str) or not isinstance(values, Sequence):
+            raise ConfigError(
+                f"a sweep over {key!r} with {values!r}, which is no list",
+                hint=f'{{"{key}": [{values!r}]}} is one',
+            )
         if not values:
             raise ConfigError(f"a sweep over {key!r} without values", hint="--set theta=0,0.03 has two")
     planned: dict[HeadConfig, Planned] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,19 +78,18 @@ def sweep(
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a config; auto is a GPU where there is one.
+    """The device of a config, a CPU or a GPU; auto is a GPU where there is one.
 
     Raises:
-        ConfigError: the device is not there.
+        ConfigError: the device is not there, or is neither.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"(cpu|cuda)(:\d+)?", name):
+        raise ConfigError(f"no device named {name!r}", hint="--device cpu, cuda or auto")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device {name!r} is not there", hint="--device auto")
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"no device named {name!r}", hint="--device cpu, cuda or auto") from None
+    return torch.device(name)
 
 
 class _Loaded:

@@ -22,7 +22,7 @@ from avel.heads.training.data import load_data
 from avel.heads.training.fit import Training, can_stack
 from avel.heads.training.kept import kept_member, kept_members, load_model
 from avel.heads.training.plan import groups_of, plan
-from avel.heads.training.train import sweep, train_head
+from avel.heads.training.train import choose_device, sweep, train_head
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 from tests.heads.synthetic import write_cache
@@ -192,6 +192,8 @@ def test_a_sweep_over_heads(cache: Path, tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"theta": [-0.1]}, "must be at least 0"),
+        ({"theta": 0.03}, "with 0.03, which is no list"),
+        ({"theta": "0.03"}, "with '0.03', which is no list"),
         ({"theta": []}, "'theta' without values\n.*theta=0,0.03"),
         ({"theta": [0, 0.1, 0.0]}, "trains theta=0.0,seed=0 again as theta=0.0,seed=0\n.*each value once"),
         ({"theta": ["none", 0.03]}, "trains theta=None,seed=0 again as theta=0.03,seed=0"),
@@ -331,6 +333,12 @@ def test_a_member_of_psp_without_what_its_supervision_decides_is_read(cache: Pat
     member = kept_member(run, "seed=0")
     assert (member.config.threshold, member.config.pair_loss) == (0.095, 0.0)
     load_model(run, member)
+
+
+@pytest.mark.parametrize("name", ["meta", "mps", "gpu", "cuda:x"])
+def test_a_device_that_heads_cannot_use_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"no device named '{name}'"):
+        choose_device(name)
 
 
 def test_evaluate_says_what_it_cannot_do(cache: Path, tmp_path: Path) -> None:
