@@ -51,9 +51,13 @@ class TACMA(Head):
         self.norm_a, self.norm_v = nn.LayerNorm(d_e), nn.LayerNorm(d_e)
         self.mlp = ClassifierMLP(d_e, widths.classes)
 
+    def attends_weights_first(self, features: Tensor) -> bool:
+        """Whether f_a (W_a1 W_v1^T) f_v^T costs less: D^2 a segment instead of 2 D d_h: (B, T, D)."""
+        return weights_first(features) and features.shape[-1] <= 2 * self.W_a1.out_features
+
     def attention(self, f_a: Tensor, f_v: Tensor) -> tuple[Tensor, Tensor]:
         """W^av and W^va, Eq. 3-5, rows not renormalised: (B, T, D), (B, T, D) -> (B, T, T), (B, T, T)."""
-        if weights_first(f_a):  # f_a (W_a1 W_v1^T) f_v^T: one product over all segments instead of two
+        if self.attends_weights_first(f_a):
             q_a, q_v = f_a @ (self.W_a1.weight.T @ self.W_v1.weight), f_v
         else:
             q_a, q_v = self.W_a1(f_a), self.W_v1(f_v)

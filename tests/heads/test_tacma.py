@@ -16,7 +16,7 @@ B, T, D_L, D_H, D_E, K = 3, 5, 6, 4, 8, 7
 
 
 def model_of(**settings: object) -> Model:
-    config = resolve_head(HeadConfig(d_h=D_H, d_e=D_E, **settings))  # type: ignore[arg-type]
+    config = resolve_head(HeadConfig(**({"d_h": D_H, "d_e": D_E} | settings)))  # type: ignore[arg-type]
     return build_model(config, Widths(D_L, D_L, K), seed=1).double().eval()
 
 
@@ -78,12 +78,13 @@ def features(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("routing", ["cross", "printed"])
 @pytest.mark.parametrize("theta", [0.0, 0.03, 0.4])
-@pytest.mark.parametrize("clips", [1, B])
-def test_equals_the_equations_written_out(routing: str, theta: float, clips: int) -> None:
-    model = model_of(theta=theta, routing=routing)
+@pytest.mark.parametrize(("clips", "d_h"), [(1, D_H), (B, D_H), (B, 2)])
+def test_equals_the_equations_written_out(routing: str, theta: float, clips: int, d_h: int) -> None:
+    model = model_of(theta=theta, routing=routing, d_h=d_h)
     model.head.theta = torch.tensor(theta, dtype=torch.float64)
     audio, visual = (values[:clips] for values in features())
     assert weights_first(audio) == (clips == B)  # both orders of the products are tried
+    assert model.head.attends_weights_first(audio) == (clips == B and d_h == D_H)
     output = model(audio, visual)
     weights = weights_of(model)
     for clip in range(clips):
