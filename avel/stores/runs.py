@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import time
 from dataclasses import dataclass, fields
 from importlib import metadata
@@ -21,6 +22,8 @@ FORMAT = 1
 Kind = Literal["pretrain", "heads"]
 STAGES: dict[Kind, str] = {"pretrain": "pretrain", "heads": "train-head"}
 """Kind of run -> the command that makes it, which also names its table in config.toml."""
+UNFINISHED = re.compile(re.escape(LOCK) + r"|\.(config\.toml|run\.json)\..*\.partial")
+"""Names of a lock and of what a kill leaves of the first two files."""
 LIBRARIES = ("avel", "torch", "torchvision", "torchaudio", "numpy", "av", "zarr", "h5py")
 
 
@@ -55,9 +58,10 @@ class Run:
         if (path / "run.json").is_file():
             free = {f.name for f in fields(config) if not f.metadata.get("numeric", True)}
             return _same_run(cls.open(path), record, free)
-        if path.exists() and (not path.is_dir() or any(item.name != LOCK for item in path.iterdir())):
+        toml = to_toml(config, STAGES[kind])
+        if path.exists() and not _just_begun(path, toml):
             raise StoreError(f"{path}: exists and is no avel run", hint="choose another folder")
-        write_text(path / "config.toml", to_toml(config, STAGES[kind]))
+        write_text(path / "config.toml", toml)
         record |= {"versions": versions(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         write_json(path / "run.json", record)
         return cls(path, record)
@@ -133,6 +137,14 @@ class Run:
                 hint=f"give the same avel {STAGES[self.kind]} command again to go on",
             )
         return json.loads((self.path / "results.json").read_text())  # type: ignore[no-any-return]
+
+
+def _just_begun(path: Path, toml: str) -> bool:
+    """Whether the folder is empty, or as a kill leaves it before run.json: with this config.toml at most."""
+    if not path.is_dir():
+        return False
+    files = [item for item in path.iterdir() if not UNFINISHED.fullmatch(item.name)]
+    return all(item.name == "config.toml" and item.read_text() == toml for item in files)
 
 
 def _same_run(found: Run, wanted: dict[str, Any], free: set[str]) -> Run:

@@ -82,6 +82,16 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
         Run.open(tmp_path)
 
 
+def test_a_run_killed_before_its_record_was_there_is_begun_again(tmp_path: Path) -> None:
+    path = Run.create(tmp_path / "r", "heads", Sample(), inputs={}).path
+    (path / "run.json").rename(path / ".run.json.host.1.partial")
+    (path / ".lock").touch()
+    with pytest.raises(StoreError, match="no avel run"):
+        Run.create(path, "heads", Sample(4), inputs={})
+    assert Run.create(path, "heads", Sample(), inputs={}).config(Sample) == Sample()
+    assert Run.open(path).kind == "heads"
+
+
 def test_results_are_there_when_the_run_is_finished(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "r", "pretrain", Sample(), inputs={})
     with pytest.raises(StoreError, match=r"not finished\s+next: give the same avel pretrain"):
