@@ -78,8 +78,6 @@ def reproduce(
         if row.head is not None:
             resolve_head(dataclasses.replace(configs[2], **row.head))
     bench = _Bench(str(store), Path(out), table, *configs)
-    stages = zip(("pretrain", "cache-features", "train-head"), configs, strict=True)
-    write_text(bench.out / f"{table}.toml", "\n".join(to_toml(config, stage) for stage, config in stages))
     found = {
         row.name: [bench.judge(row, seed) for seed in range(seeds)]
         for row in TABLES[table]
@@ -97,6 +95,8 @@ def reproduce(
         round(time.monotonic() - began, 1),
         str(picture),
     )
+    stages = zip(("pretrain", "cache-features", "train-head"), configs, strict=True)
+    write_text(bench.out / f"{table}.toml", "\n".join(to_toml(config, stage) for stage, config in stages))
     write_json(bench.out / f"{table}.json", dataclasses.asdict(reproduced))
     return reproduced
 

@@ -9,7 +9,7 @@ import pytest
 
 from avel.cli import cli
 from avel.console import DONE, USAGE, run
-from avel.errors import ConfigError, UnknownNameError
+from avel.errors import ConfigError, MissingPathError, UnknownNameError
 from avel.heads.config import HeadConfig
 from avel.heads.head import Widths, build_model, resolve_head
 from avel.heads.training.kept import kept_member
@@ -129,6 +129,12 @@ def test_settings_of_heads_are_refused_before_encoders_are_trained(
     with pytest.raises(ConfigError, match=message):
         reproduce("table2", tmp_path / "no store", tmp_path / "out", heads=heads)
     assert not (tmp_path / "out").exists()
+
+
+def test_settings_are_written_with_the_figures_that_they_gave(tmp_path: Path) -> None:
+    with pytest.raises(MissingPathError, match="no store"):
+        reproduce("table2", tmp_path / "no store", tmp_path / "out", pretraining=PRETRAINING, heads=HEADS)
+    assert not (tmp_path / "out" / "table2.toml").exists()
 
 
 @pytest.mark.slow
