@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,11 @@ class Data:
     widths: Widths
     splits: dict[str, Split]
 
+    @cached_property
+    def statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """`feature_statistics` over train, measured once for all members."""
+        return feature_statistics(self.features, self.splits["train"])
+
 
 def load_data(cache: FeatureCache, config: HeadConfig, device: torch.device) -> Data:
     """Splits and inputs for a head, whole and finite.
@@ -126,6 +131,28 @@ def choose_source(cache: FeatureCache, config: HeadConfig) -> str:
 def chunks_of(order: Tensor, size: int) -> list[Tensor]:
     """Pieces of at most `size` along the last axis, the last one smaller: (..., R) -> list of (..., B)."""
     return list(torch.split(order, size, dim=-1))
+
+
+def feature_statistics(features: Features, train: Split) -> dict[str, tuple[Tensor, Tensor]]:
+    """Mean and 1 / deviation of each feature over the train videos: "audio", "visual" -> (D,), (D,).
+
+    A feature that never varies in train is left unscaled: elsewhere it may.
+    """
+    chunks = chunks_of(torch.unique(train.videos), 64)
+    sums: dict[str, list[Tensor]] = {"audio": [], "visual": []}
+    for audio, visual in features.batches(chunks):
+        for name, values in (("audio", audio), ("visual", visual)):
+            flat = values.flatten(0, -2).double().cpu()
+            sums[name].append(
+                torch.stack((flat.sum(0), flat.square().sum(0), torch.full_like(flat[0], len(flat))))
+            )
+    result = {}
+    for name, parts in sums.items():
+        total, squares, count = torch.stack(parts).sum(0)
+        mean = total / count
+        deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
+        result[name] = (mean.float(), torch.where(deviation > 1e-6, deviation, 1.0).reciprocal().float())
+    return result
 
 
 def _features(cache: FeatureCache, source: str, config: HeadConfig, device: torch.device) -> Features:

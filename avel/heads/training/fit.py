@@ -13,7 +13,7 @@ from torch import Tensor
 
 from avel.heads.config import HeadConfig, settled
 from avel.heads.head import HEADS, Model, build_model
-from avel.heads.training.data import Data, Features, Split, chunks_of
+from avel.heads.training.data import Data, Split, chunks_of
 from avel.heads.training.members import Alone, Member, Members, Stacked
 from avel.progress import Progress
 
@@ -164,31 +164,9 @@ def make_model(member: Member, data: Data) -> Model:
     """A fresh model of a member, with the shift and scale of the train features if it standardises."""
     model = build_model(member.config, data.widths, member.config.seed)
     if model.standardised is not None:
-        for name, (mean, scale) in feature_statistics(data.features, data.splits["train"]).items():
+        for name, (mean, scale) in data.statistics.items():
             model.standardised.set(name, mean, scale)
     return model
-
-
-def feature_statistics(features: Features, train: Split) -> dict[str, tuple[Tensor, Tensor]]:
-    """Mean and 1 / deviation of each feature over the train videos: "audio", "visual" -> (D,), (D,).
-
-    A feature that never varies in train is left unscaled: elsewhere it may.
-    """
-    chunks = chunks_of(torch.unique(train.videos), 64)
-    sums: dict[str, list[Tensor]] = {"audio": [], "visual": []}
-    for audio, visual in features.batches(chunks):
-        for name, values in (("audio", audio), ("visual", visual)):
-            flat = values.flatten(0, -2).double().cpu()
-            sums[name].append(
-                torch.stack((flat.sum(0), flat.square().sum(0), torch.full_like(flat[0], len(flat))))
-            )
-    result = {}
-    for name, parts in sums.items():
-        total, squares, count = torch.stack(parts).sum(0)
-        mean = total / count
-        deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
-        result[name] = (mean.float(), torch.where(deviation > 1e-6, deviation, 1.0).reciprocal().float())
-    return result
 
 
 def learning_rate(config: HeadConfig, epoch: int) -> float:

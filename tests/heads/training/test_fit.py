@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+import avel.heads.training.data
 from avel.heads.config import HeadConfig
 from avel.heads.head import resolve_head
-from avel.heads.training.data import Data, load_data
-from avel.heads.training.fit import Fitted, feature_statistics, fit, learning_rate, make_model
+from avel.heads.training.data import Data, feature_statistics, load_data
+from avel.heads.training.fit import Fitted, fit, learning_rate, make_model
 from avel.heads.training.members import Member
 from avel.stores.features import FeatureCache
 from tests.heads.synthetic import write_cache
@@ -170,6 +171,23 @@ def test_standardised_features_have_mean_0_and_deviation_1_over_train(tmp_path: 
     assert model.standardised is not None
     shifted, _ = model.standardised(audio, visual)
     assert shifted.mean((0, 1)).abs().max() < 1e-5
+
+
+def test_the_standardisation_is_measured_once_for_all_members(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[Any] = []
+
+    def counted(*given: Any) -> Any:
+        measured.append(given)
+        return feature_statistics(*given)
+
+    monkeypatch.setattr(avel.heads.training.data, "feature_statistics", counted)
+    config = config_of(standardise=True, epochs=1)
+    data = data_of(tmp_path, config)
+    for count in (1, 3):
+        trained(members_of(config, count), data)
+    assert len(measured) == 1
 
 
 def test_a_feature_that_never_varies_in_train_is_left_unscaled(tmp_path: Path) -> None:
