@@ -13,6 +13,8 @@ from avel.heads.head import HEADS, Model, Widths, build_model, resolve_head
 from avel.heads.training.members import Stacked
 
 D, K, SIDE = 16, 5, 3
+FEW_AND_MANY = (4, 8)
+"""Clips of 6 segments, fewer and more than 2 D in all: from there TACMA multiplies in another order."""
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("avel", {"fusion": "dmrn"}),
     ("tacma", {"routing": "printed"}),
@@ -71,9 +73,10 @@ def test_the_gradient_reaches_all_parameters(case: Case, source: str, supervisio
 
 
 @pytest.mark.parametrize(("case", "source"), CASES)
-def test_clips_do_not_see_each_other(case: Case, source: str) -> None:
-    model, (audio, visual) = model_of(case, source).eval(), inputs(source)
-    order = torch.tensor([2, 0, 3, 1])
+@pytest.mark.parametrize("clips", FEW_AND_MANY)
+def test_clips_do_not_see_each_other(case: Case, source: str, clips: int) -> None:
+    model, (audio, visual) = model_of(case, source).eval(), inputs(source, clips)
+    order = torch.arange(clips).roll(2)
     together = model(audio, visual).logits
     torch.testing.assert_close(model(audio[order], visual[order]).logits, together[order])
     torch.testing.assert_close(model(audio[:1], visual[:1]).logits, together[:1])
@@ -83,8 +86,8 @@ def test_clips_do_not_see_each_other(case: Case, source: str) -> None:
 @pytest.mark.parametrize("supervision", ["full", "weak"])
 def test_stacked_losses_and_gradients_are_each_members_own(case: Case, source: str, supervision: str) -> None:
     models = [model_of(case, source, supervision, seed).double() for seed in range(3)]
-    audio, visual = (values.double().unflatten(0, (3, 4)) for values in inputs(source, clips=12))
-    labels = torch.arange(72).reshape(3, 4, 6) % K
+    audio, visual = (values.double().unflatten(0, (3, 8)) for values in inputs(source, clips=24))
+    labels = torch.arange(144).reshape(3, 8, 6) % K
     targets = labels[..., 0] if supervision == "weak" else labels
     stacked = Stacked(models, torch.device("cpu"))
     losses = stacked.losses(audio, visual, targets)
@@ -110,11 +113,13 @@ def test_the_seed_decides_the_weights(case: Case, source: str) -> None:
 
 
 @pytest.mark.parametrize(("case", "source"), CASES)
-def test_saved_weights_give_the_same_scores(case: Case, source: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("clips", FEW_AND_MANY)
+def test_saved_weights_give_the_same_scores(case: Case, source: str, clips: int, tmp_path: Path) -> None:
     model, other = model_of(case, source).eval(), model_of(case, source, seed=9).eval()
     save_file(model.state_dict(), tmp_path / "head.safetensors")
     other.load_state_dict(load_file(tmp_path / "head.safetensors"))
-    assert torch.equal(model(*inputs(source)).logits, other(*inputs(source)).logits)
+    features = inputs(source, clips)
+    assert torch.equal(model(*features).logits, other(*features).logits)
 
 
 @pytest.mark.parametrize("name", list(HEADS))
