@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from avel.errors import TrainingError
-from avel.pipeline.encoders.encoder import Encoder
+from avel.pipeline.encoders.encoder import Encoder, Standard
 from avel.pipeline.pretraining.vectors import compute_vectors
 from avel.stores.clips import ClipStore
 
@@ -59,10 +59,10 @@ def features_of(encoder: Encoder, cnn_a: Tensor, cnn_v: Tensor) -> Tensor:
 
 def ridge_classes(train: Tensor, labels: Tensor, test: Tensor, classes: int) -> Tensor:
     """Class of each test vector by ridge regression on one-hot labels: (n, D), (n,), (m, D) -> (m,)."""
-    deviation, mean = torch.std_mean(train, 0)
-    scale = deviation.clamp(min=1e-6)
-    x, y = (train - mean) / scale, torch.nn.functional.one_hot(labels, classes).to(train)
+    standard = Standard(train.shape[1]).to(train)
+    standard.fit(train)
+    x, y = standard(train), torch.nn.functional.one_hot(labels, classes).to(train)
     prior = y.mean(0)
     weights = torch.linalg.solve(x.T @ x + RIDGE * torch.eye(x.shape[1]).to(x), x.T @ (y - prior))
-    scores: Tensor = (test - mean) / scale @ weights + prior
+    scores: Tensor = standard(test) @ weights + prior
     return scores.argmax(1)
