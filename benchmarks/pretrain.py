@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
 
 from avel.pipeline.config import PretrainConfig
-from avel.pipeline.encoders.encoder import build_encoder
+from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.pretraining.loader import Batch, ClipLoader, random_choices
 from avel.pipeline.pretraining.projector import Twins
 from avel.pipeline.pretraining.schedule import make_optimiser

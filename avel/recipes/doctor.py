@@ -187,7 +187,7 @@ def one_clip(folder: Path) -> str:
     from avel.heads.config import HeadConfig
     from avel.heads.head import Widths, build_model, resolve_head
     from avel.pipeline.config import PretrainConfig
-    from avel.pipeline.encoders.encoder import build_encoder
+    from avel.pipeline.encoders.build import build_encoder
 
     frames, log_mel = _staged(folder)
     config = PretrainConfig(

@@ -21,7 +21,9 @@ from avel.pipeline.caching.key import frames_of_clip
 from avel.pipeline.caching.parts import Arrays, Parts
 from avel.pipeline.config import CacheConfig, PretrainConfig
 from avel.pipeline.encoders.backbones import VisualBackbone
-from avel.pipeline.encoders.encoder import Encoder, build_encoder, cnn_digest, load_encoder, split, unit
+from avel.pipeline.encoders.build import build_encoder
+from avel.pipeline.encoders.encoder import Encoder, split, unit
+from avel.pipeline.encoders.kept import cnn_digest, load_encoder
 from avel.pipeline.pretraining.augment import centre_crop
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache

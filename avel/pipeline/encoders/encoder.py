@@ -1,40 +1,22 @@
 """The two-stream encoder of AV-BT (Section 3.2.1): a CNN and a Bi-LSTM for each modality."""
 
-import dataclasses
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from avel.agva import AGVA
-from avel.errors import MissingPathError, StoreError
-from avel.pipeline.config import PretrainConfig
-from avel.pipeline.encoders.backbones import (
-    AUDIO_BACKBONES,
-    VISUAL_BACKBONES,
-    AudioBackbone,
-    VisualBackbone,
-    load_backbone,
-)
+from avel.pipeline.encoders.backbones import AudioBackbone, VisualBackbone
 from avel.pipeline.encoders.folding import folded
-from avel.stores.files import atomic_path
 
-FORMAT = 1
 PIXELS_AT_ONCE = 8 * 224 * 224
 """What a CPU takes through a CNN together where nothing is learned: eight frames, or 65 patches. Of more, the
 kernel pages in the memory of each layer anew, which takes half of the time at 80 frames."""
 ROWS_AT_ONCE = 1 << 14
 """Vectors that are turned into float64 together for their mean and deviation."""
-LAST, BEST = "encoder.safetensors", "encoder-best.safetensors"
-"""Files of a run that hold an encoder: after the last epoch, and after the one with the best score."""
 
 
 @dataclass(frozen=True)
@@ -231,112 +213,3 @@ def narrowing(width: int, limit: int) -> nn.Module:
 def bi_lstm(width: int, hidden: int) -> nn.LSTM:
     """One bidirectional layer: (B, T, D) -> (B, T, 2 hidden)."""
     return nn.LSTM(width, hidden, batch_first=True, bidirectional=True)
-
-
-def build_encoder(config: PretrainConfig) -> Encoder:
-    """The encoder `config` asks for, on the CPU: CNNs with their weights, the rest drawn from `seed`.
-
-    Or, with `start_from`, that of another run with everything it was trained with.
-
-    Raises:
-        UnknownNameError: no such backbone.
-        WeightsError: weights that are missing, do not fit, or cannot be fetched.
-        AvelError: what `load_encoder` raises.
-    """
-    if config.start_from:
-        encoder = load_encoder(config.start_from).requires_grad_(True)
-        encoder.spec = dataclasses.replace(encoder.spec, crop_size=config.crop_size)
-    else:
-        encoder = _new_encoder(config)
-    for name in encoder.batch_statistics:
-        frozen = config.backbone_batchnorm == "frozen" or (
-            config.backbone_batchnorm == "auto" and getattr(encoder, name).pretrained
-        )
-        encoder.batch_statistics[name] = not frozen
-    return encoder.to(memory_format=torch.channels_last)
-
-
-def _new_encoder(config: PretrainConfig) -> Encoder:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        visual = VISUAL_BACKBONES[config.visual_backbone]()
-        audio = AUDIO_BACKBONES[config.audio_backbone]()
-        load_backbone(visual, config.visual_weights, "--visual-weights")
-        load_backbone(audio, config.audio_weights, "--audio-weights")
-        spec = EncoderSpec(
-            config.visual_backbone,
-            config.audio_backbone,
-            visual.variant,
-            audio.variant,
-            config.agva,
-            config.visual_width,
-            config.audio_width,
-            config.hidden,
-            config.crop_size,
-        )
-        return Encoder(spec, visual, audio)
-
-
-def save_encoder(encoder: Encoder, path: Path, **about: Any) -> None:
-    """Weights and spec into one safetensors file, whole or absent; `about` is kept in its header."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
-    header = {
-        "format": str(FORMAT),
-        "encoder": json.dumps(dataclasses.asdict(encoder.spec)),
-        "pretrained": json.dumps([encoder.visual.pretrained, encoder.audio.pretrained]),
-        "about": json.dumps(about),
-    }
-    with atomic_path(path) as partial:
-        save_file(tensors, partial, metadata=header)
-
-
-def load_encoder(path: Path | str, which: str = LAST) -> Encoder:
-    """The encoder of a run folder or of an encoder file, on the CPU, in eval mode, without gradients.
-
-    Raises:
-        MissingPathError: there is none.
-        StoreError: the file is no encoder of a format this avel reads.
-    """
-    path = Path(path)
-    path = path / which if path.is_dir() else path
-    if not path.is_file():
-        raise MissingPathError(f"{path}: no encoder", hint="avel pretrain STORE RUN trains one")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-        state = load_file(path)
-    except SafetensorError as error:
-        raise StoreError(f"{path}: damaged: {error}") from None
-    if header.get("format") != str(FORMAT) or "encoder" not in header:
-        raise StoreError(f"{path}: no encoder of format {FORMAT} (its header has {sorted(header)})")
-    spec = EncoderSpec(**json.loads(header["encoder"]))
-    visual, audio = VISUAL_BACKBONES[spec.visual_backbone](), AUDIO_BACKBONES[spec.audio_backbone]()
-    visual.become(spec.visual_variant)
-    audio.become(spec.audio_variant)
-    visual.pretrained, audio.pretrained = json.loads(header.get("pretrained", "[true, true]"))
-    encoder = Encoder(spec, visual, audio)
-    encoder.load_state_dict(state)
-    return encoder.to(memory_format=torch.channels_last).eval().requires_grad_(False)
-
-
-def encoder_digest(encoder: Encoder) -> str:
-    """16 hex digits over the spec and the whole state dict."""
-    return _digest(encoder.state_dict(), json.dumps(dataclasses.asdict(encoder.spec), sort_keys=True))
-
-
-def cnn_digest(encoder: Encoder) -> str:
-    """16 hex digits over the CNNs and their form: what decides their vectors of a given picture or patch."""
-    spec = encoder.spec
-    parts = [spec.visual_backbone, spec.audio_backbone, spec.visual_variant, spec.audio_variant]
-    state = {
-        name: value for name, value in encoder.state_dict().items() if name.startswith(("visual.", "audio."))
-    }
-    return _digest(state, json.dumps(parts))
-
-
-def _digest(state: dict[str, Tensor], about: str) -> str:
-    digest = hashlib.sha256(about.encode())
-    for name, value in sorted(state.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from avel.errors import TrainingError
 from avel.pipeline.config import PretrainConfig
-from avel.pipeline.encoders.encoder import Encoder, build_encoder, encoder_digest
+from avel.pipeline.encoders.build import build_encoder
+from avel.pipeline.encoders.encoder import Encoder
+from avel.pipeline.encoders.kept import encoder_digest
 from avel.pipeline.pretraining.checkpoint import start_from
 from avel.pipeline.pretraining.loader import ClipLoader, steps_per_epoch
 from avel.pipeline.pretraining.parallel import barrier, process_group, rank, world_size

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from avel.errors import ConfigError, TrainingError
-from avel.pipeline.encoders.encoder import BEST, LAST, save_encoder
+from avel.pipeline.encoders.kept import BEST, LAST, save_encoder
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT, Reached, load_checkpoint, save_checkpoint
 from avel.pipeline.pretraining.monitor import EpochMeans, Movement, collapse
 from avel.pipeline.pretraining.parallel import barrier, rank

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from avel.errors import StaleError, StoreError
 from avel.pipeline.config import PretrainConfig
-from avel.pipeline.encoders.encoder import Encoder, cnn_digest
+from avel.pipeline.encoders.encoder import Encoder
+from avel.pipeline.encoders.kept import cnn_digest
 from avel.pipeline.pretraining.augment import augment_clips, centre_crop
 from avel.pipeline.pretraining.loader import Batch, ClipSource, batches_of, random_choices, steps_per_epoch
 from avel.pipeline.pretraining.parallel import barrier, rank, world_size

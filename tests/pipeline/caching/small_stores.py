@@ -12,7 +12,8 @@ from PIL import Image
 from avel.config import digest
 from avel.grid import MEL_BANDS, MEL_FRAMES
 from avel.pipeline.config import ExtractConfig, PretrainConfig
-from avel.pipeline.encoders.encoder import build_encoder, save_encoder
+from avel.pipeline.encoders.build import build_encoder
+from avel.pipeline.encoders.kept import save_encoder
 from avel.pipeline.staging.plan import settings_of
 from avel.stores.clip_writer import ClipWriter, prepare, write_dataset
 from avel.stores.clips import Head, read_head

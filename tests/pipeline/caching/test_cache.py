@@ -19,7 +19,8 @@ from avel.errors import BusyError, ConfigError, MissingPathError, StaleError, St
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.key import encoder_file_digest, segment_frames
 from avel.pipeline.config import CacheConfig
-from avel.pipeline.encoders.encoder import Encoder, encoder_digest, load_encoder, save_encoder
+from avel.pipeline.encoders.encoder import Encoder
+from avel.pipeline.encoders.kept import encoder_digest, load_encoder, save_encoder
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from avel.stores.files import only_one

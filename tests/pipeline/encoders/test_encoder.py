@@ -10,16 +10,9 @@ from safetensors.torch import save_file
 from avel.errors import MissingPathError, StoreError
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.backbones import VISUAL_BACKBONES
-from avel.pipeline.encoders.encoder import (
-    Encoder,
-    Standard,
-    build_encoder,
-    cnn_digest,
-    encoder_digest,
-    load_encoder,
-    map_cells,
-    save_encoder,
-)
+from avel.pipeline.encoders.build import build_encoder
+from avel.pipeline.encoders.encoder import Encoder, Standard, map_cells
+from avel.pipeline.encoders.kept import cnn_digest, encoder_digest, load_encoder, save_encoder
 
 TINY = PretrainConfig(visual_backbone="tiny", audio_backbone="tiny", hidden=8, crop_size=32)
 

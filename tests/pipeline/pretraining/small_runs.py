@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from avel.pipeline.config import PretrainConfig
-from avel.pipeline.encoders.encoder import LAST
+from avel.pipeline.encoders.kept import LAST
 from avel.pipeline.pretraining.monitor import EpochMeans
 from avel.pipeline.pretraining.pretrain import pretrain
 from avel.pipeline.pretraining.training import Trainer

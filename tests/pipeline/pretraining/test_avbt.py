@@ -10,7 +10,7 @@ from torch import nn
 
 from avel.errors import ConfigError
 from avel.pipeline.config import PretrainConfig
-from avel.pipeline.encoders.encoder import build_encoder
+from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.pretraining import parallel
 from avel.pipeline.pretraining.avbt import avbt_loss, correlation
 from avel.pipeline.pretraining.monitor import step_values

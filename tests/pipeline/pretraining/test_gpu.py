@@ -9,7 +9,7 @@ import torch
 
 from avel.errors import ConfigError
 from avel.pipeline.config import PretrainConfig
-from avel.pipeline.encoders.encoder import build_encoder
+from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.pretraining.augment import augment_clips
 from avel.pipeline.pretraining.avbt import avbt_loss
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.backbones import AUDIO_BACKBONES
-from avel.pipeline.encoders.encoder import build_encoder
+from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.pretraining.lars import LARS
 from avel.pipeline.pretraining.presets import PRESETS
 from avel.pipeline.pretraining.projector import Twins

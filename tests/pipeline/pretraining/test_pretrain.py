@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from avel.config import to_toml
 from avel.errors import ConfigError, StoreError, TrainingError
 from avel.pipeline.config import PretrainConfig
-from avel.pipeline.encoders.encoder import BEST, LAST, build_encoder, load_encoder
+from avel.pipeline.encoders.build import build_encoder
+from avel.pipeline.encoders.kept import BEST, LAST, load_encoder
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT
 from avel.pipeline.pretraining.pretrain import make_batches, pretrain, training_videos
 from avel.pipeline.pretraining.probe import Probe, features_of, ridge_classes

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from avel.errors import MissingPathError, StoreError
 from avel.pipeline.encoders.backbones import VISUAL_BACKBONES
-from avel.pipeline.encoders.encoder import build_encoder, save_encoder
+from avel.pipeline.encoders.build import build_encoder
+from avel.pipeline.encoders.kept import save_encoder
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT
 from avel.pipeline.pretraining.pretrain import pretrain
 from avel.stores.clips import ClipStore

@@ -7,7 +7,8 @@ import torch
 
 from avel.errors import StaleError, StoreError
 from avel.pipeline.config import PretrainConfig
-from avel.pipeline.encoders.encoder import Encoder, build_encoder
+from avel.pipeline.encoders.build import build_encoder
+from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.pretraining import vectors
 from avel.pipeline.pretraining.augment import augment, centre_crop, draw
 from avel.pipeline.pretraining.loader import random_choices

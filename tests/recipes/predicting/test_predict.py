@@ -17,7 +17,8 @@ from avel.heads.report.reading import read_run
 from avel.heads.training.train import sweep
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.config import PretrainConfig
-from avel.pipeline.encoders.encoder import build_encoder, save_encoder
+from avel.pipeline.encoders.build import build_encoder
+from avel.pipeline.encoders.kept import save_encoder
 from avel.pipeline.staging.extract import extract
 from avel.recipes.predicting.predict import choose_members, predict
 from avel.recipes.predicting.seeing import Seer

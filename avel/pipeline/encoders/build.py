@@ -1,0 +1,54 @@
+"""A config -> the encoder it asks for."""
+
+import dataclasses
+
+import torch
+
+from avel.pipeline.config import PretrainConfig
+from avel.pipeline.encoders.backbones import AUDIO_BACKBONES, VISUAL_BACKBONES, load_backbone
+from avel.pipeline.encoders.encoder import Encoder, EncoderSpec
+from avel.pipeline.encoders.kept import load_encoder
+
+
+def build_encoder(config: PretrainConfig) -> Encoder:
+    """The encoder `config` asks for, on the CPU: CNNs with their weights, the rest drawn from `seed`.
+
+    Or, with `start_from`, that of another run with everything it was trained with.
+
+    Raises:
+        UnknownNameError: no such backbone.
+        WeightsError: weights that are missing, do not fit, or cannot be fetched.
+        AvelError: what `load_encoder` raises.
+    """
+    if config.start_from:
+        encoder = load_encoder(config.start_from).requires_grad_(True)
+        encoder.spec = dataclasses.replace(encoder.spec, crop_size=config.crop_size)
+    else:
+        encoder = _new_encoder(config)
+    for name in encoder.batch_statistics:
+        frozen = config.backbone_batchnorm == "frozen" or (
+            config.backbone_batchnorm == "auto" and getattr(encoder, name).pretrained
+        )
+        encoder.batch_statistics[name] = not frozen
+    return encoder.to(memory_format=torch.channels_last)
+
+
+def _new_encoder(config: PretrainConfig) -> Encoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        visual = VISUAL_BACKBONES[config.visual_backbone]()
+        audio = AUDIO_BACKBONES[config.audio_backbone]()
+        load_backbone(visual, config.visual_weights, "--visual-weights")
+        load_backbone(audio, config.audio_weights, "--audio-weights")
+        spec = EncoderSpec(
+            config.visual_backbone,
+            config.audio_backbone,
+            visual.variant,
+            audio.variant,
+            config.agva,
+            config.visual_width,
+            config.audio_width,
+            config.hidden,
+            config.crop_size,
+        )
+        return Encoder(spec, visual, audio)
