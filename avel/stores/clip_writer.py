@@ -22,6 +22,7 @@ from avel.stores.clips import (
     FRAMES,
     LOG_MEL,
     OWN_NAMES,
+    RUN,
     Head,
     chunk_names,
     frames_shape,
@@ -50,12 +51,16 @@ def writing(location: Location) -> Iterator[None]:
         ) from None
 
 
-def prepare(location: Location, wanted: Head) -> None:
+def prepare(location: Location, wanted: Head, run: str = "") -> None:
     """Makes the arrays, adds rows for new videos, or begins anew where the arrays' form has changed.
 
     The group's attributes go before the arrays do and come back last: without them there is no store. Callers
     must have recorded the videos whose chunks this makes void.
+
+    Args:
+        run: token of the run that begins; from here on the writers of every other run are stale.
     """
+    location.write(RUN, run.encode())
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", UnstableSpecificationWarning
@@ -94,17 +99,17 @@ def write_dataset(location: Location, dataset: Dataset) -> None:
 class ClipWriter:
     """Writes the chunks of single videos; log-mel first, frames last, because the frames are the commit.
 
-    Before each write it looks whether the store still has its settings: a worker may outlive its run.
+    Before each write it looks whether its run is still the store's: a worker may outlive its run.
 
     Raises:
         StaleError: the store has other settings than the ones this writer is for.
     """
 
-    def __init__(self, location: Location, digest: str) -> None:
+    def __init__(self, location: Location, digest: str, run: str = "") -> None:
         head = read_head(location)
         if head is None or head.digest != digest:
             raise _stale(location)
-        self.location, self.head = location, head
+        self.location, self.head, self._run = location, head, run
         # an all-black video must exist as a chunk all the same; zarr keeps this with the open array only
         with zarr.config.set({"array.write_empty_chunks": True}):
             group = zarr.open_group(location.zarr(), mode="r+", use_consolidated=False)
@@ -115,7 +120,7 @@ class ClipWriter:
         """Patches (n, 96, 64) of whole chunks, from `first_segment` on.
 
         Raises:
-            StaleError: the store has got other settings.
+            StaleError: another run has begun on the store.
             WriteError: the store does not take them.
         """
         self._put(self._log_mel, row, first_segment, patches[None])
@@ -124,7 +129,7 @@ class ClipWriter:
         """JPEG files, or raw frames (n, H, W, 3), of whole chunks, from `first_frame` on.
 
         Raises:
-            StaleError: the store has got other settings.
+            StaleError: another run has begun on the store.
             WriteError: the store does not take them.
         """
         if isinstance(frames, np.ndarray):
@@ -138,7 +143,7 @@ class ClipWriter:
         """Removes the video's chunks, frames first, so that what remains is never taken for whole.
 
         Raises:
-            StaleError: the store has got other settings.
+            StaleError: another run has begun on the store.
             WriteError: the store does not allow it.
         """
         self._check()
@@ -156,17 +161,24 @@ class ClipWriter:
             array[row : row + 1, first : first + block.shape[1]] = block
 
     def _check(self) -> None:
-        """Looks for the digest among the bytes: parsing all videos' ids for every chunk would cost more."""
-        with writing(self.location):
-            found = self.location.read("zarr.json") or b""
-        if self.head.digest.encode() not in found:
+        if not is_run_of(self.location, self._run):
             raise _stale(self.location)
+
+
+def is_run_of(location: Location, run: str) -> bool:
+    """Whether no other run has begun on the store since `run` did.
+
+    Raises:
+        WriteError: the store cannot be read.
+    """
+    with writing(location):
+        return location.read(RUN) == run.encode()
 
 
 def _stale(location: Location) -> StaleError:
     return StaleError(
-        f"{location.url}: its settings changed while this run was at work",
-        hint="another run has begun on it; give this command again when that one has ended",
+        f"{location.url}: another run has begun on it while this one was at work",
+        hint="give this command again when that one has ended",
     )
 
 

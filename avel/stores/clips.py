@@ -32,7 +32,9 @@ F = TypeVar("F")
 
 FORMAT, VERSION = "avel-clips", 1
 FRAMES, LOG_MEL = "frames", "log_mel"
-OWN_NAMES = frozenset({FRAMES, LOG_MEL, "manifest", "dataset", "zarr.json", "config.toml", ".lock"})
+RUN = ".run"
+"""Name of the token of the run that works, or worked last, on the store."""
+OWN_NAMES = frozenset({FRAMES, LOG_MEL, "manifest", "dataset", "zarr.json", "config.toml", ".lock", RUN})
 """All that a store's folder holds."""
 DATASET_TABLES = ("rows", "videos")
 ACCESS = "see to its access rights; of an object store, to AWS_ENDPOINT_URL, AWS_REGION and the keys"

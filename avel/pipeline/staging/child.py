@@ -27,14 +27,14 @@ PR_SET_PDEATHSIG = 1
 
 def serve(connection: Connection) -> None:
     """Stages what comes, until nothing comes."""
-    store, config, parent = connection.recv()
+    store, config, run, parent = connection.recv()
     _die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     try:
         from avel.pipeline.staging.stage import Stager
 
         zarr.config.set({"async.concurrency": 1, "threading.max_workers": 1})
-        stager = Stager(store, config, lambda: connection.send(ALIVE), lambda: connection.send(HASHED))
+        stager = Stager(store, config, run, lambda: connection.send(ALIVE), lambda: connection.send(HASHED))
     except AvelError as error:
         connection.send(error)
         return

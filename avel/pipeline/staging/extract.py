@@ -2,6 +2,7 @@
 
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -69,7 +70,7 @@ def extract(
             hint="--scheduler alone; dask worker ADDRESS --nthreads N sets its workers' number",
         )
     data = dataset if isinstance(dataset, Dataset) else read_dataset(dataset, annotations)
-    location, count = locate(store), workers or cores()
+    location, count, run = locate(store), workers or cores(), uuid.uuid4().hex
     with writing(location):
         check_place(location)
     wish = Wish(retry_failed, overwrite)
@@ -83,8 +84,8 @@ def extract(
             location.sweep()
             manifest = ManifestWriter(location)
             plan = make_plan(data, config, read_head(location), manifest.entries, wish)
-            _begin(location, manifest, plan, data, config)
-        batches = stage_all(plan.todo, location.url, config, workers=count, scheduler=scheduler)
+            _begin(location, run, manifest, plan, data, config)
+        batches = stage_all(plan.todo, run, location.url, config, workers=count, scheduler=scheduler)
         done = _record(batches, manifest, location, len(plan.todo), held) if plan.todo else []
         with writing(location):
             held()
@@ -93,11 +94,11 @@ def extract(
 
 
 def _begin(
-    location: Location, manifest: ManifestWriter, plan: Plan, data: Dataset, config: ExtractConfig
+    location: Location, run: str, manifest: ManifestWriter, plan: Plan, data: Dataset, config: ExtractConfig
 ) -> None:
     """The store as the plan wants it, but for the clips to stage: pending before their chunks are touched."""
     manifest.append((*plan.touched, *plan.todo, *plan.gone))
-    prepare(location, plan.head)
+    prepare(location, plan.head, run)
     for entry in plan.gone:
         erase(location, plan.head, entry.row)
     settings = plan.head.digest

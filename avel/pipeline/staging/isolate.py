@@ -21,7 +21,7 @@ from avel.grid import CHUNK_SEGMENTS
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.refusal import Reason
 from avel.pipeline.staging.child import HASHED, MIB
-from avel.stores.clip_writer import erase
+from avel.stores.clip_writer import erase, is_run_of
 from avel.stores.clips import read_head
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, failed
@@ -49,15 +49,15 @@ class Lost:
 
 
 class Isolated:
-    """A child process that stages clips into one store, replaced when it is lost.
+    """A child process that stages clips into one store for one run, replaced when it is lost.
 
     >>> with Isolated("clips.zarr", ExtractConfig()) as isolated:  # doctest: +SKIP
     ...     isolated.stage(entry).state
     'staged'
     """
 
-    def __init__(self, store: str, config: ExtractConfig) -> None:
-        self._store, self._config = store, config
+    def __init__(self, store: str, config: ExtractConfig, run: str = "") -> None:
+        self._store, self._config, self._run = store, config, run
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as its children
@@ -95,6 +95,7 @@ class Isolated:
 
         Raises:
             IsolationError: no child can be started, or this was closed.
+            StaleError: another run has begun on the store.
             WriteError: the store cannot be written.
         """
         with self._in_use:
@@ -114,7 +115,7 @@ class Isolated:
                 raise IsolationError("closed in the middle of a clip")
             kills += outcome.killed
             if outcome.reason == "timeout" or (kills > KILLS_FORGIVEN if outcome.killed else fresh):
-                return given_up(entry, outcome, self._store, self._config)
+                return given_up(entry, outcome, self._store, self._config, self._run)
 
     def _ask(self, entry: Entry) -> Entry | Lost:
         """Hands the clip over and watches: an answer, or how the child was lost."""
@@ -189,7 +190,7 @@ class Isolated:
             )
         self._connection, self._served, self._ready = Connection(ours.detach()), 0, False
         with suppress(OSError):  # one that died at once is found out when it is awaited
-            self._connection.send((self._store, self._config, os.getpid()))
+            self._connection.send((self._store, self._config, self._run, os.getpid()))
 
     def _make_ready(self) -> None:
         """A child that has loaded its libraries and opened the store; one killed before that is replaced."""
@@ -224,15 +225,17 @@ class Isolated:
             connection.close()
 
 
-def given_up(entry: Entry, lost: Lost, store: str, config: ExtractConfig) -> Entry:
+def given_up(entry: Entry, lost: Lost, store: str, config: ExtractConfig, run: str = "") -> Entry:
     """The entry of a clip whose process was lost, as failed; what it wrote is erased.
+
+    But for what another run may have staged meanwhile, in the place of one that was killed.
 
     Raises:
         WriteError: the store cannot be written.
     """
     location, made_with = locate(store), digest(config)
     head = read_head(location)
-    if head is not None and head.digest == made_with:
+    if head is not None and head.digest == made_with and is_run_of(location, run):
         erase(location, head, entry.row)
     entry = failed(with_source(entry), lost.reason, lost.detail)
     return replace(entry, settings=made_with, decode_seconds=round(lost.seconds, 6))

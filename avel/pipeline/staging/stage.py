@@ -63,12 +63,14 @@ class Stager:
     """Stages clips into one store; kept open from clip to clip.
 
     Args:
+        run: token that the store's run gave to `prepare`.
         alive: called after each step of a long clip, so that a watcher can tell slow from hung.
         hashed: called after each MiB of the source that was hashed, however large it is.
     """
 
     store: str
     config: ExtractConfig
+    run: str = ""
     alive: Callable[[], None] = lambda: None
     hashed: Callable[[], None] = lambda: None
     writer: ClipWriter = field(init=False)
@@ -76,14 +78,14 @@ class Stager:
     def __post_init__(self) -> None:
         self.digest = digest(self.config)
         self.grid = self.config.grid()
-        self.writer = ClipWriter(locate(self.store), self.digest)
+        self.writer = ClipWriter(locate(self.store), self.digest, self.run)
 
     def stage(self, entry: Entry) -> Entry:
         """Stages one clip -> its entry, staged or failed.
 
         Raises:
             WriteError: the store cannot be written.
-            StaleError: it has got other settings.
+            StaleError: another run has begun on it.
         """
         watch = Stopwatch()
         try:

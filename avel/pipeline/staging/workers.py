@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -29,14 +28,14 @@ def stage_isolated(entry: Entry, run: str, store: str, config: ExtractConfig) ->
             raise AvelError("the run has ended")
         if key not in _children:
             launched = _launched.get(run)
-            _children[key] = launched.pop() if launched else Isolated(store, config)
+            _children[key] = launched.pop() if launched else Isolated(store, config, run)
         child = _children[key]
     return child.stage(entry)
 
 
 def launch_children(run: str, count: int, store: str, config: ExtractConfig) -> None:
     """Starts children that load their libraries while dask loads its own: a second less to wait."""
-    children = [Isolated(store, config) for _ in range(count)]
+    children = [Isolated(store, config, run) for _ in range(count)]
     with _lock:
         _launched[run] = list(children)
     for child in children:
@@ -53,14 +52,19 @@ def close_children(run: str) -> None:
 
 
 def stage_all(
-    entries: Sequence[Entry], store: str, config: ExtractConfig, *, workers: int, scheduler: str | None
+    entries: Sequence[Entry],
+    run: str,
+    store: str,
+    config: ExtractConfig,
+    *,
+    workers: int,
+    scheduler: str | None,
 ) -> Iterator[list[Entry]]:
-    """Stages every entry; yields them as they are done, in any order.
+    """Stages every entry for the run that prepared `store`; yields them as they are done, in any order.
 
     Raises:
         AvelError: the store cannot be written, no decoding process starts, or the scheduler is lost.
     """
-    run = uuid.uuid4().hex
     try:
         if not scheduler:
             launch_children(run, min(workers, len(entries)), store, config)
@@ -85,7 +89,7 @@ def _staged(
     entry_of = {future.key: entry for future, entry in zip(futures, entries, strict=True)}
     try:
         for batch in as_completed(futures).batches():
-            yield [_result(future, entry_of[future.key], store, config) for future in batch]
+            yield [_result(future, entry_of[future.key], run, store, config) for future in batch]
     finally:
         close_children(run)  # before the cluster closes, which waits for its threads
         if client.cluster is None and client.status == "running":
@@ -106,11 +110,11 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _result(future: Any, pending: Entry, store: str, config: ExtractConfig) -> Entry:
+def _result(future: Any, pending: Entry, run: str, store: str, config: ExtractConfig) -> Entry:
     from distributed import KilledWorker
 
     try:
         entry: Entry = future.result()
         return entry
     except KilledWorker as error:
-        return given_up(pending, Lost("crashed", str(error)), store, config)
+        return given_up(pending, Lost("crashed", str(error)), store, config, run)

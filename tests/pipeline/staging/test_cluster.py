@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,11 +18,12 @@ from avel.errors import ConfigError
 from avel.pipeline.staging.cluster import SchedulerLostError
 from avel.pipeline.staging.extract import extract
 from avel.pipeline.staging.workers import _result
-from avel.stores.clips import ClipStore
+from avel.stores.clips import RUN, ClipStore
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter, read_manifest
-from tests.pipeline.staging.small_clips import SMALL, contents, make_folder
+from tests.pipeline.staging.small_clips import SMALL, contents, make_clip, make_folder
 
+FAULTS = Path(__file__).parent / "faults"
 CLIPS = 40
 START_SECONDS = 90
 
@@ -31,8 +32,14 @@ Cluster = tuple[str, list[subprocess.Popen[bytes]]]
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    """A scheduler's address, and its process before those of two workers with one thread each."""
+def faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that start after this have the faults that clips ask for."""
+    monkeypatch.setenv("PYTHONPATH", str(FAULTS), prepend=os.pathsep)
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
+    """A scheduler's address, and its process before those of two workers, of one thread or `param` each."""
     file = tmp_path / "scheduler.json"
     dask = [sys.executable, "-m", "dask"]
     quiet = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -42,7 +49,8 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     deadline = time.monotonic() + START_SECONDS
     while not file.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    worker = [*dask, "worker", "--nthreads", "1", "--no-nanny", *plain]
+    threads = getattr(request, "param", "1")
+    worker = [*dask, "worker", "--nthreads", threads, "--no-nanny", *plain]
     processes += [subprocess.Popen(worker, **quiet) for _ in range(2)]
     try:
         yield json.loads(file.read_text())["address"], processes
@@ -85,6 +93,30 @@ def test_a_killed_worker_costs_nothing(
     assert contents(store) == contents(tmp_path / "local.zarr")
     assert "dask dashboard: http://" in capsys.readouterr().err
     assert not _children_of(workers[1].pid)  # the other worker's decoder ended with the run
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("faults")
+@pytest.mark.parametrize("cluster", ["2"], indirect=True)  # the second does what is left
+def test_a_killed_runs_worker_leaves_alone_what_the_next_run_staged(cluster: Cluster, tmp_path: Path) -> None:
+    address = cluster[0]
+    clips, store = make_folder(tmp_path / "clips", 2), tmp_path / "clips.zarr"
+    make_clip(clips / "stuck-once.mp4", seed=3)
+    _wait_for_workers(address, 2)
+    settings = ["--segments", "2", "--fps", "4", "--size", "32", "--time-limit", "15", "--scheduler", address]
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "avel", "-q", "extract", str(clips), str(store), *settings]
+    )
+    _wait_until((clips / "stuck-once.stuck").exists)
+    stuck = time.monotonic()
+    killed.kill()
+    killed.wait()
+    summary = extract(clips, store, SMALL, time_limit=15, scheduler=address)
+    assert summary.staged + summary.skipped == 3
+    left = stuck + 15 - time.monotonic()
+    assert left > 0
+    time.sleep(left + 2)  # the killed run's worker gives its clip up
+    assert ClipStore.open(store).verify() == ()
 
 
 @pytest.mark.slow
@@ -148,12 +180,16 @@ def test_a_scheduler_without_workers_is_named(
 def test_a_clip_that_takes_down_worker_after_worker_is_on_record_as_a_whole(tmp_path: Path) -> None:
     clips, store = make_folder(tmp_path / "clips", 1), tmp_path / "s.zarr"
     extract(clips, store, SMALL, workers=1)
+    run = (locate(store).read(RUN) or b"").decode()
 
     class Doomed:
         def result(self) -> Entry:
             raise KilledWorker("stage-1", SimpleNamespace(address="tcp://127.0.0.1:1"), 3)
 
-    entry = _result(Doomed(), Entry("clip00", 0, source_path=str(clips / "clip00.mp4")), str(store), SMALL)
+    pending = Entry("clip00", 0, source_path=str(clips / "clip00.mp4"))
+    _result(Doomed(), pending, "an earlier run", str(store), SMALL)
+    assert ClipStore.open(store).verify() == ()  # what this run staged is not another's to erase
+    entry = _result(Doomed(), pending, run, str(store), SMALL)
     assert (entry.state, entry.reason, entry.settings) == ("failed", "crashed", ClipStore.open(store).digest)
     assert entry.source_bytes == (clips / "clip00.mp4").stat().st_size
     ManifestWriter(locate(store)).append([entry])
@@ -176,5 +212,12 @@ def _wait_for_workers(address: str, count: int) -> None:
         client.wait_for_workers(count, timeout=START_SECONDS)
 
 
+def _wait_until(came: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not came() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def _children_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().strip()
+    """Ids of the processes that its threads started."""
+    return "".join(file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/children"))

@@ -19,6 +19,9 @@ def open_media(path, grid, **options):
         ctypes.string_at(0)
     if "hang" in path.name:
         time.sleep(3600)
+    if "stuck-once" in path.name and not (mark := path.with_suffix(".stuck")).exists():
+        mark.touch()
+        time.sleep(3600)
     if "slow" in path.name:
         time.sleep(1.0)
     if "endless" in path.name:
