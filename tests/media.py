@@ -160,6 +160,25 @@ def spoil_sound(source: Path, target: Path) -> Path:
     return target
 
 
+def unstamp(source: Path, target: Path, bare: Callable[[int], bool]) -> Path:
+    """Copies an MPEG-TS file; picture n in the order of decoding loses its time stamps where `bare(n)`."""
+    data, number = bytearray(source.read_bytes()), 0
+    for start in range(0, len(data), 188):
+        header = int.from_bytes(data[start : start + 4])
+        if (
+            header >> 8 & 0x1FFF != 256 or not header >> 22 & 1
+        ):  # the picture's first PID; a PES packet starts
+            continue
+        packet = start + 4 + (1 + data[start + 4] if header >> 5 & 1 else 0)  # after the adaptation field
+        if bare(number):
+            length = data[packet + 8]
+            data[packet + 7] &= 0x3F
+            data[packet + 9 : packet + 9 + length] = b"\xff" * length
+        number += 1
+    target.write_bytes(data)
+    return target
+
+
 def turn(path: Path, a: int, b: int, c: int, d: int) -> Path:
     """Writes the display matrix x' = a x + c y, y' = b x + d y into an MP4's first track header."""
     data = bytearray(path.read_bytes())

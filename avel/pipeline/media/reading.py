@@ -6,6 +6,7 @@ Decisions where files leave a choice:
 - *Late picture.* Before its first picture a clip shows that picture; before its first sound there is silence.
 - *Damage.* A file that ends early, or whose packets do not all decode, is staged with what came, and
   `info.damage` says so; it is refused as truncated only when less than one segment of picture came.
+- *No time stamp.* A picture whose packet has none is shown one usual step after the one before it.
 - *Several streams.* FFmpeg's best picture stream and the sound that goes with it; cover art is no picture.
 """
 
@@ -153,7 +154,8 @@ def open_media(
         if late >= grid.seconds:
             raise ClipRefused("no-video", f"the picture starts {late:.1f} s after the sound")
         info = media_info(container, video, audio, grid, origin)
-        info = replace(info, damage=broken)
+        untimed = f"picture packets without a time: {video.untimed}" if video.untimed else ""
+        info = replace(info, damage="; ".join(filter(None, (broken, untimed))))
         colours = jpeg_colours(video.stream, grid.size) if for_jpeg else "rgb"
         scaler = PictureScaler(grid.size, resize, pixel_aspect(video), colours)
         yield Media(

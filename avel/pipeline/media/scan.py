@@ -30,15 +30,20 @@ MARGIN_SECONDS = 0.5
 
 @dataclass
 class Track:
-    """What the scan saw of one stream. `times` are its shown packets' time stamps, in file order."""
+    """What the scan saw of one stream. `times` are its shown packets' time stamps, in file order.
+
+    Attributes:
+        timed: packets say when they are presented. AVI's say only when they are decoded, and what libavformat
+            makes of that is wrong for H.264 with B pictures: there pictures take those times in order.
+        untimed: shown packets that say neither, as MPEG-TS and MPEG-PS allow.
+    """
 
     stream: Any  # a video or audio stream of PyAV
     time_base: Fraction = field(init=False)
     """Seconds of one tick of the time stamps."""
     times: "array[int]" = field(default_factory=lambda: array("q"))
     timed: bool = True
-    """Every shown packet says when it is presented. AVI's say only when they are decoded, and what
-    libavformat makes of that is wrong for H.264 with B pictures: there pictures take those times in order."""
+    untimed: int = 0
     packets: "list[Packet[Any]] | None" = field(default_factory=list)
     start_pts: int | None = None
     end_pts: int = 0
@@ -60,9 +65,9 @@ class Track:
             self.primed_pts = self._primed(packet)
         if packet.is_discard:
             return
-        self.timed &= packet.pts is not None
         pts = packet.pts if self.timed else packet.dts
         if pts is None:
+            self.untimed += 1
             return
         self.times.append(pts)
         end = pts + (packet.duration or self.usual_ticks)

@@ -26,7 +26,8 @@ class VideoReader:
         self._path, self._track, self._grid, self._scaler = path, track, grid, scaler
         self._origin = origin
         self._clock = Clock(track.time_base, origin, grid.fps)
-        self._skip = track.timed and track.stream.codec_context.name in SKIPPING
+        stamped = track.timed and not track.untimed
+        self._skip = stamped and track.stream.codec_context.name in SKIPPING
         self.decoded = self.errors = self.corrupt = 0
         self.scale_seconds = 0.0
         self._covered_pts: int | None = None
@@ -101,8 +102,8 @@ class VideoReader:
                 return  # nothing after it is on screen within the grid
 
     def _decode(self, needed: set[int]) -> Iterator[tuple[VideoFrame, int]]:
-        timed = self._track.timed
-        unpresented: list[int] = []  # where presentation times are missing, pictures take these in order
+        timed, last = self._track.timed, None
+        unpresented: list[int] = []  # AVI's times of decoding: pictures take them in order
         for packet, context in with_drain(packets(self._path, self._track)):
             if not context.is_open:
                 context.thread_type = "NONE"
@@ -123,10 +124,14 @@ class VideoReader:
                 heappush(unpresented, packet.dts)
             for frame in frames:
                 self.corrupt += frame.is_corrupt
-                if timed and frame.pts is not None:
-                    yield frame, frame.pts
-                elif unpresented:
-                    yield frame, heappop(unpresented)
+                if not timed:
+                    last = heappop(unpresented) if unpresented else None
+                elif frame.pts is not None:
+                    last = frame.pts
+                elif last is not None:
+                    last += self._track.usual_ticks
+                if last is not None:
+                    yield frame, last
 
     def _cover(self, frame: VideoFrame, pts: int) -> None:
         end = pts + (frame.duration or self._track.usual_ticks)

@@ -1,5 +1,6 @@
 """Each slot of the grid shows the picture that is on screen then, whatever the file does with time."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +13,7 @@ from avel.pipeline.media import scan as scan_module
 from avel.pipeline.media.reading import open_media
 from avel.pipeline.media.refusal import ClipRefused
 from avel.stores.jpeg import decode_jpeg, encode_jpeg
-from tests.media import Film, compose, number_picture, read_number, remux, steady, turn, uneven
+from tests.media import Film, compose, number_picture, read_number, remux, steady, turn, uneven, unstamp
 from tests.pipeline.media.reading import on_screen, read
 
 NTSC = Fraction(30000, 1001)
@@ -292,6 +293,19 @@ def test_on_the_way_to_jpeg_pictures_turn_alike(tmp_path: Path, name: str, resiz
             frame = next(media.frames(1))[4]
             shown.append(decode_jpeg(encode_jpeg(frame, 96, media.colours)).astype(float))
     assert abs(shown[0] - shown[1]).mean() < 2
+
+
+@pytest.mark.parametrize("kept", [lambda n: n != 120, lambda n: n % 2 == 0, lambda n: n % 12 == 0])
+def test_pictures_without_a_time_stamp_follow_the_one_before(
+    tmp_path: Path, kept: Callable[[int], bool]
+) -> None:
+    film = replace(BASE, tick=FRAME)  # so that the codec knows the usual step
+    path = compose(tmp_path / "whole.ts", film)
+    path = unstamp(path, tmp_path / "bare.ts", lambda number: not kept(number))
+    frames, _, info = read(path)
+    assert [read_number(frame) for frame in frames] == on_screen([time + PRIMING for time in BASE.times])
+    bare = sum(not kept(number) for number in range(len(BASE.times)))
+    assert info.damage == f"picture packets without a time: {bare}"
 
 
 def test_pictures_before_an_edit_list_are_decoded_and_not_shown(
