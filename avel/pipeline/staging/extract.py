@@ -107,6 +107,8 @@ def _begin(
     )
     write_dataset(location, data)
     location.write("config.toml", to_toml(config, "extract").encode())
+    if plan.given_up:
+        note(f"{plan.given_up} staged clips of other settings are given up: they left the dataset")
     if plan.sourceless:
         note(f"{plan.sourceless} staged clips are kept although their files cannot be read now")
 

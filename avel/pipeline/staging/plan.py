@@ -25,6 +25,7 @@ class Plan:
         kept: entries of the dataset's other clips, staged or failed earlier.
         gone: pending entries of videos that left the dataset before they were staged as it is asked for now.
         sourceless: how many of `kept` are staged although their file cannot be read now.
+        given_up: how many of `gone` are whole until the new settings void them.
     """
 
     head: Head
@@ -33,6 +34,7 @@ class Plan:
     kept: tuple[Entry, ...]
     gone: tuple[Entry, ...] = ()
     sourceless: int = 0
+    given_up: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,11 @@ def make_plan(
             touched.append(now)
         kept.append(now)
         sourceless += entry.state == "staged" and (wish.overwrite or _status(path) is None)
-    if found is not None and not wish.overwrite:
-        _refuse_to_lose([each for each in todo if _is_whole(entries.get(each.video_id), found)])
     gone = _gone(entries.values(), {video.video_id for video in dataset.videos}, row_of, head.digest)
-    return Plan(head, tuple(todo), tuple(touched), tuple(kept), gone, sourceless)
+    leaving = [entries[each.video_id] for each in gone if _is_whole(entries[each.video_id], found)]
+    if not wish.overwrite:
+        _refuse_to_lose([each for each in todo if _is_whole(entries.get(each.video_id), found)] + leaving)
+    return Plan(head, tuple(todo), tuple(touched), tuple(kept), gone, sourceless, len(leaving))
 
 
 def _cause(entry: Entry | None, path: str, config: ExtractConfig, wish: Wish, begun: bool) -> Cause | None:
@@ -107,8 +110,10 @@ def _cause(entry: Entry | None, path: str, config: ExtractConfig, wish: Wish, be
     return "retry-failed" if entry.state == "failed" and wish.retry_failed else None
 
 
-def _is_whole(entry: Entry | None, found: Head) -> bool:
-    return entry is not None and entry.state == "staged" and entry.settings == found.digest
+def _is_whole(entry: Entry | None, found: Head | None) -> bool:
+    if entry is None or found is None:
+        return False
+    return entry.state == "staged" and entry.settings == found.digest
 
 
 def _refuse_to_lose(entries: Sequence[Entry]) -> None:

@@ -216,8 +216,11 @@ def test_workers_and_a_scheduler_do_not_go_together(clips: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("change", [{"jpeg_quality": 60}, {"size": 16}])
-def test_what_left_the_dataset_is_settled(again: tuple[Path, Path], change: dict[str, object]) -> None:
+def test_what_left_the_dataset_is_settled(
+    again: tuple[Path, Path], change: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
     clips, store = again
+    extract(clips, store, SMALL, workers=1)  # takes the copies for the sources
     (clips / "clip00.mp4").rename(clips.with_name("clip00.mp4"))
     manifest = ManifestWriter(locate(store))
     manifest.append([replace(manifest.entries["clip00"], state="pending")])  # as after a kill
@@ -227,13 +230,32 @@ def test_what_left_the_dataset_is_settled(again: tuple[Path, Path], change: dict
     assert (opened.entries["clip00"].state, opened.entries["clip00"].reason) == ("failed", "missing")
     assert "clip01" in opened.staged  # nothing is given up that is whole
     assert inspect(store, verify=True).whole
-    extract(clips, store, SMALL, workers=1, **change)
+    with pytest.raises(MissingPathError, match=r"void 1 staged clips .*clip01\.mp4"):
+        extract(clips, store, SMALL, workers=1, **change)
+    assert "clip01" in ClipStore.open(store).staged
+    extract(clips, store, SMALL, workers=1, overwrite=True, **change)
+    assert "1 staged clips of other settings are given up" in capsys.readouterr().err
     assert inspect(store, verify=True).whole
     extract(clips, store, SMALL, workers=1)
     for name in ("clip00.mp4", "clip01.mp4"):
         clips.with_name(name).rename(clips / name)
     assert extract(clips, store, SMALL, workers=1).staged == 2
     assert inspect(store, verify=True).whole
+
+
+def test_a_subfolder_that_is_not_mounted_costs_no_clip(again: tuple[Path, Path]) -> None:
+    clips, store = again
+    (clips / "more").mkdir()
+    make_clip(clips / "more" / "far.mp4", seed=60)
+    extract(clips, store, SMALL, workers=1)
+    (clips / "more").rename(clips.with_name("elsewhere"))
+    before = chunks(store)
+    with pytest.raises(MissingPathError, match=r"void 1 staged clips .*far\.mp4"):
+        extract(clips, store, SMALL, workers=1, jpeg_quality=60)
+    assert chunks(store) == before
+    assert "more/far" in ClipStore.open(store).staged
+    clips.with_name("elsewhere").rename(clips / "more")
+    assert extract(clips, store, SMALL, workers=1, jpeg_quality=60).staged == 5
 
 
 def test_a_video_that_left_before_it_got_its_row_is_settled(again: tuple[Path, Path]) -> None:
