@@ -20,6 +20,8 @@ from avel.pipeline.media.container import FAULTS, describe, reading
 
 HELD_BYTES = 48 * 2**20
 """Packets of one file kept in memory; a 10 s clip of the web has 1-4 MiB."""
+PACKET_BYTES = 640
+"""What a packet takes beside its data, in FFmpeg's and PyAV's objects: most of a quiet film."""
 
 SIGN_PACKETS = 1000
 """Packets between two signs of life: some ten seconds of a film."""
@@ -105,7 +107,7 @@ def scan(container: InputContainer, tracks: list[Track], seconds: float, alive: 
                 continue  # the demuxer's end-of-stream marks
             track = by_index[packet.stream_index]
             track.add(packet)
-            held += packet.size
+            held += packet.size + PACKET_BYTES
             if held > HELD_BYTES:
                 for each in tracks:
                     each.packets = None
