@@ -32,6 +32,7 @@ class Film:
         clicks: when the sound clicks, seconds; None composes no sound stream.
         gains: amplitude of each channel's clicks.
         options: private options of the picture's encoder.
+        sound_options: private options of the sound's.
         form: options of the container.
     """
 
@@ -48,6 +49,7 @@ class Film:
     sound_start: Fraction = Fraction(0)
     sound_seconds: float = 10.4
     sound_codec: str = "aac"
+    sound_options: dict[str, str] = field(default_factory=dict)
     hz: int = 44100
     gains: tuple[float, ...] = (0.8,)
     form: dict[str, str] = field(default_factory=dict)
@@ -179,6 +181,14 @@ def unstamp(source: Path, target: Path, bare: Callable[[int], bool]) -> Path:
     return target
 
 
+def ambisonic(path: Path) -> Path:
+    """Calls four discrete channels, of Opus in a Matroska file, ambisonic sound of first order."""
+    data = bytearray(path.read_bytes())
+    data[data.index(b"OpusHead") + 18] = 2  # the family of its channels' mapping
+    path.write_bytes(data)
+    return path
+
+
 def turn(path: Path, a: int, b: int, c: int, d: int) -> Path:
     """Writes the display matrix x' = a x + c y, y' = b x + d y into an MP4's first track header."""
     data = bytearray(path.read_bytes())
@@ -209,8 +219,10 @@ def _picture(film: Film, pixels: NDArray[np.uint8], pts: int) -> av.VideoFrame:
 
 
 def _sound_stream(container: av.container.OutputContainer, film: Film) -> tuple:
-    layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(film.gains)]
-    stream = container.add_stream(film.sound_codec, rate=film.hz, layout=layout)
+    layout = {1: "mono", 2: "stereo", 4: "quad", 6: "5.1"}[len(film.gains)]
+    stream = container.add_stream(
+        film.sound_codec, rate=film.hz, layout=layout, options=dict(film.sound_options)
+    )
     return stream, _sounds(film, layout)
 
 

@@ -38,7 +38,7 @@ class Entry:
         detail: the decoder's own words, or what was repaired.
         source_path, source_bytes, source_mtime_ns, source_sha256: the file as it was when it was read.
         settings: digest of the settings that it was staged with.
-        audio: "stream", or "silence" where no sound was decoded.
+        audio: "stream", or "silence" where no sound lies on the grid.
         valid_seconds: how much of the grid the source covers; the rest is padding.
         decode_seconds ... write_seconds: where the time went.
         peak_mib: most memory that the decoding process has held so far.

@@ -1,6 +1,6 @@
 """Sound stream -> the grid's samples: mono, at the grid's rate, each where its presentation time says."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,14 +25,23 @@ FULL_SCALE = 32768.0
 
 
 class AudioReader:
-    """Reads one sound stream onto the grid; `decoded` and `errors` count afterwards how that went."""
+    """Reads one sound stream onto the grid; afterwards its attributes tell how that went.
+
+    Attributes:
+        decoded: stretches of sound that were decoded.
+        errors: packets that were not.
+        unmixed: blocks that cannot be mixed to mono, as those of ambisonic sound.
+        heard: whether any of it lies on the grid.
+    """
 
     def __init__(self, path: Path, track: Track, grid: Grid, origin: Fraction) -> None:
         self._path, self._track, self._grid, self._origin = path, track, grid, float(origin)
-        self.decoded = self.errors = 0
+        self.decoded = self.errors = self.unmixed = 0
+        self.heard = False
 
     def samples(self) -> Iterator[NDArray[np.float32]]:
         """Chunks (n,) in [-1, 1] of at most ten segments, `grid.samples` in all, silence where none is."""
+        self.unmixed, self.heard = 0, False
         total = self._grid.samples
         step = CHUNK_SEGMENTS * self._grid.samples_per_segment
         chunk = np.zeros(min(step, total), np.float32)
@@ -43,6 +52,7 @@ class AudioReader:
                 if begin < len(chunk):
                     part = piece[max(first - position, 0) :][: len(chunk) - begin]
                     chunk[begin : begin + len(part)] = part
+                    self.heard = True
                 if position + len(piece) < first + len(chunk):
                     break
                 yield chunk
@@ -72,9 +82,12 @@ class AudioReader:
         frames = self._frames()
         waiting = next(frames, None)
         while waiting is not None:
-            start, run = waiting[0], _Run(waiting, frames, self._grid.hz)
+            start, run = waiting[0], _Run(waiting, frames, self._grid.hz, self._unmixable)
             yield round((start - self._origin) * self._grid.hz), run.pieces()
             waiting = run.rest()
+
+    def _unmixable(self) -> None:
+        self.unmixed += 1
 
     def _frames(self) -> Iterator[tuple[float, AudioFrame]]:
         """Decoded stretches of sound with the time of their first sample on the container's clock."""
@@ -102,15 +115,22 @@ class AudioReader:
 class _Run:
     """Resamples frames for as long as each begins where the last one ended and has the same form.
 
+    It ends early at a block that cannot be resampled, says so by `unmixable`, and yields nothing of it.
+
     To 16-bit integers, because FFmpeg mixes stereo to 0.5 (L+R) there and to 0.707 (L+R) in float: VGGish's
     own pipelines read 16-bit wav files, and float would move the log-mel by 0.31.
     """
 
     def __init__(
-        self, first: tuple[float, AudioFrame], frames: Iterator[tuple[float, AudioFrame]], hz: int
+        self,
+        first: tuple[float, AudioFrame],
+        frames: Iterator[tuple[float, AudioFrame]],
+        hz: int,
+        unmixable: Callable[[], None],
     ) -> None:
         self._next: tuple[float, AudioFrame] | None = first
-        self._frames = frames
+        self._frames, self._unmixable = frames, unmixable
+        self._failed = False
         self._blocks = AudioFifo()  # resampling frame by frame takes longer than decoding them
         self._resampler = AudioResampler(format="s16", layout="mono", rate=hz)
 
@@ -119,7 +139,7 @@ class _Run:
         assert self._next is not None
         (start, first), count = self._next, 0
         form = _form(first)
-        while self._next is not None:
+        while self._next is not None and not self._failed:
             seconds, frame = self._next
             if _form(frame) != form or abs(seconds - start - count / form[2]) > GAP_SECONDS:
                 break
@@ -138,7 +158,17 @@ class _Run:
         return self._next
 
     def _resampled(self, block: AudioFrame | None) -> Iterator[NDArray[np.float32]]:
-        for piece in self._resampler.resample(block):
+        if self._failed:
+            return
+        try:
+            mixed = self._resampler.resample(block)
+        except FAULTS as error:
+            if isinstance(error, MemoryError):
+                raise
+            self._failed = True
+            self._unmixable()
+            return
+        for piece in mixed:
             yield piece.to_ndarray()[0].astype(np.float32) / np.float32(FULL_SCALE)
 
 

@@ -58,8 +58,8 @@ class Media:
 
     @property
     def heard(self) -> bool:
-        """Whether any sound was decoded; to be asked after `samples`."""
-        return self._audio is not None and self._audio.decoded > 0
+        """Whether any sound lies on the grid; to be asked after `samples`."""
+        return self._audio is not None and self._audio.heard
 
     @property
     def scale_seconds(self) -> float:
@@ -80,7 +80,7 @@ class Media:
         """Chunks (n,) in [-1, 1] of at most ten segments' samples, `grid.samples` in all.
 
         Raises:
-            ClipRefused: memory, or no-audio where none of it decodes and `missing_audio` is "fail".
+            ClipRefused: memory, or no-audio where none of it lies on the grid and `missing_audio` is "fail".
         """
         if self._audio is not None:
             with guarding():
@@ -92,10 +92,14 @@ class Media:
             yield np.zeros(min(step, self._grid.samples - first), np.float32)
 
     def _check_audio(self, audio: AudioReader) -> None:
-        if not audio.decoded and self._missing_audio == "fail":
-            raise ClipRefused("no-audio", "none of the sound packets decode")
-        if audio.errors:
-            self._damaged(f"sound packets not decoded: {audio.errors}")
+        faults = [f"sound packets not decoded: {audio.errors}"] if audio.errors else []
+        if audio.unmixed:
+            faults.append(f"blocks of sound not mixed to mono: {audio.unmixed}")
+        for fault in faults:
+            self._damaged(fault)
+        if not audio.heard and self._missing_audio == "fail":
+            start = f"the sound starts at {self.info.audio_start_seconds:.1f} s"
+            raise ClipRefused("no-audio", "; ".join(faults) or start)
 
     def _check_video(self) -> None:
         came = self._video.covered_seconds

@@ -12,7 +12,7 @@ import pytest
 from avel.grid import Grid
 from avel.pipeline.media.reading import open_media
 from avel.pipeline.media.refusal import ClipRefused
-from tests.media import Film, compose, heard_clicks, steady
+from tests.media import Film, ambisonic, compose, heard_clicks, steady
 from tests.pipeline.media.reading import read
 
 CLICKS = (0.5, 1.25, 4.0, 9.5)
@@ -98,6 +98,25 @@ def test_missing_sound_is_silence_or_a_refusal(tmp_path: Path) -> None:
     with pytest.raises(ClipRefused) as refusal, open_media(path, Grid(), missing_audio="fail"):
         pass
     assert refusal.value.reason == "no-audio"
+
+
+def test_sound_that_cannot_be_mixed_to_mono_is_silence_or_a_refusal(tmp_path: Path) -> None:
+    film = replace(PICTURE, sound_codec="libopus", hz=48000, gains=(0.8,) * 4)
+    path = compose(tmp_path / "clip.mkv", replace(film, sound_options={"mapping_family": "255"}))
+    samples, info = read(ambisonic(path))[1:]
+    assert not samples.any()
+    assert "not mixed to mono" in info.damage
+    with pytest.raises(ClipRefused, match=r"no-audio: .*not mixed to mono"):
+        read(path, missing_audio="fail")
+
+
+def test_sound_that_begins_after_the_grid_is_missing(tmp_path: Path) -> None:
+    path = compose(tmp_path / "late.mkv", replace(PICTURE, sound_start=Fraction(12), clicks=(12.5,)))
+    with open_media(path, Grid(size=16)) as media:
+        assert not any(chunk.any() for chunk in media.samples())
+        assert not media.heard
+    with pytest.raises(ClipRefused, match=r"no-audio: the sound starts at 12\.0 s"):
+        read(path, missing_audio="fail")
 
 
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:
