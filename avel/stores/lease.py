@@ -18,6 +18,8 @@ NAME = ".lock"
 RENEW_SECONDS = 20.0
 LAPSE_SECONDS = 120.0
 """Six renewals missed; also bears clocks that differ by a minute."""
+STALE_SECONDS = 2 * RENEW_SECONDS
+"""After so long without a renewal the holder makes sure of the lock before it writes."""
 
 
 @contextmanager
@@ -47,10 +49,14 @@ class _Lease:
     def __init__(self, store: Any, url: str) -> None:
         self._store, self._url, self._token = store, url, uuid.uuid4().hex
         self._taken_by: dict[str, Any] | None = None
+        self._renewing = threading.Lock()
         self._version = self._take()
+        self._renewed = _seconds()
 
     def check(self) -> None:
-        """Raises BusyError if the lock was taken over."""
+        """Raises BusyError if the lock was taken over, as it may be from a run that was asleep."""
+        if self._taken_by is None and _seconds() - self._renewed > STALE_SECONDS:
+            self._renew()
         if self._taken_by is not None:
             raise BusyError(
                 f"{self._url}: this run gave no sign for {LAPSE_SECONDS:.0f} s, and process "
@@ -91,17 +97,20 @@ class _Lease:
     def _renew(self) -> None:
         from obstore.exceptions import PreconditionError
 
-        try:
-            self._version = self._put(self._version)
-        except (PreconditionError, FileNotFoundError):
-            holder, meta = self._found()
-            if self._is_mine(holder):  # a put whose answer was lost
-                self._version = _version(meta)
-            else:
-                self._taken_by = holder
+        with self._renewing:
+            began = _seconds()
+            try:
+                self._version = self._put(self._version)
+            except (PreconditionError, FileNotFoundError):
+                holder, meta = self._found()
+                if not self._is_mine(holder):
+                    self._taken_by = holder
+                    return
+                self._version = _version(meta)  # of a put whose answer was lost
+            self._renewed = began
 
     def _put(self, mode: Any) -> dict[str, Any]:
-        holder = {"host": socket.gethostname(), "pid": os.getpid(), "token": self._token}
+        holder = {"host": socket.gethostname(), "pid": os.getpid(), "pids": _pids(), "token": self._token}
         data = json.dumps(holder | {"seconds": time.time()}).encode()
         return _version(self._store.put(NAME, data, mode=mode))
 
@@ -117,7 +126,7 @@ class _Lease:
         return bool(holder["token"] == self._token)
 
 
-_UNKNOWN = {"host": "unknown", "pid": "unknown", "token": ""}
+_UNKNOWN = {"host": "unknown", "pid": "unknown", "pids": "", "token": ""}
 
 
 def _version(put: Any) -> dict[str, Any]:
@@ -126,5 +135,16 @@ def _version(put: Any) -> dict[str, Any]:
 
 
 def _is_gone(holder: dict[str, Any]) -> bool:
-    """Whether the holder ran on this machine and has ended."""
-    return holder["host"] == socket.gethostname() and not Path(f"/proc/{holder['pid']}").exists()
+    """Whether the holder's process would be seen here and has ended."""
+    return holder["pids"] == _pids() and not Path(f"/proc/{holder['pid']}").exists()
+
+
+def _pids() -> str:
+    """Where process ids mean the same: this start of a machine, this container; two may share a host name."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+
+
+def _seconds() -> float:
+    """A clock that goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

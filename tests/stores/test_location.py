@@ -73,7 +73,11 @@ def test_what_a_killed_run_holds_is_taken_over(bucket: str, monkeypatch: pytest.
     location = RemoteLocation(f"{bucket}/killed")
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    here = json.dumps({"host": socket.gethostname(), "pid": ended.pid})
+    ran = {"host": socket.gethostname(), "pid": ended.pid}
+    location.write(".lock", json.dumps(ran | {"pids": "of another container"}).encode())
+    with pytest.raises(BusyError, match=f"process {ended.pid}"), location.alone():
+        pass
+    here = json.dumps(ran | {"pids": lease._pids()})
     location.write(".lock", here.encode())
     with location.alone():  # its process has ended
         assert location.read(".lock") != here.encode()
@@ -108,6 +112,24 @@ def test_a_lease_that_was_taken_over_is_noticed_and_left_alone(
         with pytest.raises(BusyError, match="process 7 on elsewhere took the store over"):
             _until_it_raises(held)
     assert location.read(".lock") == other
+
+
+def test_a_run_that_slept_makes_sure_of_its_lease_before_it_writes(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = RemoteLocation(f"{bucket}/slept")
+    with location.alone() as held:
+        first = location.read(".lock")
+        held()
+        assert location.read(".lock") == first
+        monkeypatch.setattr(lease, "_seconds", lambda: time.clock_gettime(time.CLOCK_BOOTTIME) + 60)
+        held()
+        assert location.read(".lock") != first
+        location.write(".lock", b'{"host": "elsewhere", "pid": 7}')
+        held()  # it was renewed a moment ago
+        monkeypatch.setattr(lease, "_seconds", lambda: time.clock_gettime(time.CLOCK_BOOTTIME) + 600)
+        with pytest.raises(BusyError, match="process 7 on elsewhere took the store over"):
+            held()
 
 
 def test_a_lease_that_was_taken_over_and_given_back_is_lost(
