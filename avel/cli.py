@@ -68,7 +68,11 @@ def cli(quiet: bool, verbose: bool) -> None:
 @click.argument("store")
 @click.option("--annotations", type=PATH, help="CSV or Parquet of events, for a plain folder of videos.")
 @click.option("--workers", type=click.IntRange(1), help="Processes that decode.  [default: the cores]")
-@click.option("--scheduler", help="Address of a running dask scheduler, instead of --workers.")
+@click.option(
+    "--scheduler",
+    help="Address of a running dask scheduler, instead of --workers. Its workers need DATASET and STORE "
+    "under the same paths.",
+)
 @click.option("--retry-failed", is_flag=True, help="Stage clips again that failed before.")
 @click.option("--overwrite", is_flag=True, help="Stage every clip again whose file can be read.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done: clips, bytes, minutes.")

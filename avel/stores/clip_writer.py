@@ -6,6 +6,7 @@ Every chunk belongs to one video, so that processes which stage different videos
 from __future__ import annotations
 
 import io
+import socket
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -103,11 +104,18 @@ class ClipWriter:
 
     Raises:
         StaleError: the store has other settings than the ones this writer is for.
+        StoreError: there is none to be seen from this machine.
     """
 
     def __init__(self, location: Location, digest: str, run: str = "") -> None:
         head = read_head(location)
-        if head is None or head.digest != digest:
+        if head is None:
+            raise StoreError(
+                f"{socket.gethostname()} does not see {location.url}",
+                hint="workers need DATASET and STORE under the same absolute paths, or for an s3:// URL its "
+                "keys in their environment",
+            )
+        if head.digest != digest:
             raise _stale(location)
         self.location, self.head, self._run = location, head, run
         # an all-black video must exist as a chunk all the same; zarr keeps this with the open array only

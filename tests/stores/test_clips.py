@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import socket
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -204,6 +205,12 @@ def test_a_writer_that_outlives_its_run_writes_nothing_more(
             attempt()
     after = {name: store.location.read(name) for name in store.location.names("")}
     assert {name for name in after if after[name] != before[name]} == ({"zarr.json"} if settings else set())
+
+
+def test_a_machine_that_does_not_see_the_store_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=f"{socket.gethostname()} does not see .*nowhere") as unseen:
+        ClipWriter(locate(tmp_path / "nowhere"), "digest0")
+    assert "same absolute paths" in unseen.value.hint
 
 
 @pytest.mark.parametrize("cut_at", ["delete", "_create_arrays", "attributes"])
