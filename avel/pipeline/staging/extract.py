@@ -109,6 +109,9 @@ def _begin(
     location.write("config.toml", to_toml(config, "extract").encode())
     if plan.given_up:
         note(f"{plan.given_up} staged clips of other settings are given up: they left the dataset")
+    limited = sum(entry.reason in ("timeout", "memory") for entry in plan.kept)
+    if limited:
+        note(f"{limited} clips failed for timeout or memory before; --retry-failed tries them again")
     if plan.sourceless:
         note(f"{plan.sourceless} staged clips are kept although their files cannot be read now")
 

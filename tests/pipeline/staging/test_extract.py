@@ -21,7 +21,7 @@ from avel.stores.dataset import read_dataset
 from avel.stores.files import only_one
 from avel.stores.inspection import inspect
 from avel.stores.location import locate
-from avel.stores.manifest import Entry, ManifestWriter
+from avel.stores.manifest import Entry, ManifestWriter, failed
 from tests.media import Film, compose, spoil_sound, steady
 from tests.pipeline.staging.small_clips import SMALL, contents, make_clip, make_folder
 
@@ -282,6 +282,18 @@ def test_retry_failed_and_overwrite(again: tuple[Path, Path]) -> None:
     summary = extract(clips, store, SMALL, workers=2, overwrite=True)
     assert summary.restaged == {"overwrite": 5}
     assert contents(store) == before
+
+
+def test_raised_limits_come_with_how_to_use_them(
+    again: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips, store = again
+    manifest = ManifestWriter(locate(store))
+    manifest.append([failed(manifest.entries[name], "timeout", "") for name in ("clip00", "clip01")])
+    assert extract(clips, store, SMALL, workers=1, time_limit=600).staged == 0
+    assert "2 clips failed for timeout or memory before; --retry-failed" in capsys.readouterr().err
+    assert extract(clips, store, SMALL, workers=1, time_limit=600, retry_failed=True).staged == 2
+    assert "--retry-failed" not in capsys.readouterr().err
 
 
 def test_a_dry_run_writes_nothing(clips: Path, tmp_path: Path) -> None:
