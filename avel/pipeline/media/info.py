@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 from av.container import InputContainer
@@ -68,6 +69,19 @@ def media_info(
         valid_seconds=min(grid.seconds, max(ends)),
         damage="",
     )
+
+
+def stamp_faults(track: Track, grid: Grid, origin: Fraction) -> list[str]:
+    """What is wrong with a stream's time stamps: some are missing, or they leap by more than a segment."""
+    kind = "picture" if track.stream.type == "video" else "sound"
+    if track.untimed:
+        return [f"{kind} packets without a time: {track.untimed}"]
+    times, end = sorted(set(track.times)), float(origin + Fraction(grid.seconds)) / track.tick_seconds
+    ticks, start, after = max(((b - a, a, b) for a, b in pairwise(times) if a < end), default=(0, 0, 0))
+    if (ticks - track.usual_ticks) * track.tick_seconds <= grid.segment_seconds:
+        return []
+    left, right = (float(pts * track.time_base - origin) for pts in (start, after))
+    return [f"no new {kind} between {left:.2f} s and {right:.2f} s"]
 
 
 def pixel_aspect(video: Track) -> float:

@@ -7,6 +7,7 @@ Decisions where files leave a choice:
 - *Damage.* A file that ends early, or whose packets do not all decode, is staged with what came, and
   `info.damage` says so; it is refused as truncated only when less than one segment of picture came.
 - *No time stamp.* A picture whose packet has none is shown one usual step after the one before it.
+- *Leaps.* Where time stamps leap, the last picture is held, sound is silent, and `info.damage` says so.
 - *Several streams.* FFmpeg's best picture stream and the sound that goes with it; cover art is no picture.
 """
 
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from avel.grid import CHUNK_SEGMENTS, Grid
 from avel.pipeline.media.audio import AudioReader
 from avel.pipeline.media.container import cut_short, guarding, reading
-from avel.pipeline.media.info import MediaInfo, media_info, pixel_aspect, promised_seconds
+from avel.pipeline.media.info import MediaInfo, media_info, pixel_aspect, promised_seconds, stamp_faults
 from avel.pipeline.media.picture import PictureScaler, Resize, jpeg_colours
 from avel.pipeline.media.refusal import ClipRefused, Reason
 from avel.pipeline.media.scan import Track, scan
@@ -158,8 +159,8 @@ def open_media(
         if late >= grid.seconds:
             raise ClipRefused("no-video", f"the picture starts {late:.1f} s after the sound")
         info = media_info(container, video, audio, grid, origin)
-        untimed = f"picture packets without a time: {video.untimed}" if video.untimed else ""
-        info = replace(info, damage="; ".join(filter(None, (broken, untimed))))
+        faults = [fault for track in tracks for fault in stamp_faults(track, grid, origin)]
+        info = replace(info, damage="; ".join(filter(None, (broken, *faults))))
         colours = jpeg_colours(video.stream, grid.size) if for_jpeg else "rgb"
         scaler = PictureScaler(grid.size, resize, pixel_aspect(video), colours)
         yield Media(

@@ -69,6 +69,13 @@ def test_bytes_that_are_no_sound_or_picture_cost_only_their_own_time(
     assert len(wrong) <= 2 * 16 + 1  # until the next key picture
 
 
+def test_a_leap_of_the_time_stamps_is_on_record(tmp_path: Path) -> None:
+    times = [time if time < 3 else time + 92 for time in steady(25)]
+    frames, _, info = read(compose(tmp_path / "leap.ts", Film(times, sound_seconds=3.0)))
+    assert (frames[50:] == frames[50]).all()
+    assert info.damage == "no new picture between 2.98 s and 95.02 s"
+
+
 def _cut(kind: str, share: float) -> "Callable[[dict[str, Path], Path], Path]":
     return lambda whole, folder: cut(whole[kind], folder / whole[kind].name, share)
 
