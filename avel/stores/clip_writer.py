@@ -20,6 +20,7 @@ from zarr.errors import UnstableSpecificationWarning
 
 from avel.errors import AvelError, StaleError, StoreError
 from avel.stores.clips import (
+    BEGIN_ANEW,
     FRAMES,
     LOG_MEL,
     OWN_NAMES,
@@ -232,11 +233,14 @@ def check_place(location: Location) -> None:
     """Refuses a place that holds something else; a store whose making was cut short holds our names only.
 
     Raises:
-        StoreError: there is a file, or a folder with other files.
+        StoreError: there is a file, a folder with other files, or a store without its arrays.
     """
     if read_head(location) is not None:
+        for name in (f"{FRAMES}/zarr.json", f"{LOG_MEL}/zarr.json"):
+            if location.read(name) is None:
+                raise StoreError(f"{location.url}: no {name}", hint=BEGIN_ANEW)
         return
-    top = {name.split("/", 1)[0] for name in location.names("")}
+    top = location.top()
     if isinstance(location, LocalLocation) and location.path.exists() and not location.path.is_dir():
         raise StoreError(f"{location.url}: is a file", hint="name a folder that does not exist yet")
     if top - OWN_NAMES:

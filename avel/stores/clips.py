@@ -36,6 +36,7 @@ RUN = ".run"
 """Name of the token of the run that works, or worked last, on the store."""
 OWN_NAMES = frozenset({FRAMES, LOG_MEL, "manifest", "dataset", "zarr.json", "config.toml", ".lock", RUN})
 """All that a store's folder holds."""
+BEGIN_ANEW = "remove its zarr.json, and avel extract stages all clips again"
 DATASET_TABLES = ("rows", "videos")
 ACCESS = "see to its access rights; of an object store, to AWS_ENDPOINT_URL, AWS_REGION and the keys"
 
@@ -263,7 +264,10 @@ def read_head(location: Location) -> Head | None:
         found_json = location.read("zarr.json")
     except location.errors as error:
         raise StoreError(f"{location.url}: cannot be read: {first_line(error)}", hint=ACCESS) from None
-    attributes = json.loads(found_json or "{}").get("attributes")
+    try:
+        attributes = json.loads(found_json or "{}").get("attributes")
+    except ValueError as error:
+        raise StoreError(f"{location.url}: zarr.json is damaged: {error}", hint=BEGIN_ANEW) from None
     if not attributes:  # no group, or one whose making was cut short
         return None
     found = (attributes.get("format"), attributes.get("version"))

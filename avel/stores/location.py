@@ -34,6 +34,9 @@ class Location(Protocol):
     def names(self, folder: str) -> list[str]:
         """Sorted names of the files below `folder`."""
 
+    def top(self) -> set[str]:
+        """Names of the files and folders that lie directly in it."""
+
     def delete(self, names: Iterable[str]) -> None:
         """Removes files; those that are not there are no error."""
 
@@ -107,6 +110,12 @@ class LocalLocation:
             for file in files
             if not file.name.startswith(".") and file.is_file()
         )
+
+    def top(self) -> set[str]:
+        """Names of the files and folders that lie directly in it, without hidden ones."""
+        if not self.path.is_dir():
+            return set()
+        return {name for name in os.listdir(self.path) if not name.startswith(".")}
 
     def delete(self, names: Iterable[str]) -> None:
         """Removes files; those that are not there are no error."""
@@ -187,6 +196,11 @@ class RemoteLocation:
     def names(self, folder: str) -> list[str]:
         """Sorted names of the objects below `folder`."""
         return sorted(item["path"] for batch in self._store.list(folder) for item in batch)
+
+    def top(self) -> set[str]:
+        """Names of the objects and prefixes that lie directly in it."""
+        found = self._store.list_with_delimiter()
+        return {*found["common_prefixes"], *(item["path"] for item in found["objects"])}
 
     def delete(self, names: Iterable[str]) -> None:
         """Removes objects; those that are not there are no error."""

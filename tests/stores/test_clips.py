@@ -15,7 +15,7 @@ from PIL import Image
 from avel.errors import MissingPathError, StaleError, StoreError, UnknownNameError
 from avel.grid import Grid
 from avel.stores import clip_writer
-from avel.stores.clip_writer import ClipWriter, prepare, write_dataset
+from avel.stores.clip_writer import ClipWriter, check_place, prepare, write_dataset
 from avel.stores.clips import ClipStore, Head, read_head
 from avel.stores.dataset import Dataset, Row, Video
 from avel.stores.location import LocalLocation, locate
@@ -260,6 +260,17 @@ def test_a_store_whose_making_was_cut_short_is_none(tmp_path: Path) -> None:
     assert read_head(locate(path)) is None
     build(path)
     assert ClipStore.open(path).verify() == ()
+
+
+def test_a_damaged_store_says_what_to_do(tmp_path: Path) -> None:
+    path = build(tmp_path / "clips.zarr")
+    (path / "frames" / "zarr.json").unlink()
+    with pytest.raises(StoreError, match=r"no frames/zarr\.json") as missing:
+        check_place(locate(path))
+    (path / "zarr.json").write_bytes((path / "zarr.json").read_bytes()[:100])
+    with pytest.raises(StoreError, match=r"zarr\.json is damaged") as damaged:
+        ClipStore.open(path)
+    assert "stages all clips again" in missing.value.hint == damaged.value.hint
 
 
 def test_other_formats_are_refused(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
 def test_files_come_back(location: Location) -> None:
     assert location.read("a/b") is None
     assert location.names("a") == []
+    assert location.top() == set()
     location.write("a/b", b"one")
     location.write("a/b", b"two")
     location.write("a/c/d", b"")
@@ -42,6 +43,7 @@ def test_files_come_back(location: Location) -> None:
     assert location.read("a/b") == b"two"
     assert location.read("a/c/d") == b""
     assert location.names("a") == ["a/b", "a/c/d"]
+    assert location.top() == {"a", "ab"}
     assert location.bytes() == 9
     location.sync(["a/b"])
     location.sweep()
