@@ -64,6 +64,10 @@ def extract(
     began = time.monotonic()
     config = configured(config, options)
     check_segments(config.grid().samples_per_segment, config.hz)
+    if workers is not None and workers < 1:
+        raise ConfigError(
+            f"workers={workers}: no process would decode", hint="1 or more; by default the cores"
+        )
     if workers and scheduler:
         raise ConfigError(
             "--workers is about this machine, --scheduler about another's workers",

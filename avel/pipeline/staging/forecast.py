@@ -1,6 +1,7 @@
 """What a run would do, without doing it: clips, bytes and minutes, from a few clips staged elsewhere."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,8 +40,7 @@ def forecast(plan: Plan, config: ExtractConfig, workers: int) -> Forecast:
     causes: dict[str, int] = {}
     for entry in plan.todo:
         causes[entry.cause] = causes.get(entry.cause, 0) + 1
-    step = max(1, len(plan.todo) // SAMPLE_CLIPS)
-    sample = plan.todo[::step][:SAMPLE_CLIPS]
+    sample = spread(plan.todo)
     with tempfile.TemporaryDirectory() as folder:
         head = replace(plan.head, video_ids=tuple(entry.video_id for entry in sample))
         location = locate(folder)
@@ -60,6 +60,12 @@ def forecast(plan: Plan, config: ExtractConfig, workers: int) -> Forecast:
         minutes=round(sum(map(_seconds, done)) * share / workers / 60, 2),
         measured_on=len(done),
     )
+
+
+def spread(entries: Sequence[Entry]) -> list[Entry]:
+    """Up to four of the entries, evenly spaced."""
+    count = min(len(entries), SAMPLE_CLIPS)
+    return [entries[number * len(entries) // count] for number in range(count)]
 
 
 def _seconds(entry: Entry) -> float:

@@ -14,6 +14,7 @@ from avel.cli import cli
 from avel.console import DONE, SOME_FAILED, run
 from avel.errors import BusyError, ConfigError, MissingPathError, StoreError
 from avel.pipeline.staging.extract import extract
+from avel.pipeline.staging.forecast import spread
 from avel.pipeline.staging.summary import ExtractSummary
 from avel.stores.clip_writer import WriteError
 from avel.stores.clips import ClipStore
@@ -209,9 +210,12 @@ def test_settings_without_log_mel_are_refused_before_anything_is_touched(
     assert not (tmp_path / "new.zarr").exists()
 
 
-def test_workers_and_a_scheduler_do_not_go_together(clips: Path, tmp_path: Path) -> None:
+def test_workers_that_cannot_be_are_refused(clips: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--workers"):
         extract(clips, tmp_path / "s.zarr", SMALL, workers=1, scheduler="tcp://127.0.0.1:9")
+    for workers in (0, -1):
+        with pytest.raises(ConfigError, match=f"workers={workers}"):
+            extract(clips, tmp_path / "s.zarr", SMALL, workers=workers)
     assert not (tmp_path / "s.zarr").exists()
 
 
@@ -322,6 +326,11 @@ def test_a_forecast_is_near_what_is_written(again: tuple[Path, Path], tmp_path: 
     written = sum(len(data) for name, data in contents(store).items() if "/c/" in name)
     assert expected is not None
     assert expected.bytes == pytest.approx(written, rel=0.2)
+
+
+@pytest.mark.parametrize(("count", "rows"), [(0, []), (3, [0, 1, 2]), (7, [0, 1, 3, 5]), (8, [0, 2, 4, 6])])
+def test_a_forecasts_clips_are_spread_over_the_work(count: int, rows: list[int]) -> None:
+    assert [entry.row for entry in spread([Entry("", row) for row in range(count)])] == rows
 
 
 def test_two_runs_on_one_store_do_not_meet(clips: Path, tmp_path: Path) -> None:
