@@ -51,7 +51,7 @@ FILTER = f"fps={GRID.fps},scale={GRID.size}:{GRID.size}:flags=area"
 def command_line(path: str) -> None:
     """(a) the reference that anyone can run; pictures stay YUV, which is in its favour."""
     files = ["-i", path, "-map", "0:v:0", "-t", f"{GRID.seconds}", "-vf", FILTER, "-f", "null", "-"]
-    subprocess.run(["ffmpeg", "-v", "quiet", "-nostdin", "-threads", "1", *files], check=False)
+    subprocess.run(["ffmpeg", "-v", "quiet", "-nostdin", "-threads", "1", *files], check=True)
 
 
 def bare(path: str) -> None:
