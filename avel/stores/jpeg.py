@@ -11,22 +11,26 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-Colours = Literal["rgb", "ycbcr"]
-"""What a frame's three channels are; "ycbcr" is JPEG's own: BT.601, full range."""
+Colours = Literal["rgb", "i420"]
+"""What a frame is: RGB (H, W, 3), or the planes of a JPEG file, luma and under it both chroma, (3 H / 2, W):
+YCbCr of BT.601, full range, chroma of half the height and width and in the middle of its four pixels."""
 
 
 def encode_jpeg(frame: NDArray[np.uint8], quality: int, colours: Colours = "rgb") -> bytes:
-    """(H, W, 3) uint8 -> one JPEG file, 4:2:0.
-
-    Channels that are planes in memory are not copied where `colours` is "ycbcr"; H and W are even there.
-    """
+    """(H, W, 3) or (3 H / 2, W) uint8 -> one JPEG file, 4:2:0; I420 has even H and W."""
     if colours == "rgb":
         packed = np.ascontiguousarray(frame)
         file: bytes = simplejpeg.encode_jpeg(packed, quality, "RGB", "420", fastdct=False)
     else:
-        luma, *chroma = (np.ascontiguousarray(frame[:, :, channel]) for channel in range(3))
-        file = simplejpeg.encode_jpeg_yuv_planes(luma, *map(_halved, chroma), quality, fastdct=False)
+        file = simplejpeg.encode_jpeg_yuv_planes(*i420_planes(frame), quality, fastdct=False)
     return file
+
+
+def i420_planes(frame: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+    """Views of an I420 frame: (3 H / 2, W) -> Y (H, W), Cb and Cr (H / 2, W / 2)."""
+    height, width = 2 * len(frame) // 3, frame.shape[1]
+    blue, red = frame[height:].reshape(2, height // 2, width // 2)
+    return frame[:height], blue, red
 
 
 def decode_jpeg(data: bytes, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
@@ -35,11 +39,3 @@ def decode_jpeg(data: bytes, out: NDArray[np.uint8] | None = None) -> NDArray[np
         data, "RGB", fastdct=False, fastupsample=False, buffer=out
     )
     return picture
-
-
-def _halved(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Means of 2x2 pixels, as 4:2:0 keeps chroma: (H, W) -> (H / 2, W / 2)."""
-    pairs = plane.view(np.uint16)  # two pixels a number: whole rows at once, no strides
-    rows = (pairs & 0xFF) + (pairs >> 8)
-    means: NDArray[np.uint8] = ((rows[::2] + rows[1::2] + 2) >> 2).astype(np.uint8)
-    return means

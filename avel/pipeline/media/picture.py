@@ -9,21 +9,18 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from avel.stores.jpeg import Colours
+from avel.stores.jpeg import Colours, i420_planes
 
 Resize = Literal["squash", "crop"]
 
 SCALING = Interpolation.AREA | Interpolation.FULL_CHR_H_INT
 """Area averaging with chroma at full width: 55 dB against scaling in full-size RGB, plain AREA 42 dB."""
 
-PLANES: Mapping[Colours, tuple[dict[str, Any], tuple[int, int, int]]] = {
-    "rgb": ({"format": "gbrp"}, (1, 2, 0)),
-    "ycbcr": (
-        {"format": "yuv440p", "dst_colorspace": Colorspace.ITU601, "dst_color_range": ColorRange.JPEG},
-        (0, 1, 2),
-    ),
+WANTED: Mapping[Colours, dict[str, Any]] = {
+    "rgb": {"format": "gbrp"},
+    "i420": {"format": "yuv440p", "dst_colorspace": Colorspace.ITU601, "dst_color_range": ColorRange.JPEG},
 }
-"""What swscale is asked for, and the channel of each plane it gives.
+"""What swscale is asked for.
 
 Planes, because it has SIMD for full-width chroma there and none for packed rgb24 (0.26 and 0.60 ms a picture,
 the interleaving by numpy included). Chroma at full width, because swscale sites halved chroma on the left and
@@ -39,7 +36,7 @@ LONGEST = 16
 
 
 class PictureScaler:
-    """Scales pictures to (S, S, 3) uint8, RGB or JPEG's YCbCr; matrix and range are the picture's own tags.
+    """Scales pictures to S x S pixels, RGB or the planes of JPEG files; matrix and range are their own tags.
 
     A picture without tags is BT.601 limited range, as FFmpeg's own command line takes it. Interlaced
     pictures are not deinterlaced: area averaging down to the grid's size mixes the two fields.
@@ -49,25 +46,39 @@ class PictureScaler:
         self, size: int, resize: Resize = "squash", aspect: float = 1.0, colours: Colours = "rgb"
     ) -> None:
         self._size, self._resize, self._aspect, self.colours = size, resize, aspect, colours
-        self._wanted, self._channels = PLANES[colours]
         self._reformatter = VideoReformatter()  # one for all pictures keeps swscale's tables
         self._matrix: tuple[int, int, int, int] | None = None
 
+    def room(self, frames: int) -> NDArray[np.uint8]:
+        """Memory for n pictures: RGB (n, S, S, 3), each channel a plane, or I420 (n, 3 S / 2, S)."""
+        size = self._size
+        if self.colours == "i420":
+            return np.empty((frames, 3 * size // 2, size), np.uint8)
+        return np.empty((frames, 3, size, size), np.uint8).transpose(0, 2, 3, 1)
+
     def into(self, out: NDArray[np.uint8], frame: VideoFrame) -> None:
-        """Writes `frame`, turned upright, into `out` (S, S, 3)."""
+        """Writes `frame`, turned upright, into `out`: one of `room`."""
         if self._matrix is None:  # a property of the stream; asking every picture costs half its scaling
             self._matrix = _display_matrix(frame)
         width, height = self._scaled(frame)
         scaled = self._reformatter.reformat(
-            frame, width=width, height=height, interpolation=SCALING, threads=1, **self._wanted
+            frame, width=width, height=height, interpolation=SCALING, threads=1, **WANTED[self.colours]
         )
-        top, left = (height - self._size) // 2, (width - self._size) // 2
-        for channel, plane in zip(self._channels, scaled.planes, strict=True):
+        top, left = ((side - self._size) // 4 * 2 for side in (height, width))  # even, for the chroma's sake
+        for target, plane in zip(self._planes(out), scaled.planes, strict=True):
             rows = np.frombuffer(_buffer(plane), np.uint8).reshape(-1, plane.line_size)
-            if plane.height < height:
-                rows = rows.repeat(2, 0)
-            square = rows[top : top + self._size, left : left + self._size]
-            out[:, :, channel] = _upright(square, *self._matrix)
+            rows = rows[:, left : left + self._size]
+            if len(target) < self._size:
+                square = _halved(rows[top // 2 :][: len(target)])
+            else:
+                square = rows[top:][: self._size]
+            target[:] = _upright(square, *self._matrix)
+
+    def _planes(self, out: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
+        """Views of `out` in the order in which swscale gives its planes."""
+        if self.colours == "i420":
+            return i420_planes(out)
+        return out[:, :, 1], out[:, :, 2], out[:, :, 0]
 
     def _scaled(self, frame: VideoFrame) -> tuple[int, int]:
         if self._resize == "squash":
@@ -82,7 +93,7 @@ def jpeg_colours(stream: VideoStream, size: int) -> Colours:
     """The colours in which a stream's frames reach JPEG files of `size` pixels at the least cost."""
     context = stream.codec_context
     same = (context.pix_fmt or "").startswith("yuv") and context.colorspace in SAME_MATRIX
-    return "ycbcr" if same and size % 2 == 0 else "rgb"
+    return "i420" if same and size % 2 == 0 else "rgb"
 
 
 def _buffer(plane: Any) -> Any:
@@ -96,6 +107,13 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
         return 1, 0, 0, 1
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
     return (a, b, c, d) if a * d != b * c else (1, 0, 0, 1)  # garbage turns nothing
+
+
+def _halved(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Means of two neighbours, as 4:2:0 keeps chroma: (n, W) -> (n, W / 2)."""
+    pairs = rows.view(np.uint16)  # two pixels a number: whole rows at once, no strides
+    means: NDArray[np.uint8] = (((pairs & 0xFF) + (pairs >> 8) + 1) >> 1).astype(np.uint8)
+    return means
 
 
 def _upright(plane: NDArray[np.uint8], a: int, b: int, c: int, d: int) -> NDArray[np.uint8]:

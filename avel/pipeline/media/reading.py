@@ -54,7 +54,7 @@ class Media:
 
     @property
     def colours(self) -> Colours:
-        """What the channels of `frames` are."""
+        """What each of `frames` is."""
         return self._video.colours
 
     @property
@@ -68,7 +68,9 @@ class Media:
         return self._video.scale_seconds
 
     def frames(self, segments: int = CHUNK_SEGMENTS) -> Iterator[NDArray[np.uint8]]:
-        """Chunks (n, S, S, 3) of at most so many segments' frames, `grid.frames` in all, in `colours`.
+        """Chunks of at most so many segments' frames, `grid.frames` in all, in `colours`.
+
+        RGB is (n, S, S, 3), I420 (n, 3 S / 2, S).
 
         Raises:
             ClipRefused: unreadable, truncated or memory, at the latest after the last chunk.
@@ -133,7 +135,7 @@ def open_media(
 ) -> Iterator[Media]:
     """Opens a local file and lays it on `grid`; calls `alive` now and then while it looks over a long one.
 
-    Frames are RGB, or with `for_jpeg` whichever `colours` are the least work on the way to a JPEG file.
+    Frames are RGB, or with `for_jpeg` in whichever `colours` are the least work on the way to a JPEG file.
 
     >>> with open_media("clip.mp4", Grid()) as media:  # doctest: +SKIP
     ...     next(media.frames()).shape, next(media.samples()).shape

@@ -34,7 +34,7 @@ class VideoReader:
 
     @property
     def colours(self) -> Colours:
-        """What the channels of `frames` are."""
+        """What each of `frames` is."""
         return self._scaler.colours
 
     @property
@@ -44,16 +44,16 @@ class VideoReader:
         return 0.0 if end is None else max(0.0, float(end * self._track.time_base - self._origin))
 
     def frames(self, segments: int) -> Iterator[NDArray[np.uint8]]:
-        """Chunks (n, S, S, 3) of at most `segments`, `grid.frames` in all; the last picture is held.
+        """Chunks of at most `segments`, `grid.frames` in all; the last picture is held.
 
         Raises:
             ClipRefused: no picture came, or the decoder ran out of memory.
         """
         self.decoded = self.errors = self.corrupt = 0
         self._covered_pts = None
-        total, size = self._grid.frames, self._grid.size
+        total = self._grid.frames
         step = segments * self._grid.frames_per_segment
-        chunk = _planar(min(step, total), size)
+        chunk = self._scaler.room(min(step, total))
         first = done = 0  # slot of the chunk's start, slots filled
         for frame, after in self._shown():
             source = None  # where this picture already is, once it is scaled
@@ -69,7 +69,7 @@ class VideoReader:
                 if done - first == len(chunk):
                     yield chunk
                     source = source.copy("K")
-                    first, chunk = done, _planar(min(step, total - done), size)
+                    first, chunk = done, self._scaler.room(min(step, total - done))
         if not self.decoded:
             raise ClipRefused("unreadable", f"none of {len(self._track.times)} pictures can be decoded")
 
@@ -137,8 +137,3 @@ class VideoReader:
         end = pts + (frame.duration or self._track.usual_ticks)
         if self._covered_pts is None or end > self._covered_pts:
             self._covered_pts = end
-
-
-def _planar(frames: int, size: int) -> NDArray[np.uint8]:
-    """(n, S, S, 3), each channel a plane of its own in memory, as the scaler gives them."""
-    return np.empty((frames, 3, size, size), np.uint8).transpose(0, 2, 3, 1)

@@ -92,10 +92,10 @@ class Seer:
     def _encoded(
         self, frames: NDArray[np.uint8], colours: Colours, samples: NDArray[np.float32]
     ) -> dict[str, Tensor]:
-        """One chunk of n segments: (n * N, S, S, 3), (n * samples,) -> (1, n, ...) by name."""
-        size = self.grid.size
-        chosen = frames.reshape(-1, self.grid.frames_per_segment, size, size, 3)[:, self._frames]
-        images = self.encoder.cropped(self._stored(chosen.reshape(-1, size, size, 3), colours))
+        """One chunk of n segments: n * N frames, (n * samples,) -> (1, n, ...) by name."""
+        form = frames.shape[1:]
+        chosen = frames.reshape(-1, self.grid.frames_per_segment, *form)[:, self._frames]
+        images = self.encoder.cropped(self._stored(chosen.reshape(-1, *form), colours))
         patches = log_mel(samples.reshape(-1, self.grid.samples_per_segment), self.grid.hz)
         pictures = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
         return self.encoder.cnn(pictures[None], torch.from_numpy(patches)[None])

@@ -250,8 +250,8 @@ def test_range_and_depth_survive_the_way_to_jpeg(
     film = Film(steady(25, 1), 64, 48, pixel_format=form, options={"qp": "0"}, paint=flat, paint_format=form)
     path = compose(tmp_path / "flat.mp4", replace(film, colour=colour, clicks=None))
     with open_media(path, Grid(), for_jpeg=True) as media:
-        assert media.colours == "ycbcr"
-        picture = decode_jpeg(encode_jpeg(next(media.frames())[4], 96, "ycbcr")).astype(int)
+        assert media.colours == "i420"
+        picture = decode_jpeg(encode_jpeg(next(media.frames())[4], 96, "i420")).astype(int)
     assert abs(picture - red_green_blue).max() <= 3
 
 
@@ -273,7 +273,7 @@ def test_colour_lies_where_the_picture_lies(
 ) -> None:
     path = compose(tmp_path / "waves.mp4", replace(WAVES, colour=(matrix, 1 + full_range)))
     with open_media(path, Grid(), for_jpeg=for_jpeg) as media:
-        assert media.colours == ("ycbcr" if for_jpeg and matrix == 2 else "rgb")
+        assert media.colours == ("i420" if for_jpeg and matrix == 2 else "rgb")
         frame = next(media.frames())[4]
         blue = decode_jpeg(encode_jpeg(frame, 96, media.colours))[:, :, 2].astype(float)
     for side in (0, 1):
