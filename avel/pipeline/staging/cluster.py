@@ -135,9 +135,12 @@ def _client(scheduler: str, loop: IOLoop) -> Any:
 
 
 def _local_cluster(workers: int, loop: IOLoop) -> Any:
+    import dask
     from distributed import LocalCluster
 
-    with warnings.catch_warnings():
+    # its threads only wait for the processes that decode; to look at them 100 times a second takes 2 % of a core
+    unwatched = dask.config.set({"distributed.worker.profile.enabled": False})
+    with warnings.catch_warnings(), unwatched:
         warnings.filterwarnings("ignore", message="Port .* is already in use")
         local = LocalCluster(
             n_workers=1,
