@@ -138,7 +138,7 @@ def _local_cluster(workers: int, loop: IOLoop) -> Any:
     import dask
     from distributed import LocalCluster
 
-    # its threads only wait for the processes that decode; to look at them 100 times a second takes 2 % of a core
+    # its threads only wait for the processes that decode, so to sample them shows nothing and costs time
     unwatched = dask.config.set({"distributed.worker.profile.enabled": False})
     with warnings.catch_warnings(), unwatched:
         warnings.filterwarnings("ignore", message="Port .* is already in use")
