@@ -87,7 +87,9 @@ def test_a_kill_costs_the_clips_in_flight_only(clips: Path, tmp_path: Path) -> N
 def test_ctrl_c_ends_cleanly_and_leaves_no_process(clips: Path, tmp_path: Path) -> None:
     store = tmp_path / "clips.zarr"
     slow = [*_command(clips, store), "--size", "4096"]  # half a second a clip, so that it is still at work
+    heeded = signal.signal(signal.SIGINT, signal.default_int_handler)  # behind a shell's & it is ignored
     run = subprocess.Popen(slow, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    signal.signal(signal.SIGINT, heeded)
     _wait_for(store, staged=1)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to the whole group
     _, said = run.communicate(timeout=60)
