@@ -88,9 +88,8 @@ class GlobalBatchNorm(_BatchNorm):
             return super().forward(input)
         axes = [axis for axis in range(input.ndim) if axis != 1]
         shape = [1, -1] + [1] * (input.ndim - 2)
-        wide = input.to(
-            torch.promote_types(input.dtype, torch.float32)
-        )  # sums of bfloat16 lose the small ones
+        # sums in bfloat16 would lose small numbers
+        wide = input.to(torch.promote_types(input.dtype, torch.float32))
         count = summed(wide.new_full((), input.numel() / input.shape[1]))
         mean = summed(wide.sum(axes)) / count
         centred = wide - mean.view(shape)
