@@ -1,31 +1,20 @@
 """One decoded picture -> one square of the grid's size: scaling, colour, rotation."""
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from avel.pipeline.media.planes import PlanesScaler, rows_of
 from avel.stores.jpeg import Colours, i420_planes
 
 Resize = Literal["squash", "crop"]
 
 SCALING = Interpolation.AREA | Interpolation.FULL_CHR_H_INT
 """Area averaging with chroma at full width: 55 dB against scaling in full-size RGB, plain AREA 42 dB."""
-
-WANTED: Mapping[Colours, dict[str, Any]] = {
-    "rgb": {"format": "gbrp"},
-    "i420": {"format": "yuv440p", "dst_colorspace": Colorspace.ITU601, "dst_color_range": ColorRange.JPEG},
-}
-"""What swscale is asked for.
-
-Planes, because it has SIMD for full-width chroma there and none for packed rgb24 (0.26 and 0.60 ms a picture,
-the interleaving by numpy included). Chroma at full width, because swscale sites halved chroma on the left and
-JPEG in the middle; at half height, because there both mean the middle and it is half the work.
-"""
 
 SAME_MATRIX = frozenset({2, 5, 6})
 """AVColorSpace of pictures without a tag, and of BT.601's two names: on the way to JPEG's YCbCr they change
@@ -46,7 +35,7 @@ class PictureScaler:
         self, size: int, resize: Resize = "squash", aspect: float = 1.0, colours: Colours = "rgb"
     ) -> None:
         self._size, self._resize, self._aspect, self.colours = size, resize, aspect, colours
-        self._reformatter = VideoReformatter()  # one for all pictures keeps swscale's tables
+        self._reformatter, self._planes_scaler = VideoReformatter(), PlanesScaler(SCALING)
         self._matrix: tuple[int, int, int, int] | None = None
 
     def room(self, frames: int) -> NDArray[np.uint8]:
@@ -60,19 +49,23 @@ class PictureScaler:
         """Writes `frame`, turned upright, into `out`: one of `room`."""
         if self._matrix is None:  # a property of the stream; asking every picture costs half its scaling
             self._matrix = _display_matrix(frame)
-        width, height = self._scaled(frame)
-        scaled = self._reformatter.reformat(
-            frame, width=width, height=height, interpolation=SCALING, threads=1, **WANTED[self.colours]
-        )
+        width, height = self._size_of(frame)
         top, left = ((side - self._size) // 4 * 2 for side in (height, width))  # even, for the chroma's sake
-        for target, plane in zip(self._planes(out), scaled.planes, strict=True):
-            rows = np.frombuffer(_buffer(plane), np.uint8).reshape(-1, plane.line_size)
-            rows = rows[:, left : left + self._size]
-            if len(target) < self._size:
-                square = _halved(rows[top // 2 :][: len(target)])
-            else:
-                square = rows[top:][: self._size]
+        targets = self._planes(out)
+        for target, plane in zip(targets, self._scale(frame, width, height).planes, strict=True):
+            side = len(target)
+            halves = self._size // side  # 2 for the chroma of I420
+            square = rows_of(plane)[top // halves :, left // halves :][:side, :side]
             target[:] = _upright(square, *self._matrix)
+
+    def _scale(self, frame: VideoFrame, width: int, height: int) -> VideoFrame:
+        """Planes, because swscale has SIMD for full-width chroma there and none for packed rgb24.
+
+        0.26 and 0.60 ms a picture, the interleaving by numpy included.
+        """
+        if self.colours == "i420":
+            return self._planes_scaler.scale(frame, width, height)
+        return self._reformatter.reformat(frame, width, height, "gbrp", interpolation=SCALING, threads=1)
 
     def _planes(self, out: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
         """Views of `out` in the order in which swscale gives its planes."""
@@ -80,7 +73,7 @@ class PictureScaler:
             return i420_planes(out)
         return out[:, :, 1], out[:, :, 2], out[:, :, 0]
 
-    def _scaled(self, frame: VideoFrame) -> tuple[int, int]:
+    def _size_of(self, frame: VideoFrame) -> tuple[int, int]:
         if self._resize == "squash":
             return self._size, self._size
         ratio = frame.width * self._aspect / frame.height
@@ -96,10 +89,6 @@ def jpeg_colours(stream: VideoStream, size: int) -> Colours:
     return "i420" if same and size % 2 == 0 else "rgb"
 
 
-def _buffer(plane: Any) -> Any:
-    return plane  # PyAV's stubs do not say that it is one
-
-
 def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
     """(a, b, c, d) of x' = a x + c y, y' = b x + d y, the container's instruction to turn the picture."""
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")
@@ -107,13 +96,6 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
         return 1, 0, 0, 1
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
     return (a, b, c, d) if a * d != b * c else (1, 0, 0, 1)  # garbage turns nothing
-
-
-def _halved(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Means of two neighbours, as 4:2:0 keeps chroma: (n, W) -> (n, W / 2)."""
-    pairs = rows.view(np.uint16)  # two pixels a number: whole rows at once, no strides
-    means: NDArray[np.uint8] = (((pairs & 0xFF) + (pairs >> 8) + 1) >> 1).astype(np.uint8)
-    return means
 
 
 def _upright(plane: NDArray[np.uint8], a: int, b: int, c: int, d: int) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -255,9 +256,14 @@ def test_range_and_depth_survive_the_way_to_jpeg(
     assert abs(picture - red_green_blue).max() <= 3
 
 
-def waves(number: int, height: int, width: int) -> np.ndarray:
-    """Eight waves of blue across and down, as planes of 4:2:0; chroma is sited left, and between two rows."""
-    x, y = 2 * np.arange(width // 2) + 0.5, 2 * np.arange(height // 2) + 1
+SITES = {"left": (0.5, 1), "center": (1, 1), "topleft": (0.5, 0.5), "top": (1, 0.5)}
+SITES |= {"bottomleft": (0.5, 1.5), "bottom": (1, 1.5)}
+"""Where the first chroma sample of 4:2:0 lies, pixels across and down; in the order of x264's numbers."""
+
+
+def waves(number: int, height: int, width: int, site: tuple[float, float] = SITES["left"]) -> np.ndarray:
+    """Eight waves of blue across and down, as planes of 4:2:0."""
+    x, y = 2 * np.arange(width // 2) + site[0], 2 * np.arange(height // 2) + site[1]
     swing = np.sin(2 * np.pi * 8 * x / width) + np.sin(2 * np.pi * 8 * y / height)[:, None]
     planes = np.full((height, width), 128), 128 + 40 * swing, np.full_like(swing, 128)
     return np.concatenate([plane.ravel() for plane in planes]).round().astype(np.uint8).reshape(-1, width)
@@ -266,21 +272,34 @@ def waves(number: int, height: int, width: int) -> np.ndarray:
 WAVES = Film(steady(25, 1), 640, 480, paint=waves, paint_format="yuv420p", options={"qp": "0"}, clicks=None)
 
 
+def blue_is_off_by(path: Path, *, for_jpeg: bool, colours: str) -> float:
+    """By how many pixels the waves lie elsewhere than they were painted, the worse of across and down."""
+    with open_media(path, Grid(), for_jpeg=for_jpeg) as media:
+        assert media.colours == colours
+        frame = next(media.frames())[4]
+        blue = decode_jpeg(encode_jpeg(frame, 96, media.colours))[:, :, 2].astype(float)
+    truth = np.fft.rfft(np.sin(2 * np.pi * 8 * (np.arange(256) + 0.5) / 256))[8]
+    angles = [np.angle(np.fft.rfft(blue.mean(side))[8] / truth) for side in (0, 1)]
+    return max(abs(angle) / (2 * np.pi * 8) * 256 for angle in angles)
+
+
 @pytest.mark.parametrize(("for_jpeg", "matrix"), [(False, 1), (False, 2), (True, 1), (True, 2)])
 @pytest.mark.parametrize("full_range", [False, True])
 def test_colour_lies_where_the_picture_lies(
     tmp_path: Path, for_jpeg: bool, matrix: int, full_range: bool
 ) -> None:
     path = compose(tmp_path / "waves.mp4", replace(WAVES, colour=(matrix, 1 + full_range)))
-    with open_media(path, Grid(), for_jpeg=for_jpeg) as media:
-        assert media.colours == ("i420" if for_jpeg and matrix == 2 else "rgb")
-        frame = next(media.frames())[4]
-        blue = decode_jpeg(encode_jpeg(frame, 96, media.colours))[:, :, 2].astype(float)
-    for side in (0, 1):
-        wave = np.fft.rfft(blue.mean(side))[8]
-        truth = np.fft.rfft(np.sin(2 * np.pi * 8 * (np.arange(256) + 0.5) / 256))[8]
-        pixels = np.angle(wave / truth) / (2 * np.pi * 8) * 256
-        assert abs(pixels) < 0.06
+    colours = "i420" if for_jpeg and matrix == 2 else "rgb"
+    assert blue_is_off_by(path, for_jpeg=for_jpeg, colours=colours) < 0.06
+
+
+@pytest.mark.parametrize("for_jpeg", [False, True])
+@pytest.mark.parametrize("site", SITES)
+def test_colour_lies_where_its_tag_says(tmp_path: Path, site: str, for_jpeg: bool) -> None:
+    tagged = WAVES.options | {"x264-params": f"chromaloc={list(SITES).index(site)}"}
+    film = replace(WAVES, paint=partial(waves, site=SITES[site]), options=tagged)
+    path = compose(tmp_path / "waves.mp4", film)
+    assert blue_is_off_by(path, for_jpeg=for_jpeg, colours="i420" if for_jpeg else "rgb") < 0.06
 
 
 @pytest.mark.parametrize("name", TURNS)
@@ -292,6 +311,23 @@ def test_on_the_way_to_jpeg_pictures_turn_alike(tmp_path: Path, name: str, resiz
         with open_media(path, Grid(size=250), resize=resize, for_jpeg=for_jpeg) as media:
             frame = next(media.frames(1))[4]
             shown.append(decode_jpeg(encode_jpeg(frame, 96, media.colours)).astype(float))
+    assert abs(shown[0] - shown[1]).mean() < 2
+
+
+def test_a_stream_may_change_its_size_and_range(tmp_path: Path) -> None:
+    parts = [
+        replace(WAVES, colour=(2, 1)),
+        replace(WAVES, colour=(2, 2), width=320, height=360, times=steady(25, 1, start=Fraction(1))),
+    ]
+    files = [compose(tmp_path / f"{number}.ts", film).read_bytes() for number, film in enumerate(parts)]
+    (tmp_path / "both.ts").write_bytes(b"".join(files))
+    shown = []
+    for for_jpeg in (False, True):
+        with open_media(tmp_path / "both.ts", Grid(), for_jpeg=for_jpeg) as media:
+            files = [encode_jpeg(chunk[8], 96, media.colours) for chunk in media.frames(1)][:2]
+        shown.append(np.stack([decode_jpeg(file) for file in files]).astype(float))
+    reds = shown[1][..., 0].mean((1, 2))  # made of luma alone here, 128 of 16 to 235 and of 0 to 255
+    assert reds == pytest.approx([(128 - 16) * 255 / 219, 128], abs=1.5)
     assert abs(shown[0] - shown[1]).mean() < 2
 
 

@@ -1,0 +1,88 @@
+"""Pictures scaled to the planes of a JPEG file, and where a picture's chroma lies.
+
+By FFmpeg's scale filter, because it can be told where chroma lies in what it makes: JPEG has it in the middle
+of its four pixels, and swscale by itself leaves it where the source has it, most often on the left.
+"""
+
+from typing import Any, cast
+
+import numpy as np
+from av.filter import Graph
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+RAMP = 4
+"""Levels a pixel of the ramps by which `chroma_siting` measures."""
+SITINGS = {
+    (0, 2): "left",
+    (2, 2): "center",
+    (0, 0): "topleft",
+    (2, 0): "top",
+    (0, 4): "bottomleft",
+    (2, 4): "bottom",
+}
+"""How many levels the ramps lie lower, across and down: two for half a pixel -> the scale filter's name."""
+
+
+class PlanesScaler:
+    """Scales one stream's pictures to I420: BT.601, full range, chroma in the middle of its four pixels."""
+
+    def __init__(self, interpolation: Interpolation) -> None:
+        self._flags, self._siting = int(interpolation), ""
+        self._form: tuple[Any, ...] = ()
+
+    def scale(self, frame: VideoFrame, width: int, height: int) -> VideoFrame:
+        """`frame` at width x height, in planes Y, Cb, Cr; its own matrix and range are its tags."""
+        form = (
+            *(frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range),
+            *(width, height),
+        )
+        if form != self._form:  # a graph does not follow such a change
+            self._siting = self._siting or chroma_siting(frame)
+            self._configure(*form)
+            self._form = form
+        self._source.push(frame)
+        return cast(VideoFrame, self._sink.pull())
+
+    def _configure(
+        self, wide: int, high: int, pixels: str, matrix: int, limits: int, width: int, height: int
+    ) -> None:
+        self._graph = Graph()
+        self._graph.threads = 1
+        self._source = self._graph.add(
+            "buffer",
+            f"video_size={wide}x{high}:pix_fmt={pixels}:colorspace={matrix}:range={limits}:time_base=1/1000",
+        )
+        scale = self._graph.add(
+            "scale",
+            f"{width}:{height}:flags={self._flags}:in_chroma_loc={self._siting}"
+            ":out_chroma_loc=center:out_color_matrix=bt601:out_range=full",
+        )
+        form = self._graph.add("format", "yuv420p")
+        self._sink = self._graph.add("buffersink")
+        self._graph.link_nodes(self._source, scale, form, self._sink).configure()
+
+
+def chroma_siting(frame: VideoFrame) -> str:
+    """Where the chroma of a picture lies by its tag, as swscale takes it: "left", "center", "topleft" ...
+
+    PyAV does not show the tag, and the scale filter drops it. But a picture that swscale makes of this one
+    has it too, and ramps painted into its chroma move by it when swscale brings them to full size.
+    """
+    side = 32 if frame.width != 32 else 64  # another size than its own, or it would be painted itself
+    small = VideoReformatter().reformat(frame, side, side, "yuv420p", threads=1)
+    ramp = (2 * RAMP * np.arange(side // 2)).astype(np.uint8)
+    for plane, painted in zip(small.planes[1:], (ramp, ramp[:, None]), strict=True):
+        rows_of(plane)[:, : side // 2] = painted
+    full = VideoReformatter().reformat(
+        small, format="yuv444p", interpolation=Interpolation.BILINEAR, threads=1
+    )
+    middle = side // 2
+    across, down = (RAMP * middle - int(rows_of(plane)[middle, middle]) for plane in full.planes[1:])
+    return SITINGS[across, down]
+
+
+def rows_of(plane: Any) -> NDArray[np.uint8]:
+    """A view of a picture's plane, its padding included: -> (H, line)."""
+    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
