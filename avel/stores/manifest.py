@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from avel.errors import StoreError
@@ -89,7 +89,7 @@ def to_table(entries: Iterable[Entry]) -> pa.Table:
 
     kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
     schema = pa.schema([(field.name, kinds.get(str(field.type), pa.string())) for field in fields(Entry)])
-    return pa.Table.from_pylist([asdict(entry) for entry in entries], schema=schema)
+    return pa.Table.from_pylist([vars(entry) for entry in entries], schema=schema)
 
 
 class ManifestWriter:

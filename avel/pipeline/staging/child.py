@@ -9,6 +9,7 @@ import pickle
 import resource
 import signal
 import sys
+import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
@@ -19,6 +20,8 @@ from avel.errors import AvelError
 
 ALIVE, HASHED = "alive", "hashed"
 """Signs that a child gives: one more step of the clip is done; one more MiB of its file is hashed."""
+SIGN_SECONDS = 0.05
+"""Between two signs of one kind; each wakes the parent, which has no core of its own."""
 IDLE_SECONDS = 300.0
 """A child without work for so long ends; its run may have been killed on another machine."""
 MIB = 1 << 20
@@ -34,7 +37,7 @@ def serve(connection: Connection) -> None:
         from avel.pipeline.staging.stage import Stager
 
         zarr.config.set({"async.concurrency": 1, "threading.max_workers": 1})
-        stager = Stager(store, config, run, lambda: connection.send(ALIVE), lambda: connection.send(HASHED))
+        stager = Stager(store, config, run, Sign(connection, ALIVE), Sign(connection, HASHED))
     except AvelError as error:
         connection.send(error)
         return
@@ -46,6 +49,19 @@ def serve(connection: Connection) -> None:
             connection.send(stager.stage(entry))
         except AvelError as error:
             connection.send(error)
+
+
+class Sign:
+    """Gives one sign over and over, but no sooner than the parent would look by itself."""
+
+    def __init__(self, connection: Connection, sign: str) -> None:
+        self._connection, self._sign, self._given = connection, sign, 0.0
+
+    def __call__(self) -> None:
+        """Gives the sign if it is due."""
+        if (now := time.monotonic()) - self._given >= SIGN_SECONDS:
+            self._given = now
+            self._connection.send(self._sign)
 
 
 def _limit_memory(mib: int) -> None:
