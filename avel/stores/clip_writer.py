@@ -159,10 +159,8 @@ class ClipWriter:
         erase(self.location, self.head, row)
 
     def sync(self, row: int) -> None:
-        """Makes the video's chunks durable; the manifest may call it staged after this."""
-        self._check()
-        with writing(self.location):
-            self.location.sync(chunk_names(self.head, row))
+        """Makes the video's chunks durable, see `flush`."""
+        flush(self.location, self.head, row, self._run)
 
     def _put(self, array: Any, row: int, first: int, block: NDArray[Any]) -> None:
         self._check()
@@ -170,8 +168,30 @@ class ClipWriter:
             array[row : row + 1, first : first + block.shape[1]] = block
 
     def _check(self) -> None:
-        if not is_run_of(self.location, self._run):
-            raise _stale(self.location)
+        check_run(self.location, self._run)
+
+
+def flush(location: Location, head: Head, row: int, run: str = "") -> None:
+    """Makes a video's chunks durable; the manifest may call it staged after this.
+
+    Raises:
+        StaleError: another run has begun on the store.
+        WriteError: the store does not take them.
+    """
+    check_run(location, run)
+    with writing(location):
+        location.sync(chunk_names(head, row))
+
+
+def check_run(location: Location, run: str) -> None:
+    """Refuses to go on where another run has begun on the store.
+
+    Raises:
+        StaleError: one has.
+        WriteError: the store cannot be read.
+    """
+    if not is_run_of(location, run):
+        raise _stale(location)
 
 
 def is_run_of(location: Location, run: str) -> bool:

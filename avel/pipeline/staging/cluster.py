@@ -29,11 +29,11 @@ class SchedulerLostError(AvelError, ConnectionError):
 
 
 @contextmanager
-def cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
-    """A dask client of the scheduler at an address, or of a cluster of `workers` threads in this process.
+def cluster(threads: int, scheduler: str | None) -> Iterator[Any]:
+    """A dask client of the scheduler at an address, or of a cluster of `threads` in this process.
 
-    Threads, because each only watches a decoding process of its own: a dask process around it would cost
-    100 MB and two seconds, and guard nothing more.
+    Threads, because each only watches a decoding process: a dask process around it would cost 100 MB and two
+    seconds, and guard nothing more.
 
     Raises:
         ConfigError: no scheduler answers at the address.
@@ -45,7 +45,7 @@ def cluster(workers: int, scheduler: str | None) -> Iterator[Any]:
         else:
             from distributed import Client
 
-            with _local_cluster(workers, loop) as local, Client(local) as client:
+            with _local_cluster(threads, loop) as local, Client(local) as client:
                 yield client
 
 
@@ -134,7 +134,7 @@ def _client(scheduler: str, loop: IOLoop) -> Any:
         ) from None
 
 
-def _local_cluster(workers: int, loop: IOLoop) -> Any:
+def _local_cluster(threads: int, loop: IOLoop) -> Any:
     import dask
     from distributed import LocalCluster
 
@@ -144,7 +144,7 @@ def _local_cluster(workers: int, loop: IOLoop) -> Any:
         warnings.filterwarnings("ignore", message="Port .* is already in use")
         local = LocalCluster(
             n_workers=1,
-            threads_per_worker=workers,
+            threads_per_worker=threads,
             processes=False,
             memory_limit=0,
             dashboard_address=f"{LOOPBACK}:8787",

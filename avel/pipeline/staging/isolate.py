@@ -91,7 +91,9 @@ class Isolated:
             self._errors.close()
 
     def stage(self, entry: Entry) -> Entry:
-        """Stages one clip -> its entry, staged or failed; only what a fresh child repeats is its fault.
+        """Stages one clip -> its entry, failed, or staged but for the flush to the disk.
+
+        Only what a fresh child repeats is the clip's fault.
 
         Raises:
             IsolationError: no child can be started, or this was closed.

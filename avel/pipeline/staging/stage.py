@@ -81,7 +81,7 @@ class Stager:
         self.writer = ClipWriter(locate(self.store), self.digest, self.run)
 
     def stage(self, entry: Entry) -> Entry:
-        """Stages one clip -> its entry, staged or failed.
+        """Stages one clip -> its entry, failed, or staged but for the flush to the disk.
 
         Raises:
             WriteError: the store cannot be written.
@@ -92,10 +92,7 @@ class Stager:
             with watch.timing("decode"):
                 entry = fingerprint(entry, self.hashed)
             self.writer.erase(entry.row)
-            entry = self._stage(entry, watch)
-            with watch.timing("write"):
-                self.writer.sync(entry.row)
-            return replace(entry, **watch.columns())
+            return replace(self._stage(entry, watch), **watch.columns())
         except ClipRefused as refused:
             reason, detail = refused.reason, refused.detail
         except MemoryError:
