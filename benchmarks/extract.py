@@ -95,9 +95,9 @@ def torchcodec(path: str) -> None:
 
 
 def scaled(path: str) -> None:
-    """(e) 160 frames of 256x256, a segment at a time, in the colours that (f) stores."""
+    """(e) what is on screen at 160 slots, 256x256, in the colours that (f) stores."""
     with open_media(path, GRID, for_jpeg=True) as media:
-        for _ in media.frames(1):
+        for _ in media.pictures():
             pass
 
 

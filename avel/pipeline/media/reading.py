@@ -64,20 +64,37 @@ class Media:
 
     @property
     def scale_seconds(self) -> float:
-        """Time spent on scaling, as part of `frames`."""
+        """Time spent on scaling, as part of `pictures` and `frames`."""
         return self._video.scale_seconds
 
-    def frames(self, segments: int = CHUNK_SEGMENTS) -> Iterator[NDArray[np.uint8]]:
-        """Chunks of at most so many segments' frames, `grid.frames` in all, in `colours`.
+    def pictures(self) -> Iterator[tuple[NDArray[np.uint8], int]]:
+        """Each picture that is on screen at a slot, and for how many slots; `grid.frames` of them in all.
 
-        RGB is (n, S, S, 3), I420 (n, 3 S / 2, S).
+        In `colours`: RGB (S, S, 3), or I420 (3 S / 2, S). The next picture takes the memory of the last one.
 
         Raises:
-            ClipRefused: unreadable, truncated or memory, at the latest after the last chunk.
+            ClipRefused: unreadable, truncated or memory, at the latest after the last picture.
         """
         with guarding():
-            yield from self._video.frames(segments)
+            yield from self._video.pictures()
         self._check_video()
+
+    def frames(self, segments: int = CHUNK_SEGMENTS) -> Iterator[NDArray[np.uint8]]:
+        """`pictures`, each as often as it is shown, in chunks of at most so many segments: (n, ...).
+
+        Raises:
+            ClipRefused: as `pictures` does.
+        """
+        step, left = segments * self._grid.frames_per_segment, self._grid.frames
+        chunk, filled = self._video.room(min(step, left)), 0
+        for picture, slots in self.pictures():
+            for _ in range(slots):
+                chunk[filled] = picture
+                filled += 1
+                if filled == len(chunk):
+                    yield chunk
+                    left -= filled
+                    chunk, filled = self._video.room(min(step, left)), 0
 
     def samples(self) -> Iterator[NDArray[np.float32]]:
         """Chunks (n,) in [-1, 1] of at most ten segments' samples, `grid.samples` in all.

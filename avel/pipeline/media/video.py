@@ -43,33 +43,29 @@ class VideoReader:
         end = self._covered_pts
         return 0.0 if end is None else max(0.0, float(end * self._track.time_base - self._origin))
 
-    def frames(self, segments: int) -> Iterator[NDArray[np.uint8]]:
-        """Chunks of at most `segments`, `grid.frames` in all; the last picture is held.
+    def room(self, frames: int) -> NDArray[np.uint8]:
+        """Memory for n frames in `colours`."""
+        return self._scaler.room(frames)
+
+    def pictures(self) -> Iterator[tuple[NDArray[np.uint8], int]]:
+        """Each picture that is on screen at a slot, and for how many slots; the last is held to the end.
+
+        The next picture takes the memory of the last one.
 
         Raises:
             ClipRefused: no picture came, or the decoder ran out of memory.
         """
         self.decoded = self.errors = self.corrupt = 0
         self._covered_pts = None
-        total = self._grid.frames
-        step = segments * self._grid.frames_per_segment
-        chunk = self._scaler.room(min(step, total))
-        first = done = 0  # slot of the chunk's start, slots filled
+        scaled = self.room(1)[0]
+        done = 0  # slots that are filled
         for frame, after in self._shown():
-            source = None  # where this picture already is, once it is scaled
-            while done < after:
-                if source is None:
-                    source = chunk[done - first]
-                    began = time.perf_counter()
-                    self._scaler.into(source, frame)
-                    self.scale_seconds += time.perf_counter() - began
-                else:
-                    chunk[done - first] = source
-                done += 1
-                if done - first == len(chunk):
-                    yield chunk
-                    source = source.copy("K")
-                    first, chunk = done, self._scaler.room(min(step, total - done))
+            if after > done:
+                began = time.perf_counter()
+                self._scaler.into(scaled, frame)
+                self.scale_seconds += time.perf_counter() - began
+                yield scaled, after - done
+                done = after
         if not self.decoded:
             raise ClipRefused("unreadable", f"none of {len(self._track.times)} pictures can be decoded")
 

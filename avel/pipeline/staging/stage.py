@@ -47,10 +47,10 @@ class Stopwatch:
         finally:
             setattr(self, name, getattr(self, name) + time.perf_counter() - began)
 
-    def move(self, scale_seconds: float) -> None:
-        """Counts part of the decoding time as scaling, which happens inside it."""
-        self.decode -= scale_seconds
-        self.scale += scale_seconds
+    def move(self, name: str, seconds: float) -> None:
+        """Counts part of the decoding time as that of what happened inside it."""
+        self.decode -= seconds
+        setattr(self, name, getattr(self, name) + seconds)
 
     def columns(self) -> dict[str, Any]:
         """As columns of the manifest, beside the most memory this process has held."""
@@ -144,38 +144,32 @@ class Stager:
 
     def _video(self, media: Media, row: int, watch: Stopwatch) -> None:
         first = 0
-        for block in self._blocks(media, watch):
-            with watch.timing("write"):
+        with watch.timing("decode"):
+            for block in self._blocks(media, watch):
+                began = time.perf_counter()
                 self.writer.write_frames(row, first, block)
-            first += len(block)
-            self.alive()
+                watch.move("write", time.perf_counter() - began)
+                first += len(block)
+                self.alive()
+            watch.move("scale", media.scale_seconds)
 
     def _blocks(self, media: Media, watch: Stopwatch) -> Iterator[NDArray[np.uint8] | list[bytes]]:
         """Frames as they are stored, whole chunks of the store at a time."""
         if self.config.frame_codec == "raw":
-            yield from self._decoded(media, CHUNK_SEGMENTS, watch)
+            yield from media.frames(CHUNK_SEGMENTS)
             return
-        quality, files = self.config.jpeg_quality, list[bytes]()
-        for frames in self._decoded(media, 1, watch):  # encoded while they are in the processor's cache
-            with watch.timing("jpeg"):
-                files += [encode_jpeg(frame, quality, media.colours) for frame in frames]
-            if len(files) == self.writer.head.chunk_frames:
-                yield files
-                files = []
+        files: list[bytes] = []
+        for picture, slots in media.pictures():  # encoded while it is in the processor's cache
+            began = time.perf_counter()
+            file = encode_jpeg(picture, self.config.jpeg_quality, media.colours)
+            watch.move("jpeg", time.perf_counter() - began)
+            for _ in range(slots):
+                files.append(file)
+                if len(files) == self.writer.head.chunk_frames:
+                    yield files
+                    files = []
         if files:
             yield files
-
-    def _decoded(self, media: Media, segments: int, watch: Stopwatch) -> Iterator[NDArray[np.uint8]]:
-        """`media.frames`, timed."""
-        chunks = media.frames(segments)
-        while True:
-            scaled = media.scale_seconds
-            with watch.timing("decode"):
-                chunk = next(chunks, None)
-            watch.move(media.scale_seconds - scaled)
-            if chunk is None:
-                return
-            yield chunk
 
 
 def peak_mib() -> int:

@@ -105,6 +105,6 @@ def test_long_clips_show_signs_of_life(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_stopwatch_splits_what_happens_inside() -> None:
     watch = Stopwatch(decode=3.0)
-    watch.move(1.0)
+    watch.move("scale", 1.0)
     assert watch.columns()["decode_seconds"] == 2.0
     assert watch.columns()["scale_seconds"] == 1.0
