@@ -62,11 +62,12 @@ class TACMA(Head):
         else:
             q_a, q_v = self.W_a1(f_a), self.W_v1(f_v)
         scores = torch.relu(precise(q_a @ q_v.mT) / math.sqrt(f_a.shape[-1]))  # Eq. 3
-        M_av, M_va = softmax_of_rows(scores), softmax_of_rows(scores.mT)
+        # both at once and transposed: torch takes the softmax of columns on whole vectors, rows one by one
+        M = torch.softmax(torch.stack((scores.mT, scores)), -2)
         steps = torch.arange(f_a.shape[-2], device=f_a.device)
-        fade = -self.theta * (steps[:, None] - steps).abs()  # -theta |i - j| of Eq. 4
-        W_av = torch.exp(fade / M_av.clamp_min(SMALLEST_ATTENTION)) * M_av  # Eq. 5
-        return W_av, torch.exp(fade / M_va.clamp_min(SMALLEST_ATTENTION)) * M_va
+        fade = -self.theta * (steps[:, None] - steps).abs()  # -theta |i - j| of Eq. 4, its own transpose
+        W = torch.exp(fade / M.clamp_min(SMALLEST_ATTENTION)) * M  # Eq. 5
+        return W[0].mT, W[1].mT
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
         """Scores, Eq. 3-8: f_a (B, T, D), f_v (B, T, D) -> logits (B, T, K)."""
@@ -101,12 +102,3 @@ def weights_first(features: Tensor) -> bool:
     """Whether segments are so many that multiplying two weight matrices first costs less: (B, T, D)."""
     clips, segments, width = features.shape
     return clips * segments > 2 * width
-
-
-def softmax_of_rows(scores: Tensor) -> Tensor:
-    """Softmax over the last axis: (B, T, T) -> (B, T, T).
-
-    Taken along the last axis but one of the transposed matrix, where torch works on whole vectors: a quarter
-    of the time at T = 10.
-    """
-    return torch.softmax(scores.mT.contiguous(), -2).mT
