@@ -45,10 +45,10 @@ def opening(path: str) -> None:
         pass
 
 
-def frames(path: str) -> None:
-    """Opening, decoding with the skip plan, scaling."""
-    with open_media(path, GRID) as media:
-        for _ in media.frames():
+def frames(path: str, *, for_jpeg: bool = True) -> None:
+    """Opening, decoding with the skip plan, scaling to the planes of JPEG files, as `avel extract` does."""
+    with open_media(path, GRID, for_jpeg=for_jpeg) as media:
+        for _ in media.pictures():
             pass
 
 
@@ -60,14 +60,19 @@ def unplanned(path: str) -> None:
 
 def unscaled(path: str) -> None:
     """`frames`, but no picture is scaled: what the skip plan leaves of decoding."""
-    with patch("avel.pipeline.media.picture.PictureScaler.into"):
+    with patch("avel.pipeline.media.picture.PictureScaler.into", lambda *_: None):
         frames(path)
+
+
+def rgb(path: str) -> None:
+    """`frames`, but in RGB, each channel a plane."""
+    frames(path, for_jpeg=False)
 
 
 def packed(path: str) -> None:
-    """`frames`, but swscale writes rgb24, for whose full-width chroma it has no SIMD."""
+    """`rgb`, but swscale writes rgb24, for whose full-width chroma it has no SIMD."""
     with patch("avel.pipeline.media.picture.PictureScaler.into", _packed_into):
-        frames(path)
+        rgb(path)
 
 
 def samples(path: str) -> None:
@@ -86,7 +91,8 @@ WAYS: dict[str, Callable[[str], None]] = {
     "frames": frames,
     "frames, no skip plan": unplanned,
     "frames, not scaled": unscaled,
-    "frames, scaled to packed RGB": packed,
+    "frames in RGB": rgb,
+    "frames in packed RGB": packed,
     "samples": samples,
     "samples and log-mel": patches,
 }
