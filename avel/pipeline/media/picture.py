@@ -59,9 +59,10 @@ class PictureScaler:
             target[:] = _upright(square, *self._matrix)
 
     def _scale(self, frame: VideoFrame, width: int, height: int) -> VideoFrame:
-        """Planes, because swscale has SIMD for full-width chroma there and none for packed rgb24.
+        """`frame` at width x height, in planes in the order of `_planes`.
 
-        0.26 and 0.60 ms a picture, the interleaving by numpy included.
+        RGB in planes too, because swscale has SIMD for full-width chroma there and none for packed rgb24: 0.26
+        and 0.60 ms a picture, the interleaving by numpy included.
         """
         if self.colours == "i420":
             return self._planes_scaler.scale(frame, width, height)

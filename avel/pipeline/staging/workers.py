@@ -83,7 +83,10 @@ class Decoders:
     def _head(self) -> Head:
         head = read_head(self._location)
         if head is None:
-            raise StoreError(f"{self._store}: was removed while clips were staged into it")
+            raise StoreError(
+                f"{self._store}: was removed while clips were staged into it",
+                hint="the same command again stages all of them",
+            )
         return head
 
     def _make(self) -> Isolated:
