@@ -61,8 +61,8 @@ class PictureScaler:
     def _scale(self, frame: VideoFrame, width: int, height: int) -> VideoFrame:
         """`frame` at width x height, in planes in the order of `_planes`.
 
-        RGB in planes too, because swscale has SIMD for full-width chroma there and none for packed rgb24: 0.26
-        and 0.60 ms a picture, the interleaving by numpy included.
+        RGB in planes too, because swscale has SIMD for full-width chroma there and none for packed rgb24:
+        0.26 and 0.60 ms a picture, the interleaving by numpy included.
         """
         if self.colours == "i420":
             return self._planes_scaler.scale(frame, width, height)
