@@ -155,20 +155,13 @@ class ClipWriter:
             StaleError: another run has begun on the store.
             WriteError: the store does not allow it.
         """
-        self._check()
+        check_run(self.location, self._run)
         erase(self.location, self.head, row)
 
-    def sync(self, row: int) -> None:
-        """Makes the video's chunks durable, see `flush`."""
-        flush(self.location, self.head, row, self._run)
-
     def _put(self, array: Any, row: int, first: int, block: NDArray[Any]) -> None:
-        self._check()
+        check_run(self.location, self._run)
         with writing(self.location):
             array[row : row + 1, first : first + block.shape[1]] = block
-
-    def _check(self) -> None:
-        check_run(self.location, self._run)
 
 
 def flush(location: Location, head: Head, row: int, run: str = "") -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from avel.errors import MissingPathError, StaleError, StoreError, UnknownNameError
 from avel.grid import Grid
 from avel.stores import clip_writer
-from avel.stores.clip_writer import ClipWriter, check_place, prepare, write_dataset
+from avel.stores.clip_writer import ClipWriter, check_place, flush, prepare, write_dataset
 from avel.stores.clips import ClipStore, Head, read_head
 from avel.stores.dataset import Dataset, Row, Video
 from avel.stores.location import LocalLocation, locate
@@ -51,7 +51,7 @@ def build(path: Path, head: Head = HEAD) -> Path:
         for first in (0, 20):
             block = pictures[first : first + 20]
             writer.write_frames(row, first, block if raw else [jpeg(picture) for picture in block])
-        writer.sync(row)
+        flush(location, head, row)
     ManifestWriter(location).append(
         [
             Entry("-a", 0, "staged", settings=head.digest),
@@ -199,7 +199,7 @@ def test_a_writer_that_outlives_its_run_writes_nothing_more(
         lambda: writer.write_frames(0, 0, JPEGS[:20]),
         lambda: writer.write_log_mel(0, 0, LOG_MEL[:10]),
         lambda: writer.erase(0),
-        lambda: writer.sync(0),
+        lambda: flush(writer.location, writer.head, 0),
     ):
         with pytest.raises(StaleError, match="another run"):
             attempt()

@@ -80,7 +80,7 @@ def chroma_siting(frame: VideoFrame) -> str:
     )
     middle = side // 2
     across, down = (RAMP * middle - int(rows_of(plane)[middle, middle]) for plane in full.planes[1:])
-    return SITINGS[across, down]
+    return SITINGS[min(SITINGS, key=lambda ramps: abs(ramps[0] - across) + abs(ramps[1] - down))]
 
 
 def rows_of(plane: Any) -> NDArray[np.uint8]:

@@ -116,7 +116,9 @@ def decoders_of(run: str, store: str, config: ExtractConfig, most: int) -> Decod
     with _lock:
         if run in _closed:
             raise AvelError("the run has ended")
-        return _decoders.setdefault(run, Decoders(store, config, run, most))
+        if run not in _decoders:
+            _decoders[run] = Decoders(store, config, run, most)
+        return _decoders[run]
 
 
 def close_decoders(run: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from avel.grid import Grid
-from avel.stores.clip_writer import ClipWriter, prepare, write_dataset
+from avel.stores.clip_writer import ClipWriter, flush, prepare, write_dataset
 from avel.stores.clips import ClipStore, Head
 from avel.stores.dataset import Dataset, Row, Video
 from avel.stores.location import locate
@@ -54,7 +54,7 @@ def make_store(
         writer.write_log_mel(clip, 0, np.full_like(noise, np.log(0.01)) if still else noise)
         shown = pictures(clip, still=still)
         writer.write_frames(clip, 0, shown if frame_codec == "raw" else [jpeg(picture) for picture in shown])
-        writer.sync(clip)
+        flush(location, head, clip)
     entries = [Entry(name, row, "staged", settings=head.digest) for row, name in enumerate(ids)]
     ManifestWriter(location).append(entries)
     return ClipStore.open(path)
