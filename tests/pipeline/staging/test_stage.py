@@ -1,7 +1,9 @@
 """Staging one clip: the store holds what the reader saw, in chunks, at any length."""
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ from avel.pipeline.staging.stage import PIECE_BYTES, Stager, Stopwatch, fingerpr
 from avel.stores.clip_writer import prepare
 from avel.stores.clips import ClipStore
 from avel.stores.dataset import Dataset, Video
+from avel.stores.jpeg import encode_jpeg
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter
+from tests.media import Film, compose, steady
 from tests.pipeline.staging.small_clips import SMALL, make_clip
 
 
@@ -108,3 +112,22 @@ def test_the_stopwatch_splits_what_happens_inside() -> None:
     watch.move("scale", 1.0)
     assert watch.columns()["decode_seconds"] == 2.0
     assert watch.columns()["scale_seconds"] == 1.0
+
+
+def test_a_picture_is_encoded_once_for_all_slots_that_show_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[bytes] = []
+
+    def encode(*picture: Any) -> bytes:
+        encoded.append(encode_jpeg(*picture))
+        return encoded[-1]
+
+    monkeypatch.setattr("avel.pipeline.staging.stage.encode_jpeg", encode)
+    film = Film(steady(Fraction(2, 3), 12), clicks=None)  # one picture lies across the two chunks
+    config = replace(SMALL, segments=12)
+    _, store = stage(compose(tmp_path / "slow.mp4", film), tmp_path / "store.zarr", config)
+    per_picture = 3 * config.grid().frames_per_segment // 2
+    shown = [encoded[slot // per_picture] for slot in range(config.grid().frames)]
+    assert len(encoded) == 8
+    assert store.jpegs("clip", range(config.grid().frames)) == shown
