@@ -38,7 +38,7 @@ class PlanesScaler:
             *(frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range),
             *(width, height),
         )
-        if form != self._form:  # a graph does not follow such a change
+        if form != self._form:  # a graph keeps the size it was made for, and need not follow other changes
             self._siting = self._siting or chroma_siting(frame)
             self._configure(*form)
             self._form = form

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from avel.grid import Grid
+from avel.pipeline.media.picture import Resize
 from avel.pipeline.media.reading import open_media
 from avel.stores.jpeg import decode_jpeg, encode_jpeg
 from tests.media import Film, compose, number_picture, read_number, steady, turn
@@ -200,7 +201,8 @@ def test_on_the_way_to_jpeg_pictures_turn_alike(tmp_path: Path, name: str, resiz
     assert abs(shown[0] - shown[1]).mean() < 2
 
 
-def test_a_stream_may_change_its_size_and_range(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resize", ["squash", "crop"])
+def test_a_stream_may_change_its_size_and_range(tmp_path: Path, resize: Resize) -> None:
     parts = [
         replace(WAVES, colour=(2, 1)),
         replace(WAVES, colour=(2, 2), width=320, height=360, times=steady(25, 1, start=Fraction(1))),
@@ -209,7 +211,7 @@ def test_a_stream_may_change_its_size_and_range(tmp_path: Path) -> None:
     (tmp_path / "both.ts").write_bytes(b"".join(files))
     shown = []
     for for_jpeg in (False, True):
-        with open_media(tmp_path / "both.ts", Grid(), for_jpeg=for_jpeg) as media:
+        with open_media(tmp_path / "both.ts", Grid(), resize=resize, for_jpeg=for_jpeg) as media:
             files = [encode_jpeg(chunk[8], 96, media.colours) for chunk in media.frames(1)][:2]
         shown.append(np.stack([decode_jpeg(file) for file in files]).astype(float))
     reds = shown[1][..., 0].mean((1, 2))  # made of luma alone here, 128 of 16 to 235 and of 0 to 255
