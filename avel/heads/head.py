@@ -41,6 +41,7 @@ class Head(nn.Module, ABC):
         weak: whether it can learn from video labels.
         stackable: whether members can be one batched program: no LSTM, no dropout.
         buffered: settings kept as buffers, so that members which differ in them can still be stacked.
+        vectorised: set while members run under torch.vmap, where some operations are slow or refused.
     """
 
     defaults: ClassVar[Mapping[str, Any]]
@@ -48,6 +49,7 @@ class Head(nn.Module, ABC):
     weak: ClassVar[bool] = True
     stackable: ClassVar[bool] = False
     buffered: ClassVar[tuple[str, ...]] = ()
+    vectorised: bool = False
 
     def __init__(self, widths: Widths, config: HeadConfig) -> None:
         super().__init__()

@@ -25,9 +25,13 @@ class ClassifierMLP(nn.Sequential):
     """Three layers D-128-64-K, the classification layer of Figure 4: (..., D) -> (..., K)."""
 
     def __init__(self, width: int, classes: int) -> None:
-        super().__init__(
-            nn.Linear(width, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, classes)
-        )
+        first, second = nn.Linear(width, 128), nn.Linear(128, 64)
+        super().__init__(first, nn.ReLU(True), second, nn.ReLU(True), nn.Linear(64, classes))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Scores; as flat rows, for of others a Linear gives a view, which is costly to change in place."""
+        scores: Tensor = super().forward(features.flatten(0, -2))  # type: ignore[no-untyped-call]
+        return scores.view(*features.shape[:-1], -1)
 
 
 class BiLSTM(nn.Module):

@@ -2,19 +2,17 @@
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from avel.errors import ConfigError
 from avel.heads.config import HeadConfig, settled
 from avel.heads.head import HEADS, Head, HeadOutput, Widths
 from avel.heads.parts import PAPER_OPTIMISER, ClassifierMLP, precise
-
-SMALLEST_ATTENTION = 1e-6
-"""Eq. 4 divides by the attention; below this the weight is 0 for any theta that matters."""
+from avel.heads.tacma_fusion import SMALLEST_ATTENTION, Fusion
 
 
 @HEADS.register("tacma")
@@ -51,54 +49,59 @@ class TACMA(Head):
         self.norm_a, self.norm_v = nn.LayerNorm(d_e), nn.LayerNorm(d_e)
         self.mlp = ClassifierMLP(d_e, widths.classes)
 
-    def attends_weights_first(self, features: Tensor) -> bool:
-        """Whether f_a (W_a1 W_v1^T) f_v^T costs less: D^2 a segment instead of 2 D d_h: (B, T, D)."""
-        return weights_first(features) and features.shape[-1] <= 2 * self.W_a1.out_features
-
     def attention(self, f_a: Tensor, f_v: Tensor) -> tuple[Tensor, Tensor]:
         """W^av and W^va, Eq. 3-5, rows not renormalised: (B, T, D), (B, T, D) -> (B, T, T), (B, T, T)."""
-        if self.attends_weights_first(f_a):
-            q_a, q_v = f_a @ (self.W_a1.weight.T @ self.W_v1.weight), f_v
-        else:
-            q_a, q_v = self.W_a1(f_a), self.W_v1(f_v)
-        scores = torch.relu(precise(q_a @ q_v.mT) / math.sqrt(f_a.shape[-1]))  # Eq. 3
-        # both at once and transposed: torch takes the softmax of columns on whole vectors, rows one by one
-        M = torch.softmax(torch.stack((scores.mT, scores)), -2)
-        steps = torch.arange(f_a.shape[-2], device=f_a.device)
-        fade = -self.theta * (steps[:, None] - steps).abs()  # -theta |i - j| of Eq. 4, its own transpose
-        W = torch.exp(fade / M.clamp_min(SMALLEST_ATTENTION)) * M  # Eq. 5
-        return W[0].mT, W[1].mT
+        scores = precise(self.W_a1(f_a) @ self.W_v1(f_v).mT) / math.sqrt(f_a.shape[-1])
+        M = torch.softmax(torch.stack((scores.relu(), scores.mT.relu())), -1)  # Eq. 3
+        W = torch.exp(self.fade(f_a) / M.clamp_min(SMALLEST_ATTENTION)) * M  # Eq. 4, 5
+        return W[0], W[1]
+
+    def fade(self, features: Tensor) -> Tensor:
+        """-theta |i - j| of Eq. 4, its own transpose: (B, T, D) -> (T, T)."""
+        return self.theta * minus_distance(features.shape[-2], features.device)
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
         """Scores, Eq. 3-8: f_a (B, T, D), f_v (B, T, D) -> logits (B, T, K)."""
-        W_av, W_va = self.attention(audio, visual)
-        if self.printed:  # Eq. 6 to the letter: W_va, whose columns are audio time, on visual values
-            V_fuse = attended(self.W_v3, W_va, self.W_v2, visual, audio)
-            A_fuse = attended(self.W_a3, W_av, self.W_a2, audio, visual)
-        else:
-            V_fuse = attended(self.W_v3, W_va, self.W_a2, audio, visual)
-            A_fuse = attended(self.W_a3, W_av, self.W_v2, visual, audio)
-        fused = self.norm_v(V_fuse) + self.norm_a(A_fuse)
+        fuse = self.fused_at_once if self.many(audio, visual) else self.fused
+        V_fuse, A_fuse, W_av, W_va = fuse(audio, visual)
+        fused = self.norm_v(V_fuse).add_(self.norm_a(A_fuse))
         return HeadOutput(self.mlp(fused), {"W_av": W_av, "W_va": W_va})
 
+    def many(self, audio: Tensor, visual: Tensor) -> bool:
+        """Whether segments are so many that multiplying two parameters first costs less than it saves."""
+        clips, segments, width = audio.shape
+        worth = clips * segments > 2 * width and width <= 2 * self.W_a1.out_features
+        return worth and not (self.vectorised or audio.requires_grad or visual.requires_grad)
 
-def attended(
-    out: nn.Linear, weights: Tensor, value: nn.Linear, values_of: Tensor, residual: Tensor
-) -> Tensor:
-    """out(weights value(f) + g), Eq. 6 and the Linear of Eq. 7: (B, T, T), f and g (B, T, D) -> (B, T, d_e).
+    def fused(self, f_a: Tensor, f_v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Eq. 3-7 up to the LayerNorm, then W^av and W^va: (B, T, d_e) twice and (B, T, T) twice."""
+        W_av, W_va = self.attention(f_a, f_v)
+        a, v = self.W_a2(f_a), self.W_v2(f_v)
+        W_a, W_v = W_av.to(a.dtype), W_va.to(a.dtype)
+        if self.printed:  # Eq. 6 to the letter: W_va, whose columns are audio time, on visual values
+            return self.W_v3(W_v @ v + f_a), self.W_a3(W_a @ a + f_v), W_av, W_va
+        return self.W_v3(W_v @ a + f_v), self.W_a3(W_a @ v + f_a), W_av, W_va
 
-    With the weights first it is weights (f W2 W3) + g W3: the products over segments are then of data and
-    parameters alone, and no gradient has to be carried back through them.
-    """
-    if weights_first(values_of):
-        values = functional.linear(values_of, out.weight @ value.weight)
-        return torch.baddbmm(out(residual), weights.to(values.dtype), values)
-    values = value(values_of)
-    fused: Tensor = out(torch.baddbmm(residual.to(values.dtype), weights.to(values.dtype), values))
-    return fused
+    def fused_at_once(self, f_a: Tensor, f_v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The same as one operation, which is faster."""
+        O_a, O_v = (self.W_a3, self.W_v3) if self.printed else (self.W_v3, self.W_a3)
+        linears = (self.W_a1, self.W_v1, self.W_a2, self.W_v2, O_a, O_v)
+        f_a, f_v, *weights = autocasted(f_a, f_v, *(linear.weight for linear in linears))
+        of_a, of_v, W = Fusion.apply(f_a, f_v, self.fade(f_a), self.printed, *weights)
+        W_av, W_va = W.mT.unbind()
+        return (of_v, of_a, W_av, W_va) if self.printed else (of_a, of_v, W_av, W_va)
 
 
-def weights_first(features: Tensor) -> bool:
-    """Whether segments are so many that multiplying two weight matrices first costs less: (B, T, D)."""
-    clips, segments, width = features.shape
-    return clips * segments > 2 * width
+@lru_cache
+def minus_distance(steps: int, device: torch.device) -> Tensor:
+    """-|i - j| of Eq. 4, as integers: (T, T)."""
+    times = torch.arange(steps, device=device)
+    return -(times[:, None] - times).abs()
+
+
+def autocasted(*values: Tensor) -> tuple[Tensor, ...]:
+    """The values as autocast has matrix products take them, where it is on."""
+    kind = values[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return values
+    return tuple(value.to(torch.get_autocast_dtype(kind)) for value in values)

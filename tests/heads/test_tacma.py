@@ -9,7 +9,6 @@ import torch
 from avel.errors import ConfigError
 from avel.heads.config import HeadConfig
 from avel.heads.head import Model, Widths, build_model, resolve_head
-from avel.heads.tacma import weights_first
 
 Arrays = Mapping[str, np.ndarray]
 B, T, D_L, D_H, D_E, K = 3, 5, 6, 4, 8, 7
@@ -83,8 +82,7 @@ def test_equals_the_equations_written_out(routing: str, theta: float, clips: int
     model = model_of(theta=theta, routing=routing, d_h=d_h)
     model.head.theta = torch.tensor(theta, dtype=torch.float64)
     audio, visual = (values[:clips] for values in features())
-    assert weights_first(audio) == (clips == B)  # both orders of the products are tried
-    assert model.head.attends_weights_first(audio) == (clips == B and d_h == D_H)
+    assert model.head.many(audio, visual) == (clips == B and d_h == D_H)  # both ways of computing are tried
     output = model(audio, visual)
     weights = weights_of(model)
     for clip in range(clips):
@@ -94,6 +92,48 @@ def test_equals_the_equations_written_out(routing: str, theta: float, clips: int
         W_av, W_va = attention_by_hand(weights, f_a, f_v, theta)
         np.testing.assert_allclose(output.extras["W_av"][clip].detach().numpy(), W_av, rtol=1e-9)
         np.testing.assert_allclose(output.extras["W_va"][clip].detach().numpy(), W_va, rtol=1e-9)
+
+
+@pytest.mark.parametrize("routing", ["cross", "printed"])
+@pytest.mark.parametrize("seen", ["streams", "one stream", "attention", "all"])
+def test_the_written_out_gradient_is_that_of_autograd(routing: str, seen: str) -> None:
+    head = model_of(theta=0.4, routing=routing).head
+    audio, visual = features()
+    weights = [weight for name, weight in head.named_parameters() if name.startswith("W_")]
+    chosen = {"streams": [0, 1], "one stream": [0], "attention": [2, 3], "all": [0, 1, 2, 3]}[seen]
+    gradients = []
+    for fuse in (head.fused, head.fused_at_once):
+        outputs = fuse(audio, visual)
+        loss = sum((outputs[place] * torch.cos(outputs[place])).sum() for place in chosen)
+        gradients.append(torch.autograd.grad(loss, weights, materialize_grads=True, allow_unused=True))
+    torch.testing.assert_close(*gradients)
+
+
+def test_features_that_want_a_gradient_get_it() -> None:
+    head = model_of().head
+    audio, visual = (values.requires_grad_() for values in features())
+    assert not head.many(audio, visual)
+    gradients = torch.autograd.grad(head(audio, visual).logits.square().sum(), [audio, visual])
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+def test_a_second_gradient_is_refused_rather_than_wrong() -> None:
+    head = model_of().head
+    first = torch.autograd.grad(head(*features()).logits.square().sum(), head.W_a2.weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first[0].sum().backward()
+
+
+def test_bfloat16_products_leave_attention_in_float32() -> None:
+    head = model_of().float().head
+    audio, visual = (values.float() for values in features())
+    with torch.autocast("cpu", torch.bfloat16):
+        V_fuse, _, W_av, _ = head.fused_at_once(audio, visual)
+    exact = head.fused_at_once(audio, visual)
+    assert (V_fuse.dtype, W_av.dtype) == (torch.bfloat16, torch.float32)
+    torch.testing.assert_close(V_fuse.float(), exact[0], rtol=0.05, atol=0.2)
+    (V_fuse.float().sum() + W_av.sum()).backward()
+    assert head.W_a1.weight.grad.dtype == head.W_a2.weight.grad.dtype == torch.float32
 
 
 def test_attention_that_underflows_gives_finite_gradients() -> None:

@@ -46,6 +46,7 @@ class Stacked:
 
     def __init__(self, models: Sequence[Model], device: torch.device) -> None:
         self.template = models[0].to(device)
+        self.template.head.vectorised = True
         parameters, buffers = stack_module_state(list(models))
         self.weights = {name: value.to(device) for name, value in parameters.items()}
         self.weights = {name: value.detach().requires_grad_() for name, value in self.weights.items()}
@@ -100,9 +101,10 @@ class Alone:
 
     def __init__(self, model: Model, device: torch.device) -> None:
         self.model = model.to(device)
+        self.weights: list[Tensor] = list(self.model.parameters())
 
     def parameters(self) -> list[Tensor]:
-        return list(self.model.parameters())
+        return self.weights
 
     def losses(self, audio: Tensor, visual: Tensor, targets: Tensor) -> Tensor:
         return self.model.loss(self.model(audio[0], visual[0]), targets[0]).unsqueeze(0)

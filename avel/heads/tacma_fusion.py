@@ -1,0 +1,103 @@
+"""Eq. 3-7 of TACMA as one operation, for batches of so many segments that the order of products matters."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from avel.heads.parts import precise
+
+SMALLEST_ATTENTION = 1e-6
+"""Eq. 4 divides by the attention; below this the weight is 0 for any theta that matters."""
+
+
+class Fusion(torch.autograd.Function):
+    """Both fused streams and both attentions, parameters multiplied with one another first.
+
+    As f_a (W_a1^T W_v1) f_v^T and W (f (O W2)^T) + g O^T they take 5 products over segments forward and 5
+    backward, in the place of 6 and 8. The gradient is written out, since autograd's record of the many small
+    steps costs more than their arithmetic. None goes to features or to `fade`. No vmap.
+
+    Takes f_a and f_v (B, T, D); fade, -theta |i - j| (T, T); whether Eq. 6 is taken as printed; W_a1 and W_v1
+    (d_h, D); W_a2 and W_v2 (D, D); O_a and O_v (d_e, D), Eq. 7's Linear of the stream that sums audio values
+    and of the one that sums visual values. Gives these two streams (B, T, d_e), and W^av and W^va transposed
+    (2, B, T, T).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        f_a: Tensor,
+        f_v: Tensor,
+        fade: Tensor,
+        printed: bool,
+        W_a1: Tensor,
+        W_v1: Tensor,
+        W_a2: Tensor,
+        W_v2: Tensor,
+        O_a: Tensor,
+        O_v: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        clips = f_a.shape[:2]
+        audio, visual = f_a.flatten(0, 1), f_v.flatten(0, 1)
+        query = audio @ (W_a1.T @ W_v1)
+        values_a = (audio @ (O_a @ W_a2).T).view(*clips, -1)
+        of_v = (audio @ O_v.T).view(*clips, -1)
+        of_a = (visual @ O_a.T).view(*clips, -1)
+        values_v = (visual @ (O_v @ W_v2).T).view(*clips, -1)
+        scores = precise(torch.bmm(query.view_as(f_a), f_v.mT))
+        scores = scores.mul_(1 / math.sqrt(f_a.shape[-1])).relu_()  # Eq. 3
+        # both at once and transposed: torch takes the softmax of columns on whole vectors, rows one by one
+        M = torch.softmax(torch.stack((scores.mT, scores)), -2)
+        weight = torch.exp(fade / M.clamp_min(SMALLEST_ATTENTION))  # Eq. 4
+        W = weight * M  # Eq. 5
+        slope = (M - fade).mul_(weight)  # M dW / dM
+        mixed_v, mixed_a = W.to(f_a.dtype).unbind()
+        if printed:
+            mixed_v, mixed_a = mixed_a, mixed_v
+        of_a.baddbmm_(mixed_a.mT, values_a)
+        of_v.baddbmm_(mixed_v.mT, values_v)
+        ctx.printed = printed
+        ctx.save_for_backward(
+            f_a, f_v, W_a1, W_v1, W_a2, W_v2, O_a, O_v, values_a, values_v, mixed_a, mixed_v, M, slope, scores
+        )
+        return of_a, of_v, W
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_a: Tensor, of_v: Tensor, of_W: Tensor) -> tuple[Tensor | None, ...]:
+        f_a, f_v, W_a1, W_v1, W_a2, W_v2, O_a, O_v, *rest = ctx.saved_tensors
+        values_a, values_v, mixed_a, mixed_v, M, slope, scores = rest
+        audio, visual = f_a.flatten(0, 1), f_v.flatten(0, 1)
+        of_mixed_a, of_W_a2, of_O_a = _stream(of_a, mixed_a, values_a, audio, visual, W_a2, O_a)
+        of_mixed_v, of_W_v2, of_O_v = _stream(of_v, mixed_v, values_v, visual, audio, W_v2, O_v)
+        both = (of_mixed_a, of_mixed_v) if ctx.printed else (of_mixed_v, of_mixed_a)
+        of_M = precise(torch.stack(both)).add_(of_W).mul_(slope)
+        of_M.addcmul_(M, of_M.sum(-2, keepdim=True), value=-1)  # of the softmax
+        of_scores = of_M[1].add_(of_M[0].mT).mul_(scores.sign()).mul_(1 / math.sqrt(f_a.shape[-1]))
+        of_query = torch.bmm(of_scores.to(f_v.dtype), f_v)
+        of_product = audio.T @ of_query.flatten(0, 1)  # W_a1^T W_v1
+        return (
+            None,
+            None,
+            None,
+            None,
+            W_v1 @ of_product.T,
+            W_a1 @ of_product,
+            of_W_a2,
+            of_W_v2,
+            of_O_a,
+            of_O_v,
+        )
+
+
+def _stream(
+    given: Tensor, mixed: Tensor, values: Tensor, audio: Tensor, residual: Tensor, W2: Tensor, out: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of mixed, W2 and out in mixed^T (inputs (out W2)^T) + residual out^T."""
+    of_mixed = torch.bmm(values, given.mT)
+    of_product = torch.bmm(mixed, given).flatten(0, 1).T @ audio
+    of_out = (given.flatten(0, 1).T @ residual).addmm_(of_product, W2.T)
+    return of_mixed, out.T @ of_product, of_out
