@@ -17,8 +17,9 @@ class Fusion(torch.autograd.Function):
     """Both fused streams and both attentions, parameters multiplied with one another first.
 
     As f_a (W_a1^T W_v1) f_v^T and W (f (O W2)^T) + g O^T they take 5 products over segments forward and 5
-    backward, in the place of 6 and 8. The gradient is written out, since autograd's record of the many small
-    steps costs more than their arithmetic. None goes to features or to `fade`. No vmap.
+    backward, in the place of 6 and 8, and small ones of parameters alone. The gradient is written out, since
+    autograd's record of the many small steps costs more than their arithmetic. None goes to features or to
+    `fade`; there is no second gradient, and no rule for vmap.
 
     Takes f_a and f_v (B, T, D); fade, -theta |i - j| (T, T); whether Eq. 6 is taken as printed; W_a1 and W_v1
     (d_h, D); W_a2 and W_v2 (D, D); O_a and O_v (d_e, D), Eq. 7's Linear of the stream that sums audio values
@@ -53,7 +54,7 @@ class Fusion(torch.autograd.Function):
         M = torch.softmax(torch.stack((scores.mT, scores)), -2)
         weight = torch.exp(fade / M.clamp_min(SMALLEST_ATTENTION))  # Eq. 4
         W = weight * M  # Eq. 5
-        slope = (M - fade).mul_(weight)  # M dW / dM
+        slope = (M - fade).mul_(weight)  # M dW / dM, to 4e-7 where M is below the smallest
         mixed_v, mixed_a = W.to(f_a.dtype).unbind()
         if printed:
             mixed_v, mixed_a = mixed_a, mixed_v

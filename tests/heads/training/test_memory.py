@@ -1,5 +1,8 @@
-"""Free memory, as /proc and a cgroup's files say it."""
+"""Free memory, as /proc and a cgroup's files say it; memory that is kept."""
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,3 +33,23 @@ def test_free_memory_is_the_least_of_machine_and_cgroups(tmp_path: Path, monkeyp
     assert free_memory_gb() == pytest.approx(1.0)
     monkeypatch.setattr(memory, "_cgroups", lambda: [tmp_path / "none"])
     assert 0 < free_memory_gb() < 2**20
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="keeping freed memory is about glibc's malloc")
+@pytest.mark.parametrize("kept", [True, False])
+def test_blocks_come_from_memory_that_is_kept(kept: bool) -> None:
+    code = f"""
+import ctypes, torch
+from avel.heads.training.memory import keep_freed_memory
+class Mallinfo(ctypes.Structure):  # mallinfo(3)
+    _fields_ = [(name, ctypes.c_int) for name in "arena ordblks smblks hblks a b c d e f".split()]
+libc = ctypes.CDLL(None)
+libc.mallinfo.restype = Mallinfo
+if {kept}:
+    keep_freed_memory()
+before = libc.mallinfo().hblks
+block = torch.ones(5_000_000)
+print(libc.mallinfo().hblks - before)
+"""
+    mapped = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
+    assert mapped == (0 if kept else 1)  # blocks that are unmapped, page by page, when they are freed
