@@ -31,7 +31,7 @@ class ClassifierMLP(nn.Sequential):
     def forward(self, features: Tensor) -> Tensor:
         """Scores; as flat rows, for of others a Linear gives a view, which is costly to change in place."""
         scores: Tensor = super().forward(features.flatten(0, -2))  # type: ignore[no-untyped-call]
-        return scores.view(*features.shape[:-1], -1)
+        return scores.view(*features.shape[:-1], scores.shape[-1])
 
 
 class BiLSTM(nn.Module):

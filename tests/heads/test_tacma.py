@@ -9,6 +9,7 @@ import torch
 from avel.errors import ConfigError
 from avel.heads.config import HeadConfig
 from avel.heads.head import Model, Widths, build_model, resolve_head
+from avel.heads.training.members import Stacked
 
 Arrays = Mapping[str, np.ndarray]
 B, T, D_L, D_H, D_E, K = 3, 5, 6, 4, 8, 7
@@ -107,6 +108,16 @@ def test_the_written_out_gradient_is_that_of_autograd(routing: str, seen: str) -
         loss = sum((outputs[place] * torch.cos(outputs[place])).sum() for place in chosen)
         gradients.append(torch.autograd.grad(loss, weights, materialize_grads=True, allow_unused=True))
     torch.testing.assert_close(*gradients)
+
+
+def test_stacked_members_compute_what_each_alone_does_at_once() -> None:
+    models = [model_of(theta=theta) for theta in (0.0, 0.03, 0.4)]
+    audio, visual = features()
+    alone = [model(audio, visual).logits for model in models]
+    assert all(model.head.many(audio, visual) for model in models)
+    stacked = Stacked(models, torch.device("cpu"))
+    assert not models[0].head.many(audio, visual)
+    torch.testing.assert_close(stacked.logits(audio, visual), torch.stack(alone))
 
 
 def test_features_that_want_a_gradient_get_it() -> None:

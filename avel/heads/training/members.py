@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state
 
 from avel.heads.config import HeadConfig
-from avel.heads.head import HeadOutput, Model
+from avel.heads.head import Head, HeadOutput, Model
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ class Stacked:
 
     def __init__(self, models: Sequence[Model], device: torch.device) -> None:
         self.template = models[0].to(device)
-        self.template.head.vectorised = True
+        for module in self.template.modules():
+            if isinstance(module, Head):
+                module.vectorised = True
         parameters, buffers = stack_module_state(list(models))
         self.weights = {name: value.to(device) for name, value in parameters.items()}
         self.weights = {name: value.detach().requires_grad_() for name, value in self.weights.items()}
