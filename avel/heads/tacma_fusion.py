@@ -80,25 +80,15 @@ class Fusion(torch.autograd.Function):
         of_scores = of_M[1].add_(of_M[0].mT).mul_(scores.sign()).mul_(1 / math.sqrt(f_a.shape[-1]))
         of_query = torch.bmm(of_scores.to(f_v.dtype), f_v)
         of_product = audio.T @ of_query.flatten(0, 1)  # W_a1^T W_v1
-        return (
-            None,
-            None,
-            None,
-            None,
-            W_v1 @ of_product.T,
-            W_a1 @ of_product,
-            of_W_a2,
-            of_W_v2,
-            of_O_a,
-            of_O_v,
-        )
+        of_W_a1, of_W_v1 = W_v1 @ of_product.T, W_a1 @ of_product
+        return None, None, None, None, of_W_a1, of_W_v1, of_W_a2, of_W_v2, of_O_a, of_O_v
 
 
 def _stream(
-    given: Tensor, mixed: Tensor, values: Tensor, audio: Tensor, residual: Tensor, W2: Tensor, out: Tensor
+    given: Tensor, mixed: Tensor, values: Tensor, inputs: Tensor, residual: Tensor, W2: Tensor, out: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of mixed, W2 and out in mixed^T (inputs (out W2)^T) + residual out^T."""
     of_mixed = torch.bmm(values, given.mT)
-    of_product = torch.bmm(mixed, given).flatten(0, 1).T @ audio
+    of_product = torch.bmm(mixed, given).flatten(0, 1).T @ inputs
     of_out = (given.flatten(0, 1).T @ residual).addmm_(of_product, W2.T)
     return of_mixed, out.T @ of_product, of_out
