@@ -87,9 +87,9 @@ class TACMA(Head):
         O_a, O_v = (self.W_a3, self.W_v3) if self.printed else (self.W_v3, self.W_a3)
         linears = (self.W_a1, self.W_v1, self.W_a2, self.W_v2, O_a, O_v)
         f_a, f_v, *weights = autocasted(f_a, f_v, *(linear.weight for linear in linears))
-        of_a, of_v, W = Fusion.apply(f_a, f_v, self.fade(f_a), self.printed, *weights)
+        from_a, from_v, W = Fusion.apply(f_a, f_v, self.fade(f_a), self.printed, *weights)
         W_av, W_va = W.mT.unbind()
-        return (of_v, of_a, W_av, W_va) if self.printed else (of_a, of_v, W_av, W_va)
+        return (from_v, from_a, W_av, W_va) if self.printed else (from_a, from_v, W_av, W_va)
 
 
 @lru_cache

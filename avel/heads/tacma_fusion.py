@@ -45,8 +45,8 @@ class Fusion(torch.autograd.Function):
         audio, visual = f_a.flatten(0, 1), f_v.flatten(0, 1)
         query = audio @ (W_a1.T @ W_v1)
         values_a = (audio @ (O_a @ W_a2).T).view(*clips, -1)
-        of_v = (audio @ O_v.T).view(*clips, -1)
-        of_a = (visual @ O_a.T).view(*clips, -1)
+        from_v = (audio @ O_v.T).view(*clips, -1)
+        from_a = (visual @ O_a.T).view(*clips, -1)
         values_v = (visual @ (O_v @ W_v2).T).view(*clips, -1)
         scores = precise(torch.bmm(query.view_as(f_a), f_v.mT))
         scores = scores.mul_(1 / math.sqrt(f_a.shape[-1])).relu_()  # Eq. 3
@@ -58,37 +58,40 @@ class Fusion(torch.autograd.Function):
         mixed_v, mixed_a = W.to(f_a.dtype).unbind()
         if printed:
             mixed_v, mixed_a = mixed_a, mixed_v
-        of_a.baddbmm_(mixed_a.mT, values_a)
-        of_v.baddbmm_(mixed_v.mT, values_v)
+        from_a.baddbmm_(mixed_a.mT, values_a)
+        from_v.baddbmm_(mixed_v.mT, values_v)
         ctx.printed = printed
         ctx.save_for_backward(
             f_a, f_v, W_a1, W_v1, W_a2, W_v2, O_a, O_v, values_a, values_v, mixed_a, mixed_v, M, slope, scores
         )
-        return of_a, of_v, W
+        return from_a, from_v, W
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_a: Tensor, of_v: Tensor, of_W: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, d_from_a: Tensor, d_from_v: Tensor, d_W: Tensor) -> tuple[Tensor | None, ...]:
         f_a, f_v, W_a1, W_v1, W_a2, W_v2, O_a, O_v, *rest = ctx.saved_tensors
         values_a, values_v, mixed_a, mixed_v, M, slope, scores = rest
         audio, visual = f_a.flatten(0, 1), f_v.flatten(0, 1)
-        of_mixed_a, of_W_a2, of_O_a = _stream(of_a, mixed_a, values_a, audio, visual, W_a2, O_a)
-        of_mixed_v, of_W_v2, of_O_v = _stream(of_v, mixed_v, values_v, visual, audio, W_v2, O_v)
-        both = (of_mixed_a, of_mixed_v) if ctx.printed else (of_mixed_v, of_mixed_a)
-        of_M = precise(torch.stack(both)).add_(of_W).mul_(slope)
-        of_M.addcmul_(M, of_M.sum(-2, keepdim=True), value=-1)  # of the softmax
-        of_scores = of_M[1].add_(of_M[0].mT).mul_(scores.sign()).mul_(1 / math.sqrt(f_a.shape[-1]))
-        of_query = torch.bmm(of_scores.to(f_v.dtype), f_v)
-        of_product = audio.T @ of_query.flatten(0, 1)  # W_a1^T W_v1
-        of_W_a1, of_W_v1 = W_v1 @ of_product.T, W_a1 @ of_product
-        return None, None, None, None, of_W_a1, of_W_v1, of_W_a2, of_W_v2, of_O_a, of_O_v
+        d_mixed_a, d_W_a2, d_O_a = _stream(d_from_a, mixed_a, values_a, audio, visual, W_a2, O_a)
+        d_mixed_v, d_W_v2, d_O_v = _stream(d_from_v, mixed_v, values_v, visual, audio, W_v2, O_v)
+        both = (d_mixed_a, d_mixed_v) if ctx.printed else (d_mixed_v, d_mixed_a)
+        d_M = precise(torch.stack(both)).add_(d_W).mul_(slope)
+        d_M.addcmul_(M, d_M.sum(-2, keepdim=True), value=-1)  # of the softmax
+        d_scores = d_M[1].add_(d_M[0].mT).mul_(scores.sign()).mul_(1 / math.sqrt(f_a.shape[-1]))
+        d_query = torch.bmm(d_scores.to(f_v.dtype), f_v)
+        d_product = audio.T @ d_query.flatten(0, 1)  # of W_a1^T W_v1
+        d_W_a1, d_W_v1 = W_v1 @ d_product.T, W_a1 @ d_product
+        return None, None, None, None, d_W_a1, d_W_v1, d_W_a2, d_W_v2, d_O_a, d_O_v
 
 
 def _stream(
     given: Tensor, mixed: Tensor, values: Tensor, inputs: Tensor, residual: Tensor, W2: Tensor, out: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of mixed, W2 and out in mixed^T (inputs (out W2)^T) + residual out^T."""
-    of_mixed = torch.bmm(values, given.mT)
-    of_product = torch.bmm(mixed, given).flatten(0, 1).T @ inputs
-    of_out = (given.flatten(0, 1).T @ residual).addmm_(of_product, W2.T)
-    return of_mixed, out.T @ of_product, of_out
+    """Gradients of mixed, W2 and out in mixed^T (inputs (out W2)^T) + residual out^T.
+
+    given is the gradient of that (B, T, d_e); values are inputs (out W2)^T; inputs and residual (B T, D).
+    """
+    d_mixed = torch.bmm(values, given.mT)
+    d_product = torch.bmm(mixed, given).flatten(0, 1).T @ inputs
+    d_out = (given.flatten(0, 1).T @ residual).addmm_(d_product, W2.T)
+    return d_mixed, out.T @ d_product, d_out
