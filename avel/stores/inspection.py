@@ -67,8 +67,10 @@ def _kind(
 def _is_begun(place: Path) -> bool:
     """Whether it is a clip store whose making was cut short before it said of itself that it is one."""
     from avel.stores.clips import OWN_NAMES
+    from avel.stores.location import ZARR_PARTIAL
 
     names = {file.name for file in place.iterdir()} if place.is_dir() else set()
+    names = {name for name in names if not ZARR_PARTIAL.fullmatch(name)}
     return bool(names & {"manifest", ".lock"}) and names <= OWN_NAMES
 
 

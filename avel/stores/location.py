@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from avel.stores.lease import lease
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
+
+ZARR_PARTIAL = re.compile(r"zarr\.[0-9a-f]{32}\.partial")
+"""What zarr's LocalStore leaves of a zarr.json whose writer was killed; `sweep` removes it."""
 
 
 class Location(Protocol):
@@ -112,10 +116,11 @@ class LocalLocation:
         )
 
     def top(self) -> set[str]:
-        """Names of the files and folders that lie directly in it, without hidden ones."""
+        """Names of the files and folders that lie directly in it, but hidden ones and zarr's partial ones."""
         if not self.path.is_dir():
             return set()
-        return {name for name in os.listdir(self.path) if not name.startswith(".")}
+        names = os.listdir(self.path)
+        return {name for name in names if not (name.startswith(".") or ZARR_PARTIAL.fullmatch(name))}
 
     def delete(self, names: Iterable[str]) -> None:
         """Removes files; those that are not there are no error."""

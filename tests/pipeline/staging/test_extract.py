@@ -347,6 +347,16 @@ def test_other_folders_are_not_written_into(clips: Path, tmp_path: Path) -> None
     assert not (clips / ".lock").exists()
 
 
+def test_a_run_killed_while_it_made_the_store_is_gone_on_with(clips: Path, tmp_path: Path) -> None:
+    store = tmp_path / "s.zarr"
+    store.mkdir()
+    (store / ".lock").touch()
+    (store / "zarr.json").write_text('{"attributes": {}, "zarr_format": 3, "node_type": "group"}')
+    (store / f"zarr.{'0af3' * 8}.partial").touch()  # as zarr names it
+    extract(clips, store, SMALL)
+    assert not list(store.glob("*.partial"))
+
+
 def test_a_place_that_cannot_be_written_is_named(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(WriteError, match=r"file/s\.zarr"):
