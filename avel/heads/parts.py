@@ -26,7 +26,7 @@ class ClassifierMLP(nn.Sequential):
 
     def __init__(self, width: int, classes: int) -> None:
         first, second = nn.Linear(width, 128), nn.Linear(128, 64)
-        super().__init__(first, nn.ReLU(True), second, nn.ReLU(True), nn.Linear(64, classes))
+        super().__init__(first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True), nn.Linear(64, classes))
 
     def forward(self, features: Tensor) -> Tensor:
         """Scores; as flat rows, for of others a Linear gives a view, which is costly to change in place."""

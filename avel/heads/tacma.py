@@ -62,16 +62,16 @@ class TACMA(Head):
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
         """Scores, Eq. 3-8: f_a (B, T, D), f_v (B, T, D) -> logits (B, T, K)."""
-        fuse = self.fused_at_once if self.many(audio, visual) else self.fused
+        fuse = self.fused_at_once if self.may_fuse_at_once(audio, visual) else self.fused
         V_fuse, A_fuse, W_av, W_va = fuse(audio, visual)
         fused = self.norm_v(V_fuse).add_(self.norm_a(A_fuse))
         return HeadOutput(self.mlp(fused), {"W_av": W_av, "W_va": W_va})
 
-    def many(self, audio: Tensor, visual: Tensor) -> bool:
-        """Whether segments are so many that multiplying two parameters first costs less than it saves."""
+    def may_fuse_at_once(self, audio: Tensor, visual: Tensor) -> bool:
+        """Whether `Fusion` pays, with parameters multiplied first, and can be had: (B, T, D), (B, T, D)."""
         clips, segments, width = audio.shape
-        worth = clips * segments > 2 * width and width <= 2 * self.W_a1.out_features
-        return worth and not (self.vectorised or audio.requires_grad or visual.requires_grad)
+        pays = clips * segments > 2 * width and width <= 2 * self.W_a1.out_features
+        return pays and not (self.vectorised or audio.requires_grad or visual.requires_grad)
 
     def fused(self, f_a: Tensor, f_v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Eq. 3-7 up to the LayerNorm, then W^av and W^va: (B, T, d_e) twice and (B, T, T) twice."""

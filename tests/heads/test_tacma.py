@@ -83,7 +83,9 @@ def test_equals_the_equations_written_out(routing: str, theta: float, clips: int
     model = model_of(theta=theta, routing=routing, d_h=d_h)
     model.head.theta = torch.tensor(theta, dtype=torch.float64)
     audio, visual = (values[:clips] for values in features())
-    assert model.head.many(audio, visual) == (clips == B and d_h == D_H)  # both ways of computing are tried
+    assert model.head.may_fuse_at_once(audio, visual) == (
+        clips == B and d_h == D_H
+    )  # both ways of computing are tried
     output = model(audio, visual)
     weights = weights_of(model)
     for clip in range(clips):
@@ -114,16 +116,16 @@ def test_stacked_members_compute_what_each_alone_does_at_once() -> None:
     models = [model_of(theta=theta) for theta in (0.0, 0.03, 0.4)]
     audio, visual = features()
     alone = [model(audio, visual).logits for model in models]
-    assert all(model.head.many(audio, visual) for model in models)
+    assert all(model.head.may_fuse_at_once(audio, visual) for model in models)
     stacked = Stacked(models, torch.device("cpu"))
-    assert not models[0].head.many(audio, visual)
+    assert not models[0].head.may_fuse_at_once(audio, visual)
     torch.testing.assert_close(stacked.logits(audio, visual), torch.stack(alone))
 
 
 def test_features_that_want_a_gradient_get_it() -> None:
     head = model_of().head
     audio, visual = (values.requires_grad_() for values in features())
-    assert not head.many(audio, visual)
+    assert not head.may_fuse_at_once(audio, visual)
     gradients = torch.autograd.grad(head(audio, visual).logits.square().sum(), [audio, visual])
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
 

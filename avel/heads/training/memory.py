@@ -8,6 +8,7 @@ import torch
 CGROUPS = Path("/sys/fs/cgroup")
 CPU = torch.device("cpu")
 KEPT_BYTES = 30 * 2**20
+"""Just below the largest block, 32 MiB, that glibc learns from."""
 
 
 def free_memory_gb(device: torch.device = CPU) -> float:

@@ -353,6 +353,7 @@ def test_a_run_killed_while_it_made_the_store_is_gone_on_with(clips: Path, tmp_p
     (store / ".lock").touch()
     (store / "zarr.json").write_text('{"attributes": {}, "zarr_format": 3, "node_type": "group"}')
     (store / f"zarr.{'0af3' * 8}.partial").touch()  # as zarr names it
+    assert inspect(store).kind == "store"
     extract(clips, store, SMALL)
     assert not list(store.glob("*.partial"))
 
