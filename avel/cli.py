@@ -251,7 +251,7 @@ def runs(folder: Path, as_csv: bool, as_json: bool) -> int:
     Accuracies are percent of segments: test at the best validation epoch with its deviation over seeds, that
     validation accuracy, test at the best test epoch, test on clips that hold background.
     """
-    from avel.heads.results.runs import compared
+    from avel.heads.evaluation.runs import compared
 
     found = avel.list_runs(folder)
     show_rows(found, as_csv) if as_json or as_csv else click.echo("\n".join(compared(found)))

@@ -37,7 +37,7 @@ from avel.pipeline.staging.plan import settings_of
 from avel.progress import set_verbosity
 from avel.stores.clip_writer import ClipWriter, prepare, write_dataset
 from avel.stores.clips import ClipStore, Head
-from avel.stores.dataset import Video, make_dataset
+from avel.stores.datasets.dataset import Video, make_dataset
 from avel.stores.diff import diff
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter

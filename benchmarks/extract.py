@@ -41,7 +41,7 @@ from avel.pipeline.media.refusal import ClipRefused
 from avel.pipeline.staging.extract import cores, extract
 from avel.pipeline.staging.summary import ExtractSummary
 from avel.progress import set_verbosity
-from avel.stores.dataset import Video, make_dataset
+from avel.stores.datasets.dataset import Video, make_dataset
 from avel.text import table
 
 GRID = Grid()

@@ -30,13 +30,13 @@ from heads_baselines import PlainLoop, bare_products
 
 from avel.grid import Grid
 from avel.heads.config import HeadConfig
-from avel.heads.head import resolve_head
+from avel.heads.models.head import resolve_head
+from avel.heads.train import choose_device, train_head
 from avel.heads.training.data import Data, load_data
 from avel.heads.training.fit import Training
 from avel.heads.training.members import Member
-from avel.heads.training.train import choose_device, train_head
 from avel.progress import set_verbosity
-from avel.stores.dataset import read_dataset
+from avel.stores.datasets.formats import read_dataset
 from avel.stores.features import FeatureCache, Rows, write_features
 from avel.text import table
 

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from avel.heads.plots.plot import demo_picture, plot
-from avel.heads.report.page import report
+from avel.views.plots.plot import demo_picture, plot
+from avel.views.report.page import report
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent))

@@ -25,7 +25,7 @@ from avel.cli import cli
 from avel.config import resolve
 from avel.console import DONE, run
 from avel.heads.config import HeadConfig
-from avel.heads.head import HEADS
+from avel.heads.models.head import HEADS
 from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.encoders.backbones import VISUAL_BACKBONES
 from avel.pipeline.pretraining.presets import PRESETS
@@ -56,9 +56,9 @@ ELSEWHERE = {
     "make test    # ruff": "is what runs this test",
     "torchrun --nproc-per-node 4": "tests/pipeline/pretraining/test_pretrain.py runs it with two processes",
     "# ~/.bashrc": "tests/test_completion.py prints and uses them",
-    "from torch import Tensor, nn, sigmoid": "tests/heads/test_extending.py trains this head",
-    '[project.entry-points."avel.heads"]': "tests/heads/test_extending.py installs this package",
-    "python -m pytest tests/heads/test_contract.py -k gated": "needs that package beside a checkout",
+    "from torch import Tensor, nn, sigmoid": "tests/heads/models/test_extending.py trains this head",
+    '[project.entry-points."avel.heads"]': "tests/heads/models/test_extending.py installs this package",
+    "python -m pytest tests/heads/models/test_contract.py -k gated": "needs that package beside a checkout",
     "$ avel cache-features small.zarr vectors.h5": "downloads the weights of ResNet-18 and VGGish",
     "$ avel cache-features small.zarr small.h5": "needs those vectors; tests/pipeline/caching makes its own",
     "$ avel extract semireal": "its clips hold other people's recordings and photos",

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from avel.heads.plots.plot import demo_picture
-from avel.heads.training.train import train_head
+from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.pretraining.pretrain import pretrain
 from avel.pipeline.staging.extract import extract
 from avel.progress import note
 from avel.recipes.composing.compose import compose
 from avel.text import plus_minus, table
+from avel.views.plots.plot import demo_picture
 
 T = TypeVar("T")
 Measured = dict[str, Any]

@@ -185,7 +185,7 @@ def one_clip(folder: Path) -> str:
     import torch
 
     from avel.heads.config import HeadConfig
-    from avel.heads.head import Widths, build_model, resolve_head
+    from avel.heads.models.head import Widths, build_model, resolve_head
     from avel.pipeline.config import PretrainConfig
     from avel.pipeline.encoders.build import build_encoder
 

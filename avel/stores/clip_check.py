@@ -13,7 +13,7 @@ from avel.stores.manifest import Entry
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
-def problems(store: ClipStore) -> tuple[str, ...]:
+def verify_clips(store: ClipStore) -> tuple[str, ...]:
     """What is wrong, one line each; empty for a whole store. Reads every byte, checks every checksum."""
     found = _of_shapes(store)
     if found:

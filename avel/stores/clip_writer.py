@@ -31,7 +31,7 @@ from avel.stores.clips import (
     log_mel_shape,
     read_head,
 )
-from avel.stores.dataset import Dataset
+from avel.stores.datasets.dataset import Dataset
 from avel.stores.location import LocalLocation, Location, first_line
 
 

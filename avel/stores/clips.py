@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from avel.stores.dataset import Dataset
+    from avel.stores.datasets.dataset import Dataset
 
 F = TypeVar("F")
 
@@ -124,7 +124,7 @@ class ClipStore:
         """The dataset that was staged: rows, videos, categories and splits."""
         import pyarrow.parquet as pq
 
-        from avel.stores.dataset import Dataset
+        from avel.stores.datasets.dataset import Dataset
 
         parts = {name: self.location.read(f"dataset/{name}.parquet") for name in DATASET_TABLES}
         if None in parts.values():
@@ -205,12 +205,6 @@ class ClipStore:
             where = f"{self.location.url}: {self.video_ids[row]}"
             raise StoreError(f"{where}: {name} are missing: no {file}", hint=self._repair())
         return chunk
-
-    def verify(self) -> tuple[str, ...]:
-        """What is wrong, one line each: checksums, missing chunks, a manifest that disagrees."""
-        from avel.stores.clip_check import problems
-
-        return problems(self)
 
     def read_chunk(self, name: str, row: int, part: slice) -> NDArray[Any]:
         """A part of one video's row of an array, its checksums verified; empty where nothing was written.

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import DatasetError, MissingPathError, StoreError
-from avel.stores.ave import read_order
-from avel.stores.dataset import SPLITS, Dataset
+from avel.stores.datasets.ave import read_order
+from avel.stores.datasets.dataset import SPLITS, Dataset
 
 KEYS = ("avadataset", "dataset")
 """Names of the one array, in the order they are looked for."""

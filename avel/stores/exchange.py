@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from avel.errors import DatasetError, MissingPathError, StoreError
 from avel.grid import Grid
-from avel.stores import ave, community
+from avel.stores import community
 from avel.stores.community import AUDIO, MAPS, VECTORS, Truth
-from avel.stores.dataset import Dataset, read_dataset
+from avel.stores.datasets import ave
+from avel.stores.datasets.dataset import Dataset
+from avel.stores.datasets.formats import read_dataset
 from avel.stores.feature_rows import rows_of_videos
 from avel.stores.features import ArrayLike, write_features
 from avel.stores.files import sha256_file

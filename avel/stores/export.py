@@ -14,7 +14,7 @@ import numpy as np
 from avel.errors import StoreError, UnknownNameError
 from avel.stores import community
 from avel.stores.community import AUDIO, EVENT_LABELS, MAPS, ORDERS, PRESENCE, SHARES, VECTORS, Truth
-from avel.stores.dataset import SPLITS
+from avel.stores.datasets.dataset import SPLITS
 from avel.stores.features import FeatureCache
 from avel.stores.files import atomic_path
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from avel.grid import Grid
-from avel.stores.dataset import Dataset
+from avel.stores.datasets.dataset import Dataset
 from avel.stores.features import Missing, Rows
 
 NO_ROW = -1

@@ -76,8 +76,8 @@ def _is_begun(place: Path) -> bool:
 
 def _dataset(path: str, verify: bool) -> Found:
     """The audit of the annotations; `verify` has nothing to add, since avel keeps no hashes of raw media."""
-    from avel.stores.audit import audit
-    from avel.stores.dataset import read_dataset
+    from avel.stores.datasets.audit import audit
+    from avel.stores.datasets.formats import read_dataset
 
     found = audit(read_dataset(path))
     facts = found.facts() | {"remarks": list(found.remarks())}
@@ -86,6 +86,7 @@ def _dataset(path: str, verify: bool) -> Found:
 
 
 def _store(path: str, verify: bool) -> Found:
+    from avel.stores.clip_check import verify_clips
     from avel.stores.clips import ClipStore, read_head
     from avel.stores.location import locate
     from avel.stores.manifest import counts, read_manifest
@@ -112,7 +113,7 @@ def _store(path: str, verify: bool) -> Found:
         "bytes": store.location.bytes(),
     }
     problems = [f"{len(waiting)} videos are not staged yet: {', '.join(waiting[:SHOWN])}"] if waiting else []
-    return facts, problems + (list(store.verify()) if verify else [])
+    return facts, problems + (list(verify_clips(store)) if verify else [])
 
 
 def _cache(path: str, verify: bool) -> Found:

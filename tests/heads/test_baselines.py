@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from avel.heads.config import HeadConfig
-from avel.heads.head import Widths, build_model, resolve_head
+from avel.heads.models.head import Widths, build_model, resolve_head
 
 NAMES = {
     **{f"query_{m}": f"W_{m}1" for m in "av"},

@@ -10,7 +10,7 @@ import pytest
 from avel.config import resolve, to_toml
 from avel.errors import ConfigError
 from avel.heads.config import HeadConfig
-from avel.heads.head import HEADS, resolve_head
+from avel.heads.models.head import HEADS, resolve_head
 
 
 @pytest.mark.parametrize(

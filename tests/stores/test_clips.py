@@ -15,9 +15,10 @@ from PIL import Image
 from avel.errors import MissingPathError, StaleError, StoreError, UnknownNameError
 from avel.grid import Grid
 from avel.stores import clip_writer
+from avel.stores.clip_check import verify_clips
 from avel.stores.clip_writer import ClipWriter, check_place, flush, prepare, write_dataset
 from avel.stores.clips import ClipStore, Head, read_head
-from avel.stores.dataset import Dataset, Row, Video
+from avel.stores.datasets.dataset import Dataset, Row, Video
 from avel.stores.location import LocalLocation, locate
 from avel.stores.manifest import Entry, ManifestWriter
 
@@ -77,14 +78,14 @@ def test_what_was_written_is_what_is_read(store: ClipStore) -> None:
     assert np.array_equal(decoded[1], np.asarray(Image.open(io.BytesIO(JPEGS[22]))))
     assert store.dataset == DATASET
     assert store.manifest().column("reason").to_pylist() == ["", "no-video", ""]
-    assert store.verify() == ()
+    assert verify_clips(store) == ()
 
 
 def test_raw_frames_are_bit_exact_and_black_ones_exist(tmp_path: Path) -> None:
     store = ClipStore.open(build(tmp_path / "raw.zarr", replace(HEAD, frame_codec="raw")))
     assert np.array_equal(store.frames("-a", range(24)), PICTURES)
     assert not store.frames("black", range(24)).any()
-    assert store.verify() == ()
+    assert verify_clips(store) == ()
     with pytest.raises(StoreError, match="keeps raw frames"):
         store.jpegs("-a", [0])
 
@@ -145,7 +146,7 @@ def test_one_flipped_bit_is_found(store: ClipStore, name: str) -> None:
     with pytest.raises(StoreError, match=f"{video}.*is damaged") as raised:
         store.jpegs(video, [21]) if video == "-a" else store.log_mel(video)
     assert "avel extract clips" in raised.value.hint
-    (problem,) = store.verify()
+    (problem,) = verify_clips(store)
     assert f"{video}: " in problem
     assert "damaged" in problem
 
@@ -158,7 +159,7 @@ def test_missing_and_cut_chunks_are_found(store: ClipStore) -> None:
     (root / "frames/c/1/0").write_bytes(b"left over")
     with pytest.raises(StoreError, match="frames are missing"):
         store.jpegs("-a", [0])
-    missing, left, cut = store.verify()
+    missing, left, cut = verify_clips(store)
     assert missing == "-a: staged, but frames/c/0/0 is missing"
     assert left == "b: failed, but frames/c/1/0 is there"
     assert "black: frames is damaged" in cut
@@ -166,7 +167,7 @@ def test_missing_and_cut_chunks_are_found(store: ClipStore) -> None:
 
 def test_a_manifest_that_disagrees_is_found(store: ClipStore) -> None:
     ManifestWriter(store.location).append([Entry("b", 0, "failed", reason="timeout")])
-    found = ClipStore.open(store.location.url).verify()
+    found = verify_clips(ClipStore.open(store.location.url))
     assert "b: the manifest says row 0, the arrays do not" in found
 
 
@@ -237,7 +238,7 @@ def test_arrays_of_another_form_than_the_head_says_are_found(tmp_path: Path) -> 
     document["attributes"]["grid"]["segments"] = 24
     (path / "zarr.json").write_text(json.dumps(document))
     store = ClipStore.open(path)
-    assert store.verify() == (
+    assert verify_clips(store) == (
         "frames has the shape (3, 24), the store's settings say (3, 48)",
         "log_mel has the shape (3, 12, 96, 64), the store's settings say (3, 24, 96, 64)",
     )
@@ -259,7 +260,7 @@ def test_a_store_whose_making_was_cut_short_is_none(tmp_path: Path) -> None:
     (path / "zarr.json").write_text(json.dumps(document | {"attributes": {}}))
     assert read_head(locate(path)) is None
     build(path)
-    assert ClipStore.open(path).verify() == ()
+    assert verify_clips(ClipStore.open(path)) == ()
 
 
 def test_a_damaged_store_says_what_to_do(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from avel.errors import DatasetError, MissingPathError, StoreError, UnknownNameError
-from avel.stores.dataset import read_dataset
+from avel.stores.datasets.formats import read_dataset
 from avel.stores.exchange import import_features
 from avel.stores.export import export_features
 from avel.stores.features import FeatureCache

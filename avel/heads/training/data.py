@@ -13,7 +13,7 @@ from torch import Tensor
 
 from avel.errors import TrainingError
 from avel.heads.config import HeadConfig
-from avel.heads.head import HEADS, Widths
+from avel.heads.models.head import HEADS, Widths
 from avel.heads.training.memory import free_memory_gb
 from avel.progress import note
 from avel.stores.features import FeatureCache

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from avel.heads.config import HeadConfig, settled
-from avel.heads.head import HEADS, Model, build_model
+from avel.heads.models.head import HEADS, Model, build_model
 from avel.heads.training.data import Data, Split, chunks_of
 from avel.heads.training.members import Alone, Member, Members, Stacked
 from avel.heads.training.memory import keep_freed_memory

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from avel.config import as_dict, resolve
 from avel.errors import StoreError
 from avel.heads.config import HeadConfig
-from avel.heads.head import Model, Widths, build_model, resolve_head
+from avel.heads.models.head import Model, Widths, build_model, resolve_head
 from avel.heads.training.fit import Fitted
 from avel.stores.files import atomic_path, write_json
 from avel.stores.runs import Run

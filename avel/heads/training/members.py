@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state
 
 from avel.heads.config import HeadConfig
-from avel.heads.head import Head, HeadOutput, Model
+from avel.heads.models.head import Head, HeadOutput, Model
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from avel.config import convert
 from avel.errors import ConfigError
 from avel.heads.config import HeadConfig
-from avel.heads.head import HEADS, resolve_head
+from avel.heads.models.head import HEADS, resolve_head
 from avel.heads.training.members import Member
 
 

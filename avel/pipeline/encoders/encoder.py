@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from avel.agva import AGVA
+from avel.nn import AGVA
 from avel.pipeline.encoders.backbones import AudioBackbone, VisualBackbone
 from avel.pipeline.encoders.folding import folded
 

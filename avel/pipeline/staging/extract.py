@@ -21,7 +21,8 @@ from avel.pipeline.staging.workers import stage_all
 from avel.progress import Progress, note
 from avel.stores.clip_writer import check_place, erase, prepare, write_dataset, writing
 from avel.stores.clips import read_head
-from avel.stores.dataset import Dataset, read_dataset
+from avel.stores.datasets.dataset import Dataset
+from avel.stores.datasets.formats import read_dataset
 from avel.stores.location import Location, locate
 from avel.stores.manifest import Entry, ManifestWriter, failed, read_manifest
 

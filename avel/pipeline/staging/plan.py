@@ -10,7 +10,7 @@ from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.refusal import ClipRefused
 from avel.pipeline.staging.stage import fingerprint
 from avel.stores.clips import Head
-from avel.stores.dataset import Dataset
+from avel.stores.datasets.dataset import Dataset
 from avel.stores.manifest import Cause, Entry
 
 

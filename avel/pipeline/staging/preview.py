@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from avel.errors import StoreError
 from avel.grid import MEL_BANDS, MEL_FRAMES
 from avel.stores.clips import ClipStore
-from avel.stores.dataset import Row
+from avel.stores.datasets.dataset import Row
 from avel.stores.files import atomic_path
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from matplotlib import font_manager
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from avel.heads.plots.style import EMPTY, INK, PAPER, SERIES
 from avel.recipes.predicting.events import Event, VideoEvents
+from avel.views.plots.style import EMPTY, INK, PAPER, SERIES
 
 SHARE_OF_WIDTH, LEAST_PIXELS = 0.085, 40
 

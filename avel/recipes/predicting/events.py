@@ -11,8 +11,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from avel.heads.results.decoders import decode_argmax
-from avel.heads.results.metrics import events_of
+from avel.heads.evaluation.decoders import decode_argmax
+from avel.heads.evaluation.metrics import events_of
 from avel.text import table
 
 

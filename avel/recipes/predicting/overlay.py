@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 
 from avel.errors import AvelError
 from avel.grid import Grid
-from avel.heads.plots.style import figure, save
-from avel.heads.plots.timeline import Clip, Track, draw_clip
-from avel.heads.report.reading import BACKGROUND
 from avel.pipeline.media.container import FAULTS, reading
 from avel.pipeline.media.log_mel import log_mel
 from avel.pipeline.media.reading import open_media
@@ -23,6 +20,9 @@ from avel.pipeline.media.refusal import ClipRefused
 from avel.recipes.predicting.band import Band
 from avel.recipes.predicting.events import VideoEvents
 from avel.stores.files import atomic_path
+from avel.views.plots.style import figure, save
+from avel.views.plots.timeline import Clip, Track, draw_clip
+from avel.views.report.reading import BACKGROUND
 
 PICTURES, PICTURE_PIXELS = 12, 160
 LARGEST_WIDTH = 1280

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avel.errors import AvelError, ConfigError, StoreError
-from avel.heads.head import Model
-from avel.heads.report.reading import BACKGROUND, open_cache
-from avel.heads.results.evaluate import group_name
+from avel.heads.evaluation.evaluate import group_name
+from avel.heads.models.head import Model
+from avel.heads.train import choose_device
 from avel.heads.training.data import ARRAYS
 from avel.heads.training.fit import arithmetic
 from avel.heads.training.kept import Kept, kept_member, kept_members, load_model
-from avel.heads.training.train import choose_device
 from avel.pipeline.media.refusal import ClipRefused
 from avel.progress import Progress, note
 from avel.recipes.predicting.events import FORMATS, VideoEvents, find_events
@@ -28,6 +27,7 @@ from avel.recipes.predicting.seeing import Seen, Seer
 from avel.recipes.predicting.windows import merge_windows, window_starts
 from avel.stores.files import write_text
 from avel.stores.runs import Run
+from avel.views.report.reading import BACKGROUND, open_cache
 
 WINDOWS_AT_ONCE = 64
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from avel.heads.plots.style import BLUE, MUTED, QUIET, VERMILLION, figure, save
 from avel.recipes.reproducing.measured import Measured
+from avel.views.plots.style import BLUE, MUTED, QUIET, VERMILLION, figure, save
 
 
 def draw(rows: Sequence[Measured], floors: Mapping[str, float], title: str, out: Path) -> Path:

@@ -11,9 +11,9 @@ from typing import Any
 from avel.config import to_toml
 from avel.errors import ConfigError, UnknownNameError
 from avel.heads.config import HeadConfig, checked
-from avel.heads.head import HEADS, resolve_head
-from avel.heads.results.evaluate import spread
-from avel.heads.training.train import train_head
+from avel.heads.evaluation.evaluate import spread
+from avel.heads.models.head import HEADS, resolve_head
+from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.config import CacheConfig, PretrainConfig
 from avel.pipeline.pretraining.pretrain import pretrain

@@ -10,7 +10,7 @@ import torch
 
 from avel.errors import TrainingError
 from avel.heads.config import HeadConfig
-from avel.heads.head import resolve_head
+from avel.heads.models.head import resolve_head
 from avel.heads.training.data import choose_source, load_data
 from avel.stores.features import FeatureCache
 from tests.heads.synthetic import write_cache

@@ -10,7 +10,7 @@ import torch
 
 import avel.heads.training.data
 from avel.heads.config import HeadConfig
-from avel.heads.head import resolve_head
+from avel.heads.models.head import resolve_head
 from avel.heads.training.data import Data, feature_statistics, load_data
 from avel.heads.training.fit import Fitted, fit, learning_rate, make_model
 from avel.heads.training.members import Member

@@ -17,7 +17,7 @@ from avel.pipeline.encoders.kept import save_encoder
 from avel.pipeline.staging.plan import settings_of
 from avel.stores.clip_writer import ClipWriter, prepare, write_dataset
 from avel.stores.clips import Head, read_head
-from avel.stores.dataset import Dataset, Row, Video, make_dataset
+from avel.stores.datasets.dataset import Dataset, Row, Video, make_dataset
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter
 

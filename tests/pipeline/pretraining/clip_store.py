@@ -9,7 +9,7 @@ from PIL import Image
 from avel.grid import Grid
 from avel.stores.clip_writer import ClipWriter, flush, prepare, write_dataset
 from avel.stores.clips import ClipStore, Head
-from avel.stores.dataset import Dataset, Row, Video
+from avel.stores.datasets.dataset import Dataset, Row, Video
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter
 

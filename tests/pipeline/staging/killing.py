@@ -14,7 +14,7 @@ from pathlib import Path
 
 from avel.pipeline.staging.extract import extract
 from avel.progress import set_verbosity
-from avel.stores.dataset import read_dataset
+from avel.stores.datasets.formats import read_dataset
 from tests.pipeline.staging.small_clips import SMALL
 
 

@@ -16,9 +16,10 @@ from avel.errors import BusyError, ConfigError, MissingPathError, StoreError
 from avel.pipeline.staging.extract import extract
 from avel.pipeline.staging.forecast import spread
 from avel.pipeline.staging.summary import ExtractSummary
+from avel.stores.clip_check import verify_clips
 from avel.stores.clip_writer import WriteError
 from avel.stores.clips import ClipStore
-from avel.stores.dataset import read_dataset
+from avel.stores.datasets.formats import read_dataset
 from avel.stores.files import only_one
 from avel.stores.inspection import inspect
 from avel.stores.location import locate
@@ -139,7 +140,7 @@ def test_changed_settings_equal_a_store_made_with_them(
     assert summary.restaged == {"settings-changed": 5}
     extract(clips, tmp_path / "fresh.zarr", SMALL, workers=2, **change)
     assert contents(store) == contents(tmp_path / "fresh.zarr")
-    assert ClipStore.open(store).verify() == ()
+    assert verify_clips(ClipStore.open(store)) == ()
 
 
 def test_missing_audio_concerns_clips_without_sound_only(again: tuple[Path, Path]) -> None:
@@ -191,7 +192,7 @@ def test_overwriting_with_other_settings_gives_up_what_cannot_be_read(again: tup
     (clips / "clip00.mp4").unlink()
     summary = extract(dataset, store, SMALL, workers=1, jpeg_quality=60, overwrite=True)
     assert (summary.staged, summary.reasons) == (3, {"missing": 1, "unreadable": 1})
-    assert ClipStore.open(store).verify() == ()
+    assert verify_clips(ClipStore.open(store)) == ()
 
 
 @pytest.mark.parametrize(

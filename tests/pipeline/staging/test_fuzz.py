@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from avel.pipeline.media.refusal import REASONS
+from avel.stores.clip_check import verify_clips
 from avel.stores.clips import ClipStore
 from tests.pipeline.staging.small_clips import make_clip
 
@@ -97,7 +98,7 @@ def check(folder: Path, store: Path, options: list[str]) -> dict[str, int]:
     assert {entry.state for entry in opened.entries.values()} == {"staged", "failed"}
     assert set(summary["reasons"]) <= set(REASONS)
     assert opened.entries["whole"].state == "staged"
-    assert opened.verify() == ()
+    assert verify_clips(opened) == ()
     reasons: dict[str, int] = summary["reasons"]
     return reasons
 

@@ -15,7 +15,7 @@ from avel.pipeline.config import ExtractConfig
 from avel.pipeline.staging.isolate import Isolated, IsolationError
 from avel.pipeline.staging.plan import Wish, make_plan
 from avel.stores.clip_writer import prepare
-from avel.stores.dataset import Dataset, Video
+from avel.stores.datasets.dataset import Dataset, Video
 from avel.stores.location import locate
 from avel.stores.manifest import Entry
 from tests.pipeline.staging.small_clips import SMALL, make_clip

@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 
 from avel.errors import ConfigError, MissingPathError, StaleError, StoreError
-from avel.heads.report.reading import read_run
-from avel.heads.training.train import sweep
+from avel.heads.train import sweep
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
@@ -24,9 +23,10 @@ from avel.recipes.predicting.predict import choose_members, predict
 from avel.recipes.predicting.seeing import Seer
 from avel.stores.exchange import import_features
 from avel.stores.features import FeatureCache
-from tests.heads.report.made import video
+from avel.views.report.reading import read_run
 from tests.heads.synthetic import write_cache
 from tests.stores.test_exchange import community
+from tests.views.report.made import video
 
 T = 4
 ENCODER = {

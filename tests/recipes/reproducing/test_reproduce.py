@@ -11,7 +11,7 @@ from avel.cli import cli
 from avel.console import DONE, USAGE, run
 from avel.errors import ConfigError, MissingPathError, UnknownNameError
 from avel.heads.config import HeadConfig
-from avel.heads.head import Widths, build_model, resolve_head
+from avel.heads.models.head import Widths, build_model, resolve_head
 from avel.heads.training.kept import kept_member
 from avel.pipeline.config import CacheConfig, PretrainConfig
 from avel.recipes.reproducing.measured import Measured, reversed_order

@@ -1,0 +1,1 @@
+"""The fusion heads, one file each."""

@@ -1,0 +1,81 @@
+"""AVEL's networks (Tian et al. 2018): audio-guided visual attention, Bi-LSTMs, concatenation or DMRN."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avel.heads.config import HeadConfig
+from avel.heads.models.head import HEADS, Head, HeadOutput, Widths
+from avel.heads.models.parts import BiLSTM
+from avel.nn import AGVA
+
+HIDDEN = 256
+
+
+@HEADS.register("avel")
+class AVELNet(Head):
+    """Audio and attended visual ("A+V-att"), or the dual multimodal residual network with `fusion="dmrn"`."""
+
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "fusion": "concatenate",
+        "lr": 1e-3,
+        "batch_size": 64,
+        "epochs": 300,
+    }
+    sources = ("maps", "cnn", "encoded")
+
+    def __init__(self, widths: Widths, config: HeadConfig) -> None:
+        super().__init__(widths, config)
+        self.agva = AGVA(widths.audio, widths.visual, widths.cells) if widths.cells else None
+        self.audio, self.visual = BiLSTM(widths.audio), BiLSTM(widths.visual)
+        self.dmrn = DMRN() if config.fusion == "dmrn" else None
+        if self.dmrn is None:
+            self.classify = nn.Sequential(
+                nn.ReLU(), nn.Linear(2 * HIDDEN, 64), nn.ReLU(), nn.Linear(64, widths.classes)
+            )
+        else:
+            self.classify = nn.Sequential(nn.Linear(HIDDEN, widths.classes))
+
+    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), AGVA's weights if any."""
+        extras = {}
+        if self.agva is not None:
+            visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
+        hidden_a, hidden_v = self.audio(audio), self.visual(visual)
+        if self.dmrn is None:
+            joined = torch.cat((hidden_v, hidden_a), -1)
+        else:
+            hidden_v, hidden_a = self.dmrn(hidden_v, hidden_a)
+            joined = (hidden_v + hidden_a) / 2
+        return HeadOutput(self.classify(joined), extras)
+
+    def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
+        """Multi-label soft margin on the softmax scores, as published: (B, T, K), (B, T) -> scalar."""
+        return soft_margin(output.logits.flatten(0, 1), labels.flatten())
+
+    def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
+        """The same on the scores averaged over time: (B, T, K), (B,) -> scalar."""
+        return soft_margin(output.logits.mean(1), categories)
+
+
+class DMRN(nn.Module):
+    """Dual multimodal residual block; the residuals cross, as in the published code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.U_v = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, HIDDEN))
+        self.U_a = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, HIDDEN))
+
+    def forward(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """(v, a) <- (tanh(a + merged), tanh(v + merged)): twice (B, T, 256) -> twice (B, T, 256)."""
+        merged = (self.U_v(visual) + self.U_a(audio)) / 2
+        return torch.tanh(audio + merged), torch.tanh(visual + merged)
+
+
+def soft_margin(logits: Tensor, classes: Tensor) -> Tensor:
+    """Multi-label soft-margin loss of softmax scores: (R, K), (R,) -> scalar."""
+    wanted = functional.one_hot(classes, logits.shape[-1]).to(logits.dtype)
+    return functional.multilabel_soft_margin_loss(torch.softmax(logits, -1), wanted)

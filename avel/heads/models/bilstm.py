@@ -1,0 +1,39 @@
+"""Bi-LSTMs on raw backbone vectors: what the same encoder learns from labels instead of AV-BT."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from avel.heads.config import HeadConfig
+from avel.heads.models.head import HEADS, Head, HeadOutput, Widths
+from avel.heads.models.mlp import merge, merged_width
+from avel.heads.models.parts import BiLSTM, ClassifierMLP
+
+HIDDEN = 256
+
+
+@HEADS.register("bilstm")
+class BiLSTMHead(Head):
+    """One Bi-LSTM a modality, then the probe's MLP on one of them or on both."""
+
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "modality": "both",
+        "merge": "add",
+        "lr": 1e-3,
+        "batch_size": 64,
+        "epochs": 100,
+    }
+    sources = ("cnn",)
+
+    def __init__(self, widths: Widths, config: HeadConfig) -> None:
+        super().__init__(widths, config)
+        self.audio = BiLSTM(widths.audio) if config.modality != "visual" else None
+        self.visual = BiLSTM(widths.visual) if config.modality != "audio" else None
+        self.mlp = ClassifierMLP(merged_width(HIDDEN, HIDDEN, config), widths.classes)
+
+    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+        """Scores in the light of the whole clip: (B, T, D), (B, T, D) -> logits (B, T, K)."""
+        hidden_a = self.audio(audio) if self.audio is not None else audio
+        hidden_v = self.visual(visual) if self.visual is not None else visual
+        return HeadOutput(self.mlp(merge(hidden_a, hidden_v, self.config)), {})

@@ -1,0 +1,150 @@
+"""What a head is: features of two modalities in, one score a class and segment out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avel.errors import ConfigError
+from avel.heads.config import HeadConfig, with_defaults
+from avel.heads.models.parts import precise
+from avel.registry import Registry
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Sizes that a head takes from the cache: D of audio and visual, K classes, cells of a visual map."""
+
+    audio: int
+    visual: int
+    classes: int
+    cells: int = 0
+
+
+class HeadOutput(NamedTuple):
+    """Scores before softmax, (B, T, K), and what else a head can show: attention maps, similarities."""
+
+    logits: Tensor
+    extras: dict[str, Tensor]
+
+
+class Head(nn.Module, ABC):
+    """Base of all heads. A subclass names its settings with their defaults, and computes `forward`.
+
+    Attributes:
+        defaults: settings of HeadConfig that this head knows, each with its default.
+        sources: inputs it can read ("encoded", "cnn", "maps"), the best first.
+        weak: whether it can learn from video labels.
+        stackable: whether members can be one batched program: no LSTM, no dropout.
+        buffered: settings kept as buffers, so that members which differ in them can still be stacked.
+        vectorised: set while members run under torch.vmap, where some operations are slow or refused.
+    """
+
+    defaults: ClassVar[Mapping[str, Any]]
+    sources: ClassVar[tuple[str, ...]] = ("encoded",)
+    weak: ClassVar[bool] = True
+    stackable: ClassVar[bool] = False
+    buffered: ClassVar[tuple[str, ...]] = ()
+    vectorised: bool = False
+
+    def __init__(self, widths: Widths, config: HeadConfig) -> None:
+        super().__init__()
+        self.widths, self.config = widths, config
+
+    @classmethod
+    def defaults_for(cls, config: HeadConfig) -> Mapping[str, Any]:
+        """The defaults beside what the config says, for a head in which they hang together."""
+        return cls.defaults
+
+    @abstractmethod
+    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K)."""
+
+    def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
+        """Cross-entropy averaged over segments, Eq. 9 up to its constant: (B, T, K), (B, T) -> scalar."""
+        return functional.cross_entropy(output.logits.flatten(0, 1), labels.flatten())
+
+    def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
+        """Cross-entropy of the scores averaged over time: (B, T, K), (B,) -> scalar."""
+        return functional.cross_entropy(output.logits.mean(1), categories)
+
+
+class Standardised(nn.Module):
+    """A fixed shift and scale of each feature, as measured over train."""
+
+    audio_mean: Tensor
+    audio_scale: Tensor
+    visual_mean: Tensor
+    visual_scale: Tensor
+
+    def __init__(self, widths: Widths) -> None:
+        super().__init__()
+        for name, width in (("audio", widths.audio), ("visual", widths.visual)):
+            self.register_buffer(f"{name}_mean", torch.zeros(width))
+            self.register_buffer(f"{name}_scale", torch.ones(width))
+
+    def set(self, name: str, mean: Tensor, scale: Tensor) -> None:
+        """Shift and scale of "audio" or "visual": (D,), (D,)."""
+        self.get_buffer(f"{name}_mean").copy_(mean)
+        self.get_buffer(f"{name}_scale").copy_(scale)
+
+    def forward(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
+        """Both modalities with mean 0 and deviation 1 over train: (..., D), (..., D) -> the same shapes."""
+        scaled_audio = (audio - self.audio_mean) * self.audio_scale
+        return scaled_audio, (visual - self.visual_mean) * self.visual_scale
+
+
+class Model(nn.Module):
+    """A head with what comes before and after it, as it is trained and saved."""
+
+    def __init__(self, head: Head, widths: Widths, config: HeadConfig) -> None:
+        super().__init__()
+        self.head = head
+        self.standardised = Standardised(widths) if config.standardise else None
+        self.weak = config.supervision == "weak"
+
+    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+        """Scores: (B, T, D), (B, T, ...) -> logits (B, T, K)."""
+        if self.standardised is not None:
+            audio, visual = self.standardised(audio, visual)
+        output: HeadOutput = self.head(audio, visual)
+        return output
+
+    def loss(self, output: HeadOutput, targets: Tensor) -> Tensor:
+        """The head's loss in float32 or wider; targets are (B, T), or (B,) if weak: (B, T, K) -> scalar."""
+        output = HeadOutput(precise(output.logits), output.extras)
+        return self.head.weak_loss(output, targets) if self.weak else self.head.loss(output, targets)
+
+
+HEADS: Registry[type[Head]] = Registry(
+    "head",
+    modules=tuple(
+        f"avel.heads.models.{name}"
+        for name in ("tacma", "cross_attention", "mlp", "psp", "avel_net", "bilstm")
+    ),
+    group="avel.heads",
+)
+
+
+def resolve_head(config: HeadConfig) -> HeadConfig:
+    """The config with every setting that the head knows filled in.
+
+    Raises:
+        UnknownNameError: no such head.
+        ConfigError: a setting or a supervision that this head does not know; defaults that are not whole.
+    """
+    head = HEADS[config.head]
+    if config.supervision == "weak" and not head.weak:
+        raise ConfigError(f"head {config.head!r} cannot learn from video labels", hint="--supervision full")
+    return with_defaults(config, head.defaults_for(config))
+
+
+def build_model(config: HeadConfig, widths: Widths, seed: int) -> Model:
+    """A model with the weights that `seed` gives, whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Model(HEADS[config.head](widths, config), widths, config)

@@ -1,0 +1,167 @@
+"""`train_head` and `sweep`: from a feature cache to a run folder with trained, judged members."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avel.config import convert
+from avel.errors import ConfigError, TrainingError
+from avel.heads.config import HeadConfig, checked
+from avel.heads.evaluation.evaluate import evaluate, predict_split
+from avel.heads.evaluation.predictions import write_predictions
+from avel.heads.models.head import build_model, resolve_head
+from avel.heads.training.data import Data, check_classes, choose_source, load_data
+from avel.heads.training.fit import Fitted, can_stack, fit
+from avel.heads.training.kept import Kept, is_kept, keep_member, kept_members, load_model
+from avel.heads.training.plan import Planned, groups_of, plan
+from avel.progress import note
+from avel.stores.features import FeatureCache
+from avel.stores.files import only_one
+from avel.stores.runs import Run
+
+PREDICTED_SPLITS = ("val", "test")
+
+
+def train_head(
+    cache: Path | str, run: Path | str, config: HeadConfig | None = None, **options: Any
+) -> dict[str, Any]:
+    """Trains one head, `config.seeds` times, and gives what `evaluate` says about its test split.
+
+    >>> train_head("features.h5", "runs/tacma", head="tacma", seeds=5)  # doctest: +SKIP
+
+    Raises:
+        TrainingError: the cache cannot be trained on, or no member stayed finite.
+        StoreError: `run` holds another run.
+    """
+    return sweep(cache, run, {}, config, **options)
+
+
+def sweep(
+    cache: Path | str,
+    run: Path | str,
+    settings: Mapping[str, Sequence[Any]],
+    config: HeadConfig | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Trains every combination of `settings`, `config.seeds` times each; goes on where an earlier call ended.
+
+    >>> sweep("features.h5", "runs/theta", {"theta": [0, 0.03]}, seeds=5)  # doctest: +SKIP
+
+    Raises:
+        ConfigError: a setting that the head does not know, or that the cache's features do not fit.
+        TrainingError: the cache cannot be trained on, or no member stayed finite.
+        StoreError: `run` holds another run.
+    """
+    for key in settings:
+        if key in options:
+            raise ConfigError(f"a sweep over {key!r} beside {key}={options[key]!r}", hint="give one of them")
+    given = {key: convert(HeadConfig, key, value, "option") for key, value in options.items()}
+    base = checked(dataclasses.replace(config or HeadConfig(), **given))
+    planned = plan(base, settings)
+    opened = FeatureCache.open(cache)
+    device = choose_device(base.device)
+    loaded = _Loaded(opened, device)
+    loaded.check(item.member.config for item in planned)
+    base = resolve_head(base) if "head" not in settings else base
+    folder = Run.create(run, "heads", base, inputs=_inputs(opened, planned, settings))
+    with only_one(folder.path, "run"):
+        if not folder.finished:
+            _train(folder, planned, loaded, device)
+            _judge(folder, loaded)
+    return folder.results
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a config, a CPU or a GPU; auto is a GPU where there is one.
+
+    Raises:
+        ConfigError: the device is not there, or is neither.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"(cpu|cuda)(:\d+)?", name):
+        raise ConfigError(f"no device named {name!r}", hint="--device cpu, cuda or auto")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device {name!r} is not there", hint="--device auto")
+    return torch.device(name)
+
+
+class _Loaded:
+    """The cache's data by the inputs that heads read, each loaded and checked once."""
+
+    def __init__(self, cache: FeatureCache, device: torch.device) -> None:
+        self.cache, self.device = cache, device
+        self._by_source: dict[str, Data] = {}
+
+    def data(self, config: HeadConfig) -> Data:
+        source = choose_source(self.cache, config)
+        if source not in self._by_source:
+            self._by_source[source] = load_data(self.cache, config, self.device)
+        return self._by_source[source]
+
+    def check(self, configs: Iterable[HeadConfig]) -> None:
+        """Raises what any of the heads has against the cache, before a run folder is there."""
+        for config in dict.fromkeys(dataclasses.replace(config, seed=0) for config in configs):
+            data = self.data(config)
+            check_classes(self.cache, data.splits["train"], config)
+            build_model(config, data.widths, 0)
+
+
+def _inputs(
+    cache: FeatureCache, planned: Sequence[Planned], settings: Mapping[str, Sequence[Any]]
+) -> dict[str, Any]:
+    return {
+        "cache": str(cache.path.resolve()),
+        "cache_digest": cache.digest,
+        "segments": cache.grid_segments,
+        "categories": list(cache.categories),
+        "swept": list(settings),
+        "members": [item.member.name for item in planned],
+    }
+
+
+def _train(run: Run, planned: Sequence[Planned], loaded: _Loaded, device: torch.device) -> None:
+    waiting = [item for item in planned if not is_kept(run, item.member.name)]
+    done = {item.member.name for item in planned} - {item.member.name for item in waiting}
+    run.rewind([line for line in run.metrics() if line["member"] in done])
+
+    def stacks(config: HeadConfig) -> bool:
+        return can_stack(config, loaded.data(config), device)
+
+    settings = {item.member.name: item.settings for item in planned}
+
+    def keep(fitted: Fitted) -> None:
+        name, data = fitted.member.name, loaded.data(fitted.member.config)
+        if fitted.failure:
+            note(f"{name}: {fitted.failure}; this member ends here")
+        keep_member(run, fitted, data.widths, data.features.source, settings[name])
+
+    for group in groups_of(waiting, stacks):
+        data = loaded.data(group[0].member.config)
+        fit([item.member for item in group], data, device, lambda line: run.log(**line), keep)
+
+
+def _judge(run: Run, loaded: _Loaded) -> None:
+    """Predictions of all members that stayed finite, then the results over them."""
+    members = kept_members(run)
+    trained = [member for member in members if member.trained]
+    if not trained:
+        raise TrainingError(
+            f"{run.path}: no member stayed finite; {members[0].name}: {members[0].failure}",
+            hint="a lower --lr into another run folder",
+        )
+    write_predictions(
+        run.path / "predictions.parquet",
+        (_predict(run, member, loaded, split) for member in trained for split in PREDICTED_SPLITS),
+    )
+    run.finish(evaluate(run.path))
+
+
+def _predict(run: Run, member: Kept, loaded: _Loaded, split: str) -> Any:
+    return predict_split(load_model(run, member, loaded.device), member, loaded.data(member.config), split)

@@ -1,0 +1,169 @@
+"""Charts of runs: confusion matrix (Figure 5), learning curves, theta sweep (Figure 6), t-SNE (Figure 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from avel.views.plots.style import BLUE, FAINT, INK, MARKERS, MUTED, QUIET, RULE, SERIES, VERMILLION
+from avel.views.report.series import Curve
+
+SHARES = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#cfe3f2", "#56a3d0", "#0072B2", "#00304d"])
+"""White to dark blue, its lightness falling evenly, so that it also reads in print."""
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """One panel of Figure 7: points (n, 2) of segments and the class of each (n,)."""
+
+    title: str
+    points: NDArray[np.float64]
+    classes: NDArray[np.int64]
+
+
+def draw_confusion(drawn: Figure, counts: NDArray[np.int64], names: Sequence[str]) -> None:
+    """Rows are labels, columns predictions, colour the share of the row: (K, K)."""
+    axes = drawn.subplots()
+    total = counts.sum(1, keepdims=True)
+    share = counts / np.maximum(total, 1)
+    image = axes.imshow(share, cmap=SHARES, vmin=0, vmax=1, interpolation="nearest")
+    ticks = range(len(names))
+    labels = [f"{name} ({count})" for name, count in zip(names, total[:, 0], strict=True)]
+    axes.set_yticks(ticks, labels)
+    axes.set_xticks(
+        ticks, names, rotation=90 if len(names) > 8 else 30, ha="center" if len(names) > 8 else "right"
+    )
+    axes.tick_params(length=0, labelsize=8 if len(names) <= 16 else 6)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("label (segments)")
+    for edge in np.arange(len(names) + 1) - 0.5:
+        axes.axhline(edge, color=RULE, linewidth=0.3)
+        axes.axvline(edge, color=RULE, linewidth=0.3)
+    size = 7 if len(names) <= 16 else 4
+    for label, predicted in np.argwhere(counts > 0):
+        ink = "white" if share[label, predicted] > 0.55 else INK
+        axes.text(
+            predicted, label, f"{counts[label, predicted]}", ha="center", va="center", size=size, color=ink
+        )
+    bar = drawn.colorbar(image, ax=axes, shrink=0.6, aspect=30, label="share of the label's segments")
+    bar.outline.set_visible(False)
+
+
+def draw_curves(drawn: Figure, panels: Mapping[str, Sequence[Curve]]) -> None:
+    """One panel a quantity, one line a member, over epochs."""
+    row = drawn.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, curves) in zip(row, panels.items(), strict=True):
+        for number, curve in enumerate(curves):
+            colour = SERIES[number % len(SERIES)]
+            axes.plot(curve.epoch, curve.value, color=colour, label=curve.name, alpha=0.9, linewidth=1.2)
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.grid(axis="y")
+    if 1 < len(row[-1].lines) <= 10:
+        row[-1].legend(fontsize=7, ncols=2 if len(row[-1].lines) > 5 else 1)
+
+
+def draw_theta(drawn: Figure, theta: NDArray[np.float64], accuracy: Sequence[NDArray[np.float64]]) -> None:
+    """Accuracy in % over theta, mean and deviation over seeds, each seed a dot: (n,), n arrays (M,)."""
+    axes = drawn.subplots()
+    mean = np.array([values.mean() for values in accuracy]) * 100
+    spread = np.array([values.std(ddof=1) if len(values) > 1 else 0 for values in accuracy]) * 100
+    place = np.arange(len(theta))
+    axes.fill_between(place, mean - spread, mean + spread, color=BLUE, alpha=0.15, linewidth=0)
+    axes.plot(place, mean, color=BLUE, marker="o", markersize=5)
+    for x, values in zip(place, accuracy, strict=True):
+        axes.plot([x] * len(values), values * 100, ".", color=MUTED, markersize=3, zorder=1)
+    best = int(mean.argmax())
+    axes.plot(place[best], mean[best], "o", color=VERMILLION, markersize=8, zorder=3)
+    axes.annotate(
+        f"{mean[best]:.1f}",
+        (place[best], mean[best]),
+        xytext=(0, 8),
+        textcoords="offset points",
+        ha="center",
+        weight="bold",
+        color=VERMILLION,
+    )
+    axes.set_xticks(place, [f"{value:g}" for value in theta])
+    axes.set_xlabel("θ (Eq. 4)")
+    axes.set_ylabel("test accuracy, %")
+    axes.margins(y=0.2)
+    axes.grid(axis="y")
+
+
+def draw_clouds(drawn: Figure, clouds: Sequence[Cloud], names: Sequence[str], shown: Sequence[int]) -> None:
+    """t-SNE panels side by side: the `shown` classes in colour and shape, all others grey."""
+    row = drawn.subplots(1, len(clouds), squeeze=False)[0]
+    for axes, cloud in zip(row, clouds, strict=True):
+        _cloud(axes, cloud, names, shown)
+    handles, labels = row[0].get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), markerscale=1.6)
+
+
+def _cloud(axes: Axes, cloud: Cloud, names: Sequence[str], shown: Sequence[int]) -> None:
+    rest = ~np.isin(cloud.classes, shown)
+    if rest.any():
+        axes.scatter(*_xy(cloud.points[rest]), s=5, color=FAINT, linewidth=0, label="other", rasterized=True)
+    for number, chosen in enumerate(shown):
+        points = cloud.points[cloud.classes == chosen]
+        look: dict[str, Any] = {
+            "color": SERIES[number % len(SERIES)],
+            "marker": MARKERS[number % len(MARKERS)],
+        }
+        axes.scatter(*_xy(points), s=11, linewidth=0.25, edgecolor="white", label=names[chosen], **look)
+    axes.set_title(cloud.title)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=RULE)
+
+
+def _xy(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return points[:, 0], points[:, 1]
+
+
+def draw_accuracy(
+    axes: Axes, names: Sequence[str], accuracy: Sequence[NDArray[np.float64]], lines: dict[str, float]
+) -> None:
+    """A bar a run, its deviation over seeds as a whisker, floors as dashed lines; all in %."""
+    place = np.arange(len(names))[::-1]
+    mean = [100 * float(values.mean()) for values in accuracy]
+    spread = [100 * float(values.std(ddof=1)) if len(values) > 1 else 0.0 for values in accuracy]
+    axes.barh(
+        place,
+        mean,
+        height=0.62,
+        color=[*([QUIET] * (len(names) - 1)), BLUE],
+        xerr=spread,
+        error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2},
+    )
+    for y, value, deviation in zip(place, mean, spread, strict=True):
+        axes.text(
+            1.5,
+            y,
+            f"{value:.1f}" + (f" ± {deviation:.1f}" if deviation else ""),
+            va="center",
+            color="white",
+            weight="bold",
+        )
+    for number, (name, value) in enumerate(lines.items()):
+        axes.axvline(
+            100 * value,
+            color=INK,
+            linestyle=("--", ":")[number % 2],
+            linewidth=1.2,
+            label=f"{name} {100 * value:.1f}",
+        )
+    axes.set_yticks(place, names)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("right segments on test, %")

@@ -1,0 +1,198 @@
+"""`avel plot`: one picture of a run, fit for a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from avel.errors import StoreError, UnknownNameError
+from avel.stores.runs import Run
+from avel.views.plots.charts import (
+    Cloud,
+    draw_accuracy,
+    draw_clouds,
+    draw_confusion,
+    draw_curves,
+    draw_theta,
+)
+from avel.views.plots.style import checked_output, figure, save
+from avel.views.plots.timeline import Clip, Track, draw_clip
+from avel.views.report.embedding import embed
+from avel.views.report.footage import open_footage
+from avel.views.report.reading import HeadRun, read_run
+from avel.views.report.series import curves_of, runs_below, theta_sweep
+
+Kind = Literal["confusion", "curves", "tsne", "theta", "timeline"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+CLASSES_SHOWN = 7
+"""Classes in colour in a t-SNE: as many as there are colours that everybody can tell apart."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that was written."""
+
+    kind: str
+    out: str
+    shows: str
+
+
+def plot(
+    run: Path | str,
+    kind: str,
+    out: Path | str,
+    *,
+    split: str = "test",
+    video: str | None = None,
+    store: Path | str | None = None,
+) -> Picture:
+    """Draws one picture of a run into `out`, whose ending (.png, .svg, .pdf) is its format.
+
+    Args:
+        run: a run folder; for `theta` a folder of runs, or one run whose members differ in theta.
+        kind: confusion (Figure 5), theta (6), tsne (7), timeline (8), or curves.
+        split: whose segments are shown.
+        video: clip of the timeline; by default one that is partly right and holds background.
+        store: clip store with the frames and sound, where it is not the one that the cache names.
+
+    Raises:
+        UnknownNameError: no such kind.
+        ConfigError: `out` is no picture.
+        MissingPathError, StoreError: what is to be drawn is not there.
+    """
+    target = checked_output(out)
+    if kind not in KINDS:
+        raise UnknownNameError("plot", kind, KINDS)
+    draw: dict[str, Callable[[], tuple[Figure, str]]] = {
+        "confusion": lambda: _confusion(read_run(run), split),
+        "curves": lambda: _curves(Run.open(run)),
+        "tsne": lambda: _tsne(read_run(run), split),
+        "theta": lambda: _theta(Path(run), split),
+        "timeline": lambda: _timeline(read_run(run), split, video, store),
+    }
+    drawn, shows = draw[kind]()
+    save(drawn, target)
+    return Picture(kind, str(target), shows)
+
+
+def demo_picture(
+    runs: dict[str, Path | str],
+    out: Path | str,
+    *,
+    shown: tuple[str, ...] = (),
+    split: str = "test",
+    video: str | None = None,
+    store: Path | str | None = None,
+) -> Picture:
+    """One clip with what the runs say of it, beside the accuracy of all runs and the floors.
+
+    Args:
+        runs: name in the picture -> run; the last one is the one the picture is about.
+        shown: names of the runs whose predictions are drawn; by default the last two.
+
+    Raises:
+        as `plot`.
+    """
+    target = checked_output(out)
+    read = {name: read_run(path) for name, path in runs.items()}
+    names = shown or tuple(read)[-2:]
+    main = read[names[-1]]
+    place = choose_clip(main, split) if video is None else main.place_of(video)
+    clip = clip_of({name: read[name] for name in names}, main.video_id[place], int(main.row[place]), store)
+    with figure(12.5, 3.9) as drawn:
+        left, right = drawn.subfigures(1, 2, squeeze=False, width_ratios=(2.6, 1), wspace=0.03)[0]
+        draw_clip(left, clip)
+        axes = right.subplots()
+        draw_accuracy(axes, list(read), [each.accuracy(split) for each in read.values()], main.floors(split))
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
+    save(drawn, target)
+    return Picture("demo", str(target), f"{main.video_id[place]} and {len(read)} runs on {split}")
+
+
+def clip_of(runs: dict[str, HeadRun], video_id: str, row: int, store: Path | str | None = None) -> Clip:
+    """One clip with its labels and the first member's predictions of each run (names to runs)."""
+    first = next(iter(runs.values()))
+    footage = open_footage(first.cache, store)
+    place = int(np.flatnonzero(first.row == row)[0])
+    tracks = [Track("label", first.label[place])]
+    for name, run in runs.items():
+        at = np.flatnonzero(run.row == row)
+        if not len(at):
+            raise StoreError(f"{run.run.path}: no predictions of row {row}", hint="compare runs of one cache")
+        predicted = run.prediction[0, int(at[0])]
+        tracks.append(Track(name, predicted, predicted == first.label[place]))
+    return Clip(
+        title=f"{video_id}   {first.class_names[first.category[place]]}",
+        segment_seconds=footage.segment_seconds,
+        class_names=first.class_names,
+        tracks=tuple(tracks),
+        frames=footage.frames(video_id),
+        log_mel=footage.log_mel(video_id),
+    )
+
+
+def choose_clip(run: HeadRun, split: str) -> int:
+    """Place of a telling clip: event and background about equal, most of it right but not all."""
+    rows = run.rows_of(split)
+    right = (run.prediction[0, rows] == run.label[rows]).mean(1)
+    empty = (run.label[rows] == run.background).mean(1)
+    telling = -np.abs(right - 0.85) - np.abs(empty - 0.45)
+    return int(rows[int(telling.argmax())])
+
+
+def _confusion(run: HeadRun, split: str) -> tuple[Figure, str]:
+    side = 3.2 + 0.2 * len(run.class_names)
+    with figure(side + 1.2, side) as drawn:
+        draw_confusion(drawn, run.confusion(split), run.class_names)
+    return drawn, f"segments of {split} by label and prediction, {len(run.members)} members summed"
+
+
+def _curves(run: Run) -> tuple[Figure, str]:
+    panels = curves_of(run)
+    if not panels:
+        raise StoreError(f"{run.path}: metrics.jsonl holds nothing by epoch", hint="wait for the first epoch")
+    with figure(3.6 * len(panels), 2.8) as drawn:
+        draw_curves(drawn, panels)
+    return drawn, ", ".join(panels)
+
+
+def _theta(path: Path, split: str) -> tuple[Figure, str]:
+    theta, accuracy = theta_sweep(runs_below(path), split)
+    if len(theta) < 2:
+        raise StoreError(
+            f"{path}: fewer than two values of theta", hint="avel sweep CACHE DIR --set theta=0,0.01,0.03"
+        )
+    with figure(4.2, 3.0) as drawn:
+        draw_theta(drawn, theta, accuracy)
+    return drawn, f"accuracy on {split} at theta {', '.join(f'{value:g}' for value in theta)}"
+
+
+def _tsne(run: HeadRun, split: str) -> tuple[Figure, str]:
+    embedding = embed(run, split)
+    shown = most_frequent(embedding.classes, run.background)
+    clouds = [Cloud(title, points, embedding.classes) for title, points in embedding.points.items()]
+    with figure(3.4 * len(clouds), 4.0) as drawn:
+        draw_clouds(drawn, clouds, run.class_names, shown)
+    return drawn, f"{len(embedding.classes)} segments of {split}"
+
+
+def most_frequent(classes: NDArray[np.int64], background: int) -> list[int]:
+    """The event classes with the most segments, at most as many as there are colours."""
+    counts = np.bincount(classes, minlength=background + 1)[:background]
+    order = np.argsort(-counts, kind="stable")[:CLASSES_SHOWN]
+    return [int(number) for number in order if counts[number]]
+
+
+def _timeline(run: HeadRun, split: str, video: str | None, store: Path | str | None) -> tuple[Figure, str]:
+    place = choose_clip(run, split) if video is None else run.place_of(video)
+    clip = clip_of({run.name: run}, run.video_id[place], int(run.row[place]), store)
+    tall = 1.2 + 0.9 * (clip.frames is not None) + 0.8 * (clip.log_mel is not None)
+    with figure(8.6, tall + 0.4 * len(clip.tracks)) as drawn:
+        draw_clip(drawn, clip)
+    return drawn, run.video_id[place]

@@ -1,0 +1,180 @@
+"""One clip on one time axis: frames, spectrogram, labels, predictions (Figure 8)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from avel.views.plots.style import BLUE, EMPTY, INK, MUTED, PAPER, VERMILLION, bare
+
+BAR, STRIP, SOUND = 0.42, 1.0, 0.8
+"""Relative heights of a bar of segments, the frames, the spectrogram."""
+WRONG = "#fbe3d6"
+"""Under the hatching of wrong segments."""
+LETTERS_A_LINE = 84
+"""How many letters a bar has room for from end to end."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """One bar below the spectrogram: a class for each segment (T,).
+
+    Attributes:
+        name: written at its left.
+        classes: (T,) class ids, background last.
+        right: (T,) whether each is the label; None for the labels themselves, all true where none are known.
+    """
+
+    name: str
+    classes: NDArray[np.int64]
+    right: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What is known of one clip of T segments.
+
+    Attributes:
+        frames: (n, H, W, C) uint8, evenly spaced over the clip, or None.
+        log_mel: (T, 96, 64), or None.
+        tracks: labels first, then predictions.
+    """
+
+    title: str
+    segment_seconds: float
+    class_names: tuple[str, ...]
+    tracks: tuple[Track, ...]
+    frames: NDArray[np.uint8] | None = None
+    log_mel: NDArray[np.float32] | None = None
+
+    @property
+    def segments(self) -> int:
+        """T."""
+        return len(self.tracks[0].classes)
+
+
+def runs_of(*columns: NDArray[np.generic]) -> Iterator[tuple[int, int]]:
+    """Stretches over which all columns (T,) stay the same: (first, one after the last).
+
+    >>> list(runs_of(np.array([4, 4, 7])))
+    [(0, 2), (2, 3)]
+    """
+    changed = np.any([column[1:] != column[:-1] for column in columns], axis=0)
+    edges = [0, *(np.flatnonzero(changed) + 1).tolist(), len(columns[0])]
+    yield from itertools.pairwise(edges)
+
+
+def draw_clip(drawn: Figure | SubFigure, clip: Clip) -> list[Axes]:
+    """Frames, spectrogram and one bar a track, all over the same seconds."""
+    heights = [STRIP] * (clip.frames is not None) + [SOUND] * (clip.log_mel is not None)
+    count = len(heights) + len(clip.tracks)
+    heights += [BAR] * len(clip.tracks)
+    column = drawn.subplots(count, 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
+    rest: list[Axes] = list(column)
+    if clip.frames is not None:
+        _strip(rest.pop(0), clip.frames, clip.segments * clip.segment_seconds / len(clip.frames))
+    if clip.log_mel is not None:
+        _sound(rest.pop(0), clip.log_mel, clip.segment_seconds)
+    for axes, track in zip(rest, clip.tracks, strict=True):
+        _bar(axes, track, clip)
+    seconds = clip.segments * clip.segment_seconds
+    for axes in column:
+        axes.set_xlim(0, seconds)
+        axes.tick_params(bottom=False, labelbottom=False)
+    last = column[-1]
+    step = max(1, round(seconds / 10))
+    last.set_xticks(np.arange(0, seconds + 1e-6, step))
+    last.tick_params(bottom=False, labelbottom=True)
+    last.set_xlabel("seconds")
+    column[0].set_title(clip.title)
+    if any(track.right is None for track in clip.tracks):
+        legend(column[0])
+    return list(column)
+
+
+def _strip(axes: Axes, frames: NDArray[np.uint8], each_seconds: float) -> None:
+    bare(axes)
+    gap = 0.02 * each_seconds
+    for number, frame in enumerate(frames):
+        begin = number * each_seconds
+        axes.imshow(frame, extent=(begin + gap, begin + each_seconds - gap, 0, 1), aspect="auto")
+    axes.set_ylim(0, 1)
+    _name(axes, "frames")
+
+
+def _sound(axes: Axes, log_mel: NDArray[np.float32], segment_seconds: float) -> None:
+    bare(axes)
+    bands = log_mel.reshape(-1, log_mel.shape[-1]).T
+    seconds = len(log_mel) * segment_seconds
+    low, high = np.percentile(bands, (2, 99.8))
+    axes.imshow(
+        bands,
+        extent=(0, seconds, 0, 1),
+        aspect="auto",
+        origin="lower",
+        cmap="magma",
+        vmin=low,
+        vmax=max(high, low + 0.1),
+        interpolation="bilinear",
+    )
+    axes.set_ylim(0, 1)
+    _name(axes, "log-mel")
+
+
+def _bar(axes: Axes, track: Track, clip: Clip) -> None:
+    bare(axes)
+    axes.set_ylim(0, 1)
+    background = len(clip.class_names) - 1
+    right = np.ones(clip.segments, bool) if track.right is None else track.right
+    for first, end in runs_of(track.classes, right):
+        number, well = int(track.classes[first]), bool(right[first])
+        colour = EMPTY if number == background else (INK if track.right is None else BLUE)
+        begin, width = first * clip.segment_seconds, (end - first) * clip.segment_seconds
+        axes.add_patch(
+            Rectangle(
+                (begin, 0.06),
+                width,
+                0.88,
+                facecolor=colour if well else WRONG,
+                edgecolor=PAPER if well else VERMILLION,
+                linewidth=1.2,
+                hatch="" if well else "////",
+            )
+        )
+        ink = VERMILLION if not well else MUTED if number == background else PAPER
+        text = "bg" if number == background else clip.class_names[number]
+        _fit(axes, text, begin + width / 2, width, clip.segments * clip.segment_seconds, ink, boxed=not well)
+    _name(axes, track.name)
+
+
+def _fit(axes: Axes, text: str, x: float, width: float, seconds: float, ink: str, *, boxed: bool) -> None:
+    """The text in the middle of its block: smaller, then shortened, where the block has no room for it."""
+    room = LETTERS_A_LINE * width / seconds
+    size = float(np.clip(8 * room / len(text), 6.5, 8))
+    letters = max(int(room * 8 / size), 2)
+    shown = text if len(text) <= letters else text[: letters - 1] + "…"
+    box = {"facecolor": WRONG, "edgecolor": "none", "boxstyle": "round,pad=0.25"} if boxed else None
+    axes.text(x, 0.48, shown, ha="center", va="center", color=ink, size=size, weight="bold", bbox=box)
+
+
+def legend(axes: Axes) -> None:
+    """What blue, hatching and grey mean, at the upper right of the top row."""
+    marks = [
+        Rectangle((0, 0), 1, 1, facecolor=BLUE, label="right"),
+        Rectangle((0, 0), 1, 1, facecolor=WRONG, edgecolor=VERMILLION, hatch="////", label="wrong"),
+        Rectangle((0, 0), 1, 1, facecolor=EMPTY, label="background (bg)"),
+    ]
+    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.2}
+    axes.legend(handles=marks, ncols=3, fontsize=8, handlelength=1.4, columnspacing=1.2, **place)
+
+
+def _name(axes: Axes, name: str) -> None:
+    axes.set_ylabel(name, rotation=0, ha="right", va="center", labelpad=6, color=INK)

@@ -1,0 +1,152 @@
+"""The page's clips: one line a row in data/clips.js, and details in parts that the page reads when needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.errors import StaleError
+from avel.progress import Progress
+from avel.views.report.footage import Footage
+from avel.views.report.inside import Inside, look_inside
+from avel.views.report.pictures import link_video, write_pictures
+from avel.views.report.reading import HeadRun
+
+DETAIL_CLIPS = 32
+"""Clips in one detail file: small enough to be read at a click."""
+BROWSED_RUNS, BROWSED_MEMBERS = 8, 5
+"""Runs and members whose predictions are on the page clip by clip; charts show all."""
+TOP = 3
+
+
+@dataclass(frozen=True)
+class Browsed:
+    """The clips of the page: C rows of the dataset, in the order of splits and rows.
+
+    Attributes:
+        rows: (C,) row numbers.
+        runs: runs whose predictions are shown.
+        places: run -> (C,) place of each clip in its arrays, -1 where it has none.
+    """
+
+    rows: NDArray[np.int64]
+    first: tuple[tuple[HeadRun, int], ...]
+    runs: tuple[HeadRun, ...]
+    places: tuple[NDArray[np.int64], ...]
+
+    @property
+    def clip_of_row(self) -> dict[int, int]:
+        """Row number -> the clip's number on the page."""
+        return {int(row): clip for clip, row in enumerate(self.rows)}
+
+
+def browse(runs: Sequence[HeadRun]) -> Browsed:
+    """The clips that any run predicts.
+
+    Raises:
+        StaleError: the runs belong to different datasets.
+    """
+    first: dict[int, tuple[HeadRun, int]] = {}
+    for run in runs:
+        for place, row in enumerate(run.row.tolist()):
+            other, at = first.setdefault(row, (run, place))
+            if not _alike(other, at, run, place):
+                raise StaleError(
+                    f"{other.run.path} and {run.run.path} are of two datasets: they differ in row {row}",
+                    hint="make a report of each",
+                )
+    rows = np.array(list(first), np.int64)
+    shown = tuple(runs[:BROWSED_RUNS])
+    return Browsed(rows, tuple(first.values()), shown, tuple(_places(run, rows) for run in shown))
+
+
+def _alike(one: HeadRun, place: int, other: HeadRun, at: int) -> bool:
+    same = one.video_id[place] == other.video_id[at] and one.class_names == other.class_names
+    return same and np.array_equal(one.label[place], other.label[at])
+
+
+def _places(run: HeadRun, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    known = {row: place for place, row in enumerate(run.row.tolist())}
+    return np.array([known.get(row, -1) for row in rows.tolist()], np.int64)
+
+
+def clip_table(browsed: Browsed, footage: Footage, folder: Path, *, copy_videos: bool) -> dict[str, Any]:
+    """What data/clips.js holds; pictures, and copies of the videos if wanted, are written beside it."""
+    ids = [run.video_id[place] for run, place in browsed.first]
+    videos = list(dict.fromkeys(ids))
+    number_of = {video_id: number for number, video_id in enumerate(videos)}
+    media, paths = _footage(videos, footage, folder, copy_videos)
+    return {
+        "row": browsed.rows,
+        "video": [number_of[video_id] for video_id in ids],
+        "video_id": videos,
+        "media": media,
+        "path": paths,
+        "category": [run.category[place] for run, place in browsed.first],
+        "split": [run.split[place] for run, place in browsed.first],
+        "label": [run.label[place] for run, place in browsed.first],
+        "predictions": [
+            [
+                [None if place < 0 else member[place] for place in places]
+                for member in run.prediction[:BROWSED_MEMBERS]
+            ]
+            for run, places in zip(browsed.runs, browsed.places, strict=True)
+        ],
+    }
+
+
+def _footage(
+    videos: list[str], footage: Footage, folder: Path, copy_videos: bool
+) -> tuple[list[int], list[str | None]]:
+    """Number of each video's pictures (0: none), and its address."""
+    (folder / "media").mkdir()
+    media: list[int] = []
+    paths: list[str | None] = []
+    with Progress(len(videos), "clips pictured") as progress:
+        for number, video_id in enumerate(videos, 1):
+            drawn = write_pictures(footage, video_id, folder / "media", number)
+            media.append(number if drawn else 0)
+            paths.append(link_video(footage.videos.get(video_id), folder, number, copy=copy_videos))
+            progress.advance()
+    return media, paths
+
+
+def details(browsed: Browsed) -> Iterator[tuple[str, list[Any]]]:
+    """Detail files by name: for each clip, run and member the likeliest classes and the attention maps."""
+    insides = [_insides(run, places) for run, places in zip(browsed.runs, browsed.places, strict=True)]
+    for start in range(0, len(browsed.rows), DETAIL_CLIPS):
+        clips = range(start, min(start + DETAIL_CLIPS, len(browsed.rows)))
+        yield f"detail-{start // DETAIL_CLIPS}", [_detail(browsed, insides, clip) for clip in clips]
+
+
+def _insides(run: HeadRun, places: NDArray[np.int64]) -> list[Inside]:
+    """Each shown member's attention on all clips; what is of clips without predictions is never read."""
+    return [
+        look_inside(run, member, np.maximum(places, 0))
+        for member in range(min(len(run.members), BROWSED_MEMBERS))
+    ]
+
+
+def _detail(browsed: Browsed, insides: list[list[Inside]], clip: int) -> list[Any]:
+    found: list[Any] = []
+    for run, places, members in zip(browsed.runs, browsed.places, insides, strict=True):
+        place = int(places[clip])
+        shown = [
+            _member(run.probability[number, place], inside, clip) for number, inside in enumerate(members)
+        ]
+        found.append(shown if place >= 0 else None)
+    return found
+
+
+def _member(probability: NDArray[np.float32], inside: Inside, clip: int) -> dict[str, Any]:
+    """(T, K) and maps (T, T) as whole numbers: percent and thousandths."""
+    order = np.argsort(-probability, axis=1, kind="stable")[:, :TOP]
+    share = np.rint(100 * np.take_along_axis(probability, order, 1)).astype(int)
+    top = np.stack((order, share), axis=-1)
+    maps = {name: np.rint(1000 * values[clip]).astype(int) for name, values in inside.attention.items()}
+    return {"top": top, **maps}

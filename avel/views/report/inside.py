@@ -1,0 +1,77 @@
+"""What a trained head computes on the way to its scores: attention maps and the fused vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from avel.heads.models.head import Model
+from avel.heads.models.parts import ClassifierMLP
+from avel.heads.training.data import ARRAYS
+from avel.heads.training.kept import Kept, kept_member, load_model
+from avel.stores.features import FeatureCache
+from avel.views.report.reading import HeadRun
+
+CLIPS_AT_ONCE = 256
+ATTENTION = ("W_av", "W_va")
+"""Maps of Eq. 5 that a head may offer, (T, T) a clip: rows are the time that is attended from."""
+
+
+@dataclass(frozen=True)
+class Inside:
+    """One member's view of R clips.
+
+    Attributes:
+        fused: (R, T, D) what the classification layer reads.
+        attention: W_av and W_va, (R, T, T) each; empty for a head without.
+    """
+
+    fused: NDArray[np.float32]
+    attention: dict[str, NDArray[np.float32]]
+
+
+def look_inside(run: HeadRun, member: int, places: NDArray[np.int64]) -> Inside:
+    """Runs one member again on some rows of the run, (R,), on the CPU.
+
+    Raises:
+        StoreError: the member's weights or the cached features are gone.
+    """
+    kept = kept_member(run.run, run.members[member])
+    model = load_model(run.run, kept)
+    fused: list[Tensor] = []
+    layer = classification_layer(model)
+    hook = layer.register_forward_pre_hook(lambda _, inputs: fused.append(inputs[0].float()))
+    maps: dict[str, list[Tensor]] = {name: [] for name in ATTENTION}
+    videos = videos_of(run, places)
+    for start in range(0, len(videos), CLIPS_AT_ONCE):
+        audio, visual = _inputs(run.cache, kept, videos[start : start + CLIPS_AT_ONCE])
+        with torch.inference_mode():
+            extras = model(audio, visual).extras
+        for name in ATTENTION:
+            if name in extras:
+                maps[name].append(extras[name].float())
+    hook.remove()
+    attention = {name: torch.cat(parts).numpy() for name, parts in maps.items() if parts}
+    return Inside(torch.cat(fused).numpy(), attention)
+
+
+def classification_layer(model: Model) -> nn.Module:
+    """The layer that turns fused vectors into scores: the paper's three-layer MLP, else the last Linear."""
+    modules = list(model.head.modules())
+    mlps = [module for module in modules if isinstance(module, ClassifierMLP)]
+    return mlps[0] if mlps else [module for module in modules if isinstance(module, nn.Linear)][-1]
+
+
+def videos_of(run: HeadRun, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Places of rows' videos in the cache: (R,) -> (R,)."""
+    video_of_row = dict(zip(run.cache.rows.row.tolist(), run.cache.rows.video.tolist(), strict=True))
+    return np.array([video_of_row[row] for row in run.row[places].tolist()], np.int64)
+
+
+def _inputs(cache: FeatureCache, kept: Kept, videos: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    audio, visual = (torch.from_numpy(cache.read(name, videos)).float() for name in ARRAYS[kept.source])
+    return audio, visual

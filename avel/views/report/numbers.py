@@ -1,0 +1,120 @@
+"""The page's numbers: what each group of seeds scores, how it learned, the theta sweep, the t-SNE panels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.errors import ConfigError
+from avel.heads.evaluation.evaluate import evaluate, group_name
+from avel.heads.training.kept import kept_member
+from avel.progress import Progress
+from avel.stores.runs import versions
+from avel.views.report.embedding import Embedding, embed
+from avel.views.report.reading import HeadRun
+from avel.views.report.series import curves_of, theta_sweep
+
+CLOUD_RUNS = 6
+"""Runs whose fused vectors get a panel; each costs seconds."""
+CLOUD_POINTS = 1000
+CURVE_POINTS = 200
+"""Epochs of a curve on the page: more are not seen."""
+
+
+def groups_of(run: HeadRun) -> dict[str, HeadRun]:
+    """The run taken apart into members that differ in the seed alone, each group under its name."""
+    members: dict[str, list[int]] = {}
+    for place, name in enumerate(run.members):
+        members.setdefault(group_name(kept_member(run.run, name)), []).append(place)
+    if len(members) == 1:
+        return {next(iter(members)): run}
+    return {
+        name: replace(
+            run,
+            name=f"{run.name}: {name}",
+            members=tuple(run.members[place] for place in places),
+            probability=run.probability[places],
+        )
+        for name, places in members.items()
+    }
+
+
+def measured(run: HeadRun) -> dict[str, dict[str, Any]]:
+    """Group -> split -> its measures, as `avel evaluate` gives them."""
+    found: dict[str, dict[str, Any]] = {}
+    for split in sorted(set(run.split.tolist())):
+        for name, values in evaluate(run.run.path, split)["groups"].items():
+            found.setdefault(name, {})[split] = values
+    return found
+
+
+def run_summary(group: HeadRun, measures: dict[str, Any]) -> dict[str, Any]:
+    """One line of the page's list of runs."""
+    curves = {
+        title: [
+            {"name": curve.name, "epoch": thinned(curve.epoch), "value": np.round(thinned(curve.value), 4)}
+            for curve in lines
+            if curve.name in group.members
+        ]
+        for title, lines in curves_of(group.run).items()
+    }
+    return {"name": group.name, "members": group.members, "curves": curves, "measured": measures}
+
+
+def thinned(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """At most CURVE_POINTS of (n,), evenly spaced, both ends included."""
+    places = np.linspace(0, len(values) - 1, min(len(values), CURVE_POINTS)).round().astype(int)
+    return np.asarray(values[places], np.float64)
+
+
+def theta_summary(read: Sequence[HeadRun]) -> dict[str, Any] | None:
+    """The sweep of Figure 6 over all runs, in %; None where theta was not varied."""
+    tested = [run for run in read if "test" in run.split]
+    tested = [run for run in tested if len(set(run.thetas())) > 1][:1] or tested
+    theta, accuracy = theta_sweep(tested, "test")
+    if len(theta) < 2:
+        return None
+    return {"theta": theta, "accuracy": [100 * values for values in accuracy]}
+
+
+def cloud_summary(
+    groups: Sequence[HeadRun], split: str, clip_of_row: dict[int, int]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """t-SNE panels, one set for each cache, and what was left out; `clip_of_row` numbers the page's clips."""
+    sets: dict[str, tuple[Embedding, HeadRun]] = {}
+    try:
+        with Progress(len(groups[:CLOUD_RUNS]), "runs in t-SNE") as progress:
+            for run in groups[:CLOUD_RUNS]:
+                known = sets.get(run.cache.digest)
+                made = embed(run, split, points=CLOUD_POINTS, cached=known is None)
+                if known is not None:
+                    made = replace(known[0], points=known[0].points | made.points)
+                sets[run.cache.digest] = (made, known[1] if known else run)
+                progress.advance()
+    except ConfigError as error:
+        return [], [f"t-SNE is left out: {error.message} ({error.hint})"]
+    left = len(groups) - CLOUD_RUNS
+    notes = [f"t-SNE shows the first {CLOUD_RUNS} runs, {left} more are left out"] if left > 0 else []
+    return [_cloud_set(made, run, clip_of_row) for made, run in sets.values()], notes
+
+
+def _cloud_set(made: Embedding, run: HeadRun, clip_of_row: dict[int, int]) -> dict[str, Any]:
+    return {
+        "clip": [clip_of_row[row] for row in run.row[made.place].tolist()],
+        "segment": made.segment,
+        "class": made.classes,
+        "panels": [
+            {"title": title, "x": np.round(points[:, 0], 4), "y": np.round(points[:, 1], 4)}
+            for title, points in made.points.items()
+        ],
+    }
+
+
+def made_by() -> dict[str, str]:
+    """Which avel made the page, and when."""
+    return {"avel": versions()["avel"], "date": time.strftime("%Y-%m-%d")}

@@ -1,0 +1,176 @@
+"""`avel report`: one static page about runs, which opens from disk and needs no network."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avel.errors import ConfigError
+from avel.heads.evaluation.evaluate import evaluate
+from avel.stores.files import disk_bytes, write_text
+from avel.views.report import clips, numbers
+from avel.views.report.footage import open_footage
+from avel.views.report.reading import HeadRun, read_run
+
+MARK = Path("data") / "summary.js"
+"""A folder that holds this is a report, which a new one may replace."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A page that was written.
+
+    Attributes:
+        index: the file to open.
+        clips: clips in the browser.
+        bytes: size of the folder.
+        left_out: what the page could have shown but does not, and why.
+    """
+
+    index: str
+    runs: tuple[str, ...]
+    clips: int
+    bytes: int
+    left_out: tuple[str, ...]
+
+
+def report(
+    runs: Sequence[Path | str],
+    out: Path | str,
+    *,
+    store: Path | str | None = None,
+    copy_videos: bool = False,
+    tsne: bool = True,
+) -> Report:
+    """Writes a page about finished head runs of one dataset into the folder `out`, whole or not at all.
+
+    Args:
+        runs: run folders; a sweep shows as one run for each of its settings.
+        out: a new folder, or an older report, which is replaced.
+        store: clip store with frames and sound, where it is not the one that the cache names.
+        copy_videos: copy the videos beside the page, so that the folder can move; otherwise they are linked.
+        tsne: draw t-SNE panels, which takes some seconds for each run.
+
+    Raises:
+        ConfigError: no runs, or `out` holds something else than a report.
+        MissingPathError, StoreError: a run, its cache or its weights are gone or damaged.
+        StaleError: the runs belong to different datasets.
+    """
+    if not runs:
+        raise ConfigError("a report of no runs", hint="avel report RUN... --out DIR")
+    target = Path(out)
+    _check_target(target)
+    read = distinct([read_run(path) for path in runs])
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        made = _write(read, partial, store, copy_videos, tsne)
+        _swap(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Report(str(target / "index.html"), made[0], made[1], disk_bytes(target), made[2])
+
+
+def _write(
+    read: list[HeadRun], folder: Path, store: Path | str | None, copy_videos: bool, tsne: bool
+) -> tuple[tuple[str, ...], int, tuple[str, ...]]:
+    groups = [item for run in read for item in numbers.groups_of(run).items()]
+    measured = {run.run.path: numbers.measured(run) for run in read}
+    shown = [group for _, group in groups]
+    browsed = clips.browse(shown)
+    footage = open_footage(read[0].cache, store)
+    split = "test" if "test" in read[0].split else str(read[0].split[0])
+    clouds, notes = numbers.cloud_summary(shown, split, browsed.clip_of_row) if tsne else ([], [])
+    notes += _left_out(shown, footage.store is None)
+    put(folder, "clips", clips.clip_table(browsed, footage, folder, copy_videos=copy_videos))
+    for name, part in clips.details(browsed):
+        put(folder, name, part)
+    summary = {
+        "made": numbers.made_by(),
+        "classes": read[0].class_names,
+        "segments": read[0].label.shape[1],
+        "segment_seconds": footage.segment_seconds,
+        "floors": {
+            name: evaluate(read[0].run.path, name)["floors_percent"]
+            for name in np.unique(read[0].split).tolist()
+        },
+        "runs": [numbers.run_summary(group, measured[group.run.path][name]) for name, group in groups],
+        "theta": numbers.theta_summary(read),
+        "clouds": clouds,
+        "detail_clips": clips.DETAIL_CLIPS,
+        "left_out": notes,
+    }
+    put(folder, "summary", summary)
+    copy_static(folder)
+    return tuple(group.name for group in shown), len(browsed.rows), tuple(notes)
+
+
+def _left_out(shown: list[HeadRun], without_store: bool) -> list[str]:
+    notes = ["frames, sound and videos are left out: the clip store is not there"] if without_store else []
+    if len(shown) > clips.BROWSED_RUNS:
+        notes.append(f"the clip browser shows the first {clips.BROWSED_RUNS} of {len(shown)} runs")
+    if any(len(run.members) > clips.BROWSED_MEMBERS for run in shown[: clips.BROWSED_RUNS]):
+        notes.append(f"the clip browser shows the first {clips.BROWSED_MEMBERS} members of each run")
+    return notes
+
+
+def distinct(read: list[HeadRun]) -> list[HeadRun]:
+    """Runs whose names differ: those of one name get their parent folders in front.
+
+    Raises:
+        ConfigError: the same run twice.
+    """
+    paths = [run.run.path.resolve() for run in read]
+    if len(set(paths)) < len(paths):
+        raise ConfigError("a run is given twice", hint="name each run once")
+    depth = 1
+    while len({path.parts[-depth:] for path in paths}) < len(paths):
+        depth += 1
+    named = zip(read, paths, strict=True)
+    return [replace(run, name="/".join(path.parts[-depth:])) for run, path in named]
+
+
+def put(folder: Path, name: str, value: Any) -> None:
+    """`value` as data/NAME.js, a script: pages opened from disk may not read JSON files."""
+    text = json.dumps(value, default=_plain, separators=(",", ":"))
+    safe = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    write_text(folder / "data" / f"{name}.js", f"avel.put({json.dumps(name)}, {safe});\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} in the report's data")
+
+
+def copy_static(folder: Path) -> None:
+    """The page itself: HTML, CSS and JavaScript, the same for every report."""
+    for item in _static():
+        (folder / item.name).write_bytes(item.read_bytes())
+
+
+def _static() -> Iterable[Any]:
+    static = resources.files("avel.views.report") / "static"
+    return sorted(static.iterdir(), key=lambda item: item.name)
+
+
+def _check_target(target: Path) -> None:
+    if target.exists() and not (target / MARK).is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigError(f"{target}: exists and is no report", hint="--out another folder")
+
+
+def _swap(partial: Path, target: Path) -> None:
+    """The new folder in the place of the old one, which is removed last."""
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    if target.exists():
+        target.rename(old)
+    partial.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,198 @@
+"""What a finished head run holds, as plots and report show it: predictions by row, and the cache."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from avel.errors import StoreError
+from avel.heads.evaluation.metrics import confusion, floors
+from avel.heads.evaluation.predictions import Predictions, read_predictions
+from avel.stores.features import FeatureCache
+from avel.stores.runs import Run
+
+BACKGROUND = "background"
+
+
+@dataclass(frozen=True)
+class HeadRun:
+    """A run of `avel train-head`: R rows with predictions of M members.
+
+    Attributes:
+        members: names of the members, in the order of the arrays.
+        row: (R,) number in the annotation file.
+        category: (R,) class of the row's event.
+        label: (R, T) class of each segment; background is K-1.
+        probability: (M, R, T, K) float32.
+    """
+
+    run: Run
+    name: str
+    categories: tuple[str, ...]
+    members: tuple[str, ...]
+    row: NDArray[np.int64]
+    video_id: tuple[str, ...]
+    split: NDArray[np.str_]
+    category: NDArray[np.int64]
+    label: NDArray[np.int64]
+    probability: NDArray[np.float32]
+
+    @property
+    def background(self) -> int:
+        """Class id of background, K - 1."""
+        return len(self.categories)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of all K classes, background last."""
+        return (*self.categories, BACKGROUND)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's settings by name."""
+        return dict(self.run.record["config"])
+
+    @cached_property
+    def prediction(self) -> NDArray[np.int64]:
+        """The most probable class: (M, R, T)."""
+        return np.asarray(self.probability.argmax(-1), np.int64)
+
+    @cached_property
+    def cache(self) -> FeatureCache:
+        """The feature cache that the run was trained on; `open_cache` says what may be wrong with it."""
+        return open_cache(self.run)
+
+    def rows_of(self, split: str) -> NDArray[np.int64]:
+        """Places of a split's rows in the arrays; every row for "all".
+
+        Raises:
+            StoreError: the run has no predictions of that split.
+        """
+        chosen = np.flatnonzero((self.split == split) | (split == "all"))
+        if not len(chosen):
+            held = ", ".join(sorted(set(self.split.tolist())))
+            raise StoreError(
+                f"{self.run.path}: no predictions of split {split!r}", hint=f"choose from {held}"
+            )
+        return chosen
+
+    def place_of(self, video_id: str) -> int:
+        """Place of a video's first row in the arrays.
+
+        Raises:
+            StoreError: the run has no predictions of it.
+        """
+        if video_id not in self.video_id:
+            raise StoreError(
+                f"{self.run.path}: no predictions of video {video_id!r}", hint="choose one of its test videos"
+            )
+        return self.video_id.index(video_id)
+
+    def accuracy(self, split: str) -> NDArray[np.float64]:
+        """Share of right segments of a split: (M,)."""
+        rows = self.rows_of(split)
+        right: NDArray[np.float64] = (self.prediction[:, rows] == self.label[rows]).mean((1, 2))
+        return right
+
+    def confusion(self, split: str) -> NDArray[np.int64]:
+        """Segments by label and prediction, summed over members: (K, K)."""
+        rows, classes = self.rows_of(split), self.background + 1
+        counted = [confusion(member, self.label[rows], classes) for member in self.prediction[:, rows]]
+        return np.asarray(np.sum(counted, 0), np.int64)
+
+    def thetas(self) -> list[float | None]:
+        """Theta of each member, None where its head has none: (M,)."""
+        from avel.heads.training.kept import kept_member
+
+        return [kept_member(self.run, name).config.theta for name in self.members]
+
+    def floors(self, split: str) -> dict[str, float]:
+        """What two rules without a model score on a split, by the rule's name."""
+        rows = self.rows_of(split)
+        found = floors(self.label[rows], self.category[rows], self.background)
+        return {
+            "always background": found.always_background,
+            "right class, never background": found.right_class_never_background,
+        }
+
+
+def open_cache(run: Run) -> FeatureCache:
+    """The cache a head run was trained on, checked by its digest.
+
+    Raises:
+        MissingPathError: it is not there any more.
+        StoreError: another cache lies in its place.
+    """
+    inputs = run.inputs
+    cache = FeatureCache.open(inputs["cache"])
+    if cache.digest != inputs["cache_digest"]:
+        again = shlex.join(["avel", "train-head", str(cache.path), f"{run.path}-again"])
+        raise StoreError(
+            f"{cache.path}: digest {cache.digest}, {run.path} was trained on {inputs['cache_digest']}: "
+            f"{_differences(cache, inputs)}",
+            hint=f"put the old cache back, or {again} --config {shlex.quote(str(run.path / 'config.toml'))}",
+        )
+    return cache
+
+
+def _differences(cache: FeatureCache, inputs: dict[str, Any]) -> str:
+    """What a run's inputs tell of another cache in the place of its own, and what made that one."""
+    found = []
+    if cache.grid_segments != inputs["segments"]:
+        found.append(f"{cache.grid_segments} segments instead of {inputs['segments']}")
+    if list(cache.categories) != inputs["categories"]:
+        found.append(f"other classes ({len(cache.categories)}, were {len(inputs['categories'])})")
+    encoder = cache.provenance.get("encoder")
+    made = (
+        f"{encoder['kind']} {encoder.get('digest', '')}".strip() if isinstance(encoder, dict) else "unknown"
+    )
+    return f"{', '.join(found) or 'other features or rows'}; it is now made by encoder {made}"
+
+
+def read_run(path: Path | str) -> HeadRun:
+    """Everything of a head run but its weights.
+
+    Raises:
+        MissingPathError: there is no run.
+        StoreError: not a finished run of a head, or its predictions do not fit together.
+    """
+    run = Run.open(path, "heads")
+    file = run.path / "predictions.parquet"
+    if not file.is_file():
+        raise StoreError(
+            f"{run.path}: no predictions", hint="give the same avel train-head command again to go on"
+        )
+    held = pc.unique(pq.read_table(file, columns=["split"])["split"]).to_pylist()
+    parts = [list(read_predictions(file, split)) for split in sorted(held, key=_order)]
+    return _assemble(run, parts)
+
+
+def _order(split: str) -> tuple[int, str]:
+    return {"test": 0, "val": 1, "train": 2}.get(split, 3), split
+
+
+def _assemble(run: Run, parts: list[list[Predictions]]) -> HeadRun:
+    names = tuple(item.member for item in parts[0])
+    if any(tuple(item.member for item in part) != names for part in parts):
+        raise StoreError(f"{run.path}: not every member has predictions of every split")
+    first = [part[0] for part in parts]
+    return HeadRun(
+        run=run,
+        name=run.path.resolve().name,
+        categories=tuple(run.inputs["categories"]),
+        members=names,
+        row=np.concatenate([item.row for item in first]),
+        video_id=tuple(str(name) for item in first for name in item.video_id),
+        split=np.repeat([item.split for item in first], [len(item.row) for item in first]),
+        category=np.concatenate([item.category for item in first]),
+        label=np.concatenate([item.label for item in first]),
+        probability=np.concatenate([[item.probabilities for item in part] for part in parts], axis=1),
+    )

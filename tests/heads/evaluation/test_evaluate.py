@@ -1,0 +1,116 @@
+"""`evaluate` over predictions written by hand: two seeds, three rows, one of them leaked."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from avel.cli import cli
+from avel.console import DONE, USAGE
+from avel.console import run as run_command
+from avel.heads.config import HeadConfig
+from avel.heads.evaluation.evaluate import evaluate, spread
+from avel.heads.evaluation.predictions import Predictions, write_predictions
+from avel.heads.models.head import Widths, resolve_head
+from avel.heads.training.fit import Fitted
+from avel.heads.training.kept import keep_member
+from avel.heads.training.members import Member
+from avel.stores.runs import Run
+
+LABEL = np.array([[2, 0, 0, 2], [1, 1, 1, 1], [2, 1, 2, 2]])
+BY_SEED = {
+    0: np.array([[0, 0, 0, 2], [1, 1, 1, 1], [2, 2, 2, 2]]),  # 3 + 4 + 3 of 12
+    1: np.array([[2, 0, 0, 2], [1, 1, 0, 0], [2, 1, 2, 2]]),  # 4 + 2 + 4 of 12
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    config = resolve_head(HeadConfig(seeds=2))
+    inputs = {"categories": ["bell", "dog, barking"], "members": ["seed=0", "seed=1"]}
+    opened = Run.create(tmp_path / "run", "heads", config, inputs=inputs)
+    items = []
+    for seed, predicted in BY_SEED.items():
+        member = Member(f"seed={seed}", resolve_head(HeadConfig(seed=seed)))
+        fitted = Fitted(member, 9, 4 + seed, 0.8, 10 / 12, 7, 11 / 12)
+        keep_member(opened, fitted, Widths(8, 8, 3), "encoded", {})
+        items.append(predictions(member.name, predicted))
+    write_predictions(opened.path / "predictions.parquet", items)
+    return opened.path
+
+
+def predictions(member: str, predicted: np.ndarray) -> Predictions:
+    probabilities = 0.1 + 0.7 * np.eye(3, dtype=np.float32)[predicted]
+    ids = np.array(["-a", "_b", "c"], object)
+    leaked = np.array([False, False, True])
+    category = np.array([0, 1, 1])
+    return Predictions(member, "test", np.arange(3), ids, leaked, category, LABEL, probabilities)
+
+
+def test_numbers_worked_out_by_hand(run: Path) -> None:
+    found = evaluate(run, onset_tolerance=0, offset_tolerance=0)
+    group: dict[str, Any] = found["groups"]["tacma"]
+    assert (found["rows"], found["leaked_rows"], group["best_epochs"]) == (3, 1, [4, 5])
+    assert found["floors_percent"]["always_background"] == pytest.approx(500 / 12)
+    assert found["floors_percent"]["right_class_never_background"] == pytest.approx(700 / 12)
+    assert group["accuracy_percent"] == {"mean": pytest.approx(1000 / 12), "std": 0.0}
+    clean = group["accuracy_without_leaked_percent"]
+    assert clean["mean"] == pytest.approx(100 * (7 + 6) / 16)
+    assert clean["std"] == pytest.approx(100 * (1 / 8) / np.sqrt(2))
+    assert group["accuracy_holding_background_percent"]["mean"] == pytest.approx(100 * (6 + 8) / 16)
+    assert group["validation_accuracy_percent"] == {"mean": pytest.approx(80.0), "std": 0.0}
+    assert group["recall_percent"] == {"bell": 100.0, "dog, barking": pytest.approx(70.0)}
+    assert group["background_recall_percent"] == pytest.approx(90.0)
+    assert group["accuracy_at_best_test_epoch_percent"]["mean"] == pytest.approx(1100 / 12)
+    low, high = group["interval_percent"]
+    assert 70 < low < 1000 / 12 < high <= 87.5
+
+
+def test_events_exact_and_with_tolerance(run: Path) -> None:
+    """Seed 0 finds 1 of 3 true events with 2; seed 1 finds 2 of 3 with 4."""
+    events = evaluate(run, onset_tolerance=0, offset_tolerance=0)["groups"]["tacma"]["events_percent"]
+    assert events["f1"]["mean"] == pytest.approx(50 * (2 / 5 + 4 / 7))
+    assert events["precision"]["mean"] == pytest.approx(50 * (1 / 2 + 2 / 4))
+    assert events["recall"]["mean"] == pytest.approx(50 * (1 / 3 + 2 / 3))
+    near = evaluate(run, onset_tolerance=1, offset_tolerance=2)["groups"]["tacma"]["events_percent"]
+    assert near["recall"]["mean"] == pytest.approx(50 * (2 / 3 + 3 / 3))
+
+
+def test_the_event_decoder_is_shown_beside_argmax(run: Path) -> None:
+    """Seed 1's second clip: class 0 and 1 tie in the mean, the first is taken; all else stays."""
+    argmax = evaluate(run)["groups"]["tacma"]
+    event = evaluate(run, decoder="event")["groups"]["tacma"]
+    assert event["accuracy_percent"] == argmax["accuracy_event_decoder_percent"]
+    assert argmax["accuracy_percent"] == event["accuracy_argmax_decoder_percent"]
+    assert (argmax["head"], argmax["inputs"]) == ("tacma", "encoded")
+
+
+def test_the_best_test_epoch_was_found_by_argmax_and_is_shown_with_it_alone(run: Path) -> None:
+    group = evaluate(run, decoder="event")["groups"]["tacma"]
+    assert "accuracy_at_best_test_epoch_percent" not in group
+
+
+def test_the_command_judges_as_the_function_does(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "evaluate",
+        str(run),
+        "--decoder",
+        "event",
+        "--onset-tolerance",
+        "0",
+        "--offset-tolerance",
+        "2",
+    ]
+    assert run_command(cli, [*command, "--json"]) == DONE
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == evaluate(run, decoder="event", onset_tolerance=0, offset_tolerance=2)
+    assert run_command(cli, ["evaluate", str(run), "--decoder", "viterbi"]) == USAGE
+    assert run_command(cli, ["evaluate", str(run), "--onset-tolerance", "-1"]) == USAGE
+
+
+def test_spread_of_one_seed_has_no_deviation() -> None:
+    assert spread([0.5]) == {"mean": 50.0, "std": None}
+    assert spread([float("nan"), 0.5]) == spread([]) == {"mean": None, "std": None}
+    assert spread([0.5, 0.7]) == {"mean": pytest.approx(60.0), "std": pytest.approx(np.sqrt(200))}

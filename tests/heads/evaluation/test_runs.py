@@ -1,0 +1,153 @@
+"""`runs`: what is listed of a folder with finished, unfinished and other runs."""
+
+import csv
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import avel.heads.train
+from avel.cli import cli
+from avel.console import DONE
+from avel.console import run as run_command
+from avel.errors import MissingPathError
+from avel.heads.evaluation.runs import RunLine, compared, list_runs
+from avel.heads.train import sweep, train_head
+from avel.stores.files import write_json
+from tests.heads.synthetic import write_cache
+
+
+def test_runs_are_listed_with_results_and_what_sets_them_apart(tmp_path: Path, monkeypatch: Any) -> None:
+    cache = write_cache(tmp_path / "features.h5")
+    runs = tmp_path / "runs"
+    sweep(cache, runs / "theta", {"theta": [0, 0.1]}, seeds=2, epochs=2, d_h=8)
+    results = train_head(cache, runs / "deep" / "mlp", head="mlp", epochs=2)
+    monkeypatch.setattr(avel.heads.train, "fit", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train_head(cache, runs / "broken", head="mlp", epochs=2, lr=0.5)
+    lines = list_runs(runs)
+    assert [(line.run, line.group, line.seeds) for line in lines] == [
+        ("broken", "", 0),
+        ("deep/mlp", "mlp", 1),
+        ("theta", "theta=0.0", 2),
+        ("theta", "theta=0.1", 2),
+    ]
+    assert [line.state for line in lines] == ["not finished", "finished", "finished", "finished"]
+    assert lines[0].accuracy_percent is None
+    mlp = results["groups"]["mlp"]
+    assert lines[1].accuracy_percent == mlp["accuracy_percent"]["mean"]
+    assert [lines[1].low_percent, lines[1].high_percent] == mlp["interval_percent"]
+    assert lines[0].differs["lr"] == 0.5
+    assert lines[1].differs["lr"] == 1e-4
+    assert lines[2].validation_percent is not None
+    assert lines[2].holding_background_percent is not None
+    assert set(lines[1].differs) == {"lr"}
+    assert len({line.inputs for line in lines}) == 1
+
+
+def test_a_default_sets_a_run_apart_from_one_that_was_given_another_value(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "features.h5")
+    train_head(cache, tmp_path / "runs" / "with", head="psp", epochs=1)
+    train_head(cache, tmp_path / "runs" / "without", head="psp", epochs=1, pair_loss=0)
+    assert [line.differs for line in list_runs(tmp_path / "runs")] == [
+        {"pair_loss": 100.0},
+        {"pair_loss": 0.0},
+    ]
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A sweep over heads and one over theta, and a run of a head."""
+    cache = write_cache(tmp_path / "features.h5")
+    sweep(cache, tmp_path / "runs" / "heads", {"head": ["mlp", "cross_attention"]}, epochs=2)
+    sweep(cache, tmp_path / "runs" / "theta", {"theta": [0, 0.1]}, epochs=2, d_h=8, seeds=2)
+    train_head(cache, tmp_path / "runs" / "tacma", epochs=2, d_h=16, device="cpu")
+    return tmp_path / "runs"
+
+
+def test_each_line_of_a_sweep_over_heads_names_its_head(runs: Path) -> None:
+    heads = [(line.group, line.head) for line in list_runs(runs) if line.run == "heads"]
+    assert heads == [("head=cross_attention", "cross_attention"), ("head=mlp", "mlp")]
+    (runs / "heads" / "results.json").unlink()
+    assert [line.head for line in list_runs(runs) if line.run == "heads"] == [""]
+
+
+def test_the_command_shows_what_one_compares_by(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(cli, ["runs", str(runs)]) == DONE
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    assert re.split("  +", header) == [
+        *("run", "settings", "seeds", "test", "val", "best test epoch", "holding background")
+    ]
+    assert [re.split("  +", row)[:3] for row in rows] == [
+        ["heads", "head=cross_attention", "1"],
+        ["heads", "head=mlp", "1"],
+        ["tacma", "tacma d_h=16", "1"],
+        ["theta", "tacma theta=0.0 d_h=8", "2"],
+        ["theta", "tacma theta=0.1 d_h=8", "2"],
+    ]
+    last = list_runs(runs)[-1]
+    assert re.split("  +", rows[-1])[3:] == [
+        f"{last.accuracy_percent:.1f} +- {last.std_percent:.1f}",
+        f"{last.validation_percent:.1f}",
+        f"{last.best_test_epoch_percent:.1f}",
+        f"{last.holding_background_percent:.1f}",
+    ]
+    assert max(map(len, [header, *rows])) <= 120
+
+
+def test_the_command_gives_every_column_as_json_and_csv(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [field.name for field in fields(RunLine)]
+    lines = list_runs(runs)
+    assert run_command(cli, ["runs", str(runs), "--json"]) == DONE
+    shown = json.loads(capsys.readouterr().out)
+    assert [list(row) for row in shown] == [names] * len(lines)
+    assert [row["accuracy_percent"] for row in shown] == [line.accuracy_percent for line in lines]
+    assert run_command(cli, ["runs", str(runs), "--csv"]) == DONE
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [list(row) for row in rows] == [names] * len(lines)
+    assert [float(row["accuracy_percent"]) for row in rows] == [line.accuracy_percent for line in lines]
+    assert [json.loads(row["differs"]) for row in rows] == [line.differs for line in lines]
+
+
+def test_members_that_failed_are_counted_and_a_group_of_them_keeps_its_line(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    sweep(write_cache(tmp_path / "c.h5"), runs / "lr", {"lr": [1e-3, 1e38]}, head="mlp", epochs=1, seeds=2)
+    results = json.loads((runs / "lr" / "results.json").read_text())
+    results["failed_members"]["lr=0.001,seed=2"] = "the loss is nan in epoch 1"
+    write_json(runs / "lr" / "results.json", results)
+    lines = list_runs(runs)
+    assert [(line.group, line.seeds, line.failed) for line in lines] == [
+        ("lr=0.001", 2, 1),
+        ("lr=1e+38", 0, 2),
+    ]
+    header, _, judged, failed = (re.split("  +", row) for row in compared(lines))
+    assert header[:5] == ["run", "settings", "seeds", "failed", "test"]
+    assert judged[1:4] == ["mlp lr=0.001", "2", "1"]
+    assert failed[1:4] == ["mlp lr=1e+38", "2", "failed"]
+
+
+def test_the_table_names_caches_where_there_are_several(tmp_path: Path) -> None:
+    for name, seed in (("one", 0), ("other", 1)):
+        train_head(write_cache(tmp_path / f"{name}.h5", seed=seed), tmp_path / "runs" / name, epochs=1)
+    lines = list_runs(tmp_path / "runs")
+    header, _, *rows = compared(lines)
+    assert header.endswith("cache")
+    assert [row.split()[-1] for row in rows] == [line.inputs for line in lines]
+
+
+def test_runs_of_another_kind_are_listed_without_figures(tmp_path: Path) -> None:
+    record = {"format": 1, "kind": "pretrain", "config": {"epochs": 100}, "inputs": {}, "started": "now"}
+    write_json(tmp_path / "avbt" / "run.json", record)
+    (line,) = list_runs(tmp_path)
+    assert (line.run, line.kind, line.head, line.accuracy_percent) == ("avbt", "pretrain", "", None)
+    assert re.split("  +", compared([line])[2]) == ["avbt", "pretrain", "not finished"]
+
+
+def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(MissingPathError, match="no avel run here"):
+        list_runs(tmp_path)

@@ -1,0 +1,136 @@
+"""What every registered head must do, whoever wrote it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from avel.errors import ConfigError, UnknownNameError
+from avel.heads.config import HeadConfig
+from avel.heads.models.head import HEADS, Model, Widths, build_model, resolve_head
+from avel.heads.training.members import Stacked
+
+D, K, SIDE = 16, 5, 3
+FEW_AND_MANY = (4, 8)
+"""Clips of 6 segments, fewer and more than 2 D in all: from there TACMA multiplies in another order."""
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("avel", {"fusion": "dmrn"}),
+    ("tacma", {"routing": "printed"}),
+    ("cross_attention", {"routing": "printed"}),
+    *((name, {"modality": modality}) for name in ("mlp", "bilstm") for modality in ("audio", "visual")),
+    *((name, {"merge": "concatenate"}) for name in ("mlp", "bilstm")),
+]
+"""Settings by which a head becomes another network."""
+CASES = [
+    pytest.param((name, settings), source, id="-".join([name, *settings.values(), source]))
+    for name, settings in [*((name, {}) for name in HEADS), *VARIANTS]
+    for source in HEADS[name].sources
+]
+STACKABLE = [case for case in CASES if HEADS[case.values[0][0]].stackable]  # type: ignore[index]
+Case = tuple[str, dict[str, Any]]
+
+
+def model_of(case: Case, source: str, supervision: str = "full", seed: int = 0) -> Model:
+    name, settings = case
+    config = resolve_head(HeadConfig(head=name, supervision=supervision, **settings))  # type: ignore[arg-type]
+    return build_model(config, Widths(D, D, K, SIDE**2 if source == "maps" else 0), seed)
+
+
+def inputs(source: str, clips: int = 4, segments: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(3)
+    shape = (clips, segments, SIDE, SIDE, D) if source == "maps" else (clips, segments, D)
+    return torch.randn(clips, segments, D, generator=random), torch.randn(*shape, generator=random)
+
+
+@pytest.mark.parametrize("name", list(HEADS))
+@pytest.mark.parametrize("supervision", ["full", "weak"])
+def test_the_defaults_are_whole(name: str, supervision: str) -> None:
+    config = resolve_head(HeadConfig(head=name, supervision=supervision))  # type: ignore[arg-type]
+    defaults = HEADS[name].defaults_for(config)
+    assert [key for key in defaults if getattr(config, key) is None] == []
+
+
+@pytest.mark.parametrize(("case", "source"), CASES)
+@pytest.mark.parametrize("segments", [1, 6, 13])
+def test_scores_any_number_of_segments(case: Case, source: str, segments: int) -> None:
+    output = model_of(case, source).eval()(*inputs(source, segments=segments))
+    assert output.logits.shape == (4, segments, K)
+    assert torch.isfinite(output.logits).all()
+    assert all(len(values) == 4 for values in output.extras.values())
+
+
+@pytest.mark.parametrize(("case", "source"), CASES)
+@pytest.mark.parametrize("supervision", ["full", "weak"])
+def test_the_gradient_reaches_all_parameters(case: Case, source: str, supervision: str) -> None:
+    model = model_of(case, source, supervision)
+    labels = torch.arange(24).reshape(4, 6) % K
+    loss = model.loss(model(*inputs(source)), labels[:, 0] if supervision == "weak" else labels)
+    loss.backward()
+    still = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()]
+    assert not still
+
+
+@pytest.mark.parametrize(("case", "source"), CASES)
+@pytest.mark.parametrize("clips", FEW_AND_MANY)
+def test_clips_do_not_see_each_other(case: Case, source: str, clips: int) -> None:
+    model, (audio, visual) = model_of(case, source).eval(), inputs(source, clips)
+    order = torch.arange(clips).roll(2)
+    together = model(audio, visual).logits
+    torch.testing.assert_close(model(audio[order], visual[order]).logits, together[order])
+    torch.testing.assert_close(model(audio[:1], visual[:1]).logits, together[:1])
+
+
+@pytest.mark.parametrize(("case", "source"), STACKABLE)
+@pytest.mark.parametrize("supervision", ["full", "weak"])
+def test_stacked_losses_and_gradients_are_each_members_own(case: Case, source: str, supervision: str) -> None:
+    models = [model_of(case, source, supervision, seed).double() for seed in range(3)]
+    audio, visual = (values.double().unflatten(0, (3, 8)) for values in inputs(source, clips=24))
+    labels = torch.arange(144).reshape(3, 8, 6) % K
+    targets = labels[..., 0] if supervision == "weak" else labels
+    stacked = Stacked(models, torch.device("cpu"))
+    losses = stacked.losses(audio, visual, targets)
+    gradients = dict(
+        zip(stacked.weights, torch.autograd.grad(losses.sum(), stacked.parameters()), strict=True)
+    )
+    for place, model in enumerate(models):
+        loss = model.loss(model(audio[place], visual[place]), targets[place])
+        loss.backward()
+        torch.testing.assert_close(losses[place], loss, rtol=1e-12, atol=0)
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(gradients[name][place], parameter.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("case", "source"), CASES)
+def test_the_seed_decides_the_weights(case: Case, source: str) -> None:
+    torch.manual_seed(0)
+    first = model_of(case, source, seed=7).state_dict()
+    torch.manual_seed(1)
+    again, other = model_of(case, source, seed=7).state_dict(), model_of(case, source, seed=8).state_dict()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+@pytest.mark.parametrize(("case", "source"), CASES)
+@pytest.mark.parametrize("clips", FEW_AND_MANY)
+def test_saved_weights_give_the_same_scores(case: Case, source: str, clips: int, tmp_path: Path) -> None:
+    model, other = model_of(case, source).eval(), model_of(case, source, seed=9).eval()
+    save_file(model.state_dict(), tmp_path / "head.safetensors")
+    other.load_state_dict(load_file(tmp_path / "head.safetensors"))
+    features = inputs(source, clips)
+    assert torch.equal(model(*features).logits, other(*features).logits)
+
+
+@pytest.mark.parametrize("name", list(HEADS))
+def test_a_setting_of_another_head_is_refused(name: str) -> None:
+    foreign = {"theta": 0.1, "threshold": 0.1, "fusion": "dmrn", "modality": "audio"}
+    for setting, value in foreign.items():
+        if setting not in HEADS[name].defaults:
+            with pytest.raises(ConfigError, match=f"no setting {setting}"):
+                resolve_head(HeadConfig(head=name, **{setting: value}))  # type: ignore[arg-type]
+
+
+def test_an_unknown_head_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean tacma"):
+        resolve_head(HeadConfig(head="tacna"))

@@ -1,0 +1,349 @@
+"""`train_head` and `sweep`: what a run folder holds, how it goes on, what stops it."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import avel.heads.train
+from avel.cli import cli
+from avel.console import USAGE, varied
+from avel.console import run as run_command
+from avel.errors import ConfigError, StoreError, TrainingError
+from avel.heads.config import HeadConfig
+from avel.heads.evaluation.evaluate import evaluate
+from avel.heads.models.head import HEADS, resolve_head
+from avel.heads.train import choose_device, sweep, train_head
+from avel.heads.training.data import load_data
+from avel.heads.training.fit import Training, can_stack
+from avel.heads.training.kept import kept_member, kept_members, load_model
+from avel.heads.training.plan import groups_of, plan
+from avel.stores.features import FeatureCache
+from avel.stores.runs import Run
+from tests.heads.synthetic import write_cache
+
+QUICK: dict[str, Any] = {"epochs": 3, "lr": 1e-3, "d_h": 8, "d_e": 8, "together": "never"}
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return write_cache(tmp_path / "features.h5")
+
+
+def test_a_run_holds_config_metrics_members_predictions_and_results(cache: Path, tmp_path: Path) -> None:
+    results = train_head(cache, tmp_path / "run", seeds=2, **QUICK)
+    run = Run.open(tmp_path / "run", "heads")
+    assert run.finished
+    assert run.results == results
+    assert run.inputs["cache_digest"] == FeatureCache.open(cache).digest
+    assert run.config(HeadConfig).theta == 0.03
+    assert [(line["member"], line["epoch"]) for line in run.metrics()] == [
+        (f"seed={seed}", epoch) for seed in (0, 1) for epoch in (1, 2, 3)
+    ]
+    assert {path.name for path in (tmp_path / "run" / "members").iterdir()} == {
+        f"seed={seed}.{ending}" for seed in (0, 1) for ending in ("json", "safetensors")
+    }
+    assert "best_test_accuracy" in json.loads((run.path / "members" / "seed=0.json").read_text())
+
+
+def test_predictions_are_one_line_a_member_row_and_segment(cache: Path, tmp_path: Path) -> None:
+    train_head(cache, tmp_path / "run", seeds=2, **QUICK)
+    table = pq.read_table(tmp_path / "run" / "predictions.parquet")
+    assert table.num_rows == 2 * (12 + 12) * 6
+    keys = list(zip(*(table[name].to_pylist() for name in ("member", "row", "segment")), strict=True))
+    assert len(set(keys)) == len(keys)
+    rows = FeatureCache.open(cache).rows
+    label = {(int(row), t): int(rows.label[place, t]) for place, row in enumerate(rows.row) for t in range(6)}
+    for line in table.to_pylist():
+        assert line["label"] == label[line["row"], line["segment"]]
+        assert sum(line["probabilities"]) == pytest.approx(1, abs=1e-5)
+        assert line["prediction"] == int(np.argmax(line["probabilities"]))
+
+
+def test_predictions_are_those_of_the_best_validation_epoch(cache: Path, tmp_path: Path) -> None:
+    results = train_head(cache, tmp_path / "run", **(QUICK | {"epochs": 8}))
+    run = Run.open(tmp_path / "run")
+    member = kept_member(run, "seed=0")
+    lines = run.metrics()
+    best = max(lines, key=lambda line: line["val_accuracy"])
+    assert member.best_epoch == best["epoch"]
+    group = results["groups"]["tacma"]
+    assert group["accuracy_percent"]["mean"] == pytest.approx(100 * best["test_accuracy"])
+    claimed = max(line["test_accuracy"] for line in lines)
+    assert group["accuracy_at_best_test_epoch_percent"]["mean"] == pytest.approx(100 * claimed)
+
+
+def test_a_head_learns_what_the_cache_holds(cache: Path, tmp_path: Path) -> None:
+    results = train_head(cache, tmp_path / "run", head="mlp", epochs=60, lr=3e-3)
+    accuracy = results["groups"]["mlp"]["accuracy_percent"]["mean"]
+    assert accuracy > 20 + max(results["floors_percent"].values())
+
+
+def test_the_same_command_gives_the_same_numbers(cache: Path, tmp_path: Path) -> None:
+    first = train_head(cache, tmp_path / "a", seeds=2, **QUICK)
+    again = train_head(cache, tmp_path / "b", seeds=2, **QUICK)
+    assert first["groups"] == again["groups"]
+
+
+def test_a_finished_run_is_not_trained_again(cache: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    results = train_head(cache, tmp_path / "run", **QUICK)
+    monkeypatch.setattr(avel.heads.train, "fit", None)
+    assert train_head(cache, tmp_path / "run", **QUICK) == results
+    with pytest.raises(StoreError, match=r"theta was 0\.03, is now 0\.1"):
+        train_head(cache, tmp_path / "run", theta=0.1, **QUICK)
+
+
+def test_an_interrupted_sweep_goes_on(cache: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    whole = sweep(cache, tmp_path / "whole", {"theta": [0, 0.1]}, seeds=2, **QUICK)
+    real, calls = avel.heads.train.fit, []
+
+    def killed_in_the_third(members: Any, data: Any, device: Any, log: Any, ended: Any) -> Any:
+        calls.append(members[0].name)
+        if len(calls) == 3:
+            log({"member": members[0].name, "epoch": 1, "loss": 1.0})
+            raise KeyboardInterrupt
+        return real(members, data, device, log, ended)
+
+    monkeypatch.setattr(avel.heads.train, "fit", killed_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(cache, tmp_path / "run", {"theta": [0, 0.1]}, seeds=2, **QUICK)
+    assert len(kept_members(Run.open(tmp_path / "run"))) == 2
+    resumed = sweep(cache, tmp_path / "run", {"theta": [0, 0.1]}, seeds=2, **QUICK)
+    assert calls[3:] == ["theta=0.1,seed=0", "theta=0.1,seed=1"]
+    assert resumed["groups"] == whole["groups"]
+    assert Run.open(tmp_path / "run").metrics() == Run.open(tmp_path / "whole").metrics()
+
+
+def test_members_of_a_stacked_group_are_kept_as_soon_as_they_end(
+    cache: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    settings = QUICK | {"together": "always", "patience": 2, "epochs": 60, "lr": 3e-3, "seeds": 3}
+    whole = train_head(cache, tmp_path / "whole", **settings)
+    lengths = {member.name: member.epochs for member in kept_members(Run.open(tmp_path / "whole"))}
+    first, last = min(lengths.values()), max(lengths.values())
+    assert first < last < 60
+    real = Training.epoch
+
+    def killed_after_the_first_end(training: Training) -> Any:
+        if training.alive[0].epochs == first:
+            raise KeyboardInterrupt
+        return real(training)
+
+    monkeypatch.setattr(Training, "epoch", killed_after_the_first_end)
+    with pytest.raises(KeyboardInterrupt):
+        train_head(cache, tmp_path / "run", **settings)
+    ended = {name for name, epochs in lengths.items() if epochs == first}
+    assert {member.name for member in kept_members(Run.open(tmp_path / "run"))} == ended
+    monkeypatch.setattr(Training, "epoch", real)
+    resumed = train_head(cache, tmp_path / "run", **settings)
+    lines = Run.open(tmp_path / "run").metrics()
+    assert {name: sum(line["member"] == name for line in lines) for name in lengths} == lengths
+    assert resumed["groups"]["tacma"]["best_epochs"] == whole["groups"]["tacma"]["best_epochs"]
+
+
+def test_stacked_members_are_judged_like_members_in_turn(cache: Path, tmp_path: Path) -> None:
+    groups = [
+        sweep(cache, tmp_path / together, {"theta": [0, 0.1]}, seeds=2, **(QUICK | {"together": together}))
+        for together in ("always", "never")
+    ]
+    groups = [results["groups"] for results in groups]
+    assert list(groups[0]) == list(groups[1]) == ["theta=0.0", "theta=0.1"]
+    for name in groups[0]:
+        assert groups[0][name]["best_epochs"] == groups[1][name]["best_epochs"]
+        stacked, alone = (group[name]["accuracy_percent"]["mean"] for group in groups)
+        assert stacked == pytest.approx(alone, abs=100 / 72)
+
+
+def test_members_alike_but_for_seed_and_theta_are_one_program() -> None:
+
+    def sizes(settings: dict[str, list[Any]]) -> list[int]:
+        groups = groups_of(plan(HeadConfig(seeds=3), settings), lambda config: HEADS[config.head].stackable)
+        return [len(group) for group in groups]
+
+    assert sizes({"theta": [0, 0.03]}) == [6]
+    assert sizes({"d_h": [64, 128]}) == [3, 3]
+    assert sizes({"head": ["mlp", "psp"]}) == [3, 1, 1, 1]
+
+
+def test_small_steps_are_stacked_on_a_cpu_and_large_ones_run_in_turn(cache: Path) -> None:
+    cpu = torch.device("cpu")
+    small = resolve_head(HeadConfig(d_h=8, d_e=8))
+    data = load_data(FeatureCache.open(cache), small, cpu)
+    large = dataclasses.replace(small, d_h=40_000)
+    psp = resolve_head(HeadConfig(head="psp"))
+    assert can_stack(small, data, cpu)
+    assert not can_stack(large, data, cpu)
+    assert can_stack(dataclasses.replace(large, together="always"), data, cpu)
+    assert not can_stack(dataclasses.replace(small, together="never"), data, cpu)
+    assert not can_stack(dataclasses.replace(psp, together="always"), data, cpu)
+
+
+def test_a_sweep_over_heads(cache: Path, tmp_path: Path) -> None:
+    results = sweep(cache, tmp_path / "run", {"head": ["mlp", "cross_attention"]}, epochs=2)
+    assert set(results["groups"]) == {"head=mlp", "head=cross_attention"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"theta": [-0.1]}, "must be at least 0"),
+        ({"theta": 0.03}, "with 0.03, which is no list"),
+        ({"theta": "0.03"}, "with '0.03', which is no list"),
+        ({"theta": []}, "'theta' without values\n.*theta=0,0.03"),
+        ({"theta": [0, 0.1, 0.0]}, "trains theta=0.0,seed=0 again as theta=0.0,seed=0\n.*each value once"),
+        ({"theta": ["none", 0.03]}, "trains theta=None,seed=0 again as theta=0.03,seed=0"),
+        ({"seed": [1, 2]}, "--seeds"),
+        ({"threshold": [0.1]}, "no setting threshold"),
+        ({"tehta": [0.1]}, "did you mean theta"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused(settings: Any, message: str, cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sweep(cache, tmp_path / "run", settings, **QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_default_given_as_a_value_is_the_same_member() -> None:
+    with pytest.raises(ConfigError, match=r"threshold=None,seed=0 again as threshold=0\.099,seed=0"):
+        plan(HeadConfig(head="psp"), {"threshold": ["none", 0.099]})
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (HeadConfig(theta=-0.1), "theta=-0.1 must be at least 0"),
+        (HeadConfig(routing="crossed"), "routing='crossed' is not one of cross, printed"),  # type: ignore[arg-type]
+        (HeadConfig(epochs="many"), "epochs='many' is not a whole number"),  # type: ignore[arg-type]
+        (HeadConfig(seeds=0), "seeds=0 must be at least 1"),
+        (HeadConfig(head="psp", supervision="weak", pair_loss=1.0), "needs segment labels"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused_before_anything_is_written(
+    config: HeadConfig, message: str, cache: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train_head(cache, tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_features_of_unlike_width_leave_no_run_behind(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "features.h5", f_v=np.zeros((59, 6, 20), np.float32))
+    with pytest.raises(ConfigError, match="12 and 20 wide") as refused:
+        train_head(cache, tmp_path / "run", epochs=2)
+    assert refused.value.hint == "--head psp, avel or bilstm, or --head mlp --merge concatenate"
+    with pytest.raises(ConfigError, match="--merge concatenate"):
+        sweep(cache, tmp_path / "run", {"head": ["psp", "mlp"]}, epochs=2)
+    assert not (tmp_path / "run").exists()
+    train_head(cache, tmp_path / "run", head="mlp", merge="concatenate", epochs=2)
+
+
+def test_every_supervision_of_a_sweep_is_checked(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "features.h5", category=np.where(np.arange(60) < 36, 1, 2))
+    with pytest.raises(TrainingError, match="videos of one class only"):
+        sweep(cache, tmp_path / "run", {"supervision": ["full", "weak"]}, **QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_a_sweep_as_the_command_line_gives_them() -> None:
+    assert varied(["theta=0, 0.03", "d-h=64,128", "epochs=3"]) == (
+        ("epochs=3",),
+        {"theta": ["0", "0.03"], "d_h": ["64", "128"]},
+    )
+    for items in (["theta=0,1", "theta=2,3"], ["theta=0,1", "theta=2"], ["theta=2", "theta=0,1"]):
+        with pytest.raises(ConfigError, match="names theta again"):
+            varied(items)
+    with pytest.raises(ConfigError, match="holds an empty value"):
+        varied(["theta=0,,0.1"])
+
+
+def test_a_setting_that_is_a_list_is_not_swept(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["sweep", str(cache), str(tmp_path / "run"), "--set"]
+    assert run_command(cli, [*command, "decay_after=60,120"]) == USAGE
+    shown = capsys.readouterr().err
+    assert "decay_after" in shown
+    assert "--decay-after 60,120" in shown
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_swept_setting_is_no_option_too(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["sweep", str(cache), str(tmp_path / "run"), "--d-h", "8", "--set", "d-h=4,16"]
+    assert run_command(cli, command) == USAGE
+    assert "--d-h 8 beside --set d_h=4,16" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="over 'd_h' beside d_h=8"):
+        sweep(cache, tmp_path / "run", {"d_h": [4, 16]}, **QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_input_leaves_no_run_behind(tmp_path: Path) -> None:
+    cache = write_cache(tmp_path / "features.h5", label=np.full((60, 6), 3))
+    with pytest.raises(TrainingError, match="one class"):
+        train_head(cache, tmp_path / "run", **QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_member_that_turns_nan_is_reported_and_left_out(
+    cache: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    class Breaks(HEADS["mlp"]):  # type: ignore[misc]
+        def loss(self, output: Any, labels: Any) -> Any:
+            seed_1 = self.config.seed == 1
+            return super().loss(output, labels) * (float("nan") if seed_1 else 1.0)
+
+    HEADS["mlp"]
+    monkeypatch.setitem(HEADS._entries, "mlp", Breaks)
+    results = train_head(cache, tmp_path / "run", head="mlp", seeds=3, epochs=2, together="never")
+    assert results["failed_members"] == {"seed=1": "the loss is nan in epoch 1"}
+    assert results["groups"]["mlp"]["seeds"] == [0, 2]
+    with pytest.raises(TrainingError, match="no member stayed finite"):
+        train_head(cache, tmp_path / "other", head="mlp", seed=1, epochs=2)
+
+
+def test_a_kept_member_gives_its_predictions_again(cache: Path, tmp_path: Path) -> None:
+    train_head(cache, tmp_path / "run", standardise=True, **QUICK)
+    run = Run.open(tmp_path / "run")
+    model = load_model(run, kept_member(run, "seed=0"))
+    opened = FeatureCache.open(cache)
+    rows = np.flatnonzero(opened.rows.split == "test")
+    videos = opened.rows.video[rows]
+    with torch.no_grad():
+        logits = model(*(torch.from_numpy(opened.read(name)[videos]) for name in ("f_a", "f_v"))).logits
+    table = pq.read_table(run.path / "predictions.parquet", filters=[("split", "==", "test")])
+    kept = np.array(table["probabilities"].to_pylist()).reshape(12, 6, 4)
+    np.testing.assert_allclose(torch.softmax(logits, -1), kept, atol=1e-6)
+    with pytest.raises(StoreError, match="the run holds seed=0"):
+        kept_member(run, "seed=5")
+
+
+def test_a_member_of_psp_without_what_its_supervision_decides_is_read(cache: Path, tmp_path: Path) -> None:
+    train_head(cache, tmp_path / "run", head="psp", supervision="weak", epochs=1)
+    record = tmp_path / "run" / "members" / "seed=0.json"
+    kept = json.loads(record.read_text())
+    del kept["config"]["threshold"], kept["config"]["pair_loss"]
+    record.write_text(json.dumps(kept))
+    run = Run.open(tmp_path / "run")
+    member = kept_member(run, "seed=0")
+    assert (member.config.threshold, member.config.pair_loss) == (0.095, 0.0)
+    load_model(run, member)
+
+
+@pytest.mark.parametrize("name", ["meta", "mps", "gpu", "cuda:x"])
+def test_a_device_that_heads_cannot_use_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"no device named '{name}'"):
+        choose_device(name)
+
+
+def test_evaluate_says_what_it_cannot_do(cache: Path, tmp_path: Path) -> None:
+    train_head(cache, tmp_path / "run", **QUICK)
+    with pytest.raises(StoreError, match="no predictions of split 'train'"):
+        evaluate(tmp_path / "run", "train")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="choose from argmax, event"):
+        evaluate(tmp_path / "run", decoder="viterbi")  # type: ignore[arg-type]

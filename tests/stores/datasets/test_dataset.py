@@ -1,0 +1,172 @@
+"""Datasets: AVE's layout with its traps, plain folders with or without annotations."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avel.errors import DatasetError, MissingPathError, StoreError
+from avel.grid import Grid
+from avel.stores.datasets.dataset import Dataset, Row, Video, make_dataset
+from avel.stores.datasets.formats import read_dataset
+
+LINES = ["Bark&-abc&good&0&10", "Male speech, man speaking&-abc&good&2&5", "Cat&_xyz&bad&3&3"]
+
+
+def ave_folder(root: Path, header: str = "", ending: str = "\n") -> Path:
+    (root / "AVE").mkdir(parents=True)
+    (root / "AVE" / "-abc.mp4").touch()
+    lines = ([header] if header else []) + LINES
+    (root / "Annotations.txt").write_text("\n".join(lines) + ending)
+    (root / "trainSet.txt").write_text(LINES[0] + "\n")
+    (root / "testSet.txt").write_text(LINES[1] + "\n" + LINES[2])
+    return root
+
+
+@pytest.mark.parametrize("header", ["", "Category&VideoID&Quality&StartTime&EndTime"])
+@pytest.mark.parametrize("ending", ["", "\n"])
+def test_header_line_and_last_newline_do_not_matter(tmp_path: Path, header: str, ending: str) -> None:
+    dataset = read_dataset(ave_folder(tmp_path / "d", header, ending))
+    assert [row.row for row in dataset.rows] == [0, 1, 2]
+    assert dataset.categories == ("Bark", "Male speech, man speaking", "Cat")
+    assert [row.split for row in dataset.rows] == ["train", "test", "test"]
+    assert [video.video_id for video in dataset.videos] == ["-abc", "_xyz"]
+    assert dataset.videos[1].path == ""
+
+
+def test_rows_that_share_a_video_keep_their_own_labels(tmp_path: Path) -> None:
+    labels = read_dataset(ave_folder(tmp_path / "d")).labels(Grid())
+    assert labels[0].tolist() == [0] * 10
+    assert labels[1].tolist() == [3, 3, 1, 1, 1, 3, 3, 3, 3, 3]
+    assert labels[2].tolist() == [3] * 10  # an event of length none is background
+
+
+def test_a_leaked_row_is_in_another_split_than_its_video(tmp_path: Path) -> None:
+    assert read_dataset(ave_folder(tmp_path / "d")).leaked() == {1}
+
+
+def test_labels_follow_the_grid() -> None:
+    rows = (Row(0, "Bark", "v", 0.6, 2.0),)
+    dataset = make_dataset("d", ".", rows, (Video("v", ""),))
+    assert dataset.labels(Grid(segments=3)).tolist() == [[1, 0, 1]]
+    assert dataset.labels(Grid(segments=6, segment_seconds=0.5)).tolist() == [[1, 0, 0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("Bark&x&good&0", "line 2"), ("Bark&x&good&a&b", "line 2"), ("Bark&x&good&5&2", "5.0 s to 2.0 s")],
+)
+def test_bad_lines_are_named(tmp_path: Path, line: str, words: str) -> None:
+    (tmp_path / "Annotations.txt").write_text(f"Cat&y&good&0&10\n{line}\n")
+    with pytest.raises(DatasetError, match=words):
+        read_dataset(tmp_path)
+
+
+def test_a_split_line_that_is_no_annotation_is_named(tmp_path: Path) -> None:
+    root = ave_folder(tmp_path / "d")
+    (root / "valSet.txt").write_text("Cat&zzz&good&0&10\n")
+    with pytest.raises(DatasetError, match=r"valSet\.txt: entry 0 \(zzz\)"):
+        read_dataset(root)
+
+
+def test_a_row_in_two_splits_is_refused(tmp_path: Path) -> None:
+    root = ave_folder(tmp_path / "d")
+    (root / "valSet.txt").write_text(LINES[0])
+    with pytest.raises(DatasetError, match="in train and in val"):
+        read_dataset(root)
+
+
+def test_a_plain_folder_needs_no_annotations(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.MKV", "sub/a.mp4", "same.mp4", "same.avi", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    dataset = read_dataset(tmp_path)
+    assert {video.video_id for video in dataset.videos} == {"a", "b", "sub/a", "same.mp4", "same.avi"}
+    assert dataset.rows == ()
+    assert dataset.labels(Grid()).shape == (0, 10)
+
+
+def test_a_csv_names_videos_by_id_or_file(tmp_path: Path) -> None:
+    (tmp_path / "-a.mp4").touch()
+    (tmp_path / "b.mp4").touch()
+    table = tmp_path / "events.csv"
+    table.write_text(
+        'File,Label,Start,End,Split\n-a.mp4,"Bark, loud",0,2.5,train\nb,Cat,1,2,test\ngone,Cat,1,2,\n'
+    )
+    dataset = read_dataset(tmp_path, table)
+    assert [(row.video_id, row.category, row.split) for row in dataset.rows] == [
+        ("-a", "Bark, loud", "train"),
+        ("b", "Cat", "test"),
+        ("gone", "Cat", ""),
+    ]
+    assert [video.video_id for video in dataset.videos if not video.path] == ["gone"]
+
+
+def test_a_csv_without_the_columns_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "e.csv").write_text("file,label,start\na,Bark,0\n")
+    with pytest.raises(DatasetError, match="no column for end_seconds; it has file, label, start"):
+        read_dataset(tmp_path, tmp_path / "e.csv")
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    with pytest.raises(MissingPathError, match="no such folder"):
+        read_dataset(tmp_path / "no")
+    with pytest.raises(DatasetError, match="holds no video file"):
+        read_dataset(tmp_path)
+
+
+def test_what_is_written_reads_back(tmp_path: Path) -> None:
+    dataset = read_dataset(ave_folder(tmp_path / "d"))
+    dataset.write(tmp_path / "out")
+    assert Dataset.load(tmp_path / "out") == dataset
+
+
+@pytest.mark.shared
+def test_aves_own_annotations(data: Path) -> None:
+    dataset = read_dataset(data / "ave")
+    assert (len(dataset.rows), len(dataset.videos), len(dataset.categories)) == (4143, 4097, 28)
+    assert Counter(row.split for row in dataset.rows) == {"train": 3339, "val": 402, "test": 402}
+    labels = dataset.labels(Grid())
+    assert int((labels == dataset.background).sum()) == 7078
+    leaked = [row.split for row in dataset.rows if row.row in dataset.leaked()]
+    assert (leaked.count("val"), leaked.count("test")) == (10, 8)
+
+
+@pytest.mark.shared
+def test_labels_equal_the_authors_segment_labels(data: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    dataset = read_dataset(data / "ave")
+    with h5py.File(data / "ave" / "labels_closs.h5") as file:
+        has_event = file["avadataset"][:] > 0
+    ours = dataset.labels(Grid()) != dataset.background
+    assert int((ours != has_event).any(1).sum()) == 0
+    with h5py.File(data / "ave" / "mil_labels.h5") as file:
+        category = file["avadataset"][:].argmax(1)
+    assert np.array_equal(category, [dataset.class_ids[row.category] for row in dataset.rows])
+
+
+def test_videos_are_found_from_any_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").touch()
+    monkeypatch.chdir(tmp_path)
+    (video,) = read_dataset("clips").videos
+    assert video.path == str(tmp_path / "clips" / "a.mp4")
+
+
+def test_a_damaged_order_file_is_named(tmp_path: Path) -> None:
+    import h5py
+
+    root = ave_folder(tmp_path / "d")
+    for name in ("trainSet.txt", "testSet.txt"):
+        (root / name).unlink()
+    order = root / "train_order.h5"
+    order.write_bytes(b"half a file")
+    with pytest.raises(StoreError, match=r"train_order.h5: not a readable HDF5 file.*\n.*fetch it again"):
+        read_dataset(root)
+    for key, values in (("rows", [0]), ("order", 3), ("order", ["a"])):
+        with h5py.File(order, "w") as file:
+            file[key] = values
+        with pytest.raises(StoreError, match=r"train_order.h5: no list of row numbers under 'order'"):
+            read_dataset(root)

@@ -1,0 +1,131 @@
+"""`avel plot`: every kind in every format, what the numbers in it are, and what it refuses."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from avel.errors import ConfigError, StoreError, UnknownNameError
+from avel.heads.train import sweep
+from avel.stores.runs import Run
+from avel.views.plots.plot import clip_of, demo_picture, most_frequent, plot
+from avel.views.plots.timeline import runs_of
+from avel.views.report.reading import read_run
+from avel.views.report.series import curves_of, runs_below, theta_sweep
+from tests.views.report.made import HOSTILE, Made
+
+BEGINNING = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
+
+
+@pytest.mark.parametrize("ending", BEGINNING)
+@pytest.mark.parametrize("kind", ["confusion", "curves", "timeline"])
+def test_each_kind_in_each_format(made: Made, tmp_path: Path, kind: str, ending: str) -> None:
+    picture = plot(made.runs[1], kind, tmp_path / f"x{ending}")
+    assert Path(picture.out).read_bytes().startswith(BEGINNING[ending])
+    assert [path.name for path in tmp_path.iterdir()] == [f"x{ending}"]
+
+
+def test_the_same_picture_is_the_same_file(made: Made, tmp_path: Path) -> None:
+    digests = set()
+    for name in ("a.svg", "b.svg"):
+        plot(made.runs[0], "confusion", tmp_path / name)
+        digests.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
+    assert len(digests) == 1
+
+
+def test_hostile_names_are_text_in_a_vector_picture(made: Made, tmp_path: Path) -> None:
+    plot(made.runs[0], "confusion", tmp_path / "x.svg")
+    text = (tmp_path / "x.svg").read_text()
+    assert HOSTILE not in text
+    assert "&lt;img src=x" in text
+
+
+def test_confusion_counts_are_those_of_the_predictions(made: Made) -> None:
+    run = read_run(made.runs[0])
+    wanted = np.zeros((5, 5), int)
+    for line in pq.read_table(made.runs[0] / "predictions.parquet").to_pylist():
+        if line["split"] == "test":
+            wanted[line["label"], line["prediction"]] += 1
+    np.testing.assert_array_equal(run.confusion("test"), wanted)
+    right = np.trace(wanted) / wanted.sum()
+    assert run.accuracy("test").mean() == pytest.approx(right)
+
+
+def test_timeline_shows_the_labels_and_predictions_of_the_row(made: Made) -> None:
+    run = read_run(made.runs[0])
+    clip = clip_of({"mlp": run}, run.video_id[2], int(run.row[2]))
+    lines = pq.read_table(made.runs[0] / "predictions.parquet").to_pylist()
+    own = [line for line in lines if line["row"] == run.row[2] and line["member"] == "seed=0"]
+    own.sort(key=lambda line: line["segment"])
+    assert clip.tracks[0].classes.tolist() == [line["label"] for line in own]
+    assert clip.tracks[1].classes.tolist() == [line["prediction"] for line in own]
+    assert clip.frames is not None
+    assert clip.frames.shape == (4, 48, 48, 3)
+    reds = clip.frames[..., 0].mean((1, 2))
+    np.testing.assert_allclose(reds, [0, 40, 80, 120], atol=12)
+    assert clip.log_mel is not None
+    loud = clip.log_mel.max((1, 2))
+    assert min(loud[0], loud[2]) > max(loud[1], loud[3]) + 1  # the tone sounds in even seconds
+
+
+def test_curves_have_one_line_a_member_in_percent(made: Made) -> None:
+    panels = curves_of(Run.open(made.runs[0]))
+    logged = [line for line in Run.open(made.runs[0]).metrics() if line["member"] == "seed=1"]
+    curve = panels["validation accuracy, %"][1]
+    assert curve.epoch.tolist() == [1, 2, 3]
+    assert curve.value.tolist() == [100 * line["val_accuracy"] for line in logged]
+
+
+def test_theta_sweep_groups_members_by_theta(made: Made, tmp_path: Path) -> None:
+    options = {"head": "tacma", "seeds": 2, "epochs": 2, "batch_size": 4, "device": "cpu"}
+    sweep(made.cache, tmp_path / "sweeps" / "run", {"theta": [0.03, 0.0]}, **options)
+    theta, accuracy = theta_sweep(runs_below(tmp_path / "sweeps"), "test")
+    assert theta.tolist() == [0.0, 0.03]
+    assert [len(values) for values in accuracy] == [2, 2]
+    both = read_run(tmp_path / "sweeps" / "run").accuracy("test")
+    np.testing.assert_allclose(np.concatenate(accuracy), [both[2], both[3], both[0], both[1]])
+    plot(tmp_path / "sweeps", "theta", tmp_path / "theta.png")
+    assert Image.open(tmp_path / "theta.png").size[0] > 500
+
+
+def test_tsne_has_three_panels_and_the_same_points_twice(made: Made, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="t-SNE needs scikit-learn")
+    for name in ("a.png", "b.png"):
+        shown = plot(made.runs[1], "tsne", tmp_path / name).shows
+    assert shown == "16 segments of test"
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_demo_picture_is_wide(made: Made, tmp_path: Path) -> None:
+    runs = {"MLP": made.runs[0], "TACMA": made.runs[1]}
+    picture = demo_picture(runs, tmp_path / "demo.png")
+    assert "2 runs on test" in picture.shows
+    width, height = Image.open(picture.out).size
+    assert width > 3 * height
+
+
+def test_what_is_refused(made: Made, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="no plot named 'confusoin'"):
+        plot(made.runs[0], "confusoin", tmp_path / "x.png")
+    with pytest.raises(ConfigError, match="ends in"):
+        plot(made.runs[0], "confusion", tmp_path / "x.gif")
+    with pytest.raises(StoreError, match="no predictions of split 'train'"):
+        plot(made.runs[0], "confusion", tmp_path / "x.png", split="train")
+    with pytest.raises(StoreError, match="fewer than two values of theta"):
+        plot(made.runs[1], "theta", tmp_path / "x.png")
+    with pytest.raises(StoreError, match="no predictions of video 'nobody'"):
+        plot(made.runs[1], "timeline", tmp_path / "x.png", video="nobody")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_blocks_end_where_any_column_changes() -> None:
+    classes, right = np.array([3, 3, 3, 1]), np.array([True, True, False, False])
+    assert list(runs_of(classes, right)) == [(0, 2), (2, 3), (3, 4)]
+
+
+def test_classes_in_colour_are_the_frequent_ones_without_background() -> None:
+    classes = np.repeat([0, 1, 2, 9], [2, 5, 3, 50])
+    assert most_frequent(classes, background=9) == [1, 2, 0]

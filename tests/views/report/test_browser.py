@@ -1,0 +1,242 @@
+"""The page in a real browser: it loads from disk without errors, filters, seeks, and takes no markup."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from avel.views.report.page import put, report
+from tests.chromium import browser, errors, phone
+from tests.views.report.made import CATEGORIES, IDS, Made, T
+
+pytestmark = pytest.mark.browser
+
+WAIT_SECONDS = 20.0
+
+
+@pytest.fixture(scope="module")
+def folder(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of both runs, with its videos copied."""
+    out = tmp_path_factory.mktemp("page") / "a report & more"
+    report(made.runs, out, copy_videos=True, tsne=False)
+    return out
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(driver: Any, folder: Path) -> Any:
+    """The driver with the page loaded anew."""
+    driver.get("about:blank")
+    errors(driver)
+    driver.get((folder / "index.html").as_uri())
+    return driver
+
+
+def until(driver: Any, script: str) -> Any:
+    """Waits until a script's value is true, and gives it."""
+    end = time.monotonic() + WAIT_SECONDS
+    while not (value := driver.execute_script(script)):
+        assert time.monotonic() < end, f"never true: {script}"
+        time.sleep(0.05)
+    return value
+
+
+def choose(driver: Any, select: str, value: str) -> None:
+    script = "const [id, value] = arguments; const s = document.getElementById(id); s.value = value;"
+    driver.execute_script(script + "s.dispatchEvent(new Event('change'))", select, value)
+
+
+def shown_rows(driver: Any) -> list[int]:
+    """Row numbers of the clips that pass the filters."""
+    found: list[int] = driver.execute_script("return list.clips.map((clip) => avel.data.clips.row[clip])")
+    return found
+
+
+def rows_where(
+    made: Made, run: int, test: Callable[[int, int], bool], category: int | None = None
+) -> list[int]:
+    """Rows of test of which a segment of the first member passes `test(label, prediction)`."""
+    lines = pq.read_table(made.runs[run] / "predictions.parquet").to_pylist()
+    own = [line for line in lines if line["member"] == "seed=0" and line["split"] == "test"]
+    own = [line for line in own if category is None or line["category"] == category]
+    return sorted({line["row"] for line in own if test(line["label"], line["prediction"])})
+
+
+def test_loads_from_disk_without_a_word_on_the_console(page: Any) -> None:
+    until(page, "return document.querySelectorAll('.tracks .segments').length === 3")
+    assert errors(page) == []
+    text = page.find_element("tag name", "body").text
+    assert "2 runs · 8 clips · 4 classes and background" in text
+    assert "always background" in text
+
+
+def test_a_screenshot_shows_each_second_under_its_mark(page: Any) -> None:
+    until(page, "return document.querySelectorAll('.tracks .segments').length === 3")
+    until(page, "return [...document.images].every((image) => image.complete)")
+    shot = Image.open(io.BytesIO(page.find_element("class name", "tracks").screenshot_as_png))
+    place = """
+        const tracks = document.querySelector('.tracks').getBoundingClientRect();
+        const lanes = document.querySelector('.over').getBoundingClientRect();
+        return [lanes.left - tracks.left, lanes.width];
+    """
+    left, width = page.execute_script(place)
+    frames = [shot.getpixel((int(left + (second + 0.5) / T * width), 36)) for second in range(T)]
+    assert [red for red, *_ in frames] == pytest.approx([40 * second for second in range(T)], abs=12)
+
+
+def test_hostile_names_are_shown_as_text(page: Any) -> None:
+    until(page, "return document.querySelectorAll('.tracks .segments').length === 3")
+    headings = page.execute_script(
+        "return [...document.querySelectorAll('.upright')].map((th) => th.textContent)"
+    )
+    assert headings == [*CATEGORIES, "background"]
+    names = page.execute_script("return [...document.querySelectorAll('.row b')].map((b) => b.textContent)")
+    assert set(names) <= set(IDS)
+    assert page.execute_script("return window.hacked === undefined")
+    assert (
+        page.execute_script("return document.querySelectorAll('img[onerror], body script:not([src])').length")
+        == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("mistakes", "test"),
+    [
+        ("wrong", lambda label, found: label != found),
+        ("missed", lambda label, found: label < 4 and found == 4),
+        ("invented", lambda label, found: label == 4 and found < 4),
+        ("swapped", lambda label, found: label < 4 and found < 4 and label != found),
+    ],
+)
+def test_filter_of_mistakes(page: Any, made: Made, mistakes: str, test: Callable[[int, int], bool]) -> None:
+    choose(page, "filter-run", "0")
+    choose(page, "filter-mistakes", mistakes)
+    wanted = rows_where(made, 0, test)
+    assert sorted(shown_rows(page)) == wanted
+    assert page.find_element("class name", "count").text.startswith(f"{len(wanted)} of ")
+
+
+def test_filters_of_class_split_and_text(page: Any, made: Made) -> None:
+    choose(page, "filter-category", "1")
+    assert sorted(shown_rows(page)) == rows_where(made, 0, lambda label, found: True, category=1)
+    choose(page, "filter-category", "")
+    choose(page, "split", "val")
+    assert shown_rows(page) == [2, 5, 8, 11]
+    page.find_element("id", "filter-text").send_keys("DÜNE")
+    ids = page.execute_script(
+        "return list.clips.map((clip) => avel.data.clips.video_id[avel.data.clips.video[clip]])"
+    )
+    assert set(ids) == {"düne"}
+
+
+def test_a_confusion_cell_counts_and_opens_its_clips(page: Any, made: Made) -> None:
+    choose(page, "confusion-run", "0")
+    lines = pq.read_table(made.runs[0] / "predictions.parquet").to_pylist()
+    own = [line for line in lines if line["member"] == "seed=0" and line["split"] == "test"]
+    counts = page.execute_script("return countConfusion(0)")
+    for label in range(5):
+        for found in range(5):
+            segments = [line for line in own if (line["label"], line["prediction"]) == (label, found)]
+            assert counts[label][found] == len(segments)
+    label, found = next((i, j) for i in range(5) for j in range(5) if counts[i][j])
+    cell = page.find_elements("css selector", ".confusion tbody tr")[label].find_elements("tag name", "td")[
+        found
+    ]
+    page.execute_script("arguments[0].querySelector('button').click()", cell)
+    wanted = {line["row"] for line in own if (line["label"], line["prediction"]) == (label, found)}
+    assert set(shown_rows(page)) == wanted
+
+
+def test_a_click_seeks_and_the_playhead_is_in_step(page: Any) -> None:
+    until(page, "return player.video && player.video.readyState >= 1")
+    click = """
+        const lanes = document.querySelector('.over').getBoundingClientRect();
+        const at = {bubbles: true, clientX: lanes.left + 0.625 * lanes.width, clientY: lanes.top + 4};
+        document.querySelector('.tracks').dispatchEvent(new PointerEvent('pointerdown', at));
+    """
+    page.execute_script(click)
+    assert page.execute_script("return player.video.currentTime") == pytest.approx(0.625 * T, abs=0.02)
+    place = """
+        const lanes = document.querySelector('.over').getBoundingClientRect();
+        const head = document.querySelector('.playhead').getBoundingClientRect();
+        return (head.left + head.width / 2 - lanes.left) / lanes.width;
+    """
+    assert page.execute_script(place) == pytest.approx(0.625, abs=0.01)
+    assert until(page, "return document.querySelector('.readout').textContent").startswith("second 2 label")
+    page.execute_script("player.video.currentTime = 3.5")
+    until(page, "return document.querySelector('.readout').textContent.startsWith('second 3')")
+    assert page.execute_script(place) == pytest.approx(3.5 / T, abs=0.01)
+    assert errors(page) == []
+
+
+def test_the_playhead_follows_the_playing_video(page: Any) -> None:
+    until(page, "return player.video && player.video.readyState >= 1")
+    page.execute_script("player.video.muted = true; player.video.play()")
+    until(page, "return player.video.currentTime > 0.3")
+    at, now = page.execute_script(
+        "return [player.head.style.getPropertyValue('--at'), player.video.currentTime]"
+    )
+    assert float(at) * T == pytest.approx(now, abs=0.3)
+
+
+def test_attention_maps_of_tacma_mark_the_second_under_the_playhead(page: Any) -> None:
+    until(page, "return document.querySelectorAll('.map').length === 2")
+    assert (
+        page.execute_script("return document.querySelectorAll('.map')[0].querySelectorAll('rect').length")
+        == T * T + 1
+    )
+    page.execute_script("seek(2.2)")
+    assert page.execute_script("return document.querySelector('.marked').getAttribute('y')") == "2"
+
+
+def test_thousands_of_clips_stay_a_few_rows(driver: Any, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    put(tmp_path, "clips", tiled(folder / "data" / "clips.js", 600))
+    driver.get((tmp_path / "index.html").as_uri())
+    assert driver.execute_script("return list.clips.length") == 2400
+    scroll = (
+        "list.scroller.scrollTop = arguments[0]; paintList(); return document.querySelectorAll('.row').length"
+    )
+    began = time.monotonic()
+    counts = [driver.execute_script(scroll, top) for top in range(0, 140_000, 7_000)]
+    assert max(counts) <= 40
+    assert time.monotonic() - began < 10
+    first = driver.execute_script("return Number(document.querySelector('.row').dataset.clip)")
+    assert first > 2000
+    choose(driver, "filter-order", "wrong")
+    choose(driver, "filter-mistakes", "wrong")
+
+
+def tiled(path: Path, times: int) -> dict[str, Any]:
+    """The clips of a report, many times over."""
+    clips = json.loads(path.read_text().removeprefix('avel.put("clips", ').removesuffix(");\n"))
+    for name in ("video", "category", "split", "label"):
+        clips[name] *= times
+    clips["row"] = list(range(len(clips["row"]) * times))
+    clips["predictions"] = [[member * times for member in run] for run in clips["predictions"]]
+    return clips
+
+
+def test_a_phone_needs_no_sideways_scrolling(page: Any) -> None:
+    phone(page)
+    until(page, "return innerWidth === 390")
+    assert page.execute_script("return document.documentElement.scrollWidth") <= 390
+    until(page, "return player.video && player.video.readyState >= 1")
+    lane = page.execute_script("return document.querySelector('.lane').getBoundingClientRect().width")
+    assert lane > 340
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert errors(page) == []

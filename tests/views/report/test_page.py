@@ -1,0 +1,162 @@
+"""What a report's folder holds, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from avel.errors import ConfigError, StaleError
+from avel.heads.training.kept import kept_member, load_model
+from avel.stores.runs import Run
+from avel.views.report.inside import look_inside
+from avel.views.report.page import report
+from avel.views.report.pictures import spectrogram, strip
+from avel.views.report.reading import read_run
+from tests.views.report.made import HOSTILE, Made, T, write_cache, write_runs
+
+
+def data(folder: Path, name: str) -> Any:
+    """The value of a data file."""
+    text = (folder / "data" / f"{name}.js").read_text()
+    return json.loads(text[text.index(", ") + 2 :].removesuffix(");\n"))
+
+
+def test_videos_are_linked_by_relative_paths_that_lead_there(made: Made, tmp_path: Path) -> None:
+    made_page = report(made.runs, tmp_path / "page", tsne=False)
+    clips = data(tmp_path / "page", "clips")
+    assert made_page.clips == len(clips["row"]) == 8
+    for link, video_id in zip(clips["path"], clips["video_id"], strict=True):
+        assert link.startswith("./")
+        target = (tmp_path / "page" / unquote(link)).resolve()
+        assert target == (made.folder / "data set" / f"{video_id}.mp4").resolve()
+
+
+def test_no_data_file_holds_markup(made: Made, tmp_path: Path) -> None:
+    report(made.runs, tmp_path / "page", tsne=False)
+    for path in (tmp_path / "page" / "data").iterdir():
+        assert not set("<>&") & set(path.read_text())
+    assert HOSTILE in data(tmp_path / "page", "summary")["classes"]
+
+
+def test_nothing_is_fetched_from_the_network(made: Made, tmp_path: Path) -> None:
+    report(made.runs, tmp_path / "page", tsne=False)
+    for path in (tmp_path / "page").iterdir():
+        if path.suffix in (".html", ".js", ".css"):
+            text = path.read_text().replace("http://www.w3.org/2000/svg", "")
+            assert "http:" not in text
+            assert "https:" not in text
+
+
+def test_numbers_are_those_of_evaluate(made: Made, tmp_path: Path) -> None:
+    report(made.runs, tmp_path / "page", tsne=False)
+    summary = data(tmp_path / "page", "summary")
+    for path, run in zip(made.runs, summary["runs"], strict=True):
+        results = Run.open(path).results["groups"][path.name]
+        assert run["measured"]["test"]["accuracy_percent"] == results["accuracy_percent"]
+        assert set(run["measured"]) == {"test", "val"}
+        assert [curve["epoch"] for curve in run["curves"]["loss"]] == [[1, 2, 3], [1, 2, 3]]
+
+
+def test_details_are_the_members_own(made: Made, tmp_path: Path) -> None:
+    report(made.runs, tmp_path / "page", tsne=False)
+    clips, detail = data(tmp_path / "page", "clips"), data(tmp_path / "page", "detail-0")
+    run = read_run(made.runs[1])
+    for clip, row in enumerate(clips["row"]):
+        place = int(np.flatnonzero(run.row == row)[0])
+        for member in range(2):
+            top = detail[clip][1][member]["top"]
+            assert [pairs[0][0] for pairs in top] == clips["predictions"][1][member][clip]
+            share = 100 * run.probability[member, place].max(1)
+            assert [pairs[0][1] for pairs in top] == np.rint(share).astype(int).tolist()
+    assert "W_av" not in detail[0][0][0]
+
+
+def test_attention_is_the_heads_own(made: Made) -> None:
+    run = read_run(made.runs[1])
+    seen = look_inside(run, 1, np.array([3]))
+    model = load_model(run.run, kept_member(run.run, "seed=1"))
+    with h5py.File(made.cache) as file:
+        ids = list(file["video_ids"].asstr()[()])
+        video = ids.index(run.video_id[3])
+        f_a, f_v = (torch.from_numpy(file[name][video])[None] for name in ("f_a", "f_v"))
+    W_av, W_va = model.head.attention(f_a, f_v)
+    np.testing.assert_allclose(seen.attention["W_av"], W_av.detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(seen.attention["W_va"], W_va.detach().numpy(), atol=1e-6)
+    scores = model.head.mlp(torch.from_numpy(seen.fused)).softmax(-1).detach().numpy()
+    np.testing.assert_allclose(scores[0], run.probability[1, 3], atol=1e-5)
+
+
+def test_a_report_replaces_a_report_and_nothing_else(made: Made, tmp_path: Path) -> None:
+    out = tmp_path / "page"
+    report(made.runs[:1], out, tsne=False)
+    (out / "old").touch()
+    report(made.runs, out, tsne=False)
+    assert not (out / "old").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["page"]
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").touch()
+    with pytest.raises(ConfigError, match="is no report"):
+        report(made.runs, other)
+    assert [path.name for path in other.iterdir()] == ["thesis.tex"]
+
+
+def test_a_failed_report_leaves_nothing(made: Made, tmp_path: Path) -> None:
+    cache = tmp_path / "features.h5"
+    write_cache(cache, ("a", "b", "c", "d"), 12, {})
+    others = write_runs(cache, tmp_path / "runs")
+    with pytest.raises(StaleError, match="two datasets"):
+        report([made.runs[0], others[0]], tmp_path / "page", tsne=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["features.h5", "runs"]
+
+
+def test_a_report_without_a_store_says_what_is_left_out(tmp_path: Path) -> None:
+    cache = tmp_path / "features.h5"
+    write_cache(cache, ("a", "b", "c", "d"), 12, {})
+    made_page = report(write_runs(cache, tmp_path / "runs"), tmp_path / "page", tsne=False)
+    assert any("clip store" in note for note in made_page.left_out)
+    assert data(tmp_path / "page", "clips")["media"] == [0, 0, 0, 0]
+
+
+def test_runs_of_one_name_are_told_apart(made: Made, tmp_path: Path) -> None:
+    write_runs(made.cache, tmp_path / "second")
+    names = report([made.runs[0], tmp_path / "second" / "mlp"], tmp_path / "page", tsne=False).runs
+    assert names == (f"{made.folder.name}/mlp", "second/mlp")
+    with pytest.raises(ConfigError, match="given twice"):
+        report([made.runs[0], made.runs[0]], tmp_path / "page")
+
+
+def test_tsne_shares_the_cached_panels(made: Made, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="t-SNE needs scikit-learn")
+    report(made.runs, tmp_path / "page")
+    (cloud,) = data(tmp_path / "page", "summary")["clouds"]
+    titles = [panel["title"] for panel in cloud["panels"]]
+    assert titles == ["audio, f_a", "visual, f_v", "fused, mlp", "fused, tacma"]
+    assert len(cloud["clip"]) == len(cloud["panels"][0]["x"]) == 4 * T
+    clips = data(tmp_path / "page", "clips")
+    for clip, segment, number in zip(cloud["clip"], cloud["segment"], cloud["class"], strict=True):
+        assert clips["label"][clip][segment] == number
+
+
+def test_spectrogram_has_low_bands_at_the_bottom_and_time_to_the_right() -> None:
+    log_mel = np.full((2, 96, 64), -4.0, np.float32)
+    log_mel[1, :, :8] = 2.0
+    pixels = np.asarray(spectrogram(log_mel)).astype(int).sum(-1)
+    assert pixels.shape == (128, 192)
+    assert pixels[112:, 96:].min() > pixels[:112].max()
+    assert pixels[112:, 96:].min() > pixels[:, :96].max()
+
+
+def test_strip_keeps_the_order_of_segments() -> None:
+    frames = np.zeros((3, 48, 48, 3), np.uint8)
+    frames[1] = 100
+    frames[2] = 200
+    shown = np.asarray(strip(frames))
+    assert [int(shown[10, 48 + 96 * number, 0]) for number in range(3)] == [0, 100, 200]
