@@ -59,6 +59,7 @@ def extract(
     Raises:
         BusyError: another run is at work on the store, or has taken it over.
         ConfigError: settings or options that do not go together; nothing was touched then.
+        DatasetError: annotations that cannot be used, or an event beyond the grid; nothing was touched then.
         StoreError: `store` is something else.
         WriteError: the store cannot be written.
     """
@@ -75,6 +76,7 @@ def extract(
             hint="--scheduler alone; dask worker ADDRESS --nthreads N sets its workers' number",
         )
     data = dataset if isinstance(dataset, Dataset) else read_dataset(dataset, annotations)
+    data.check_grid(config.grid())
     location, count, run = locate(store), workers or cores(), uuid.uuid4().hex
     with writing(location):
         check_place(location)

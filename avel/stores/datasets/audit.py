@@ -178,8 +178,9 @@ def _extra_files(dataset: Dataset) -> tuple[str, ...]:
     """Media files that no row names; none where the dataset has no rows at all."""
     named = {row.video_id for row in dataset.rows}
     folder = ave.find(Path(dataset.root)) if Path(dataset.root).is_dir() else None
-    files = ave.media_files(folder) if folder else {video.video_id: video.path for video in dataset.videos}
-    return tuple(str(path) for video_id, path in files.items() if named and video_id not in named)
+    files = ave.media_files(folder) if folder else {each.video_id: [each.path] for each in dataset.videos}
+    unnamed = [paths for video_id, paths in files.items() if named and video_id not in named]
+    return tuple(str(path) for paths in unnamed for path in paths)
 
 
 def _some(values: tuple[Any, ...], most: int = 5) -> str:

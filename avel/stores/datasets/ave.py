@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from pathlib import Path
 
 from avel.errors import DatasetError, MissingPathError, StoreError
+from avel.progress import note
+from avel.stores.datasets.annotation_text import read_text, seconds
 from avel.stores.datasets.dataset import SPLITS, Dataset, Row, Video, make_dataset
-from avel.stores.datasets.folder import VIDEO_SUFFIXES
+from avel.stores.datasets.folder import list_files
 
 ANNOTATIONS = "Annotations.txt"
 
@@ -29,34 +32,70 @@ def read(root: Path) -> Dataset:
     if folder is None:
         raise MissingPathError(f"{root}: holds no {ANNOTATIONS}")
     rows = _with_splits(folder, read_annotations(folder / ANNOTATIONS))
-    files = media_files(folder)
-    ids = dict.fromkeys(row.video_id for row in rows)
-    videos = tuple(Video(video_id, str(files.get(video_id, ""))) for video_id in ids)
+    videos = _videos(rows, media_files(folder))
+    if left_out := list_files(media_folder(folder), below=False).left_out():
+        note(f"{media_folder(folder)}: left out: {left_out}")
     return make_dataset(root.resolve().name, root, rows, videos)
 
 
-def media_files(folder: Path) -> dict[str, Path]:
-    """Video id -> file, of every video in `AVE/` or, where that is absent, in the folder itself."""
-    media = folder / "AVE" if (folder / "AVE").is_dir() else folder
-    return {path.stem: path for path in sorted(media.iterdir()) if path.suffix.lower() in VIDEO_SUFFIXES}
+def media_folder(folder: Path) -> Path:
+    """Returns `AVE/` or, where that is absent, the folder itself."""
+    return folder / "AVE" if (folder / "AVE").is_dir() else folder
+
+
+def media_files(folder: Path) -> dict[str, list[Path]]:
+    """Video id -> its files, of every video in the media folder; several where only their endings differ."""
+    files: dict[str, list[Path]] = {}
+    for name in list_files(media_folder(folder), below=False).videos:
+        path = media_folder(folder) / name
+        files.setdefault(path.stem, []).append(path)
+    return files
+
+
+def _videos(rows: tuple[Row, ...], files: dict[str, list[Path]]) -> tuple[Video, ...]:
+    first: dict[str, Row] = {}
+    for row in rows:
+        first.setdefault(row.video_id, row)
+    videos = []
+    for row in first.values():
+        found = files.get(row.video_id, [])
+        if len(found) > 1:
+            raise DatasetError(
+                f"{row.where} ({row.video_id}): may be {', '.join(map(str, found))}", hint="leave one of them"
+            )
+        videos.append(Video(row.video_id, str(found[0]) if found else ""))
+    return tuple(videos)
 
 
 def read_annotations(path: Path) -> tuple[Row, ...]:
-    """The rows of an AVE annotation or split file, numbered from 0; a header line is known by its times."""
+    """The rows of an AVE annotation or split file, numbered from 0; the times of a header are no numbers.
+
+    Raises:
+        DatasetError: a line that is not five fields, or text that is not UTF-8.
+    """
     rows: list[Row] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        fields = line.split("&")
-        if number == 1 and len(fields) == 5 and not fields[3].strip().isdigit():
+    lines = io.StringIO(read_text(path), newline=None)
+    numbered = ((number, line.rstrip("\n")) for number, line in enumerate(lines, start=1) if line.strip())
+    for place, (number, line) in enumerate(numbered):
+        fields = [field.strip() for field in line.split("&")]
+        if place == 0 and len(fields) == 5 and not any(map(_is_time, fields[3:])):
             continue
-        if line.strip():
-            rows.append(_parse(fields, len(rows), f"{path}: line {number}"))
+        rows.append(_parse(fields, len(rows), f"{path}: line {number}"))
     return tuple(rows)
+
+
+def _is_time(text: str) -> bool:
+    try:
+        seconds(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _parse(fields: list[str], row: int, where: str) -> Row:
     try:
-        category, video_id, quality, start, end = (field.strip() for field in fields)
-        return Row(row, category, video_id, float(start), float(end), quality)
+        category, video_id, quality, start, end = fields
+        return Row(row, category, video_id, seconds(start), seconds(end), quality, where=where)
     except ValueError:
         shown = "&".join(fields)
         raise DatasetError(f"{where}: {shown!r} is not Category&VideoID&Quality&Start&End") from None
@@ -74,7 +113,7 @@ def _split_files(folder: Path, rows: tuple[Row, ...]) -> dict[int, str]:
         path = folder / f"{split}Set.txt"
         for row in read_annotations(path) if path.is_file() else ():
             if _key(row) not in number_of:
-                raise DatasetError(f"{path}: entry {row.row} ({row.video_id}) is not in {ANNOTATIONS}")
+                raise DatasetError(f"{row.where} ({row.video_id}) is not in {ANNOTATIONS}")
             _assign(split_of, number_of[_key(row)], split, path)
     return split_of
 

@@ -7,6 +7,7 @@ splits to a row (Tian et al. 2018; the authors' annotation files).
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +28,8 @@ SPLITS = ("train", "val", "test")
 class Row:
     """One annotation: an event of `category` in a video from `start_seconds` to `end_seconds`.
 
-    `row` is its number in the annotation file; `split` is "" where the dataset names none.
+    `row` is its number in the annotation file; `split` is "" where the dataset names none. `where` is the
+    file and line it was read from, for messages; it is neither stored nor compared.
     """
 
     row: int
@@ -37,6 +39,7 @@ class Row:
     end_seconds: float
     quality: str = ""
     split: str = ""
+    where: str = dataclasses.field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,25 @@ class Dataset:
             labels[number, covered >= grid.segment_seconds / 2] = self.class_ids[row.category]
         return labels
 
+    def check_grid(self, grid: Grid) -> None:
+        """Refuses events that lie wholly beyond a grid: nothing but background would be left of them.
+
+        Raises:
+            DatasetError: there is one; the first is named with its file and line.
+        """
+        beyond = [row for row in self.rows if row.start_seconds >= grid.seconds]
+        if beyond:
+            row, others = beyond[0], f", and {len(beyond) - 1} more do" if len(beyond) > 1 else ""
+            raise DatasetError(
+                f"{self.place(row)}: event from {row.start_seconds:g} s to {row.end_seconds:g} s lies beyond "
+                f"the grid of {grid.seconds:g} s{others}",
+                hint="give times in seconds from the clip's start, or make the grid longer (--segments)",
+            )
+
+    def place(self, row: Row) -> str:
+        """Returns where a row stands, for messages: file and line, or its number, and its video."""
+        return f"{row.where or f'{self.root}: row {row.row}'} ({row.video_id})"
+
     def leaked(self) -> frozenset[int]:
         """Numbers of the val and test rows whose video is in train as well."""
         train = {row.video_id for row in self.rows if row.split == "train"}
@@ -98,9 +120,6 @@ class Dataset:
         import pyarrow as pa
 
         metadata = {"name": self.name, "root": self.root, "categories": "\n".join(self.categories)}
-        columns = {
-            field.name: [getattr(row, field.name) for row in self.rows] for field in dataclasses.fields(Row)
-        }
         schema = pa.schema(
             [
                 ("row", pa.int32()),
@@ -112,6 +131,7 @@ class Dataset:
                 ("split", pa.string()),
             ]
         )
+        columns = {name: [getattr(row, name) for row in self.rows] for name in schema.names}
         videos = {
             "video_id": [video.video_id for video in self.videos],
             "path": [video.path for video in self.videos],
@@ -157,20 +177,38 @@ def make_dataset(name: str, root: Path | str, rows: tuple[Row, ...], videos: tup
     """A checked Dataset; class ids are in order of first appearance, paths absolute: they are read elsewhere.
 
     Raises:
-        DatasetError: a row without video, an event that ends before it starts, an unknown split.
+        DatasetError: a row without video or class, a class named background or with a line break, an event
+            that ends before it starts, an unknown split; with the file and line of the row.
     """
-    known = {video.video_id for video in videos}
-    for row in rows:
-        where = f"{root}: row {row.row} ({row.video_id})"
-        if row.video_id not in known:
-            raise DatasetError(f"{where}: no such video")
-        if not 0 <= row.start_seconds <= row.end_seconds:
-            raise DatasetError(f"{where}: event from {row.start_seconds} s to {row.end_seconds} s")
-        if row.split not in ("", *SPLITS):
-            raise DatasetError(f"{where}: split {row.split!r} is none of {', '.join(SPLITS)}")
     categories = tuple(dict.fromkeys(row.category for row in rows))
     located = tuple(
         dataclasses.replace(video, path=os.path.abspath(video.path)) if video.path else video
         for video in videos
     )
-    return Dataset(name, str(root), categories, rows, located)
+    dataset = Dataset(name, str(root), categories, rows, located)
+    known = {video.video_id for video in videos}
+    for row in rows:
+        _check(row, dataset.place(row))
+        if row.video_id not in known:
+            raise DatasetError(f"{dataset.place(row)}: no such video")
+    return dataset
+
+
+def _check(row: Row, where: str) -> None:
+    if not row.video_id:
+        raise DatasetError(f"{where}: names no video")
+    if "\0" in row.video_id + row.category:
+        raise DatasetError(f"{where}: a NUL in {row.video_id!r} or {row.category!r}", hint="take it out")
+    if not row.category.strip():
+        raise DatasetError(f"{where}: the class is empty", hint="name the class, or take the row out")
+    if row.category.splitlines() != [row.category]:
+        raise DatasetError(f"{where}: a line break in the class {row.category!r}", hint="take it out")
+    if row.category.strip().lower() == "background":
+        raise DatasetError(
+            f"{where}: a class may not be named {row.category!r}",
+            hint="take the row out: every segment without an event is background",
+        )
+    if not 0 <= row.start_seconds <= row.end_seconds < math.inf:
+        raise DatasetError(f"{where}: event from {row.start_seconds} s to {row.end_seconds} s")
+    if row.split not in ("", *SPLITS):
+        raise DatasetError(f"{where}: split {row.split!r} is none of {', '.join(SPLITS)}")

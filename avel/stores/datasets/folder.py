@@ -1,113 +1,176 @@
 """Any folder of videos as a dataset: annotations in a CSV or Parquet file, or none."""
 
-from __future__ import annotations
-
+import dataclasses
+import os
 from collections import Counter
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path, PurePath
 
-from avel.errors import DatasetError, MissingPathError
+from avel.errors import DatasetError
+from avel.progress import note
 from avel.stores.datasets.dataset import Dataset, Row, Video, make_dataset
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from avel.stores.datasets.event_table import read_events
 
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .flv .wmv .ogv .3gp".split()  # noqa: SIM905
 )
 """File endings taken for videos, in any case."""
 
-COLUMNS = {
-    "video_id": ("video_id", "videoid", "video", "file", "filename", "path", "id"),
-    "category": ("category", "label", "class", "event"),
-    "start_seconds": ("start_seconds", "start", "starttime", "start_time", "onset"),
-    "end_seconds": ("end_seconds", "end", "endtime", "end_time", "offset"),
-    "split": ("split", "set", "subset"),
-    "quality": ("quality",),
-}
-"""Field of a row -> column names that are understood, in any case; split and quality may be absent."""
+OTHER_SUFFIXES = frozenset(
+    (  # noqa: SIM905
+        ".264 .265 .3g2 .apng .asf .divx .dv .f4v .gif .h264 .h265 .hevc .ivf .m1v .m2v .mjpeg .mjpg .mk3d "
+        ".mp4v .mpe .mpv .mxf .nut .ogm .qt .rm .rmvb .swf .vob .wtv .y4m"
+    ).split()
+)
+"""Endings of videos that are not looked for: such a file is left out, and named, unless a row names it."""
 
 
-def find_videos(root: Path) -> tuple[Video, ...]:
-    """Every video below `root`, sorted; its id is the relative path, with its ending only if two share it."""
-    files = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and not path.name.startswith("._")
-    )
-    stems = [path.relative_to(root).with_suffix("").as_posix() for path in files]
-    uses = Counter(stems)
-    return tuple(
-        Video(stem if uses[stem] == 1 else path.relative_to(root).as_posix(), str(path))
-        for stem, path in zip(stems, files, strict=True)
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """What a folder holds, as sorted paths below it.
+
+    Attributes:
+        videos: files with an ending that is looked for.
+        others: all other files.
+        linked: folders that are links; they are not followed.
+        closed: folders that cannot be read.
+        broken: what has a video's ending and is no file, such as a link that leads nowhere.
+    """
+
+    videos: tuple[str, ...]
+    others: tuple[str, ...]
+    linked: tuple[str, ...]
+    closed: tuple[str, ...]
+    broken: tuple[str, ...]
+
+    def left_out(self, named: Collection[str] = ()) -> str:
+        """Says which videos and folders are left out, how many, and why; "" where none is.
+
+        `named` are the `others` that a row names, which are taken.
+        """
+        unknown = [name for name in self.others if _ending(name) in OTHER_SUFFIXES and name not in named]
+        groups = (
+            ("ending not looked for", unknown),
+            ("linked folder, not followed", self.linked),
+            ("folder cannot be read", self.closed),
+            ("no file, or a link that leads nowhere", self.broken),
+        )
+        return "; ".join(f"{_first(names)} ({len(names)}: {why})" for why, names in groups if names)
+
+
+def list_files(root: Path, *, below: bool = True) -> Files:
+    """Lists the files in `root` and, where `below`, in every folder below it."""
+    found: dict[str, list[str]] = {field.name: [] for field in dataclasses.fields(Files)}
+    for folder, folders, names in os.walk(root, onerror=lambda error: found["closed"].append(error.filename)):
+        for path in (os.path.join(folder, name) for name in names):
+            is_video = _ending(path) in VIDEO_SUFFIXES and not os.path.basename(path).startswith("._")
+            if os.path.isfile(path):
+                found["videos" if is_video else "others"].append(path)
+            elif is_video:
+                found["broken"].append(path)
+        if not below:
+            break
+        found["linked"] += filter(os.path.islink, (os.path.join(folder, name) for name in folders))
+    return Files(
+        **{
+            kind: tuple(
+                path.as_posix() for path in sorted(PurePath(path).relative_to(root) for path in paths)
+            )
+            for kind, paths in found.items()
+        }
     )
 
 
 def read(root: Path, annotations: Path | None) -> Dataset:
-    """The videos below `root` with the rows of `annotations`; a row may name a video by id or file name.
+    """The videos below `root` with the rows of `annotations`, if any.
+
+    A video's id is its path below `root`, with its ending only if another file has the same without. A row
+    names a video by that path, with or without ending, or by its absolute path. A name without folder may
+    also be that of the only such file in any folder. What fits no file is a video that is missing.
 
     Raises:
-        DatasetError: no videos, or a table without the needed columns or with a value that cannot be read.
+        MissingPathError: no such annotation file.
+        DatasetError: no videos, a table or a value that cannot be read, a name that fits several files.
     """
-    videos = find_videos(root)
-    if not videos:
-        endings = " ".join(sorted(VIDEO_SUFFIXES))
-        raise DatasetError(f"{root}: holds no video file", hint=f"endings that are looked for: {endings}")
-    if annotations is None:
-        return make_dataset(root.name, root, (), videos)
-    names = {video.video_id: video.video_id for video in videos}
-    names |= {Path(video.path).name: video.video_id for video in videos}
-    rows = tuple(
-        _row(number, record, names, annotations) for number, record in enumerate(_records(annotations))
-    )
-    known = {video.video_id for video in videos}
-    absent = dict.fromkeys(row.video_id for row in rows if row.video_id not in known)
-    return make_dataset(root.name, root, rows, videos + tuple(Video(video_id, "") for video_id in absent))
-
-
-def _records(path: Path) -> list[dict[str, object]]:
-    table = _table(path)
-    found = {name.strip().lower(): name for name in table.column_names}
-    chosen = {}
-    for field, names in COLUMNS.items():
-        column = next((found[name] for name in names if name in found), None)
-        if column is not None:
-            chosen[field] = table.column(column).to_pylist()
-        elif field not in ("split", "quality"):
-            raise DatasetError(
-                f"{path}: no column for {field}; it has {', '.join(table.column_names)}",
-                hint=f"name one of its columns {' or '.join(names)}",
-            )
-    return [dict(zip(chosen, values, strict=True)) for values in zip(*chosen.values(), strict=True)]
-
-
-def _table(path: Path) -> pa.Table:
-    import pyarrow as pa
-    from pyarrow import csv, parquet
-
-    if not path.is_file():
-        raise MissingPathError(f"{path}: no such annotation file")
-    try:
-        if path.suffix.lower() == ".parquet":
-            return parquet.read_table(path)
-        return csv.read_csv(path)
-    except pa.ArrowInvalid as error:
+    files = list_files(root)
+    events = () if annotations is None else read_events(annotations)
+    file_of, others = _files_of(events, root, files), set(files.others)
+    named = dict.fromkeys(name for name in file_of.values() if name in others)
+    left_out = files.left_out(named)
+    if not files.videos and not named:
         raise DatasetError(
-            f"{path}: {error}", hint="give a CSV with a header line, or a Parquet file"
-        ) from None
-
-
-def _row(number: int, record: dict[str, object], names: dict[str, str], path: Path) -> Row:
-    video = str(record["video_id"])
-    try:
-        return Row(
-            row=number,
-            category=str(record["category"]),
-            video_id=names.get(video) or names.get(Path(video).name) or video,
-            start_seconds=float(str(record["start_seconds"])),
-            end_seconds=float(str(record["end_seconds"])),
-            quality=str(record.get("quality", "")),
-            split=str(record.get("split") or ""),
+            f"{root}: holds no video file" + (f"; left out: {left_out}" if left_out else ""),
+            hint=f"endings that are looked for: {' '.join(sorted(VIDEO_SUFFIXES))}",
         )
-    except ValueError as error:
-        raise DatasetError(f"{path}: row {number} ({video}): {error}") from None
+    if left_out:
+        note(f"{root}: left out: {left_out}")
+    id_of = _ids(files.videos) | {name: name for name in named}
+    rows = tuple(
+        dataclasses.replace(row, video_id=id_of.get(file_of[row.video_id], row.video_id)) for row in events
+    )
+    videos = [Video(video_id, str(root / name)) for name, video_id in id_of.items()]
+    absent = dict.fromkeys(name for name, file in file_of.items() if not file)
+    return make_dataset(root.name, root, rows, (*videos, *(Video(name, "") for name in absent)))
+
+
+def _ids(videos: tuple[str, ...]) -> dict[str, str]:
+    """File -> id, its path without ending unless that names another file as well."""
+    uses = Counter([*map(_without_ending, videos), *videos])
+    return {name: _without_ending(name) if uses[_without_ending(name)] == 1 else name for name in videos}
+
+
+def _files_of(events: Iterable[Row], root: Path, files: Files) -> dict[str, str]:
+    """Name of a video in a row -> the file that is meant, "" where there is none.
+
+    Names are looked up by path first, and in other folders only if they name no folder.
+    """
+    paths = [_by(str, files.videos), _by(_without_ending, files.videos)]
+    names = [_by(os.path.basename, files.videos), _by(_bare, files.videos)]
+    others = [_by(str, files.others)], [_by(os.path.basename, files.others)]
+    roots = (os.path.abspath(root), os.path.realpath(root))
+    file_of: dict[str, str] = {}
+    for row in events:
+        name = row.video_id
+        if name in file_of:
+            continue
+        tables = paths + others[0] if "/" in name else paths + names + others[0] + others[1]
+        path = _below(name, roots)
+        fitting = next((table[path] for table in tables if path in table), [""])
+        if len(fitting) > 1:
+            raise DatasetError(
+                f"{row.where} ({name}): may be {_first(fitting)}",
+                hint=f"name the file by its path below {root}",
+            )
+        file_of[name] = fitting[0]
+    return file_of
+
+
+def _by(key: Callable[[str], str], files: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for file in files:
+        found.setdefault(key(file), []).append(file)
+    return found
+
+
+def _below(name: str, roots: Iterable[str]) -> str:
+    """The path below the folder of videos that a name gives, `./a` and absolute paths included."""
+    path = PurePath(os.path.normpath(name))
+    root = next((root for root in roots if path.is_relative_to(root)), None)
+    return (path.relative_to(root) if root else path).as_posix()
+
+
+def _ending(path: str) -> str:
+    return PurePath(path).suffix.lower()
+
+
+def _without_ending(path: str) -> str:
+    return os.path.splitext(path)[0]
+
+
+def _bare(path: str) -> str:
+    return _without_ending(os.path.basename(path))
+
+
+def _first(names: Collection[str], most: int = 5) -> str:
+    shown = ", ".join(list(names)[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -12,7 +12,7 @@ import pytest
 
 from avel.cli import cli
 from avel.console import DONE, SOME_FAILED, run
-from avel.errors import BusyError, ConfigError, MissingPathError, StoreError
+from avel.errors import BusyError, ConfigError, DatasetError, MissingPathError, StoreError
 from avel.pipeline.staging.extract import extract
 from avel.pipeline.staging.forecast import spread
 from avel.pipeline.staging.summary import ExtractSummary
@@ -114,6 +114,25 @@ def test_a_clip_that_vanished_is_missing_until_it_is_back(again: tuple[Path, Pat
     assert summary.failures == (("gone", "missing", "the dataset has no file for it"),)
     make_clip(clips / "AVE" / "gone.mp4")
     assert extract(clips, store, SMALL, workers=1).restaged == {"source-changed": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("clip00,Dog,460,465", r"events\.csv: line 3 \(clip00\): event from 460 s to 465 s lies beyond"),
+        ('clip00,"A\nB",0,1', r"events\.csv: line 3 \(clip00\): a line break in the class"),
+        ("clip00,background,0,1", r"events\.csv: line 3 \(clip00\): a class may not be named 'background'"),
+        ("clip\0,Dog,0,1", r"events\.csv: line 3, byte \d+ of the file: a NUL"),
+    ],
+)
+def test_annotations_that_cannot_be_used_are_refused_before_anything_is_staged(
+    clips: Path, tmp_path: Path, row: str, words: str
+) -> None:
+    table, store = tmp_path / "events.csv", tmp_path / "clips.zarr"
+    table.write_text(f"file,label,start,end\nclip01,Dog,0,1\n{row}\n")
+    with pytest.raises(DatasetError, match=words):
+        extract(clips, store, SMALL, annotations=table)
+    assert not store.exists()
 
 
 def test_new_videos_get_new_rows_and_old_ones_stay(again: tuple[Path, Path]) -> None:

@@ -53,6 +53,74 @@ def test_labels_follow_the_grid() -> None:
     assert dataset.labels(Grid(segments=6, segment_seconds=0.5)).tolist() == [[1, 0, 0, 0, 1, 1]]
 
 
+@pytest.mark.parametrize("start", ["0.5", "0", ".5", "1e0"])
+def test_a_first_line_with_times_is_no_header(tmp_path: Path, start: str) -> None:
+    (tmp_path / "Annotations.txt").write_text(f"Dog&abc&good&{start}&10\nCat&b&good&0&1\n")
+    assert [(row.row, row.category) for row in read_dataset(tmp_path).rows] == [(0, "Dog"), (1, "Cat")]
+
+
+def test_a_header_may_follow_empty_lines_and_stands_but_once(tmp_path: Path) -> None:
+    header = "Category&VideoID&Quality&StartTime&EndTime"
+    (tmp_path / "Annotations.txt").write_text(f"\n{header}\nDog&abc&good&0.5&10\n")
+    assert [row.category for row in read_dataset(tmp_path).rows] == ["Dog"]
+    (tmp_path / "Annotations.txt").write_text(f"{header}\nDog&abc&good&0.5&10\n{header}\n")
+    with pytest.raises(DatasetError, match=r"line 3: .* is not Category&VideoID&Quality&Start&End"):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("Café&abc&good&0&10\n".encode("latin1"), "line 1, byte 4 of the file: not UTF-8: 0xe9"),
+        ("Dog&a&good&0&10\nCafé&b&good&0&10".encode("latin1"), "line 2, byte 20 of the file: not UTF-8"),
+        ("Dog&abc&good&0&10\n".encode("utf-16"), "line 1, byte 1 of the file: not UTF-8: 0xff"),
+        ("Dog&abc&good&0&10\n".encode("utf-16-le"), "line 1, byte 2 of the file: a NUL"),
+        (b"Dog&a&good&0&10\n&b&good&0&10\n", r"Annotations.txt: line 2 \(b\): the class is empty"),
+        (b"Dog&a&good&0&10\nDog&&good&0&10\n", r"line 2 \(\): names no video"),
+        (b"Background&a&good&0&10\n", r"line 1 \(a\): a class may not be named 'Background'"),
+        (b"A\x0bB&a&good&0&10\n", r"line 1 \(a\): a line break in the class"),
+    ],
+)
+def test_annotations_that_cannot_be_used_are_named_with_their_line(
+    tmp_path: Path, data: bytes, words: str
+) -> None:
+    (tmp_path / "Annotations.txt").write_bytes(data)
+    with pytest.raises(DatasetError, match=words):
+        read_dataset(tmp_path)
+
+
+def test_two_files_of_one_ave_video_are_an_error(tmp_path: Path) -> None:
+    root = ave_folder(tmp_path / "d")
+    (root / "AVE" / "other.mp4").touch()
+    (root / "AVE" / "other.mkv").touch()
+    assert [video.path for video in read_dataset(root).videos] == [str(root / "AVE" / "-abc.mp4"), ""]
+    (root / "AVE" / "-abc.mkv").touch()
+    with pytest.raises(DatasetError, match=r"line 1 \(-abc\): may be .*-abc\.mkv, .*-abc\.mp4"):
+        read_dataset(root)
+
+
+def test_ave_videos_that_are_not_looked_for_are_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = ave_folder(tmp_path / "d")
+    (root / "AVE" / "_xyz.gif").touch()
+    read_dataset(root)
+    assert "AVE: left out: _xyz.gif (1: ending not looked for)" in capfd.readouterr().err
+
+
+def test_an_event_beyond_the_grid_is_named(tmp_path: Path) -> None:
+    (tmp_path / "Annotations.txt").write_text("Dog&a&good&0&10\nDog&b&good&460&465\nDog&c&good&9.5&20\n")
+    dataset = read_dataset(tmp_path)
+    dataset.check_grid(Grid(segments=465))
+    with pytest.raises(DatasetError, match=r"line 2 \(b\): event from 460 s to 465 s lies beyond .* 10 s\n"):
+        dataset.check_grid(Grid())
+    with pytest.raises(DatasetError, match=r"line 2 \(b\): .* grid of 9 s, and 1 more do"):
+        dataset.check_grid(Grid(segments=9))
+    rows = (Row(0, "Dog", "v", 10.0, 11.0),)
+    with pytest.raises(DatasetError, match=r"folder: row 0 \(v\): event from 10 s to 11 s lies beyond"):
+        make_dataset("d", "folder", rows, (Video("v", ""),)).check_grid(Grid())
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [("Bark&x&good&0", "line 2"), ("Bark&x&good&a&b", "line 2"), ("Bark&x&good&5&2", "5.0 s to 2.0 s")],
@@ -66,7 +134,7 @@ def test_bad_lines_are_named(tmp_path: Path, line: str, words: str) -> None:
 def test_a_split_line_that_is_no_annotation_is_named(tmp_path: Path) -> None:
     root = ave_folder(tmp_path / "d")
     (root / "valSet.txt").write_text("Cat&zzz&good&0&10\n")
-    with pytest.raises(DatasetError, match=r"valSet\.txt: entry 0 \(zzz\)"):
+    with pytest.raises(DatasetError, match=r"valSet\.txt: line 1 \(zzz\)"):
         read_dataset(root)
 
 
