@@ -30,6 +30,7 @@ class Film:
         times: presentation time of picture n, seconds.
         paint: (number, height, width) -> pixels of `paint_format`; by default the number in blocks.
         clicks: when the sound clicks, seconds; None composes no sound stream.
+        tone_hz: a tone under the clicks, at half their amplitude; 0 composes none.
         gains: amplitude of each channel's clicks.
         options: private options of the picture's encoder.
         sound_options: private options of the sound's.
@@ -51,6 +52,7 @@ class Film:
     sound_codec: str = "aac"
     sound_options: dict[str, str] = field(default_factory=dict)
     hz: int = 44100
+    tone_hz: float = 0.0
     gains: tuple[float, ...] = (0.8,)
     form: dict[str, str] = field(default_factory=dict)
     tick: Fraction = TICK
@@ -145,6 +147,24 @@ def remux(source: Path, target: Path, cut_seconds: Fraction, **form: str) -> Pat
     return target
 
 
+def restamp_sound(source: Path, target: Path, later: Callable[[int], float | None]) -> Path:
+    """Copies without coding; packet n of the sound is stamped `later(n)` seconds later, or lost if None."""
+    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
+        streams = {stream.index: writer.add_stream_from_template(stream) for stream in reader.streams}
+        number = 0
+        for packet in reader.demux():
+            if packet.dts is None:
+                continue
+            if packet.stream.type == "audio":
+                shift, number = later(number), number + 1
+                if shift is None:
+                    continue
+                packet.pts = packet.dts = packet.pts + round(shift / packet.time_base)
+            packet.stream = streams[packet.stream_index]
+            writer.mux(packet)
+    return target
+
+
 def spoil_sound(source: Path, target: Path) -> Path:
     """Copies without coding, each packet of sound as bytes that no decoder takes."""
     with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
@@ -231,7 +251,7 @@ def _sounds(film: Film, layout: str) -> "Iterator[av.AudioFrame]":
     start, total = round(film.sound_start * film.hz), int(film.sound_seconds * film.hz)
     for first in range(0, total, 1024):
         seconds = (start + np.arange(first, min(first + 1024, total))) / film.hz
-        wave = np.zeros(len(seconds))
+        wave = np.sin(2 * np.pi * film.tone_hz * seconds) / 2
         for click in film.clicks or ():
             if seconds[0] - 0.1 < click < seconds[-1] + 0.1:
                 wave += np.exp(-0.5 * ((seconds - click) / 0.00025) ** 2)

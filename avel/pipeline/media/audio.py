@@ -12,11 +12,8 @@ from numpy.typing import NDArray
 
 from avel.grid import CHUNK_SEGMENTS, Grid
 from avel.pipeline.media.container import FAULTS
+from avel.pipeline.media.sample_clock import DRIFT_SECONDS, GAP_SECONDS, SampleClock
 from avel.pipeline.media.scan import Track, packets, with_drain
-
-GAP_SECONDS = 0.015
-"""Time stamps this far off the running sample count start anew: less than one lost packet (AAC 21 ms, Opus
-20 ms), which must become silence; more than the rounding of Matroska and FLV (1 ms), which must not."""
 
 BLOCK_SAMPLES = 16384
 """Samples resampled at once."""
@@ -32,16 +29,23 @@ class AudioReader:
         errors: packets that were not.
         unmixed: blocks that cannot be mixed to mono, as those of ambisonic sound.
         heard: whether any of it lies on the grid.
+        gaps: seconds of each silence where the time stamps leap ahead.
+        overlaps: seconds of each piece left out where they leap back.
+        jitter_seconds: the furthest that a time stamp was off without being followed.
     """
 
     def __init__(self, path: Path, track: Track, grid: Grid, origin: Fraction) -> None:
         self._path, self._track, self._grid, self._origin = path, track, grid, float(origin)
         self.decoded = self.errors = self.unmixed = 0
         self.heard = False
+        self.gaps: list[float] = []
+        self.overlaps: list[float] = []
+        self.jitter_seconds = 0.0
 
     def samples(self) -> Iterator[NDArray[np.float32]]:
         """Chunks (n,) in [-1, 1] of at most ten segments, `grid.samples` in all, silence where none is."""
-        self.unmixed, self.heard = 0, False
+        self.unmixed, self.heard, self.jitter_seconds = 0, False, 0.0
+        self.gaps, self.overlaps = [], []
         total = self._grid.samples
         step = CHUNK_SEGMENTS * self._grid.samples_per_segment
         chunk = np.zeros(min(step, total), np.float32)
@@ -65,8 +69,13 @@ class AudioReader:
 
     def _placed(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Pieces of sound with the sample of the grid at which each begins, never overlapping."""
-        end = 0  # sample after the last one handed over: where two runs overlap the earlier one stays
+        begin = end = None  # of what was handed over: where two runs overlap the earlier one stays
         for start, run in self._runs():
+            if begin is None or end is None:
+                begin = end = start
+            elif end - begin > DRIFT_SECONDS * self._grid.hz:
+                # a shorter beginning is AAC's priming, which MP4 without an edit list stamps apart: no gap
+                self._note_leap(start, end)
             position = start
             for piece in run:
                 late = max(end - position, 0)
@@ -76,6 +85,14 @@ class AudioReader:
                 end = max(end, position)
                 if position >= self._grid.samples:
                     return
+
+    def _note_leap(self, start: int, end: int) -> None:
+        """Notes what happens where one run ends at sample `end` and the next begins at sample `start`."""
+        seconds = (min(start, self._grid.samples) - end) / self._grid.hz
+        if seconds > GAP_SECONDS / 2:  # less is the rounding of a run to samples of the grid
+            self.gaps.append(seconds)
+        elif seconds < -GAP_SECONDS / 2:
+            self.overlaps.append(-seconds)
 
     def _runs(self) -> Iterator[tuple[int, Iterator[NDArray[np.float32]]]]:
         """Stretches of sound without a gap: the first sample's place and the resampled pieces."""
@@ -91,15 +108,16 @@ class AudioReader:
 
     def _frames(self) -> Iterator[tuple[float, AudioFrame]]:
         """Decoded stretches of sound with the time of their first sample on the container's clock."""
-        expected = None
+        clock = SampleClock(self._stamped())
+        for seconds, frame in clock.times():
+            self.jitter_seconds = clock.jitter_seconds
+            yield seconds, frame
+
+    def _stamped(self) -> Iterator[tuple[float | None, AudioFrame]]:
         for frame in self._decode():
             self.decoded += 1
             pts = frame.pts if frame.pts is not None else frame.dts
-            seconds = pts * self._track.tick_seconds if pts is not None else expected
-            if seconds is None:
-                continue
-            yield seconds, frame
-            expected = seconds + frame.samples / frame.sample_rate
+            yield None if pts is None else pts * self._track.tick_seconds, frame
 
     def _decode(self) -> Iterator[AudioFrame]:
         self.decoded = self.errors = 0
@@ -141,7 +159,7 @@ class _Run:
         form = _form(first)
         while self._next is not None and not self._failed:
             seconds, frame = self._next
-            if _form(frame) != form or abs(seconds - start - count / form[2]) > GAP_SECONDS:
+            if _form(frame) != form or abs(seconds - start - count / form[2]) * form[2] > 1:
                 break
             count += frame.samples
             frame.pts = None  # its place is kept here; FFmpeg must not stretch what is slightly off

@@ -8,6 +8,7 @@ Decisions where files leave a choice:
   `info.damage` says so; it is refused as truncated only when less than one segment of picture came.
 - *No time stamp.* A picture whose packet has none is shown one usual step after the one before it.
 - *Leaps.* Where time stamps leap, the last picture is held, sound is silent, and `info.damage` says so.
+- *Jitter.* Sound whose time stamps jitter is presented without a gap, as `SampleClock` says.
 - *Several streams.* FFmpeg's best picture stream and the sound that goes with it; cover art is no picture.
 """
 
@@ -29,6 +30,7 @@ from avel.pipeline.media.container import cut_short, guarding, reading
 from avel.pipeline.media.info import MediaInfo, media_info, pixel_aspect, promised_seconds, stamp_faults
 from avel.pipeline.media.picture import PictureScaler, Resize, jpeg_colours
 from avel.pipeline.media.refusal import ClipRefused, Reason
+from avel.pipeline.media.sample_clock import GAP_SECONDS
 from avel.pipeline.media.scan import Track, scan
 from avel.pipeline.media.video import VideoReader
 from avel.stores.jpeg import Colours
@@ -115,7 +117,7 @@ class Media:
         faults = [f"sound packets not decoded: {audio.errors}"] if audio.errors else []
         if audio.unmixed:
             faults.append(f"blocks of sound not mixed to mono: {audio.unmixed}")
-        for fault in faults:
+        for fault in (*faults, *_leaps(audio)):
             self._damaged(fault)
         if not audio.heard and self._missing_audio == "fail":
             start = f"the sound starts at {self.info.audio_start_seconds:.1f} s"
@@ -190,6 +192,16 @@ def open_media(
             promised_seconds(container, video, origin),
             missing_audio,
         )
+
+
+def _leaps(audio: AudioReader) -> Iterator[str]:
+    """What was done about the sound's time stamps, where they do not just follow its samples."""
+    if audio.gaps:
+        yield f"gaps in the sound: {len(audio.gaps)}, {sum(audio.gaps):.2f} s of silence"
+    if audio.overlaps:
+        yield f"overlaps in the sound: {len(audio.overlaps)}, {sum(audio.overlaps):.2f} s left out"
+    if audio.jitter_seconds > GAP_SECONDS:
+        yield f"the sound's time stamps jitter by up to {audio.jitter_seconds * 1000:.0f} ms: not followed"
 
 
 def _emptiness(container: InputContainer, broken: str) -> tuple[Reason, str]:
