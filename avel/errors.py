@@ -8,7 +8,8 @@ from typing import Any
 class AvelError(Exception):
     """Base of avel's errors. `hint` is the next step, printed on a line of its own.
 
-    `exit_code` is what the command line leaves with: 1 for an error, 2 for wrong usage.
+    `exit_code` is what the command line leaves with: 1 for an error, 2 for wrong usage. No kind of it is a
+    built-in error as well: code that catches OSError from a file or a socket must not catch ours with it.
     """
 
     exit_code = 1
@@ -32,7 +33,7 @@ def _as_it_was(kind: type[AvelError], args: tuple[Any, ...]) -> AvelError:
     return error
 
 
-class ConfigError(AvelError, ValueError):
+class ConfigError(AvelError):
     """An option or config value that cannot be used."""
 
     exit_code = 2
@@ -42,7 +43,7 @@ LISTED = 50
 """Choices that an error lists, settings of a stage being the most there are; a store's videos are more."""
 
 
-class UnknownNameError(ConfigError, LookupError):
+class UnknownNameError(ConfigError):
     """A name that is not among the choices; the nearest ones are suggested."""
 
     def __init__(self, kind: str, name: str, choices: Iterable[str], *, where: str = "") -> None:
@@ -58,29 +59,33 @@ class UnknownNameError(ConfigError, LookupError):
         )
 
 
-class MissingPathError(AvelError, FileNotFoundError):
+class MissingPathError(AvelError):
     """A file or folder that should be there."""
 
 
-class DatasetError(AvelError, ValueError):
+class DatasetError(AvelError):
     """Annotations, splits or videos of a dataset that contradict the contract."""
 
 
-class StoreError(AvelError, ValueError):
+class StoreError(AvelError):
     """A store, cache or run that is damaged, incomplete or of another format."""
 
 
-class BusyError(AvelError, RuntimeError):
+class WriteError(AvelError):
+    """A place that cannot be written: a full disk, a lost connection. No clip's fault, so it ends the run."""
+
+
+class BusyError(AvelError):
     """Another run is working on the same output."""
 
 
-class StaleError(AvelError, ValueError):
+class StaleError(AvelError):
     """Inputs that do not belong together: made by other weights, settings or clips."""
 
 
-class WeightsError(AvelError, ValueError):
+class WeightsError(AvelError):
     """Network weights that are missing or do not fit the architecture."""
 
 
-class TrainingError(AvelError, RuntimeError):
+class TrainingError(AvelError):
     """Training that cannot start or had to stop."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import UnstableSpecificationWarning
 
-from avel.errors import AvelError, StaleError, StoreError
+from avel.errors import AvelError, StaleError, StoreError, WriteError
 from avel.stores.clips import (
     BEGIN_ANEW,
     FRAMES,
@@ -33,10 +33,6 @@ from avel.stores.clips import (
 )
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.location import LocalLocation, Location, first_line
-
-
-class WriteError(AvelError, OSError):
-    """The store cannot be written: a full disk, a lost connection. No clip's fault, so it ends the run."""
 
 
 @contextmanager

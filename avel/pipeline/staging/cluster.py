@@ -24,7 +24,7 @@ LINGER_SECONDS = 0.02
 """Longer than dask's senders wait for more to send (10 ms)."""
 
 
-class SchedulerLostError(AvelError, ConnectionError):
+class SchedulerLostError(AvelError):
     """The dask scheduler ended, or cannot be reached any more, while a run was at work."""
 
 

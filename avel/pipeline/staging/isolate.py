@@ -42,7 +42,7 @@ KILLS_FORGIVEN = 2
 """SIGKILL comes from outside (an operator, the kernel short of memory): tried again so often."""
 
 
-class IsolationError(AvelError, RuntimeError):
+class IsolationError(AvelError):
     """The decoding process cannot be started, or was closed while it was needed."""
 
 

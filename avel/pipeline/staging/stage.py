@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.config import digest
-from avel.errors import StaleError
+from avel.errors import AvelError
 from avel.grid import CHUNK_SEGMENTS
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.log_mel import log_mel
 from avel.pipeline.media.reading import Media, open_media
 from avel.pipeline.media.refusal import ClipRefused
-from avel.stores.clip_writer import ClipWriter, WriteError
+from avel.stores.clip_writer import ClipWriter
 from avel.stores.jpeg import encode_jpeg
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, failed
@@ -97,7 +97,7 @@ class Stager:
             reason, detail = refused.reason, refused.detail
         except MemoryError:
             reason, detail = "memory", "the decoder could not allocate memory"
-        except (WriteError, StaleError, KeyboardInterrupt):
+        except AvelError:  # the store's or the run's fault, no clip's
             raise
         except Exception as error:  # a decoder's surprise is this clip's failure, not the run's
             reason, detail = "crashed", f"{type(error).__name__}: {error}"

@@ -186,6 +186,8 @@ def _staged(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """dask's log stays silent: what matters comes back as exceptions and entries."""
+    import distributed  # noqa: F401 - it sets its log's level when it is first imported
+
     logger = logging.getLogger("distributed")
     before = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -12,12 +12,11 @@ import pytest
 
 from avel.cli import cli
 from avel.console import DONE, SOME_FAILED, run
-from avel.errors import BusyError, ConfigError, DatasetError, MissingPathError, StoreError
+from avel.errors import BusyError, ConfigError, DatasetError, MissingPathError, StoreError, WriteError
 from avel.pipeline.staging.extract import extract
 from avel.pipeline.staging.forecast import spread
 from avel.pipeline.staging.summary import ExtractSummary
 from avel.stores.clip_check import verify_clips
-from avel.stores.clip_writer import WriteError
 from avel.stores.clips import ClipStore
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.files import only_one
@@ -415,20 +414,3 @@ def test_unknown_options_and_values_are_refused(clips: Path, tmp_path: Path) -> 
         extract(clips, tmp_path / "s.zarr", frame_codec="gif")
     with pytest.raises(ConfigError, match="sise"):
         extract(clips, tmp_path / "s.zarr", sise=3)
-
-
-def test_a_full_disk_ends_the_run_and_blames_no_clip(
-    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = tmp_path / "s.zarr"
-    extract(clips, store, SMALL, workers=1)
-    for row in range(5):
-        shutil.rmtree(store / f"frames/c/{row}", ignore_errors=True)
-        (store / f"frames/c/{row}").write_text("a file where a folder must be")
-    with pytest.raises(WriteError):
-        extract(clips, store, SMALL, workers=1, overwrite=True)
-    states = {entry.state for entry in ClipStore.open(store).entries.values()}
-    assert states <= {"pending", "failed"}
-    for row in range(5):
-        (store / f"frames/c/{row}").unlink()
-    assert extract(clips, store, replace(SMALL), workers=1).staged == 4

@@ -6,7 +6,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from avel.errors import StoreError
+from avel.errors import StoreError, UnknownNameError
 from avel.pipeline.staging.extract import extract
 from avel.pipeline.staging.preview import draw, preview, shown_segments
 from avel.stores.clips import ClipStore
@@ -69,7 +69,7 @@ def test_ten_segments_stand_for_many() -> None:
 def test_what_cannot_be_shown_is_an_error(store: ClipStore, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="a preview is a PNG"):
         preview(store, "mute", tmp_path / "sheet.jpg")
-    with pytest.raises(LookupError, match="nobody"):
+    with pytest.raises(UnknownNameError, match="nobody"):
         preview(store, "nobody", tmp_path / "sheet.png")
     assert not list(tmp_path.iterdir())
 
