@@ -50,7 +50,7 @@ def _of_shapes(store: ClipStore) -> list[str]:
 
 def _of_video(store: ClipStore, entry: Entry) -> list[str]:
     names = chunk_names(store.head, entry.row)
-    if entry.video_id in store.staged:
+    if store.is_staged(entry):
         return _of_array(store, entry, FRAMES) + _of_array(store, entry, LOG_MEL)
     left = [name for name in names if entry.state == "failed" and store.location.read(name) is not None]
     return [f"failed, but {left[0]} is there"] if left else []

@@ -117,7 +117,20 @@ class ClipStore:
     @cached_property
     def staged(self) -> tuple[str, ...]:
         """Ids of the videos that are whole and were staged with the store's settings, in array order."""
-        return tuple(name for name, entry in self.entries.items() if self._is_staged(entry))
+        return tuple(name for name, entry in self.entries.items() if self.is_staged(entry))
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Ids of the videos that were neither staged with the store's settings nor failed, in array order."""
+        return tuple(
+            name
+            for name, entry in self.entries.items()
+            if entry.state != "failed" and not self.is_staged(entry)
+        )
+
+    def is_staged(self, entry: Entry) -> bool:
+        """Whether the entry's video is whole and was staged with the store's settings."""
+        return entry.state == "staged" and entry.settings == self.digest
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -236,13 +249,10 @@ class ClipStore:
         entry = self.entries.get(video_id)
         if entry is None:
             raise UnknownNameError("video", video_id, self.entries, where=self.location.url)
-        if not self._is_staged(entry):
+        if not self.is_staged(entry):
             why = f"{entry.state} ({entry.reason or entry.cause})"
             raise StoreError(f"{self.location.url}: {video_id} is {why}", hint=self._repair())
         return entry.row
-
-    def _is_staged(self, entry: Entry) -> bool:
-        return entry.state == "staged" and entry.settings == self.digest
 
     def _repair(self) -> str:
         return f"avel extract {self.dataset.root} {self.location.url}"

@@ -96,9 +96,7 @@ def _store(path: str, verify: bool) -> Found:
         return {"videos": len(read_manifest(location)), "bytes": location.bytes()}, [UNFINISHED_STORE]
     store = ClipStore.open(path)
     failed = {name: entry for name, entry in store.entries.items() if entry.state == "failed"}
-    waiting = [
-        name for name, entry in store.entries.items() if entry.state != "failed" and name not in store.staged
-    ]
+    waiting = store.waiting
     facts = {
         "videos": len(store.video_ids),
         "staged": len(store.staged),

@@ -283,3 +283,32 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
     (path / "zarr.json").write_text(json.dumps(document))
     with pytest.raises(StoreError, match="version 99"):
         ClipStore.open(path)
+
+
+class CountedId(str):
+    """A video id that counts how often it is compared with another object."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        CountedId.compared += 1
+        return super().__eq__(other)
+
+    __hash__ = str.__hash__
+
+
+def test_no_id_is_looked_up_by_comparing_it_with_all_others(tmp_path: Path) -> None:
+    videos = 300
+    head = replace(HEAD, video_ids=tuple(CountedId(f"v{number}") for number in range(videos)))
+    location = locate(tmp_path / "s.zarr")
+    prepare(location, head)
+    store = ClipStore(location, head)
+    pending, staged = range(100), range(100, videos)
+    store.entries = {
+        name: Entry(name, row, "staged" if row in staged else "pending", settings=head.digest)
+        for row, name in enumerate(head.video_ids)
+    }
+    CountedId.compared = 0
+    assert store.waiting == head.video_ids[: len(pending)]
+    assert len(store.verify()) == 2 * len(staged), "no chunk of either array is there"
+    assert CountedId.compared <= 10 * videos, "100 comparisons or more for each id, where a tuple is searched"
