@@ -18,6 +18,7 @@ from avel.console import (
     DONE,
     ERROR,
     SOME_FAILED,
+    Command,
     json_option,
     run,
     settings,
@@ -26,7 +27,7 @@ from avel.console import (
     stage_settings,
     verbosity,
 )
-from avel.heads.config import HeadConfig
+from avel.heads.config import TrainConfig
 from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.pretraining.presets import PRESETS
 from avel.recipes.reproducing.tables import TABLES
@@ -44,6 +45,8 @@ def example(*commands: str) -> str:
 
 class InOrder(click.Group):
     """Lists its commands in the order of the work, as they stand in this file."""
+
+    command_class = Command
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Names in order of definition."""
@@ -189,7 +192,7 @@ def diff(a: Path, b: Path, as_json: bool) -> int:
 @cli.command("train-head", epilog=example("avel train-head ave.h5 runs/tacma --head tacma --seeds 5"))
 @click.argument("cache", type=PATH)
 @click.argument("run", type=PATH)
-@settings(HeadConfig, "train-head")
+@settings(TrainConfig, "train-head")
 @json_option
 def train_head(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
     """Train a fusion head on CACHE, one member for each seed; the best validation epoch is kept in RUN."""
@@ -197,10 +200,26 @@ def train_head(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
     return DONE
 
 
+@cli.command(epilog=example("avel heads", "avel heads psp"))
+@click.argument("name", required=False)
+@json_option
+def heads(name: str | None, as_json: bool) -> int:
+    """List the fusion heads, or the settings of the head NAME with their types and defaults."""
+    from avel.heads.catalog import describe_head, head_lines, list_heads, setting_lines
+
+    if name is None:
+        found = list_heads()
+        show(found, as_json) if as_json else click.echo("\n".join(head_lines(found)))
+    else:
+        head = describe_head(name)
+        show(head, as_json) if as_json else click.echo("\n".join(setting_lines(head)))
+    return DONE
+
+
 @cli.command(epilog=example("avel sweep ave.h5 runs/theta --set theta=0,0.01,0.03,0.06 --seeds 5"))
 @click.argument("cache", type=PATH)
 @click.argument("run", type=PATH)
-@settings(HeadConfig, "train-head", vary=True)
+@settings(TrainConfig, "train-head", vary=True)
 @json_option
 def sweep(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
     """Train a head for every combination of settings: --set with several values, separated by commas."""
@@ -224,7 +243,7 @@ def sweep(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
     {
         "pretraining": ("pretrain", PretrainConfig),
         "caching": ("cache-features", CacheConfig),
-        "heads": ("train-head", HeadConfig),
+        "heads": ("train-head", None),
     },
     PRESETS,
     "pretrain",

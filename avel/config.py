@@ -1,7 +1,11 @@
-"""One config system: frozen dataclasses, `[stage]` tables of a TOML file, `--set key=value`, options.
+"""One config system: frozen dataclasses, tables of a TOML file, `--set key=value`, options, keywords.
 
-A field is declared once, with its help; the command line, the TOML file and the Python function share it.
-Later sources win: defaults, preset, file, `--set`, options.
+A setting is declared once, in the class that it configures, with its type, bounds, help and default; a
+class derived from that one may set another default (`lr: float = 1e-3`). A config holds plain settings,
+groups of them (nested dataclasses), and components: one of several registered classes, such as a head, with
+the settings of its own `Config`. Every setting has a name ("crop_scale") that is unique in its config, and a
+place in the file ("augment.crop_scale"); either is understood wherever settings are read. Later sources win:
+a config to begin with, preset, file, `--set`, options.
 """
 
 import dataclasses
@@ -11,23 +15,153 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import tomli_w
 
 from avel.errors import ConfigError, MissingPathError, UnknownNameError
+from avel.registry import Registry
 
 C = TypeVar("C")
+STAGES = ("extract", "pretrain", "cache-features", "train-head")
+"""Tables that a config file may hold, each for the command of that name."""
 
 
 def option(
-    default: Any, help: str, *, numeric: bool = True, low: float | None = None, high: float | None = None
+    default: Any,
+    help: str,
+    *,
+    numeric: bool = True,
+    low: float | None = None,
+    high: float | None = None,
+    shown: str = "",
 ) -> Any:
-    """A config field: its default, its help line, bounds, and whether it changes the numbers (cache keys)."""
-    return dataclasses.field(
-        default=default, metadata={"help": help, "numeric": numeric, "low": low, "high": high}
+    """Declares a setting.
+
+    Args:
+        numeric: whether it changes the numbers that come out, and so belongs into cache keys.
+        low, high: bounds of numbers, and of each number of a list.
+        shown: what help says of the default where the value does not say it, as for None.
+    """
+    about = {"help": help, "numeric": numeric, "low": low, "high": high, "shown": shown}
+    return dataclasses.field(default=default, metadata=about)
+
+
+def group(kind: type[Any], heading: str, *, prefix: str = "") -> Any:
+    """Declares a nested dataclass of settings; `prefix` opens the names of all of them."""
+    return dataclasses.field(default_factory=kind, metadata={"heading": heading, "prefix": prefix})
+
+
+def component(registry: Registry[Any], default: str, help: str, *, shown: str) -> Any:
+    """Declares a choice of one registered class, as an instance of that class's `Config`.
+
+    The field's type is the base of all these Configs; `shown` says what help shows as the default of its
+    settings, since each component has its own.
+    """
+
+    def make() -> Any:
+        return registry[default].Config()
+
+    about = {"help": help, "registry": registry, "default": default, "shown": shown, "numeric": True}
+    return dataclasses.field(default_factory=make, metadata=about)
+
+
+@dataclass(frozen=True)
+class ComponentConfig:
+    """Base of the `Config` of registered classes; `name` is the one that it was registered under."""
+
+    name: ClassVar[str] = ""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a config.
+
+    Attributes:
+        name: what options and `--set` call it, with its group's prefix.
+        place: where it stands in a file: tables, then the key.
+        path: attributes that lead to it in the config.
+        hinted: its type, as annotated.
+        default: its default; of a component the name.
+        heading: under which help lists it, "" for none.
+        shown: its default in words, where the value does not say it.
+        registry: of a component that is chosen by name, else None.
+    """
+
+    name: str
+    place: tuple[str, ...]
+    path: tuple[str, ...]
+    hinted: Any
+    default: Any
+    help: str
+    heading: str
+    shown: str
+    numeric: bool
+    low: float | None = None
+    high: float | None = None
+    registry: Registry[Any] | None = None
+
+    @property
+    def key(self) -> str:
+        """The place as one word, "augment.crop_scale"."""
+        return ".".join(self.place)
+
+    def of(self, config: Any) -> Any:
+        """Returns the setting's value in a config."""
+        value = reduce(getattr, self.path, config)
+        return value.name if self.registry is not None else value
+
+
+def settings_of(config: Any) -> list[Setting]:
+    """Lists the settings of a config, or of a config class, whose components then show what all have."""
+    return list(_settings(config, (), (), "", ""))
+
+
+def _settings(
+    config: Any, path: tuple[str, ...], place: tuple[str, ...], prefix: str, heading: str
+) -> Iterator[Setting]:
+    kind = config if isinstance(config, type) else type(config)
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        here, about = (*path, field.name), _declared(kind, field.name)
+        value = hints[field.name] if config is kind else getattr(config, field.name)
+        name = prefix + field.name
+        if "prefix" in about:
+            title = about["heading"]
+            yield from _settings(value, here, (*place, field.name), prefix + about["prefix"], title)
+        elif "registry" in about:
+            default, shown = about["default"], "" if config is not kind else about["shown"]
+            yield Setting(
+                name, (*place, field.name), here, str, default, about["help"], heading, "", True,
+                registry=about["registry"],
+            )  # fmt: skip
+            chosen = value.name if config is not kind else default
+            for setting in _settings(value, here, (*place, chosen), prefix, f"Settings of the {field.name}"):
+                yield dataclasses.replace(setting, shown=shown or setting.shown)
+        else:
+            yield Setting(
+                name, (*place, field.name), here, hints[field.name], field.default, about["help"], heading,
+                about["shown"], about["numeric"], about["low"], about["high"],
+            )  # fmt: skip
+
+
+def _declared(kind: type[Any], name: str) -> Mapping[str, Any]:
+    """Returns what was said of a setting, by the class or by a base whose default the class replaces.
+
+    Raises:
+        ConfigError: the field is no `option`.
+    """
+    for base in kind.__mro__:
+        field = getattr(base, "__dataclass_fields__", {}).get(name)
+        if field is not None and field.metadata:
+            return dict(field.metadata)
+    raise ConfigError(
+        f"{kind.__qualname__}.{name} has no help",
+        hint=f'declare it as {name}: TYPE = option(DEFAULT, "help")',
     )
 
 
@@ -35,87 +169,172 @@ def resolve(
     kind: type[C],
     stage: str,
     *,
+    base: C | None = None,
     preset: Mapping[str, Any] | None = None,
     file: Path | str | None = None,
     sets: Iterable[str] = (),
     options: Mapping[str, Any] | None = None,
 ) -> C:
-    """The config of one stage from all its sources.
+    """Makes the config of one stage from all its sources.
+
+    Keys are names or places of settings; values may be text, or whole groups and components.
 
     Raises:
         ConfigError: an unknown key or a value of the wrong type or out of bounds, with its source.
     """
-    values: dict[str, Any] = {}
-    sources: list[tuple[str, Mapping[str, Any]]] = [("preset", preset or {})]
-    if file is not None:
-        sources.append((str(file), read_table(Path(file), stage)))
-    sources.append(("--set", dict(_split(item) for item in sets)))
-    sources.append(("option", options or {}))
-    for source, given in sources:
-        for key, value in given.items():
-            name = key.replace("-", "_")
-            values[name] = convert(kind, name, value, source)
-    return kind(**values)
+    sources: list[tuple[str, Mapping[str, Any]]] = [
+        (kind.__name__, {} if base is None else as_dict(base)),
+        ("preset", preset or {}),
+        (str(file), {} if file is None else read_table(Path(file), stage)),
+        ("--set", dict(split_set(item) for item in sets)),
+        ("option", options or {}),
+    ]
+    places = {setting.name: setting.key for setting in settings_of(kind) if setting.registry is not None}
+    given = [
+        (source, key, value)
+        for source, values in sources
+        for key, value in flat({places.get(key, key): value for key, value in values.items()}).items()
+    ]
+    config: C = _choose(kind, given)
+    known: dict[str, Setting] = {}
+    for setting in settings_of(config):
+        for key in dict.fromkeys((setting.name, setting.key)):
+            if key in known:
+                raise ConfigError(
+                    f"{stage} has two settings named {key}", hint="rename that of the component"
+                )
+            known[key] = setting
+    others = [setting for setting in known.values() if setting.registry is not None]
+    for source, key, value in given:
+        if key in known:
+            if known[key].registry is None:
+                config = _replaced(config, known[key].path, convert(known[key], value, source))
+        elif not any(_is_of_another(key, setting) for setting in others):
+            raise UnknownNameError("setting", key, known, where=source)
+    return config
+
+
+def _choose(kind: Any, given: list[tuple[str, str, Any]], place: tuple[str, ...] = ()) -> Any:
+    """Returns a config of defaults with the components that were named last."""
+    chosen = {}
+    for field in dataclasses.fields(kind):
+        if "prefix" in field.metadata:
+            group_kind = typing.get_type_hints(kind)[field.name]
+            chosen[field.name] = _choose(group_kind, given, (*place, field.name))
+        elif "registry" in field.metadata:
+            registry: Registry[Any] = field.metadata["registry"]
+            key = ".".join((*place, field.name))
+            named = [(source, str(value)) for source, given_key, value in given if given_key == key]
+            source, name = named[-1] if named else ("default", field.metadata["default"])
+            if name not in registry:
+                raise UnknownNameError(registry.kind, name, registry, where=source)
+            chosen[field.name] = registry[name].Config()
+    return kind(**chosen)
+
+
+def _is_of_another(key: str, choice: Setting) -> bool:
+    """Says whether the key belongs to a component that was not chosen, as a file for several heads has."""
+    assert choice.registry is not None
+    *tables, _ = key.split(".")
+    return tables[:-1] == list(choice.place[:-1]) and bool(tables) and tables[-1] in choice.registry
+
+
+def _replaced(config: Any, path: tuple[str, ...], value: Any) -> Any:
+    first, *rest = path
+    inner = _replaced(getattr(config, first), tuple(rest), value) if rest else value
+    return dataclasses.replace(config, **{first: inner})
+
+
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns nested tables as one, keys joined by dots and with underscores; configs become their values.
+
+    >>> flat({"seeds": 3, "augment": {"crop-scale": [0.1, 1]}})
+    {'seeds': 3, 'augment.crop_scale': [0.1, 1]}
+    """
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if isinstance(value, ComponentConfig):
+            result[name] = value.name
+            *tables, _ = name.split(".")
+            name, value = ".".join((*tables, value.name)), as_dict(value)
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = as_dict(value)
+        if isinstance(value, Mapping):
+            result |= {f"{name}.{inner}": item for inner, item in flat(value).items()}
+        else:
+            result[name] = value
+    return result
 
 
 def read_table(path: Path, stage: str) -> dict[str, Any]:
-    """The `[stage]` table of a TOML file, or its top level where the file has no tables."""
+    """Reads the `[stage]` table of a TOML file, or the whole file where it has no table of a stage.
+
+    Raises:
+        MissingPathError: no such file.
+        ConfigError: not TOML, or a table beside those of the stages.
+    """
     if not path.is_file():
         raise MissingPathError(f"{path}: no such config file")
     try:
-        document = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
-    if any(isinstance(value, dict) for value in document.values()):
-        return dict(document.get(stage, {}))
-    return document
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}", hint="save it as UTF-8 text") from None
+    if not any(isinstance(value, dict) for value in document.values()):
+        return document
+    for name in document:
+        if name not in STAGES:
+            raise UnknownNameError("table", name, STAGES, where=str(path))
+    return dict(document.get(stage, {}))
 
 
 def to_toml(config: Any, stage: str) -> str:
-    """The config as a TOML document that `--config` reads back; fields that are None are left out."""
-    table = {key: _plain(value) for key, value in as_dict(config).items() if value is not None}
-    return tomli_w.dumps({stage: table})
+    """Returns the config as TOML that `--config` reads back; settings that are None are left out."""
+    return tomli_w.dumps({stage: _without_none(as_dict(config))})
 
 
 def as_dict(config: Any) -> dict[str, Any]:
-    """The fields of a config dataclass by name, without recursion."""
-    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    """Returns a config as nested plain values, what JSON and TOML hold; a component's under its name."""
+    result: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, ComponentConfig):
+            result |= {field.name: value.name, value.name: as_dict(value)}
+        else:
+            result[field.name] = as_dict(value) if dataclasses.is_dataclass(value) else _plain(value)
+    return result
 
 
 def digest(config: Any, **more: Any) -> str:
-    """16 hex digits over every field that changes the numbers, and over what else is named."""
-    values = {
-        field.name: _plain(getattr(config, field.name))
-        for field in dataclasses.fields(config)
-        if field.metadata.get("numeric", True)
-    }
+    """Returns 16 hex digits over every setting that changes the numbers, and over what else is named."""
+    values = {setting.key: _plain(setting.of(config)) for setting in settings_of(config) if setting.numeric}
     return hashlib.sha256(json.dumps(values | more, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def convert(kind: type, key: str, value: Any, source: str) -> Any:
-    """`value` as the type of field `key` of dataclass `kind`; text is parsed, so "3" becomes 3 for an int."""
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    if key not in fields:
-        raise UnknownNameError("setting", key, fields, where=source)
-    hinted = typing.get_type_hints(kind)[key]
+def convert(setting: Setting, value: Any, source: str) -> Any:
+    """Returns `value` as the setting's type; text is parsed, so "3" becomes 3 for an int.
+
+    Raises:
+        ConfigError: it is not of that type, or out of bounds.
+    """
+    name, hinted = setting.name, setting.hinted
     try:
         result = _coerce(hinted, value)
     except (TypeError, ValueError):
-        raise ConfigError(f"{source}: {key}={value!r} is not {describe(hinted)}") from None
-    low, high = fields[key].metadata.get("low"), fields[key].metadata.get("high")
-    endless = not fields[key].metadata.get("numeric", True)  # limits of memory and time may be infinite
+        raise ConfigError(f"{source}: {name}={value!r} is not {describe(hinted)}") from None
+    endless = not setting.numeric  # limits of memory and time may be infinite
     for item in result if isinstance(result, tuple) else (result,):
-        if low is not None and item is not None and not item >= low:
-            raise ConfigError(f"{source}: {key}={value!r} must be at least {low:g}")
-        if high is not None and item is not None and not item <= high:
-            raise ConfigError(f"{source}: {key}={value!r} must be at most {high:g}")
+        if setting.low is not None and item is not None and not item >= setting.low:
+            raise ConfigError(f"{source}: {name}={value!r} must be at least {setting.low:g}")
+        if setting.high is not None and item is not None and not item <= setting.high:
+            raise ConfigError(f"{source}: {name}={value!r} must be at most {setting.high:g}")
         if isinstance(item, float) and not math.isfinite(item) and not endless:
-            raise ConfigError(f"{source}: {key}={value!r} must be finite")
+            raise ConfigError(f"{source}: {name}={value!r} must be finite")
     return result
 
 
 def describe(hinted: Any) -> str:
-    """A type in words, for error messages and help."""
+    """Returns a type in words, for error messages and help."""
     if typing.get_origin(hinted) is typing.Literal:
         return "one of " + ", ".join(str(choice) for choice in typing.get_args(hinted))
     if _is_union(hinted):
@@ -125,6 +344,27 @@ def describe(hinted: Any) -> str:
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(
         hinted, "a path"
     )
+
+
+def default_text(default: Any) -> str:
+    """Returns a default as one would type it."""
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    if isinstance(default, tuple):
+        return ",".join(map(str, default)) or "none"
+    return str(default)
+
+
+def split_set(item: str) -> tuple[str, str]:
+    """Splits "key=value".
+
+    Raises:
+        ConfigError: no key, or no equals sign.
+    """
+    key, equals, value = item.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {item!r} is not key=value", hint="for example --set theta=0.03")
+    return key.strip(), value.strip()
 
 
 def _is_union(hinted: Any) -> bool:
@@ -157,7 +397,8 @@ def _coerce(hinted: Any, value: Any) -> Any:
         return int(value)
     if hinted is float and isinstance(value, bool):
         raise ValueError(value)
-    return hinted(value)
+    read: Callable[[Any], Any] = hinted
+    return read(value)
 
 
 def _refuse(value: Any) -> typing.NoReturn:
@@ -170,8 +411,9 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _split(item: str) -> tuple[str, str]:
-    key, equals, value = item.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {item!r} is not key=value", hint="for example --set theta=0.03")
-    return key.strip(), value.strip()
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if value is not None
+    }

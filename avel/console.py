@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import functools
 import json
 import sys
@@ -15,7 +14,17 @@ from typing import Any, TypeVar
 
 import click
 
-from avel.config import describe, resolve, to_toml
+from avel.config import (
+    Setting,
+    default_text,
+    describe,
+    flat,
+    read_table,
+    resolve,
+    settings_of,
+    split_set,
+    to_toml,
+)
 from avel.errors import AvelError, ConfigError, UnknownNameError
 from avel.progress import note, set_verbosity
 from avel.text import as_plain, lines
@@ -26,6 +35,33 @@ DONE, ERROR, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: all done, error, wrong usage, finished but some clips failed, interrupted."""
 
 
+class Command(click.Command):
+    """A command whose help lists options under the headings of their settings."""
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the options, those without a heading first."""
+        listed: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for parameter in self.get_params(context):
+            record = parameter.get_help_record(context)
+            if record is not None and isinstance(parameter, click.Option):
+                listed.setdefault(getattr(parameter, "heading", "") or "Options", []).append(record)
+        for heading, records in listed.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+class SettingOption(click.Option):
+    """The option of one setting; what it was not given is left to the other sources of settings."""
+
+    def __init__(self, declarations: Sequence[str], *, setting: Setting) -> None:
+        self.heading, self.setting = setting.heading, setting
+        shown = f"{setting.help}  [default: {setting.shown or default_text(setting.default)}]"
+        switch = setting.hinted is bool
+        super().__init__(
+            declarations, default=None, help=shown, metavar=None if switch else _metavar(setting)
+        )
+
+
 def settings(
     config_type: type[Any],
     stage: str,
@@ -33,27 +69,33 @@ def settings(
     *,
     vary: bool = False,
 ) -> Callable[[F], F]:
-    """Gives a command one option for each field of `config_type`, `--config` and `--set`.
+    """Gives a command one option for each setting of `config_type`, `--config` and `--set`.
 
-    The command receives the resolved config as `config`, after it was printed to stderr. With `vary`, a
-    `--set` of several values is not resolved but given to the command: `settings`, name to values.
+    The command receives the resolved config as `config`, after it was printed to stderr. With `vary`, it gets
+    `settings`, the `--set` items of several values as name to values, and all else as it was given.
     """
-    names = [field.name for field in dataclasses.fields(config_type)]
+    options = settings_of(config_type)
 
     def decorate(command: F) -> F:
         @functools.wraps(command)
         def call(*, config_file: Path | None, sets: tuple[str, ...], **values: Any) -> Any:
-            given = {name: value for name in names if (value := values.pop(name)) is not None}
+            given = {each.name: value for each in options if (value := values.pop(each.name)) is not None}
             chosen = (presets or {}).get(values.pop("preset", None) or "", {})
-            if vary:
-                _refuse_lists(config_type, sets)
-                sets, values["settings"] = varied(sets)
-                _refuse_both(values["settings"], given)
-            config = resolve(config_type, stage, preset=chosen, file=config_file, sets=sets, options=given)
+            sources: dict[str, Any] = {"preset": chosen, "file": config_file, "options": given}
+            if not vary:
+                config = resolve(config_type, stage, sets=sets, **sources)
+                note(to_toml(config, stage).strip())
+                return command(config=config, **values)
+            sets, several = varied(sets)
+            _refuse_both(several, given)
+            first = {name: several[name][0] for name in several}
+            config = resolve(config_type, stage, sets=sets, **sources | {"options": given | first})
+            _refuse_lists(config, several)
             note(to_toml(config, stage).strip())
-            return command(config=config, **values)
+            table = {} if config_file is None else flat(read_table(config_file, stage))
+            return command(settings=several, **values, **table | dict(map(split_set, sets)) | given)
 
-        for add in reversed(_options(config_type, presets)):
+        for add in reversed(_options(options, presets)):
             call = add(call)
         return typing.cast(F, call)
 
@@ -61,7 +103,7 @@ def settings(
 
 
 def varied(sets: Sequence[str]) -> tuple[tuple[str, ...], dict[str, list[str]]]:
-    """The `--set` items of one value as they are, and those of several values as name -> values.
+    """Returns the `--set` items of one value as they are, and those of several values as name -> values.
 
     >>> varied(["theta=0,0.03", "epochs=60"])
     (('epochs=60',), {'theta': ['0', '0.03']})
@@ -86,37 +128,37 @@ def varied(sets: Sequence[str]) -> tuple[tuple[str, ...], dict[str, list[str]]]:
     return tuple(item for item in sets if "," not in item), several
 
 
-def _refuse_both(settings: Mapping[str, Sequence[str]], given: Mapping[str, Any]) -> None:
+def _refuse_both(several: Mapping[str, Sequence[str]], given: Mapping[str, Any]) -> None:
     """Raises where a swept setting was given as an option too, which would do nothing."""
-    for key in settings:
+    for key in several:
         if key in given:
             flag = f"--{key.replace('_', '-')} {given[key]}"
             raise ConfigError(
-                f"{flag} beside --set {key}={','.join(settings[key])}", hint="give its values in --set alone"
+                f"{flag} beside --set {key}={','.join(several[key])}", hint="give its values in --set alone"
             )
 
 
-def _refuse_lists(config_type: type[Any], sets: Sequence[str]) -> None:
+def _refuse_lists(config: Any, several: Mapping[str, Sequence[str]]) -> None:
     """Raises where a setting that is itself a list is given several values: they would be taken apart."""
-    hints = typing.get_type_hints(config_type)
-    for item in sets:
-        name, _, values = item.partition("=")
-        hinted = hints.get(name.strip().replace("-", "_"))
-        if "," in values and describe(hinted).startswith("a comma-separated list"):
-            flag = name.strip().replace("_", "-")
+    for setting in settings_of(config):
+        if setting.name in several and typing.get_origin(setting.hinted) is tuple:
+            values, flag = ",".join(several[setting.name]), setting.name.replace("_", "-")
             raise ConfigError(
-                f"--set {item!r}: {name} is a list, which a sweep cannot vary",
+                f"--set {setting.name}={values}: {setting.name} is a list, which a sweep cannot vary",
                 hint=f"--{flag} {values} gives it to all members",
             )
 
 
 def stage_settings(
-    stages: Mapping[str, tuple[str, type[Any]]], presets: Mapping[str, Mapping[str, Any]], preset_of: str
+    stages: Mapping[str, tuple[str, type[Any] | None]],
+    presets: Mapping[str, Mapping[str, Any]],
+    preset_of: str,
 ) -> Callable[[F], F]:
     """Gives a command of several stages `--config`, `--preset` and `--set STAGE.KEY=VALUE`.
 
     Args:
         stages: parameter of the command -> (stage, its config); each is resolved, and printed to stderr.
+            Without a config the command gets the settings as they were given, name to value.
         preset_of: the stage that presets are about.
     """
 
@@ -132,6 +174,10 @@ def stage_settings(
                     raise UnknownNameError("stage", stage, by_stage, where=f"--set {item}")
                 by_stage[stage].append(setting)
             for name, (stage, config_type) in stages.items():
+                if config_type is None:
+                    table = {} if config_file is None else flat(read_table(config_file, stage))
+                    values[name] = table | dict(map(split_set, by_stage[stage]))
+                    continue
                 chosen = presets.get(preset or "", {}) if stage == preset_of else {}
                 config = resolve(config_type, stage, preset=chosen, file=config_file, sets=by_stage[stage])
                 note(to_toml(config, stage).strip())
@@ -146,7 +192,7 @@ def stage_settings(
 
 
 def _sources(metavar: str, presets: Mapping[str, Any] | None) -> list[Callable[[Any], Any]]:
-    """The options by which settings come in bulk: a file, `--set`, and presets where there are any."""
+    """Returns the options that give many settings: a file, `--set`, and presets where there are any."""
     added = [
         click.option(
             "--config", "config_file", type=click.Path(path_type=Path), help="TOML file with settings."
@@ -159,24 +205,22 @@ def _sources(metavar: str, presets: Mapping[str, Any] | None) -> list[Callable[[
     return added
 
 
-def _options(config_type: type[Any], presets: Mapping[str, Any] | None) -> list[Callable[[Any], Any]]:
-    hints = typing.get_type_hints(config_type)
+def _options(options: Sequence[Setting], presets: Mapping[str, Any] | None) -> list[Callable[[Any], Any]]:
     added = _sources("KEY=VALUE", presets)
-    for field in dataclasses.fields(config_type):
-        added.append(_option(field, hints[field.name]))
+    for setting in options:
+        flag = setting.name.replace("_", "-")
+        names = f"--{flag}/--no-{flag}" if setting.hinted is bool else f"--{flag}"
+        added.append(click.option(names, setting.name, cls=SettingOption, setting=setting))
     return added
 
 
-def _option(field: dataclasses.Field[Any], hinted: Any) -> Callable[[Any], Any]:
-    flag = field.name.replace("_", "-")
-    shown = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-    text = f"{field.metadata['help']}  [default: {shown}]"
-    if hinted is bool:
-        return click.option(f"--{flag}/--no-{flag}", field.name, default=None, help=text)
-    metavar = {"a whole number": "INTEGER", "a number": "NUMBER", "text": "TEXT"}.get(describe(hinted))
-    if typing.get_origin(hinted) is typing.Literal:
-        metavar = "[" + "|".join(map(str, typing.get_args(hinted))) + "]"
-    return click.option(f"--{flag}", field.name, metavar=metavar or "TEXT", help=text)
+def _metavar(setting: Setting) -> str:
+    """Returns the choices of a setting, or its type."""
+    choices = list(setting.registry or typing.get_args(setting.hinted))
+    if setting.registry is not None or typing.get_origin(setting.hinted) is typing.Literal:
+        return "[" + "|".join(map(str, choices)) + "]"
+    words = {"a whole number": "INTEGER", "a number": "NUMBER", "text": "TEXT"}
+    return words.get(describe(setting.hinted), "VALUE,..." if choices else "PATH")
 
 
 def json_option(command: F) -> F:

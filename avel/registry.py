@@ -1,62 +1,92 @@
 """A registry is a dict and a decorator; packages outside avel add to it through an entry point."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from importlib import import_module
-from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
 
 from avel.errors import ConfigError, UnknownNameError
 
 T = TypeVar("T")
+E = TypeVar("E")
 
 
 class Registry(Generic[T]):
-    """Named classes or functions of one kind ("head", "visual backbone").
+    """Named classes of one kind ("head", "visual backbone"), each imported when it is first asked for.
+
+    Listing names imports nothing, so that the command line can show them without torch.
 
     Args:
         kind: what one entry is called in error messages.
-        modules: avel's own modules, imported on first use, so that listing names costs no torch.
-        group: entry-point group through which other packages add entries.
+        modules: avel's own entries, name -> module that registers it.
+        group: entry-point group of other packages; a point's name is the entry's, its value the module.
     """
 
-    def __init__(self, kind: str, *, modules: tuple[str, ...] = (), group: str = "") -> None:
+    def __init__(self, kind: str, *, modules: Mapping[str, str] | None = None, group: str = "") -> None:
         self.kind = kind
-        self._modules = modules
+        self._modules = dict(modules or {})
         self._group = group
         self._entries: dict[str, T] = {}
-        self._loaded = False
 
-    def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that files the decorated object under `name`; a name taken twice raises ConfigError."""
+    def register(self, name: str) -> Callable[[E], E]:
+        """Returns a decorator that files a class under `name` and tells its `Config`, if any, that name.
 
-        def add(entry: T) -> T:
+        Raises:
+            ConfigError: the name is taken, or the class has only the `Config` of another entry.
+        """
+
+        def add(entry: E) -> E:
             if name in self._entries:
                 raise ConfigError(f"{self.kind} {name!r} is registered twice", hint="rename one of them")
-            self._entries[name] = entry
+            config: Any = getattr(entry, "Config", None)
+            if config is not None:
+                if "name" in vars(config):
+                    raise ConfigError(
+                        f"{self.kind} {name!r} has no Config of its own, only that of {config.name!r}",
+                        hint="add a nested `class Config`, derived from it where the settings are the same",
+                    )
+                config.name = name
+            self._entries[name] = entry  # type: ignore[assignment]
             return entry
 
         return add
 
     def __getitem__(self, name: str) -> T:
-        self._load()
         if name not in self._entries:
-            raise UnknownNameError(self.kind, name, self._entries)
+            self._import(name)
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
-        self._load()
-        return iter(sorted(self._entries))
+        return iter(sorted({*self._entries, *self._modules, *self._points}))
 
     def __contains__(self, name: object) -> bool:
-        self._load()
-        return name in self._entries
+        return name in set(self)
 
-    def _load(self) -> None:
-        if self._loaded:
-            return
-        self._loaded = True
-        for module in self._modules:
-            import_module(module)
-        if self._group:
-            for point in entry_points(group=self._group):
-                point.load()
+    @cached_property
+    def _points(self) -> dict[str, EntryPoint]:
+        return {point.name: point for point in entry_points(group=self._group)} if self._group else {}
+
+    def _import(self, name: str) -> None:
+        """Imports the module that registers `name`; a second thread waits, as for any import."""
+        if name in self._modules:
+            import_module(self._modules[name])
+        elif name in self._points:
+            self._load(self._points[name])
+        else:
+            raise UnknownNameError(self.kind, name, self)
+
+    def _load(self, point: EntryPoint) -> None:
+        package = point.dist.name if point.dist else "an unknown package"
+        try:
+            point.load()
+        except ImportError as error:
+            raise ConfigError(
+                f"{self.kind} {point.name!r} of {package} cannot be imported: {error}",
+                hint=f"mend or uninstall {package}",
+            ) from None
+        if point.name not in self._entries:
+            raise ConfigError(
+                f"{package} names {point.value} for {self.kind} {point.name!r}, which registers none",
+                hint=f"give the entry point the name that {point.value} registers",
+            )

@@ -28,9 +28,9 @@ import numpy as np
 import torch
 from heads_baselines import PlainLoop, bare_products
 
+from avel.config import resolve
 from avel.grid import Grid
-from avel.heads.config import HeadConfig
-from avel.heads.models.head import resolve_head
+from avel.heads.config import TrainConfig
 from avel.heads.train import choose_device, train_head
 from avel.heads.training.data import Data, load_data
 from avel.heads.training.fit import Training
@@ -109,7 +109,16 @@ def accuracy(cache: Path, folder: Path, options: argparse.Namespace) -> list[dic
     """Test accuracy at the best validation epoch in both dtypes, percent, where the table says seconds."""
     means = {}
     for name in DTYPES:
-        config = HeadConfig(seeds=options.seeds, epochs=options.epochs, dtype=name, device=options.device)
+        config = resolve(
+            TrainConfig,
+            "train-head",
+            options={
+                "seeds": options.seeds,
+                "epochs": options.epochs,
+                "dtype": name,
+                "device": options.device,
+            },
+        )
         results = train_head(cache, folder / name, config)
         means[name] = results["groups"]["tacma"]["accuracy_percent"]["mean"]
     line = {"part": "accuracy, %", "what": "tacma bfloat16", "against": "tacma float32"}
@@ -121,7 +130,7 @@ def accuracy(cache: Path, folder: Path, options: argparse.Namespace) -> list[dic
 
 def epoch_of(cache: Path, seeds: list[int], options: argparse.Namespace, **settings: Any) -> Epoch:
     """A function that trains the members for one epoch more: gather, forward, backward, Adam."""
-    config = resolve_head(HeadConfig(**({"head": "tacma", "device": options.device} | settings)))
+    config = resolve(TrainConfig, "train-head", options={"device": options.device} | settings)
     device = choose_device(config.device)
     if (key := (cache, device)) not in _loaded:
         _loaded[key] = load_data(FeatureCache.open(cache), config, device)

@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+import typing
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 
 import avel
 from avel.cli import cli
-from avel.console import DONE, ERROR, INTERRUPTED, SOME_FAILED, USAGE, run
+from avel.config import default_text
+from avel.console import DONE, ERROR, INTERRUPTED, SOME_FAILED, USAGE, SettingOption, run
 from avel.progress import set_verbosity
 
 COMMANDS = sorted(cli.commands)
@@ -106,3 +108,28 @@ def test_quiet_prints_results_only(calls: list[Any], capsys: pytest.CaptureFixtu
     finally:
         run(cli, ["extract", "all", "s.zarr"])
     assert capsys.readouterr().err.startswith("[extract]")  # from the second, louder call alone
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_the_choices_and_the_default_of_every_option(name: str) -> None:
+    context = click.Context(cli.commands[name], info_name=name)
+    for parameter in cli.commands[name].params:
+        record = parameter.get_help_record(context)
+        if not isinstance(parameter, click.Option) or record is None:
+            continue
+        flags, told = record
+        if isinstance(parameter, SettingOption):
+            setting = parameter.setting
+            default = setting.shown or default_text(setting.default)
+            assert told.endswith(f"[default: {default}]")
+            assert default != "None", flags
+            choices = [*(setting.registry or ()), *typing.get_args(setting.hinted)]
+            if setting.registry is not None or typing.get_origin(setting.hinted) is typing.Literal:
+                assert f"[{'|'.join(map(str, choices))}]" in flags
+        elif not parameter.is_flag and isinstance(parameter.default, str | int | float):
+            assert f"[default: {parameter.default}" in told, flags
+
+
+def test_settings_stand_under_headings() -> None:
+    shown = cli.commands["train-head"].get_help(click.Context(cli.commands["train-head"]))
+    assert shown.index("\nOptions:") < shown.index("\nSettings of the head:") < shown.index("--lr NUMBER")

@@ -3,12 +3,13 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
-from avel.config import digest, option, resolve, to_toml
+from avel.config import ComponentConfig, component, digest, group, option, resolve, settings_of, to_toml
 from avel.errors import ConfigError, MissingPathError, UnknownNameError
+from avel.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,10 @@ class Sample:
 
 def test_later_sources_win(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
-    file.write_text("[stage]\nepochs = 3\ntheta = 0.5\nblur = false\n[other]\nepochs = 9\n")
+    file.write_text("[pretrain]\nepochs = 3\ntheta = 0.5\nblur = false\n[extract]\nepochs = 9\n")
     config = resolve(
         Sample,
-        "stage",
+        "pretrain",
         preset={"epochs": 2, "weights": "w"},
         file=file,
         sets=["theta=0.25", "crop-scale=0.5,1"],
@@ -40,13 +41,13 @@ def test_later_sources_win(tmp_path: Path) -> None:
 
 def test_a_saved_config_reads_back(tmp_path: Path) -> None:
     config = Sample(epochs=7, crop_scale=(0.1, 0.2), blur=False)
-    (tmp_path / "c.toml").write_text(to_toml(config, "stage"))
-    assert resolve(Sample, "stage", file=tmp_path / "c.toml") == config
+    (tmp_path / "c.toml").write_text(to_toml(config, "pretrain"))
+    assert resolve(Sample, "pretrain", file=tmp_path / "c.toml") == config
 
 
 def test_a_file_without_tables_is_read_whole(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("epochs = 4\n")
-    assert resolve(Sample, "stage", file=tmp_path / "c.toml").epochs == 4
+    assert resolve(Sample, "pretrain", file=tmp_path / "c.toml").epochs == 4
 
 
 @pytest.mark.parametrize(
@@ -67,26 +68,32 @@ def test_a_file_without_tables_is_read_whole(tmp_path: Path) -> None:
 )
 def test_bad_values_are_named(item: str, words: list[str]) -> None:
     with pytest.raises(ConfigError) as error:
-        resolve(Sample, "stage", sets=[item])
+        resolve(Sample, "pretrain", sets=[item])
     assert all(word in str(error.value) for word in words)
     assert error.value.exit_code == 2
 
 
 def test_what_changes_no_numbers_may_be_without_limit() -> None:
-    assert resolve(Sample, "stage", sets=["memory_gb=inf"]).memory_gb == math.inf
+    assert resolve(Sample, "pretrain", sets=["memory_gb=inf"]).memory_gb == math.inf
+
+
+def test_an_unknown_table_suggests_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("[train_head]\nepochs = 4\n")
+    with pytest.raises(UnknownNameError, match=r"c\.toml: no table named 'train_head'\s+next: .*train-head"):
+        resolve(Sample, "pretrain", file=tmp_path / "c.toml")
 
 
 def test_an_unknown_key_suggests_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="did you mean epochs"):
-        resolve(Sample, "stage", sets=["epoch=3"])
+        resolve(Sample, "pretrain", sets=["epoch=3"])
 
 
 def test_broken_and_missing_files(tmp_path: Path) -> None:
     with pytest.raises(MissingPathError, match=r"no\.toml"):
-        resolve(Sample, "stage", file=tmp_path / "no.toml")
+        resolve(Sample, "pretrain", file=tmp_path / "no.toml")
     (tmp_path / "bad.toml").write_text("epochs = = 3")
     with pytest.raises(ConfigError, match=r"bad\.toml: not valid TOML"):
-        resolve(Sample, "stage", file=tmp_path / "bad.toml")
+        resolve(Sample, "pretrain", file=tmp_path / "bad.toml")
 
 
 def test_the_digest_holds_what_changes_numbers_and_nothing_else() -> None:
@@ -94,3 +101,107 @@ def test_the_digest_holds_what_changes_numbers_and_nothing_else() -> None:
     assert digest(Sample(workers=8)) == base
     assert digest(Sample(theta=0.04)) != base
     assert digest(Sample(), input="x") != base
+
+
+@dataclass(frozen=True)
+class Blur:
+    sigma: float = option(1.0, "Width.", low=0)
+    on: bool = option(True, "Whether.")
+
+
+COLOURS: Registry[Any] = Registry("colour")
+
+
+@dataclass(frozen=True)
+class ColourConfig(ComponentConfig):
+    shade: int = option(3, "Shade.", low=0)
+
+
+@COLOURS.register("red")
+class Red:
+    @dataclass(frozen=True)
+    class Config(ColourConfig):
+        warmth: float = option(0.5, "Warmth.", low=0, high=1)
+        shade: int = 7
+
+
+@COLOURS.register("blue")
+class Blue:
+    @dataclass(frozen=True)
+    class Config(ColourConfig):
+        depth: Literal["deep", "pale"] = option("deep", "Depth.")
+
+
+@dataclass(frozen=True)
+class Wall:
+    paint: ColourConfig = component(COLOURS, "red", "Its colour.", shown="the colour's own")
+    coats: int = option(2, "Layers.", low=1)
+
+
+@dataclass(frozen=True)
+class House:
+    floors: int = option(1, "Floors.", low=1)
+    blur: Blur = group(Blur, "Blurring", prefix="blur_")
+    wall: Wall = group(Wall, "Walls", prefix="wall_")
+
+
+def test_groups_and_components_by_name_and_by_place(tmp_path: Path) -> None:
+    by_name = ["blur_sigma=2", "wall_paint=blue", "wall_depth=pale", "wall-coats=4"]
+    wanted = House(1, Blur(2.0), Wall(Blue.Config(depth="pale"), 4))
+    assert resolve(House, "extract", sets=by_name) == wanted
+    (tmp_path / "c.toml").write_text(
+        "[extract.blur]\nsigma = 2\n[extract.wall]\npaint = 'blue'\ncoats = 4\n"
+        "[extract.wall.blue]\ndepth = 'pale'\n[extract.wall.red]\nwarmth = 1\n"
+    )
+    assert resolve(House, "extract", file=tmp_path / "c.toml") == wanted
+    (tmp_path / "d.toml").write_text(to_toml(wanted, "extract"))
+    assert resolve(House, "extract", file=tmp_path / "d.toml") == wanted
+    paint = {"wall_paint": Blue.Config(depth="pale"), "blur": Blur(2.0), "wall_coats": 4}
+    assert resolve(House, "extract", options=paint) == wanted
+
+
+def test_a_component_brings_its_own_defaults_and_refuses_others_settings() -> None:
+    assert resolve(House, "extract").wall.paint == Red.Config(warmth=0.5, shade=7)
+    assert resolve(House, "extract", sets=["wall_paint=blue"]).wall.paint == Blue.Config(3, "deep")
+    with pytest.raises(UnknownNameError, match="no setting named 'wall_warmth'"):
+        resolve(House, "extract", sets=["wall_paint=blue", "wall_warmth=1"])
+    with pytest.raises(UnknownNameError, match=r"--set: no colour named 'bleu'\s+next: did you mean blue"):
+        resolve(House, "extract", sets=["wall_paint=bleu"])
+    with pytest.raises(ConfigError, match="wall_warmth='2' must be at most 1"):
+        resolve(House, "extract", sets=["wall_warmth=2"])
+
+
+def test_a_component_changes_the_digest() -> None:
+    red, blue = House(), House(wall=Wall(Blue.Config()))
+    assert len({digest(red), digest(blue), digest(House(wall=Wall(Red.Config(warmth=0.6))))}) == 3
+
+
+def test_settings_know_where_they_stand() -> None:
+    listed = {setting.name: setting for setting in settings_of(House())}
+    assert list(listed) == [
+        *("floors", "blur_sigma", "blur_on", "wall_paint", "wall_shade", "wall_warmth", "wall_coats")
+    ]
+    assert listed["wall_warmth"].key == "wall.red.warmth"
+    assert (listed["wall_shade"].help, listed["wall_shade"].default) == ("Shade.", 7)
+    assert listed["wall_paint"].of(House()) == "red"
+    shared = [setting for setting in settings_of(House) if setting.name == "wall_shade"]
+    assert [setting.shown for setting in shared] == ["the colour's own"]
+
+
+def test_a_setting_without_help_is_refused() -> None:
+    @dataclass(frozen=True)
+    class Bare:
+        epochs: int = 3
+
+    with pytest.raises(ConfigError, match=r"Bare\.epochs has no help"):
+        resolve(Bare, "extract")
+
+
+def test_two_settings_of_one_name_are_refused() -> None:
+    @dataclass(frozen=True)
+    class Twice:
+        sigma: int = option(3, "Sigma.")
+        blur: Blur = group(Blur, "Blurring")
+
+    with pytest.raises(ConfigError, match="two settings named sigma"):
+        resolve(Twice, "extract")

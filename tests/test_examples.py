@@ -7,6 +7,7 @@ and named with its reason (ELSEWHERE).
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shlex
@@ -24,8 +25,7 @@ from avel import progress
 from avel.cli import cli
 from avel.config import resolve
 from avel.console import DONE, run
-from avel.heads.config import HeadConfig
-from avel.heads.models.head import HEADS
+from avel.heads.config import HEADS, TrainConfig
 from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.encoders.backbones import VISUAL_BACKBONES
 from avel.pipeline.pretraining.presets import PRESETS
@@ -36,7 +36,7 @@ CONFIGS = {
     "extract": ExtractConfig,
     "pretrain": PretrainConfig,
     "cache-features": CacheConfig,
-    "train-head": HeadConfig,
+    "train-head": TrainConfig,
 }
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -56,7 +56,7 @@ ELSEWHERE = {
     "make test    # ruff": "is what runs this test",
     "torchrun --nproc-per-node 4": "tests/pipeline/pretraining/test_pretrain.py runs it with two processes",
     "# ~/.bashrc": "tests/test_completion.py prints and uses them",
-    "from torch import Tensor, nn, sigmoid": "tests/heads/models/test_extending.py trains this head",
+    "class Gated(Head)": "tests/heads/models/test_extending.py trains this head",
     '[project.entry-points."avel.heads"]': "tests/heads/models/test_extending.py installs this package",
     "python -m pytest tests/heads/models/test_contract.py -k gated": "needs that package beside a checkout",
     "$ avel cache-features small.zarr vectors.h5": "downloads the weights of ResNet-18 and VGGish",
@@ -167,7 +167,9 @@ def run_line(line: str) -> None:
 def few_epochs(patch: pytest.MonkeyPatch) -> None:
     """Gives every head few epochs by default."""
     for name in HEADS:
-        patch.setattr(HEADS[name], "defaults", {**HEADS[name].defaults, "epochs": EPOCHS})
+        own = HEADS[name].Config
+        few = dataclasses.make_dataclass("Config", [("epochs", int, EPOCHS)], bases=(own,), frozen=True)
+        patch.setattr(HEADS[name], "Config", few)
 
 
 @pytest.fixture(scope="session")

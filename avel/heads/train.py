@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 
-from avel.config import convert
 from avel.errors import ConfigError, TrainingError
-from avel.heads.config import HeadConfig, checked
+from avel.heads.config import TrainConfig
 from avel.heads.evaluation.evaluate import evaluate, predict_split
 from avel.heads.evaluation.predictions import write_predictions
-from avel.heads.models.head import build_model, resolve_head
+from avel.heads.models.head import build_model
 from avel.heads.training.data import Data, check_classes, choose_source, load_data
 from avel.heads.training.fit import Fitted, can_stack, fit
 from avel.heads.training.kept import Kept, is_kept, keep_member, kept_members, load_model
@@ -29,7 +28,7 @@ PREDICTED_SPLITS = ("val", "test")
 
 
 def train_head(
-    cache: Path | str, run: Path | str, config: HeadConfig | None = None, **options: Any
+    cache: Path | str, run: Path | str, config: TrainConfig | None = None, **options: Any
 ) -> dict[str, Any]:
     """Trains one head, `config.seeds` times, and gives what `evaluate` says about its test split.
 
@@ -46,7 +45,7 @@ def sweep(
     cache: Path | str,
     run: Path | str,
     settings: Mapping[str, Sequence[Any]],
-    config: HeadConfig | None = None,
+    config: TrainConfig | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Trains every combination of `settings`, `config.seeds` times each; goes on where an earlier call ended.
@@ -61,14 +60,13 @@ def sweep(
     for key in settings:
         if key in options:
             raise ConfigError(f"a sweep over {key!r} beside {key}={options[key]!r}", hint="give one of them")
-    given = {key: convert(HeadConfig, key, value, "option") for key, value in options.items()}
-    base = checked(dataclasses.replace(config or HeadConfig(), **given))
-    planned = plan(base, settings)
+    planned = plan(config, options, settings)
+    seeds = len({item.member.config.seed for item in planned})
+    base = dataclasses.replace(planned[0].member.config, seeds=seeds)
     opened = FeatureCache.open(cache)
     device = choose_device(base.device)
     loaded = _Loaded(opened, device)
     loaded.check(item.member.config for item in planned)
-    base = resolve_head(base) if "head" not in settings else base
     folder = Run.create(run, "heads", base, inputs=_inputs(opened, planned, settings))
     with only_one(folder.path, "run"):
         if not folder.finished:
@@ -99,13 +97,13 @@ class _Loaded:
         self.cache, self.device = cache, device
         self._by_source: dict[str, Data] = {}
 
-    def data(self, config: HeadConfig) -> Data:
+    def data(self, config: TrainConfig) -> Data:
         source = choose_source(self.cache, config)
         if source not in self._by_source:
             self._by_source[source] = load_data(self.cache, config, self.device)
         return self._by_source[source]
 
-    def check(self, configs: Iterable[HeadConfig]) -> None:
+    def check(self, configs: Iterable[TrainConfig]) -> None:
         """Raises what any of the heads has against the cache, before a run folder is there."""
         for config in dict.fromkeys(dataclasses.replace(config, seed=0) for config in configs):
             data = self.data(config)
@@ -131,7 +129,7 @@ def _train(run: Run, planned: Sequence[Planned], loaded: _Loaded, device: torch.
     done = {item.member.name for item in planned} - {item.member.name for item in waiting}
     run.rewind([line for line in run.metrics() if line["member"] in done])
 
-    def stacks(config: HeadConfig) -> bool:
+    def stacks(config: TrainConfig) -> bool:
         return can_stack(config, loaded.data(config), device)
 
     settings = {item.member.name: item.settings for item in planned}

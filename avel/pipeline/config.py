@@ -56,10 +56,13 @@ class PretrainConfig:
     audio_backbone: str = option("vggish", "CNN of the log-mel patches: vggish, yamnet or tiny.")
     visual_weights: str | None = option(
         None,
-        "The visual CNN's weights: a file, a published name or 'random'; by default they are downloaded.",
+        "The visual CNN's weights: a file, a published name or 'random'.",
+        shown="the published ones, downloaded",
     )
     audio_weights: str | None = option(
-        None, "The audio CNN's weights: a file, a published name or 'random'; by default they are downloaded."
+        None,
+        "The audio CNN's weights: a file, a published name or 'random'.",
+        shown="the published ones, downloaded",
     )
     agva: bool = option(False, "Audio-guided visual attention before the visual Bi-LSTM (Table 4).")
     visual_width: int = option(512, "Wider visual vectors go through a learned Linear to this.", low=1)
@@ -80,12 +83,16 @@ class PretrainConfig:
         False, "Augment each of those frames once, so that frozen CNNs see crops and blur too."
     )
     frozen_vectors: str | None = option(
-        None, "Folder that keeps the vectors of --freeze-backbone, to share between runs.", numeric=False
+        None,
+        "Folder that keeps the vectors of --freeze-backbone, to share between runs.",
+        numeric=False,
+        shown="inside the run",
     )
     start_from: str | None = option(
         None,
         "Run of avel pretrain whose encoder and projector this one starts from, to fine-tune them; "
         "--visual-weights, --audio-weights and --standardise then have no effect.",
+        shown="a new encoder",
     )
     backbone_batchnorm: Literal["auto", "frozen", "batch"] = option(
         "auto",
@@ -105,10 +112,13 @@ class PretrainConfig:
     warmup_epochs: float = option(10.0, "Epochs of linear warm-up; half of the run at most.", low=0)
     final_rate: float = option(0.1, "Share of the learning rate that the cosine ends at.", low=0, high=1)
     weight_rate: float | None = option(
-        None, "Learning rate of weights: 0.2 x batch/256 with lars, 1e-3 with adamw.", low=0
+        None, "Learning rate of weights.", low=0, shown="0.2 x batch/256 with lars, 1e-3 with adamw"
     )
     bias_rate: float | None = option(
-        None, "Learning rate of biases and norms: 0.0048 x batch/256 with lars, 1e-3 with adamw.", low=0
+        None,
+        "Learning rate of biases and norms.",
+        low=0,
+        shown="0.0048 x batch/256 with lars, 1e-3 with adamw",
     )
     rate_scale: float = option(1.0, "Factor on the rates of Bi-LSTMs, Linears and projector.", low=0)
     backbone_rate_scale: float = option(2e-4, "Factor on the rates of the pretrained CNNs.", low=0)
@@ -144,9 +154,7 @@ class PretrainConfig:
         numeric=False,
         low=0,
     )
-    device: str | None = option(
-        None, "cpu, cuda or cuda:N; by default a GPU where there is one.", numeric=False
-    )
+    device: str | None = option(None, "cpu, cuda or cuda:N.", numeric=False, shown="a GPU where there is one")
     workers: int = option(2, "Threads that read and decode frames.", numeric=False, low=1)
     probe_every: int = option(
         0, "Fit a linear probe on train labels every k epochs and score it on val; 0 never.", low=0
@@ -165,10 +173,13 @@ class CacheConfig:
     audio_backbone: str = option("vggish", "CNN of the log-mel patches where no --encoder is given.")
     visual_weights: str | None = option(
         None,
-        "The visual CNN's weights: a file, a published name or 'random'; by default they are downloaded.",
+        "The visual CNN's weights: a file, a published name or 'random'.",
+        shown="the published ones, downloaded",
     )
     audio_weights: str | None = option(
-        None, "The audio CNN's weights: a file, a published name or 'random'; by default they are downloaded."
+        None,
+        "The audio CNN's weights: a file, a published name or 'random'.",
+        shown="the published ones, downloaded",
     )
     untrained: bool = option(
         False, "Put Bi-LSTMs with random weights on the CNNs: what AV-BT has to beat (no --encoder)."
@@ -178,7 +189,7 @@ class CacheConfig:
         1, "Frames of each segment whose CNN vectors are averaged; 1 is the middle frame.", low=1
     )
     crop_size: int | None = option(
-        None, "Height and width of the centre crop in pixels; by default the encoder's own, 224.", low=16
+        None, "Height and width of the centre crop in pixels.", low=16, shown="the encoder's own, or 224"
     )
     keep_cnn: bool = option(False, "Also keep the CNN vectors, before the Bi-LSTMs.")
     keep_maps: bool = option(False, "Also keep the visual maps, in float16, for heads that attend over them.")
@@ -190,5 +201,5 @@ class CacheConfig:
         2, "Threads that read and decode frames; more help a fast GPU.", numeric=False, low=1
     )
     device: str | None = option(
-        None, "cpu, cuda:0, or several as cuda:0,cuda:1; by default every GPU, or the CPU.", numeric=False
+        None, "cpu, cuda:0, or several as cuda:0,cuda:1.", numeric=False, shown="every GPU, or the CPU"
     )

@@ -184,8 +184,8 @@ def one_clip(folder: Path) -> str:
     """
     import torch
 
-    from avel.heads.config import HeadConfig
-    from avel.heads.models.head import Widths, build_model, resolve_head
+    from avel.heads.config import TrainConfig
+    from avel.heads.models.head import Widths, build_model
     from avel.pipeline.config import PretrainConfig
     from avel.pipeline.encoders.build import build_encoder
 
@@ -198,9 +198,7 @@ def one_clip(folder: Path) -> str:
         crop_size=32,
     )
     encoder = build_encoder(config).eval()
-    model = build_model(
-        resolve_head(HeadConfig(head="tacma")), Widths(encoder.width, encoder.width, 3), seed=0
-    )
+    model = build_model(TrainConfig(), Widths(encoder.width, encoder.width, 3), seed=0)
     with torch.inference_mode():
         f_a, f_v = encoder(frames[None], log_mel[None])
         logits = model.eval()(f_a, f_v).logits

@@ -9,12 +9,12 @@ import json
 import platform
 import re
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from avel.config import as_dict, resolve, to_toml
+from avel.config import as_dict, flat, resolve, settings_of, to_toml
 from avel.errors import MissingPathError, StoreError
 from avel.stores.files import LOCK, write_json, write_text
 
@@ -49,14 +49,14 @@ class Run:
             StoreError: `path` holds another run or other files.
         """
         path = Path(path)
-        record = {
+        record: dict[str, Any] = {
             "format": FORMAT,
             "kind": kind,
-            "config": json.loads(json.dumps(as_dict(config), default=str)),
+            "config": as_dict(config),
             "inputs": inputs,
         }
         if (path / "run.json").is_file():
-            free = {f.name for f in fields(config) if not f.metadata.get("numeric", True)}
+            free = {setting.key for setting in settings_of(config) if not setting.numeric}
             return _same_run(cls.open(path), record, free)
         toml = to_toml(config, STAGES[kind])
         if path.exists() and not _just_begun(path, toml):
@@ -153,7 +153,7 @@ def _same_run(found: Run, wanted: dict[str, Any], free: set[str]) -> Run:
         raise StoreError(f"{found.path}: holds a {found.kind} run", hint="choose another folder")
     places = {key for key in wanted["inputs"] if f"{key}_digest" in wanted["inputs"]}
     for part, ignored in (("config", free), ("inputs", places)):
-        old, new = found.record[part], wanted[part]
+        old, new = flat(found.record[part]), flat(wanted[part])
         names = sorted(key for key in {*old, *new} - ignored if old.get(key) != new.get(key))
         if names:
             shown = ", ".join(f"{key} was {old.get(key)!r}, is now {new.get(key)!r}" for key in names)

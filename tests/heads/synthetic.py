@@ -1,12 +1,20 @@
 """Feature caches with a known answer: class prototypes plus noise, events of random length."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from avel.config import resolve
+from avel.heads.config import TrainConfig
 from avel.stores.features import Rows, write_features
 
 WIDTHS = {"f_a": (12,), "f_v": (12,), "cnn_a": (10,), "cnn_v": (14,), "maps": (2, 2, 14)}
+
+
+def train_config(**options: Any) -> TrainConfig:
+    """How a head is trained: settings by name, of the head and of the training."""
+    return resolve(TrainConfig, "train-head", options=options)
 
 
 def write_cache(

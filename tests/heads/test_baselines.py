@@ -7,8 +7,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from avel.heads.config import HeadConfig
-from avel.heads.models.head import Widths, build_model, resolve_head
+from avel.heads.models.head import Widths, build_model
+from tests.heads.synthetic import train_config
 
 NAMES = {
     **{f"query_{m}": f"W_{m}1" for m in "av"},
@@ -32,7 +32,7 @@ def baselines() -> ModuleType:
 @pytest.mark.parametrize("theta", [0.0, 0.03, 0.3])
 def test_the_plain_tacma_is_tacma(baselines: ModuleType, theta: float) -> None:
     width, classes = 12, 5
-    config = resolve_head(HeadConfig(theta=theta, d_h=width, d_e=width))
+    config = train_config(theta=theta, d_h=width, d_e=width)
     head = build_model(config, Widths(width, width, classes), seed=2).double().head
     head.theta = torch.tensor(theta, dtype=torch.float64)
     plain = baselines.PlainTACMA(width, classes, theta).double()

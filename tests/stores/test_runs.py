@@ -7,7 +7,7 @@ import pytest
 
 from avel.config import option
 from avel.errors import MissingPathError, StoreError
-from avel.heads.config import HeadConfig
+from avel.heads.config import TrainConfig
 from avel.pipeline.config import PretrainConfig
 from avel.stores.runs import Run
 
@@ -60,7 +60,7 @@ def test_a_run_goes_on_with_settings_that_change_no_numbers(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("stage", "free"),
     [
-        (HeadConfig, {"device", "together", "memory_gb"}),
+        (TrainConfig, {"device", "together", "memory_gb"}),
         (
             PretrainConfig,
             {

@@ -82,7 +82,7 @@ def evaluate(
 def group_name(member: Kept) -> str:
     """Members that differ in the seed alone share a name: the head, or the settings of a sweep."""
     settings = ",".join(f"{key}={value}" for key, value in member.settings.items())
-    return settings or member.config.head
+    return settings or member.config.head.name
 
 
 def predict_split(model: Model, member: Kept, data: Data, name: str) -> Predictions:
@@ -122,7 +122,7 @@ class _Judge:
         low, high = bootstrap_interval(right, items[0].video_id)
         counts = sum(confusion(predicted, label, self.background + 1) for predicted in decoded)
         return {
-            "head": members[0].config.head,
+            "head": members[0].config.head.name,
             "inputs": members[0].source,
             "seeds": [member.seed for member in members],
             "best_epochs": [member.best_epoch for member in members],

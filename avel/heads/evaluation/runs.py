@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from avel.config import settings_of
 from avel.errors import MissingPathError
-from avel.heads.config import HeadConfig
+from avel.heads.config import TrainConfig
 from avel.stores.runs import Run
 from avel.text import plus_minus, table
 
@@ -70,13 +71,14 @@ def list_runs(folder: Path | str) -> list[RunLine]:
 
 
 def _lines(run: Run, folder: Path, differing: Sequence[str]) -> list[RunLine]:
-    config, heads, swept = run.record["config"], run.kind == "heads", run.inputs.get("swept", ())
+    heads, swept = run.kind == "heads", run.inputs.get("swept", ())
+    config = _settings_of(run) if heads else {}
     differing = [key for key in differing if key not in swept]
     common: dict[str, Any] = {
         "run": str(run.path.relative_to(folder)),
         "kind": run.kind,
         "state": "finished" if run.finished else "not finished",
-        "differs": {key: config[key] for key in differing if heads and config.get(key) is not None},
+        "differs": {key: config[key] for key in differing if config.get(key) is not None},
         "inputs": str(run.inputs.get("cache_digest", "")),
         "started": str(run.record.get("started", "")),
     }
@@ -161,13 +163,18 @@ def _settings(line: RunLine) -> str:
     )
 
 
+def _settings_of(run: Run) -> dict[str, Any]:
+    """Returns the settings of a head run that change numbers, by name."""
+    config = run.config(TrainConfig)
+    return {setting.name: setting.of(config) for setting in settings_of(config) if setting.numeric}
+
+
 def _differing(runs: Sequence[Run]) -> list[str]:
-    """Settings that change numbers and are not the same in all runs whose head knows them."""
-    settings = [field.name for field in fields(HeadConfig) if field.metadata["numeric"]]
-    configs = [run.record["config"] for run in runs]
-    values = {
-        key: {json.dumps(config[key]) for config in configs if config.get(key) is not None}
-        for key in settings
-        if key not in ("head", "seeds")
-    }
-    return sorted(key for key, found in values.items() if len(found) > 1)
+    """Lists settings that change numbers and are not the same in all runs whose head knows them."""
+    values: dict[str, set[str]] = {}
+    for run in runs:
+        swept = run.inputs.get("swept", ())
+        for key, value in _settings_of(run).items():
+            if key not in swept:
+                values.setdefault(key, set()).add(json.dumps(value))
+    return sorted(key for key, found in values.items() if len(found) > 1 and key not in ("head", "seeds"))

@@ -1,14 +1,15 @@
 """AVEL's networks (Tian et al. 2018): audio-guided visual attention, Bi-LSTMs, concatenation or DMRN."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from avel.heads.config import HeadConfig
-from avel.heads.models.head import HEADS, Head, HeadOutput, Widths
+from avel.config import option
+from avel.heads.config import HEADS, HeadConfig
+from avel.heads.models.head import Head, HeadOutput, Widths
 from avel.heads.models.parts import BiLSTM
 from avel.nn import AGVA
 
@@ -19,16 +20,18 @@ HIDDEN = 256
 class AVELNet(Head):
     """Audio and attended visual ("A+V-att"), or the dual multimodal residual network with `fusion="dmrn"`."""
 
-    defaults: ClassVar[Mapping[str, Any]] = {
-        "fusion": "concatenate",
-        "lr": 1e-3,
-        "batch_size": 64,
-        "epochs": 300,
-    }
+    @dataclass(frozen=True)
+    class Config(HeadConfig):
+        """Settings of AVEL and its training, as in its code."""
+
+        fusion: Literal["concatenate", "dmrn"] = option("concatenate", "How the two streams are fused.")
+        epochs: int = 300
+
+    source = "Tian et al. 2018"
     sources = ("maps", "cnn", "encoded")
 
-    def __init__(self, widths: Widths, config: HeadConfig) -> None:
-        super().__init__(widths, config)
+    def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
+        super().__init__(widths, config, weak)
         self.agva = AGVA(widths.audio, widths.visual, widths.cells) if widths.cells else None
         self.audio, self.visual = BiLSTM(widths.audio), BiLSTM(widths.visual)
         self.dmrn = DMRN() if config.fusion == "dmrn" else None

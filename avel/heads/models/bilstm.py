@@ -1,13 +1,12 @@
 """Bi-LSTMs on raw backbone vectors: what the same encoder learns from labels instead of AV-BT."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from avel.heads.config import HeadConfig
-from avel.heads.models.head import HEADS, Head, HeadOutput, Widths
-from avel.heads.models.mlp import merge, merged_width
+from avel.heads.config import HEADS
+from avel.heads.models.head import Head, HeadOutput, Widths
+from avel.heads.models.mlp import MergeConfig, merge, merged_width
 from avel.heads.models.parts import BiLSTM, ClassifierMLP
 
 HIDDEN = 256
@@ -17,17 +16,17 @@ HIDDEN = 256
 class BiLSTMHead(Head):
     """One Bi-LSTM a modality, then the probe's MLP on one of them or on both."""
 
-    defaults: ClassVar[Mapping[str, Any]] = {
-        "modality": "both",
-        "merge": "add",
-        "lr": 1e-3,
-        "batch_size": 64,
-        "epochs": 100,
-    }
+    @dataclass(frozen=True)
+    class Config(MergeConfig):
+        """Settings of the probe; Adam at 1e-3, 64 clips, 100 epochs."""
+
+    source = "the encoder of Ran et al. 2022, taught by labels"
     sources = ("cnn",)
 
-    def __init__(self, widths: Widths, config: HeadConfig) -> None:
-        super().__init__(widths, config)
+    config: Config
+
+    def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
+        super().__init__(widths, config, weak)
         self.audio = BiLSTM(widths.audio) if config.modality != "visual" else None
         self.visual = BiLSTM(widths.visual) if config.modality != "audio" else None
         self.mlp = ClassifierMLP(merged_width(HIDDEN, HIDDEN, config), widths.classes)

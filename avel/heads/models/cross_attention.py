@@ -1,17 +1,21 @@
 """Cross-modal attention without the temporal weighting: TACMA at theta = 0 (Figure 6's first point)."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from avel.heads.models.head import HEADS
-from avel.heads.models.tacma import TACMA
+from avel.heads.config import HEADS
+from avel.heads.models.tacma import TACMA, AttentionConfig
 
 
 @HEADS.register("cross_attention")
 class CrossAttention(TACMA):
     """TACMA whose Eq. 4 weights are all 1."""
 
-    defaults: ClassVar[Mapping[str, Any]] = {
-        name: value for name, value in TACMA.defaults.items() if name != "theta"
-    }
+    @dataclass(frozen=True)
+    class Config(AttentionConfig):
+        """TACMA's settings but for theta, which is none here."""
+
+        theta: ClassVar[float] = 0.0
+
+    source = "Ran et al. 2022, Figure 6 at theta = 0"
     buffered = ()

@@ -1,18 +1,16 @@
 """What a head is: features of two modalities in, one score a class and segment out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from avel.errors import ConfigError
-from avel.heads.config import HeadConfig, with_defaults
+from avel.heads.config import HEADS, HeadConfig, TrainConfig
 from avel.heads.models.parts import precise
-from avel.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -33,10 +31,11 @@ class HeadOutput(NamedTuple):
 
 
 class Head(nn.Module, ABC):
-    """Base of all heads. A subclass names its settings with their defaults, and computes `forward`.
+    """Base of all heads. A subclass holds its settings in a nested `Config`, and computes `forward`.
 
     Attributes:
-        defaults: settings of HeadConfig that this head knows, each with its default.
+        Config: settings of the head, a frozen dataclass derived from HeadConfig.
+        source: the publication that the head comes from.
         sources: inputs it can read ("encoded", "cnn", "maps"), the best first.
         weak: whether it can learn from video labels.
         stackable: whether members can be one batched program: no LSTM, no dropout.
@@ -44,21 +43,18 @@ class Head(nn.Module, ABC):
         vectorised: set while members run under torch.vmap, where some operations are slow or refused.
     """
 
-    defaults: ClassVar[Mapping[str, Any]]
+    Config: ClassVar[type[HeadConfig]]
+    source: ClassVar[str] = ""
     sources: ClassVar[tuple[str, ...]] = ("encoded",)
     weak: ClassVar[bool] = True
     stackable: ClassVar[bool] = False
     buffered: ClassVar[tuple[str, ...]] = ()
     vectorised: bool = False
 
-    def __init__(self, widths: Widths, config: HeadConfig) -> None:
+    def __init__(self, widths: Widths, config: HeadConfig, weak: bool) -> None:
+        """Builds the network for the widths of a cache; `weak` says that it will learn from video labels."""
         super().__init__()
         self.widths, self.config = widths, config
-
-    @classmethod
-    def defaults_for(cls, config: HeadConfig) -> Mapping[str, Any]:
-        """The defaults beside what the config says, for a head in which they hang together."""
-        return cls.defaults
 
     @abstractmethod
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
@@ -101,7 +97,7 @@ class Standardised(nn.Module):
 class Model(nn.Module):
     """A head with what comes before and after it, as it is trained and saved."""
 
-    def __init__(self, head: Head, widths: Widths, config: HeadConfig) -> None:
+    def __init__(self, head: Head, widths: Widths, config: TrainConfig) -> None:
         super().__init__()
         self.head = head
         self.standardised = Standardised(widths) if config.standardise else None
@@ -120,31 +116,27 @@ class Model(nn.Module):
         return self.head.weak_loss(output, targets) if self.weak else self.head.loss(output, targets)
 
 
-HEADS: Registry[type[Head]] = Registry(
-    "head",
-    modules=tuple(
-        f"avel.heads.models.{name}"
-        for name in ("tacma", "cross_attention", "mlp", "psp", "avel_net", "bilstm")
-    ),
-    group="avel.heads",
-)
-
-
-def resolve_head(config: HeadConfig) -> HeadConfig:
-    """The config with every setting that the head knows filled in.
+def head_class(config: TrainConfig) -> type[Head]:
+    """Returns the class of the head that is to be trained.
 
     Raises:
-        UnknownNameError: no such head.
-        ConfigError: a setting or a supervision that this head does not know; defaults that are not whole.
+        ConfigError: the head cannot learn from video labels, which the config asks for.
     """
-    head = HEADS[config.head]
-    if config.supervision == "weak" and not head.weak:
-        raise ConfigError(f"head {config.head!r} cannot learn from video labels", hint="--supervision full")
-    return with_defaults(config, head.defaults_for(config))
+    found: type[Head] = HEADS[config.head.name]
+    if config.supervision == "weak" and not found.weak:
+        raise ConfigError(
+            f"head {config.head.name!r} cannot learn from video labels", hint="--supervision full"
+        )
+    return found
 
 
-def build_model(config: HeadConfig, widths: Widths, seed: int) -> Model:
-    """A model with the weights that `seed` gives, whatever was drawn before."""
+def build_model(config: TrainConfig, widths: Widths, seed: int) -> Model:
+    """Builds a model with the weights that `seed` gives, whatever was drawn before.
+
+    Raises:
+        ConfigError: settings or widths that the head cannot be built with.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Model(HEADS[config.head](widths, config), widths, config)
+        head = head_class(config)(widths, config.head, config.supervision == "weak")
+        return Model(head, widths, config)

@@ -1,18 +1,27 @@
 """The MLP probe of Table 2: the classification layer alone, on audio, on visual, or on both."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from avel.config import option
 from avel.errors import ConfigError
-from avel.heads.config import HeadConfig
-from avel.heads.models.head import HEADS, Head, HeadOutput, Widths
-from avel.heads.models.parts import PAPER_OPTIMISER, ClassifierMLP
+from avel.heads.config import HEADS, HeadConfig
+from avel.heads.models.head import Head, HeadOutput, Widths
+from avel.heads.models.parts import ClassifierMLP, PaperConfig
 
 
-def merged_width(audio: int, visual: int, config: HeadConfig) -> int:
+@dataclass(frozen=True)
+class MergeConfig(HeadConfig):
+    """Which modalities a head uses, and how it merges them."""
+
+    modality: Literal["both", "audio", "visual"] = option("both", "Use both modalities or one.")
+    merge: Literal["add", "concatenate"] = option("add", "Add the two modalities or concatenate them.")
+
+
+def merged_width(audio: int, visual: int, config: MergeConfig) -> int:
     """Width of what `merge` gives.
 
     Raises:
@@ -22,7 +31,7 @@ def merged_width(audio: int, visual: int, config: HeadConfig) -> int:
         if config.merge == "concatenate":
             raise ConfigError(
                 f"merge='concatenate' of one modality, {config.modality}",
-                hint="--modality both, or no --merge",
+                hint="--set modality=both, or no merge",
             )
         return audio if config.modality == "audio" else visual
     if config.merge == "concatenate":
@@ -30,12 +39,12 @@ def merged_width(audio: int, visual: int, config: HeadConfig) -> int:
     if audio != visual:
         raise ConfigError(
             f"audio and visual features, {audio} and {visual} wide, cannot be added",
-            hint="--merge concatenate",
+            hint="--set merge=concatenate",
         )
     return audio
 
 
-def merge(audio: Tensor, visual: Tensor, config: HeadConfig) -> Tensor:
+def merge(audio: Tensor, visual: Tensor, config: MergeConfig) -> Tensor:
     """One modality, the sum or the concatenation of both: (..., D), (..., D) -> (..., D)."""
     if config.modality != "both":
         return audio if config.modality == "audio" else visual
@@ -46,12 +55,18 @@ def merge(audio: Tensor, visual: Tensor, config: HeadConfig) -> Tensor:
 class MLP(Head):
     """Three layers on f_a, on f_v, or on f_a + f_v (Section 4.2.1)."""
 
-    defaults: ClassVar[Mapping[str, Any]] = {"modality": "both", "merge": "add", **PAPER_OPTIMISER}
+    @dataclass(frozen=True)
+    class Config(PaperConfig, MergeConfig):
+        """Settings of the probe."""
+
+    source = "Ran et al. 2022, Section 4.2.1"
     sources = ("encoded", "cnn")
     stackable = True
 
-    def __init__(self, widths: Widths, config: HeadConfig) -> None:
-        super().__init__(widths, config)
+    config: Config
+
+    def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
+        super().__init__(widths, config, weak)
         self.mlp = ClassifierMLP(merged_width(widths.audio, widths.visual, config), widths.classes)
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:

@@ -1,19 +1,22 @@
 """Pieces that several heads share: the three-layer MLP, the Bi-LSTM."""
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-PAPER_OPTIMISER: Mapping[str, Any] = {
-    "lr": 1e-4,
-    "decay": 0.98,
-    "decay_every": 10,
-    "batch_size": 128,
-    "epochs": 300,
-}
-"""Section 4.1; the number of epochs is not in the paper."""
+from avel.heads.config import HeadConfig
+
+
+@dataclass(frozen=True)
+class PaperConfig(HeadConfig):
+    """Training as in Section 4.1 of Ran et al.; the number of epochs is not in the paper."""
+
+    lr: float = 1e-4
+    lr_decay: float = 0.98
+    lr_decay_every: int = 10
+    batch_size: int = 128
+    epochs: int = 300
 
 
 def precise(values: Tensor) -> Tensor:

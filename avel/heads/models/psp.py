@@ -1,22 +1,19 @@
 """Positive sample propagation (Zhou et al. 2021): only strongly similar pairs exchange features."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from avel.errors import ConfigError
-from avel.heads.config import HeadConfig, settled
-from avel.heads.models.head import HEADS, Head, HeadOutput, Widths
+from avel.config import option
+from avel.heads.config import HEADS, HeadConfig
+from avel.heads.models.head import Head, HeadOutput, Widths
 from avel.heads.models.parts import BiLSTM, precise
 from avel.nn import AGVA
 
 HIDDEN = 256
-WEAK = {"threshold": 0.095, "pair_loss": 0.0}
-"""Defaults under weak supervision; the pair loss needs the label of every segment."""
 SMALL = 1e-8
 
 
@@ -24,39 +21,40 @@ SMALL = 1e-8
 class PSP(Head):
     """Bi-LSTMs, thresholded cross-modal propagation, and a loss on which pairs look alike."""
 
-    defaults: ClassVar[Mapping[str, Any]] = {
-        "threshold": 0.099,
-        "pair_loss": 100.0,
-        "dropout": 0.1,
-        "lr": 1e-3,
-        "decay": 0.8,
-        "decay_after": (60, 120),
-        "batch_size": 128,
-        "epochs": 300,
-    }
+    @dataclass(frozen=True)
+    class Config(HeadConfig):
+        """Settings of PSP and its training, as in its code."""
+
+        threshold: float = option(
+            0.099, "Attention that a pair must exceed to count, under full supervision.", low=0, high=1
+        )
+        weak_threshold: float = option(0.095, "The same under weak supervision.", low=0, high=1)
+        pair_loss: float = option(
+            100.0, "Weight of the pair-similarity loss, which full supervision alone can have.", low=0
+        )
+        dropout: float = option(0.1, "Fraction of activations dropped in training.", low=0, high=0.99)
+        lr_decay: float = 0.8
+        milestones: tuple[int, ...] = (60, 120)
+        batch_size: int = 128
+        epochs: int = 300
+
+    source = "Zhou et al. 2021"
     sources = ("maps", "cnn", "encoded")
 
-    def __init__(self, widths: Widths, config: HeadConfig) -> None:
-        super().__init__(widths, config)
-        self.pair_loss = settled(config.pair_loss)
-        if self.pair_loss and config.supervision == "weak":
-            raise ConfigError("psp's pair loss needs segment labels", hint="--pair-loss 0")
+    def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
+        super().__init__(widths, config, weak)
+        self.pair_loss = config.pair_loss
         self.agva = AGVA(128, widths.visual, widths.cells) if widths.cells else None
         self.audio = nn.Sequential(nn.Linear(widths.audio, 256, bias=False), nn.Linear(256, 128, bias=False))
         self.visual = nn.Sequential(
             nn.Linear(widths.visual, 256, bias=False), nn.Linear(256, 128, bias=False)
         )
         self.audio_lstm, self.visual_lstm = BiLSTM(128), BiLSTM(128)
-        self.propagate = Propagation(settled(config.threshold), settled(config.dropout))
+        self.propagate = Propagation(config.weak_threshold if weak else config.threshold, config.dropout)
         self.classify = nn.Sequential(
             nn.Linear(HIDDEN, 64, bias=False), nn.ReLU(), nn.Linear(64, widths.classes, bias=False)
         )
-        self.gate = nn.Linear(widths.classes, 1, bias=False) if config.supervision == "weak" else None
-
-    @classmethod
-    def defaults_for(cls, config: HeadConfig) -> Mapping[str, Any]:
-        """Threshold and pair loss as published for each supervision."""
-        return {**cls.defaults, **WEAK} if config.supervision == "weak" else cls.defaults
+        self.gate = nn.Linear(widths.classes, 1, bias=False) if weak else None
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
         """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), similarity (B, T)."""

@@ -1,48 +1,59 @@
 """TACMA, temporally adaptive cross-modal attention (Section 3.3, Eq. 3-8)."""
 
 import math
-from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from avel.config import option
 from avel.errors import ConfigError
-from avel.heads.config import HeadConfig, settled
-from avel.heads.models.head import HEADS, Head, HeadOutput, Widths
-from avel.heads.models.parts import PAPER_OPTIMISER, ClassifierMLP, precise
+from avel.heads.config import HEADS
+from avel.heads.models.head import Head, HeadOutput, Widths
+from avel.heads.models.parts import ClassifierMLP, PaperConfig, precise
 from avel.heads.models.tacma_fusion import SMALLEST_ATTENTION, Fusion
+
+
+@dataclass(frozen=True)
+class AttentionConfig(PaperConfig):
+    """What TACMA shares with plain cross-modal attention; trained as in Section 4.1."""
+
+    routing: Literal["cross", "printed"] = option(
+        "cross", "Which values each attention map weights; printed is Eq. 6 to the letter."
+    )
+    d_h: int = option(256, "Width of queries and keys.", low=1)
+    d_e: int = option(256, "Width of the fused features.", low=1)
 
 
 @HEADS.register("tacma")
 class TACMA(Head):
     """Attention between modalities that fades with their difference in time, unless the pair is similar."""
 
-    defaults: ClassVar[Mapping[str, Any]] = {
-        "theta": 0.03,
-        "routing": "cross",
-        "d_h": 256,
-        "d_e": 256,
-        **PAPER_OPTIMISER,
-    }
+    @dataclass(frozen=True)
+    class Config(AttentionConfig):
+        """Settings of TACMA."""
+
+        theta: float = option(0.03, "Decay of attention with time difference, Eq. 4.", low=0)
+
+    source = "Ran et al. 2022, Section 3.3"
     sources = ("encoded", "cnn")
     stackable = True
     buffered: ClassVar[tuple[str, ...]] = ("theta",)
     theta: Tensor
 
-    def __init__(self, widths: Widths, config: HeadConfig) -> None:
-        super().__init__(widths, config)
+    def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
+        super().__init__(widths, config, weak)
         if widths.audio != widths.visual:
-            other = "--inputs encoded, or " if config.inputs == "cnn" else ""
             raise ConfigError(
-                f"head {config.head!r} adds audio to visual features, which are {widths.audio} and"
+                f"head {config.name!r} adds audio to visual features, which are {widths.audio} and"
                 f" {widths.visual} wide here",
-                hint=f"{other}--head psp, avel or bilstm, or --head mlp --merge concatenate",
+                hint="--inputs encoded, or --head psp, avel or bilstm, or --head mlp --set merge=concatenate",
             )
-        d_l, d_h, d_e = widths.audio, settled(config.d_h), settled(config.d_e)
+        d_l, d_h, d_e = widths.audio, config.d_h, config.d_e
         self.printed = config.routing == "printed"
-        self.register_buffer("theta", torch.tensor(float(config.theta or 0)))
+        self.register_buffer("theta", torch.tensor(config.theta))
         self.W_a1, self.W_v1 = nn.Linear(d_l, d_h, bias=False), nn.Linear(d_l, d_h, bias=False)
         self.W_a2, self.W_v2 = nn.Linear(d_l, d_l, bias=False), nn.Linear(d_l, d_l, bias=False)
         self.W_a3, self.W_v3 = nn.Linear(d_l, d_e, bias=False), nn.Linear(d_l, d_e, bias=False)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avel.errors import TrainingError
-from avel.heads.config import HeadConfig
-from avel.heads.models.head import HEADS, Widths
+from avel.heads.config import TrainConfig
+from avel.heads.models.head import Widths, head_class
 from avel.heads.training.memory import free_memory_gb
 from avel.progress import note
 from avel.stores.features import FeatureCache
@@ -86,7 +86,7 @@ class Data:
         return feature_statistics(self.features, self.splits["train"])
 
 
-def load_data(cache: FeatureCache, config: HeadConfig, device: torch.device) -> Data:
+def load_data(cache: FeatureCache, config: TrainConfig, device: torch.device) -> Data:
     """Splits and inputs for a head, whole and finite.
 
     Raises:
@@ -103,16 +103,16 @@ def load_data(cache: FeatureCache, config: HeadConfig, device: torch.device) -> 
     return Data(_features(cache, source, config, device), widths, splits)
 
 
-def choose_source(cache: FeatureCache, config: HeadConfig) -> str:
+def choose_source(cache: FeatureCache, config: TrainConfig) -> str:
     """Which inputs the head reads: those asked for, or the best that the cache holds.
 
     Raises:
         TrainingError: the cache holds none of them, or the head cannot read what was asked for.
     """
-    head = HEADS[config.head]
+    head, name = head_class(config), config.head.name
     if config.inputs != "auto" and config.inputs not in head.sources:
         raise TrainingError(
-            f"head {config.head!r} cannot read {config.inputs!r} inputs",
+            f"head {name!r} cannot read {config.inputs!r} inputs",
             hint=f"--inputs {' or '.join(head.sources)}",
         )
     wanted = head.sources if config.inputs == "auto" else (config.inputs,)
@@ -120,11 +120,11 @@ def choose_source(cache: FeatureCache, config: HeadConfig) -> str:
     if not held:
         needs = " or ".join(" and ".join(ARRAYS[source]) for source in wanted)
         raise TrainingError(
-            f"{cache.path}: head {config.head!r} needs {needs}, the cache holds {', '.join(cache.shapes)}",
+            f"{cache.path}: head {name!r} needs {needs}, the cache holds {', '.join(cache.shapes)}",
             hint="avel cache-features STORE CACHE --help names the option that adds them",
         )
     if held[0] != head.sources[0] and config.inputs == "auto":
-        note(f"head {config.head}: {head.sources[0]} inputs are not cached, it takes {held[0]} ones")
+        note(f"head {name}: {head.sources[0]} inputs are not cached, it takes {held[0]} ones")
     return held[0]
 
 
@@ -155,7 +155,7 @@ def feature_statistics(features: Features, train: Split) -> dict[str, tuple[Tens
     return result
 
 
-def _features(cache: FeatureCache, source: str, config: HeadConfig, device: torch.device) -> Features:
+def _features(cache: FeatureCache, source: str, config: TrainConfig, device: torch.device) -> Features:
     """The inputs, held where they fit, each read once and found finite."""
     names = ARRAYS[source]
     wanted_gb = sum(_bytes(cache, name) for name in names) / 2**30
@@ -229,7 +229,7 @@ def _check_labelled(cache: FeatureCache) -> None:
         raise TrainingError(f"{cache.path}: {len(unlabelled)} rows without labels, the first is row {row}")
 
 
-def check_classes(cache: FeatureCache, train: Split, config: HeadConfig) -> None:
+def check_classes(cache: FeatureCache, train: Split, config: TrainConfig) -> None:
     """Whether the train rows hold two classes at least, of videos or of segments as the head is taught.
 
     Raises:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avel.heads.config import HeadConfig, settled
-from avel.heads.models.head import HEADS, Model, build_model
+from avel.heads.config import HeadConfig, TrainConfig
+from avel.heads.models.head import Model, build_model, head_class
 from avel.heads.training.data import Data, Split, chunks_of
 from avel.heads.training.members import Alone, Member, Members, Stacked
 from avel.heads.training.memory import keep_freed_memory
@@ -57,7 +57,7 @@ def fit(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)  # dropout, which only a group of one may have
         training = Training(members, data, device)
-        with Progress(settled(config.epochs), "epochs") as progress:
+        with Progress(config.head.epochs, "epochs") as progress:
             while training.alive:
                 trained = training.alive
                 lines = training.epoch()
@@ -81,7 +81,9 @@ class Training:
         models = [make_model(member, data) for member in members]
         self.group: Members = Stacked(models, device) if len(models) > 1 else Alone(models[0], device)
         self.orders = [torch.Generator().manual_seed(member.config.seed) for member in members]
-        self.optimiser = torch.optim.Adam(self.group.parameters(), settled(self.config.lr), fused=True)
+        self.optimiser = torch.optim.Adam(
+            self.group.parameters(), weight_decay=self.config.head.weight_decay, fused=True
+        )
 
     def epoch(self) -> list[dict[str, Any]]:
         """One pass over train, one look at val and test; members that are done leave the group."""
@@ -110,10 +112,10 @@ class Training:
         """Mean loss of each living member over the epoch: -> (M,)."""
         train = self.data.splits["train"]
         for parameters in self.optimiser.param_groups:
-            parameters["lr"] = learning_rate(self.config, number)
+            parameters["lr"] = learning_rate(self.config.head, number)
         self.group.train(True)
         order = torch.stack([torch.randperm(len(train), generator=random) for random in self.orders])
-        order, size = order.to(self.device), settled(self.config.batch_size)
+        order, size = order.to(self.device), self.config.head.batch_size
         targets = train.categories if self.config.supervision == "weak" else train.labels
         total = torch.zeros(len(self.alive), device=self.device)
         inputs = self.data.features.batches(torch.split(train.videos[order], size, 1))
@@ -123,6 +125,8 @@ class Training:
             for weight in self.group.parameters():  # zero_grad takes five times as long
                 weight.grad = None
             losses.backward(torch.ones_like(losses))  # type: ignore[no-untyped-call]
+            if self.config.head.clip_norm:
+                self.group.clip(self.config.head.clip_norm)
             self.optimiser.step()
             total += losses.detach() * chunk.shape[1]
         return total / len(train)
@@ -150,7 +154,7 @@ class Training:
 
     def _done(self, fitted: Fitted) -> bool:
         tired = 0 < self.config.patience <= fitted.epochs - fitted.best_epoch
-        return tired or bool(fitted.failure) or fitted.epochs == self.config.epochs
+        return tired or bool(fitted.failure) or fitted.epochs == self.config.head.epochs
 
     def _leave(self, places: list[int]) -> None:
         """Takes members out of the group, and their rows out of the optimiser's state."""
@@ -173,32 +177,38 @@ def make_model(member: Member, data: Data) -> Model:
 
 
 def learning_rate(config: HeadConfig, epoch: int) -> float:
-    """Rate of an epoch, counted from 1, by the schedule's steps before it."""
+    """Returns the rate of an epoch, counted from 1: warm-up, steps of the schedule, cosine."""
     passed = epoch - 1
-    steps = passed // config.decay_every if config.decay_every else 0
-    steps += sum(passed >= after for after in config.decay_after or ())
-    return settled(config.lr) * (1.0 if config.decay is None else config.decay) ** steps
+    if epoch < config.warmup_epochs:
+        return config.lr * epoch / config.warmup_epochs
+    steps = passed // config.lr_decay_every if config.lr_decay_every else 0
+    steps += sum(passed >= after for after in config.milestones)
+    rate = config.lr * config.lr_decay**steps
+    if config.cosine:
+        rest = max(1, config.epochs - config.warmup_epochs)
+        rate *= (1 + math.cos(math.pi * max(0, passed - config.warmup_epochs) / rest)) / 2
+    return rate
 
 
-def arithmetic(config: HeadConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+def arithmetic(config: TrainConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """Matrix products in the config's dtype; float32 is left as it is."""
     if config.dtype == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
 
 
-def can_stack(config: HeadConfig, data: Data, device: torch.device) -> bool:
+def can_stack(config: TrainConfig, data: Data, device: torch.device) -> bool:
     """Whether members of this config are trained as one batched program.
 
     Decided by size, not by a trial, so that one machine gives the same numbers every time. A GPU that one
     head leaves idle gains; a CPU gains while calling costs more than computing (docs/heads.md).
     """
-    if not HEADS[config.head].stackable or config.together == "never":
+    if not head_class(config).stackable or config.together == "never":
         return False
     if config.together == "always" or device.type != "cpu":
         return True
     weights = sum(weight.numel() for weight in build_model(config, data.widths, 0).parameters())
-    rows = min(settled(config.batch_size), len(data.splits["train"])) * data.splits["train"].labels.shape[1]
+    rows = min(config.head.batch_size, len(data.splits["train"])) * data.splits["train"].labels.shape[1]
     return 6 * weights * rows < CPU_STACKED_FLOP
 
 

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from avel.config import as_dict, resolve
 from avel.errors import StoreError
-from avel.heads.config import HeadConfig
-from avel.heads.models.head import Model, Widths, build_model, resolve_head
+from avel.heads.config import TrainConfig
+from avel.heads.models.head import Model, Widths, build_model
 from avel.heads.training.fit import Fitted
 from avel.stores.files import atomic_path, write_json
 from avel.stores.runs import Run
@@ -29,7 +29,7 @@ class Kept:
     name: str
     settings: dict[str, Any]
     seed: int
-    config: HeadConfig
+    config: TrainConfig
     widths: Widths
     source: str
     epochs: int
@@ -66,9 +66,7 @@ def keep_member(run: Run, fitted: Fitted, widths: Widths, source: str, settings:
             "name": name,
             "settings": dict(settings),
             "seed": fitted.member.config.seed,
-            "config": {
-                key: value for key, value in as_dict(fitted.member.config).items() if value is not None
-            },
+            "config": as_dict(fitted.member.config),
             "widths": as_dict(widths),
             "source": source,
             "failure": fitted.failure,
@@ -92,8 +90,7 @@ def kept_member(run: Run, name: str) -> Kept:
         held = ", ".join(sorted(path.stem for path in (run.path / FOLDER).glob("*.json"))) or "none"
         raise StoreError(f"{run.path}: no trained member {name!r}", hint=f"the run holds {held}")
     record = json.loads(_path(run, name, "json").read_text())
-    # older records of psp lack what its supervision decides
-    config = resolve_head(resolve(HeadConfig, "train-head", options=record.pop("config")))
+    config = resolve(TrainConfig, "train-head", options=record.pop("config"))
     return Kept(config=config, widths=Widths(**record.pop("widths")), **record)
 
 

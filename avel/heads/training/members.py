@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, stack_module_state
 
-from avel.heads.config import HeadConfig
+from avel.heads.config import TrainConfig
 from avel.heads.models.head import Head, HeadOutput, Model
 
 
@@ -19,7 +19,7 @@ class Member:
     """One network to train: its name in the run, and its whole config; the seed is `config.seed`."""
 
     name: str
-    config: HeadConfig
+    config: TrainConfig
 
 
 class Members(Protocol):
@@ -33,6 +33,9 @@ class Members(Protocol):
 
     def logits(self, audio: Tensor, visual: Tensor) -> Tensor:
         """Scores of each member on the same clips: (B, T, ...), (B, T, ...) -> (M, B, T, K)."""
+
+    def clip(self, limit: float) -> None:
+        """Scales each member's gradient down to a norm of `limit` at most."""
 
     def state(self, place: int) -> dict[str, Tensor]:
         """A copy of one member's weights and buffers."""
@@ -66,6 +69,13 @@ class Stacked:
     def logits(self, audio: Tensor, visual: Tensor) -> Tensor:
         logits: Tensor = self._logits((self.weights, self.buffers), audio, visual)
         return logits
+
+    def clip(self, limit: float) -> None:
+        gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
+        squares = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients])
+        scale = (limit / (squares.sum(0).sqrt() + 1e-6)).clamp(max=1)  # as torch's clip_grad_norm_
+        for gradient in gradients:
+            gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)))
 
     def state(self, place: int) -> dict[str, Tensor]:
         both = self.weights | self.buffers
@@ -114,6 +124,9 @@ class Alone:
     def logits(self, audio: Tensor, visual: Tensor) -> Tensor:
         output: HeadOutput = self.model(audio, visual)
         return output.logits.unsqueeze(0)
+
+    def clip(self, limit: float) -> None:
+        torch.nn.utils.clip_grad_norm_(self.weights, limit)
 
     def state(self, place: int) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.model.state_dict().items()}

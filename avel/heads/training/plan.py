@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from avel.config import convert
+from avel.config import resolve, settings_of
 from avel.errors import ConfigError
-from avel.heads.config import HeadConfig
-from avel.heads.models.head import HEADS, resolve_head
+from avel.heads.config import TrainConfig
+from avel.heads.models.head import head_class
 from avel.heads.training.members import Member
 
 
@@ -23,8 +23,10 @@ class Planned:
     settings: dict[str, Any]
 
 
-def plan(base: HeadConfig, settings: Mapping[str, Sequence[Any]]) -> list[Planned]:
-    """The members of a sweep, all combinations by all seeds.
+def plan(
+    base: TrainConfig | None, options: Mapping[str, Any], settings: Mapping[str, Sequence[Any]]
+) -> list[Planned]:
+    """Lists the members of a sweep, all combinations of `settings` on top of `options`, by all seeds.
 
     Raises:
         ConfigError: a setting without values, or one that the head does not know; two members alike.
@@ -39,13 +41,14 @@ def plan(base: HeadConfig, settings: Mapping[str, Sequence[Any]]) -> list[Planne
             )
         if not values:
             raise ConfigError(f"a sweep over {key!r} without values", hint="--set theta=0,0.03 has two")
-    planned: dict[HeadConfig, Planned] = {}
+    planned: dict[TrainConfig, Planned] = {}
     for values in itertools.product(*settings.values()):
-        chosen = {
-            key: convert(HeadConfig, key, value, "--set") for key, value in zip(settings, values, strict=True)
-        }
-        config = resolve_head(dataclasses.replace(base, **chosen))
-        for seed in range(base.seed, base.seed + base.seeds):
+        swept = dict(zip(settings, values, strict=True))
+        config = resolve(TrainConfig, "train-head", base=base, options={**options, **swept})
+        head_class(config)
+        known = {setting.name: setting for setting in settings_of(config)}
+        chosen = {key: known[key].of(config) for key in swept}
+        for seed in range(config.seed, config.seed + config.seeds):
             name = ",".join(f"{key}={value}" for key, value in (chosen | {"seed": seed}).items())
             member = Member(name, dataclasses.replace(config, seed=seed, seeds=1))
             if member.config in planned:
@@ -55,13 +58,13 @@ def plan(base: HeadConfig, settings: Mapping[str, Sequence[Any]]) -> list[Planne
     return list(planned.values())
 
 
-def groups_of(planned: Sequence[Planned], stacks: Callable[[HeadConfig], bool]) -> list[list[Planned]]:
-    """Members that are trained as one program: alike but for seed and what their head keeps as buffers."""
+def groups_of(planned: Sequence[Planned], stacks: Callable[[TrainConfig], bool]) -> list[list[Planned]]:
+    """Groups members that train as one program: alike but for seed and what their head has as buffers."""
     groups: dict[Any, list[Planned]] = {}
     for item in planned:
         config = item.member.config
-        free: dict[str, Any] = {"seed": 0} | dict.fromkeys(HEADS[config.head].buffered)
-        alike = dataclasses.replace(config, **free)
+        free: dict[str, Any] = dict.fromkeys(head_class(config).buffered)
+        alike = dataclasses.replace(config, seed=0, head=dataclasses.replace(config.head, **free))
         key = alike if stacks(config) else item.member.name
         groups.setdefault(key, []).append(item)
     return list(groups.values())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avel.config import as_dict, resolve
+from avel.config import resolve
 from avel.errors import StaleError, StoreError
 from avel.grid import Grid
 from avel.pipeline.caching.key import pretraining_seed, refuse_vectors
@@ -85,7 +85,8 @@ def cache_features(
         WeightsError: weights that are missing or do not fit.
     """
     began = time.monotonic()
-    task = prepare(ClipStore.open(store), Path(cache), encoder, _configured(config, options), cnn_from)
+    config = resolve(CacheConfig, "cache-features", base=config, options=options)
+    task = prepare(ClipStore.open(store), Path(cache), encoder, config, cnn_from)
     found = find(task, overwrite)
     if found.is_whole(task):
         assert found.cache is not None
@@ -112,10 +113,6 @@ def _lacking(task: Task, vectors: Path) -> dict[str, str]:
     wanted = {name: source for name, source in task.sources.items() if name not in damaged}
     refuse_vectors(vectors, task.recipe, wanted, task.command_of_vectors(vectors))
     return damaged
-
-
-def _configured(config: CacheConfig | None, options: dict[str, Any]) -> CacheConfig:
-    return resolve(CacheConfig, "cache-features", preset=as_dict(config or CacheConfig()), options=options)
 
 
 def _encode(

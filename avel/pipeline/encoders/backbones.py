@@ -66,16 +66,16 @@ class AudioBackbone(Backbone):
 
 VISUAL_BACKBONES: Registry[type[VisualBackbone]] = Registry(
     "visual backbone",
-    modules=(
-        "avel.pipeline.encoders.resnet",
-        "avel.pipeline.encoders.mobilenet",
-        "avel.pipeline.encoders.tiny",
-    ),
+    modules={
+        **dict.fromkeys(("resnet18", "resnet34", "resnet50"), "avel.pipeline.encoders.resnet"),
+        "mobilenet_v2": "avel.pipeline.encoders.mobilenet",
+        "tiny": "avel.pipeline.encoders.tiny",
+    },
     group="avel.visual_backbones",
 )
 AUDIO_BACKBONES: Registry[type[AudioBackbone]] = Registry(
     "audio backbone",
-    modules=("avel.pipeline.encoders.vggish", "avel.pipeline.encoders.yamnet", "avel.pipeline.encoders.tiny"),
+    modules={name: f"avel.pipeline.encoders.{name}" for name in ("tiny", "vggish", "yamnet")},
     group="avel.audio_backbones",
 )
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avel.config import resolve
 from avel.errors import TrainingError
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
@@ -24,7 +25,7 @@ from avel.pipeline.pretraining.probe import Probe
 from avel.pipeline.pretraining.projector import Twins
 from avel.pipeline.pretraining.record import PretrainSummary, Recorder
 from avel.pipeline.pretraining.schedule import make_optimiser
-from avel.pipeline.pretraining.settings import checked, pick_device, with_options
+from avel.pipeline.pretraining.settings import checked, pick_device
 from avel.pipeline.pretraining.training import Batches, Trainer, determinism, prepare
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, evenly_spaced, frozen_vectors
 from avel.progress import Progress, note, set_verbosity
@@ -58,7 +59,7 @@ def pretrain(
     """
     if os.environ.get("RANK", "0") != "0":
         set_verbosity(0)
-    config = checked(with_options(config or PretrainConfig(), options))
+    config = checked(resolve(PretrainConfig, "pretrain", base=config, options=options))
     source = store if isinstance(store, ClipStore) else ClipStore.open(store)
     device = pick_device(config.device)
     video_ids = training_videos(source)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from avel.config import convert
 from avel.errors import ConfigError
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.pretraining.checkpoint import can_start_from
@@ -72,12 +71,6 @@ def _changed(config: PretrainConfig, names: tuple[str, ...]) -> str:
     """Those of `names` that are not at their default."""
     default = PretrainConfig()
     return ", ".join(name for name in names if getattr(config, name) != getattr(default, name))
-
-
-def with_options(config: PretrainConfig, options: dict[str, Any]) -> PretrainConfig:
-    """`config` with some fields replaced, each checked as if it came from the command line."""
-    values = {name: convert(PretrainConfig, name, value, "pretrain()") for name, value in options.items()}
-    return replace(config, **values)
 
 
 def pick_device(name: str | None) -> torch.device:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from avel.config import as_dict, resolve, to_toml
+from avel.config import resolve, to_toml
 from avel.errors import ConfigError
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.log_mel import check_segments
@@ -64,7 +64,7 @@ def extract(
         WriteError: the store cannot be written.
     """
     began = time.monotonic()
-    config = configured(config, options)
+    config = resolve(ExtractConfig, "extract", base=config, options=options)
     check_segments(config.grid().samples_per_segment, config.hz)
     if workers is not None and workers < 1:
         raise ConfigError(
@@ -126,11 +126,6 @@ def _begin(
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-def configured(config: ExtractConfig | None, options: dict[str, Any]) -> ExtractConfig:
-    """The config with single fields replaced, checked like the command line's."""
-    return resolve(ExtractConfig, "extract", preset=as_dict(config or ExtractConfig()), options=options)
 
 
 def _record(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from avel.config import to_toml
+import tomli_w
+
+from avel.config import resolve, to_toml
 from avel.errors import ConfigError, UnknownNameError
-from avel.heads.config import HeadConfig, checked
+from avel.heads.config import TrainConfig
 from avel.heads.evaluation.evaluate import spread
-from avel.heads.models.head import HEADS, resolve_head
+from avel.heads.models.head import head_class
 from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.config import CacheConfig, PretrainConfig
@@ -38,7 +41,7 @@ def reproduce(
     seeds: int = 3,
     pretraining: PretrainConfig | None = None,
     caching: CacheConfig | None = None,
-    heads: HeadConfig | None = None,
+    heads: Mapping[str, Any] | None = None,
 ) -> Reproduced:
     """Trains what a table of the paper compares, on the clips of `store`, and sets its figures beside ours.
 
@@ -50,7 +53,7 @@ def reproduce(
         seeds: repetitions, with consecutive seeds from those of the configs.
         pretraining: settings of AV-BT; the rows of Tables 4 and 5 change theirs on top.
         caching: settings of the features; backbones and their weights come from `pretraining`.
-        heads: settings of the heads; each row chooses the head.
+        heads: settings of all the table's heads, name to value; each row chooses the head.
 
     Raises:
         UnknownNameError: no such table.
@@ -61,13 +64,13 @@ def reproduce(
     began = time.monotonic()
     if table not in TABLES:
         raise UnknownNameError("table", table, TABLES)
-    configs = pretraining or PretrainConfig(), caching or CacheConfig(), checked(heads or HeadConfig())
+    configs = pretraining or PretrainConfig(), caching or CacheConfig(), dict(heads or {})
     for name, hint in (
         ("head", "leave it out; each row has its own"),
         ("seeds", "--seeds of avel reproduce"),
     ):
-        value = getattr(configs[2], name)
-        if value != getattr(HeadConfig, name):
+        if name in configs[2]:
+            value = configs[2][name]
             raise ConfigError(f"{name}={value!r} of the heads would do nothing here", hint=hint)
     if table == "table5" and configs[0].freeze_backbone and not configs[0].frozen_augment:
         raise ConfigError(
@@ -76,7 +79,7 @@ def reproduce(
         )
     for row in TABLES[table]:
         if row.head is not None:
-            resolve_head(dataclasses.replace(configs[2], **row.head))
+            row_config(row, configs[2])
     bench = _Bench(str(store), Path(out), table, *configs)
     found = {
         row.name: [bench.judge(row, seed) for seed in range(seeds)]
@@ -95,10 +98,23 @@ def reproduce(
         round(time.monotonic() - began, 1),
         str(picture),
     )
-    stages = zip(("pretrain", "cache-features", "train-head"), configs, strict=True)
-    write_text(bench.out / f"{table}.toml", "\n".join(to_toml(config, stage) for stage, config in stages))
+    documents = [to_toml(configs[0], "pretrain"), to_toml(configs[1], "cache-features")]
+    if configs[2]:
+        documents.append(tomli_w.dumps({"train-head": configs[2]}))
+    write_text(bench.out / f"{table}.toml", "\n".join(documents))
     write_json(bench.out / f"{table}.json", dataclasses.asdict(reproduced))
     return reproduced
+
+
+def row_config(row: Row, heads: Mapping[str, Any], seed: int = 0) -> TrainConfig:
+    """Returns how a row's head is trained: `heads` for all, then the row's own settings.
+
+    Raises:
+        ConfigError: a setting that the row's head does not know.
+    """
+    config = resolve(TrainConfig, "train-head", options={**heads, **(row.head or {})})
+    head_class(config)
+    return dataclasses.replace(config, seed=config.seed + seed)
 
 
 class _Bench:
@@ -111,7 +127,7 @@ class _Bench:
         table: str,
         pretraining: PretrainConfig,
         caching: CacheConfig,
-        heads: HeadConfig,
+        heads: Mapping[str, Any],
     ) -> None:
         self.store, self.out, self.table = store, out, table
         self.pretraining, self.caching, self.heads = pretraining, caching, heads
@@ -123,11 +139,11 @@ class _Bench:
         assert row.head is not None
         note(f"\n== {row.name}, seed {seed}")
         cache = self.features(row.features, 0 if row.features == BACKBONES else seed)
-        config = dataclasses.replace(self.heads, **row.head, seed=self.heads.seed + seed, seeds=1)
+        config = row_config(row, self.heads, seed)
         name = re.sub(r"[^\w.]+", "-", row.name)
         result = train_head(cache, self.out / self.table / f"{name}-seed{seed}", config)
         self.floors = result["floors_percent"]
-        only: dict[str, Any] = result["groups"][config.head]
+        only: dict[str, Any] = result["groups"][config.head.name]
         return only
 
     def features(self, name: str, seed: int) -> Path:
@@ -157,7 +173,8 @@ class _Bench:
 
     def encoder(self, name: str, seed: int) -> Path:
         """The run of `pretrain` behind one kind of features and one seed."""
-        config = dataclasses.replace(self.pretraining, **ENCODERS[name], seed=self.pretraining.seed + seed)
+        changes = {**ENCODERS[name], "seed": self.pretraining.seed + seed}
+        config = resolve(PretrainConfig, "pretrain", base=self.pretraining, options=changes)
         if config.freeze_backbone:
             kept = config.frozen_vectors or str(self.out / "frozen-vectors")
             differs = "-agva" * config.agva + f"-{name}" * config.frozen_augment
@@ -170,7 +187,7 @@ class _Bench:
 def _measured(row: Row, groups: list[dict[str, Any]]) -> Measured:
     if row.head is None:
         return Measured(row.name, row.paper_percent)
-    blind = HEADS[row.head["head"]].sources[0] == "maps" != groups[0]["inputs"]
+    blind = head_class(row_config(row, {})).sources[0] == "maps" != groups[0]["inputs"]
     return Measured(
         row.name + WITHOUT_MAPS * blind,
         row.paper_percent,

@@ -75,7 +75,7 @@ def thinned(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def theta_summary(read: Sequence[HeadRun]) -> dict[str, Any] | None:
     """The sweep of Figure 6 over all runs, in %; None where theta was not varied."""
     tested = [run for run in read if "test" in run.split]
-    tested = [run for run in tested if len(set(run.thetas())) > 1][:1] or tested
+    tested = [run for run in tested if len(set(run.values_of("theta"))) > 1][:1] or tested
     theta, accuracy = theta_sweep(tested, "test")
     if len(theta) < 2:
         return None

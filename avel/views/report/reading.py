@@ -108,11 +108,17 @@ class HeadRun:
         counted = [confusion(member, self.label[rows], classes) for member in self.prediction[:, rows]]
         return np.asarray(np.sum(counted, 0), np.int64)
 
-    def thetas(self) -> list[float | None]:
-        """Theta of each member, None where its head has none: (M,)."""
+    def values_of(self, setting: str) -> list[Any]:
+        """Returns a setting of each member by its name, None where its head has none: (M,)."""
+        from avel.config import settings_of
         from avel.heads.training.kept import kept_member
 
-        return [kept_member(self.run, name).config.theta for name in self.members]
+        configs = [kept_member(self.run, name).config for name in self.members]
+        known = [{each.name: each for each in settings_of(config)} for config in configs]
+        return [
+            found[setting].of(config) if setting in found else None
+            for found, config in zip(known, configs, strict=True)
+        ]
 
     def floors(self, split: str) -> dict[str, float]:
         """What two rules without a model score on a split, by the rule's name."""

@@ -51,7 +51,7 @@ def theta_sweep(runs: Sequence[HeadRun], split: str) -> tuple[NDArray[np.float64
     """Values of theta in rising order, and the accuracy of every member trained with each: (n,), n arrays."""
     found: dict[float, list[float]] = {}
     for run in runs:
-        for theta, accuracy in zip(run.thetas(), run.accuracy(split), strict=True):
+        for theta, accuracy in zip(run.values_of("theta"), run.accuracy(split), strict=True):
             if theta is not None:
                 found.setdefault(theta, []).append(float(accuracy))
     order = sorted(found)

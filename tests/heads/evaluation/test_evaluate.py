@@ -10,14 +10,14 @@ import pytest
 from avel.cli import cli
 from avel.console import DONE, USAGE
 from avel.console import run as run_command
-from avel.heads.config import HeadConfig
 from avel.heads.evaluation.evaluate import evaluate, spread
 from avel.heads.evaluation.predictions import Predictions, write_predictions
-from avel.heads.models.head import Widths, resolve_head
+from avel.heads.models.head import Widths
 from avel.heads.training.fit import Fitted
 from avel.heads.training.kept import keep_member
 from avel.heads.training.members import Member
 from avel.stores.runs import Run
+from tests.heads.synthetic import train_config
 
 LABEL = np.array([[2, 0, 0, 2], [1, 1, 1, 1], [2, 1, 2, 2]])
 BY_SEED = {
@@ -28,12 +28,12 @@ BY_SEED = {
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    config = resolve_head(HeadConfig(seeds=2))
+    config = train_config(seeds=2)
     inputs = {"categories": ["bell", "dog, barking"], "members": ["seed=0", "seed=1"]}
     opened = Run.create(tmp_path / "run", "heads", config, inputs=inputs)
     items = []
     for seed, predicted in BY_SEED.items():
-        member = Member(f"seed={seed}", resolve_head(HeadConfig(seed=seed)))
+        member = Member(f"seed={seed}", train_config(seed=seed))
         fitted = Fitted(member, 9, 4 + seed, 0.8, 10 / 12, 7, 11 / 12)
         keep_member(opened, fitted, Widths(8, 8, 3), "encoded", {})
         items.append(predictions(member.name, predicted))

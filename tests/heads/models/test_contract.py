@@ -7,10 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from avel.config import convert, settings_of
 from avel.errors import ConfigError, UnknownNameError
-from avel.heads.config import HeadConfig
-from avel.heads.models.head import HEADS, Model, Widths, build_model, resolve_head
+from avel.heads.config import HEADS, HeadConfig
+from avel.heads.models.head import Model, Widths, build_model
 from avel.heads.training.members import Stacked
+from tests.heads.synthetic import train_config
 
 D, K, SIDE = 16, 5, 3
 FEW_AND_MANY = (4, 8)
@@ -34,7 +36,7 @@ Case = tuple[str, dict[str, Any]]
 
 def model_of(case: Case, source: str, supervision: str = "full", seed: int = 0) -> Model:
     name, settings = case
-    config = resolve_head(HeadConfig(head=name, supervision=supervision, **settings))  # type: ignore[arg-type]
+    config = train_config(head=name, supervision=supervision, **settings)  # type: ignore[arg-type]
     return build_model(config, Widths(D, D, K, SIDE**2 if source == "maps" else 0), seed)
 
 
@@ -45,11 +47,14 @@ def inputs(source: str, clips: int = 4, segments: int = 6) -> tuple[torch.Tensor
 
 
 @pytest.mark.parametrize("name", list(HEADS))
-@pytest.mark.parametrize("supervision", ["full", "weak"])
-def test_the_defaults_are_whole(name: str, supervision: str) -> None:
-    config = resolve_head(HeadConfig(head=name, supervision=supervision))  # type: ignore[arg-type]
-    defaults = HEADS[name].defaults_for(config)
-    assert [key for key in defaults if getattr(config, key) is None] == []
+def test_the_settings_are_whole(name: str) -> None:
+    config = HEADS[name].Config()
+    assert config.name == name
+    assert isinstance(config, HeadConfig)
+    assert HEADS[name].source
+    for setting in settings_of(config):
+        assert setting.help, setting.name
+        assert convert(setting, setting.of(config), "default") == setting.of(config)
 
 
 @pytest.mark.parametrize(("case", "source"), CASES)
@@ -126,11 +131,11 @@ def test_saved_weights_give_the_same_scores(case: Case, source: str, clips: int,
 def test_a_setting_of_another_head_is_refused(name: str) -> None:
     foreign = {"theta": 0.1, "threshold": 0.1, "fusion": "dmrn", "modality": "audio"}
     for setting, value in foreign.items():
-        if setting not in HEADS[name].defaults:
-            with pytest.raises(ConfigError, match=f"no setting {setting}"):
-                resolve_head(HeadConfig(head=name, **{setting: value}))  # type: ignore[arg-type]
+        if not hasattr(HEADS[name].Config(), setting):
+            with pytest.raises(ConfigError, match=f"no setting named '{setting}'"):
+                train_config(head=name, **{setting: value})
 
 
 def test_an_unknown_head_names_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="did you mean tacma"):
-        resolve_head(HeadConfig(head="tacna"))
+        train_config(head="tacna")

@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from avel.errors import ConfigError
-from avel.heads.config import HeadConfig
-from avel.heads.models.head import Model, Widths, build_model, resolve_head
+from avel.heads.models.head import Model, Widths, build_model
 from tests.heads.by_hand import Weights, agva, below, bilstm, layer_norm, linear, sigmoid, softmax
+from tests.heads.synthetic import train_config
 
 B, T, SIDE, D_A, D_V, K = 2, 5, 2, 6, 7, 4
 
 
 def model_of(name: str, cells: int = SIDE**2, **settings: object) -> tuple[Model, Weights]:
-    config = resolve_head(HeadConfig(head=name, **settings))  # type: ignore[arg-type]
+    config = train_config(head=name, **settings)  # type: ignore[arg-type]
     model = build_model(config, Widths(D_A, D_V, K, cells), seed=4).double().eval()
     return model, {name: value.numpy() for name, value in model.head.state_dict().items()}
 
@@ -111,13 +111,20 @@ def propagate(w: Weights, v: np.ndarray, a: np.ndarray, threshold: float) -> tup
     )
 
 
-@pytest.mark.parametrize(("supervision", "threshold"), [("full", None), ("weak", None), ("full", 0.21)])
-def test_psp(supervision: str, threshold: float | None) -> None:
-    model, w = model_of("psp", supervision=supervision, threshold=threshold)
+@pytest.mark.parametrize(
+    ("supervision", "settings", "cut"),
+    [
+        ("full", {}, 0.099),
+        ("weak", {}, 0.095),
+        ("full", {"threshold": 0.21}, 0.21),
+        ("weak", {"weak_threshold": 0.21}, 0.21),
+    ],
+)
+def test_psp(supervision: str, settings: dict[str, float], cut: float) -> None:
+    model, w = model_of("psp", supervision=supervision, **settings)
     assert not {"propagate.out_v.0.bias", "propagate.out_a.0.bias"} & set(w)
     audio, maps = clips()
     output = model(audio, maps)
-    cut = threshold or {"full": 0.099, "weak": 0.095}[supervision]
     for clip in range(B):
         heard = linear(w, "audio.1", linear(w, "audio.0", audio[clip].numpy()))
         attended = agva(below(w, "agva."), heard, maps[clip].numpy().reshape(T, -1, D_V))
@@ -149,9 +156,11 @@ def test_psp_pair_loss() -> None:
     assert losses[100.0] - losses[0.0] == pytest.approx(100 * np.mean(errors), rel=1e-6)
 
 
-def test_psp_refuses_its_pair_loss_without_segment_labels() -> None:
-    with pytest.raises(ConfigError, match="needs segment labels"):
-        model_of("psp", supervision="weak", pair_loss=1.0)
+def test_psp_has_no_pair_loss_without_segment_labels() -> None:
+    model, _ = model_of("psp", supervision="weak", pair_loss=100.0)
+    plain, _ = model_of("psp", supervision="weak", pair_loss=0.0)
+    losses = [each.loss(each(*clips()), torch.arange(B)) for each in (model, plain)]
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +193,7 @@ def mlp(w: Weights, rows: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("modality", ["both", "audio", "visual"])
 def test_mlp_probe(modality: str) -> None:
-    config = resolve_head(HeadConfig(head="mlp", modality=modality))  # type: ignore[arg-type]
+    config = train_config(head="mlp", modality=modality)  # type: ignore[arg-type]
     model = build_model(config, Widths(6, 6, K), seed=0).double()
     random = torch.Generator().manual_seed(6)
     audio, visual = torch.randn(2, B, T, 6, generator=random, dtype=torch.float64)
@@ -195,7 +204,7 @@ def test_mlp_probe(modality: str) -> None:
 
 
 def test_weak_loss_averages_scores_over_time_before_the_softmax() -> None:
-    config = resolve_head(HeadConfig(head="mlp", supervision="weak"))
+    config = train_config(head="mlp", supervision="weak")
     model = build_model(config, Widths(6, 6, K), seed=0).double()
     random = torch.Generator().manual_seed(6)
     output = model(*torch.randn(2, B, T, 6, generator=random, dtype=torch.float64))

@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from avel.errors import ConfigError
-from avel.heads.config import HeadConfig
-from avel.heads.models.head import Model, Widths, build_model, resolve_head
+from avel.heads.models.head import Model, Widths, build_model
 from avel.heads.training.members import Stacked
+from tests.heads.synthetic import train_config
 
 Arrays = Mapping[str, np.ndarray]
 B, T, D_L, D_H, D_E, K = 3, 5, 6, 4, 8, 7
 
 
 def model_of(**settings: object) -> Model:
-    config = resolve_head(HeadConfig(**({"d_h": D_H, "d_e": D_E} | settings)))  # type: ignore[arg-type]
+    config = train_config(**({"d_h": D_H, "d_e": D_E} | settings))  # type: ignore[arg-type]
     return build_model(config, Widths(D_L, D_L, K), seed=1).double().eval()
 
 
@@ -161,7 +161,7 @@ def test_attention_that_underflows_gives_finite_gradients() -> None:
 def test_cross_attention_is_tacma_without_the_weights_of_time() -> None:
     audio, visual = features()
     model = model_of(theta=0.0)
-    config = resolve_head(HeadConfig(head="cross_attention", d_h=D_H, d_e=D_E))
+    config = train_config(head="cross_attention", d_h=D_H, d_e=D_E)
     other = build_model(config, Widths(D_L, D_L, K), seed=1).double().eval()
     torch.testing.assert_close(model(audio, visual).logits, other(audio, visual).logits)
     rows = other(audio, visual).extras["W_av"].sum(-1)
@@ -182,4 +182,4 @@ def test_loss_is_cross_entropy_averaged_over_segments() -> None:
 
 def test_features_of_unlike_width_are_refused() -> None:
     with pytest.raises(ConfigError, match="128 and 512"):
-        build_model(resolve_head(HeadConfig()), Widths(128, 512, K), seed=0)
+        build_model(train_config(), Widths(128, 512, K), seed=0)

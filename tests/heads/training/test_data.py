@@ -9,19 +9,18 @@ import pytest
 import torch
 
 from avel.errors import TrainingError
-from avel.heads.config import HeadConfig
-from avel.heads.models.head import resolve_head
+from avel.heads.config import TrainConfig
 from avel.heads.training.data import choose_source, load_data
 from avel.stores.features import FeatureCache
-from tests.heads.synthetic import write_cache
+from tests.heads.synthetic import train_config, write_cache
 
 CPU = torch.device("cpu")
 ALL = ("f_a", "f_v", "cnn_a", "cnn_v", "maps")
 
 
-def load(path: Path, config: HeadConfig | None = None, **changes: Any) -> Any:
+def load(path: Path, config: TrainConfig | None = None, **changes: Any) -> Any:
     cache = FeatureCache.open(write_cache(path / "c.h5", **changes))
-    return load_data(cache, resolve_head(config or HeadConfig()), CPU)
+    return load_data(cache, config or train_config(), CPU)
 
 
 def test_rows_that_share_a_video_share_its_features_not_its_labels(tmp_path: Path) -> None:
@@ -34,8 +33,8 @@ def test_rows_that_share_a_video_share_its_features_not_its_labels(tmp_path: Pat
 
 @pytest.mark.parametrize("head", ["tacma", "psp", "bilstm"])
 def test_streamed_features_equal_those_in_memory(head: str, tmp_path: Path) -> None:
-    held = load(tmp_path, HeadConfig(head=head), arrays=ALL)
-    streamed = load(tmp_path, HeadConfig(head=head, memory_gb=0), arrays=ALL)
+    held = load(tmp_path, train_config(head=head), arrays=ALL)
+    streamed = load(tmp_path, train_config(head=head, memory_gb=0), arrays=ALL)
     assert held.features.held is not None
     assert streamed.features.held is None
     assert held.widths == streamed.widths
@@ -49,14 +48,14 @@ def test_a_head_takes_the_best_inputs_that_are_there(tmp_path: Path) -> None:
         arrays: FeatureCache.open(write_cache(tmp_path / f"{len(arrays)}.h5", arrays=arrays))
         for arrays in (ALL, ALL[:4], ALL[:2])
     }
-    psp = resolve_head(HeadConfig(head="psp"))
+    psp = train_config(head="psp")
     assert [choose_source(cache, psp) for cache in caches.values()] == ["maps", "cnn", "encoded"]
-    chosen = resolve_head(HeadConfig(head="psp", inputs="encoded"))
+    chosen = train_config(head="psp", inputs="encoded")
     assert choose_source(caches[ALL], chosen) == "encoded"
     with pytest.raises(TrainingError, match="needs cnn_a and cnn_v, the cache holds f_a, f_v"):
-        choose_source(caches[ALL[:2]], resolve_head(HeadConfig(head="bilstm")))
+        choose_source(caches[ALL[:2]], train_config(head="bilstm"))
     with pytest.raises(TrainingError, match="cannot read 'maps'"):
-        choose_source(caches[ALL], resolve_head(HeadConfig(head="mlp", inputs="maps")))
+        choose_source(caches[ALL], train_config(head="mlp", inputs="maps"))
 
 
 def broken_labels(rows: int = 60, segments: int = 6) -> np.ndarray:
@@ -95,7 +94,7 @@ def test_what_cannot_be_trained_on_is_refused(changes: dict[str, Any], message: 
 @pytest.mark.parametrize("memory_gb", [None, 0.0])
 def test_features_are_checked_whether_held_or_streamed(memory_gb: float | None, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="f_v of video '-video17' is not finite"):
-        load(tmp_path, HeadConfig(memory_gb=memory_gb), f_v=broken_features())
+        load(tmp_path, train_config(memory_gb=memory_gb), f_v=broken_features())
 
 
 def test_held_features_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +117,7 @@ def test_maps_count_in_the_number_format_of_the_cache(dtype: Any, tmp_path: Path
     arrays = (*ALL[:4], "maps")
     held = {
         limit: load(
-            tmp_path, HeadConfig(head="psp", memory_gb=limit / 2**10), arrays=arrays, maps=maps
+            tmp_path, train_config(head="psp", memory_gb=limit / 2**10), arrays=arrays, maps=maps
         ).features.held
         for limit in (0.99 * mb, 1.01 * mb)
     }
@@ -129,7 +128,7 @@ def test_videos_of_one_class_teach_nothing_when_only_their_class_is_known(tmp_pa
     category = np.where(np.arange(60) < 36, 1, 2)
     load(tmp_path, category=category)
     with pytest.raises(TrainingError, match="videos of one class only, number 1"):
-        load(tmp_path, HeadConfig(supervision="weak"), category=category)
+        load(tmp_path, train_config(supervision="weak"), category=category)
 
 
 def test_arrays_of_another_number_of_segments_are_refused(tmp_path: Path) -> None:
@@ -139,4 +138,4 @@ def test_arrays_of_another_number_of_segments_are_refused(tmp_path: Path) -> Non
         del file["f_v"]
         file["f_v"] = values
     with pytest.raises(TrainingError, match="f_v has 4 segments, the cache 6"):
-        load_data(FeatureCache.open(path), resolve_head(HeadConfig()), CPU)
+        load_data(FeatureCache.open(path), train_config(), CPU)

@@ -1,6 +1,7 @@
 """Members side by side: each equals its own training, keeps its own best epoch, ends by itself."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,29 +10,28 @@ import pytest
 import torch
 
 import avel.heads.training.data
-from avel.heads.config import HeadConfig
-from avel.heads.models.head import resolve_head
+from avel.heads.config import TrainConfig
 from avel.heads.training.data import Data, feature_statistics, load_data
-from avel.heads.training.fit import Fitted, fit, learning_rate, make_model
+from avel.heads.training.fit import Fitted, Training, fit, learning_rate, make_model
 from avel.heads.training.members import Member
 from avel.stores.features import FeatureCache
-from tests.heads.synthetic import write_cache
+from tests.heads.synthetic import train_config, write_cache
 
 CPU = torch.device("cpu")
 
 
-def data_of(path: Path, config: HeadConfig, **changes: Any) -> Data:
+def data_of(path: Path, config: TrainConfig, **changes: Any) -> Data:
     return load_data(FeatureCache.open(write_cache(path / "c.h5", **changes)), config, CPU)
 
 
-def config_of(**settings: Any) -> HeadConfig:
+def config_of(**settings: Any) -> TrainConfig:
     given: dict[str, Any] = {"epochs": 4, "lr": 1e-3, "batch_size": 16, "d_h": 8, "d_e": 8}
     if settings.get("head", "tacma") != "tacma":
         del given["d_h"], given["d_e"]
-    return resolve_head(HeadConfig(**(given | settings)))
+    return train_config(**(given | settings))
 
 
-def members_of(config: HeadConfig, count: int = 3) -> list[Member]:
+def members_of(config: TrainConfig, count: int = 3) -> list[Member]:
     return [Member(f"seed={seed}", dataclasses.replace(config, seed=seed)) for seed in range(count)]
 
 
@@ -59,9 +59,8 @@ def test_each_member_equals_its_own_training(head: str, supervision: str, tmp_pa
 
 
 def test_members_that_differ_in_theta_are_stacked_and_stay_themselves(tmp_path: Path) -> None:
-    config = config_of(theta=0.0)
-    data = data_of(tmp_path, config)
-    members = [Member(f"{theta}", dataclasses.replace(config, theta=theta)) for theta in (0.0, 0.5)]
+    data = data_of(tmp_path, config_of())
+    members = [Member(f"{theta}", config_of(theta=theta)) for theta in (0.0, 0.5)]
     together, _ = trained(members, data)
     assert [float(fitted.state["head.theta"]) for fitted in together] == [0.0, 0.5]
     for place, member in enumerate(members):
@@ -84,11 +83,10 @@ def test_the_same_seed_gives_the_same_numbers(head: str, tmp_path: Path) -> None
 
 
 def test_a_member_whose_loss_turns_nan_ends_and_the_rest_go_on(tmp_path: Path) -> None:
-    config = config_of(theta=0.0)
+    config = config_of()
     data = data_of(tmp_path, config)
-    members = [
-        Member(str(theta), dataclasses.replace(config, theta=theta)) for theta in (0.1, float("nan"), 0.2)
-    ]
+    heads = {theta: dataclasses.replace(config.head, theta=theta) for theta in (0.1, float("nan"), 0.2)}
+    members = [Member(str(theta), dataclasses.replace(config, head=head)) for theta, head in heads.items()]
     fitted, lines = trained(members, data)
     assert [one.failure for one in fitted] == ["", "the loss is nan in epoch 1", ""]
     assert [one.epochs for one in fitted] == [4, 1, 4]
@@ -147,16 +145,56 @@ def test_the_last_smaller_batch_is_trained_on(tmp_path: Path) -> None:
 
 
 def test_learning_rate_schedules() -> None:
-    tacma = resolve_head(HeadConfig())
-    assert [learning_rate(tacma, epoch) for epoch in (1, 10, 11, 21)] == pytest.approx(
+    tacma = train_config()
+    assert [learning_rate(tacma.head, epoch) for epoch in (1, 10, 11, 21)] == pytest.approx(
         [1e-4, 1e-4, 0.98e-4, 0.98**2 * 1e-4]
     )
-    psp = resolve_head(HeadConfig(head="psp"))
-    assert [learning_rate(psp, epoch) for epoch in (60, 61, 120, 121, 300)] == pytest.approx(
+    psp = train_config(head="psp")
+    assert [learning_rate(psp.head, epoch) for epoch in (60, 61, 120, 121, 300)] == pytest.approx(
         [1e-3, 0.8e-3, 0.8e-3, 0.64e-3, 0.64e-3]
     )
-    avel = resolve_head(HeadConfig(head="avel"))
-    assert learning_rate(avel, 300) == 1e-3
+    avel = train_config(head="avel")
+    assert learning_rate(avel.head, 300) == 1e-3
+    cosine = train_config(lr=1.0, lr_decay=1.0, warmup_epochs=4, cosine=True, epochs=12).head
+    rises = [0.25, 0.5, 0.75, 1.0]
+    falls = [(1 + math.cos(math.pi * passed / 8)) / 2 for passed in range(8)]
+    found = [learning_rate(cosine, epoch) for epoch in range(1, 13)]
+    assert found == pytest.approx([*rises, *falls])
+
+
+@pytest.mark.parametrize("together", ["always", "never"])
+def test_a_clipped_gradient_has_the_given_norm(together: str, tmp_path: Path) -> None:
+    """One step of clipped plain gradients, written out; Adam's first step is the same for any scale."""
+    config = config_of(head="mlp", clip_norm=0.01, together=together, batch_size=60)
+    data = data_of(tmp_path, config)
+    training = Training(members_of(config, 2 if together == "always" else 1), data, CPU)
+    wanted = Training(members_of(config_of(head="mlp", batch_size=60), len(training.alive)), data, CPU)
+    training.train_epoch(1)
+    wanted.train_epoch(1)
+    stacked = len(training.alive) > 1
+    clipped, free = (
+        [weight.grad for weight in each.group.parameters() if weight.grad is not None]
+        for each in (training, wanted)
+    )
+    assert clipped
+    for member in range(len(training.alive)):
+        own, full = (
+            torch.cat([(grad[member] if stacked else grad).flatten() for grad in grads])
+            for grads in (clipped, free)
+        )
+        assert own.norm().item() == pytest.approx(0.01, rel=1e-3)
+        torch.testing.assert_close(own, full * 0.01 / full.norm(), rtol=1e-3, atol=1e-7)
+
+
+def test_weight_decay_is_added_to_the_gradient(tmp_path: Path) -> None:
+    """torch's Adam adds weight_decay x weight to the gradient: with a large one, signs follow the weights."""
+    config = config_of(head="mlp", weight_decay=1e6, batch_size=60, epochs=1)
+    data = data_of(tmp_path, config)
+    training = Training(members_of(config, 1), data, CPU)
+    before = [weight.detach().clone() for weight in training.group.parameters()]
+    training.train_epoch(1)
+    for old, new in zip(before, training.group.parameters(), strict=True):
+        torch.testing.assert_close(new.detach(), old - 1e-3 * old.sign(), rtol=1e-3, atol=1e-5)
 
 
 def test_standardised_features_have_mean_0_and_deviation_1_over_train(tmp_path: Path) -> None:

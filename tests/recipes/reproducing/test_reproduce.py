@@ -4,18 +4,18 @@ import dataclasses
 import json
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from avel.cli import cli
 from avel.console import DONE, USAGE, run
 from avel.errors import ConfigError, MissingPathError, UnknownNameError
-from avel.heads.config import HeadConfig
-from avel.heads.models.head import Widths, build_model, resolve_head
+from avel.heads.models.head import Widths, build_model
 from avel.heads.training.kept import kept_member
 from avel.pipeline.config import CacheConfig, PretrainConfig
 from avel.recipes.reproducing.measured import Measured, reversed_order
-from avel.recipes.reproducing.reproduce import reproduce
+from avel.recipes.reproducing.reproduce import reproduce, row_config
 from avel.recipes.reproducing.tables import BACKBONES, ENCODERS, TABLES, TITLES
 from avel.stores.runs import Run
 from tests.pipeline.caching.small_stores import write_store
@@ -34,7 +34,7 @@ PRETRAINING = PretrainConfig(
     batch=4,
     crop_size=32,
 )
-HEADS = HeadConfig(epochs=2, lr=1e-3, batch_size=4)
+HEADS = {"epochs": 2, "lr": 1e-3, "batch_size": 4}
 SETS = [
     *("visual_backbone=tiny", "audio_backbone=tiny", "visual_weights=random", "audio_weights=random"),
     *("visual_width=16", "audio_width=16", "hidden=8", "projector=16-16-16", "epochs=1", "batch=4"),
@@ -54,7 +54,7 @@ def test_every_table_names_heads_and_encoders_that_exist(table: str) -> None:
     for row in rows:
         assert row.features == BACKBONES or row.features in ENCODERS
         if row.head is not None:
-            resolve_head(HeadConfig(**row.head))
+            row_config(row, {})
 
 
 def test_table_5_is_the_papers() -> None:
@@ -69,7 +69,7 @@ def test_table_5_is_the_papers() -> None:
 def test_rows_of_one_modality_stand_beside_concatenated_ones() -> None:
     for row in TABLES["table4"]:
         assert row.head is not None
-        config = resolve_head(dataclasses.replace(HeadConfig(merge="concatenate"), **row.head))
+        config = row_config(row, {"merge": "concatenate"})
         build_model(config, Widths(8, 8, 4), 0)
 
 
@@ -117,14 +117,14 @@ def test_psp_attends_over_maps_where_they_are_kept(store: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("heads", "message"),
     [
-        (HeadConfig(lr=-1.0), "lr=-1.0"),
-        (HeadConfig(theta=0.1), "no setting theta"),
-        (HeadConfig(head="psp"), "head='psp' of the heads would do nothing"),
-        (HeadConfig(seeds=7), "seeds=7 of the heads would do nothing"),
+        ({"lr": -1.0}, "lr=-1.0"),
+        ({"theta": 0.1}, "no setting named 'theta'"),
+        ({"head": "psp"}, "head='psp' of the heads would do nothing"),
+        ({"seeds": 7}, "seeds=7 of the heads would do nothing"),
     ],
 )
 def test_settings_of_heads_are_refused_before_encoders_are_trained(
-    heads: HeadConfig, message: str, tmp_path: Path
+    heads: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         reproduce("table2", tmp_path / "no store", tmp_path / "out", heads=heads)

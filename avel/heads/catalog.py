@@ -1,0 +1,102 @@
+"""`avel heads`: which heads there are, and what each can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from avel.config import default_text, describe, resolve, settings_of
+from avel.heads.config import HEADS, HeadConfig, TrainConfig
+from avel.heads.models.head import Widths, build_model, head_class
+from avel.text import table
+
+AVE_WIDTHS = {"encoded": Widths(256, 256, 29), "cnn": Widths(128, 512, 29), "maps": Widths(128, 512, 29, 49)}
+"""What a head takes from AVE: features of AV-BT, or of VGGish and VGG-19; 28 events and background."""
+
+
+@dataclass(frozen=True)
+class HeadInfo:
+    """One head: inputs it can read, the best first; its parameters on those of AVE; its publication."""
+
+    name: str
+    reads: tuple[str, ...]
+    weak: bool
+    parameters: int
+    source: str
+    summary: str
+
+
+@dataclass(frozen=True)
+class SettingInfo:
+    """One setting of a head: its type in words, and its default."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+
+
+@dataclass(frozen=True)
+class HeadDescription:
+    """A head with all that `--set` can say of it, its own settings first."""
+
+    head: HeadInfo
+    settings: tuple[SettingInfo, ...]
+
+
+def list_heads() -> tuple[HeadInfo, ...]:
+    """Lists every head, avel's own and those of other packages, by name.
+
+    >>> [head.name for head in list_heads()][:3]
+    ['avel', 'bilstm', 'cross_attention']
+    """
+    return tuple(_info(name) for name in HEADS)
+
+
+def describe_head(name: str) -> HeadDescription:
+    """Returns a head and its settings.
+
+    Raises:
+        UnknownNameError: no such head.
+    """
+    config = HEADS[name].Config()
+    shared = {setting.name for setting in settings_of(HeadConfig)}
+    ordered = sorted(settings_of(config), key=lambda setting: setting.name in shared)
+    return HeadDescription(
+        _info(name),
+        tuple(SettingInfo(s.name, describe(s.hinted), s.of(config), s.help) for s in ordered),
+    )
+
+
+def head_lines(heads: tuple[HeadInfo, ...]) -> list[str]:
+    """Returns the heads as a table for people."""
+    rows = [
+        (head.name, " ".join(head.reads), "yes" if head.weak else "no", f"{head.parameters:,}", head.source)
+        for head in heads
+    ]
+    return table(("head", "reads, best first", "weak", "parameters on AVE", "source"), rows)
+
+
+def setting_lines(described: HeadDescription) -> list[str]:
+    """Returns a head and its settings for people."""
+    head = described.head
+    rows = [(each.name, each.type, default_text(each.default), each.help) for each in described.settings]
+    about = f"{head.name}: {head.summary} ({head.source})"
+    return [about, "", *table(("setting", "type", "default", "meaning"), rows)]
+
+
+def _info(name: str) -> HeadInfo:
+    config = resolve(TrainConfig, "train-head", options={"head": name})
+    head = head_class(config)
+    with torch.device("meta"):
+        model = build_model(config, AVE_WIDTHS[head.sources[0]], 0)
+    return HeadInfo(
+        name,
+        head.sources,
+        head.weak,
+        sum(parameter.numel() for parameter in model.parameters()),
+        head.source,
+        (head.__doc__ or "").split("\n")[0],
+    )
