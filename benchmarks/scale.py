@@ -22,7 +22,7 @@ from pathlib import Path
 from avel.grid import Grid
 from avel.stores.clip_writer import prepare, write_dataset
 from avel.stores.clips import Head
-from avel.stores.dataset import Dataset, Row, Video
+from avel.stores.datasets.dataset import Dataset, Row, Video
 from avel.stores.inspection import inspect
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter
