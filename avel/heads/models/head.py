@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from avel.errors import ConfigError
 from avel.heads.config import HEADS, HeadConfig, TrainConfig
-from avel.heads.models.parts import precise
+from avel.heads.models.parts import at_least_float32
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,6 @@ class Head(nn.Module, ABC):
         weak: whether it can learn from video labels.
         stackable: whether members can be one batched program: no LSTM, no dropout.
         buffered: settings kept as buffers, so that members which differ in them can still be stacked.
-        vectorised: set while members run under torch.vmap, where some operations are slow or refused.
     """
 
     Config: ClassVar[type[HeadConfig]]
@@ -49,7 +48,6 @@ class Head(nn.Module, ABC):
     weak: ClassVar[bool] = True
     stackable: ClassVar[bool] = False
     buffered: ClassVar[tuple[str, ...]] = ()
-    vectorised: bool = False
 
     def __init__(self, widths: Widths, config: HeadConfig, weak: bool) -> None:
         """Builds the network for the widths of a cache; `weak` says that it will learn from video labels."""
@@ -112,7 +110,7 @@ class Model(nn.Module):
 
     def loss(self, output: HeadOutput, targets: Tensor) -> Tensor:
         """The head's loss in float32 or wider; targets are (B, T), or (B,) if weak: (B, T, K) -> scalar."""
-        output = HeadOutput(precise(output.logits), output.extras)
+        output = HeadOutput(at_least_float32(output.logits), output.extras)
         return self.head.weak_loss(output, targets) if self.weak else self.head.loss(output, targets)
 
 

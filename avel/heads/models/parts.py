@@ -19,8 +19,8 @@ class PaperConfig(HeadConfig):
     epochs: int = 300
 
 
-def precise(values: Tensor) -> Tensor:
-    """At least float32, for what bfloat16 would spoil: softmax, exponentials, losses."""
+def at_least_float32(values: Tensor) -> Tensor:
+    """Returns the values in float32 if they are bfloat16, whose three digits spoil a softmax or a loss."""
     return values.float() if values.dtype == torch.bfloat16 else values
 
 
@@ -32,7 +32,8 @@ class ClassifierMLP(nn.Sequential):
         super().__init__(first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True), nn.Linear(64, classes))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Scores; as flat rows, for of others a Linear gives a view, which is costly to change in place."""
+        """Returns scores of every class: (..., D) -> (..., K)."""
+        # Flatten to 2-D first: a 3-D Linear returns a view, and in-place ReLU on it would copy.
         scores: Tensor = super().forward(features.flatten(0, -2))  # type: ignore[no-untyped-call]
         return scores.view(*features.shape[:-1], scores.shape[-1])
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 from avel.config import option
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.head import Head, HeadOutput, Widths
-from avel.heads.models.parts import BiLSTM, precise
+from avel.heads.models.parts import BiLSTM, at_least_float32
 from avel.nn import AGVA
 
 HIDDEN = 256
@@ -65,7 +65,9 @@ class PSP(Head):
         hidden_a = self.audio_lstm(heard)
         hidden_v = self.visual_lstm(self.visual(visual))
         fused_v, fused_a, extras["gamma_va"] = self.propagate(hidden_v, hidden_a)
-        extras["similarity"] = functional.cosine_similarity(precise(fused_v), precise(fused_a), dim=-1)
+        extras["similarity"] = functional.cosine_similarity(
+            at_least_float32(fused_v), at_least_float32(fused_a), dim=-1
+        )
         logits = self.classify((fused_v + fused_a) / 2)
         if self.gate is not None:
             logits = logits * torch.sigmoid(torch.relu(self.gate(logits)))
@@ -97,7 +99,7 @@ class Propagation(nn.Module):
     def forward(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """v', a' and gamma_va: (B, T, 256), (B, T, 256) -> (B, T, 256), (B, T, 256), (B, T, T)."""
         v1, v2, a1, a2 = self.v1(visual), self.v2(visual), self.a1(audio), self.a2(audio)
-        beta = torch.relu(precise(v2 @ a1.transpose(-1, -2)) / math.sqrt(HIDDEN))
+        beta = torch.relu(at_least_float32(v2 @ a1.transpose(-1, -2)) / math.sqrt(HIDDEN))
         gamma_va, gamma_av = self.positives(beta), self.positives(beta.transpose(-1, -2))
         fused_v = visual + gamma_va.to(a2.dtype) @ a2
         fused_a = audio + gamma_av.to(v1.dtype) @ v1

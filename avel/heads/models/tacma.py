@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar, Literal
 
 import torch
@@ -12,8 +11,10 @@ from avel.config import option
 from avel.errors import ConfigError
 from avel.heads.config import HEADS
 from avel.heads.models.head import Head, HeadOutput, Widths
-from avel.heads.models.parts import ClassifierMLP, PaperConfig, precise
-from avel.heads.models.tacma_fusion import SMALLEST_ATTENTION, Fusion
+from avel.heads.models.parts import ClassifierMLP, PaperConfig, at_least_float32
+
+SMALLEST_ATTENTION = 1e-6
+"""Eq. 4 divides by the attention, which can underflow to 0; below this a weight is 0 for any useful theta."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,14 @@ class AttentionConfig(PaperConfig):
 
 @HEADS.register("tacma")
 class TACMA(Head):
-    """Attention between modalities that fades with their difference in time, unless the pair is similar."""
+    """Attends from each modality to the other, less the further apart in time, unless the pair is similar.
+
+    >>> head = TACMA(Widths(audio=256, visual=256, classes=29), TACMA.Config(theta=0.03), weak=False)
+    >>> f_a, f_v = torch.randn(8, 10, 256), torch.randn(8, 10, 256)  # 8 clips of 10 segments
+    >>> logits, extras = head(f_a, f_v)
+    >>> logits.shape, extras["W_av"].shape
+    (torch.Size([8, 10, 29]), torch.Size([8, 10, 10]))
+    """
 
     @dataclass(frozen=True)
     class Config(AttentionConfig):
@@ -61,58 +69,23 @@ class TACMA(Head):
         self.mlp = ClassifierMLP(d_e, widths.classes)
 
     def attention(self, f_a: Tensor, f_v: Tensor) -> tuple[Tensor, Tensor]:
-        """W^av and W^va, Eq. 3-5, rows not renormalised: (B, T, D), (B, T, D) -> (B, T, T), (B, T, T)."""
-        scores = precise(self.W_a1(f_a) @ self.W_v1(f_v).mT) / math.sqrt(f_a.shape[-1])
-        M = torch.softmax(torch.stack((scores.relu(), scores.mT.relu())), -1)  # Eq. 3
-        W = torch.exp(self.fade(f_a) / M.clamp_min(SMALLEST_ATTENTION)) * M  # Eq. 4, 5
-        return W[0], W[1]
-
-    def fade(self, features: Tensor) -> Tensor:
-        """-theta |i - j| of Eq. 4, its own transpose: (B, T, D) -> (T, T)."""
-        return self.theta * minus_distance(features.shape[-2], features.device)
+        """Returns W^av and W^va, rows not renormalised: (B, T, D), (B, T, D) -> (B, T, T), (B, T, T)."""
+        # Eq. 3; float32 also under autocast, since bfloat16 is too coarse for the softmax and for Eq. 4
+        M = at_least_float32(self.W_a1(f_a) @ self.W_v1(f_v).mT) / math.sqrt(f_a.shape[-1])
+        M_av, M_va = M.relu().softmax(-1), M.mT.relu().softmax(-1)
+        time = torch.arange(f_a.shape[-2], device=f_a.device)
+        distance = self.theta * (time[:, None] - time).abs()  # theta |i - j|
+        W_mv = torch.exp(-distance / M_av.clamp_min(SMALLEST_ATTENTION))  # Eq. 4
+        W_ma = torch.exp(-distance / M_va.clamp_min(SMALLEST_ATTENTION))
+        return W_mv * M_av, W_ma * M_va  # Eq. 5
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Scores, Eq. 3-8: f_a (B, T, D), f_v (B, T, D) -> logits (B, T, K)."""
-        fuse = self.fused_at_once if self.may_fuse_at_once(audio, visual) else self.fused
-        V_fuse, A_fuse, W_av, W_va = fuse(audio, visual)
-        fused = self.norm_v(V_fuse).add_(self.norm_a(A_fuse))
-        return HeadOutput(self.mlp(fused), {"W_av": W_av, "W_va": W_va})
-
-    def may_fuse_at_once(self, audio: Tensor, visual: Tensor) -> bool:
-        """Whether `Fusion` pays, with parameters multiplied first, and can be had: (B, T, D), (B, T, D)."""
-        clips, segments, width = audio.shape
-        pays = clips * segments > 2 * width and width <= 2 * self.W_a1.out_features
-        return pays and not (self.vectorised or audio.requires_grad or visual.requires_grad)
-
-    def fused(self, f_a: Tensor, f_v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Eq. 3-7 up to the LayerNorm, then W^av and W^va: (B, T, d_e) twice and (B, T, T) twice."""
+        """Returns the scores of every segment: f_a (B, T, D), f_v (B, T, D) -> logits (B, T, K)."""
+        f_a, f_v = audio, visual
         W_av, W_va = self.attention(f_a, f_v)
-        a, v = self.W_a2(f_a), self.W_v2(f_v)
-        W_a, W_v = W_av.to(a.dtype), W_va.to(a.dtype)
         if self.printed:  # Eq. 6 to the letter: W_va, whose columns are audio time, on visual values
-            return self.W_v3(W_v @ v + f_a), self.W_a3(W_a @ a + f_v), W_av, W_va
-        return self.W_v3(W_v @ a + f_v), self.W_a3(W_a @ v + f_a), W_av, W_va
-
-    def fused_at_once(self, f_a: Tensor, f_v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The same as one operation, which is faster."""
-        O_a, O_v = (self.W_a3, self.W_v3) if self.printed else (self.W_v3, self.W_a3)
-        linears = (self.W_a1, self.W_v1, self.W_a2, self.W_v2, O_a, O_v)
-        f_a, f_v, *weights = autocasted(f_a, f_v, *(linear.weight for linear in linears))
-        from_a, from_v, W = Fusion.apply(f_a, f_v, self.fade(f_a), self.printed, *weights)
-        W_av, W_va = W.mT.unbind()
-        return (from_v, from_a, W_av, W_va) if self.printed else (from_a, from_v, W_av, W_va)
-
-
-@lru_cache
-def minus_distance(steps: int, device: torch.device) -> Tensor:
-    """-|i - j| of Eq. 4, as integers: (T, T)."""
-    times = torch.arange(steps, device=device)
-    return -(times[:, None] - times).abs()
-
-
-def autocasted(*values: Tensor) -> tuple[Tensor, ...]:
-    """The values as autocast has matrix products take them, where it is on."""
-    kind = values[0].device.type
-    if not torch.is_autocast_enabled(kind):
-        return values
-    return tuple(value.to(torch.get_autocast_dtype(kind)) for value in values)
+            V_fuse, A_fuse = W_va @ self.W_v2(f_v) + f_a, W_av @ self.W_a2(f_a) + f_v
+        else:  # Eq. 6 mended: W_va on audio values
+            V_fuse, A_fuse = W_va @ self.W_a2(f_a) + f_v, W_av @ self.W_v2(f_v) + f_a
+        f_va, f_av = self.norm_v(self.W_v3(V_fuse)), self.norm_a(self.W_a3(A_fuse))  # Eq. 7
+        return HeadOutput(self.mlp(f_va + f_av), {"W_av": W_av, "W_va": W_va})  # Eq. 8

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state
 
 from avel.heads.config import TrainConfig
-from avel.heads.models.head import Head, HeadOutput, Model
+from avel.heads.models.head import HeadOutput, Model
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,10 @@ class Members(Protocol):
 
 
 class Stacked:
-    """M models as one: weights stacked along a new first axis, the forward pass vectorised over it."""
+    """M models as one: weights stacked along a new first axis, the forward pass run over it by torch.vmap."""
 
     def __init__(self, models: Sequence[Model], device: torch.device) -> None:
         self.template = models[0].to(device)
-        for module in self.template.modules():
-            if isinstance(module, Head):
-                module.vectorised = True
         parameters, buffers = stack_module_state(list(models))
         self.weights = {name: value.to(device) for name, value in parameters.items()}
         self.weights = {name: value.detach().requires_grad_() for name, value in self.weights.items()}
