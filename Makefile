@@ -23,8 +23,8 @@ demo: setup
 	$(BIN)/avel demo $(DEMO)
 
 test: setup
-	$(BIN)/ruff check avel tests benchmarks docs
-	$(BIN)/ruff format --check avel tests benchmarks docs
+	$(BIN)/ruff check avel examples tests benchmarks docs
+	$(BIN)/ruff format --check avel examples tests benchmarks docs
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
