@@ -90,6 +90,24 @@ def test_no_circles_within_a_package(package: str) -> None:
     TopologicalSorter(rooms_below(package)).prepare()  # raises CycleError with the circle
 
 
+SHARED_BY_VIEWS = {"reading", "series", "inside", "embedding", "footage"}
+MAY_IMPORT_BESIDE = {
+    "avel.heads.models": {"config"},
+    "avel.heads.training": {"config", "models"},
+    "avel.heads.evaluation": {"config", "models", "training"},
+    "avel.views.plots": SHARED_BY_VIEWS,
+    "avel.views.report": SHARED_BY_VIEWS,
+}
+"""Room -> the parts of the same package that it may import; plots and report are siblings."""
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT_BESIDE)
+def test_rooms_import_what_lies_below_them_only(room: str) -> None:
+    package = room.rpartition(".")[0]
+    allowed = {f"{package}.{name}" for name in MAY_IMPORT_BESIDE[room]}
+    assert rooms_below(package)[room] <= allowed
+
+
 HEAVY = {
     "torch",
     "torchvision",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.views.report.made import Made, make
+from tests.views.made import Made, make
 
 
 @pytest.fixture(scope="session")

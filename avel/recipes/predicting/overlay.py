@@ -22,7 +22,7 @@ from avel.recipes.predicting.events import VideoEvents
 from avel.stores.files import atomic_path
 from avel.views.plots.style import figure, save
 from avel.views.plots.timeline import Clip, Track, draw_clip
-from avel.views.report.reading import BACKGROUND
+from avel.views.reading import BACKGROUND
 
 PICTURES, PICTURE_PIXELS = 12, 160
 LARGEST_WIDTH = 1280

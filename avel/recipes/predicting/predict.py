@@ -27,7 +27,7 @@ from avel.recipes.predicting.seeing import Seen, Seer
 from avel.recipes.predicting.windows import merge_windows, window_starts
 from avel.stores.files import write_text
 from avel.stores.runs import Run
-from avel.views.report.reading import BACKGROUND, open_cache
+from avel.views.reading import BACKGROUND, open_cache
 
 WINDOWS_AT_ONCE = 64
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from avel.views.plots.style import BLUE, FAINT, INK, MARKERS, MUTED, QUIET, RULE, SERIES, VERMILLION
-from avel.views.report.series import Curve
+from avel.views.series import Curve
 
 SHARES = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#cfe3f2", "#56a3d0", "#0072B2", "#00304d"])
 """White to dark blue, its lightness falling evenly, so that it also reads in print."""

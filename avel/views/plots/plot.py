@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from avel.errors import StoreError, UnknownNameError
 from avel.stores.runs import Run
+from avel.views.embedding import embed
+from avel.views.footage import open_footage
 from avel.views.plots.charts import (
     Cloud,
     draw_accuracy,
@@ -23,10 +25,8 @@ from avel.views.plots.charts import (
 )
 from avel.views.plots.style import checked_output, figure, save
 from avel.views.plots.timeline import Clip, Track, draw_clip
-from avel.views.report.embedding import embed
-from avel.views.report.footage import open_footage
-from avel.views.report.reading import HeadRun, read_run
-from avel.views.report.series import curves_of, runs_below, theta_sweep
+from avel.views.reading import HeadRun, read_run
+from avel.views.series import curves_of, runs_below, theta_sweep
 
 Kind = Literal["confusion", "curves", "tsne", "theta", "timeline"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from avel.errors import StaleError
 from avel.progress import Progress
-from avel.views.report.footage import Footage
-from avel.views.report.inside import Inside, look_inside
+from avel.views.footage import Footage
+from avel.views.inside import Inside, look_inside
+from avel.views.reading import HeadRun
 from avel.views.report.pictures import link_video, write_pictures
-from avel.views.report.reading import HeadRun
 
 DETAIL_CLIPS = 32
 """Clips in one detail file: small enough to be read at a click."""

@@ -15,9 +15,9 @@ from avel.heads.evaluation.evaluate import evaluate, group_name
 from avel.heads.training.kept import kept_member
 from avel.progress import Progress
 from avel.stores.runs import versions
-from avel.views.report.embedding import Embedding, embed
-from avel.views.report.reading import HeadRun
-from avel.views.report.series import curves_of, theta_sweep
+from avel.views.embedding import Embedding, embed
+from avel.views.reading import HeadRun
+from avel.views.series import curves_of, theta_sweep
 
 CLOUD_RUNS = 6
 """Runs whose fused vectors get a panel; each costs seconds."""

@@ -16,9 +16,9 @@ import numpy as np
 from avel.errors import ConfigError
 from avel.heads.evaluation.evaluate import evaluate
 from avel.stores.files import disk_bytes, write_text
+from avel.views.footage import open_footage
+from avel.views.reading import HeadRun, read_run
 from avel.views.report import clips, numbers
-from avel.views.report.footage import open_footage
-from avel.views.report.reading import HeadRun, read_run
 
 MARK = Path("data") / "summary.js"
 """A folder that holds this is a report, which a new one may replace."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from avel.errors import StoreError
-from avel.views.report.footage import Footage
+from avel.views.footage import Footage
 
 THUMB_PIXELS = 104
 STRIP_PIXELS = 96

@@ -23,10 +23,10 @@ from avel.recipes.predicting.predict import choose_members, predict
 from avel.recipes.predicting.seeing import Seer
 from avel.stores.exchange import import_features
 from avel.stores.features import FeatureCache
-from avel.views.report.reading import read_run
+from avel.views.reading import read_run
 from tests.heads.synthetic import write_cache
 from tests.stores.test_exchange import community
-from tests.views.report.made import video
+from tests.views.made import video
 
 T = 4
 ENCODER = {

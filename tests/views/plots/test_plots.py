@@ -13,9 +13,9 @@ from avel.heads.train import sweep
 from avel.stores.runs import Run
 from avel.views.plots.plot import clip_of, demo_picture, most_frequent, plot
 from avel.views.plots.timeline import runs_of
-from avel.views.report.reading import read_run
-from avel.views.report.series import curves_of, runs_below, theta_sweep
-from tests.views.report.made import HOSTILE, Made
+from avel.views.reading import read_run
+from avel.views.series import curves_of, runs_below, theta_sweep
+from tests.views.made import HOSTILE, Made
 
 BEGINNING = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from avel.views.report.page import put, report
 from tests.chromium import browser, errors, phone
-from tests.views.report.made import CATEGORIES, IDS, Made, T
+from tests.views.made import CATEGORIES, IDS, Made, T
 
 pytestmark = pytest.mark.browser
 

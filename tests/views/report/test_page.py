@@ -15,11 +15,11 @@ import torch
 from avel.errors import ConfigError, StaleError
 from avel.heads.training.kept import kept_member, load_model
 from avel.stores.runs import Run
-from avel.views.report.inside import look_inside
+from avel.views.inside import look_inside
+from avel.views.reading import read_run
 from avel.views.report.page import report
 from avel.views.report.pictures import spectrogram, strip
-from avel.views.report.reading import read_run
-from tests.views.report.made import HOSTILE, Made, T, write_cache, write_runs
+from tests.views.made import HOSTILE, Made, T, write_cache, write_runs
 
 
 def data(folder: Path, name: str) -> Any:

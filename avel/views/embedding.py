@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import ConfigError
-from avel.views.report.inside import look_inside, videos_of
-from avel.views.report.reading import HeadRun
+from avel.views.inside import look_inside, videos_of
+from avel.views.reading import HeadRun
 
 POINTS = 1500
 """Segments shown: more take minutes and show no more."""

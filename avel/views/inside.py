@@ -14,7 +14,7 @@ from avel.heads.models.parts import ClassifierMLP
 from avel.heads.training.data import ARRAYS
 from avel.heads.training.kept import Kept, kept_member, load_model
 from avel.stores.features import FeatureCache
-from avel.views.report.reading import HeadRun
+from avel.views.reading import HeadRun
 
 CLIPS_AT_ONCE = 256
 ATTENTION = ("W_av", "W_va")

@@ -10,7 +10,7 @@ from avel.cli import cli
 from avel.errors import StoreError
 from avel.heads.train import train_head
 from avel.stores.runs import Run
-from avel.views.report.reading import open_cache
+from avel.views.reading import open_cache
 from tests.heads.synthetic import write_cache
 
 

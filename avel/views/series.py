@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.stores.runs import Run
-from avel.views.report.reading import HeadRun, read_run
+from avel.views.reading import HeadRun, read_run
 
 
 @dataclass(frozen=True)
