@@ -267,8 +267,8 @@ def reproduce(table: str, store: str, out: Path, as_json: bool, **options: Any) 
 def runs(folder: Path, as_csv: bool, as_json: bool) -> int:
     """List the runs below FOLDER with what one compares them by; --json and --csv hold every column.
 
-    Accuracies are percent of segments: test at the best validation epoch with its deviation over seeds, that
-    validation accuracy, test at the best test epoch, test on clips that hold background.
+    Accuracies are percent of segments: test at the best validation epoch with its standard deviation over
+    seeds, that validation accuracy, test at the best test epoch, test on clips that hold background.
     """
     from avel.heads.evaluation.runs import compared
 
@@ -305,7 +305,7 @@ def runs(folder: Path, as_csv: bool, as_json: bool) -> int:
 )
 @json_option
 def evaluate(run: Path, as_json: bool, **options: Any) -> int:
-    """Segment accuracy of RUN on a split, with its spread over seeds and the floors."""
+    """Segment accuracy of RUN on a split, mean and deviation over seeds, beside trivial baselines."""
     show(avel.evaluate(run, **options), as_json)
     return DONE
 

@@ -1,22 +1,9 @@
-"""Results as text: plain values for JSON, aligned lines and tables for people."""
+"""Results as text: plain values for JSON and back, aligned lines and tables for people."""
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 from typing import Any
-
-Spread = Mapping[str, float | None]
-"""Mean and deviation over seeds: `mean` and `std`, in percent; None where there is none."""
-
-
-def plus_minus(spread: Spread | None) -> str:
-    """A spread in a table.
-
-    >>> plus_minus({"mean": 82.44, "std": 3.6}), plus_minus({"mean": 82.44, "std": None}), plus_minus(None)
-    ('82.4 +- 3.6', '82.4', '')
-    """
-    if spread is None or spread["mean"] is None:
-        return ""
-    return f"{spread['mean']:.1f}" + (f" +- {spread['std']:.1f}" if spread["std"] is not None else "")
 
 
 def as_plain(result: Any) -> Any:
@@ -29,6 +16,56 @@ def as_plain(result: Any) -> Any:
     if isinstance(result, (list, tuple, set, frozenset)):
         return [as_plain(item) for item in result]
     return result if isinstance(result, (str, int, float, bool, type(None))) else str(result)
+
+
+def from_plain(kind: Any, plain: Any, field: str = "") -> Any:
+    """Reads a value of type `kind` back from what `as_plain` and JSON made of it.
+
+    >>> from_plain(tuple[float, ...], [1, 2.5])
+    (1.0, 2.5)
+
+    Args:
+        kind: a dataclass, dict[str, ...], tuple, Literal, float, int, str, bool, or one of them or None.
+        field: where the value stands, for the error.
+
+    Raises:
+        ValueError: a value is missing or of another type; the message begins with its field.
+    """
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    begin = f"{field}." if field else ""
+    if dataclasses.is_dataclass(kind) and isinstance(plain, dict):
+        hints = typing.get_type_hints(kind)
+        for name in hints:
+            if name not in plain:
+                raise ValueError(f"{begin}{name} is missing")
+        return kind(**{name: from_plain(hint, plain[name], begin + name) for name, hint in hints.items()})  # type: ignore[operator]
+    if origin is dict and isinstance(plain, dict):
+        return {name: from_plain(inner[1], value, begin + name) for name, value in plain.items()}
+    if origin is tuple and isinstance(plain, list):
+        kinds = inner[:1] * len(plain) if inner[-1] is Ellipsis else inner
+        if len(kinds) == len(plain):
+            pairs = enumerate(zip(kinds, plain, strict=True))
+            return tuple(from_plain(item, value, f"{begin}{place}") for place, (item, value) in pairs)
+    if type(None) in inner:
+        return None if plain is None else from_plain(inner[0], plain, field)
+    if origin is typing.Literal and plain in inner:
+        return plain
+    if kind is float and type(plain) in (int, float):
+        return float(plain)
+    if kind in (int, str, bool) and type(plain) is kind:
+        return plain
+    raise ValueError(f"{field or 'the value'} is {plain!r}, not {_words(kind)}")
+
+
+def _words(kind: Any) -> str:
+    """Returns the name of a type for an error message."""
+    if typing.get_origin(kind) is typing.Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(kind)))
+    plain = {float: "a number", int: "a whole number", str: "text", bool: "true or false"}
+    if typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)
+        return "a list" if inner[-1] is Ellipsis else f"a list of {len(inner)}"
+    return plain.get(kind, "an object")
 
 
 def lines(plain: Any, indent: str = "") -> list[str]:

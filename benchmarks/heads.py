@@ -120,7 +120,7 @@ def accuracy(cache: Path, folder: Path, options: argparse.Namespace) -> list[dic
             },
         )
         results = train_head(cache, folder / name, config)
-        means[name] = results["groups"]["tacma"]["accuracy_percent"]["mean"]
+        means[name] = results.groups["tacma"].accuracy_percent.mean
     line = {"part": "accuracy, %", "what": "tacma bfloat16", "against": "tacma float32"}
     ratio = means["float32"] / means["bfloat16"]
     return [

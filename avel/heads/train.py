@@ -14,6 +14,7 @@ from avel.errors import ConfigError, TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.evaluate import evaluate, predict_split
 from avel.heads.evaluation.predictions import write_predictions
+from avel.heads.evaluation.results import Evaluation
 from avel.heads.models.head import build_model
 from avel.heads.training.data import Data, check_classes, choose_source, load_data
 from avel.heads.training.fit import Fitted, can_stack, fit
@@ -29,8 +30,8 @@ PREDICTED_SPLITS = ("val", "test")
 
 def train_head(
     cache: Path | str, run: Path | str, config: TrainConfig | None = None, **options: Any
-) -> dict[str, Any]:
-    """Trains one head, `config.seeds` times, and gives what `evaluate` says about its test split.
+) -> Evaluation:
+    """Trains one head, `config.seeds` times, and returns what `evaluate` finds on the test split.
 
     >>> train_head("features.h5", "runs/tacma", head="tacma", seeds=5)  # doctest: +SKIP
 
@@ -47,7 +48,7 @@ def sweep(
     settings: Mapping[str, Sequence[Any]],
     config: TrainConfig | None = None,
     **options: Any,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Trains every combination of `settings`, `config.seeds` times each; goes on where an earlier call ended.
 
     >>> sweep("features.h5", "runs/theta", {"theta": [0, 0.03]}, seeds=5)  # doctest: +SKIP
@@ -72,7 +73,7 @@ def sweep(
         if not folder.finished:
             _train(folder, planned, loaded, device)
             _judge(folder, loaded)
-    return folder.results
+    return folder.read_results(Evaluation)
 
 
 def choose_device(name: str) -> torch.device:

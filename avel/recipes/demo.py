@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from avel.heads.evaluation.results import Evaluation, GroupEvaluation
 from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.pretraining.pretrain import pretrain
 from avel.pipeline.staging.extract import extract
 from avel.progress import note
 from avel.recipes.composing.compose import compose
-from avel.text import plus_minus, table
+from avel.text import table
 from avel.views.plots.plot import demo_picture
 
 T = TypeVar("T")
-Measured = dict[str, Any]
 
 FILES = {
     "clips": "clips",
@@ -65,28 +65,24 @@ TRAINING: dict[str, Any] = {"seeds": 3, "epochs": 150, "lr": 1e-3, "batch_size":
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo made: its table, floors in % of the test split, seconds of each stage, and paths."""
+    """What the demo made: its table, trivial baselines of the test split, seconds of each stage, paths."""
 
-    heads: dict[str, Measured]
-    floors_percent: dict[str, float]
+    heads: dict[str, GroupEvaluation]
+    trivial_baselines_percent: dict[str, float]
     seconds: dict[str, float]
     paths: dict[str, str]
 
     def lines(self) -> list[str]:
-        """The table of results beside the floors, the paths, and what to run next."""
+        """The table of results beside the trivial baselines, the paths, and what to run next."""
         rows: list[tuple[Any, ...]] = [
-            (
-                name,
-                plus_minus(found["accuracy_percent"]),
-                found["accuracy_at_best_test_epoch_percent"]["mean"],
-            )
+            (name, str(found.accuracy_percent), found.accuracy_at_best_test_epoch_percent.mean)
             for name, found in self.heads.items()
         ]
-        floors = [
-            (f"floor: {name.replace('_', ' ')}", f"{value:.1f}", "")
-            for name, value in self.floors_percent.items()
+        baselines = [
+            (f"trivial baseline: {name}", f"{value:.1f}", "")
+            for name, value in self.trivial_baselines_percent.items()
         ]
-        shown = table(("test accuracy, %", "best validation epoch", "best test epoch"), [*rows, *floors])
+        shown = table(("test accuracy, %", "best validation epoch", "best test epoch"), [*rows, *baselines])
         paths = [f"  {name:<9} {path}" for name, path in self.paths.items()]
         return [*shown, "", *paths, "", *NEXT]
 
@@ -117,12 +113,12 @@ def demo(folder: Path | str, *, clips: int = 72, seed: int = 0) -> DemoResult:
     found = stage("train-head", lambda: {name: _train(cache, run, name) for name, run in runs.items()})
     stage("picture", lambda: demo_picture(dict(runs), paths["picture"], shown=("mlp both", "tacma")))
     return DemoResult(
-        heads={name: result["groups"][HEADS[name]["head"]] for name, result in found.items()},
-        floors_percent=found["tacma"]["floors_percent"],
+        heads={name: result.groups[HEADS[name]["head"]] for name, result in found.items()},
+        trivial_baselines_percent=found["tacma"].trivial_baselines_percent,
         seconds=seconds,
         paths={name: str(path) for name, path in {**paths, "heads": folder / "heads"}.items()},
     )
 
 
-def _train(cache: Path, run: Path, name: str) -> Measured:
+def _train(cache: Path, run: Path, name: str) -> Evaluation:
     return train_head(cache, run, **HEADS[name], **TRAINING)

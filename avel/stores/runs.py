@@ -12,13 +12,15 @@ import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from avel.config import as_dict, flat, resolve, settings_of, to_toml
 from avel.errors import MissingPathError, StoreError
 from avel.stores.files import LOCK, write_json, write_text
+from avel.text import as_plain, from_plain
 
-FORMAT = 1
+FORMAT = 2
+R = TypeVar("R")
 Kind = Literal["pretrain", "heads"]
 STAGES: dict[Kind, str] = {"pretrain": "pretrain", "heads": "train-head"}
 """Kind of run -> the command that makes it, which also names its table in config.toml."""
@@ -115,9 +117,9 @@ class Run:
         """Replaces metrics.jsonl by `keep`: what had been logged when the checkpoint was written."""
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in keep))
 
-    def finish(self, results: dict[str, Any]) -> None:
-        """Writes results.json, the mark of a finished run."""
-        write_json(self.path / "results.json", results)
+    def finish(self, results: Any) -> None:
+        """Writes results.json, the mark of a finished run, from a dataclass of results."""
+        write_json(self.path / "results.json", as_plain(results))
 
     @property
     def finished(self) -> bool:
@@ -126,17 +128,38 @@ class Run:
 
     @property
     def results(self) -> dict[str, Any]:
-        """What `finish` wrote.
+        """What results.json holds, as plain values to be shown; `read_results` gives them typed.
 
         Raises:
-            StoreError: the run is not finished.
+            StoreError: the run is not finished, or the file is no JSON.
         """
         if not self.finished:
             raise StoreError(
                 f"{self.path}: not finished",
                 hint=f"give the same avel {STAGES[self.kind]} command again to go on",
             )
-        return json.loads((self.path / "results.json").read_text())  # type: ignore[no-any-return]
+        try:
+            return json.loads((self.path / "results.json").read_text())  # type: ignore[no-any-return]
+        except ValueError as error:
+            raise self._damaged(str(error)) from None
+
+    def read_results(self, kind: type[R]) -> R:
+        """Reads what `finish` wrote, as the dataclass that it was.
+
+        Raises:
+            StoreError: the run is not finished, or a value in the file is missing or of another type.
+        """
+        plain = self.results
+        try:
+            return from_plain(kind, plain)  # type: ignore[no-any-return]
+        except ValueError as error:
+            raise self._damaged(str(error)) from None
+
+    def _damaged(self, what: str) -> StoreError:
+        return StoreError(
+            f"{self.path / 'results.json'}: {what}",
+            hint=f"delete the file and give the same avel {STAGES[self.kind]} command again",
+        )
 
 
 def _just_begun(path: Path, toml: str) -> bool:

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from avel.errors import StoreError
-from avel.heads.evaluation.metrics import confusion, floors
+from avel.heads.evaluation.metrics import confusion, trivial_baselines
 from avel.heads.evaluation.predictions import Predictions, read_predictions
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
@@ -29,6 +27,7 @@ class HeadRun:
     Attributes:
         members: names of the members, in the order of the arrays.
         row: (R,) number in the annotation file.
+        leaked: (R,) whether the row's video is also in train.
         category: (R,) class of the row's event.
         label: (R, T) class of each segment; background is K-1.
         probability: (M, R, T, K) float32.
@@ -41,6 +40,7 @@ class HeadRun:
     row: NDArray[np.int64]
     video_id: tuple[str, ...]
     split: NDArray[np.str_]
+    leaked: NDArray[np.bool_]
     category: NDArray[np.int64]
     label: NDArray[np.int64]
     probability: NDArray[np.float32]
@@ -96,6 +96,20 @@ class HeadRun:
             )
         return self.video_id.index(video_id)
 
+    def predictions(self, split: str) -> list[Predictions]:
+        """Returns what each member says about a split, as `judge` takes it.
+
+        Raises:
+            StoreError: the run has no predictions of that split.
+        """
+        rows = self.rows_of(split)
+        video_id = np.array(self.video_id, object)[rows]
+        about = self.row[rows], video_id, self.leaked[rows], self.category[rows], self.label[rows]
+        return [
+            Predictions(member, split, *about, probability[rows])
+            for member, probability in zip(self.members, self.probability, strict=True)
+        ]
+
     def accuracy(self, split: str) -> NDArray[np.float64]:
         """Share of right segments of a split: (M,)."""
         rows = self.rows_of(split)
@@ -120,14 +134,10 @@ class HeadRun:
             for found, config in zip(known, configs, strict=True)
         ]
 
-    def floors(self, split: str) -> dict[str, float]:
-        """What two rules without a model score on a split, by the rule's name."""
+    def trivial_baselines(self, split: str) -> dict[str, float]:
+        """Returns rule without a model -> fraction of right segments of a split."""
         rows = self.rows_of(split)
-        found = floors(self.label[rows], self.category[rows], self.background)
-        return {
-            "always background": found.always_background,
-            "right class, never background": found.right_class_never_background,
-        }
+        return trivial_baselines(self.label[rows], self.category[rows], self.background)
 
 
 def open_cache(run: Run) -> FeatureCache:
@@ -171,14 +181,8 @@ def read_run(path: Path | str) -> HeadRun:
         StoreError: not a finished run of a head, or its predictions do not fit together.
     """
     run = Run.open(path, "heads")
-    file = run.path / "predictions.parquet"
-    if not file.is_file():
-        raise StoreError(
-            f"{run.path}: no predictions", hint="give the same avel train-head command again to go on"
-        )
-    held = pc.unique(pq.read_table(file, columns=["split"])["split"]).to_pylist()
-    parts = [list(read_predictions(file, split)) for split in sorted(held, key=_order)]
-    return _assemble(run, parts)
+    held = read_predictions(run.path / "predictions.parquet")
+    return _assemble(run, [held[split] for split in sorted(held, key=_order)])
 
 
 def _order(split: str) -> tuple[int, str]:
@@ -198,6 +202,7 @@ def _assemble(run: Run, parts: list[list[Predictions]]) -> HeadRun:
         row=np.concatenate([item.row for item in first]),
         video_id=tuple(str(name) for item in first for name in item.video_id),
         split=np.repeat([item.split for item in first], [len(item.row) for item in first]),
+        leaked=np.concatenate([item.leaked for item in first]),
         category=np.concatenate([item.category for item in first]),
         label=np.concatenate([item.label for item in first]),
         probability=np.concatenate([[item.probabilities for item in part] for part in parts], axis=1),

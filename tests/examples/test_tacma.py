@@ -5,8 +5,8 @@ import re
 import pytest
 import torch
 
-from avel.heads.config import HeadConfig
-from avel.heads.models.head import HeadOutput, Model, Widths, build_model, resolve_head
+from avel.heads.config import TrainConfig
+from avel.heads.models.head import HeadOutput, Model, Widths, build_model
 from avel.heads.training.fit import learning_rate
 from examples import tacma as page
 
@@ -15,7 +15,7 @@ B, T, C = 6, 10, 29
 
 def avels(given: page.TACMA) -> Model:
     """avel's head at its defaults, with the weights of the page's."""
-    model = build_model(resolve_head(HeadConfig(head="tacma")), Widths(page.D_L, page.D_L, C), seed=1)
+    model = build_model(TrainConfig(), Widths(page.D_L, page.D_L, C), seed=1)
     model.head.load_state_dict(given.state_dict() | {"theta": torch.tensor(page.THETA)})
     return model
 
@@ -57,7 +57,7 @@ def test_avels_loss_is_that_of_the_page() -> None:
 
 
 def test_avel_trains_at_the_rates_of_the_page() -> None:
-    config = resolve_head(HeadConfig(head="tacma"))
+    config = TrainConfig()
     optimizer, schedule = page.adam(page.TACMA())
     for epoch in range(1, 31):
         assert learning_rate(config, epoch) == pytest.approx(optimizer.param_groups[0]["lr"])

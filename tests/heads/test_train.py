@@ -17,6 +17,7 @@ from avel.console import run as run_command
 from avel.errors import ConfigError, StoreError, TrainingError
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluate import evaluate
+from avel.heads.evaluation.results import Evaluation, FailedTrial
 from avel.heads.models.head import head_class
 from avel.heads.models.mlp import MLP
 from avel.heads.models.tacma import TACMA
@@ -41,7 +42,7 @@ def test_a_run_holds_config_metrics_members_predictions_and_results(cache: Path,
     results = train_head(cache, tmp_path / "run", seeds=2, **QUICK)
     run = Run.open(tmp_path / "run", "heads")
     assert run.finished
-    assert run.results == results
+    assert run.read_results(Evaluation) == results == evaluate(run.path)
     assert run.inputs["cache_digest"] == FeatureCache.open(cache).digest
     assert run.config(TrainConfig).head.theta == 0.03
     assert [(line["member"], line["epoch"]) for line in run.metrics()] == [
@@ -74,22 +75,23 @@ def test_predictions_are_those_of_the_best_validation_epoch(cache: Path, tmp_pat
     lines = run.metrics()
     best = max(lines, key=lambda line: line["val_accuracy"])
     assert member.best_epoch == best["epoch"]
-    group = results["groups"]["tacma"]
-    assert group["accuracy_percent"]["mean"] == pytest.approx(100 * best["test_accuracy"])
+    group = results.groups["tacma"]
+    assert group.accuracy_percent.mean == pytest.approx(100 * best["test_accuracy"])
     claimed = max(line["test_accuracy"] for line in lines)
-    assert group["accuracy_at_best_test_epoch_percent"]["mean"] == pytest.approx(100 * claimed)
+    assert group.accuracy_at_best_test_epoch_percent.mean == pytest.approx(100 * claimed)
 
 
 def test_a_head_learns_what_the_cache_holds(cache: Path, tmp_path: Path) -> None:
     results = train_head(cache, tmp_path / "run", head="mlp", epochs=60, lr=3e-3)
-    accuracy = results["groups"]["mlp"]["accuracy_percent"]["mean"]
-    assert accuracy > 20 + max(results["floors_percent"].values())
+    accuracy = results.groups["mlp"].accuracy_percent.mean
+    assert accuracy is not None
+    assert accuracy > 20 + max(results.trivial_baselines_percent.values())
 
 
 def test_the_same_command_gives_the_same_numbers(cache: Path, tmp_path: Path) -> None:
     first = train_head(cache, tmp_path / "a", seeds=2, **QUICK)
     again = train_head(cache, tmp_path / "b", seeds=2, **QUICK)
-    assert first["groups"] == again["groups"]
+    assert first.groups == again.groups
 
 
 def test_a_finished_run_is_not_trained_again(cache: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -117,7 +119,7 @@ def test_an_interrupted_sweep_goes_on(cache: Path, tmp_path: Path, monkeypatch: 
     assert len(kept_members(Run.open(tmp_path / "run"))) == 2
     resumed = sweep(cache, tmp_path / "run", {"theta": [0, 0.1]}, seeds=2, **QUICK)
     assert calls[3:] == ["theta=0.1,seed=0", "theta=0.1,seed=1"]
-    assert resumed["groups"] == whole["groups"]
+    assert resumed.groups == whole.groups
     assert Run.open(tmp_path / "run").metrics() == Run.open(tmp_path / "whole").metrics()
 
 
@@ -145,7 +147,7 @@ def test_members_of_a_stacked_group_are_kept_as_soon_as_they_end(
     resumed = train_head(cache, tmp_path / "run", **settings)
     lines = Run.open(tmp_path / "run").metrics()
     assert {name: sum(line["member"] == name for line in lines) for name in lengths} == lengths
-    assert resumed["groups"]["tacma"]["best_epochs"] == whole["groups"]["tacma"]["best_epochs"]
+    assert resumed.groups["tacma"].best_epochs == whole.groups["tacma"].best_epochs
 
 
 def test_stacked_members_are_judged_like_members_in_turn(cache: Path, tmp_path: Path) -> None:
@@ -153,11 +155,11 @@ def test_stacked_members_are_judged_like_members_in_turn(cache: Path, tmp_path: 
         sweep(cache, tmp_path / together, {"theta": [0, 0.1]}, seeds=2, **(QUICK | {"together": together}))
         for together in ("always", "never")
     ]
-    groups = [results["groups"] for results in groups]
+    groups = [results.groups for results in groups]
     assert list(groups[0]) == list(groups[1]) == ["theta=0.0", "theta=0.1"]
     for name in groups[0]:
-        assert groups[0][name]["best_epochs"] == groups[1][name]["best_epochs"]
-        stacked, alone = (group[name]["accuracy_percent"]["mean"] for group in groups)
+        assert groups[0][name].best_epochs == groups[1][name].best_epochs
+        stacked, alone = (group[name].accuracy_percent.mean for group in groups)
         assert stacked == pytest.approx(alone, abs=100 / 72)
 
 
@@ -187,7 +189,7 @@ def test_small_steps_are_stacked_on_a_cpu_and_large_ones_run_in_turn(cache: Path
 
 def test_a_sweep_over_heads(cache: Path, tmp_path: Path) -> None:
     results = sweep(cache, tmp_path / "run", {"head": ["mlp", "cross_attention"]}, epochs=2)
-    assert set(results["groups"]) == {"head=mlp", "head=cross_attention"}
+    assert set(results.groups) == {"head=mlp", "head=cross_attention"}
 
 
 @pytest.mark.parametrize(
@@ -304,8 +306,8 @@ def test_a_member_that_turns_nan_is_reported_and_left_out(
     HEADS["mlp"]
     monkeypatch.setitem(HEADS._entries, "mlp", Breaks)
     results = train_head(cache, tmp_path / "run", head="mlp", seeds=3, epochs=2, together="never")
-    assert results["failed_members"] == {"seed=1": "the loss is nan in epoch 1"}
-    assert results["groups"]["mlp"]["seeds"] == [0, 2]
+    assert results.failed_trials == (FailedTrial("seed=1", "mlp", "the loss is nan in epoch 1"),)
+    assert results.groups["mlp"].seeds == (0, 2)
     with pytest.raises(TrainingError, match="no member stayed finite"):
         train_head(cache, tmp_path / "other", head="mlp", seed=1, epochs=2)
 

@@ -1,6 +1,6 @@
 """Run folders: what was asked, with what, what happened; the same command goes on."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import pytest
@@ -96,8 +96,9 @@ def test_results_are_there_when_the_run_is_finished(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "r", "pretrain", Sample(), inputs={})
     with pytest.raises(StoreError, match=r"not finished\s+next: give the same avel pretrain"):
         _ = run.results
-    run.finish({"accuracy": 0.5})
-    assert Run.open(run.path).results == {"accuracy": 0.5}
+    run.finish(Sample(4))
+    assert Run.open(run.path).results == asdict(Sample(4))
+    assert Run.open(run.path).read_results(Sample) == Sample(4)
     with pytest.raises(StoreError, match="made by avel pretrain, need one made by avel train-head"):
         Run.open(run.path, "heads")
 

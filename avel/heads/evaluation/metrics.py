@@ -28,20 +28,16 @@ def recall_by_class(counts: Labels) -> NDArray[np.float64]:
     return found
 
 
-@dataclass(frozen=True)
-class Floors:
-    """What costs no skill: background everywhere, or each clip's event in all of its segments."""
+def trivial_baselines(labels: Labels, categories: Labels, background: int) -> dict[str, float]:
+    """Returns rule without a model -> fraction of right segments: (R, T), (R,).
 
-    always_background: float
-    right_class_never_background: float
-
-
-def floors(labels: Labels, categories: Labels, background: int) -> Floors:
-    """The two floors of a split: (R, T), (R,) -> shares of right segments."""
+    The rules are background everywhere, and each clip's event in all of its segments.
+    """
     everywhere = np.broadcast_to(categories[:, None], labels.shape)
-    return Floors(
-        segment_accuracy(np.full_like(labels, background), labels), segment_accuracy(everywhere, labels)
-    )
+    return {
+        "always background": segment_accuracy(np.full_like(labels, background), labels),
+        "right class, never background": segment_accuracy(everywhere, labels),
+    }
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """predictions.parquet of a run: one line for each member, row and segment."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,20 +35,30 @@ def write_predictions(path: Path, predictions: Iterable[Predictions]) -> None:
         pq.write_table(pa.concat_tables(tables), partial, compression="zstd")
 
 
-def read_predictions(path: Path, split: str) -> Iterator[Predictions]:
-    """The members' predictions on one split, in the order of writing.
+def read_predictions(path: Path) -> dict[str, list[Predictions]]:
+    """Reads the file once: split -> its predictions, a member after the other, in the order of writing.
 
     Raises:
-        StoreError: no predictions file, or none of this split.
+        StoreError: no predictions file.
     """
     if not path.is_file():
         raise StoreError(f"{path}: no predictions", hint="give the avel train-head command again to go on")
-    table = pq.read_table(path, filters=[("split", "==", split)])
-    if not table.num_rows:
-        held = pc.unique(pq.read_table(path, columns=["split"])["split"]).to_pylist()
-        raise StoreError(f"{path}: no predictions of split {split!r}", hint=f"choose from {', '.join(held)}")
-    for member in pc.unique(table["member"]).to_pylist():
-        yield _predictions(table.filter(pc.field("member") == member), member, split)
+    table = pq.read_table(path)
+    return {split: _members(_where(table, "split", split), split) for split in _values(table, "split")}
+
+
+def _members(table: pa.Table, split: str) -> list[Predictions]:
+    return [
+        _predictions(_where(table, "member", member), member, split) for member in _values(table, "member")
+    ]
+
+
+def _values(table: pa.Table, column: str) -> list[str]:
+    return [str(value) for value in pc.unique(table[column]).to_pylist()]
+
+
+def _where(table: pa.Table, column: str, value: str) -> pa.Table:
+    return table.filter(pc.field(column) == value)
 
 
 def _table(item: Predictions) -> pa.Table:

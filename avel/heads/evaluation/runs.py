@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from avel.config import settings_of
 from avel.errors import MissingPathError
 from avel.heads.config import TrainConfig
+from avel.heads.evaluation.results import Evaluation, GroupEvaluation, Spread
 from avel.stores.runs import Run
-from avel.text import plus_minus, table
+from avel.text import table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunLine:
     """One group of members of a head run, alike but for the seed; or one run that holds no results of heads.
 
@@ -35,17 +36,17 @@ class RunLine:
     kind: str
     state: str
     head: str
-    group: str
-    seeds: int
-    failed: int
-    accuracy_percent: float | None
-    std_percent: float | None
-    low_percent: float | None
-    high_percent: float | None
-    accuracy_without_leaked_percent: float | None
-    holding_background_percent: float | None
-    validation_percent: float | None
-    best_test_epoch_percent: float | None
+    group: str = ""
+    seeds: int = 0
+    failed: int = 0
+    accuracy_percent: float | None = None
+    std_percent: float | None = None
+    low_percent: float | None = None
+    high_percent: float | None = None
+    accuracy_without_leaked_percent: float | None = None
+    holding_background_percent: float | None = None
+    validation_percent: float | None = None
+    best_test_epoch_percent: float | None = None
     differs: dict[str, Any]
     inputs: str
     started: str
@@ -59,7 +60,7 @@ def list_runs(folder: Path | str) -> list[RunLine]:
 
     Raises:
         MissingPathError: no such folder, or no run below it.
-        StoreError: a run of another format.
+        StoreError: a run of another format, or whose results are damaged.
     """
     folder = Path(folder)
     paths = sorted(path.parent for path in folder.rglob("run.json"))
@@ -74,51 +75,42 @@ def _lines(run: Run, folder: Path, differing: Sequence[str]) -> list[RunLine]:
     heads, swept = run.kind == "heads", run.inputs.get("swept", ())
     config = _settings_of(run) if heads else {}
     differing = [key for key in differing if key not in swept]
-    common: dict[str, Any] = {
-        "run": str(run.path.relative_to(folder)),
-        "kind": run.kind,
-        "state": "finished" if run.finished else "not finished",
-        "differs": {key: config[key] for key in differing if config.get(key) is not None},
-        "inputs": str(run.inputs.get("cache_digest", "")),
-        "started": str(run.record.get("started", "")),
-    }
-    results = run.results if run.finished and heads else {}
-    head = config["head"] if heads and "head" not in swept else ""
-    failed = _failed(results, head)
-    judged = results.get("groups", {})
-    return [
-        RunLine(**common, failed=failed[name], **_figures(name, head, judged.get(name, {})))
-        for name in list(dict.fromkeys([*judged, *failed])) or [""]
-    ]
+    line = RunLine(
+        run=str(run.path.relative_to(folder)),
+        kind=run.kind,
+        state="finished" if run.finished else "not finished",
+        head=config["head"] if heads and "head" not in swept else "",
+        differs={key: config[key] for key in differing if config.get(key) is not None},
+        inputs=str(run.inputs.get("cache_digest", "")),
+        started=str(run.record.get("started", "")),
+    )
+    if not (run.finished and heads):
+        return [line]
+    found = run.read_results(Evaluation)
+    failed = Counter(trial.group for trial in found.failed_trials)
+    judged = [_judged(line, name, group, failed[name]) for name, group in found.groups.items()]
+    lost = [replace(line, group=name, failed=failed[name]) for name in failed if name not in found.groups]
+    return judged + lost
 
 
-def _failed(results: dict[str, Any], head: str) -> Counter[str]:
-    """How many members of each group failed; a member is named for its group's settings and its seed."""
-    groups = (name.rpartition("seed=")[0].rstrip(",") for name in results.get("failed_members", ()))
-    return Counter(group or head for group in groups)
-
-
-def _figures(name: str, head: str, group: dict[str, Any]) -> dict[str, Any]:
-    accuracy = group.get("accuracy_percent", {})
-    low, high = group.get("interval_percent", (None, None))
-    return {
-        "head": group.get("head", head),
-        "group": name,
-        "seeds": len(group.get("seeds", ())),
-        "accuracy_percent": accuracy.get("mean"),
-        "std_percent": accuracy.get("std"),
-        "low_percent": low,
-        "high_percent": high,
-        **{
-            field: group.get(key, {}).get("mean")
-            for field, key in (
-                ("accuracy_without_leaked_percent", "accuracy_without_leaked_percent"),
-                ("holding_background_percent", "accuracy_holding_background_percent"),
-                ("validation_percent", "validation_accuracy_percent"),
-                ("best_test_epoch_percent", "accuracy_at_best_test_epoch_percent"),
-            )
-        },
-    }
+def _judged(line: RunLine, name: str, group: GroupEvaluation, failed: int) -> RunLine:
+    """The run's line with the figures of one of its groups."""
+    low, high = group.interval_percent
+    return replace(
+        line,
+        head=group.head,
+        group=name,
+        seeds=len(group.seeds),
+        failed=failed,
+        accuracy_percent=group.accuracy_percent.mean,
+        std_percent=group.accuracy_percent.std,
+        low_percent=low,
+        high_percent=high,
+        accuracy_without_leaked_percent=group.accuracy_without_leaked_percent.mean,
+        holding_background_percent=group.accuracy_holding_background_percent.mean,
+        validation_percent=group.validation_accuracy_percent.mean,
+        best_test_epoch_percent=group.accuracy_at_best_test_epoch_percent.mean,
+    )
 
 
 def compared(lines: Sequence[RunLine]) -> list[str]:
@@ -137,10 +129,9 @@ def compared(lines: Sequence[RunLine]) -> list[str]:
             _settings(line),
             line.seeds or "",
             *((line.failed or "",) if failures else ()),
-            plus_minus({"mean": line.accuracy_percent, "std": line.std_percent})
-            or ("failed" if line.failed else line.state),
+            str(Spread(line.accuracy_percent, line.std_percent)) or ("failed" if line.failed else line.state),
             *(
-                plus_minus({"mean": value, "std": None})
+                str(Spread(value))
                 for value in (
                     line.validation_percent,
                     line.best_test_epoch_percent,

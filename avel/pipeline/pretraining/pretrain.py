@@ -107,7 +107,7 @@ def _pretrain(
     run = Run.open(path, "pretrain")
     if run.finished:
         note(f"{path}: already finished")
-        return PretrainSummary(**run.results)
+        return run.read_results(PretrainSummary)
     smallest = len(video_ids) // steps_per_epoch(len(video_ids), config.batch)
     if smallest < world_size():
         raise TrainingError(

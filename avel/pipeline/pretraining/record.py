@@ -86,9 +86,9 @@ class Recorder:
     def summary(self) -> PretrainSummary:
         """The run as a whole; the first process sums it up from the metrics and marks it finished."""
         if rank() == 0:
-            self.run.finish(asdict(self._sum_up()))
+            self.run.finish(self._sum_up())
         barrier()
-        return PretrainSummary(**self.run.results)
+        return self.run.read_results(PretrainSummary)
 
     def _sum_up(self) -> PretrainSummary:
         lines = self.run.metrics()

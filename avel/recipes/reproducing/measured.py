@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from avel.heads.evaluation.results import Spread
 from avel.recipes.reproducing.tables import TITLES
-from avel.text import Spread, plus_minus
 from avel.text import table as as_table
 
 
@@ -16,7 +16,7 @@ class Measured:
 
     Attributes:
         paper_percent: the paper's figure, on AVE; None where it has none.
-        accuracy_percent: mean and standard deviation over seeds; None for a method that has no head here.
+        accuracy_percent: mean and standard deviation over seeds; empty for a method that has no head here.
         holding_background_percent: the same over the clips that hold background.
         validation_percent: validation accuracy at the epoch that was chosen by it.
         best_test_epoch_percent: what choosing the epoch by the test split would have claimed.
@@ -24,10 +24,10 @@ class Measured:
 
     name: str
     paper_percent: float | None
-    accuracy_percent: Spread | None = None
-    holding_background_percent: Spread | None = None
-    validation_percent: Spread | None = None
-    best_test_epoch_percent: Spread | None = None
+    accuracy_percent: Spread = field(default_factory=Spread)
+    holding_background_percent: Spread = field(default_factory=Spread)
+    validation_percent: Spread = field(default_factory=Spread)
+    best_test_epoch_percent: Spread = field(default_factory=Spread)
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Reproduced:
     """A table of the paper on other clips.
 
     Attributes:
-        floors_percent: what costs no skill on this test split.
+        trivial_baselines_percent: rule that needs no model -> its accuracy on this test split.
         reversed_order: pairs of rows whose order is not the paper's: (better here, better in the paper).
         notes: what sets rows apart from the paper's, and how to come nearer.
         seconds: wall time of this call; parts that were there already cost none.
@@ -45,7 +45,7 @@ class Reproduced:
     table: str
     seeds: int
     rows: tuple[Measured, ...]
-    floors_percent: dict[str, float]
+    trivial_baselines_percent: dict[str, float]
     reversed_order: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
     seconds: float
@@ -58,28 +58,28 @@ class Reproduced:
             (
                 row.name,
                 f"{row.paper_percent:.1f}" if row.paper_percent is not None else "",
-                plus_minus(row.accuracy_percent),
-                plus_minus(row.holding_background_percent),
-                plus_minus(row.best_test_epoch_percent),
+                str(row.accuracy_percent),
+                str(row.holding_background_percent),
+                str(row.best_test_epoch_percent),
             )
             for row in self.rows
         ]
-        floors = [
-            (f"floor: {name.replace('_', ' ')}", "", f"{value:.1f}", "", "")
-            for name, value in self.floors_percent.items()
+        baselines = [
+            (f"trivial baseline: {name}", "", f"{value:.1f}", "", "")
+            for name, value in self.trivial_baselines_percent.items()
         ]
         turned = [f"  {better} > {worse}" for better, worse in self.reversed_order]
         order = ["order of the paper: held"] if not turned else ["not in the order of the paper:", *turned]
-        shown = as_table(header, [*rows, *floors])
+        shown = as_table(header, [*rows, *baselines])
         return [TITLES[self.table], "", *shown, "", *self.notes, *order, "", self.picture]
 
 
 def reversed_order(rows: tuple[Measured, ...]) -> tuple[tuple[str, str], ...]:
     """Pairs (better here, better in the paper) of rows that both have figures."""
     both = [
-        (row.name, row.paper_percent, row.accuracy_percent["mean"])
+        (row.name, row.paper_percent, row.accuracy_percent.mean)
         for row in rows
-        if row.paper_percent is not None and row.accuracy_percent is not None
+        if row.paper_percent is not None
     ]
     return tuple(
         (a, b)

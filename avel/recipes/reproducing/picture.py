@@ -9,18 +9,16 @@ from avel.recipes.reproducing.measured import Measured
 from avel.views.plots.style import BLUE, MUTED, QUIET, VERMILLION, figure, save
 
 
-def draw(rows: Sequence[Measured], floors: Mapping[str, float], title: str, out: Path) -> Path:
-    """Rows from top to bottom, accuracy in % to the right; ours with its deviation over seeds."""
+def draw(rows: Sequence[Measured], baselines: Mapping[str, float], title: str, out: Path) -> Path:
+    """Rows from top to bottom, accuracy in % to the right; ours with its standard deviation over seeds."""
     with figure(7.2, 1.3 + 0.28 * len(rows)) as drawn:
         axes = drawn.subplots()
         for place, row in enumerate(rows):
             if row.paper_percent is not None:
                 axes.plot(row.paper_percent, place, "x", color=VERMILLION, markersize=6, zorder=3)
-            if row.accuracy_percent is not None and row.accuracy_percent["mean"] is not None:
-                mean, deviation = row.accuracy_percent["mean"], row.accuracy_percent["std"] or 0.0
-                axes.errorbar(
-                    mean, place, xerr=deviation, fmt="o", color=BLUE, markersize=5, capsize=3, zorder=4
-                )
+            mean, std = row.accuracy_percent.mean, row.accuracy_percent.std or 0.0
+            if mean is not None:
+                axes.errorbar(mean, place, xerr=std, fmt="o", color=BLUE, markersize=5, capsize=3, zorder=4)
                 axes.annotate(
                     f"{mean:.1f}",
                     (mean, place),
@@ -32,11 +30,11 @@ def draw(rows: Sequence[Measured], floors: Mapping[str, float], title: str, out:
                 )
         lowest, highest = _reach(rows)
         axes.set_xlim(lowest, highest)
-        inside = {name: value for name, value in floors.items() if lowest < value < highest}
+        inside = {name: value for name, value in baselines.items() if lowest < value < highest}
         for name, value in inside.items():
             axes.axvline(value, color=QUIET, linestyle=":", linewidth=1)
             axes.annotate(
-                name.replace("_", " "),
+                name,
                 (value, 1),
                 (-3, -2),
                 xycoords=("data", "axes fraction"),
@@ -46,9 +44,7 @@ def draw(rows: Sequence[Measured], floors: Mapping[str, float], title: str, out:
                 size=7,
                 color=MUTED,
             )
-        outside = [
-            f"{name.replace('_', ' ')} {value:.1f}" for name, value in floors.items() if name not in inside
-        ]
+        outside = [f"{name} {value:.1f}" for name, value in baselines.items() if name not in inside]
         axes.set_yticks(range(len(rows)), [row.name for row in rows])
         axes.set_ylim(len(rows) - 0.4, -1.2)
         axes.grid(axis="x")
@@ -63,10 +59,10 @@ def draw(rows: Sequence[Measured], floors: Mapping[str, float], title: str, out:
 
 
 def _reach(rows: Sequence[Measured]) -> tuple[float, float]:
-    """Where the axis begins and ends: all figures with their deviations, and some air."""
+    """Where the axis begins and ends: all figures with their standard deviations, and some air."""
     ends = [row.paper_percent for row in rows if row.paper_percent is not None]
     for row in rows:
-        if row.accuracy_percent is not None and row.accuracy_percent["mean"] is not None:
-            deviation = row.accuracy_percent["std"] or 0.0
-            ends += [row.accuracy_percent["mean"] - deviation, row.accuracy_percent["mean"] + deviation]
+        mean, std = row.accuracy_percent.mean, row.accuracy_percent.std or 0.0
+        if mean is not None:
+            ends += [mean - std, mean + std]
     return min(ends) - 3, max(ends) + 3

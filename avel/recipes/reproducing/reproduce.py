@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import tomli_w
 from avel.config import resolve, to_toml
 from avel.errors import ConfigError, UnknownNameError
 from avel.heads.config import TrainConfig
-from avel.heads.evaluation.evaluate import spread
+from avel.heads.evaluation.results import GroupEvaluation, Spread
 from avel.heads.models.head import head_class
 from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
@@ -25,6 +25,7 @@ from avel.recipes.reproducing.measured import Measured, Reproduced, reversed_ord
 from avel.recipes.reproducing.picture import draw
 from avel.recipes.reproducing.tables import BACKBONES, ENCODERS, TABLES, TITLES, Row
 from avel.stores.files import write_json, write_text
+from avel.text import as_plain
 
 WITHOUT_MAPS = ", without AGVA"
 """Ends the name of a row whose head attends over visual maps that were not cached."""
@@ -87,12 +88,12 @@ def reproduce(
         if row.head is not None
     }
     rows = tuple(_measured(row, found.get(row.name, [])) for row in TABLES[table])
-    picture = draw(rows, bench.floors, TITLES[table], bench.out / f"{table}.png")
+    picture = draw(rows, bench.trivial_baselines_percent, TITLES[table], bench.out / f"{table}.png")
     reproduced = Reproduced(
         table,
         seeds,
         rows,
-        bench.floors,
+        bench.trivial_baselines_percent,
         reversed_order(rows),
         (BLIND,) if any(row.name.endswith(WITHOUT_MAPS) for row in rows) else (),
         round(time.monotonic() - began, 1),
@@ -102,7 +103,7 @@ def reproduce(
     if configs[2]:
         documents.append(tomli_w.dumps({"train-head": configs[2]}))
     write_text(bench.out / f"{table}.toml", "\n".join(documents))
-    write_json(bench.out / f"{table}.json", dataclasses.asdict(reproduced))
+    write_json(bench.out / f"{table}.json", as_plain(reproduced))
     return reproduced
 
 
@@ -131,10 +132,10 @@ class _Bench:
     ) -> None:
         self.store, self.out, self.table = store, out, table
         self.pretraining, self.caching, self.heads = pretraining, caching, heads
-        self.floors: dict[str, float] = {}
+        self.trivial_baselines_percent: dict[str, float] = {}
         self._features: dict[tuple[str, int], Path] = {}
 
-    def judge(self, row: Row, seed: int) -> dict[str, Any]:
+    def judge(self, row: Row, seed: int) -> GroupEvaluation:
         """What `evaluate` says of one row's head with one seed."""
         assert row.head is not None
         note(f"\n== {row.name}, seed {seed}")
@@ -142,9 +143,8 @@ class _Bench:
         config = row_config(row, self.heads, seed)
         name = re.sub(r"[^\w.]+", "-", row.name)
         result = train_head(cache, self.out / self.table / f"{name}-seed{seed}", config)
-        self.floors = result["floors_percent"]
-        only: dict[str, Any] = result["groups"][config.head.name]
-        return only
+        self.trivial_baselines_percent = result.trivial_baselines_percent
+        return result.groups[config.head.name]
 
     def features(self, name: str, seed: int) -> Path:
         """The cache of one kind of features, made or checked once a call; the CNNs' own know no seed."""
@@ -184,20 +184,20 @@ class _Bench:
         return run
 
 
-def _measured(row: Row, groups: list[dict[str, Any]]) -> Measured:
+def _measured(row: Row, groups: list[GroupEvaluation]) -> Measured:
     if row.head is None:
         return Measured(row.name, row.paper_percent)
-    blind = head_class(row_config(row, {})).sources[0] == "maps" != groups[0]["inputs"]
+    blind = head_class(row_config(row, {})).sources[0] == "maps" != groups[0].inputs
     return Measured(
         row.name + WITHOUT_MAPS * blind,
         row.paper_percent,
-        *(
-            spread([group[key]["mean"] / 100 for group in groups if group[key]["mean"] is not None])
-            for key in (
-                "accuracy_percent",
-                "accuracy_holding_background_percent",
-                "validation_accuracy_percent",
-                "accuracy_at_best_test_epoch_percent",
-            )
-        ),
+        _over_seeds(group.accuracy_percent for group in groups),
+        _over_seeds(group.accuracy_holding_background_percent for group in groups),
+        _over_seeds(group.validation_accuracy_percent for group in groups),
+        _over_seeds(group.accuracy_at_best_test_epoch_percent for group in groups),
     )
+
+
+def _over_seeds(repetitions: Iterable[Spread]) -> Spread:
+    """The spread over repetitions of one seed each, those left out in which nothing could be counted."""
+    return Spread.of([one.mean for one in repetitions if one.mean is not None])

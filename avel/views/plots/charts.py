@@ -134,7 +134,7 @@ def _xy(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.fl
 def draw_accuracy(
     axes: Axes, names: Sequence[str], accuracy: Sequence[NDArray[np.float64]], lines: dict[str, float]
 ) -> None:
-    """A bar a run, its deviation over seeds as a whisker, floors as dashed lines; all in %."""
+    """A bar a run, its deviation over seeds as a whisker, `lines` as dashed ones; all in %."""
     place = np.arange(len(names))[::-1]
     mean = [100 * float(values.mean()) for values in accuracy]
     spread = [100 * float(values.std(ddof=1)) if len(values) > 1 else 0.0 for values in accuracy]

@@ -90,7 +90,7 @@ def demo_picture(
     video: str | None = None,
     store: Path | str | None = None,
 ) -> Picture:
-    """One clip with what the runs say of it, beside the accuracy of all runs and the floors.
+    """One clip with what the runs say of it, beside the accuracy of all runs and of trivial baselines.
 
     Args:
         runs: name in the picture -> run; the last one is the one the picture is about.
@@ -109,7 +109,8 @@ def demo_picture(
         left, right = drawn.subfigures(1, 2, squeeze=False, width_ratios=(2.6, 1), wspace=0.03)[0]
         draw_clip(left, clip)
         axes = right.subplots()
-        draw_accuracy(axes, list(read), [each.accuracy(split) for each in read.values()], main.floors(split))
+        accuracy = [each.accuracy(split) for each in read.values()]
+        draw_accuracy(axes, list(read), accuracy, main.trivial_baselines(split))
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
     save(drawn, target)
     return Picture("demo", str(target), f"{main.video_id[place]} and {len(read)} runs on {split}")

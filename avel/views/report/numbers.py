@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import ConfigError
-from avel.heads.evaluation.evaluate import evaluate, group_name
+from avel.heads.evaluation.evaluate import group_name, judge
+from avel.heads.evaluation.results import Evaluation, GroupEvaluation
 from avel.heads.training.kept import kept_member
 from avel.progress import Progress
 from avel.stores.runs import versions
+from avel.text import as_plain
 from avel.views.embedding import Embedding, embed
 from avel.views.reading import HeadRun
 from avel.views.series import curves_of, theta_sweep
@@ -44,17 +46,13 @@ def groups_of(run: HeadRun) -> dict[str, HeadRun]:
     }
 
 
-def measured(run: HeadRun) -> dict[str, dict[str, Any]]:
-    """Group -> split -> its measures, as `avel evaluate` gives them."""
-    found: dict[str, dict[str, Any]] = {}
-    for split in sorted(set(run.split.tolist())):
-        for name, values in evaluate(run.run.path, split)["groups"].items():
-            found.setdefault(name, {})[split] = values
-    return found
+def judged(run: HeadRun) -> dict[str, Evaluation]:
+    """Returns split -> what `avel evaluate` finds on it."""
+    return {split: judge(run.run, run.predictions(split)) for split in sorted(set(run.split.tolist()))}
 
 
-def run_summary(group: HeadRun, measures: dict[str, Any]) -> dict[str, Any]:
-    """One line of the page's list of runs."""
+def run_summary(group: HeadRun, measured: Mapping[str, GroupEvaluation]) -> dict[str, Any]:
+    """One line of the page's list of runs; `measured` is what each split gave."""
     curves = {
         title: [
             {"name": curve.name, "epoch": thinned(curve.epoch), "value": np.round(thinned(curve.value), 4)}
@@ -63,7 +61,12 @@ def run_summary(group: HeadRun, measures: dict[str, Any]) -> dict[str, Any]:
         ]
         for title, lines in curves_of(group.run).items()
     }
-    return {"name": group.name, "members": group.members, "curves": curves, "measured": measures}
+    return {
+        "name": group.name,
+        "members": group.members,
+        "curves": curves,
+        "measured": as_plain(measured),
+    }
 
 
 def thinned(values: NDArray[np.float64]) -> NDArray[np.float64]:

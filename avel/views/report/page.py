@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from avel.errors import ConfigError
-from avel.heads.evaluation.evaluate import evaluate
 from avel.stores.files import disk_bytes, write_text
 from avel.views.footage import open_footage
 from avel.views.reading import HeadRun, read_run
@@ -83,7 +82,7 @@ def _write(
     read: list[HeadRun], folder: Path, store: Path | str | None, copy_videos: bool, tsne: bool
 ) -> tuple[tuple[str, ...], int, tuple[str, ...]]:
     groups = [item for run in read for item in numbers.groups_of(run).items()]
-    measured = {run.run.path: numbers.measured(run) for run in read}
+    judged = {run.run.path: numbers.judged(run) for run in read}
     shown = [group for _, group in groups]
     browsed = clips.browse(shown)
     footage = open_footage(read[0].cache, store)
@@ -98,11 +97,15 @@ def _write(
         "classes": read[0].class_names,
         "segments": read[0].label.shape[1],
         "segment_seconds": footage.segment_seconds,
-        "floors": {
-            name: evaluate(read[0].run.path, name)["floors_percent"]
-            for name in np.unique(read[0].split).tolist()
+        "trivial_baselines": {
+            split: found.trivial_baselines_percent for split, found in judged[read[0].run.path].items()
         },
-        "runs": [numbers.run_summary(group, measured[group.run.path][name]) for name, group in groups],
+        "runs": [
+            numbers.run_summary(
+                group, {split: found.groups[name] for split, found in judged[group.run.path].items()}
+            )
+            for name, group in groups
+        ],
         "theta": numbers.theta_summary(read),
         "clouds": clouds,
         "detail_clips": clips.DETAIL_CLIPS,

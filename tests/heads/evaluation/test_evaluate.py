@@ -1,6 +1,7 @@
 """`evaluate` over predictions written by hand: two seeds, three rows, one of them leaked."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import pytest
 from avel.cli import cli
 from avel.console import DONE, USAGE
 from avel.console import run as run_command
-from avel.heads.evaluation.evaluate import evaluate, spread
+from avel.errors import StoreError
+from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.predictions import Predictions, write_predictions
+from avel.heads.evaluation.results import Evaluation, Spread
 from avel.heads.models.head import Widths
 from avel.heads.training.fit import Fitted
 from avel.heads.training.kept import keep_member
 from avel.heads.training.members import Member
 from avel.stores.runs import Run
+from avel.text import from_plain
 from tests.heads.synthetic import train_config
 
 LABEL = np.array([[2, 0, 0, 2], [1, 1, 1, 1], [2, 1, 2, 2]])
@@ -51,45 +55,48 @@ def predictions(member: str, predicted: np.ndarray) -> Predictions:
 
 def test_numbers_worked_out_by_hand(run: Path) -> None:
     found = evaluate(run, onset_tolerance=0, offset_tolerance=0)
-    group: dict[str, Any] = found["groups"]["tacma"]
-    assert (found["rows"], found["leaked_rows"], group["best_epochs"]) == (3, 1, [4, 5])
-    assert found["floors_percent"]["always_background"] == pytest.approx(500 / 12)
-    assert found["floors_percent"]["right_class_never_background"] == pytest.approx(700 / 12)
-    assert group["accuracy_percent"] == {"mean": pytest.approx(1000 / 12), "std": 0.0}
-    clean = group["accuracy_without_leaked_percent"]
-    assert clean["mean"] == pytest.approx(100 * (7 + 6) / 16)
-    assert clean["std"] == pytest.approx(100 * (1 / 8) / np.sqrt(2))
-    assert group["accuracy_holding_background_percent"]["mean"] == pytest.approx(100 * (6 + 8) / 16)
-    assert group["validation_accuracy_percent"] == {"mean": pytest.approx(80.0), "std": 0.0}
-    assert group["recall_percent"] == {"bell": 100.0, "dog, barking": pytest.approx(70.0)}
-    assert group["background_recall_percent"] == pytest.approx(90.0)
-    assert group["accuracy_at_best_test_epoch_percent"]["mean"] == pytest.approx(1100 / 12)
-    low, high = group["interval_percent"]
+    group = found.groups["tacma"]
+    assert (found.split, found.samples, found.leaked_samples, found.failed_trials) == ("test", 3, 1, ())
+    assert (group.head, group.inputs, group.seeds, group.best_epochs) == ("tacma", "encoded", (0, 1), (4, 5))
+    assert found.trivial_baselines_percent == {
+        "always background": pytest.approx(500 / 12),
+        "right class, never background": pytest.approx(700 / 12),
+    }
+    assert group.accuracy_percent == Spread(pytest.approx(1000 / 12), 0.0)
+    clean = group.accuracy_without_leaked_percent
+    assert clean.mean == pytest.approx(100 * (7 + 6) / 16)
+    assert clean.std == pytest.approx(100 * (1 / 8) / np.sqrt(2))
+    assert group.accuracy_holding_background_percent.mean == pytest.approx(100 * (6 + 8) / 16)
+    assert group.validation_accuracy_percent == Spread(pytest.approx(80.0), 0.0)
+    assert group.recall_percent == {"bell": 100.0, "dog, barking": pytest.approx(70.0)}
+    assert group.background_recall_percent == pytest.approx(90.0)
+    assert group.accuracy_at_best_test_epoch_percent.mean == pytest.approx(1100 / 12)
+    low, high = group.interval_percent
     assert 70 < low < 1000 / 12 < high <= 87.5
 
 
 def test_events_exact_and_with_tolerance(run: Path) -> None:
     """Seed 0 finds 1 of 3 true events with 2; seed 1 finds 2 of 3 with 4."""
-    events = evaluate(run, onset_tolerance=0, offset_tolerance=0)["groups"]["tacma"]["events_percent"]
-    assert events["f1"]["mean"] == pytest.approx(50 * (2 / 5 + 4 / 7))
-    assert events["precision"]["mean"] == pytest.approx(50 * (1 / 2 + 2 / 4))
-    assert events["recall"]["mean"] == pytest.approx(50 * (1 / 3 + 2 / 3))
-    near = evaluate(run, onset_tolerance=1, offset_tolerance=2)["groups"]["tacma"]["events_percent"]
-    assert near["recall"]["mean"] == pytest.approx(50 * (2 / 3 + 3 / 3))
+    events = evaluate(run, onset_tolerance=0, offset_tolerance=0).groups["tacma"].events
+    assert events.f1_percent.mean == pytest.approx(50 * (2 / 5 + 4 / 7))
+    assert events.precision_percent.mean == pytest.approx(50 * (1 / 2 + 2 / 4))
+    assert events.recall_percent.mean == pytest.approx(50 * (1 / 3 + 2 / 3))
+    near = evaluate(run, onset_tolerance=1, offset_tolerance=2).groups["tacma"].events
+    assert (near.onset_tolerance_segments, near.offset_tolerance_segments) == (1, 2)
+    assert near.recall_percent.mean == pytest.approx(50 * (2 / 3 + 3 / 3))
 
 
 def test_the_event_decoder_is_shown_beside_argmax(run: Path) -> None:
     """Seed 1's second clip: class 0 and 1 tie in the mean, the first is taken; all else stays."""
-    argmax = evaluate(run)["groups"]["tacma"]
-    event = evaluate(run, decoder="event")["groups"]["tacma"]
-    assert event["accuracy_percent"] == argmax["accuracy_event_decoder_percent"]
-    assert argmax["accuracy_percent"] == event["accuracy_argmax_decoder_percent"]
-    assert (argmax["head"], argmax["inputs"]) == ("tacma", "encoded")
+    argmax = evaluate(run).groups["tacma"]
+    event = evaluate(run, decoder="event").groups["tacma"]
+    both = {"argmax": argmax.accuracy_percent, "event": event.accuracy_percent}
+    assert argmax.accuracy_by_decoder_percent == event.accuracy_by_decoder_percent == both
 
 
 def test_the_best_test_epoch_was_found_by_argmax_and_is_shown_with_it_alone(run: Path) -> None:
-    group = evaluate(run, decoder="event")["groups"]["tacma"]
-    assert "accuracy_at_best_test_epoch_percent" not in group
+    group = evaluate(run, decoder="event").groups["tacma"]
+    assert group.accuracy_at_best_test_epoch_percent == Spread(None, None)
 
 
 def test_the_command_judges_as_the_function_does(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,12 +112,59 @@ def test_the_command_judges_as_the_function_does(run: Path, capsys: pytest.Captu
     ]
     assert run_command(cli, [*command, "--json"]) == DONE
     shown = json.loads(capsys.readouterr().out)
-    assert shown == evaluate(run, decoder="event", onset_tolerance=0, offset_tolerance=2)
+    found = evaluate(run, decoder="event", onset_tolerance=0, offset_tolerance=2)
+    assert shown["groups"]["tacma"]["accuracy_percent"] == asdict(found.groups["tacma"].accuracy_percent)
+    assert from_plain(Evaluation, shown) == found
     assert run_command(cli, ["evaluate", str(run), "--decoder", "viterbi"]) == USAGE
     assert run_command(cli, ["evaluate", str(run), "--onset-tolerance", "-1"]) == USAGE
 
 
-def test_spread_of_one_seed_has_no_deviation() -> None:
-    assert spread([0.5]) == {"mean": 50.0, "std": None}
-    assert spread([float("nan"), 0.5]) == spread([]) == {"mean": None, "std": None}
-    assert spread([0.5, 0.7]) == {"mean": pytest.approx(60.0), "std": pytest.approx(np.sqrt(200))}
+def test_spread_of_one_seed_has_no_standard_deviation() -> None:
+    assert Spread.of([50]) == Spread(50.0, None)
+    assert Spread.of([float("nan"), 50]) == Spread.of([]) == Spread(None, None)
+    assert Spread.of([50, 70]) == Spread(pytest.approx(60.0), pytest.approx(np.sqrt(200)))
+    assert [str(Spread.of(values)) for values in ([50, 70], [50], [])] == ["60.0 +- 14.1", "50.0", ""]
+
+
+def test_results_are_read_back_as_they_were(run: Path) -> None:
+    opened, found = Run.open(run), evaluate(run)
+    opened.finish(found)
+    assert opened.read_results(Evaluation) == found
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("groups.tacma.accuracy_percent.mean", "high", "is 'high', not a number"),
+        ("groups.tacma.seeds.1", 0.5, "is 0.5, not a whole number"),
+        ("groups.tacma.interval_percent", [70.0], r"is \[70.0\], not a list of 2"),
+        ("groups.tacma.accuracy_by_decoder_percent", [], r"is \[\], not an object"),
+        ("decoder", "viterbi", "is 'viterbi', not one of argmax, event"),
+        ("samples", True, "is True, not a whole number"),
+        ("split", None, "is None, not text"),
+        ("trivial_baselines_percent.always background", None, "is None, not a number"),
+        ("groups.tacma.events.f1_percent", ..., "is missing"),
+    ],
+)
+def test_damaged_results_are_named_by_file_and_field(run: Path, field: str, value: Any, says: str) -> None:
+    opened = Run.open(run)
+    opened.finish(evaluate(run))
+    results = run / "results.json"
+    whole = json.loads(results.read_text())
+    *way, last = (int(step) if step.isdigit() else step for step in field.split("."))
+    holder = whole
+    for step in way:
+        holder = holder[step]
+    if value is ...:
+        del holder[last]
+    else:
+        holder[last] = value
+    results.write_text(json.dumps(whole))
+    with pytest.raises(StoreError, match=f"results.json: {field} {says}\\s+next: delete the file"):
+        opened.read_results(Evaluation)
+
+
+def test_results_cut_short_are_an_error(run: Path) -> None:
+    (run / "results.json").write_text('{"run": ')
+    with pytest.raises(StoreError, match=r"results\.json: Expecting value"):
+        Run.open(run).read_results(Evaluation)

@@ -13,9 +13,9 @@ from avel.heads.evaluation.metrics import (
     confusion,
     event_scores,
     events_of,
-    floors,
     recall_by_class,
     segment_accuracy,
+    trivial_baselines,
 )
 from avel.stores.datasets.formats import read_dataset
 
@@ -38,22 +38,21 @@ def test_confusion_and_recall() -> None:
     assert math.isnan(none_of_1[1])
 
 
-def test_floors() -> None:
-    found = floors(LABEL, np.array([0, 1, 0]), BACKGROUND)
-    assert found.always_background == 6 / 12
-    assert found.right_class_never_background == 6 / 12
+def test_trivial_baselines() -> None:
+    found = trivial_baselines(LABEL, np.array([0, 1, 0]), BACKGROUND)
+    assert found == {"always background": 6 / 12, "right class, never background": 6 / 12}
 
 
 @pytest.mark.shared
-def test_floors_of_ave(shared: Path) -> None:
+def test_trivial_baselines_of_ave(shared: Path) -> None:
     """The figures that belong beside every result on AVE, from its own annotations."""
     dataset = read_dataset(shared / "data" / "ave")
     test = [number for number, row in enumerate(dataset.rows) if row.split == "test"]
     category = np.array([dataset.class_ids[row.category] for row in dataset.rows])[test]
-    found = floors(dataset.labels(Grid())[test], category, dataset.background)
+    found = trivial_baselines(dataset.labels(Grid())[test], category, dataset.background)
     assert len(test) == 402
-    assert 100 * found.always_background == pytest.approx(17.79, abs=0.005)
-    assert 100 * found.right_class_never_background == pytest.approx(82.21, abs=0.005)
+    assert 100 * found["always background"] == pytest.approx(17.79, abs=0.005)
+    assert 100 * found["right class, never background"] == pytest.approx(82.21, abs=0.005)
 
 
 def test_events_are_runs_of_one_class() -> None:

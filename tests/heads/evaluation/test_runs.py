@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ import avel.heads.train
 from avel.cli import cli
 from avel.console import DONE
 from avel.console import run as run_command
-from avel.errors import MissingPathError
+from avel.errors import MissingPathError, StoreError
+from avel.heads.evaluation.results import Evaluation, FailedTrial
 from avel.heads.evaluation.runs import RunLine, compared, list_runs
 from avel.heads.train import sweep, train_head
 from avel.stores.files import write_json
+from avel.stores.runs import Run
 from tests.heads.synthetic import write_cache
 
 
@@ -37,9 +39,9 @@ def test_runs_are_listed_with_results_and_what_sets_them_apart(tmp_path: Path, m
     ]
     assert [line.state for line in lines] == ["not finished", "finished", "finished", "finished"]
     assert lines[0].accuracy_percent is None
-    mlp = results["groups"]["mlp"]
-    assert lines[1].accuracy_percent == mlp["accuracy_percent"]["mean"]
-    assert [lines[1].low_percent, lines[1].high_percent] == mlp["interval_percent"]
+    mlp = results.groups["mlp"]
+    assert lines[1].accuracy_percent == mlp.accuracy_percent.mean
+    assert (lines[1].low_percent, lines[1].high_percent) == mlp.interval_percent
     assert lines[0].differs["lr"] == 0.5
     assert lines[1].differs["lr"] == 1e-4
     assert lines[2].validation_percent is not None
@@ -117,9 +119,14 @@ def test_the_command_gives_every_column_as_json_and_csv(
 def test_members_that_failed_are_counted_and_a_group_of_them_keeps_its_line(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     sweep(write_cache(tmp_path / "c.h5"), runs / "lr", {"lr": [1e-3, 1e38]}, head="mlp", epochs=1, seeds=2)
-    results = json.loads((runs / "lr" / "results.json").read_text())
-    results["failed_members"]["lr=0.001,seed=2"] = "the loss is nan in epoch 1"
-    write_json(runs / "lr" / "results.json", results)
+    run = Run.open(runs / "lr")
+    found = run.read_results(Evaluation)
+    assert [(trial.name, trial.group) for trial in found.failed_trials] == [
+        ("lr=1e+38,seed=0", "lr=1e+38"),
+        ("lr=1e+38,seed=1", "lr=1e+38"),
+    ]
+    one_more = FailedTrial("lr=0.001,seed=2", "lr=0.001", "the loss is nan in epoch 1")
+    run.finish(replace(found, failed_trials=(*found.failed_trials, one_more)))
     lines = list_runs(runs)
     assert [(line.group, line.seeds, line.failed) for line in lines] == [
         ("lr=0.001", 2, 1),
@@ -141,11 +148,17 @@ def test_the_table_names_caches_where_there_are_several(tmp_path: Path) -> None:
 
 
 def test_runs_of_another_kind_are_listed_without_figures(tmp_path: Path) -> None:
-    record = {"format": 1, "kind": "pretrain", "config": {"epochs": 100}, "inputs": {}, "started": "now"}
+    record = {"format": 2, "kind": "pretrain", "config": {"epochs": 100}, "inputs": {}, "started": "now"}
     write_json(tmp_path / "avbt" / "run.json", record)
     (line,) = list_runs(tmp_path)
     assert (line.run, line.kind, line.head, line.accuracy_percent) == ("avbt", "pretrain", "", None)
     assert re.split("  +", compared([line])[2]) == ["avbt", "pretrain", "not finished"]
+
+
+def test_a_run_whose_results_are_damaged_is_named(runs: Path) -> None:
+    (runs / "tacma" / "results.json").write_text("{}")
+    with pytest.raises(StoreError, match=r"tacma/results.json: run is missing\s+next: delete the file"):
+        list_runs(runs)
 
 
 def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:

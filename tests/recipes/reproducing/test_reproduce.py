@@ -11,6 +11,7 @@ import pytest
 from avel.cli import cli
 from avel.console import DONE, USAGE, run
 from avel.errors import ConfigError, MissingPathError, UnknownNameError
+from avel.heads.evaluation.results import Spread
 from avel.heads.models.head import Widths, build_model
 from avel.heads.training.kept import kept_member
 from avel.pipeline.config import CacheConfig, PretrainConfig
@@ -79,9 +80,9 @@ def test_table_2_from_clips_to_figures(store: Path, tmp_path: Path) -> None:
     rows = {row.name: row for row in found.rows}
     assert rows["AV-BT, audio + visual"].paper_percent == 75.6
     for row in rows.values():
-        assert row.accuracy_percent is not None
-        assert 0 <= row.accuracy_percent["mean"] <= 100
-        assert row.validation_percent["mean"] is not None
+        assert row.accuracy_percent.mean is not None
+        assert 0 <= row.accuracy_percent.mean <= 100
+        assert row.validation_percent.mean is not None
     assert "AVEL, without AGVA" in rows
     assert any("keep_maps=true" in line for line in found.lines())
     kept = json.loads((tmp_path / "table2.json").read_text())
@@ -168,14 +169,14 @@ def test_agva_keeps_its_maps_beside_the_vectors_of_frozen_cnns(store: Path, tmp_
         PRETRAINING, freeze_backbone=True, frozen_frames=1, frozen_vectors=str(tmp_path / "kept")
     )
     found = reproduce("table4", store, tmp_path / "out", seeds=1, pretraining=frozen, heads=HEADS)
-    assert all(row.accuracy_percent is not None for row in found.rows)
+    assert all(row.accuracy_percent.mean is not None for row in found.rows)
     assert {path.name for path in tmp_path.iterdir()} == {"kept", "kept-agva", "out"}
 
 
 def test_table_5_with_frozen_cnns_keeps_the_vectors_of_each_augmentation(store: Path, tmp_path: Path) -> None:
     frozen = dataclasses.replace(PRETRAINING, freeze_backbone=True, frozen_frames=1, frozen_augment=True)
     found = reproduce("table5", store, tmp_path, seeds=1, pretraining=frozen, heads=HEADS)
-    assert all(row.accuracy_percent is not None for row in found.rows)
+    assert all(row.accuracy_percent.mean is not None for row in found.rows)
     assert len([path for path in tmp_path.iterdir() if path.name.startswith("frozen-vectors-table5")]) == 10
 
 
@@ -197,7 +198,7 @@ def test_an_unknown_table_is_named(tmp_path: Path) -> None:
 
 def test_reversed_pairs_are_those_with_figures_on_both_sides() -> None:
     def row(name: str, paper: float | None, here: float | None) -> Measured:
-        return Measured(name, paper, None if here is None else {"mean": here, "std": None})
+        return Measured(name, paper, Spread(here))
 
     rows = (row("a", 70.0, 50.0), row("b", 72.0, 49.0), row("c", None, 90.0), row("d", 60.0, None))
     assert reversed_order(rows) == (("a", "b"),)

@@ -9,12 +9,15 @@ from urllib.parse import unquote
 
 import h5py
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 
 from avel.errors import ConfigError, StaleError
+from avel.heads.evaluation.evaluate import evaluate
+from avel.heads.evaluation.results import GroupEvaluation
 from avel.heads.training.kept import kept_member, load_model
-from avel.stores.runs import Run
+from avel.text import from_plain
 from avel.views.inside import look_inside
 from avel.views.reading import read_run
 from avel.views.report.page import report
@@ -58,10 +61,24 @@ def test_numbers_are_those_of_evaluate(made: Made, tmp_path: Path) -> None:
     report(made.runs, tmp_path / "page", tsne=False)
     summary = data(tmp_path / "page", "summary")
     for path, run in zip(made.runs, summary["runs"], strict=True):
-        results = Run.open(path).results["groups"][path.name]
-        assert run["measured"]["test"]["accuracy_percent"] == results["accuracy_percent"]
         assert set(run["measured"]) == {"test", "val"}
+        for split, measured in run["measured"].items():
+            assert from_plain(GroupEvaluation, measured) == evaluate(path, split).groups[path.name]
         assert [curve["epoch"] for curve in run["curves"]["loss"]] == [[1, 2, 3], [1, 2, 3]]
+
+
+def test_the_predictions_of_a_run_are_read_once(made: Made, tmp_path: Path, monkeypatch: Any) -> None:
+    read: list[Path] = []
+    read_table = pyarrow.parquet.read_table
+
+    def counted(source: Any, **options: Any) -> Any:
+        if isinstance(source, Path):  # the cache's rows come from memory
+            read.append(source)
+        return read_table(source, **options)
+
+    monkeypatch.setattr(pyarrow.parquet, "read_table", counted)
+    report(made.runs, tmp_path / "page", tsne=False)
+    assert sorted(read) == sorted(run / "predictions.parquet" for run in made.runs)
 
 
 def test_details_are_the_members_own(made: Made, tmp_path: Path) -> None:

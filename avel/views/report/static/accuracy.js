@@ -1,12 +1,12 @@
 "use strict";
-// Accuracy: a bar a run with its deviation over seeds, the floors as lines, and all numbers in a table.
+// Accuracy: a bar a run with its deviation over seeds, trivial baselines as lines, and all numbers in a table.
 
 const COLUMNS = [
   ["accuracy, %", (row) => spread(row.accuracy_percent)],
   ["95 % interval over videos", (row) => row.interval_percent.map((value) => value.toFixed(1)).join(" – ")],
   ["without leaked videos", (row) => spread(row.accuracy_without_leaked_percent)],
-  ["event decoder", (row) => spread(row.accuracy_event_decoder_percent)],
-  ["event F1, ±1 segment", (row) => spread(row.events_percent.f1)],
+  ["event decoder", (row) => spread(row.accuracy_by_decoder_percent.event)],
+  ["event F1, ±1 segment", (row) => spread(row.events.f1_percent)],
   ["background recall", (row) => (row.background_recall_percent ?? NaN).toFixed(1)],
   ["at the best test epoch *", (row) => spread(row.accuracy_at_best_test_epoch_percent)],
 ];
@@ -22,24 +22,24 @@ function drawAccuracy() {
   avel.listen(() => {
     const split = avel.state.split;
     const rows = avel.data.summary.runs.map((run) => [run.name, run.measured[split]]).filter(([, row]) => row);
-    box.replaceChildren(floorLegend(split), bars(rows, split), numbers(rows, split));
+    box.replaceChildren(baselineLegend(split), bars(rows, split), numbers(rows, split));
   });
 }
 
-function floorLegend(split) {
-  const found = Object.entries(avel.data.summary.floors[split] || {});
+function baselineLegend(split) {
+  const found = Object.entries(avel.data.summary.trivial_baselines[split] || {});
   return h(
     "p",
     { class: "legend" },
     found.map(([name, value], number) =>
-      h("span", {}, h("i", { class: `floor floor-${number}` }), `${name.replaceAll("_", " ")} ${value.toFixed(1)} %`)
+      h("span", {}, h("i", { class: `baseline baseline-${number}` }), `${name} ${value.toFixed(1)} %`)
     )
   );
 }
 
 function bars(rows, split) {
-  const floors = Object.values(avel.data.summary.floors[split] || {});
-  const lines = () => floors.map((value, number) => h("i", { class: `floor floor-${number}`, style: { left: `${value}%` } }));
+  const baselines = Object.values(avel.data.summary.trivial_baselines[split] || {});
+  const lines = () => baselines.map((value, number) => h("i", { class: `baseline baseline-${number}`, style: { left: `${value}%` } }));
   return h("div", { class: "bars" }, rows.map(([name, row], number) => bar(name, row, number, lines())));
 }
 

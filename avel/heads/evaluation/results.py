@@ -1,0 +1,117 @@
+"""What `evaluate` finds, as typed values; a run keeps them in results.json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from avel.heads.evaluation.decoders import Decoder
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (n - 1) over seeds, in the unit that the field's name says.
+
+    One seed has no standard deviation. Both are None where nothing could be counted.
+    """
+
+    mean: float | None = None
+    std: float | None = None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Returns the spread of one value a seed; (None, None) without values or if one is not finite.
+
+        >>> Spread.of([50.0, 70.0]), Spread.of([50.0])
+        (Spread(mean=60.0, std=14.142135623730951), Spread(mean=50.0, std=None))
+        """
+        if not len(values) or not np.isfinite(values).all():
+            return cls()
+        return cls(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
+
+    def __str__(self) -> str:
+        """Returns the text of a table's cell.
+
+        >>> str(Spread(82.44, 3.6)), str(Spread(82.44)), str(Spread())
+        ('82.4 +- 3.6', '82.4', '')
+        """
+        if self.mean is None:
+            return ""
+        return f"{self.mean:.1f}" + (f" +- {self.std:.1f}" if self.std is not None else "")
+
+
+@dataclass(frozen=True)
+class EventEvaluation:
+    """How well whole events were found: those of the right class, with onset and offset within tolerance."""
+
+    onset_tolerance_segments: float
+    offset_tolerance_segments: float
+    f1_percent: Spread
+    precision_percent: Spread
+    recall_percent: Spread
+
+
+@dataclass(frozen=True)
+class GroupEvaluation:
+    """How the trials of one setting, which differ in the seed alone, did on a split.
+
+    Accuracies are percent of segments, background included, at each trial's best validation epoch.
+
+    Attributes:
+        inputs: which features the head read.
+        interval_percent: 95 % bootstrap interval of the accuracy over videos, (low, high).
+        accuracy_without_leaked_percent: without the samples whose video is also in train.
+        accuracy_holding_background_percent: on the samples that hold background.
+        validation_accuracy_percent: the validation accuracy that chose the epoch, by arg-max.
+        accuracy_at_best_test_epoch_percent: what choosing the epoch by the test split would have claimed;
+            (None, None) on another split, and with another decoder than arg-max.
+        accuracy_by_decoder_percent: decoder -> accuracy.
+        recall_percent: event class -> recall over the segments of all seeds; None for a class without any.
+    """
+
+    head: str
+    inputs: str
+    seeds: tuple[int, ...]
+    best_epochs: tuple[int, ...]
+    accuracy_percent: Spread
+    interval_percent: tuple[float, float]
+    accuracy_without_leaked_percent: Spread
+    accuracy_holding_background_percent: Spread
+    validation_accuracy_percent: Spread
+    accuracy_at_best_test_epoch_percent: Spread
+    accuracy_by_decoder_percent: dict[Decoder, Spread]
+    recall_percent: dict[str, float | None]
+    background_recall_percent: float | None
+    events: EventEvaluation
+
+
+@dataclass(frozen=True)
+class FailedTrial:
+    """A trial whose loss or scores did not stay finite, the group it would belong to, and what happened."""
+
+    name: str
+    group: str
+    failure: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run is worth on one split.
+
+    Attributes:
+        samples: how many were judged.
+        leaked_samples: those of them whose video is also in train.
+        trivial_baselines_percent: rule that needs no model -> its accuracy.
+        groups: the head's name, or the settings that a sweep varied -> the trials that share them.
+    """
+
+    run: str
+    split: str
+    decoder: Decoder
+    samples: int
+    leaked_samples: int
+    trivial_baselines_percent: dict[str, float]
+    groups: dict[str, GroupEvaluation]
+    failed_trials: tuple[FailedTrial, ...]
