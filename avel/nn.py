@@ -1,11 +1,15 @@
-"""Audio-guided visual attention (Tian et al. 2018, AVEL), for the encoders of AV-BT and for the heads.
+"""What encoders and heads share of networks: audio-guided visual attention, and what a device can compute.
 
 Pipeline and heads never import each other, so what both need lies here; it imports torch, which the rest of
 this level must not.
 """
 
+import functools
+
 import torch
 from torch import Tensor, nn
+
+from avel.progress import note
 
 
 class AGVA(nn.Module):
@@ -26,3 +30,35 @@ class AGVA(nn.Module):
         scores = self.score(torch.tanh(joined)).squeeze(-1)
         weights = torch.softmax(scores, -1, dtype=torch.promote_types(scores.dtype, torch.float32))
         return torch.einsum("btn,btnc->btc", weights.to(cells.dtype), cells), weights
+
+
+@functools.cache
+def has_bfloat16_lstm(device: torch.device) -> bool:
+    """Returns whether LSTMs run on `device` under autocast to bfloat16; says so once where they do not.
+
+    It is found by trying: torch hands LSTMs to oneDNN or cuDNN, and only a call shows whether they have one
+    for this processor.
+    """
+    try:
+        _try_bfloat16_lstm(device)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        note(f"{device} has no LSTM in bfloat16 ({reason}): LSTMs are computed in float32")
+        return False
+    return True
+
+
+def _try_bfloat16_lstm(device: torch.device) -> None:
+    """Trains a small Bi-LSTM and infers with it, whatever mode the caller is in.
+
+    Its input is once float32 and once what autocast has made of it already: torch takes two ways for them.
+    """
+    # Drawn in a fork, since asking must not change the random numbers of whoever asks
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        lstm = nn.LSTM(8, 8, batch_first=True, bidirectional=True).to(device)
+        for dtype in (torch.float32, torch.bfloat16):
+            with torch.autocast(device.type, torch.bfloat16):
+                hidden = lstm(torch.zeros(2, 3, 8, device=device, dtype=dtype))[0]
+            hidden.float().sum().backward()
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+                lstm(torch.zeros(2, 3, 8, device=device, dtype=dtype))

@@ -60,7 +60,7 @@ def test_avel_trains_at_the_rates_of_the_page() -> None:
     config = TrainConfig()
     optimizer, schedule = page.adam(page.TACMA())
     for epoch in range(1, 31):
-        assert learning_rate(config, epoch) == pytest.approx(optimizer.param_groups[0]["lr"])
+        assert learning_rate(config.head, epoch) == pytest.approx(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
     assert config.batch_size == page.BATCH

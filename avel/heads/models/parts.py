@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from avel.heads.config import HeadConfig
+from avel.nn import has_bfloat16_lstm
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,10 @@ class ClassifierMLP(nn.Sequential):
 
 
 class BiLSTM(nn.Module):
-    """One bidirectional layer, 128 per direction: (B, T, D) -> (B, T, 256)."""
+    """One bidirectional layer, 128 per direction: (B, T, D) -> (B, T, 256).
+
+    Under autocast to bfloat16 it follows where the device can, and else stays in float32.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -47,5 +51,10 @@ class BiLSTM(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Hidden states of both directions: (B, T, D) -> (B, T, 256)."""
-        hidden: Tensor = self.lstm(features)[0]
+        device = features.device
+        if torch.is_autocast_enabled(device.type) and not has_bfloat16_lstm(device):
+            with torch.autocast(device.type, enabled=False):
+                hidden: Tensor = self.lstm(features.float())[0]
+        else:
+            hidden = self.lstm(features)[0]
         return hidden
