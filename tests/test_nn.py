@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from avel.heads.parts import BiLSTM
 from torch import Tensor, nn
 
+from avel.heads.models.parts import BiLSTM
 from avel.nn import AGVA, has_bfloat16_lstm
 from tests.heads.by_hand import agva
 

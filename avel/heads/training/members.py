@@ -48,8 +48,9 @@ class Stacked:
     """M models as one: weights stacked along a new first axis, the forward pass run over it by torch.vmap."""
 
     def __init__(self, models: Sequence[Model], device: torch.device) -> None:
-        self.template = models[0].to(device)
+        # Stack before the template moves: `to` moves a module in place, and its weights are one of the M.
         parameters, buffers = stack_module_state(list(models))
+        self.template = models[0].to(device)
         self.weights = {name: value.to(device) for name, value in parameters.items()}
         self.weights = {name: value.detach().requires_grad_() for name, value in self.weights.items()}
         self.buffers = {name: value.to(device) for name, value in buffers.items()}

@@ -1,0 +1,111 @@
+"""Heads on a GPU: they learn, predict and are judged as on the CPU."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from avel.heads.config import HeadConfig
+from avel.heads.evaluation.evaluate import evaluate, predict_split
+from avel.heads.evaluation.predictions import read_predictions
+from avel.heads.models.head import HEADS, resolve_head
+from avel.heads.train import train_head
+from avel.heads.training.data import Data, load_data
+from avel.heads.training.fit import Fitted, fit
+from avel.heads.training.kept import kept_members, load_model
+from avel.heads.training.members import Member
+from avel.stores.features import FeatureCache
+from avel.stores.runs import Run
+from tests.heads.synthetic import write_cache
+
+pytestmark = pytest.mark.gpu
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+QUICK: dict[str, Any] = {"epochs": 4, "lr": 1e-3, "batch_size": 16}
+STACKABLE = [head for head in HEADS if HEADS[head].stackable]
+
+
+@pytest.fixture(autouse=True)
+def gpu() -> None:
+    """Skips where there is none."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return write_cache(tmp_path / "c.h5", arrays=("f_a", "f_v", "cnn_a", "cnn_v", "maps"))
+
+
+def config_of(head: str, **settings: Any) -> HeadConfig:
+    dropout = {"dropout": 0.0} if head == "psp" else {}
+    return resolve_head(HeadConfig(head=head, **(QUICK | dropout | settings)))
+
+
+def data_on(device: torch.device, cache: Path, config: HeadConfig) -> Data:
+    return load_data(FeatureCache.open(cache), config, device)
+
+
+def members_of(config: HeadConfig, count: int) -> list[Member]:
+    return [Member(f"seed={seed}", dataclasses.replace(config, seed=seed)) for seed in range(count)]
+
+
+def trained(members: list[Member], data: Data, device: torch.device) -> tuple[list[Fitted], np.ndarray]:
+    """The members, and their losses (epochs, M)."""
+    lines: list[dict[str, Any]] = []
+    fitted = fit(members, data, device, lines.append)
+    return fitted, np.array([line["loss"] for line in lines]).reshape(-1, len(members))
+
+
+@pytest.mark.parametrize("head", STACKABLE)
+@pytest.mark.parametrize("supervision", ["full", "weak"])
+def test_each_member_equals_its_own_training(head: str, supervision: str, cache: Path) -> None:
+    config = config_of(head, supervision=supervision, standardise=True)
+    data, members = data_on(CUDA, cache, config), members_of(config, 3)
+    together, losses = trained(members, data, CUDA)
+    for place, member in enumerate(members):
+        (alone,), own = trained([member], data, CUDA)
+        np.testing.assert_allclose(losses[:, place], own[:, 0], rtol=1e-3)
+        for name, value in alone.state.items():
+            torch.testing.assert_close(together[place].state[name], value, rtol=1e-3, atol=5e-4)
+
+
+@pytest.mark.parametrize("head", list(HEADS))
+@pytest.mark.parametrize("memory_gb", [None, 0.0], ids=["held", "streamed"])
+def test_every_head_learns_as_on_the_cpu(head: str, memory_gb: float | None, cache: Path) -> None:
+    config = config_of(head, memory_gb=memory_gb)
+    count = 3 if head in STACKABLE else 1
+    (_, there), (_, here) = (
+        trained(members_of(config, count), data_on(device, cache, config), device) for device in (CUDA, CPU)
+    )
+    np.testing.assert_allclose(there, here, rtol=5e-3)
+
+
+@pytest.mark.parametrize("head", list(HEADS))
+def test_every_head_trains_in_bfloat16(head: str, cache: Path) -> None:
+    count = 3 if head in STACKABLE else 1
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+        config = config_of(head, dtype=dtype)
+        fitted, losses[dtype] = trained(members_of(config, count), data_on(CUDA, cache, config), CUDA)
+        assert {value.dtype for one in fitted for value in one.state.values()} == {torch.float32}
+    assert (losses["bfloat16"][-1] < losses["bfloat16"][0]).all()
+    np.testing.assert_allclose(losses["bfloat16"][0], losses["float32"][0], rtol=0.02)
+
+
+@pytest.mark.parametrize("head", list(HEADS))
+def test_a_run_is_predicted_and_judged(head: str, cache: Path, tmp_path: Path) -> None:
+    """Five seeds, stacked where the head allows it, end in predictions that the CPU gives as well."""
+    train_head(cache, tmp_path / "run", config_of(head, seeds=5, device=str(CUDA)))
+    run = Run.open(tmp_path / "run", "heads")
+    members = kept_members(run)
+    config = members[0].config
+    here, written = data_on(CPU, cache, config), read_predictions(run.path / "predictions.parquet", "test")
+    for member, found in zip(members, written, strict=True):
+        expected = predict_split(load_model(run, member, CPU), member, here, "test")
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-3)
+    judged = evaluate(run.path)["groups"][head]
+    mean = float(np.mean([member.test_accuracy for member in members]))
+    assert judged["accuracy_percent"]["mean"] == pytest.approx(100 * mean, abs=1e-3)

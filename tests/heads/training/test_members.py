@@ -1,0 +1,95 @@
+"""Members on a GPU, followed without one: all that is theirs lies there, stacked or alone."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from avel.heads import tacma
+from avel.heads.config import HeadConfig
+from avel.heads.models.head import HEADS, resolve_head
+from avel.heads.training.data import Data, load_data
+from avel.heads.training.fit import Training, arithmetic
+from avel.heads.training.members import Member, Stacked
+from avel.nn import has_bfloat16_lstm
+from avel.stores.features import FeatureCache
+from tests.fake_cuda import CUDA, fake_cuda
+from tests.heads.synthetic import write_cache
+
+ARRAYS = ("f_a", "f_v", "cnn_a", "cnn_v", "maps")
+GROUPS = [(head, count) for head in HEADS for count in (1, 3) if count == 1 or HEADS[head].stackable]
+"""Heads, each alone, and stacked where that is possible."""
+
+
+def data_of(path: Path, config: HeadConfig) -> Data:
+    cache = FeatureCache.open(write_cache(path / "c.h5", arrays=ARRAYS))
+    return load_data(cache, config, torch.device("cpu"))
+
+
+def members_of(config: HeadConfig, count: int) -> list[Member]:
+    return [Member(f"seed={seed}", dataclasses.replace(config, seed=seed)) for seed in range(count)]
+
+
+@pytest.fixture
+def nothing_remembered() -> Iterator[None]:
+    """What is computed once for a device: a fake one's must not meet a true one's."""
+    for kept in (tacma.minus_distance, has_bfloat16_lstm):
+        kept.cache_clear()
+    yield
+    for kept in (tacma.minus_distance, has_bfloat16_lstm):
+        kept.cache_clear()
+
+
+def on_fake_cuda(data: Data) -> Data:
+    """The same data there; the videos of the rows too."""
+    assert data.features.held is not None
+    audio, visual = (values.to(CUDA) for values in data.features.held)
+    splits = {
+        name: dataclasses.replace(
+            split,
+            videos=split.videos.to(CUDA),
+            labels=split.labels.to(CUDA),
+            categories=split.categories.to(CUDA),
+        )
+        for name, split in data.splits.items()
+    }
+    features = dataclasses.replace(data.features, device=CUDA, held=(audio, visual))
+    return dataclasses.replace(data, features=features, splits=splits)
+
+
+@pytest.mark.usefixtures("nothing_remembered")
+@pytest.mark.parametrize(("head", "count"), GROUPS)
+@pytest.mark.parametrize("settings", [{}, {"dtype": "bfloat16", "supervision": "weak"}], ids=["", "bfloat16"])
+def test_members_train_on_a_gpu(head: str, count: int, settings: dict[str, Any], tmp_path: Path) -> None:
+    config = resolve_head(HeadConfig(head=head, batch_size=16, **settings))
+    data = data_of(tmp_path, config)
+    with fake_cuda():
+        there = on_fake_cuda(data)
+        training = Training(members_of(config, count), there, CUDA)
+        losses = training.train_epoch(1)
+        training.group.train(False)
+        with torch.no_grad(), arithmetic(config, CUDA):
+            logits = training.group.logits(*there.features.of(there.splits["val"].videos))
+        weights = training.group.parameters()
+        assert {value.device for value in (losses, logits, *weights)} == {CUDA}
+        assert {weight.grad.device for weight in weights if weight.grad is not None} == {CUDA}
+        assert (losses.shape, logits.shape) == ((count,), (count, 12, 6, 4))
+        assert {value.device for value in training.group.state(count - 1).values()} == {CUDA}
+
+
+@pytest.mark.usefixtures("nothing_remembered")
+@pytest.mark.parametrize("head", [head for head in HEADS if HEADS[head].stackable])
+def test_members_leave_a_group_on_a_gpu(head: str, tmp_path: Path) -> None:
+    config = resolve_head(HeadConfig(head=head, batch_size=16))
+    data = data_of(tmp_path, config)
+    with fake_cuda():
+        training = Training(members_of(config, 3), on_fake_cuda(data), CUDA)
+        training.train_epoch(1)
+        assert isinstance(training.group, Stacked)
+        training.group.keep([0, 2], training.optimiser)
+        kept = [*training.group.parameters(), *training.group.buffers.values()]
+        assert {value.device for value in kept} == {CUDA}
+        assert {len(value) for value in kept} == {2}
