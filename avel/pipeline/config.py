@@ -57,12 +57,12 @@ class PretrainConfig:
     visual_weights: str | None = option(
         None,
         "The visual CNN's weights: a file, a published name or 'random'.",
-        shown="the published ones, downloaded",
+        shown="the published ones, downloaded; some have none",
     )
     audio_weights: str | None = option(
         None,
         "The audio CNN's weights: a file, a published name or 'random'.",
-        shown="the published ones, downloaded",
+        shown="the published ones, downloaded; some have none",
     )
     agva: bool = option(False, "Audio-guided visual attention before the visual Bi-LSTM (Table 4).")
     visual_width: int = option(512, "Wider visual vectors go through a learned Linear to this.", low=1)
@@ -174,12 +174,12 @@ class CacheConfig:
     visual_weights: str | None = option(
         None,
         "The visual CNN's weights: a file, a published name or 'random'.",
-        shown="the published ones, downloaded",
+        shown="the published ones, downloaded; some have none",
     )
     audio_weights: str | None = option(
         None,
         "The audio CNN's weights: a file, a published name or 'random'.",
-        shown="the published ones, downloaded",
+        shown="the published ones, downloaded; some have none",
     )
     untrained: bool = option(
         False, "Put Bi-LSTMs with random weights on the CNNs: what AV-BT has to beat (no --encoder)."

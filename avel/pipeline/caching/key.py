@@ -108,8 +108,8 @@ def _encoder_identity(encoder: Path | None, config: CacheConfig) -> dict[str, An
         "audio_weights": _weights(config.audio_weights),
     }
     kind = "untrained" if config.untrained else "backbones"
-    if config.untrained or {RANDOM, None} & {config.visual_weights, config.audio_weights}:
-        chosen["seed"] = config.seed  # a backbone without published weights is random when none are named
+    if config.untrained or RANDOM in (config.visual_weights, config.audio_weights):
+        chosen["seed"] = config.seed
     digest = hashlib.sha256(json.dumps([kind, chosen], sort_keys=True).encode()).hexdigest()[:16]
     return {"kind": kind, "digest": digest, **chosen}
 

@@ -84,10 +84,16 @@ def load_backbone(backbone: Backbone, weights: str | None, option: str) -> None:
     """Loads `weights` into `backbone`: a file, a published name, None (the default published), or "random".
 
     Raises:
-        WeightsError: a file that is missing or does not fit, or a download that failed.
+        WeightsError: a file that is missing or does not fit, a download that failed, or None where nothing is
+            published.
     """
-    if weights == RANDOM or (weights is None and not backbone.published):
+    if weights == RANDOM:
         return
+    if weights is None and not backbone.published:
+        raise WeightsError(
+            f"{option} is not given, and {type(backbone).__name__} has no published weights",
+            hint=f"{option} FILE, or {option} {RANDOM} for an untrained CNN",
+        )
     if weights is None or weights in backbone.published:
         name = weights or next(iter(backbone.published))
         backbone.load_published(fetch(backbone.published[name], option), name)

@@ -71,6 +71,7 @@ class Seer:
         self.staging = staging_of(cache)
         self.grid = self.staging.grid()
         self.encoder = PartEncoder(_work(cache, encoder, weights or {}), device)
+        _refuse_other_cnns(cache, self.encoder.cnn_digest)
         self._frames: list[int] = cache.provenance["preprocessing"]["frames"]
 
     def see(self, path: Path) -> Seen:
@@ -175,6 +176,16 @@ def checked_encoder(cache: FeatureCache, encoder: Path | None = None) -> Path:
             hint="--encoder with the right run",
         )
     return path
+
+
+def _refuse_other_cnns(cache: FeatureCache, found: str) -> None:
+    """Raises StaleError where a published name or a seed has given other CNNs than it gave the cache."""
+    made_with = cache.provenance["cnn"]
+    if found != made_with:
+        raise StaleError(
+            f"{cache.path}: made with CNNs of weights {made_with}, the same names and seed now give {found}",
+            hint=f"{cache.command('--overwrite')} makes the cache anew; then train the head on it again",
+        )
 
 
 def _backbone_weights(cache: FeatureCache, kind: str, given: Path | None) -> str | None:

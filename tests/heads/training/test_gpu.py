@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from avel.heads.config import HeadConfig
+from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluate import evaluate, predict_split
 from avel.heads.evaluation.predictions import read_predictions
-from avel.heads.models.head import HEADS, resolve_head
 from avel.heads.train import train_head
 from avel.heads.training.data import Data, load_data
 from avel.heads.training.fit import Fitted, fit
@@ -19,7 +18,7 @@ from avel.heads.training.kept import kept_members, load_model
 from avel.heads.training.members import Member
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
-from tests.heads.synthetic import write_cache
+from tests.heads.synthetic import train_config, write_cache
 
 pytestmark = pytest.mark.gpu
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -39,16 +38,16 @@ def cache(tmp_path: Path) -> Path:
     return write_cache(tmp_path / "c.h5", arrays=("f_a", "f_v", "cnn_a", "cnn_v", "maps"))
 
 
-def config_of(head: str, **settings: Any) -> HeadConfig:
+def config_of(head: str, **settings: Any) -> TrainConfig:
     dropout = {"dropout": 0.0} if head == "psp" else {}
-    return resolve_head(HeadConfig(head=head, **(QUICK | dropout | settings)))
+    return train_config(head=head, **(QUICK | dropout | settings))
 
 
-def data_on(device: torch.device, cache: Path, config: HeadConfig) -> Data:
+def data_on(device: torch.device, cache: Path, config: TrainConfig) -> Data:
     return load_data(FeatureCache.open(cache), config, device)
 
 
-def members_of(config: HeadConfig, count: int) -> list[Member]:
+def members_of(config: TrainConfig, count: int) -> list[Member]:
     return [Member(f"seed={seed}", dataclasses.replace(config, seed=seed)) for seed in range(count)]
 
 

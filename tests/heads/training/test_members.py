@@ -9,27 +9,26 @@ import pytest
 import torch
 
 from avel.heads import tacma
-from avel.heads.config import HeadConfig
-from avel.heads.models.head import HEADS, resolve_head
+from avel.heads.config import HEADS, TrainConfig
 from avel.heads.training.data import Data, load_data
 from avel.heads.training.fit import Training, arithmetic
 from avel.heads.training.members import Member, Stacked
 from avel.nn import has_bfloat16_lstm
 from avel.stores.features import FeatureCache
 from tests.fake_cuda import CUDA, fake_cuda
-from tests.heads.synthetic import write_cache
+from tests.heads.synthetic import train_config, write_cache
 
 ARRAYS = ("f_a", "f_v", "cnn_a", "cnn_v", "maps")
 GROUPS = [(head, count) for head in HEADS for count in (1, 3) if count == 1 or HEADS[head].stackable]
 """Heads, each alone, and stacked where that is possible."""
 
 
-def data_of(path: Path, config: HeadConfig) -> Data:
+def data_of(path: Path, config: TrainConfig) -> Data:
     cache = FeatureCache.open(write_cache(path / "c.h5", arrays=ARRAYS))
     return load_data(cache, config, torch.device("cpu"))
 
 
-def members_of(config: HeadConfig, count: int) -> list[Member]:
+def members_of(config: TrainConfig, count: int) -> list[Member]:
     return [Member(f"seed={seed}", dataclasses.replace(config, seed=seed)) for seed in range(count)]
 
 
@@ -64,7 +63,7 @@ def on_fake_cuda(data: Data) -> Data:
 @pytest.mark.parametrize(("head", "count"), GROUPS)
 @pytest.mark.parametrize("settings", [{}, {"dtype": "bfloat16", "supervision": "weak"}], ids=["", "bfloat16"])
 def test_members_train_on_a_gpu(head: str, count: int, settings: dict[str, Any], tmp_path: Path) -> None:
-    config = resolve_head(HeadConfig(head=head, batch_size=16, **settings))
+    config = train_config(head=head, batch_size=16, **settings)
     data = data_of(tmp_path, config)
     with fake_cuda():
         there = on_fake_cuda(data)
@@ -83,7 +82,7 @@ def test_members_train_on_a_gpu(head: str, count: int, settings: dict[str, Any],
 @pytest.mark.usefixtures("nothing_remembered")
 @pytest.mark.parametrize("head", [head for head in HEADS if HEADS[head].stackable])
 def test_members_leave_a_group_on_a_gpu(head: str, tmp_path: Path) -> None:
-    config = resolve_head(HeadConfig(head=head, batch_size=16))
+    config = train_config(head=head, batch_size=16)
     data = data_of(tmp_path, config)
     with fake_cuda():
         training = Training(members_of(config, 3), on_fake_cuda(data), CUDA)

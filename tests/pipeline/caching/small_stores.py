@@ -24,6 +24,12 @@ from avel.stores.manifest import Entry, ManifestWriter
 CONFIG = ExtractConfig(segments=3, fps=4, size=32)
 NAMES = tuple(f"-v{number}" for number in range(11))
 SPLITS = ("train", "train", "val", "test")
+RANDOM_TINY = {
+    "visual_backbone": "tiny",
+    "audio_backbone": "tiny",
+    "visual_weights": "random",
+    "audio_weights": "random",
+}
 
 
 def dataset_of(video_ids: Sequence[str]) -> Dataset:
@@ -91,7 +97,7 @@ def other_settings() -> ExtractConfig:
 
 def encoder_run(folder: Path, **options: Any) -> Path:
     """What a run of `pretrain` leaves behind: a small encoder, `options` its settings."""
-    tiny = {"visual_backbone": "tiny", "audio_backbone": "tiny", "crop_size": 28, "hidden": 8}
+    tiny = {**RANDOM_TINY, "crop_size": 28, "hidden": 8}
     encoder = build_encoder(PretrainConfig(**(tiny | options)))
     save_encoder(encoder, folder / "encoder.safetensors", epochs=1)
     return folder

@@ -1,6 +1,7 @@
 """The feature cache: right numbers, nothing twice, nothing stale, nothing anonymous."""
 
 import dataclasses
+import hashlib
 import json
 import multiprocessing
 import random
@@ -15,19 +16,26 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from avel.cli import cli
+from avel.console import ERROR
+from avel.console import run as run_command
 from avel.errors import BusyError, ConfigError, MissingPathError, StaleError, StoreError
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.key import encoder_file_digest, segment_frames
 from avel.pipeline.config import CacheConfig
+from avel.pipeline.encoders import build
+from avel.pipeline.encoders.backbones import Backbone
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.kept import encoder_digest, load_encoder, save_encoder
+from avel.pipeline.encoders.tiny import TinyAudio, TinyVisual
+from avel.registry import Registry
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from avel.stores.files import only_one
 from tests.pipeline.caching.killed_cache import make_cache, stop_in_merge
-from tests.pipeline.caching.small_stores import NAMES, encoder_run, other_settings, write_store
+from tests.pipeline.caching.small_stores import NAMES, RANDOM_TINY, encoder_run, other_settings, write_store
 
-TINY = {"visual_backbone": "tiny", "audio_backbone": "tiny", "crop_size": 28}
+TINY = {**RANDOM_TINY, "crop_size": 28}
 
 
 def by_hand(store: Path, encoder: Encoder, video_id: str, frames: list[int]) -> dict[str, np.ndarray]:
@@ -207,6 +215,48 @@ def test_random_backbones_follow_from_the_seed_and_it_is_part_of_the_key(store: 
     cache_features(store, tmp_path / "c.h5", **TINY)
     with pytest.raises(StaleError, match=r"encoder.seed was 0, is now 1"):
         cache_features(store, tmp_path / "c.h5", seed=1, **TINY)
+
+
+def test_what_is_random_is_recorded_so_and_a_file_by_its_hash(store: Path, tmp_path: Path) -> None:
+    save_file(TinyAudio().state_dict(), tmp_path / "audio.safetensors")
+    cache_features(
+        store, tmp_path / "c.h5", **(TINY | {"audio_weights": str(tmp_path / "audio.safetensors")})
+    )
+    told = FeatureCache.open(tmp_path / "c.h5").provenance["encoder"]
+    digest = hashlib.sha256((tmp_path / "audio.safetensors").read_bytes()).hexdigest()
+    assert (told["visual_weights"], told["audio_weights"], told["seed"]) == ("random", digest, 0)
+
+
+@pytest.fixture
+def backbones_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a package beside avel registers them, without published weights."""
+    for name, kind in (("VISUAL_BACKBONES", TinyVisual), ("AUDIO_BACKBONES", TinyAudio)):
+        registry: Registry[type[Backbone]] = Registry("backbone")
+        for known in ("tiny", "outside"):
+            registry.register(known)(kind)
+        monkeypatch.setattr(build, name, registry)
+
+
+@pytest.mark.usefixtures("backbones_from_outside")
+@pytest.mark.parametrize("untrained", [False, True])
+@pytest.mark.parametrize("kind", ["visual", "audio"])
+@pytest.mark.parametrize("name", ["tiny", "outside"])
+def test_features_of_random_cnns_are_refused_unless_asked_for(
+    name: str, kind: str, untrained: bool, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "c.h5"
+    options = [f"--{one}-backbone={name if one == kind else 'tiny'}" for one in ("visual", "audio")]
+    other = "audio" if kind == "visual" else "visual"
+    options += [f"--{other}-weights=random", "--crop-size=28", *(["--untrained"] if untrained else [])]
+    assert run_command(cli, ["cache-features", str(store), str(path), *options]) == ERROR
+    said = capsys.readouterr().err
+    assert f"--{kind}-weights is not given" in said
+    assert f"--{kind}-weights random" in said
+    assert not path.exists()
+    asked = [*options, f"--{kind}-weights=random"]
+    assert run_command(cli, ["cache-features", str(store), str(path), *asked]) == 0
+    told = FeatureCache.open(path).provenance["encoder"]
+    assert (told["visual_weights"], told["audio_weights"]) == ("random", "random")
 
 
 def test_audio_guided_attention_sees_the_cells(store: Path, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.parts import Parts
 from avel.stores.features import FeatureCache
 from avel.stores.files import only_one
-from tests.pipeline.caching.small_stores import NAMES, encoder_run, write_store
+from tests.pipeline.caching.small_stores import NAMES, RANDOM_TINY, encoder_run, write_store
 
-TINY = {"visual_backbone": "tiny", "audio_backbone": "tiny", "crop_size": 28}
+TINY = {**RANDOM_TINY, "crop_size": 28}
 
 
 def damage(store: Path, row: int) -> None:

@@ -21,9 +21,9 @@ from avel.pipeline.caching.workers import devices_of, places_on_hosts
 from avel.pipeline.config import CacheConfig
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
-from tests.pipeline.caching.small_stores import encoder_run, write_store
+from tests.pipeline.caching.small_stores import RANDOM_TINY, encoder_run, write_store
 
-TINY = {"visual_backbone": "tiny", "audio_backbone": "tiny", "crop_size": 28, "workers": 1}
+TINY = {**RANDOM_TINY, "crop_size": 28, "workers": 1}
 
 
 @pytest.fixture(autouse=True)

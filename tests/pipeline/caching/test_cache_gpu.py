@@ -11,10 +11,10 @@ import torch
 from avel.pipeline.caching import cache as module
 from avel.pipeline.caching.cache import cache_features
 from avel.stores.features import FeatureCache
-from tests.pipeline.caching.small_stores import write_store
+from tests.pipeline.caching.small_stores import RANDOM_TINY, write_store
 
 pytestmark = pytest.mark.gpu
-TINY = {"visual_backbone": "tiny", "audio_backbone": "tiny", "crop_size": 28}
+TINY = {**RANDOM_TINY, "crop_size": 28}
 
 
 @pytest.fixture(autouse=True)

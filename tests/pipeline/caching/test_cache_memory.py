@@ -24,8 +24,8 @@ def larger(name, values):
     return np.ascontiguousarray(np.tile(found, (1, 1, 16, 16, 1))) if name == "maps" else found
 with mock.patch.object(cache, "PART_VIDEOS", 16), mock.patch.object(encode, "_kept", larger):
     cache.cache_features(
-        sys.argv[1], sys.argv[2], visual_backbone="tiny", audio_backbone="tiny", crop_size=28,
-        keep_maps=True, device="cpu",
+        sys.argv[1], sys.argv[2], visual_backbone="tiny", audio_backbone="tiny", visual_weights="random",
+        audio_weights="random", crop_size=28, keep_maps=True, device="cpu",
     )
 print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """

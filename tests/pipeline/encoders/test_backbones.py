@@ -17,10 +17,11 @@ from torch import nn
 from torchvision import models
 
 from avel.errors import UnknownNameError, WeightsError
-from avel.pipeline.encoders.backbones import AUDIO_BACKBONES, VISUAL_BACKBONES, load_backbone
+from avel.pipeline.encoders.backbones import AUDIO_BACKBONES, VISUAL_BACKBONES, Backbone, load_backbone
 from avel.pipeline.encoders.vggish import VGGish
 from avel.pipeline.encoders.weights import PublishedWeights, fetch, read_state
 from avel.pipeline.encoders.yamnet import YAMNet, own_log_mel
+from avel.registry import Registry
 
 IMAGENET = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[:, :, None, None]
 
@@ -259,6 +260,28 @@ def test_published_weights_are_fetched_once(monkeypatch: pytest.MonkeyPatch, tmp
     for _ in range(2):
         assert all(torch.equal(value, state[name]) for name, value in fetch(published, "").items())
         (tmp_path / "published.pth").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("registry", "name"),
+    [(registry, name) for registry in (VISUAL_BACKBONES, AUDIO_BACKBONES) for name in registry],
+)
+def test_without_a_word_no_backbone_stays_random(
+    registry: Registry[type[Backbone]], name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its published weights are fetched, or it is an error; `random` is for whoever says so."""
+
+    def no_network(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(WeightsError, match="--some-weights") as caught:
+        load_backbone(registry[name](), None, "--some-weights")
+    assert "--some-weights random" in caught.value.hint
+    backbone = registry[name]()
+    load_backbone(backbone, "random", "--some-weights")
+    assert not backbone.pretrained
 
 
 def test_another_backbones_published_name_is_answered_with_its_own() -> None:

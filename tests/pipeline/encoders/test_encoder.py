@@ -14,7 +14,14 @@ from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder, Standard, map_cells
 from avel.pipeline.encoders.kept import cnn_digest, encoder_digest, load_encoder, save_encoder
 
-TINY = PretrainConfig(visual_backbone="tiny", audio_backbone="tiny", hidden=8, crop_size=32)
+TINY = PretrainConfig(
+    visual_backbone="tiny",
+    audio_backbone="tiny",
+    visual_weights="random",
+    audio_weights="random",
+    hidden=8,
+    crop_size=32,
+)
 
 
 def clips(count: int = 2, segments: int = 3, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,6 +18,8 @@ from avel.stores.runs import Run
 CONFIG = PretrainConfig(
     visual_backbone="tiny",
     audio_backbone="tiny",
+    visual_weights="random",
+    audio_weights="random",
     hidden=4,
     projector="16-16",
     crop_size=28,

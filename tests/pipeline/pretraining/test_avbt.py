@@ -142,7 +142,7 @@ def test_hard_cases_stay_finite(case: str, correlate: str) -> None:
 
 
 def test_a_projector_is_barlow_twins() -> None:
-    config = PretrainConfig(visual_backbone="tiny", audio_backbone="tiny", projector="16-24-32")
+    config = small_config(projector="16-24-32", hidden=128)
     projector = Twins(build_encoder(config), config).projector
     layers = [type(layer) for layer in projector]
     assert layers == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
@@ -173,6 +173,8 @@ def small_config(**changes: object) -> PretrainConfig:
     settings: dict[str, object] = {
         "visual_backbone": "tiny",
         "audio_backbone": "tiny",
+        "visual_weights": "random",
+        "audio_weights": "random",
         "hidden": 4,
         "projector": "8-12-12",
         "optimiser": "adamw",

@@ -67,7 +67,9 @@ def rates(config: PretrainConfig) -> dict[str, float]:
 
 
 def tiny_config(**changes: object) -> PretrainConfig:
-    return PretrainConfig(visual_backbone="tiny", audio_backbone="tiny", projector="8-8", batch=64, **changes)  # type: ignore[arg-type]
+    random = {"visual_weights": "random", "audio_weights": "random"}
+    settings = {"visual_backbone": "tiny", "audio_backbone": "tiny", "projector": "8-8", "batch": 64}
+    return PretrainConfig(**(random | settings | changes))  # type: ignore[arg-type]
 
 
 @pytest.fixture

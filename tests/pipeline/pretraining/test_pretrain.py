@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from avel.config import to_toml
-from avel.errors import ConfigError, StoreError, TrainingError
+from avel.errors import ConfigError, StoreError, TrainingError, WeightsError
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.kept import BEST, LAST, load_encoder
@@ -168,6 +168,15 @@ def test_settings_that_cannot_be_used_are_refused_before_anything_is_made(
     with pytest.raises(ConfigError, match=name):
         pretrain(store, tmp_path / "run", CONFIG, **{name: value})
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ["visual", "audio"])
+def test_random_cnns_are_refused_unless_asked_for(kind: str, store: ClipStore, tmp_path: Path) -> None:
+    options: dict[str, Any] = {f"{kind}_weights": None}
+    with pytest.raises(WeightsError, match=f"--{kind}-weights is not given") as caught:
+        pretrain(store, tmp_path / "run", CONFIG, **options)
+    assert f"--{kind}-weights random" in caught.value.hint
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(store: ClipStore, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from avel.pipeline.pretraining.loader import random_choices
 from avel.pipeline.pretraining.parallel import process_group
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, evenly_spaced, frozen_vectors
 from avel.stores.clips import ClipStore
+from tests.pipeline.caching.small_stores import RANDOM_TINY
 from tests.pipeline.pretraining.clip_store import GRID, make_store
 from tests.pipeline.pretraining.two_ranks import run_two_ranks
 
@@ -25,7 +26,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
 
 
 def tiny(**changes: object) -> Encoder:
-    settings: dict[str, object] = {"visual_backbone": "tiny", "audio_backbone": "tiny", "crop_size": 28}
+    settings: dict[str, object] = {**RANDOM_TINY, "crop_size": 28}
     return build_encoder(PretrainConfig(**(settings | changes))).eval()  # type: ignore[arg-type]
 
 

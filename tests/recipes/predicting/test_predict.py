@@ -208,3 +208,38 @@ def test_backbones_alone_are_known_by_the_hash_of_their_weights(world: World, tm
         Seer(opened)
     with pytest.raises(StaleError, match="hash"):
         Seer(opened, weights={"visual": world.cache})
+
+
+def test_cnns_that_a_seed_or_a_name_gives_otherwise_now_are_refused(world: World, tmp_path: Path) -> None:
+    cache = tmp_path / "raw.h5"
+    cache_features(world.folder / "s.zarr", cache, device="cpu", crop_size=42, **ENCODER)
+    opened = FeatureCache.open(cache)
+    opened.provenance["encoder"]["seed"] = 1
+    with pytest.raises(StaleError, match=r"made with CNNs of weights [\s\S]*cache-features .*--overwrite"):
+        Seer(opened)
+
+
+def test_a_bilstm_predicts_in_bfloat16(world: World, tmp_path: Path) -> None:
+    """Features and head in bfloat16, on whatever processor this is; near the run's own predictions."""
+    cache, run = tmp_path / "c.h5", tmp_path / "run"
+    options = {"keep_cnn": True, "device": "cpu", "dtype": "bfloat16"}
+    cache_features(world.folder / "s.zarr", cache, encoder=world.encoder, **options)
+    sweep(cache, run, {}, head="bilstm", epochs=20, batch_size=3, dtype="bfloat16", device="cpu")
+    own = read_run(run)
+    place = int(own.rows_of("test")[0])
+    predicted = predict(run, [world.folder / "clips" / f"{own.video_id[place]}.mp4"], device="cpu")
+    shares = [share for _, share in predicted.found[0].segments]
+    np.testing.assert_allclose(shares, own.probability[0, place].max(1), atol=0.02)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("head", ["tacma", "avel"])
+def test_a_gpu_predicts_what_the_cpu_does(world: World, tmp_path: Path, head: str, dtype: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    sweep(world.cache, tmp_path / "run", {}, head=head, epochs=20, batch_size=3, dtype=dtype, device="cuda")
+    clip = world.folder / "clips" / "-7.mp4"
+    there, here = (predict(tmp_path / "run", [clip], device=device).found[0] for device in ("cuda", "cpu"))
+    shares = [[share for _, share in found.segments] for found in (there, here)]
+    np.testing.assert_allclose(shares[0], shares[1], atol=2e-3 if dtype == "float32" else 0.03)
