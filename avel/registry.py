@@ -1,5 +1,6 @@
 """A registry is a dict and a decorator; packages outside avel add to it through an entry point."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from importlib import import_module
@@ -69,12 +70,18 @@ class Registry(Generic[T]):
 
     def _import(self, name: str) -> None:
         """Imports the module that registers `name`; a second thread waits, as for any import."""
-        if name in self._modules:
-            import_module(self._modules[name])
-        elif name in self._points:
-            self._load(self._points[name])
-        else:
+        if name not in self:
             raise UnknownNameError(self.kind, name, self)
+        try:
+            if name in self._modules:
+                import_module(self._modules[name])
+            else:
+                self._load(self._points[name])
+        except BaseException:
+            # Python drops a module that fails, and imports it anew the next time: so must its entries
+            whole = {key: entry for key, entry in self._entries.items() if _module_of(entry) in sys.modules}
+            self._entries = whole
+            raise
 
     def _load(self, point: EntryPoint) -> None:
         package = point.dist.name if point.dist else "an unknown package"
@@ -90,3 +97,7 @@ class Registry(Generic[T]):
                 f"{package} names {point.value} for {self.kind} {point.name!r}, which registers none",
                 hint=f"give the entry point the name that {point.value} registers",
             )
+
+
+def _module_of(entry: Any) -> str:
+    return str(getattr(entry, "__module__", ""))

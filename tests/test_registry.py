@@ -1,6 +1,8 @@
 """The registry: a dict and a decorator, with suggestions."""
 
+import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +68,66 @@ def test_names_are_listed_before_anything_is_imported() -> None:
     assert "lazy" in heads
     with pytest.raises(ModuleNotFoundError):
         heads["lazy"]
+
+
+begun, may_end = threading.Event(), threading.Event()
+tries: list[str] = []
+on_load: Registry[type] = Registry("head", modules={"slow": "avel_test_slow"})
+
+
+def test_a_second_thread_waits_for_the_first_to_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "avel_test_slow.py").write_text(
+        """
+from tests.test_registry import begun, may_end, on_load
+begun.set()
+assert may_end.wait(60)
+on_load.register("slow")(int)
+assert "slow" in on_load  # the loading thread itself may ask
+"""
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found: list[object] = []
+    asking = threading.Event()
+
+    def ask() -> None:
+        asking.set()
+        try:
+            found.append(on_load["slow"])
+        except UnknownNameError as error:
+            found.append(error)
+
+    first = threading.Thread(target=ask)
+    first.start()
+    assert begun.wait(60)
+    asking.clear()
+    second = threading.Thread(target=ask)
+    second.start()
+    assert asking.wait(60)
+    may_end.set()
+    first.join()
+    second.join()
+    assert found == [int, int]
+
+
+failing: Registry[type] = Registry("head", modules={"half": "avel_test_failing"})
+
+
+def test_a_failed_import_is_tried_again_and_leaves_nothing_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "avel_test_failing.py").write_text(
+        """
+from tests.test_registry import failing, tries
+@failing.register("half")
+class Half: ...
+tries.append("once")
+if len(tries) < 3:
+    raise ImportError("not yet")
+"""
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for _ in range(2):
+        with pytest.raises(ImportError, match="not yet"):
+            failing["half"]
+    assert failing["half"].__name__ == "Half"
+    assert len(tries) == 3
