@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -135,16 +134,13 @@ class ClipStore:
     @cached_property
     def dataset(self) -> Dataset:
         """The dataset that was staged: rows, videos, categories and splits."""
-        import pyarrow.parquet as pq
-
+        from avel.stores.arrow import read_parquet
         from avel.stores.datasets.dataset import Dataset
 
         parts = {name: self.location.read(f"dataset/{name}.parquet") for name in DATASET_TABLES}
         if None in parts.values():
             raise StoreError(f"{self.location.url}: holds no dataset tables", hint="avel extract writes them")
-        return Dataset.from_tables(
-            {name: pq.read_table(io.BytesIO(data or b"")) for name, data in parts.items()}
-        )
+        return Dataset.from_tables({name: read_parquet(data or b"") for name, data in parts.items()})
 
     def manifest(self) -> pa.Table:
         """One row a video: its state, why, the source's hash, valid seconds, where the time went."""

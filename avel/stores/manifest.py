@@ -142,7 +142,8 @@ def counts(entries: Mapping[str, Entry]) -> dict[str, int]:
 def _tables(location: Location) -> list[pa.Table]:
     """The parts, oldest first; read again when a merge removed one meanwhile."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    from avel.stores.arrow import read_parquet
 
     for _ in range(READ_ATTEMPTS):
         names = location.names(FOLDER)
@@ -150,7 +151,7 @@ def _tables(location: Location) -> list[pa.Table]:
         if None in found:
             continue
         try:
-            return [pq.read_table(io.BytesIO(data)) for data in found if data is not None]
+            return [read_parquet(data) for data in found if data is not None]
         except pa.ArrowInvalid as error:
             raise StoreError(f"{location.url}: a manifest part is damaged: {error}") from None
     raise StoreError(f"{location.url}: the manifest changes faster than it can be read")

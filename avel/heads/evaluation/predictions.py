@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from avel.errors import StoreError
+from avel.stores.arrow import read_parquet
 from avel.stores.files import atomic_path
 
 
@@ -43,7 +44,7 @@ def read_predictions(path: Path) -> dict[str, list[Predictions]]:
     """
     if not path.is_file():
         raise StoreError(f"{path}: no predictions", hint="give the avel train-head command again to go on")
-    table = pq.read_table(path)
+    table = read_parquet(path)
     return {split: _members(_where(table, "split", split), split) for split in _values(table, "split")}
 
 
@@ -58,7 +59,7 @@ def _values(table: pa.Table, column: str) -> list[str]:
 
 
 def _where(table: pa.Table, column: str, value: str) -> pa.Table:
-    return table.filter(pc.field(column) == value)
+    return table.filter(pc.equal(table[column], value))
 
 
 def _table(item: Predictions) -> pa.Table:

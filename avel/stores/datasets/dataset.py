@@ -166,10 +166,10 @@ class Dataset:
     @classmethod
     def load(cls, folder: Path) -> Dataset:
         """What `write` wrote."""
-        import pyarrow.parquet as pq
+        from avel.stores.arrow import read_parquet
 
         return cls.from_tables(
-            {name: pq.read_table(folder / f"{name}.parquet") for name in ("rows", "videos")}
+            {name: read_parquet(folder / f"{name}.parquet") for name in ("rows", "videos")}
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avel.errors import DatasetError, MissingPathError
+from avel.stores.arrow import read_parquet
 from avel.stores.datasets.annotation_text import read_text, seconds
 from avel.stores.datasets.dataset import Row
 
@@ -86,16 +87,13 @@ def _csv(path: Path) -> Columns:
 
 def _parquet(path: Path) -> Columns:
     import pyarrow as pa
-    from pyarrow.parquet import ParquetFile
 
     if not path.is_file():
         raise MissingPathError(f"{path}: no such annotation file")
     try:
-        file = ParquetFile(path)
-        names = file.schema_arrow.names
-        chosen = _choose(path, names)
-        table = file.read([names[column] for column in chosen.values()])
-        columns = {field: _as_text(path, field, table[names[column]]) for field, column in chosen.items()}
+        table = read_parquet(path)
+        chosen = _choose(path, table.column_names)
+        columns = {field: _as_text(path, field, table.column(place)) for field, place in chosen.items()}
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DatasetError(
             f"{path}: {error}", hint="give a CSV with a header line, or a Parquet file"

@@ -1,0 +1,27 @@
+"""Arrow's reading, without its threads.
+
+Arrow's threads may still be at work when a short script ends, and then abort it (SIGABRT). All of avel reads
+tables through these functions; a test holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def read_parquet(source: Path | bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """Reads a Parquet file, or the bytes of one; all columns, or the named ones.
+
+    Raises:
+        pyarrow.ArrowInvalid: not a Parquet file.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source) as file:
+        return file.read(None if columns is None else list(columns), use_threads=False)
