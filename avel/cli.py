@@ -334,7 +334,10 @@ def preview(store: str, video_id: str, out: Path) -> int:
 @cli.command(epilog=example("avel report runs/mlp runs/tacma --out report"))
 @click.argument("runs", type=PATH, nargs=-1, required=True)
 @click.option(
-    "--out", type=PATH, required=True, help="Folder of the page; an older report there is replaced."
+    "--out",
+    type=PATH,
+    required=True,
+    help="Folder of the page: a new one, or that of an older report, which is replaced.",
 )
 @click.option("--store", help="Clip store with frames and sound.  [default: the one the cache names]")
 @click.option("--copy-videos", is_flag=True, help="Copy the videos beside the page instead of linking them.")

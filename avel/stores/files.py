@@ -5,13 +5,14 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from avel.errors import BusyError
+from avel.errors import BusyError, ConfigError
 
 LOCK = ".lock"
 """Name of the file by which a process holds a folder."""
@@ -20,9 +21,7 @@ LOCK = ".lock"
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; on success it is fsynced and renamed to `path`, on error removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
-    _sweep(path)
+    partial = _beside(path)
     try:
         yield partial
         _fsync(partial)
@@ -32,12 +31,31 @@ def atomic_path(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def partial_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`, removed at the end, in which to make what belongs there."""
+    partial = _beside(path)
+    partial.mkdir()
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """A name that tells whose it is; what killed processes left under such names is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
+
+
 def _sweep(path: Path) -> None:
     """Removes what killed processes of this machine left of `path`; of other machines' none can say."""
     pattern = re.compile(re.escape(f".{path.name}.{socket.gethostname()}.") + r"(\d+)\.partial")
     for name in os.listdir(path.parent):
         if (found := pattern.fullmatch(name)) and not _runs(int(found[1])):
-            path.with_name(name).unlink(missing_ok=True)
+            left = path.with_name(name)
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _runs(pid: int) -> bool:
@@ -91,6 +109,20 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
         file.write(f"pid {os.getpid()}")
         file.flush()
         yield
+
+
+def check_own(folder: Path, sign: str, names: Iterable[str]) -> None:
+    """Refuses a folder where files of these names lie without `sign`, which every earlier run of ours leaves.
+
+    Raises:
+        ConfigError: there is such a file, which would be overwritten.
+    """
+    for name in names:
+        if (folder / name).exists() and not (folder / sign).exists():
+            raise ConfigError(
+                f"{folder / name}: was not made by avel, and would be overwritten",
+                hint="choose another folder, or move this file away",
+            )
 
 
 def disk_bytes(path: Path) -> int:

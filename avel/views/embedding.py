@@ -15,6 +15,10 @@ from avel.views.reading import HeadRun
 POINTS = 1500
 """Segments shown: more take minutes and show no more."""
 PERPLEXITY, COMPONENTS = 30.0, 50
+FEWEST_POINTS = 4
+"""Distinct points that t-SNE needs: the perplexity is then at least 1."""
+ROUNDING = 1e-6
+"""A feature whose std is a smaller share of its largest value does not vary: float32 rounds at 1e-7."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,14 @@ class Embedding:
         segment: (n,) its number in the clip.
         classes: (n,) its label.
         points: title of a panel -> (n, 2), each axis within [0, 1].
+        left_out: title of a panel that cannot be drawn -> why.
     """
 
     place: NDArray[np.int64]
     segment: NDArray[np.int64]
     classes: NDArray[np.int64]
     points: dict[str, NDArray[np.float64]]
+    left_out: dict[str, str]
 
 
 def embed(run: HeadRun, split: str, *, points: int = POINTS, seed: int = 0, cached: bool = True) -> Embedding:
@@ -48,9 +54,29 @@ def embed(run: HeadRun, split: str, *, points: int = POINTS, seed: int = 0, cach
     segments = run.label.shape[1]
     order = np.random.default_rng(seed).permutation(len(rows) * segments)[:points]
     chosen, segment = np.sort(order) // segments, np.sort(order) % segments
-    vectors = _vectors(run, rows, cached)
-    placed = {title: _tsne(values[chosen, segment], seed) for title, values in vectors.items()}
-    return Embedding(rows[chosen], segment, run.label[rows[chosen], segment], placed)
+    vectors = {title: every[chosen, segment] for title, every in _vectors(run, rows, cached).items()}
+    left_out = {title: why for title, values in vectors.items() if (why := obstacle(values))}
+    placed = {title: tsne(values, seed) for title, values in vectors.items() if title not in left_out}
+    return Embedding(rows[chosen], segment, run.label[rows[chosen], segment], placed, left_out)
+
+
+def obstacle(vectors: NDArray[np.float32]) -> str:
+    """What keeps (n, D) from being embedded, "" where nothing does.
+
+    To be asked before `tsne`: on points that are all the same, scikit-learn's compiled code ends the process.
+    """
+    count, width = vectors.shape
+    broken = int((~np.isfinite(vectors).all(1)).sum())
+    if broken:
+        return f"{broken} of its {count} vectors hold NaN or infinity"
+    if width < 2:
+        return "its vectors hold one number each, and t-SNE needs two"
+    distinct = len(np.unique(_scaled(vectors), axis=0))
+    if distinct == 1:
+        return f"its {count} vectors are all the same"
+    if distinct < FEWEST_POINTS:
+        return f"only {distinct} of its {count} vectors can be told apart, and t-SNE needs {FEWEST_POINTS}"
+    return ""
 
 
 def _vectors(run: HeadRun, rows: NDArray[np.int64], cached: bool) -> dict[str, NDArray[np.float32]]:
@@ -61,18 +87,31 @@ def _vectors(run: HeadRun, rows: NDArray[np.int64], cached: bool) -> dict[str, N
     return found | {f"fused, {run.name}": look_inside(run, 0, rows).fused}
 
 
-def _tsne(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
-    """(n, D) -> (n, 2), stretched to [0, 1]; before, deviations are set to 1 and 50 components kept."""
+def tsne(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
+    """(n, D) -> (n, 2), stretched to [0, 1]; before, stds are set to 1 and 50 components kept.
+
+    Raises:
+        ConfigError: scikit-learn is not installed.
+    """
     try:
         decomposition, manifold = (import_module(f"sklearn.{name}") for name in ("decomposition", "manifold"))
         threads = import_module("threadpoolctl")
     except ModuleNotFoundError:
         raise ConfigError("t-SNE needs scikit-learn", hint="pip install 'avel[plots]'") from None
-    scaled = (vectors - vectors.mean(0)) / np.maximum(vectors.std(0), 1e-6)
+    scaled = _scaled(vectors)
     perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
     with threads.threadpool_limits(1):  # sums in one order: the same points on every machine
         reduced = decomposition.PCA(min(COMPONENTS, *scaled.shape), random_state=seed).fit_transform(scaled)
-        tsne = manifold.TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
-        points = tsne.fit_transform(reduced)
+        model = manifold.TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
+        points = model.fit_transform(reduced)
     low, high = points.min(0), points.max(0)
     return np.asarray((points - low) / np.maximum(high - low, 1e-9), np.float64)
+
+
+def _scaled(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean 0 and std 1 of each feature, 0 where it does not vary: (n, D) -> (n, D)."""
+    values = vectors.astype(np.float64)  # squares of large or tiny float32 are infinite or 0 in float32
+    std = values.std(0)
+    varies = std > ROUNDING * np.abs(values).max(0)
+    scaled = np.where(varies, (values - values.mean(0)) / np.where(varies, std, 1), 0)
+    return scaled.astype(np.float32)

@@ -9,8 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from avel.errors import BusyError
-from avel.stores.files import atomic_path, disk_bytes, only_one, sha256_file, write_text
+from avel.errors import BusyError, ConfigError
+from avel.stores.files import (
+    atomic_path,
+    check_own,
+    disk_bytes,
+    only_one,
+    partial_folder,
+    sha256_file,
+    write_text,
+)
 
 
 def test_an_error_leaves_the_old_file_and_no_partial(tmp_path: Path) -> None:
@@ -87,3 +95,35 @@ def test_a_second_process_is_told_who_is_at_work(tmp_path: Path) -> None:
     assert "next:" in message
     _hold(tmp_path, outcome)
     assert outcome.get(timeout=60) == "held"
+
+
+def test_a_file_without_our_sign_beside_it_is_not_ours(tmp_path: Path) -> None:
+    check_own(tmp_path / "absent", "heads", ["demo.png"])
+    (tmp_path / "demo.png").touch()
+    with pytest.raises(ConfigError, match=r"demo\.png: was not made by avel, and would be overwritten"):
+        check_own(tmp_path, "heads", ["other.png", "demo.png"])
+    (tmp_path / "heads").mkdir()
+    check_own(tmp_path, "heads", ["demo.png"])
+
+
+@pytest.mark.parametrize("kill", [True, False])
+def test_a_partial_folder_goes_also_after_a_kill(tmp_path: Path, kill: bool) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from avel.stores.files import partial_folder
+with partial_folder(Path(sys.argv[1])) as partial:
+    (partial / "data").mkdir()
+    (partial / "data" / "half").touch()
+    print(partial, flush=True)
+    if sys.argv[2] == "True":
+        os.kill(os.getpid(), 9)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "page"), str(kill)]
+    left = Path(subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip())
+    assert left.parent == tmp_path
+    assert left.exists() == kill
+    with partial_folder(tmp_path / "page") as partial:
+        assert not left.exists()
+        assert list(tmp_path.iterdir()) == [partial]
+    assert not list(tmp_path.iterdir())

@@ -54,8 +54,10 @@ def make(folder: Path, *, clips: int = 12, store: bool = True) -> Made:
     return Made(folder, cache, staged, write_runs(cache, folder))
 
 
-def write_cache(path: Path, ids: tuple[str, ...], clips: int, provenance: dict[str, str]) -> None:
-    """R rows over V videos, each an event of one category in segments 1 and 2."""
+def write_cache(
+    path: Path, ids: tuple[str, ...], clips: int, provenance: dict[str, str], *, silent: bool = False
+) -> None:
+    """R rows over V videos, each an event of one category in segments 1 and 2; if `silent`, f_a is zero."""
     random = np.random.default_rng(0)
     category = np.arange(clips) % len(CATEGORIES)
     label = np.full((clips, T), len(CATEGORIES))
@@ -64,6 +66,8 @@ def write_cache(path: Path, ids: tuple[str, ...], clips: int, provenance: dict[s
     splits = np.array([("train", "test", "val")[row % 3] for row in range(clips)], object)
     rows = Rows(np.arange(clips), video, label, category, splits, np.zeros(clips, bool))
     arrays = {name: random.normal(size=(len(ids), T, D)).astype(np.float32) for name in ("f_a", "f_v")}
+    if silent:
+        arrays["f_a"][:] = 0
     write_features(
         path, video_ids=ids, categories=CATEGORIES, rows=rows, arrays=arrays, provenance=provenance
     )

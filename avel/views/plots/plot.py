@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,6 +177,11 @@ def _theta(path: Path, split: str) -> tuple[Figure, str]:
 
 def _tsne(run: HeadRun, split: str) -> tuple[Figure, str]:
     embedding = embed(run, split)
+    for title, why in embedding.left_out.items():
+        raise StoreError(
+            f"{run.run.path}: no t-SNE of {title} on {split}: {why}",
+            hint=f"avel report {shlex.quote(str(run.run.path))} --out DIR shows the panels that can be drawn",
+        )
     shown = most_frequent(embedding.classes, run.background)
     clouds = [Cloud(title, points, embedding.classes) for title, points in embedding.points.items()]
     with figure(3.4 * len(clouds), 4.0) as drawn:

@@ -90,11 +90,13 @@ def cloud_summary(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """t-SNE panels, one set for each cache, and what was left out; `clip_of_row` numbers the page's clips."""
     sets: dict[str, tuple[Embedding, HeadRun]] = {}
+    notes: list[str] = []
     try:
         with Progress(len(groups[:CLOUD_RUNS]), "runs in t-SNE") as progress:
             for run in groups[:CLOUD_RUNS]:
                 known = sets.get(run.cache.digest)
                 made = embed(run, split, points=CLOUD_POINTS, cached=known is None)
+                notes += [f"t-SNE of {title} is left out: {why}" for title, why in made.left_out.items()]
                 if known is not None:
                     made = replace(known[0], points=known[0].points | made.points)
                 sets[run.cache.digest] = (made, known[1] if known else run)
@@ -102,8 +104,9 @@ def cloud_summary(
     except ConfigError as error:
         return [], [f"t-SNE is left out: {error.message} ({error.hint})"]
     left = len(groups) - CLOUD_RUNS
-    notes = [f"t-SNE shows the first {CLOUD_RUNS} runs, {left} more are left out"] if left > 0 else []
-    return [_cloud_set(made, run, clip_of_row) for made, run in sets.values()], notes
+    if left > 0:
+        notes.append(f"t-SNE shows the first {CLOUD_RUNS} runs, {left} more are left out")
+    return [_cloud_set(made, run, clip_of_row) for made, run in sets.values() if made.points], notes
 
 
 def _cloud_set(made: Embedding, run: HeadRun, clip_of_row: dict[int, int]) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -14,13 +12,11 @@ from typing import Any
 import numpy as np
 
 from avel.errors import ConfigError
-from avel.stores.files import disk_bytes, write_text
+from avel.stores.files import disk_bytes, partial_folder, write_text
 from avel.views.footage import open_footage
 from avel.views.reading import HeadRun, read_run
 from avel.views.report import clips, numbers
-
-MARK = Path("data") / "summary.js"
-"""A folder that holds this is a report, which a new one may replace."""
+from avel.views.report.folder import INDEX, own_files, put_in_place
 
 
 @dataclass(frozen=True)
@@ -49,33 +45,31 @@ def report(
     copy_videos: bool = False,
     tsne: bool = True,
 ) -> Report:
-    """Writes a page about finished head runs of one dataset into the folder `out`, whole or not at all.
+    """Writes a page about finished head runs of one dataset into the folder `out`.
+
+    Until the page is whole, an older report stays as it is.
 
     Args:
         runs: run folders; a sweep shows as one run for each of its settings.
-        out: a new folder, or an older report, which is replaced.
+        out: a new folder, or one that holds an older report and nothing else; its files are replaced.
         store: clip store with frames and sound, where it is not the one that the cache names.
         copy_videos: copy the videos beside the page, so that the folder can move; otherwise they are linked.
         tsne: draw t-SNE panels, which takes some seconds for each run.
 
     Raises:
-        ConfigError: no runs, or `out` holds something else than a report.
+        ConfigError: no runs, or `out` holds a file that no report wrote.
         MissingPathError, StoreError: a run, its cache or its weights are gone or damaged.
         StaleError: the runs belong to different datasets.
     """
     if not runs:
         raise ConfigError("a report of no runs", hint="avel report RUN... --out DIR")
-    target = Path(out)
-    _check_target(target)
+    target = Path(out).resolve()
+    old = own_files(target)
     read = distinct([read_run(path) for path in runs])
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
+    with partial_folder(target) as partial:
         made = _write(read, partial, store, copy_videos, tsne)
-        _swap(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return Report(str(target / "index.html"), made[0], made[1], disk_bytes(target), made[2])
+        put_in_place(partial, target, old)
+    return Report(str(Path(out) / INDEX), made[0], made[1], disk_bytes(target), made[2])
 
 
 def _write(
@@ -163,17 +157,3 @@ def copy_static(folder: Path) -> None:
 def _static() -> Iterable[Any]:
     static = resources.files("avel.views.report") / "static"
     return sorted(static.iterdir(), key=lambda item: item.name)
-
-
-def _check_target(target: Path) -> None:
-    if target.exists() and not (target / MARK).is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(f"{target}: exists and is no report", hint="--out another folder")
-
-
-def _swap(partial: Path, target: Path) -> None:
-    """The new folder in the place of the old one, which is removed last."""
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    if target.exists():
-        target.rename(old)
-    partial.rename(target)
-    shutil.rmtree(old, ignore_errors=True)

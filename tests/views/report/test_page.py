@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -13,13 +15,17 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from avel.errors import ConfigError, StaleError
+from avel.errors import ConfigError, StaleError, StoreError
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.results import GroupEvaluation
+from avel.heads.train import train_head
 from avel.heads.training.kept import kept_member, load_model
 from avel.text import from_plain
+from avel.views.embedding import obstacle, tsne
 from avel.views.inside import look_inside
+from avel.views.plots.plot import plot
 from avel.views.reading import read_run
+from avel.views.report.folder import LIST, own_files, put_in_place
 from avel.views.report.page import report
 from avel.views.report.pictures import spectrogram, strip
 from tests.views.made import HOSTILE, Made, T, write_cache, write_runs
@@ -110,19 +116,163 @@ def test_attention_is_the_heads_own(made: Made) -> None:
     np.testing.assert_allclose(scores[0], run.probability[1, 3], atol=1e-5)
 
 
-def test_a_report_replaces_a_report_and_nothing_else(made: Made, tmp_path: Path) -> None:
+def contents(folder: Path) -> set[str]:
+    """Relative paths of all that lies below a folder, folders too."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+def test_a_report_replaces_a_report(made: Made, tmp_path: Path) -> None:
+    out = tmp_path / "page"
+    report(made.runs, out, tsne=False, copy_videos=True)
+    assert (out / "videos").is_dir()
+    report(made.runs[:1], out, tsne=False)
+    report(made.runs[:1], tmp_path / "fresh", tsne=False)
+    assert contents(out) == contents(tmp_path / "fresh")
+    assert {path.name for path in tmp_path.iterdir()} == {"page", "fresh"}
+    assert len(data(out, "summary")["runs"]) == 1
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "data/notes.txt", "mine/a/b.txt", ".hidden", "empty/"])
+@pytest.mark.parametrize("older", [True, False])
+def test_a_folder_with_a_file_of_the_users_is_refused_before_any_work(
+    made: Made, tmp_path: Path, name: str, older: bool
+) -> None:
+    out = tmp_path / "page"
+    if older:
+        report(made.runs[:1], out, tsne=False)
+    mine = out / name
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.mkdir() if name.endswith("/") else mine.write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(ConfigError, match=f"page/{name.strip('/')}: was not written by avel report"):
+        report([tmp_path / "no run"], out, tsne=False)
+    assert contents(tmp_path) == before
+
+
+def test_a_link_of_the_users_is_neither_followed_nor_removed(made: Made, tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "page", tmp_path / "elsewhere"
+    report(made.runs[:1], out, tsne=False)
+    elsewhere.mkdir()
+    (elsewhere / "thesis.tex").touch()
+    (out / "link").symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match="link: was not written by avel report"):
+        report(made.runs[:1], out, tsne=False)
+    assert (out / "link" / "thesis.tex").exists()
+
+
+def test_a_list_that_names_files_elsewhere_reaches_none_of_them(made: Made, tmp_path: Path) -> None:
     out = tmp_path / "page"
     report(made.runs[:1], out, tsne=False)
-    (out / "old").touch()
-    report(made.runs, out, tsne=False)
-    assert not (out / "old").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["page"]
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "thesis.tex").touch()
-    with pytest.raises(ConfigError, match="is no report"):
-        report(made.runs, other)
-    assert [path.name for path in other.iterdir()] == ["thesis.tex"]
+    (tmp_path / "thesis.tex").touch()
+    listed = json.loads((out / LIST).read_text())
+    (out / LIST).write_text(json.dumps({"files": [*listed["files"], "../thesis.tex"]}))
+    report(made.runs[:1], out, tsne=False)
+    assert (tmp_path / "thesis.tex").exists()
+    (out / LIST).write_text("[]")
+    with pytest.raises(ConfigError, match="is no list of a report's files"):
+        report(made.runs[:1], out, tsne=False)
+
+
+def test_a_report_in_the_working_folder(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "page").mkdir()
+    monkeypatch.chdir(tmp_path / "page")
+    for _ in range(2):
+        assert report(made.runs[:1], ".", tsne=False).index == "index.html"
+    assert Path("index.html").is_file()
+
+
+@pytest.mark.parametrize("steps", range(0, 30, 3))
+def test_a_report_cut_short_may_be_replaced(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    out = tmp_path / "page"
+    report(made.runs, out, tsne=False, copy_videos=True)
+    made_anew = tmp_path / "new"
+    report(made.runs[:1], made_anew, tsne=False)
+    whole = contents(made_anew)
+    replace, done = os.replace, []
+
+    def cut_short(source: Path, target: Path) -> None:
+        if len(done) == steps:
+            raise KeyboardInterrupt
+        done.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", cut_short)
+    with contextlib.suppress(KeyboardInterrupt):
+        put_in_place(made_anew, out, own_files(out))
+    monkeypatch.undo()
+    unlisted = {path for path in contents(out) if (out / path).is_file()} - own_files(out)
+    assert not unlisted
+    report(made.runs[:1], out, tsne=False)
+    assert contents(out) == whole
+
+
+def test_a_panel_that_cannot_be_drawn_is_left_out_and_named(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="t-SNE needs scikit-learn")
+    cache, run = tmp_path / "features.h5", tmp_path / "run"
+    write_cache(cache, ("a", "b", "c", "d"), 12, {}, silent=True)
+    train_head(cache, run, head="mlp", epochs=1, batch_size=4, device="cpu")
+    made_page = report([run], tmp_path / "page")
+    (cloud,) = data(tmp_path / "page", "summary")["clouds"]
+    assert [panel["title"] for panel in cloud["panels"]] == ["visual, f_v", "fused, run"]
+    reason = "t-SNE of audio, f_a is left out: its 16 vectors are all the same"
+    assert reason in made_page.left_out
+    assert reason in data(tmp_path / "page", "summary")["left_out"]
+    with pytest.raises(StoreError, match="no t-SNE of audio, f_a on test: its 16 vectors are all the same"):
+        plot(run, "tsne", tmp_path / "tsne.png")
+    assert not (tmp_path / "tsne.png").exists()
+
+
+POINTS = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "why"),
+    [
+        (np.zeros_like(POINTS), "its 200 vectors are all the same"),
+        (np.full_like(POINTS, 0.1), "its 200 vectors are all the same"),
+        (1 + 1e-7 * POINTS, "its 200 vectors are all the same"),
+        (POINTS[:1], "its 1 vectors are all the same"),
+        (POINTS[np.arange(200) % 3], "only 3 of its 200 vectors can be told apart, and t-SNE needs 4"),
+        (np.concatenate([POINTS, np.full((1, 8), 1e30)]), "only 2 of its 201 vectors can be told apart"),
+        (np.where(POINTS > 2.9, np.nan, POINTS), " vectors hold NaN or infinity"),
+        (np.where(POINTS > 2.9, np.inf, POINTS), " vectors hold NaN or infinity"),
+        (POINTS[:, :1], "its vectors hold one number each"),
+    ],
+    ids=[
+        "zero",
+        "constant",
+        "rounding",
+        "one point",
+        "three points",
+        "one far away",
+        "nan",
+        "infinity",
+        "one number",
+    ],
+)
+def test_what_tsne_cannot_embed_is_said(vectors: np.ndarray, why: str) -> None:
+    assert why in obstacle(vectors.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        POINTS * 1e-30,
+        POINTS * 1e37,
+        POINTS[np.arange(200) % 4],
+        POINTS[:4],
+        np.where(np.arange(8) < 7, 0, POINTS),
+    ],
+    ids=["tiny", "huge", "four points in 200", "four points", "one feature that varies"],
+)
+def test_tsne_embeds_what_only_looks_degenerate(vectors: np.ndarray) -> None:
+    pytest.importorskip("sklearn", reason="t-SNE needs scikit-learn")
+    assert obstacle(vectors.astype(np.float32)) == ""
+    points = tsne(vectors.astype(np.float32), 0)
+    assert points.shape == (len(vectors), 2)
+    assert np.isfinite(points).all()
 
 
 def test_a_failed_report_leaves_nothing(made: Made, tmp_path: Path) -> None:

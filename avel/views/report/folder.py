@@ -1,0 +1,84 @@
+"""The report's own files in a folder of the user's: a list says which they are, and no others are touched."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+from avel.errors import ConfigError
+from avel.stores.files import write_json
+
+LIST = "report-files.json"
+"""Lists the files that a report wrote, itself among them."""
+INDEX = "index.html"
+
+
+def own_files(folder: Path) -> set[str]:
+    """Returns the relative paths of the files that an earlier report wrote into `folder`, if there is one.
+
+    Raises:
+        ConfigError: it holds anything else, or is no folder.
+    """
+    if not os.path.lexists(folder):
+        return set()
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: is no folder", hint="--out a new folder")
+    listed = _listed(folder / LIST)
+    inside = list(folder.rglob("*"))
+    files = {path.relative_to(folder).as_posix() for path in inside if not _is_folder(path)}
+    folders = {path.relative_to(folder).as_posix() for path in inside if _is_folder(path)}
+    strange = sorted(files - listed) or sorted(folders - _folders(listed))
+    if strange:
+        raise ConfigError(
+            f"{folder / strange[0]}: was not written by avel report, which replaces its own files only",
+            hint="--out another folder, or move this away",
+        )
+    return files
+
+
+def put_in_place(made: Path, folder: Path, old: set[str]) -> None:
+    """Moves the files below `made` into `folder`, where they replace the `old` ones.
+
+    A kill leaves a folder without index.html whose list names all that is in it, so that the next report may
+    replace it.
+    """
+    new = {path.relative_to(made).as_posix() for path in made.rglob("*") if not _is_folder(path)} | {LIST}
+    folder.mkdir(exist_ok=True)
+    _write_list(made, folder, old | new)
+    (folder / INDEX).unlink(missing_ok=True)
+    for name in old - new:
+        (folder / name).unlink(missing_ok=True)
+    for name in sorted(_folders(old) - _folders(new), reverse=True):  # what is within comes first
+        with contextlib.suppress(OSError):  # somebody put a file there meanwhile
+            (folder / name).rmdir()
+    for name in [*sorted(new - {LIST, INDEX}), INDEX]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(made / name, folder / name)
+    _write_list(made, folder, new)
+
+
+def _listed(path: Path) -> set[str]:
+    if not path.is_file():
+        return set()
+    try:
+        return set(json.loads(path.read_text())["files"])
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise ConfigError(
+            f"{path}: is no list of a report's files ({error})", hint="--out another folder"
+        ) from None
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _folders(names: set[str]) -> set[str]:
+    return {parent.as_posix() for name in names for parent in Path(name).parents} - {"."}
+
+
+def _write_list(made: Path, folder: Path, names: set[str]) -> None:
+    """By way of `made`, so that no kill leaves a partial file in the user's folder."""
+    write_json(made / LIST, {"files": sorted(names)})
+    os.replace(made / LIST, folder / LIST)
