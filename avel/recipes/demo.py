@@ -15,6 +15,7 @@ from avel.pipeline.pretraining.pretrain import pretrain
 from avel.pipeline.staging.extract import extract
 from avel.progress import note
 from avel.recipes.composing.compose import compose
+from avel.stores.files import check_own
 from avel.text import table
 from avel.views.plots.plot import demo_picture
 
@@ -91,9 +92,10 @@ def demo(folder: Path | str, *, clips: int = 72, seed: int = 0) -> DemoResult:
     """All of avel on `clips` composed clips, into `folder`; given again, it goes on or only reports.
 
     Raises:
-        AvelError: what any of its stages raises.
+        AvelError: what any of its stages raises; `folder` holds another's file of the name of one of ours.
     """
     folder = Path(folder)
+    check_own(folder, "heads", (FILES["picture"],))
     seconds: dict[str, float] = {}
 
     def stage(name: str, work: Callable[[], T]) -> T:

@@ -35,7 +35,7 @@ def compose(
     Raises:
         ConfigError: too few clips, classes or seconds.
         UnknownNameError: a class that cannot be drawn.
-        DatasetError: `folder` holds other clips.
+        DatasetError: `folder` holds other clips or annotations.
 
     >>> compose("demo/dataset", clips=18)  # doctest: +SKIP
     PosixPath('demo/dataset')
@@ -58,9 +58,8 @@ def compose(
         for done in as_completed(films):
             done.result()
             progress.advance()
-    for split, file in (("train", "trainSet.txt"), ("val", "valSet.txt"), ("test", "testSet.txt")):
-        write_text(folder / file, "".join(row + "\n" for row in rows(scripts, split)))
-    write_text(folder / "Annotations.txt", "\n".join([HEADER, *rows(scripts)]) + "\n")
+    for name, text in annotation_files(scripts).items():
+        write_text(folder / name, text)
     return folder
 
 
@@ -84,6 +83,13 @@ def rows(scripts: Sequence[Script], split: str | None = None) -> list[str]:
     ]
 
 
+def annotation_files(scripts: Sequence[Script]) -> dict[str, str]:
+    """AVE's text files by name: each split's lines, and all of them below a header."""
+    splits = {"trainSet.txt": "train", "valSet.txt": "val", "testSet.txt": "test"}
+    files = {name: "".join(row + "\n" for row in rows(scripts, split)) for name, split in splits.items()}
+    return files | {"Annotations.txt": "\n".join([HEADER, *rows(scripts)]) + "\n"}
+
+
 def clip_path(folder: Path, script: Script) -> Path:
     """Where a script's clip lies in the dataset."""
     return folder / "AVE" / f"{script.video_id}.mp4"
@@ -96,3 +102,9 @@ def _check_folder(folder: Path, scripts: Sequence[Script]) -> None:
             f"{folder / 'AVE'}: holds clips of other arguments or another origin, such as {min(strangers)}",
             hint="choose another folder, or remove this one",
         )
+    for name, text in annotation_files(scripts).items():
+        if (folder / name).exists() and (folder / name).read_bytes() != text.encode():
+            raise DatasetError(
+                f"{folder / name}: is of other arguments or another origin, and would be overwritten",
+                hint="choose another folder, or move this file away",
+            )

@@ -79,7 +79,7 @@ def predict(
         audio_weights: the same for the audio backbone.
 
     Raises:
-        ConfigError: no videos, or more than one for a file that holds one.
+        ConfigError: no videos, more than one for a file that holds one, or a file that is one of the videos.
         MissingPathError, StoreError: run, cache or encoder are gone or damaged.
         StaleError: encoder or staging are not those of the cache.
         ClipRefused: `preview` of a video that cannot be read.
@@ -191,6 +191,11 @@ def _check(videos: Sequence[Any], out: Path | str | None, preview: Path | str | 
     for name, (path, endings) in kinds.items():
         if path is not None and Path(path).suffix.lower() not in endings:
             raise ConfigError(f"{path}: --{name} ends in {', '.join(endings)}")
+    for target in (out, preview):
+        if target is not None and Path(target).resolve() in {Path(video).resolve() for video in videos}:
+            raise ConfigError(
+                f"{target}: is one of the videos, and would be overwritten", hint="name another file"
+            )
     single = preview if preview is not None else out if Path(out or "").suffix.lower() == ".vtt" else None
     if single is not None and len(videos) > 1:
         raise ConfigError(f"{single}: holds one video, {len(videos)} are given", hint="name one video")

@@ -24,7 +24,7 @@ from avel.progress import note
 from avel.recipes.reproducing.measured import Measured, Reproduced, reversed_order
 from avel.recipes.reproducing.picture import draw
 from avel.recipes.reproducing.tables import BACKBONES, ENCODERS, TABLES, TITLES, Row
-from avel.stores.files import write_json, write_text
+from avel.stores.files import check_own, write_json, write_text
 from avel.text import as_plain
 
 WITHOUT_MAPS = ", without AGVA"
@@ -59,7 +59,7 @@ def reproduce(
     Raises:
         UnknownNameError: no such table.
         ConfigError: a setting that one of the heads does not know, or that this function decides; Table 5
-            with frozen CNNs that see no augmentation.
+            with frozen CNNs that see no augmentation; `out` holds another's file of the name of one of ours.
         AvelError: what the stages raise.
     """
     began = time.monotonic()
@@ -81,6 +81,7 @@ def reproduce(
     for row in TABLES[table]:
         if row.head is not None:
             row_config(row, configs[2])
+    check_own(Path(out), table, (f"{table}.{ending}" for ending in ("png", "toml", "json")))
     bench = _Bench(str(store), Path(out), table, *configs)
     found = {
         row.name: [bench.judge(row, seed) for seed in range(seeds)]

@@ -185,6 +185,14 @@ def test_a_folder_with_other_clips_is_left_alone(made: Made) -> None:
         compose(made.folder, clips=CLIPS, seed=SEED + 1, seconds=SECONDS)
 
 
+@pytest.mark.parametrize("name", ["Annotations.txt", "trainSet.txt", "valSet.txt", "testSet.txt"])
+def test_annotations_of_another_origin_are_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("Bark&-abc&good&0&10\n")
+    with pytest.raises(DatasetError, match=f"{name}: is of other arguments or another origin"):
+        compose(tmp_path, clips=CLIPS, seed=SEED, seconds=SECONDS)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_arguments_that_cannot_work_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="clips=17"):
         compose(tmp_path, clips=17)

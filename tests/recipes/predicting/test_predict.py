@@ -195,6 +195,12 @@ def test_what_cannot_be_asked_for(world: World, tmp_path: Path) -> None:
         predict(world.run, two, preview=tmp_path / "x.png")
     with pytest.raises(ConfigError, match="ends in"):
         predict(world.run, two, out=tmp_path / "x.txt")
+    (tmp_path / "link.mp4").symlink_to(two[0])
+    before = two[0].read_bytes()
+    for preview in (two[0], tmp_path / "link.mp4"):
+        with pytest.raises(ConfigError, match="is one of the videos, and would be overwritten"):
+            predict(world.run, two[:1], preview=preview)
+    assert two[0].read_bytes() == before
 
 
 def test_backbones_alone_are_known_by_the_hash_of_their_weights(world: World, tmp_path: Path) -> None:

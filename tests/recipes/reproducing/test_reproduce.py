@@ -138,6 +138,14 @@ def test_settings_are_written_with_the_figures_that_they_gave(tmp_path: Path) ->
     assert not (tmp_path / "out" / "table2.toml").exists()
 
 
+@pytest.mark.parametrize("name", ["table2.png", "table2.toml", "table2.json"])
+def test_a_file_of_the_users_is_not_overwritten(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ConfigError, match=f"{name}: was not made by avel"):
+        reproduce("table2", tmp_path / "no store", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.slow
 def test_random_encoders_are_where_avbt_starts(store: Path, tmp_path: Path) -> None:
     reproduce("table2", store, tmp_path, seeds=1, pretraining=PRETRAINING, heads=HEADS)
