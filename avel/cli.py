@@ -195,7 +195,7 @@ def diff(a: Path, b: Path, as_json: bool) -> int:
 @settings(TrainConfig, "train-head")
 @json_option
 def train_head(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
-    """Train a fusion head on CACHE, one member for each seed; the best validation epoch is kept in RUN."""
+    """Train a fusion head on CACHE, one trial for each seed; the best validation epoch is kept in RUN."""
     show(avel.train_head(cache, run, **options), as_json)
     return DONE
 
@@ -375,7 +375,7 @@ def plot(run: Path, kind: str, out: Path, as_json: bool, **options: Any) -> int:
 @click.argument("videos", type=PATH, nargs=-1, required=True)
 @click.option("--out", type=PATH, help="File for the events: .json, .csv or .vtt.")
 @click.option("--preview", type=PATH, help="Draw the events of one video: .png, or .mp4 with a timeline.")
-@click.option("--member", help="One member of the run.  [default: the mean over its best setting's]")
+@click.option("--trial", help="One trial of the run.  [default: the mean over its best setting's]")
 @click.option("--encoder", type=PATH, help="Run of avel pretrain.  [default: where the cache says]")
 @click.option("--visual-weights", type=PATH, help="Weights file of a visual backbone used as it is.")
 @click.option("--audio-weights", type=PATH, help="Weights file of an audio backbone used as it is.")

@@ -145,7 +145,7 @@ def _refuse_lists(config: Any, several: Mapping[str, Sequence[str]]) -> None:
             values, flag = ",".join(several[setting.name]), setting.name.replace("_", "-")
             raise ConfigError(
                 f"--set {setting.name}={values}: {setting.name} is a list, which a sweep cannot vary",
-                hint=f"--{flag} {values} gives it to all members",
+                hint=f"--{flag} {values} gives it to all trials",
             )
 
 

@@ -1,11 +1,11 @@
 """Training heads at AVE's real size: 4143 rows of 4097 videos, 10 segments, 256 features, 29 classes.
 
-    python benchmarks/heads.py limit loop members         # each against its baseline, taken in turns
+    python benchmarks/heads.py limit loop trials         # each against its baseline, taken in turns
     python benchmarks/heads.py accuracy --cache ave.h5    # float32 and bfloat16, test accuracy of both
 
 limit     one epoch of TACMA against the bare matrix products of the same shapes, forward and backward
 loop      the same epoch against a DataLoader loop in the style of published code on the same HDF5 file
-members   20 members stacked against the same in turn, on a CPU or a GPU; without CUDA graphs
+trials   20 trials stacked against the same in turn, on a CPU or a GPU; without CUDA graphs
 accuracy  what bfloat16 does to the test accuracy
 
 Features are made up (class prototypes and noise) unless --cache is given; with --annotations (AVE's folder)
@@ -34,7 +34,7 @@ from avel.heads.config import TrainConfig
 from avel.heads.train import choose_device, train_head
 from avel.heads.training.data import Data, load_data
 from avel.heads.training.fit import Training
-from avel.heads.training.members import Member
+from avel.heads.training.trials import Trial
 from avel.progress import set_verbosity
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.features import FeatureCache, Rows, write_features
@@ -52,7 +52,7 @@ def main() -> None:
     torch.set_num_threads(1 if options.clock == "cpu" else options.threads or torch.get_num_threads())
     with tempfile.TemporaryDirectory() as folder:
         cache = options.cache or make_cache(Path(folder) / "ave.h5", options.annotations)
-        parts = {"limit": limit, "loop": loop, "members": members}
+        parts = {"limit": limit, "loop": loop, "trials": trials}
         found = [line for name in options.parts if name in parts for line in parts[name](cache, options)]
         if "accuracy" in options.parts:
             found += accuracy(cache, Path(folder), options)
@@ -89,18 +89,18 @@ def loop(cache: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     return [compared("loop", f"tacma {name}", best, seconds) for name in DTYPES]
 
 
-def members(cache: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """M members at once against the same in turn, for a large and a small head and for small batches."""
+def trials(cache: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """M trials at once against the same in turn, for a large and a small head and for small batches."""
     found = []
     for head, batch in (("tacma", 128), ("tacma", 16), ("mlp", 128)):
-        seeds = list(range(options.members))
+        seeds = list(range(options.trials))
         stacked = epoch_of(cache, seeds, options, head=head, batch_size=batch)
         alone = [epoch_of(cache, [seed], options, head=head, batch_size=batch) for seed in seeds]
         epochs: dict[str, Epoch] = {
             "stacked": stacked,
             "in turn": lambda alone=alone: [run() for run in alone],
         }
-        line = compared("members", "stacked", "in turn", in_turns(epochs, options))
+        line = compared("trials", "stacked", "in turn", in_turns(epochs, options))
         found.append(line | {"what": f"{len(seeds)} {head} batch {batch}, stacked"})
     return found
 
@@ -129,12 +129,12 @@ def accuracy(cache: Path, folder: Path, options: argparse.Namespace) -> list[dic
 
 
 def epoch_of(cache: Path, seeds: list[int], options: argparse.Namespace, **settings: Any) -> Epoch:
-    """A function that trains the members for one epoch more: gather, forward, backward, Adam."""
+    """A function that trains the trials for one epoch more: gather, forward, backward, Adam."""
     config = resolve(TrainConfig, "train-head", options={"device": options.device} | settings)
     device = choose_device(config.device)
     if (key := (cache, device)) not in _loaded:
         _loaded[key] = load_data(FeatureCache.open(cache), config, device)
-    group = [Member(str(seed), dataclasses.replace(config, seed=seed)) for seed in seeds]
+    group = [Trial(str(seed), dataclasses.replace(config, seed=seed)) for seed in seeds]
     training = Training(group, _loaded[key], device)
     return lambda: _settled(training.train_epoch(1))
 
@@ -239,11 +239,11 @@ def _made_up_rows(random: np.random.Generator) -> Rows:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("parts", nargs="+", choices=("limit", "loop", "members", "accuracy"))
+    parser.add_argument("parts", nargs="+", choices=("limit", "loop", "trials", "accuracy"))
     parser.add_argument("--cache", type=Path, help="a real feature cache in the place of the made-up one")
     parser.add_argument("--annotations", type=Path, help="folder of AVE's annotation files")
     parser.add_argument("--rounds", type=int, default=7, help="turns; medians are shown")
-    parser.add_argument("--members", type=int, default=20)
+    parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=3, help="of accuracy")
     parser.add_argument("--epochs", type=int, default=100, help="of accuracy")
     parser.add_argument("--device", default="cpu", help="of heads; products and loop are on the CPU")

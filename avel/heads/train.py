@@ -1,4 +1,4 @@
-"""`train_head` and `sweep`: from a feature cache to a run folder with trained, judged members."""
+"""`train_head` and `sweep`: from a feature cache to a run folder with trained, judged trials."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from avel.heads.evaluation.predictions import write_predictions
 from avel.heads.evaluation.results import Evaluation
 from avel.heads.models.head import build_model
 from avel.heads.training.data import Data, check_classes, choose_source, load_data
-from avel.heads.training.fit import Fitted, can_stack, fit
-from avel.heads.training.kept import Kept, is_kept, keep_member, kept_members, load_model
+from avel.heads.training.fit import TrialOutcome, can_stack, fit
 from avel.heads.training.plan import Planned, groups_of, plan
+from avel.heads.training.records import TrialRecord, is_trained, load_model, read_trials, write_trial
 from avel.progress import note
 from avel.stores.features import FeatureCache
 from avel.stores.files import only_one
@@ -36,7 +36,7 @@ def train_head(
     >>> train_head("features.h5", "runs/tacma", head="tacma", seeds=5)  # doctest: +SKIP
 
     Raises:
-        TrainingError: the cache cannot be trained on, or no member stayed finite.
+        TrainingError: the cache cannot be trained on, or no trial stayed finite.
         StoreError: `run` holds another run.
     """
     return sweep(cache, run, {}, config, **options)
@@ -55,19 +55,19 @@ def sweep(
 
     Raises:
         ConfigError: a setting that the head does not know, or that the cache's features do not fit.
-        TrainingError: the cache cannot be trained on, or no member stayed finite.
+        TrainingError: the cache cannot be trained on, or no trial stayed finite.
         StoreError: `run` holds another run.
     """
     for key in settings:
         if key in options:
             raise ConfigError(f"a sweep over {key!r} beside {key}={options[key]!r}", hint="give one of them")
     planned = plan(config, options, settings)
-    seeds = len({item.member.config.seed for item in planned})
-    base = dataclasses.replace(planned[0].member.config, seeds=seeds)
+    seeds = len({item.trial.config.seed for item in planned})
+    base = dataclasses.replace(planned[0].trial.config, seeds=seeds)
     opened = FeatureCache.open(cache)
     device = choose_device(base.device)
     loaded = _Loaded(opened, device)
-    loaded.check(item.member.config for item in planned)
+    loaded.check(item.trial.config for item in planned)
     folder = Run.create(run, "heads", base, inputs=_inputs(opened, planned, settings))
     with only_one(folder.path, "run"):
         if not folder.finished:
@@ -121,46 +121,46 @@ def _inputs(
         "segments": cache.grid_segments,
         "categories": list(cache.categories),
         "swept": list(settings),
-        "members": [item.member.name for item in planned],
+        "trials": [item.trial.name for item in planned],
     }
 
 
 def _train(run: Run, planned: Sequence[Planned], loaded: _Loaded, device: torch.device) -> None:
-    waiting = [item for item in planned if not is_kept(run, item.member.name)]
-    done = {item.member.name for item in planned} - {item.member.name for item in waiting}
-    run.rewind([line for line in run.metrics() if line["member"] in done])
+    waiting = [item for item in planned if not is_trained(run, item.trial.name)]
+    done = {item.trial.name for item in planned} - {item.trial.name for item in waiting}
+    run.rewind([line for line in run.metrics() if line["trial"] in done])
 
     def stacks(config: TrainConfig) -> bool:
         return can_stack(config, loaded.data(config), device)
 
-    settings = {item.member.name: item.settings for item in planned}
+    settings = {item.trial.name: item.settings for item in planned}
 
-    def keep(fitted: Fitted) -> None:
-        name, data = fitted.member.name, loaded.data(fitted.member.config)
-        if fitted.failure:
-            note(f"{name}: {fitted.failure}; this member ends here")
-        keep_member(run, fitted, data.widths, data.features.source, settings[name])
+    def keep(outcome: TrialOutcome) -> None:
+        name, data = outcome.trial.name, loaded.data(outcome.trial.config)
+        if outcome.failure:
+            note(f"{name}: {outcome.failure}; this trial ends here")
+        write_trial(run, outcome, data.widths, data.features.source, settings[name])
 
     for group in groups_of(waiting, stacks):
-        data = loaded.data(group[0].member.config)
-        fit([item.member for item in group], data, device, lambda line: run.log(**line), keep)
+        data = loaded.data(group[0].trial.config)
+        fit([item.trial for item in group], data, device, lambda line: run.log(**line), keep)
 
 
 def _judge(run: Run, loaded: _Loaded) -> None:
-    """Predictions of all members that stayed finite, then the results over them."""
-    members = kept_members(run)
-    trained = [member for member in members if member.trained]
+    """Predictions of all trials that stayed finite, then the results over them."""
+    trials = read_trials(run)
+    trained = [trial for trial in trials if trial.trained]
     if not trained:
         raise TrainingError(
-            f"{run.path}: no member stayed finite; {members[0].name}: {members[0].failure}",
+            f"{run.path}: no trial stayed finite; {trials[0].name}: {trials[0].failure}",
             hint="a lower --lr into another run folder",
         )
     write_predictions(
         run.path / "predictions.parquet",
-        (_predict(run, member, loaded, split) for member in trained for split in PREDICTED_SPLITS),
+        (_predict(run, trial, loaded, split) for trial in trained for split in PREDICTED_SPLITS),
     )
     run.finish(evaluate(run.path))
 
 
-def _predict(run: Run, member: Kept, loaded: _Loaded, split: str) -> Any:
-    return predict_split(load_model(run, member, loaded.device), member, loaded.data(member.config), split)
+def _predict(run: Run, trial: TrialRecord, loaded: _Loaded, split: str) -> Any:
+    return predict_split(load_model(run, trial, loaded.device), trial, loaded.data(trial.config), split)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from avel.heads.models.head import Model
 from avel.heads.models.parts import ClassifierMLP
 from avel.heads.training.data import ARRAYS
-from avel.heads.training.kept import Kept, kept_member, load_model
+from avel.heads.training.records import TrialRecord, load_model, read_trial
 from avel.stores.features import FeatureCache
 from avel.views.reading import HeadRun
 
@@ -23,7 +23,7 @@ ATTENTION = ("W_av", "W_va")
 
 @dataclass(frozen=True)
 class Inside:
-    """One member's view of R clips.
+    """One trial's view of R clips.
 
     Attributes:
         fused: (R, T, D) what the classification layer reads.
@@ -34,13 +34,13 @@ class Inside:
     attention: dict[str, NDArray[np.float32]]
 
 
-def look_inside(run: HeadRun, member: int, places: NDArray[np.int64]) -> Inside:
-    """Runs one member again on some rows of the run, (R,), on the CPU.
+def look_inside(run: HeadRun, trial: int, places: NDArray[np.int64]) -> Inside:
+    """Runs one trial again on some rows of the run, (R,), on the CPU.
 
     Raises:
-        StoreError: the member's weights or the cached features are gone.
+        StoreError: the trial's weights or the cached features are gone.
     """
-    kept = kept_member(run.run, run.members[member])
+    kept = read_trial(run.run, run.trials[trial])
     model = load_model(run.run, kept)
     fused: list[Tensor] = []
     layer = classification_layer(model)
@@ -72,6 +72,6 @@ def videos_of(run: HeadRun, places: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.array([video_of_row[row] for row in run.row[places].tolist()], np.int64)
 
 
-def _inputs(cache: FeatureCache, kept: Kept, videos: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+def _inputs(cache: FeatureCache, kept: TrialRecord, videos: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     audio, visual = (torch.from_numpy(cache.read(name, videos)).float() for name in ARRAYS[kept.source])
     return audio, visual

@@ -22,10 +22,10 @@ BACKGROUND = "background"
 
 @dataclass(frozen=True)
 class HeadRun:
-    """A run of `avel train-head`: R rows with predictions of M members.
+    """A run of `avel train-head`: R rows with predictions of M trials.
 
     Attributes:
-        members: names of the members, in the order of the arrays.
+        trials: names of the trials, in the order of the arrays.
         row: (R,) number in the annotation file.
         leaked: (R,) whether the row's video is also in train.
         category: (R,) class of the row's event.
@@ -36,7 +36,7 @@ class HeadRun:
     run: Run
     name: str
     categories: tuple[str, ...]
-    members: tuple[str, ...]
+    trials: tuple[str, ...]
     row: NDArray[np.int64]
     video_id: tuple[str, ...]
     split: NDArray[np.str_]
@@ -97,7 +97,7 @@ class HeadRun:
         return self.video_id.index(video_id)
 
     def predictions(self, split: str) -> list[Predictions]:
-        """Returns what each member says about a split, as `judge` takes it.
+        """Returns what each trial says about a split, as `judge` takes it.
 
         Raises:
             StoreError: the run has no predictions of that split.
@@ -106,8 +106,8 @@ class HeadRun:
         video_id = np.array(self.video_id, object)[rows]
         about = self.row[rows], video_id, self.leaked[rows], self.category[rows], self.label[rows]
         return [
-            Predictions(member, split, *about, probability[rows])
-            for member, probability in zip(self.members, self.probability, strict=True)
+            Predictions(trial, split, *about, probability[rows])
+            for trial, probability in zip(self.trials, self.probability, strict=True)
         ]
 
     def accuracy(self, split: str) -> NDArray[np.float64]:
@@ -117,17 +117,17 @@ class HeadRun:
         return right
 
     def confusion(self, split: str) -> NDArray[np.int64]:
-        """Segments by label and prediction, summed over members: (K, K)."""
+        """Segments by label and prediction, summed over trials: (K, K)."""
         rows, classes = self.rows_of(split), self.background + 1
-        counted = [confusion(member, self.label[rows], classes) for member in self.prediction[:, rows]]
+        counted = [confusion(trial, self.label[rows], classes) for trial in self.prediction[:, rows]]
         return np.asarray(np.sum(counted, 0), np.int64)
 
     def values_of(self, setting: str) -> list[Any]:
-        """Returns a setting of each member by its name, None where its head has none: (M,)."""
+        """Returns a setting of each trial by its name, None where its head has none: (M,)."""
         from avel.config import settings_of
-        from avel.heads.training.kept import kept_member
+        from avel.heads.training.records import read_trial
 
-        configs = [kept_member(self.run, name).config for name in self.members]
+        configs = [read_trial(self.run, name).config for name in self.trials]
         known = [{each.name: each for each in settings_of(config)} for config in configs]
         return [
             found[setting].of(config) if setting in found else None
@@ -190,15 +190,15 @@ def _order(split: str) -> tuple[int, str]:
 
 
 def _assemble(run: Run, parts: list[list[Predictions]]) -> HeadRun:
-    names = tuple(item.member for item in parts[0])
-    if any(tuple(item.member for item in part) != names for part in parts):
-        raise StoreError(f"{run.path}: not every member has predictions of every split")
+    names = tuple(item.trial for item in parts[0])
+    if any(tuple(item.trial for item in part) != names for part in parts):
+        raise StoreError(f"{run.path}: not every trial has predictions of every split")
     first = [part[0] for part in parts]
     return HeadRun(
         run=run,
         name=run.path.resolve().name,
         categories=tuple(run.inputs["categories"]),
-        members=names,
+        trials=names,
         row=np.concatenate([item.row for item in first]),
         video_id=tuple(str(name) for item in first for name in item.video_id),
         split=np.repeat([item.split for item in first], [len(item.row) for item in first]),

@@ -23,19 +23,19 @@ class Curve:
 
 
 def curves_of(run: Run) -> dict[str, list[Curve]]:
-    """Quantity -> one curve a member, from the lines of metrics.jsonl that have an epoch; shares become %."""
+    """Quantity -> one curve a trial, from the lines of metrics.jsonl that have an epoch; shares become %."""
     titles = {"loss": "loss", "val_accuracy": "validation accuracy, %", "test_accuracy": "test accuracy, %"}
     lines = [line for line in run.metrics() if line.get("epoch") is not None]
     panels: dict[str, list[Curve]] = {}
     for key, title in titles.items():
         scale = 100 if title.endswith("%") else 1
-        for member in dict.fromkeys(str(line.get("member", "")) for line in lines):
+        for trial in dict.fromkeys(str(line.get("trial", "")) for line in lines):
             own = [
-                line for line in lines if str(line.get("member", "")) == member and line.get(key) is not None
+                line for line in lines if str(line.get("trial", "")) == trial and line.get(key) is not None
             ]
             points = np.array([(line["epoch"], scale * line[key]) for line in own], float).reshape(-1, 2)
             if len(points):
-                panels.setdefault(title, []).append(Curve(member or "run", points[:, 0], points[:, 1]))
+                panels.setdefault(title, []).append(Curve(trial or "run", points[:, 0], points[:, 1]))
     return panels
 
 
@@ -48,7 +48,7 @@ def runs_below(path: Path) -> list[HeadRun]:
 
 
 def theta_sweep(runs: Sequence[HeadRun], split: str) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
-    """Values of theta in rising order, and the accuracy of every member trained with each: (n,), n arrays."""
+    """Values of theta in rising order, and the accuracy of every trial trained with each: (n,), n arrays."""
     found: dict[float, list[float]] = {}
     for run in runs:
         for theta, accuracy in zip(run.values_of("theta"), run.accuracy(split), strict=True):

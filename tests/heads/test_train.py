@@ -24,8 +24,8 @@ from avel.heads.models.tacma import TACMA
 from avel.heads.train import choose_device, sweep, train_head
 from avel.heads.training.data import load_data
 from avel.heads.training.fit import Training, can_stack
-from avel.heads.training.kept import kept_member, kept_members, load_model
 from avel.heads.training.plan import groups_of, plan
+from avel.heads.training.records import load_model, read_trial, read_trials
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 from tests.heads.synthetic import train_config, write_cache
@@ -38,27 +38,27 @@ def cache(tmp_path: Path) -> Path:
     return write_cache(tmp_path / "features.h5")
 
 
-def test_a_run_holds_config_metrics_members_predictions_and_results(cache: Path, tmp_path: Path) -> None:
+def test_a_run_holds_config_metrics_trials_predictions_and_results(cache: Path, tmp_path: Path) -> None:
     results = train_head(cache, tmp_path / "run", seeds=2, **QUICK)
     run = Run.open(tmp_path / "run", "heads")
     assert run.finished
     assert run.read_results(Evaluation) == results == evaluate(run.path)
     assert run.inputs["cache_digest"] == FeatureCache.open(cache).digest
     assert run.config(TrainConfig).head.theta == 0.03
-    assert [(line["member"], line["epoch"]) for line in run.metrics()] == [
+    assert [(line["trial"], line["epoch"]) for line in run.metrics()] == [
         (f"seed={seed}", epoch) for seed in (0, 1) for epoch in (1, 2, 3)
     ]
-    assert {path.name for path in (tmp_path / "run" / "members").iterdir()} == {
+    assert {path.name for path in (tmp_path / "run" / "trials").iterdir()} == {
         f"seed={seed}.{ending}" for seed in (0, 1) for ending in ("json", "safetensors")
     }
-    assert "best_test_accuracy" in json.loads((run.path / "members" / "seed=0.json").read_text())
+    assert "best_test_accuracy" in json.loads((run.path / "trials" / "seed=0.json").read_text())
 
 
-def test_predictions_are_one_line_a_member_row_and_segment(cache: Path, tmp_path: Path) -> None:
+def test_predictions_are_one_line_a_trial_row_and_segment(cache: Path, tmp_path: Path) -> None:
     train_head(cache, tmp_path / "run", seeds=2, **QUICK)
     table = pq.read_table(tmp_path / "run" / "predictions.parquet")
     assert table.num_rows == 2 * (12 + 12) * 6
-    keys = list(zip(*(table[name].to_pylist() for name in ("member", "row", "segment")), strict=True))
+    keys = list(zip(*(table[name].to_pylist() for name in ("trial", "row", "segment")), strict=True))
     assert len(set(keys)) == len(keys)
     rows = FeatureCache.open(cache).rows
     label = {(int(row), t): int(rows.label[place, t]) for place, row in enumerate(rows.row) for t in range(6)}
@@ -71,10 +71,10 @@ def test_predictions_are_one_line_a_member_row_and_segment(cache: Path, tmp_path
 def test_predictions_are_those_of_the_best_validation_epoch(cache: Path, tmp_path: Path) -> None:
     results = train_head(cache, tmp_path / "run", **(QUICK | {"epochs": 8}))
     run = Run.open(tmp_path / "run")
-    member = kept_member(run, "seed=0")
+    trial = read_trial(run, "seed=0")
     lines = run.metrics()
     best = max(lines, key=lambda line: line["val_accuracy"])
-    assert member.best_epoch == best["epoch"]
+    assert trial.best_epoch == best["epoch"]
     group = results.groups["tacma"]
     assert group.accuracy_percent.mean == pytest.approx(100 * best["test_accuracy"])
     claimed = max(line["test_accuracy"] for line in lines)
@@ -106,29 +106,29 @@ def test_an_interrupted_sweep_goes_on(cache: Path, tmp_path: Path, monkeypatch: 
     whole = sweep(cache, tmp_path / "whole", {"theta": [0, 0.1]}, seeds=2, **QUICK)
     real, calls = avel.heads.train.fit, []
 
-    def killed_in_the_third(members: Any, data: Any, device: Any, log: Any, ended: Any) -> Any:
-        calls.append(members[0].name)
+    def killed_in_the_third(trials: Any, data: Any, device: Any, log: Any, ended: Any) -> Any:
+        calls.append(trials[0].name)
         if len(calls) == 3:
-            log({"member": members[0].name, "epoch": 1, "loss": 1.0})
+            log({"trial": trials[0].name, "epoch": 1, "loss": 1.0})
             raise KeyboardInterrupt
-        return real(members, data, device, log, ended)
+        return real(trials, data, device, log, ended)
 
     monkeypatch.setattr(avel.heads.train, "fit", killed_in_the_third)
     with pytest.raises(KeyboardInterrupt):
         sweep(cache, tmp_path / "run", {"theta": [0, 0.1]}, seeds=2, **QUICK)
-    assert len(kept_members(Run.open(tmp_path / "run"))) == 2
+    assert len(read_trials(Run.open(tmp_path / "run"))) == 2
     resumed = sweep(cache, tmp_path / "run", {"theta": [0, 0.1]}, seeds=2, **QUICK)
     assert calls[3:] == ["theta=0.1,seed=0", "theta=0.1,seed=1"]
     assert resumed.groups == whole.groups
     assert Run.open(tmp_path / "run").metrics() == Run.open(tmp_path / "whole").metrics()
 
 
-def test_members_of_a_stacked_group_are_kept_as_soon_as_they_end(
+def test_trials_of_a_stacked_group_are_kept_as_soon_as_they_end(
     cache: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     settings = QUICK | {"together": "always", "patience": 2, "epochs": 60, "lr": 3e-3, "seeds": 3}
     whole = train_head(cache, tmp_path / "whole", **settings)
-    lengths = {member.name: member.epochs for member in kept_members(Run.open(tmp_path / "whole"))}
+    lengths = {trial.name: trial.epochs for trial in read_trials(Run.open(tmp_path / "whole"))}
     first, last = min(lengths.values()), max(lengths.values())
     assert first < last < 60
     real = Training.epoch
@@ -142,15 +142,15 @@ def test_members_of_a_stacked_group_are_kept_as_soon_as_they_end(
     with pytest.raises(KeyboardInterrupt):
         train_head(cache, tmp_path / "run", **settings)
     ended = {name for name, epochs in lengths.items() if epochs == first}
-    assert {member.name for member in kept_members(Run.open(tmp_path / "run"))} == ended
+    assert {trial.name for trial in read_trials(Run.open(tmp_path / "run"))} == ended
     monkeypatch.setattr(Training, "epoch", real)
     resumed = train_head(cache, tmp_path / "run", **settings)
     lines = Run.open(tmp_path / "run").metrics()
-    assert {name: sum(line["member"] == name for line in lines) for name in lengths} == lengths
+    assert {name: sum(line["trial"] == name for line in lines) for name in lengths} == lengths
     assert resumed.groups["tacma"].best_epochs == whole.groups["tacma"].best_epochs
 
 
-def test_stacked_members_are_judged_like_members_in_turn(cache: Path, tmp_path: Path) -> None:
+def test_stacked_trials_are_judged_like_trials_in_turn(cache: Path, tmp_path: Path) -> None:
     groups = [
         sweep(cache, tmp_path / together, {"theta": [0, 0.1]}, seeds=2, **(QUICK | {"together": together}))
         for together in ("always", "never")
@@ -163,7 +163,7 @@ def test_stacked_members_are_judged_like_members_in_turn(cache: Path, tmp_path: 
         assert stacked == pytest.approx(alone, abs=100 / 72)
 
 
-def test_members_alike_but_for_seed_and_theta_are_one_program() -> None:
+def test_trials_alike_but_for_seed_and_theta_are_one_program() -> None:
 
     def sizes(settings: dict[str, list[Any]]) -> list[int]:
         groups = groups_of(plan(None, {"seeds": 3}, settings), lambda config: head_class(config).stackable)
@@ -291,7 +291,7 @@ def test_bad_input_leaves_no_run_behind(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_member_that_turns_nan_is_reported_and_left_out(
+def test_a_trial_that_turns_nan_is_reported_and_left_out(
     cache: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     class Breaks(MLP):
@@ -308,14 +308,14 @@ def test_a_member_that_turns_nan_is_reported_and_left_out(
     results = train_head(cache, tmp_path / "run", head="mlp", seeds=3, epochs=2, together="never")
     assert results.failed_trials == (FailedTrial("seed=1", "mlp", "the loss is nan in epoch 1"),)
     assert results.groups["mlp"].seeds == (0, 2)
-    with pytest.raises(TrainingError, match="no member stayed finite"):
+    with pytest.raises(TrainingError, match="no trial stayed finite"):
         train_head(cache, tmp_path / "other", head="mlp", seed=1, epochs=2)
 
 
-def test_a_kept_member_gives_its_predictions_again(cache: Path, tmp_path: Path) -> None:
+def test_a_kept_trial_gives_its_predictions_again(cache: Path, tmp_path: Path) -> None:
     train_head(cache, tmp_path / "run", standardise=True, **QUICK)
     run = Run.open(tmp_path / "run")
-    model = load_model(run, kept_member(run, "seed=0"))
+    model = load_model(run, read_trial(run, "seed=0"))
     opened = FeatureCache.open(cache)
     rows = np.flatnonzero(opened.rows.split == "test")
     videos = opened.rows.video[rows]
@@ -325,7 +325,7 @@ def test_a_kept_member_gives_its_predictions_again(cache: Path, tmp_path: Path) 
     kept = np.array(table["probabilities"].to_pylist()).reshape(12, 6, 4)
     np.testing.assert_allclose(torch.softmax(logits, -1), kept, atol=1e-6)
     with pytest.raises(StoreError, match="the run holds seed=0"):
-        kept_member(run, "seed=5")
+        read_trial(run, "seed=5")
 
 
 @pytest.mark.parametrize("name", ["meta", "mps", "gpu", "cuda:x"])

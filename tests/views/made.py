@@ -40,7 +40,7 @@ def video(path: Path, seconds: int, hue: int) -> None:
 
 
 def make(folder: Path, *, clips: int = 12, store: bool = True) -> Made:
-    """A dataset of few videos with awkward names, many rows on them, a cache, and two runs of two members."""
+    """A dataset of few videos with awkward names, many rows on them, a cache, and two runs of two trials."""
     dataset, staged = folder / "data set", folder / "clips.zarr"
     for number, name in enumerate(IDS):
         video(dataset / f"{name}.mp4", T, 60 * number)
@@ -74,7 +74,7 @@ def write_cache(
 
 
 def write_runs(cache: Path, folder: Path) -> tuple[Path, ...]:
-    """An MLP and a TACMA, two members each, trained for three epochs."""
+    """An MLP and a TACMA, two trials each, trained for three epochs."""
     runs = (folder / "mlp", folder / "tacma")
     for path in runs:
         train_head(cache, path, head=path.name, seeds=2, epochs=3, batch_size=4, device="cpu")

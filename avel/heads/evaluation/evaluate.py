@@ -26,7 +26,7 @@ from avel.heads.evaluation.results import Evaluation, EventEvaluation, FailedTri
 from avel.heads.models.head import Model
 from avel.heads.training.data import Data, chunks_of
 from avel.heads.training.fit import CLIPS_AT_ONCE, arithmetic
-from avel.heads.training.kept import Kept, kept_members
+from avel.heads.training.records import TrialRecord, read_trials
 from avel.stores.runs import Run
 
 
@@ -70,11 +70,11 @@ def judge(
     """
     if decoder not in DECODERS:
         raise ConfigError(f"no decoder named {decoder!r}", hint=f"choose from {', '.join(DECODERS)}")
-    trials = {trial.name: trial for trial in kept_members(run)}
+    trials = {trial.name: trial for trial in read_trials(run)}
     categories: list[str] = run.inputs["categories"]
     groups: dict[str, list[Predictions]] = {}
     for item in predictions:
-        groups.setdefault(group_name(trials[item.member]), []).append(item)
+        groups.setdefault(group_name(trials[item.trial]), []).append(item)
     first = predictions[0]
     baselines = trivial_baselines(first.label, first.category, len(categories))
     return Evaluation(
@@ -87,7 +87,7 @@ def judge(
         groups={
             name: _judge_group(
                 items,
-                [trials[item.member] for item in items],
+                [trials[item.trial] for item in items],
                 categories,
                 decoder,
                 (onset_tolerance, offset_tolerance),
@@ -102,22 +102,22 @@ def judge(
     )
 
 
-def group_name(member: Kept) -> str:
-    """Members that differ in the seed alone share a name: the head, or the settings of a sweep."""
-    settings = ",".join(f"{key}={value}" for key, value in member.settings.items())
-    return settings or member.config.head.name
+def group_name(trial: TrialRecord) -> str:
+    """TrialGroup that differ in the seed alone share a name: the head, or the settings of a sweep."""
+    settings = ",".join(f"{key}={value}" for key, value in trial.settings.items())
+    return settings or trial.config.head.name
 
 
-def predict_split(model: Model, member: Kept, data: Data, name: str) -> Predictions:
-    """One member's class probabilities on one split."""
+def predict_split(model: Model, trial: TrialRecord, data: Data, name: str) -> Predictions:
+    """One trial's class probabilities on one split."""
     split = data.splits[name]
     parts = []
     chunks = [split.videos[chunk] for chunk in chunks_of(torch.arange(len(split)), CLIPS_AT_ONCE)]
     for audio, visual in data.features.batches(chunks):
-        with torch.no_grad(), arithmetic(member.config, data.features.device):
+        with torch.no_grad(), arithmetic(trial.config, data.features.device):
             parts.append(torch.softmax(model(audio, visual).logits.float(), -1).cpu())
     return Predictions(
-        member.name,
+        trial.name,
         name,
         split.row,
         split.video_id,
@@ -130,7 +130,7 @@ def predict_split(model: Model, member: Kept, data: Data, name: str) -> Predicti
 
 def _judge_group(
     items: Sequence[Predictions],
-    trials: Sequence[Kept],
+    trials: Sequence[TrialRecord],
     categories: Sequence[str],
     decoder: Decoder,
     tolerances: tuple[float, float],

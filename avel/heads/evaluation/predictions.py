@@ -1,4 +1,4 @@
-"""predictions.parquet of a run: one line for each member, row and segment."""
+"""predictions.parquet of a run: one line for each trial, row and segment."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from avel.stores.files import atomic_path
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one member says about R rows: probabilities (R, T, K) beside labels (R, T) and categories (R,)."""
+    """What one trial says about R rows: probabilities (R, T, K) beside labels (R, T) and categories (R,)."""
 
-    member: str
+    trial: str
     split: str
     row: NDArray[np.int64]
     video_id: NDArray[np.object_]
@@ -30,14 +30,14 @@ class Predictions:
 
 
 def write_predictions(path: Path, predictions: Iterable[Predictions]) -> None:
-    """All members' predictions into one file, whole or not at all."""
+    """All trials' predictions into one file, whole or not at all."""
     tables = [_table(item) for item in predictions]
     with atomic_path(path) as partial:
         pq.write_table(pa.concat_tables(tables), partial, compression="zstd")
 
 
 def read_predictions(path: Path) -> dict[str, list[Predictions]]:
-    """Reads the file once: split -> its predictions, a member after the other, in the order of writing.
+    """Reads the file once: split -> its predictions, a trial after the other, in the order of writing.
 
     Raises:
         StoreError: no predictions file.
@@ -45,13 +45,11 @@ def read_predictions(path: Path) -> dict[str, list[Predictions]]:
     if not path.is_file():
         raise StoreError(f"{path}: no predictions", hint="give the avel train-head command again to go on")
     table = read_parquet(path)
-    return {split: _members(_where(table, "split", split), split) for split in _values(table, "split")}
+    return {split: _trials(_where(table, "split", split), split) for split in _values(table, "split")}
 
 
-def _members(table: pa.Table, split: str) -> list[Predictions]:
-    return [
-        _predictions(_where(table, "member", member), member, split) for member in _values(table, "member")
-    ]
+def _trials(table: pa.Table, split: str) -> list[Predictions]:
+    return [_predictions(_where(table, "trial", trial), trial, split) for trial in _values(table, "trial")]
 
 
 def _values(table: pa.Table, column: str) -> list[str]:
@@ -67,7 +65,7 @@ def _table(item: Predictions) -> pa.Table:
     flat = pa.array(item.probabilities.reshape(-1))
     return pa.table(
         {
-            "member": pa.array([item.member] * (rows * segments)),
+            "trial": pa.array([item.trial] * (rows * segments)),
             "split": pa.array([item.split] * (rows * segments)),
             "row": np.repeat(item.row, segments),
             "video_id": pa.array(np.repeat(item.video_id, segments)),
@@ -81,7 +79,7 @@ def _table(item: Predictions) -> pa.Table:
     )
 
 
-def _predictions(table: pa.Table, member: str, split: str) -> Predictions:
+def _predictions(table: pa.Table, trial: str, split: str) -> Predictions:
     segments = int(pc.max(table["segment"]).as_py()) + 1
 
     def first(name: str) -> NDArray[np.generic]:
@@ -89,7 +87,7 @@ def _predictions(table: pa.Table, member: str, split: str) -> Predictions:
 
     probabilities = pc.list_flatten(table["probabilities"]).to_numpy().reshape(table.num_rows, -1)
     return Predictions(
-        member,
+        trial,
         split,
         first("row").astype(np.int64),
         first("video_id").astype(object),

@@ -19,15 +19,15 @@ from avel.text import table
 
 @dataclass(frozen=True, kw_only=True)
 class RunLine:
-    """One group of members of a head run, alike but for the seed; or one run that holds no results of heads.
+    """One group of trials of a head run, alike but for the seed; or one run that holds no results of heads.
 
     Attributes:
         run: the run's folder below the one that was listed.
         state: "finished" or "not finished".
         head: "" where heads are what an unfinished sweep varies.
         group: the head, or the settings that a sweep varied; "" where there are no results.
-        seeds: members that were judged.
-        failed: members that did not stay finite; a group of nothing else has a line without figures.
+        seeds: trials that were judged.
+        failed: trials that did not stay finite; a group of nothing else has a line without figures.
         differs: settings by which the listed head runs differ, those aside that the run itself varies.
         inputs: digest of the feature cache; results of different caches are not about the same features.
     """
@@ -53,7 +53,7 @@ class RunLine:
 
 
 def list_runs(folder: Path | str) -> list[RunLine]:
-    """All runs below `folder`, by path; members that differ in the seed alone share a line.
+    """All runs below `folder`, by path; trials that differ in the seed alone share a line.
 
     >>> [(line.run, line.group, line.accuracy_percent) for line in list_runs("runs")]  # doctest: +SKIP
     [('theta', 'theta=0.0', 79.5), ('theta', 'theta=0.03', 80.6)]

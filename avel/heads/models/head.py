@@ -38,8 +38,8 @@ class Head(nn.Module, ABC):
         source: the publication that the head comes from.
         sources: inputs it can read ("encoded", "cnn", "maps"), the best first.
         weak: whether it can learn from video labels.
-        stackable: whether members can be one batched program: no LSTM, no dropout.
-        buffered: settings kept as buffers, so that members which differ in them can still be stacked.
+        stackable: whether trials can be one batched program: no LSTM, no dropout.
+        buffered: settings kept as buffers, so that trials which differ in them can still be stacked.
     """
 
     Config: ClassVar[type[HeadConfig]]

@@ -1,1 +1,1 @@
-"""`avel train-head` and `avel sweep`: members of one architecture, trained together and kept."""
+"""`avel train-head` and `avel sweep`: trials of one architecture, trained together and kept."""

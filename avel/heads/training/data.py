@@ -82,7 +82,7 @@ class Data:
 
     @cached_property
     def statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """`feature_statistics` over train, measured once for all members."""
+        """`feature_statistics` over train, measured once for all trials."""
         return feature_statistics(self.features, self.splits["train"])
 
 

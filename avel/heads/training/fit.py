@@ -1,4 +1,4 @@
-"""The training loop: members of one architecture, each with its own data order, best epoch and end."""
+"""The training loop: trials of one architecture, each with its own data order, best epoch and end."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from torch import Tensor
 from avel.heads.config import HeadConfig, TrainConfig
 from avel.heads.models.head import Model, build_model, head_class
 from avel.heads.training.data import Data, Split, chunks_of
-from avel.heads.training.members import Alone, Member, Members, Stacked
 from avel.heads.training.memory import keep_freed_memory
+from avel.heads.training.trials import Alone, Stacked, Trial, TrialGroup
 from avel.progress import Progress
 
 CLIPS_AT_ONCE = 512
-"""Clips scored in one forward pass, all members together."""
+"""Clips scored in one forward pass, all trials together."""
 CPU_STACKED_FLOP = 1e9
-"""Arithmetic of one member's step, forward and backward, below which stacking pays on a CPU."""
+"""Arithmetic of one trial's step, forward and backward, below which stacking pays on a CPU."""
 Log = Callable[[dict[str, Any]], None]
-Ended = Callable[["Fitted"], None]
+Ended = Callable[["TrialOutcome"], None]
 
 
 @dataclass(eq=False)
-class Fitted:
-    """One member after training, or after the epochs it has had; epochs count from 1, accuracies are shares.
+class TrialOutcome:
+    """One trial after training, or after the epochs it has had; epochs count from 1, accuracies are shares.
 
     `failure` is "" or says in which epoch loss or scores were not finite. The best test epoch is what most
     published code reports; it is kept beside the honest number, never used.
     """
 
-    member: Member
+    trial: Trial
     epochs: int = 0
     best_epoch: int = 0
     val_accuracy: float = -1.0
@@ -46,70 +46,70 @@ class Fitted:
 
 
 def fit(
-    members: Sequence[Member], data: Data, device: torch.device, log: Log, ended: Ended = lambda fitted: None
-) -> list[Fitted]:
-    """Trains the members side by side and gives each at its best validation epoch; `ended` has it at once.
+    trials: Sequence[Trial], data: Data, device: torch.device, log: Log, ended: Ended = lambda outcome: None
+) -> list[TrialOutcome]:
+    """Trains the trials side by side and gives each at its best validation epoch; `ended` has it at once.
 
     Their configs differ in nothing but the seed and the settings that the head keeps as buffers. The result
     of each equals that of training it by itself, up to rounding.
     """
-    config = members[0].config
+    config = trials[0].config
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)  # dropout, which only a group of one may have
-        training = Training(members, data, device)
+        training = Training(trials, data, device)
         with Progress(config.head.epochs, "epochs") as progress:
             while training.alive:
                 trained = training.alive
                 lines = training.epoch()
                 for line in lines:
                     log(line)
-                for fitted in trained:
-                    if fitted not in training.alive:
-                        ended(fitted)
-                progress.advance(note=f"{len(lines)} members, val {_best(lines):.4f}")
-    return training.fitted
+                for outcome in trained:
+                    if outcome not in training.alive:
+                        ended(outcome)
+                progress.advance(note=f"{len(lines)} trials, val {_best(lines):.4f}")
+    return training.outcomes
 
 
 class Training:
-    """The state between epochs: the living members, their optimiser, their random orders."""
+    """The state between epochs: the living trials, their optimiser, their random orders."""
 
-    def __init__(self, members: Sequence[Member], data: Data, device: torch.device) -> None:
+    def __init__(self, trials: Sequence[Trial], data: Data, device: torch.device) -> None:
         keep_freed_memory()
-        self.data, self.device, self.config = data, device, members[0].config
-        self.fitted = [Fitted(member) for member in members]
-        self.alive = list(self.fitted)
-        models = [make_model(member, data) for member in members]
-        self.group: Members = Stacked(models, device) if len(models) > 1 else Alone(models[0], device)
-        self.orders = [torch.Generator().manual_seed(member.config.seed) for member in members]
+        self.data, self.device, self.config = data, device, trials[0].config
+        self.outcomes = [TrialOutcome(trial) for trial in trials]
+        self.alive = list(self.outcomes)
+        models = [make_model(trial, data) for trial in trials]
+        self.group: TrialGroup = Stacked(models, device) if len(models) > 1 else Alone(models[0], device)
+        self.orders = [torch.Generator().manual_seed(trial.config.seed) for trial in trials]
         self.optimiser = torch.optim.Adam(
             self.group.parameters(), weight_decay=self.config.head.weight_decay, fused=True
         )
 
     def epoch(self) -> list[dict[str, Any]]:
-        """One pass over train, one look at val and test; members that are done leave the group."""
+        """One pass over train, one look at val and test; trials that are done leave the group."""
         number = self.alive[0].epochs + 1
         losses = self.train_epoch(number).tolist()
         self.group.train(False)
         val = self._accuracy(self.data.splits["val"])
         test = self._accuracy(self.data.splits["test"])
         lines = []
-        for place, fitted in enumerate(self.alive):
-            fitted.epochs = number
-            line = {"member": fitted.member.name, "epoch": number, "loss": losses[place]}
+        for place, outcome in enumerate(self.alive):
+            outcome.epochs = number
+            line = {"trial": outcome.trial.name, "epoch": number, "loss": losses[place]}
             if not math.isfinite(losses[place]):
-                fitted.failure = f"the loss is {losses[place]} in epoch {number}"
-                lines.append(line | {"loss": None, "failure": fitted.failure})
+                outcome.failure = f"the loss is {losses[place]} in epoch {number}"
+                lines.append(line | {"loss": None, "failure": outcome.failure})
             elif math.isnan(val[place] + test[place]):  # the weights broke in the last step
-                fitted.failure = f"the scores are not finite after epoch {number}"
-                lines.append(line | {"failure": fitted.failure})
+                outcome.failure = f"the scores are not finite after epoch {number}"
+                lines.append(line | {"failure": outcome.failure})
             else:
-                self._judge(place, fitted, val[place], test[place])
+                self._judge(place, outcome, val[place], test[place])
                 lines.append(line | {"val_accuracy": val[place], "test_accuracy": test[place]})
-        self._leave([place for place, fitted in enumerate(self.alive) if self._done(fitted)])
+        self._leave([place for place, outcome in enumerate(self.alive) if self._done(outcome)])
         return lines
 
     def train_epoch(self, number: int) -> Tensor:
-        """Mean loss of each living member over the epoch: -> (M,)."""
+        """Mean loss of each living trial over the epoch: -> (M,)."""
         train = self.data.splits["train"]
         for parameters in self.optimiser.param_groups:
             parameters["lr"] = learning_rate(self.config.head, number)
@@ -132,7 +132,7 @@ class Training:
         return total / len(train)
 
     def _accuracy(self, split: Split) -> list[float]:
-        """Share of right segments of each living member, NaN where its scores are not finite."""
+        """Share of right segments of each living trial, NaN where its scores are not finite."""
         right = torch.zeros(len(self.alive), device=self.device)
         size = max(1, CLIPS_AT_ONCE // len(self.alive))
         chunks = chunks_of(torch.arange(len(split), device=self.device), size)
@@ -144,20 +144,20 @@ class Training:
             right += torch.where(logits.isfinite().flatten(1).all(1), counts, math.nan)
         return [count / split.labels.numel() for count in right.tolist()]
 
-    def _judge(self, place: int, fitted: Fitted, val: float, test: float) -> None:
+    def _judge(self, place: int, outcome: TrialOutcome, val: float, test: float) -> None:
         """Keeps the weights of a better validation epoch; the earlier of two equal ones stays."""
-        if test > fitted.best_test_accuracy:
-            fitted.best_test_accuracy, fitted.best_test_epoch = test, fitted.epochs
-        if val > fitted.val_accuracy:
-            fitted.val_accuracy, fitted.test_accuracy, fitted.best_epoch = val, test, fitted.epochs
-            fitted.state = self.group.state(place)
+        if test > outcome.best_test_accuracy:
+            outcome.best_test_accuracy, outcome.best_test_epoch = test, outcome.epochs
+        if val > outcome.val_accuracy:
+            outcome.val_accuracy, outcome.test_accuracy, outcome.best_epoch = val, test, outcome.epochs
+            outcome.state = self.group.state(place)
 
-    def _done(self, fitted: Fitted) -> bool:
-        tired = 0 < self.config.patience <= fitted.epochs - fitted.best_epoch
-        return tired or bool(fitted.failure) or fitted.epochs == self.config.head.epochs
+    def _done(self, outcome: TrialOutcome) -> bool:
+        tired = 0 < self.config.patience <= outcome.epochs - outcome.best_epoch
+        return tired or bool(outcome.failure) or outcome.epochs == self.config.head.epochs
 
     def _leave(self, places: list[int]) -> None:
-        """Takes members out of the group, and their rows out of the optimiser's state."""
+        """Takes trials out of the group, and their rows out of the optimiser's state."""
         if not places:
             return
         kept = [place for place in range(len(self.alive)) if place not in places]
@@ -167,9 +167,9 @@ class Training:
             self.group.keep(kept, self.optimiser)
 
 
-def make_model(member: Member, data: Data) -> Model:
-    """A fresh model of a member, with the shift and scale of the train features if it standardises."""
-    model = build_model(member.config, data.widths, member.config.seed)
+def make_model(trial: Trial, data: Data) -> Model:
+    """A fresh model of a trial, with the shift and scale of the train features if it standardises."""
+    model = build_model(trial.config, data.widths, trial.config.seed)
     if model.standardised is not None:
         for name, (mean, scale) in data.statistics.items():
             model.standardised.set(name, mean, scale)
@@ -198,7 +198,7 @@ def arithmetic(config: TrainConfig, device: torch.device) -> contextlib.Abstract
 
 
 def can_stack(config: TrainConfig, data: Data, device: torch.device) -> bool:
-    """Whether members of this config are trained as one batched program.
+    """Whether trials of this config are trained as one batched program.
 
     Decided by size, not by a trial, so that one machine gives the same numbers every time. A GPU that one
     head leaves idle gains; a CPU gains while calling costs more than computing (docs/heads.md).

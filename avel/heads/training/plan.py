@@ -1,4 +1,4 @@
-"""Which members a sweep has, and which of them can be trained as one program."""
+"""Which trials a sweep has, and which of them can be trained as one program."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from avel.config import resolve, settings_of
 from avel.errors import ConfigError
 from avel.heads.config import TrainConfig
 from avel.heads.models.head import head_class
-from avel.heads.training.members import Member
+from avel.heads.training.trials import Trial
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A member of a sweep and the settings that set it apart, seed aside."""
+    """A trial of a sweep and the settings that set it apart, seed aside."""
 
-    member: Member
+    trial: Trial
     settings: dict[str, Any]
 
 
 def plan(
     base: TrainConfig | None, options: Mapping[str, Any], settings: Mapping[str, Sequence[Any]]
 ) -> list[Planned]:
-    """Lists the members of a sweep, all combinations of `settings` on top of `options`, by all seeds.
+    """Lists the trials of a sweep, all combinations of `settings` on top of `options`, by all seeds.
 
     Raises:
-        ConfigError: a setting without values, or one that the head does not know; two members alike.
+        ConfigError: a setting without values, or one that the head does not know; two trials alike.
     """
     for key, values in settings.items():
         if key in ("seed", "seeds"):
@@ -50,21 +50,21 @@ def plan(
         chosen = {key: known[key].of(config) for key in swept}
         for seed in range(config.seed, config.seed + config.seeds):
             name = ",".join(f"{key}={value}" for key, value in (chosen | {"seed": seed}).items())
-            member = Member(name, dataclasses.replace(config, seed=seed, seeds=1))
-            if member.config in planned:
-                twin = planned[member.config].member.name
+            trial = Trial(name, dataclasses.replace(config, seed=seed, seeds=1))
+            if trial.config in planned:
+                twin = planned[trial.config].trial.name
                 raise ConfigError(f"a sweep that trains {twin} again as {name}", hint="give each value once")
-            planned[member.config] = Planned(member, chosen)
+            planned[trial.config] = Planned(trial, chosen)
     return list(planned.values())
 
 
 def groups_of(planned: Sequence[Planned], stacks: Callable[[TrainConfig], bool]) -> list[list[Planned]]:
-    """Groups members that train as one program: alike but for seed and what their head has as buffers."""
+    """Groups trials that train as one program: alike but for seed and what their head has as buffers."""
     groups: dict[Any, list[Planned]] = {}
     for item in planned:
-        config = item.member.config
+        config = item.trial.config
         free: dict[str, Any] = dict.fromkeys(head_class(config).buffered)
         alike = dataclasses.replace(config, seed=0, head=dataclasses.replace(config.head, **free))
-        key = alike if stacks(config) else item.member.name
+        key = alike if stacks(config) else item.trial.name
         groups.setdefault(key, []).append(item)
     return list(groups.values())

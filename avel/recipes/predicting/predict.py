@@ -18,7 +18,7 @@ from avel.heads.models.head import Model
 from avel.heads.train import choose_device
 from avel.heads.training.data import ARRAYS
 from avel.heads.training.fit import arithmetic
-from avel.heads.training.kept import Kept, kept_member, kept_members, load_model
+from avel.heads.training.records import TrialRecord, load_model, read_trial, read_trials
 from avel.pipeline.media.refusal import ClipRefused
 from avel.progress import Progress, note
 from avel.recipes.predicting.events import FORMATS, VideoEvents, find_events
@@ -39,13 +39,13 @@ class Predicted:
     Attributes:
         found: the videos that could be read.
         failed: the others, and why.
-        members: the run's members whose probabilities were averaged.
+        trials: the run's trials whose probabilities were averaged.
         written: files that were asked for.
     """
 
     found: tuple[VideoEvents, ...]
     failed: dict[str, str]
-    members: tuple[str, ...]
+    trials: tuple[str, ...]
     written: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
@@ -59,7 +59,7 @@ def predict(
     *,
     out: Path | str | None = None,
     preview: Path | str | None = None,
-    member: str | None = None,
+    trial: str | None = None,
     encoder: Path | str | None = None,
     visual_weights: Path | str | None = None,
     audio_weights: Path | str | None = None,
@@ -73,7 +73,7 @@ def predict(
     Args:
         out: file for the events: .json, .csv or .vtt (of one video).
         preview: picture (.png) or copy (.mp4) of one video with the events drawn in.
-        member: one member of the run; by default the mean over the members of its best setting on val.
+        trial: one trial of the run; by default the mean over the trials of its best setting on val.
         encoder: where the cache's encoder run lies now, if it was moved.
         visual_weights: file of a visual backbone that the cache knows by its hash only.
         audio_weights: the same for the audio backbone.
@@ -95,7 +95,7 @@ def predict(
         weights={kind: Path(path) for kind, path in weights.items() if path is not None},
         device=str(target),
     )
-    chosen = choose_members(opened, member)
+    chosen = choose_trials(opened, trial)
     models = [(kept, load_model(opened, kept, target)) for kept in chosen]
     names = (*opened.inputs["categories"], BACKGROUND)
     found: list[VideoEvents] = []
@@ -116,9 +116,9 @@ def predict(
 
 
 def judge(
-    seer: Seer, models: Sequence[tuple[Kept, Model]], seen: Seen, device: torch.device
+    seer: Seer, models: Sequence[tuple[TrialRecord, Model]], seen: Seen, device: torch.device
 ) -> NDArray[np.float64]:
-    """Class probabilities of every segment, the mean over members: -> (L, K)."""
+    """Class probabilities of every segment, the mean over trials: -> (L, K)."""
     length = len(seen.vectors["cnn_a"])
     starts = window_starts(length, seer.segments)
     total: NDArray[np.float64] | None = None
@@ -145,20 +145,20 @@ def _windows(seen: Seen, starts: list[int], width: int, device: torch.device) ->
     }
 
 
-def choose_members(run: Run, name: str | None) -> list[Kept]:
-    """The member of that name; or all of the setting with the best mean validation accuracy.
+def choose_trials(run: Run, name: str | None) -> list[TrialRecord]:
+    """The trial of that name; or all of the setting with the best mean validation accuracy.
 
     Raises:
-        StoreError: no such member, or none that was trained to its end.
+        StoreError: no such trial, or none that was trained to its end.
     """
     if name is not None:
-        return [kept_member(run, name)]
-    groups: dict[str, list[Kept]] = {}
-    for kept in kept_members(run):
+        return [read_trial(run, name)]
+    groups: dict[str, list[TrialRecord]] = {}
+    for kept in read_trials(run):
         if kept.trained:
             groups.setdefault(group_name(kept), []).append(kept)
     if not groups:
-        raise StoreError(f"{run.path}: no trained member", hint="give the same avel train-head command again")
+        raise StoreError(f"{run.path}: no trained trial", hint="give the same avel train-head command again")
     return max(groups.values(), key=lambda group: float(np.mean([kept.val_accuracy for kept in group])))
 
 

@@ -58,7 +58,7 @@ def draw_confusion(drawn: Figure, counts: NDArray[np.int64], names: Sequence[str
 
 
 def draw_curves(drawn: Figure, panels: Mapping[str, Sequence[Curve]]) -> None:
-    """One panel a quantity, one line a member, over epochs."""
+    """One panel a quantity, one line a trial, over epochs."""
     row = drawn.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, curves) in zip(row, panels.items(), strict=True):
         for number, curve in enumerate(curves):

@@ -56,7 +56,7 @@ def plot(
     """Draws one picture of a run into `out`, whose ending (.png, .svg, .pdf) is its format.
 
     Args:
-        run: a run folder; for `theta` a folder of runs, or one run whose members differ in theta.
+        run: a run folder; for `theta` a folder of runs, or one run whose trials differ in theta.
         kind: confusion (Figure 5), theta (6), tsne (7), timeline (8), or curves.
         split: whose segments are shown.
         video: clip of the timeline; by default one that is partly right and holds background.
@@ -118,7 +118,7 @@ def demo_picture(
 
 
 def clip_of(runs: dict[str, HeadRun], video_id: str, row: int, store: Path | str | None = None) -> Clip:
-    """One clip with its labels and the first member's predictions of each run (names to runs)."""
+    """One clip with its labels and the first trial's predictions of each run (names to runs)."""
     first = next(iter(runs.values()))
     footage = open_footage(first.cache, store)
     place = int(np.flatnonzero(first.row == row)[0])
@@ -152,7 +152,7 @@ def _confusion(run: HeadRun, split: str) -> tuple[Figure, str]:
     side = 3.2 + 0.2 * len(run.class_names)
     with figure(side + 1.2, side) as drawn:
         draw_confusion(drawn, run.confusion(split), run.class_names)
-    return drawn, f"segments of {split} by label and prediction, {len(run.members)} members summed"
+    return drawn, f"segments of {split} by label and prediction, {len(run.trials)} trials summed"
 
 
 def _curves(run: Run) -> tuple[Figure, str]:

@@ -19,8 +19,8 @@ from avel.views.report.pictures import link_video, write_pictures
 
 DETAIL_CLIPS = 32
 """Clips in one detail file: small enough to be read at a click."""
-BROWSED_RUNS, BROWSED_MEMBERS = 8, 5
-"""Runs and members whose predictions are on the page clip by clip; charts show all."""
+BROWSED_RUNS, BROWSED_TRIALS = 8, 5
+"""Runs and trials whose predictions are on the page clip by clip; charts show all."""
 TOP = 3
 
 
@@ -92,8 +92,8 @@ def clip_table(browsed: Browsed, footage: Footage, folder: Path, *, copy_videos:
         "label": [run.label[place] for run, place in browsed.first],
         "predictions": [
             [
-                [None if place < 0 else member[place] for place in places]
-                for member in run.prediction[:BROWSED_MEMBERS]
+                [None if place < 0 else trial[place] for place in places]
+                for trial in run.prediction[:BROWSED_TRIALS]
             ]
             for run, places in zip(browsed.runs, browsed.places, strict=True)
         ],
@@ -117,7 +117,7 @@ def _footage(
 
 
 def details(browsed: Browsed) -> Iterator[tuple[str, list[Any]]]:
-    """Detail files by name: for each clip, run and member the likeliest classes and the attention maps."""
+    """Detail files by name: for each clip, run and trial the likeliest classes and the attention maps."""
     insides = [_insides(run, places) for run, places in zip(browsed.runs, browsed.places, strict=True)]
     for start in range(0, len(browsed.rows), DETAIL_CLIPS):
         clips = range(start, min(start + DETAIL_CLIPS, len(browsed.rows)))
@@ -125,25 +125,23 @@ def details(browsed: Browsed) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _insides(run: HeadRun, places: NDArray[np.int64]) -> list[Inside]:
-    """Each shown member's attention on all clips; what is of clips without predictions is never read."""
+    """Each shown trial's attention on all clips; what is of clips without predictions is never read."""
     return [
-        look_inside(run, member, np.maximum(places, 0))
-        for member in range(min(len(run.members), BROWSED_MEMBERS))
+        look_inside(run, trial, np.maximum(places, 0))
+        for trial in range(min(len(run.trials), BROWSED_TRIALS))
     ]
 
 
 def _detail(browsed: Browsed, insides: list[list[Inside]], clip: int) -> list[Any]:
     found: list[Any] = []
-    for run, places, members in zip(browsed.runs, browsed.places, insides, strict=True):
+    for run, places, trials in zip(browsed.runs, browsed.places, insides, strict=True):
         place = int(places[clip])
-        shown = [
-            _member(run.probability[number, place], inside, clip) for number, inside in enumerate(members)
-        ]
+        shown = [_trial(run.probability[number, place], inside, clip) for number, inside in enumerate(trials)]
         found.append(shown if place >= 0 else None)
     return found
 
 
-def _member(probability: NDArray[np.float32], inside: Inside, clip: int) -> dict[str, Any]:
+def _trial(probability: NDArray[np.float32], inside: Inside, clip: int) -> dict[str, Any]:
     """(T, K) and maps (T, T) as whole numbers: percent and thousandths."""
     order = np.argsort(-probability, axis=1, kind="stable")[:, :TOP]
     share = np.rint(100 * np.take_along_axis(probability, order, 1)).astype(int)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from avel.errors import ConfigError
 from avel.heads.evaluation.evaluate import group_name, judge
 from avel.heads.evaluation.results import Evaluation, GroupEvaluation
-from avel.heads.training.kept import kept_member
+from avel.heads.training.records import read_trial
 from avel.progress import Progress
 from avel.stores.runs import versions
 from avel.text import as_plain
@@ -29,20 +29,20 @@ CURVE_POINTS = 200
 
 
 def groups_of(run: HeadRun) -> dict[str, HeadRun]:
-    """The run taken apart into members that differ in the seed alone, each group under its name."""
-    members: dict[str, list[int]] = {}
-    for place, name in enumerate(run.members):
-        members.setdefault(group_name(kept_member(run.run, name)), []).append(place)
-    if len(members) == 1:
-        return {next(iter(members)): run}
+    """The run taken apart into trials that differ in the seed alone, each group under its name."""
+    trials: dict[str, list[int]] = {}
+    for place, name in enumerate(run.trials):
+        trials.setdefault(group_name(read_trial(run.run, name)), []).append(place)
+    if len(trials) == 1:
+        return {next(iter(trials)): run}
     return {
         name: replace(
             run,
             name=f"{run.name}: {name}",
-            members=tuple(run.members[place] for place in places),
+            trials=tuple(run.trials[place] for place in places),
             probability=run.probability[places],
         )
-        for name, places in members.items()
+        for name, places in trials.items()
     }
 
 
@@ -57,13 +57,13 @@ def run_summary(group: HeadRun, measured: Mapping[str, GroupEvaluation]) -> dict
         title: [
             {"name": curve.name, "epoch": thinned(curve.epoch), "value": np.round(thinned(curve.value), 4)}
             for curve in lines
-            if curve.name in group.members
+            if curve.name in group.trials
         ]
         for title, lines in curves_of(group.run).items()
     }
     return {
         "name": group.name,
-        "members": group.members,
+        "trials": group.trials,
         "curves": curves,
         "measured": as_plain(measured),
     }

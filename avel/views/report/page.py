@@ -114,8 +114,8 @@ def _left_out(shown: list[HeadRun], without_store: bool) -> list[str]:
     notes = ["frames, sound and videos are left out: the clip store is not there"] if without_store else []
     if len(shown) > clips.BROWSED_RUNS:
         notes.append(f"the clip browser shows the first {clips.BROWSED_RUNS} of {len(shown)} runs")
-    if any(len(run.members) > clips.BROWSED_MEMBERS for run in shown[: clips.BROWSED_RUNS]):
-        notes.append(f"the clip browser shows the first {clips.BROWSED_MEMBERS} members of each run")
+    if any(len(run.trials) > clips.BROWSED_TRIALS for run in shown[: clips.BROWSED_RUNS]):
+        notes.append(f"the clip browser shows the first {clips.BROWSED_TRIALS} trials of each run")
     return notes
 
 

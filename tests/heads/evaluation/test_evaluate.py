@@ -16,9 +16,9 @@ from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.predictions import Predictions, write_predictions
 from avel.heads.evaluation.results import Evaluation, Spread
 from avel.heads.models.head import Widths
-from avel.heads.training.fit import Fitted
-from avel.heads.training.kept import keep_member
-from avel.heads.training.members import Member
+from avel.heads.training.fit import TrialOutcome
+from avel.heads.training.records import write_trial
+from avel.heads.training.trials import Trial
 from avel.stores.runs import Run
 from avel.text import from_plain
 from tests.heads.synthetic import train_config
@@ -33,24 +33,24 @@ BY_SEED = {
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     config = train_config(seeds=2)
-    inputs = {"categories": ["bell", "dog, barking"], "members": ["seed=0", "seed=1"]}
+    inputs = {"categories": ["bell", "dog, barking"], "trials": ["seed=0", "seed=1"]}
     opened = Run.create(tmp_path / "run", "heads", config, inputs=inputs)
     items = []
     for seed, predicted in BY_SEED.items():
-        member = Member(f"seed={seed}", train_config(seed=seed))
-        fitted = Fitted(member, 9, 4 + seed, 0.8, 10 / 12, 7, 11 / 12)
-        keep_member(opened, fitted, Widths(8, 8, 3), "encoded", {})
-        items.append(predictions(member.name, predicted))
+        trial = Trial(f"seed={seed}", train_config(seed=seed))
+        fitted = TrialOutcome(trial, 9, 4 + seed, 0.8, 10 / 12, 7, 11 / 12)
+        write_trial(opened, fitted, Widths(8, 8, 3), "encoded", {})
+        items.append(predictions(trial.name, predicted))
     write_predictions(opened.path / "predictions.parquet", items)
     return opened.path
 
 
-def predictions(member: str, predicted: np.ndarray) -> Predictions:
+def predictions(trial: str, predicted: np.ndarray) -> Predictions:
     probabilities = 0.1 + 0.7 * np.eye(3, dtype=np.float32)[predicted]
     ids = np.array(["-a", "_b", "c"], object)
     leaked = np.array([False, False, True])
     category = np.array([0, 1, 1])
-    return Predictions(member, "test", np.arange(3), ids, leaked, category, LABEL, probabilities)
+    return Predictions(trial, "test", np.arange(3), ids, leaked, category, LABEL, probabilities)
 
 
 def test_numbers_worked_out_by_hand(run: Path) -> None:

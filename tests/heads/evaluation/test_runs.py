@@ -116,7 +116,7 @@ def test_the_command_gives_every_column_as_json_and_csv(
     assert [json.loads(row["differs"]) for row in rows] == [line.differs for line in lines]
 
 
-def test_members_that_failed_are_counted_and_a_group_of_them_keeps_its_line(tmp_path: Path) -> None:
+def test_trials_that_failed_are_counted_and_a_group_of_them_keeps_its_line(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     sweep(write_cache(tmp_path / "c.h5"), runs / "lr", {"lr": [1e-3, 1e38]}, head="mlp", epochs=1, seeds=2)
     run = Run.open(runs / "lr")

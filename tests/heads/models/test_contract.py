@@ -11,7 +11,7 @@ from avel.config import convert, settings_of
 from avel.errors import ConfigError, UnknownNameError
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.head import Model, Widths, build_model
-from avel.heads.training.members import Stacked
+from avel.heads.training.trials import Stacked
 from tests.heads.synthetic import train_config
 
 D, K, SIDE = 16, 5, 3
@@ -89,7 +89,7 @@ def test_clips_do_not_see_each_other(case: Case, source: str, clips: int) -> Non
 
 @pytest.mark.parametrize(("case", "source"), STACKABLE)
 @pytest.mark.parametrize("supervision", ["full", "weak"])
-def test_stacked_losses_and_gradients_are_each_members_own(case: Case, source: str, supervision: str) -> None:
+def test_stacked_losses_and_gradients_are_each_trials_own(case: Case, source: str, supervision: str) -> None:
     models = [model_of(case, source, supervision, seed).double() for seed in range(3)]
     audio, visual = (values.double().unflatten(0, (3, 8)) for values in inputs(source, clips=24))
     labels = torch.arange(144).reshape(3, 8, 6) % K

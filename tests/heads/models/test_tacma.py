@@ -10,7 +10,7 @@ import torch
 from avel.errors import ConfigError
 from avel.heads.models import tacma
 from avel.heads.models.head import Model, Widths, build_model
-from avel.heads.training.members import Stacked
+from avel.heads.training.trials import Stacked
 from tests.heads.synthetic import train_config
 
 Arrays = Mapping[str, np.ndarray]
@@ -99,7 +99,7 @@ def test_the_example_of_the_docstring_runs() -> None:
     assert doctest.testmod(tacma) == (0, 4)
 
 
-def test_stacked_members_compute_what_each_does_alone() -> None:
+def test_stacked_trials_compute_what_each_does_alone() -> None:
     models = [model_of(theta=theta) for theta in (0.0, 0.03, 0.4)]
     audio, visual = features()
     alone = [model(audio, visual).logits for model in models]

@@ -1,4 +1,4 @@
-"""Members side by side: each equals its own training, keeps its own best epoch, ends by itself."""
+"""TrialGroup side by side: each equals its own training, keeps its own best epoch, ends by itself."""
 
 import dataclasses
 import math
@@ -12,8 +12,8 @@ import torch
 import avel.heads.training.data
 from avel.heads.config import TrainConfig
 from avel.heads.training.data import Data, feature_statistics, load_data
-from avel.heads.training.fit import Fitted, Training, fit, learning_rate, make_model
-from avel.heads.training.members import Member
+from avel.heads.training.fit import Training, TrialOutcome, fit, learning_rate, make_model
+from avel.heads.training.trials import Trial
 from avel.stores.features import FeatureCache
 from tests.heads.synthetic import train_config, write_cache
 
@@ -31,25 +31,25 @@ def config_of(**settings: Any) -> TrainConfig:
     return train_config(**(given | settings))
 
 
-def members_of(config: TrainConfig, count: int = 3) -> list[Member]:
-    return [Member(f"seed={seed}", dataclasses.replace(config, seed=seed)) for seed in range(count)]
+def trials_of(config: TrainConfig, count: int = 3) -> list[Trial]:
+    return [Trial(f"seed={seed}", dataclasses.replace(config, seed=seed)) for seed in range(count)]
 
 
-def trained(members: list[Member], data: Data) -> tuple[list[Fitted], list[dict[str, Any]]]:
+def trained(trials: list[Trial], data: Data) -> tuple[list[TrialOutcome], list[dict[str, Any]]]:
     lines: list[dict[str, Any]] = []
-    return fit(members, data, CPU, lines.append), lines
+    return fit(trials, data, CPU, lines.append), lines
 
 
 @pytest.mark.parametrize("head", ["tacma", "cross_attention", "mlp"])
 @pytest.mark.parametrize("supervision", ["full", "weak"])
-def test_each_member_equals_its_own_training(head: str, supervision: str, tmp_path: Path) -> None:
+def test_each_trial_equals_its_own_training(head: str, supervision: str, tmp_path: Path) -> None:
     config = config_of(head=head, supervision=supervision)
     data = data_of(tmp_path, config)
-    members = members_of(config)
-    together, lines = trained(members, data)
-    for place, member in enumerate(members):
-        (alone,), own_lines = trained([member], data)
-        losses = [line["loss"] for line in lines if line["member"] == member.name]
+    trials = trials_of(config)
+    together, lines = trained(trials, data)
+    for place, trial in enumerate(trials):
+        (alone,), own_lines = trained([trial], data)
+        losses = [line["loss"] for line in lines if line["trial"] == trial.name]
         np.testing.assert_allclose(losses, [line["loss"] for line in own_lines], rtol=1e-4)
         assert together[place].best_epoch == alone.best_epoch
         assert together[place].val_accuracy == alone.val_accuracy
@@ -58,13 +58,13 @@ def test_each_member_equals_its_own_training(head: str, supervision: str, tmp_pa
             torch.testing.assert_close(together[place].state[name], value, rtol=1e-3, atol=3e-4)
 
 
-def test_members_that_differ_in_theta_are_stacked_and_stay_themselves(tmp_path: Path) -> None:
+def test_trials_that_differ_in_theta_are_stacked_and_stay_themselves(tmp_path: Path) -> None:
     data = data_of(tmp_path, config_of())
-    members = [Member(f"{theta}", config_of(theta=theta)) for theta in (0.0, 0.5)]
-    together, _ = trained(members, data)
-    assert [float(fitted.state["head.theta"]) for fitted in together] == [0.0, 0.5]
-    for place, member in enumerate(members):
-        (alone,), _ = trained([member], data)
+    trials = [Trial(f"{theta}", config_of(theta=theta)) for theta in (0.0, 0.5)]
+    together, _ = trained(trials, data)
+    assert [float(outcome.state["head.theta"]) for outcome in together] == [0.0, 0.5]
+    for place, trial in enumerate(trials):
+        (alone,), _ = trained([trial], data)
         torch.testing.assert_close(
             together[place].state["head.W_a1.weight"], alone.state["head.W_a1.weight"], rtol=1e-3, atol=3e-4
         )
@@ -76,61 +76,61 @@ def test_the_same_seed_gives_the_same_numbers(head: str, tmp_path: Path) -> None
     config = config_of(head=head, epochs=2, inputs="encoded")
     data = data_of(tmp_path, config)
     torch.manual_seed(0)
-    _, first = trained(members_of(config, 1), data)
+    _, first = trained(trials_of(config, 1), data)
     torch.manual_seed(1)
-    _, again = trained(members_of(config, 1), data)
+    _, again = trained(trials_of(config, 1), data)
     assert first == again
 
 
-def test_a_member_whose_loss_turns_nan_ends_and_the_rest_go_on(tmp_path: Path) -> None:
+def test_a_trial_whose_loss_turns_nan_ends_and_the_rest_go_on(tmp_path: Path) -> None:
     config = config_of()
     data = data_of(tmp_path, config)
     heads = {theta: dataclasses.replace(config.head, theta=theta) for theta in (0.1, float("nan"), 0.2)}
-    members = [Member(str(theta), dataclasses.replace(config, head=head)) for theta, head in heads.items()]
-    fitted, lines = trained(members, data)
-    assert [one.failure for one in fitted] == ["", "the loss is nan in epoch 1", ""]
-    assert [one.epochs for one in fitted] == [4, 1, 4]
-    assert [line for line in lines if line["member"] == "nan"] == [
-        {"member": "nan", "epoch": 1, "loss": None, "failure": "the loss is nan in epoch 1"}
+    trials = [Trial(str(theta), dataclasses.replace(config, head=head)) for theta, head in heads.items()]
+    outcome, lines = trained(trials, data)
+    assert [one.failure for one in outcome] == ["", "the loss is nan in epoch 1", ""]
+    assert [one.epochs for one in outcome] == [4, 1, 4]
+    assert [line for line in lines if line["trial"] == "nan"] == [
+        {"trial": "nan", "epoch": 1, "loss": None, "failure": "the loss is nan in epoch 1"}
     ]
-    (alone,), _ = trained([members[2]], data)
+    (alone,), _ = trained([trials[2]], data)
     torch.testing.assert_close(
-        fitted[2].state["head.W_v3.weight"], alone.state["head.W_v3.weight"], rtol=1e-3, atol=3e-4
+        outcome[2].state["head.W_v3.weight"], alone.state["head.W_v3.weight"], rtol=1e-3, atol=3e-4
     )
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_weights_that_break_in_the_last_step_fail_their_member(count: int, tmp_path: Path) -> None:
+def test_weights_that_break_in_the_last_step_fail_their_trial(count: int, tmp_path: Path) -> None:
     config = config_of(head="mlp", lr=1e38, batch_size=60)
     data = data_of(tmp_path, config)
-    fitted, lines = trained(members_of(config, count), data)
-    assert [one.failure for one in fitted] == ["the scores are not finite after epoch 1"] * count
+    outcome, lines = trained(trials_of(config, count), data)
+    assert [one.failure for one in outcome] == ["the scores are not finite after epoch 1"] * count
     assert all(np.isfinite(line["loss"]) and "val_accuracy" not in line for line in lines)
 
 
-def test_members_stop_early_by_themselves(tmp_path: Path) -> None:
+def test_trials_stop_early_by_themselves(tmp_path: Path) -> None:
     config = config_of(epochs=60, patience=3, lr=3e-3)
     data = data_of(tmp_path, config, noise=2.5)
-    fitted, lines = trained(members_of(config), data)
-    for one in fitted:
-        own = [line for line in lines if line["member"] == one.member.name]
+    outcome, lines = trained(trials_of(config), data)
+    for one in outcome:
+        own = [line for line in lines if line["trial"] == one.trial.name]
         scores = [line["val_accuracy"] for line in own]
         assert len(own) == one.epochs == one.best_epoch + 3 < 60
         assert one.best_epoch == 1 + scores.index(max(scores))
         assert one.test_accuracy == own[one.best_epoch - 1]["test_accuracy"]
         assert one.best_test_accuracy == max(line["test_accuracy"] for line in own)
-    assert len({one.epochs for one in fitted}) > 1
+    assert len({one.epochs for one in outcome}) > 1
 
 
 def test_kept_weights_are_those_of_the_best_validation_epoch(tmp_path: Path) -> None:
     config = config_of(epochs=12)
     data = data_of(tmp_path, config, noise=2.0)
-    (fitted,), _ = trained(members_of(config, 1), data)
-    model = make_model(fitted.member, data)
-    model.load_state_dict(fitted.state)
+    (outcome,), _ = trained(trials_of(config, 1), data)
+    model = make_model(outcome.trial, data)
+    model.load_state_dict(outcome.state)
     val = data.splits["val"]
     predicted = model(*data.features.of(val.videos)).logits.argmax(-1)
-    assert (predicted == val.labels).float().mean().item() == pytest.approx(fitted.val_accuracy)
+    assert (predicted == val.labels).float().mean().item() == pytest.approx(outcome.val_accuracy)
 
 
 def test_the_last_smaller_batch_is_trained_on(tmp_path: Path) -> None:
@@ -138,9 +138,9 @@ def test_the_last_smaller_batch_is_trained_on(tmp_path: Path) -> None:
     config = config_of(epochs=1, batch_size=35)
     data = data_of(tmp_path, config)
     assert len(data.splits["train"]) == 36
-    (fitted,), _ = trained(members_of(config, 1), data)
-    start = make_model(fitted.member, data).state_dict()
-    travel = (fitted.state["head.mlp.4.bias"] - start["head.mlp.4.bias"]).abs().max().item()
+    (outcome,), _ = trained(trials_of(config, 1), data)
+    start = make_model(outcome.trial, data).state_dict()
+    travel = (outcome.state["head.mlp.4.bias"] - start["head.mlp.4.bias"]).abs().max().item()
     assert 1.05e-3 < travel <= 2.001e-3  # each step of Adam moves a parameter by at most its rate
 
 
@@ -167,8 +167,8 @@ def test_a_clipped_gradient_has_the_given_norm(together: str, tmp_path: Path) ->
     """One step of clipped plain gradients, written out; Adam's first step is the same for any scale."""
     config = config_of(head="mlp", clip_norm=0.01, together=together, batch_size=60)
     data = data_of(tmp_path, config)
-    training = Training(members_of(config, 2 if together == "always" else 1), data, CPU)
-    wanted = Training(members_of(config_of(head="mlp", batch_size=60), len(training.alive)), data, CPU)
+    training = Training(trials_of(config, 2 if together == "always" else 1), data, CPU)
+    wanted = Training(trials_of(config_of(head="mlp", batch_size=60), len(training.alive)), data, CPU)
     training.train_epoch(1)
     wanted.train_epoch(1)
     stacked = len(training.alive) > 1
@@ -177,9 +177,9 @@ def test_a_clipped_gradient_has_the_given_norm(together: str, tmp_path: Path) ->
         for each in (training, wanted)
     )
     assert clipped
-    for member in range(len(training.alive)):
+    for trial in range(len(training.alive)):
         own, full = (
-            torch.cat([(grad[member] if stacked else grad).flatten() for grad in grads])
+            torch.cat([(grad[trial] if stacked else grad).flatten() for grad in grads])
             for grads in (clipped, free)
         )
         assert own.norm().item() == pytest.approx(0.01, rel=1e-3)
@@ -190,7 +190,7 @@ def test_weight_decay_is_added_to_the_gradient(tmp_path: Path) -> None:
     """torch's Adam adds weight_decay x weight to the gradient: with a large one, signs follow the weights."""
     config = config_of(head="mlp", weight_decay=1e6, batch_size=60, epochs=1)
     data = data_of(tmp_path, config)
-    training = Training(members_of(config, 1), data, CPU)
+    training = Training(trials_of(config, 1), data, CPU)
     before = [weight.detach().clone() for weight in training.group.parameters()]
     training.train_epoch(1)
     for old, new in zip(before, training.group.parameters(), strict=True):
@@ -205,13 +205,13 @@ def test_standardised_features_have_mean_0_and_deviation_1_over_train(tmp_path: 
     audio, visual = data.features.of(torch.unique(train.videos))
     np.testing.assert_allclose(mean, audio.numpy().mean((0, 1)), atol=1e-6)
     np.testing.assert_allclose(1 / scale, audio.numpy().std((0, 1)), rtol=1e-5)
-    model = make_model(members_of(config, 1)[0], data)
+    model = make_model(trials_of(config, 1)[0], data)
     assert model.standardised is not None
     shifted, _ = model.standardised(audio, visual)
     assert shifted.mean((0, 1)).abs().max() < 1e-5
 
 
-def test_the_standardisation_is_measured_once_for_all_members(
+def test_the_standardisation_is_measured_once_for_all_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[Any] = []
@@ -224,7 +224,7 @@ def test_the_standardisation_is_measured_once_for_all_members(
     config = config_of(standardise=True, epochs=1)
     data = data_of(tmp_path, config)
     for count in (1, 3):
-        trained(members_of(config, count), data)
+        trained(trials_of(config, count), data)
     assert len(measured) == 1
 
 
@@ -243,15 +243,15 @@ def test_a_feature_that_never_varies_in_train_is_left_unscaled(tmp_path: Path) -
     [("psp", 1), ("avel", 1), ("bilstm", 1), ("tacma", 3), ("mlp", 3), ("cross_attention", 3)],
 )
 def test_every_head_trains_in_bfloat16(head: str, count: int, tmp_path: Path) -> None:
-    """The first epoch's losses are near those of float32, and fall; stacked members among them."""
+    """The first epoch's losses are near those of float32, and fall; stacked trials among them."""
     losses = {}
     for dtype in ("float32", "bfloat16"):
         dropout = {"dropout": 0.0} if head == "psp" else {}
         config = config_of(head=head, dtype=dtype, epochs=2, **dropout)
         data = data_of(tmp_path, config, arrays=("f_a", "f_v", "cnn_a", "cnn_v", "maps"))
-        fitted, lines = trained(members_of(config, count), data)
+        outcome, lines = trained(trials_of(config, count), data)
         losses[dtype] = np.array([line["loss"] for line in lines]).reshape(2, count)
-        assert {value.dtype for one in fitted for value in one.state.values()} == {torch.float32}
+        assert {value.dtype for one in outcome for value in one.state.values()} == {torch.float32}
     first, last = losses["bfloat16"]
     assert (last < first).all()
     assert (first != losses["float32"][0]).all()
@@ -263,7 +263,7 @@ def test_bfloat16_learns_the_same(tmp_path: Path) -> None:
     for dtype in ("float32", "bfloat16"):
         config = config_of(epochs=30, dtype=dtype, d_h=32, d_e=32)
         data = data_of(tmp_path, config)
-        (fitted,), _ = trained(members_of(config, 1), data)
-        accuracies[dtype] = fitted.val_accuracy
+        (outcome,), _ = trained(trials_of(config, 1), data)
+        accuracies[dtype] = outcome.val_accuracy
     assert accuracies["bfloat16"] == pytest.approx(accuracies["float32"], abs=0.05)
     assert accuracies["float32"] > 0.9

@@ -13,9 +13,9 @@ from avel.heads.evaluation.evaluate import evaluate, predict_split
 from avel.heads.evaluation.predictions import read_predictions
 from avel.heads.train import train_head
 from avel.heads.training.data import Data, load_data
-from avel.heads.training.fit import Fitted, fit
-from avel.heads.training.kept import kept_members, load_model
-from avel.heads.training.members import Member
+from avel.heads.training.fit import TrialOutcome, fit
+from avel.heads.training.records import load_model, read_trials
+from avel.heads.training.trials import Trial
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 from tests.heads.synthetic import train_config, write_cache
@@ -47,25 +47,25 @@ def data_on(device: torch.device, cache: Path, config: TrainConfig) -> Data:
     return load_data(FeatureCache.open(cache), config, device)
 
 
-def members_of(config: TrainConfig, count: int) -> list[Member]:
-    return [Member(f"seed={seed}", dataclasses.replace(config, seed=seed)) for seed in range(count)]
+def trials_of(config: TrainConfig, count: int) -> list[Trial]:
+    return [Trial(f"seed={seed}", dataclasses.replace(config, seed=seed)) for seed in range(count)]
 
 
-def trained(members: list[Member], data: Data, device: torch.device) -> tuple[list[Fitted], np.ndarray]:
-    """The members, and their losses (epochs, M)."""
+def trained(trials: list[Trial], data: Data, device: torch.device) -> tuple[list[TrialOutcome], np.ndarray]:
+    """The trials, and their losses (epochs, M)."""
     lines: list[dict[str, Any]] = []
-    fitted = fit(members, data, device, lines.append)
-    return fitted, np.array([line["loss"] for line in lines]).reshape(-1, len(members))
+    outcome = fit(trials, data, device, lines.append)
+    return outcome, np.array([line["loss"] for line in lines]).reshape(-1, len(trials))
 
 
 @pytest.mark.parametrize("head", STACKABLE)
 @pytest.mark.parametrize("supervision", ["full", "weak"])
-def test_each_member_equals_its_own_training(head: str, supervision: str, cache: Path) -> None:
+def test_each_trial_equals_its_own_training(head: str, supervision: str, cache: Path) -> None:
     config = config_of(head, supervision=supervision, standardise=True)
-    data, members = data_on(CUDA, cache, config), members_of(config, 3)
-    together, losses = trained(members, data, CUDA)
-    for place, member in enumerate(members):
-        (alone,), own = trained([member], data, CUDA)
+    data, trials = data_on(CUDA, cache, config), trials_of(config, 3)
+    together, losses = trained(trials, data, CUDA)
+    for place, trial in enumerate(trials):
+        (alone,), own = trained([trial], data, CUDA)
         np.testing.assert_allclose(losses[:, place], own[:, 0], rtol=1e-3)
         for name, value in alone.state.items():
             torch.testing.assert_close(together[place].state[name], value, rtol=1e-3, atol=5e-4)
@@ -77,7 +77,7 @@ def test_every_head_learns_as_on_the_cpu(head: str, memory_gb: float | None, cac
     config = config_of(head, memory_gb=memory_gb)
     count = 3 if head in STACKABLE else 1
     (_, there), (_, here) = (
-        trained(members_of(config, count), data_on(device, cache, config), device) for device in (CUDA, CPU)
+        trained(trials_of(config, count), data_on(device, cache, config), device) for device in (CUDA, CPU)
     )
     np.testing.assert_allclose(there, here, rtol=5e-3)
 
@@ -88,8 +88,8 @@ def test_every_head_trains_in_bfloat16(head: str, cache: Path) -> None:
     losses = {}
     for dtype in ("float32", "bfloat16"):
         config = config_of(head, dtype=dtype)
-        fitted, losses[dtype] = trained(members_of(config, count), data_on(CUDA, cache, config), CUDA)
-        assert {value.dtype for one in fitted for value in one.state.values()} == {torch.float32}
+        outcome, losses[dtype] = trained(trials_of(config, count), data_on(CUDA, cache, config), CUDA)
+        assert {value.dtype for one in outcome for value in one.state.values()} == {torch.float32}
     assert (losses["bfloat16"][-1] < losses["bfloat16"][0]).all()
     np.testing.assert_allclose(losses["bfloat16"][0], losses["float32"][0], rtol=0.02)
 
@@ -99,12 +99,12 @@ def test_a_run_is_predicted_and_judged(head: str, cache: Path, tmp_path: Path) -
     """Five seeds, stacked where the head allows it, end in predictions that the CPU gives as well."""
     train_head(cache, tmp_path / "run", config_of(head, seeds=5, device=str(CUDA)))
     run = Run.open(tmp_path / "run", "heads")
-    members = kept_members(run)
-    config = members[0].config
+    trials = read_trials(run)
+    config = trials[0].config
     here, written = data_on(CPU, cache, config), read_predictions(run.path / "predictions.parquet", "test")
-    for member, found in zip(members, written, strict=True):
-        expected = predict_split(load_model(run, member, CPU), member, here, "test")
+    for trial, found in zip(trials, written, strict=True):
+        expected = predict_split(load_model(run, trial, CPU), trial, here, "test")
         np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-3)
     judged = evaluate(run.path)["groups"][head]
-    mean = float(np.mean([member.test_accuracy for member in members]))
+    mean = float(np.mean([trial.test_accuracy for trial in trials]))
     assert judged["accuracy_percent"]["mean"] == pytest.approx(100 * mean, abs=1e-3)

@@ -19,7 +19,7 @@ from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.kept import save_encoder
 from avel.pipeline.staging.extract import extract
-from avel.recipes.predicting.predict import choose_members, predict
+from avel.recipes.predicting.predict import choose_trials, predict
 from avel.recipes.predicting.seeing import Seer
 from avel.stores.exchange import import_features
 from avel.stores.features import FeatureCache
@@ -80,13 +80,13 @@ def test_a_clip_is_seen_as_its_cache_has_seen_it(world: World) -> None:
 
 def test_events_are_those_of_the_runs_own_predictions(world: World) -> None:
     run = read_run(world.run)
-    members = [kept.name for kept in choose_members(run.run, None)]
-    assert len(members) == 2
-    places = [run.members.index(name) for name in members]
+    trials = [kept.name for kept in choose_trials(run.run, None)]
+    assert len(trials) == 2
+    places = [run.trials.index(name) for name in trials]
     for place in run.rows_of("test"):
         path = world.folder / "clips" / f"{run.video_id[place]}.mp4"
         predicted = predict(world.run, [path], device="cpu")
-        assert predicted.members == tuple(members)
+        assert predicted.trials == tuple(trials)
         mean = run.probability[places, place].mean(0)
         assert [name for name, _ in predicted.found[0].segments] == [
             run.class_names[k] for k in mean.argmax(1)
@@ -95,15 +95,15 @@ def test_events_are_those_of_the_runs_own_predictions(world: World) -> None:
         np.testing.assert_allclose(shares, mean.max(1), atol=2e-4)
 
 
-def test_one_member_by_name(world: World) -> None:
+def test_one_trial_by_name(world: World) -> None:
     run = read_run(world.run)
     place = int(run.rows_of("test")[0])
     path = world.folder / "clips" / f"{run.video_id[place]}.mp4"
-    predicted = predict(world.run, [path], member="theta=0.03,seed=1", device="cpu")
-    own = run.probability[run.members.index("theta=0.03,seed=1"), place].max(1)
+    predicted = predict(world.run, [path], trial="theta=0.03,seed=1", device="cpu")
+    own = run.probability[run.trials.index("theta=0.03,seed=1"), place].max(1)
     np.testing.assert_allclose([share for _, share in predicted.found[0].segments], own, atol=2e-4)
-    with pytest.raises(StoreError, match="no trained member"):
-        predict(world.run, [path], member="seed=7")
+    with pytest.raises(StoreError, match="no trained trial"):
+        predict(world.run, [path], trial="seed=7")
 
 
 @pytest.mark.parametrize(("seconds", "segments"), [(1, 1), (2, 2), (11, 11)])

@@ -13,7 +13,7 @@ from avel.console import DONE, USAGE, run
 from avel.errors import ConfigError, MissingPathError, UnknownNameError
 from avel.heads.evaluation.results import Spread
 from avel.heads.models.head import Widths, build_model
-from avel.heads.training.kept import kept_member
+from avel.heads.training.records import read_trial
 from avel.pipeline.config import CacheConfig, PretrainConfig
 from avel.recipes.reproducing.measured import Measured, reversed_order
 from avel.recipes.reproducing.reproduce import reproduce, row_config
@@ -112,7 +112,7 @@ def test_psp_attends_over_maps_where_they_are_kept(store: Path, tmp_path: Path) 
     ]
     assert not found.notes
     run = Run.open(tmp_path / "table3" / "PSP-with-its-pair-loss-seed0")
-    assert kept_member(run, "seed=0").source == "maps"
+    assert read_trial(run, "seed=0").source == "maps"
 
 
 @pytest.mark.parametrize(

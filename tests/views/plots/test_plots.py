@@ -58,7 +58,7 @@ def test_timeline_shows_the_labels_and_predictions_of_the_row(made: Made) -> Non
     run = read_run(made.runs[0])
     clip = clip_of({"mlp": run}, run.video_id[2], int(run.row[2]))
     lines = pq.read_table(made.runs[0] / "predictions.parquet").to_pylist()
-    own = [line for line in lines if line["row"] == run.row[2] and line["member"] == "seed=0"]
+    own = [line for line in lines if line["row"] == run.row[2] and line["trial"] == "seed=0"]
     own.sort(key=lambda line: line["segment"])
     assert clip.tracks[0].classes.tolist() == [line["label"] for line in own]
     assert clip.tracks[1].classes.tolist() == [line["prediction"] for line in own]
@@ -71,15 +71,15 @@ def test_timeline_shows_the_labels_and_predictions_of_the_row(made: Made) -> Non
     assert min(loud[0], loud[2]) > max(loud[1], loud[3]) + 1  # the tone sounds in even seconds
 
 
-def test_curves_have_one_line_a_member_in_percent(made: Made) -> None:
+def test_curves_have_one_line_a_trial_in_percent(made: Made) -> None:
     panels = curves_of(Run.open(made.runs[0]))
-    logged = [line for line in Run.open(made.runs[0]).metrics() if line["member"] == "seed=1"]
+    logged = [line for line in Run.open(made.runs[0]).metrics() if line["trial"] == "seed=1"]
     curve = panels["validation accuracy, %"][1]
     assert curve.epoch.tolist() == [1, 2, 3]
     assert curve.value.tolist() == [100 * line["val_accuracy"] for line in logged]
 
 
-def test_theta_sweep_groups_members_by_theta(made: Made, tmp_path: Path) -> None:
+def test_theta_sweep_groups_trials_by_theta(made: Made, tmp_path: Path) -> None:
     options = {"head": "tacma", "seeds": 2, "epochs": 2, "batch_size": 4, "device": "cpu"}
     sweep(made.cache, tmp_path / "sweeps" / "run", {"theta": [0.03, 0.0]}, **options)
     theta, accuracy = theta_sweep(runs_below(tmp_path / "sweeps"), "test")

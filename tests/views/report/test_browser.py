@@ -69,9 +69,9 @@ def shown_rows(driver: Any) -> list[int]:
 def rows_where(
     made: Made, run: int, test: Callable[[int, int], bool], category: int | None = None
 ) -> list[int]:
-    """Rows of test of which a segment of the first member passes `test(label, prediction)`."""
+    """Rows of test of which a segment of the first trial passes `test(label, prediction)`."""
     lines = pq.read_table(made.runs[run] / "predictions.parquet").to_pylist()
-    own = [line for line in lines if line["member"] == "seed=0" and line["split"] == "test"]
+    own = [line for line in lines if line["trial"] == "seed=0" and line["split"] == "test"]
     own = [line for line in own if category is None or line["category"] == category]
     return sorted({line["row"] for line in own if test(line["label"], line["prediction"])})
 
@@ -146,7 +146,7 @@ def test_filters_of_class_split_and_text(page: Any, made: Made) -> None:
 def test_a_confusion_cell_counts_and_opens_its_clips(page: Any, made: Made) -> None:
     choose(page, "confusion-run", "0")
     lines = pq.read_table(made.runs[0] / "predictions.parquet").to_pylist()
-    own = [line for line in lines if line["member"] == "seed=0" and line["split"] == "test"]
+    own = [line for line in lines if line["trial"] == "seed=0" and line["split"] == "test"]
     counts = page.execute_script("return countConfusion(0)")
     for label in range(5):
         for found in range(5):
@@ -227,7 +227,7 @@ def tiled(path: Path, times: int) -> dict[str, Any]:
     for name in ("video", "category", "split", "label"):
         clips[name] *= times
     clips["row"] = list(range(len(clips["row"]) * times))
-    clips["predictions"] = [[member * times for member in run] for run in clips["predictions"]]
+    clips["predictions"] = [[trial * times for trial in run] for run in clips["predictions"]]
     return clips
 
 

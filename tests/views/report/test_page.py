@@ -19,7 +19,7 @@ from avel.errors import ConfigError, StaleError, StoreError
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.results import GroupEvaluation
 from avel.heads.train import train_head
-from avel.heads.training.kept import kept_member, load_model
+from avel.heads.training.records import load_model, read_trial
 from avel.text import from_plain
 from avel.views.embedding import obstacle, tsne
 from avel.views.inside import look_inside
@@ -87,16 +87,16 @@ def test_the_predictions_of_a_run_are_read_once(made: Made, tmp_path: Path, monk
     assert sorted(read) == sorted(run / "predictions.parquet" for run in made.runs)
 
 
-def test_details_are_the_members_own(made: Made, tmp_path: Path) -> None:
+def test_details_are_the_trials_own(made: Made, tmp_path: Path) -> None:
     report(made.runs, tmp_path / "page", tsne=False)
     clips, detail = data(tmp_path / "page", "clips"), data(tmp_path / "page", "detail-0")
     run = read_run(made.runs[1])
     for clip, row in enumerate(clips["row"]):
         place = int(np.flatnonzero(run.row == row)[0])
-        for member in range(2):
-            top = detail[clip][1][member]["top"]
-            assert [pairs[0][0] for pairs in top] == clips["predictions"][1][member][clip]
-            share = 100 * run.probability[member, place].max(1)
+        for trial in range(2):
+            top = detail[clip][1][trial]["top"]
+            assert [pairs[0][0] for pairs in top] == clips["predictions"][1][trial][clip]
+            share = 100 * run.probability[trial, place].max(1)
             assert [pairs[0][1] for pairs in top] == np.rint(share).astype(int).tolist()
     assert "W_av" not in detail[0][0][0]
 
@@ -104,7 +104,7 @@ def test_details_are_the_members_own(made: Made, tmp_path: Path) -> None:
 def test_attention_is_the_heads_own(made: Made) -> None:
     run = read_run(made.runs[1])
     seen = look_inside(run, 1, np.array([3]))
-    model = load_model(run.run, kept_member(run.run, "seed=1"))
+    model = load_model(run.run, read_trial(run.run, "seed=1"))
     with h5py.File(made.cache) as file:
         ids = list(file["video_ids"].asstr()[()])
         video = ids.index(run.video_id[3])

@@ -1,5 +1,5 @@
 "use strict";
-// Line charts: learning curves, one line a member, and accuracy over theta.
+// Line charts: learning curves, one line a trial, and accuracy over theta.
 
 const MARGIN = { left: 44, right: 22, top: 10, bottom: 34 };
 

@@ -1,5 +1,5 @@
 "use strict";
-// Figure 5, counted here from the predictions, so that split, run and member can be chosen.
+// Figure 5, counted here from the predictions, so that split, run and trial can be chosen.
 
 const ORDERS = {
   dataset: ["as in the dataset", () => 0],

@@ -4,7 +4,7 @@
 
 const avel = {
   data: {},
-  state: { split: "test", member: 0 },
+  state: { split: "test", trial: 0 },
   listeners: [],
 
   /** Data files call this: `<script src>` works where `fetch` does not, on pages opened from disk. */
@@ -123,11 +123,11 @@ function blocks(classes, labels) {
   return found;
 }
 
-/** The predictions (T) of a run about a clip by the chosen member, or null where it has none. */
+/** The predictions (T) of a run about a clip by the chosen trial, or null where it has none. */
 function predicted(run, clip) {
-  const members = avel.data.clips.predictions[run];
-  if (!members) return null;
-  return members[Math.min(avel.state.member, members.length - 1)][clip];
+  const trials = avel.data.clips.predictions[run];
+  if (!trials) return null;
+  return trials[Math.min(avel.state.trial, trials.length - 1)][clip];
 }
 
 /** Places of the clips of the chosen split. */

@@ -18,15 +18,15 @@ function drawChoices() {
   for (const name of splits) split.append(h("option", { value: name }, name));
   split.value = avel.state.split;
   split.addEventListener("change", () => avel.set({ split: split.value }));
-  const most = Math.max(...avel.data.clips.predictions.map((members) => members.length));
-  const member = $("member");
-  for (let number = 0; number < most; number++) member.append(h("option", { value: number }, memberText(number)));
-  member.addEventListener("change", () => avel.set({ member: Number(member.value) }));
-  member.parentElement.hidden = most < 2;
+  const most = Math.max(...avel.data.clips.predictions.map((trials) => trials.length));
+  const trial = $("trial");
+  for (let number = 0; number < most; number++) trial.append(h("option", { value: number }, trialText(number)));
+  trial.addEventListener("change", () => avel.set({ trial: Number(trial.value) }));
+  trial.parentElement.hidden = most < 2;
 }
 
-function memberText(number) {
-  const names = avel.data.summary.runs.map((run) => run.members[number]).filter((name) => name !== undefined);
+function trialText(number) {
+  const names = avel.data.summary.runs.map((run) => run.trials[number]).filter((name) => name !== undefined);
   return new Set(names).size === 1 ? names[0] : String(number + 1);
 }
 

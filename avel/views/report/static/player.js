@@ -153,9 +153,9 @@ async function loadDetail(clip) {
   drawAttention();
 }
 
-function ofMember(run) {
-  const members = player.detail && player.detail[run];
-  return members ? members[Math.min(avel.state.member, members.length - 1)] : null;
+function ofTrial(run) {
+  const trials = player.detail && player.detail[run];
+  return trials ? trials[Math.min(avel.state.trial, trials.length - 1)] : null;
 }
 
 /** What every run says about the second under the playhead. */
@@ -164,9 +164,9 @@ function readOut() {
   const label = avel.data.clips.label[player.clip][player.segment];
   const first = player.segment * avel.data.summary.segment_seconds;
   const lines = avel.data.clips.predictions.map((_, run) => {
-    const member = ofMember(run);
-    if (!member) return null;
-    const likely = member.top[player.segment].filter(([, share], at) => at === 0 || share > 0);
+    const trial = ofTrial(run);
+    if (!trial) return null;
+    const likely = trial.top[player.segment].filter(([, share], at) => at === 0 || share > 0);
     const best = likely.map(([number, share]) => `${classes[number]} ${share} %`).join(", ");
     return h("div", {}, h("b", {}, runs[run].name), ` ${best}`);
   });
@@ -175,7 +175,7 @@ function readOut() {
 
 /** W_av and W_va of one run, chosen among those that have them. */
 function drawAttention() {
-  const runs = avel.data.clips.predictions.map((_, run) => run).filter((run) => (ofMember(run) || {}).W_av);
+  const runs = avel.data.clips.predictions.map((_, run) => run).filter((run) => (ofTrial(run) || {}).W_av);
   if (!runs.length) return player.attention.replaceChildren();
   if (!runs.includes(player.attended)) player.attended = runs[runs.length - 1];
   const choose = (value) => {
@@ -183,7 +183,7 @@ function drawAttention() {
     drawAttention();
   };
   const chosen = choice(runs.map((run) => [run, avel.data.summary.runs[run].name]), player.attended, choose, { id: "attention-run" });
-  const { W_av, W_va } = ofMember(player.attended);
+  const { W_av, W_va } = ofTrial(player.attended);
   player.attention.replaceChildren(
     h("p", { class: "choices" }, h("label", {}, "attention of ", chosen)),
     h("p", { class: "note" }, "Eq. 5: a row is a second of one modality, a column a second of the other; the playhead's row is framed."),

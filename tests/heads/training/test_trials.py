@@ -1,4 +1,4 @@
-"""Members on a GPU, followed without one: all that is theirs lies there, stacked or alone."""
+"""TrialGroup on a GPU, followed without one: all that is theirs lies there, stacked or alone."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from avel.heads import tacma
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.training.data import Data, load_data
 from avel.heads.training.fit import Training, arithmetic
-from avel.heads.training.members import Member, Stacked
+from avel.heads.training.trials import Stacked, Trial
 from avel.nn import has_bfloat16_lstm
 from avel.stores.features import FeatureCache
 from tests.fake_cuda import CUDA, fake_cuda
@@ -28,18 +27,16 @@ def data_of(path: Path, config: TrainConfig) -> Data:
     return load_data(cache, config, torch.device("cpu"))
 
 
-def members_of(config: TrainConfig, count: int) -> list[Member]:
-    return [Member(f"seed={seed}", dataclasses.replace(config, seed=seed)) for seed in range(count)]
+def trials_of(config: TrainConfig, count: int) -> list[Trial]:
+    return [Trial(f"seed={seed}", dataclasses.replace(config, seed=seed)) for seed in range(count)]
 
 
 @pytest.fixture
 def nothing_remembered() -> Iterator[None]:
     """What is computed once for a device: a fake one's must not meet a true one's."""
-    for kept in (tacma.minus_distance, has_bfloat16_lstm):
-        kept.cache_clear()
+    has_bfloat16_lstm.cache_clear()
     yield
-    for kept in (tacma.minus_distance, has_bfloat16_lstm):
-        kept.cache_clear()
+    has_bfloat16_lstm.cache_clear()
 
 
 def on_fake_cuda(data: Data) -> Data:
@@ -62,12 +59,12 @@ def on_fake_cuda(data: Data) -> Data:
 @pytest.mark.usefixtures("nothing_remembered")
 @pytest.mark.parametrize(("head", "count"), GROUPS)
 @pytest.mark.parametrize("settings", [{}, {"dtype": "bfloat16", "supervision": "weak"}], ids=["", "bfloat16"])
-def test_members_train_on_a_gpu(head: str, count: int, settings: dict[str, Any], tmp_path: Path) -> None:
+def test_trials_train_on_a_gpu(head: str, count: int, settings: dict[str, Any], tmp_path: Path) -> None:
     config = train_config(head=head, batch_size=16, **settings)
     data = data_of(tmp_path, config)
     with fake_cuda():
         there = on_fake_cuda(data)
-        training = Training(members_of(config, count), there, CUDA)
+        training = Training(trials_of(config, count), there, CUDA)
         losses = training.train_epoch(1)
         training.group.train(False)
         with torch.no_grad(), arithmetic(config, CUDA):
@@ -81,11 +78,11 @@ def test_members_train_on_a_gpu(head: str, count: int, settings: dict[str, Any],
 
 @pytest.mark.usefixtures("nothing_remembered")
 @pytest.mark.parametrize("head", [head for head in HEADS if HEADS[head].stackable])
-def test_members_leave_a_group_on_a_gpu(head: str, tmp_path: Path) -> None:
+def test_trials_leave_a_group_on_a_gpu(head: str, tmp_path: Path) -> None:
     config = train_config(head=head, batch_size=16)
     data = data_of(tmp_path, config)
     with fake_cuda():
-        training = Training(members_of(config, 3), on_fake_cuda(data), CUDA)
+        training = Training(trials_of(config, 3), on_fake_cuda(data), CUDA)
         training.train_epoch(1)
         assert isinstance(training.group, Stacked)
         training.group.keep([0, 2], training.optimiser)

@@ -1,4 +1,4 @@
-"""Members of one architecture that train side by side: stacked into one batched program, or one alone."""
+"""TrialGroup of one architecture that train side by side: stacked into one batched program, or one alone."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from avel.heads.models.head import HeadOutput, Model
 
 
 @dataclass(frozen=True)
-class Member:
+class Trial:
     """One network to train: its name in the run, and its whole config; the seed is `config.seed`."""
 
     name: str
     config: TrainConfig
 
 
-class Members(Protocol):
+class TrialGroup(Protocol):
     """M networks that are stepped together; every tensor leads with M."""
 
     def parameters(self) -> list[Tensor]:
         """Trained tensors, (M, ...) each."""
 
     def losses(self, audio: Tensor, visual: Tensor, targets: Tensor) -> Tensor:
-        """Loss of each member: (M, B, T, ...), (M, B, T, ...), (M, B, ...) -> (M,)."""
+        """Loss of each trial: (M, B, T, ...), (M, B, T, ...), (M, B, ...) -> (M,)."""
 
     def logits(self, audio: Tensor, visual: Tensor) -> Tensor:
-        """Scores of each member on the same clips: (B, T, ...), (B, T, ...) -> (M, B, T, K)."""
+        """Scores of each trial on the same clips: (B, T, ...), (B, T, ...) -> (M, B, T, K)."""
 
     def clip(self, limit: float) -> None:
-        """Scales each member's gradient down to a norm of `limit` at most."""
+        """Scales each trial's gradient down to a norm of `limit` at most."""
 
     def state(self, place: int) -> dict[str, Tensor]:
-        """A copy of one member's weights and buffers."""
+        """A copy of one trial's weights and buffers."""
 
     def train(self, mode: bool) -> None:
         """Switches between training and evaluation."""
@@ -83,7 +83,7 @@ class Stacked:
         self.template.train(mode)
 
     def keep(self, places: list[int], optimiser: torch.optim.Optimizer) -> None:
-        """Drops all members but those at `places`, here and in the optimiser's moments."""
+        """Drops all trials but those at `places`, here and in the optimiser's moments."""
         for name, old in self.weights.items():
             new = old.detach()[places].clone().requires_grad_()
             moments = optimiser.state.pop(old)

@@ -1,0 +1,112 @@
+"""Trained trials in a run folder: `trials/NAME.safetensors`, and `trials/NAME.json` as the done-marker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from avel.config import as_dict, resolve
+from avel.errors import StoreError
+from avel.heads.config import TrainConfig
+from avel.heads.models.head import Model, Widths, build_model
+from avel.heads.training.fit import TrialOutcome
+from avel.stores.files import atomic_path, write_json
+from avel.stores.runs import Run
+
+FOLDER = "trials"
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial as its run keeps it; `settings` are those a sweep varied, accuracies are shares."""
+
+    name: str
+    settings: dict[str, Any]
+    seed: int
+    config: TrainConfig
+    widths: Widths
+    source: str
+    epochs: int
+    best_epoch: int
+    val_accuracy: float
+    test_accuracy: float
+    best_test_epoch: int
+    best_test_accuracy: float
+    failure: str
+
+    @property
+    def trained(self) -> bool:
+        """Whether it stayed finite."""
+        return not self.failure
+
+
+def write_trial(
+    run: Run, outcome: TrialOutcome, widths: Widths, source: str, settings: Mapping[str, Any]
+) -> None:
+    """Writes a trial's weights, then the record that says it is done."""
+    name = outcome.trial.name
+    if outcome.state:
+        with atomic_path(_path(run, name, "safetensors")) as partial:
+            save_file({key: value.cpu().contiguous() for key, value in outcome.state.items()}, partial)
+    scalars = (
+        "epochs",
+        "best_epoch",
+        "val_accuracy",
+        "test_accuracy",
+        "best_test_epoch",
+        "best_test_accuracy",
+    )
+    write_json(
+        _path(run, name, "json"),
+        {
+            "name": name,
+            "settings": dict(settings),
+            "seed": outcome.trial.config.seed,
+            "config": as_dict(outcome.trial.config),
+            "widths": as_dict(widths),
+            "source": source,
+            "failure": outcome.failure,
+        }
+        | {key: getattr(outcome, key) for key in scalars},
+    )
+
+
+def is_trained(run: Run, name: str) -> bool:
+    """Whether the trial has been trained to its end."""
+    return _path(run, name, "json").is_file()
+
+
+def read_trial(run: Run, name: str) -> TrialRecord:
+    """A trial's record.
+
+    Raises:
+        StoreError: the run has no such trial, or has not trained it yet.
+    """
+    if not is_trained(run, name):
+        held = ", ".join(sorted(path.stem for path in (run.path / FOLDER).glob("*.json"))) or "none"
+        raise StoreError(f"{run.path}: no trained trial {name!r}", hint=f"the run holds {held}")
+    record = json.loads(_path(run, name, "json").read_text())
+    config = resolve(TrainConfig, "train-head", options=record.pop("config"))
+    return TrialRecord(config=config, widths=Widths(**record.pop("widths")), **record)
+
+
+def read_trials(run: Run) -> list[TrialRecord]:
+    """All trials that are done, in the order of the run's plan."""
+    return [read_trial(run, name) for name in run.inputs["trials"] if is_trained(run, name)]
+
+
+def load_model(run: Run, trial: TrialRecord, device: torch.device | str = "cpu") -> Model:
+    """A trial's network at its best validation epoch, in evaluation mode."""
+    model = build_model(trial.config, trial.widths, trial.seed)
+    model.load_state_dict(load_file(_path(run, trial.name, "safetensors")))
+    return model.to(device).eval()
+
+
+def _path(run: Run, name: str, ending: str) -> Path:
+    return run.path / FOLDER / f"{name}.{ending}"
