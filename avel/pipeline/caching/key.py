@@ -12,6 +12,8 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from avel.errors import ConfigError, MissingPathError, StaleError, StoreError
 from avel.grid import Grid
 from avel.pipeline.config import CacheConfig
@@ -24,15 +26,6 @@ RANDOM = "random"
 CROP_PIXELS = 224
 RECIPE = ("encoder", "staging", "preprocessing", "arrays")
 """Entries of a cache's provenance that decide the features of a clip."""
-_TORCH_NAMES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "I64": "int64",
-    "I32": "int32",
-    "U8": "uint8",
-}
 
 
 def recipe(clips: ClipStore, encoder: Path | None, config: CacheConfig) -> dict[str, Any]:
@@ -136,36 +129,20 @@ def encoder_file_digest(path: Path) -> tuple[dict[str, Any], str]:
     path = path / ENCODER_FILE if path.is_dir() else path
     if not path.is_file():
         raise MissingPathError(f"{path}: no encoder", hint="avel pretrain STORE RUN trains one")
-    with path.open("rb") as file:
-        header = _header(path, file.read(8), file)
-        start = file.tell()
-        try:
-            spec: dict[str, Any] = json.loads(header.pop("__metadata__")["encoder"])
-        except KeyError:
-            raise StoreError(f"{path}: holds no encoder", hint="name a run of avel pretrain") from None
-        digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
-        for name, tensor in sorted(header.items()):
-            begin, end = tensor["data_offsets"]
-            shape = tuple(tensor["shape"])
-            digest.update(f"{name} torch.{_TORCH_NAMES[tensor['dtype']]} {shape}".encode())
-            file.seek(start + begin)
-            for size in _pieces(end - begin):
-                digest.update(file.read(size))
-    return spec, digest.hexdigest()[:16]
-
-
-def _header(path: Path, length: bytes, file: Any) -> dict[str, Any]:
-    """The JSON header of a safetensors file, after its 8-byte length."""
     try:
-        header: dict[str, Any] = json.loads(file.read(int.from_bytes(length, "little")))
-    except (ValueError, OverflowError, MemoryError):
-        raise StoreError(f"{path}: not a safetensors file") from None
-    return header
-
-
-def _pieces(size: int) -> Iterator[int]:
-    for start in range(0, size, 1 << 22):
-        yield min(1 << 22, size - start)
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            if "encoder" not in header:
+                raise StoreError(f"{path}: holds no encoder", hint="name a run of avel pretrain")
+            spec: dict[str, Any] = json.loads(header["encoder"])
+            digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
+            for name in sorted(file.keys()):
+                tensor = file.get_tensor(name)
+                digest.update(f"{name} torch.{tensor.dtype} {tensor.shape}".encode())
+                digest.update(tensor.tobytes())
+    except SafetensorError as error:
+        raise StoreError(f"{path}: not a whole safetensors file: {error}") from None
+    return spec, digest.hexdigest()[:16]
 
 
 def annotations_digest(clips: ClipStore, reasons: Mapping[str, str]) -> str:

@@ -383,6 +383,14 @@ def test_a_torchless_digest_is_that_of_the_loaded_encoder(run: Path, tmp_path: P
     assert encoder_file_digest(tmp_path / "again.safetensors")[1] == digest
 
 
+def test_an_encoder_file_that_was_cut_short_has_no_digest(run: Path, tmp_path: Path) -> None:
+    whole = (run / "encoder.safetensors").read_bytes()
+    for length in (0, 4, 100, len(whole) - 1):
+        (tmp_path / "cut.safetensors").write_bytes(whole[:length])
+        with pytest.raises(StoreError, match="not a whole safetensors file"):
+            encoder_file_digest(tmp_path / "cut.safetensors")
+
+
 def test_errors_name_the_way_out(store: Path, run: Path, tmp_path: Path) -> None:
     path = tmp_path / "c.h5"
     with pytest.raises(MissingPathError, match="no clip store"):
