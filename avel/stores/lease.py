@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from avel.errors import BusyError
+from avel.stores.files import process_runs
 
 NAME = ".lock"
 RENEW_SECONDS = 20.0
@@ -136,7 +137,7 @@ def _version(put: Any) -> dict[str, Any]:
 
 def _is_gone(holder: dict[str, Any]) -> bool:
     """Whether the holder's process would be seen here and has ended."""
-    return holder["pids"] == _pids() and not Path(f"/proc/{holder['pid']}").exists()
+    return bool(holder["pids"] == _pids()) and not process_runs(holder["pid"])
 
 
 def _pids() -> str:

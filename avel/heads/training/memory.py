@@ -1,8 +1,8 @@
 """How much memory there is for features: the machine's, the job's or container's, the GPU's. Keeping it."""
 
-import os
 from pathlib import Path
 
+import psutil
 import torch
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -13,7 +13,7 @@ KEPT_BYTES = 30 * 2**20
 
 def free_memory_gb(device: torch.device = CPU) -> float:
     """Memory that can be had without swapping, in GB, also on `device`."""
-    free = [_machine_bytes()]
+    free: list[int] = [psutil.virtual_memory().available]
     free += [limit for folder in _cgroups() if (limit := cgroup_bytes(folder)) is not None]
     if device.type == "cuda":
         free.append(torch.cuda.mem_get_info(device)[0])
@@ -27,15 +27,6 @@ def keep_freed_memory() -> None:
     Allocators that keep theirs anyway lose nothing.
     """
     torch.empty(KEPT_BYTES, dtype=torch.uint8)
-
-
-def _machine_bytes() -> int:
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 2**10
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _cgroups() -> list[Path]:

@@ -6,14 +6,13 @@ It keeps its libraries loaded from clip to clip, holds no more memory than it ma
 import ctypes
 import os
 import pickle
-import resource
 import signal
 import sys
 import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any
 
+import psutil
 import zarr
 
 from avel.errors import AvelError
@@ -66,9 +65,9 @@ class Sign:
 
 def _limit_memory(mib: int) -> None:
     """Allocations beyond the limit fail, also where they come faster than the parent looks."""
-    with open("/proc/self/statm") as file:
-        held: Any = int(file.read().split()[5]) * os.sysconf("SC_PAGESIZE")
-    resource.setrlimit(resource.RLIMIT_DATA, (held + mib * MIB, resource.RLIM_INFINITY))
+    process = psutil.Process()
+    held = process.memory_info().data
+    process.rlimit(psutil.RLIMIT_DATA, (held + mib * MIB, psutil.RLIM_INFINITY))
 
 
 def _die_with(parent: int) -> None:

@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
+import psutil
+
 from avel.config import digest
 from avel.errors import AvelError
 from avel.grid import CHUNK_SEGMENTS
@@ -177,9 +179,8 @@ class Isolated:
     def _resident_mib(self) -> int:
         assert self._process is not None
         try:
-            with open(f"/proc/{self._process.pid}/statm") as file:
-                return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE") // MIB
-        except (OSError, IndexError):
+            return int(psutil.Process(self._process.pid).memory_info().rss) // MIB
+        except psutil.Error:  # it has just ended
             return 0
 
     def _launch(self) -> None:

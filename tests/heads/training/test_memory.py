@@ -1,4 +1,4 @@
-"""Free memory, as /proc and a cgroup's files say it; memory that is kept."""
+"""Free memory, as psutil and a cgroup's files say it; memory that is kept."""
 
 import platform
 import subprocess
