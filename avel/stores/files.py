@@ -1,6 +1,5 @@
 """Files that are whole or absent: write beside, fsync, rename; and digests of what is there."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -92,19 +91,19 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
     Raises:
         BusyError: another process holds it.
     """
+    from filelock import FileLock, Timeout  # here, since it takes 70 ms and many commands lock nothing
+
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise BusyError(
-                f"{folder}: another process ({file.read().strip() or 'unknown'}) is at work on this {what}",
-                hint="wait for it to end, or write to another path",
-            ) from None
-        file.truncate(0)
-        file.write(f"pid {os.getpid()}")
-        file.flush()
+    file = folder / LOCK
+    try:
+        held = FileLock(file).acquire(blocking=False)
+    except Timeout:
+        raise BusyError(
+            f"{folder}: another process ({file.read_text().strip() or 'unknown'}) is at work on this {what}",
+            hint="wait for it to end, or write to another path",
+        ) from None
+    with held:
+        file.write_text(f"pid {os.getpid()}")
         yield
 
 

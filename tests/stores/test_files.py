@@ -75,6 +75,64 @@ def test_digest_and_size(tmp_path: Path) -> None:
     assert disk_bytes(tmp_path) == 5
 
 
+HOLD = """
+import sys, time
+from pathlib import Path
+from avel.stores.files import only_one
+with only_one(Path(sys.argv[1]), "store"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        message = rf"another process \(pid {holder.pid}\)"
+        for _ in range(2):  # the first one to be refused leaves the holder's name in the file
+            with pytest.raises(BusyError, match=message), only_one(tmp_path, "run"):
+                pass
+    finally:
+        holder.kill()
+        holder.wait()
+    with only_one(tmp_path, "run"):
+        assert (tmp_path / ".lock").exists()
+
+
+FORK = """
+import os, signal, sys
+from pathlib import Path
+from avel.stores.files import only_one
+with only_one(Path(sys.argv[1]), "store"):
+    if os.fork() == 0:
+        print("forked", flush=True)
+        sys.stdin.read()  # until the test closes its end
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def test_a_forked_child_does_not_keep_the_lock_of_its_killed_parent(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORK, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "forked\n"
+        with pytest.raises(BusyError), only_one(tmp_path, "run"):
+            pass
+        parent.kill()
+        parent.wait()
+        with only_one(tmp_path, "run"):
+            pass
+
+
+def test_an_error_under_the_lock_goes_through_and_lets_go(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), only_one(tmp_path, "run"):
+            _ = 1 // 0
+
+
 def _hold(folder: Path, outcome: "multiprocessing.Queue[str]") -> None:
     try:
         with only_one(folder, "store"):
