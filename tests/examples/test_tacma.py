@@ -63,5 +63,5 @@ def test_avel_trains_at_the_rates_of_the_page() -> None:
         assert learning_rate(config.head, epoch) == pytest.approx(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    assert config.batch_size == page.BATCH
+    assert config.head.batch_size == page.BATCH
     assert config.theta == page.THETA
