@@ -64,4 +64,4 @@ def test_avel_trains_at_the_rates_of_the_page() -> None:
         optimizer.step()
         schedule.step()
     assert config.head.batch_size == page.BATCH
-    assert config.theta == page.THETA
+    assert config.head.theta == page.THETA
