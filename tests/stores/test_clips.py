@@ -310,5 +310,5 @@ def test_no_id_is_looked_up_by_comparing_it_with_all_others(tmp_path: Path) -> N
     }
     CountedId.compared = 0
     assert store.waiting == head.video_ids[: len(pending)]
-    assert len(store.verify()) == 2 * len(staged), "no chunk of either array is there"
+    assert len(verify_clips(store)) == 2 * len(staged), "no chunk of either array is there"
     assert CountedId.compared <= 10 * videos, "100 comparisons or more for each id, where a tuple is searched"
