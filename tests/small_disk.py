@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from avel.console import ERROR
+
 BLOCK = 512
 """Bytes in the unit of `ulimit -f`."""
 
@@ -24,16 +26,15 @@ class SmallDisk:
         """Changes its options: "size=1m", "nr_inodes=0" for no limit, "ro"."""
         subprocess.run(["mount", "-o", f"remount,{options}", self.path], check=True)
 
-    def free(self) -> int:
-        """Bytes that may still be written."""
+    def fill(self) -> None:
+        """Fills it with a file of its own, to the last byte."""
         found = os.statvfs(self.path)
-        return found.f_bavail * found.f_frsize
+        (self.path / "filler").write_bytes(bytes(found.f_bavail * found.f_frsize))
 
-    def fill(self, leave: int) -> Path:
-        """A file that takes all but `leave` bytes."""
-        file = self.path / "filler"
-        file.write_bytes(bytes(self.free() - leave))
-        return file
+    def give(self, room: int) -> None:
+        """Gives so many bytes of the filler back."""
+        filler = self.path / "filler"
+        os.truncate(filler, max(0, filler.stat().st_size - room))
 
 
 @contextmanager
@@ -62,8 +63,13 @@ def avel(*arguments: str | Path, largest_file: int | None = None) -> subprocess.
 
 def check_refusal(ended: subprocess.CompletedProcess[str], place: Path, why: str) -> None:
     """Holds that a command ended with exit 1, one line that names the place and why, and the next step."""
-    assert ended.returncode == 1, (ended.returncode, ended.stdout, ended.stderr)
-    what, step = ended.stderr.splitlines()
+    assert ended.returncode == ERROR, (ended.returncode, ended.stdout, ended.stderr)
+    check_words(ended.stderr, place, why)
+
+
+def check_words(said: str, place: Path, why: str = "No space left on device") -> None:
+    """Holds that an error is one line that names the place and why, and the next step."""
+    what, step = said.splitlines()
     assert what.startswith(f"avel: error: {place}"), what
     assert why in what
     assert step == "  next: make room or mend the place, then the same command again"

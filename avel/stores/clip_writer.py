@@ -32,6 +32,7 @@ from avel.stores.clips import (
     read_head,
 )
 from avel.stores.datasets.dataset import Dataset
+from avel.stores.files import MEND
 from avel.stores.location import LocalLocation, Location, first_line
 
 
@@ -45,7 +46,7 @@ def writing(location: Location) -> Iterator[None]:
     except location.errors as error:
         raise WriteError(
             f"{location.url}: {first_line(error)}",
-            hint="make room or mend the place, then the same command again",
+            hint=MEND,
         ) from None
 
 

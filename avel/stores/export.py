@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from avel.stores import community
 from avel.stores.community import AUDIO, EVENT_LABELS, MAPS, ORDERS, PRESENCE, SHARES, VECTORS, Truth
 from avel.stores.datasets.dataset import SPLITS
 from avel.stores.features import FeatureCache
-from avel.stores.files import atomic_path
+from avel.stores.hdf5 import new_file
 
 BLOCK_ROWS = 64
 FORMATS = ("ave",)
@@ -135,7 +136,7 @@ def _new_array(
     path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], key: str = community.KEYS[0]
 ) -> Iterator[h5py.Dataset]:
     """The one array of a new file that is whole or absent; contiguous, uncompressed."""
-    with atomic_path(path) as partial, h5py.File(partial, "w") as file:
+    with new_file(path, math.prod(shape) * dtype.itemsize) as file:
         yield file.create_dataset(key, shape, dtype)
 
 

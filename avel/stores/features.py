@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -13,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import MissingPathError, StoreError
-from avel.stores.files import atomic_path
+from avel.stores.hdf5 import new_file
 
 FORMAT, VERSION = "avel-features", 1
 VECTORS = ("f_a", "f_v", "cnn_a", "cnn_v")
 MAPS = "maps"
 BLOCK_VIDEOS = 64
+PER_STRING_BYTES = 128
 PLACES = ("store", "run", "options")
 """Provenance that says where inputs lay; moving them makes no other cache, so the digest leaves it out."""
 
@@ -174,7 +176,7 @@ def write_features(
     _check(video_ids, categories, rows, arrays)
     text = json.dumps(dict(provenance or {}), sort_keys=True)
     digest = content_digest(provenance or {}, video_ids, categories, rows, arrays)
-    with atomic_path(path) as partial, h5py.File(partial, "w") as file:
+    with new_file(path, _room(arrays, rows, text, (*video_ids, *categories), missing)) as file:
         segments = int(arrays["f_a"].shape[1])
         file.attrs.update(format=FORMAT, version=VERSION, segments=segments, provenance=text, digest=digest)
         file["video_ids"], file["categories"] = _strings(video_ids), _strings(categories)
@@ -189,14 +191,37 @@ def write_features(
     return digest
 
 
+def _room(
+    arrays: Mapping[str, ArrayLike],
+    rows: Rows,
+    text: str,
+    names: tuple[str, ...],
+    missing: tuple[Missing, ...],
+) -> int:
+    """Bytes that a cache takes at the most; HDF5 keeps some beside each string and each chunk."""
+    values = sum(
+        math.prod(source.shape) * np.dtype(_dtype(name, source)).itemsize for name, source in arrays.items()
+    )
+    columns = sum(getattr(rows, field.name).nbytes for field in fields(Rows))
+    strings = [*names, *rows.split, *(word for item in missing for word in (item.video_id, item.reason))]
+    written = sum(len(str(word).encode()) for word in strings) + 2 * len(text.encode())
+    return int(values + columns + written + PER_STRING_BYTES * (len(strings) + len(names)))
+
+
+def _dtype(name: str, source: ArrayLike) -> type[np.floating[Any]]:
+    """Vectors are kept in float32; maps in float16, or as given in float32."""
+    return np.float16 if name == MAPS and getattr(source, "dtype", None) != np.float32 else np.float32
+
+
 def _write_array(file: h5py.File, name: str, source: ArrayLike) -> None:
-    """Vectors contiguous in float32; maps in float16 or as given in float32, a checksummed chunk a video."""
+    """Vectors contiguous; of maps a checksummed chunk a video."""
     shape = tuple(source.shape)
     if name == MAPS:
-        dtype = np.float32 if getattr(source, "dtype", None) == np.float32 else np.float16
-        dataset = file.create_dataset(name, shape, dtype, chunks=(1, *shape[1:]), fletcher32=True)
+        dataset = file.create_dataset(
+            name, shape, _dtype(name, source), chunks=(1, *shape[1:]), fletcher32=True
+        )
     else:
-        dataset = file.create_dataset(name, shape, np.float32)
+        dataset = file.create_dataset(name, shape, _dtype(name, source))
     for start in range(0, shape[0], BLOCK_VIDEOS):
         dataset[start : start + BLOCK_VIDEOS] = source[start : start + BLOCK_VIDEOS]
 

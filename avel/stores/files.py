@@ -1,5 +1,6 @@
 """Files that are whole or absent: write beside, fsync, rename; and digests of what is there."""
 
+import errno
 import hashlib
 import json
 import os
@@ -7,36 +8,76 @@ import re
 import shutil
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from avel.errors import BusyError, ConfigError
+from avel.errors import AvelError, BusyError, ConfigError, WriteError
 
 LOCK = ".lock"
 """Name of the file by which a process holds a folder."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""No space or inodes, a quota, a limit on a file's size, a read-only place: what no read ever fails of."""
+MEND = "make room or mend the place, then the same command again"
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; on success it is fsynced and renamed to `path`, on error removed."""
-    partial = _beside(path)
+    """An empty file beside `path`; on success it is fsynced and renamed to `path`, on error removed.
+
+    Raises:
+        WriteError: the place does not take it: a full disk, say.
+    """
+    with as_write_error(path):
+        partial = _beside(path)
+        partial.touch()
     try:
-        yield partial
-        _fsync(partial)
-        os.replace(partial, path)
-        _fsync(path.parent)
+        with as_write_error(path, *FULL):
+            yield partial
+        with as_write_error(path):
+            _fsync(partial)
+            os.replace(partial, path)
+            _fsync(path.parent)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # must not hide why it is left
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def as_write_error(path: Path, *codes: int) -> Iterator[None]:
+    """Turns what the operating system says against writing `path` in the block into WriteError.
+
+    Args:
+        codes: the errno values to turn, for a block that reads other files as well; all where none is given.
+    """
+    try:
+        yield
+    except AvelError:
+        raise
+    except Exception as error:
+        code = _errno(error)
+        if code is None or (codes and code not in codes):
+            raise
+        raise WriteError(f"{path}: {os.strerror(code)}", hint=MEND) from error
+
+
+def _errno(error: Exception) -> int | None:
+    """What the operating system said; safetensors hands it on as text."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 @contextmanager
 def partial_folder(path: Path) -> Iterator[Path]:
     """An empty folder beside `path`, removed at the end, in which to make what belongs there."""
-    partial = _beside(path)
-    partial.mkdir()
+    with as_write_error(path):
+        partial = _beside(path)
+        partial.mkdir()
     try:
-        yield partial
+        with as_write_error(path, *FULL):
+            yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -90,20 +131,24 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
 
     Raises:
         BusyError: another process holds it.
+        WriteError: the place does not take the file by which it is held.
     """
     from filelock import FileLock, Timeout  # here, since it takes 70 ms and many commands lock nothing
 
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / LOCK
-    try:
-        held = FileLock(file).acquire(blocking=False)
-    except Timeout:
-        raise BusyError(
-            f"{folder}: another process ({file.read_text().strip() or 'unknown'}) is at work on this {what}",
-            hint="wait for it to end, or write to another path",
-        ) from None
+    with as_write_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            held = FileLock(file).acquire(blocking=False)
+        except Timeout:
+            who = file.read_text().strip() or "unknown"
+            raise BusyError(
+                f"{folder}: another process ({who}) is at work on this {what}",
+                hint="wait for it to end, or write to another path",
+            ) from None
     with held:
-        file.write_text(f"pid {os.getpid()}")
+        with as_write_error(folder):
+            file.write_text(f"pid {os.getpid()}")
         yield
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from avel.config import as_dict, flat, resolve, settings_of, to_toml
 from avel.errors import MissingPathError, StoreError
-from avel.stores.files import LOCK, write_json, write_text
+from avel.stores.files import LOCK, as_write_error, write_json, write_text
 from avel.text import as_plain, from_plain
 
 FORMAT = 2
@@ -103,8 +103,13 @@ class Run:
         return resolve(config_type, STAGES[self.kind], file=self.path / "config.toml")
 
     def log(self, **values: Any) -> None:
-        """Appends one line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a") as file:
+        """Appends one line to metrics.jsonl.
+
+        Raises:
+            WriteError: the place does not take it.
+        """
+        path = self.path / "metrics.jsonl"
+        with as_write_error(path), path.open("a") as file:
             file.write(json.dumps(values) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:

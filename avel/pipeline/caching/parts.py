@@ -14,9 +14,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.stores.files import atomic_path
+from avel.stores.hdf5 import new_file
 
 PART_VIDEOS = 64
+NAME_BYTES = 1024
+"""Room for the id of a video and the hash of its source."""
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -57,7 +59,8 @@ class Parts:
         path = (
             self.folder / f"{hashlib.sha256(json.dumps(list(sources.items())).encode()).hexdigest()[:16]}.h5"
         )
-        with atomic_path(path) as partial, h5py.File(partial, "w") as file:
+        room = sum(values.nbytes for values in arrays.values()) + NAME_BYTES * len(names)
+        with new_file(path, room) as file:
             file["video_ids"], file["sources"] = list(names), list(sources.values())
             file.attrs["cnn"] = cnn
             for name, values in arrays.items():

@@ -1,0 +1,91 @@
+"""New HDF5 files are whole or absent, on a full disk too, and none ends the process."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from avel.errors import WriteError
+from avel.stores.hdf5 import new_file
+from tests.small_disk import small_disk
+
+STEPS = """
+import sys
+from pathlib import Path
+import numpy as np
+from avel.errors import WriteError
+from avel.stores.hdf5 import new_file
+
+path = Path(sys.argv[1]) / "a.h5"
+for size in range(40_000, 1_600_000, 40_000):
+    try:
+        with new_file(path, room=3000 + 2 * size) as file:
+            file["names"] = ["a", "b"] * 100
+            file["vectors"] = np.ones(size // 4, np.float32)
+            maps = file.create_dataset("maps", (4, size // 8), np.float16, chunks=(1, 5000), fletcher32=True)
+            for row in range(4):
+                maps[row] = row
+        print("whole", flush=True)
+    except WriteError as error:
+        print(error.message, flush=True)
+    path.unlink(missing_ok=True)
+"""
+
+
+def test_a_file_is_what_was_written_and_takes_no_more_room(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((5, 7)).astype(np.float32)
+    with new_file(tmp_path / "a.h5", 1000) as file:
+        file["values"] = values
+        dataset = file.create_dataset("maps", (5, 7), np.float32, chunks=(1, 7), fletcher32=True)
+        for row in range(5):
+            dataset[row] = values[row]
+        np.testing.assert_array_equal(dataset[3], values[3])
+    with h5py.File(tmp_path / "a.h5", "r") as file:
+        np.testing.assert_array_equal(file["values"], values)
+        np.testing.assert_array_equal(file["maps"], values)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["values"] = values
+        dataset = file.create_dataset("maps", (5, 7), np.float32, chunks=(1, 7), fletcher32=True)
+        dataset[:] = values
+    assert (tmp_path / "a.h5").stat().st_size < (tmp_path / "b.h5").stat().st_size + 4096
+
+
+def test_an_error_of_the_block_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with new_file(path, 100) as file:
+        file["values"] = [1]
+
+    def fail_half_way() -> None:
+        with new_file(path, 100) as file:
+            file["values"] = [2]
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+    with h5py.File(path, "r") as file:
+        assert file["values"][()].tolist() == [1]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_too_large_for_the_disk_is_named_and_ends_no_process(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "size=2m") as disk:
+        ended = subprocess.run([sys.executable, "-c", STEPS, disk.path], capture_output=True, text=True)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        said = ended.stdout.splitlines()
+        assert set(said) == {"whole", f"{disk.path / 'a.h5'}: No space left on device"}
+        # small ones first, then those that are too large
+        assert said == sorted(said, key=lambda line: line != "whole")
+        assert list(disk.path.iterdir()) == []
+
+
+def test_a_place_that_is_no_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(WriteError, match=r"file/a\.h5: (Not a directory|File exists)"),
+        new_file(tmp_path / "file" / "a.h5", 100),
+    ):
+        pass
