@@ -351,16 +351,22 @@ def report(runs: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> 
     return DONE
 
 
-@cli.command(epilog=example("avel plot runs/tacma confusion --out confusion.pdf"))
+@cli.command(
+    epilog=example(
+        "avel plot runs/tacma confusion --out confusion.pdf",
+        "avel plot runs/theta sweep --setting theta --out figure6.pdf",
+    )
+)
 @click.argument("run", type=PATH)
-@click.argument("kind", type=click.Choice(["confusion", "curves", "tsne", "theta", "timeline"]))
+@click.argument("kind", type=click.Choice(["confusion", "curves", "tsne", "sweep", "timeline"]))
 @click.option("--out", type=PATH, required=True, help="Picture to write: .png, .svg or .pdf.")
 @click.option("--split", type=SPLIT, default="test", show_default=True, help="Whose segments are shown.")
+@click.option("--setting", help="sweep: setting on the axis.  [default: the only one that was swept]")
 @click.option("--video", help="timeline: id of the clip.  [default: one that is partly right]")
 @click.option("--store", help="timeline: clip store.  [default: the one the cache names]")
 @json_option
 def plot(run: Path, kind: str, out: Path, as_json: bool, **options: Any) -> int:
-    """Draw one picture of RUN, fit for a paper; theta takes the run of a sweep, or a folder of runs."""
+    """Draw one picture of RUN, fit for a paper; sweep takes the run of a sweep, or a folder of runs."""
     show(avel.plot(run, kind, out, **options), as_json)
     return DONE
 

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import StoreError
+from avel.heads.config import TrainConfig
 from avel.heads.evaluation.metrics import confusion, trivial_baselines
 from avel.heads.evaluation.predictions import Predictions, read_predictions
+from avel.heads.training.records import read_trial
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 
@@ -55,10 +57,10 @@ class HeadRun:
         """Names of all K classes, background last."""
         return (*self.categories, BACKGROUND)
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """The run's settings by name."""
-        return dict(self.run.record["config"])
+    @cached_property
+    def configs(self) -> list[TrainConfig]:
+        """The config of each trial: (M,)."""
+        return [read_trial(self.run, name).config for name in self.trials]
 
     @cached_property
     def prediction(self) -> NDArray[np.int64]:
@@ -121,18 +123,6 @@ class HeadRun:
         rows, classes = self.rows_of(split), self.background + 1
         counted = [confusion(trial, self.label[rows], classes) for trial in self.prediction[:, rows]]
         return np.asarray(np.sum(counted, 0), np.int64)
-
-    def values_of(self, setting: str) -> list[Any]:
-        """Returns a setting of each trial by its name, None where its head has none: (M,)."""
-        from avel.config import settings_of
-        from avel.heads.training.records import read_trial
-
-        configs = [read_trial(self.run, name).config for name in self.trials]
-        known = [{each.name: each for each in settings_of(config)} for config in configs]
-        return [
-            found[setting].of(config) if setting in found else None
-            for found, config in zip(known, configs, strict=True)
-        ]
 
     def trivial_baselines(self, split: str) -> dict[str, float]:
         """Returns rule without a model -> fraction of right segments of a split."""

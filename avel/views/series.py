@@ -1,16 +1,24 @@
-"""Series of numbers over runs: learning curves by epoch, accuracy by theta."""
+"""Series of numbers over runs: learning curves by epoch, accuracy by the values of a swept setting."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from avel.config import Setting, default_text, settings_of
+from avel.errors import ConfigError, StoreError, UnknownNameError
+from avel.heads.config import TrainConfig
+from avel.heads.evaluation.results import Spread
 from avel.stores.runs import Run
 from avel.views.reading import HeadRun, read_run
+
+SEEDS = ("seed", "seeds")
 
 
 @dataclass(frozen=True)
@@ -23,7 +31,7 @@ class Curve:
 
 
 def curves_of(run: Run) -> dict[str, list[Curve]]:
-    """Quantity -> one curve a trial, from the lines of metrics.jsonl that have an epoch; shares become %."""
+    """Returns quantity -> one curve a trial, of the lines of metrics.jsonl with an epoch; accuracies in %."""
     titles = {"loss": "loss", "val_accuracy": "validation accuracy, %", "test_accuracy": "test accuracy, %"}
     lines = [line for line in run.metrics() if line.get("epoch") is not None]
     panels: dict[str, list[Curve]] = {}
@@ -39,20 +47,133 @@ def curves_of(run: Run) -> dict[str, list[Curve]]:
     return panels
 
 
+@dataclass(frozen=True)
+class SweepLine:
+    """One line of a sweep: trials that differ in the swept setting and the seed alone.
+
+    Attributes:
+        name: the other settings that set it apart, "" where it is the only line.
+        place: (n,) number of each of its values in the sweep's.
+        accuracy_percent: n times the accuracies of the trials with that value.
+        spreads: (n,) their mean and standard deviation.
+    """
+
+    name: str
+    place: tuple[int, ...]
+    accuracy_percent: tuple[tuple[float, ...], ...]
+    spreads: tuple[Spread, ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Accuracy on a split over the values of one setting.
+
+    Attributes:
+        setting: its name.
+        label: how pictures call it: a Greek letter for the name of one.
+        help: what it means, in a line.
+        values: as text; numbers in rising order, others in the order in which they were given.
+        ordered: whether the values are numbers, which a line may join.
+    """
+
+    setting: str
+    label: str
+    help: str
+    split: str
+    values: tuple[str, ...]
+    ordered: bool
+    lines: tuple[SweepLine, ...]
+
+
 def runs_below(path: Path) -> list[HeadRun]:
-    """The run at `path`, or the finished head runs in the folders below it."""
+    """Reads the run at `path`, or the finished head runs in the folders below it.
+
+    Raises:
+        StoreError: there are none.
+    """
     if (path / "run.json").is_file():
         return [read_run(path)]
-    found = sorted(path.rglob("run.json"))
-    return [read_run(each.parent) for each in found if (each.parent / "predictions.parquet").is_file()]
+    found = [each.parent for each in sorted(path.rglob("run.json"))]
+    finished = [read_run(each) for each in found if (each / "predictions.parquet").is_file()]
+    if not finished:
+        raise StoreError(f"{path}: no finished run of a head", hint="name the run of avel sweep")
+    return finished
 
 
-def theta_sweep(runs: Sequence[HeadRun], split: str) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
-    """Values of theta in rising order, and the accuracy of every trial trained with each: (n,), n arrays."""
-    found: dict[float, list[float]] = {}
+def swept_settings(runs: Sequence[HeadRun]) -> list[str]:
+    """Lists the settings in which trials differ: the head, and what differs among trials of one head.
+
+    Settings that another head brings along, such as its number of epochs, are not swept. Neither are the
+    seed and what changes no numbers.
+    """
+    values: dict[tuple[str, str], set[Any]] = {}
     for run in runs:
-        for theta, accuracy in zip(run.values_of("theta"), run.accuracy(split), strict=True):
-            if theta is not None:
-                found.setdefault(theta, []).append(float(accuracy))
-    order = sorted(found)
-    return np.array(order), [np.array(found[theta]) for theta in order]
+        for config in run.configs:
+            for name, setting in _settings(config).items():
+                head = "" if name == "head" else config.head.name
+                values.setdefault((name, head), set()).add(setting.of(config))
+    return list(dict.fromkeys(name for (name, _), found in values.items() if len(found) > 1))
+
+
+def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) -> Sweep:
+    """Returns the accuracy of trials over a setting in which they differ, by default the only one.
+
+    Raises:
+        StoreError: the trials do not differ in any setting, or the runs have no predictions of the split.
+        ConfigError: they differ in several and none is chosen, or not in the one that is.
+    """
+    swept = swept_settings(runs)
+    where = str(runs[0].run.path) if len(runs) == 1 else f"{len(runs)} runs"
+    if not swept:
+        raise StoreError(
+            f"{where}: no setting has two values", hint="avel sweep CACHE RUN --set NAME=VALUE,VALUE"
+        )
+    if setting is None and len(swept) > 1:
+        raise ConfigError(f"{where}: {', '.join(swept)} were swept", hint=f"--setting {swept[0]}")
+    chosen = setting or swept[0]
+    if chosen not in swept:
+        raise UnknownNameError("swept setting", chosen, swept, where=where)
+    others = [name for name in swept if name != chosen]
+    lines: dict[str, dict[Any, list[float]]] = {}
+    for run in runs:
+        for config, accuracy in zip(run.configs, run.accuracy(split), strict=True):
+            known = _settings(config)
+            if chosen in known:
+                found = {name: _text(known[name].of(config)) for name in others if name in known}
+                line = lines.setdefault(" ".join(f"{name}={value}" for name, value in found.items()), {})
+                line.setdefault(known[chosen].of(config), []).append(100 * float(accuracy))
+                about = known[chosen]
+    values = list(dict.fromkeys(value for line in lines.values() for value in line))
+    ordered = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    values = sorted(values) if ordered else values
+
+    def line_of(name: str, found: dict[Any, list[float]]) -> SweepLine:
+        places = tuple(place for place, value in enumerate(values) if value in found)
+        accuracy = tuple(tuple(found[values[place]]) for place in places)
+        return SweepLine(name, places, accuracy, tuple(Spread.of(each) for each in accuracy))
+
+    return Sweep(
+        setting=chosen,
+        label=_label(chosen),
+        help=about.help.split(";")[0].rstrip("."),
+        split=split,
+        values=tuple(map(_text, values)),
+        ordered=ordered,
+        lines=tuple(line_of(name, found) for name, found in lines.items()),
+    )
+
+
+def _settings(config: TrainConfig) -> dict[str, Setting]:
+    """Returns the settings that change the numbers, by name, but for the seeds."""
+    return {each.name: each for each in settings_of(config) if each.numeric and each.name not in SEEDS}
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else default_text(value)
+
+
+def _label(name: str) -> str:
+    try:
+        return unicodedata.lookup(f"GREEK SMALL LETTER {name}")
+    except KeyError:
+        return name

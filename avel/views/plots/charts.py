@@ -1,7 +1,8 @@
-"""Charts of runs: confusion matrix (Figure 5), learning curves, theta sweep (Figure 6), t-SNE (Figure 7)."""
+"""Charts of runs: confusion matrix (Figure 5), learning curves, sweep (Figure 6), t-SNE (Figure 7)."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from avel.views.plots.style import BLUE, FAINT, INK, MARKERS, MUTED, QUIET, RULE, SERIES, VERMILLION
-from avel.views.series import Curve
+from avel.views.plots.style import BLUE, FAINT, INK, MARKERS, MUTED, QUIET, RULE, SERIES
+from avel.views.series import Curve, Sweep
 
 SHARES = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#cfe3f2", "#56a3d0", "#0072B2", "#00304d"])
 """White to dark blue, its lightness falling evenly, so that it also reads in print."""
@@ -72,32 +73,41 @@ def draw_curves(drawn: Figure, panels: Mapping[str, Sequence[Curve]]) -> None:
         row[-1].legend(fontsize=7, ncols=2 if len(row[-1].lines) > 5 else 1)
 
 
-def draw_theta(drawn: Figure, theta: NDArray[np.float64], accuracy: Sequence[NDArray[np.float64]]) -> None:
-    """Accuracy in % over theta, mean and deviation over seeds, each seed a dot: (n,), n arrays (M,)."""
+def draw_sweep(drawn: Figure, sweep: Sweep) -> None:
+    """Draws accuracy in % over a setting: mean and std over seeds, each seed a dot, the best value named."""
     axes = drawn.subplots()
-    mean = np.array([values.mean() for values in accuracy]) * 100
-    spread = np.array([values.std(ddof=1) if len(values) > 1 else 0 for values in accuracy]) * 100
-    place = np.arange(len(theta))
-    axes.fill_between(place, mean - spread, mean + spread, color=BLUE, alpha=0.15, linewidth=0)
-    axes.plot(place, mean, color=BLUE, marker="o", markersize=5)
-    for x, values in zip(place, accuracy, strict=True):
-        axes.plot([x] * len(values), values * 100, ".", color=MUTED, markersize=3, zorder=1)
-    best = int(mean.argmax())
-    axes.plot(place[best], mean[best], "o", color=VERMILLION, markersize=8, zorder=3)
-    axes.annotate(
-        f"{mean[best]:.1f}",
-        (place[best], mean[best]),
-        xytext=(0, 8),
-        textcoords="offset points",
-        ha="center",
-        weight="bold",
-        color=VERMILLION,
-    )
-    axes.set_xticks(place, [f"{value:g}" for value in theta])
-    axes.set_xlabel("θ (Eq. 4)")
-    axes.set_ylabel("test accuracy, %")
-    axes.margins(y=0.2)
+    best = max(spread.mean or 0 for line in sweep.lines for spread in line.spreads)
+    gap = min(0.06, 0.8 / len(sweep.lines))
+    for number, line in enumerate(sweep.lines):
+        beside = gap * (number - (len(sweep.lines) - 1) / 2)  # so that no line hides another
+        places = np.array(line.place) + beside
+        colour = SERIES[number % len(SERIES)]
+        axes.errorbar(
+            places,
+            [spread.mean or 0 for spread in line.spreads],
+            [spread.std or 0 for spread in line.spreads],
+            label=line.name,
+            color=colour,
+            marker=MARKERS[number % len(MARKERS)],
+            markersize=5,
+            linestyle="-" if sweep.ordered else "none",
+            elinewidth=1,
+            capsize=3,
+        )
+        for place, values, spread in zip(places, line.accuracy_percent, line.spreads, strict=True):
+            axes.plot([place] * len(values), values, ".", color=MUTED, markersize=3, zorder=1)
+            if spread.mean == best and not axes.texts:
+                look: dict[str, Any] = {"textcoords": "offset points", "weight": "bold", "color": colour}
+                axes.annotate(f"{best:.1f}", (place, best), xytext=(6, 5), **look)
+    turned: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+    crowded = len("".join(sweep.values)) > 7 * len(sweep.values)
+    axes.set_xticks(range(len(sweep.values)), sweep.values, **(turned if crowded else {}))
+    axes.set_xlabel(textwrap.fill(f"{sweep.label}: {sweep.help}", 60))
+    axes.set_ylabel(f"{sweep.split} accuracy, %")
+    axes.margins(x=0.15, y=0.1)
     axes.grid(axis="y")
+    if len(sweep.lines) > 1:
+        drawn.legend(loc="outside upper center", fontsize=7, ncols=2)
 
 
 def draw_clouds(drawn: Figure, clouds: Sequence[Cloud], names: Sequence[str], shown: Sequence[int]) -> None:

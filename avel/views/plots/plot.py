@@ -22,14 +22,14 @@ from avel.views.plots.charts import (
     draw_clouds,
     draw_confusion,
     draw_curves,
-    draw_theta,
+    draw_sweep,
 )
 from avel.views.plots.style import checked_output, figure, save
 from avel.views.plots.timeline import Clip, Track, draw_clip
 from avel.views.reading import HeadRun, read_run
-from avel.views.series import curves_of, runs_below, theta_sweep
+from avel.views.series import curves_of, runs_below, sweep_of
 
-Kind = Literal["confusion", "curves", "tsne", "theta", "timeline"]
+Kind = Literal["confusion", "curves", "tsne", "sweep", "timeline"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 CLASSES_SHOWN = 7
 """Classes in colour in a t-SNE: as many as there are colours that everybody can tell apart."""
@@ -50,21 +50,23 @@ def plot(
     out: Path | str,
     *,
     split: str = "test",
+    setting: str | None = None,
     video: str | None = None,
     store: Path | str | None = None,
 ) -> Picture:
     """Draws one picture of a run into `out`, whose ending (.png, .svg, .pdf) is its format.
 
     Args:
-        run: a run folder; for `theta` a folder of runs, or one run whose trials differ in theta.
-        kind: confusion (Figure 5), theta (6), tsne (7), timeline (8), or curves.
+        run: a run folder; for `sweep` the run of a sweep, or a folder of runs that differ in a setting.
+        kind: confusion (Figure 5), sweep (6), tsne (7), timeline (8), or curves.
         split: whose segments are shown.
+        setting: setting on the axis of a `sweep`; by default the only one that was swept.
         video: clip of the timeline; by default one that is partly right and holds background.
         store: clip store with the frames and sound, where it is not the one that the cache names.
 
     Raises:
         UnknownNameError: no such kind.
-        ConfigError: `out` is no picture.
+        ConfigError: `out` is no picture, or `setting` was not swept.
         MissingPathError, StoreError: what is to be drawn is not there.
     """
     target = checked_output(out)
@@ -74,7 +76,7 @@ def plot(
         "confusion": lambda: _confusion(read_run(run), split),
         "curves": lambda: _curves(Run.open(run)),
         "tsne": lambda: _tsne(read_run(run), split),
-        "theta": lambda: _theta(Path(run), split),
+        "sweep": lambda: _sweep(Path(run), split, setting),
         "timeline": lambda: _timeline(read_run(run), split, video, store),
     }
     drawn, shows = draw[kind]()
@@ -164,15 +166,11 @@ def _curves(run: Run) -> tuple[Figure, str]:
     return drawn, ", ".join(panels)
 
 
-def _theta(path: Path, split: str) -> tuple[Figure, str]:
-    theta, accuracy = theta_sweep(runs_below(path), split)
-    if len(theta) < 2:
-        raise StoreError(
-            f"{path}: fewer than two values of theta", hint="avel sweep CACHE DIR --set theta=0,0.01,0.03"
-        )
-    with figure(4.2, 3.0) as drawn:
-        draw_theta(drawn, theta, accuracy)
-    return drawn, f"accuracy on {split} at theta {', '.join(f'{value:g}' for value in theta)}"
+def _sweep(path: Path, split: str, setting: str | None) -> tuple[Figure, str]:
+    sweep = sweep_of(runs_below(path), split, setting)
+    with figure(max(4.2, 1.6 + 0.45 * len(sweep.values)), 3.2) as drawn:
+        draw_sweep(drawn, sweep)
+    return drawn, f"accuracy on {split} at {sweep.setting} {', '.join(sweep.values)}"
 
 
 def _tsne(run: HeadRun, split: str) -> tuple[Figure, str]:

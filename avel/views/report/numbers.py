@@ -1,4 +1,4 @@
-"""The page's numbers: what each group of seeds scores, how it learned, the theta sweep, the t-SNE panels."""
+"""The page's numbers: what each group of seeds scores, how it learned, the sweeps, the t-SNE panels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from avel.stores.runs import versions
 from avel.text import as_plain
 from avel.views.embedding import Embedding, embed
 from avel.views.reading import HeadRun
-from avel.views.series import curves_of, theta_sweep
+from avel.views.series import curves_of, sweep_of, swept_settings
 
 CLOUD_RUNS = 6
 """Runs whose fused vectors get a panel; each costs seconds."""
@@ -75,14 +75,17 @@ def thinned(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(values[places], np.float64)
 
 
-def theta_summary(read: Sequence[HeadRun]) -> dict[str, Any] | None:
-    """The sweep of Figure 6 over all runs, in %; None where theta was not varied."""
-    tested = [run for run in read if "test" in run.split]
-    tested = [run for run in tested if len(set(run.values_of("theta"))) > 1][:1] or tested
-    theta, accuracy = theta_sweep(tested, "test")
-    if len(theta) < 2:
-        return None
-    return {"theta": theta, "accuracy": [100 * values for values in accuracy]}
+def sweep_summaries(read: Sequence[HeadRun], split: str) -> list[dict[str, Any]]:
+    """Returns a chart for each setting that a run has swept, else for the one in which the runs differ.
+
+    The head is then no such setting: the bars of accuracy compare heads.
+    """
+    tested = [run for run in read if split in run.split]
+    sweeps = [(run.name, sweep_of([run], split, name)) for run in tested for name in swept_settings([run])]
+    differing = swept_settings(tested)
+    if not sweeps and len(differing) == 1 and differing != ["head"]:
+        sweeps = [("", sweep_of(tested, split))]
+    return [as_plain(sweep) | {"run": run if len(read) > 1 else ""} for run, sweep in sweeps]
 
 
 def cloud_summary(

@@ -100,7 +100,7 @@ def _write(
             )
             for name, group in groups
         ],
-        "theta": numbers.theta_summary(read),
+        "sweeps": numbers.sweep_summaries(read, split),
         "clouds": clouds,
         "detail_clips": clips.DETAIL_CLIPS,
         "left_out": notes,

@@ -53,6 +53,11 @@ def test_the_head_of_the_page_trains_from_a_package_of_its_own(tmp_path: Path) -
     results = json.loads(avel("sweep", cache, run, *shared, "--set", "n_layers=1,2", "--json"))
     assert set(results["groups"]) == {"n_layers=1", "n_layers=2"}
     assert results["groups"]["n_layers=1"]["accuracy_percent"]["mean"] > 70
+    picture = tmp_path / "layers.svg"
+    avel("plot", run, "sweep", "--setting", "n_layers", "--out", picture)
+    assert "n_layers: Layers" in picture.read_text()
+    avel("report", run, "--out", tmp_path / "page", "--no-tsne")
+    assert '"setting":"n_layers"' in (tmp_path / "page" / "data" / "summary.js").read_text()
     config = tomllib.loads((run / "config.toml").read_text())["train-head"]
     assert (config["head"], config["gated"]["gate"], config["seeds"]) == ("gated", "tanh", 2)
     other = tmp_path / "runs" / "sigmoid"

@@ -14,7 +14,7 @@ from avel.stores.runs import Run
 from avel.views.plots.plot import clip_of, demo_picture, most_frequent, plot
 from avel.views.plots.timeline import runs_of
 from avel.views.reading import read_run
-from avel.views.series import curves_of, runs_below, theta_sweep
+from avel.views.series import curves_of
 from tests.views.made import HOSTILE, Made
 
 BEGINNING = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
@@ -79,16 +79,20 @@ def test_curves_have_one_line_a_trial_in_percent(made: Made) -> None:
     assert curve.value.tolist() == [100 * line["val_accuracy"] for line in logged]
 
 
-def test_theta_sweep_groups_trials_by_theta(made: Made, tmp_path: Path) -> None:
-    options = {"head": "tacma", "seeds": 2, "epochs": 2, "batch_size": 4, "device": "cpu"}
-    sweep(made.cache, tmp_path / "sweeps" / "run", {"theta": [0.03, 0.0]}, **options)
-    theta, accuracy = theta_sweep(runs_below(tmp_path / "sweeps"), "test")
-    assert theta.tolist() == [0.0, 0.03]
-    assert [len(values) for values in accuracy] == [2, 2]
-    both = read_run(tmp_path / "sweeps" / "run").accuracy("test")
-    np.testing.assert_allclose(np.concatenate(accuracy), [both[2], both[3], both[0], both[1]])
-    plot(tmp_path / "sweeps", "theta", tmp_path / "theta.png")
-    assert Image.open(tmp_path / "theta.png").size[0] > 500
+def test_a_sweep_is_drawn_over_the_setting_that_was_swept(made: Made, tmp_path: Path) -> None:
+    options = {"head": "tacma", "epochs": 1, "d_h": 8, "device": "cpu"}
+    sweep(made.cache, tmp_path / "run", {"theta": [0.03, 0.0], "routing": ["printed", "cross"]}, **options)
+    with pytest.raises(ConfigError, match=r"routing, theta were swept\n.*--setting routing"):
+        plot(tmp_path / "run", "sweep", tmp_path / "x.svg")
+    picture = plot(tmp_path / "run", "sweep", tmp_path / "x.svg", setting="theta")
+    assert picture.shows == "accuracy on test at theta 0, 0.03"
+    text = (tmp_path / "x.svg").read_text()
+    assert "θ: Decay of attention with time difference, Eq. 4" in text
+    assert "routing=printed" in text
+    plot(tmp_path / "run", "sweep", tmp_path / "x.svg", setting="routing")
+    text = (tmp_path / "x.svg").read_text()
+    assert "routing: Which values each attention map weights" in text
+    assert "theta=0.03" in text
 
 
 def test_tsne_has_three_panels_and_the_same_points_twice(made: Made, tmp_path: Path) -> None:
@@ -114,8 +118,10 @@ def test_what_is_refused(made: Made, tmp_path: Path) -> None:
         plot(made.runs[0], "confusion", tmp_path / "x.gif")
     with pytest.raises(StoreError, match="no predictions of split 'train'"):
         plot(made.runs[0], "confusion", tmp_path / "x.png", split="train")
-    with pytest.raises(StoreError, match="fewer than two values of theta"):
-        plot(made.runs[1], "theta", tmp_path / "x.png")
+    with pytest.raises(StoreError, match="no setting has two values"):
+        plot(made.runs[1], "sweep", tmp_path / "x.png")
+    with pytest.raises(StoreError, match="no finished run of a head"):
+        plot(tmp_path / "nothing", "sweep", tmp_path / "x.png")
     with pytest.raises(StoreError, match="no predictions of video 'nobody'"):
         plot(made.runs[1], "timeline", tmp_path / "x.png", video="nobody")
     assert list(tmp_path.iterdir()) == []

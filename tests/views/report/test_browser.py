@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from avel.heads.train import sweep
 from avel.views.report.page import put, report
 from tests.chromium import browser, errors, phone
 from tests.views.made import CATEGORIES, IDS, Made, T
@@ -96,6 +97,35 @@ def test_a_screenshot_shows_each_second_under_its_mark(page: Any) -> None:
     left, width = page.execute_script(place)
     frames = [shot.getpixel((int(left + (second + 0.5) / T * width), 36)) for second in range(T)]
     assert [red for red, *_ in frames] == pytest.approx([40 * second for second in range(T)], abs=12)
+
+
+def test_a_sweep_is_drawn_over_its_setting(
+    driver: Any, made: Made, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("sweep")
+    options = {"head": "tacma", "epochs": 1, "seeds": 2, "d_h": 8, "device": "cpu"}
+    sweep(made.cache, folder / "run", {"theta": [0, 0.03, 0.3], "routing": ["cross", "printed"]}, **options)
+    report([folder / "run"], folder / "page", tsne=False)
+    driver.get("about:blank")
+    errors(driver)
+    driver.get((folder / "page" / "index.html").as_uri())
+    until(driver, "return document.querySelectorAll('#sweeps svg').length === 2")
+    captions = "return [...document.querySelectorAll('#sweeps figcaption')].map((item) => item.textContent)"
+    assert driver.execute_script(captions) == [
+        "routing: Which values each attention map weights",
+        "θ: Decay of attention with time difference, Eq. 4",
+    ]
+
+    def drawn(chart: int, selector: str) -> list[str]:
+        svg = f"document.querySelectorAll('#sweeps svg')[{chart}]"
+        script = f"return [...{svg}.querySelectorAll('{selector}')].map((item) => item.textContent)"
+        found: list[str] = driver.execute_script(script)
+        return found
+
+    assert [len(drawn(chart, "polyline")) for chart in (0, 1)] == [0, 2]
+    assert [len(drawn(chart, ".seed")) for chart in (0, 1)] == [12, 12]
+    assert drawn(1, ".tick[text-anchor=middle]") == ["0", "0.03", "0.3"]
+    assert errors(driver) == []
 
 
 def test_hostile_names_are_shown_as_text(page: Any) -> None:

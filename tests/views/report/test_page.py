@@ -18,7 +18,7 @@ import torch
 from avel.errors import ConfigError, StaleError, StoreError
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.results import GroupEvaluation
-from avel.heads.train import train_head
+from avel.heads.train import sweep, train_head
 from avel.heads.training.records import load_model, read_trial
 from avel.text import from_plain
 from avel.views.embedding import obstacle, tsne
@@ -71,6 +71,33 @@ def test_numbers_are_those_of_evaluate(made: Made, tmp_path: Path) -> None:
         for split, measured in run["measured"].items():
             assert from_plain(GroupEvaluation, measured) == evaluate(path, split).groups[path.name]
         assert [curve["epoch"] for curve in run["curves"]["loss"]] == [[1, 2, 3], [1, 2, 3]]
+
+
+def test_whatever_a_run_has_swept_is_charted(made: Made, tmp_path: Path) -> None:
+    options = {"head": "mlp", "epochs": 1, "seeds": 2, "device": "cpu"}
+    sweep(made.cache, tmp_path / "run", {"modality": ["visual", "audio"], "batch_size": [8, 4]}, **options)
+    report([tmp_path / "run", *made.runs], tmp_path / "page", tsne=False)
+    sweeps = {chart["setting"]: chart for chart in data(tmp_path / "page", "summary")["sweeps"]}
+    assert {name: chart["values"] for name, chart in sweeps.items()} == {
+        "modality": ["visual", "audio"],
+        "batch_size": ["4", "8"],
+    }
+    found = evaluate(tmp_path / "run").groups
+    line = sweeps["batch_size"]["lines"][0]
+    assert line["name"] == "modality=visual"
+    for spread, size in zip(line["spreads"], (4, 8), strict=True):
+        same = found[f"batch_size={size},modality=visual"].accuracy_percent
+        assert (spread["mean"], spread["std"]) == pytest.approx((same.mean, same.std))
+
+
+def test_runs_that_differ_in_one_setting_are_charted_and_heads_are_not(made: Made, tmp_path: Path) -> None:
+    for name, lr in (("fast", 1e-2), ("slow", 1e-4)):
+        train_head(made.cache, tmp_path / name, head="mlp", lr=lr, epochs=1, device="cpu")
+    report([tmp_path / "fast", tmp_path / "slow"], tmp_path / "page", tsne=False)
+    (chart,) = data(tmp_path / "page", "summary")["sweeps"]
+    assert (chart["setting"], chart["run"], chart["values"]) == ("lr", "", ["0.0001", "0.01"])
+    report(made.runs, tmp_path / "heads", tsne=False)
+    assert data(tmp_path / "heads", "summary")["sweeps"] == []
 
 
 def test_the_predictions_of_a_run_are_read_once(made: Made, tmp_path: Path, monkeypatch: Any) -> None:

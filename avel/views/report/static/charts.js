@@ -1,5 +1,5 @@
 "use strict";
-// Line charts: learning curves, one line a trial, and accuracy over theta.
+// Line charts: learning curves, one line a trial, and accuracy over swept settings.
 
 const MARGIN = { left: 44, right: 22, top: 10, bottom: 34 };
 
@@ -59,41 +59,36 @@ function curvePanel(title, width) {
   return svg;
 }
 
-function drawTheta() {
-  const swept = avel.data.summary.theta;
-  const box = h("div", { class: "narrow" });
-  $("theta").append(h("p", { class: "note" }, "Accuracy on test over θ of Eq. 4: mean, deviation over seeds, and every seed."), box);
-  responsive(box, (width) => thetaChart(swept, width));
+function drawSweeps() {
+  const panels = avel.data.summary.sweeps.map((sweep) => {
+    const box = h("div");
+    const title = `${sweep.label}: ${sweep.help}${sweep.run ? ` (${sweep.run})` : ""}`;
+    const several = sweep.lines.length > 1;
+    const legend = sweep.lines.map((line, number) => h("span", {}, h("i", { class: again("swatch", number), style: { "border-top-color": seriesColour(number) } }), line.name));
+    responsive(box, (width) => sweepChart(sweep, width));
+    return h("figure", {}, h("figcaption", {}, title), several ? h("p", { class: "legend" }, legend) : null, box);
+  });
+  const split = avel.data.summary.sweeps[0].split;
+  $("sweeps").append(h("p", { class: "note" }, `Accuracy on ${split}, %: mean and standard deviation over seeds, and every seed.`), h("div", { class: "panels" }, panels));
 }
 
-/** Standard deviation over seeds (n - 1); none from one seed. */
-function deviation(values, mean) {
-  const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
-  return values.length > 1 ? Math.sqrt(squares / (values.length - 1)) : 0;
-}
-
-function thetaChart(swept, width) {
-  const places = swept.theta.map((_, place) => place);
-  const labels = swept.theta.map((theta, place) => [place, String(theta)]);
-  const { svg, x, y } = axes(width, 260, places, swept.accuracy.flat(), "θ", labels);
-  const mean = swept.accuracy.map((values) => values.reduce((sum, value) => sum + value) / values.length);
-  const best = mean.indexOf(Math.max(...mean));
-  const spread = swept.accuracy.map((values, at) => deviation(values, mean[at]));
-  const upper = mean.map((value, at) => `${x(at)},${y(value + spread[at])}`);
-  const lower = mean.map((value, at) => `${x(at)},${y(value - spread[at])}`).reverse();
-  svg.append(s("polygon", { class: "band", points: [...upper, ...lower].join(" ") }));
-  svg.append(s("polyline", { class: "curve", points: mean.map((value, at) => `${x(at)},${y(value)}`).join(" "), style: { stroke: seriesColour(0) } }));
-  swept.accuracy.forEach((values, at) => {
-    for (const value of values) svg.append(s("circle", { class: "seed", cx: x(at), cy: y(value), r: 2.5 }));
-    svg.append(
-      s("circle", {
-        cx: x(at),
-        cy: y(mean[at]),
-        r: at === best ? 7 : 5,
-        style: { fill: seriesColour(at === best ? 1 : 0) },
-        ...tipped(`θ = ${swept.theta[at]}: ${mean[at].toFixed(1)} ± ${spread[at].toFixed(1)} %, ${plural(values.length, "seed")}`),
-      })
-    );
+/** Values stand side by side in equal steps; those that are no numbers have no line between them. */
+function sweepChart(sweep, width) {
+  const ends = sweep.lines.flatMap((line) => [...line.accuracy_percent.flat(), ...line.spreads.flatMap(({ mean, std }) => [mean - std, mean + std])]);
+  const labels = sweep.values.map((value, place) => [place, value]);
+  const { svg, x, y } = axes(width, 260, [-0.5, sweep.values.length - 0.5], ends, sweep.label, labels);
+  const gap = Math.min(8, (x(1) - x(0)) / (sweep.lines.length + 1));
+  sweep.lines.forEach((line, number) => {
+    const stroke = { stroke: seriesColour(number) };
+    const beside = gap * (number - (sweep.lines.length - 1) / 2); // so that no line hides another
+    const left = line.place.map((place) => x(place) + beside);
+    if (sweep.ordered) svg.append(s("polyline", { class: again("curve", number), points: line.spreads.map(({ mean }, at) => `${left[at]},${y(mean)}`).join(" "), style: stroke }));
+    line.spreads.forEach(({ mean, std }, at) => {
+      svg.append(s("line", { class: "curve", x1: left[at], x2: left[at], y1: y(mean - std), y2: y(mean + std), style: stroke }));
+      for (const value of line.accuracy_percent[at]) svg.append(s("circle", { class: "seed", cx: left[at], cy: y(value), r: 2.5 }));
+      const about = `${line.name} ${sweep.label} = ${sweep.values[line.place[at]]}: ${spread(line.spreads[at])} %, ${plural(line.accuracy_percent[at].length, "seed")}`;
+      svg.append(s("circle", { cx: left[at], cy: y(mean), r: 5, style: { fill: seriesColour(number) }, ...tipped(about.trim()) }));
+    });
   });
   return svg;
 }

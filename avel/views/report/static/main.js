@@ -43,7 +43,7 @@ function start() {
   avel.data.summary.runs.some((run) => Object.keys(run.curves).length) ? drawCurves() : leaveOut("curves");
   drawConfusion();
   avel.data.summary.clouds.length ? drawClouds() : leaveOut("clouds");
-  avel.data.summary.theta ? drawTheta() : leaveOut("theta");
+  avel.data.summary.sweeps.length ? drawSweeps() : leaveOut("sweeps");
   drawBrowser();
   const clip = wanted ? avel.data.clips.row.indexOf(Number(wanted[1])) : -1;
   if (clip >= 0) openClip(clip);
