@@ -39,24 +39,24 @@ IDS = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
 
 
 def example(*commands: str) -> str:
-    """The closing lines of a command's help."""
+    """Returns the examples that end a command's help."""
     return "\b\nExample:\n" + "\n".join(f"  {command}" for command in commands)
 
 
 class InOrder(click.Group):
-    """Lists its commands in the order of the work, as they stand in this file."""
+    """Lists its commands in the order in which one uses them, as they stand in this file."""
 
     command_class = Command
 
     def list_commands(self, context: click.Context) -> list[str]:
-        """Names in order of definition."""
+        """Returns the names in order of definition."""
         return list(self.commands)
 
 
 @click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(avel.__version__, prog_name="avel")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and results only.")
-@click.option("-v", "--verbose", is_flag=True, help="Print with an error where in avel it arose.")
+@click.option("-v", "--verbose", is_flag=True, help="Print the traceback of an error.")
 def cli(quiet: bool, verbose: bool) -> None:
     """Audio-visual event localization: clips -> staging -> AV-BT encoders -> features -> fusion heads."""
     verbosity(quiet, verbose)
@@ -76,9 +76,9 @@ def cli(quiet: bool, verbose: bool) -> None:
     help="Address of a running dask scheduler, instead of --workers. Its workers need DATASET and STORE "
     "under the same paths.",
 )
-@click.option("--retry-failed", is_flag=True, help="Stage clips again that failed before.")
-@click.option("--overwrite", is_flag=True, help="Stage every clip again whose file can be read.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done: clips, bytes, minutes.")
+@click.option("--retry-failed", is_flag=True, help="Try again to stage the clips that failed before.")
+@click.option("--overwrite", is_flag=True, help="Stage all clips again whose files can be read.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done: clips, bytes, minutes.")
 @settings(ExtractConfig, "extract")
 @json_option
 def extract(dataset: Path, store: str, as_json: bool, **options: Any) -> int:
@@ -98,7 +98,7 @@ def extract(dataset: Path, store: str, as_json: bool, **options: Any) -> int:
 @settings(PretrainConfig, "pretrain", PRESETS)
 @json_option
 def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
-    """Train AV-BT encoders without labels on the staged train split of STORE; RUN keeps them.
+    """Train AV-BT encoders without labels on the staged train split of STORE, and save them in RUN.
 
     For several GPUs start it with torchrun: torchrun --nproc-per-node 4 -m avel pretrain STORE RUN.
     """
@@ -112,9 +112,11 @@ def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
 @click.argument("store")
 @click.argument("cache", type=PATH)
 @click.option(
-    "--encoder", type=PATH, help="Run of avel pretrain; without it the backbones' own vectors are kept."
+    "--encoder",
+    type=PATH,
+    help="Run of avel pretrain; without it the cache holds the backbones' own vectors.",
 )
-@click.option("--overwrite", is_flag=True, help="Make the cache anew although one is there.")
+@click.option("--overwrite", is_flag=True, help="Replace the cache that is there.")
 @click.option("--scheduler", help="Address of a dask scheduler whose workers share the parts.")
 @click.option(
     "--cnn-from",
@@ -124,7 +126,7 @@ def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
 @settings(CacheConfig, "cache-features")
 @json_option
 def cache_features(store: str, cache: Path, as_json: bool, **options: Any) -> int:
-    """Run the encoders once over STORE: f_a, f_v, labels, splits and provenance into CACHE (HDF5).
+    """Run the encoders over STORE, and write f_a, f_v, labels, splits and provenance to CACHE (HDF5).
 
     The same command goes on where an interrupted one stopped, and computes new clips only.
     """
@@ -144,7 +146,7 @@ def cache_features(store: str, cache: Path, as_json: bool, **options: Any) -> in
     type=click.Choice(["float16", "float32"]),
     default="float16",
     show_default=True,
-    help="Number format that the visual maps are kept in.",
+    help="Number format of the visual maps in the cache.",
 )
 @click.option("--any-size", is_flag=True, help="Take other widths and grids than the published files have.")
 @click.option("--overwrite", is_flag=True, help="Replace the cache that is there.")
@@ -184,7 +186,7 @@ def export_features(cache: Path, folder: Path, as_json: bool, **options: Any) ->
 @click.argument("b", type=PATH)
 @json_option
 def diff(a: Path, b: Path, as_json: bool) -> int:
-    """Compare two feature caches clip by clip: cosine, largest deviation, what one of them lacks."""
+    """Compare two feature caches clip by clip: cosine, largest difference, what one of them lacks."""
     show(avel.diff(a, b), as_json)
     return DONE
 
@@ -195,7 +197,7 @@ def diff(a: Path, b: Path, as_json: bool) -> int:
 @settings(TrainConfig, "train-head")
 @json_option
 def train_head(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
-    """Train a fusion head on CACHE, one trial for each seed; the best validation epoch is kept in RUN."""
+    """Train a fusion head on CACHE, a trial for each seed; RUN holds each at its best validation epoch."""
     show(avel.train_head(cache, run, **options), as_json)
     return DONE
 
@@ -237,7 +239,11 @@ def sweep(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
 @click.argument("store")
 @click.argument("out", type=PATH)
 @click.option(
-    "--seeds", type=click.IntRange(1), default=3, show_default=True, help="Repetitions, encoders included."
+    "--seeds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Repetitions of everything, encoders included.",
 )
 @stage_settings(
     {
@@ -250,9 +256,9 @@ def sweep(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
 )
 @json_option
 def reproduce(table: str, store: str, out: Path, as_json: bool, **options: Any) -> int:
-    """Train what TABLE of the paper compares on the clips of STORE: the paper's figures beside ours, in OUT.
+    """Train what TABLE of the paper compares on the clips of STORE, and compare it with the paper's figures.
 
-    Encoders and features are kept in OUT and shared by the tables; the same command goes on where an
+    All files go to OUT, where the tables share encoders and features. The same command goes on where an
     interrupted one stopped.
     """
     reproduced = avel.reproduce(table, store, out, **options)
@@ -265,10 +271,10 @@ def reproduce(table: str, store: str, out: Path, as_json: bool, **options: Any) 
 @click.option("--csv", "as_csv", is_flag=True, help="Print the table as CSV on stdout.")
 @json_option
 def runs(folder: Path, as_csv: bool, as_json: bool) -> int:
-    """List the runs below FOLDER with what one compares them by; --json and --csv hold every column.
+    """List the runs below FOLDER with their settings and accuracies; --json and --csv print every column.
 
     Accuracies are percent of segments: test at the best validation epoch with its standard deviation over
-    seeds, that validation accuracy, test at the best test epoch, test on clips that hold background.
+    seeds, that validation accuracy, test at the best test epoch, test on samples that hold background.
     """
     from avel.heads.evaluation.runs import compared
 
@@ -281,41 +287,42 @@ def runs(folder: Path, as_csv: bool, as_json: bool) -> int:
     epilog=example("avel evaluate runs/tacma --split val --json", "avel evaluate runs/tacma --decoder event")
 )
 @click.argument("run", type=PATH)
-@click.option("--split", type=SPLIT, default="test", show_default=True, help="Rows to judge.")
+@click.option("--split", type=SPLIT, default="test", show_default=True, help="Split to evaluate.")
 @click.option(
     "--decoder",
     type=click.Choice(["argmax", "event"]),
     default="argmax",
     show_default=True,
-    help="Arg-max over the classes of each segment, or one event class a video and event or not by segment.",
+    help="argmax: the most probable class of each segment; event: one event class for each sample, and for "
+    "each segment that class or background.",
 )
 @click.option(
     "--onset-tolerance",
     type=click.FloatRange(0),
     default=1,
     show_default=True,
-    help="Segments that a found event may begin early or late.",
+    help="Segments by which the onset of a predicted event may be early or late.",
 )
 @click.option(
     "--offset-tolerance",
     type=click.FloatRange(0),
     default=1,
     show_default=True,
-    help="Segments that a found event may end early or late.",
+    help="Segments by which its offset may be early or late.",
 )
 @json_option
 def evaluate(run: Path, as_json: bool, **options: Any) -> int:
-    """Segment accuracy of RUN on a split, mean and deviation over seeds, beside trivial baselines."""
+    """Print the segment accuracy of RUN on a split: mean and std over seeds, and trivial baselines."""
     show(avel.evaluate(run, **options), as_json)
     return DONE
 
 
 @cli.command(epilog=example("avel inspect ave.zarr --verify", "avel inspect AVE_Dataset --json"))
 @click.argument("path")
-@click.option("--verify", is_flag=True, help="Read everything and check every checksum.")
+@click.option("--verify", is_flag=True, help="Read everything, and compare every checksum.")
 @json_option
 def inspect(path: str, verify: bool, as_json: bool) -> int:
-    """Say what PATH (a dataset, store, cache or run) holds, and whether it is whole."""
+    """Print what PATH (a dataset, store, cache or run) holds, and whether it is complete."""
     found = avel.inspect(path, verify=verify)
     show(found if as_json else found.brief(), as_json)
     return DONE if found.whole else ERROR
@@ -342,11 +349,11 @@ def preview(store: str, video_id: str, out: Path) -> int:
 @click.option("--store", help="Clip store with frames and sound.  [default: the one the cache names]")
 @click.option("--copy-videos", is_flag=True, help="Copy the videos beside the page instead of linking them.")
 @click.option(
-    "--tsne/--no-tsne", default=True, show_default=True, help="Draw t-SNE panels (needs scikit-learn)."
+    "--tsne/--no-tsne", default=True, show_default=True, help="Draw t-SNE panels, which needs scikit-learn."
 )
 @json_option
 def report(runs: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> int:
-    """Make one static page about RUNS: numbers, charts, and a browser of the clips behind them."""
+    """Write a static page about RUNS: numbers, charts, and a browser of the clips."""
     show(avel.report(runs, out, **options), as_json)
     return DONE
 
@@ -360,13 +367,15 @@ def report(runs: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> 
 @click.argument("run", type=PATH)
 @click.argument("kind", type=click.Choice(["confusion", "curves", "tsne", "sweep", "timeline"]))
 @click.option("--out", type=PATH, required=True, help="Picture to write: .png, .svg or .pdf.")
-@click.option("--split", type=SPLIT, default="test", show_default=True, help="Whose segments are shown.")
+@click.option(
+    "--split", type=SPLIT, default="test", show_default=True, help="Split whose segments are shown."
+)
 @click.option("--setting", help="sweep: setting on the axis.  [default: the only one that was swept]")
 @click.option("--video", help="timeline: id of the clip.  [default: one that is partly right]")
 @click.option("--store", help="timeline: clip store.  [default: the one the cache names]")
 @json_option
 def plot(run: Path, kind: str, out: Path, as_json: bool, **options: Any) -> int:
-    """Draw one picture of RUN, fit for a paper; sweep takes the run of a sweep, or a folder of runs."""
+    """Draw one picture of RUN for a paper; sweep takes the run of a sweep, or a folder of runs."""
     show(avel.plot(run, kind, out, **options), as_json)
     return DONE
 
@@ -379,7 +388,7 @@ def plot(run: Path, kind: str, out: Path, as_json: bool, **options: Any) -> int:
 )
 @click.argument("run", type=PATH)
 @click.argument("videos", type=PATH, nargs=-1, required=True)
-@click.option("--out", type=PATH, help="File for the events: .json, .csv or .vtt.")
+@click.option("--out", type=PATH, help="File to write the events to: .json, .csv or .vtt.")
 @click.option("--preview", type=PATH, help="Draw the events of one video: .png, or .mp4 with a timeline.")
 @click.option("--trial", help="One trial of the run.  [default: the mean over its best setting's]")
 @click.option("--encoder", type=PATH, help="Run of avel pretrain.  [default: where the cache says]")
@@ -395,13 +404,18 @@ def predict(run: Path, videos: tuple[Path, ...], as_json: bool, **options: Any) 
 
 
 @cli.command(epilog=example("avel doctor"))
-@click.option("--self-test/--no-self-test", default=True, show_default=True, help="Make and judge one clip.")
+@click.option(
+    "--self-test/--no-self-test",
+    default=True,
+    show_default=True,
+    help="Take one small clip through every stage.",
+)
 @json_option
 def doctor(self_test: bool, as_json: bool) -> int:
-    """Look this machine over: versions, GPU, decoders, disk, memory, and one clip the whole way."""
+    """Check this machine: versions, GPU, decoders, disk, memory, and one clip through every stage."""
     found = avel.doctor(self_test=self_test)
     show(found, as_json) if as_json else click.echo("\n".join(found.lines()))
-    return DONE if found.well else ERROR
+    return DONE if found.passed else ERROR
 
 
 @cli.command(epilog=example("avel demo demo/"))
@@ -412,7 +426,7 @@ def doctor(self_test: bool, as_json: bool) -> int:
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of clips and weights.")
 @json_option
 def demo(folder: Path, clips: int, seed: int, as_json: bool) -> int:
-    """All of it, end to end, in a few minutes, on clips that it makes itself in FOLDER."""
+    """Run every stage in a few minutes, on clips that it makes itself in FOLDER."""
     result = avel.demo(folder, clips=clips, seed=seed)
     show(result, as_json) if as_json else click.echo("\n".join(result.lines()))
     return DONE
@@ -421,5 +435,5 @@ def demo(folder: Path, clips: int, seed: int, as_json: bool) -> int:
 def main() -> None:
     """Entry point of the `avel` command."""
     code = run(cli)
-    gc.freeze()  # Python would search every module for garbage on its way out: 0.2 to 0.4 s
+    gc.freeze()  # else Python collects garbage over every module at exit, which takes 0.2 to 0.4 s
     sys.exit(code)

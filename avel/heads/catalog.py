@@ -1,4 +1,4 @@
-"""`avel heads`: which heads there are, and what each can be told."""
+"""`avel heads`: which heads there are, and the settings of each."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SettingInfo:
 
 @dataclass(frozen=True)
 class HeadDescription:
-    """A head with all that `--set` can say of it, its own settings first."""
+    """A head with all its settings, its own before those that every head has."""
 
     head: HeadInfo
     settings: tuple[SettingInfo, ...]
@@ -64,10 +64,8 @@ def describe_head(name: str) -> HeadDescription:
     config = HEADS[name].Config()
     shared = {setting.name for setting in settings_of(HeadConfig)}
     ordered = sorted(settings_of(config), key=lambda setting: setting.name in shared)
-    return HeadDescription(
-        _info(name),
-        tuple(SettingInfo(s.name, describe(s.hinted), s.of(config), s.help) for s in ordered),
-    )
+    settings = (SettingInfo(each.name, describe(each.hinted), each.of(config), each.help) for each in ordered)
+    return HeadDescription(_info(name), tuple(settings))
 
 
 def head_lines(heads: tuple[HeadInfo, ...]) -> list[str]:

@@ -19,7 +19,7 @@ from avel.heads.models.head import build_model
 from avel.heads.training.data import Data, check_classes, choose_source, load_data
 from avel.heads.training.fit import TrialOutcome, can_stack, fit
 from avel.heads.training.plan import Planned, groups_of, plan
-from avel.heads.training.records import TrialRecord, is_trained, load_model, read_trials, write_trial
+from avel.heads.training.records import is_trained, load_model, read_trials, write_trial
 from avel.progress import note
 from avel.stores.features import FeatureCache
 from avel.stores.files import only_one
@@ -77,7 +77,7 @@ def sweep(
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a config, a CPU or a GPU; auto is a GPU where there is one.
+    """Returns the device of a config: a CPU or a GPU; auto is a GPU where there is one.
 
     Raises:
         ConfigError: the device is not there, or is neither.
@@ -92,7 +92,7 @@ def choose_device(name: str) -> torch.device:
 
 
 class _Loaded:
-    """The cache's data by the inputs that heads read, each loaded and checked once."""
+    """The features that heads read, each kind of input loaded and checked once."""
 
     def __init__(self, cache: FeatureCache, device: torch.device) -> None:
         self.cache, self.device = cache, device
@@ -105,7 +105,7 @@ class _Loaded:
         return self._by_source[source]
 
     def check(self, configs: Iterable[TrainConfig]) -> None:
-        """Raises what any of the heads has against the cache, before a run folder is there."""
+        """Checks that every head can be trained on the cache, before a run folder is made."""
         for config in dict.fromkeys(dataclasses.replace(config, seed=0) for config in configs):
             data = self.data(config)
             check_classes(self.cache, data.splits["train"], config)
@@ -135,7 +135,7 @@ def _train(run: Run, planned: Sequence[Planned], loaded: _Loaded, device: torch.
 
     settings = {item.trial.name: item.settings for item in planned}
 
-    def keep(outcome: TrialOutcome) -> None:
+    def write(outcome: TrialOutcome) -> None:
         name, data = outcome.trial.name, loaded.data(outcome.trial.config)
         if outcome.failure:
             note(f"{name}: {outcome.failure}; this trial ends here")
@@ -143,11 +143,11 @@ def _train(run: Run, planned: Sequence[Planned], loaded: _Loaded, device: torch.
 
     for group in groups_of(waiting, stacks):
         data = loaded.data(group[0].trial.config)
-        fit([item.trial for item in group], data, device, lambda line: run.log(**line), keep)
+        fit([item.trial for item in group], data, device, lambda line: run.log(**line), write)
 
 
 def _judge(run: Run, loaded: _Loaded) -> None:
-    """Predictions of all trials that stayed finite, then the results over them."""
+    """Writes the predictions of all trials that stayed finite, then the results."""
     trials = read_trials(run)
     trained = [trial for trial in trials if trial.trained]
     if not trained:
@@ -155,12 +155,10 @@ def _judge(run: Run, loaded: _Loaded) -> None:
             f"{run.path}: no trial stayed finite; {trials[0].name}: {trials[0].failure}",
             hint="a lower --lr into another run folder",
         )
-    write_predictions(
-        run.path / "predictions.parquet",
-        (_predict(run, trial, loaded, split) for trial in trained for split in PREDICTED_SPLITS),
+    predictions = (
+        predict_split(load_model(run, trial, loaded.device), trial, loaded.data(trial.config), split)
+        for trial in trained
+        for split in PREDICTED_SPLITS
     )
+    write_predictions(run.path / "predictions.parquet", predictions)
     run.finish(evaluate(run.path))
-
-
-def _predict(run: Run, trial: TrialRecord, loaded: _Loaded, split: str) -> Any:
-    return predict_split(load_model(run, trial, loaded.device), trial, loaded.data(trial.config), split)

@@ -61,7 +61,7 @@ HEADS: dict[str, dict[str, Any]] = {
 """Row of the table -> settings of the head."""
 
 TRAINING: dict[str, Any] = {"seeds": 3, "epochs": 150, "lr": 1e-3, "batch_size": 16, "standardise": True}
-"""Settings of every head: AVE's rate of 1e-4 would need far more steps than a few dozen clips give."""
+"""Settings of every head: with AVE's lr of 1e-4, a few dozen clips give far too few steps."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class DemoResult:
     paths: dict[str, str]
 
     def lines(self) -> list[str]:
-        """The table of results beside the trivial baselines, the paths, and what to run next."""
+        """Returns the table of results with the trivial baselines, the paths, and what to run next."""
         rows: list[tuple[Any, ...]] = [
             (name, str(found.accuracy_percent), found.accuracy_at_best_test_epoch_percent.mean)
             for name, found in self.heads.items()
@@ -89,7 +89,7 @@ class DemoResult:
 
 
 def demo(folder: Path | str, *, clips: int = 72, seed: int = 0) -> DemoResult:
-    """All of avel on `clips` composed clips, into `folder`; given again, it goes on or only reports.
+    """Runs all of avel on `clips` composed clips, into `folder`; a second call goes on, or only reports.
 
     Raises:
         AvelError: what any of its stages raises; `folder` holds another's file of the name of one of ours.
@@ -112,7 +112,10 @@ def demo(folder: Path | str, *, clips: int = 72, seed: int = 0) -> DemoResult:
     stage("extract", lambda: extract(paths["clips"], store))
     stage("pretrain", lambda: pretrain(store, paths["encoder"], seed=seed, **ENCODER))
     stage("cache-features", lambda: cache_features(store, cache, encoder=paths["encoder"]))
-    found = stage("train-head", lambda: {name: _train(cache, run, name) for name, run in runs.items()})
+    heads = {name: {**HEADS[name], **TRAINING} for name in HEADS}
+    found: dict[str, Evaluation] = stage(
+        "train-head", lambda: {name: train_head(cache, runs[name], **heads[name]) for name in HEADS}
+    )
     stage("picture", lambda: demo_picture(dict(runs), paths["picture"], shown=("mlp both", "tacma")))
     return DemoResult(
         heads={name: result.groups[HEADS[name]["head"]] for name, result in found.items()},
@@ -120,7 +123,3 @@ def demo(folder: Path | str, *, clips: int = 72, seed: int = 0) -> DemoResult:
         seconds=seconds,
         paths={name: str(path) for name, path in {**paths, "heads": folder / "heads"}.items()},
     )
-
-
-def _train(cache: Path, run: Path, name: str) -> Evaluation:
-    return train_head(cache, run, **HEADS[name], **TRAINING)

@@ -1,4 +1,4 @@
-"""`avel doctor`: is everything here that avel needs, and does one clip go the whole way?"""
+"""`avel doctor`: is everything installed that avel needs, and does one clip pass through every stage?"""
 
 from __future__ import annotations
 
@@ -42,44 +42,44 @@ LEAST_DISK_GB, LEAST_MEMORY_GB = 5.0, 4.0
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at; `hint` says what to do where it is not well."""
+    """One thing that was checked; `hint` says what to do where it failed."""
 
     name: str
-    well: bool
+    passed: bool
     found: str
     hint: str = ""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All checks; `well` if each of them is."""
+    """All checks."""
 
     checks: tuple[Check, ...]
 
     @property
-    def well(self) -> bool:
-        """Whether avel can work here."""
-        return all(check.well for check in self.checks)
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
 
     def lines(self) -> list[str]:
-        """One line a check, and what to do below those that are not well."""
+        """Returns a line for each check, and below a failed one what to do."""
         width = max(len(check.name) for check in self.checks)
         shown: list[str] = []
         for check in self.checks:
-            shown.append(f"{'ok  ' if check.well else 'FAIL'}  {check.name:<{width}}  {check.found}")
-            if not check.well:
+            shown.append(f"{'ok  ' if check.passed else 'FAIL'}  {check.name:<{width}}  {check.found}")
+            if not check.passed:
                 shown.append(f"      next: {check.hint}")
         return shown
 
 
 def doctor(folder: Path | str = ".", *, self_test: bool = True) -> Diagnosis:
-    """Versions, GPU, decoders, free disk and memory, and one clip made, staged, encoded and judged.
+    """Checks versions, GPU, decoders, free disk and memory, and takes one clip through every stage.
 
     Args:
-        folder: where output will lie, for the free space.
-        self_test: whether the clip is made; it takes some seconds.
+        folder: where output will be written, for the free space.
+        self_test: whether to make the clip, which takes some seconds.
     """
-    looks: list[Callable[[], Check]] = [
+    checks: list[Callable[[], Check]] = [
         _versions,
         _extras,
         _torch,
@@ -88,8 +88,8 @@ def doctor(folder: Path | str = ".", *, self_test: bool = True) -> Diagnosis:
         _memory,
     ]
     if self_test:
-        looks.append(_one_clip)
-    return Diagnosis(tuple(look() for look in looks))
+        checks.append(_one_clip)
+    return Diagnosis(tuple(check() for check in checks))
 
 
 def _versions() -> Check:
@@ -114,7 +114,7 @@ def _extras() -> Check:
 
 
 def _torch() -> Check:
-    """torch, torchvision and torchaudio import together, and the GPUs that torch sees."""
+    """Checks that torch, torchvision and torchaudio import together; says which GPUs torch finds."""
     try:
         import torch
 
@@ -126,7 +126,7 @@ def _torch() -> Check:
     threads = f"{torch.get_num_threads()} threads on {os.cpu_count()} cores"
     if not torch.cuda.is_available():
         built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-        return Check("torch", True, f"CPU, {threads}; {built}, no GPU in sight")
+        return Check("torch", True, f"CPU, {threads}; {built}, no GPU found")
     names = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
     return Check("torch", True, f"CUDA {torch.version.cuda}: {names}; {threads}")
 
@@ -150,22 +150,23 @@ def _disk(folder: Path) -> Check:
         place = place.parent
     free_gb = shutil.disk_usage(place).free / 2**30
     hint = f"free at least {LEAST_DISK_GB:g} GB, or write elsewhere; AVE's store takes 14 GB"
-    well = free_gb >= LEAST_DISK_GB and os.access(place, os.W_OK)
-    writable = "" if os.access(place, os.W_OK) else ", not writable"
-    return Check("disk", well, f"{free_gb:.1f} GB free at {place}{writable}", "" if well else hint)
+    writable = os.access(place, os.W_OK)
+    passed = free_gb >= LEAST_DISK_GB and writable
+    found = f"{free_gb:.1f} GB free at {place}" + ("" if writable else ", not writable")
+    return Check("disk", passed, found, "" if passed else hint)
 
 
 def _memory() -> Check:
     from avel.heads.training.memory import free_memory_gb
 
     free_gb = free_memory_gb()
-    well = free_gb >= LEAST_MEMORY_GB
+    passed = free_gb >= LEAST_MEMORY_GB
     hint = f"close other programs: {LEAST_MEMORY_GB:g} GB should be free; fewer --workers need less"
-    return Check("memory", well, f"{free_gb:.1f} GB free", "" if well else hint)
+    return Check("memory", passed, f"{free_gb:.1f} GB free", "" if passed else hint)
 
 
 def _one_clip() -> Check:
-    """One second of video, the whole way in a temporary folder."""
+    """Takes a clip of two seconds through every stage, in a temporary folder."""
     began = time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="avel-doctor-") as folder:
@@ -177,7 +178,7 @@ def _one_clip() -> Check:
 
 
 def one_clip(folder: Path) -> str:
-    """Makes a clip of two segments, stages it, encodes it, runs a head on it; says what came out.
+    """Makes a clip of two segments, stages it, encodes it, runs a head on it.
 
     Raises:
         AvelError: a stage failed, or its output has the wrong shape or is not finite.
@@ -208,7 +209,7 @@ def one_clip(folder: Path) -> str:
 
 
 def _staged(folder: Path) -> tuple[Tensor, Tensor]:
-    """Frames (2, 3, 32, 32) and log-mel (2, 96, 64) of a clip that is red, then blue, with a tone."""
+    """Stages a clip that is red, then blue, with a tone: frames (2, 3, 32, 32), log-mel (2, 96, 64)."""
     from fractions import Fraction
 
     import numpy as np

@@ -18,7 +18,7 @@ PERPLEXITY, COMPONENTS = 30.0, 50
 FEWEST_POINTS = 4
 """Distinct points that t-SNE needs: the perplexity is then at least 1."""
 ROUNDING = 1e-6
-"""A feature whose std is a smaller share of its largest value does not vary: float32 rounds at 1e-7."""
+"""A feature whose std is a smaller fraction of its largest value does not vary: float32 rounds at 1e-7."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,10 @@ class Embedding:
 
 
 def embed(run: HeadRun, split: str, *, points: int = POINTS, seed: int = 0, cached: bool = True) -> Embedding:
-    """t-SNE (van der Maaten and Hinton, 2008) of a split's segments, of all or of `points` drawn by `seed`.
+    """Computes t-SNE (van der Maaten and Hinton, 2008) of at most `points` segments of a split.
 
     Args:
+        points, seed: how many segments, and the seed that draws them and places them.
         cached: whether f_a and f_v are shown beside the fused vectors.
 
     Raises:
@@ -61,9 +62,9 @@ def embed(run: HeadRun, split: str, *, points: int = POINTS, seed: int = 0, cach
 
 
 def obstacle(vectors: NDArray[np.float32]) -> str:
-    """What keeps (n, D) from being embedded, "" where nothing does.
+    """Says why vectors (n, D) cannot be embedded, "" where they can.
 
-    To be asked before `tsne`: on points that are all the same, scikit-learn's compiled code ends the process.
+    Call it before `tsne`: on points that are all the same, scikit-learn's compiled code ends the process.
     """
     count, width = vectors.shape
     broken = int((~np.isfinite(vectors).all(1)).sum())
@@ -80,7 +81,7 @@ def obstacle(vectors: NDArray[np.float32]) -> str:
 
 
 def _vectors(run: HeadRun, rows: NDArray[np.int64], cached: bool) -> dict[str, NDArray[np.float32]]:
-    """What the panels show: title -> (R, T, D)."""
+    """Returns the vectors of each panel: title -> (R, T, D)."""
     videos = videos_of(run, rows)
     names = {"audio, f_a": "f_a", "visual, f_v": "f_v"} if cached else {}
     found = {title: run.cache.read(name, videos) for title, name in names.items() if name in run.cache.shapes}
@@ -88,7 +89,7 @@ def _vectors(run: HeadRun, rows: NDArray[np.int64], cached: bool) -> dict[str, N
 
 
 def tsne(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
-    """(n, D) -> (n, 2), stretched to [0, 1]; before, stds are set to 1 and 50 components kept.
+    """Places vectors in the plane: std 1, 50 principal components, t-SNE, [0, 1]: (n, D) -> (n, 2).
 
     Raises:
         ConfigError: scikit-learn is not installed.
@@ -109,7 +110,7 @@ def tsne(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
 
 
 def _scaled(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean 0 and std 1 of each feature, 0 where it does not vary: (n, D) -> (n, D)."""
+    """Scales each feature to mean 0 and std 1, or to 0 if it does not vary: (n, D) -> (n, D)."""
     values = vectors.astype(np.float64)  # squares of large or tiny float32 are infinite or 0 in float32
     std = values.std(0)
     varies = std > ROUNDING * np.abs(values).max(0)

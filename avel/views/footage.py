@@ -18,7 +18,7 @@ from avel.stores.features import FeatureCache
 
 @dataclass(frozen=True)
 class Footage:
-    """What can be shown of clips; without a store, nothing, and every question is answered with None."""
+    """Frames, sound and videos of clips; None or empty where there is no store."""
 
     store: ClipStore | None
     segments: int
@@ -33,8 +33,8 @@ class Footage:
         """Video id -> its file, for those that are there."""
         if self.store is None:
             return {}
-        held = ((video.video_id, Path(video.path)) for video in self.store.dataset.videos if video.path)
-        return {video_id: path for video_id, path in held if path.is_file()}
+        paths = ((video.video_id, Path(video.path)) for video in self.store.dataset.videos if video.path)
+        return {video_id: path for video_id, path in paths if path.is_file()}
 
     @cached_property
     def staged(self) -> frozenset[str]:
@@ -42,21 +42,21 @@ class Footage:
         return frozenset(self.store.staged) if self.store else frozenset()
 
     def frames(self, video_id: str) -> NDArray[np.uint8] | None:
-        """The middle frame of each segment: (T, H, W, C) uint8."""
+        """Returns the middle frame of each segment, (T, H, W, C) uint8; None where the clip is not staged."""
         if self.store is None or video_id not in self.staged:
             return None
         count = self.store.grid.frames_per_segment
         return self.store.frames(video_id, range(count // 2, self.segments * count, count))
 
     def log_mel(self, video_id: str) -> NDArray[np.float32] | None:
-        """The staged patches: (T, 96, 64)."""
+        """Returns the log-mel patches, (T, 96, 64); None where the clip is not staged."""
         if self.store is None or video_id not in self.staged:
             return None
         return self.store.log_mel(video_id)
 
 
 def open_footage(cache: FeatureCache, store: Path | str | None = None) -> Footage:
-    """The store that a cache was made from, or the one given; a store that is gone is noted, not an error.
+    """Opens the store that is given, or the one that a cache was made from; notes it if that one is gone.
 
     Raises:
         AvelError: `store` was given and cannot be opened.

@@ -1,4 +1,4 @@
-"""What a trained head computes on the way to its scores: attention maps and the fused vectors."""
+"""Runs a trained head again for what precedes its scores: attention maps and the fused vectors."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from torch import Tensor, nn
 from avel.heads.models.head import Model
 from avel.heads.models.parts import ClassifierMLP
 from avel.heads.training.data import ARRAYS
-from avel.heads.training.records import TrialRecord, load_model, read_trial
-from avel.stores.features import FeatureCache
+from avel.heads.training.records import load_model, read_trial
 from avel.views.reading import HeadRun
 
 CLIPS_AT_ONCE = 256
 ATTENTION = ("W_av", "W_va")
-"""Maps of Eq. 5 that a head may offer, (T, T) a clip: rows are the time that is attended from."""
+"""Maps of Eq. 5 that a head may return, (T, T) a clip: rows are the time that is attended from."""
 
 
 @dataclass(frozen=True)
 class Inside:
-    """One trial's view of R clips.
+    """What one trial computes on R clips.
 
     Attributes:
         fused: (R, T, D) what the classification layer reads.
@@ -40,15 +39,18 @@ def look_inside(run: HeadRun, trial: int, places: NDArray[np.int64]) -> Inside:
     Raises:
         StoreError: the trial's weights or the cached features are gone.
     """
-    kept = read_trial(run.run, run.trials[trial])
-    model = load_model(run.run, kept)
+    record = read_trial(run.run, run.trials[trial])
+    model = load_model(run.run, record)
     fused: list[Tensor] = []
     layer = classification_layer(model)
     hook = layer.register_forward_pre_hook(lambda _, inputs: fused.append(inputs[0].float()))
     maps: dict[str, list[Tensor]] = {name: [] for name in ATTENTION}
     videos = videos_of(run, places)
     for start in range(0, len(videos), CLIPS_AT_ONCE):
-        audio, visual = _inputs(run.cache, kept, videos[start : start + CLIPS_AT_ONCE])
+        batch = videos[start : start + CLIPS_AT_ONCE]
+        audio, visual = (
+            torch.from_numpy(run.cache.read(name, batch)).float() for name in ARRAYS[record.source]
+        )
         with torch.inference_mode():
             extras = model(audio, visual).extras
         for name in ATTENTION:
@@ -60,18 +62,13 @@ def look_inside(run: HeadRun, trial: int, places: NDArray[np.int64]) -> Inside:
 
 
 def classification_layer(model: Model) -> nn.Module:
-    """The layer that turns fused vectors into scores: the paper's three-layer MLP, else the last Linear."""
+    """Returns the layer that turns fused vectors into scores: the three-layer MLP, else the last Linear."""
     modules = list(model.head.modules())
     mlps = [module for module in modules if isinstance(module, ClassifierMLP)]
     return mlps[0] if mlps else [module for module in modules if isinstance(module, nn.Linear)][-1]
 
 
 def videos_of(run: HeadRun, places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Places of rows' videos in the cache: (R,) -> (R,)."""
+    """Returns the places of rows' videos in the cache: (R,) -> (R,)."""
     video_of_row = dict(zip(run.cache.rows.row.tolist(), run.cache.rows.video.tolist(), strict=True))
     return np.array([video_of_row[row] for row in run.row[places].tolist()], np.int64)
-
-
-def _inputs(cache: FeatureCache, kept: TrialRecord, videos: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    audio, visual = (torch.from_numpy(cache.read(name, videos)).float() for name in ARRAYS[kept.source])
-    return audio, visual

@@ -1,4 +1,4 @@
-"""What a finished head run holds, as plots and report show it: predictions by row, and the cache."""
+"""Reads a finished head run for plots and report: its predictions by row, and its cache."""
 
 from __future__ import annotations
 
@@ -69,25 +69,25 @@ class HeadRun:
 
     @cached_property
     def cache(self) -> FeatureCache:
-        """The feature cache that the run was trained on; `open_cache` says what may be wrong with it."""
+        """The feature cache that the run was trained on, opened by `open_cache`."""
         return open_cache(self.run)
 
     def rows_of(self, split: str) -> NDArray[np.int64]:
-        """Places of a split's rows in the arrays; every row for "all".
+        """Returns the places of a split's rows in the arrays; of every row for "all".
 
         Raises:
             StoreError: the run has no predictions of that split.
         """
         chosen = np.flatnonzero((self.split == split) | (split == "all"))
         if not len(chosen):
-            held = ", ".join(sorted(set(self.split.tolist())))
+            splits = ", ".join(sorted(set(self.split.tolist())))
             raise StoreError(
-                f"{self.run.path}: no predictions of split {split!r}", hint=f"choose from {held}"
+                f"{self.run.path}: no predictions of split {split!r}", hint=f"choose from {splits}"
             )
         return chosen
 
     def place_of(self, video_id: str) -> int:
-        """Place of a video's first row in the arrays.
+        """Returns the place of a video's first row in the arrays.
 
         Raises:
             StoreError: the run has no predictions of it.
@@ -113,13 +113,13 @@ class HeadRun:
         ]
 
     def accuracy(self, split: str) -> NDArray[np.float64]:
-        """Share of right segments of a split: (M,)."""
+        """Returns each trial's fraction of right segments of a split: (M,)."""
         rows = self.rows_of(split)
         right: NDArray[np.float64] = (self.prediction[:, rows] == self.label[rows]).mean((1, 2))
         return right
 
     def confusion(self, split: str) -> NDArray[np.int64]:
-        """Segments by label and prediction, summed over trials: (K, K)."""
+        """Counts segments by label and prediction, summed over trials: (K, K)."""
         rows, classes = self.rows_of(split), self.background + 1
         counted = [confusion(trial, self.label[rows], classes) for trial in self.prediction[:, rows]]
         return np.asarray(np.sum(counted, 0), np.int64)
@@ -131,7 +131,7 @@ class HeadRun:
 
 
 def open_cache(run: Run) -> FeatureCache:
-    """The cache a head run was trained on, checked by its digest.
+    """Opens the cache that a head run was trained on, and checks its digest.
 
     Raises:
         MissingPathError: it is not there any more.
@@ -150,7 +150,7 @@ def open_cache(run: Run) -> FeatureCache:
 
 
 def _differences(cache: FeatureCache, inputs: dict[str, Any]) -> str:
-    """What a run's inputs tell of another cache in the place of its own, and what made that one."""
+    """Says how the cache differs from the one that the run was trained on, and which encoder made it."""
     found = []
     if cache.grid_segments != inputs["segments"]:
         found.append(f"{cache.grid_segments} segments instead of {inputs['segments']}")
@@ -164,15 +164,15 @@ def _differences(cache: FeatureCache, inputs: dict[str, Any]) -> str:
 
 
 def read_run(path: Path | str) -> HeadRun:
-    """Everything of a head run but its weights.
+    """Reads everything of a head run but its weights.
 
     Raises:
         MissingPathError: there is no run.
         StoreError: not a finished run of a head, or its predictions do not fit together.
     """
     run = Run.open(path, "heads")
-    held = read_predictions(run.path / "predictions.parquet")
-    return _assemble(run, [held[split] for split in sorted(held, key=_order)])
+    by_split = read_predictions(run.path / "predictions.parquet")
+    return _assemble(run, [by_split[split] for split in sorted(by_split, key=_order)])
 
 
 def _order(split: str) -> tuple[int, str]:

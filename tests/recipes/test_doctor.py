@@ -15,17 +15,17 @@ from avel.recipes.doctor import doctor
 def test_this_machine_is_well(tmp_path: Path) -> None:
     found = doctor(tmp_path / "not" / "made yet")
     by_name = {check.name: check for check in found.checks}
-    assert by_name["one clip"].well, by_name["one clip"].found
+    assert by_name["one clip"].passed, by_name["one clip"].found
     assert f"torch {metadata.version('torch')}" in by_name["versions"].found
     assert "h264" in by_name["decoders"].found
     assert str(tmp_path) in by_name["disk"].found
-    assert len(found.lines()) == len(found.checks) + sum(not check.well for check in found.checks)
+    assert len(found.lines()) == len(found.checks) + sum(not check.passed for check in found.checks)
 
 
 def test_a_full_disk_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEAST_DISK_GB", 1e9)
     found = doctor(tmp_path, self_test=False)
-    assert not found.well
+    assert not found.passed
     lines = found.lines()
     place = next(number for number, line in enumerate(lines) if line.startswith("FAIL  disk"))
     assert lines[place + 1].startswith("      next: free at least")
@@ -34,7 +34,7 @@ def test_a_full_disk_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytes
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LIBRARIES", ("avel", "no-such-library"))
     (versions, *_) = doctor(tmp_path, self_test=False).checks
-    assert not versions.well
+    assert not versions.passed
     assert "no-such-library" in versions.hint
 
 
@@ -44,6 +44,6 @@ def test_a_stage_that_fails_is_reported_not_raised(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(log_mel, "log_mel", broken)
     *_, clip = doctor(tmp_path).checks
-    assert (clip.name, clip.well) == ("one clip", False)
+    assert (clip.name, clip.passed) == ("one clip", False)
     assert "no patches today" in clip.found
     assert clip.hint

@@ -43,7 +43,7 @@ class AVELNet(Head):
             self.classify = nn.Sequential(nn.Linear(HIDDEN, widths.classes))
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), AGVA's weights if any."""
+        """Returns scores, and AGVA's weights: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K)."""
         extras = {}
         if self.agva is not None:
             visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
@@ -56,11 +56,11 @@ class AVELNet(Head):
         return HeadOutput(self.classify(joined), extras)
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
-        """Multi-label soft margin on the softmax scores, as published: (B, T, K), (B, T) -> scalar."""
+        """Returns `soft_margin` over all segments, as published: (B, T, K), (B, T) -> scalar."""
         return soft_margin(output.logits.flatten(0, 1), labels.flatten())
 
     def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
-        """The same on the scores averaged over time: (B, T, K), (B,) -> scalar."""
+        """Returns `soft_margin` of the scores averaged over time: (B, T, K), (B,) -> scalar."""
         return soft_margin(output.logits.mean(1), categories)
 
 
@@ -73,12 +73,12 @@ class DMRN(nn.Module):
         self.U_a = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, HIDDEN))
 
     def forward(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """(v, a) <- (tanh(a + merged), tanh(v + merged)): twice (B, T, 256) -> twice (B, T, 256)."""
+        """Returns tanh(a + merged) as v, tanh(v + merged) as a: v, a (B, T, 256) -> the same shapes."""
         merged = (self.U_v(visual) + self.U_a(audio)) / 2
         return torch.tanh(audio + merged), torch.tanh(visual + merged)
 
 
 def soft_margin(logits: Tensor, classes: Tensor) -> Tensor:
-    """Multi-label soft-margin loss of softmax scores: (R, K), (R,) -> scalar."""
-    wanted = functional.one_hot(classes, logits.shape[-1]).to(logits.dtype)
-    return functional.multilabel_soft_margin_loss(torch.softmax(logits, -1), wanted)
+    """Returns the multi-label soft-margin loss of softmax scores: (R, K), (R,) -> scalar."""
+    targets = functional.one_hot(classes, logits.shape[-1]).to(logits.dtype)
+    return functional.multilabel_soft_margin_loss(torch.softmax(logits, -1), targets)

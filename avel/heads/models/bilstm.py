@@ -1,4 +1,4 @@
-"""Bi-LSTMs on raw backbone vectors: what the same encoder learns from labels instead of AV-BT."""
+"""Bi-LSTMs on the CNNs' vectors: AV-BT's encoders, but trained from labels."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class BiLSTMHead(Head):
     class Config(MergeConfig):
         """Settings of the probe; Adam at 1e-3, 64 clips, 100 epochs."""
 
-    source = "the encoder of Ran et al. 2022, taught by labels"
+    source = "the encoder of Ran et al. 2022, trained from labels"
     sources = ("cnn",)
 
     config: Config
@@ -32,7 +32,7 @@ class BiLSTMHead(Head):
         self.mlp = ClassifierMLP(merged_width(HIDDEN, HIDDEN, config), widths.classes)
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Scores in the light of the whole clip: (B, T, D), (B, T, D) -> logits (B, T, K)."""
+        """Returns scores of each segment, given the whole clip: (B, T, D), (B, T, D) -> logits (B, T, K)."""
         hidden_a = self.audio(audio) if self.audio is not None else audio
         hidden_v = self.visual(visual) if self.visual is not None else visual
         return HeadOutput(self.mlp(merge(hidden_a, hidden_v, self.config)), {})

@@ -13,7 +13,7 @@ class CrossAttention(TACMA):
 
     @dataclass(frozen=True)
     class Config(AttentionConfig):
-        """TACMA's settings but for theta, which is none here."""
+        """TACMA's settings without theta, which is always 0 here."""
 
         theta: ClassVar[float] = 0.0
 

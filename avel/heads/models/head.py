@@ -1,4 +1,4 @@
-"""What a head is: features of two modalities in, one score a class and segment out."""
+"""What a head is: features of two modalities in, a score for each class and segment out."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ class Widths:
 
 
 class HeadOutput(NamedTuple):
-    """Scores before softmax, (B, T, K), and what else a head can show: attention maps, similarities."""
+    """Scores before softmax, (B, T, K), and other tensors by name, such as attention maps."""
 
     logits: Tensor
     extras: dict[str, Tensor]
 
 
 class Head(nn.Module, ABC):
-    """Base of all heads. A subclass holds its settings in a nested `Config`, and computes `forward`.
+    """Base of all heads. A subclass declares its settings in a nested `Config`, and defines `forward`.
 
     Attributes:
         Config: settings of the head, a frozen dataclass derived from HeadConfig.
@@ -56,14 +56,14 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K)."""
+        """Returns scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K)."""
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
-        """Cross-entropy averaged over segments, Eq. 9 up to its constant: (B, T, K), (B, T) -> scalar."""
+        """Returns the mean cross-entropy of segments, Eq. 9 but for a factor: (B, T, K), (B, T) -> scalar."""
         return functional.cross_entropy(output.logits.flatten(0, 1), labels.flatten())
 
     def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
-        """Cross-entropy of the scores averaged over time: (B, T, K), (B,) -> scalar."""
+        """Returns the cross-entropy of the scores averaged over time: (B, T, K), (B,) -> scalar."""
         return functional.cross_entropy(output.logits.mean(1), categories)
 
 
@@ -82,12 +82,12 @@ class Standardised(nn.Module):
             self.register_buffer(f"{name}_scale", torch.ones(width))
 
     def set(self, name: str, mean: Tensor, scale: Tensor) -> None:
-        """Shift and scale of "audio" or "visual": (D,), (D,)."""
+        """Sets the shift and scale of "audio" or "visual": (D,), (D,)."""
         self.get_buffer(f"{name}_mean").copy_(mean)
         self.get_buffer(f"{name}_scale").copy_(scale)
 
     def forward(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
-        """Both modalities with mean 0 and deviation 1 over train: (..., D), (..., D) -> the same shapes."""
+        """Shifts and scales to mean 0 and std 1 over train: (..., D), (..., D) -> the same shapes."""
         scaled_audio = (audio - self.audio_mean) * self.audio_scale
         return scaled_audio, (visual - self.visual_mean) * self.visual_scale
 
@@ -102,14 +102,14 @@ class Model(nn.Module):
         self.weak = config.supervision == "weak"
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Scores: (B, T, D), (B, T, ...) -> logits (B, T, K)."""
+        """Returns scores: (B, T, D), (B, T, ...) -> logits (B, T, K)."""
         if self.standardised is not None:
             audio, visual = self.standardised(audio, visual)
         output: HeadOutput = self.head(audio, visual)
         return output
 
     def loss(self, output: HeadOutput, targets: Tensor) -> Tensor:
-        """The head's loss in float32 or wider; targets are (B, T), or (B,) if weak: (B, T, K) -> scalar."""
+        """Returns the head's loss, never in bfloat16: (B, T, K), (B, T) or if weak (B,) -> scalar."""
         output = HeadOutput(at_least_float32(output.logits), output.extras)
         return self.head.weak_loss(output, targets) if self.weak else self.head.loss(output, targets)
 

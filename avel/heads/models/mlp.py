@@ -22,10 +22,10 @@ class MergeConfig(HeadConfig):
 
 
 def merged_width(audio: int, visual: int, config: MergeConfig) -> int:
-    """Width of what `merge` gives.
+    """Returns the width of what `merge` returns.
 
     Raises:
-        ConfigError: features of unlike width cannot be added, one modality not be concatenated.
+        ConfigError: two features of different widths to be added, or one modality to be concatenated.
     """
     if config.modality != "both":
         if config.merge == "concatenate":
@@ -45,7 +45,7 @@ def merged_width(audio: int, visual: int, config: MergeConfig) -> int:
 
 
 def merge(audio: Tensor, visual: Tensor, config: MergeConfig) -> Tensor:
-    """One modality, the sum or the concatenation of both: (..., D), (..., D) -> (..., D)."""
+    """Returns one modality, or the sum or concatenation of both: (..., D), (..., D) -> (..., D)."""
     if config.modality != "both":
         return audio if config.modality == "audio" else visual
     return torch.cat((audio, visual), -1) if config.merge == "concatenate" else audio + visual
@@ -70,5 +70,5 @@ class MLP(Head):
         self.mlp = ClassifierMLP(merged_width(widths.audio, widths.visual, config), widths.classes)
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Scores of each segment by itself: (B, T, D), (B, T, D) -> logits (B, T, K)."""
+        """Returns scores of each segment by itself: (B, T, D), (B, T, D) -> logits (B, T, K)."""
         return HeadOutput(self.mlp(merge(audio, visual, self.config)), {})

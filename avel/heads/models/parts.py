@@ -21,7 +21,7 @@ class PaperConfig(HeadConfig):
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Returns the values in float32 if they are bfloat16, whose three digits spoil a softmax or a loss."""
+    """Returns bfloat16 as float32, since its three digits are too few for a softmax or a loss."""
     return values.float() if values.dtype == torch.bfloat16 else values
 
 
@@ -42,7 +42,7 @@ class ClassifierMLP(nn.Sequential):
 class BiLSTM(nn.Module):
     """One bidirectional layer, 128 per direction: (B, T, D) -> (B, T, 256).
 
-    Under autocast to bfloat16 it follows where the device can, and else stays in float32.
+    Under autocast to bfloat16 it computes in bfloat16 where the device has such an LSTM, else in float32.
     """
 
     def __init__(self, width: int) -> None:
@@ -50,7 +50,7 @@ class BiLSTM(nn.Module):
         self.lstm = nn.LSTM(width, 128, batch_first=True, bidirectional=True)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Hidden states of both directions: (B, T, D) -> (B, T, 256)."""
+        """Returns the hidden states of both directions: (B, T, D) -> (B, T, 256)."""
         device = features.device
         if torch.is_autocast_enabled(device.type) and not has_bfloat16_lstm(device):
             with torch.autocast(device.type, enabled=False):

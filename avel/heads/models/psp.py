@@ -57,12 +57,12 @@ class PSP(Head):
         self.gate = nn.Linear(widths.classes, 1, bias=False) if weak else None
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), similarity (B, T)."""
+        """Returns scores and similarities: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K)."""
         extras = {}
-        heard = self.audio(audio)
+        projected = self.audio(audio)
         if self.agva is not None:
-            visual, extras["agva"] = self.agva(heard, visual.flatten(2, 3))
-        hidden_a = self.audio_lstm(heard)
+            visual, extras["agva"] = self.agva(projected, visual.flatten(2, 3))
+        hidden_a = self.audio_lstm(projected)
         hidden_v = self.visual_lstm(self.visual(visual))
         fused_v, fused_a, extras["gamma_va"] = self.propagate(hidden_v, hidden_a)
         extras["similarity"] = functional.cosine_similarity(
@@ -74,17 +74,17 @@ class PSP(Head):
         return HeadOutput(logits, extras)
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
-        """Cross-entropy and the weighted pair loss: (B, T, K), (B, T) -> scalar."""
+        """Returns cross-entropy plus the weighted pair loss: (B, T, K), (B, T) -> scalar."""
         loss = super().loss(output, labels)
         if not self.pair_loss:
             return loss
         event = (labels < output.logits.shape[-1] - 1).to(output.logits.dtype)
         similar = torch.relu(output.extras["similarity"])
-        return loss + self.pair_loss * functional.mse_loss(shares(similar), shares(event))
+        return loss + self.pair_loss * functional.mse_loss(fractions(similar), fractions(event))
 
 
 class Propagation(nn.Module):
-    """All-pair attention between the streams, cut below the threshold, and what each stream makes of it."""
+    """Attention between all pairs of segments, those above the threshold alone, added to each stream."""
 
     def __init__(self, threshold: float, dropout: float) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Propagation(nn.Module):
         self.norm = nn.LayerNorm(HIDDEN, eps=1e-6)
 
     def forward(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """v', a' and gamma_va: (B, T, 256), (B, T, 256) -> (B, T, 256), (B, T, 256), (B, T, T)."""
+        """Returns v', a' and gamma_va: (B, T, 256), (B, T, 256) -> (B, T, 256), (B, T, 256), (B, T, T)."""
         v1, v2, a1, a2 = self.v1(visual), self.v2(visual), self.a1(audio), self.a2(audio)
         beta = torch.relu(at_least_float32(v2 @ a1.transpose(-1, -2)) / math.sqrt(HIDDEN))
         gamma_va, gamma_av = self.positives(beta), self.positives(beta.transpose(-1, -2))
@@ -106,11 +106,11 @@ class Propagation(nn.Module):
         return self.norm(self.out_v(fused_v)), self.norm(self.out_a(fused_a)), gamma_va
 
     def positives(self, beta: Tensor) -> Tensor:
-        """Rows normalised, cut at the threshold, normalised again: (B, T, T) -> (B, T, T)."""
-        rows = shares(beta)
-        return shares(rows * (rows > self.threshold))
+        """Normalises rows, zeroes what is below the threshold, normalises again: (B, T, T) -> (B, T, T)."""
+        rows = fractions(beta)
+        return fractions(rows * (rows > self.threshold))
 
 
-def shares(values: Tensor) -> Tensor:
-    """Each value over the sum of the last axis, 0 where all are 0: (..., T) -> (..., T)."""
+def fractions(values: Tensor) -> Tensor:
+    """Divides by the sum over the last axis; 0 where all are 0: (..., T) -> (..., T)."""
     return values / (values.sum(-1, keepdim=True) + SMALL)

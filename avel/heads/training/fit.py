@@ -28,10 +28,10 @@ Ended = Callable[["TrialOutcome"], None]
 
 @dataclass(eq=False)
 class TrialOutcome:
-    """One trial after training, or after the epochs it has had; epochs count from 1, accuracies are shares.
+    """One trial after the epochs it has had; epochs count from 1, accuracies are fractions.
 
     `failure` is "" or says in which epoch loss or scores were not finite. The best test epoch is what most
-    published code reports; it is kept beside the honest number, never used.
+    published code reports; it is recorded beside the honest number, and decides nothing.
     """
 
     trial: Trial
@@ -48,10 +48,11 @@ class TrialOutcome:
 def fit(
     trials: Sequence[Trial], data: Data, device: torch.device, log: Log, ended: Ended = lambda outcome: None
 ) -> list[TrialOutcome]:
-    """Trains the trials side by side and gives each at its best validation epoch; `ended` has it at once.
+    """Trains trials side by side, and returns each as it was at its best validation epoch.
 
-    Their configs differ in nothing but the seed and the settings that the head keeps as buffers. The result
-    of each equals that of training it by itself, up to rounding.
+    Their configs differ in nothing but the seed and the settings that the head has as buffers. The result of
+    each equals that of training it by itself, up to rounding. `ended` is called with a trial as soon as its
+    training ends.
     """
     config = trials[0].config
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -71,7 +72,7 @@ def fit(
 
 
 class Training:
-    """The state between epochs: the living trials, their optimiser, their random orders."""
+    """The state between epochs: the trials that still train, their optimizer, their random orders."""
 
     def __init__(self, trials: Sequence[Trial], data: Data, device: torch.device) -> None:
         keep_freed_memory()
@@ -81,12 +82,12 @@ class Training:
         models = [make_model(trial, data) for trial in trials]
         self.group: TrialGroup = Stacked(models, device) if len(models) > 1 else Alone(models[0], device)
         self.orders = [torch.Generator().manual_seed(trial.config.seed) for trial in trials]
-        self.optimiser = torch.optim.Adam(
+        self.optimizer = torch.optim.Adam(
             self.group.parameters(), weight_decay=self.config.head.weight_decay, fused=True
         )
 
     def epoch(self) -> list[dict[str, Any]]:
-        """One pass over train, one look at val and test; trials that are done leave the group."""
+        """Trains one epoch, judges val and test, drops trials that are done; returns a log line a trial."""
         number = self.alive[0].epochs + 1
         losses = self.train_epoch(number).tolist()
         self.group.train(False)
@@ -105,13 +106,13 @@ class Training:
             else:
                 self._judge(place, outcome, val[place], test[place])
                 lines.append(line | {"val_accuracy": val[place], "test_accuracy": test[place]})
-        self._leave([place for place, outcome in enumerate(self.alive) if self._done(outcome)])
+        self._drop([place for place, outcome in enumerate(self.alive) if self._done(outcome)])
         return lines
 
     def train_epoch(self, number: int) -> Tensor:
-        """Mean loss of each living trial over the epoch: -> (M,)."""
+        """Trains one epoch, and returns the mean loss of each trial: -> (M,)."""
         train = self.data.splits["train"]
-        for parameters in self.optimiser.param_groups:
+        for parameters in self.optimizer.param_groups:
             parameters["lr"] = learning_rate(self.config.head, number)
         self.group.train(True)
         order = torch.stack([torch.randperm(len(train), generator=random) for random in self.orders])
@@ -127,12 +128,12 @@ class Training:
             losses.backward(torch.ones_like(losses))  # type: ignore[no-untyped-call]
             if self.config.head.clip_norm:
                 self.group.clip(self.config.head.clip_norm)
-            self.optimiser.step()
+            self.optimizer.step()
             total += losses.detach() * chunk.shape[1]
         return total / len(train)
 
     def _accuracy(self, split: Split) -> list[float]:
-        """Share of right segments of each living trial, NaN where its scores are not finite."""
+        """Returns each trial's fraction of right segments, NaN where its scores are not finite."""
         right = torch.zeros(len(self.alive), device=self.device)
         size = max(1, CLIPS_AT_ONCE // len(self.alive))
         chunks = chunks_of(torch.arange(len(split), device=self.device), size)
@@ -145,7 +146,7 @@ class Training:
         return [count / split.labels.numel() for count in right.tolist()]
 
     def _judge(self, place: int, outcome: TrialOutcome, val: float, test: float) -> None:
-        """Keeps the weights of a better validation epoch; the earlier of two equal ones stays."""
+        """Copies the weights at a better validation epoch; of two equal epochs the earlier one counts."""
         if test > outcome.best_test_accuracy:
             outcome.best_test_accuracy, outcome.best_test_epoch = test, outcome.epochs
         if val > outcome.val_accuracy:
@@ -153,22 +154,26 @@ class Training:
             outcome.state = self.group.state(place)
 
     def _done(self, outcome: TrialOutcome) -> bool:
-        tired = 0 < self.config.patience <= outcome.epochs - outcome.best_epoch
-        return tired or bool(outcome.failure) or outcome.epochs == self.config.head.epochs
+        without_gain = outcome.epochs - outcome.best_epoch
+        return (
+            0 < self.config.patience <= without_gain
+            or bool(outcome.failure)
+            or outcome.epochs == self.config.head.epochs
+        )
 
-    def _leave(self, places: list[int]) -> None:
-        """Takes trials out of the group, and their rows out of the optimiser's state."""
+    def _drop(self, places: list[int]) -> None:
+        """Drops trials from the group, and their rows from the optimizer's state."""
         if not places:
             return
-        kept = [place for place in range(len(self.alive)) if place not in places]
-        self.alive = [self.alive[place] for place in kept]
-        self.orders = [self.orders[place] for place in kept]
+        staying = [place for place in range(len(self.alive)) if place not in places]
+        self.alive = [self.alive[place] for place in staying]
+        self.orders = [self.orders[place] for place in staying]
         if self.alive and isinstance(self.group, Stacked):
-            self.group.keep(kept, self.optimiser)
+            self.group.keep(staying, self.optimizer)
 
 
 def make_model(trial: Trial, data: Data) -> Model:
-    """A fresh model of a trial, with the shift and scale of the train features if it standardises."""
+    """Builds the model of a trial, with the shift and scale of the train features if it standardises."""
     model = build_model(trial.config, data.widths, trial.config.seed)
     if model.standardised is not None:
         for name, (mean, scale) in data.statistics.items():
@@ -177,31 +182,31 @@ def make_model(trial: Trial, data: Data) -> Model:
 
 
 def learning_rate(config: HeadConfig, epoch: int) -> float:
-    """Returns the rate of an epoch, counted from 1: warm-up, steps of the schedule, cosine."""
+    """Returns the learning rate of an epoch, counted from 1: warm-up, steps of the schedule, cosine."""
     passed = epoch - 1
     if epoch < config.warmup_epochs:
         return config.lr * epoch / config.warmup_epochs
     steps = passed // config.lr_decay_every if config.lr_decay_every else 0
     steps += sum(passed >= after for after in config.milestones)
-    rate = config.lr * config.lr_decay**steps
+    lr = config.lr * config.lr_decay**steps
     if config.cosine:
         rest = max(1, config.epochs - config.warmup_epochs)
-        rate *= (1 + math.cos(math.pi * max(0, passed - config.warmup_epochs) / rest)) / 2
-    return rate
+        lr *= (1 + math.cos(math.pi * max(0, passed - config.warmup_epochs) / rest)) / 2
+    return lr
 
 
 def arithmetic(config: TrainConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Matrix products in the config's dtype; float32 is left as it is."""
+    """Returns a context whose matrix products have the config's dtype."""
     if config.dtype == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
 
 
 def can_stack(config: TrainConfig, data: Data, device: torch.device) -> bool:
-    """Whether trials of this config are trained as one batched program.
+    """Returns whether trials of this config are trained as one batched program.
 
-    Decided by size, not by a trial, so that one machine gives the same numbers every time. A GPU that one
-    head leaves idle gains; a CPU gains while calling costs more than computing (docs/heads.md).
+    Decided by size and not by timing, so that a machine gives the same numbers every time. A GPU gains where
+    one head would leave it idle, a CPU where calling torch costs more than computing (docs/heads.md).
     """
     if not head_class(config).stackable or config.together == "never":
         return False

@@ -1,4 +1,4 @@
-"""Which trials a sweep has, and which of them can be trained as one program."""
+"""Which trials a sweep has, and which of them train as one program."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from avel.heads.training.trials import Trial
 
 @dataclass(frozen=True)
 class Planned:
-    """A trial of a sweep and the settings that set it apart, seed aside."""
+    """A trial of a sweep, and the values of the swept settings in it."""
 
     trial: Trial
     settings: dict[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ FOLDER = "trials"
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial as its run keeps it; `settings` are those a sweep varied, accuracies are shares."""
+    """One trial as its run records it; `settings` are those a sweep varied, accuracies are fractions."""
 
     name: str
     settings: dict[str, Any]
@@ -54,36 +55,26 @@ def write_trial(
     if outcome.state:
         with atomic_path(_path(run, name, "safetensors")) as partial:
             save_file({key: value.cpu().contiguous() for key, value in outcome.state.items()}, partial)
-    scalars = (
-        "epochs",
-        "best_epoch",
-        "val_accuracy",
-        "test_accuracy",
-        "best_test_epoch",
-        "best_test_accuracy",
-    )
-    write_json(
-        _path(run, name, "json"),
-        {
-            "name": name,
-            "settings": dict(settings),
-            "seed": outcome.trial.config.seed,
-            "config": as_dict(outcome.trial.config),
-            "widths": as_dict(widths),
-            "source": source,
-            "failure": outcome.failure,
-        }
-        | {key: getattr(outcome, key) for key in scalars},
-    )
+    record = {
+        "name": name,
+        "settings": dict(settings),
+        "seed": outcome.trial.config.seed,
+        "config": as_dict(outcome.trial.config),
+        "widths": as_dict(widths),
+        "source": source,
+    }
+    measured = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)}
+    del measured["trial"], measured["state"]
+    write_json(_path(run, name, "json"), record | measured)
 
 
 def is_trained(run: Run, name: str) -> bool:
-    """Whether the trial has been trained to its end."""
+    """Returns whether the trial has been trained to its end."""
     return _path(run, name, "json").is_file()
 
 
 def read_trial(run: Run, name: str) -> TrialRecord:
-    """A trial's record.
+    """Reads a trial's record.
 
     Raises:
         StoreError: the run has no such trial, or has not trained it yet.
@@ -97,12 +88,12 @@ def read_trial(run: Run, name: str) -> TrialRecord:
 
 
 def read_trials(run: Run) -> list[TrialRecord]:
-    """All trials that are done, in the order of the run's plan."""
+    """Reads all trials that are done, in the order of the run's plan."""
     return [read_trial(run, name) for name in run.inputs["trials"] if is_trained(run, name)]
 
 
 def load_model(run: Run, trial: TrialRecord, device: torch.device | str = "cpu") -> Model:
-    """A trial's network at its best validation epoch, in evaluation mode."""
+    """Loads a trial's model at its best validation epoch, in evaluation mode."""
     model = build_model(trial.config, trial.widths, trial.seed)
     model.load_state_dict(load_file(_path(run, trial.name, "safetensors")))
     return model.to(device).eval()

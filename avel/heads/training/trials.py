@@ -1,4 +1,4 @@
-"""TrialGroup of one architecture that train side by side: stacked into one batched program, or one alone."""
+"""Trials of one architecture that train side by side: stacked into one batched program, or one alone."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class TrialGroup(Protocol):
     """M networks that are stepped together; every tensor leads with M."""
 
     def parameters(self) -> list[Tensor]:
-        """Trained tensors, (M, ...) each."""
+        """Returns the tensors that are trained, (M, ...) each."""
 
     def losses(self, audio: Tensor, visual: Tensor, targets: Tensor) -> Tensor:
-        """Loss of each trial: (M, B, T, ...), (M, B, T, ...), (M, B, ...) -> (M,)."""
+        """Returns the loss of each trial: (M, B, T, ...), (M, B, T, ...), (M, B, ...) -> (M,)."""
 
     def logits(self, audio: Tensor, visual: Tensor) -> Tensor:
-        """Scores of each trial on the same clips: (B, T, ...), (B, T, ...) -> (M, B, T, K)."""
+        """Returns scores of each trial on the same clips: (B, T, ...), (B, T, ...) -> (M, B, T, K)."""
 
     def clip(self, limit: float) -> None:
         """Scales each trial's gradient down to a norm of `limit` at most."""
 
     def state(self, place: int) -> dict[str, Tensor]:
-        """A copy of one trial's weights and buffers."""
+        """Returns a copy of one trial's weights and buffers."""
 
     def train(self, mode: bool) -> None:
         """Switches between training and evaluation."""
@@ -82,18 +82,18 @@ class Stacked:
     def train(self, mode: bool) -> None:
         self.template.train(mode)
 
-    def keep(self, places: list[int], optimiser: torch.optim.Optimizer) -> None:
-        """Drops all trials but those at `places`, here and in the optimiser's moments."""
+    def keep(self, places: list[int], optimizer: torch.optim.Optimizer) -> None:
+        """Drops all trials but those at `places`, here and in the optimizer's moments."""
         for name, old in self.weights.items():
             new = old.detach()[places].clone().requires_grad_()
-            moments = optimiser.state.pop(old)
-            optimiser.state[new] = {
+            moments = optimizer.state.pop(old)
+            optimizer.state[new] = {
                 key: value[places].clone() if value.shape == old.shape else value
                 for key, value in moments.items()
             }
             self.weights[name] = new
         self.buffers = {name: value[places].clone() for name, value in self.buffers.items()}
-        optimiser.param_groups[0]["params"] = self.parameters()
+        optimizer.param_groups[0]["params"] = self.parameters()
 
     def _one_loss(
         self, state: tuple[dict[str, Tensor], ...], audio: Tensor, visual: Tensor, targets: Tensor

@@ -1,1 +1,1 @@
-"""`avel reproduce`: the paper's tables on one's own clips, its figures beside ours."""
+"""`avel reproduce`: the paper's tables on one's own clips, its figures beside those measured."""

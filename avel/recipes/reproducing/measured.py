@@ -1,4 +1,4 @@
-"""What reproducing a table of the paper gives: its rows, measured here, and whether its order holds."""
+"""A reproduced table of the paper: its rows, and those whose order is not the paper's."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Reproduced:
     Attributes:
         trivial_baselines_percent: rule that needs no model -> its accuracy on this test split.
         reversed_order: pairs of rows whose order is not the paper's: (better here, better in the paper).
-        notes: what sets rows apart from the paper's, and how to come nearer.
-        seconds: wall time of this call; parts that were there already cost none.
+        notes: how rows differ from the paper's, and what would bring them nearer.
+        seconds: wall time of this call, which makes only what was not there yet.
         picture: path of the same table drawn.
     """
 
@@ -52,7 +52,7 @@ class Reproduced:
     picture: str
 
     def lines(self) -> list[str]:
-        """The table for people."""
+        """Returns the table for people."""
         header = ("", "paper, AVE", "here", "clips holding background", "best test epoch")
         rows: list[tuple[Any, ...]] = [
             (
@@ -68,14 +68,18 @@ class Reproduced:
             (f"trivial baseline: {name}", "", f"{value:.1f}", "", "")
             for name, value in self.trivial_baselines_percent.items()
         ]
-        turned = [f"  {better} > {worse}" for better, worse in self.reversed_order]
-        order = ["order of the paper: held"] if not turned else ["not in the order of the paper:", *turned]
+        reversed_pairs = [f"  {better} > {worse}" for better, worse in self.reversed_order]
+        order = (
+            ["order of the paper: held"]
+            if not reversed_pairs
+            else ["not in the order of the paper:", *reversed_pairs]
+        )
         shown = as_table(header, [*rows, *baselines])
         return [TITLES[self.table], "", *shown, "", *self.notes, *order, "", self.picture]
 
 
 def reversed_order(rows: tuple[Measured, ...]) -> tuple[tuple[str, str], ...]:
-    """Pairs (better here, better in the paper) of rows that both have figures."""
+    """Lists pairs (better here, better in the paper) of rows that both have figures."""
     both = [
         (row.name, row.paper_percent, row.accuracy_percent.mean)
         for row in rows

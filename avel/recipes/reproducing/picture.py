@@ -1,4 +1,4 @@
-"""A reproduced table as a picture: the paper's figure and ours for each row, on one axis."""
+"""A reproduced table as a picture: the paper's figure and the measured one for each row, on one axis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from avel.views.plots.style import BLUE, MUTED, QUIET, VERMILLION, figure, save
 
 
 def draw(rows: Sequence[Measured], baselines: Mapping[str, float], title: str, out: Path) -> Path:
-    """Rows from top to bottom, accuracy in % to the right; ours with its standard deviation over seeds."""
+    """Draws rows from top to bottom, accuracy in % to the right, with its std over seeds."""
     with figure(7.2, 1.3 + 0.28 * len(rows)) as drawn:
         axes = drawn.subplots()
         for place, row in enumerate(rows):
@@ -28,7 +28,7 @@ def draw(rows: Sequence[Measured], baselines: Mapping[str, float], title: str, o
                     size=7,
                     color=BLUE,
                 )
-        lowest, highest = _reach(rows)
+        lowest, highest = _ends(rows)
         axes.set_xlim(lowest, highest)
         inside = {name: value for name, value in baselines.items() if lowest < value < highest}
         for name, value in inside.items():
@@ -58,8 +58,8 @@ def draw(rows: Sequence[Measured], baselines: Mapping[str, float], title: str, o
     return out
 
 
-def _reach(rows: Sequence[Measured]) -> tuple[float, float]:
-    """Where the axis begins and ends: all figures with their standard deviations, and some air."""
+def _ends(rows: Sequence[Measured]) -> tuple[float, float]:
+    """Returns the ends of the axis: all figures with their stds, and a margin."""
     ends = [row.paper_percent for row in rows if row.paper_percent is not None]
     for row in rows:
         mean, std = row.accuracy_percent.mean, row.accuracy_percent.std or 0.0

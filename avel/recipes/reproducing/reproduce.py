@@ -29,7 +29,7 @@ from avel.text import as_plain
 
 WITHOUT_MAPS = ", without AGVA"
 """Ends the name of a row whose head attends over visual maps that were not cached."""
-BLIND = (
+MAPS_NOTE = (
     "without AGVA: on the CNNs' vectors; --set cache-features.keep_maps=true into another folder keeps maps"
 )
 
@@ -44,10 +44,10 @@ def reproduce(
     caching: CacheConfig | None = None,
     heads: Mapping[str, Any] | None = None,
 ) -> Reproduced:
-    """Trains what a table of the paper compares, on the clips of `store`, and sets its figures beside ours.
+    """Trains what a table of the paper compares, on the clips of `store`; gives the paper's figures beside.
 
-    Each seed is one repetition of all of it: encoders, features, head. Encoders and features are kept below
-    `out` and shared by the tables; the same call goes on where an interrupted one stopped.
+    Each seed repeats everything: encoders, features, head. Encoders and features stay below `out`, where all
+    tables use them; the same call goes on where an interrupted one stopped.
 
     Args:
         table: table2, table3, table4, table5 or figure6.
@@ -65,46 +65,46 @@ def reproduce(
     began = time.monotonic()
     if table not in TABLES:
         raise UnknownNameError("table", table, TABLES)
-    configs = pretraining or PretrainConfig(), caching or CacheConfig(), dict(heads or {})
+    pretraining, caching, heads = pretraining or PretrainConfig(), caching or CacheConfig(), dict(heads or {})
     for name, hint in (
         ("head", "leave it out; each row has its own"),
         ("seeds", "--seeds of avel reproduce"),
     ):
-        if name in configs[2]:
-            value = configs[2][name]
-            raise ConfigError(f"{name}={value!r} of the heads would do nothing here", hint=hint)
-    if table == "table5" and configs[0].freeze_backbone and not configs[0].frozen_augment:
+        if name in heads:
+            raise ConfigError(f"{name}={heads[name]!r} of the heads has no effect here", hint=hint)
+    if table == "table5" and pretraining.freeze_backbone and not pretraining.frozen_augment:
         raise ConfigError(
-            "table5 compares augmentations, which frozen CNNs do not see",
+            "table5 compares augmentations, which frozen CNNs are not given",
             hint="--set pretrain.frozen_augment=true (or pretrain.freeze_backbone=false)",
         )
     for row in TABLES[table]:
         if row.head is not None:
-            row_config(row, configs[2])
+            row_config(row, heads)
     check_own(Path(out), table, (f"{table}.{ending}" for ending in ("png", "toml", "json")))
-    bench = _Bench(str(store), Path(out), table, *configs)
+    out = Path(out)
+    stages = _Stages(str(store), out, table, pretraining, caching, heads)
     found = {
-        row.name: [bench.judge(row, seed) for seed in range(seeds)]
+        row.name: [stages.judge(row, seed) for seed in range(seeds)]
         for row in TABLES[table]
         if row.head is not None
     }
     rows = tuple(_measured(row, found.get(row.name, [])) for row in TABLES[table])
-    picture = draw(rows, bench.trivial_baselines_percent, TITLES[table], bench.out / f"{table}.png")
+    picture = draw(rows, stages.trivial_baselines_percent, TITLES[table], out / f"{table}.png")
     reproduced = Reproduced(
         table,
         seeds,
         rows,
-        bench.trivial_baselines_percent,
+        stages.trivial_baselines_percent,
         reversed_order(rows),
-        (BLIND,) if any(row.name.endswith(WITHOUT_MAPS) for row in rows) else (),
+        (MAPS_NOTE,) if any(row.name.endswith(WITHOUT_MAPS) for row in rows) else (),
         round(time.monotonic() - began, 1),
         str(picture),
     )
-    documents = [to_toml(configs[0], "pretrain"), to_toml(configs[1], "cache-features")]
-    if configs[2]:
-        documents.append(tomli_w.dumps({"train-head": configs[2]}))
-    write_text(bench.out / f"{table}.toml", "\n".join(documents))
-    write_json(bench.out / f"{table}.json", as_plain(reproduced))
+    documents = [to_toml(pretraining, "pretrain"), to_toml(caching, "cache-features")]
+    if heads:
+        documents.append(tomli_w.dumps({"train-head": heads}))
+    write_text(out / f"{table}.toml", "\n".join(documents))
+    write_json(out / f"{table}.json", as_plain(reproduced))
     return reproduced
 
 
@@ -119,7 +119,7 @@ def row_config(row: Row, heads: Mapping[str, Any], seed: int = 0) -> TrainConfig
     return dataclasses.replace(config, seed=config.seed + seed)
 
 
-class _Bench:
+class _Stages:
     """The folder in which everything is trained once: encoders/, features/, and heads of each table."""
 
     def __init__(
@@ -137,7 +137,7 @@ class _Bench:
         self._features: dict[tuple[str, int], Path] = {}
 
     def judge(self, row: Row, seed: int) -> GroupEvaluation:
-        """What `evaluate` says of one row's head with one seed."""
+        """Trains and judges one row's head with one seed."""
         assert row.head is not None
         note(f"\n== {row.name}, seed {seed}")
         cache = self.features(row.features, 0 if row.features == BACKBONES else seed)
@@ -148,7 +148,7 @@ class _Bench:
         return result.groups[config.head.name]
 
     def features(self, name: str, seed: int) -> Path:
-        """The cache of one kind of features, made or checked once a call; the CNNs' own know no seed."""
+        """Makes the cache of one kind of features, or checks it, once a call; the CNNs' own have no seed."""
         if (name, seed) not in self._features:
             self._features[name, seed] = self._make_features(name, seed)
         return self._features[name, seed]
@@ -173,13 +173,13 @@ class _Bench:
         return path
 
     def encoder(self, name: str, seed: int) -> Path:
-        """The run of `pretrain` behind one kind of features and one seed."""
+        """Pretrains the encoder of one kind of features with one seed, and returns its run."""
         changes = {**ENCODERS[name], "seed": self.pretraining.seed + seed}
         config = resolve(PretrainConfig, "pretrain", base=self.pretraining, options=changes)
         if config.freeze_backbone:
-            kept = config.frozen_vectors or str(self.out / "frozen-vectors")
+            vectors = config.frozen_vectors or str(self.out / "frozen-vectors")
             differs = "-agva" * config.agva + f"-{name}" * config.frozen_augment
-            config = dataclasses.replace(config, frozen_vectors=kept + differs)
+            config = dataclasses.replace(config, frozen_vectors=vectors + differs)
         run = self.out / "encoders" / f"{name}-seed{seed}"
         pretrain(self.store, run, config)
         return run
@@ -188,9 +188,9 @@ class _Bench:
 def _measured(row: Row, groups: list[GroupEvaluation]) -> Measured:
     if row.head is None:
         return Measured(row.name, row.paper_percent)
-    blind = head_class(row_config(row, {})).sources[0] == "maps" != groups[0].inputs
+    without_maps = head_class(row_config(row, {})).sources[0] == "maps" != groups[0].inputs
     return Measured(
-        row.name + WITHOUT_MAPS * blind,
+        row.name + WITHOUT_MAPS * without_maps,
         row.paper_percent,
         _over_seeds(group.accuracy_percent for group in groups),
         _over_seeds(group.accuracy_holding_background_percent for group in groups),
@@ -200,5 +200,5 @@ def _measured(row: Row, groups: list[GroupEvaluation]) -> Measured:
 
 
 def _over_seeds(repetitions: Iterable[Spread]) -> Spread:
-    """The spread over repetitions of one seed each, those left out in which nothing could be counted."""
+    """Returns the spread over repetitions of one seed each, without those in which nothing was counted."""
     return Spread.of([one.mean for one in repetitions if one.mean is not None])

@@ -1,7 +1,7 @@
 """What the tables of Ran et al. 2022 compare: for each row its features, its head, and the paper's figure.
 
 Accuracies in % of AVE's test segments, from Tables 2-5 and the text about Figure 6. Rows of methods that
-have no head here carry the paper's figure alone; rows without one are ours, for the floor they give.
+have no head here show the paper's figure alone; rows without a figure are not in the paper, for comparison.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 from avel.pipeline.pretraining.presets import PRESETS
 
 BACKBONES, UNTRAINED, AVBT = "backbones", "untrained", "paper"
-"""Features of the CNNs alone, of Bi-LSTMs with random weights, and of AV-BT as it is asked for."""
+"""Features of the CNNs alone, of Bi-LSTMs with random weights, and of AV-BT with the given settings."""
 
 ENCODERS: Mapping[str, Mapping[str, Any]] = {
     **PRESETS,
     UNTRAINED: {"epochs": 1, "rate_scale": 0.0, "backbone_rate_scale": 0.0},
 }
-"""Features -> what sets their pretraining apart; random Bi-LSTMs are those that AV-BT starts from."""
+"""Features -> the settings of their pretraining; random Bi-LSTMs are those that AV-BT starts from."""
 
 MLP = {"head": "mlp"}
 AUDIO, VISUAL = (MLP | {"modality": modality, "merge": "add"} for modality in ("audio", "visual"))
-"""They add whatever the merge of the rows with both."""
+"""`add` also where the user's `merge` is another: one modality cannot be concatenated."""
 CONCATENATED = {"head": "mlp", "merge": "concatenate"}
 
 

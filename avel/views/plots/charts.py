@@ -14,10 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from avel.heads.evaluation.results import Spread
 from avel.views.plots.style import BLUE, FAINT, INK, MARKERS, MUTED, QUIET, RULE, SERIES
 from avel.views.series import Curve, Sweep
 
-SHARES = LinearSegmentedColormap.from_list("shares", ["#ffffff", "#cfe3f2", "#56a3d0", "#0072B2", "#00304d"])
+FRACTIONS = LinearSegmentedColormap.from_list(
+    "fractions", ["#ffffff", "#cfe3f2", "#56a3d0", "#0072B2", "#00304d"]
+)
 """White to dark blue, its lightness falling evenly, so that it also reads in print."""
 
 
@@ -31,11 +34,11 @@ class Cloud:
 
 
 def draw_confusion(drawn: Figure, counts: NDArray[np.int64], names: Sequence[str]) -> None:
-    """Rows are labels, columns predictions, colour the share of the row: (K, K)."""
+    """Draws counts (K, K): rows are labels, columns predictions, colour the fraction of the row."""
     axes = drawn.subplots()
     total = counts.sum(1, keepdims=True)
-    share = counts / np.maximum(total, 1)
-    image = axes.imshow(share, cmap=SHARES, vmin=0, vmax=1, interpolation="nearest")
+    fraction = counts / np.maximum(total, 1)
+    image = axes.imshow(fraction, cmap=FRACTIONS, vmin=0, vmax=1, interpolation="nearest")
     ticks = range(len(names))
     labels = [f"{name} ({count})" for name, count in zip(names, total[:, 0], strict=True)]
     axes.set_yticks(ticks, labels)
@@ -50,16 +53,16 @@ def draw_confusion(drawn: Figure, counts: NDArray[np.int64], names: Sequence[str
         axes.axvline(edge, color=RULE, linewidth=0.3)
     size = 7 if len(names) <= 16 else 4
     for label, predicted in np.argwhere(counts > 0):
-        ink = "white" if share[label, predicted] > 0.55 else INK
+        ink = "white" if fraction[label, predicted] > 0.55 else INK
         axes.text(
             predicted, label, f"{counts[label, predicted]}", ha="center", va="center", size=size, color=ink
         )
-    bar = drawn.colorbar(image, ax=axes, shrink=0.6, aspect=30, label="share of the label's segments")
+    bar = drawn.colorbar(image, ax=axes, shrink=0.6, aspect=30, label="fraction of the label's segments")
     bar.outline.set_visible(False)
 
 
 def draw_curves(drawn: Figure, panels: Mapping[str, Sequence[Curve]]) -> None:
-    """One panel a quantity, one line a trial, over epochs."""
+    """Draws a panel for each quantity, with a line for each trial, over epochs."""
     row = drawn.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, curves) in zip(row, panels.items(), strict=True):
         for number, curve in enumerate(curves):
@@ -111,7 +114,7 @@ def draw_sweep(drawn: Figure, sweep: Sweep) -> None:
 
 
 def draw_clouds(drawn: Figure, clouds: Sequence[Cloud], names: Sequence[str], shown: Sequence[int]) -> None:
-    """t-SNE panels side by side: the `shown` classes in colour and shape, all others grey."""
+    """Draws t-SNE panels side by side: the `shown` classes in colour and shape, all others grey."""
     row = drawn.subplots(1, len(clouds), squeeze=False)[0]
     for axes, cloud in zip(row, clouds, strict=True):
         _cloud(axes, cloud, names, shown)
@@ -144,27 +147,20 @@ def _xy(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.fl
 def draw_accuracy(
     axes: Axes, names: Sequence[str], accuracy: Sequence[NDArray[np.float64]], lines: dict[str, float]
 ) -> None:
-    """A bar a run, its deviation over seeds as a whisker, `lines` as dashed ones; all in %."""
+    """Draws a bar for each run with its std over seeds, and `lines` across; accuracies in [0, 1]."""
     place = np.arange(len(names))[::-1]
-    mean = [100 * float(values.mean()) for values in accuracy]
-    spread = [100 * float(values.std(ddof=1)) if len(values) > 1 else 0.0 for values in accuracy]
+    spreads = [Spread.of((100 * values).tolist()) for values in accuracy]
     axes.barh(
         place,
-        mean,
+        [spread.mean or 0 for spread in spreads],
         height=0.62,
         color=[*([QUIET] * (len(names) - 1)), BLUE],
-        xerr=spread,
+        xerr=[spread.std or 0 for spread in spreads],
         error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2},
     )
-    for y, value, deviation in zip(place, mean, spread, strict=True):
-        axes.text(
-            1.5,
-            y,
-            f"{value:.1f}" + (f" ± {deviation:.1f}" if deviation else ""),
-            va="center",
-            color="white",
-            weight="bold",
-        )
+    for y, spread in zip(place, spreads, strict=True):
+        text = str(spread).replace("+-", "±")
+        axes.text(1.5, y, text, va="center", color="white", weight="bold")
     for number, (name, value) in enumerate(lines.items()):
         axes.axvline(
             100 * value,

@@ -24,7 +24,7 @@ from avel.views.plots.charts import (
     draw_curves,
     draw_sweep,
 )
-from avel.views.plots.style import checked_output, figure, save
+from avel.views.plots.style import figure, picture_path, save
 from avel.views.plots.timeline import Clip, Track, draw_clip
 from avel.views.reading import HeadRun, read_run
 from avel.views.series import curves_of, runs_below, sweep_of
@@ -69,7 +69,7 @@ def plot(
         ConfigError: `out` is no picture, or `setting` was not swept.
         MissingPathError, StoreError: what is to be drawn is not there.
     """
-    target = checked_output(out)
+    target = picture_path(out)
     if kind not in KINDS:
         raise UnknownNameError("plot", kind, KINDS)
     draw: dict[str, Callable[[], tuple[Figure, str]]] = {
@@ -93,7 +93,7 @@ def demo_picture(
     video: str | None = None,
     store: Path | str | None = None,
 ) -> Picture:
-    """One clip with what the runs say of it, beside the accuracy of all runs and of trivial baselines.
+    """Draws one clip with some runs' predictions, beside all runs' accuracy and the trivial baselines.
 
     Args:
         runs: name in the picture -> run; the last one is the one the picture is about.
@@ -102,7 +102,7 @@ def demo_picture(
     Raises:
         as `plot`.
     """
-    target = checked_output(out)
+    target = picture_path(out)
     read = {name: read_run(path) for name, path in runs.items()}
     names = shown or tuple(read)[-2:]
     main = read[names[-1]]
@@ -120,7 +120,7 @@ def demo_picture(
 
 
 def clip_of(runs: dict[str, HeadRun], video_id: str, row: int, store: Path | str | None = None) -> Clip:
-    """One clip with its labels and the first trial's predictions of each run (names to runs)."""
+    """Returns one clip with its labels and the predictions of each run's first trial (names to runs)."""
     first = next(iter(runs.values()))
     footage = open_footage(first.cache, store)
     place = int(np.flatnonzero(first.row == row)[0])
@@ -142,12 +142,12 @@ def clip_of(runs: dict[str, HeadRun], video_id: str, row: int, store: Path | str
 
 
 def choose_clip(run: HeadRun, split: str) -> int:
-    """Place of a telling clip: event and background about equal, most of it right but not all."""
+    """Returns the place of a clip that is about half event, half background, and mostly but not all right."""
     rows = run.rows_of(split)
     right = (run.prediction[0, rows] == run.label[rows]).mean(1)
-    empty = (run.label[rows] == run.background).mean(1)
-    telling = -np.abs(right - 0.85) - np.abs(empty - 0.45)
-    return int(rows[int(telling.argmax())])
+    background = (run.label[rows] == run.background).mean(1)
+    far = np.abs(right - 0.85) + np.abs(background - 0.45)
+    return int(rows[int(far.argmin())])
 
 
 def _confusion(run: HeadRun, split: str) -> tuple[Figure, str]:
@@ -188,7 +188,7 @@ def _tsne(run: HeadRun, split: str) -> tuple[Figure, str]:
 
 
 def most_frequent(classes: NDArray[np.int64], background: int) -> list[int]:
-    """The event classes with the most segments, at most as many as there are colours."""
+    """Returns the event classes with the most segments, at most as many as there are colours."""
     counts = np.bincount(classes, minlength=background + 1)[:background]
     order = np.argsort(-counts, kind="stable")[:CLASSES_SHOWN]
     return [int(number) for number in order if counts[number]]

@@ -30,7 +30,7 @@ EMPTY = "#e8eaed"
 QUIET = "#7d8fa0"
 """Bars that another one is compared with."""
 FAINT = "#c3c8ce"
-"""Points that are not the matter."""
+"""Points of classes that are not shown in colour."""
 
 FORMATS = (".png", ".svg", ".pdf")
 STYLE: dict[Any, Any] = {
@@ -63,15 +63,15 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def figure(width_inches: float, height_inches: float) -> Iterator[Figure]:
-    """An empty figure in avel's style, drawn without a display."""
+    """Makes an empty figure in avel's style, drawn without a display."""
     with rc_context(STYLE):
         made = Figure(figsize=(width_inches, height_inches), layout="constrained")
         FigureCanvasAgg(made)
         yield made
 
 
-def checked_output(out: Path | str) -> Path:
-    """`out`, if a picture can be written under that name.
+def picture_path(out: Path | str) -> Path:
+    """Returns `out` as a path, if a picture can have that name.
 
     Raises:
         ConfigError: an ending that is none of .png, .svg, .pdf.
@@ -83,7 +83,7 @@ def checked_output(out: Path | str) -> Path:
 
 
 def save(drawn: Figure, out: Path) -> None:
-    """The figure into `out`, whole or not at all; 200 dots an inch where it is not vectors."""
+    """Writes the figure to `out`, whole or not at all; a PNG has 200 dots an inch."""
     kind = out.suffix.lower().removeprefix(".")
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
     with atomic_path(out) as partial, rc_context(STYLE):
@@ -91,7 +91,7 @@ def save(drawn: Figure, out: Path) -> None:
 
 
 def bare(axes: Axes) -> None:
-    """No frame, no ticks: for pictures and bars of segments."""
+    """Removes frame and ticks, for pictures and bars of segments."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():

@@ -61,10 +61,10 @@ class Clip:
         return len(self.tracks[0].classes)
 
 
-def runs_of(*columns: NDArray[np.generic]) -> Iterator[tuple[int, int]]:
-    """Stretches over which all columns (T,) stay the same: (first, one after the last).
+def blocks_of(*columns: NDArray[np.generic]) -> Iterator[tuple[int, int]]:
+    """Yields the blocks over which all columns (T,) stay the same: (first, one after the last).
 
-    >>> list(runs_of(np.array([4, 4, 7])))
+    >>> list(blocks_of(np.array([4, 4, 7])))
     [(0, 2), (2, 3)]
     """
     changed = np.any([column[1:] != column[:-1] for column in columns], axis=0)
@@ -73,7 +73,7 @@ def runs_of(*columns: NDArray[np.generic]) -> Iterator[tuple[int, int]]:
 
 
 def draw_clip(drawn: Figure | SubFigure, clip: Clip) -> list[Axes]:
-    """Frames, spectrogram and one bar a track, all over the same seconds."""
+    """Draws frames, spectrogram and a bar for each track, all over the same seconds."""
     heights = [STRIP] * (clip.frames is not None) + [SOUND] * (clip.log_mel is not None)
     count = len(heights) + len(clip.tracks)
     heights += [BAR] * len(clip.tracks)
@@ -134,8 +134,8 @@ def _bar(axes: Axes, track: Track, clip: Clip) -> None:
     axes.set_ylim(0, 1)
     background = len(clip.class_names) - 1
     right = np.ones(clip.segments, bool) if track.right is None else track.right
-    for first, end in runs_of(track.classes, right):
-        number, well = int(track.classes[first]), bool(right[first])
+    for first, end in blocks_of(track.classes, right):
+        number, correct = int(track.classes[first]), bool(right[first])
         colour = EMPTY if number == background else (INK if track.right is None else BLUE)
         begin, width = first * clip.segment_seconds, (end - first) * clip.segment_seconds
         axes.add_patch(
@@ -143,20 +143,22 @@ def _bar(axes: Axes, track: Track, clip: Clip) -> None:
                 (begin, 0.06),
                 width,
                 0.88,
-                facecolor=colour if well else WRONG,
-                edgecolor=PAPER if well else VERMILLION,
+                facecolor=colour if correct else WRONG,
+                edgecolor=PAPER if correct else VERMILLION,
                 linewidth=1.2,
-                hatch="" if well else "////",
+                hatch="" if correct else "////",
             )
         )
-        ink = VERMILLION if not well else MUTED if number == background else PAPER
+        ink = VERMILLION if not correct else MUTED if number == background else PAPER
         text = "bg" if number == background else clip.class_names[number]
-        _fit(axes, text, begin + width / 2, width, clip.segments * clip.segment_seconds, ink, boxed=not well)
+        _fit(
+            axes, text, begin + width / 2, width, clip.segments * clip.segment_seconds, ink, boxed=not correct
+        )
     _name(axes, track.name)
 
 
 def _fit(axes: Axes, text: str, x: float, width: float, seconds: float, ink: str, *, boxed: bool) -> None:
-    """The text in the middle of its block: smaller, then shortened, where the block has no room for it."""
+    """Writes text in the middle of its block: smaller, then shortened, where the block is too narrow."""
     room = LETTERS_A_LINE * width / seconds
     size = float(np.clip(8 * room / len(text), 6.5, 8))
     letters = max(int(room * 8 / size), 2)
@@ -166,7 +168,7 @@ def _fit(axes: Axes, text: str, x: float, width: float, seconds: float, ink: str
 
 
 def legend(axes: Axes) -> None:
-    """What blue, hatching and grey mean, at the upper right of the top row."""
+    """Draws what blue, hatching and grey mean, at the upper right of the top row."""
     marks = [
         Rectangle((0, 0), 1, 1, facecolor=BLUE, label="right"),
         Rectangle((0, 0), 1, 1, facecolor=WRONG, edgecolor=VERMILLION, hatch="////", label="wrong"),

@@ -1,4 +1,4 @@
-"""The page's clips: one line a row in data/clips.js, and details in parts that the page reads when needed."""
+"""The page's clips: a table of all in data/clips.js, and details in parts that the page loads when needed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Browsed:
 
 
 def browse(runs: Sequence[HeadRun]) -> Browsed:
-    """The clips that any run predicts.
+    """Collects the clips that any run predicts.
 
     Raises:
         StaleError: the runs belong to different datasets.
@@ -76,7 +76,7 @@ def _places(run: HeadRun, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def clip_table(browsed: Browsed, footage: Footage, folder: Path, *, copy_videos: bool) -> dict[str, Any]:
-    """What data/clips.js holds; pictures, and copies of the videos if wanted, are written beside it."""
+    """Returns what data/clips.js holds; writes pictures, and with `copy_videos` the videos, into `folder`."""
     ids = [run.video_id[place] for run, place in browsed.first]
     videos = list(dict.fromkeys(ids))
     number_of = {video_id: number for number, video_id in enumerate(videos)}
@@ -103,7 +103,7 @@ def clip_table(browsed: Browsed, footage: Footage, folder: Path, *, copy_videos:
 def _footage(
     videos: list[str], footage: Footage, folder: Path, copy_videos: bool
 ) -> tuple[list[int], list[str | None]]:
-    """Number of each video's pictures (0: none), and its address."""
+    """Returns the number of each video's pictures (0: none), and its address."""
     (folder / "media").mkdir()
     media: list[int] = []
     paths: list[str | None] = []
@@ -117,7 +117,7 @@ def _footage(
 
 
 def details(browsed: Browsed) -> Iterator[tuple[str, list[Any]]]:
-    """Detail files by name: for each clip, run and trial the likeliest classes and the attention maps."""
+    """Yields detail files by name: for each clip, run and trial the likeliest classes and attention maps."""
     insides = [_insides(run, places) for run, places in zip(browsed.runs, browsed.places, strict=True)]
     for start in range(0, len(browsed.rows), DETAIL_CLIPS):
         clips = range(start, min(start + DETAIL_CLIPS, len(browsed.rows)))
@@ -125,7 +125,7 @@ def details(browsed: Browsed) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _insides(run: HeadRun, places: NDArray[np.int64]) -> list[Inside]:
-    """Each shown trial's attention on all clips; what is of clips without predictions is never read."""
+    """Runs each shown trial on all clips; of those without predictions row 0 stands in and is not used."""
     return [
         look_inside(run, trial, np.maximum(places, 0))
         for trial in range(min(len(run.trials), BROWSED_TRIALS))
@@ -142,9 +142,9 @@ def _detail(browsed: Browsed, insides: list[list[Inside]], clip: int) -> list[An
 
 
 def _trial(probability: NDArray[np.float32], inside: Inside, clip: int) -> dict[str, Any]:
-    """(T, K) and maps (T, T) as whole numbers: percent and thousandths."""
+    """Returns (T, K) and maps (T, T) as whole numbers: percent and thousandths."""
     order = np.argsort(-probability, axis=1, kind="stable")[:, :TOP]
-    share = np.rint(100 * np.take_along_axis(probability, order, 1)).astype(int)
-    top = np.stack((order, share), axis=-1)
+    percent = np.rint(100 * np.take_along_axis(probability, order, 1)).astype(int)
+    top = np.stack((order, percent), axis=-1)
     maps = {name: np.rint(1000 * values[clip]).astype(int) for name, values in inside.attention.items()}
     return {"top": top, **maps}

@@ -66,7 +66,7 @@ def _listed(path: Path) -> set[str]:
         return set(json.loads(path.read_text())["files"])
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise ConfigError(
-            f"{path}: is no list of a report's files ({error})", hint="--out another folder"
+            f"{path}: is not a list of a report's files ({error})", hint="--out another folder"
         ) from None
 
 
@@ -79,6 +79,6 @@ def _folders(names: set[str]) -> set[str]:
 
 
 def _write_list(made: Path, folder: Path, names: set[str]) -> None:
-    """By way of `made`, so that no kill leaves a partial file in the user's folder."""
+    """Writes the list in `made` and moves it, so that no kill leaves a partial file in the user's folder."""
     write_json(made / LIST, {"files": sorted(names)})
     os.replace(made / LIST, folder / LIST)

@@ -25,11 +25,11 @@ CLOUD_RUNS = 6
 """Runs whose fused vectors get a panel; each costs seconds."""
 CLOUD_POINTS = 1000
 CURVE_POINTS = 200
-"""Epochs of a curve on the page: more are not seen."""
+"""Epochs of a curve on the page: more would not be visible."""
 
 
 def groups_of(run: HeadRun) -> dict[str, HeadRun]:
-    """The run taken apart into trials that differ in the seed alone, each group under its name."""
+    """Splits a run into groups of trials that differ in the seed alone, each under its name."""
     trials: dict[str, list[int]] = {}
     for place, name in enumerate(run.trials):
         trials.setdefault(group_name(read_trial(run.run, name)), []).append(place)
@@ -52,7 +52,7 @@ def judged(run: HeadRun) -> dict[str, Evaluation]:
 
 
 def run_summary(group: HeadRun, measured: Mapping[str, GroupEvaluation]) -> dict[str, Any]:
-    """One line of the page's list of runs; `measured` is what each split gave."""
+    """Returns one line of the page's list of runs; `measured` is its evaluation on each split."""
     curves = {
         title: [
             {"name": curve.name, "epoch": thinned(curve.epoch), "value": np.round(thinned(curve.value), 4)}
@@ -70,7 +70,7 @@ def run_summary(group: HeadRun, measured: Mapping[str, GroupEvaluation]) -> dict
 
 
 def thinned(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """At most CURVE_POINTS of (n,), evenly spaced, both ends included."""
+    """Picks at most CURVE_POINTS of (n,), evenly spaced, both ends included."""
     places = np.linspace(0, len(values) - 1, min(len(values), CURVE_POINTS)).round().astype(int)
     return np.asarray(values[places], np.float64)
 
@@ -91,7 +91,7 @@ def sweep_summaries(read: Sequence[HeadRun], split: str) -> list[dict[str, Any]]
 def cloud_summary(
     groups: Sequence[HeadRun], split: str, clip_of_row: dict[int, int]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """t-SNE panels, one set for each cache, and what was left out; `clip_of_row` numbers the page's clips."""
+    """Returns t-SNE panels, a set for each cache, and what was left out; rows become the page's clips."""
     sets: dict[str, tuple[Embedding, HeadRun]] = {}
     notes: list[str] = []
     try:
@@ -125,5 +125,5 @@ def _cloud_set(made: Embedding, run: HeadRun, clip_of_row: dict[int, int]) -> di
 
 
 def made_by() -> dict[str, str]:
-    """Which avel made the page, and when."""
+    """Returns which avel made the page, and when."""
     return {"avel": versions()["avel"], "date": time.strftime("%Y-%m-%d")}

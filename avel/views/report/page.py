@@ -62,7 +62,7 @@ def report(
         StaleError: the runs belong to different datasets.
     """
     if not runs:
-        raise ConfigError("a report of no runs", hint="avel report RUN... --out DIR")
+        raise ConfigError("no runs to report", hint="avel report RUN... --out DIR")
     target = Path(out).resolve()
     old = own_files(target)
     read = distinct([read_run(path) for path in runs])
@@ -120,7 +120,7 @@ def _left_out(shown: list[HeadRun], without_store: bool) -> list[str]:
 
 
 def distinct(read: list[HeadRun]) -> list[HeadRun]:
-    """Runs whose names differ: those of one name get their parent folders in front.
+    """Gives runs names that differ: those of one name get their parent folders in front.
 
     Raises:
         ConfigError: the same run twice.
@@ -136,7 +136,7 @@ def distinct(read: list[HeadRun]) -> list[HeadRun]:
 
 
 def put(folder: Path, name: str, value: Any) -> None:
-    """`value` as data/NAME.js, a script: pages opened from disk may not read JSON files."""
+    """Writes `value` as data/NAME.js, a script: pages opened from disk may not read JSON files."""
     text = json.dumps(value, default=_plain, separators=(",", ":"))
     safe = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     write_text(folder / "data" / f"{name}.js", f"avel.put({json.dumps(name)}, {safe});\n")
@@ -149,7 +149,7 @@ def _plain(value: Any) -> Any:
 
 
 def copy_static(folder: Path) -> None:
-    """The page itself: HTML, CSS and JavaScript, the same for every report."""
+    """Copies the page itself: HTML, CSS and JavaScript, the same for every report."""
     for item in _static():
         (folder / item.name).write_bytes(item.read_bytes())
 

@@ -22,7 +22,7 @@ SOUND_SCALE = 2
 
 
 def write_pictures(footage: Footage, video_id: str, folder: Path, number: int) -> bool:
-    """`NUMBER-frames.jpg`, `-sound.jpg` and `-thumb.jpg` of a clip; False where it is not staged."""
+    """Writes NUMBER-frames.jpg, -sound.jpg and -thumb.jpg of a clip; returns False if it is not staged."""
     try:
         frames, patches = footage.frames(video_id), footage.log_mel(video_id)
     except StoreError:
@@ -36,22 +36,22 @@ def write_pictures(footage: Footage, video_id: str, folder: Path, number: int) -
 
 
 def strip(frames: NDArray[np.uint8]) -> Image.Image:
-    """One frame a segment, side by side: (T, H, W, 3) -> a picture of T squares."""
+    """Puts one frame a segment side by side: (T, H, W, 3) -> a picture of T squares."""
     small = [Image.fromarray(frame).resize((STRIP_PIXELS, STRIP_PIXELS)) for frame in frames]
     return Image.fromarray(np.concatenate([np.asarray(each) for each in small], axis=1))
 
 
 def spectrogram(log_mel: NDArray[np.float32]) -> Image.Image:
-    """Low frequencies at the bottom, time to the right: (T, 96, 64) -> a picture of 96 T by 128."""
+    """Draws low frequencies at the bottom, time to the right: (T, 96, 64) -> a picture of 96 T by 128."""
     bands = log_mel.reshape(-1, log_mel.shape[-1]).T[::-1]
     low, high = np.percentile(bands, (2, 99.8))
-    share = np.clip((bands - low) / max(high - low, 0.1), 0, 1)
-    coloured = (colormaps["magma"](share)[..., :3] * 255).astype(np.uint8)
+    level = np.clip((bands - low) / max(high - low, 0.1), 0, 1)
+    coloured = (colormaps["magma"](level)[..., :3] * 255).astype(np.uint8)
     return Image.fromarray(coloured.repeat(SOUND_SCALE, axis=0))
 
 
 def link_video(source: Path | None, folder: Path, number: int, *, copy: bool) -> str | None:
-    """Address of a video as seen from the page in `folder`: a relative path, or a copy beside the page."""
+    """Returns the address of a video from the page in `folder`: a relative path, or a copy beside it."""
     if source is None:
         return None
     if copy:

@@ -85,7 +85,7 @@ def test_trials_leave_a_group_on_a_gpu(head: str, tmp_path: Path) -> None:
         training = Training(trials_of(config, 3), on_fake_cuda(data), CUDA)
         training.train_epoch(1)
         assert isinstance(training.group, Stacked)
-        training.group.keep([0, 2], training.optimiser)
+        training.group.keep([0, 2], training.optimizer)
         kept = [*training.group.parameters(), *training.group.buffers.values()]
         assert {value.device for value in kept} == {CUDA}
         assert {len(value) for value in kept} == {2}

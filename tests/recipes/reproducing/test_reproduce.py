@@ -120,8 +120,8 @@ def test_psp_attends_over_maps_where_they_are_kept(store: Path, tmp_path: Path) 
     [
         ({"lr": -1.0}, "lr=-1.0"),
         ({"theta": 0.1}, "no setting named 'theta'"),
-        ({"head": "psp"}, "head='psp' of the heads would do nothing"),
-        ({"seeds": 7}, "seeds=7 of the heads would do nothing"),
+        ({"head": "psp"}, "head='psp' of the heads has no effect"),
+        ({"seeds": 7}, "seeds=7 of the heads has no effect"),
     ],
 )
 def test_settings_of_heads_are_refused_before_encoders_are_trained(
@@ -195,7 +195,7 @@ def test_a_set_without_its_stage_is_refused(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_frozen_cnns_see_no_augmentation(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="do not see"):
+    with pytest.raises(ConfigError, match="are not given"):
         reproduce("table5", tmp_path, tmp_path, pretraining=PretrainConfig(freeze_backbone=True))
 
 

@@ -12,7 +12,7 @@ from avel.errors import ConfigError, StoreError, UnknownNameError
 from avel.heads.train import sweep
 from avel.stores.runs import Run
 from avel.views.plots.plot import clip_of, demo_picture, most_frequent, plot
-from avel.views.plots.timeline import runs_of
+from avel.views.plots.timeline import blocks_of
 from avel.views.reading import read_run
 from avel.views.series import curves_of
 from tests.views.made import HOSTILE, Made
@@ -129,7 +129,7 @@ def test_what_is_refused(made: Made, tmp_path: Path) -> None:
 
 def test_blocks_end_where_any_column_changes() -> None:
     classes, right = np.array([3, 3, 3, 1]), np.array([True, True, False, False])
-    assert list(runs_of(classes, right)) == [(0, 2), (2, 3), (3, 4)]
+    assert list(blocks_of(classes, right)) == [(0, 2), (2, 3), (3, 4)]
 
 
 def test_classes_in_colour_are_the_frequent_ones_without_background() -> None:

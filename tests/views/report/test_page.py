@@ -196,7 +196,7 @@ def test_a_list_that_names_files_elsewhere_reaches_none_of_them(made: Made, tmp_
     report(made.runs[:1], out, tsne=False)
     assert (tmp_path / "thesis.tex").exists()
     (out / LIST).write_text("[]")
-    with pytest.raises(ConfigError, match="is no list of a report's files"):
+    with pytest.raises(ConfigError, match="is not a list of a report's files"):
         report(made.runs[:1], out, tsne=False)
 
 

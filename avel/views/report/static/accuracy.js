@@ -1,5 +1,5 @@
 "use strict";
-// Accuracy: a bar a run with its deviation over seeds, trivial baselines as lines, and all numbers in a table.
+// Accuracy: a bar for each run with its standard deviation over seeds, trivial baselines as lines, and all numbers in a table.
 
 const COLUMNS = [
   ["accuracy, %", (row) => spread(row.accuracy_percent)],

@@ -69,10 +69,10 @@ function confusionTable(view) {
 }
 
 function confusionCell(run, label, prediction, count, total) {
-  const share = total ? count / total : 0;
+  const fraction = total ? count / total : 0;
   const names = avel.data.summary.classes;
-  const about = `${count} of ${plural(total, "segment")} of ${names[label]} are called ${names[prediction]} (${percent(share)})`;
-  const properties = { style: { "--share": share.toFixed(3) }, class: share > 0.5 ? "dark" : "", ...tipped(about) };
+  const about = `${count} of ${plural(total, "segment")} of ${names[label]} are called ${names[prediction]} (${percent(fraction)})`;
+  const properties = { style: { "--fraction": fraction.toFixed(3) }, class: fraction > 0.5 ? "dark" : "", ...tipped(about) };
   if (!count) return h("td", properties);
   const open = () => showClips({ run, label, prediction, mistakes: "all" });
   return h("td", properties, h("button", { click: open, "aria-label": about }, String(count)));

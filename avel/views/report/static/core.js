@@ -62,7 +62,7 @@ function fill(element, properties, children) {
 }
 
 const $ = (id) => document.getElementById(id);
-const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
+const percent = (fraction, digits = 1) => `${(100 * fraction).toFixed(digits)} %`;
 const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
 
 /** A `<select>` over [value, text] pairs. */

@@ -36,7 +36,7 @@ function leaveOut(id) {
 }
 
 function start() {
-  const wanted = /^#clip-(\d+)$/.exec(location.hash);
+  const linked = /^#clip-(\d+)$/.exec(location.hash);
   drawHeader();
   drawChoices();
   drawAccuracy();
@@ -45,7 +45,7 @@ function start() {
   avel.data.summary.clouds.length ? drawClouds() : leaveOut("clouds");
   avel.data.summary.sweeps.length ? drawSweeps() : leaveOut("sweeps");
   drawBrowser();
-  const clip = wanted ? avel.data.clips.row.indexOf(Number(wanted[1])) : -1;
+  const clip = linked ? avel.data.clips.row.indexOf(Number(wanted[1])) : -1;
   if (clip >= 0) openClip(clip);
 }
 

@@ -76,8 +76,8 @@ function seek(seconds) {
 
 function moveHead(seconds) {
   player.seconds = seconds;
-  const share = Math.max(0, Math.min(seconds / clipSeconds(), 1));
-  player.head.style.setProperty("--at", share);
+  const fraction = Math.max(0, Math.min(seconds / clipSeconds(), 1));
+  player.head.style.setProperty("--at", fraction);
   const segment = Math.min(Math.floor(seconds / avel.data.summary.segment_seconds), avel.data.summary.segments - 1);
   if (player.segment !== segment || !player.readout.firstChild) {
     player.segment = segment;
@@ -131,8 +131,8 @@ function segmentBar(classes, labels) {
     { class: labels === null ? "segments truth" : "segments" },
     blocks(classes, labels).map((block) => {
       const kind = [block.class === background ? "empty" : "event", block.right ? "right" : "wrong"].join(" ");
-      const share = `${(100 * (block.end - block.first)) / segments}%`;
-      return h("span", { class: kind, style: { width: share }, title: names[block.class] }, h("b", {}, block.class === background ? "bg" : names[block.class]));
+      const width = `${(100 * (block.end - block.first)) / segments}%`;
+      return h("span", { class: kind, style: { width }, title: names[block.class] }, h("b", {}, block.class === background ? "bg" : names[block.class]));
     })
   );
 }
@@ -166,8 +166,8 @@ function readOut() {
   const lines = avel.data.clips.predictions.map((_, run) => {
     const trial = ofTrial(run);
     if (!trial) return null;
-    const likely = trial.top[player.segment].filter(([, share], at) => at === 0 || share > 0);
-    const best = likely.map(([number, share]) => `${classes[number]} ${share} %`).join(", ");
+    const likely = trial.top[player.segment].filter(([, percent], at) => at === 0 || percent > 0);
+    const best = likely.map(([number, percent]) => `${classes[number]} ${percent} %`).join(", ");
     return h("div", {}, h("b", {}, runs[run].name), ` ${best}`);
   });
   player.readout.replaceChildren(h("div", {}, h("b", {}, `second ${+first.toFixed(2)}`), ` label: ${classes[label]}`), ...lines.filter(Boolean));
