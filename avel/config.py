@@ -29,6 +29,7 @@ from avel.registry import Registry
 C = TypeVar("C")
 STAGES = ("extract", "pretrain", "cache-features", "train-head")
 """Tables that a config file may hold, each for the command of that name."""
+YES, NO = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
 def option(
@@ -56,15 +57,16 @@ def group(kind: type[Any], heading: str, *, prefix: str = "") -> Any:
     return dataclasses.field(default_factory=kind, metadata={"heading": heading, "prefix": prefix})
 
 
-def component(registry: Registry[Any], default: str, help: str, *, shown: str) -> Any:
+def component(registry: Registry[Any], default: str | None, help: str, *, shown: str) -> Any:
     """Declares a choice of one registered class, as an instance of that class's `Config`.
 
     The field's type is the base of all these Configs; `shown` says what help shows as the default of its
-    settings, since each component has its own.
+    settings, since each component has its own. Without a default the field is None until one is chosen, and
+    `shown` says what that means.
     """
 
     def make() -> Any:
-        return registry[default].Config()
+        return None if default is None else registry[default].Config()
 
     about = {"help": help, "registry": registry, "default": default, "shown": shown, "numeric": True}
     return dataclasses.field(default_factory=make, metadata=about)
@@ -113,7 +115,7 @@ class Setting:
     def of(self, config: Any) -> Any:
         """Returns the setting's value in a config."""
         value = reduce(getattr, self.path, config)
-        return value.name if self.registry is not None else value
+        return value.name if isinstance(value, ComponentConfig) else value
 
 
 def settings_of(config: Any) -> list[Setting]:
@@ -136,9 +138,11 @@ def _settings(
         elif "registry" in about:
             default, shown = about["default"], "" if config is not kind else about["shown"]
             yield Setting(
-                name, (*place, field.name), here, str, default, about["help"], heading, "", True,
-                registry=about["registry"],
+                name, (*place, field.name), here, str, default, about["help"], heading,
+                about["shown"] if default is None else "", True, registry=about["registry"],
             )  # fmt: skip
+            if value is None or (config is kind and default is None):
+                continue
             chosen = value.name if config is not kind else default
             for setting in _settings(value, here, (*place, chosen), prefix, f"Settings of the {field.name}"):
                 yield dataclasses.replace(setting, shown=shown or setting.shown)
@@ -193,7 +197,7 @@ def resolve(
     given = [
         (source, key, value)
         for source, values in sources
-        for key, value in flat({places.get(key, key): value for key, value in values.items()}).items()
+        for key, value in flat({places.get(_named(key), key): value for key, value in values.items()}).items()
     ]
     config: C = _choose(kind, given)
     known: dict[str, Setting] = {}
@@ -210,7 +214,8 @@ def resolve(
             if known[key].registry is None:
                 config = _replaced(config, known[key].path, convert(known[key], value, source))
         elif not any(_is_of_another(key, setting) for setting in others):
-            raise UnknownNameError("setting", key, known, where=source)
+            named = [other for other in known if ("." in other) == ("." in key)]
+            raise UnknownNameError("setting", key, named, where=source)
     return config
 
 
@@ -224,11 +229,11 @@ def _choose(kind: Any, given: list[tuple[str, str, Any]], place: tuple[str, ...]
         elif "registry" in field.metadata:
             registry: Registry[Any] = field.metadata["registry"]
             key = ".".join((*place, field.name))
-            named = [(source, str(value)) for source, given_key, value in given if given_key == key]
+            named = [(source, str(value)) for source, at, value in given if at == key and value is not None]
             source, name = named[-1] if named else ("default", field.metadata["default"])
-            if name not in registry:
+            if name is not None and name not in registry:
                 raise UnknownNameError(registry.kind, name, registry, where=source)
-            chosen[field.name] = registry[name].Config()
+            chosen[field.name] = None if name is None else registry[name].Config()
     return kind(**chosen)
 
 
@@ -253,7 +258,7 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     result: dict[str, Any] = {}
     for key, value in values.items():
-        name = key.replace("-", "_")
+        name = _named(key)
         if isinstance(value, ComponentConfig):
             result[name] = value.name
             *tables, _ = name.split(".")
@@ -265,6 +270,11 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
         else:
             result[name] = value
     return result
+
+
+def _named(key: str) -> str:
+    """A key as settings are named, with underscores."""
+    return key.replace("-", "_")
 
 
 def read_table(path: Path, stage: str) -> dict[str, Any]:
@@ -389,13 +399,15 @@ def _coerce(hinted: Any, value: Any) -> Any:
             raise ValueError(value)
         return tuple(_coerce(arguments[0], item) for item in items if item != "")
     if hinted is bool:
-        known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-        return known[str(value).lower()] if str(value).lower() in known else _refuse(value)
+        word = str(value).lower()
+        return word in YES if word in YES + NO else _refuse(value)
     if hinted is int:
         if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
             raise ValueError(value)
         return int(value)
     if hinted is float and isinstance(value, bool):
+        raise ValueError(value)
+    if value is None:
         raise ValueError(value)
     read: Callable[[Any], Any] = hinted
     return read(value)

@@ -1,7 +1,7 @@
 """What encoders and heads share of networks: audio-guided visual attention, and what a device can compute.
 
-Pipeline and heads never import each other, so what both need lies here; it imports torch, which the rest of
-this level must not.
+Pipeline and heads never import each other, so what both need lies here; it imports torch, which of
+the rest of this level only `device` may.
 """
 
 import functools

@@ -43,8 +43,9 @@ class Registry(Generic[T]):
             config: Any = getattr(entry, "Config", None)
             if config is not None:
                 if "name" in vars(config):
+                    owner = config.name or config.__name__
                     raise ConfigError(
-                        f"{self.kind} {name!r} has no Config of its own, only that of {config.name!r}",
+                        f"{self.kind} {name!r} has no Config of its own, only that of {owner!r}",
                         hint="add a nested `class Config`, derived from it where the settings are the same",
                     )
                 config.name = name

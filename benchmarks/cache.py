@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from avel.config import digest
+from avel.config import digest, resolve
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.encode import PartEncoder, Work
 from avel.pipeline.caching.key import recipe
@@ -131,15 +131,14 @@ def _jpegs(random: np.random.Generator, config: ExtractConfig) -> Iterator[bytes
 
 def _measure(store: Path, folder: Path, dtype: str, options: argparse.Namespace) -> dict[str, Any]:
     """Medians of the turns; spreads are the lowest and the highest."""
-    config = CacheConfig(
-        visual_backbone=options.visual_backbone,
-        audio_backbone=options.audio_backbone,
-        visual_weights="random",
-        audio_weights="random",
-        dtype=dtype,
-        batch_clips=options.batch_clips,
-        device=options.device,
-    )
+    chosen = {
+        "visual": {"backbone": options.visual_backbone, "weights": "random"},
+        "audio": {"backbone": options.audio_backbone, "weights": "random"},
+        "dtype": dtype,
+        "batch_clips": options.batch_clips,
+        "device": options.device,
+    }
+    config = resolve(CacheConfig, "cache-features", options=chosen)
     clips = ClipStore.open(store)
     asked = recipe(clips, None, config)
     loading, plain, folded, whole = [], [], [], []

@@ -29,9 +29,10 @@ import torch
 from heads_baselines import PlainLoop, bare_products
 
 from avel.config import resolve
+from avel.device import choose_device
 from avel.grid import Grid
 from avel.heads.config import TrainConfig
-from avel.heads.train import choose_device, train_head
+from avel.heads.train import train_head
 from avel.heads.training.data import Data, load_data
 from avel.heads.training.fit import Training
 from avel.heads.training.trials import Trial

@@ -30,12 +30,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
 
+from avel.config import resolve
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.pretraining.loader import Batch, ClipLoader, random_choices
 from avel.pipeline.pretraining.projector import Twins
-from avel.pipeline.pretraining.schedule import make_optimiser
-from avel.pipeline.pretraining.settings import pick_device, with_options
+from avel.pipeline.pretraining.schedule import make_optimizer
+from avel.pipeline.pretraining.settings import device_of_process
 from avel.pipeline.pretraining.training import Trainer, prepare
 from avel.progress import Progress, set_verbosity
 from avel.stores.clips import ClipStore
@@ -111,9 +112,9 @@ def product_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
 
 
 def bytes_of_weights(trainer: Trainer) -> float:
-    """Bytes of weights, gradients and the optimiser's state that a step moves, each once: a lower bound."""
+    """Bytes of weights, gradients and the optimizer's state that a step moves, each once: a lower bound."""
     weights = sum(p.numel() * p.element_size() for p in trainer.twins.parameters() if p.requires_grad)
-    kept = [value for state in trainer.optimiser.state.values() for value in state.values()]
+    kept = [value for state in trainer.optimizer.state.values() for value in state.values()]
     # each is read and written
     return 2.0 * (2 * weights + sum(value.numel() * value.element_size() for value in kept))
 
@@ -144,7 +145,7 @@ def training(
     """(c) and (d), beside the roofline."""
     device = loader.device
     twins = prepare(Twins(build_encoder(config), config), config, device)
-    trainer = Trainer(twins, make_optimiser(twins, config), config, device)
+    trainer = Trainer(twins, make_optimizer(twins, config), config, device)
     first = next(loader.epoch(0))
     batch = Batch(first.clips, first.seen.clone(), first.heard.clone())
     same = Same(batch, loader.steps)
@@ -177,7 +178,7 @@ def training(
 
 def measure(options: argparse.Namespace, config: PretrainConfig) -> dict[str, Any]:
     """Reading, and training where it is asked for."""
-    device, store = pick_device(config.device), ClipStore.open(options.store)
+    device, store = device_of_process(config.device), ClipStore.open(options.store)
     loader = ClipLoader(
         store,
         store.staged[: options.clips],
@@ -196,7 +197,10 @@ def measure(options: argparse.Namespace, config: PretrainConfig) -> dict[str, An
         return found
     trained = training(loader, config, options, found["clips_per_second"]["b loader"])
     rates = found.pop("clips_per_second") | trained.pop("clips_per_second")
-    about = {"backbones": f"{config.visual_backbone}, {config.audio_backbone}", "dtype": config.dtype}
+    about = {
+        "backbones": f"{config.visual.backbone.name}, {config.audio.backbone.name}",
+        "dtype": config.dtype,
+    }
     return {"clips_per_second": rates} | found | about | trained
 
 
@@ -214,7 +218,7 @@ def main() -> None:
     if len(rest) % 2:
         parser.error(f"settings are pairs of --name and value: {' '.join(rest)}")
     names = [word.removeprefix("--").replace("-", "_") for word in rest[::2]]
-    config = with_options(PretrainConfig(), dict(zip(names, rest[1::2], strict=True)))
+    config = resolve(PretrainConfig, "pretrain", options=dict(zip(names, rest[1::2], strict=True)))
     set_verbosity(0)
     found = measure(options, config)
     if options.json:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from avel.device import choose_device
 from avel.errors import ConfigError, TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.evaluate import evaluate, predict_split
@@ -74,21 +74,6 @@ def sweep(
             _train(folder, planned, loaded, device)
             _judge(folder, loaded)
     return folder.read_results(Evaluation)
-
-
-def choose_device(name: str) -> torch.device:
-    """Returns the device of a config: a CPU or a GPU; auto is a GPU where there is one.
-
-    Raises:
-        ConfigError: the device is not there, or is neither.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"(cpu|cuda)(:\d+)?", name):
-        raise ConfigError(f"no device named {name!r}", hint="--device cpu, cuda or auto")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device {name!r} is not there", hint="--device auto")
-    return torch.device(name)
 
 
 class _Loaded:

@@ -1,10 +1,29 @@
 """Configs of the pipeline's stages; torch-free, because the command line builds its options from them."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from avel.config import option
+from avel.config import ComponentConfig, component, group, option, resolve
 from avel.grid import Grid
+from avel.registry import Registry
+
+VISUAL_BACKBONES: Registry[Any] = Registry(
+    "visual backbone",
+    modules={
+        **dict.fromkeys(("resnet18", "resnet34", "resnet50"), "avel.pipeline.encoders.resnet"),
+        "mobilenet_v2": "avel.pipeline.encoders.mobilenet",
+        "tiny": "avel.pipeline.encoders.tiny",
+    },
+    group="avel.visual_backbones",
+)
+AUDIO_BACKBONES: Registry[Any] = Registry(
+    "audio backbone",
+    modules={name: f"avel.pipeline.encoders.{name}" for name in ("tiny", "vggish", "yamnet")},
+    group="avel.audio_backbones",
+)
+"""CNNs of frames and of log-mel patches; `avel.pipeline.encoders.backbones` has their base classes."""
+
+OWN = "the backbone's own"
 
 
 @dataclass(frozen=True)
@@ -47,87 +66,104 @@ class ExtractConfig:
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
-    """AV-BT as the paper trains it (Section 3.2, 4.1); a preset overrides some of it by name."""
+class VisualConfig:
+    """The CNN of the frames and its weights, where an encoder may be given instead."""
 
-    visual_backbone: str = option(
-        "resnet50", "CNN of the frames: resnet18, resnet34, resnet50, mobilenet_v2 or tiny."
+    backbone: ComponentConfig | None = component(
+        VISUAL_BACKBONES, None, "CNN of the frames where no --encoder is given.", shown="resnet50"
     )
-    audio_backbone: str = option("vggish", "CNN of the log-mel patches: vggish, yamnet or tiny.")
-    visual_weights: str | None = option(
-        None,
-        "The visual CNN's weights: a file, a published name or 'random'.",
-        shown="the published ones, downloaded; some have none",
+    weights: str = option(
+        "published",
+        "Weights of the visual CNN: a file, a published name, published for the first of these names, "
+        "downloaded, or random. Some CNNs have none published.",
     )
-    audio_weights: str | None = option(
-        None,
-        "The audio CNN's weights: a file, a published name or 'random'.",
-        shown="the published ones, downloaded; some have none",
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """The CNN of the log-mel patches and its weights, where an encoder may be given instead."""
+
+    backbone: ComponentConfig | None = component(
+        AUDIO_BACKBONES, None, "CNN of the log-mel patches where no --encoder is given.", shown="vggish"
     )
+    weights: str = option(
+        "published",
+        "Weights of the audio CNN: a file, a published name, published for the first of these names, "
+        "downloaded, or random. Some CNNs have none published.",
+    )
+
+
+@dataclass(frozen=True)
+class VisualBackboneConfig(VisualConfig):
+    """The CNN of the frames and its weights."""
+
+    backbone: ComponentConfig = component(VISUAL_BACKBONES, "resnet50", "CNN of the frames.", shown=OWN)
+
+
+@dataclass(frozen=True)
+class AudioBackboneConfig(AudioConfig):
+    """The CNN of the log-mel patches and its weights."""
+
+    backbone: ComponentConfig = component(AUDIO_BACKBONES, "vggish", "CNN of the log-mel patches.", shown=OWN)
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What an encoder is made of beside its CNNs (Section 3.2.1)."""
+
     agva: bool = option(False, "Audio-guided visual attention before the visual Bi-LSTM (Table 4).")
     visual_width: int = option(512, "Wider visual vectors go through a learned Linear to this.", low=1)
     audio_width: int = option(128, "Wider audio vectors go through a learned Linear to this.", low=1)
     hidden: int = option(128, "Bi-LSTM units per direction; features are twice as wide.", low=1)
-    standardise: bool = option(
-        False,
-        "Standardise the CNN vectors by the training clips' mean and deviation before they are used; where "
-        "the CNNs are not frozen, by those of 256 evenly spaced clips.",
-    )
-    freeze_backbone: bool = option(
-        False, "Compute the CNN vectors once, keep them, and train the rest (minutes on a CPU)."
-    )
-    frozen_frames: int = option(
-        16, "Frames of each segment whose vectors --freeze-backbone keeps, evenly spaced.", low=1
-    )
-    frozen_augment: bool = option(
-        False, "Augment each of those frames once, so that frozen CNNs see crops and blur too."
-    )
-    frozen_vectors: str | None = option(
-        None,
-        "Folder that keeps the vectors of --freeze-backbone, to share between runs.",
-        numeric=False,
-        shown="inside the run",
-    )
-    start_from: str | None = option(
-        None,
-        "Run of avel pretrain whose encoder and projector this one starts from, to fine-tune them; "
-        "--visual-weights, --audio-weights and --standardise then have no effect.",
-        shown="a new encoder",
-    )
-    backbone_batchnorm: Literal["auto", "frozen", "batch"] = option(
-        "auto",
-        "Batch-norm statistics in the CNNs: as loaded, the batch's, or auto: as loaded if pretrained.",
-    )
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """The projector and the loss of Eq. 2."""
+
     projector: str = option("2048-4096-4096", "Widths of the projector's linear layers.")
     shared_projector: bool = option(True, "One projector for both modalities; false is Table 4's row.")
-    redundancy_weight: float = option(5e-3, "Weight lambda of the off-diagonal term (Eq. 2).", low=0)
+    lambd: float = option(5e-3, "Weight lambda of the off-diagonal term (Eq. 2).", low=0)
     correlate: Literal["clip", "batch"] = option(
         "clip", "Normalise over each clip's time (Eq. 1), or over all segments of the batch."
     )
-    optimiser: Literal["lars", "adamw"] = option(
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimizer, its learning rates by part, and their schedule (Section 4.1)."""
+
+    optimizer: Literal["lars", "adamw"] = option(
         "lars", "lars as the paper; adamw suits few clips and small batches better."
     )
-    epochs: int = option(100, "Passes over the training clips.", low=1)
-    batch: int = option(128, "Clips of a step, over all processes together.", low=1)
-    warmup_epochs: float = option(10.0, "Epochs of linear warm-up; half of the run at most.", low=0)
-    final_rate: float = option(0.1, "Share of the learning rate that the cosine ends at.", low=0, high=1)
-    weight_rate: float | None = option(
-        None, "Learning rate of weights.", low=0, shown="0.2 x batch/256 with lars, 1e-3 with adamw"
+    lr: float | None = option(
+        None,
+        "Learning rate of weights.",
+        low=0,
+        shown="0.2 x batch/256 with lars, 1e-3 with adamw",
     )
-    bias_rate: float | None = option(
+    lr_bias: float | None = option(
         None,
         "Learning rate of biases and norms.",
         low=0,
         shown="0.0048 x batch/256 with lars, 1e-3 with adamw",
     )
-    rate_scale: float = option(1.0, "Factor on the rates of Bi-LSTMs, Linears and projector.", low=0)
-    backbone_rate_scale: float = option(2e-4, "Factor on the rates of the pretrained CNNs.", low=0)
+    lr_scale: float = option(1.0, "Factor on the learning rates of Bi-LSTMs, Linears and projector.", low=0)
+    lr_scale_backbone: float = option(2e-4, "Factor on the learning rates of the pretrained CNNs.", low=0)
+    warmup_epochs: float = option(10.0, "Epochs of linear warm-up; half of the run at most.", low=0)
+    final_lr: float = option(0.1, "Fraction of the learning rate that the cosine ends at.", low=0, high=1)
     momentum: float = option(0.9, "Momentum of lars.", low=0, high=1)
     trust: float = option(1e-3, "Trust coefficient of lars.", low=0)
     weight_decay: float = option(1e-6, "Weight decay; 1-d parameters take none.", low=0)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """What is drawn for the frames of a clip (Table 5); a strength is Barlow Twins' unless it stands here."""
+
     crop: bool = option(True, "Random resized crop; without it, a centre crop.")
     crop_scale: tuple[float, float] = option(
-        (0.08, 1.0), "Share of the frame's area that a random crop keeps.", low=0.01, high=1
+        (0.08, 1.0), "Fraction of the frame's area that a random crop keeps.", low=0.01, high=1
     )
     crop_size: int = option(224, "Height and width of the crop in pixels.", low=16)
     blur: bool = option(True, "Random Gaussian blur.")
@@ -138,11 +174,56 @@ class PretrainConfig:
     augment_per: Literal["clip", "frame"] = option(
         "clip", "One draw for all of a clip's frames, or each its own."
     )
+
+
+@dataclass(frozen=True)
+class FrozenConfig:
+    """What `freeze_backbone` computes once and keeps."""
+
+    frames: int = option(
+        16, "Frames of each segment whose vectors --freeze-backbone keeps, evenly spaced.", low=1
+    )
+    augment: bool = option(
+        False, "Augment each of those frames once, so that frozen CNNs see crops and blur too."
+    )
+    vectors: str | None = option(
+        None,
+        "Folder that keeps the vectors of --freeze-backbone, to share between runs.",
+        numeric=False,
+        shown="inside the run",
+    )
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """AV-BT as the paper trains it (Section 3.2, 4.1); a preset overrides some of it by name."""
+
+    epochs: int = option(100, "Passes over the training clips.", low=1)
+    batch: int = option(128, "Clips of a step, over all processes together.", low=1)
     seed: int = option(0, "Seed of weights, order, frames and augmentation.", low=0)
+    standardise: bool = option(
+        False,
+        "Standardise the CNN vectors by the training clips' mean and std before they are used; where "
+        "the CNNs are not frozen, by those of 256 evenly spaced clips.",
+    )
+    start_from: str | None = option(
+        None,
+        "Run of avel pretrain whose encoder and projector this one starts from, to fine-tune them; "
+        "--visual-weights, --audio-weights and --standardise then have no effect.",
+        shown="a new encoder",
+    )
+    freeze_backbone: bool = option(
+        False, "Compute the CNN vectors once, keep them, and train the rest (minutes on a CPU)."
+    )
+    backbone_batchnorm: Literal["auto", "frozen", "batch"] = option(
+        "auto",
+        "Batch-norm statistics in the CNNs: as loaded, the batch's, or auto: as loaded if pretrained.",
+    )
     dtype: Literal["float32", "bfloat16"] = option(
         "float32",
         "Number format of the CNNs and the projector (bfloat16: faster where the processor has it).",
     )
+    device: str = option("auto", "cpu, cuda, cuda:N, or auto: a GPU where there is one.", numeric=False)
     deterministic: bool = option(
         False, "Deterministic kernels: the same weights from the same seed on a GPU."
     )
@@ -154,37 +235,29 @@ class PretrainConfig:
         numeric=False,
         low=0,
     )
-    device: str | None = option(None, "cpu, cuda or cuda:N.", numeric=False, shown="a GPU where there is one")
     workers: int = option(2, "Threads that read and decode frames.", numeric=False, low=1)
     probe_every: int = option(
         0, "Fit a linear probe on train labels every k epochs and score it on val; 0 never.", low=0
     )
     checkpoint_every: int = option(1, "Epochs between checkpoints.", numeric=False, low=1)
     tensorboard: bool = option(False, "Also write TensorBoard events (needs tensorboard).", numeric=False)
+    visual: VisualBackboneConfig = group(VisualBackboneConfig, "Visual backbone", prefix="visual_")
+    audio: AudioBackboneConfig = group(AudioBackboneConfig, "Audio backbone", prefix="audio_")
+    frozen: FrozenConfig = group(FrozenConfig, "Frozen backbones", prefix="frozen_")
+    encoder: EncoderConfig = group(EncoderConfig, "Encoder")
+    objective: ObjectiveConfig = group(ObjectiveConfig, "Objective")
+    optimizer: OptimizerConfig = group(OptimizerConfig, "Optimizer")
+    augmentation: AugmentConfig = group(AugmentConfig, "Augmentation")
 
 
 @dataclass(frozen=True)
 class CacheConfig:
     """Which networks see the staged clips, on which frames, and what of their output is kept."""
 
-    visual_backbone: str = option(
-        "resnet50", "CNN of the frames where no --encoder is given: resnet50, mobilenet_v2 and so on."
-    )
-    audio_backbone: str = option("vggish", "CNN of the log-mel patches where no --encoder is given.")
-    visual_weights: str | None = option(
-        None,
-        "The visual CNN's weights: a file, a published name or 'random'.",
-        shown="the published ones, downloaded; some have none",
-    )
-    audio_weights: str | None = option(
-        None,
-        "The audio CNN's weights: a file, a published name or 'random'.",
-        shown="the published ones, downloaded; some have none",
-    )
     untrained: bool = option(
         False, "Put Bi-LSTMs with random weights on the CNNs: what AV-BT has to beat (no --encoder)."
     )
-    seed: int = option(0, "Seed of --untrained and of weights that are 'random'.", low=0)
+    seed: int = option(0, "Seed of --untrained and of weights that are random.", low=0)
     frames_per_segment: int = option(
         1, "Frames of each segment whose CNN vectors are averaged; 1 is the middle frame.", low=1
     )
@@ -200,6 +273,13 @@ class CacheConfig:
     workers: int = option(
         2, "Threads that read and decode frames; more help a fast GPU.", numeric=False, low=1
     )
-    device: str | None = option(
-        None, "cpu, cuda:0, or several as cuda:0,cuda:1.", numeric=False, shown="every GPU, or the CPU"
+    device: str = option(
+        "auto", "cpu, cuda:0, several as cuda:0,cuda:1, or auto: every GPU, or the CPU.", numeric=False
     )
+    visual: VisualConfig = group(VisualConfig, "Visual backbone", prefix="visual_")
+    audio: AudioConfig = group(AudioConfig, "Audio backbone", prefix="audio_")
+
+    def pretraining(self) -> PretrainConfig:
+        """Returns the settings of an untrained encoder on these CNNs, or on the default ones."""
+        chosen = {"visual": self.visual, "audio": self.audio, "seed": self.seed}
+        return resolve(PretrainConfig, "pretrain", options=chosen)

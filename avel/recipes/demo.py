@@ -44,7 +44,7 @@ ENCODER: dict[str, Any] = {
     "visual_weights": "random",
     "audio_weights": "random",
     "projector": "256-512-512",
-    "optimiser": "adamw",
+    "optimizer": "adamw",
     "batch": 16,
     "epochs": 50,
     "crop_size": 64,

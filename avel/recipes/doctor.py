@@ -185,20 +185,16 @@ def one_clip(folder: Path) -> str:
     """
     import torch
 
+    from avel.config import resolve
     from avel.heads.config import TrainConfig
     from avel.heads.models.head import Widths, build_model
     from avel.pipeline.config import PretrainConfig
     from avel.pipeline.encoders.build import build_encoder
 
     frames, log_mel = _staged(folder)
-    config = PretrainConfig(
-        visual_backbone="tiny",
-        audio_backbone="tiny",
-        visual_weights="random",
-        audio_weights="random",
-        crop_size=32,
-    )
-    encoder = build_encoder(config).eval()
+    tiny = {"backbone": "tiny", "weights": "random"}
+    options = {"visual": tiny, "audio": tiny, "crop_size": 32}
+    encoder = build_encoder(resolve(PretrainConfig, "pretrain", options=options)).eval()
     model = build_model(TrainConfig(), Widths(encoder.width, encoder.width, 3), seed=0)
     with torch.inference_mode():
         f_a, f_v = encoder(frames[None], log_mel[None])

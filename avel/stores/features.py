@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from avel.errors import MissingPathError, StoreError
 from avel.stores.hdf5 import new_file
 
-FORMAT, VERSION = "avel-features", 1
+FORMAT, VERSION = "avel-features", 2
 VECTORS = ("f_a", "f_v", "cnn_a", "cnn_v")
 MAPS = "maps"
 BLOCK_VIDEOS = 64

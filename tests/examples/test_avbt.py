@@ -10,8 +10,9 @@ from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.pretraining.avbt import avbt_loss, correlation
 from avel.pipeline.pretraining.projector import Twins, make_projector, projector_widths
-from avel.pipeline.pretraining.schedule import base_rates, make_optimiser, rate_share, set_rates
+from avel.pipeline.pretraining.schedule import lr_fraction, make_optimizer, peak_lrs, set_lrs
 from examples import avbt as page
+from tests.pipeline.configs import pretrain_config
 
 B, T = 3, 5
 
@@ -31,21 +32,21 @@ def test_avels_loss_is_eq_1_and_2_of_the_page() -> None:
             torch.randn(B, T, 12, generator=random.manual_seed(seed)).requires_grad_() for seed in (0, 1)
         )
         C = correlation(Z_a, Z_v) if ours else page.cross_correlation(Z_a, Z_v)
-        loss = avbt_loss(Z_a, Z_v, PretrainConfig().redundancy_weight).total if ours else page.avbt_loss(C)
+        loss = avbt_loss(Z_a, Z_v, PretrainConfig().objective.lambd).total if ours else page.avbt_loss(C)
         gradients.append((C, loss, *torch.autograd.grad(loss, (Z_a, Z_v))))
     torch.testing.assert_close(*gradients)
 
 
 def test_avels_projector_is_that_of_the_page() -> None:
     given = page.projector()
-    project = make_projector(256, projector_widths(PretrainConfig().projector))
+    project = make_projector(256, projector_widths(PretrainConfig().objective.projector))
     project.load_state_dict(given.state_dict())
     features = torch.randn(B * T, 256, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(project(features), given(features))
 
 
 def test_avels_bi_lstms_are_those_of_the_page() -> None:
-    config = PretrainConfig(
+    config = pretrain_config(
         visual_backbone="resnet50", audio_backbone="tiny", visual_weights="random", audio_weights="random"
     )
     encoder = build_encoder(config)
@@ -61,7 +62,7 @@ def test_avels_bi_lstms_are_those_of_the_page() -> None:
 
 def test_avels_lars_and_schedule_move_weights_as_the_page_does() -> None:
     epochs, warmup, epoch_steps = 4, 1, 3
-    config = PretrainConfig(
+    config = pretrain_config(
         visual_backbone="tiny",
         audio_backbone="tiny",
         visual_weights="random",
@@ -77,14 +78,14 @@ def test_avels_lars_and_schedule_move_weights_as_the_page_does() -> None:
     copies = {name: nn.Parameter(w.clone()) for name, w in start.items()}
     slow = ("encoder.visual.", "encoder.audio.")
     lars = page.LARS({w: page.LR_SCALE if name.startswith(slow) else 1.0 for name, w in copies.items()})
-    optimiser = make_optimiser(twins, config)
+    optimizer = make_optimizer(twins, config)
     random = torch.Generator().manual_seed(0)
     for step in range(epochs * epoch_steps):
         for name, w in twins.named_parameters():
             w.grad = torch.randn(w.shape, generator=random)
             copies[name].grad = w.grad.clone()
-        set_rates(optimiser, rate_share(step, epoch_steps, config))
-        optimiser.step()
+        set_lrs(optimizer, lr_fraction(step, epoch_steps, config))
+        optimizer.step()
         lars.step(page.lr_fraction(step, epoch_steps, epochs, warmup))
     moved = {name: w.detach() - start[name] for name, w in twins.named_parameters()}
     assert all(step.abs().max() > 0 for step in moved.values())
@@ -95,16 +96,17 @@ def test_avels_lars_and_schedule_move_weights_as_the_page_does() -> None:
 
 def test_avels_defaults_are_the_numbers_of_the_page() -> None:
     config = PretrainConfig()
-    assert (config.epochs, config.warmup_epochs, config.batch) == (
+    assert (config.epochs, config.optimizer.warmup_epochs, config.batch) == (
         page.EPOCHS,
         page.WARMUP_EPOCHS,
         page.BATCH,
     )
-    assert base_rates(config) == (page.LR_WEIGHTS / 2, page.LR_BIASES / 2)
-    assert (config.redundancy_weight, config.backbone_rate_scale) == (page.LAMBDA, page.LR_SCALE)
-    lars = (config.momentum, config.trust, config.weight_decay)
+    assert peak_lrs(config) == (page.LR_WEIGHTS / 2, page.LR_BIASES / 2)
+    assert (config.objective.lambd, config.optimizer.lr_scale_backbone) == (page.LAMBDA, page.LR_SCALE)
+    given = config.optimizer
+    lars = (given.momentum, given.trust, given.weight_decay)
     assert lars == (page.MOMENTUM, page.TRUST, page.WEIGHT_DECAY)
-    assert [rate_share(step, 26, config) for step in range(2600)] == pytest.approx(
+    assert [lr_fraction(step, 26, config) for step in range(2600)] == pytest.approx(
         [page.lr_fraction(step, 26) for step in range(2600)]
     )
 

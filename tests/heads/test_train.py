@@ -21,7 +21,7 @@ from avel.heads.evaluation.results import Evaluation, FailedTrial
 from avel.heads.models.head import head_class
 from avel.heads.models.mlp import MLP
 from avel.heads.models.tacma import TACMA
-from avel.heads.train import choose_device, sweep, train_head
+from avel.heads.train import sweep, train_head
 from avel.heads.training.data import load_data
 from avel.heads.training.fit import Training, can_stack
 from avel.heads.training.plan import groups_of, plan
@@ -326,12 +326,6 @@ def test_a_kept_trial_gives_its_predictions_again(cache: Path, tmp_path: Path) -
     np.testing.assert_allclose(torch.softmax(logits, -1), kept, atol=1e-6)
     with pytest.raises(StoreError, match="the run holds seed=0"):
         read_trial(run, "seed=5")
-
-
-@pytest.mark.parametrize("name", ["meta", "mps", "gpu", "cuda:x"])
-def test_a_device_that_heads_cannot_use_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"no device named '{name}'"):
-        choose_device(name)
 
 
 def test_evaluate_says_what_it_cannot_do(cache: Path, tmp_path: Path) -> None:

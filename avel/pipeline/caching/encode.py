@@ -19,7 +19,7 @@ from torch import Tensor
 from avel.errors import StaleError, StoreError
 from avel.pipeline.caching.key import frames_of_clip
 from avel.pipeline.caching.parts import Arrays, Parts
-from avel.pipeline.config import CacheConfig, PretrainConfig
+from avel.pipeline.config import CacheConfig
 from avel.pipeline.encoders.backbones import VisualBackbone
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder, split, unit
@@ -75,17 +75,7 @@ def chosen_encoder(work: Work) -> Encoder:
     """The encoder of a run, or one built on backbones, in eval mode without gradients."""
     if work.encoder is not None:
         return load_encoder(work.encoder)
-    config = work.config
-    built = build_encoder(
-        PretrainConfig(
-            visual_backbone=config.visual_backbone,
-            audio_backbone=config.audio_backbone,
-            visual_weights=config.visual_weights,
-            audio_weights=config.audio_weights,
-            seed=config.seed,
-        )
-    )
-    return built.eval().requires_grad_(False)
+    return build_encoder(work.config.pretraining()).eval().requires_grad_(False)
 
 
 class PartEncoder:

@@ -14,15 +14,16 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from avel.config import as_dict
 from avel.errors import ConfigError, MissingPathError, StaleError, StoreError
 from avel.grid import Grid
-from avel.pipeline.config import CacheConfig
+from avel.pipeline.config import AudioConfig, CacheConfig, VisualConfig
+from avel.pipeline.encoders.header import LAST
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from avel.stores.files import sha256_file
 
-ENCODER_FILE = "encoder.safetensors"
-RANDOM = "random"
+RANDOM, PUBLISHED = "random", "published"
 CROP_PIXELS = 224
 RECIPE = ("encoder", "staging", "preprocessing", "arrays")
 """Entries of a cache's provenance that decide the features of a clip."""
@@ -43,7 +44,7 @@ def recipe(clips: ClipStore, encoder: Path | None, config: CacheConfig) -> dict[
             f"holds {grid.frames_per_segment} a segment"
         )
     crop_size = config.crop_size or identity.get("crop_size", CROP_PIXELS)
-    if identity.get("agva") and crop_size != identity["crop_size"]:
+    if has_agva(identity) and crop_size != identity["crop_size"]:
         raise ConfigError(
             f"crop_size={crop_size}: the encoder attends over the cells of {identity['crop_size']} pixels",
             hint="leave out --crop-size",
@@ -94,23 +95,29 @@ def _encoder_identity(encoder: Path | None, config: CacheConfig) -> dict[str, An
             raise ConfigError("untrained and an encoder exclude each other", hint="leave one of them out")
         spec, digest = encoder_file_digest(encoder)
         return {"kind": "run", "digest": digest, **spec}
-    chosen: dict[str, Any] = {
-        "visual_backbone": config.visual_backbone,
-        "audio_backbone": config.audio_backbone,
-        "visual_weights": _weights(config.visual_weights),
-        "audio_weights": _weights(config.audio_weights),
-    }
+    networks = config.pretraining()
+    chosen: dict[str, Any] = {"visual": _backbone(networks.visual), "audio": _backbone(networks.audio)}
     kind = "untrained" if config.untrained else "backbones"
-    if config.untrained or RANDOM in (config.visual_weights, config.audio_weights):
+    if config.untrained or RANDOM in (config.visual.weights, config.audio.weights):
         chosen["seed"] = config.seed
     digest = hashlib.sha256(json.dumps([kind, chosen], sort_keys=True).encode()).hexdigest()[:16]
     return {"kind": kind, "digest": digest, **chosen}
 
 
-def _weights(given: str | None) -> str:
-    """A name for weights: the file's hash, "random", or a published name ("published" is the default one)."""
-    if given is None or given == RANDOM:
-        return given or "published"
+def has_agva(identity: Mapping[str, Any]) -> bool:
+    """Returns whether the encoder of a recipe attends over the cells of visual maps."""
+    return bool(identity.get("encoder", {}).get("agva"))
+
+
+def _backbone(config: VisualConfig | AudioConfig) -> dict[str, Any]:
+    """Returns a backbone's name, its settings under that name, and its weights."""
+    return as_dict(config) | {"weights": _weights(config.weights)}
+
+
+def _weights(given: str) -> str:
+    """A name for weights: the file's hash, "random", or a published name ("published" is the first one)."""
+    if given in (RANDOM, PUBLISHED):
+        return given
     path = Path(given)
     if path.is_file():
         return sha256_file(path)
@@ -126,14 +133,13 @@ def encoder_file_digest(path: Path) -> tuple[dict[str, Any], str]:
         MissingPathError: there is none.
         StoreError: not an encoder file.
     """
-    path = path / ENCODER_FILE if path.is_dir() else path
+    path = path / LAST if path.is_dir() else path
     if not path.is_file():
         raise MissingPathError(f"{path}: no encoder", hint="avel pretrain STORE RUN trains one")
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
-            if "encoder" not in header:
-                raise StoreError(f"{path}: holds no encoder", hint="name a run of avel pretrain")
+            check_header(path, header)
             spec: dict[str, Any] = json.loads(header["encoder"])
             digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
             for name in sorted(file.keys()):
@@ -179,7 +185,7 @@ def refuse_vectors(cache: Path, wanted: Mapping[str, Any], sources: Mapping[str,
         StaleError: other staging or preprocessing, no CNN vectors, or not of every clip.
         ConfigError: what is wanted needs maps.
     """
-    if wanted["encoder"].get("agva") or "maps" in wanted["arrays"]:
+    if has_agva(wanted["encoder"]) or "maps" in wanted["arrays"]:
         raise ConfigError("cnn_from gives vectors, and this needs maps", hint="leave out --cnn-from")
     found = FeatureCache.open(cache)
     made_of = found.provenance.get("clips", {})

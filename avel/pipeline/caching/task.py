@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avel.config import default_text, settings_of
 from avel.errors import StoreError
 from avel.pipeline.caching.key import annotations_digest, frames_of_clip, recipe, refuse_stale
 from avel.pipeline.caching.parts import Place
@@ -63,10 +63,10 @@ class Task:
         return Work(
             self.clips.location.url,
             None if self.encoder is None else self.encoder.absolute(),
-            dataclasses.replace(
+            replace(
                 self.config,
-                visual_weights=_absolute_file(self.config.visual_weights),
-                audio_weights=_absolute_file(self.config.audio_weights),
+                visual=replace(self.config.visual, weights=_absolute_file(self.config.visual.weights)),
+                audio=replace(self.config.audio, weights=_absolute_file(self.config.audio.weights)),
             ),
             self.recipe,
             parts,
@@ -168,19 +168,24 @@ def _damage(task: Task, video_id: str) -> str:
 
 
 def options_of(config: CacheConfig) -> str:
-    """Settings that change the numbers and are not the default, as options of the command.
+    """Returns what changes the numbers and is not the default, as options of the command.
 
     >>> options_of(CacheConfig(dtype="bfloat16", keep_maps=True, batch_clips=2))
     '--keep-maps --dtype bfloat16'
     """
+    flags = {setting.name for setting in settings_of(CacheConfig)}
     given = []
-    for field in dataclasses.fields(config):
-        value, flag = getattr(config, field.name), f"--{field.name.replace('_', '-')}"
-        if field.metadata["numeric"] and value != field.default:
-            given.append(flag if value is True else f"{flag} {shlex.quote(str(value))}")
+    for setting in settings_of(config):
+        value, flag = setting.of(config), f"--{setting.name.replace('_', '-')}"
+        if not setting.numeric or value == setting.default:
+            continue
+        if setting.name not in flags:  # a backbone's own
+            given.append(f"--set {shlex.quote(f'{setting.name}={default_text(value)}')}")
+        else:
+            given.append(flag if value is True else f"{flag} {shlex.quote(default_text(value))}")
     return " ".join(given)
 
 
-def _absolute_file(weights: str | None) -> str | None:
+def _absolute_file(weights: str) -> str:
     """A file's whole path; names of published weights as they are."""
-    return str(Path(weights).absolute()) if weights and Path(weights).is_file() else weights
+    return str(Path(weights).absolute()) if Path(weights).is_file() else weights

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from avel.errors import ConfigError
+from avel.device import choose_device
 from avel.pipeline.caching.encode import Encoded, PartEncoder, Work, part_encoder
 from avel.pipeline.caching.parts import Place
 from avel.progress import Progress
@@ -42,8 +42,8 @@ def encode_all(work: Work, parts: Sequence[Sources], scheduler: str | None) -> I
             yield from _here(work, parts, devices[0], progress)
 
 
-def devices_of(asked: str | None) -> list[str]:
-    """The devices asked for ("cuda:0,cuda:1"); by default, and for "auto", every GPU, or the CPU.
+def devices_of(asked: str) -> list[str]:
+    """Returns the devices asked for ("cuda:0,cuda:1"); for "auto" every GPU, or the CPU.
 
     Raises:
         ConfigError: one of them is no device, or is not there.
@@ -51,22 +51,9 @@ def devices_of(asked: str | None) -> list[str]:
     >>> devices_of("cpu, cpu")
     ['cpu', 'cpu']
     """
-    if asked in (None, "", "auto"):
+    if asked == "auto":
         return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
-    return [_checked(name.strip()) for name in str(asked).split(",")]
-
-
-def _checked(name: str) -> str:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(
-            f"device={name!r} is no device", hint="cpu, cuda:0, several with commas, or auto"
-        ) from None
-    there = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= there:
-        raise ConfigError(f"device={name!r}, but torch finds {there} GPUs", hint="--device auto, or cpu")
-    return name
+    return [str(choose_device(name.strip())) for name in asked.split(",")]
 
 
 def _here(work: Work, parts: Sequence[Sources], device: str, progress: Progress) -> Iterator[Written]:

@@ -1,7 +1,7 @@
-"""The CNN under each Bi-LSTM: what a backbone must offer, the two registries, and building with weights.
+"""The CNN under each Bi-LSTM: what a backbone must offer, and loading its weights.
 
-A new backbone is one class in one file with one decorator; a package outside avel names its module under the
-entry-point group `avel.visual_backbones` or `avel.audio_backbones`.
+A new backbone is one class in one file with one decorator and its settings in a nested `Config`; a package
+outside avel names its module under the entry-point group `avel.visual_backbones` or `avel.audio_backbones`.
 """
 
 from abc import ABC, abstractmethod
@@ -12,28 +12,35 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from avel.config import ComponentConfig
 from avel.errors import WeightsError
 from avel.pipeline.encoders.weights import PublishedWeights, State, fetch, read_state
-from avel.registry import Registry
 
-RANDOM = "random"
-"""The choice of weights that asks for none."""
+RANDOM, PUBLISHED = "random", "published"
+"""The choices of weights that ask for none, and for those that are published."""
 
 
 class Backbone(nn.Module, ABC):
-    """A CNN with `width` D features.
+    """A CNN with `width` D features, built from its settings.
 
     Attributes:
+        Config: its settings, a frozen dataclass derived from ComponentConfig; each class has its own.
+        config: the settings that this one was built from.
         width: D, features of one vector.
         variant: which of the published forms the loaded weights have; `become` takes it again.
         pretrained: whether published weights were loaded.
         published: weights on the network by name; the first one is the default.
     """
 
+    Config: ClassVar[type[ComponentConfig]] = ComponentConfig
     width: int
     variant: str = "default"
     pretrained: bool = False
     published: ClassVar[Mapping[str, PublishedWeights]] = {}
+
+    def __init__(self, config: ComponentConfig) -> None:
+        super().__init__()
+        self.config = config
 
     def become(self, variant: str) -> None:
         """Takes the form in which weights of `variant` are computed with."""
@@ -64,38 +71,22 @@ class AudioBackbone(Backbone):
         """One vector a patch: (B, 96, 64) -> (B, D)."""
 
 
-VISUAL_BACKBONES: Registry[type[VisualBackbone]] = Registry(
-    "visual backbone",
-    modules={
-        **dict.fromkeys(("resnet18", "resnet34", "resnet50"), "avel.pipeline.encoders.resnet"),
-        "mobilenet_v2": "avel.pipeline.encoders.mobilenet",
-        "tiny": "avel.pipeline.encoders.tiny",
-    },
-    group="avel.visual_backbones",
-)
-AUDIO_BACKBONES: Registry[type[AudioBackbone]] = Registry(
-    "audio backbone",
-    modules={name: f"avel.pipeline.encoders.{name}" for name in ("tiny", "vggish", "yamnet")},
-    group="avel.audio_backbones",
-)
-
-
-def load_backbone(backbone: Backbone, weights: str | None, option: str) -> None:
-    """Loads `weights` into `backbone`: a file, a published name, None (the default published), or "random".
+def load_backbone(backbone: Backbone, weights: str, option: str) -> None:
+    """Loads `weights` into `backbone`: a file, a published name, "published" (the first one), or "random".
 
     Raises:
-        WeightsError: a file that is missing or does not fit, a download that failed, or None where nothing is
-            published.
+        WeightsError: a file that is missing or does not fit, a download that failed, or "published" where
+            nothing is.
     """
     if weights == RANDOM:
         return
-    if weights is None and not backbone.published:
+    if weights == PUBLISHED and not backbone.published:
         raise WeightsError(
-            f"{option} is not given, and {type(backbone).__name__} has no published weights",
+            f"{option} is {PUBLISHED}, and {type(backbone).__name__} has no published weights",
             hint=f"{option} FILE, or {option} {RANDOM} for an untrained CNN",
         )
-    if weights is None or weights in backbone.published:
-        name = weights or next(iter(backbone.published))
+    if weights == PUBLISHED or weights in backbone.published:
+        name = next(iter(backbone.published)) if weights == PUBLISHED else weights
         backbone.load_published(fetch(backbone.published[name], option), name)
     elif not Path(weights).is_file():
         names = ", ".join((*backbone.published, RANDOM))
@@ -108,16 +99,16 @@ def load_backbone(backbone: Backbone, weights: str | None, option: str) -> None:
 
 
 class Normalise(nn.Module):
-    """(frames - mean) / deviation per channel; not part of the state dict."""
+    """(frames - mean) / std per channel; not part of the state dict."""
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
 
-    def __init__(self, mean: tuple[float, float, float], deviation: tuple[float, float, float]) -> None:
+    def __init__(self, mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("deviation", torch.tensor(deviation)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
         """(B, 3, H, W) -> the same."""
-        return (frames - self.mean) / self.deviation
+        return (frames - self.mean) / self.std

@@ -4,9 +4,9 @@ import dataclasses
 
 import torch
 
-from avel.pipeline.config import PretrainConfig
-from avel.pipeline.encoders.backbones import AUDIO_BACKBONES, VISUAL_BACKBONES, load_backbone
-from avel.pipeline.encoders.encoder import Encoder, EncoderSpec
+from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, PretrainConfig
+from avel.pipeline.encoders.backbones import load_backbone
+from avel.pipeline.encoders.encoder import BackboneSpec, Encoder, EncoderSpec
 from avel.pipeline.encoders.kept import load_encoder
 
 
@@ -22,7 +22,7 @@ def build_encoder(config: PretrainConfig) -> Encoder:
     """
     if config.start_from:
         encoder = load_encoder(config.start_from).requires_grad_(True)
-        encoder.spec = dataclasses.replace(encoder.spec, crop_size=config.crop_size)
+        encoder.spec = dataclasses.replace(encoder.spec, crop_size=config.augmentation.crop_size)
     else:
         encoder = _new_encoder(config)
     for name in encoder.batch_statistics:
@@ -36,19 +36,14 @@ def build_encoder(config: PretrainConfig) -> Encoder:
 def _new_encoder(config: PretrainConfig) -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        visual = VISUAL_BACKBONES[config.visual_backbone]()
-        audio = AUDIO_BACKBONES[config.audio_backbone]()
-        load_backbone(visual, config.visual_weights, "--visual-weights")
-        load_backbone(audio, config.audio_weights, "--audio-weights")
+        visual = VISUAL_BACKBONES[config.visual.backbone.name](config.visual.backbone)
+        audio = AUDIO_BACKBONES[config.audio.backbone.name](config.audio.backbone)
+        load_backbone(visual, config.visual.weights, "--visual-weights")
+        load_backbone(audio, config.audio.weights, "--audio-weights")
         spec = EncoderSpec(
-            config.visual_backbone,
-            config.audio_backbone,
-            visual.variant,
-            audio.variant,
-            config.agva,
-            config.visual_width,
-            config.audio_width,
-            config.hidden,
-            config.crop_size,
+            BackboneSpec(visual.config, visual.variant),
+            BackboneSpec(audio.config, audio.variant),
+            config.encoder,
+            config.augmentation.crop_size,
         )
         return Encoder(spec, visual, audio)

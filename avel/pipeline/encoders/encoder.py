@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from avel.config import ComponentConfig
 from avel.nn import AGVA
+from avel.pipeline.config import EncoderConfig
 from avel.pipeline.encoders.backbones import AudioBackbone, VisualBackbone
 from avel.pipeline.encoders.folding import folded
 
@@ -16,21 +18,24 @@ PIXELS_AT_ONCE = 8 * 224 * 224
 """What a CPU takes through a CNN together where nothing is learned: eight frames, or 65 patches. Of more, the
 kernel pages in the memory of each layer anew, which takes half of the time at 80 frames."""
 ROWS_AT_ONCE = 1 << 14
-"""Vectors that are turned into float64 together for their mean and deviation."""
+"""Vectors that are turned into float64 together for their mean and std."""
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """A CNN's name and settings, and which of its published forms it has."""
+
+    backbone: ComponentConfig
+    variant: str
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
     """What an encoder is made of, apart from its weights; kept in the header of its file."""
 
-    visual_backbone: str
-    audio_backbone: str
-    visual_variant: str
-    audio_variant: str
-    agva: bool
-    visual_width: int
-    audio_width: int
-    hidden: int
+    visual: BackboneSpec
+    audio: BackboneSpec
+    encoder: EncoderConfig
     crop_size: int
 
 
@@ -41,13 +46,13 @@ class Encoder(nn.Module):
         super().__init__()
         self.spec, self.visual, self.audio = spec, visual, audio
         self.visual_standard, self.audio_standard = Standard(visual.width), Standard(audio.width)
-        self.visual_linear = narrowing(visual.width, spec.visual_width)
-        self.audio_linear = narrowing(audio.width, spec.audio_width)
+        self.visual_linear = narrowing(visual.width, spec.encoder.visual_width)
+        self.audio_linear = narrowing(audio.width, spec.encoder.audio_width)
         self.attention = (
-            AGVA(audio.width, visual.width, map_cells(visual, spec.crop_size)) if spec.agva else None
+            AGVA(audio.width, visual.width, map_cells(visual, spec.crop_size)) if spec.encoder.agva else None
         )
-        self.visual_lstm = bi_lstm(min(visual.width, spec.visual_width), spec.hidden)
-        self.audio_lstm = bi_lstm(min(audio.width, spec.audio_width), spec.hidden)
+        self.visual_lstm = bi_lstm(min(visual.width, spec.encoder.visual_width), spec.encoder.hidden)
+        self.audio_lstm = bi_lstm(min(audio.width, spec.encoder.audio_width), spec.encoder.hidden)
         self.batch_statistics = {"visual": True, "audio": True}
         self.compiles = False
         self._ways: dict[tuple[str, str, bool], Callable[[Tensor], Tensor]] = {}
@@ -55,7 +60,7 @@ class Encoder(nn.Module):
     @property
     def width(self) -> int:
         """D of f_a and f_v."""
-        return 2 * self.spec.hidden
+        return 2 * self.spec.encoder.hidden
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode; a CNN without `batch_statistics` keeps the statistics it was loaded with."""
@@ -153,30 +158,30 @@ class Encoder(nn.Module):
 
 
 class Standard(nn.Module):
-    """(x - mean) / deviation, statistics set once from training clips; the identity before."""
+    """(x - mean) / std, statistics set once from training clips; the identity before."""
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("deviation", torch.ones(width))
+        self.register_buffer("std", torch.ones(width))
 
     def fit(self, vectors: Tensor) -> None:
-        """Takes mean and deviation of (n, D) vectors; a feature that never varies is left unscaled."""
+        """Takes mean and std of (n, D) vectors; a feature that never varies is left unscaled."""
         mean = _sum(vectors, lambda part: part) / len(vectors)
-        deviation = (_sum(vectors, lambda part: (part - mean) ** 2) / (len(vectors) - 1)).sqrt()
+        std = (_sum(vectors, lambda part: (part - mean) ** 2) / (len(vectors) - 1)).sqrt()
         self.mean.copy_(mean)
-        self.deviation.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
+        self.std.copy_(torch.where(std > 1e-6, std, 1.0))
 
     def forward(self, vectors: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
-        return (vectors - self.mean) / self.deviation
+        return (vectors - self.mean) / self.std
 
     def before(self, layer: nn.Linear) -> tuple[Tensor, Tensor]:
         """Weight and bias with which `layer` gives of raw vectors what it gives of standardised ones."""
-        weight = layer.weight / self.deviation
+        weight = layer.weight / self.std
         return weight, layer.bias - (weight * self.mean).sum(-1)  # a product that autocast leaves alone
 
 

@@ -1,8 +1,8 @@
 """Encoders in safetensors files whose headers say what the encoder is made of, and their digests."""
 
-import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from avel.config import as_dict, resolve
 from avel.errors import MissingPathError, StoreError
-from avel.pipeline.encoders.backbones import AUDIO_BACKBONES, VISUAL_BACKBONES
-from avel.pipeline.encoders.encoder import Encoder, EncoderSpec
+from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, EncoderConfig
+from avel.pipeline.encoders.encoder import BackboneSpec, Encoder, EncoderSpec
+from avel.pipeline.encoders.header import FORMAT, LAST, check_header
+from avel.registry import Registry
 from avel.stores.files import atomic_path
-
-FORMAT = 1
-LAST, BEST = "encoder.safetensors", "encoder-best.safetensors"
-"""Files of a run that hold an encoder: after the last epoch, and after the one with the best score."""
 
 
 def save_encoder(encoder: Encoder, path: Path, **about: Any) -> None:
     """Weights and spec into one safetensors file, whole or absent; `about` is kept in its header."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
     header = {
-        "format": str(FORMAT),
-        "encoder": json.dumps(dataclasses.asdict(encoder.spec)),
+        "format": FORMAT,
+        "encoder": json.dumps(as_dict(encoder.spec)),
         "pretrained": json.dumps([encoder.visual.pretrained, encoder.audio.pretrained]),
         "about": json.dumps(about),
     }
@@ -40,6 +39,7 @@ def load_encoder(path: Path | str, which: str = LAST) -> Encoder:
     Raises:
         MissingPathError: there is none.
         StoreError: the file is no encoder of a format this avel reads.
+        UnknownNameError: its backbone, or a setting of it, is of a package that is not installed.
     """
     path = Path(path)
     path = path / which if path.is_dir() else path
@@ -51,31 +51,45 @@ def load_encoder(path: Path | str, which: str = LAST) -> Encoder:
         state = load_file(path)
     except SafetensorError as error:
         raise StoreError(f"{path}: damaged: {error}") from None
-    if header.get("format") != str(FORMAT) or "encoder" not in header:
-        raise StoreError(f"{path}: no encoder of format {FORMAT} (its header has {sorted(header)})")
-    spec = EncoderSpec(**json.loads(header["encoder"]))
-    visual, audio = VISUAL_BACKBONES[spec.visual_backbone](), AUDIO_BACKBONES[spec.audio_backbone]()
-    visual.become(spec.visual_variant)
-    audio.become(spec.audio_variant)
+    check_header(path, header)
+    spec = _spec(json.loads(header["encoder"]))
+    visual = VISUAL_BACKBONES[spec.visual.backbone.name](spec.visual.backbone)
+    audio = AUDIO_BACKBONES[spec.audio.backbone.name](spec.audio.backbone)
+    visual.become(spec.visual.variant)
+    audio.become(spec.audio.variant)
     visual.pretrained, audio.pretrained = json.loads(header.get("pretrained", "[true, true]"))
     encoder = Encoder(spec, visual, audio)
     encoder.load_state_dict(state)
     return encoder.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
+def _spec(kept: Mapping[str, Any]) -> EncoderSpec:
+    """Returns the spec that `as_dict` made plain values of."""
+    return EncoderSpec(
+        _backbone_spec(VISUAL_BACKBONES, kept["visual"]),
+        _backbone_spec(AUDIO_BACKBONES, kept["audio"]),
+        EncoderConfig(**kept["encoder"]),
+        kept["crop_size"],
+    )
+
+
+def _backbone_spec(registry: Registry[Any], kept: Mapping[str, Any]) -> BackboneSpec:
+    name = kept["backbone"]
+    return BackboneSpec(resolve(registry[name].Config, name, options=kept[name]), kept["variant"])
+
+
 def encoder_digest(encoder: Encoder) -> str:
     """16 hex digits over the spec and the whole state dict."""
-    return _digest(encoder.state_dict(), json.dumps(dataclasses.asdict(encoder.spec), sort_keys=True))
+    return _digest(encoder.state_dict(), json.dumps(as_dict(encoder.spec), sort_keys=True))
 
 
 def cnn_digest(encoder: Encoder) -> str:
     """16 hex digits over the CNNs and their form: what decides their vectors of a given picture or patch."""
-    spec = encoder.spec
-    parts = [spec.visual_backbone, spec.audio_backbone, spec.visual_variant, spec.audio_variant]
+    parts = [as_dict(encoder.spec.visual), as_dict(encoder.spec.audio)]
     state = {
         name: value for name, value in encoder.state_dict().items() if name.startswith(("visual.", "audio."))
     }
-    return _digest(state, json.dumps(parts))
+    return _digest(state, json.dumps(parts, sort_keys=True))
 
 
 def _digest(state: dict[str, Tensor], about: str) -> str:

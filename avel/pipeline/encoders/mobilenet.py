@@ -1,14 +1,17 @@
 """MobileNetV2 (Sandler et al. 2018): torchvision's weights, or TensorFlow's in torchvision's layout."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 
+from avel.config import ComponentConfig
 from avel.errors import WeightsError
-from avel.pipeline.encoders.backbones import VISUAL_BACKBONES, Normalise, VisualBackbone
+from avel.pipeline.config import VISUAL_BACKBONES
+from avel.pipeline.encoders.backbones import Normalise, VisualBackbone
 from avel.pipeline.encoders.resnet import IMAGENET_MEAN, IMAGENET_STD, torchvision_weights
 from avel.pipeline.encoders.weights import PublishedWeights, State, load_into
 
@@ -38,13 +41,17 @@ class MobileNetV2(VisualBackbone):
     TensorFlow's SAME padding: a stride-2 convolution on an even side pads right and below only.
     """
 
+    @dataclass(frozen=True)
+    class Config(ComponentConfig):
+        """MobileNetV2 has no settings."""
+
     published: ClassVar[Mapping[str, PublishedWeights]] = {
         "IMAGENET1K_V2": torchvision_weights("mobilenet_v2-7ebf99e0.pth"),
         "IMAGENET1K_V1": torchvision_weights("mobilenet_v2-b0353104.pth"),
     }
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
         net = models.mobilenet_v2(weights=None)
         self.features: nn.Sequential = net.features
         self.width = net.last_channel

@@ -1,12 +1,15 @@
 """ResNet-18, -34 and -50 without their classifier (He et al. 2016), torchvision's modules and layout."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torchvision import models
 
-from avel.pipeline.encoders.backbones import VISUAL_BACKBONES, Normalise, VisualBackbone
+from avel.config import ComponentConfig
+from avel.pipeline.config import VISUAL_BACKBONES
+from avel.pipeline.encoders.backbones import Normalise, VisualBackbone
 from avel.pipeline.encoders.weights import PublishedWeights, State, load_into
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -22,9 +25,11 @@ def torchvision_weights(file_name: str) -> PublishedWeights:
 class ResNet(VisualBackbone):
     """torchvision's ResNet up to the last block. State dict: torchvision's, under `net.`, without `fc`."""
 
-    def __init__(self, make: Callable[..., Any]) -> None:
-        super().__init__()
-        net = make(weights=None)
+    make: ClassVar[Callable[..., Any]]
+
+    def __init__(self, config: ComponentConfig) -> None:
+        super().__init__(config)
+        net = type(self).make(weights=None)
         self.width = net.fc.in_features
         net.fc = nn.Identity()
         self.net: Any = net
@@ -46,34 +51,40 @@ class ResNet(VisualBackbone):
 class ResNet18(ResNet):
     """ResNet-18, D = 512."""
 
+    @dataclass(frozen=True)
+    class Config(ComponentConfig):
+        """ResNet-18 has no settings."""
+
+    make = models.resnet18
     published: ClassVar[Mapping[str, PublishedWeights]] = {
         "IMAGENET1K_V1": torchvision_weights("resnet18-f37072fd.pth")
     }
-
-    def __init__(self) -> None:
-        super().__init__(models.resnet18)
 
 
 @VISUAL_BACKBONES.register("resnet34")
 class ResNet34(ResNet):
     """ResNet-34, D = 512."""
 
+    @dataclass(frozen=True)
+    class Config(ComponentConfig):
+        """ResNet-34 has no settings."""
+
+    make = models.resnet34
     published: ClassVar[Mapping[str, PublishedWeights]] = {
         "IMAGENET1K_V1": torchvision_weights("resnet34-b627a593.pth")
     }
-
-    def __init__(self) -> None:
-        super().__init__(models.resnet34)
 
 
 @VISUAL_BACKBONES.register("resnet50")
 class ResNet50(ResNet):
     """ResNet-50, D = 2048: the paper's. V1 is the recipe of its time; V2 is a name one can give."""
 
+    @dataclass(frozen=True)
+    class Config(ComponentConfig):
+        """ResNet-50 has no settings."""
+
+    make = models.resnet50
     published: ClassVar[Mapping[str, PublishedWeights]] = {
         "IMAGENET1K_V1": torchvision_weights("resnet50-0676ba61.pth"),
         "IMAGENET1K_V2": torchvision_weights("resnet50-11ad3fa6.pth"),
     }
-
-    def __init__(self) -> None:
-        super().__init__(models.resnet50)

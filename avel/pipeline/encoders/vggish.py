@@ -1,11 +1,14 @@
 """VGGish (Hershey et al. 2017): 128 features of a 96 x 64 log-mel patch."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from avel.pipeline.encoders.backbones import AUDIO_BACKBONES, AudioBackbone
+from avel.config import ComponentConfig
+from avel.pipeline.config import AUDIO_BACKBONES
+from avel.pipeline.encoders.backbones import AudioBackbone
 from avel.pipeline.encoders.weights import PublishedWeights, State, load_into
 
 WIDTHS = (64, 0, 128, 0, 256, 256, 0, 512, 512, 0)
@@ -20,6 +23,10 @@ class VGGish(AudioBackbone):
     connected layers `embeddings.{0,2,4}.{weight,bias}` (4096, 4096, 128), each with a ReLU behind it.
     """
 
+    @dataclass(frozen=True)
+    class Config(ComponentConfig):
+        """VGGish has no settings."""
+
     width = 128
     published: ClassVar[Mapping[str, PublishedWeights]] = {
         "audioset": PublishedWeights(
@@ -28,8 +35,8 @@ class VGGish(AudioBackbone):
         )
     }
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
         layers: list[nn.Module] = []
         channels = 1
         for wide in WIDTHS:

@@ -1,10 +1,14 @@
 """YAMNet (MobileNet-v1 on AudioSet): 1024 features of a 96 x 64 log-mel patch."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avel.pipeline.encoders.backbones import AUDIO_BACKBONES, AudioBackbone
+from avel.config import ComponentConfig
+from avel.pipeline.config import AUDIO_BACKBONES
+from avel.pipeline.encoders.backbones import AudioBackbone
 from avel.pipeline.encoders.weights import State, load_into
 
 BLOCKS = (
@@ -56,10 +60,14 @@ class YAMNet(AudioBackbone):
     norms folded. Weights in this layout are named by path; none are downloaded.
     """
 
+    @dataclass(frozen=True)
+    class Config(ComponentConfig):
+        """YAMNet has no settings."""
+
     width = 1024
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
         self.layer1 = nn.Module()
         self.layer1.conv = nn.Conv2d(1, 32, 3, 2)
         channels = 32

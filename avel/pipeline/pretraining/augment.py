@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as colour
 
-from avel.pipeline.config import PretrainConfig
+from avel.pipeline.config import AugmentConfig
 
-CENTRE_SHARE = 0.875
-"""Side of the centre crop as a share of the frame's: 224 of 256."""
+CENTRE_FRACTION = 0.875
+"""Side of the centre crop as a fraction of the frame's: 224 of 256."""
 ASPECT = (3 / 4, 4 / 3)
 FLIP_PROBABILITY, JITTER_PROBABILITY, GRAYSCALE_PROBABILITY = 0.5, 0.8, 0.2
 BLUR_PROBABILITY, SOLARIZE_PROBABILITY = 0.5, 0.1
@@ -33,7 +33,7 @@ CLIPS_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Draw:
-    """What happens to one clip's frames (or to one frame): the crop in shares of the side, and the rest.
+    """What happens to one clip's frames (or to one frame): the crop in fractions of the side, and the rest.
 
     `jitter` holds brightness, contrast, saturation and hue in the order to apply them; `sigma_pixels` is 0
     where nothing is blurred.
@@ -50,12 +50,12 @@ class Draw:
     solarize: bool = False
 
 
-CENTRE = Draw((1 - CENTRE_SHARE) / 2, (1 - CENTRE_SHARE) / 2, CENTRE_SHARE, CENTRE_SHARE)
+CENTRE = Draw((1 - CENTRE_FRACTION) / 2, (1 - CENTRE_FRACTION) / 2, CENTRE_FRACTION, CENTRE_FRACTION)
 
 
-def draw(config: PretrainConfig, epoch: int, clip: int, frame: int = 0) -> Draw:
-    """The draw of a clip, or of one frame of it."""
-    random = np.random.default_rng([config.seed, epoch, clip, frame, DRAW_STREAM])
+def draw(config: AugmentConfig, seed: int, epoch: int, clip: int, frame: int = 0) -> Draw:
+    """Returns the draw of a clip, or of one frame of it."""
+    random = np.random.default_rng([seed, epoch, clip, frame, DRAW_STREAM])
     box = random_box(random, config.crop_scale)
     chances = random.random(5)
     sigma = random.uniform(*SIGMA_PIXELS)
@@ -73,7 +73,7 @@ def draw(config: PretrainConfig, epoch: int, clip: int, frame: int = 0) -> Draw:
 
 
 def random_box(random: np.random.Generator, scale: tuple[float, float]) -> tuple[float, float, float, float]:
-    """Top, left, height, width of a random resized crop, in shares of the side; ten tries, then all of it."""
+    """Draws a crop in fractions of the side: top, left, height, width; ten tries, then all of it."""
     for _ in range(10):
         area = random.uniform(*scale)
         aspect = math.exp(random.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
@@ -94,8 +94,8 @@ def random_jitter(random: np.random.Generator) -> tuple[tuple[str, float], ...]:
     return tuple(factors[place] for place in random.permutation(len(factors)))
 
 
-def augment_clips(frames: Tensor, config: PretrainConfig, drawn: Sequence[tuple[int, int]]) -> Tensor:
-    """What `config` does to clips, each with the draw of its (epoch, clip): shapes as `augment`'s."""
+def augment_clips(frames: Tensor, config: AugmentConfig, drawn: Sequence[tuple[int, int, int]]) -> Tensor:
+    """Augments clips, each by the draw of its (seed, epoch, clip): shapes as `augment`'s."""
     if config.augment_per == "clip":
         return augment(frames, [draw(config, *each) for each in drawn], config.crop_size)
     segments = range(1, 1 + frames.shape[1])
@@ -150,9 +150,9 @@ def _geometry(draws: Sequence[Draw], height: int, width: int) -> Tensor:
     return torch.tensor(numbers).permute(1, 2, 0).contiguous()
 
 
-def whole_pixels(start: float, share: float, size: int) -> tuple[int, int]:
-    """First pixel and length of a part of a side that is given in shares."""
-    length = max(1, round(share * size))
+def whole_pixels(start: float, fraction: float, size: int) -> tuple[int, int]:
+    """First pixel and length of a part of a side that is given in fractions."""
+    length = max(1, round(fraction * size))
     return min(round(start * size), size - length), length
 
 

@@ -28,7 +28,7 @@ class AVBTLoss:
 def over_time(z: Tensor, epsilon: float = EPSILON) -> Tensor:
     """Mean 0 and unit norm over each clip's time: (B, T, D) -> (B, T, D).
 
-    Eq. 1's denominators. Algorithm 1 divides by the unbiased deviation instead, which is the same up to
+    Eq. 1's denominators. Algorithm 1 divides by the unbiased std instead, which is the same up to
     sqrt(T - 1); with it the diagonal would reach T - 1, not 1.
     """
     centred = z - z.mean(1, keepdim=True)
@@ -58,7 +58,7 @@ def correlation(z_a: Tensor, z_v: Tensor, correlate: Literal["clip", "batch"] = 
 
 
 def avbt_loss(
-    z_a: Tensor, z_v: Tensor, redundancy_weight: float = 5e-3, correlate: Literal["clip", "batch"] = "clip"
+    z_a: Tensor, z_v: Tensor, lambd: float = 5e-3, correlate: Literal["clip", "batch"] = "clip"
 ) -> AVBTLoss:
     """Eq. 2, sum (1 - C_ii)^2 + lambda sum C_ij^2: (B, T, D), (B, T, D) -> scalars.
 
@@ -70,4 +70,4 @@ def avbt_loss(
         diagonal = c.diagonal()
         on_diagonal = (1 - diagonal).square().sum()
         off_diagonal = c.square().sum() - diagonal.square().sum()
-        return AVBTLoss(on_diagonal + redundancy_weight * off_diagonal, on_diagonal, off_diagonal, c.detach())
+        return AVBTLoss(on_diagonal + lambd * off_diagonal, on_diagonal, off_diagonal, c.detach())

@@ -1,11 +1,12 @@
-"""Checkpoints of a pretraining run: weights and optimiser state in one safetensors file, whole or absent.
+"""Checkpoints of a pretraining run: weights and optimizer state in one safetensors file, whole or absent.
 
-One file, so that weights and optimiser state can never be of different epochs; no pickle.
+One file, so that weights and optimizer state can never be of different epochs; no pickle.
 """
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,25 +14,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from avel.config import as_dict
+from avel.config import default_text, settings_of
 from avel.errors import MissingPathError, StoreError
 from avel.pipeline.config import PretrainConfig
 from avel.stores.files import atomic_path
 from avel.stores.runs import Run
 
 CHECKPOINT = "checkpoint.safetensors"
-FORMAT = "avel-checkpoint-1"
-FORM = (
-    "visual_backbone",
-    "audio_backbone",
-    "agva",
-    "visual_width",
-    "audio_width",
-    "hidden",
-    "projector",
-    "shared_projector",
-)
-"""Fields of PretrainConfig that decide which weights a network has."""
+FORMAT = "avel-checkpoint-2"
+FORM = ("visual.", "audio.", "encoder.", "objective.projector", "objective.shared_projector")
+"""How places of settings begin that decide which weights a network has."""
+NO_FORM = {"visual.weights", "audio.weights"}
+"""Settings among them that do not."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +38,18 @@ class Reached:
     best_epoch: int = 0
 
 
-def save_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer, reached: Reached) -> None:
-    """Model and optimiser state into one file: `model.NAME` and `optimiser.NAME:KEY`."""
+def save_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, reached: Reached) -> None:
+    """Model and optimizer state into one file: `model.NAME` and `optimizer.NAME:KEY`."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for name, parameter in model.named_parameters():
-        for key, value in optimiser.state.get(parameter, {}).items():
-            tensors[f"optimiser.{name}:{key}"] = value
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{name}:{key}"] = value
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_path(path) as partial:
         save_file(whole, partial, metadata={"format": FORMAT, "reached": json.dumps(asdict(reached))})
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer) -> Reached:
+def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> Reached:
     """Puts back what `save_checkpoint` wrote, onto the devices of the model's parameters.
 
     Raises:
@@ -65,9 +59,9 @@ def load_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer) -> Reach
     _put(tensors, model, path)
     parameters = dict(model.named_parameters())
     for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            of, _, key = name.removeprefix("optimiser.").rpartition(":")
-            optimiser.state[parameters[of]][key] = _beside(parameters[of], value)
+        if name.startswith("optimizer."):
+            of, _, key = name.removeprefix("optimizer.").rpartition(":")
+            optimizer.state[parameters[of]][key] = _beside(parameters[of], value)
     return reached
 
 
@@ -82,13 +76,24 @@ def can_start_from(run: Path, config: PretrainConfig) -> None:
         raise MissingPathError(
             f"{run / CHECKPOINT}: not there", hint="--start-from names a run folder of avel pretrain"
         )
-    theirs, ours = as_dict(Run.open(run, "pretrain").config(PretrainConfig)), as_dict(config)
-    names = (*FORM, "crop_size") if config.agva else FORM  # AGVA has weights for each cell of a map
-    differing = [name for name in names if theirs[name] != ours[name]]
+    theirs, ours = _form(Run.open(run, "pretrain").config(PretrainConfig)), _form(config)
+    differing = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
     if differing:
-        shown = ", ".join(f"{name} is {theirs[name]!r} there and {ours[name]!r} here" for name in differing)
-        sets = " ".join(f"--set {name}={theirs[name]}" for name in differing)
+        shown = ", ".join(
+            f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here" for name in differing
+        )
+        sets = " ".join(f"--set {name}={default_text(theirs[name])}" for name in differing if name in theirs)
         raise StoreError(f"{run}: of another model: {shown}", hint=sets)
+
+
+def _form(config: PretrainConfig) -> dict[str, Any]:
+    """Returns the settings that decide which weights a network has, by name."""
+    return {
+        setting.name: setting.of(config)
+        for setting in settings_of(config)
+        if (setting.key not in NO_FORM and setting.key.startswith(FORM))
+        or (config.encoder.agva and setting.name == "crop_size")  # AGVA has weights for each cell of a map
+    }
 
 
 def start_from(model: nn.Module, run: Path) -> None:

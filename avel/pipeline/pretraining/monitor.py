@@ -11,7 +11,7 @@ from avel.pipeline.pretraining.parallel import summed
 from avel.pipeline.pretraining.projector import Twins
 
 CONSTANT_BELOW = 1e-3
-"""Deviation of the embeddings, as a share of their root mean square, under which they count as constant."""
+"""Std of the embeddings, as a fraction of their root mean square, under which they count as constant."""
 REDUNDANT_ABOVE = 0.3
 """Mean squared off-diagonal correlation above which features count as copies of one another."""
 UNCORRELATED_BELOW = 1e-6
@@ -25,7 +25,7 @@ class EpochMeans:
         loss: Eq. 2, and its two terms `on_diagonal` and `off_diagonal`, summed over features.
         diagonal: mean of C_ii.
         redundancy: mean of C_ij^2, i != j.
-        spread: deviation of the embeddings over the batch, as a share of their root mean square; the smaller
+        spread: std of the embeddings over the batch, as a fraction of their root mean square; the smaller
             one of the two modalities'.
     """
 
@@ -65,7 +65,7 @@ def step_values(loss: AVBTLoss, z_a: Tensor, z_v: Tensor) -> Tensor:
 
 
 def spread(z: Tensor) -> Tensor:
-    """Deviation over all processes' segments as a share of the root mean square: (B, T, D) -> scalar."""
+    """Returns the std over all segments as a fraction of the root mean square: (B, T, D) -> scalar."""
     flat = z.to(torch.promote_types(z.dtype, torch.float32)).flatten(0, 1)
     mean = summed(flat.sum(0)) / summed(flat.new_full((), len(flat)))
     squares = summed(torch.stack([(flat - mean).square().sum(), flat.square().sum()]))
@@ -75,16 +75,16 @@ def spread(z: Tensor) -> Tensor:
 def collapse(means: EpochMeans) -> str | None:
     """What is wrong with an epoch and what to do, or None."""
     if not means.is_finite:
-        return "the loss is not finite: lower the learning rate (--weight-rate), or use --dtype float32"
+        return "the loss is not finite: lower the learning rate (--lr), or use --dtype float32"
     if means.spread < CONSTANT_BELOW:
         return (
-            f"collapsed: the embeddings are nearly constant (deviation {means.spread:.1e} of their size); "
-            "lower --weight-rate, lengthen --warmup-epochs, or take --optimiser adamw for few clips"
+            f"collapsed: the embeddings are nearly constant (std {means.spread:.1e} of their size); "
+            "lower --lr, lengthen --warmup-epochs, or take --optimizer adamw for few clips"
         )
     if means.redundancy > REDUNDANT_ABOVE:
         return (
             f"collapsed: the features are copies of one another (mean squared correlation "
-            f"{means.redundancy:.2f}); raise --redundancy-weight or the batch, and look whether the staged "
+            f"{means.redundancy:.2f}); raise --lambd or the batch, and look whether the staged "
             "clips are still and silent, which ends so, too: avel inspect STORE --verify"
         )
     if means.redundancy < UNCORRELATED_BELOW and abs(means.diagonal) < math.sqrt(UNCORRELATED_BELOW):

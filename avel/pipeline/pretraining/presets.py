@@ -15,7 +15,7 @@ def table5(**switched: bool) -> dict[str, Any]:
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {},
-    "paper-literal": {"rate_scale": 2e-4, "backbone_rate_scale": 2e-4},
+    "paper-literal": {"lr_scale": 2e-4, "lr_scale_backbone": 2e-4},
     "table4-agva": {"agva": True},
     "table4-separate-projectors": {"shared_projector": False},
     "table5-all-gentle-crop": {**table5(), "crop_scale": GENTLE_CROP},
@@ -29,7 +29,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "table5-no-jitter": table5(jitter=False),
     "table5-none": dict.fromkeys(table5(), False),
     "small": {
-        "optimiser": "adamw",
+        "optimizer": "adamw",
         "freeze_backbone": True,
         "standardise": True,
         "projector": "512-512-512",

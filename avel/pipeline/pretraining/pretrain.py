@@ -24,8 +24,8 @@ from avel.pipeline.pretraining.parallel import barrier, process_group, rank, wor
 from avel.pipeline.pretraining.probe import Probe
 from avel.pipeline.pretraining.projector import Twins
 from avel.pipeline.pretraining.record import PretrainSummary, Recorder
-from avel.pipeline.pretraining.schedule import make_optimiser
-from avel.pipeline.pretraining.settings import checked, pick_device
+from avel.pipeline.pretraining.schedule import make_optimizer
+from avel.pipeline.pretraining.settings import checked, device_of_process
 from avel.pipeline.pretraining.training import Batches, Trainer, determinism, prepare
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, evenly_spaced, frozen_vectors
 from avel.progress import Progress, note, set_verbosity
@@ -61,7 +61,7 @@ def pretrain(
         set_verbosity(0)
     config = checked(resolve(PretrainConfig, "pretrain", base=config, options=options))
     source = store if isinstance(store, ClipStore) else ClipStore.open(store)
-    device = pick_device(config.device)
+    device = device_of_process(config.device)
     video_ids = training_videos(source)
     with process_group(device), determinism(config, device):
         held = only_one(Path(run), "run") if rank() == 0 else nullcontext()
@@ -117,7 +117,7 @@ def _pretrain(
     twins = prepare(twins, config, device)
     batches = make_batches(twins.encoder, store, video_ids, path, config)
     probe = Probe(store, frozen=config.freeze_backbone) if config.probe_every and rank() == 0 else None
-    trainer = Trainer(twins, make_optimiser(twins, config), config, device)
+    trainer = Trainer(twins, make_optimizer(twins, config), config, device)
     with closing(Recorder(run, trainer, len(video_ids), batches.steps, probe)) as recorder:
         _train(trainer, batches, recorder, len(video_ids))
         return recorder.summary()
@@ -152,10 +152,10 @@ def make_batches(
             rank=rank(),
             world=world_size(),
         )
-    path = Path(config.frozen_vectors or run / VECTORS)
-    augmentation = config if config.frozen_augment else None
+    path = Path(config.frozen.vectors or run / VECTORS)
+    augmentation = config.augmentation if config.frozen.augment else None
     vectors = frozen_vectors(
-        encoder, store, video_ids, config.frozen_frames, path, store.digest, augmentation, config.dtype
+        encoder, store, video_ids, config.frozen.frames, path, store.digest, augmentation, config.dtype
     )
     if config.standardise and not config.start_from:
         standardise(encoder, *vectors)
@@ -165,7 +165,7 @@ def make_batches(
         seed=config.seed,
         rank=rank(),
         world=world_size(),
-        together=config.frozen_augment and config.augment_per == "clip",
+        together=config.frozen.augment and config.augmentation.augment_per == "clip",
     )
 
 

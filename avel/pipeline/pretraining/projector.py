@@ -37,11 +37,11 @@ class Twins(nn.Module):
         self.encoder = encoder
         self.frozen = config.freeze_backbone
         self.autocast = config.dtype == "bfloat16"
-        widths = projector_widths(config.projector)
+        widths = projector_widths(config.objective.projector)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed + 1)
             self.projector = make_projector(encoder.width, widths)
-            separate = None if config.shared_projector else make_projector(encoder.width, widths)
+            separate = None if config.objective.shared_projector else make_projector(encoder.width, widths)
         self.visual_projector = separate
         if self.frozen:
             encoder.visual.requires_grad_(False)

@@ -4,12 +4,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from avel.errors import ConfigError, TrainingError
-from avel.pipeline.encoders.kept import BEST, LAST, save_encoder
+from avel.pipeline.encoders.header import BEST, LAST
+from avel.pipeline.encoders.kept import save_encoder
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT, Reached, load_checkpoint, save_checkpoint
 from avel.pipeline.pretraining.monitor import EpochMeans, Movement, collapse
 from avel.pipeline.pretraining.parallel import barrier, rank
 from avel.pipeline.pretraining.probe import Probe
-from avel.pipeline.pretraining.schedule import rate_share
+from avel.pipeline.pretraining.schedule import lr_fraction
 from avel.pipeline.pretraining.training import Trainer
 from avel.progress import note
 from avel.stores.runs import Run
@@ -50,7 +51,7 @@ class Recorder:
         """Goes back to the last checkpoint, if there is one; later lines of the metrics are dropped."""
         path = self.run.path / CHECKPOINT
         if path.is_file():
-            self.reached = load_checkpoint(path, self.trainer.twins, self.trainer.optimiser)
+            self.reached = load_checkpoint(path, self.trainer.twins, self.trainer.optimizer)
             note(f"{self.run.path}: goes on after epoch {self.reached.epochs}")
         if rank() == 0:
             kept = [line for line in self.run.metrics() if line["epoch"] <= self.reached.epochs]
@@ -120,7 +121,7 @@ class Recorder:
             "epoch": number,
             "step": number * self.steps,
             **asdict(means),
-            "rate_share": rate_share(number * self.steps - 1, self.steps, self.config),
+            "lr_fraction": lr_fraction(number * self.steps - 1, self.steps, self.config),
             "seconds": seconds,
             "clips_per_second": self.clips / seconds,
             "moved": self.movement.measure(self.trainer.twins),
@@ -142,7 +143,7 @@ class Recorder:
         if number % self.config.checkpoint_every == 0 or number == self.config.epochs:
             save_encoder(self.trainer.twins.encoder, self.run.path / LAST, epoch=number)
             save_checkpoint(
-                self.run.path / CHECKPOINT, self.trainer.twins, self.trainer.optimiser, self.reached
+                self.run.path / CHECKPOINT, self.trainer.twins, self.trainer.optimizer, self.reached
             )
 
 

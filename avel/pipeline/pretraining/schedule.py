@@ -1,4 +1,4 @@
-"""Learning rates by part and by step, and the optimiser that follows them (Section 4.1, Optimization)."""
+"""Learning rates by part and by step, and the optimizer that follows them (Section 4.1, Optimization)."""
 
 import math
 from typing import Any
@@ -11,35 +11,34 @@ from avel.pipeline.config import PretrainConfig
 from avel.pipeline.pretraining.lars import LARS
 from avel.pipeline.pretraining.projector import Twins
 
-LARS_WEIGHT_RATE, LARS_BIAS_RATE, LARS_BATCH = 0.2, 0.0048, 256
+LARS_LR, LARS_LR_BIAS, LARS_BATCH = 0.2, 0.0048, 256
 """Barlow Twins' base rates, for a batch of 256; they grow with the batch."""
-ADAMW_RATE = 1e-3
+ADAMW_LR = 1e-3
 
 
-def base_rates(config: PretrainConfig) -> tuple[float, float]:
-    """Peak learning rates of weights and of biases, before the factors of the parts."""
-    if config.optimiser == "lars":
-        share = config.batch / LARS_BATCH
-        weight, bias = LARS_WEIGHT_RATE * share, LARS_BIAS_RATE * share
+def peak_lrs(config: PretrainConfig) -> tuple[float, float]:
+    """Returns the peak learning rates of weights and of biases, before the factors of the parts."""
+    given = config.optimizer
+    if given.optimizer == "lars":
+        lr, lr_bias = LARS_LR * config.batch / LARS_BATCH, LARS_LR_BIAS * config.batch / LARS_BATCH
     else:
-        weight = bias = ADAMW_RATE
-    weight = weight if config.weight_rate is None else config.weight_rate
-    return weight, bias if config.bias_rate is None else config.bias_rate
+        lr = lr_bias = ADAMW_LR
+    return lr if given.lr is None else given.lr, lr_bias if given.lr_bias is None else given.lr_bias
 
 
-def rate_share(step: int, steps_per_epoch: int, config: PretrainConfig) -> float:
-    """Share of the peak at `step`, counted from 0: linear warm-up, then a cosine to `final_rate`."""
-    warmup = round(config.warmup_epochs * steps_per_epoch)
+def lr_fraction(step: int, steps_per_epoch: int, config: PretrainConfig) -> float:
+    """Returns the fraction of the peak at `step`, from 0: linear warm-up, then a cosine to `final_lr`."""
+    warmup = round(config.optimizer.warmup_epochs * steps_per_epoch)
     if step < warmup:
         return (step + 1) / warmup
     rest = max(config.epochs * steps_per_epoch - warmup, 1)
     fall = 0.5 * (1 + math.cos(math.pi * min((step - warmup) / rest, 1)))
-    return config.final_rate + (1 - config.final_rate) * fall
+    return config.optimizer.final_lr + (1 - config.optimizer.final_lr) * fall
 
 
 def parameter_groups(twins: Twins, config: PretrainConfig) -> list[dict[str, Any]]:
     """Weights and biases of the pretrained CNNs and of the rest, each with its peak rate."""
-    weight_rate, bias_rate = base_rates(config)
+    lr, lr_bias = peak_lrs(config)
     pretrained = [part for part in (twins.encoder.visual, twins.encoder.audio) if part.pretrained]
     slow = {id(parameter) for part in pretrained for parameter in part.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
@@ -50,23 +49,23 @@ def parameter_groups(twins: Twins, config: PretrainConfig) -> list[dict[str, Any
         {
             "params": parameters,
             "lr": 0.0,
-            "peak": (bias_rate if narrow else weight_rate)
-            * (config.backbone_rate_scale if backbone else config.rate_scale),
-            "weight_decay": 0.0 if narrow else config.weight_decay,
+            "peak": (lr_bias if narrow else lr)
+            * (config.optimizer.lr_scale_backbone if backbone else config.optimizer.lr_scale),
+            "weight_decay": 0.0 if narrow else config.optimizer.weight_decay,
         }
         for (backbone, narrow), parameters in groups.items()
     ]
 
 
-def make_optimiser(twins: Twins, config: PretrainConfig) -> Optimizer:
+def make_optimizer(twins: Twins, config: PretrainConfig) -> Optimizer:
     """LARS or AdamW over `parameter_groups`."""
     groups = parameter_groups(twins, config)
-    if config.optimiser == "lars":
-        return LARS(groups, momentum=config.momentum, trust=config.trust)
+    if config.optimizer.optimizer == "lars":
+        return LARS(groups, momentum=config.optimizer.momentum, trust=config.optimizer.trust)
     return torch.optim.AdamW(groups, lr=0.0)
 
 
-def set_rates(optimiser: Optimizer, share: float) -> None:
-    """Every group's rate to `share` of its peak."""
-    for group in optimiser.param_groups:
-        group["lr"] = share * group["peak"]
+def set_lrs(optimizer: Optimizer, fraction: float) -> None:
+    """Sets every group's learning rate to `fraction` of its peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = fraction * group["peak"]

@@ -19,7 +19,7 @@ from avel.pipeline.pretraining.loader import Batch
 from avel.pipeline.pretraining.monitor import EpochMeans, step_values
 from avel.pipeline.pretraining.parallel import average_gradients, synchronise_batch_norms, world_size
 from avel.pipeline.pretraining.projector import Twins
-from avel.pipeline.pretraining.schedule import rate_share, set_rates
+from avel.pipeline.pretraining.schedule import lr_fraction, set_lrs
 from avel.progress import Progress
 
 
@@ -42,9 +42,9 @@ class Trainer:
     """Trains `twins` in place; `step` is one iteration of Algorithm 1."""
 
     def __init__(
-        self, twins: Twins, optimiser: Optimizer, config: PretrainConfig, device: torch.device
+        self, twins: Twins, optimizer: Optimizer, config: PretrainConfig, device: torch.device
     ) -> None:
-        self.twins, self.optimiser, self.config, self.device = twins, optimiser, config, device
+        self.twins, self.optimizer, self.config, self.device = twins, optimizer, config, device
         self.model: nn.Module = twins
         self.piecewise = bool(config.clips_at_once) and not config.freeze_backbone
         self.shown = ""
@@ -64,7 +64,7 @@ class Trainer:
         self.model.train()
         total = torch.zeros(6, device=self.device)
         for step, batch in enumerate(batches.epoch(number)):
-            set_rates(self.optimiser, rate_share(number * batches.steps + step, batches.steps, self.config))
+            set_lrs(self.optimizer, lr_fraction(number * batches.steps + step, batches.steps, self.config))
             values = self.step(*self.inputs(batch, number))
             total += values
             if self.device.type == "cpu":
@@ -77,15 +77,15 @@ class Trainer:
 
     def step(self, seen: Tensor, heard: Tensor) -> Tensor:
         """Forward, Eq. 2, backward, update: frames and log-mel, or vectors -> `step_values`, (6,)."""
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         values = self.backward_in_pieces(seen, heard) if self.piecewise else self.backward(seen, heard)
-        self.optimiser.step()
+        self.optimizer.step()
         return values
 
     def backward(self, seen: Tensor, heard: Tensor) -> Tensor:
         """Gradients of Eq. 2 in one pass -> `step_values`, (6,)."""
         z_a, z_v = self.model(seen, heard)
-        loss = avbt_loss(z_a, z_v, self.config.redundancy_weight, self.config.correlate)
+        loss = avbt_loss(z_a, z_v, self.config.objective.lambd, self.config.objective.correlate)
         torch.autograd.backward(loss.total)
         return step_values(loss, z_a, z_v)
 
@@ -102,7 +102,7 @@ class Trainer:
             parts = [self.twins.cnn(seen[piece], heard[piece]) for piece in pieces]
         vectors = [torch.cat(part).requires_grad_() for part in zip(*parts, strict=True)]
         z_a, z_v = self.twins.embed(*vectors)
-        loss = avbt_loss(z_a, z_v, self.config.redundancy_weight, self.config.correlate)
+        loss = avbt_loss(z_a, z_v, self.config.objective.lambd, self.config.objective.correlate)
         torch.autograd.backward(loss.total)
         slopes = [vector.grad for vector in vectors if vector.grad is not None]
         assert len(slopes) == len(vectors)
@@ -117,7 +117,9 @@ class Trainer:
         seen, heard = batch.seen.to(self.device), batch.heard.to(self.device)
         if self.config.freeze_backbone:
             return seen, heard
-        return augment_clips(seen, self.config, [(epoch, clip) for clip in batch.clips]), heard
+        return augment_clips(
+            seen, self.config.augmentation, [(self.config.seed, epoch, clip) for clip in batch.clips]
+        ), heard
 
 
 def prepare(twins: Twins, config: PretrainConfig, device: torch.device) -> Twins:

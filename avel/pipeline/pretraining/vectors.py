@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,8 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from avel.config import as_dict
 from avel.errors import StaleError, StoreError
-from avel.pipeline.config import PretrainConfig
+from avel.pipeline.config import AugmentConfig
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.kept import cnn_digest
 from avel.pipeline.pretraining.augment import augment_clips, centre_crop
@@ -22,8 +23,8 @@ from avel.progress import Progress
 from avel.stores.files import atomic_path
 
 PART_VIDEOS = 64
-AUGMENTATIONS = ("crop", "crop_scale", "blur", "flip", "jitter", "grayscale", "solarize", "augment_per")
-"""Fields of PretrainConfig that decide what an augmented frame looks like, beside the crop's size."""
+SEED = 0
+"""Of all draws of frozen frames, so that runs with other seeds share their vectors."""
 
 
 def evenly_spaced(count: int, chosen: int) -> list[int]:
@@ -80,7 +81,7 @@ def frozen_vectors(
     frames: int,
     folder: Path,
     key: str,
-    augmentation: PretrainConfig | None = None,
+    augmentation: AugmentConfig | None = None,
     dtype: str = "float32",
 ) -> tuple[Tensor, Tensor]:
     """cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16: from `folder`, or computed and kept there.
@@ -95,10 +96,10 @@ def frozen_vectors(
         StoreError: a part is damaged.
     """
     spec = encoder.spec
-    made_of = [cnn_digest(encoder), spec.agva, spec.crop_size, key, list(video_ids), frames]
+    made_of = [cnn_digest(encoder), spec.encoder.agva, spec.crop_size, key, list(video_ids), frames]
     if augmentation is not None:
-        augmentation = replace(augmentation, seed=0, crop_size=spec.crop_size)
-        made_of.append({name: asdict(augmentation)[name] for name in AUGMENTATIONS})
+        augmentation = replace(augmentation, crop_size=spec.crop_size)
+        made_of.append(as_dict(augmentation))
     if dtype != "float32":
         made_of.append(dtype)
     wanted = _digest(made_of)
@@ -126,7 +127,7 @@ def compute_vectors(
     video_ids: Sequence[str],
     frames: int,
     progress: Progress | None = None,
-    augmentation: PretrainConfig | None = None,
+    augmentation: AugmentConfig | None = None,
     first: int = 0,
     dtype: str = "float32",
 ) -> tuple[Tensor, Tensor]:
@@ -143,7 +144,7 @@ def compute_vectors(
         if augmentation is None:
             cropped = centre_crop(by_place, encoder.spec.crop_size)
         else:
-            drawn = [(place, clip) for place in range(len(by_place))]
+            drawn = [(SEED, place, clip) for place in range(len(by_place))]
             cropped = augment_clips(by_place, augmentation, drawn)
         with torch.autocast(cropped.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
             cnn_a, cnn_v = encoder.cnn_audio(log_mel[None])[0], encoder.cnn_visual(cropped).transpose(0, 1)

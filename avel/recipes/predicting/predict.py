@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from avel.device import choose_device
 from avel.errors import AvelError, ConfigError, StoreError
 from avel.heads.evaluation.evaluate import group_name
 from avel.heads.models.head import Model
-from avel.heads.train import choose_device
 from avel.heads.training.data import ARRAYS
 from avel.heads.training.fit import arithmetic
 from avel.heads.training.records import TrialRecord, load_model, read_trial, read_trials

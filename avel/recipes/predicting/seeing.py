@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avel.config import digest
+from avel.config import digest, resolve
 from avel.errors import MissingPathError, StaleError, StoreError
 from avel.grid import Grid
 from avel.pipeline.caching.encode import PartEncoder, Work
@@ -143,15 +143,16 @@ def staging_of(cache: FeatureCache) -> ExtractConfig:
 def _work(cache: FeatureCache, encoder: Path | None, weights: dict[str, Path]) -> Work:
     """What PartEncoder needs; the networks are those of the cache, or an error says what differs."""
     identity = cache.provenance["encoder"]
-    config = CacheConfig(dtype=cache.provenance["preprocessing"]["dtype"])
+    dtype = cache.provenance["preprocessing"]["dtype"]
     if identity["kind"] == "run":
         path = checked_encoder(cache, encoder)
-        return Work("", path, config, cache.provenance, Parts(Path()))
-    names = {field.name for field in fields(CacheConfig)} & set(identity)
-    chosen = {name: identity[name] for name in names}
-    for kind in ("visual", "audio"):
-        chosen[f"{kind}_weights"] = _backbone_weights(cache, kind, weights.get(kind))
-    config = CacheConfig(dtype=config.dtype, untrained=identity["kind"] == "untrained", **chosen)
+        return Work("", path, CacheConfig(dtype=dtype), cache.provenance, Parts(Path()))
+    chosen = {
+        kind: identity[kind] | {"weights": _backbone_weights(cache, kind, weights.get(kind))}
+        for kind in ("visual", "audio")
+    }
+    chosen |= {"dtype": dtype, "untrained": identity["kind"] == "untrained", "seed": identity.get("seed", 0)}
+    config = resolve(CacheConfig, "cache-features", options=chosen)
     return Work("", None, config, cache.provenance, Parts(Path()))
 
 
@@ -188,11 +189,11 @@ def _refuse_other_cnns(cache: FeatureCache, found: str) -> None:
         )
 
 
-def _backbone_weights(cache: FeatureCache, kind: str, given: Path | None) -> str | None:
+def _backbone_weights(cache: FeatureCache, kind: str, given: Path | None) -> str:
     """Weights of a CNN as CacheConfig takes them: a published name as it is, a hash as the file given."""
-    wanted = str(cache.provenance["encoder"][f"{kind}_weights"])
+    wanted = str(cache.provenance["encoder"][kind]["weights"])
     if len(wanted) != 64:
-        return None if wanted == "published" else wanted
+        return wanted
     if given is None:
         raise MissingPathError(
             f"{cache.path}: made with {kind} weights of hash {wanted[:16]}", hint=f"--{kind}-weights FILE"

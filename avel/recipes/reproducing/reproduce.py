@@ -72,7 +72,7 @@ def reproduce(
     ):
         if name in heads:
             raise ConfigError(f"{name}={heads[name]!r} of the heads has no effect here", hint=hint)
-    if table == "table5" and pretraining.freeze_backbone and not pretraining.frozen_augment:
+    if table == "table5" and pretraining.freeze_backbone and not pretraining.frozen.augment:
         raise ConfigError(
             "table5 compares augmentations, which frozen CNNs are not given",
             hint="--set pretrain.frozen_augment=true (or pretrain.freeze_backbone=false)",
@@ -154,20 +154,21 @@ class _Stages:
         return self._features[name, seed]
 
     def _make_features(self, name: str, seed: int) -> Path:
-        backbones = {
-            key: getattr(self.pretraining, key)
-            for key in ("visual_backbone", "audio_backbone", "visual_weights", "audio_weights")
-        }
         if name == BACKBONES:
-            crop = self.caching.crop_size or self.pretraining.crop_size
-            config = dataclasses.replace(self.caching, **backbones, crop_size=crop, keep_cnn=True)
+            visual, audio = self.pretraining.visual, self.pretraining.audio
+            crop = self.caching.crop_size or self.pretraining.augmentation.crop_size
+            config = dataclasses.replace(
+                self.caching, visual=visual, audio=audio, crop_size=crop, keep_cnn=True
+            )
             path = self.out / "features" / f"{name}.h5"
             cache_features(self.store, path, config)
             return path
         encoder = self.encoder(name, seed)
         path = self.out / "features" / f"{encoder.name}.h5"
         config = dataclasses.replace(self.caching, keep_maps=False, keep_cnn=False)
-        frozen = self.pretraining.freeze_backbone and not ENCODERS[name].get("agva", self.pretraining.agva)
+        frozen = self.pretraining.freeze_backbone and not ENCODERS[name].get(
+            "agva", self.pretraining.encoder.agva
+        )
         vectors = self.features(BACKBONES, 0) if frozen else None
         cache_features(self.store, path, config, encoder=encoder, cnn_from=vectors)
         return path
@@ -177,9 +178,10 @@ class _Stages:
         changes = {**ENCODERS[name], "seed": self.pretraining.seed + seed}
         config = resolve(PretrainConfig, "pretrain", base=self.pretraining, options=changes)
         if config.freeze_backbone:
-            vectors = config.frozen_vectors or str(self.out / "frozen-vectors")
-            differs = "-agva" * config.agva + f"-{name}" * config.frozen_augment
-            config = dataclasses.replace(config, frozen_vectors=vectors + differs)
+            vectors = config.frozen.vectors or str(self.out / "frozen-vectors")
+            differs = "-agva" * config.encoder.agva + f"-{name}" * config.frozen.augment
+            frozen = dataclasses.replace(config.frozen, vectors=vectors + differs)
+            config = dataclasses.replace(config, frozen=frozen)
         run = self.out / "encoders" / f"{name}-seed{seed}"
         pretrain(self.store, run, config)
         return run

@@ -17,7 +17,7 @@ BACKBONES, UNTRAINED, AVBT = "backbones", "untrained", "paper"
 
 ENCODERS: Mapping[str, Mapping[str, Any]] = {
     **PRESETS,
-    UNTRAINED: {"epochs": 1, "rate_scale": 0.0, "backbone_rate_scale": 0.0},
+    UNTRAINED: {"epochs": 1, "lr_scale": 0.0, "lr_scale_backbone": 0.0},
 }
 """Features -> the settings of their pretraining; random Bi-LSTMs are those that AV-BT starts from."""
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from avel.config import digest
 from avel.grid import MEL_BANDS, MEL_FRAMES
-from avel.pipeline.config import ExtractConfig, PretrainConfig
+from avel.pipeline.config import ExtractConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.kept import save_encoder
 from avel.pipeline.staging.plan import settings_of
@@ -20,6 +20,7 @@ from avel.stores.clips import Head, read_head
 from avel.stores.datasets.dataset import Dataset, Row, Video, make_dataset
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter
+from tests.pipeline.configs import pretrain_config
 
 CONFIG = ExtractConfig(segments=3, fps=4, size=32)
 NAMES = tuple(f"-v{number}" for number in range(11))
@@ -98,6 +99,6 @@ def other_settings() -> ExtractConfig:
 def encoder_run(folder: Path, **options: Any) -> Path:
     """What a run of `pretrain` leaves behind: a small encoder, `options` its settings."""
     tiny = {**RANDOM_TINY, "crop_size": 28, "hidden": 8}
-    encoder = build_encoder(PretrainConfig(**(tiny | options)))
+    encoder = build_encoder(pretrain_config(**(tiny | options)))
     save_encoder(encoder, folder / "encoder.safetensors", epochs=1)
     return folder

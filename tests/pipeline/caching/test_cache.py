@@ -22,13 +22,10 @@ from avel.console import run as run_command
 from avel.errors import BusyError, ConfigError, MissingPathError, StaleError, StoreError
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.key import encoder_file_digest, segment_frames
-from avel.pipeline.config import CacheConfig
-from avel.pipeline.encoders import build
-from avel.pipeline.encoders.backbones import Backbone
+from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, CacheConfig
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.kept import encoder_digest, load_encoder, save_encoder
-from avel.pipeline.encoders.tiny import TinyAudio, TinyVisual
-from avel.registry import Registry
+from avel.pipeline.encoders.tiny import TinyAudio, TinyConfig, TinyVisual
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from avel.stores.files import only_one
@@ -178,7 +175,7 @@ def test_the_file_says_what_it_was_made_from(store: Path, run: Path, tmp_path: P
     cache_features(store, tmp_path / "c.h5", encoder=run)
     told = FeatureCache.open(tmp_path / "c.h5").provenance
     assert told["encoder"]["digest"] == encoder_digest(load_encoder(run))
-    assert told["encoder"]["visual_backbone"] == "tiny"
+    assert told["encoder"]["visual"]["backbone"] == "tiny"
     assert told["staging"]["digest"] == ClipStore.open(store).digest
     assert told["preprocessing"] == {
         "frames": [2],
@@ -218,26 +215,33 @@ def test_random_backbones_follow_from_the_seed_and_it_is_part_of_the_key(store: 
 
 
 def test_what_is_random_is_recorded_so_and_a_file_by_its_hash(store: Path, tmp_path: Path) -> None:
-    save_file(TinyAudio().state_dict(), tmp_path / "audio.safetensors")
+    save_file(TinyAudio(TinyAudio.Config()).state_dict(), tmp_path / "audio.safetensors")
     cache_features(
         store, tmp_path / "c.h5", **(TINY | {"audio_weights": str(tmp_path / "audio.safetensors")})
     )
     told = FeatureCache.open(tmp_path / "c.h5").provenance["encoder"]
     digest = hashlib.sha256((tmp_path / "audio.safetensors").read_bytes()).hexdigest()
-    assert (told["visual_weights"], told["audio_weights"], told["seed"]) == ("random", digest, 0)
+    assert (told["visual"]["weights"], told["audio"]["weights"], told["seed"]) == ("random", digest, 0)
 
 
-@pytest.fixture
-def backbones_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a package beside avel registers them, without published weights."""
-    for name, kind in (("VISUAL_BACKBONES", TinyVisual), ("AUDIO_BACKBONES", TinyAudio)):
-        registry: Registry[type[Backbone]] = Registry("backbone")
-        for known in ("tiny", "outside"):
-            registry.register(known)(kind)
-        monkeypatch.setattr(build, name, registry)
+@VISUAL_BACKBONES.register("outside")
+class OutsideVisual(TinyVisual):
+    """As a package beside avel registers it, without published weights."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Config(TinyConfig):
+        """The settings of a tiny one."""
 
 
-@pytest.mark.usefixtures("backbones_from_outside")
+@AUDIO_BACKBONES.register("outside")
+class OutsideAudio(TinyAudio):
+    """As a package beside avel registers it, without published weights."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Config(TinyConfig):
+        """The settings of a tiny one."""
+
+
 @pytest.mark.parametrize("untrained", [False, True])
 @pytest.mark.parametrize("kind", ["visual", "audio"])
 @pytest.mark.parametrize("name", ["tiny", "outside"])
@@ -250,13 +254,13 @@ def test_features_of_random_cnns_are_refused_unless_asked_for(
     options += [f"--{other}-weights=random", "--crop-size=28", *(["--untrained"] if untrained else [])]
     assert run_command(cli, ["cache-features", str(store), str(path), *options]) == ERROR
     said = capsys.readouterr().err
-    assert f"--{kind}-weights is not given" in said
+    assert f"--{kind}-weights is published" in said
     assert f"--{kind}-weights random" in said
     assert not path.exists()
     asked = [*options, f"--{kind}-weights=random"]
     assert run_command(cli, ["cache-features", str(store), str(path), *asked]) == 0
     told = FeatureCache.open(path).provenance["encoder"]
-    assert (told["visual_weights"], told["audio_weights"]) == ("random", "random")
+    assert (told["visual"]["weights"], told["audio"]["weights"]) == ("random", "random")
 
 
 def test_audio_guided_attention_sees_the_cells(store: Path, tmp_path: Path) -> None:
@@ -378,7 +382,7 @@ def videos_in_parts(folder: Path) -> set[str]:
 def test_a_torchless_digest_is_that_of_the_loaded_encoder(run: Path, tmp_path: Path) -> None:
     spec, digest = encoder_file_digest(run)
     assert digest == encoder_digest(load_encoder(run))
-    assert spec["hidden"] == 8
+    assert spec["encoder"]["hidden"] == 8
     save_encoder(load_encoder(run), tmp_path / "again.safetensors", other="words in the header")
     assert encoder_file_digest(tmp_path / "again.safetensors")[1] == digest
 
@@ -398,7 +402,7 @@ def test_errors_name_the_way_out(store: Path, run: Path, tmp_path: Path) -> None
     with pytest.raises(MissingPathError, match="avel pretrain"):
         cache_features(store, path, encoder=tmp_path / "none")
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(StoreError, match="holds no encoder"):
+    with pytest.raises(StoreError, match="no encoder of format 2"):
         cache_features(store, path, encoder=tmp_path / "x.safetensors")
     with pytest.raises(ConfigError, match="exclude each other"):
         cache_features(store, path, encoder=run, untrained=True)

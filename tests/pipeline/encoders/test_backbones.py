@@ -17,11 +17,12 @@ from torch import nn
 from torchvision import models
 
 from avel.errors import UnknownNameError, WeightsError
-from avel.pipeline.encoders.backbones import AUDIO_BACKBONES, VISUAL_BACKBONES, Backbone, load_backbone
-from avel.pipeline.encoders.vggish import VGGish
+from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES
+from avel.pipeline.encoders.backbones import Backbone, load_backbone
 from avel.pipeline.encoders.weights import PublishedWeights, fetch, read_state
-from avel.pipeline.encoders.yamnet import YAMNet, own_log_mel
+from avel.pipeline.encoders.yamnet import own_log_mel
 from avel.registry import Registry
+from tests.pipeline.configs import made
 
 IMAGENET = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[:, :, None, None]
 
@@ -51,7 +52,7 @@ def randomise(net: nn.Module) -> nn.Module:
     ],
 )
 def test_a_visual_backbone_gives_maps_and_their_mean(name: str, width: int, cells: int) -> None:
-    backbone = VISUAL_BACKBONES[name]().eval()
+    backbone = made(VISUAL_BACKBONES, name).eval()
     with torch.no_grad():
         maps, vectors = backbone.maps(images()), backbone(images())
     assert backbone.width == width
@@ -61,7 +62,7 @@ def test_a_visual_backbone_gives_maps_and_their_mean(name: str, width: int, cell
 
 @pytest.mark.parametrize(("name", "width"), [("vggish", 128), ("yamnet", 1024), ("tiny", 128)])
 def test_an_audio_backbone_gives_one_vector_a_patch(name: str, width: int) -> None:
-    backbone = AUDIO_BACKBONES[name]().eval()
+    backbone = made(AUDIO_BACKBONES, name).eval()
     with torch.no_grad():
         assert backbone(torch.randn(2, 96, 64)).shape == (2, width)
     assert backbone.width == width
@@ -75,7 +76,7 @@ def test_an_unknown_backbone_is_named_with_the_nearest() -> None:
 def test_resnet_loads_torchvisions_file_with_its_classifier(tmp_path: Path) -> None:
     net = randomise(models.resnet18(weights=None))
     torch.save(net.state_dict(), tmp_path / "net.pth")
-    backbone = VISUAL_BACKBONES["resnet18"]().eval()
+    backbone = made(VISUAL_BACKBONES, "resnet18").eval()
     load_backbone(backbone, str(tmp_path / "net.pth"), "--visual-weights")
     net.fc = nn.Identity()
     with torch.no_grad():
@@ -87,7 +88,7 @@ def test_resnet_loads_torchvisions_file_with_its_classifier(tmp_path: Path) -> N
 def test_mobilenet_with_a_thousand_classes_is_torchvisions(tmp_path: Path) -> None:
     net = randomise(models.mobilenet_v2(weights=None))
     save_file(net.state_dict(), tmp_path / "net.safetensors")
-    backbone = VISUAL_BACKBONES["mobilenet_v2"]().eval()
+    backbone = made(VISUAL_BACKBONES, "mobilenet_v2").eval()
     load_backbone(backbone, str(tmp_path / "net.safetensors"), "--visual-weights")
     with torch.no_grad():
         expected = net.features((images() - IMAGENET[0]) / IMAGENET[1]).mean((2, 3))
@@ -98,7 +99,7 @@ def test_mobilenet_with_a_thousand_classes_is_torchvisions(tmp_path: Path) -> No
 def test_mobilenet_without_classifier_is_refused(tmp_path: Path) -> None:
     save_file(models.mobilenet_v2(weights=None).features.state_dict(), tmp_path / "net.safetensors")
     with pytest.raises(WeightsError, match="classifier"):
-        load_backbone(VISUAL_BACKBONES["mobilenet_v2"](), str(tmp_path / "net.safetensors"), "")
+        load_backbone(made(VISUAL_BACKBONES, "mobilenet_v2"), str(tmp_path / "net.safetensors"), "")
 
 
 @pytest.mark.shared
@@ -110,7 +111,7 @@ def test_mobilenet_with_a_background_class_is_tensorflows(data: Path) -> None:
         if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
             module.padding = (0, 0)
             module.register_forward_pre_hook(lambda _, inputs: (F.pad(inputs[0], (0, 1, 0, 1)),))
-    backbone = VISUAL_BACKBONES["mobilenet_v2"]().eval()
+    backbone = made(VISUAL_BACKBONES, "mobilenet_v2").eval()
     load_backbone(backbone, str(path), "--visual-weights")
     frames = images(size=224)
     with torch.no_grad():
@@ -135,7 +136,7 @@ def vggish_longhand(state: dict[str, torch.Tensor], patch: torch.Tensor) -> torc
 
 def test_vggish_computes_torchvggishs_layout(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    state = VGGish().state_dict()
+    state = made(AUDIO_BACKBONES, "vggish").state_dict()
     assert {name: tuple(value.shape) for name, value in state.items() if name.endswith("weight")} == {
         "features.0.weight": (64, 1, 3, 3),
         "features.3.weight": (128, 64, 3, 3),
@@ -149,7 +150,7 @@ def test_vggish_computes_torchvggishs_layout(tmp_path: Path) -> None:
     }
     published = state | {"pproc.pca_means": torch.zeros(128, 1)}
     torch.save(published, tmp_path / "vggish.pth")
-    backbone = VGGish()
+    backbone = made(AUDIO_BACKBONES, "vggish")
     load_backbone(backbone, str(tmp_path / "vggish.pth"), "--audio-weights")
     patches = torch.randn(2, 96, 64)
     with torch.no_grad():
@@ -177,7 +178,7 @@ def test_yamnet_equals_the_reference_network(data: Path) -> None:
     reference = load_module(data / "weights/yamnet.py")
     path = data / "weights/yamnet_audioset.safetensors"
     net = reference.load(path)
-    backbone = YAMNet().eval()
+    backbone = made(AUDIO_BACKBONES, "yamnet").eval()
     load_backbone(backbone, str(path), "--audio-weights")
     wave = torch.sin(torch.arange(15600) * 0.2) * torch.linspace(0, 0.5, 15600)
     own = reference.log_mel(wave)[:96]
@@ -187,13 +188,13 @@ def test_yamnet_equals_the_reference_network(data: Path) -> None:
 
 
 def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
-    state = VISUAL_BACKBONES["tiny"]().state_dict()
+    state = made(VISUAL_BACKBONES, "tiny").state_dict()
     state["layers.0.weight"] = torch.zeros(1, 2, 3, 3)
     del state["layers.3.weight"]
     state["head.weight"] = torch.zeros(1)
     save_file(state, tmp_path / "net.safetensors")
     with pytest.raises(WeightsError) as caught:
-        load_backbone(VISUAL_BACKBONES["tiny"](), str(tmp_path / "net.safetensors"), "")
+        load_backbone(made(VISUAL_BACKBONES, "tiny"), str(tmp_path / "net.safetensors"), "")
     for part in ("1 missing (layers.3.weight)", "1 unknown (head.weight)", "(1, 2, 3, 3) for (16, 3, 3, 3)"):
         assert part in caught.value.message
 
@@ -229,7 +230,7 @@ def test_without_network_the_error_says_which_file_to_put_where(
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(WeightsError) as caught:
-        load_backbone(VGGish(), None, "--audio-weights")
+        load_backbone(made(AUDIO_BACKBONES, "vggish"), "published", "--audio-weights")
     text = str(caught.value)
     for part in (
         "releases/download/v0.1/vggish-10086976.pth",
@@ -248,11 +249,11 @@ def test_a_file_put_there_by_hand_is_checked_before_it_is_read(
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/vggish-10086976.pth").write_bytes(content)
     with pytest.raises(WeightsError, match="SHA-256"):
-        load_backbone(VGGish(), None, "--audio-weights")
+        load_backbone(made(AUDIO_BACKBONES, "vggish"), "published", "--audio-weights")
 
 
 def test_published_weights_are_fetched_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    state = VISUAL_BACKBONES["tiny"]().state_dict()
+    state = made(VISUAL_BACKBONES, "tiny").state_dict()
     torch.save(state, tmp_path / "published.pth")
     digest = hashlib.sha256((tmp_path / "published.pth").read_bytes()).hexdigest()
     published = PublishedWeights((tmp_path / "published.pth").as_uri(), digest[:8])
@@ -269,7 +270,7 @@ def test_published_weights_are_fetched_once(monkeypatch: pytest.MonkeyPatch, tmp
 def test_without_a_word_no_backbone_stays_random(
     registry: Registry[type[Backbone]], name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Its published weights are fetched, or it is an error; `random` is for whoever says so."""
+    """Published weights are fetched, or it is an error; `random` is for whoever says so."""
 
     def no_network(*_: object, **__: object) -> None:
         raise URLError("no network")
@@ -277,16 +278,16 @@ def test_without_a_word_no_backbone_stays_random(
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(WeightsError, match="--some-weights") as caught:
-        load_backbone(registry[name](), None, "--some-weights")
+        load_backbone(made(registry, name), "published", "--some-weights")
     assert "--some-weights random" in caught.value.hint
-    backbone = registry[name]()
+    backbone = made(registry, name)
     load_backbone(backbone, "random", "--some-weights")
     assert not backbone.pretrained
 
 
 def test_another_backbones_published_name_is_answered_with_its_own() -> None:
     with pytest.raises(WeightsError, match="IMAGENET1K_V2: no such weights file") as caught:
-        load_backbone(VISUAL_BACKBONES["resnet18"](), "IMAGENET1K_V2", "--visual-weights")
+        load_backbone(made(VISUAL_BACKBONES, "resnet18"), "IMAGENET1K_V2", "--visual-weights")
     assert "IMAGENET1K_V1, random" in caught.value.hint
 
 
@@ -299,4 +300,4 @@ def test_the_example_of_a_backbone_in_the_docs_works(monkeypatch: pytest.MonkeyP
     for block in blocks:
         exec(compile(block, "docs/pretrain.md", "exec"), {})
     with torch.no_grad():
-        assert VISUAL_BACKBONES["patches"]()(images()).shape == (2, 64)
+        assert made(VISUAL_BACKBONES, "patches", side=16)(images()).shape == (2, 64)

@@ -1,6 +1,5 @@
 """The two-stream encoder: sizes, AGVA, files, digests."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,13 +7,13 @@ import torch
 from safetensors.torch import save_file
 
 from avel.errors import MissingPathError, StoreError
-from avel.pipeline.config import PretrainConfig
-from avel.pipeline.encoders.backbones import VISUAL_BACKBONES
+from avel.pipeline.config import VISUAL_BACKBONES
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder, Standard, map_cells
 from avel.pipeline.encoders.kept import cnn_digest, encoder_digest, load_encoder, save_encoder
+from tests.pipeline.configs import changed, made, pretrain_config
 
-TINY = PretrainConfig(
+TINY = pretrain_config(
     visual_backbone="tiny",
     audio_backbone="tiny",
     visual_weights="random",
@@ -31,11 +30,11 @@ def clips(count: int = 2, segments: int = 3, size: int = 32) -> tuple[torch.Tens
 
 
 def tiny(**changes: object) -> Encoder:
-    return build_encoder(dataclasses.replace(TINY, **changes)).eval()
+    return build_encoder(changed(TINY, **changes)).eval()
 
 
 def test_the_papers_encoder_has_the_papers_sizes() -> None:
-    encoder = build_encoder(PretrainConfig(visual_weights="random", audio_weights="random")).eval()
+    encoder = build_encoder(pretrain_config(visual_weights="random", audio_weights="random")).eval()
     frames, log_mel = clips(1, 2, 64)
     with torch.no_grad():
         cnn_a, cnn_v = encoder.cnn(frames, log_mel)
@@ -182,7 +181,7 @@ def test_no_encoder_and_no_encoder_file_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_loaded_batch_norms_keep_their_statistics_and_random_ones_learn_them(tmp_path: Path) -> None:
-    save_file(VISUAL_BACKBONES["tiny"]().state_dict(), tmp_path / "visual.safetensors")
+    save_file(made(VISUAL_BACKBONES, "tiny").state_dict(), tmp_path / "visual.safetensors")
     encoder = tiny(visual_weights=str(tmp_path / "visual.safetensors")).train()
     assert not encoder.visual.training
     assert encoder.audio.training

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from avel.pipeline.encoders.backbones import AUDIO_BACKBONES, VISUAL_BACKBONES
+from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES
 from avel.pipeline.encoders.folding import FoldedConv, folded
+from tests.pipeline.configs import made
 
 WIDTH = 4
 
@@ -44,7 +45,7 @@ def seeded() -> None:
 def test_a_folded_cnn_has_the_values_and_gradients_of_the_plain_one(
     name: str, variant: str, norms: int, method: str
 ) -> None:
-    cnn = VISUAL_BACKBONES[name]()
+    cnn = made(VISUAL_BACKBONES, name)
     cnn.become(variant)
     randomise(cnn)
     way = folded(cnn, method)
@@ -61,13 +62,13 @@ def test_a_folded_cnn_has_the_values_and_gradients_of_the_plain_one(
 
 
 def test_an_audio_cnn_is_folded_too() -> None:
-    cnn = randomise(AUDIO_BACKBONES["tiny"]())
+    cnn = randomise(made(AUDIO_BACKBONES, "tiny"))
     patches = torch.randn(3, 96, 64, dtype=torch.float64)
     torch.testing.assert_close(folded(cnn)(patches), cnn(patches))
 
 
 def test_new_weights_and_statistics_reach_the_folded_cnn() -> None:
-    cnn = VISUAL_BACKBONES["tiny"]()
+    cnn = made(VISUAL_BACKBONES, "tiny")
     way = folded(cnn.eval())
     frames = torch.rand(2, 3, 64, 64, dtype=torch.float64)
     randomise(cnn)  # to another number format, which replaces buffers as a move to a GPU does
@@ -75,7 +76,7 @@ def test_new_weights_and_statistics_reach_the_folded_cnn() -> None:
 
 
 def test_threads_share_a_folded_cnn() -> None:
-    cnn = randomise(VISUAL_BACKBONES["mobilenet_v2"]())
+    cnn = randomise(made(VISUAL_BACKBONES, "mobilenet_v2"))
     way = folded(cnn)
     frames = torch.rand(1, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad(), ThreadPoolExecutor(4) as pool:

@@ -8,14 +8,15 @@ import torch
 from safetensors.torch import load_file
 
 from avel.pipeline.config import PretrainConfig
-from avel.pipeline.encoders.kept import LAST
+from avel.pipeline.encoders.header import LAST
 from avel.pipeline.pretraining.monitor import EpochMeans
 from avel.pipeline.pretraining.pretrain import pretrain
 from avel.pipeline.pretraining.training import Trainer
 from avel.stores.clips import ClipStore
 from avel.stores.runs import Run
+from tests.pipeline.configs import pretrain_config
 
-CONFIG = PretrainConfig(
+CONFIG = pretrain_config(
     visual_backbone="tiny",
     audio_backbone="tiny",
     visual_weights="random",

@@ -21,8 +21,9 @@ from avel.pipeline.pretraining.parallel import (
     world_size,
 )
 from avel.pipeline.pretraining.projector import Twins, projector_widths
-from avel.pipeline.pretraining.schedule import make_optimiser
+from avel.pipeline.pretraining.schedule import make_optimizer
 from avel.pipeline.pretraining.training import Trainer, prepare
+from tests.pipeline.configs import pretrain_config
 from tests.pipeline.pretraining.two_ranks import run_two_ranks
 
 CPU = torch.device("cpu")
@@ -177,11 +178,11 @@ def small_config(**changes: object) -> PretrainConfig:
         "audio_weights": "random",
         "hidden": 4,
         "projector": "8-12-12",
-        "optimiser": "adamw",
-        "weight_rate": 0.0,
-        "bias_rate": 0.0,
+        "optimizer": "adamw",
+        "lr": 0.0,
+        "lr_bias": 0.0,
     }
-    return PretrainConfig(**(settings | changes))  # type: ignore[arg-type]
+    return pretrain_config(**(settings | changes))
 
 
 def two_modalities(clips: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
@@ -193,7 +194,7 @@ def two_modalities(clips: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
 def gradients_of_a_step(share: slice, **changes: object) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     config = small_config(**changes)
     twins = prepare(small_twins(**changes), config, CPU)
-    trainer = Trainer(twins, make_optimiser(twins, config), config, CPU)
+    trainer = Trainer(twins, make_optimizer(twins, config), config, CPU)
     trainer.model.train()
     frames, log_mel = two_modalities()
     values = trainer.step(frames[share], log_mel[share])
@@ -211,7 +212,7 @@ def test_gradients_in_pieces_are_the_gradients_of_the_whole() -> None:
     for at_once in (0, 2):
         config = small_config(clips_at_once=at_once, backbone_batchnorm="frozen")
         twins = small_twins(backbone_batchnorm="frozen")
-        trainer = Trainer(twins, make_optimiser(twins, config), config, CPU)
+        trainer = Trainer(twins, make_optimizer(twins, config), config, CPU)
         trainer.model.train()
         values = trainer.step(*two_modalities())
         found[at_once] = values, {name: p.grad for name, p in twins.named_parameters()}
@@ -222,7 +223,7 @@ def test_gradients_in_pieces_are_the_gradients_of_the_whole() -> None:
 @pytest.mark.parametrize("at_once", [0, 2])
 def test_a_step_weighs_redundancy_as_it_is_told_to(at_once: int) -> None:
     values, _ = gradients_of_a_step(
-        slice(None), redundancy_weight=0.25, clips_at_once=at_once, backbone_batchnorm="frozen"
+        slice(None), lambd=0.25, clips_at_once=at_once, backbone_batchnorm="frozen"
     )
     total, on_diagonal, off_diagonal = values[:3]
     torch.testing.assert_close(total, on_diagonal + 0.25 * off_diagonal)
@@ -239,7 +240,7 @@ def test_cnns_and_projector_run_in_the_number_format_that_is_asked_for(dtype: st
 def test_pieces_are_refused_where_they_would_change_batch_statistics() -> None:
     twins, config = small_twins(), small_config(clips_at_once=2)
     with pytest.raises(ConfigError, match="batch norms"):
-        Trainer(twins, make_optimiser(twins, config), config, CPU)
+        Trainer(twins, make_optimizer(twins, config), config, CPU)
 
 
 def test_cnns_without_batch_norms_may_be_taken_in_pieces_whatever_their_weights() -> None:
@@ -247,7 +248,7 @@ def test_cnns_without_batch_norms_may_be_taken_in_pieces_whatever_their_weights(
     twins = small_twins(audio_backbone="yamnet")
     twins.encoder.batch_statistics["visual"] = False
     assert twins.encoder.batch_statistics["audio"]
-    assert Trainer(twins, make_optimiser(twins, config), config, CPU).piecewise
+    assert Trainer(twins, make_optimizer(twins, config), config, CPU).piecewise
 
 
 def test_the_spread_is_the_smaller_one_of_the_two_modalities() -> None:
@@ -301,11 +302,11 @@ def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
 
 
 def test_a_step_moves_what_it_should() -> None:
-    config = small_config(weight_rate=1e-2, bias_rate=1e-2)
+    config = small_config(lr=1e-2, lr_bias=1e-2)
     twins = small_twins()
     before = copy.deepcopy(twins.state_dict())
-    trainer = Trainer(twins, make_optimiser(twins, config), config, CPU)
-    for group in trainer.optimiser.param_groups:
+    trainer = Trainer(twins, make_optimizer(twins, config), config, CPU)
+    for group in trainer.optimizer.param_groups:
         group["lr"] = group["peak"]
     trainer.step(*two_modalities())
     still = [name for name, p in twins.named_parameters() if torch.equal(p, before[name])]

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from avel.errors import ConfigError
-from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.pretraining.augment import augment_clips
 from avel.pipeline.pretraining.avbt import avbt_loss
@@ -16,18 +15,19 @@ from avel.pipeline.pretraining.checkpoint import CHECKPOINT
 from avel.pipeline.pretraining.loader import Batch, ClipLoader
 from avel.pipeline.pretraining.pretrain import pretrain
 from avel.pipeline.pretraining.projector import Twins
-from avel.pipeline.pretraining.schedule import make_optimiser
-from avel.pipeline.pretraining.settings import pick_device
+from avel.pipeline.pretraining.schedule import make_optimizer
+from avel.pipeline.pretraining.settings import device_of_process
 from avel.pipeline.pretraining.training import Trainer, prepare
 from avel.progress import Progress
 from avel.stores.clips import ClipStore
 from avel.stores.runs import Run
+from tests.pipeline.configs import changed, pretrain_config
 from tests.pipeline.pretraining.clip_store import GRID
 from tests.pipeline.pretraining.small_runs import CONFIG, FROZEN, pretrain_in_two_goes, same_weights
 
 pytestmark = pytest.mark.gpu
 GPU = torch.device("cuda", 0)
-ON_GPU = replace(CONFIG, device="cuda:0")
+ON_GPU = changed(CONFIG, device="cuda:0")
 DECODERS_DIFFER = 4.0
 """Levels of 255 by which two JPEG decoders may differ on average: they interpolate colour differently."""
 
@@ -48,9 +48,9 @@ def batch_on(device: torch.device, clips: int = 4) -> Batch:
 
 
 def trainer_on(device: torch.device, **changes: Any) -> Trainer:
-    config = replace(CONFIG, **changes)
+    config = changed(CONFIG, **changes)
     twins = prepare(Twins(build_encoder(config), config), config, device)
-    trainer = Trainer(twins, make_optimiser(twins, config), config, device)
+    trainer = Trainer(twins, make_optimizer(twins, config), config, device)
     trainer.model.train()
     return trainer
 
@@ -85,7 +85,7 @@ def test_decoding_leaves_memory_alone_that_queued_kernels_still_read(store: Clip
 
 @pytest.mark.parametrize("per", ["clip", "frame"])
 def test_augmentation_is_that_of_the_cpu(per: Any) -> None:
-    config = PretrainConfig(
+    config = pretrain_config(
         flip=True, jitter=True, grayscale=True, solarize=True, crop_size=24, augment_per=per
     )
     found = []
@@ -97,7 +97,7 @@ def test_augmentation_is_that_of_the_cpu(per: Any) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"optimiser": "adamw"}, {"correlate": "batch"}, {"agva": True}, {"dtype": "bfloat16"}],
+    [{}, {"optimizer": "adamw"}, {"correlate": "batch"}, {"agva": True}, {"dtype": "bfloat16"}],
     ids=lambda changes: "-".join(changes) or "paper",
 )
 def test_a_step_never_waits_for_the_gpu(changes: dict[str, Any]) -> None:
@@ -160,4 +160,4 @@ def test_progress_shows_the_last_epochs_means(
 
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match="torch finds"):
-        pick_device("cuda:99")
+        device_of_process("cuda:99")

@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from avel.pipeline.config import PretrainConfig
-from avel.pipeline.encoders.backbones import AUDIO_BACKBONES
+from avel.pipeline.config import AUDIO_BACKBONES, PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.pretraining.lars import LARS
 from avel.pipeline.pretraining.presets import PRESETS
 from avel.pipeline.pretraining.projector import Twins
-from avel.pipeline.pretraining.schedule import base_rates, make_optimiser, parameter_groups, rate_share
+from avel.pipeline.pretraining.schedule import lr_fraction, make_optimizer, parameter_groups, peak_lrs
+from tests.pipeline.configs import made, pretrain_config
 
 RATE, MOMENTUM, TRUST, DECAY = 0.3, 0.9, 1e-3, 1e-2
 
@@ -43,11 +43,11 @@ def test_lars_is_the_written_out_one() -> None:
     gradients[3][0][:] = 0  # weight and gradient zero: nothing to scale
     parameters = [torch.nn.Parameter(torch.from_numpy(start.copy())) for start in starts]
     group = {"params": parameters, "lr": RATE}
-    optimiser = LARS([group], momentum=MOMENTUM, trust=TRUST, weight_decay=DECAY)
+    optimizer = LARS([group], momentum=MOMENTUM, trust=TRUST, weight_decay=DECAY)
     for step in range(4):
         for parameter, given in zip(parameters, gradients, strict=True):
             parameter.grad = torch.from_numpy(given[step].copy())
-        optimiser.step()
+        optimizer.step()
     for parameter, start, given in zip(parameters, starts, gradients, strict=True):
         np.testing.assert_allclose(parameter.detach(), lars_in_loops(start, given), rtol=1e-12)
 
@@ -69,13 +69,13 @@ def rates(config: PretrainConfig) -> dict[str, float]:
 def tiny_config(**changes: object) -> PretrainConfig:
     random = {"visual_weights": "random", "audio_weights": "random"}
     settings = {"visual_backbone": "tiny", "audio_backbone": "tiny", "projector": "8-8", "batch": 64}
-    return PretrainConfig(**(random | settings | changes))  # type: ignore[arg-type]
+    return pretrain_config(**(random | settings | changes))
 
 
 @pytest.fixture
 def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("weights") / "audio.safetensors"
-    save_file(AUDIO_BACKBONES["tiny"]().state_dict(), path)
+    save_file(made(AUDIO_BACKBONES, "tiny").state_dict(), path)
     return str(path)
 
 
@@ -100,30 +100,30 @@ def test_frozen_cnns_are_not_trained() -> None:
 
 
 def test_biases_and_norms_take_no_decay() -> None:
-    config = tiny_config(optimiser="adamw", weight_decay=0.5)
+    config = tiny_config(optimizer="adamw", weight_decay=0.5)
     twins = Twins(build_encoder(config), config)
-    for group in make_optimiser(twins, config).param_groups:
+    for group in make_optimizer(twins, config).param_groups:
         narrow = {parameter.ndim == 1 for parameter in group["params"]}
         assert len(narrow) == 1
         assert group["weight_decay"] == (0.0 if True in narrow else 0.5)
 
 
-def test_the_optimiser_takes_its_settings_from_the_config() -> None:
+def test_the_optimizer_takes_its_settings_from_the_config() -> None:
     config = tiny_config(momentum=0.5, trust=0.25, weight_decay=0.125)
-    groups = make_optimiser(Twins(build_encoder(config), config), config).param_groups
+    groups = make_optimizer(Twins(build_encoder(config), config), config).param_groups
     assert {(group["momentum"], group["trust"]) for group in groups} == {(0.5, 0.25)}
     assert {group["weight_decay"] for group in groups} == {0.0, 0.125}
 
 
 def test_rates_can_be_given() -> None:
-    assert base_rates(PretrainConfig()) == pytest.approx((0.1, 0.0024))
-    assert base_rates(PretrainConfig(optimiser="adamw")) == pytest.approx((1e-3, 1e-3))
-    assert base_rates(PretrainConfig(weight_rate=0.5, bias_rate=0.25)) == (0.5, 0.25)
+    assert peak_lrs(PretrainConfig()) == pytest.approx((0.1, 0.0024))
+    assert peak_lrs(pretrain_config(optimizer="adamw")) == pytest.approx((1e-3, 1e-3))
+    assert peak_lrs(pretrain_config(lr=0.5, lr_bias=0.25)) == (0.5, 0.25)
 
 
 def test_the_schedule_warms_up_and_falls_to_a_tenth() -> None:
-    config = PretrainConfig(epochs=100, warmup_epochs=10)
-    share = [rate_share(step, 26, config) for step in range(2600)]
+    config = pretrain_config(epochs=100, warmup_epochs=10)
+    share = [lr_fraction(step, 26, config) for step in range(2600)]
     assert share[0] == pytest.approx(1 / 260)
     assert share[129] == pytest.approx(130 / 260)
     assert max(share) == share[260] == 1
@@ -133,10 +133,10 @@ def test_the_schedule_warms_up_and_falls_to_a_tenth() -> None:
 
 
 def test_the_schedule_ends_where_it_is_told_to() -> None:
-    config = PretrainConfig(epochs=2, warmup_epochs=0, final_rate=0.5)
-    assert rate_share(100, 100, config) == pytest.approx(0.75)
-    assert rate_share(200, 100, config) == 0.5
+    config = pretrain_config(epochs=2, warmup_epochs=0, final_lr=0.5)
+    assert lr_fraction(100, 100, config) == pytest.approx(0.75)
+    assert lr_fraction(200, 100, config) == 0.5
 
 
 def test_no_warm_up_starts_at_the_peak() -> None:
-    assert rate_share(0, 3, PretrainConfig(warmup_epochs=0)) == 1
+    assert lr_fraction(0, 3, pretrain_config(warmup_epochs=0)) == 1

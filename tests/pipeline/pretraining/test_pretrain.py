@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,16 @@ from avel.config import to_toml
 from avel.errors import ConfigError, StoreError, TrainingError, WeightsError
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
-from avel.pipeline.encoders.kept import BEST, LAST, load_encoder
+from avel.pipeline.encoders.header import BEST, LAST
+from avel.pipeline.encoders.kept import load_encoder
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT
 from avel.pipeline.pretraining.pretrain import make_batches, pretrain, training_videos
 from avel.pipeline.pretraining.probe import Probe, features_of, ridge_classes
-from avel.pipeline.pretraining.settings import checked, pick_device
+from avel.pipeline.pretraining.settings import checked, device_of_process
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors
 from avel.stores.clips import ClipStore
 from avel.stores.runs import Run
+from tests.pipeline.configs import changed
 from tests.pipeline.pretraining.clip_store import make_store
 from tests.pipeline.pretraining.small_runs import CONFIG, FROZEN, pretrain_in_two_goes, same_weights
 
@@ -35,7 +36,7 @@ def test_a_run_writes_what_it_did(store: ClipStore, tmp_path: Path) -> None:
     lines = Run.open(tmp_path / "run", "pretrain").metrics()
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
     for line in lines:
-        total = line["on_diagonal"] + CONFIG.redundancy_weight * line["off_diagonal"]
+        total = line["on_diagonal"] + CONFIG.objective.lambd * line["off_diagonal"]
         assert line["loss"] == pytest.approx(total, rel=1e-5)
         assert line["clips_per_second"] > 0
         assert set(line["moved"]) == {"visual_cnn", "audio_cnn", "visual_lstm", "audio_lstm", "projector"}
@@ -46,7 +47,7 @@ def test_a_run_writes_what_it_did(store: ClipStore, tmp_path: Path) -> None:
 
 
 def test_the_loss_falls(store: ClipStore, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"optimiser": "adamw", "epochs": 15, "warmup_epochs": 0.0, "weight_rate": 1e-2}
+    options: dict[str, Any] = {"optimizer": "adamw", "epochs": 15, "warmup_epochs": 0.0, "lr": 1e-2}
     pretrain(store, tmp_path / "run", CONFIG, **options)
     losses = [line["loss"] for line in Run.open(tmp_path / "run").metrics()]
     assert losses[-1] < 0.8 * losses[0]
@@ -54,7 +55,7 @@ def test_the_loss_falls(store: ClipStore, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, FROZEN | {"optimiser": "adamw"}, {"start_from": "first"}, {"deterministic": True}],
+    [{}, FROZEN | {"optimizer": "adamw"}, {"start_from": "first"}, {"deterministic": True}],
     ids=["whole", "frozen", "tuned", "deterministic"],
 )
 def test_resuming_gives_the_weights_of_an_uninterrupted_run(
@@ -63,7 +64,7 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run(
     if "start_from" in options:
         pretrain(store, tmp_path / "first", CONFIG, **FROZEN)
         options = {"start_from": str(tmp_path / "first")}
-    config = replace(CONFIG, **options)
+    config = changed(CONFIG, **options)
     pretrain(store, tmp_path / "whole", config)
     pretrain_in_two_goes(store, tmp_path / "twice", config)
     assert same_weights(tmp_path / "whole", tmp_path / "twice")
@@ -77,7 +78,7 @@ def test_frozen_cnns_stay_and_the_rest_moves(store: ClipStore, tmp_path: Path) -
     last = Run.open(tmp_path / "run").metrics()[-1]
     assert set(last["moved"]) == {"visual_lstm", "audio_lstm", "projector"}
     encoder = load_encoder(tmp_path / "run")
-    assert not torch.equal(encoder.visual_standard.deviation, torch.ones(128))
+    assert not torch.equal(encoder.visual_standard.std, torch.ones(128))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_standardisation_of_a_large_store_is_fitted_to_clips_from_all_over_it(
 ) -> None:
     monkeypatch.setattr("avel.pipeline.pretraining.pretrain.STANDARD_CLIPS", 2)
     encoder = build_encoder(CONFIG)
-    make_batches(encoder, store, training_videos(store), tmp_path, replace(CONFIG, standardise=True))
+    make_batches(encoder, store, training_videos(store), tmp_path, changed(CONFIG, standardise=True))
     _, cnn_v = compute_vectors(encoder, store, ["c1", "c5"], 1)  # of c0, c1, c2, c4, c5 and c6
     torch.testing.assert_close(encoder.visual_standard.mean, cnn_v.float().mean((0, 1, 2)))
 
@@ -118,9 +119,9 @@ def test_a_short_run_warms_up_for_half_of_its_epochs(
     pretrain(store, tmp_path / "run", CONFIG, warmup_epochs=10.0)
     assert "warm-up cut from 10 to 2 epochs" in capsys.readouterr().err
     lines = Run.open(tmp_path / "run").metrics()
-    assert [line["rate_share"] for line in lines[:2]] == pytest.approx([0.5, 1.0])
-    assert lines[-1]["rate_share"] < 0.7
-    assert Run.open(tmp_path / "run").config(PretrainConfig).warmup_epochs == 2
+    assert [line["lr_fraction"] for line in lines[:2]] == pytest.approx([0.5, 1.0])
+    assert lines[-1]["lr_fraction"] < 0.7
+    assert Run.open(tmp_path / "run").config(PretrainConfig).optimizer.warmup_epochs == 2
 
 
 @pytest.mark.parametrize(
@@ -128,11 +129,11 @@ def test_a_short_run_warms_up_for_half_of_its_epochs(
     [
         (
             {"frozen_frames": 2, "frozen_augment": True},
-            "freeze_backbone is false: frozen_augment, frozen_frames",
+            "freeze_backbone is false: frozen_frames, frozen_augment",
         ),
-        (FROZEN | {"clips_at_once": 2, "compile": True}, "freeze_backbone is true: clips_at_once, compile"),
+        (FROZEN | {"clips_at_once": 2, "compile": True}, "freeze_backbone is true: compile, clips_at_once"),
         ({"crop": False, "crop_scale": (0.5, 1.0)}, "crop is false: crop_scale"),
-        ({"optimiser": "adamw", "momentum": 0.8, "trust": 0.1}, "optimiser is adamw: momentum, trust"),
+        ({"optimizer": "adamw", "momentum": 0.8, "trust": 0.1}, "optimizer is adamw: momentum, trust"),
     ],
     ids=["whole", "frozen", "crop", "adamw"],
 )
@@ -141,7 +142,7 @@ def test_settings_that_change_nothing_are_noted(
 ) -> None:
     checked(CONFIG)
     assert capsys.readouterr().err == ""
-    checked(replace(CONFIG, **options))
+    checked(changed(CONFIG, **options))
     assert capsys.readouterr().err == f"without effect, since {noted}\n"
 
 
@@ -172,16 +173,16 @@ def test_settings_that_cannot_be_used_are_refused_before_anything_is_made(
 
 @pytest.mark.parametrize("kind", ["visual", "audio"])
 def test_random_cnns_are_refused_unless_asked_for(kind: str, store: ClipStore, tmp_path: Path) -> None:
-    options: dict[str, Any] = {f"{kind}_weights": None}
-    with pytest.raises(WeightsError, match=f"--{kind}-weights is not given") as caught:
+    options: dict[str, Any] = {f"{kind}_weights": "published"}
+    with pytest.raises(WeightsError, match=f"--{kind}-weights is published") as caught:
         pretrain(store, tmp_path / "run", CONFIG, **options)
     assert f"--{kind}-weights random" in caught.value.hint
     assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(store: ClipStore, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="weight-rate"):
-        pretrain(store, tmp_path / "run", CONFIG, optimiser="adamw", weight_rate=1e30, bias_rate=1e30)
+    with pytest.raises(TrainingError, match="--lr"):
+        pretrain(store, tmp_path / "run", CONFIG, optimizer="adamw", lr=1e30, lr_bias=1e30)
 
 
 def test_a_probe_scores_val(store: ClipStore, tmp_path: Path) -> None:
@@ -207,7 +208,7 @@ def test_the_best_epoch_is_the_first_one_with_the_highest_score(
 
 
 def test_without_a_probe_the_lowest_loss_is_best(store: ClipStore, tmp_path: Path) -> None:
-    summary = pretrain(store, tmp_path / "run", CONFIG, optimiser="adamw")
+    summary = pretrain(store, tmp_path / "run", CONFIG, optimizer="adamw")
     losses = [line["loss"] for line in Run.open(tmp_path / "run").metrics()]
     assert (summary.best_epoch, summary.best_score) == (1 + losses.index(min(losses)), -min(losses))
 
@@ -218,7 +219,7 @@ def test_checkpoints_are_as_far_apart_as_asked_for(
     kept = []
     monkeypatch.setattr(
         "avel.pipeline.pretraining.record.save_checkpoint",
-        lambda path, model, optimiser, reached: kept.append(reached.epochs),
+        lambda path, model, optimizer, reached: kept.append(reached.epochs),
     )
     pretrain(store, tmp_path / "run", CONFIG, epochs=5, checkpoint_every=3)
     assert kept == [3, 5]
@@ -226,7 +227,7 @@ def test_checkpoints_are_as_far_apart_as_asked_for(
 
 @pytest.mark.parametrize("frames", [1, 3])
 def test_as_many_frames_are_kept_as_asked_for(store: ClipStore, tmp_path: Path, frames: int) -> None:
-    config = replace(CONFIG, freeze_backbone=True, frozen_frames=frames)
+    config = changed(CONFIG, freeze_backbone=True, frozen_frames=frames)
     batches = make_batches(build_encoder(config), store, training_videos(store), tmp_path, config)
     assert isinstance(batches, FrozenVectors)
     assert batches.cnn_v.shape[:3] == (6, 10, frames)
@@ -235,7 +236,7 @@ def test_as_many_frames_are_kept_as_asked_for(store: ClipStore, tmp_path: Path, 
 def test_a_probe_takes_few_clips_to_the_device_at_once(
     store: ClipStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = build_encoder(replace(CONFIG, agva=True)).eval()
+    encoder = build_encoder(changed(CONFIG, agva=True)).eval()
     vectors = compute_vectors(encoder, store, store.staged, 2)
     sizes: list[int] = []
     encoder.visual_lstm.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
@@ -267,45 +268,45 @@ def test_another_config_in_the_same_folder_is_refused(store: ClipStore, tmp_path
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "tpu", "meta", "mps"])
 def test_a_device_that_is_not_there_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="device"):
-        pick_device(name)
+        device_of_process(name)
 
 
 def test_a_gpu_that_is_not_there_is_refused_beside_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(ConfigError, match="'cuda:99', but torch finds 2 GPUs"):
-        pick_device("cuda:99")
+    with pytest.raises(ConfigError, match="device 'cuda:99' is not there: torch finds 2 GPUs"):
+        device_of_process("cuda:99")
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ConfigError, match="one GPU for each process"):
-        pick_device(None)
+    with pytest.raises(ConfigError, match="process 2 of torchrun has no GPU: torch finds 2"):
+        device_of_process("auto")
 
 
 @pytest.mark.parametrize(
     ("name", "local_rank", "index"),
-    [("cuda:0", "1", 0), ("cuda:1", "0", 1), ("cuda", "1", 1), (None, "0", 0)],
+    [("cuda:0", "1", 0), ("cuda:1", "0", 1), ("cuda", "1", 1), ("auto", "0", 0)],
 )
 def test_a_gpu_is_the_one_that_is_named_or_the_processs_own(
-    monkeypatch: pytest.MonkeyPatch, name: str | None, local_rank: str, index: int
+    monkeypatch: pytest.MonkeyPatch, name: str, local_rank: str, index: int
 ) -> None:
     taken = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setenv("LOCAL_RANK", local_rank)
-    assert [pick_device(name)] == taken == [torch.device("cuda", index)]
+    assert [device_of_process(name)] == taken == [torch.device("cuda", index)]
     monkeypatch.setenv("WORLD_SIZE", "2")
-    if name and ":" in name:
+    if ":" in name:
         with pytest.raises(ConfigError, match="several processes one GPU") as caught:
-            pick_device(name)
+            device_of_process(name)
         assert caught.value.hint == "--device cuda"
     else:
-        assert pick_device(name).index == index
+        assert device_of_process(name).index == index
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_torchrun_trains_to_the_weights_of_one_process(store: ClipStore, tmp_path: Path, epochs: int) -> None:
-    config = replace(CONFIG, epochs=epochs, probe_every=1)  # only the first process probes: others are early
+    config = changed(CONFIG, epochs=epochs, probe_every=1)  # only the first process probes: others are early
     expected = pretrain(store, tmp_path / "one", config)
     (tmp_path / "two.toml").write_text(to_toml(config, "pretrain"))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

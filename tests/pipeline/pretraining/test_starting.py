@@ -8,13 +8,14 @@ import pytest
 from safetensors.torch import save_file
 
 from avel.errors import MissingPathError, StoreError
-from avel.pipeline.encoders.backbones import VISUAL_BACKBONES
+from avel.pipeline.config import VISUAL_BACKBONES
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.kept import save_encoder
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT
 from avel.pipeline.pretraining.pretrain import pretrain
 from avel.stores.clips import ClipStore
 from avel.stores.runs import Run
+from tests.pipeline.configs import changed, made
 from tests.pipeline.pretraining.small_runs import CONFIG, FROZEN, same_weights
 
 
@@ -23,9 +24,9 @@ def test_a_run_starts_from_another_and_goes_on_like_any(store: ClipStore, tmp_pa
     tuning = replace(
         CONFIG, start_from=str(tmp_path / "first"), standardise=True, epochs=2, backbone_batchnorm="frozen"
     )
-    pretrain(store, tmp_path / "still", tuning, rate_scale=0.0, backbone_rate_scale=0.0)
+    pretrain(store, tmp_path / "still", tuning, lr_scale=0.0, lr_scale_backbone=0.0)
     assert same_weights(tmp_path / "first", tmp_path / "still")
-    pretrain(store, tmp_path / "tuned", tuning, backbone_rate_scale=1.0)
+    pretrain(store, tmp_path / "tuned", tuning, lr_scale_backbone=1.0)
     moved = Run.open(tmp_path / "tuned", "pretrain").metrics()[-1]["moved"]
     assert all(0 < share < 1 for share in moved.values()), "counted from where the first run ended"
 
@@ -56,14 +57,14 @@ def test_without_agva_the_crop_may_be_another(store: ClipStore, tmp_path: Path) 
 def test_a_run_that_starts_from_another_needs_no_weights_and_treats_its_cnns_alike(
     store: ClipStore, tmp_path: Path
 ) -> None:
-    save_file(VISUAL_BACKBONES["tiny"]().state_dict(), tmp_path / "visual.safetensors")
-    begun = replace(CONFIG, epochs=2, visual_weights=str(tmp_path / "visual.safetensors"))
+    save_file(made(VISUAL_BACKBONES, "tiny").state_dict(), tmp_path / "visual.safetensors")
+    begun = changed(CONFIG, epochs=2, visual_weights=str(tmp_path / "visual.safetensors"))
     pretrain(store, tmp_path / "first", begun)
     for start, run in (("first", "second"), ("second", "third")):
         (tmp_path / "visual.safetensors").unlink(missing_ok=True)
-        again = replace(begun, start_from=str(tmp_path / start), visual_weights="random")
+        again = changed(begun, start_from=str(tmp_path / start), visual_weights="random")
         pretrain(store, tmp_path / run, again)
-        encoder = build_encoder(replace(again, start_from=str(tmp_path / run)))
+        encoder = build_encoder(changed(again, start_from=str(tmp_path / run)))
         assert (encoder.visual.pretrained, encoder.audio.pretrained) == (True, False)
         assert encoder.batch_statistics == {"visual": False, "audio": True}
         lines = Run.open(tmp_path / run).metrics()
@@ -72,10 +73,10 @@ def test_a_run_that_starts_from_another_needs_no_weights_and_treats_its_cnns_ali
 
 def test_the_form_of_the_weights_is_that_of_the_run_one_starts_from(store: ClipStore, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"visual_backbone": "mobilenet_v2", "visual_weights": "random", "crop_size": 32}
-    encoder = build_encoder(replace(CONFIG, **changes))
+    encoder = build_encoder(changed(CONFIG, **changes))
     encoder.visual.become("tensorflow")
-    encoder.spec = replace(encoder.spec, visual_variant="tensorflow")
+    encoder.spec = replace(encoder.spec, visual=replace(encoder.spec.visual, variant="tensorflow"))
     save_encoder(encoder, tmp_path / "encoder.safetensors")
-    started = build_encoder(replace(CONFIG, **changes, start_from=str(tmp_path)))
-    assert started.visual.variant == started.spec.visual_variant == "tensorflow"
+    started = build_encoder(changed(CONFIG, **changes, start_from=str(tmp_path)))
+    assert started.visual.variant == started.spec.visual.variant == "tensorflow"
     assert all(parameter.requires_grad for parameter in started.parameters())

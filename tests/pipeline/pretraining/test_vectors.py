@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from avel.errors import StaleError, StoreError
-from avel.pipeline.config import PretrainConfig
+from avel.pipeline.config import AugmentConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.pretraining import vectors
@@ -16,6 +16,7 @@ from avel.pipeline.pretraining.parallel import process_group
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, evenly_spaced, frozen_vectors
 from avel.stores.clips import ClipStore
 from tests.pipeline.caching.small_stores import RANDOM_TINY
+from tests.pipeline.configs import pretrain_config
 from tests.pipeline.pretraining.clip_store import GRID, make_store
 from tests.pipeline.pretraining.two_ranks import run_two_ranks
 
@@ -27,7 +28,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
 
 def tiny(**changes: object) -> Encoder:
     settings: dict[str, object] = {**RANDOM_TINY, "crop_size": 28}
-    return build_encoder(PretrainConfig(**(settings | changes))).eval()  # type: ignore[arg-type]
+    return build_encoder(pretrain_config(**(settings | changes))).eval()
 
 
 @pytest.mark.parametrize(
@@ -57,13 +58,13 @@ def test_vectors_are_the_cnns_of_centre_crops(store: ClipStore) -> None:
 @pytest.mark.parametrize("per", ["clip", "frame"])
 def test_augmented_vectors_are_the_cnns_of_augmented_frames(store: ClipStore, per: str) -> None:
     encoder = tiny()
-    config = PretrainConfig(augment_per=per, crop_size=28, flip=True)  # type: ignore[arg-type]
+    config = AugmentConfig(augment_per=per, crop_size=28, flip=True)  # type: ignore[arg-type]
     _, cnn_v = compute_vectors(encoder, store, store.staged[2:4], 2, augmentation=config, first=2)
     for clip, video_id in enumerate(store.staged[2:4], 2):
         for place, frame in enumerate((1, 3)):
             for segment in range(10):
                 picture = store.frames(video_id, [segment * GRID.frames_per_segment + frame])
-                drawn = draw(config, place, clip, 0 if per == "clip" else 1 + segment)
+                drawn = draw(config, 0, place, clip, 0 if per == "clip" else 1 + segment)
                 single = torch.from_numpy(picture).permute(0, 3, 1, 2)[None]
                 with torch.no_grad():
                     seen = encoder.cnn_visual(augment(single, [drawn], 28))[0, 0]
@@ -76,7 +77,7 @@ def test_kept_vectors_of_other_augmentations_are_refused_whatever_the_seed(
     store: ClipStore, tmp_path: Path
 ) -> None:
     def kept(**changes: object) -> torch.Tensor:
-        config = PretrainConfig(**changes)  # type: ignore[arg-type]
+        config = pretrain_config(**changes).augmentation
         return frozen_vectors(tiny(), store, store.staged, 1, tmp_path, "digest", config)[1]
 
     first = kept()
@@ -114,7 +115,7 @@ def test_kept_vectors_are_read_and_parts_that_are_there_stay(
 
     def counting(encoder: Encoder, store: ClipStore, ids: list[str], *more: object) -> object:
         computed.extend(ids)
-        return original(encoder, store, ids, *more)  # type: ignore[arg-type]
+        return original(encoder, store, ids, *more)
 
     monkeypatch.setattr(vectors, "compute_vectors", counting)
     second = frozen_vectors(tiny(seed=0), store, store.staged, 1, tmp_path, "digest")
@@ -129,7 +130,7 @@ def one_of_two(rank: int, folder: str, store_url: str) -> None:
 
     def counting(encoder: Encoder, store: ClipStore, ids: list[str], *more: object) -> object:
         computed.extend(ids)
-        return original(encoder, store, ids, *more)  # type: ignore[arg-type]
+        return original(encoder, store, ids, *more)
 
     vectors.compute_vectors = counting  # type: ignore[assignment]
     store = ClipStore.open(store_url)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from avel.errors import ConfigError
-from avel.pipeline.encoders.kept import LAST
+from avel.pipeline.encoders.header import LAST
 from avel.pipeline.pretraining.monitor import EpochMeans, collapse
 from avel.pipeline.pretraining.pretrain import pretrain
 from avel.pipeline.pretraining.record import Recorder

@@ -15,7 +15,6 @@ from PIL import Image
 from avel.errors import ConfigError, MissingPathError, StaleError, StoreError
 from avel.heads.train import sweep
 from avel.pipeline.caching.cache import cache_features
-from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.kept import save_encoder
 from avel.pipeline.staging.extract import extract
@@ -25,6 +24,7 @@ from avel.stores.exchange import import_features
 from avel.stores.features import FeatureCache
 from avel.views.reading import read_run
 from tests.heads.synthetic import write_cache
+from tests.pipeline.configs import pretrain_config
 from tests.stores.test_exchange import community
 from tests.views.made import video
 
@@ -60,7 +60,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     )
     encoder = folder / "avbt"
     encoder.mkdir()
-    save_encoder(build_encoder(PretrainConfig(**ENCODER, crop_size=42)), encoder / "encoder.safetensors")
+    save_encoder(build_encoder(pretrain_config(**ENCODER, crop_size=42)), encoder / "encoder.safetensors")
     cache, run = folder / "features.h5", folder / "run"
     cache_features(folder / "s.zarr", cache, encoder=encoder, keep_cnn=True, device="cpu")
     options = {"head": "tacma", "seeds": 2, "epochs": 40, "lr": 2e-3, "batch_size": 3, "device": "cpu"}
@@ -158,7 +158,7 @@ def test_previews(world: World, tmp_path: Path) -> None:
 def test_an_encoder_that_is_another_or_gone_is_refused(world: World, tmp_path: Path) -> None:
     good = world.folder / "clips" / "-6.mp4"
     save_encoder(
-        build_encoder(PretrainConfig(**ENCODER, crop_size=42, seed=1)), tmp_path / "encoder.safetensors"
+        build_encoder(pretrain_config(**ENCODER, crop_size=42, seed=1)), tmp_path / "encoder.safetensors"
     )
     with pytest.raises(StaleError, match="was made with"):
         predict(world.run, [good], encoder=tmp_path)
@@ -209,7 +209,7 @@ def test_backbones_alone_are_known_by_the_hash_of_their_weights(world: World, tm
     opened = FeatureCache.open(cache)
     seen = Seer(opened).see(world.folder / "clips" / f"{opened.video_ids[0]}.mp4")
     np.testing.assert_allclose(seen.vectors["cnn_v"], opened.f_v[0], atol=1e-5)
-    opened.provenance["encoder"]["visual_weights"] = "0" * 64
+    opened.provenance["encoder"]["visual"]["weights"] = "0" * 64
     with pytest.raises(MissingPathError, match="visual weights of hash 0000"):
         Seer(opened)
     with pytest.raises(StaleError, match="hash"):

@@ -1,6 +1,5 @@
 """`avel reproduce`: rows of the paper, each from encoders to a judged head, kept and shared by the tables."""
 
-import dataclasses
 import json
 import tomllib
 from pathlib import Path
@@ -14,14 +13,14 @@ from avel.errors import ConfigError, MissingPathError, UnknownNameError
 from avel.heads.evaluation.results import Spread
 from avel.heads.models.head import Widths, build_model
 from avel.heads.training.records import read_trial
-from avel.pipeline.config import CacheConfig, PretrainConfig
 from avel.recipes.reproducing.measured import Measured, reversed_order
 from avel.recipes.reproducing.reproduce import reproduce, row_config
 from avel.recipes.reproducing.tables import BACKBONES, ENCODERS, TABLES, TITLES
 from avel.stores.runs import Run
 from tests.pipeline.caching.small_stores import write_store
+from tests.pipeline.configs import cache_config, changed, pretrain_config
 
-PRETRAINING = PretrainConfig(
+PRETRAINING = pretrain_config(
     visual_backbone="tiny",
     audio_backbone="tiny",
     visual_weights="random",
@@ -30,7 +29,7 @@ PRETRAINING = PretrainConfig(
     audio_width=16,
     hidden=8,
     projector="16-16-16",
-    optimiser="adamw",
+    optimizer="adamw",
     epochs=1,
     batch=4,
     crop_size=32,
@@ -88,7 +87,7 @@ def test_table_2_from_clips_to_figures(store: Path, tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "table2.json").read_text())
     assert kept["rows"][0]["name"] == "supervised Bi-LSTM, audio"
     settings = tomllib.loads((tmp_path / "table2.toml").read_text())
-    assert settings["pretrain"]["hidden"] == 8
+    assert settings["pretrain"]["encoder"]["hidden"] == 8
     assert settings["train-head"]["epochs"] == 2
     assert Path(found.picture).read_bytes().startswith(b"\x89PNG")
     assert any("AV-BT, visual" in line and "61.0" in line for line in found.lines())
@@ -104,7 +103,7 @@ def test_table_2_from_clips_to_figures(store: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_psp_attends_over_maps_where_they_are_kept(store: Path, tmp_path: Path) -> None:
-    maps = CacheConfig(keep_maps=True)
+    maps = cache_config(keep_maps=True)
     found = reproduce("table3", store, tmp_path, seeds=1, pretraining=PRETRAINING, caching=maps, heads=HEADS)
     assert [row.name for row in found.rows if "PSP" in row.name] == [
         "PSP, no pair loss",
@@ -173,7 +172,7 @@ def test_the_command_prints_the_table(
 
 @pytest.mark.slow
 def test_agva_keeps_its_maps_beside_the_vectors_of_frozen_cnns(store: Path, tmp_path: Path) -> None:
-    frozen = dataclasses.replace(
+    frozen = changed(
         PRETRAINING, freeze_backbone=True, frozen_frames=1, frozen_vectors=str(tmp_path / "kept")
     )
     found = reproduce("table4", store, tmp_path / "out", seeds=1, pretraining=frozen, heads=HEADS)
@@ -182,7 +181,7 @@ def test_agva_keeps_its_maps_beside_the_vectors_of_frozen_cnns(store: Path, tmp_
 
 
 def test_table_5_with_frozen_cnns_keeps_the_vectors_of_each_augmentation(store: Path, tmp_path: Path) -> None:
-    frozen = dataclasses.replace(PRETRAINING, freeze_backbone=True, frozen_frames=1, frozen_augment=True)
+    frozen = changed(PRETRAINING, freeze_backbone=True, frozen_frames=1, frozen_augment=True)
     found = reproduce("table5", store, tmp_path, seeds=1, pretraining=frozen, heads=HEADS)
     assert all(row.accuracy_percent.mean is not None for row in found.rows)
     assert len([path for path in tmp_path.iterdir() if path.name.startswith("frozen-vectors-table5")]) == 10
@@ -196,7 +195,7 @@ def test_a_set_without_its_stage_is_refused(tmp_path: Path, capsys: pytest.Captu
 
 def test_frozen_cnns_see_no_augmentation(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="are not given"):
-        reproduce("table5", tmp_path, tmp_path, pretraining=PretrainConfig(freeze_backbone=True))
+        reproduce("table5", tmp_path, tmp_path, pretraining=pretrain_config(freeze_backbone=True))
 
 
 def test_an_unknown_table_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,182 @@
+"""CNNs from outside avel with settings of their own: pretrained with, cached, recorded and predicted with."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors import safe_open
+from torch import Tensor
+
+from avel.cli import cli
+from avel.config import ComponentConfig, option
+from avel.errors import ConfigError, StaleError, StoreError, UnknownNameError
+from avel.heads.train import train_head
+from avel.pipeline.caching.cache import cache_features
+from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES
+from avel.pipeline.encoders.backbones import AudioBackbone, VisualBackbone
+from avel.pipeline.encoders.kept import load_encoder
+from avel.pipeline.encoders.weights import State, load_into
+from avel.pipeline.pretraining.pretrain import pretrain
+from avel.pipeline.staging.extract import extract
+from avel.recipes.predicting.predict import predict
+from avel.recipes.predicting.seeing import Seer
+from avel.stores.features import FeatureCache
+from avel.stores.runs import Run
+from tests.views.made import video
+
+T = 3
+CHOSEN: dict[str, Any] = {
+    "visual_backbone": "stripes",
+    "visual_side": 12,
+    "visual_weights": "random",
+    "audio_backbone": "bands",
+    "audio_side": 16,
+    "audio_weights": "random",
+}
+SMALL: dict[str, Any] = {"projector": "8-8", "hidden": 4, "crop_size": 48, "epochs": 1, "device": "cpu"}
+
+
+@VISUAL_BACKBONES.register("stripes")
+class Stripes(VisualBackbone):
+    """One strided convolution."""
+
+    @dataclass(frozen=True)
+    class Config(ComponentConfig):
+        side: int = option(24, "Height and width of a patch in pixels.", low=1)
+
+    width = 8
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.project = torch.nn.Conv2d(3, 8, config.side, config.side)
+
+    def maps(self, frames: Tensor) -> Tensor:
+        maps: Tensor = self.project(frames)
+        return maps
+
+    def load_published(self, state: State, where: str) -> None:
+        load_into(self, state, where)
+
+
+@AUDIO_BACKBONES.register("bands")
+class Bands(AudioBackbone):
+    """Means over parts of the patch, of as many mel bands as `side` says."""
+
+    @dataclass(frozen=True)
+    class Config(ComponentConfig):
+        side: int = option(8, "Mel bands of one part.", low=1)
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.width = 64 // config.side
+        self.scale = torch.nn.Parameter(torch.ones(self.width))
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        return log_mel.mean(1).unflatten(1, (self.width, -1)).mean(2) * self.scale
+
+    def load_published(self, state: State, where: str) -> None:
+        load_into(self, state, where)
+
+
+def avel(*words: object) -> None:
+    result = CliRunner().invoke(cli, [str(word) for word in words])
+    assert result.exit_code == 0, (result.output, result.exception)
+
+
+def flags(settings: Mapping[str, Any]) -> list[str]:
+    return [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six clips of two classes, staged, and a run of `avel pretrain` with the CNNs of this file."""
+    folder = tmp_path_factory.mktemp("own")
+    lines = ["video_id,category,start_seconds,end_seconds,split"]
+    for number in range(6):
+        video(folder / "clips" / f"{number}.mp4", T, 250 * (number % 2))
+        lines.append(f"{number},{('red', 'yellow')[number % 2]},1,2,{('train', 'val', 'test')[number // 2]}")
+    (folder / "events.csv").write_text("\n".join(lines) + "\n")
+    extract(
+        folder / "clips", folder / "s.zarr", annotations=folder / "events.csv", segments=T, size=48, workers=1
+    )
+    avel("pretrain", folder / "s.zarr", folder / "avbt", *flags(CHOSEN | SMALL))
+    return folder
+
+
+def test_a_run_and_its_encoder_record_the_settings(folder: Path) -> None:
+    record = json.loads((folder / "avbt" / "run.json").read_text())["config"]
+    assert record["visual"] == {"backbone": "stripes", "stripes": {"side": 12}, "weights": "random"}
+    assert record["audio"] == {"backbone": "bands", "bands": {"side": 16}, "weights": "random"}
+    with safe_open(folder / "avbt" / "encoder.safetensors", framework="pt") as file:
+        spec = json.loads(file.metadata()["encoder"])
+    assert spec["visual"] == {"backbone": "stripes", "stripes": {"side": 12}, "variant": "default"}
+    encoder = load_encoder(folder / "avbt")
+    assert (encoder.visual.config, encoder.audio.config) == (Stripes.Config(side=12), Bands.Config(side=16))
+    assert encoder.visual.project.kernel_size == (12, 12)
+    assert encoder.audio.width == 4
+
+
+def test_runs_with_other_settings_are_other_runs(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"visual\.stripes\.side was 12, is now 24"):
+        pretrain(folder / "s.zarr", folder / "avbt", **CHOSEN | SMALL | {"visual_side": 24})
+    start = {"start_from": str(folder / "avbt")}
+    with pytest.raises(StoreError, match="visual_side is 12 there and 24 here") as caught:
+        pretrain(folder / "s.zarr", tmp_path / "run", **CHOSEN | SMALL | start | {"visual_side": 24})
+    assert caught.value.hint == "--set visual_side=12"
+    pretrain(folder / "s.zarr", tmp_path / "run", **CHOSEN | SMALL | start)
+    assert Run.open(tmp_path / "run").finished
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_cache_records_the_settings_and_predicts_with_them(
+    folder: Path, tmp_path: Path, trained: bool
+) -> None:
+    path, given = tmp_path / "c.h5", {"encoder": folder / "avbt"} if trained else CHOSEN
+    cache_features(folder / "s.zarr", path, device="cpu", keep_cnn=True, **given)
+    cache = FeatureCache.open(path)
+    assert cache.provenance["encoder"]["visual"]["stripes"] == {"side": 12}
+    assert cache.provenance["encoder"]["audio"]["bands"] == {"side": 16}
+    seen = Seer(cache).see(folder / "clips" / "4.mp4")
+    place = cache.video_ids.index("4")
+    for name in ("cnn_a", "cnn_v"):
+        np.testing.assert_allclose(seen.vectors[name], cache.read(name)[place], atol=1e-5)
+    train_head(path, tmp_path / "run", head="mlp", merge="concatenate", epochs=1, device="cpu")
+    assert len(predict(tmp_path / "run", [folder / "clips" / "4.mp4"], device="cpu").found) == 1
+
+
+def test_a_cache_made_with_other_settings_is_stale_and_the_hint_makes_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.h5"
+    cache_features(folder / "s.zarr", path, device="cpu", **CHOSEN)
+    other = CHOSEN | {"visual_side": 24, "audio_side": 32}
+    with pytest.raises(StaleError, match=r"encoder\.visual\.stripes\.side was 12, is now 24") as caught:
+        cache_features(folder / "s.zarr", path, device="cpu", **other)
+    command = caught.value.hint.partition(" makes it anew")[0].split()
+    assert command[:2] == ["avel", "cache-features"]
+    assert "audio_side=32" in command
+    assert "visual_side=24" not in command, "which is its default"
+    avel(*command[1:])
+    assert FeatureCache.open(path).provenance["encoder"]["visual"]["stripes"] == {"side": 24}
+    assert cache_features(folder / "s.zarr", path, device="cpu", **other).encoded == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"visual_side": 0}, ConfigError, "visual_side=0 must be at least 1"),
+        ({"visual_stripes": 3}, UnknownNameError, "no setting named 'visual_stripes'"),
+    ],
+)
+def test_a_backbones_settings_are_checked(
+    folder: Path, tmp_path: Path, options: dict[str, Any], error: type[ConfigError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        pretrain(folder / "s.zarr", tmp_path / "run", **CHOSEN | SMALL | options)
+    assert not (tmp_path / "run").exists()

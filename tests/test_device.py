@@ -1,0 +1,41 @@
+"""Devices by name, and what is said of those that are not there."""
+
+import pytest
+import torch
+
+from avel.device import choose_device
+from avel.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", ["", "meta", "mps", "gpu", "cuda:x", "cuda:-1", "xla"])
+def test_a_device_that_avel_cannot_use_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"no device named '{name}'"):
+        choose_device(name)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "name", "found", "hint"),
+    [
+        (0, "cuda", "no GPU", "--device cpu, or auto"),
+        (0, "cuda:9", "no GPU", "--device cpu, or auto"),
+        (1, "cuda:9", "1 GPU", "--device cuda:0 is the last, or auto"),
+        (2, "cuda:2", "2 GPUs", "--device cuda:1 is the last, or auto"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_refused_with_the_count_of_those_that_are(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, name: str, found: str, hint: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(ConfigError) as caught:
+        choose_device(name)
+    assert caught.value.message == f"device {name!r} is not there: torch finds {found}"
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("gpus", "name", "expected"),
+    [(0, "auto", "cpu"), (2, "auto", "cuda"), (2, "cuda", "cuda"), (2, "cuda:1", "cuda:1")],
+)
+def test_a_device_by_name(monkeypatch: pytest.MonkeyPatch, gpus: int, name: str, expected: str) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert choose_device(name) == torch.device(expected)
