@@ -18,7 +18,7 @@ from avel.config import as_dict
 from avel.errors import ConfigError, MissingPathError, StaleError, StoreError
 from avel.grid import Grid
 from avel.pipeline.config import AudioConfig, CacheConfig, VisualConfig
-from avel.pipeline.encoders.header import LAST
+from avel.pipeline.encoders.header import LAST, check_header
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from avel.stores.files import sha256_file
