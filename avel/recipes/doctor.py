@@ -14,25 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avel.errors import AvelError
+from avel.stores import runs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-LIBRARIES = (
-    "avel",
-    "torch",
-    "torchvision",
-    "torchaudio",
-    "numpy",
-    "av",
-    "zarr",
-    "h5py",
-    "pyarrow",
-    "dask",
-    "distributed",
-    "safetensors",
-    "matplotlib",
-)
+LIBRARIES = (*runs.LIBRARIES, "pyarrow", "dask", "distributed", "safetensors", "matplotlib")
 EXTRAS = {"scikit-learn": "avel[plots]", "obstore": "avel[s3]"}
 """Optional library -> what to install for it."""
 DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4", "aac", "mp3", "opus", "vorbis")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from avel.heads.models.head import Model
 from avel.heads.models.parts import ClassifierMLP
 from avel.heads.training.data import ARRAYS
-from avel.heads.training.records import load_model, read_trial
+from avel.heads.training.records import load_model
 from avel.views.reading import HeadRun
 
 CLIPS_AT_ONCE = 256
@@ -39,7 +39,7 @@ def look_inside(run: HeadRun, trial: int, places: NDArray[np.int64]) -> Inside:
     Raises:
         StoreError: the trial's weights or the cached features are gone.
     """
-    record = read_trial(run.run, run.trials[trial])
+    record = run.records[trial]
     model = load_model(run.run, record)
     fused: list[Tensor] = []
     layer = classification_layer(model)

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import StoreError
-from avel.heads.config import TrainConfig
 from avel.heads.evaluation.metrics import confusion, trivial_baselines
 from avel.heads.evaluation.predictions import Predictions, read_predictions
-from avel.heads.training.records import read_trial
+from avel.heads.training.records import TrialRecord, read_trial
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 
@@ -58,9 +57,9 @@ class HeadRun:
         return (*self.categories, BACKGROUND)
 
     @cached_property
-    def configs(self) -> list[TrainConfig]:
-        """The config of each trial: (M,)."""
-        return [read_trial(self.run, name).config for name in self.trials]
+    def records(self) -> list[TrialRecord]:
+        """The record of each trial: (M,)."""
+        return [read_trial(self.run, name) for name in self.trials]
 
     @cached_property
     def prediction(self) -> NDArray[np.int64]:

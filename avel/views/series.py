@@ -108,7 +108,7 @@ def swept_settings(runs: Sequence[HeadRun]) -> list[str]:
     """
     values: dict[tuple[str, str], set[Any]] = {}
     for run in runs:
-        for config in run.configs:
+        for config in (record.config for record in run.records):
             for name, setting in _settings(config).items():
                 head = "" if name == "head" else config.head.name
                 values.setdefault((name, head), set()).add(setting.of(config))
@@ -136,8 +136,8 @@ def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) ->
     others = [name for name in swept if name != chosen]
     lines: dict[str, dict[Any, list[float]]] = {}
     for run in runs:
-        for config, accuracy in zip(run.configs, run.accuracy(split), strict=True):
-            known = _settings(config)
+        for record, accuracy in zip(run.records, run.accuracy(split), strict=True):
+            config, known = record.config, _settings(record.config)
             if chosen in known:
                 found = {name: _text(known[name].of(config)) for name in others if name in known}
                 line = lines.setdefault(" ".join(f"{name}={value}" for name, value in found.items()), {})

@@ -71,6 +71,6 @@ def test_heads_differ_in_the_head_not_in_the_settings_that_it_brings(tmp_path: P
     cache = write_cache(tmp_path / "f.h5", arrays=("f_a", "f_v", "cnn_a", "cnn_v"))
     sweep(cache, tmp_path / "run", {"head": ["mlp", "bilstm"]}, epochs=1, merge="concatenate", device="cpu")
     runs = runs_below(tmp_path / "run")
-    assert {config.head.batch_size for config in runs[0].configs} == {128, 64}
+    assert {record.config.head.batch_size for record in runs[0].records} == {128, 64}
     assert sweep_of(runs, "test").values == ("mlp", "bilstm")
     assert swept_settings(runs) == ["head"]

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from avel.errors import ConfigError
 from avel.heads.evaluation.evaluate import group_name, judge
 from avel.heads.evaluation.results import Evaluation, GroupEvaluation
-from avel.heads.training.records import read_trial
 from avel.progress import Progress
 from avel.stores.runs import versions
 from avel.text import as_plain
@@ -31,8 +30,8 @@ CURVE_POINTS = 200
 def groups_of(run: HeadRun) -> dict[str, HeadRun]:
     """Splits a run into groups of trials that differ in the seed alone, each under its name."""
     trials: dict[str, list[int]] = {}
-    for place, name in enumerate(run.trials):
-        trials.setdefault(group_name(read_trial(run.run, name)), []).append(place)
+    for place, record in enumerate(run.records):
+        trials.setdefault(group_name(record), []).append(place)
     if len(trials) == 1:
         return {next(iter(trials)): run}
     return {

@@ -26,18 +26,22 @@ function axes(width, height, xs, ys, xTitle, xTicks) {
 /** Runs beyond the last colour begin again with the first, dashed. */
 const again = (name, number) => (number < SERIES ? name : `${name} again`);
 
+function legend(names) {
+  const mark = (number) => h("i", { class: again("swatch", number), style: { "border-top-color": seriesColour(number) } });
+  return h("p", { class: "legend" }, names.map((name, number) => h("span", {}, mark(number), name)));
+}
+
 function drawCurves() {
   const section = $("curves");
   const runs = avel.data.summary.runs;
   const titles = [...new Set(runs.flatMap((run) => Object.keys(run.curves)))];
-  const legend = runs.map((run, number) => h("span", {}, h("i", { class: again("swatch", number), style: { "border-top-color": seriesColour(number) } }), run.name));
   const panels = titles.map((title) => {
     const box = h("div");
     const figure = h("figure", {}, h("figcaption", {}, title), box);
     responsive(box, (width) => curvePanel(title, width));
     return figure;
   });
-  section.append(h("p", { class: "legend" }, legend), h("div", { class: "panels" }, panels));
+  section.append(legend(runs.map((run) => run.name)), h("div", { class: "panels" }, panels));
 }
 
 function curvePanel(title, width) {
@@ -63,10 +67,9 @@ function drawSweeps() {
   const panels = avel.data.summary.sweeps.map((sweep) => {
     const box = h("div");
     const title = `${sweep.label}: ${sweep.help}${sweep.run ? ` (${sweep.run})` : ""}`;
-    const several = sweep.lines.length > 1;
-    const legend = sweep.lines.map((line, number) => h("span", {}, h("i", { class: again("swatch", number), style: { "border-top-color": seriesColour(number) } }), line.name));
+    const names = sweep.lines.length > 1 ? legend(sweep.lines.map((line) => line.name)) : null;
     responsive(box, (width) => sweepChart(sweep, width));
-    return h("figure", {}, h("figcaption", {}, title), several ? h("p", { class: "legend" }, legend) : null, box);
+    return h("figure", {}, h("figcaption", {}, title), names, box);
   });
   const split = avel.data.summary.sweeps[0].split;
   $("sweeps").append(h("p", { class: "note" }, `Accuracy on ${split}, %: mean and standard deviation over seeds, and every seed.`), h("div", { class: "panels" }, panels));
