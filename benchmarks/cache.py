@@ -33,10 +33,10 @@ from avel.pipeline.caching.encode import PartEncoder, Work
 from avel.pipeline.caching.key import recipe
 from avel.pipeline.caching.parts import Parts
 from avel.pipeline.config import CacheConfig, ExtractConfig
-from avel.pipeline.staging.plan import settings_of
+from avel.pipeline.staging.plan import stored_settings
 from avel.progress import set_verbosity
-from avel.stores.clip_writer import ClipWriter, prepare, write_dataset
-from avel.stores.clips import ClipStore, Head
+from avel.stores.clip_writer import ClipWriter, prepare_store, write_dataset
+from avel.stores.clips import ClipStore, StoreAttributes
 from avel.stores.datasets.dataset import Video, make_dataset
 from avel.stores.diff import diff
 from avel.stores.location import locate
@@ -102,17 +102,18 @@ def _store(path: Path, clips: int) -> Path:
     """A store of made-up clips whose JPEG files are about as large as those of real ones (20 KB)."""
     config, location = ExtractConfig(), locate(path)
     names = tuple(f"clip{number:05d}" for number in range(clips))
-    head = Head(config.grid(), settings_of(config), digest(config), "jpeg", names)
-    prepare(location, head)
+    attributes = StoreAttributes(config.grid(), stored_settings(config), digest(config), "jpeg", names)
+    prepare_store(location, attributes)
     write_dataset(location, make_dataset("made-up", path, (), tuple(Video(name, "") for name in names)))
-    writer, manifest = ClipWriter(location, head.digest), ManifestWriter(location)
+    writer, manifest = ClipWriter(location, attributes.digest), ManifestWriter(location)
     random = np.random.default_rng(0)
     files = list(_jpegs(random, config))
     for row in range(clips):
         writer.write_log_mel(row, 0, random.normal(-3, 2, (config.segments, 96, 64)).astype(np.float32))
         writer.write_frames(row, 0, [files[place] for place in random.permutation(len(files))])
     manifest.append(
-        Entry(name, row, "staged", source_sha256=name, settings=head.digest) for row, name in enumerate(names)
+        Entry(name, row, "staged", source_sha256=name, settings=attributes.digest)
+        for row, name in enumerate(names)
     )
     return path
 

@@ -3,7 +3,7 @@
     python benchmarks/scale.py
     python benchmarks/scale.py --clips 1000 10000 100000 1000000
 
-A faked store has the head, the manifest and the dataset's tables of so many staged clips, and no chunks, so
+A faked store has the attributes, the manifest and the dataset's tables of so many staged clips, and no chunks, so
 what listing a folder of chunks takes is not in the figures. Each inspection runs in a process of its own,
 whose seconds on the processor and highest resident memory are reported, imports included; the exponent is
 that of the cost in clips since the row before: 1 is linear.
@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 
 from avel.grid import Grid
-from avel.stores.clip_writer import prepare, write_dataset
-from avel.stores.clips import Head
+from avel.stores.clip_writer import prepare_store, write_dataset
+from avel.stores.clips import StoreAttributes
 from avel.stores.datasets.dataset import Dataset, Row, Video
 from avel.stores.inspection import inspect
 from avel.stores.location import locate
@@ -56,8 +56,8 @@ def _options() -> argparse.Namespace:
 def _fake(path: Path, clips: int) -> None:
     """A store whose clips are said to be staged."""
     location, names = locate(path), tuple(f"clip{number:07d}" for number in range(clips))
-    head = Head(Grid(), {"size": 256}, "faked", "jpeg", names)
-    prepare(location, head)
+    attributes = StoreAttributes(Grid(), {"size": 256}, "faked", "jpeg", names)
+    prepare_store(location, attributes)
     annotated = tuple(
         Row(row, f"event {row % 28}", name, 0, 10, "", "train") for row, name in enumerate(names)
     )

@@ -1,7 +1,7 @@
-"""Arrow's reading, without its threads.
+"""Reads Parquet files without Arrow's threads.
 
-Arrow's threads may still be at work when a short script ends, and then abort it (SIGABRT). All of avel reads
-tables through these functions; a test holds it.
+Arrow's threads may still run when a short script ends, and then they abort it (SIGABRT). All of avel reads
+tables through this module, and a test checks that.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def read_parquet(source: Path | bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """Reads a Parquet file, or the bytes of one; all columns, or the named ones.
+    """Reads a Parquet file, or its bytes: all columns, or only the named ones.
 
     Raises:
-        pyarrow.ArrowInvalid: not a Parquet file.
+        pyarrow.ArrowInvalid: this is not a Parquet file.
     """
     import pyarrow as pa
     from pyarrow import parquet

@@ -1,4 +1,4 @@
-"""Verifying a clip store: every chunk that the manifest speaks of, byte for byte."""
+"""Verifies a clip store: reads every chunk that the manifest lists, byte for byte."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
 def verify_clips(store: ClipStore) -> tuple[str, ...]:
-    """What is wrong, one line each; empty for a whole store. Reads every byte, checks every checksum."""
-    found = _of_shapes(store)
-    if found:
+    """Returns one line for each fault, none for a whole store. Reads every byte and checks every checksum."""
+    found = _wrong_shapes(store)
+    if found:  # nothing in the arrays can be trusted then
         return tuple(found)
     rows: dict[int, str] = {}
     for video_id, entry in store.entries.items():
@@ -25,16 +25,16 @@ def verify_clips(store: ClipStore) -> tuple[str, ...]:
         if entry.row in rows:
             found.append(f"{video_id}: shares row {entry.row} with {rows[entry.row]}")
         rows[entry.row] = video_id
-        found += [f"{video_id}: {what}" for what in _of_video(store, entry)]
+        found += [f"{video_id}: {what}" for what in _faults_of_video(store, entry)]
     found += [f"{name}: not in the manifest" for name in store.video_ids if name not in store.entries]
     return tuple(found)
 
 
-def _of_shapes(store: ClipStore) -> list[str]:
-    """Arrays of another form than the head says; nothing in them can be trusted then."""
+def _wrong_shapes(store: ClipStore) -> list[str]:
+    """Returns a line for each array whose shape contradicts the store's attributes."""
     videos = len(store.video_ids)
-    due = {
-        FRAMES: (videos, *frames_shape(store.head)),
+    expected = {
+        FRAMES: (videos, *frames_shape(store.attributes)),
         LOG_MEL: (videos, *log_mel_shape(store.grid)),
     }
     try:
@@ -42,25 +42,27 @@ def _of_shapes(store: ClipStore) -> list[str]:
     except KeyError as error:
         return [f"the array {error} is missing"]
     return [
-        f"{name} has the shape {shapes[name]}, the store's settings say {due[name]}"
-        for name in due
-        if shapes[name] != due[name]
+        f"{name} has the shape {shapes[name]}, the store's settings say {expected[name]}"
+        for name in expected
+        if shapes[name] != expected[name]
     ]
 
 
-def _of_video(store: ClipStore, entry: Entry) -> list[str]:
-    names = chunk_names(store.head, entry.row)
+def _faults_of_video(store: ClipStore, entry: Entry) -> list[str]:
     if store.is_staged(entry):
-        return _of_array(store, entry, FRAMES) + _of_array(store, entry, LOG_MEL)
+        return _faults_of_array(store, entry, FRAMES) + _faults_of_array(store, entry, LOG_MEL)
+    names = chunk_names(store.attributes, entry.row)
     left = [name for name in names if entry.state == "failed" and store.location.read(name) is not None]
     return [f"failed, but {left[0]} is there"] if left else []
 
 
-def _of_array(store: ClipStore, entry: Entry, name: str) -> list[str]:
-    """Reads one video's chunks one at a time, so that a film takes no more memory than a clip."""
-    step = store.head.chunk_frames if name == FRAMES else store.head.chunk_segments
-    total = store.grid.frames if name == FRAMES else store.grid.segments
-    files = [file for file in chunk_names(store.head, entry.row) if file.startswith(f"{name}/")]
+def _faults_of_array(store: ClipStore, entry: Entry, name: str) -> list[str]:
+    """Reads one video's chunks one by one, so that a film takes no more memory than a clip."""
+    attributes, grid = store.attributes, store.grid
+    step, total = attributes.chunk_segments, grid.segments
+    if name == FRAMES:
+        step, total = attributes.chunk_frames, grid.frames
+    files = [file for file in chunk_names(attributes, entry.row) if file.startswith(f"{name}/")]
     for number, file in enumerate(files):
         if store.location.read(file) is None:
             return [f"staged, but {file} is missing"]

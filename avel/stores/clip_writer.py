@@ -1,6 +1,6 @@
-"""Writing a clip store: its arrays, then whole chunks of one video at a time.
+"""Writes a clip store: its arrays, then whole chunks of one video at a time.
 
-Every chunk belongs to one video, so that processes which stage different videos never write to the same file.
+Every chunk belongs to one video, so processes that stage different videos never write to the same file.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from zarr.errors import UnstableSpecificationWarning
 
 from avel.errors import AvelError, StaleError, StoreError, WriteError
 from avel.stores.clips import (
-    BEGIN_ANEW,
     FRAMES,
     LOG_MEL,
     OWN_NAMES,
     RUN,
-    Head,
+    START_AGAIN,
+    StoreAttributes,
     chunk_names,
     frames_shape,
     log_mel_shape,
-    read_head,
+    read_attributes,
 )
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import MEND
@@ -38,7 +38,7 @@ from avel.stores.location import LocalLocation, Location, first_line
 
 @contextmanager
 def writing(location: Location) -> Iterator[None]:
-    """Turns what the place raises within the block into WriteError."""
+    """Turns the location's errors within the block into WriteError."""
     try:
         yield
     except AvelError:
@@ -50,42 +50,36 @@ def writing(location: Location) -> Iterator[None]:
         ) from None
 
 
-def prepare(location: Location, wanted: Head, run: str = "") -> None:
-    """Makes the arrays, adds rows for new videos, or begins anew where the arrays' form has changed.
+def prepare_store(location: Location, attributes: StoreAttributes, run: str = "") -> None:
+    """Creates the arrays, adds rows for new videos, or starts again where grid or frame codec changed.
 
-    The group's attributes go before the arrays do and come back last: without them there is no store. Callers
-    must have recorded the videos whose chunks this makes void.
+    Starting again deletes all chunks: callers must record before that their clips are no longer staged. The
+    group's attributes are removed before the arrays and written last, since without them there is no store.
 
     Args:
-        run: token of the run that begins; from here on the writers of every other run are stale.
+        run: token of the run that begins. From here on, writers of other runs raise StaleError.
     """
     location.write(RUN, run.encode())
+    found, store = read_attributes(location), location.zarr()
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UnstableSpecificationWarning
-        )  # vlen-bytes: docs/file-formats.md says how
-        _prepare(location, wanted)
-
-
-def _prepare(location: Location, wanted: Head) -> None:
-    found = read_head(location)
-    store = location.zarr()
-    if found is None or not _same_form(found, wanted):
-        zarr.open_group(store, mode="a", use_consolidated=False).attrs.put({})
-        location.delete([name for array in (FRAMES, LOG_MEL) for name in location.names(array)])
-        _create_arrays(store, wanted)
-    elif found.video_ids != wanted.video_ids:
-        group = zarr.open_group(store, mode="r+", use_consolidated=False)
-        for name in (FRAMES, LOG_MEL):
-            array: Any = group[name]
-            array.resize((len(wanted.video_ids), *array.shape[1:]))
-    if found != wanted:
-        zarr.open_group(store, mode="r+", use_consolidated=False).update_attributes(wanted.attributes())
+        # zarr has not fixed how it stores variable-length bytes; docs/file-formats.md writes it down
+        warnings.simplefilter("ignore", UnstableSpecificationWarning)
+        if found is None or (found.grid, found.frame_codec) != (attributes.grid, attributes.frame_codec):
+            zarr.open_group(store, mode="a", use_consolidated=False).attrs.put({})
+            location.delete([name for array in (FRAMES, LOG_MEL) for name in location.names(array)])
+            _create_arrays(store, attributes)
+        elif found.video_ids != attributes.video_ids:
+            group = zarr.open_group(store, mode="r+", use_consolidated=False)
+            for name in (FRAMES, LOG_MEL):
+                array: Any = group[name]
+                array.resize((len(attributes.video_ids), *array.shape[1:]))
+        if found != attributes:
+            zarr.open_group(store, mode="r+", use_consolidated=False).update_attributes(attributes.as_json())
     location.sync([f"{FRAMES}/zarr.json", f"{LOG_MEL}/zarr.json", "zarr.json"])
 
 
 def write_dataset(location: Location, dataset: Dataset) -> None:
-    """The dataset's tables into the store, where they differ from what is there."""
+    """Writes the dataset's tables into the store, where they differ from those there."""
     import pyarrow.parquet as pq
 
     for name, table in dataset.tables().items():
@@ -96,34 +90,34 @@ def write_dataset(location: Location, dataset: Dataset) -> None:
 
 
 class ClipWriter:
-    """Writes the chunks of single videos; log-mel first, frames last, because the frames are the commit.
+    """Writes the chunks of single videos: log-mel first and frames last, so that frames mean a whole video.
 
-    Before each write it looks whether its run is still the store's: a worker may outlive its run.
+    Each write first checks that no other run has begun on the store, since a worker may outlive its run.
 
     Raises:
-        StaleError: the store has other settings than the ones this writer is for.
-        StoreError: there is none to be seen from this machine.
+        StaleError: the store has other settings than this writer.
+        StoreError: this machine sees no store there.
     """
 
     def __init__(self, location: Location, digest: str, run: str = "") -> None:
-        head = read_head(location)
-        if head is None:
+        attributes = read_attributes(location)
+        if attributes is None:
             raise StoreError(
                 f"{socket.gethostname()} does not see {location.url}",
                 hint="workers need DATASET and STORE under the same absolute paths, or for an s3:// URL its "
                 "keys in their environment",
             )
-        if head.digest != digest:
+        if attributes.digest != digest:
             raise _stale(location)
-        self.location, self.head, self._run = location, head, run
-        # an all-black video must exist as a chunk all the same; zarr keeps this with the open array only
+        self.location, self.attributes, self._run = location, attributes, run
+        # zarr would leave out chunks of an all-black video. It reads this setting when it opens an array.
         with zarr.config.set({"array.write_empty_chunks": True}):
             group = zarr.open_group(location.zarr(), mode="r+", use_consolidated=False)
             self._frames: Any = group[FRAMES]
             self._log_mel: Any = group[LOG_MEL]
 
     def write_log_mel(self, row: int, first_segment: int, patches: NDArray[np.float32]) -> None:
-        """Patches (n, 96, 64) of whole chunks, from `first_segment` on.
+        """Writes patches (n, 96, 64) of whole chunks, from `first_segment` on.
 
         Raises:
             StaleError: another run has begun on the store.
@@ -132,7 +126,7 @@ class ClipWriter:
         self._put(self._log_mel, row, first_segment, patches[None])
 
     def write_frames(self, row: int, first_frame: int, frames: Sequence[bytes] | NDArray[np.uint8]) -> None:
-        """JPEG files, or raw frames (n, H, W, 3), of whole chunks, from `first_frame` on.
+        """Writes whole chunks of JPEG files, or of raw frames (n, H, W, C), from `first_frame` on.
 
         Raises:
             StaleError: another run has begun on the store.
@@ -146,14 +140,14 @@ class ClipWriter:
         self._put(self._frames, row, first_frame, block)
 
     def erase(self, row: int) -> None:
-        """Removes the video's chunks, frames first, so that what remains is never taken for whole.
+        """Deletes the video's chunks, frames first, so that the rest is never taken for a whole video.
 
         Raises:
             StaleError: another run has begun on the store.
             WriteError: the store does not allow it.
         """
         check_run(self.location, self._run)
-        erase(self.location, self.head, row)
+        erase(self.location, self.attributes, row)
 
     def _put(self, array: Any, row: int, first: int, block: NDArray[Any]) -> None:
         check_run(self.location, self._run)
@@ -161,8 +155,8 @@ class ClipWriter:
             array[row : row + 1, first : first + block.shape[1]] = block
 
 
-def flush(location: Location, head: Head, row: int, run: str = "") -> None:
-    """Makes a video's chunks durable; the manifest may call it staged after this.
+def flush(location: Location, attributes: StoreAttributes, row: int, run: str = "") -> None:
+    """Waits until a video's chunks are on the disk. Only then may the manifest call the video staged.
 
     Raises:
         StaleError: another run has begun on the store.
@@ -170,14 +164,14 @@ def flush(location: Location, head: Head, row: int, run: str = "") -> None:
     """
     check_run(location, run)
     with writing(location):
-        location.sync(chunk_names(head, row))
+        location.sync(chunk_names(attributes, row))
 
 
 def check_run(location: Location, run: str) -> None:
-    """Refuses to go on where another run has begun on the store.
+    """Checks that no other run has begun on the store.
 
     Raises:
-        StaleError: one has.
+        StaleError: another run has begun.
         WriteError: the store cannot be read.
     """
     if not is_run_of(location, run):
@@ -185,7 +179,7 @@ def check_run(location: Location, run: str) -> None:
 
 
 def is_run_of(location: Location, run: str) -> bool:
-    """Whether no other run has begun on the store since `run` did.
+    """Returns whether no other run has begun on the store since `run` did.
 
     Raises:
         WriteError: the store cannot be read.
@@ -196,30 +190,30 @@ def is_run_of(location: Location, run: str) -> bool:
 
 def _stale(location: Location) -> StaleError:
     return StaleError(
-        f"{location.url}: another run has begun on it while this one was at work",
-        hint="give this command again when that one has ended",
+        f"{location.url}: another run has begun on it during this one",
+        hint="wait until that run has ended, then give this command again",
     )
 
 
-def erase(location: Location, head: Head, row: int) -> None:
-    """Removes one video's chunks, frames first.
+def erase(location: Location, attributes: StoreAttributes, row: int) -> None:
+    """Deletes one video's chunks, frames first.
 
     Raises:
         WriteError: the store does not allow it.
     """
     with writing(location):
-        location.delete(chunk_names(head, row))
+        location.delete(chunk_names(attributes, row))
 
 
-def _create_arrays(store: Any, head: Head) -> None:
-    videos, grid = len(head.video_ids), head.grid
+def _create_arrays(store: Any, attributes: StoreAttributes) -> None:
+    videos, grid = len(attributes.video_ids), attributes.grid
     frames: dict[str, Any] = {
-        "shape": (videos, *frames_shape(head)),
-        "chunks": (1, head.chunk_frames),
+        "shape": (videos, *frames_shape(attributes)),
+        "chunks": (1, attributes.chunk_frames),
         "dtype": "variable_length_bytes",
         "compressors": [Crc32cCodec()],
     }
-    if head.frame_codec == "raw":
+    if attributes.frame_codec == "raw":
         frames["chunks"] += (grid.size, grid.size, 3)
         frames |= {"dtype": "uint8", "compressors": [ZstdCodec(level=3), Crc32cCodec()]}
     zarr.create_array(store, name=FRAMES, overwrite=True, **frames)
@@ -227,7 +221,7 @@ def _create_arrays(store: Any, head: Head) -> None:
         store,
         name=LOG_MEL,
         shape=(videos, *log_mel_shape(grid)),
-        chunks=(1, head.chunk_segments, *log_mel_shape(grid)[1:]),
+        chunks=(1, attributes.chunk_segments, *log_mel_shape(grid)[1:]),
         dtype="float32",
         fill_value=np.nan,
         compressors=[Crc32cCodec()],
@@ -235,26 +229,22 @@ def _create_arrays(store: Any, head: Head) -> None:
     )
 
 
-def _same_form(one: Head, other: Head) -> bool:
-    return one.grid == other.grid and one.frame_codec == other.frame_codec
-
-
 def check_place(location: Location) -> None:
-    """Refuses a place that holds something else; a store whose making was cut short holds our names only.
+    """Checks that the place is empty, or holds a clip store, also one that an interrupted run had only begun.
 
     Raises:
-        StoreError: there is a file, a folder with other files, or a store without its arrays.
+        StoreError: the place is a file, a folder with other files, or a store without its arrays.
     """
-    if read_head(location) is not None:
+    if read_attributes(location) is not None:
         for name in (f"{FRAMES}/zarr.json", f"{LOG_MEL}/zarr.json"):
             if location.read(name) is None:
-                raise StoreError(f"{location.url}: no {name}", hint=BEGIN_ANEW)
+                raise StoreError(f"{location.url}: no {name}", hint=START_AGAIN)
         return
-    top = location.top()
     if isinstance(location, LocalLocation) and location.path.exists() and not location.path.is_dir():
         raise StoreError(f"{location.url}: is a file", hint="name a folder that does not exist yet")
-    if top - OWN_NAMES:
-        strange = ", ".join(sorted(top - OWN_NAMES)[:3])
+    foreign = sorted(location.top_names() - OWN_NAMES)
+    if foreign:
         raise StoreError(
-            f"{location.url}: holds {strange}: no clip store", hint="name an empty or new folder"
+            f"{location.url}: is no clip store, since it holds {', '.join(foreign[:3])}",
+            hint="name an empty or new folder",
         )

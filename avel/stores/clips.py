@@ -1,4 +1,4 @@
-"""Reading a clip store: staged frames and log-mel patches by video id, with the manifest and the dataset."""
+"""Reads a clip store: staged frames and log-mel patches by video id, the manifest and the dataset."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ if TYPE_CHECKING:
 
     from avel.stores.datasets.dataset import Dataset
 
-F = TypeVar("F")
+Frame = TypeVar("Frame")
+"""A frame, as a JPEG file or decoded."""
 
 FORMAT, VERSION = "avel-clips", 1
 FRAMES, LOG_MEL = "frames", "log_mel"
 RUN = ".run"
-"""Name of the token of the run that works, or worked last, on the store."""
+"""Name of the file with the token of the last run that staged clips into the store."""
 OWN_NAMES = frozenset({FRAMES, LOG_MEL, "manifest", "dataset", "zarr.json", "config.toml", ".lock", RUN})
-"""All that a store's folder holds."""
-BEGIN_ANEW = "remove its zarr.json, and avel extract stages all clips again"
+"""Names of everything in a store's folder."""
+START_AGAIN = "remove its zarr.json, and avel extract stages all clips again"
 DATASET_TABLES = ("rows", "videos")
 ACCESS = "see to its access rights; of an object store, to AWS_ENDPOINT_URL, AWS_REGION and the keys"
 
 
 @dataclass(frozen=True)
-class Head:
-    """What a store says of itself: grid, settings it was staged with, and its videos in array order."""
+class StoreAttributes:
+    """The attributes of a store: its grid, the settings it was staged with, its videos in array order."""
 
     grid: Grid
     settings: dict[str, Any]
@@ -52,7 +53,7 @@ class Head:
 
     @property
     def chunk_segments(self) -> int:
-        """Segments in one chunk of either array."""
+        """Segments in one chunk, the same for frames and log-mel."""
         return min(self.grid.segments, CHUNK_SEGMENTS)
 
     @property
@@ -62,11 +63,11 @@ class Head:
 
     @property
     def chunks(self) -> int:
-        """Chunks of one video in either array."""
+        """Chunks of one video in each of the two arrays."""
         return -(-self.grid.segments // self.chunk_segments)
 
-    def attributes(self) -> dict[str, Any]:
-        """As the attributes of the Zarr group."""
+    def as_json(self) -> dict[str, Any]:
+        """Returns what is written as the attributes of the Zarr group."""
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -79,31 +80,31 @@ class Head:
 
 
 class ClipStore:
-    """A clip store, opened for reading; its manifest is read once, on first use. Pickles as its path.
+    """A clip store, open for reading. The manifest is read once, on first use. It is pickled as its path.
 
     >>> store = ClipStore.open("clips.zarr")              # doctest: +SKIP
     >>> store.frames(store.staged[0], [0, 16, 32]).shape  # doctest: +SKIP
     (3, 256, 256, 3)
     """
 
-    def __init__(self, location: Location, head: Head) -> None:
-        self.location, self.head = location, head
-        self.grid, self.settings, self.digest = head.grid, head.settings, head.digest
-        self.video_ids = head.video_ids
+    def __init__(self, location: Location, attributes: StoreAttributes) -> None:
+        self.location, self.attributes = location, attributes
+        self.grid, self.settings, self.digest = attributes.grid, attributes.settings, attributes.digest
+        self.video_ids = attributes.video_ids
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> ClipStore:
-        """The store at a folder or URL; reads its attributes only.
+        """Opens the store at a folder or URL; reads only its attributes.
 
         Raises:
-            MissingPathError: there is none.
-            StoreError: it is of another format or version.
+            MissingPathError: there is no store.
+            StoreError: the store has another format or version.
         """
         location = locate(path)
-        head = read_head(location)
-        if head is None:
+        attributes = read_attributes(location)
+        if attributes is None:
             raise MissingPathError(f"{path}: no clip store", hint=f"avel extract DATASET {path}")
-        return cls(location, head)
+        return cls(location, attributes)
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return ClipStore.open, (self.location.url,)
@@ -115,12 +116,12 @@ class ClipStore:
 
     @cached_property
     def staged(self) -> tuple[str, ...]:
-        """Ids of the videos that are whole and were staged with the store's settings, in array order."""
+        """Ids of the videos staged completely with the store's settings, in array order."""
         return tuple(name for name, entry in self.entries.items() if self.is_staged(entry))
 
     @property
     def waiting(self) -> tuple[str, ...]:
-        """Ids of the videos that were neither staged with the store's settings nor failed, in array order."""
+        """Ids of the videos still to be staged with the store's settings, in array order; none failed."""
         return tuple(
             name
             for name, entry in self.entries.items()
@@ -128,7 +129,7 @@ class ClipStore:
         )
 
     def is_staged(self, entry: Entry) -> bool:
-        """Whether the entry's video is whole and was staged with the store's settings."""
+        """Returns whether the video was staged completely, with the store's settings."""
         return entry.state == "staged" and entry.settings == self.digest
 
     @cached_property
@@ -143,72 +144,78 @@ class ClipStore:
         return Dataset.from_tables({name: read_parquet(data or b"") for name, data in parts.items()})
 
     def manifest(self) -> pa.Table:
-        """One row a video: its state, why, the source's hash, valid seconds, where the time went."""
+        """Returns one row per video: state and reason, hash of the source, valid seconds, time by step."""
         return to_table(self.entries.values())
 
     def jpegs(self, video_id: str, frames: Sequence[int]) -> list[bytes]:
-        """The JPEG files of some staged frames.
+        """Returns the JPEG files of the frames with these numbers.
 
         Raises:
-            StoreError: the video is not staged, its bytes are damaged, or the store keeps raw frames.
+            StoreError: the video is not staged, its bytes are damaged, or the store holds raw frames.
         """
-        if self.head.frame_codec != "jpeg":
-            raise StoreError(f"{self.location.url}: keeps {self.head.frame_codec} frames, not JPEG")
-        return self._by_chunk(video_id, frames, self._files)
+        if self.attributes.frame_codec != "jpeg":
+            raise StoreError(f"{self.location.url}: holds {self.attributes.frame_codec} frames, not JPEG")
+        return self._by_chunk(video_id, frames, self._jpeg_files)
 
     def frames(self, video_id: str, frames: Sequence[int]) -> NDArray[np.uint8]:
-        """Some staged frames, decoded: uint8 (n, H, W, C), RGB.
+        """Returns the frames with these numbers, decoded: uint8 (n, H, W, C), RGB.
 
         Raises:
             StoreError: the video is not staged, or its bytes are damaged.
         """
         size = self.grid.size
         result = np.empty((len(frames), size, size, 3), np.uint8)
-        if self.head.frame_codec == "raw":
-            result[:] = self._by_chunk(video_id, frames, self._pictures)
+        if self.attributes.frame_codec == "raw":
+            result[:] = self._by_chunk(video_id, frames, self._raw_frames)
             return result
-        for place, file in zip(result, self.jpegs(video_id, frames), strict=True):
-            decode_jpeg(file, place)
+        for out, file in zip(result, self.jpegs(video_id, frames), strict=True):
+            decode_jpeg(file, out)
         return result
 
     def log_mel(self, video_id: str) -> NDArray[np.float32]:
-        """VGGish patches of every segment: float32 (T, 96, 64), natural log of mel magnitude + 0.01.
+        """Returns the VGGish patch of every segment: float32 (T, 96, 64), log(mel magnitude + 0.01).
 
         Raises:
             StoreError: the video is not staged, or its bytes are damaged.
         """
-        row, shape = self._row(video_id), (self.head.chunk_segments, *log_mel_shape(self.grid)[1:])
-        chunks = [self._chunk(LOG_MEL, row, number) for number in range(self.head.chunks)]
+        row, shape = self._row(video_id), (self.attributes.chunk_segments, *log_mel_shape(self.grid)[1:])
+        chunks = [self._chunk(LOG_MEL, row, number) for number in range(self.attributes.chunks)]
         with self._damage(LOG_MEL, row):
             patches = np.concatenate([floats(chunk, shape) for chunk in chunks])[: self.grid.segments]
         if np.isnan(patches).any():
             raise StoreError(f"{self.location.url}: {video_id}: log-mel is incomplete", hint=self._repair())
         return patches
 
-    def _by_chunk(self, video_id: str, frames: Sequence[int], read: Callable[..., Sequence[F]]) -> list[F]:
-        """Each frame as `read` gives it; a chunk is read once, however many of its frames are asked for."""
-        row, size = self._row(video_id), self.head.chunk_frames
+    def _by_chunk(
+        self, video_id: str, frames: Sequence[int], read: Callable[..., Sequence[Frame]]
+    ) -> list[Frame]:
+        """Reads frames by `read`, once per chunk, however many of its frames are asked for."""
+        row, size = self._row(video_id), self.attributes.chunk_frames
         outside = [frame for frame in frames if not 0 <= frame < self.grid.frames]
         if outside:
             raise StoreError(f"{video_id}: frame {outside[0]} of {self.grid.frames}")
-        found: dict[int, F] = {}
+        found: dict[int, Frame] = {}
         for number in dict.fromkeys(frame // size for frame in frames):
-            wanted = [frame for frame in frames if frame // size == number]
-            found |= zip(wanted, read(row, number, [frame % size for frame in wanted]), strict=True)
+            inside = [frame for frame in frames if frame // size == number]
+            found |= zip(inside, read(row, number, [frame % size for frame in inside]), strict=True)
         return [found[frame] for frame in frames]
 
-    def _files(self, row: int, number: int, places: Sequence[int]) -> list[bytes]:
+    def _jpeg_files(self, row: int, number: int, places: Sequence[int]) -> list[bytes]:
         chunk = self._chunk(FRAMES, row, number)
         with self._damage(FRAMES, row):
             return elements(chunk, places)
 
-    def _pictures(self, row: int, number: int, places: Sequence[int]) -> list[NDArray[np.uint8]]:
-        size = self.head.chunk_frames
+    def _raw_frames(self, row: int, number: int, places: Sequence[int]) -> list[NDArray[np.uint8]]:
+        size = self.attributes.chunk_frames
         return list(self.read_chunk(FRAMES, row, slice(number * size, (number + 1) * size))[places])
 
     def _chunk(self, name: str, row: int, number: int) -> bytes:
-        """The bytes of one chunk."""
-        file = chunk_names(self.head, row)[number + (self.head.chunks if name == LOG_MEL else 0)]
+        """Reads the bytes of one chunk.
+
+        Raises:
+            StoreError: the chunk is missing.
+        """
+        file = chunk_names(self.attributes, row)[number + (self.attributes.chunks if name == LOG_MEL else 0)]
         chunk = self.location.read(file)
         if chunk is None:
             where = f"{self.location.url}: {self.video_ids[row]}"
@@ -216,7 +223,7 @@ class ClipStore:
         return chunk
 
     def read_chunk(self, name: str, row: int, part: slice) -> NDArray[Any]:
-        """A part of one video's row of an array, its checksums verified; empty where nothing was written.
+        """Reads part of one video's row of an array, its checksums verified; empty where nothing is written.
 
         Raises:
             StoreError: the bytes are damaged.
@@ -226,7 +233,7 @@ class ClipStore:
 
     @contextmanager
     def _damage(self, name: str, row: int) -> Iterator[None]:
-        """Turns what a checksum that fails raises, ours and zarr's, into StoreError."""
+        """Turns the errors of a failed checksum, ours and zarr's, into StoreError."""
         try:
             yield
         except (ValueError, RuntimeError, struct.error) as error:
@@ -254,11 +261,11 @@ class ClipStore:
         return f"avel extract {self.dataset.root} {self.location.url}"
 
 
-def read_head(location: Location) -> Head | None:
-    """What the store says of itself, None where there is no store.
+def read_attributes(location: Location) -> StoreAttributes | None:
+    """Reads the attributes of a store; None where there is no store.
 
     Raises:
-        StoreError: another format or version, or the place cannot be read.
+        StoreError: the store has another format or version, or cannot be read.
     """
     try:
         found_json = location.read("zarr.json")
@@ -267,15 +274,15 @@ def read_head(location: Location) -> Head | None:
     try:
         attributes = json.loads(found_json or "{}").get("attributes")
     except ValueError as error:
-        raise StoreError(f"{location.url}: zarr.json is damaged: {error}", hint=BEGIN_ANEW) from None
-    if not attributes:  # no group, or one whose making was cut short
+        raise StoreError(f"{location.url}: zarr.json is damaged: {error}", hint=START_AGAIN) from None
+    if not attributes:  # no group, or one that an interrupted run had only begun
         return None
     found = (attributes.get("format"), attributes.get("version"))
     if found != (FORMAT, VERSION):
         raise StoreError(
             f"{location.url}: format {found[0]!r} version {found[1]}, this avel reads {FORMAT!r} {VERSION}"
         )
-    return Head(
+    return StoreAttributes(
         grid=Grid(**attributes["grid"]),
         settings=attributes["settings"],
         digest=attributes["digest"],
@@ -285,19 +292,19 @@ def read_head(location: Location) -> Head | None:
 
 
 def log_mel_shape(grid: Grid) -> tuple[int, int, int]:
-    """Shape of one video's patches: (T, 96, 64)."""
+    """Returns the shape of one video's patches: (T, 96, 64)."""
     return grid.segments, MEL_FRAMES, MEL_BANDS
 
 
-def frames_shape(head: Head) -> tuple[int, ...]:
-    """Shape of one video's frames: (T * N,) JPEG files, or (T * N, S, S, 3) raw."""
-    size = head.grid.size
-    return (head.grid.frames, size, size, 3) if head.frame_codec == "raw" else (head.grid.frames,)
+def frames_shape(attributes: StoreAttributes) -> tuple[int, ...]:
+    """Returns the shape of one video's frames: (T * N,) JPEG files, or (T * N, H, W, C) raw."""
+    grid = attributes.grid
+    return (grid.frames, grid.size, grid.size, 3) if attributes.frame_codec == "raw" else (grid.frames,)
 
 
-def chunk_names(head: Head, row: int) -> list[str]:
-    """Files that hold the chunks of one video, frames first."""
-    inner = "/0/0/0" if head.frame_codec == "raw" else ""
-    return [f"{FRAMES}/c/{row}/{chunk}{inner}" for chunk in range(head.chunks)] + [
-        f"{LOG_MEL}/c/{row}/{chunk}/0/0" for chunk in range(head.chunks)
+def chunk_names(attributes: StoreAttributes, row: int) -> list[str]:
+    """Lists the files with the chunks of one video, frames first."""
+    inner = "/0/0/0" if attributes.frame_codec == "raw" else ""
+    return [f"{FRAMES}/c/{row}/{chunk}{inner}" for chunk in range(attributes.chunks)] + [
+        f"{LOG_MEL}/c/{row}/{chunk}/0/0" for chunk in range(attributes.chunks)
     ]

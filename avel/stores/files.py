@@ -1,4 +1,4 @@
-"""Files that are whole or absent: write beside, fsync, rename; and digests of what is there."""
+"""Writes files that are whole or absent (write beside, fsync, rename); hashes and measures files."""
 
 import errno
 import hashlib
@@ -15,29 +15,29 @@ from typing import Any
 from avel.errors import AvelError, BusyError, ConfigError, WriteError
 
 LOCK = ".lock"
-"""Name of the file by which a process holds a folder."""
+"""Name of the file by which a process locks a folder."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """No space or inodes, a quota, a limit on a file's size, a read-only place: what no read ever fails of."""
-MEND = "make room or mend the place, then the same command again"
+MEND = "free some space or repair the place, then give the same command again"
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """An empty file beside `path`; on success it is fsynced and renamed to `path`, on error removed.
+    """Yields a temporary path beside `path`. On success it is fsynced and renamed to `path`, else removed.
 
     Raises:
         WriteError: the place does not take it: a full disk, say.
     """
     with as_write_error(path):
-        partial = _beside(path)
+        partial = _partial_beside(path)
         partial.touch()
     try:
         with as_write_error(path, *FULL):
             yield partial
         with as_write_error(path):
-            _fsync(partial)
+            fsync(partial)
             os.replace(partial, path)
-            _fsync(path.parent)
+            fsync(path.parent)
     finally:
         with suppress(OSError):  # must not hide why it is left
             partial.unlink(missing_ok=True)
@@ -71,9 +71,9 @@ def _errno(error: Exception) -> int | None:
 
 @contextmanager
 def partial_folder(path: Path) -> Iterator[Path]:
-    """An empty folder beside `path`, removed at the end, in which to make what belongs there."""
+    """Yields an empty folder beside `path`, in which to build what goes to `path`. Removes it at the end."""
     with as_write_error(path):
-        partial = _beside(path)
+        partial = _partial_beside(path)
         partial.mkdir()
     try:
         with as_write_error(path, *FULL):
@@ -82,15 +82,15 @@ def partial_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _beside(path: Path) -> Path:
-    """A name that tells whose it is; what killed processes left under such names is removed."""
+def _partial_beside(path: Path) -> Path:
+    """Returns a path that names this process; removes what killed processes left beside `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
 
 
 def _sweep(path: Path) -> None:
-    """Removes what killed processes of this machine left of `path`; of other machines' none can say."""
+    """Removes what killed processes of this machine left of `path`; those of other machines may still run."""
     pattern = re.compile(re.escape(f".{path.name}.{socket.gethostname()}.") + r"(\d+)\.partial")
     for name in os.listdir(path.parent):
         if (found := pattern.fullmatch(name)) and not process_runs(int(found[1])):
@@ -106,18 +106,18 @@ def process_runs(pid: int) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`text` into `path`, whole or not at all."""
+    """Writes `text` to `path`, whole or not at all."""
     with atomic_path(path) as partial:
         partial.write_text(text)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`value` as indented JSON into `path`, whole or not at all."""
+    """Writes `value` to `path` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes, read in pieces of 1 MiB."""
+    """Returns the SHA-256 of a file's bytes in hex. Reads 1 MiB at a time."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(1 << 20):
@@ -127,11 +127,11 @@ def sha256_file(path: Path) -> str:
 
 @contextmanager
 def only_one(folder: Path, what: str) -> Iterator[None]:
-    """Holds `folder` for this process; the kernel lets go when the process ends, however it ends.
+    """Locks `folder` for this process. The kernel unlocks it when the process ends, however it ends.
 
     Raises:
-        BusyError: another process holds it.
-        WriteError: the place does not take the file by which it is held.
+        BusyError: another process has locked it.
+        WriteError: the place does not take the file by which it is locked.
     """
     from filelock import FileLock, Timeout  # here, since it takes 70 ms and many commands lock nothing
 
@@ -152,14 +152,14 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
         yield
 
 
-def check_own(folder: Path, sign: str, names: Iterable[str]) -> None:
-    """Refuses a folder where files of these names lie without `sign`, which every earlier run of ours leaves.
+def check_own(folder: Path, marker: str, names: Iterable[str]) -> None:
+    """Checks that no file of the user's would be overwritten: avel leaves `marker` beside its own `names`.
 
     Raises:
-        ConfigError: there is such a file, which would be overwritten.
+        ConfigError: `folder` holds a file of one of these names, but no `marker`.
     """
     for name in names:
-        if (folder / name).exists() and not (folder / sign).exists():
+        if (folder / name).exists() and not (folder / marker).exists():
             raise ConfigError(
                 f"{folder / name}: was not made by avel, and would be overwritten",
                 hint="choose another folder, or move this file away",
@@ -167,13 +167,14 @@ def check_own(folder: Path, sign: str, names: Iterable[str]) -> None:
 
 
 def disk_bytes(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
+    """Returns the bytes of a file, or of all files below a folder."""
     if path.is_file():
         return path.stat().st_size
     return sum(item.stat().st_size for item in path.rglob("*") if item.is_file())
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Waits until a file or folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""What a dataset, clip store, feature cache or run holds, and whether it is whole."""
+"""Reports what a dataset, clip store, feature cache or run contains, and whether it is whole."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from avel.errors import MissingPathError
 from avel.stores.files import disk_bytes
 
 SHOWN = 10
-"""Items that people are shown of a list of many."""
+"""Most items of a list that are shown to people."""
 
-UNFINISHED_STORE = "its making was cut short: give the same avel extract command again to go on"
+UNFINISHED_STORE = "not finished: give the same avel extract command again to go on"
 
-Found = tuple[dict[str, Any], list[str]]
-"""Facts, and problems."""
+Findings = tuple[dict[str, Any], list[str]]
+"""Facts and problems."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What lies at a path. `facts` are plain values; without `problems` it is whole."""
+    """What was found at a path. `facts` are plain values; without `problems` it is whole."""
 
     path: str
     kind: Literal["dataset", "store", "cache", "run"]
@@ -31,17 +31,17 @@ class Inspection:
     facts: dict[str, Any]
 
     def brief(self) -> Inspection:
-        """The same for people: of long lists the first items and how many there are; no hashes of clips."""
+        """Returns the same for people: long lists are shortened, and the hashes of clips left out."""
         shown = {name: value for name, value in self.facts.items() if name != "clips"}
         return replace(self, facts=_cut(shown))
 
 
 def inspect(path: Path | str, verify: bool = False) -> Inspection:
-    """What lies at `path`; with `verify` every byte is read and every checksum computed.
+    """Inspects what is at `path`; with `verify` every byte is read and every checksum computed.
 
     Raises:
         MissingPathError: nothing is there.
-        StoreError: something that avel did not write and that is no dataset.
+        StoreError: what is there is no dataset and was not written by avel.
     """
     kind, look = _kind(str(path))
     facts, problems = look(str(path), verify)
@@ -50,7 +50,8 @@ def inspect(path: Path | str, verify: bool = False) -> Inspection:
 
 def _kind(
     path: str,
-) -> tuple[Literal["dataset", "store", "cache", "run"], Callable[[str, bool], Found]]:
+) -> tuple[Literal["dataset", "store", "cache", "run"], Callable[[str, bool], Findings]]:
+    """Returns what `path` is, and the function that inspects it."""
     place = Path(path)
     if "://" in path or (place / "zarr.json").is_file() or _is_begun(place):
         return "store", _store
@@ -65,7 +66,7 @@ def _kind(
 
 
 def _is_begun(place: Path) -> bool:
-    """Whether it is a clip store whose making was cut short before it said of itself that it is one."""
+    """Returns whether this is a clip store that an interrupted run left without its attributes."""
     from avel.stores.clips import OWN_NAMES
     from avel.stores.location import ZARR_PARTIAL
 
@@ -74,8 +75,8 @@ def _is_begun(place: Path) -> bool:
     return bool(names & {"manifest", ".lock"}) and names <= OWN_NAMES
 
 
-def _dataset(path: str, verify: bool) -> Found:
-    """The audit of the annotations; `verify` has nothing to add, since avel keeps no hashes of raw media."""
+def _dataset(path: str, verify: bool) -> Findings:
+    """Audits the annotations. `verify` changes nothing here, since avel stores no hashes of raw media."""
     from avel.stores.datasets.audit import audit
     from avel.stores.datasets.formats import read_dataset
 
@@ -85,14 +86,14 @@ def _dataset(path: str, verify: bool) -> Found:
     return facts, [f"{missing} of {found.videos} videos have no file"] if missing else []
 
 
-def _store(path: str, verify: bool) -> Found:
+def _store(path: str, verify: bool) -> Findings:
     from avel.stores.clip_check import verify_clips
-    from avel.stores.clips import ClipStore, read_head
+    from avel.stores.clips import ClipStore, read_attributes
     from avel.stores.location import locate
     from avel.stores.manifest import counts, read_manifest
 
     location = locate(path)
-    if read_head(location) is None and (location.names("manifest") or _is_begun(Path(path))):
+    if read_attributes(location) is None and (location.names("manifest") or _is_begun(Path(path))):
         return {"videos": len(read_manifest(location)), "bytes": location.bytes()}, [UNFINISHED_STORE]
     store = ClipStore.open(path)
     failed = {name: entry for name, entry in store.entries.items() if entry.state == "failed"}
@@ -114,7 +115,7 @@ def _store(path: str, verify: bool) -> Found:
     return facts, problems + (list(verify_clips(store)) if verify else [])
 
 
-def _cache(path: str, verify: bool) -> Found:
+def _cache(path: str, verify: bool) -> Findings:
     from avel.stores.feature_check import problems
     from avel.stores.features import FeatureCache
 
@@ -140,13 +141,13 @@ def _cache(path: str, verify: bool) -> Found:
     return facts, list(problems(cache)) if verify else []
 
 
-def _unfinished_cache(path: str, verify: bool) -> Found:
+def _unfinished_cache(path: str, verify: bool) -> Findings:
     parts = list(Path(path).with_name(f".{Path(path).name}.parts").glob("*/[!.]*.h5"))
     facts = {"finished_parts": len(parts), "bytes": sum(part.stat().st_size for part in parts)}
     return facts, ["not finished: give the same avel cache-features command again to go on"]
 
 
-def _run(path: str, verify: bool) -> Found:
+def _run(path: str, verify: bool) -> Findings:
     from avel.stores.runs import STAGES, Run
 
     run = Run.open(path)
@@ -167,7 +168,7 @@ def _run(path: str, verify: bool) -> Found:
 
 
 def _weights(path: Path) -> list[str]:
-    """A safetensors file checks its header against its length when it is opened."""
+    """Opens a safetensors file, which compares the header with the length; returns what is wrong."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -178,7 +179,7 @@ def _weights(path: Path) -> list[str]:
 
 
 def _cut(value: Any) -> Any:
-    """Every long list, and every long table of lists, as its first few items and how many there are."""
+    """Shortens long lists, and long dicts of lists, to their first items and how many there are."""
     if isinstance(value, dict):
         lists = bool(value) and all(isinstance(item, (list, tuple)) for item in value.values())
         shown = list(value.items())[: SHOWN if lists else None]

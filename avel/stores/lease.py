@@ -1,4 +1,4 @@
-"""One writer for a store in an object store: a lock object that its holder keeps renewing."""
+"""Locks a store in an object store for one writer, by a lock object that the writer keeps renewing."""
 
 import json
 import os
@@ -18,34 +18,34 @@ from avel.stores.files import process_runs
 NAME = ".lock"
 RENEW_SECONDS = 20.0
 LAPSE_SECONDS = 120.0
-"""Six renewals missed; also bears clocks that differ by a minute."""
-STALE_SECONDS = 2 * RENEW_SECONDS
-"""After so long without a renewal the holder makes sure of the lock before it writes."""
+"""A lock without renewal for so long may be taken over: six renewals, enough for clocks a minute apart."""
+UNSURE_SECONDS = 2 * RENEW_SECONDS
+"""After so long without a renewal the holder renews the lock before it writes."""
 
 
 @contextmanager
 def lease(store: Any, url: str) -> Iterator[Callable[[], None]]:
-    """Holds the lock object of an obstore store; taking it and taking it over are atomic (conditional puts).
+    """Holds the lock object of an obstore store. Conditional puts make taking it, and taking it over, atomic.
 
-    What it yields raises BusyError once another run has taken the lock over; call it before each write that
-    must not meet another run's.
+    Yields a check that raises BusyError once another run has taken the lock over. Call it before each write
+    that must not mix with another run's.
 
     Raises:
-        BusyError: another run holds it and has renewed it lately.
+        BusyError: another run holds the lock and has renewed it lately.
     """
-    held, ended = _Lease(store, url), threading.Event()
-    renewing = threading.Thread(target=held.renew_until, args=(ended,), daemon=True)
+    holding, ended = _Lease(store, url), threading.Event()
+    renewing = threading.Thread(target=holding.renew_until, args=(ended,), daemon=True)
     renewing.start()
     try:
-        yield held.check
+        yield holding.check
     finally:
         ended.set()
         renewing.join()
-        held.give_back()
+        holding.give_back()
 
 
 class _Lease:
-    """One run's hold on the lock object; `token` tells it from every other run's."""
+    """One run's hold on the lock object. Its token distinguishes it from every other run's."""
 
     def __init__(self, store: Any, url: str) -> None:
         self._store, self._url, self._token = store, url, uuid.uuid4().hex
@@ -55,8 +55,8 @@ class _Lease:
         self._renewed = _seconds()
 
     def check(self) -> None:
-        """Raises BusyError if the lock was taken over, as it may be from a run that was asleep."""
-        if self._taken_by is None and _seconds() - self._renewed > STALE_SECONDS:
+        """Raises BusyError if another run has taken the lock over, for example while this machine slept."""
+        if self._taken_by is None and _seconds() - self._renewed > UNSURE_SECONDS:
             self._renew()
         if self._taken_by is not None:
             raise BusyError(
@@ -66,14 +66,15 @@ class _Lease:
             )
 
     def renew_until(self, ended: threading.Event) -> None:
-        """Puts the lock object again and again; a network that fails for a while is tried again."""
+        """Renews the lock until `ended`, or until another run has it. Tries again later after a failure."""
         while not ended.wait(RENEW_SECONDS) and self._taken_by is None:
             with suppress(Exception):
                 self._renew()
 
     def give_back(self) -> None:
-        """Deletes the lock object, unless it has become another run's."""
-        with suppress(Exception):  # what stays lapses, and must not hide the error that ended the run
+        """Deletes the lock object, unless another run has it now."""
+        # a lock that stays lapses by itself, and a failure here must not hide the error that ended the run
+        with suppress(Exception):
             if self._is_mine(self._found()[0]):
                 self._store.delete([NAME])
 
@@ -87,12 +88,12 @@ class _Lease:
             idle = (datetime.now(UTC) - meta["last_modified"]).total_seconds() if meta else 0.0
             if meta and (idle > LAPSE_SECONDS or _is_gone(holder)):
                 return self._put(_version(meta))
-        except PreconditionError:  # taken over by a third this very moment
+        except PreconditionError:  # a third run took it over at this very moment
             holder, idle = _UNKNOWN, 0.0
         raise BusyError(
             f"{self._url}: process {holder['pid']} on {holder['host']} is at work on it, "
             f"last sign {idle:.0f} s ago",
-            hint=f"wait for it to end; what a killed run holds lapses after {LAPSE_SECONDS:.0f} s",
+            hint=f"wait for it to end; the lock of a killed run lapses after {LAPSE_SECONDS:.0f} s",
         )
 
     def _renew(self) -> None:
@@ -107,7 +108,7 @@ class _Lease:
                 if not self._is_mine(holder):
                     self._taken_by = holder
                     return
-                self._version = _version(meta)  # of a put whose answer was lost
+                self._version = _version(meta)  # our own put, whose answer was lost
             self._renewed = began
 
     def _put(self, mode: Any) -> dict[str, Any]:
@@ -116,7 +117,7 @@ class _Lease:
         return _version(self._store.put(NAME, data, mode=mode))
 
     def _found(self) -> tuple[dict[str, Any], Any]:
-        """Who holds the lock object, and its metadata; nobody known and None where there is none."""
+        """Returns the holder of the lock object and its metadata; _UNKNOWN and None where there is none."""
         try:
             found = self._store.get(NAME)
             return _UNKNOWN | json.loads(bytes(found.bytes())), found.meta
@@ -131,7 +132,7 @@ _UNKNOWN = {"host": "unknown", "pid": "unknown", "pids": "", "token": ""}
 
 
 def _version(put: Any) -> dict[str, Any]:
-    """What a conditional put compares: S3 and Azure know an object by its e_tag, Google by its version."""
+    """Returns what a conditional put compares: e_tag on S3 and Azure, version on Google."""
     return {name: put[name] for name in ("e_tag", "version") if put[name] is not None}
 
 
@@ -141,11 +142,14 @@ def _is_gone(holder: dict[str, Any]) -> bool:
 
 
 def _pids() -> str:
-    """Where process ids mean the same: this start of a machine, this container; two may share a host name."""
+    """Identifies this machine since its start, and this container: within both a process id is unique.
+
+    The host name does not, since two containers may share one.
+    """
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot} {os.readlink('/proc/self/ns/pid')}"
 
 
 def _seconds() -> float:
-    """A clock that goes on while the machine sleeps."""
+    """Returns seconds of a clock that also runs while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,4 +1,4 @@
-"""Where a clip store lives: a local folder, or a prefix of an object store (s3://, gs://, az://)."""
+"""Reads and writes a clip store's files in a local folder, or below a URL of an object store."""
 
 from __future__ import annotations
 
@@ -12,71 +12,71 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from avel.errors import ConfigError
-from avel.stores.files import atomic_path, only_one
+from avel.stores.files import atomic_path, disk_bytes, fsync, only_one
 from avel.stores.lease import lease
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 ZARR_PARTIAL = re.compile(r"zarr\.[0-9a-f]{32}\.partial")
-"""What zarr's LocalStore leaves of a zarr.json whose writer was killed; `sweep` removes it."""
+"""Name of what zarr's LocalStore leaves of a zarr.json whose writer was killed."""
 
 
 class Location(Protocol):
-    """A tree of named files. Names are relative, with "/"; a write is whole or absent."""
+    """A tree of named files. Names are relative paths with "/". A written file is whole or absent."""
 
     @property
     def url(self) -> str:
         """The path or URL."""
 
     def read(self, name: str) -> bytes | None:
-        """The bytes of `name`, None where there is no such file."""
+        """Reads a file's bytes; None where there is no such file."""
 
     def write(self, name: str, data: bytes) -> None:
-        """`data` as `name`, durable when this returns."""
+        """Writes a file; it is on the disk when this returns."""
 
     def names(self, folder: str) -> list[str]:
-        """Sorted names of the files below `folder`."""
+        """Lists the files below `folder`, sorted by name."""
 
-    def top(self) -> set[str]:
-        """Names of the files and folders that lie directly in it."""
+    def top_names(self) -> set[str]:
+        """Returns the names of the files and folders directly in it."""
 
     def delete(self, names: Iterable[str]) -> None:
-        """Removes files; those that are not there are no error."""
+        """Deletes files; files that are not there are skipped."""
 
     def sync(self, names: Iterable[str]) -> None:
-        """Makes files that zarr wrote durable."""
+        """Waits until files that zarr wrote are on the disk."""
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
-        """What reading and writing raise when the place, not the caller, is at fault."""
+        """What reading and writing raise when the location, not the caller, is at fault."""
 
-    def alone(self) -> AbstractContextManager[Callable[[], None]]:
-        """Holds the place for this process; raises BusyError while another one does.
+    def lock(self) -> AbstractContextManager[Callable[[], None]]:
+        """Locks the location for this process; raises BusyError while another process holds it.
 
-        What it yields raises BusyError once another process has taken the place over.
+        Yields a check that raises BusyError once another process has taken the lock over.
         """
 
-    def sweep(self) -> None:
-        """Removes what killed writers left half-written; call it only while nobody writes."""
+    def remove_partials(self) -> None:
+        """Removes half-written files of killed writers. Call it only while nobody writes."""
 
     def bytes(self) -> int:
-        """Bytes of all files together."""
+        """Returns the bytes of all files together."""
 
     def zarr(self) -> Store:
-        """The same place as a zarr store."""
+        """Returns the location as a zarr store."""
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without the pages that obstore adds."""
+    """Returns the first line of an error's message; obstore adds pages to it."""
     return str(error).partition("\n")[0] or type(error).__name__
 
 
 def locate(url: str | os.PathLike[str]) -> Location:
-    """The location a path or URL names.
+    """Returns the location that a path or URL names.
 
     Raises:
-        ConfigError: a URL whose library is not installed.
+        ConfigError: `url` is a URL, and obstore is not installed or does not know its scheme.
     """
     if "://" in str(url):
         return RemoteLocation(str(url).rstrip("/"))
@@ -85,7 +85,7 @@ def locate(url: str | os.PathLike[str]) -> Location:
 
 @dataclass(frozen=True)
 class LocalLocation:
-    """A folder."""
+    """A local folder."""
 
     url: str
 
@@ -95,19 +95,19 @@ class LocalLocation:
         return Path(self.url)
 
     def read(self, name: str) -> bytes | None:
-        """The bytes of `name`, None where there is no such file."""
+        """Reads a file's bytes; None where there is no such file."""
         try:
             return (self.path / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def write(self, name: str, data: bytes) -> None:
-        """`data` as `name`: written beside, fsynced, renamed."""
+        """Writes a file: beside its place, fsynced, then renamed."""
         with atomic_path(self.path / name) as partial:
             partial.write_bytes(data)
 
     def names(self, folder: str) -> list[str]:
-        """Sorted names of the files below `folder`, without hidden ones."""
+        """Lists the files below `folder`, sorted by name, without hidden ones."""
         files = (self.path / folder).rglob("*")
         return sorted(
             str(file.relative_to(self.path))
@@ -115,26 +115,22 @@ class LocalLocation:
             if not file.name.startswith(".") and file.is_file()
         )
 
-    def top(self) -> set[str]:
-        """Names of the files and folders that lie directly in it, but hidden ones and zarr's partial ones."""
+    def top_names(self) -> set[str]:
+        """Returns the names directly in the folder, without hidden files and zarr's partial ones."""
         if not self.path.is_dir():
             return set()
         names = os.listdir(self.path)
         return {name for name in names if not (name.startswith(".") or ZARR_PARTIAL.fullmatch(name))}
 
     def delete(self, names: Iterable[str]) -> None:
-        """Removes files; those that are not there are no error."""
+        """Deletes files; files that are not there are skipped."""
         for name in names:
             (self.path / name).unlink(missing_ok=True)
 
     def sync(self, names: Iterable[str]) -> None:
-        """fsync of files that zarr wrote: it renames whole files but does not wait for the disk."""
+        """Waits until files are on the disk: zarr renames whole files, but does not wait for the disk."""
         for name in names:
-            handle = os.open(self.path / name, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            fsync(self.path / name)
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
@@ -142,22 +138,22 @@ class LocalLocation:
         return (OSError,)
 
     @contextmanager
-    def alone(self) -> Iterator[Callable[[], None]]:
-        """Holds the folder; the kernel lets go when this process ends, and not before."""
+    def lock(self) -> Iterator[Callable[[], None]]:
+        """Locks the folder. Nobody can take it over: the kernel unlocks it when this process ends."""
         with only_one(self.path, "store"):
             yield lambda: None
 
-    def sweep(self) -> None:
+    def remove_partials(self) -> None:
         """Removes the partial files of killed writers, zarr's and ours."""
         for file in self.path.rglob("*.partial"):
             file.unlink(missing_ok=True)
 
     def bytes(self) -> int:
-        """Bytes of all files together."""
-        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+        """Returns the bytes of all files together."""
+        return disk_bytes(self.path)
 
     def zarr(self) -> Store:
-        """The folder as a zarr store."""
+        """Returns the folder as a zarr store."""
         from zarr.storage import LocalStore
 
         return LocalStore(self.url)
@@ -165,7 +161,7 @@ class LocalLocation:
 
 @dataclass(frozen=True)
 class RemoteLocation:
-    """A prefix of an object store, through obstore; credentials and endpoint come from the environment."""
+    """A prefix of an object store. obstore takes credentials and endpoint from the environment."""
 
     url: str
 
@@ -177,7 +173,7 @@ class RemoteLocation:
             raise ConfigError(
                 f"{self.url}: obstore is not installed", hint="pip install 'avel[s3]'"
             ) from None
-        # plain http only where the user's own endpoint asks for it
+        # allow plain http only where the user's own endpoint is plain http
         endpoint = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", ""))
         options = {"client_options": {"allow_http": True}} if endpoint.startswith("http://") else {}
         try:
@@ -188,31 +184,31 @@ class RemoteLocation:
             ) from None
 
     def read(self, name: str) -> bytes | None:
-        """The bytes of `name`, None where there is no such object."""
+        """Reads an object's bytes; None where there is no such object."""
         try:
             return bytes(self._store.get(name).bytes())
         except FileNotFoundError:
             return None
 
     def write(self, name: str, data: bytes) -> None:
-        """`data` as `name`; an object is whole or absent by the protocol."""
+        """Writes an object; the protocol makes it whole or absent."""
         self._store.put(name, data)
 
     def names(self, folder: str) -> list[str]:
-        """Sorted names of the objects below `folder`."""
+        """Lists the objects below `folder`, sorted by name."""
         return sorted(item["path"] for batch in self._store.list(folder) for item in batch)
 
-    def top(self) -> set[str]:
-        """Names of the objects and prefixes that lie directly in it."""
+    def top_names(self) -> set[str]:
+        """Returns the names of the objects and prefixes directly in it."""
         found = self._store.list_with_delimiter()
         return {*found["common_prefixes"], *(item["path"] for item in found["objects"])}
 
     def delete(self, names: Iterable[str]) -> None:
-        """Removes objects; those that are not there are no error."""
+        """Deletes objects; objects that are not there are skipped."""
         self._store.delete(list(names))
 
     def sync(self, names: Iterable[str]) -> None:
-        """Nothing to do: an object that was put is durable."""
+        """Does nothing, since an object is durable once it is put."""
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
@@ -221,19 +217,19 @@ class RemoteLocation:
 
         return (OSError, BaseError)
 
-    def alone(self) -> AbstractContextManager[Callable[[], None]]:
-        """Holds the prefix by a lock object."""
+    def lock(self) -> AbstractContextManager[Callable[[], None]]:
+        """Locks the prefix by a lock object in it."""
         return lease(self._store, self.url)
 
-    def sweep(self) -> None:
-        """Nothing to do: an upload that is cut short leaves no object."""
+    def remove_partials(self) -> None:
+        """Does nothing, since an interrupted upload leaves no object."""
 
     def bytes(self) -> int:
-        """Bytes of all objects together."""
+        """Returns the bytes of all objects together."""
         return sum(item["size"] for batch in self._store.list() for item in batch)
 
     def zarr(self) -> Store:
-        """The prefix as a zarr store."""
+        """Returns the prefix as a zarr store."""
         from zarr.storage import ObjectStore
 
         return ObjectStore(self._store)

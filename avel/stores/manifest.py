@@ -1,7 +1,7 @@
-"""The manifest of a clip store: one row a video, with its state and why; Parquet parts, the latest counts.
+"""Reads and writes the manifest of a clip store: one entry per video, with its state and the reason for it.
 
-A part is whole or absent, so the manifest never holds half an answer. Parts are merged now and then; a merge
-that is killed leaves the same rows twice, which reads the same.
+It is a folder of Parquet parts. Where two parts have an entry of one video, the later part counts. A part is
+whole or absent. Parts are merged now and then; a killed merge leaves entries twice, which reads the same.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ Cause = Literal["new", "source-changed", "settings-changed", "retry-failed", "ov
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of one video.
+    """The state of one video in a store.
 
     Attributes:
-        row: its place in the arrays.
-        state: "staged" (frames and log-mel are whole), "failed", or "pending" (to be done, or in flight).
-        cause: why it was last worked on.
+        row: its index in the arrays.
+        state: "staged" (frames and log-mel are whole), "failed", or "pending" (to be staged, or in work).
+        cause: why it was, or has to be, staged.
         reason: why it failed, from the closed list `avel.pipeline.media.refusal.REASONS`; "" unless failed.
-        detail: the decoder's own words, or what was repaired.
-        source_path, source_bytes, source_mtime_ns, source_sha256: the file as it was when it was read.
-        settings: digest of the settings that it was staged with.
-        audio: "stream", or "silence" where no sound lies on the grid.
-        valid_seconds: how much of the grid the source covers; the rest is padding.
-        decode_seconds ... write_seconds: where the time went.
-        peak_mib: most memory that the decoding process has held so far.
+        detail: what the decoder said, or what damage the staged clip has.
+        source_path, source_bytes, source_mtime_ns, source_sha256: the file at the time it was read.
+        settings: digest of the settings it was staged with.
+        audio: "stream", or "silence" where the grid has no audio of the file.
+        valid_seconds: seconds of the grid that the source covers; the rest is padding.
+        decode_seconds ... write_seconds: time spent on each step.
+        peak_mib: most memory that the decoding process has used so far.
     """
 
     video_id: str
@@ -66,15 +66,15 @@ class Entry:
 
 
 def failed(entry: Entry, reason: str, detail: str) -> Entry:
-    """The entry as failed; the detail is cut to a readable length."""
+    """Returns the entry as failed, with the detail cut to a readable length."""
     return replace(entry, state="failed", reason=reason, detail=detail[:LONGEST_DETAIL])
 
 
 def read_manifest(location: Location) -> dict[str, Entry]:
-    """Video id -> its latest entry, in array order.
+    """Returns the latest entry of every video by its id, in array order.
 
     Raises:
-        StoreError: a part that is no Parquet file.
+        StoreError: a part is no Parquet file.
     """
     rows: dict[str, Entry] = {}
     for table in _tables(location):
@@ -84,7 +84,7 @@ def read_manifest(location: Location) -> dict[str, Entry]:
 
 
 def to_table(entries: Iterable[Entry]) -> pa.Table:
-    """Entries as an Arrow table, one row a video."""
+    """Returns entries as an Arrow table, one row per video."""
     import pyarrow as pa
 
     kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
@@ -93,7 +93,7 @@ def to_table(entries: Iterable[Entry]) -> pa.Table:
 
 
 class ManifestWriter:
-    """The one writer of a store's manifest."""
+    """The only writer of a store's manifest."""
 
     def __init__(self, location: Location) -> None:
         self._location = location
@@ -101,7 +101,7 @@ class ManifestWriter:
         self.entries = read_manifest(location)
 
     def append(self, entries: Iterable[Entry]) -> None:
-        """Durably records `entries` as one part."""
+        """Writes `entries` as a new part."""
         new = list(entries)
         if not new:
             return
@@ -111,7 +111,7 @@ class ManifestWriter:
             self.merge()
 
     def merge(self) -> None:
-        """One part in the place of all."""
+        """Replaces all parts by one."""
         old = list(self._parts)
         if len(old) > 1:
             self._write(sorted(self.entries.values(), key=lambda entry: entry.row))
@@ -130,7 +130,7 @@ class ManifestWriter:
 
 
 def counts(entries: Mapping[str, Entry]) -> dict[str, int]:
-    """How many videos are in each state, and how many failed for each reason ("failed:no-audio")."""
+    """Counts the videos in each state, and those that failed for each reason ("failed:no-audio")."""
     found: dict[str, int] = dict.fromkeys(get_args(State), 0)
     for entry in entries.values():
         found[entry.state] += 1
@@ -140,7 +140,7 @@ def counts(entries: Mapping[str, Entry]) -> dict[str, int]:
 
 
 def _tables(location: Location) -> list[pa.Table]:
-    """The parts, oldest first; read again when a merge removed one meanwhile."""
+    """Reads the parts, oldest first; starts again where a merge removed one meanwhile."""
     import pyarrow as pa
 
     from avel.stores.arrow import read_parquet
@@ -154,4 +154,6 @@ def _tables(location: Location) -> list[pa.Table]:
             return [read_parquet(data) for data in found if data is not None]
         except pa.ArrowInvalid as error:
             raise StoreError(f"{location.url}: a manifest part is damaged: {error}") from None
-    raise StoreError(f"{location.url}: the manifest changes faster than it can be read")
+    raise StoreError(
+        f"{location.url}: the manifest changes faster than it can be read", hint="try again later"
+    )

@@ -1,6 +1,6 @@
-"""A run folder: what was asked (config.toml), of what (run.json), what came (metrics.jsonl, results.json).
+"""Reads and writes a run folder: config.toml, its inputs (run.json), metrics.jsonl and results.json.
 
-Weights are safetensors, predictions Parquet; the stage that makes them writes them beside these files.
+The stage that trains also writes weights (safetensors) and predictions (Parquet) into the folder.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ R = TypeVar("R")
 Kind = Literal["pretrain", "heads"]
 STAGES: dict[Kind, str] = {"pretrain": "pretrain", "heads": "train-head"}
 """Kind of run -> the command that makes it, which also names its table in config.toml."""
-UNFINISHED = re.compile(re.escape(LOCK) + r"|\.(config\.toml|run\.json)\..*\.partial")
-"""Names of a lock and of what a kill leaves of the first two files."""
+LEFTOVERS = re.compile(re.escape(LOCK) + r"|\.(config\.toml|run\.json)\..*\.partial")
+"""Names of the lock, and of what a killed run leaves of the first two files."""
 LIBRARIES = ("avel", "torch", "torchvision", "torchaudio", "numpy", "av", "zarr", "h5py")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that change numbers."""
+    """Returns the versions of Python and of the libraries that can change results."""
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
 
 
@@ -43,12 +43,12 @@ class Run:
 
     @classmethod
     def create(cls, path: Path | str, kind: Kind, config: Any, *, inputs: dict[str, Any]) -> Run:
-        """Begins a run, or goes on with the one that has the same kind, config and inputs.
+        """Begins a run, or continues the run at `path` if it has the same kind, config and inputs.
 
-        Fields of the config that change no numbers (devices, workers, what is kept when) may differ.
+        Settings that do not change results (devices, workers, how often to save) may differ.
 
         Raises:
-            StoreError: `path` holds another run or other files.
+            StoreError: `path` contains another run or other files.
         """
         path = Path(path)
         record: dict[str, Any] = {
@@ -58,8 +58,8 @@ class Run:
             "inputs": inputs,
         }
         if (path / "run.json").is_file():
-            free = {setting.key for setting in settings_of(config) if not setting.numeric}
-            return _same_run(cls.open(path), record, free)
+            may_differ = {setting.key for setting in settings_of(config) if not setting.numeric}
+            return _same_run(cls.open(path), record, may_differ)
         toml = to_toml(config, STAGES[kind])
         if path.exists() and not _just_begun(path, toml):
             raise StoreError(f"{path}: exists and is no avel run", hint="choose another folder")
@@ -70,11 +70,11 @@ class Run:
 
     @classmethod
     def open(cls, path: Path | str, kind: Kind | None = None) -> Run:
-        """The run at `path`.
+        """Opens the run at `path`.
 
         Raises:
-            MissingPathError: there is none.
-            StoreError: it is of another kind or format.
+            MissingPathError: there is no run.
+            StoreError: the run has another kind or format.
         """
         path = Path(path)
         if not (path / "run.json").is_file():
@@ -90,16 +90,16 @@ class Run:
 
     @property
     def kind(self) -> Kind:
-        """Which stage made it."""
+        """The stage that made the run."""
         return self.record["kind"]  # type: ignore[no-any-return]
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What the run was made from: paths and digests."""
+        """Paths and digests of what the run was made from."""
         return dict(self.record["inputs"])
 
     def config(self, config_type: type[Any]) -> Any:
-        """The resolved config, as the dataclass it was saved from."""
+        """Reads the resolved config as a `config_type`."""
         return resolve(config_type, STAGES[self.kind], file=self.path / "config.toml")
 
     def log(self, **values: Any) -> None:
@@ -113,27 +113,27 @@ class Run:
             file.write(json.dumps(values) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line that was cut off by a kill is left out."""
+        """Reads the lines of metrics.jsonl, without a last line that a kill has cut off."""
         path = self.path / "metrics.jsonl"
         lines = path.read_text().split("\n")[:-1] if path.is_file() else []
         return [json.loads(line) for line in lines]
 
     def rewind(self, keep: list[dict[str, Any]]) -> None:
-        """Replaces metrics.jsonl by `keep`: what had been logged when the checkpoint was written."""
+        """Replaces the lines of metrics.jsonl by `keep`, those logged before the checkpoint was written."""
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in keep))
 
     def finish(self, results: Any) -> None:
-        """Writes results.json, the mark of a finished run, from a dataclass of results."""
+        """Writes a dataclass of results as results.json, which marks the run as finished."""
         write_json(self.path / "results.json", as_plain(results))
 
     @property
     def finished(self) -> bool:
-        """Whether results.json is there."""
+        """Whether the run has its results.json."""
         return (self.path / "results.json").is_file()
 
     @property
     def results(self) -> dict[str, Any]:
-        """What results.json holds, as plain values to be shown; `read_results` gives them typed.
+        """The values in results.json, as plain values to show; `read_results` returns them typed.
 
         Raises:
             StoreError: the run is not finished, or the file is no JSON.
@@ -149,7 +149,7 @@ class Run:
             raise self._damaged(str(error)) from None
 
     def read_results(self, kind: type[R]) -> R:
-        """Reads what `finish` wrote, as the dataclass that it was.
+        """Reads the results that `finish` wrote, as the dataclass `kind`.
 
         Raises:
             StoreError: the run is not finished, or a value in the file is missing or of another type.
@@ -168,28 +168,34 @@ class Run:
 
 
 def _just_begun(path: Path, toml: str) -> bool:
-    """Whether the folder is empty, or as a kill leaves it before run.json: with this config.toml at most."""
+    """Returns whether the folder is empty, or a run with this config.toml was killed before run.json."""
     if not path.is_dir():
         return False
-    files = [item for item in path.iterdir() if not UNFINISHED.fullmatch(item.name)]
+    files = [item for item in path.iterdir() if not LEFTOVERS.fullmatch(item.name)]
     return all(item.name == "config.toml" and item.read_text() == toml for item in files)
 
 
-def _same_run(found: Run, wanted: dict[str, Any], free: set[str]) -> Run:
-    """The run, if it is the one wanted, `free` settings aside; inputs that moved are noted where they are."""
-    if found.kind != wanted["kind"]:
+def _same_run(found: Run, asked: dict[str, Any], may_differ: set[str]) -> Run:
+    """Returns `found` if its record is the one asked for; settings in `may_differ` are not compared.
+
+    Inputs with the same digest may have moved; run.json then gets their new paths.
+
+    Raises:
+        StoreError: the kind, a setting or an input differs.
+    """
+    if found.kind != asked["kind"]:
         raise StoreError(f"{found.path}: holds a {found.kind} run", hint="choose another folder")
-    places = {key for key in wanted["inputs"] if f"{key}_digest" in wanted["inputs"]}
-    for part, ignored in (("config", free), ("inputs", places)):
-        old, new = flat(found.record[part]), flat(wanted[part])
+    places = {key for key in asked["inputs"] if f"{key}_digest" in asked["inputs"]}
+    for part, ignored in (("config", may_differ), ("inputs", places)):
+        old, new = flat(found.record[part]), flat(asked[part])
         names = sorted(key for key in {*old, *new} - ignored if old.get(key) != new.get(key))
         if names:
             shown = ", ".join(f"{key} was {old.get(key)!r}, is now {new.get(key)!r}" for key in names)
             raise StoreError(
                 f"{found.path}: holds a run with other {part}: {shown}", hint="choose another folder"
             )
-    if found.inputs == wanted["inputs"]:
+    if found.inputs == asked["inputs"]:
         return found
-    moved = found.record | {"inputs": wanted["inputs"]}
+    moved = found.record | {"inputs": asked["inputs"]}
     write_json(found.path / "run.json", moved)
     return Run(found.path, moved)

@@ -13,8 +13,8 @@ import pytest
 import avel
 from avel.grid import Grid
 from avel.stores.arrow import read_parquet
-from avel.stores.clip_writer import prepare, write_dataset
-from avel.stores.clips import Head
+from avel.stores.clip_writer import prepare_store, write_dataset
+from avel.stores.clips import StoreAttributes
 from avel.stores.datasets.dataset import Dataset, Row, Video
 from avel.stores.location import locate
 
@@ -35,7 +35,7 @@ def test_files_and_bytes_give_the_table(tmp_path: Path) -> None:
 
 def test_a_script_that_reads_a_store_ends_well(tmp_path: Path) -> None:
     location = locate(tmp_path / "clips.zarr")
-    prepare(location, Head(Grid(segments=2, fps=2, size=16), {}, "digest", "jpeg", ("v",)))
+    prepare_store(location, StoreAttributes(Grid(segments=2, fps=2, size=16), {}, "digest", "jpeg", ("v",)))
     write_dataset(location, DATASET)
     code = (
         "import sys; from avel.stores.clips import ClipStore; print(ClipStore.open(sys.argv[1]).dataset.name)"

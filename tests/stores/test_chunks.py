@@ -7,7 +7,7 @@ import pytest
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from avel.stores.chunks import checked, elements, floats
+from avel.stores.chunks import elements, floats, verified
 
 NOISE = np.random.default_rng(3)
 FILES = [NOISE.bytes(size) for size in (0, 1, 70, 3, 25)]
@@ -57,7 +57,7 @@ def test_any_flipped_bit_and_any_cut_is_refused(chunks: tuple[bytes, list[bytes]
         damaged = bytearray(whole)
         damaged[place] ^= 1 << place % 8
         with pytest.raises(ValueError, match="CRC-32C"):
-            checked(bytes(damaged))
+            verified(bytes(damaged))
     for size in range(len(whole)):
         with pytest.raises(ValueError, match="CRC-32C"):
             elements(whole[:size], [0])

@@ -16,14 +16,14 @@ from avel.errors import MissingPathError, StaleError, StoreError, UnknownNameErr
 from avel.grid import Grid
 from avel.stores import clip_writer
 from avel.stores.clip_check import verify_clips
-from avel.stores.clip_writer import ClipWriter, check_place, flush, prepare, write_dataset
-from avel.stores.clips import ClipStore, Head, read_head
+from avel.stores.clip_writer import ClipWriter, check_place, flush, prepare_store, write_dataset
+from avel.stores.clips import ClipStore, StoreAttributes, read_attributes
 from avel.stores.datasets.dataset import Dataset, Row, Video
 from avel.stores.location import LocalLocation, locate
 from avel.stores.manifest import Entry, ManifestWriter
 
 GRID = Grid(segments=12, fps=2, size=16)
-HEAD = Head(GRID, {"size": 16}, "digest0", "jpeg", ("-a", "b", "black"))
+ATTRIBUTES = StoreAttributes(GRID, {"size": 16}, "digest0", "jpeg", ("-a", "b", "black"))
 NOISE = np.random.default_rng(0)
 LOG_MEL = NOISE.standard_normal((12, 96, 64)).astype(np.float32)
 PICTURES = NOISE.integers(0, 256, (24, 16, 16, 3)).astype(np.uint8)
@@ -39,25 +39,25 @@ def jpeg(picture: np.ndarray) -> bytes:
 JPEGS = [jpeg(picture) for picture in PICTURES]
 
 
-def build(path: Path, head: Head = HEAD) -> Path:
+def build(path: Path, attributes: StoreAttributes = ATTRIBUTES) -> Path:
     """A store of three videos: two staged, in two chunks each, and one failed."""
     location = locate(path)
-    prepare(location, head)
+    prepare_store(location, attributes)
     write_dataset(location, DATASET)
-    writer = ClipWriter(location, head.digest)
-    raw = head.frame_codec == "raw"
+    writer = ClipWriter(location, attributes.digest)
+    raw = attributes.frame_codec == "raw"
     for row, pictures in ((0, PICTURES), (2, np.zeros_like(PICTURES))):
         for first in (0, 10):
             writer.write_log_mel(row, first, LOG_MEL[first : first + 10])
         for first in (0, 20):
             block = pictures[first : first + 20]
             writer.write_frames(row, first, block if raw else [jpeg(picture) for picture in block])
-        flush(location, head, row)
+        flush(location, attributes, row)
     ManifestWriter(location).append(
         [
-            Entry("-a", 0, "staged", settings=head.digest),
-            Entry("b", 1, "failed", reason="no-video", settings=head.digest),
-            Entry("black", 2, "staged", settings=head.digest),
+            Entry("-a", 0, "staged", settings=attributes.digest),
+            Entry("b", 1, "failed", reason="no-video", settings=attributes.digest),
+            Entry("black", 2, "staged", settings=attributes.digest),
         ]
     )
     return path
@@ -82,11 +82,11 @@ def test_what_was_written_is_what_is_read(store: ClipStore) -> None:
 
 
 def test_raw_frames_are_bit_exact_and_black_ones_exist(tmp_path: Path) -> None:
-    store = ClipStore.open(build(tmp_path / "raw.zarr", replace(HEAD, frame_codec="raw")))
+    store = ClipStore.open(build(tmp_path / "raw.zarr", replace(ATTRIBUTES, frame_codec="raw")))
     assert np.array_equal(store.frames("-a", range(24)), PICTURES)
     assert not store.frames("black", range(24)).any()
     assert verify_clips(store) == ()
-    with pytest.raises(StoreError, match="keeps raw frames"):
+    with pytest.raises(StoreError, match="holds raw frames"):
         store.jpegs("-a", [0])
 
 
@@ -172,8 +172,8 @@ def test_a_manifest_that_disagrees_is_found(store: ClipStore) -> None:
 
 
 def test_new_videos_extend_the_arrays(store: ClipStore) -> None:
-    more = replace(HEAD, video_ids=(*HEAD.video_ids, "new"))
-    prepare(store.location, more)
+    more = replace(ATTRIBUTES, video_ids=(*ATTRIBUTES.video_ids, "new"))
+    prepare_store(store.location, more)
     opened = ClipStore.open(store.location.url)
     assert opened.video_ids[-1] == "new"
     assert opened.arrays["frames"].shape == (4, 24)
@@ -181,8 +181,8 @@ def test_new_videos_extend_the_arrays(store: ClipStore) -> None:
 
 
 def test_another_form_begins_anew(store: ClipStore) -> None:
-    smaller = replace(HEAD, grid=replace(GRID, segments=2), digest="digest1")
-    prepare(store.location, smaller)
+    smaller = replace(ATTRIBUTES, grid=replace(GRID, segments=2), digest="digest1")
+    prepare_store(store.location, smaller)
     assert not list(Path(store.location.url).glob("frames/c/**/0"))
     assert ClipStore.open(store.location.url).arrays["log_mel"].shape == (3, 2, 96, 64)
     with pytest.raises(StaleError):
@@ -193,14 +193,14 @@ def test_another_form_begins_anew(store: ClipStore) -> None:
 def test_a_writer_that_outlives_its_run_writes_nothing_more(
     store: ClipStore, settings: dict[str, object]
 ) -> None:
-    writer = ClipWriter(store.location, HEAD.digest)
+    writer = ClipWriter(store.location, ATTRIBUTES.digest)
     before = {name: store.location.read(name) for name in store.location.names("")}
-    prepare(store.location, replace(HEAD, **settings), "the next run")
+    prepare_store(store.location, replace(ATTRIBUTES, **settings), "the next run")
     for attempt in (
         lambda: writer.write_frames(0, 0, JPEGS[:20]),
         lambda: writer.write_log_mel(0, 0, LOG_MEL[:10]),
         lambda: writer.erase(0),
-        lambda: flush(writer.location, writer.head, 0),
+        lambda: flush(writer.location, writer.attributes, 0),
     ):
         with pytest.raises(StaleError, match="another run"):
             attempt()
@@ -214,25 +214,25 @@ def test_a_machine_that_does_not_see_the_store_says_so(tmp_path: Path) -> None:
     assert "same absolute paths" in unseen.value.hint
 
 
-@pytest.mark.parametrize("cut_at", ["delete", "_create_arrays", "attributes"])
+@pytest.mark.parametrize("cut_at", ["delete", "_create_arrays", "as_json"])
 def test_a_kill_while_the_form_changes_leaves_no_store(
     store: ClipStore, monkeypatch: pytest.MonkeyPatch, cut_at: str
 ) -> None:
     def cut(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    place = {"delete": LocalLocation, "_create_arrays": clip_writer, "attributes": Head}[cut_at]
-    other = replace(HEAD, grid=replace(GRID, segments=2), digest="digest1")
+    place = {"delete": LocalLocation, "_create_arrays": clip_writer, "as_json": StoreAttributes}[cut_at]
+    other = replace(ATTRIBUTES, grid=replace(GRID, segments=2), digest="digest1")
     with monkeypatch.context() as patched:
         patched.setattr(place, cut_at, cut)
         with pytest.raises(KeyboardInterrupt):
-            prepare(store.location, other)
-    assert read_head(store.location) is None
-    prepare(store.location, HEAD)  # the settings were changed back
+            prepare_store(store.location, other)
+    assert read_attributes(store.location) is None
+    prepare_store(store.location, ATTRIBUTES)  # the settings were changed back
     assert ClipStore.open(store.location.url).arrays["log_mel"].shape == (3, 12, 96, 64)
 
 
-def test_arrays_of_another_form_than_the_head_says_are_found(tmp_path: Path) -> None:
+def test_arrays_of_another_form_than_the_store_says_are_found(tmp_path: Path) -> None:
     path = build(tmp_path / "clips.zarr")
     document = json.loads((path / "zarr.json").read_text())
     document["attributes"]["grid"]["segments"] = 24
@@ -245,8 +245,8 @@ def test_arrays_of_another_form_than_the_head_says_are_found(tmp_path: Path) -> 
 
 
 def test_a_chunk_of_fewer_frames_is_damage(store: ClipStore, tmp_path: Path) -> None:
-    few = replace(HEAD, grid=replace(GRID, segments=2))
-    prepare(locate(tmp_path / "few.zarr"), few)
+    few = replace(ATTRIBUTES, grid=replace(GRID, segments=2))
+    prepare_store(locate(tmp_path / "few.zarr"), few)
     ClipWriter(locate(tmp_path / "few.zarr"), few.digest).write_frames(0, 0, JPEGS[:4])
     name = "frames/c/0/0"
     (Path(store.location.url) / name).write_bytes((tmp_path / "few.zarr" / name).read_bytes())
@@ -258,7 +258,7 @@ def test_a_store_whose_making_was_cut_short_is_none(tmp_path: Path) -> None:
     path = build(tmp_path / "clips.zarr")
     document = json.loads((path / "zarr.json").read_text())
     (path / "zarr.json").write_text(json.dumps(document | {"attributes": {}}))
-    assert read_head(locate(path)) is None
+    assert read_attributes(locate(path)) is None
     build(path)
     assert verify_clips(ClipStore.open(path)) == ()
 
@@ -299,16 +299,16 @@ class CountedId(str):
 
 def test_no_id_is_looked_up_by_comparing_it_with_all_others(tmp_path: Path) -> None:
     videos = 300
-    head = replace(HEAD, video_ids=tuple(CountedId(f"v{number}") for number in range(videos)))
+    attributes = replace(ATTRIBUTES, video_ids=tuple(CountedId(f"v{number}") for number in range(videos)))
     location = locate(tmp_path / "s.zarr")
-    prepare(location, head)
-    store = ClipStore(location, head)
+    prepare_store(location, attributes)
+    store = ClipStore(location, attributes)
     pending, staged = range(100), range(100, videos)
     store.entries = {
-        name: Entry(name, row, "staged" if row in staged else "pending", settings=head.digest)
-        for row, name in enumerate(head.video_ids)
+        name: Entry(name, row, "staged" if row in staged else "pending", settings=attributes.digest)
+        for row, name in enumerate(attributes.video_ids)
     }
     CountedId.compared = 0
-    assert store.waiting == head.video_ids[: len(pending)]
+    assert store.waiting == attributes.video_ids[: len(pending)]
     assert len(verify_clips(store)) == 2 * len(staged), "no chunk of either array is there"
     assert CountedId.compared <= 10 * videos, "100 comparisons or more for each id, where a tuple is searched"

@@ -13,7 +13,7 @@ import pytest
 
 from avel.errors import BusyError, ConfigError, StoreError
 from avel.stores import lease
-from avel.stores.clips import read_head
+from avel.stores.clips import read_attributes
 from avel.stores.location import LocalLocation, Location, RemoteLocation, locate
 from tests.stores.s3_server import s3_server
 
@@ -35,7 +35,7 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
 def test_files_come_back(location: Location) -> None:
     assert location.read("a/b") is None
     assert location.names("a") == []
-    assert location.top() == set()
+    assert location.top_names() == set()
     location.write("a/b", b"one")
     location.write("a/b", b"two")
     location.write("a/c/d", b"")
@@ -43,10 +43,10 @@ def test_files_come_back(location: Location) -> None:
     assert location.read("a/b") == b"two"
     assert location.read("a/c/d") == b""
     assert location.names("a") == ["a/b", "a/c/d"]
-    assert location.top() == {"a", "ab"}
+    assert location.top_names() == {"a", "ab"}
     assert location.bytes() == 9
     location.sync(["a/b"])
-    location.sweep()
+    location.remove_partials()
     location.delete(["a/b", "never/there"])
     assert location.names("") == ["a/c/d", "ab"]
 
@@ -61,13 +61,13 @@ def test_a_store_that_does_not_answer_says_so(monkeypatch: pytest.MonkeyPatch) -
     for name, value in (keys | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(StoreError, match="s3://bucket/store: cannot be read"):
-        read_head(locate("s3://bucket/store"))
+        read_attributes(locate("s3://bucket/store"))
 
 
 def test_one_at_a_time(location: Location) -> None:
-    with location.alone(), pytest.raises(BusyError, match="at work on"), location.alone():
+    with location.lock(), pytest.raises(BusyError, match="at work on"), location.lock():
         pass
-    with location.alone():
+    with location.lock():
         pass
 
 
@@ -77,24 +77,24 @@ def test_what_a_killed_run_holds_is_taken_over(bucket: str, monkeypatch: pytest.
     ended.wait()
     ran = {"host": socket.gethostname(), "pid": ended.pid}
     location.write(".lock", json.dumps(ran | {"pids": "of another container"}).encode())
-    with pytest.raises(BusyError, match=f"process {ended.pid}"), location.alone():
+    with pytest.raises(BusyError, match=f"process {ended.pid}"), location.lock():
         pass
     here = json.dumps(ran | {"pids": lease._pids()})
     location.write(".lock", here.encode())
-    with location.alone():  # its process has ended
+    with location.lock():  # its process has ended
         assert location.read(".lock") != here.encode()
     location.write(".lock", b'{"host": "elsewhere", "pid": 1}')
-    with pytest.raises(BusyError, match="process 1 on elsewhere"), location.alone():
+    with pytest.raises(BusyError, match="process 1 on elsewhere"), location.lock():
         pass
     monkeypatch.setattr(lease, "datetime", _Later)
-    with location.alone():  # it has given no sign for long
+    with location.lock():  # it has given no sign for long
         pass
 
 
 def test_a_lease_is_renewed(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
     location = RemoteLocation(f"{bucket}/renewed")
-    with location.alone():
+    with location.lock():
         first, deadline = location.read(".lock"), time.monotonic() + 10
         while location.read(".lock") == first and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -108,11 +108,11 @@ def test_a_lease_that_was_taken_over_is_noticed_and_left_alone(
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
     location = RemoteLocation(f"{bucket}/taken")
     other = b'{"host": "elsewhere", "pid": 7}'
-    with location.alone() as held:
-        held()
+    with location.lock() as check_lock:
+        check_lock()
         location.write(".lock", other)
         with pytest.raises(BusyError, match="process 7 on elsewhere took the store over"):
-            _until_it_raises(held)
+            _until_it_raises(check_lock)
     assert location.read(".lock") == other
 
 
@@ -120,18 +120,18 @@ def test_a_run_that_slept_makes_sure_of_its_lease_before_it_writes(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     location = RemoteLocation(f"{bucket}/slept")
-    with location.alone() as held:
+    with location.lock() as check_lock:
         first = location.read(".lock")
-        held()
+        check_lock()
         assert location.read(".lock") == first
         monkeypatch.setattr(lease, "_seconds", lambda: time.clock_gettime(time.CLOCK_BOOTTIME) + 60)
-        held()
+        check_lock()
         assert location.read(".lock") != first
         location.write(".lock", b'{"host": "elsewhere", "pid": 7}')
-        held()  # it was renewed a moment ago
+        check_lock()  # it was renewed a moment ago
         monkeypatch.setattr(lease, "_seconds", lambda: time.clock_gettime(time.CLOCK_BOOTTIME) + 600)
         with pytest.raises(BusyError, match="process 7 on elsewhere took the store over"):
-            held()
+            check_lock()
 
 
 def test_a_lease_that_was_taken_over_and_given_back_is_lost(
@@ -139,30 +139,30 @@ def test_a_lease_that_was_taken_over_and_given_back_is_lost(
 ) -> None:
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
     location = RemoteLocation(f"{bucket}/returned")
-    with location.alone() as held:
+    with location.lock() as check_lock:
         location.delete([".lock"])
         with pytest.raises(BusyError, match="took the store over"):
-            _until_it_raises(held)
+            _until_it_raises(check_lock)
     assert location.read(".lock") is None
 
 
 def test_a_renewal_whose_answer_was_lost_is_no_loss(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
     location = RemoteLocation(f"{bucket}/answer")
-    with location.alone() as held:
+    with location.lock() as check_lock:
         mine = json.loads(location.read(".lock") or b"")
         location.write(".lock", json.dumps(mine | {"seconds": 0}).encode())  # a new version, of this very run
         deadline = time.monotonic() + 10
         while json.loads(location.read(".lock") or b"")["seconds"] == 0 and time.monotonic() < deadline:
             time.sleep(0.05)
         assert json.loads(location.read(".lock") or b"")["seconds"] > 0
-        held()
+        check_lock()
 
 
-def _until_it_raises(held: Callable[[], None]) -> None:
+def _until_it_raises(check_lock: Callable[[], None]) -> None:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        held()
+        check_lock()
         time.sleep(0.05)
 
 

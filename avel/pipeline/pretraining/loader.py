@@ -96,7 +96,7 @@ class ClipLoader:
         self.store, self.video_ids, self.batch, self.seed = store, tuple(video_ids), batch, seed
         self.device = device or torch.device("cpu")
         self.rank, self.world, self.workers = rank, world, workers
-        self.on_device = self.device.type == "cuda" and store.head.frame_codec == "jpeg"
+        self.on_device = self.device.type == "cuda" and store.attributes.frame_codec == "jpeg"
         self._side = _stream(self.device) if self.on_device else None
         self._free: list[_Buffer] = []
 
@@ -139,7 +139,7 @@ class ClipLoader:
         inside = random_choices(self.seed, epoch, clip, grid.segments, grid.frames_per_segment)
         wanted = [segment * grid.frames_per_segment + frame for segment, frame in enumerate(inside)]
         heard.copy_(torch.from_numpy(self.store.log_mel(video_id)))
-        if self.store.head.frame_codec != "jpeg":
+        if self.store.attributes.frame_codec != "jpeg":
             frames.copy_(torch.from_numpy(self.store.frames(video_id, wanted)))
             return []
         files = self.store.jpegs(video_id, wanted)

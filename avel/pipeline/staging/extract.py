@@ -15,12 +15,12 @@ from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.log_mel import check_segments
 from avel.pipeline.staging.cluster import threads
 from avel.pipeline.staging.forecast import forecast
-from avel.pipeline.staging.plan import Plan, Wish, make_plan
+from avel.pipeline.staging.plan import Plan, RestageOptions, make_plan
 from avel.pipeline.staging.summary import ExtractSummary, summarize
 from avel.pipeline.staging.workers import stage_all
 from avel.progress import Progress, note
-from avel.stores.clip_writer import check_place, erase, prepare, write_dataset, writing
-from avel.stores.clips import read_head
+from avel.stores.clip_writer import check_place, erase, prepare_store, write_dataset, writing
+from avel.stores.clips import read_attributes
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.location import Location, locate
@@ -80,22 +80,22 @@ def extract(
     location, count, run = locate(store), workers or cores(), uuid.uuid4().hex
     with writing(location):
         check_place(location)
-    wish = Wish(retry_failed, overwrite)
+    wish = RestageOptions(retry_failed, overwrite)
     if dry_run:
-        plan = make_plan(data, config, read_head(location), read_manifest(location), wish)
+        plan = make_plan(data, config, read_attributes(location), read_manifest(location), wish)
         expected = forecast(plan, config, threads(scheduler) if scheduler else count)
         return summarize(location.url, plan, (), time.monotonic() - began, expected)
     with ExitStack() as stack:
         with writing(location):
-            held = stack.enter_context(location.alone())
-            location.sweep()
+            check_lock = stack.enter_context(location.lock())
+            location.remove_partials()
             manifest = ManifestWriter(location)
-            plan = make_plan(data, config, read_head(location), manifest.entries, wish)
+            plan = make_plan(data, config, read_attributes(location), manifest.entries, wish)
             _begin(location, run, manifest, plan, data, config)
         batches = stage_all(plan.todo, run, location.url, config, workers=count, scheduler=scheduler)
-        done = _record(batches, manifest, location, len(plan.todo), held) if plan.todo else []
+        done = _record(batches, manifest, location, len(plan.todo), check_lock) if plan.todo else []
         with writing(location):
-            held()
+            check_lock()
             manifest.merge()
     return summarize(location.url, plan, done, time.monotonic() - began)
 
@@ -105,10 +105,10 @@ def _begin(
 ) -> None:
     """The store as the plan wants it, but for the clips to stage: pending before their chunks are touched."""
     manifest.append((*plan.touched, *plan.todo, *plan.gone))
-    prepare(location, plan.head, run)
+    prepare_store(location, plan.attributes, run)
     for entry in plan.gone:
-        erase(location, plan.head, entry.row)
-    settings = plan.head.digest
+        erase(location, plan.attributes, entry.row)
+    settings = plan.attributes.digest
     manifest.append(
         replace(failed(entry, "missing", "it left the dataset"), settings=settings) for entry in plan.gone
     )
@@ -133,13 +133,13 @@ def _record(
     manifest: ManifestWriter,
     location: Location,
     total: int,
-    held: Callable[[], None],
+    check_lock: Callable[[], None],
 ) -> list[Entry]:
     done: list[Entry] = []
     with Progress(total, "clips") as progress:
         for batch in batches:
             with writing(location):
-                held()
+                check_lock()
                 manifest.append(batch)
             done += batch
             progress.advance(len(batch), failed=sum(entry.state == "failed" for entry in batch))

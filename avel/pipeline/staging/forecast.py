@@ -8,7 +8,7 @@ from pathlib import Path
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.staging.isolate import Isolated
 from avel.pipeline.staging.plan import Plan
-from avel.stores.clip_writer import prepare
+from avel.stores.clip_writer import prepare_store
 from avel.stores.clips import chunk_names
 from avel.stores.location import locate
 from avel.stores.manifest import Entry
@@ -42,13 +42,13 @@ def forecast(plan: Plan, config: ExtractConfig, workers: int) -> Forecast:
         causes[entry.cause] = causes.get(entry.cause, 0) + 1
     sample = spread(plan.todo)
     with tempfile.TemporaryDirectory() as folder:
-        head = replace(plan.head, video_ids=tuple(entry.video_id for entry in sample))
+        attributes = replace(plan.attributes, video_ids=tuple(entry.video_id for entry in sample))
         location = locate(folder)
-        prepare(location, head)
+        prepare_store(location, attributes)
         with Isolated(folder, config) as child:
             done = [child.stage(replace(entry, row=row)) for row, entry in enumerate(sample)]
         written = [
-            sum((Path(folder) / name).stat().st_size for name in chunk_names(head, entry.row))
+            sum((Path(folder) / name).stat().st_size for name in chunk_names(attributes, entry.row))
             for entry in done
             if entry.state == "staged"
         ]

@@ -24,7 +24,7 @@ from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.refusal import Reason
 from avel.pipeline.staging.child import HASHED, MIB
 from avel.stores.clip_writer import erase, is_run_of
-from avel.stores.clips import read_head
+from avel.stores.clips import read_attributes
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, failed
 
@@ -245,9 +245,9 @@ def given_up(entry: Entry, lost: Lost, store: str, config: ExtractConfig, run: s
         WriteError: the store cannot be written.
     """
     location, made_with = locate(store), digest(config)
-    head = read_head(location)
-    if head is not None and head.digest == made_with and is_run_of(location, run):
-        erase(location, head, entry.row)
+    attributes = read_attributes(location)
+    if attributes is not None and attributes.digest == made_with and is_run_of(location, run):
+        erase(location, attributes, entry.row)
     entry = failed(with_source(entry), lost.reason, lost.detail)
     return replace(entry, settings=made_with, decode_seconds=round(lost.seconds, 6))
 

@@ -9,7 +9,7 @@ from avel.errors import MissingPathError
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.refusal import ClipRefused
 from avel.pipeline.staging.stage import fingerprint
-from avel.stores.clips import Head
+from avel.stores.clips import StoreAttributes
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.manifest import Cause, Entry
 
@@ -19,7 +19,7 @@ class Plan:
     """The work of one run.
 
     Attributes:
-        head: the store as it will be: old videos keep their rows, new ones follow.
+        attributes: the store as it will be: old videos keep their rows, new ones follow.
         todo: pending entries of the clips to stage.
         touched: entries whose file has a new date and the old bytes.
         kept: entries of the dataset's other clips, staged or failed earlier.
@@ -28,7 +28,7 @@ class Plan:
         given_up: how many of `gone` are whole until the new settings void them.
     """
 
-    head: Head
+    attributes: StoreAttributes
     todo: tuple[Entry, ...]
     touched: tuple[Entry, ...]
     kept: tuple[Entry, ...]
@@ -38,38 +38,42 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Wish:
+class RestageOptions:
     """What the user wants done again."""
 
     retry_failed: bool = False
     overwrite: bool = False
 
 
-def settings_of(config: ExtractConfig) -> dict[str, object]:
+def stored_settings(config: ExtractConfig) -> dict[str, object]:
     """The config's fields that change what is stored."""
     numeric = {name for name, field in config.__dataclass_fields__.items() if field.metadata["numeric"]}
     return {name: value for name, value in as_dict(config).items() if name in numeric}
 
 
 def make_plan(
-    dataset: Dataset, config: ExtractConfig, found: Head | None, entries: Mapping[str, Entry], wish: Wish
+    dataset: Dataset,
+    config: ExtractConfig,
+    found: StoreAttributes | None,
+    entries: Mapping[str, Entry],
+    wish: RestageOptions,
 ) -> Plan:
     """Compares the dataset and the config with what the manifest says was done.
 
     Raises:
         MissingPathError: these settings void staged clips whose files cannot be read; `overwrite` does it.
     """
-    # a killed run may have given rows, in the manifest, to videos that the head does not name yet
+    # a killed run may have given rows, in the manifest, to videos that the attributes does not name yet
     old_ids = tuple(dict.fromkeys((*(found.video_ids if found else ()), *entries)))
     known = set(old_ids)
-    head = Head(
+    attributes = StoreAttributes(
         grid=config.grid(),
-        settings=settings_of(config),
+        settings=stored_settings(config),
         digest=digest(config),
         frame_codec=config.frame_codec,
         video_ids=old_ids + tuple(video.video_id for video in dataset.videos if video.video_id not in known),
     )
-    row_of = {video_id: row for row, video_id in enumerate(head.video_ids)}
+    row_of = {video_id: row for row, video_id in enumerate(attributes.video_ids)}
     todo, touched, kept, sourceless = [], [], [], 0
     for video in dataset.videos:
         path = os.path.abspath(video.path) if video.path else ""
@@ -84,14 +88,16 @@ def make_plan(
             touched.append(now)
         kept.append(now)
         sourceless += entry.state == "staged" and (wish.overwrite or _status(path) is None)
-    gone = _gone(entries.values(), {video.video_id for video in dataset.videos}, row_of, head.digest)
+    gone = _gone(entries.values(), {video.video_id for video in dataset.videos}, row_of, attributes.digest)
     leaving = [entries[each.video_id] for each in gone if _is_whole(entries[each.video_id], found)]
     if not wish.overwrite:
         _refuse_to_lose([each for each in todo if _is_whole(entries.get(each.video_id), found)] + leaving)
-    return Plan(head, tuple(todo), tuple(touched), tuple(kept), gone, sourceless, len(leaving))
+    return Plan(attributes, tuple(todo), tuple(touched), tuple(kept), gone, sourceless, len(leaving))
 
 
-def _cause(entry: Entry | None, path: str, config: ExtractConfig, wish: Wish, begun: bool) -> Cause | None:
+def _cause(
+    entry: Entry | None, path: str, config: ExtractConfig, wish: RestageOptions, begun: bool
+) -> Cause | None:
     """Why the clip has to be staged (again); None where it need not be.
 
     A staged clip whose file cannot be read is as good as it gets: a disk that is not mounted costs nothing.
@@ -110,7 +116,7 @@ def _cause(entry: Entry | None, path: str, config: ExtractConfig, wish: Wish, be
     return "retry-failed" if entry.state == "failed" and wish.retry_failed else None
 
 
-def _is_whole(entry: Entry | None, found: Head | None) -> bool:
+def _is_whole(entry: Entry | None, found: StoreAttributes | None) -> bool:
     if entry is None or found is None:
         return False
     return entry.state == "staged" and entry.settings == found.digest

@@ -63,7 +63,7 @@ class Stager:
     """Stages clips into one store; kept open from clip to clip.
 
     Args:
-        run: token that the store's run gave to `prepare`.
+        run: token that the store's run gave to `prepare_store`.
         alive: called after each step of a long clip, so that a watcher can tell slow from hung.
         hashed: called after each MiB of the source that was hashed, however large it is.
     """
@@ -165,7 +165,7 @@ class Stager:
             watch.move("jpeg", time.perf_counter() - began)
             for _ in range(slots):
                 files.append(file)
-                if len(files) == self.writer.head.chunk_frames:
+                if len(files) == self.writer.attributes.chunk_frames:
                     yield files
                     files = []
         if files:

@@ -15,7 +15,7 @@ from avel.pipeline.staging.cluster import await_worker, cluster, dashboard, watc
 from avel.pipeline.staging.isolate import Isolated, Lost, given_up
 from avel.progress import note
 from avel.stores.clip_writer import flush
-from avel.stores.clips import Head, read_head
+from avel.stores.clips import StoreAttributes, read_attributes
 from avel.stores.location import locate
 from avel.stores.manifest import Entry
 
@@ -54,7 +54,7 @@ class Decoders:
         if entry.state != "staged":
             return entry
         began = time.perf_counter()
-        flush(self._location, self._head, entry.row, self._run)
+        flush(self._location, self._attributes, entry.row, self._run)
         return replace(entry, write_seconds=entry.write_seconds + time.perf_counter() - began)
 
     def close(self) -> None:
@@ -80,14 +80,14 @@ class Decoders:
                 self._changed.notify()
 
     @cached_property
-    def _head(self) -> Head:
-        head = read_head(self._location)
-        if head is None:
+    def _attributes(self) -> StoreAttributes:
+        attributes = read_attributes(self._location)
+        if attributes is None:
             raise StoreError(
                 f"{self._store}: was removed while clips were staged into it",
                 hint="the same command again stages all of them",
             )
-        return head
+        return attributes
 
     def _make(self) -> Isolated:
         self._all.append(Isolated(self._store, self._config, self._run))

@@ -14,9 +14,9 @@ from avel.grid import MEL_BANDS, MEL_FRAMES
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.kept import save_encoder
-from avel.pipeline.staging.plan import settings_of
-from avel.stores.clip_writer import ClipWriter, prepare, write_dataset
-from avel.stores.clips import Head, read_head
+from avel.pipeline.staging.plan import stored_settings
+from avel.stores.clip_writer import ClipWriter, prepare_store, write_dataset
+from avel.stores.clips import StoreAttributes, read_attributes
 from avel.stores.datasets.dataset import Dataset, Row, Video, make_dataset
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter
@@ -55,13 +55,13 @@ def write_store(
 ) -> Path:
     """A store of the given videos; one there gains what it lacks. `version` stands for the sources."""
     location = locate(path)
-    found = read_head(location)
+    found = read_attributes(location)
     old = found.video_ids if found else ()
     every = old + tuple(name for name in video_ids if name not in old)
-    head = Head(config.grid(), settings_of(config), digest(config), "jpeg", every)
-    prepare(location, head)
+    attributes = StoreAttributes(config.grid(), stored_settings(config), digest(config), "jpeg", every)
+    prepare_store(location, attributes)
     write_dataset(location, dataset_of(every))
-    writer, manifest = ClipWriter(location, head.digest), ManifestWriter(location)
+    writer, manifest = ClipWriter(location, attributes.digest), ManifestWriter(location)
     for name in video_ids:
         row = every.index(name)
         if name in failed:
@@ -70,7 +70,9 @@ def write_store(
         random = np.random.default_rng(list(f"{name}{version}".encode()))
         writer.write_log_mel(row, 0, patches(random, config))
         writer.write_frames(row, 0, jpegs(random, config))
-        manifest.append([Entry(name, row, "staged", source_sha256=f"{name}-{version}", settings=head.digest)])
+        manifest.append(
+            [Entry(name, row, "staged", source_sha256=f"{name}-{version}", settings=attributes.digest)]
+        )
     manifest.merge()
     return path
 

@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from avel.grid import Grid
-from avel.stores.clip_writer import ClipWriter, flush, prepare, write_dataset
-from avel.stores.clips import ClipStore, Head
+from avel.stores.clip_writer import ClipWriter, flush, prepare_store, write_dataset
+from avel.stores.clips import ClipStore, StoreAttributes
 from avel.stores.datasets.dataset import Dataset, Row, Video
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter
@@ -41,20 +41,20 @@ def make_store(
         if splits
     )
     location = locate(path)
-    head = Head(GRID, {"size": GRID.size}, "digest0", frame_codec, ids)
-    prepare(location, head)
+    attributes = StoreAttributes(GRID, {"size": GRID.size}, "digest0", frame_codec, ids)
+    prepare_store(location, attributes)
     categories = ("Bark", "Bell") if splits else ()
     write_dataset(
         location, Dataset("test", "clips", categories, rows, tuple(Video(i, f"{i}.mp4") for i in ids))
     )
-    writer = ClipWriter(location, head.digest)
+    writer = ClipWriter(location, attributes.digest)
     for clip in range(clips):
         random = np.random.default_rng(1000 + clip)
         noise = random.standard_normal((GRID.segments, 96, 64)).astype(np.float32)
         writer.write_log_mel(clip, 0, np.full_like(noise, np.log(0.01)) if still else noise)
         shown = pictures(clip, still=still)
         writer.write_frames(clip, 0, shown if frame_codec == "raw" else [jpeg(picture) for picture in shown])
-        flush(location, head, clip)
-    entries = [Entry(name, row, "staged", settings=head.digest) for row, name in enumerate(ids)]
+        flush(location, attributes, clip)
+    entries = [Entry(name, row, "staged", settings=attributes.digest) for row, name in enumerate(ids)]
     ManifestWriter(location).append(entries)
     return ClipStore.open(path)

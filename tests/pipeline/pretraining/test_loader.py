@@ -87,7 +87,7 @@ def list_of(loader: ClipLoader) -> list[torch.Tensor]:
 
 def test_an_error_of_a_reader_reaches_the_caller(store: ClipStore) -> None:
     class Damaged:
-        grid, head = store.grid, store.head
+        grid, attributes = store.grid, store.attributes
         frames = staticmethod(store.frames)
         log_mel = staticmethod(store.log_mel)
 

@@ -13,8 +13,8 @@ import pytest
 from avel.errors import StaleError
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.staging.isolate import Isolated, IsolationError
-from avel.pipeline.staging.plan import Wish, make_plan
-from avel.stores.clip_writer import prepare
+from avel.pipeline.staging.plan import RestageOptions, make_plan
+from avel.stores.clip_writer import prepare_store
 from avel.stores.datasets.dataset import Dataset, Video
 from avel.stores.location import locate
 from avel.stores.manifest import Entry
@@ -34,8 +34,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Staging:
 
     def run(*names: str, config: ExtractConfig = CONFIG) -> list[Entry]:
         videos = tuple(Video(name, str(make_clip(tmp_path / f"{name}.mp4"))) for name in names)
-        plan = make_plan(Dataset("test", str(tmp_path), (), (), videos), config, None, {}, Wish())
-        prepare(locate(tmp_path / "store"), plan.head)
+        plan = make_plan(Dataset("test", str(tmp_path), (), (), videos), config, None, {}, RestageOptions())
+        prepare_store(locate(tmp_path / "store"), plan.attributes)
         with Isolated(str(tmp_path / "store"), config) as child:
             return [child.stage(entry) for entry in plan.todo]
 

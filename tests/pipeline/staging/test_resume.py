@@ -76,7 +76,7 @@ def test_a_kill_costs_the_clips_in_flight_only(clips: Path, tmp_path: Path) -> N
     on_disk = {
         name
         for row, name in enumerate(opened.video_ids)
-        if all((store / chunk).exists() for chunk in chunk_names(opened.head, row))
+        if all((store / chunk).exists() for chunk in chunk_names(opened.attributes, row))
     }
     assert recorded <= on_disk
     assert len(on_disk - recorded) <= WORKERS + 1  # in flight, or on its way to the manifest

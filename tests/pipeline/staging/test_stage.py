@@ -11,10 +11,10 @@ import pytest
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.log_mel import log_mel
 from avel.pipeline.media.reading import open_media
-from avel.pipeline.staging.plan import Wish, make_plan
+from avel.pipeline.staging.plan import RestageOptions, make_plan
 from avel.pipeline.staging.stage import PIECE_BYTES, Stager, Stopwatch, fingerprint
 from avel.stores.clip_check import verify_clips
-from avel.stores.clip_writer import prepare
+from avel.stores.clip_writer import prepare_store
 from avel.stores.clips import ClipStore
 from avel.stores.datasets.dataset import Dataset, Video
 from avel.stores.jpeg import encode_jpeg
@@ -26,8 +26,10 @@ from tests.pipeline.staging.small_clips import SMALL, make_clip
 
 def stage(file: Path, store: Path, config: ExtractConfig) -> tuple[Entry, ClipStore]:
     """One clip staged in this process."""
-    plan = make_plan(Dataset("t", "", (), (), (Video("clip", str(file)),)), config, None, {}, Wish())
-    prepare(locate(store), plan.head)
+    plan = make_plan(
+        Dataset("t", "", (), (), (Video("clip", str(file)),)), config, None, {}, RestageOptions()
+    )
+    prepare_store(locate(store), plan.attributes)
     entry = Stager(str(store), config).stage(plan.todo[0])
     ManifestWriter(locate(store)).append([entry])
     return entry, ClipStore.open(store)

@@ -37,10 +37,10 @@ had: list[int] = []
 
 @pytest.fixture
 def decoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Decoders:
-    """One decoding process that is none, over a store whose head nobody asks for."""
+    """One decoding process that is none, over a store whose attributes nobody asks for."""
     had.clear()
     monkeypatch.setattr(workers, "Isolated", Staging)
-    monkeypatch.setattr(Decoders, "_head", None)
+    monkeypatch.setattr(Decoders, "_attributes", None)
     return Decoders(str(tmp_path), ExtractConfig(), "run", most=1)
 
 
@@ -49,7 +49,7 @@ def test_the_next_clip_is_decoded_while_the_disk_takes_the_last_one(
 ) -> None:
     flushing, disk = threading.Event(), threading.Event()
 
-    def flush(location: Any, head: Any, row: int, run: str) -> None:
+    def flush(location: Any, attributes: Any, row: int, run: str) -> None:
         if row == 0:
             flushing.set()
             assert disk.wait(30)
