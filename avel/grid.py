@@ -1,4 +1,4 @@
-"""The one grid that audio and video share: every length in avel is derived from it."""
+"""The grid that audio and video share. Every length in avel is derived from it."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -6,16 +6,19 @@ from fractions import Fraction
 from avel.errors import ConfigError
 
 CHUNK_SEGMENTS = 10
-"""Segments stored as one chunk and handled at once: what memory a clip of any length takes."""
+"""Segments stored as one chunk and processed at once, which bounds the memory for a clip of any length."""
 MEL_FRAMES = 96
-"""STFT frames kept of each segment (VGGish's patch)."""
+"""STFT windows in the log-mel patch of a segment (as VGGish)."""
 MEL_BANDS = 64
-"""Mel bands of the log-mel patch (VGGish's bank)."""
+"""Mel bands of the log-mel patch (as VGGish)."""
 
 
 @dataclass(frozen=True)
 class Grid:
     """T segments of `segment_seconds`, video at `fps`, audio at `hz`, square frames of `size` pixels.
+
+    Raises:
+        ConfigError: a value is not positive, or a segment is not a whole number of frames and samples.
 
     >>> Grid().frames, Grid().samples
     (160, 160000)
@@ -34,22 +37,23 @@ class Grid:
         for per_second, name in ((self.fps, "fps"), (self.hz, "hz")):
             if (Fraction(self.segment_seconds) * per_second).denominator != 1:
                 raise ConfigError(
-                    f"segment_seconds={self.segment_seconds} is no whole number of 1/{per_second} s ({name})"
+                    f"segment_seconds={self.segment_seconds} is no whole number of 1/{per_second} s ({name})",
+                    hint=f"change segment_seconds or {name} so that their product is whole",
                 )
 
     @property
     def seconds(self) -> float:
-        """Length of the whole grid."""
+        """Seconds of the whole grid."""
         return self.segments * self.segment_seconds
 
     @property
     def frames_per_segment(self) -> int:
-        """N, the staged frames of one segment."""
+        """Staged frames of one segment, N."""
         return int(Fraction(self.segment_seconds) * self.fps)
 
     @property
     def frames(self) -> int:
-        """T * N, the staged frames of one clip."""
+        """Staged frames of one clip, T * N."""
         return self.segments * self.frames_per_segment
 
     @property
@@ -61,3 +65,13 @@ class Grid:
     def samples(self) -> int:
         """Audio samples of one clip."""
         return self.segments * self.samples_per_segment
+
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """Returns at most `most` evenly spaced indices below `count`: the middle one for 1.
+
+    >>> evenly_spaced(16, 4)
+    [2, 6, 10, 14]
+    """
+    chosen = min(most, count)
+    return [(2 * place + 1) * count // (2 * chosen) for place in range(chosen)]

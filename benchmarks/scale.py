@@ -3,10 +3,10 @@
     python benchmarks/scale.py
     python benchmarks/scale.py --clips 1000 10000 100000 1000000
 
-A faked store has the attributes, the manifest and the dataset's tables of so many staged clips, and no chunks, so
-what listing a folder of chunks takes is not in the figures. Each inspection runs in a process of its own,
-whose seconds on the processor and highest resident memory are reported, imports included; the exponent is
-that of the cost in clips since the row before: 1 is linear.
+A faked store has the attributes, the manifest and the dataset's tables of so many staged clips, and no
+chunks. So what listing a folder of chunks takes is not in the figures. Each inspection runs in a process of
+its own, whose seconds on the processor and highest resident memory are reported, imports included; the
+exponent is that of the cost in clips since the row before: 1 is linear.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 import pytest
 
 from avel.errors import ConfigError
-from avel.grid import Grid
+from avel.grid import Grid, evenly_spaced
 
 
 def test_the_papers_grid() -> None:
@@ -27,3 +27,18 @@ def test_segments_need_whole_steps() -> None:
 def test_lengths_are_positive(field: str) -> None:
     with pytest.raises(ConfigError, match=field):
         Grid(**{field: 0})
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "expected"),
+    [
+        (0, 4, []),
+        (16, 1, [8]),
+        (16, 4, [2, 6, 10, 14]),
+        (4, 4, [0, 1, 2, 3]),
+        (4, 16, [0, 1, 2, 3]),
+        (100, 5, [10, 30, 50, 70, 90]),
+    ],
+)
+def test_evenly_spaced(count: int, most: int, expected: list[int]) -> None:
+    assert evenly_spaced(count, most) == expected

@@ -1,7 +1,8 @@
-"""Sound stream -> the grid's samples: mono, at the grid's rate, each where its presentation time says."""
+"""Reads an audio stream onto the grid: mono, at the grid's rate, each sample at its presentation time."""
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,130 +14,126 @@ from numpy.typing import NDArray
 from avel.grid import CHUNK_SEGMENTS, Grid
 from avel.pipeline.media.container import FAULTS
 from avel.pipeline.media.sample_clock import DRIFT_SECONDS, GAP_SECONDS, SampleClock
-from avel.pipeline.media.scan import Track, packets, with_drain
+from avel.pipeline.media.scan import ScannedStream, packets, with_drain
 
 BLOCK_SAMPLES = 16384
-"""Samples resampled at once."""
+"""Least number of samples that are resampled at once."""
 
 FULL_SCALE = 32768.0
 
 
 class AudioReader:
-    """Reads one sound stream onto the grid; afterwards its attributes tell how that went.
+    """Reads one audio stream onto the grid. The attributes hold once `samples` is exhausted.
 
     Attributes:
-        decoded: stretches of sound that were decoded.
-        errors: packets that were not.
-        unmixed: blocks that cannot be mixed to mono, as those of ambisonic sound.
-        heard: whether any of it lies on the grid.
-        gaps: seconds of each silence where the time stamps leap ahead.
-        overlaps: seconds of each piece left out where they leap back.
-        jitter_seconds: the furthest that a time stamp was off without being followed.
+        errors: number of packets that could not be decoded.
+        unmixed: number of blocks that could not be mixed to mono, for example of ambisonic audio.
+        has_audio: some of the audio lies on the grid.
+        gaps: seconds of each silence where time stamps leap ahead.
+        overlaps: seconds of each piece left out where time stamps leap back.
+        jitter_seconds: the most that a time stamp was off without being followed.
     """
 
-    def __init__(self, path: Path, track: Track, grid: Grid, origin: Fraction) -> None:
-        self._path, self._track, self._grid, self._origin = path, track, grid, float(origin)
-        self.decoded = self.errors = self.unmixed = 0
-        self.heard = False
+    def __init__(self, path: Path, stream: ScannedStream, grid: Grid, origin: Fraction) -> None:
+        self._path, self._stream, self._grid, self._origin = path, stream, grid, float(origin)
+        self.errors = self.unmixed = 0
+        self.has_audio = False
         self.gaps: list[float] = []
         self.overlaps: list[float] = []
         self.jitter_seconds = 0.0
 
     def samples(self) -> Iterator[NDArray[np.float32]]:
-        """Chunks (n,) in [-1, 1] of at most ten segments, `grid.samples` in all, silence where none is."""
-        self.unmixed, self.heard, self.jitter_seconds = 0, False, 0.0
+        """Yields chunks (n,) in [-1, 1] of at most ten segments, `grid.samples` in all; gaps are silent."""
+        self.errors = self.unmixed = 0
+        self.has_audio, self.jitter_seconds = False, 0.0
         self.gaps, self.overlaps = [], []
         total = self._grid.samples
         step = CHUNK_SEGMENTS * self._grid.samples_per_segment
         chunk = np.zeros(min(step, total), np.float32)
-        first = 0  # sample of the chunk's start
-        for position, piece in self._placed():
+        first = 0  # the chunk's first sample on the grid
+        # an empty piece at the end has all chunks before it yielded, also those without audio
+        for position, piece in chain(self._placed(), [(total, np.empty(0, np.float32))]):
             while position + len(piece) > first and first < total:
                 begin = max(position - first, 0)
                 if begin < len(chunk):
                     part = piece[max(first - position, 0) :][: len(chunk) - begin]
                     chunk[begin : begin + len(part)] = part
-                    self.heard = True
+                    self.has_audio = True
                 if position + len(piece) < first + len(chunk):
                     break
                 yield chunk
                 first += len(chunk)
                 chunk = np.zeros(min(step, total - first), np.float32)
-        while first < total:
-            yield chunk
-            first += len(chunk)
-            chunk = np.zeros(min(step, total - first), np.float32)
 
     def _placed(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Pieces of sound with the sample of the grid at which each begins, never overlapping."""
-        begin = end = None  # of what was handed over: where two runs overlap the earlier one stays
+        """Yields pieces of audio with their first sample on the grid; where two overlap, the first stays."""
+        begin = end = None  # first sample of the first piece, and the end of the last
         for start, run in self._runs():
             if begin is None or end is None:
                 begin = end = start
             elif end - begin > DRIFT_SECONDS * self._grid.hz:
-                # a shorter beginning is AAC's priming, which MP4 without an edit list stamps apart: no gap
+                # A shorter beginning is AAC's priming. MP4 without an edit list stamps it apart: no gap.
                 self._note_leap(start, end)
             position = start
             for piece in run:
-                late = max(end - position, 0)
-                if late < len(piece):
-                    yield position + late, piece[late:]
+                overlap = max(end - position, 0)
+                if overlap < len(piece):
+                    yield position + overlap, piece[overlap:]
                 position += len(piece)
                 end = max(end, position)
                 if position >= self._grid.samples:
                     return
 
     def _note_leap(self, start: int, end: int) -> None:
-        """Notes what happens where one run ends at sample `end` and the next begins at sample `start`."""
+        """Adds to `gaps` or `overlaps`, where one run ends at sample `end` and the next begins at `start`."""
         seconds = (min(start, self._grid.samples) - end) / self._grid.hz
-        if seconds > GAP_SECONDS / 2:  # less is the rounding of a run to samples of the grid
+        if seconds > GAP_SECONDS / 2:  # less comes from rounding a run to samples of the grid
             self.gaps.append(seconds)
         elif seconds < -GAP_SECONDS / 2:
             self.overlaps.append(-seconds)
 
     def _runs(self) -> Iterator[tuple[int, Iterator[NDArray[np.float32]]]]:
-        """Stretches of sound without a gap: the first sample's place and the resampled pieces."""
+        """Yields runs of audio without a gap: the first sample on the grid, and the resampled pieces."""
         frames = self._frames()
-        waiting = next(frames, None)
-        while waiting is not None:
-            start, run = waiting[0], _Run(waiting, frames, self._grid.hz, self._unmixable)
+        following = next(frames, None)
+        while following is not None:
+            start, run = following[0], _Run(following, frames, self._grid.hz, self._count_unmixed)
             yield round((start - self._origin) * self._grid.hz), run.pieces()
-            waiting = run.rest()
+            following = run.rest()
 
-    def _unmixable(self) -> None:
+    def _count_unmixed(self) -> None:
+        """Counts a block that cannot be mixed to mono."""
         self.unmixed += 1
 
     def _frames(self) -> Iterator[tuple[float, AudioFrame]]:
-        """Decoded stretches of sound with the time of their first sample on the container's clock."""
+        """Yields decoded frames with the time of their first sample, in seconds on the container's clock."""
         clock = SampleClock(self._stamped())
         for seconds, frame in clock.times():
             self.jitter_seconds = clock.jitter_seconds
             yield seconds, frame
 
     def _stamped(self) -> Iterator[tuple[float | None, AudioFrame]]:
-        for frame in self._decode():
-            self.decoded += 1
-            pts = frame.pts if frame.pts is not None else frame.dts
-            yield None if pts is None else pts * self._track.tick_seconds, frame
-
-    def _decode(self) -> Iterator[AudioFrame]:
-        self.decoded = self.errors = 0
-        for packet, context in with_drain(packets(self._path, self._track)):
+        """Yields decoded frames with their time stamps in seconds, None where there is none."""
+        for packet, context in with_drain(packets(self._path, self._stream)):
             try:
-                yield from context.decode(packet)
+                frames = context.decode(packet)
             except FAULTS as error:
                 self.errors += 1
                 if isinstance(error, MemoryError):
                     raise
+                continue
+            for frame in frames:
+                pts = frame.pts if frame.pts is not None else frame.dts
+                yield None if pts is None else pts * self._stream.tick_seconds, frame
 
 
 class _Run:
-    """Resamples frames for as long as each begins where the last one ended and has the same form.
+    """Resamples frames for as long as each begins where the last one ended and has the same format.
 
-    It ends early at a block that cannot be resampled, says so by `unmixable`, and yields nothing of it.
+    It ends early at a block that cannot be resampled: it calls `failed` and leaves that block out.
 
-    To 16-bit integers, because FFmpeg mixes stereo to 0.5 (L+R) there and to 0.707 (L+R) in float: VGGish's
-    own pipelines read 16-bit wav files, and float would move the log-mel by 0.31.
+    It resamples to 16-bit integers, since VGGish's own pipelines read 16-bit wav files. To integers FFmpeg
+    mixes stereo as 0.5 (L+R), but to float as 0.707 (L+R), which would move the log-mel by 0.31.
     """
 
     def __init__(
@@ -144,25 +141,25 @@ class _Run:
         first: tuple[float, AudioFrame],
         frames: Iterator[tuple[float, AudioFrame]],
         hz: int,
-        unmixable: Callable[[], None],
+        failed: Callable[[], None],
     ) -> None:
         self._next: tuple[float, AudioFrame] | None = first
-        self._frames, self._unmixable = frames, unmixable
+        self._frames, self._on_failure = frames, failed
         self._failed = False
-        self._blocks = AudioFifo()  # resampling frame by frame takes longer than decoding them
+        self._blocks = AudioFifo()  # resampling single frames would take longer than decoding them
         self._resampler = AudioResampler(format="s16", layout="mono", rate=hz)
 
     def pieces(self) -> Iterator[NDArray[np.float32]]:
-        """Resampled sound (n,) in [-1, 1], until the run ends."""
+        """Yields resampled audio (n,) in [-1, 1], until the run ends."""
         assert self._next is not None
         (start, first), count = self._next, 0
-        form = _form(first)
+        format_ = _format(first)
         while self._next is not None and not self._failed:
             seconds, frame = self._next
-            if _form(frame) != form or abs(seconds - start - count / form[2]) * form[2] > 1:
+            if _format(frame) != format_ or abs(seconds - start - count / format_[2]) * format_[2] > 1:
                 break
             count += frame.samples
-            frame.pts = None  # its place is kept here; FFmpeg must not stretch what is slightly off
+            frame.pts = None  # or FFmpeg would stretch audio whose time stamps are slightly off
             self._blocks.write(frame)
             if self._blocks.samples >= BLOCK_SAMPLES:
                 yield from self._resampled(self._blocks.read())
@@ -172,10 +169,11 @@ class _Run:
         yield from self._resampled(None)
 
     def rest(self) -> tuple[float, AudioFrame] | None:
-        """The frame that did not belong to this run."""
+        """Returns the first frame that no longer belongs to this run, with its seconds."""
         return self._next
 
     def _resampled(self, block: AudioFrame | None) -> Iterator[NDArray[np.float32]]:
+        """Yields the resampled block; None yields what the resampler still holds."""
         if self._failed:
             return
         try:
@@ -184,11 +182,12 @@ class _Run:
             if isinstance(error, MemoryError):
                 raise
             self._failed = True
-            self._unmixable()
+            self._on_failure()
             return
         for piece in mixed:
             yield piece.to_ndarray()[0].astype(np.float32) / np.float32(FULL_SCALE)
 
 
-def _form(frame: AudioFrame) -> tuple[str, str, int]:
+def _format(frame: AudioFrame) -> tuple[str, str, int]:
+    """Returns sample format, channel layout and sample rate."""
     return frame.format.name, frame.layout.name, frame.sample_rate

@@ -1,4 +1,4 @@
-"""What a media file holds, as far as its headers and the scan of its packets tell."""
+"""Describes a media file, from its headers and the scan of its packets."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -8,91 +8,71 @@ import av
 from av.container import InputContainer
 
 from avel.grid import Grid
-from avel.pipeline.media.scan import Track
+from avel.pipeline.media.scan import ScannedStream
 
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a file holds. Times are seconds after the clip's origin, except `origin_seconds` itself."""
+    """Properties of a media file. Times are seconds after the clip's origin, but for `origin_seconds`."""
 
-    container: str
     video_codec: str
-    pixel_format: str
     width: int
     height: int
     fps: float
     audio_codec: str
-    """Empty where there is no sound to read."""
-    audio_hz: int
-    channels: int
-    duration_seconds: float
-    """What the container claims; 0 where it claims nothing."""
+    """Empty where there is no audio that can be decoded."""
     origin_seconds: float
     """The clip's origin on the container's clock."""
-    video_start_seconds: float
     video_end_seconds: float
     audio_start_seconds: float
     audio_end_seconds: float
     valid_seconds: float
-    """How much of the grid the file covers; the rest is the last picture held, and silence."""
+    """Seconds of the grid that the file covers. The rest is its last picture, and silence."""
     damage: str
-    """What did not come although it was promised; empty for a whole file. Complete after both reads."""
+    """What is missing or cannot be decoded; empty for a whole file. Complete once both streams are read."""
 
 
-def media_info(
-    container: InputContainer,
-    video: Track,
-    audio: Track | None,
-    grid: Grid,
-    origin: Fraction,
-) -> MediaInfo:
-    """What the container and the scanned tracks say."""
-    picture, sound = video.stream.codec_context, audio.stream.codec_context if audio else None
-    fps = float(video.stream.average_rate or video.stream.guessed_rate or 0)
-    ends = [float(track.end_seconds - origin) if track else 0.0 for track in (video, audio)]
+def media_info(video: ScannedStream, audio: ScannedStream | None, grid: Grid, origin: Fraction) -> MediaInfo:
+    """Returns what the scanned streams state, with no damage yet."""
+    video_codec, audio_codec = video.av_stream.codec_context, audio.av_stream.codec_context if audio else None
+    video_end, audio_end = (float(each.end_seconds - origin) if each else 0.0 for each in (video, audio))
     return MediaInfo(
-        container=container.format.name,
-        video_codec=picture.name,
-        pixel_format=picture.pix_fmt or "",
-        width=picture.width,
-        height=picture.height,
-        fps=fps,
-        audio_codec=sound.name if sound else "",
-        audio_hz=sound.sample_rate if sound else 0,
-        channels=sound.channels if sound else 0,
-        duration_seconds=(container.duration or 0) / av.time_base,
+        video_codec=video_codec.name,
+        width=video_codec.width,
+        height=video_codec.height,
+        fps=float(video.av_stream.average_rate or video.av_stream.guessed_rate or 0),
+        audio_codec=audio_codec.name if audio_codec else "",
         origin_seconds=float(origin),
-        video_start_seconds=float(video.start_seconds - origin),
-        video_end_seconds=ends[0],
+        video_end_seconds=video_end,
         audio_start_seconds=float(audio.start_seconds - origin) if audio else 0.0,
-        audio_end_seconds=ends[1],
-        valid_seconds=min(grid.seconds, max(ends)),
+        audio_end_seconds=audio_end,
+        valid_seconds=min(grid.seconds, max(video_end, audio_end)),
         damage="",
     )
 
 
-def stamp_faults(track: Track, grid: Grid, origin: Fraction) -> list[str]:
-    """What is wrong with a stream's time stamps: some are missing, or they leap by more than a segment."""
-    kind = "picture" if track.stream.type == "video" else "sound"
-    if track.untimed:
-        return [f"{kind} packets without a time: {track.untimed}"]
-    times, end = sorted(set(track.times)), float(origin + Fraction(grid.seconds)) / track.tick_seconds
+def stamp_faults(stream: ScannedStream, grid: Grid, origin: Fraction) -> list[str]:
+    """Returns the faults of a stream's time stamps: some are missing, or they leap by more than a segment."""
+    kind = stream.av_stream.type
+    if stream.untimed:
+        return [f"{kind} packets without a time: {stream.untimed}"]
+    times, end = sorted(set(stream.times)), float(origin + Fraction(grid.seconds)) / stream.tick_seconds
     ticks, start, after = max(((b - a, a, b) for a, b in pairwise(times) if a < end), default=(0, 0, 0))
-    if (ticks - track.usual_ticks) * track.tick_seconds <= grid.segment_seconds:
+    if (ticks - stream.usual_ticks) * stream.tick_seconds <= grid.segment_seconds:
         return []
-    left, right = (float(pts * track.time_base - origin) for pts in (start, after))
+    left, right = (float(pts * stream.time_base - origin) for pts in (start, after))
     return [f"no new {kind} between {left:.2f} s and {right:.2f} s"]
 
 
-def pixel_aspect(video: Track) -> float:
-    """Width over height of one pixel."""
-    return float(video.stream.sample_aspect_ratio or 1) or 1.0
+def pixel_aspect(video: ScannedStream) -> float:
+    """Returns the width of one pixel over its height."""
+    return float(video.av_stream.sample_aspect_ratio or 1) or 1.0
 
 
-def promised_seconds(container: InputContainer, video: Track, origin: Fraction) -> float:
-    """Seconds after the origin up to which the file says there is picture."""
-    if video.stream.duration:
-        start = video.stream.start_time or 0
-        end = (start + int(video.stream.duration)) * video.time_base
+def stated_seconds(container: InputContainer, video: ScannedStream, origin: Fraction) -> float:
+    """Returns the end of the video that the file states, in seconds after the origin."""
+    if video.av_stream.duration:
+        start = video.av_stream.start_time or 0
+        end = (start + int(video.av_stream.duration)) * video.time_base
         return float(end - origin)
     return float((container.duration or 0) / av.time_base)

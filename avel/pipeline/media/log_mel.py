@@ -1,4 +1,4 @@
-"""Sound of one segment -> VGGish's log-mel patch (96, 64)."""
+"""Computes VGGish's log-mel patch (96, 64) of each segment of audio."""
 
 import functools
 
@@ -12,25 +12,30 @@ HZ = 16000
 WINDOW_SAMPLES, HOP_SAMPLES, FFT_SAMPLES = 400, 160, 512
 LOWEST_HZ, HIGHEST_HZ = 125.0, 7500.0
 OFFSET = 0.01
-"""Added before the logarithm."""
+"""Added to the magnitude before the logarithm."""
 
 SHORTEST_SAMPLES = WINDOW_SAMPLES + (MEL_FRAMES - 1) * HOP_SAMPLES
-"""A segment must hold all 96 windows: 15600 samples, 0.975 s."""
+"""Least samples of a segment, which must hold all 96 windows: 15600, that is 0.975 s."""
 
 
 def log_mel(samples: NDArray[np.float32], hz: int = HZ) -> NDArray[np.float32]:
-    """VGGish's patch of each segment: (T, samples_per_segment) in [-1, 1] -> (T, 96, 64) natural log.
+    """Computes VGGish's patch of each segment: (T, samples_per_segment) in [-1, 1] -> (T, 96, 64), float32.
 
-    Periodic Hann of 25 ms every 10 ms, magnitude, 64 mel bands of 125-7500 Hz, log(x + 0.01); a segment of
-    1 s gives 98 windows, the first 96 are kept (VGGish, github.com/tensorflow/models, audioset/vggish).
-    numpy rather than torchaudio: no slower, closer to float64 (5e-7 against 3e-6), and the processes that
-    decode need no torch, which would cost each of them 450 MB and two seconds.
+    A patch has Hann windows of 25 ms every 10 ms, their magnitudes in 64 mel bands of 125-7500 Hz, and the
+    natural logarithm of magnitude + 0.01. A segment of 1 s has 98 windows, of which the first 96 are used.
+    Source: VGGish, github.com/tensorflow/models, audioset/vggish.
+
+    numpy is no slower than torchaudio here and closer to float64 (5e-7 against 3e-6). And torch would cost
+    each decoding process 450 MB and two seconds.
 
     Raises:
-        ConfigError: another rate than VGGish's, or segments too short for 96 windows.
+        ConfigError: the rate is not VGGish's, or a segment is too short for 96 windows.
     """
     if samples.ndim != 2:
-        raise ConfigError(f"samples of shape {samples.shape} are no (T, {SHORTEST_SAMPLES} or more)")
+        raise ConfigError(
+            f"samples have the shape {samples.shape}, not (T, samples_per_segment)",
+            hint=f"samples.reshape(T, -1), with {SHORTEST_SAMPLES} samples or more in each segment",
+        )
     check_segments(samples.shape[1], hz)
     hann, matrix = _tables()
     windows = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float32), WINDOW_SAMPLES, axis=1)
@@ -41,10 +46,10 @@ def log_mel(samples: NDArray[np.float32], hz: int = HZ) -> NDArray[np.float32]:
 
 
 def check_segments(samples: int, hz: int) -> None:
-    """Whether segments of so many samples at so many hertz have a patch.
+    """Checks that segments of `samples` samples at `hz` have a patch.
 
     Raises:
-        ConfigError: another rate than VGGish's, or segments too short for 96 windows.
+        ConfigError: the rate is not VGGish's, or a segment is too short for 96 windows.
     """
     if hz != HZ:
         raise ConfigError(f"hz={hz}: VGGish's log-mel is defined at {HZ} Hz", hint=f"--hz {HZ}")
@@ -57,7 +62,7 @@ def check_segments(samples: int, hz: int) -> None:
 
 
 def mel_matrix(bins: int = FFT_SAMPLES // 2 + 1) -> NDArray[np.float64]:
-    """VGGish's filter bank (257, 64): triangles that are linear in mel, not in hertz, without DC."""
+    """Returns VGGish's filter bank (257, 64): triangles that are linear in mel, not in hertz, without DC."""
     bin_mel = _mel(np.linspace(0.0, HZ / 2, bins))[:, None]
     edges = np.linspace(_mel(LOWEST_HZ), _mel(HIGHEST_HZ), MEL_BANDS + 2)
     rising = (bin_mel - edges[:-2]) / (edges[1:-1] - edges[:-2])
@@ -68,11 +73,12 @@ def mel_matrix(bins: int = FFT_SAMPLES // 2 + 1) -> NDArray[np.float64]:
 
 
 def _mel(hertz: "NDArray[np.float64] | float") -> NDArray[np.float64]:
+    """Converts hertz to mel."""
     return 1127.0 * np.log1p(np.asarray(hertz) / 700.0)
 
 
 @functools.cache
 def _tables() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Periodic Hann window (400,) and mel matrix (257, 64), computed in float64, kept in float32."""
+    """Returns a periodic Hann window (400,) and the mel matrix (257, 64): float64 rounded to float32."""
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW_SAMPLES) / WINDOW_SAMPLES)
     return hann.astype(np.float32), mel_matrix().astype(np.float32)

@@ -1,7 +1,7 @@
-"""Pictures scaled to the planes of a JPEG file, and where a picture's chroma lies.
+"""Scales pictures to the planes of a JPEG file, and measures where a picture's chroma samples lie.
 
-By FFmpeg's scale filter, because it can be told where chroma lies in what it makes: JPEG has it in the middle
-of its four pixels, and swscale by itself leaves it where the source has it, most often on the left.
+JPEG has a chroma sample in the middle of its four pixels. swscale leaves it where the source has it, most
+often on the left. FFmpeg's scale filter can move it, so the filter does the scaling.
 """
 
 from typing import Any, cast
@@ -13,7 +13,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 RAMP = 4
-"""Levels a pixel of the ramps by which `chroma_siting` measures."""
+"""Levels per pixel of the ramps with which `chroma_siting` measures."""
 SITINGS = {
     (0, 2): "left",
     (2, 2): "center",
@@ -22,7 +22,7 @@ SITINGS = {
     (0, 4): "bottomleft",
     (2, 4): "bottom",
 }
-"""How many levels the ramps lie lower, across and down: two for half a pixel -> the scale filter's name."""
+"""Levels by which the ramps lie lower, across and down (2 for half a pixel) -> name for the scale filter."""
 
 
 class PlanesScaler:
@@ -33,12 +33,12 @@ class PlanesScaler:
         self._form: tuple[Any, ...] = ()
 
     def scale(self, frame: VideoFrame, width: int, height: int) -> VideoFrame:
-        """`frame` at width x height, in planes Y, Cb, Cr; its own matrix and range are its tags."""
+        """Scales a picture to width x height, in planes Y, Cb, Cr. Its tags say its matrix and range."""
         form = (
             *(frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range),
             *(width, height),
         )
-        if form != self._form:  # a graph keeps the size it was made for, and need not follow other changes
+        if form != self._form:  # a graph does not follow a change of size or format
             self._siting = self._siting or chroma_siting(frame)
             self._configure(*form)
             self._form = form
@@ -48,6 +48,7 @@ class PlanesScaler:
     def _configure(
         self, wide: int, high: int, pixels: str, matrix: int, limits: int, width: int, height: int
     ) -> None:
+        """Builds the filter graph from the first five, which describe the source, to width x height."""
         self._graph = Graph()
         self._graph.threads = 1
         self._source = self._graph.add(
@@ -65,12 +66,13 @@ class PlanesScaler:
 
 
 def chroma_siting(frame: VideoFrame) -> str:
-    """Where the chroma of a picture lies by its tag, as swscale takes it: "left", "center", "topleft" ...
+    """Measures where swscale takes a picture's chroma to lie: "left", "center", "topleft" and so on.
 
-    PyAV does not show the tag, and the scale filter drops it. But a picture that swscale makes of this one
-    has it too, and ramps painted into its chroma move by it when swscale brings them to full size.
+    A tag of the picture says so, but PyAV does not show it, and the scale filter drops it. swscale copies the
+    tag to a small copy of the picture. Ramps painted into the chroma of that copy move, by the tag, when
+    swscale scales the chroma to full size.
     """
-    side = 32 if frame.width != 32 else 64  # another size than its own, or it would be painted itself
+    side = 32 if frame.width != 32 else 64  # at its own size we would get, and paint, the picture itself
     small = VideoReformatter().reformat(frame, side, side, "yuv420p", threads=1)
     ramp = (2 * RAMP * np.arange(side // 2)).astype(np.uint8)
     for plane, painted in zip(small.planes[1:], (ramp, ramp[:, None]), strict=True):
@@ -84,5 +86,5 @@ def chroma_siting(frame: VideoFrame) -> str:
 
 
 def rows_of(plane: Any) -> NDArray[np.uint8]:
-    """A view of a picture's plane, its padding included: -> (H, line)."""
+    """Returns a view (H, line size) of a picture's plane, with the padding of its lines."""
     return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)

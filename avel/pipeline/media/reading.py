@@ -1,15 +1,15 @@
-"""One media file on the grid: frames and samples on one clock, in bounded memory at any length.
+"""Reads a media file onto the grid: frames and samples on one clock, in bounded memory at any length.
 
-Decisions where files leave a choice:
+What happens where files leave a choice:
 
 - *Clock.* Slot 0 is the earliest moment at which either stream is presented, one origin for both.
-- *Late picture.* Before its first picture a clip shows that picture; before its first sound there is silence.
-- *Damage.* A file that ends early, or whose packets do not all decode, is staged with what came, and
-  `info.damage` says so; it is refused as truncated only when less than one segment of picture came.
-- *No time stamp.* A picture whose packet has none is shown one usual step after the one before it.
-- *Leaps.* Where time stamps leap, the last picture is held, sound is silent, and `info.damage` says so.
-- *Jitter.* Sound whose time stamps jitter is presented without a gap, as `SampleClock` says.
-- *Several streams.* FFmpeg's best picture stream and the sound that goes with it; cover art is no picture.
+- *Late start.* Before its first picture a clip shows that picture. Before its first audio there is silence.
+- *Damage.* A file that ends early, or has packets that cannot be decoded, is staged with the rest, and
+  `info.damage` says so. It is refused as truncated only if it has less than one segment of video.
+- *No time stamp.* A picture without one is shown one usual step after the picture before it.
+- *Leaps.* Where time stamps leap ahead, the last picture stays, audio is silent, and `info.damage` says so.
+- *Jitter.* Audio whose time stamps jitter is presented without a gap, as `SampleClock` explains.
+- *Several streams.* FFmpeg's best video stream is read, and the audio that belongs to it, but no cover art.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 
 from avel.grid import CHUNK_SEGMENTS, Grid
 from avel.pipeline.media.audio import AudioReader
-from avel.pipeline.media.container import cut_short, guarding, reading
-from avel.pipeline.media.info import MediaInfo, media_info, pixel_aspect, promised_seconds, stamp_faults
+from avel.pipeline.media.container import is_cut_short, open_container, refusing_faults
+from avel.pipeline.media.info import MediaInfo, media_info, pixel_aspect, stamp_faults, stated_seconds
 from avel.pipeline.media.picture import PictureScaler, Resize, jpeg_colours
 from avel.pipeline.media.refusal import ClipRefused, Reason
 from avel.pipeline.media.sample_clock import GAP_SECONDS
-from avel.pipeline.media.scan import Track, scan
+from avel.pipeline.media.scan import ScannedStream, scan
 from avel.pipeline.media.video import VideoReader
 from avel.stores.jpeg import Colours
 
@@ -39,7 +39,11 @@ MissingAudio = Literal["silence", "fail"]
 
 
 class Media:
-    """An open file on `grid`; made by `open_media`."""
+    """An open file on `grid`; `open_media` makes it.
+
+    Attributes:
+        info: what the file holds. `pictures` and `samples` add the damage they find.
+    """
 
     def __init__(
         self,
@@ -47,48 +51,48 @@ class Media:
         audio: AudioReader | None,
         grid: Grid,
         info: MediaInfo,
-        promised: float,
+        stated_seconds: float,
         missing_audio: MissingAudio,
     ) -> None:
-        self._video, self._audio, self._grid, self._promised = video, audio, grid, promised
+        self._video, self._audio, self._grid, self._stated_seconds = video, audio, grid, stated_seconds
         self._missing_audio = missing_audio
         self.info = info
 
     @property
     def colours(self) -> Colours:
-        """What each of `frames` is."""
+        """Layout of the frames."""
         return self._video.colours
 
     @property
-    def heard(self) -> bool:
-        """Whether any sound lies on the grid; to be asked after `samples`."""
-        return self._audio is not None and self._audio.heard
+    def has_audio(self) -> bool:
+        """Whether any audio lies on the grid; known once `samples` is exhausted."""
+        return self._audio is not None and self._audio.has_audio
 
     @property
     def scale_seconds(self) -> float:
-        """Time spent on scaling, as part of `pictures` and `frames`."""
+        """Time spent on scaling within `pictures` and `frames`."""
         return self._video.scale_seconds
 
     def pictures(self) -> Iterator[tuple[NDArray[np.uint8], int]]:
-        """Each picture that is on screen at a slot, and for how many slots; `grid.frames` of them in all.
+        """Yields each picture with the number of slots it is on screen, `grid.frames` slots in all.
 
-        In `colours`: RGB (S, S, 3), or I420 (3 S / 2, S). The next picture takes the memory of the last one.
+        Pictures are in `colours`: RGB (S, S, 3) or I420 (3 S / 2, S). Each overwrites the one before.
 
         Raises:
-            ClipRefused: unreadable, truncated or memory, at the latest after the last picture.
+            ClipRefused: unreadable, truncated or memory; truncated only after the last picture.
         """
-        with guarding():
+        with refusing_faults():
             yield from self._video.pictures()
         self._check_video()
 
     def frames(self, segments: int = CHUNK_SEGMENTS) -> Iterator[NDArray[np.uint8]]:
-        """`pictures`, each as often as it is shown, in chunks of at most so many segments: (n, ...).
+        """Yields `pictures`, repeated for each slot, in chunks (n, ...) of at most `segments` segments.
 
         Raises:
             ClipRefused: as `pictures` does.
         """
         step, left = segments * self._grid.frames_per_segment, self._grid.frames
-        chunk, filled = self._video.room(min(step, left)), 0
+        chunk, filled = self._video.allocate(min(step, left)), 0
         for picture, slots in self.pictures():
             for _ in range(slots):
                 chunk[filled] = picture
@@ -96,16 +100,16 @@ class Media:
                 if filled == len(chunk):
                     yield chunk
                     left -= filled
-                    chunk, filled = self._video.room(min(step, left)), 0
+                    chunk, filled = self._video.allocate(min(step, left)), 0
 
     def samples(self) -> Iterator[NDArray[np.float32]]:
-        """Chunks (n,) in [-1, 1] of at most ten segments' samples, `grid.samples` in all.
+        """Yields chunks (n,) in [-1, 1] of at most ten segments, `grid.samples` in all.
 
         Raises:
-            ClipRefused: memory, or no-audio where none of it lies on the grid and `missing_audio` is "fail".
+            ClipRefused: memory, or no-audio where no audio lies on the grid and `missing_audio` is "fail".
         """
         if self._audio is not None:
-            with guarding():
+            with refusing_faults():
                 yield from self._audio.samples()
             self._check_audio(self._audio)
             return
@@ -114,30 +118,30 @@ class Media:
             yield np.zeros(min(step, self._grid.samples - first), np.float32)
 
     def _check_audio(self, audio: AudioReader) -> None:
-        faults = [f"sound packets not decoded: {audio.errors}"] if audio.errors else []
+        faults = [f"audio packets not decoded: {audio.errors}"] if audio.errors else []
         if audio.unmixed:
-            faults.append(f"blocks of sound not mixed to mono: {audio.unmixed}")
+            faults.append(f"blocks of audio not mixed to mono: {audio.unmixed}")
         for fault in (*faults, *_leaps(audio)):
-            self._damaged(fault)
-        if not audio.heard and self._missing_audio == "fail":
-            start = f"the sound starts at {self.info.audio_start_seconds:.1f} s"
+            self._add_damage(fault)
+        if not audio.has_audio and self._missing_audio == "fail":
+            start = f"the audio starts at {self.info.audio_start_seconds:.1f} s"
             raise ClipRefused("no-audio", "; ".join(faults) or start)
 
     def _check_video(self) -> None:
-        came = self._video.covered_seconds
-        due = min(self._promised, self._grid.seconds)
-        if came < min(due, self._grid.segment_seconds) - 0.5 / max(self.info.fps, 1):
-            raise ClipRefused("truncated", f"{came:.2f} s of picture came, {due:.2f} s were promised")
-        if due - came > self._grid.segment_seconds:
-            self._damaged(f"the picture ends at {came:.2f} s of {due:.2f} s")
-            valid = min(self._grid.seconds, max(came, self.info.audio_end_seconds))
-            self.info = replace(self.info, video_end_seconds=came, valid_seconds=valid)
+        covered = self._video.covered_seconds
+        stated = min(self._stated_seconds, self._grid.seconds)
+        if covered < min(stated, self._grid.segment_seconds) - 0.5 / max(self.info.fps, 1):
+            raise ClipRefused("truncated", f"the video ends at {covered:.2f} s of {stated:.2f} s")
+        if stated - covered > self._grid.segment_seconds:
+            self._add_damage(f"the video ends at {covered:.2f} s of {stated:.2f} s")
+            valid = min(self._grid.seconds, max(covered, self.info.audio_end_seconds))
+            self.info = replace(self.info, video_end_seconds=covered, valid_seconds=valid)
         if self._video.errors:
-            self._damaged(f"picture packets not decoded: {self._video.errors}")
+            self._add_damage(f"video packets not decoded: {self._video.errors}")
         if self._video.corrupt:
-            self._damaged(f"pictures incomplete: {self._video.corrupt}")
+            self._add_damage(f"pictures incomplete: {self._video.corrupt}")
 
-    def _damaged(self, what: str) -> None:
+    def _add_damage(self, what: str) -> None:
         if what not in self.info.damage:
             self.info = replace(self.info, damage="; ".join(filter(None, (self.info.damage, what))))
 
@@ -152,75 +156,81 @@ def open_media(
     for_jpeg: bool = False,
     alive: Callable[[], None] = lambda: None,
 ) -> Iterator[Media]:
-    """Opens a local file and lays it on `grid`; calls `alive` now and then while it looks over a long one.
+    """Opens a local file on `grid`; calls `alive` now and then while it scans a long one.
 
-    Frames are RGB, or with `for_jpeg` in whichever `colours` are the least work on the way to a JPEG file.
+    Frames are RGB, or with `for_jpeg` in the `colours` that become JPEG files fastest.
 
     >>> with open_media("clip.mp4", Grid()) as media:  # doctest: +SKIP
     ...     next(media.frames()).shape, next(media.samples()).shape
     ((160, 256, 256, 3), (160000,))
 
     Raises:
-        ClipRefused: the file is missing, empty, unreadable, without picture, without sound (where
-            `missing_audio` is "fail") or of an unknown codec.
+        ClipRefused: the file is missing, empty, truncated, unreadable, of an unknown codec, without video, or
+            without audio where `missing_audio` is "fail".
     """
     path = Path(path)
-    with reading(path) as container:
-        video, audio = _tracks(path, container)
-        tracks = [track for track in (video, audio) if track is not None]
-        broken = scan(container, tracks, grid.seconds, alive)
+    with open_container(path) as container:
+        video, audio = _choose_streams(path, container)
+        streams = [stream for stream in (video, audio) if stream is not None]
+        fault = scan(container, streams, grid.seconds, alive)
         if not video.times:
-            raise ClipRefused(*_emptiness(container, broken))
+            raise ClipRefused(*_emptiness(container, fault))
         if audio is None or not audio.times:
             if missing_audio == "fail":
-                raise ClipRefused("no-audio", "no sound stream, or an empty one")
+                raise ClipRefused("no-audio", "no audio stream, or an empty one")
             audio = None
-        origin = min(track.start_seconds for track in (video, audio) if track is not None)
+        origin = min(stream.start_seconds for stream in (video, audio) if stream is not None)
         late = float(video.start_seconds - origin)
         if late >= grid.seconds:
-            raise ClipRefused("no-video", f"the picture starts {late:.1f} s after the sound")
-        info = media_info(container, video, audio, grid, origin)
-        faults = [fault for track in tracks for fault in stamp_faults(track, grid, origin)]
-        info = replace(info, damage="; ".join(filter(None, (broken, *faults))))
-        colours = jpeg_colours(video.stream, grid.size) if for_jpeg else "rgb"
+            raise ClipRefused("no-video", f"the video starts {late:.1f} s after the audio")
+        info = media_info(video, audio, grid, origin)
+        faults = [each for stream in streams for each in stamp_faults(stream, grid, origin)]
+        info = replace(info, damage="; ".join(filter(None, (fault, *faults))))
+        colours = jpeg_colours(video.av_stream, grid.size) if for_jpeg else "rgb"
         scaler = PictureScaler(grid.size, resize, pixel_aspect(video), colours)
         yield Media(
             VideoReader(path, video, grid, origin, scaler),
             AudioReader(path, audio, grid, origin) if audio else None,
             grid,
             info,
-            promised_seconds(container, video, origin),
+            stated_seconds(container, video, origin),
             missing_audio,
         )
 
 
 def _leaps(audio: AudioReader) -> Iterator[str]:
-    """What was done about the sound's time stamps, where they do not just follow its samples."""
+    """Yields what was done about time stamps that do not simply follow the samples."""
     if audio.gaps:
-        yield f"gaps in the sound: {len(audio.gaps)}, {sum(audio.gaps):.2f} s of silence"
+        yield f"gaps in the audio: {len(audio.gaps)}, {sum(audio.gaps):.2f} s of silence"
     if audio.overlaps:
-        yield f"overlaps in the sound: {len(audio.overlaps)}, {sum(audio.overlaps):.2f} s left out"
+        yield f"overlaps in the audio: {len(audio.overlaps)}, {sum(audio.overlaps):.2f} s left out"
     if audio.jitter_seconds > GAP_SECONDS:
-        yield f"the sound's time stamps jitter by up to {audio.jitter_seconds * 1000:.0f} ms: not followed"
+        yield f"the audio's time stamps jitter by up to {audio.jitter_seconds * 1000:.0f} ms: not followed"
 
 
-def _emptiness(container: InputContainer, broken: str) -> tuple[Reason, str]:
-    claimed = (container.duration or 0) / av.time_base
-    if broken or claimed:
-        return "truncated", broken or f"no picture came of the {claimed:.2f} s that the header promises"
-    return "unreadable", "the picture stream is empty"
+def _emptiness(container: InputContainer, fault: str) -> tuple[Reason, str]:
+    """Returns why a video stream has no packet, and the detail."""
+    stated = (container.duration or 0) / av.time_base
+    if fault or stated:
+        return "truncated", fault or f"no video of the {stated:.2f} s that the header states"
+    return "unreadable", "the video stream is empty"
 
 
-def _tracks(path: Path, container: InputContainer) -> tuple[Track, Track | None]:
-    pictures = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
-    if not pictures:
-        raise ClipRefused("truncated" if cut_short(path) else "no-video", "no picture stream")
+def _choose_streams(path: Path, container: InputContainer) -> tuple[ScannedStream, ScannedStream | None]:
+    """Returns the video stream and the audio stream to read, None without a decodable one.
+
+    Raises:
+        ClipRefused: there is no video stream, or no decoder for it.
+    """
+    videos = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
+    if not videos:
+        raise ClipRefused("truncated" if is_cut_short(path) else "no-video", "no video stream")
     best: Any = container.streams.best("video")
-    picture = best if best in pictures else pictures[0]
-    if picture.codec_context is None:
-        raise ClipRefused("unsupported", "no decoder for the picture stream")
-    sound: Any = container.streams.best("audio", related=picture)
-    if sound is not None and sound.codec_context is None:
-        sound = None
+    video = best if best in videos else videos[0]
+    if video.codec_context is None:
+        raise ClipRefused("unsupported", "no decoder for the video stream")
+    audio: Any = container.streams.best("audio", related=video)
+    if audio is not None and audio.codec_context is None:
+        audio = None
     timed = container.format.name != "avi"
-    return Track(picture, timed=timed), Track(sound) if sound is not None else None
+    return ScannedStream(video, timed=timed), ScannedStream(audio) if audio is not None else None

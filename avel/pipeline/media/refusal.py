@@ -1,4 +1,4 @@
-"""Why a clip is not staged: a closed list of reasons, and the exception that carries one of them."""
+"""Lists the reasons why a clip is not staged, and raises them: a closed list, and its exception."""
 
 from typing import Literal, get_args
 
@@ -7,20 +7,20 @@ from avel.errors import AvelError
 Reason = Literal[
     "missing",  # there is no such file
     "empty",  # the file holds no bytes
-    "unreadable",  # no container, stream or picture in it can be read
-    "truncated",  # it ends before one segment of picture has come
-    "no-video",  # it holds no moving picture
-    "no-audio",  # it holds no sound, and missing_audio is "fail"
+    "unreadable",  # no container, stream or picture in the file can be read
+    "truncated",  # it has less than one segment of video
+    "no-video",  # it has no video, or none on the grid
+    "no-audio",  # it has no audio on the grid, and missing_audio is "fail"
     "unsupported",  # this FFmpeg has no decoder for its codec
-    "timeout",  # it took longer than the limit of one clip
-    "crashed",  # the decoder took its process down
-    "memory",  # it wanted more memory than one worker may use
+    "timeout",  # decoding took longer than the limit for one clip
+    "crashed",  # decoding it ended the decoding process
+    "memory",  # decoding it takes more memory than a process may use
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 
-class ClipRefused(AvelError):  # noqa: N818 - a verdict on a clip, recorded as data, not a fault of the program
-    """A clip that cannot be staged; `reason` is one of REASONS, `detail` says what was seen."""
+class ClipRefused(AvelError):  # noqa: N818 - recorded as data about a clip, not an error of the program
+    """A clip that cannot be staged: one of REASONS, and what was found in `detail`."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")

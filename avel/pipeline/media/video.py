@@ -1,4 +1,4 @@
-"""Picture stream -> the grid's frames: slot k shows the last picture presented by k / fps."""
+"""Reads a video stream onto the grid: slot k shows the last picture presented by k / fps."""
 
 import time
 from collections.abc import Iterator
@@ -14,69 +14,78 @@ from avel.grid import Grid
 from avel.pipeline.media.container import FAULTS
 from avel.pipeline.media.picture import PictureScaler
 from avel.pipeline.media.refusal import ClipRefused
-from avel.pipeline.media.scan import Track, packets, with_drain
+from avel.pipeline.media.scan import ScannedStream, packets, with_drain
 from avel.pipeline.media.skip_plan import SKIPPING, Clock, needed_times
 from avel.stores.jpeg import Colours
 
 
 class VideoReader:
-    """Reads one picture stream onto the grid; `decoded` and `errors` tell afterwards how it went."""
+    """Reads one video stream onto the grid.
 
-    def __init__(self, path: Path, track: Track, grid: Grid, origin: Fraction, scaler: PictureScaler) -> None:
-        self._path, self._track, self._grid, self._scaler = path, track, grid, scaler
+    Attributes:
+        decoded: number of decoded pictures.
+        errors: number of packets that could not be decoded.
+        corrupt: number of pictures that the decoder calls incomplete.
+        scale_seconds: time spent on scaling.
+    """
+
+    def __init__(
+        self, path: Path, stream: ScannedStream, grid: Grid, origin: Fraction, scaler: PictureScaler
+    ) -> None:
+        self._path, self._stream, self._grid, self._scaler = path, stream, grid, scaler
         self._origin = origin
-        self._clock = Clock(track.time_base, origin, grid.fps)
-        stamped = track.timed and not track.untimed
-        self._skip = stamped and track.stream.codec_context.name in SKIPPING
+        self._clock = Clock(stream.time_base, origin, grid.fps)
+        all_timed = stream.timed and not stream.untimed
+        self._can_skip = all_timed and stream.av_stream.codec_context.name in SKIPPING
         self.decoded = self.errors = self.corrupt = 0
         self.scale_seconds = 0.0
         self._covered_pts: int | None = None
 
     @property
     def colours(self) -> Colours:
-        """What each of `frames` is."""
+        """Layout of the frames."""
         return self._scaler.colours
 
     @property
     def covered_seconds(self) -> float:
-        """Up to where decoded pictures reach, counted from the origin."""
+        """End of the last decoded picture, in seconds after the origin."""
         end = self._covered_pts
-        return 0.0 if end is None else max(0.0, float(end * self._track.time_base - self._origin))
+        return 0.0 if end is None else max(0.0, float(end * self._stream.time_base - self._origin))
 
-    def room(self, frames: int) -> NDArray[np.uint8]:
-        """Memory for n frames in `colours`."""
-        return self._scaler.room(frames)
+    def allocate(self, frames: int) -> NDArray[np.uint8]:
+        """Allocates n frames in `colours`."""
+        return self._scaler.allocate(frames)
 
     def pictures(self) -> Iterator[tuple[NDArray[np.uint8], int]]:
-        """Each picture that is on screen at a slot, and for how many slots; the last is held to the end.
+        """Yields each scaled picture with the number of slots it is on screen; the last stays to the end.
 
-        The next picture takes the memory of the last one.
+        Each picture overwrites the memory of the one before.
 
         Raises:
-            ClipRefused: no picture came, or the decoder ran out of memory.
+            ClipRefused: no picture can be decoded.
         """
         self.decoded = self.errors = self.corrupt = 0
         self._covered_pts = None
-        scaled = self.room(1)[0]
-        done = 0  # slots that are filled
+        scaled = self.allocate(1)[0]
+        done = 0  # slots filled so far
         for frame, after in self._shown():
             if after > done:
                 began = time.perf_counter()
-                self._scaler.into(scaled, frame)
+                self._scaler.write(scaled, frame)
                 self.scale_seconds += time.perf_counter() - began
                 yield scaled, after - done
                 done = after
         if not self.decoded:
-            raise ClipRefused("unreadable", f"none of {len(self._track.times)} pictures can be decoded")
+            raise ClipRefused("unreadable", f"none of {len(self._stream.times)} pictures can be decoded")
 
     def _shown(self) -> Iterator[tuple[VideoFrame, int]]:
-        """Each picture with the slot from which it is no longer on screen."""
+        """Yields each picture with the first slot at which it is no longer on screen."""
         current: VideoFrame | None = None
         current_pts, slots = 0, self._grid.frames
         for frame, pts in self._pictures():
             if current is None:
                 current, current_pts = frame, pts
-            elif pts > current_pts:  # a picture that comes out late is as lost as in a player
+            elif pts > current_pts:  # drop a picture that is decoded after a later one, as players do
                 after = min(self._clock.slot(pts), slots)
                 yield current, after
                 current, current_pts = frame, pts
@@ -86,25 +95,29 @@ class VideoReader:
             yield current, slots
 
     def _pictures(self) -> Iterator[tuple[VideoFrame, int]]:
-        """Decoded pictures in order of presentation, with their time stamps."""
-        needed = needed_times(self._track.times, self._clock, self._grid.frames) if self._skip else set()
+        """Yields decoded pictures with their time stamps, as far as the grid needs them."""
+        needed = needed_times(self._stream.times, self._clock, self._grid.frames) if self._can_skip else set()
         last = max(needed, default=None)
         for frame, pts in self._decode(needed):
             self.decoded += 1
             self._cover(frame, pts)
             yield frame, pts
             if pts == last:
-                self._covered_pts = self._track.end_pts
-                return  # nothing after it is on screen within the grid
+                self._covered_pts = self._stream.end_pts
+                return  # no later picture is on screen within the grid
 
     def _decode(self, needed: set[int]) -> Iterator[tuple[VideoFrame, int]]:
-        timed, last = self._track.timed, None
-        unpresented: list[int] = []  # AVI's times of decoding: pictures take them in order
-        for packet, context in with_drain(packets(self._path, self._track)):
+        """Yields decoded pictures with their time stamps.
+
+        May skip pictures whose time stamp is not in `needed`, but none where it is empty.
+        """
+        timed, last = self._stream.timed, None
+        decode_times: list[int] = []  # a heap, used where there are no times of presentation (AVI)
+        for packet, context in with_drain(packets(self._path, self._stream)):
             if not context.is_open:
                 context.thread_type = "NONE"
                 context.thread_count = 1
-            # once data turns out damaged, what the decoder makes of the rest may hang on every picture
+            # after damage, skip nothing: any picture may change what the decoder makes of the rest
             skipping = (
                 needed and packet is not None and packet.pts not in needed and not self.errors + self.corrupt
             )
@@ -117,19 +130,20 @@ class VideoReader:
                     raise
                 continue
             if not timed and packet is not None and packet.dts is not None:
-                heappush(unpresented, packet.dts)
+                heappush(decode_times, packet.dts)
             for frame in frames:
                 self.corrupt += frame.is_corrupt
                 if not timed:
-                    last = heappop(unpresented) if unpresented else None
+                    last = heappop(decode_times) if decode_times else None
                 elif frame.pts is not None:
                     last = frame.pts
                 elif last is not None:
-                    last += self._track.usual_ticks
+                    last += self._stream.usual_ticks
                 if last is not None:
                     yield frame, last
 
     def _cover(self, frame: VideoFrame, pts: int) -> None:
-        end = pts + (frame.duration or self._track.usual_ticks)
+        """Moves the end of the decoded pictures to the end of this one, if that is later."""
+        end = pts + (frame.duration or self._stream.usual_ticks)
         if self._covered_pts is None or end > self._covered_pts:
             self._covered_pts = end

@@ -30,7 +30,7 @@ class ClipSource(Protocol):
     grid: Grid
 
     @property
-    def head(self) -> Any:
+    def attributes(self) -> Any:
         """Has `frame_codec`: "jpeg" or "raw"."""
 
     def jpegs(self, video_id: str, frames: Sequence[int]) -> list[bytes]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from avel.config import resolve
 from avel.errors import TrainingError
+from avel.grid import evenly_spaced
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder
@@ -27,7 +28,7 @@ from avel.pipeline.pretraining.record import PretrainSummary, Recorder
 from avel.pipeline.pretraining.schedule import make_optimizer
 from avel.pipeline.pretraining.settings import checked, device_of_process
 from avel.pipeline.pretraining.training import Batches, Trainer, determinism, prepare
-from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, evenly_spaced, frozen_vectors
+from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, frozen_vectors
 from avel.progress import Progress, note, set_verbosity
 from avel.stores.clips import ClipStore
 from avel.stores.files import only_one

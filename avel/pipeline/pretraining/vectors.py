@@ -13,6 +13,7 @@ from torch import Tensor
 
 from avel.config import as_dict
 from avel.errors import StaleError, StoreError
+from avel.grid import evenly_spaced
 from avel.pipeline.config import AugmentConfig
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.kept import cnn_digest
@@ -25,12 +26,6 @@ from avel.stores.files import atomic_path
 PART_VIDEOS = 64
 SEED = 0
 """Of all draws of frozen frames, so that runs with other seeds share their vectors."""
-
-
-def evenly_spaced(count: int, chosen: int) -> list[int]:
-    """`chosen` evenly spaced places among `count`: the middle one for 1, all of them for `count`."""
-    chosen = min(chosen, count)
-    return [(2 * place + 1) * count // (2 * chosen) for place in range(chosen)]
 
 
 class FrozenVectors:

@@ -1,6 +1,6 @@
-"""The process that decodes, started by `Isolated`: `python -m avel.pipeline.staging.child FD`.
+"""Runs the process that decodes clips for `Isolated`: `python -m avel.pipeline.staging.child FD`.
 
-It keeps its libraries loaded from clip to clip, holds no more memory than it may, and dies with its parent.
+It loads its libraries once for all clips, has a memory limit, and ends when its parent ends.
 """
 
 import ctypes
@@ -18,20 +18,23 @@ import zarr
 from avel.errors import AvelError
 
 ALIVE, HASHED = "alive", "hashed"
-"""Signs that a child gives: one more step of the clip is done; one more MiB of its file is hashed."""
+"""Signs of life: one more chunk of the clip is done; one more MiB of its file is hashed."""
 SIGN_SECONDS = 0.05
-"""Between two signs of one kind; each wakes the parent, which has no core of its own."""
+"""Least time between two signs of one kind, since each wakes the parent, which has no core of its own."""
 IDLE_SECONDS = 300.0
-"""A child without work for so long ends; its run may have been killed on another machine."""
+"""A child without work for so long ends. Its run may have been killed on another machine."""
 MIB = 1 << 20
 PR_SET_PDEATHSIG = 1
 
 
 def serve(connection: Connection) -> None:
-    """Stages what comes, until nothing comes."""
+    """Stages each entry that the connection brings, and sends it back as staged or failed.
+
+    Ends after IDLE_SECONDS without an entry. An AvelError is sent in the place of an entry.
+    """
     store, config, run, parent = connection.recv()
     _die_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     try:
         from avel.pipeline.staging.stage import Stager
 
@@ -51,15 +54,15 @@ def serve(connection: Connection) -> None:
 
 
 class Sign:
-    """Gives one sign over and over, but no sooner than the parent would look by itself."""
+    """Sends one kind of sign when called, at most once in SIGN_SECONDS."""
 
     def __init__(self, connection: Connection, sign: str) -> None:
-        self._connection, self._sign, self._given = connection, sign, 0.0
+        self._connection, self._sign, self._last = connection, sign, 0.0
 
     def __call__(self) -> None:
-        """Gives the sign if it is due."""
-        if (now := time.monotonic()) - self._given >= SIGN_SECONDS:
-            self._given = now
+        """Sends the sign if the last one is old enough."""
+        if (now := time.monotonic()) - self._last >= SIGN_SECONDS:
+            self._last = now
             self._connection.send(self._sign)
 
 
@@ -71,7 +74,7 @@ def _limit_memory(mib: int) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """The kernel kills this process when its parent goes, however it goes."""
+    """Has the kernel kill this process when its parent ends, however it ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)

@@ -1,4 +1,4 @@
-"""A dask client, of a local cluster or of a scheduler that exists, on an event loop that outlives both."""
+"""Connects to dask: to a local cluster or to an existing scheduler, on an event loop that outlives both."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     from tornado.ioloop import IOLoop
 
 CONNECT_SECONDS = 30
-PATIENCE_SECONDS = 5
-"""A cluster's scheduler that has no worker by then is named."""
+WORKER_SECONDS = 5
+"""After so long without a worker the user is told."""
 LOOPBACK = "127.0.0.1"
 LINGER_SECONDS = 0.02
-"""Longer than dask's senders wait for more to send (10 ms)."""
+"""Longer than dask waits for more messages before it sends some (10 ms)."""
 
 
 class SchedulerLostError(AvelError):
-    """The dask scheduler ended, or cannot be reached any more, while a run was at work."""
+    """The dask scheduler ended during a run, or cannot be reached any more."""
 
 
 @contextmanager
 def cluster(threads: int, scheduler: str | None) -> Iterator[Any]:
-    """A dask client of the scheduler at an address, or of a cluster of `threads` in this process.
+    """Yields a dask client of the scheduler at an address, or of a cluster of `threads` in this process.
 
-    Threads, because each only watches a decoding process: a dask process around it would cost 100 MB and two
-    seconds, and guard nothing more.
+    Threads are enough, since each only watches a decoding process. A dask process for each would take 100 MB
+    and two seconds more, and protect from nothing more.
 
     Raises:
         ConfigError: no scheduler answers at the address.
@@ -50,7 +50,7 @@ def cluster(threads: int, scheduler: str | None) -> Iterator[Any]:
 
 
 def threads(scheduler: str) -> int:
-    """How many clips the workers of a running scheduler decode at once; at least 1.
+    """Returns how many clips the workers of a running scheduler decode at once, at least 1.
 
     Raises:
         ConfigError: no scheduler answers at the address.
@@ -61,19 +61,19 @@ def threads(scheduler: str) -> int:
 
 
 def await_worker(client: Any) -> None:
-    """Says so where a scheduler has no worker; one that joins later does the work."""
+    """Tells the user if a scheduler has no worker yet. A worker may still join later."""
     if client.cluster is not None:
         return
     with suppress(TimeoutError):
-        client.wait_for_workers(1, timeout=PATIENCE_SECONDS)
+        client.wait_for_workers(1, timeout=WORKER_SECONDS)
         return
     address = client.scheduler.address
-    note(f"{address} has no workers yet, this run waits for one: dask worker {address}")
+    note(f"{address} has no worker yet, and this run waits for one. Start it: dask worker {address}")
 
 
 @contextmanager
 def watching(client: Any) -> Iterator[None]:
-    """Turns what dask raises in the block when its scheduler is gone into SchedulerLostError."""
+    """Turns dask's errors about a lost scheduler within the block into SchedulerLostError."""
     from distributed import CancelledError
     from distributed.comm import CommClosedError
 
@@ -83,12 +83,12 @@ def watching(client: Any) -> Iterator[None]:
     except (CancelledError, CommClosedError) as error:
         raise SchedulerLostError(
             f"the dask scheduler {address} is gone: {str(error).splitlines()[0]}",
-            hint="start one, then the same command: it does what is left",
+            hint="start a scheduler, then give the same command again: it stages what is left",
         ) from None
 
 
 def dashboard(client: Any) -> str:
-    """The address of the client's dashboard."""
+    """Returns the address of the client's dashboard."""
     local = client.cluster
     if local is None:
         return str(client.dashboard_link)
@@ -97,10 +97,10 @@ def dashboard(client: Any) -> str:
 
 @contextmanager
 def event_loop() -> Iterator[IOLoop]:
-    """A running loop for a cluster and its client, which must both be closed when the block ends.
+    """Yields a running loop for a cluster and its client, which must both be closed when the block ends.
 
-    dask would end a loop of its own at once, under senders that still wait with a time-out. If that runs out
-    in the loop's last turn nobody hears of it, and Python says "Future exception was never retrieved".
+    A loop that dask starts ends at once, while some of its senders still wait with a timeout. A timeout that
+    expires as the loop ends makes Python print "Future exception was never retrieved".
     """
     from tornado.ioloop import IOLoop
 
@@ -110,7 +110,7 @@ def event_loop() -> Iterator[IOLoop]:
         ended = asyncio.Event()
         started.put((IOLoop.current(), ended))
         await ended.wait()
-        for _ in range(2):  # once for the time-outs to run out, once for their waiters to hear of it
+        for _ in range(2):  # first the timeouts expire, then their waiters see it
             await asyncio.sleep(LINGER_SECONDS)
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()), name="dask's loop", daemon=True)
@@ -124,23 +124,26 @@ def event_loop() -> Iterator[IOLoop]:
 
 
 def _client(scheduler: str, loop: IOLoop) -> Any:
+    """Connects to a scheduler; raises ConfigError if none answers."""
     from distributed import Client
 
     try:
         return Client(scheduler, timeout=CONNECT_SECONDS, loop=loop)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"--scheduler {scheduler}: {error}", hint="dask scheduler, then dask worker ADDRESS"
+            f"--scheduler {scheduler}: {error}",
+            hint="start one with dask scheduler, and its workers with dask worker ADDRESS",
         ) from None
 
 
 def _local_cluster(threads: int, loop: IOLoop) -> Any:
+    """Starts a cluster of threads in this process, with its dashboard on the loopback."""
     import dask
     from distributed import LocalCluster
 
-    # its threads only wait for the processes that decode, so to sample them shows nothing and costs time
-    unwatched = dask.config.set({"distributed.worker.profile.enabled": False})
-    with warnings.catch_warnings(), unwatched:
+    # dask's profiler would see only threads that wait for decoding processes, and would cost time
+    no_profile = dask.config.set({"distributed.worker.profile.enabled": False})
+    with warnings.catch_warnings(), no_profile:
         warnings.filterwarnings("ignore", message="Port .* is already in use")
         local = LocalCluster(
             n_workers=1,
@@ -148,7 +151,7 @@ def _local_cluster(threads: int, loop: IOLoop) -> Any:
             processes=False,
             memory_limit=0,
             dashboard_address=f"{LOOPBACK}:8787",
-            scheduler_kwargs={"dashboard": False},  # its server runs; its pages come when they are asked for
+            scheduler_kwargs={"dashboard": False},  # the server runs without pages; _Pages loads them
             loop=loop,
         )
     local.scheduler.http_application.add_application(_Pages(local.scheduler))
@@ -156,13 +159,13 @@ def _local_cluster(threads: int, loop: IOLoop) -> Any:
 
 
 class _Pages:
-    """The dashboard's pages, loaded for the first request: 0.7 s that most runs need not spend."""
+    """Loads the dashboard's pages at the first request. Loading takes 0.7 s, and most runs need no page."""
 
     def __init__(self, scheduler: Any) -> None:
         self._scheduler, self._loaded = scheduler, False
 
     def find_handler(self, request: Any, **_: Any) -> None:
-        """Asked by dask's router, which asks next what this adds to it."""
+        """Loads the pages into dask's router, which calls this first and then finds them itself."""
         if not self._loaded:
             from distributed.dashboard.scheduler import connect
 

@@ -1,4 +1,4 @@
-"""`avel extract`: raw clips -> staged frames and log-mel, and a manifest with the fate of each clip."""
+"""Stages clips for `avel extract`: frames and log-mel of each, and a manifest of what became of it."""
 
 import os
 import time
@@ -42,25 +42,26 @@ def extract(
 ) -> ExtractSummary:
     """Stages a dataset's clips: frames (T * N, S, S, 3) and log-mel (T, 96, 64) of each, into a Zarr store.
 
-    Give the same command again after whatever interrupted it: only what is not done is done. A clip that
-    cannot be read is recorded with its reason and never stops the others.
+    After an interruption the same call stages only the clips that are left. A clip that cannot be read is
+    recorded with the reason and does not stop the others.
 
     Args:
         dataset: a Dataset, an AVE folder, or any folder of videos.
         store: a folder, or an object-store URL.
-        config: how to stage; `options` are single fields of it, which win.
+        config: how to stage; single settings in `options` override it.
         annotations: CSV or Parquet for a plain folder of videos.
-        workers: decoding processes; all cores by default.
-        scheduler: address of a dask scheduler to use instead; its workers' threads decode.
-        retry_failed: stage clips again that failed.
+        workers: number of decoding processes; all cores by default.
+        scheduler: address of a dask scheduler whose workers decode instead, a clip in each of their threads.
+        retry_failed: stage failed clips again.
         overwrite: stage all clips again.
-        dry_run: change nothing; `forecast` of the summary says what would be done.
+        dry_run: change nothing; the summary's `forecast` says what would be staged.
 
     Raises:
         BusyError: another run is at work on the store, or has taken it over.
-        ConfigError: settings or options that do not go together; nothing was touched then.
-        DatasetError: annotations that cannot be used, or an event beyond the grid; nothing was touched then.
-        StoreError: `store` is something else.
+        ConfigError: settings or options do not go together; nothing was changed.
+        DatasetError: annotations cannot be used, or an event lies beyond the grid; nothing was changed.
+        MissingPathError: new settings would delete staged clips whose files cannot be read.
+        StoreError: `store` is something else than a clip store.
         WriteError: the store cannot be written.
     """
     began = time.monotonic()
@@ -72,17 +73,17 @@ def extract(
         )
     if workers and scheduler:
         raise ConfigError(
-            "--workers is about this machine, --scheduler about another's workers",
-            hint="--scheduler alone; dask worker ADDRESS --nthreads N sets its workers' number",
+            "--workers counts processes here, and --scheduler uses the workers of a cluster",
+            hint="give --scheduler alone; dask worker ADDRESS --nthreads N sets a worker's number of clips",
         )
     data = dataset if isinstance(dataset, Dataset) else read_dataset(dataset, annotations)
     data.check_grid(config.grid())
     location, count, run = locate(store), workers or cores(), uuid.uuid4().hex
     with writing(location):
         check_place(location)
-    wish = RestageOptions(retry_failed, overwrite)
+    restage = RestageOptions(retry_failed, overwrite)
     if dry_run:
-        plan = make_plan(data, config, read_attributes(location), read_manifest(location), wish)
+        plan = make_plan(data, config, read_attributes(location), read_manifest(location), restage)
         expected = forecast(plan, config, threads(scheduler) if scheduler else count)
         return summarize(location.url, plan, (), time.monotonic() - began, expected)
     with ExitStack() as stack:
@@ -90,7 +91,7 @@ def extract(
             check_lock = stack.enter_context(location.lock())
             location.remove_partials()
             manifest = ManifestWriter(location)
-            plan = make_plan(data, config, read_attributes(location), manifest.entries, wish)
+            plan = make_plan(data, config, read_attributes(location), manifest.entries, restage)
             _begin(location, run, manifest, plan, data, config)
         batches = stage_all(plan.todo, run, location.url, config, workers=count, scheduler=scheduler)
         done = _record(batches, manifest, location, len(plan.todo), check_lock) if plan.todo else []
@@ -103,28 +104,29 @@ def extract(
 def _begin(
     location: Location, run: str, manifest: ManifestWriter, plan: Plan, data: Dataset, config: ExtractConfig
 ) -> None:
-    """The store as the plan wants it, but for the clips to stage: pending before their chunks are touched."""
-    manifest.append((*plan.touched, *plan.todo, *plan.gone))
+    """Brings the store into the state that the plan starts from."""
+    # pending in the manifest first: a run that is killed below must not leave deleted chunks as staged
+    manifest.append((*plan.redated, *plan.todo, *plan.removed))
     prepare_store(location, plan.attributes, run)
-    for entry in plan.gone:
+    for entry in plan.removed:
         erase(location, plan.attributes, entry.row)
     settings = plan.attributes.digest
     manifest.append(
-        replace(failed(entry, "missing", "it left the dataset"), settings=settings) for entry in plan.gone
+        replace(failed(entry, "missing", "it left the dataset"), settings=settings) for entry in plan.removed
     )
     write_dataset(location, data)
     location.write("config.toml", to_toml(config, "extract").encode())
-    if plan.given_up:
-        note(f"{plan.given_up} staged clips of other settings are given up: they left the dataset")
-    limited = sum(entry.reason in ("timeout", "memory") for entry in plan.kept)
+    if plan.voided:
+        note(f"{plan.voided} staged clips of other settings are deleted: they left the dataset")
+    limited = sum(entry.reason in ("timeout", "memory") for entry in plan.unchanged)
     if limited:
         note(f"{limited} clips failed for timeout or memory before; --retry-failed tries them again")
-    if plan.sourceless:
-        note(f"{plan.sourceless} staged clips are kept although their files cannot be read now")
+    if plan.unreadable:
+        note(f"{plan.unreadable} staged clips stay although their files cannot be read now")
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -135,6 +137,7 @@ def _record(
     total: int,
     check_lock: Callable[[], None],
 ) -> list[Entry]:
+    """Writes entries into the manifest as they are done, and returns them all."""
     done: list[Entry] = []
     with Progress(total, "clips") as progress:
         for batch in batches:

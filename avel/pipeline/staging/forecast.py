@@ -1,31 +1,32 @@
-"""What a run would do, without doing it: clips, bytes and minutes, from a few clips staged elsewhere."""
+"""Estimates clips, bytes and minutes of a run, from a few clips staged in a temporary store."""
 
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from avel.grid import evenly_spaced
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.staging.isolate import Isolated
 from avel.pipeline.staging.plan import Plan
+from avel.pipeline.staging.stage import STEPS
 from avel.stores.clip_writer import prepare_store
 from avel.stores.clips import chunk_names
 from avel.stores.location import locate
-from avel.stores.manifest import Entry
 
 SAMPLE_CLIPS = 4
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What `--dry-run` tells.
+    """What `--dry-run` expects of a run.
 
     Attributes:
-        clips: how many would be staged.
-        causes: how many of them for each cause: "new", "source-changed", ...
-        bytes: estimated size of what would be written.
-        minutes: estimated time.
-        measured_on: how many clips were staged in a temporary store for the estimate.
+        clips: how many clips would be staged.
+        causes: how many of them for each cause, "new", "source-changed", ..., the most frequent first.
+        bytes: estimated bytes that would be written.
+        minutes: estimated duration.
+        measured_on: how many clips were staged for the estimate.
     """
 
     clips: int
@@ -36,11 +37,8 @@ class Forecast:
 
 
 def forecast(plan: Plan, config: ExtractConfig, workers: int) -> Forecast:
-    """Stages up to four clips, evenly spaced over the work, in a temporary store."""
-    causes: dict[str, int] = {}
-    for entry in plan.todo:
-        causes[entry.cause] = causes.get(entry.cause, 0) + 1
-    sample = spread(plan.todo)
+    """Stages at most four clips of the plan, evenly spaced, and scales up what they took."""
+    sample = [plan.todo[place] for place in evenly_spaced(len(plan.todo), SAMPLE_CLIPS)]
     with tempfile.TemporaryDirectory() as folder:
         attributes = replace(plan.attributes, video_ids=tuple(entry.video_id for entry in sample))
         location = locate(folder)
@@ -52,27 +50,12 @@ def forecast(plan: Plan, config: ExtractConfig, workers: int) -> Forecast:
             for entry in done
             if entry.state == "staged"
         ]
-    share = len(plan.todo) / max(len(sample), 1)
+    scale = len(plan.todo) / max(len(sample), 1)
+    seconds = sum(getattr(entry, f"{step}_seconds") for entry in done for step in STEPS)
     return Forecast(
         clips=len(plan.todo),
-        causes=causes,
-        bytes=round(sum(written) * share),
-        minutes=round(sum(map(_seconds, done)) * share / workers / 60, 2),
+        causes=dict(Counter(entry.cause for entry in plan.todo).most_common()),
+        bytes=round(sum(written) * scale),
+        minutes=round(seconds * scale / workers / 60, 2),
         measured_on=len(done),
-    )
-
-
-def spread(entries: Sequence[Entry]) -> list[Entry]:
-    """Up to four of the entries, evenly spaced."""
-    count = min(len(entries), SAMPLE_CLIPS)
-    return [entries[number * len(entries) // count] for number in range(count)]
-
-
-def _seconds(entry: Entry) -> float:
-    return (
-        entry.decode_seconds
-        + entry.scale_seconds
-        + entry.jpeg_seconds
-        + entry.audio_seconds
-        + entry.write_seconds
     )

@@ -1,4 +1,4 @@
-"""Decoding in a process of its own: a crash, a hang or a swollen heap costs one clip and one process.
+"""Decodes clips in a child process, so that a crash, a hang or too much memory fails only one clip.
 
 `Isolated` is the parent's side, `avel.pipeline.staging.child` the child's. They talk over a socket pair.
 """
@@ -34,14 +34,14 @@ CHILD_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
 }
-"""A core each; and glibc keeps what a clip frees for the next: 2000 page faults a clip otherwise."""
+"""One core for each child. glibc keeps memory that a clip frees, which saves 2000 page faults a clip."""
 
 POLL_SECONDS = 0.05
-GLANCE_SECONDS = 1.0
-"""The most that one poll counts: time for which a run was stopped (Ctrl-Z, a suspended job) is no clip's."""
+MOST_POLL_SECONDS = 1.0
+"""Most time that one poll adds to a clip's, since the run may have been stopped meanwhile (Ctrl-Z)."""
 START_SECONDS = 120.0
-KILLS_FORGIVEN = 2
-"""SIGKILL comes from outside (an operator, the kernel short of memory): tried again so often."""
+KILL_RETRIES = 2
+"""A clip is tried again after so many SIGKILLs. They come from a person, or the kernel short of memory."""
 
 
 class IsolationError(AvelError):
@@ -49,8 +49,14 @@ class IsolationError(AvelError):
 
 
 @dataclass(frozen=True)
-class Lost:
-    """How a child was lost over a clip."""
+class LostChild:
+    """How a child ended, or was ended, while it staged a clip.
+
+    Attributes:
+        reason: why the clip fails, if it fails.
+        killed: SIGKILL ended it, which may not be the clip's fault.
+        seconds: time spent on the clip.
+    """
 
     reason: Reason
     detail: str
@@ -59,7 +65,7 @@ class Lost:
 
 
 class Isolated:
-    """A child process that stages clips into one store for one run, replaced when it is lost.
+    """Stages clips into one store, for one run, in a child process that is replaced when it ends.
 
     >>> with Isolated("clips.zarr", ExtractConfig()) as isolated:  # doctest: +SKIP
     ...     isolated.stage(entry).state
@@ -82,7 +88,7 @@ class Isolated:
         self.close()
 
     def launch(self) -> None:
-        """Starts the child without waiting until it has loaded its libraries.
+        """Starts the child, but does not wait until it has loaded its libraries.
 
         Raises:
             IsolationError: this was closed.
@@ -91,7 +97,7 @@ class Isolated:
             self._launch()
 
     def close(self) -> None:
-        """Ends the child at once; a clip in work, in another thread, stays pending."""
+        """Ends the child at once. A clip that another thread is staging stays pending."""
         self._closed = True
         process = self._process
         if process is not None:
@@ -101,9 +107,9 @@ class Isolated:
             self._errors.close()
 
     def stage(self, entry: Entry) -> Entry:
-        """Stages one clip -> its entry, failed, or staged but for the flush to the disk.
+        """Stages one clip; returns its entry as failed or as staged. `flush` must still put it on the disk.
 
-        Only what a fresh child repeats is the clip's fault.
+        A crash fails the clip only if it happens in a new child, since an earlier clip may have caused it.
 
         Raises:
             IsolationError: no child can be started, or this was closed.
@@ -124,13 +130,13 @@ class Isolated:
                 return outcome
             self._end()
             if self._closed:
-                raise IsolationError("closed in the middle of a clip")
+                raise IsolationError("the decoding process was closed in the middle of a clip")
             kills += outcome.killed
-            if outcome.reason == "timeout" or (kills > KILLS_FORGIVEN if outcome.killed else fresh):
-                return given_up(entry, outcome, self._store, self._config, self._run)
+            if outcome.reason == "timeout" or (kills > KILL_RETRIES if outcome.killed else fresh):
+                return fail_lost_clip(entry, outcome, self._store, self._config, self._run)
 
-    def _ask(self, entry: Entry) -> Entry | Lost:
-        """Hands the clip over and watches: an answer, or how the child was lost."""
+    def _ask(self, entry: Entry) -> Entry | LostChild:
+        """Sends the clip to the child and returns its answer, or how the child was lost."""
         assert self._connection is not None
         try:
             self._connection.send(entry)
@@ -138,16 +144,19 @@ class Isolated:
         except (EOFError, OSError):
             return self._post_mortem()
 
-    def _watch(self) -> Entry | Lost:
-        """Waits for the answer for as long as the limits allow, by the time that was spent looking."""
+    def _watch(self) -> Entry | LostChild:
+        """Waits for the answer within the limits of time and memory.
+
+        Only time spent in polls counts, so that a stopped run does not use up a clip's time.
+        """
         assert self._connection is not None
         limit = self._config.time_limit
-        silent = used = 0.0
+        silent = used = 0.0  # seconds without a sign, and seconds of staging
         while True:
             began = time.monotonic()
             came = self._connection.poll(POLL_SECONDS)
-            glance = min(time.monotonic() - began, GLANCE_SECONDS)
-            silent, used = silent + glance, used + glance
+            waited = min(time.monotonic() - began, MOST_POLL_SECONDS)
+            silent, used = silent + waited, used + waited
             if came:
                 message = self._connection.recv()
                 if isinstance(message, Entry):
@@ -156,27 +165,29 @@ class Isolated:
                     raise message
                 silent, used = 0.0, 0.0 if message == HASHED else used
             if self._closed:
-                return Lost("crashed", "closed")
-            held = self._resident_mib()
-            if held > self._config.memory_limit:
-                detail = f"held {held} MiB, the limit is {self._config.memory_limit} MiB"
-                return Lost("memory", detail, seconds=used)
+                return LostChild("crashed", "closed")
+            used_mib = self._resident_mib()
+            if used_mib > self._config.memory_limit:
+                detail = f"used {used_mib} MiB, the limit is {self._config.memory_limit} MiB"
+                return LostChild("memory", detail, seconds=used)
             if silent > limit:
-                return Lost("timeout", f"no sign of life for {limit:g} s", seconds=used)
+                return LostChild("timeout", f"no sign of life for {limit:g} s", seconds=used)
             if used > limit * -(-self._config.segments // CHUNK_SEGMENTS):
-                return Lost("timeout", f"not done after {used:.0f} s", seconds=used)
+                return LostChild("timeout", f"not done after {used:.0f} s", seconds=used)
 
-    def _post_mortem(self) -> Lost:
+    def _post_mortem(self) -> LostChild:
+        """Returns how a child ended that no longer answers."""
         assert self._process is not None
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=5)
         code = self._process.returncode
         if code is None:
-            return Lost("crashed", "stopped answering")
+            return LostChild("crashed", "stopped answering")
         name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        return Lost("crashed", f"the decoding process died of {name}", killed=code == -signal.SIGKILL)
+        return LostChild("crashed", f"the decoding process died of {name}", killed=code == -signal.SIGKILL)
 
     def _resident_mib(self) -> int:
+        """Returns the memory that the child uses, 0 if it has just ended."""
         assert self._process is not None
         try:
             return int(psutil.Process(self._process.pid).memory_info().rss) // MIB
@@ -184,8 +195,9 @@ class Isolated:
             return 0
 
     def _launch(self) -> None:
+        """Starts a child, unless one runs; does not wait until it is ready."""
         if self._closed:
-            raise IsolationError("already closed")
+            raise IsolationError("the decoding process was already closed")
         if self._process is not None and self._process.poll() is None:
             return
         self._end()
@@ -200,21 +212,22 @@ class Isolated:
                 env=os.environ | CHILD_ENVIRONMENT,
             )
         self._connection, self._served, self._ready = Connection(ours.detach()), 0, False
-        with suppress(OSError):  # one that died at once is found out when it is awaited
+        with suppress(OSError):  # `_make_ready` notices a child that died at once
             self._connection.send((self._store, self._config, self._run, os.getpid()))
 
     def _make_ready(self) -> None:
-        """A child that has loaded its libraries and opened the store; one killed before that is replaced."""
-        for _ in range(1 + KILLS_FORGIVEN):
+        """Waits for a child with its libraries loaded and the store open; replaces one that dies before."""
+        for _ in range(1 + KILL_RETRIES):
             self._launch()
-            if self._ready or self._greeted():
+            if self._ready or self._await_ready():
                 return
             self._end()
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines()
         raise IsolationError("the decoding process does not start", hint=said[-1] if said else "")
 
-    def _greeted(self) -> bool:
+    def _await_ready(self) -> bool:
+        """Waits for the child's first answer; returns whether it is ready. Raises the error it sent."""
         assert self._connection is not None
         try:
             answer = self._connection.recv() if self._connection.poll(START_SECONDS) else None
@@ -227,6 +240,7 @@ class Isolated:
         return self._ready
 
     def _end(self) -> None:
+        """Kills the child, if there is one, and closes the connection."""
         process, connection = self._process, self._connection
         self._process = self._connection = None
         if process is not None:
@@ -236,10 +250,10 @@ class Isolated:
             connection.close()
 
 
-def given_up(entry: Entry, lost: Lost, store: str, config: ExtractConfig, run: str = "") -> Entry:
-    """The entry of a clip whose process was lost, as failed; what it wrote is erased.
+def fail_lost_clip(entry: Entry, lost: LostChild, store: str, config: ExtractConfig, run: str = "") -> Entry:
+    """Returns the entry of a clip whose child was lost, as failed, and deletes the chunks it wrote.
 
-    But for what another run may have staged meanwhile, in the place of one that was killed.
+    The chunks stay if another run has begun on the store, which may have staged the clip meanwhile.
 
     Raises:
         WriteError: the store cannot be written.
@@ -253,7 +267,7 @@ def given_up(entry: Entry, lost: Lost, store: str, config: ExtractConfig, run: s
 
 
 def with_source(entry: Entry) -> Entry:
-    """The entry with its source's size and time, so that a clip that killed its reader is known again."""
+    """Returns the entry with size and modification time of its file, which the next run compares."""
     with suppress(OSError):
         status = os.stat(entry.source_path)
         return replace(entry, source_bytes=status.st_size, source_mtime_ns=status.st_mtime_ns)

@@ -1,10 +1,10 @@
-"""What a run has to do: which clips, and why each of them."""
+"""Plans a run of `avel extract`: which clips it has to stage, and why each of them."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from avel.config import as_dict, digest
+from avel.config import digest, settings_of
 from avel.errors import MissingPathError
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.refusal import ClipRefused
@@ -19,36 +19,36 @@ class Plan:
     """The work of one run.
 
     Attributes:
-        attributes: the store as it will be: old videos keep their rows, new ones follow.
+        attributes: the store's attributes after the run: old videos keep their rows, new ones follow.
         todo: pending entries of the clips to stage.
-        touched: entries whose file has a new date and the old bytes.
-        kept: entries of the dataset's other clips, staged or failed earlier.
-        gone: pending entries of videos that left the dataset before they were staged as it is asked for now.
-        sourceless: how many of `kept` are staged although their file cannot be read now.
-        given_up: how many of `gone` are whole until the new settings void them.
+        unchanged: entries of the dataset's other clips, staged or failed in an earlier run.
+        redated: those of `unchanged` whose file has another path or date, but the same bytes.
+        removed: pending entries of videos no longer in the dataset, whose chunks must be deleted: they are
+            incomplete or of other settings, and nothing will stage them again.
+        unreadable: how many of `unchanged` are staged although their file cannot be read now.
+        voided: how many of `removed` are staged with the store's old settings.
     """
 
     attributes: StoreAttributes
     todo: tuple[Entry, ...]
-    touched: tuple[Entry, ...]
-    kept: tuple[Entry, ...]
-    gone: tuple[Entry, ...] = ()
-    sourceless: int = 0
-    given_up: int = 0
+    unchanged: tuple[Entry, ...]
+    redated: tuple[Entry, ...]
+    removed: tuple[Entry, ...] = ()
+    unreadable: int = 0
+    voided: int = 0
 
 
 @dataclass(frozen=True)
 class RestageOptions:
-    """What the user wants done again."""
+    """Which clips to stage again although nothing about them changed: failed ones, or all."""
 
     retry_failed: bool = False
     overwrite: bool = False
 
 
 def stored_settings(config: ExtractConfig) -> dict[str, object]:
-    """The config's fields that change what is stored."""
-    numeric = {name for name, field in config.__dataclass_fields__.items() if field.metadata["numeric"]}
-    return {name: value for name, value in as_dict(config).items() if name in numeric}
+    """Returns the settings that change what is stored, by name."""
+    return {setting.key: setting.of(config) for setting in settings_of(config) if setting.numeric}
 
 
 def make_plan(
@@ -56,14 +56,15 @@ def make_plan(
     config: ExtractConfig,
     found: StoreAttributes | None,
     entries: Mapping[str, Entry],
-    wish: RestageOptions,
+    restage: RestageOptions,
 ) -> Plan:
-    """Compares the dataset and the config with what the manifest says was done.
+    """Compares the dataset and the config with the manifest's `entries`; `found` is None for a new store.
 
     Raises:
-        MissingPathError: these settings void staged clips whose files cannot be read; `overwrite` does it.
+        MissingPathError: new settings would delete staged clips whose files cannot be read. With `overwrite`
+            they are deleted.
     """
-    # a killed run may have given rows, in the manifest, to videos that the attributes does not name yet
+    # the manifest of a killed run may have rows of videos that the attributes do not list yet
     old_ids = tuple(dict.fromkeys((*(found.video_ids if found else ()), *entries)))
     known = set(old_ids)
     attributes = StoreAttributes(
@@ -74,33 +75,36 @@ def make_plan(
         video_ids=old_ids + tuple(video.video_id for video in dataset.videos if video.video_id not in known),
     )
     row_of = {video_id: row for row, video_id in enumerate(attributes.video_ids)}
-    todo, touched, kept, sourceless = [], [], [], 0
+    todo, redated, unchanged, unreadable = [], [], [], 0
     for video in dataset.videos:
         path = os.path.abspath(video.path) if video.path else ""
         entry = entries.get(video.video_id)
-        cause = _cause(entry, path, config, wish, begun=found is not None)
+        cause = _cause(entry, path, config, restage, begun=found is not None)
         if cause is not None:
             todo.append(Entry(video.video_id, row_of[video.video_id], cause=cause, source_path=path))
             continue
         assert entry is not None
         now = _as_on_disk(entry, path)
         if now != entry:
-            touched.append(now)
-        kept.append(now)
-        sourceless += entry.state == "staged" and (wish.overwrite or _status(path) is None)
-    gone = _gone(entries.values(), {video.video_id for video in dataset.videos}, row_of, attributes.digest)
-    leaving = [entries[each.video_id] for each in gone if _is_whole(entries[each.video_id], found)]
-    if not wish.overwrite:
-        _refuse_to_lose([each for each in todo if _is_whole(entries.get(each.video_id), found)] + leaving)
-    return Plan(attributes, tuple(todo), tuple(touched), tuple(kept), gone, sourceless, len(leaving))
+            redated.append(now)
+        unchanged.append(now)
+        # with `overwrite`, only clips whose file cannot be read come this far
+        unreadable += entry.state == "staged" and (restage.overwrite or _status(path) is None)
+    removed = _removed(
+        entries.values(), {video.video_id for video in dataset.videos}, row_of, attributes.digest
+    )
+    voided = [entries[each.video_id] for each in removed if _is_whole(entries[each.video_id], found)]
+    if not restage.overwrite:
+        _refuse_to_lose([each for each in todo if _is_whole(entries.get(each.video_id), found)] + voided)
+    return Plan(attributes, tuple(todo), tuple(unchanged), tuple(redated), removed, unreadable, len(voided))
 
 
 def _cause(
-    entry: Entry | None, path: str, config: ExtractConfig, wish: RestageOptions, begun: bool
+    entry: Entry | None, path: str, config: ExtractConfig, restage: RestageOptions, begun: bool
 ) -> Cause | None:
-    """Why the clip has to be staged (again); None where it need not be.
+    """Returns why the clip has to be staged, None if it need not be.
 
-    A staged clip whose file cannot be read is as good as it gets: a disk that is not mounted costs nothing.
+    A staged clip whose file cannot be read stays as it is, so a disk that is not mounted does no harm.
     """
     if entry is None:
         return "new"
@@ -110,33 +114,35 @@ def _cause(
         return "new"
     if entry.settings != digest(config) or _audio_rule_changed(entry, config):
         return "settings-changed"
-    if wish.overwrite or _source_changed(entry, path):
-        kept = entry.state == "staged" and not _readable(path)
-        return None if kept else "overwrite" if wish.overwrite else "source-changed"
-    return "retry-failed" if entry.state == "failed" and wish.retry_failed else None
+    if restage.overwrite or _source_changed(entry, path):
+        must_stay = entry.state == "staged" and not _readable(path)
+        return None if must_stay else "overwrite" if restage.overwrite else "source-changed"
+    return "retry-failed" if entry.state == "failed" and restage.retry_failed else None
 
 
 def _is_whole(entry: Entry | None, found: StoreAttributes | None) -> bool:
+    """Returns whether the clip is staged with the settings that the store has so far."""
     if entry is None or found is None:
         return False
     return entry.state == "staged" and entry.settings == found.digest
 
 
 def _refuse_to_lose(entries: Sequence[Entry]) -> None:
-    """Raises where clips that are whole would be given up for files that are not there."""
+    """Raises MissingPathError if one of these whole clips has no readable file to be staged again from."""
     lost = [entry for entry in entries if not _readable(entry.source_path)]
     if lost:
         where = lost[0].source_path or lost[0].video_id
         raise MissingPathError(
-            f"these settings void {len(lost)} staged clips whose files cannot be read, the first: {where}",
-            hint="mount their disk, or stage into another store; --overwrite gives them up",
+            f"these settings would delete {len(lost)} staged clips whose files cannot be read, "
+            f"the first: {where}",
+            hint="mount their disk, or stage into another store; --overwrite deletes them",
         )
 
 
-def _gone(
+def _removed(
     entries: Iterable[Entry], present: set[str], row_of: Mapping[str, int], settings: str
 ) -> tuple[Entry, ...]:
-    """Videos that nothing will stage any more, as pending: their chunks are partial, or of other settings."""
+    """Returns, as pending, videos that left the dataset, with chunks incomplete or of other settings."""
     return tuple(
         Entry(entry.video_id, row_of[entry.video_id], cause=entry.cause)
         for entry in entries
@@ -147,14 +153,17 @@ def _gone(
 
 
 def _audio_rule_changed(entry: Entry, config: ExtractConfig) -> bool:
-    """`missing_audio` concerns clips without sound only, so it is not among the settings of all."""
+    """Returns whether `missing_audio` now decides otherwise about a clip.
+
+    It matters only for clips without audio, so it is not part of the digest, which would restage all clips.
+    """
     if config.missing_audio == "fail":
         return entry.state == "staged" and entry.audio == "silence"
     return entry.reason == "no-audio"
 
 
 def _source_changed(entry: Entry, path: str) -> bool:
-    """By size and date, and by the bytes where only the date differs."""
+    """Compares size and date; where only the date differs, also the bytes."""
     bytes_now, mtime_now = _status(path) or (0, 0)
     if bytes_now != entry.source_bytes:
         return True
@@ -169,7 +178,7 @@ def _source_changed(entry: Entry, path: str) -> bool:
 
 
 def _as_on_disk(entry: Entry, path: str) -> Entry:
-    """The entry with the file's present path and date; as it is where the file cannot be read."""
+    """Returns the entry with the file's path and date now, unchanged if the file cannot be read."""
     status = _status(path)
     if status is None or (status[1] != entry.source_mtime_ns and not _readable(path)):
         return entry
@@ -177,7 +186,7 @@ def _as_on_disk(entry: Entry, path: str) -> Entry:
 
 
 def _status(path: str) -> tuple[int, int] | None:
-    """Bytes and date of a file; None where it is not to be seen."""
+    """Returns size and modification time of a file; None where there is none."""
     try:
         status = os.stat(path)
     except OSError:
@@ -186,7 +195,7 @@ def _status(path: str) -> tuple[int, int] | None:
 
 
 def _readable(path: str) -> bool:
-    """Whether the file opens: a permission or a stale mount shows only then."""
+    """Returns whether the file opens, since missing permissions and stale mounts show only then."""
     try:
         with open(path, "rb"):
             return True

@@ -1,4 +1,4 @@
-"""`avel preview`: a contact sheet of one staged clip, what the networks see and what they are told."""
+"""Draws one staged clip for `avel preview`: its frames, its log-mel patches and its labels."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import StoreError
-from avel.grid import MEL_BANDS, MEL_FRAMES
+from avel.grid import MEL_BANDS, MEL_FRAMES, evenly_spaced
 from avel.stores.clips import ClipStore
 from avel.stores.datasets.dataset import Row
 from avel.stores.files import atomic_path
@@ -16,21 +16,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LARGEST_COLUMNS = 10
+MOST_COLUMNS = 10
 PATCH_STEP_SECONDS = 0.01
 COLUMN_INCHES, DOTS_PER_INCH = 1.35, 110
 EVENT_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
-"""Okabe and Ito's, which colour-blind people can tell apart."""
+"""Colours of Okabe and Ito, which colour-blind people can tell apart."""
 LABEL_BOX = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
 
 
 def preview(store: ClipStore | Path | str, video_id: str, out: Path | str) -> Path:
     """Draws a PNG: ten frames over ten spectrogram patches on one time axis, with the clip's labels below.
 
-    A clip of more than ten segments is shown by ten of them, evenly spaced.
+    Of a clip of more than ten segments it shows ten, evenly spaced.
 
     Raises:
-        StoreError: the clip is not staged, or `out` is no .png.
+        StoreError: the clip is not staged, or `out` does not end in .png.
+        UnknownNameError: the store has no such video.
     """
     opened = store if isinstance(store, ClipStore) else ClipStore.open(store)
     path = Path(out)
@@ -43,35 +44,29 @@ def preview(store: ClipStore | Path | str, video_id: str, out: Path | str) -> Pa
 
 
 def draw(store: ClipStore, video_id: str) -> "Figure":
-    """The contact sheet as a matplotlib figure, made without pyplot's global state."""
+    """Draws the preview as a matplotlib figure, without pyplot's global state."""
     from matplotlib.figure import Figure
 
-    shown = shown_segments(store.grid.segments)
+    shown = evenly_spaced(store.grid.segments, MOST_COLUMNS)
     rows = [row for row in store.dataset.rows if row.video_id == video_id]
     lanes = max(len(rows), 1)
     figure = Figure(figsize=(COLUMN_INCHES * len(shown) + 1.6, 3.85 + 0.3 * lanes), layout="constrained")
     heights = [COLUMN_INCHES, COLUMN_INCHES, 0.3 * lanes]
-    frames, sound, events = figure.subplots(3, 1, sharex=True, gridspec_kw={"height_ratios": heights})
+    frames, log_mel, events = figure.subplots(3, 1, sharex=True, gridspec_kw={"height_ratios": heights})
     _draw_frames(frames, store, video_id, shown)
-    _draw_sound(sound, store, video_id, shown)
+    _draw_log_mel(log_mel, store, video_id, shown)
     _draw_events(events, store, rows, shown)
     entry = store.entries[video_id]
     padded = store.grid.seconds - entry.valid_seconds
     notes = [f"{padded:.2f} s padded"] if padded > 0.01 else []
-    notes += ["no sound in the file"] if entry.audio == "silence" else []
+    notes += ["no audio in the file"] if entry.audio == "silence" else []
     notes += [entry.detail] if entry.detail else []
     figure.suptitle("  ·  ".join([video_id, *notes]), x=0.01, ha="left", fontsize=11, parse_math=False)
     return figure
 
 
-def shown_segments(segments: int) -> list[int]:
-    """At most ten segments, evenly spaced over all."""
-    count = min(segments, LARGEST_COLUMNS)
-    return [(2 * place + 1) * segments // (2 * count) for place in range(count)]
-
-
 def _draw_frames(axes: "Axes", store: ClipStore, video_id: str, shown: list[int]) -> None:
-    """The middle frame of each segment, side by side."""
+    """Draws the middle frame of each segment, side by side."""
     per_segment = store.grid.frames_per_segment
     pictures = store.frames(video_id, [segment * per_segment + per_segment // 2 for segment in shown])
     for column, picture in enumerate(pictures):
@@ -80,8 +75,8 @@ def _draw_frames(axes: "Axes", store: ClipStore, video_id: str, shown: list[int]
     _separate(axes, len(shown))
 
 
-def _draw_sound(axes: "Axes", store: ClipStore, video_id: str, shown: list[int]) -> None:
-    """The patch of each segment, time to the right and mel bands upwards, one scale of colour for all."""
+def _draw_log_mel(axes: "Axes", store: ClipStore, video_id: str, shown: list[int]) -> None:
+    """Draws the patch of each segment, mel bands upwards, all on one colour scale."""
     patches: NDArray[Any] = store.log_mel(video_id)[shown]
     low, high = float(np.log(0.01)), max(float(patches.max()), 0.0)
     width = MEL_FRAMES * PATCH_STEP_SECONDS / store.grid.segment_seconds
@@ -103,7 +98,7 @@ def _draw_sound(axes: "Axes", store: ClipStore, video_id: str, shown: list[int])
 
 
 def _draw_events(axes: "Axes", store: ClipStore, rows: list[Row], shown: list[int]) -> None:
-    """One lane for each annotation row: coloured where its segments carry the event's label."""
+    """Draws a lane for each annotation row, coloured where segments have the event's label."""
     labels = store.dataset.labels(store.grid)
     numbers = {row.row: place for place, row in enumerate(store.dataset.rows)}
     for lane, row in enumerate(rows):
@@ -122,7 +117,7 @@ def _draw_events(axes: "Axes", store: ClipStore, rows: list[Row], shown: list[in
 
 
 def _time_axis(axes: "Axes", store: ClipStore, shown: list[int]) -> None:
-    """Segment borders in seconds; where segments are left out, each column's own start."""
+    """Labels the borders of segments in seconds; the columns instead where segments are left out."""
     seconds = store.grid.segment_seconds
     if len(shown) == store.grid.segments:
         axes.set_xticks(range(len(shown) + 1), [f"{place * seconds:g}" for place in range(len(shown) + 1)])
@@ -132,5 +127,6 @@ def _time_axis(axes: "Axes", store: ClipStore, shown: list[int]) -> None:
 
 
 def _separate(axes: "Axes", columns: int) -> None:
+    """Draws a white line between columns."""
     axes.vlines(range(1, columns), *axes.get_ylim(), color="white", linewidth=0.8)
     axes.tick_params(bottom=False)

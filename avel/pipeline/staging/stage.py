@@ -1,4 +1,4 @@
-"""Staging one clip: file -> JPEG frames and log-mel patches in the store -> its manifest entry."""
+"""Stages one clip: writes its frames and log-mel patches into the store, and describes it in an entry."""
 
 import hashlib
 import os
@@ -30,7 +30,7 @@ PIECE_BYTES = 1 << 20
 
 @dataclass
 class Stopwatch:
-    """Where a clip's time went, in seconds of the wall clock; reading and hashing the file are decoding."""
+    """Seconds that each step took for one clip. Reading and hashing the file count as decoding."""
 
     decode: float = 0.0
     scale: float = 0.0
@@ -40,7 +40,7 @@ class Stopwatch:
 
     @contextmanager
     def timing(self, name: str) -> Iterator[None]:
-        """Adds the time of the block to `name`."""
+        """Adds the duration of the block to the step `name`."""
         began = time.perf_counter()
         try:
             yield
@@ -48,24 +48,28 @@ class Stopwatch:
             setattr(self, name, getattr(self, name) + time.perf_counter() - began)
 
     def move(self, name: str, seconds: float) -> None:
-        """Counts part of the decoding time as that of what happened inside it."""
+        """Moves `seconds` from decoding to the step `name`, which ran within its time."""
         self.decode -= seconds
         setattr(self, name, getattr(self, name) + seconds)
 
     def columns(self) -> dict[str, Any]:
-        """As columns of the manifest, beside the most memory this process has held."""
-        seconds = {f"{each.name}_seconds": round(getattr(self, each.name), 6) for each in fields(self)}
+        """Returns the fields of an `Entry` for these seconds and for this process's peak memory."""
+        seconds = {f"{step}_seconds": round(getattr(self, step), 6) for step in STEPS}
         return seconds | {"peak_mib": peak_mib()}
+
+
+STEPS = tuple(step.name for step in fields(Stopwatch))
+"""Steps of staging a clip; an entry has the seconds of each, as `decode_seconds` and so on."""
 
 
 @dataclass
 class Stager:
-    """Stages clips into one store; kept open from clip to clip.
+    """Stages clips into one store, one after another.
 
     Args:
-        run: token that the store's run gave to `prepare_store`.
-        alive: called after each step of a long clip, so that a watcher can tell slow from hung.
-        hashed: called after each MiB of the source that was hashed, however large it is.
+        run: token with which `prepare_store` was called.
+        alive: called after each chunk of a clip, so that a watching process can tell slow from hung.
+        hashed: called after each MiB of the source file that was hashed.
     """
 
     store: str
@@ -81,11 +85,11 @@ class Stager:
         self.writer = ClipWriter(locate(self.store), self.digest, self.run)
 
     def stage(self, entry: Entry) -> Entry:
-        """Stages one clip -> its entry, failed, or staged but for the flush to the disk.
+        """Stages one clip; returns its entry as failed or as staged. `flush` must still put it on the disk.
 
         Raises:
             WriteError: the store cannot be written.
-            StaleError: another run has begun on it.
+            StaleError: another run has begun on the store.
         """
         watch = Stopwatch()
         try:
@@ -97,9 +101,9 @@ class Stager:
             reason, detail = refused.reason, refused.detail
         except MemoryError:
             reason, detail = "memory", "the decoder could not allocate memory"
-        except AvelError:  # the store's or the run's fault, no clip's
+        except AvelError:  # a fault of the store or the run, not of the clip
             raise
-        except Exception as error:  # a decoder's surprise is this clip's failure, not the run's
+        except Exception as error:  # an error that we did not foresee fails this clip, not the run
             reason, detail = "crashed", f"{type(error).__name__}: {error}"
         self.writer.erase(entry.row)
         return replace(failed(entry, reason, detail), settings=self.digest, **watch.columns())
@@ -119,13 +123,13 @@ class Stager:
                 media = stack.enter_context(opening)
             self._audio(media, entry.row, watch)
             self._video(media, entry.row, watch)
-            info, heard = media.info, media.heard
+            info, has_audio = media.info, media.has_audio
         return replace(
             entry,
             state="staged",
             settings=self.digest,
             detail=info.damage,
-            audio="stream" if heard else "silence",
+            audio="stream" if has_audio else "silence",
             valid_seconds=round(info.valid_seconds, 6),
         )
 
@@ -154,12 +158,12 @@ class Stager:
             watch.move("scale", media.scale_seconds)
 
     def _blocks(self, media: Media, watch: Stopwatch) -> Iterator[NDArray[np.uint8] | list[bytes]]:
-        """Frames as they are stored, whole chunks of the store at a time."""
+        """Yields the frames of one chunk of the store at a time, encoded as the store holds them."""
         if self.config.frame_codec == "raw":
             yield from media.frames(CHUNK_SEGMENTS)
             return
         files: list[bytes] = []
-        for picture, slots in media.pictures():  # encoded while it is in the processor's cache
+        for picture, slots in media.pictures():  # encode each at once, while it is in the processor's cache
             began = time.perf_counter()
             file = encode_jpeg(picture, self.config.jpeg_quality, media.colours)
             watch.move("jpeg", time.perf_counter() - began)
@@ -173,7 +177,10 @@ class Stager:
 
 
 def peak_mib() -> int:
-    """Most memory that this process has held; getrusage would count what its parent held when it forked."""
+    """Returns the most memory that this process has used, in MiB; 0 where the system does not say.
+
+    psutil does not know it, and getrusage would also count the parent's memory at the fork.
+    """
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
@@ -182,7 +189,7 @@ def peak_mib() -> int:
 
 
 def fingerprint(entry: Entry, alive: Callable[[], None] = lambda: None) -> Entry:
-    """The entry with size, time and SHA-256 of its source file.
+    """Returns the entry with bytes, modification time and SHA-256 of its source file; calls `alive` per MiB.
 
     Raises:
         ClipRefused: the file is missing or cannot be read.

@@ -1,4 +1,4 @@
-"""Clips over dask workers: a local cluster, or one that exists; each decodes in isolated processes."""
+"""Stages clips on dask workers, of a local cluster or an existing one; each decodes in child processes."""
 
 import logging
 import threading
@@ -12,7 +12,7 @@ from typing import Any
 from avel.errors import AvelError, StoreError
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.staging.cluster import await_worker, cluster, dashboard, watching
-from avel.pipeline.staging.isolate import Isolated, Lost, given_up
+from avel.pipeline.staging.isolate import Isolated, LostChild, fail_lost_clip
 from avel.progress import note
 from avel.stores.clip_writer import flush
 from avel.stores.clips import StoreAttributes, read_attributes
@@ -21,10 +21,10 @@ from avel.stores.manifest import Entry
 
 
 class Decoders:
-    """The decoding processes that one run has in this process, `most` at once.
+    """The children in which one run decodes clips from this process, `most` at once.
 
-    A clip has one of them while it is decoded, and none while the disk takes what was written: by then the
-    next clip has it.
+    A clip occupies a child while it is decoded, but not while it is flushed to the disk: meanwhile the child
+    decodes the next clip.
     """
 
     def __init__(self, store: str, config: ExtractConfig, run: str, most: int) -> None:
@@ -36,17 +36,17 @@ class Decoders:
         self._closed = False
 
     def launch(self) -> None:
-        """Starts all of them: they load their libraries while dask loads its own, a second less to wait."""
+        """Starts all children. They load their libraries while dask loads its own, which saves a second."""
         with self._changed:
             self._idle = [self._make() for _ in range(self._most)]
             for child in self._idle:
                 child.launch()
 
     def stage(self, entry: Entry) -> Entry:
-        """Stages one clip -> its entry, staged and on the disk, or failed.
+        """Stages one clip; returns its entry as failed, or as staged and on the disk.
 
         Raises:
-            AvelError: the run has ended meanwhile.
+            AvelError: `close` was called.
             IsolationError, StaleError, WriteError: as `Isolated.stage` does.
         """
         with self._one() as child:
@@ -58,7 +58,7 @@ class Decoders:
         return replace(entry, write_seconds=entry.write_seconds + time.perf_counter() - began)
 
     def close(self) -> None:
-        """Ends them all, also those in the middle of a clip."""
+        """Ends all children, also those in the middle of a clip."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -67,6 +67,7 @@ class Decoders:
 
     @contextmanager
     def _one(self) -> Iterator[Isolated]:
+        """Yields an idle or new child for the block; waits while `most` children are busy."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._idle or len(self._all) < self._most)
             if self._closed:
@@ -85,7 +86,7 @@ class Decoders:
         if attributes is None:
             raise StoreError(
                 f"{self._store}: was removed while clips were staged into it",
-                hint="the same command again stages all of them",
+                hint="give the same command again to stage all of them",
             )
         return attributes
 
@@ -95,7 +96,7 @@ class Decoders:
 
 
 THREADS_A_DECODER = 2
-"""One watches it, while another waits for the disk."""
+"""Of two threads one watches the child, while the other waits for the disk."""
 
 _decoders: dict[str, Decoders] = {}
 _closed: set[str] = set()
@@ -103,12 +104,12 @@ _lock = threading.Lock()
 
 
 def stage_isolated(entry: Entry, run: str, store: str, config: ExtractConfig) -> Entry:
-    """The dask task: one whole clip."""
+    """Stages one clip; this is the task that dask runs."""
     return decoders_of(run, store, config, most=_threads()).stage(entry)
 
 
 def decoders_of(run: str, store: str, config: ExtractConfig, most: int) -> Decoders:
-    """The run's decoders in this process, made at the first call.
+    """Returns the run's decoders in this process; the first call makes them.
 
     Raises:
         AvelError: the run has ended.
@@ -122,7 +123,7 @@ def decoders_of(run: str, store: str, config: ExtractConfig, most: int) -> Decod
 
 
 def close_decoders(run: str) -> None:
-    """Ends the run's decoding processes in this process, for good."""
+    """Ends the run's decoders in this process. They cannot be made again."""
     with _lock:
         _closed.add(run)
         decoders = _decoders.pop(run, None)
@@ -131,6 +132,7 @@ def close_decoders(run: str) -> None:
 
 
 def _threads() -> int:
+    """Returns the number of threads of the dask worker that runs this task."""
     from distributed import get_worker
 
     return int(get_worker().state.nthreads)
@@ -145,10 +147,11 @@ def stage_all(
     workers: int,
     scheduler: str | None,
 ) -> Iterator[list[Entry]]:
-    """Stages every entry for the run that prepared `store`; yields them as they are done, in any order.
+    """Stages every entry for the run that prepared `store`; yields entries in batches as they are done.
 
     Raises:
-        AvelError: the store cannot be written, no decoding process starts, or the scheduler is lost.
+        AvelError: the store cannot be written, no decoding process starts, or the connection to the
+            scheduler is lost.
     """
     try:
         if not scheduler:
@@ -165,7 +168,7 @@ def stage_all(
 def _staged(
     client: Any, entries: Sequence[Entry], run: str, store: str, config: ExtractConfig
 ) -> Iterator[list[Entry]]:
-    """Maps the entries over the client's workers; at the end no worker keeps a child of this run."""
+    """Stages the entries on the client's workers, and at the end closes the run's children on all of them."""
     from distributed import as_completed
 
     futures = client.map(
@@ -176,17 +179,17 @@ def _staged(
         for batch in as_completed(futures).batches():
             yield [_result(future, entry_of[future.key], run, store, config) for future in batch]
     finally:
-        close_decoders(run)  # before the cluster closes, which waits for its threads
+        close_decoders(run)  # first: a local cluster waits for its threads when it closes
         if client.cluster is None and client.status == "running":
-            with suppress(Exception):  # workers that are gone have no children left
+            with suppress(Exception):  # a worker that has ended has no children any more
                 client.cancel(futures)
                 client.run(close_decoders, run)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """dask's log stays silent: what matters comes back as exceptions and entries."""
-    import distributed  # noqa: F401 - it sets its log's level when it is first imported
+    """Silences dask's log within the block: whatever matters comes back as exceptions and entries."""
+    import distributed  # noqa: F401 - the first import sets the level of the log
 
     logger = logging.getLogger("distributed")
     before = logger.level
@@ -198,10 +201,11 @@ def _quiet() -> Iterator[None]:
 
 
 def _result(future: Any, pending: Entry, run: str, store: str, config: ExtractConfig) -> Entry:
+    """Returns the future's entry, or the pending one as failed if its worker died."""
     from distributed import KilledWorker
 
     try:
         entry: Entry = future.result()
         return entry
     except KilledWorker as error:
-        return given_up(pending, Lost("crashed", str(error)), store, config, run)
+        return fail_lost_clip(pending, LostChild("crashed", str(error)), store, config, run)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import AvelError
-from avel.grid import Grid
-from avel.pipeline.media.container import FAULTS, reading
+from avel.grid import Grid, evenly_spaced
+from avel.pipeline.media.container import FAULTS, open_container
 from avel.pipeline.media.log_mel import log_mel
 from avel.pipeline.media.reading import open_media
 from avel.pipeline.media.refusal import ClipRefused
@@ -61,13 +61,12 @@ def _picture(found: VideoEvents, out: Path) -> None:
     with open_media(Path(found.video), grid) as media:
         frames = np.concatenate(list(media.frames()))[:: grid.frames_per_segment]
         patches = [log_mel(chunk.reshape(-1, grid.samples_per_segment), grid.hz) for chunk in media.samples()]
-    count = min(PICTURES, length)
     clip = Clip(
         title=Path(found.video).name,
         segment_seconds=seconds,
         class_names=(*names, BACKGROUND),
         tracks=(Track("predicted", classes, np.ones(length, bool)),),
-        frames=frames[(2 * np.arange(count) + 1) * length // (2 * count)],
+        frames=frames[evenly_spaced(length, PICTURES)],
         log_mel=np.concatenate(patches),
     )
     with figure(10, 2.9) as drawn:
@@ -80,7 +79,7 @@ def _copy(found: VideoEvents, partial: Path) -> None:
     grid = Grid(max(1, len(found.segments)), found.segment_seconds)
     with open_media(Path(found.video), grid) as media:
         origin = Fraction(media.info.origin_seconds)
-    with reading(Path(found.video)) as source, av.open(str(partial), "w", format="mp4") as target:
+    with open_container(Path(found.video)) as source, av.open(str(partial), "w", format="mp4") as target:
         picture = source.streams.best("video")
         sound: Any = source.streams.best("audio", related=picture)
         writer = _PictureWriter(target, found, origin)

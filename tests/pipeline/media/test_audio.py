@@ -114,8 +114,8 @@ def test_sound_that_begins_after_the_grid_is_missing(tmp_path: Path) -> None:
     path = compose(tmp_path / "late.mkv", replace(PICTURE, sound_start=Fraction(12), clicks=(12.5,)))
     with open_media(path, Grid(size=16)) as media:
         assert not any(chunk.any() for chunk in media.samples())
-        assert not media.heard
-    with pytest.raises(ClipRefused, match=r"no-audio: the sound starts at 12\.0 s"):
+        assert not media.has_audio
+    with pytest.raises(ClipRefused, match=r"no-audio: the audio starts at 12\.0 s"):
         read(path, missing_audio="fail")
 
 

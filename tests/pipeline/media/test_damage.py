@@ -52,7 +52,7 @@ def test_a_file_that_breaks_off_is_staged_with_what_came(
     assert len(set(shown[came + 4 :])) == 1  # the last picture held
     assert not samples[int((info.audio_end_seconds + 0.2) * 16000) :].any()
     if kind == "faststart":  # MPEG-TS promises nothing, and Matroska's promise is of the whole file
-        assert "the picture ends at" in info.damage
+        assert "the video ends at" in info.damage
 
 
 def test_bytes_that_are_no_sound_or_picture_cost_only_their_own_time(
@@ -73,7 +73,7 @@ def test_a_leap_of_the_time_stamps_is_on_record(tmp_path: Path) -> None:
     times = [time if time < 3 else time + 92 for time in steady(25)]
     frames, _, info = read(compose(tmp_path / "leap.ts", Film(times, sound_seconds=3.0)))
     assert (frames[50:] == frames[50]).all()
-    assert info.damage == "no new picture between 2.98 s and 95.02 s"
+    assert info.damage == "no new video between 2.98 s and 95.02 s"
 
 
 def _cut(kind: str, share: float) -> "Callable[[dict[str, Path], Path], Path]":

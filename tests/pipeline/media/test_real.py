@@ -22,7 +22,7 @@ from tests.pipeline.media.reading import read
 pytestmark = pytest.mark.shared
 
 GRID = Grid(size=128)
-LOST, INCOMPLETE = "picture packets not decoded", "pictures incomplete"
+LOST, INCOMPLETE = "video packets not decoded", "pictures incomplete"
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def test_jitter_leaves_a_tone_unbroken(source: Source, tmp_path: Path, kind: str
     assert tone_error(samples) < 0.01
     assert "gaps" not in info.damage
     assert "overlaps" not in info.damage
-    assert "the sound's time stamps jitter by up to" in info.damage
+    assert "the audio's time stamps jitter by up to" in info.damage
 
 
 def tone_error(samples: NDArray[np.float32]) -> float:
@@ -101,7 +101,7 @@ def test_jitter_of_a_whole_packet_at_8_khz_breaks_nothing(tmp_path: Path) -> Non
     path = restamp_sound(source, tmp_path / "jitter.mp4", lambda n: 0.127 * (n % 2 == 0 and n > 0))
     samples, info = read(path)[1:]
     np.testing.assert_array_equal(samples, read(source)[1])
-    assert info.damage == "the sound's time stamps jitter by up to 127 ms: not followed"
+    assert info.damage == "the audio's time stamps jitter by up to 127 ms: not followed"
 
 
 def test_steady_time_stamps_are_not_remarked_on(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_lost_packets_are_silent_and_what_follows_stays_in_place(
     expected = tone()
     expected[50 * BLOCK : (50 + lost) * BLOCK] = 0
     np.testing.assert_array_equal(samples, expected)
-    gap = f"gaps in the sound: 1, {lost * 0.064:.2f} s of silence"
+    gap = f"gaps in the audio: 1, {lost * 0.064:.2f} s of silence"
     assert gap in info.damage
     assert ("jitter" in info.damage) == bool(jitter)
 
@@ -140,7 +140,7 @@ def test_each_of_many_lost_packets_is_silent(tmp_path: Path) -> None:
     for number in lost:
         expected[number * BLOCK : (number + 1) * BLOCK] = 0
     np.testing.assert_array_equal(samples, expected)
-    assert info.damage == "gaps in the sound: 8, 0.70 s of silence"
+    assert info.damage == "gaps in the audio: 8, 0.70 s of silence"
 
 
 def test_where_time_stamps_leap_back_the_earlier_sound_stays(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_where_time_stamps_leap_back_the_earlier_sound_stays(tmp_path: Path) -> 
     wave, seam, back = tone(165000), 50 * BLOCK, 896
     expected = np.concatenate([wave[:seam], wave[seam + back :]])
     np.testing.assert_array_equal(samples, expected[:160000])
-    assert info.damage == "overlaps in the sound: 1, 0.06 s left out"
+    assert info.damage == "overlaps in the audio: 1, 0.06 s left out"
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.02])
@@ -166,4 +166,4 @@ def test_a_slow_drift_ends_on_the_pictures_clock(tmp_path: Path, drift: float, j
     bound = 0.08 if jitter else 0.016  # jitter hides what is smaller than its own range
     assert heard_clicks(samples) == pytest.approx([click * (1 + drift) for click in clicks], abs=bound)
     if abs(drift) * 10 > bound:
-        assert ("gaps in the sound" if drift > 0 else "overlaps in the sound") in info.damage
+        assert ("gaps in the audio" if drift > 0 else "overlaps in the audio") in info.damage

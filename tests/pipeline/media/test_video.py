@@ -97,12 +97,12 @@ def test_every_slot_shows_the_picture_on_screen(composed: "dict[str, Path]", nam
 def test_a_film_that_is_read_twice_from_disk_gives_the_same(
     composed: "dict[str, Path]", name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = read(composed[name])
-    monkeypatch.setattr(scan_module, "HELD_BYTES", 1000)
+    in_memory = read(composed[name])
+    monkeypatch.setattr(scan_module, "MOST_PACKET_BYTES", 1000)
     streamed = read(composed[name])
-    np.testing.assert_array_equal(held[0], streamed[0])
-    np.testing.assert_array_equal(held[1], streamed[1])
-    assert held[2] == streamed[2]
+    np.testing.assert_array_equal(in_memory[0], streamed[0])
+    np.testing.assert_array_equal(in_memory[1], streamed[1])
+    assert in_memory[2] == streamed[2]
 
 
 def test_frames_come_in_chunks_and_can_be_read_again(composed: "dict[str, Path]") -> None:
@@ -137,7 +137,7 @@ def test_pictures_without_a_time_stamp_follow_the_one_before(
     frames, _, info = read(path)
     assert [read_number(frame) for frame in frames] == on_screen([time + PRIMING for time in BASE.times])
     bare = sum(not kept(number) for number in range(len(BASE.times)))
-    assert info.damage == f"picture packets without a time: {bare}"
+    assert info.damage == f"video packets without a time: {bare}"
 
 
 def test_pictures_before_an_edit_list_are_decoded_and_not_shown(
@@ -157,5 +157,5 @@ def test_pictures_before_an_edit_list_are_decoded_and_not_shown(
 def test_a_picture_stream_that_starts_after_the_grid_is_no_video(tmp_path: Path) -> None:
     film = Film(steady(25, 1, start=Fraction(12)))
     path = compose(tmp_path / "after.mp4", film)
-    with pytest.raises(ClipRefused, match="the picture starts 12"):
+    with pytest.raises(ClipRefused, match="the video starts 12"):
         read(path)

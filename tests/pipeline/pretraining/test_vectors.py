@@ -13,7 +13,7 @@ from avel.pipeline.pretraining import vectors
 from avel.pipeline.pretraining.augment import augment, centre_crop, draw
 from avel.pipeline.pretraining.loader import random_choices
 from avel.pipeline.pretraining.parallel import process_group
-from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, evenly_spaced, frozen_vectors
+from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, frozen_vectors
 from avel.stores.clips import ClipStore
 from tests.pipeline.caching.small_stores import RANDOM_TINY
 from tests.pipeline.configs import pretrain_config
@@ -29,14 +29,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
 def tiny(**changes: object) -> Encoder:
     settings: dict[str, object] = {**RANDOM_TINY, "crop_size": 28}
     return build_encoder(pretrain_config(**(settings | changes))).eval()
-
-
-@pytest.mark.parametrize(
-    ("count", "chosen", "expected"),
-    [(16, 1, [8]), (16, 4, [2, 6, 10, 14]), (4, 4, [0, 1, 2, 3]), (4, 16, [0, 1, 2, 3])],
-)
-def test_evenly_spaced(count: int, chosen: int, expected: list[int]) -> None:
-    assert evenly_spaced(count, chosen) == expected
 
 
 def test_vectors_are_the_cnns_of_centre_crops(store: ClipStore) -> None:

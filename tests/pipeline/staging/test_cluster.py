@@ -153,7 +153,7 @@ def test_a_scheduler_without_workers_is_named(
     for worker in workers:
         worker.kill()
     clips = make_folder(tmp_path / "clips", 1)
-    monkeypatch.setattr("avel.pipeline.staging.cluster.PATIENCE_SECONDS", 1)
+    monkeypatch.setattr("avel.pipeline.staging.cluster.WORKER_SECONDS", 1)
     late = [
         sys.executable,
         "-m",
@@ -175,7 +175,7 @@ def test_a_scheduler_without_workers_is_named(
         starter.join()
         started[0].kill()
         started[0].wait()
-    assert f"{address} has no workers yet" in capsys.readouterr().err
+    assert f"{address} has no worker yet" in capsys.readouterr().err
 
 
 def test_a_clip_that_takes_down_worker_after_worker_is_on_record_as_a_whole(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from avel.errors import StoreError, UnknownNameError
 from avel.pipeline.staging.extract import extract
-from avel.pipeline.staging.preview import draw, preview, shown_segments
+from avel.pipeline.staging.preview import draw, preview
 from avel.stores.clips import ClipStore
 from tests.pipeline.staging.small_clips import SMALL, make_clip
 
@@ -56,14 +56,7 @@ def test_the_title_says_what_is_padded_and_mute(store: ClipStore) -> None:
     title = draw(store, "mute").get_suptitle()
     assert title.startswith("mute  ·  1.0")
     assert "s padded" in title
-    assert title.endswith("no sound in the file")
-
-
-def test_ten_segments_stand_for_many() -> None:
-    assert shown_segments(3) == [0, 1, 2]
-    assert shown_segments(10) == list(range(10))
-    assert shown_segments(100) == [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]
-    assert shown_segments(7200)[-1] == 6840
+    assert title.endswith("no audio in the file")
 
 
 def test_what_cannot_be_shown_is_an_error(store: ClipStore, tmp_path: Path) -> None:

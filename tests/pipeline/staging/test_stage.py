@@ -74,7 +74,7 @@ def test_a_failed_clip_leaves_no_chunk(tmp_path: Path) -> None:
     assert (entry.state, entry.reason, entry.detail) == (
         "failed",
         "no-audio",
-        "no sound stream, or an empty one",
+        "no audio stream, or an empty one",
     )
     assert not [path for path in tmp_path.glob("store.zarr/*/c/**/*") if path.is_file()]
 
@@ -105,7 +105,7 @@ def test_long_clips_show_signs_of_life(tmp_path: Path, monkeypatch: pytest.Monke
     fingerprint(Entry("clip", 0, source_path=str(file)), alive=lambda: signs.append(1))
     assert len(signs) == -(-file.stat().st_size // PIECE_BYTES)
     signs.clear()
-    monkeypatch.setattr("avel.pipeline.media.scan.SIGN_PACKETS", 100)
+    monkeypatch.setattr("avel.pipeline.media.scan.ALIVE_EVERY_PACKETS", 100)
     with open_media(file, config.grid(), alive=lambda: signs.append(1)):
         assert len(signs) >= 5  # 288 pictures and 375 packets of sound
 
