@@ -1,4 +1,4 @@
-"""What every command shares: options made from config dataclasses, printing, errors and exit codes."""
+"""Provides what all commands share: options made from config dataclasses, printing, errors, exit codes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DONE, ERROR, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 class Command(click.Command):
-    """A command whose help lists options under the headings of their settings."""
+    """A command whose help lists its options under the headings of their settings."""
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the options, those without a heading first."""
@@ -51,7 +51,7 @@ class Command(click.Command):
 
 
 class SettingOption(click.Option):
-    """The option of one setting; what it was not given is left to the other sources of settings."""
+    """The option of one setting. Its own default is None: a file or a preset may still give the value."""
 
     def __init__(self, declarations: Sequence[str], *, setting: Setting) -> None:
         self.heading, self.setting = setting.heading, setting
@@ -69,10 +69,15 @@ def settings(
     *,
     vary: bool = False,
 ) -> Callable[[F], F]:
-    """Gives a command one option for each setting of `config_type`, `--config` and `--set`.
+    """Gives a command `--config`, `--set`, and one option for each setting of `config_type`.
 
-    The command receives the resolved config as `config`, after it was printed to stderr. With `vary`, it gets
-    `settings`, the `--set` items of several values as name to values, and all else as it was given.
+    The command receives the resolved config as `config`, which is also printed to stderr. With `vary` it is a
+    sweep: it receives `settings`, the values of each setting that `--set` gives several, by name, and the
+    other given settings as keywords.
+
+    Args:
+        stage: the config's table in a TOML file.
+        presets: settings by the name of their preset, for `--preset`.
     """
     options = settings_of(config_type)
 
@@ -87,10 +92,9 @@ def settings(
                 note(to_toml(config, stage).strip())
                 return command(config=config, **values)
             sets, several = varied(sets)
-            _refuse_both(several, given)
             first = {name: several[name][0] for name in several}
             config = resolve(config_type, stage, sets=sets, **sources | {"options": given | first})
-            _refuse_lists(config, several)
+            _check_sweep(config, several, given)
             note(to_toml(config, stage).strip())
             table = {} if config_file is None else flat(read_table(config_file, stage))
             return command(settings=several, **values, **table | dict(map(split_set, sets)) | given)
@@ -103,13 +107,13 @@ def settings(
 
 
 def varied(sets: Sequence[str]) -> tuple[tuple[str, ...], dict[str, list[str]]]:
-    """Returns the `--set` items of one value as they are, and those of several values as name -> values.
+    """Returns the `--set` items of one value, and the values of the others by name.
 
     >>> varied(["theta=0,0.03", "epochs=60"])
     (('epochs=60',), {'theta': ['0', '0.03']})
 
     Raises:
-        ConfigError: an empty value among several; a setting named twice, at least once with several values.
+        ConfigError: one of several values is empty; a setting with several values is named twice.
     """
     several: dict[str, list[str]] = {}
     named: set[str] = set()
@@ -128,24 +132,26 @@ def varied(sets: Sequence[str]) -> tuple[tuple[str, ...], dict[str, list[str]]]:
     return tuple(item for item in sets if "," not in item), several
 
 
-def _refuse_both(several: Mapping[str, Sequence[str]], given: Mapping[str, Any]) -> None:
-    """Raises where a swept setting was given as an option too, which would do nothing."""
-    for key in several:
-        if key in given:
-            flag = f"--{key.replace('_', '-')} {given[key]}"
-            raise ConfigError(
-                f"{flag} beside --set {key}={','.join(several[key])}", hint="give its values in --set alone"
-            )
+def _check_sweep(config: Any, several: Mapping[str, Sequence[str]], given: Mapping[str, Any]) -> None:
+    """Checks that a sweep can vary these settings.
 
-
-def _refuse_lists(config: Any, several: Mapping[str, Sequence[str]]) -> None:
-    """Raises where a setting that is itself a list is given several values: they would be taken apart."""
+    Raises:
+        ConfigError: a setting is also given as an option, which would do nothing, or is itself a list, whose
+            commas separate its own items.
+    """
     for setting in settings_of(config):
-        if setting.name in several and typing.get_origin(setting.hinted) is tuple:
-            values, flag = ",".join(several[setting.name]), setting.name.replace("_", "-")
+        if setting.name not in several:
+            continue
+        flag, values = "--" + setting.name.replace("_", "-"), ",".join(several[setting.name])
+        swept = f"--set {setting.name}={values}"
+        if setting.name in given:
             raise ConfigError(
-                f"--set {setting.name}={values}: {setting.name} is a list, which a sweep cannot vary",
-                hint=f"--{flag} {values} gives it to all trials",
+                f"{flag} {given[setting.name]} beside {swept}", hint="give its values in --set alone"
+            )
+        if typing.get_origin(setting.hinted) is tuple:
+            raise ConfigError(
+                f"{swept}: {setting.name} is a list, which a sweep cannot vary",
+                hint=f"{flag} {values} gives it to all trials",
             )
 
 
@@ -157,9 +163,9 @@ def stage_settings(
     """Gives a command of several stages `--config`, `--preset` and `--set STAGE.KEY=VALUE`.
 
     Args:
-        stages: parameter of the command -> (stage, its config); each is resolved, and printed to stderr.
-            Without a config the command gets the settings as they were given, name to value.
-        preset_of: the stage that presets are about.
+        stages: parameter of the command -> (stage, type of its config). The command gets each config
+            resolved, and it is printed to stderr. For a type of None it gets the given settings by name.
+        preset_of: the stage that the presets belong to.
     """
 
     def decorate(command: F) -> F:
@@ -192,7 +198,7 @@ def stage_settings(
 
 
 def _sources(metavar: str, presets: Mapping[str, Any] | None) -> list[Callable[[Any], Any]]:
-    """Returns the options that give many settings: a file, `--set`, and presets where there are any."""
+    """Returns the options `--config`, `--set`, and `--preset` if there are presets."""
     added = [
         click.option(
             "--config", "config_file", type=click.Path(path_type=Path), help="TOML file with settings."
@@ -206,6 +212,7 @@ def _sources(metavar: str, presets: Mapping[str, Any] | None) -> list[Callable[[
 
 
 def _options(options: Sequence[Setting], presets: Mapping[str, Any] | None) -> list[Callable[[Any], Any]]:
+    """Returns the options of `_sources`, and one for each setting."""
     added = _sources("KEY=VALUE", presets)
     for setting in options:
         flag = setting.name.replace("_", "-")
@@ -215,7 +222,7 @@ def _options(options: Sequence[Setting], presets: Mapping[str, Any] | None) -> l
 
 
 def _metavar(setting: Setting) -> str:
-    """Returns the choices of a setting, or its type."""
+    """Returns what help shows for the value of a setting: its choices, or its type."""
     choices = list(setting.registry or typing.get_args(setting.hinted))
     if setting.registry is not None or typing.get_origin(setting.hinted) is typing.Literal:
         return "[" + "|".join(map(str, choices)) + "]"
@@ -224,14 +231,14 @@ def _metavar(setting: Setting) -> str:
 
 
 def json_option(command: F) -> F:
-    """`--json`: the result as one JSON document on stdout."""
+    """Gives a command `--json`, which prints the result as one JSON document on stdout."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(
         command
     )
 
 
 def show(result: Any, as_json: bool) -> None:
-    """Prints a result on stdout: JSON for scripts, aligned `name  value` lines for people."""
+    """Prints a result on stdout: JSON for scripts, or aligned lines `name  value` for people."""
     plain = as_plain(result)
     if as_json:
         click.echo(json.dumps(plain, indent=2))
@@ -241,7 +248,7 @@ def show(result: Any, as_json: bool) -> None:
 
 
 def show_rows(results: Sequence[Any], as_csv: bool) -> None:
-    """Prints results of one kind on stdout with all they hold: CSV, a line each, or JSON."""
+    """Prints results of one kind on stdout, all their fields: as CSV, a line for each, or as JSON."""
     rows = [as_plain(result) for result in results]
     if not as_csv:
         click.echo(json.dumps(rows, indent=2))
@@ -253,7 +260,7 @@ def show_rows(results: Sequence[Any], as_csv: bool) -> None:
 
 
 def run(group: click.Group, arguments: list[str] | None = None) -> int:
-    """Runs the command line and gives its exit code; every error ends with what to do next."""
+    """Runs the command line and returns its exit code. Every error says what to do next."""
     try:
         code = group.main(arguments, prog_name="avel", standalone_mode=False)
     except click.exceptions.Abort:

@@ -1,4 +1,4 @@
-"""Every error avel raises on purpose: what, where, the value, and what to do next."""
+"""Defines the errors that avel raises: what is wrong, where, the value, and what to do next."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,8 +8,8 @@ from typing import Any
 class AvelError(Exception):
     """Base of avel's errors. `hint` is the next step, printed on a line of its own.
 
-    `exit_code` is what the command line leaves with: 1 for an error, 2 for wrong usage. No kind of it is a
-    built-in error as well: code that catches OSError from a file or a socket must not catch ours with it.
+    `exit_code` is the exit code of the command line: 1 for an error, 2 for wrong usage. No subclass is also a
+    built-in error, since code that catches OSError from a file or a socket must not catch ours too.
     """
 
     exit_code = 1
@@ -23,11 +23,11 @@ class AvelError(Exception):
         return f"{self.message}\n  next: {self.hint}" if self.hint else self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _as_it_was, (type(self), self.args), self.__dict__
+        return _rebuild, (type(self), self.args), self.__dict__
 
 
-def _as_it_was(kind: type[AvelError], args: tuple[Any, ...]) -> AvelError:
-    """An error as it is unpickled: without its constructor, which may take other arguments than a message."""
+def _rebuild(kind: type[AvelError], args: tuple[Any, ...]) -> AvelError:
+    """Unpickles an error without its constructor, which may take other arguments than a message."""
     error = kind.__new__(kind)
     error.args = args
     return error
@@ -39,23 +39,23 @@ class ConfigError(AvelError):
     exit_code = 2
 
 
-LISTED = 50
-"""Choices that an error lists, settings of a stage being the most there are; a store's videos are more."""
+MOST_CHOICES = 50
+"""Most choices that an error lists: enough for a stage's settings, but a store has more videos."""
 
 
 class UnknownNameError(ConfigError):
-    """A name that is not among the choices; the nearest ones are suggested."""
+    """A name that is not among the choices. The hint suggests the nearest ones."""
 
     def __init__(self, kind: str, name: str, choices: Iterable[str], *, where: str = "") -> None:
         known = sorted(choices)
         near = difflib.get_close_matches(name, known, n=3)
         place = f"{where}: " if where else ""
-        others = f" and {len(known) - LISTED} others" if len(known) > LISTED else ""
+        others = f" and {len(known) - MOST_CHOICES} others" if len(known) > MOST_CHOICES else ""
         super().__init__(
             f"{place}no {kind} named {name!r}",
             hint=f"did you mean {' or '.join(near)}?"
             if near
-            else f"choose from {', '.join(known[:LISTED])}{others}",
+            else f"choose from {', '.join(known[:MOST_CHOICES])}{others}",
         )
 
 
@@ -64,15 +64,15 @@ class MissingPathError(AvelError):
 
 
 class DatasetError(AvelError):
-    """Annotations, splits or videos of a dataset that contradict the contract."""
+    """Annotations, splits or videos of a dataset that break the rules of datasets."""
 
 
 class StoreError(AvelError):
-    """A store, cache or run that is damaged, incomplete or of another format."""
+    """A store, cache or run that is damaged, incomplete or has another format."""
 
 
 class WriteError(AvelError):
-    """A place that cannot be written: a full disk, a lost connection. No clip's fault, so it ends the run."""
+    """A place that cannot be written: a full disk, a lost connection. This ends the run, not just a clip."""
 
 
 class BusyError(AvelError):
@@ -80,7 +80,7 @@ class BusyError(AvelError):
 
 
 class StaleError(AvelError):
-    """Inputs that do not belong together: made by other weights, settings or clips."""
+    """Inputs that do not belong together: they were made with other weights, settings or clips."""
 
 
 class WeightsError(AvelError):

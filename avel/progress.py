@@ -1,4 +1,4 @@
-"""Progress of long work, on stderr: a bar on a terminal, one line every 30 seconds otherwise."""
+"""Shows progress of long work on stderr: a bar on a terminal, otherwise a line every 30 seconds."""
 
 import sys
 import threading
@@ -16,19 +16,21 @@ _level = 1
 
 
 def set_verbosity(level: int) -> None:
-    """0 is quiet (errors only), 1 the default, 2 verbose."""
+    """Sets how much is printed: 0 is quiet (errors only), 1 the default, 2 verbose."""
     global _level
     _level = level
 
 
 def note(message: str, *, level: int = 1) -> None:
-    """A line for the user on stderr, unless they asked for fewer."""
+    """Prints a line on stderr if the verbosity is `level` or more."""
     if _level >= level:
         print(message, file=sys.stderr, flush=True)
 
 
 class Progress:
-    """Counts `total` steps called `what`; shows rate, failures and time left.
+    """Counts up to `total` steps called `what`; shows rate, failures and time left.
+
+    `start` steps were done before and do not count in the rate.
 
     >>> with Progress(2, "clips") as progress:
     ...     progress.advance(note="loss 0.1")
@@ -59,7 +61,7 @@ class Progress:
             self._print_line()
 
     def advance(self, steps: int = 1, *, failed: int = 0, note: str = "") -> None:
-        """`steps` more are done, `failed` of them without success; `note` replaces the note shown."""
+        """Counts `steps` more as done, of which `failed` failed; `note` replaces the note shown."""
         self.done += steps
         self.failed += failed
         self._note = note or self._note
@@ -71,7 +73,7 @@ class Progress:
             self._print_if_due()
 
     def line(self) -> str:
-        """The state in one line: done/total, rate, time left, failures, note."""
+        """Returns the state in one line: done/total, rate, time left, failures, note."""
         seconds, per_second = self._pace()
         if per_second and self.done < self.total:
             ending = f"{(self.total - self.done) / per_second:.0f} s left"
@@ -80,7 +82,7 @@ class Progress:
         return f"{self.what} {self.done}/{self.total}  {self._rate()}  {ending}  {self._extra()}".rstrip()
 
     def _pace(self) -> tuple[float, float]:
-        """Seconds so far, steps a second."""
+        """Returns the seconds so far and the steps per second."""
         seconds = max(time.monotonic() - self._began, 1e-9)
         return seconds, (self.done - self._start) / seconds
 
@@ -91,7 +93,7 @@ class Progress:
         return f"{1 / per_second:.1f} s each"
 
     def _tick(self) -> None:
-        """Shows that a long step is at work: a film may take minutes."""
+        """Prints lines while a step takes long, such as a film of minutes."""
         while not self._ended.wait(TICK_SECONDS):
             self._print_if_due()
 
@@ -109,7 +111,7 @@ class Progress:
 
 
 def _bar(total: int, what: str, start: int) -> "Bar":
-    """rich's progress bar, imported only where there is a terminal to draw it on."""
+    """Returns rich's progress bar. rich is imported here, since only a terminal needs it."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -1,4 +1,4 @@
-"""Results as text: plain values for JSON and back, aligned lines and tables for people."""
+"""Converts results to text: to plain values for JSON and back, to aligned lines and tables for people."""
 
 import dataclasses
 import typing
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def as_plain(result: Any) -> Any:
-    """A result (frozen dataclass, mapping or sequence) as what JSON can hold."""
+    """Converts a result (a dataclass, mapping or sequence) to values that JSON can hold."""
     if dataclasses.is_dataclass(result) and not isinstance(result, type):
         names = [field.name for field in dataclasses.fields(result)]
         return {name: as_plain(getattr(result, name)) for name in names}
@@ -19,7 +19,7 @@ def as_plain(result: Any) -> Any:
 
 
 def from_plain(kind: Any, plain: Any, field: str = "") -> Any:
-    """Reads a value of type `kind` back from what `as_plain` and JSON made of it.
+    """Reads a value of type `kind` from the plain values that `as_plain` made of it.
 
     >>> from_plain(tuple[float, ...], [1, 2.5])
     (1.0, 2.5)
@@ -54,11 +54,11 @@ def from_plain(kind: Any, plain: Any, field: str = "") -> Any:
         return float(plain)
     if kind in (int, str, bool) and type(plain) is kind:
         return plain
-    raise ValueError(f"{field or 'the value'} is {plain!r}, not {_words(kind)}")
+    raise ValueError(f"{field or 'the value'} is {plain!r}, not {_type_name(kind)}")
 
 
-def _words(kind: Any) -> str:
-    """Returns the name of a type for an error message."""
+def _type_name(kind: Any) -> str:
+    """Names a type in words for an error message."""
     if typing.get_origin(kind) is typing.Literal:
         return "one of " + ", ".join(map(str, typing.get_args(kind)))
     plain = {float: "a number", int: "a whole number", str: "text", bool: "true or false"}
@@ -69,7 +69,7 @@ def _words(kind: Any) -> str:
 
 
 def lines(plain: Any, indent: str = "") -> list[str]:
-    """A JSON-able value as aligned lines, nested values indented."""
+    """Formats a plain value as aligned lines, with nested values indented."""
     if not isinstance(plain, dict):
         return [f"{indent}{plain}"]
     width = max((len(key) for key in plain), default=0)
@@ -85,6 +85,7 @@ def lines(plain: Any, indent: str = "") -> list[str]:
 
 
 def _inline(value: Any) -> str:
+    """Formats a plain value within one line."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:
@@ -99,7 +100,7 @@ def _inline(value: Any) -> str:
 
 
 def table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
-    """Rows under a header in aligned columns; numbers to the right."""
+    """Formats rows under a header in aligned columns, with numbers to the right."""
     cells = [tuple(_inline(cell) for cell in row) for row in rows]
     widths = [max(len(row[column]) for row in [header, *cells]) for column in range(len(header))]
     numeric = [all(isinstance(row[column], int | float) for row in rows) for column in range(len(header))]
