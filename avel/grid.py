@@ -15,7 +15,7 @@ MEL_BANDS = 64
 
 @dataclass(frozen=True)
 class Grid:
-    """T segments of `segment_seconds`, video at `fps`, audio at `hz`, square frames of `size` pixels.
+    """T segments of `segment_seconds`, video at `fps`, audio at `sample_rate`, frames of `size` x `size`.
 
     Raises:
         ConfigError: a value is not positive, or a segment is not a whole number of frames and samples.
@@ -27,14 +27,14 @@ class Grid:
     segments: int = 10
     segment_seconds: float = 1.0
     fps: int = 16
-    hz: int = 16000
+    sample_rate: int = 16000
     size: int = 256
 
     def __post_init__(self) -> None:
-        for name in ("segments", "segment_seconds", "fps", "hz", "size"):
+        for name in ("segments", "segment_seconds", "fps", "sample_rate", "size"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be positive")
-        for per_second, name in ((self.fps, "fps"), (self.hz, "hz")):
+        for per_second, name in ((self.fps, "fps"), (self.sample_rate, "sample_rate")):
             if (Fraction(self.segment_seconds) * per_second).denominator != 1:
                 raise ConfigError(
                     f"segment_seconds={self.segment_seconds} is no whole number of 1/{per_second} s ({name})",
@@ -59,7 +59,7 @@ class Grid:
     @property
     def samples_per_segment(self) -> int:
         """Audio samples of one segment."""
-        return int(Fraction(self.segment_seconds) * self.hz)
+        return int(Fraction(self.segment_seconds) * self.sample_rate)
 
     @property
     def samples(self) -> int:

@@ -23,7 +23,7 @@ def test_segments_need_whole_steps() -> None:
         Grid(segment_seconds=0.3)
 
 
-@pytest.mark.parametrize("field", ["segments", "segment_seconds", "fps", "hz", "size"])
+@pytest.mark.parametrize("field", ["segments", "segment_seconds", "fps", "sample_rate", "size"])
 def test_lengths_are_positive(field: str) -> None:
     with pytest.raises(ConfigError, match=field):
         Grid(**{field: 0})

@@ -35,7 +35,9 @@ class ExtractConfig:
         1.0, "Length of one segment in seconds, at least 0.975 for the log-mel patch.", low=0.001
     )
     fps: int = option(16, "Frames staged per second.", low=1)
-    hz: int = option(16000, "Audio samples per second; the log-mel patch is defined at 16000 only.", low=1)
+    sample_rate: int = option(
+        16000, "Audio samples per second; the log-mel patch is defined at 16000 only.", low=1
+    )
     size: int = option(256, "Height and width of a staged frame in pixels.", low=8, high=4096)
     resize: Literal["squash", "crop"] = option(
         "squash", "Squash frames to the square (the paper's way), or scale the shorter side and crop."
@@ -62,7 +64,7 @@ class ExtractConfig:
 
     def grid(self) -> Grid:
         """The grid that frames and audio share."""
-        return Grid(self.segments, self.segment_seconds, self.fps, self.hz, self.size)
+        return Grid(self.segments, self.segment_seconds, self.fps, self.sample_rate, self.size)
 
 
 @dataclass(frozen=True)

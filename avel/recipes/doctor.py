@@ -205,9 +205,9 @@ def _staged(folder: Path) -> tuple[Tensor, Tensor]:
 
     grid = Grid(segments=2, fps=8, size=32)
     colours = [(200, 0, 0) if number < 8 else (0, 0, 200) for number in range(16)]
-    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(grid.samples) / grid.hz)
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(grid.samples) / grid.sample_rate)
     pictures = (np.full((48, 64, 3), colour, np.uint8) for colour in colours)
-    write_mp4(folder / "clip.mp4", pictures, Fraction(8), tone[None].astype(np.float32), grid.hz)
+    write_mp4(folder / "clip.mp4", pictures, Fraction(8), tone[None].astype(np.float32), grid.sample_rate)
     with open_media(folder / "clip.mp4", grid) as media:
         frames = np.concatenate(list(media.frames()))[4::8]
         samples = np.concatenate(list(media.samples()))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Frame = TypeVar("Frame")
 """A frame, as a JPEG file or decoded."""
 
-FORMAT, VERSION = "avel-clips", 1
+FORMAT, VERSION = "avel-clips", 2
 FRAMES, LOG_MEL = "frames", "log_mel"
 RUN = ".run"
 """Name of the file with the token of the last run that staged clips into the store."""

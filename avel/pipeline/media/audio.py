@@ -71,7 +71,7 @@ class AudioReader:
         for start, run in self._runs():
             if begin is None or end is None:
                 begin = end = start
-            elif end - begin > DRIFT_SECONDS * self._grid.hz:
+            elif end - begin > DRIFT_SECONDS * self._grid.sample_rate:
                 # A shorter beginning is AAC's priming. MP4 without an edit list stamps it apart: no gap.
                 self._note_leap(start, end)
             position = start
@@ -86,7 +86,7 @@ class AudioReader:
 
     def _note_leap(self, start: int, end: int) -> None:
         """Adds to `gaps` or `overlaps`, where one run ends at sample `end` and the next begins at `start`."""
-        seconds = (min(start, self._grid.samples) - end) / self._grid.hz
+        seconds = (min(start, self._grid.samples) - end) / self._grid.sample_rate
         if seconds > GAP_SECONDS / 2:  # less comes from rounding a run to samples of the grid
             self.gaps.append(seconds)
         elif seconds < -GAP_SECONDS / 2:
@@ -97,8 +97,8 @@ class AudioReader:
         frames = self._frames()
         following = next(frames, None)
         while following is not None:
-            start, run = following[0], _Run(following, frames, self._grid.hz, self._count_unmixed)
-            yield round((start - self._origin) * self._grid.hz), run.pieces()
+            start, run = following[0], _Run(following, frames, self._grid.sample_rate, self._count_unmixed)
+            yield round((start - self._origin) * self._grid.sample_rate), run.pieces()
             following = run.rest()
 
     def _count_unmixed(self) -> None:
@@ -140,14 +140,14 @@ class _Run:
         self,
         first: tuple[float, AudioFrame],
         frames: Iterator[tuple[float, AudioFrame]],
-        hz: int,
+        sample_rate: int,
         failed: Callable[[], None],
     ) -> None:
         self._next: tuple[float, AudioFrame] | None = first
         self._frames, self._on_failure = frames, failed
         self._failed = False
         self._blocks = AudioFifo()  # resampling single frames would take longer than decoding them
-        self._resampler = AudioResampler(format="s16", layout="mono", rate=hz)
+        self._resampler = AudioResampler(format="s16", layout="mono", rate=sample_rate)
 
     def pieces(self) -> Iterator[NDArray[np.float32]]:
         """Yields resampled audio (n,) in [-1, 1], until the run ends."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from avel.errors import ConfigError
 from avel.grid import MEL_BANDS, MEL_FRAMES
 
-HZ = 16000
+SAMPLE_RATE = 16000
 WINDOW_SAMPLES, HOP_SAMPLES, FFT_SAMPLES = 400, 160, 512
 LOWEST_HZ, HIGHEST_HZ = 125.0, 7500.0
 OFFSET = 0.01
@@ -18,7 +18,7 @@ SHORTEST_SAMPLES = WINDOW_SAMPLES + (MEL_FRAMES - 1) * HOP_SAMPLES
 """Least samples of a segment, which must hold all 96 windows: 15600, that is 0.975 s."""
 
 
-def log_mel(samples: NDArray[np.float32], hz: int = HZ) -> NDArray[np.float32]:
+def log_mel(samples: NDArray[np.float32], sample_rate: int = SAMPLE_RATE) -> NDArray[np.float32]:
     """Computes VGGish's patch of each segment: (T, samples_per_segment) in [-1, 1] -> (T, 96, 64), float32.
 
     A patch has Hann windows of 25 ms every 10 ms, their magnitudes in 64 mel bands of 125-7500 Hz, and the
@@ -36,7 +36,7 @@ def log_mel(samples: NDArray[np.float32], hz: int = HZ) -> NDArray[np.float32]:
             f"samples have the shape {samples.shape}, not (T, samples_per_segment)",
             hint=f"samples.reshape(T, -1), with {SHORTEST_SAMPLES} samples or more in each segment",
         )
-    check_segments(samples.shape[1], hz)
+    check_segments(samples.shape[1], sample_rate)
     hann, matrix = _tables()
     windows = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float32), WINDOW_SAMPLES, axis=1)
     windows = windows[:, : MEL_FRAMES * HOP_SAMPLES : HOP_SAMPLES]  # (T, 96, 400)
@@ -45,25 +45,28 @@ def log_mel(samples: NDArray[np.float32], hz: int = HZ) -> NDArray[np.float32]:
     return patches
 
 
-def check_segments(samples: int, hz: int) -> None:
-    """Checks that segments of `samples` samples at `hz` have a patch.
+def check_segments(samples: int, sample_rate: int) -> None:
+    """Checks that segments of `samples` samples at `sample_rate` have a patch.
 
     Raises:
         ConfigError: the rate is not VGGish's, or a segment is too short for 96 windows.
     """
-    if hz != HZ:
-        raise ConfigError(f"hz={hz}: VGGish's log-mel is defined at {HZ} Hz", hint=f"--hz {HZ}")
+    if sample_rate != SAMPLE_RATE:
+        raise ConfigError(
+            f"sample_rate={sample_rate}: VGGish's log-mel is defined at {SAMPLE_RATE} Hz",
+            hint=f"--sample-rate {SAMPLE_RATE}",
+        )
     if samples < SHORTEST_SAMPLES:
         raise ConfigError(
-            f"segments of {samples} samples, {samples / HZ:g} s, are too short for VGGish's {MEL_FRAMES} "
-            f"windows, which take {SHORTEST_SAMPLES}, {SHORTEST_SAMPLES / HZ:g} s",
+            f"segments of {samples} samples, {samples / SAMPLE_RATE:g} s, are too short for VGGish's "
+            f"{MEL_FRAMES} windows, which take {SHORTEST_SAMPLES}, {SHORTEST_SAMPLES / SAMPLE_RATE:g} s",
             hint="--segment-seconds 1",
         )
 
 
 def mel_matrix(bins: int = FFT_SAMPLES // 2 + 1) -> NDArray[np.float64]:
     """Returns VGGish's filter bank (257, 64): triangles that are linear in mel, not in hertz, without DC."""
-    bin_mel = _mel(np.linspace(0.0, HZ / 2, bins))[:, None]
+    bin_mel = _mel(np.linspace(0.0, SAMPLE_RATE / 2, bins))[:, None]
     edges = np.linspace(_mel(LOWEST_HZ), _mel(HIGHEST_HZ), MEL_BANDS + 2)
     rising = (bin_mel - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bin_mel) / (edges[2:] - edges[1:-1])

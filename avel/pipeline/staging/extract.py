@@ -66,7 +66,7 @@ def extract(
     """
     began = time.monotonic()
     config = resolve(ExtractConfig, "extract", base=config, options=options)
-    check_segments(config.grid().samples_per_segment, config.hz)
+    check_segments(config.grid().samples_per_segment, config.sample_rate)
     if workers is not None and workers < 1:
         raise ConfigError(
             f"workers={workers}: no process would decode", hint="1 or more; by default the cores"

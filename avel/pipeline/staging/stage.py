@@ -140,7 +140,7 @@ class Stager:
                 chunk = next(samples, None)
                 if chunk is None:
                     return
-                patches = log_mel(chunk.reshape(-1, self.grid.samples_per_segment), self.grid.hz)
+                patches = log_mel(chunk.reshape(-1, self.grid.samples_per_segment), self.grid.sample_rate)
             with watch.timing("write"):
                 self.writer.write_log_mel(row, first, patches)
             first += len(patches)

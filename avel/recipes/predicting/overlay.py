@@ -60,7 +60,10 @@ def _picture(found: VideoEvents, out: Path) -> None:
     classes = np.array([number_of[name] for name, _ in found.segments])
     with open_media(Path(found.video), grid) as media:
         frames = np.concatenate(list(media.frames()))[:: grid.frames_per_segment]
-        patches = [log_mel(chunk.reshape(-1, grid.samples_per_segment), grid.hz) for chunk in media.samples()]
+        patches = [
+            log_mel(chunk.reshape(-1, grid.samples_per_segment), grid.sample_rate)
+            for chunk in media.samples()
+        ]
     clip = Clip(
         title=Path(found.video).name,
         segment_seconds=seconds,

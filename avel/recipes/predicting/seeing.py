@@ -97,7 +97,7 @@ class Seer:
         form = frames.shape[1:]
         chosen = frames.reshape(-1, self.grid.frames_per_segment, *form)[:, self._frames]
         images = self.encoder.cropped(self._stored(chosen.reshape(-1, *form), colours))
-        patches = log_mel(samples.reshape(-1, self.grid.samples_per_segment), self.grid.hz)
+        patches = log_mel(samples.reshape(-1, self.grid.samples_per_segment), self.grid.sample_rate)
         pictures = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
         return self.encoder.cnn(pictures[None], torch.from_numpy(patches)[None])
 
@@ -116,7 +116,7 @@ class Seer:
         return self._of_length(max(self.segments, covered))
 
     def _of_length(self, segments: int) -> Grid:
-        return Grid(segments, self.grid.segment_seconds, self.grid.fps, self.grid.hz, self.grid.size)
+        return Grid(segments, self.grid.segment_seconds, self.grid.fps, self.grid.sample_rate, self.grid.size)
 
     def _open(self, path: Path, grid: Grid) -> AbstractContextManager[Media]:
         return open_media(path, grid, resize=self.staging.resize, for_jpeg=self.staging.frame_codec == "jpeg")
