@@ -26,8 +26,7 @@ from avel.cli import cli
 from avel.config import resolve
 from avel.console import DONE, run
 from avel.heads.config import HEADS, TrainConfig
-from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
-from avel.pipeline.encoders.backbones import VISUAL_BACKBONES
+from avel.pipeline.config import VISUAL_BACKBONES, CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.pretraining.presets import PRESETS
 from avel.recipes.composing.compose import compose
 from avel.recipes.composing.subjects import SUBJECTS
@@ -136,7 +135,7 @@ def run_block(language: str, text: str, page: Path) -> None:
     if elsewhere(text) and language != "console":
         return
     if language == "python":
-        exec(compile(text, str(page), "exec"), {"__name__": page.stem})
+        exec(compile(text, str(page), "exec"), {"__name__": "__main__"})
     elif language == "toml":
         file = Path(text.splitlines()[0].removeprefix("# "))
         file.write_text(text)
