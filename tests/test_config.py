@@ -171,6 +171,48 @@ def test_a_component_brings_its_own_defaults_and_refuses_others_settings() -> No
         resolve(House, "extract", sets=["wall_warmth=2"])
 
 
+@dataclass(frozen=True)
+class Room:
+    title: str = option("hall", "Its name.")
+    lit: bool = option(False, "Whether it has light.")
+    paint: ColourConfig | None = component(COLOURS, None, "Its colour, if any.", shown="none")
+
+
+def test_a_component_without_a_default_stays_open_until_one_is_chosen(tmp_path: Path) -> None:
+    assert resolve(Room, "extract", base=Room()) == Room()
+    assert [(setting.name, setting.shown) for setting in settings_of(Room)][2:] == [("paint", "none")]
+    assert [setting.of(Room()) for setting in settings_of(Room())] == ["hall", False, None]
+    assert digest(Room()) != digest(Room(paint=Blue.Config()))
+    chosen = resolve(Room, "extract", sets=["paint=blue", "shade=5"])
+    assert chosen == Room(paint=Blue.Config(shade=5))
+    for number, config in enumerate((Room(), chosen)):
+        (tmp_path / f"{number}.toml").write_text(to_toml(config, "extract"))
+        assert resolve(Room, "extract", file=tmp_path / f"{number}.toml") == config
+    with pytest.raises(UnknownNameError, match="no setting named 'shade'"):
+        resolve(Room, "extract", sets=["shade=5"])
+
+
+def test_the_choice_of_a_component_may_be_written_with_dashes() -> None:
+    assert resolve(House, "extract", options={"wall-paint": "blue"}).wall.paint == Blue.Config()
+
+
+def test_nothing_is_no_text() -> None:
+    with pytest.raises(ConfigError, match="option: title=None is not text"):
+        resolve(Room, "extract", options={"title": None})
+
+
+@pytest.mark.parametrize(("text", "value"), [("on", True), ("off", False), ("Yes", True), ("0", False)])
+def test_a_switch_is_set_as_help_writes_it(text: str, value: bool) -> None:
+    assert resolve(Room, "extract", sets=[f"lit={text}"]).lit is value
+
+
+def test_an_unknown_name_is_answered_with_names_and_an_unknown_place_with_places() -> None:
+    for key, expected in (("wall_coat", "wall_coats"), ("wall.coat", "wall.coats")):
+        with pytest.raises(UnknownNameError) as caught:
+            resolve(House, "extract", sets=[f"{key}=1"])
+        assert expected in caught.value.hint
+
+
 def test_a_component_changes_the_digest() -> None:
     red, blue = House(), House(wall=Wall(Blue.Config()))
     assert len({digest(red), digest(blue), digest(House(wall=Wall(Red.Config(warmth=0.6))))}) == 3

@@ -62,6 +62,14 @@ def test_a_config_of_its_own_is_told_the_name() -> None:
     assert (Base.Config().name, Other.Config().name) == ("base", "other")
 
 
+def test_a_class_with_the_config_of_its_base_alone_is_refused() -> None:
+    class Plain:
+        Config = ComponentConfig
+
+    with pytest.raises(ConfigError, match="'plain' has no Config of its own, only that of 'ComponentConfig'"):
+        Registry[type]("backbone").register("plain")(Plain)
+
+
 def test_names_are_listed_before_anything_is_imported() -> None:
     heads: Registry[type] = Registry("head", modules={"lazy": "no.such.module"})
     assert list(heads) == ["lazy"]
