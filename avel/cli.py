@@ -19,6 +19,7 @@ from avel.console import (
     ERROR,
     SOME_FAILED,
     Command,
+    dataset_options,
     json_option,
     run,
     settings,
@@ -69,7 +70,7 @@ def cli(quiet: bool, verbose: bool) -> None:
 )
 @click.argument("dataset", type=PATH)
 @click.argument("store")
-@click.option("--annotations", type=PATH, help="CSV or Parquet of events, for a plain folder of videos.")
+@dataset_options
 @click.option("--workers", type=click.IntRange(1), help="Processes that decode.  [default: the cores]")
 @click.option(
     "--scheduler",
@@ -84,8 +85,8 @@ def cli(quiet: bool, verbose: bool) -> None:
 def extract(dataset: Path, store: str, as_json: bool, **options: Any) -> int:
     """Stage the clips of DATASET in STORE: frames and log-mel patches on one time grid.
 
-    DATASET is a folder in AVE's layout or any folder of videos. STORE is a folder or an s3:// URL. The same
-    command goes on where an interrupted one stopped.
+    DATASET is a folder in AVE's layout, of another format, or any folder of videos. STORE is a folder or an
+    s3:// URL. The same command goes on where an interrupted one stopped.
     """
     summary = avel.extract(dataset, store, **options)
     show(summary, as_json)
@@ -176,7 +177,7 @@ def import_features(source: tuple[Path, ...], cache: Path, as_json: bool, **opti
 @click.option("--overwrite", is_flag=True, help="Replace files of these names that are there.")
 @json_option
 def export_features(cache: Path, folder: Path, as_json: bool, **options: Any) -> int:
-    """Write CACHE as the files that the published code of AVEL and PSP reads, row for row."""
+    """Write CACHE as the files that the published code of AVEL and PSP reads, a row a sample."""
     show(avel.export_features(cache, folder, **options), as_json)
     return DONE
 
@@ -317,13 +318,16 @@ def evaluate(run: Path, as_json: bool, **options: Any) -> int:
     return DONE
 
 
-@cli.command(epilog=example("avel inspect ave.zarr --verify", "avel inspect AVE_Dataset --json"))
+@cli.command(
+    epilog=example("avel inspect ave.zarr --verify", "avel inspect videos/ --annotations events.csv")
+)
 @click.argument("path")
 @click.option("--verify", is_flag=True, help="Read everything, and compare every checksum.")
+@dataset_options
 @json_option
-def inspect(path: str, verify: bool, as_json: bool) -> int:
+def inspect(path: str, as_json: bool, **options: Any) -> int:
     """Print what PATH (a dataset, store, cache or run) holds, and whether it is complete."""
-    found = avel.inspect(path, verify=verify)
+    found = avel.inspect(path, **options)
     show(found if as_json else found.brief(), as_json)
     return DONE if found.whole else ERROR
 

@@ -27,6 +27,7 @@ from avel.config import (
 )
 from avel.errors import AvelError, ConfigError, UnknownNameError
 from avel.progress import note, set_verbosity
+from avel.stores.datasets.formats import FORMATS as DATASET_FORMATS
 from avel.text import as_plain, lines
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -228,6 +229,41 @@ def _metavar(setting: Setting) -> str:
         return "[" + "|".join(map(str, choices)) + "]"
     words = {"a whole number": "INTEGER", "a number": "NUMBER", "text": "TEXT"}
     return words.get(describe(setting.hinted), "VALUE,..." if choices else "PATH")
+
+
+def dataset_options(command: F) -> F:
+    """Gives a command how a dataset is read: `annotations`, `format`, and `format_settings` as a dict."""
+    choices = click.Choice(["auto", *DATASET_FORMATS])
+    options = [
+        click.option(
+            "--format",
+            type=choices,
+            default="auto",
+            show_default=True,
+            help="Format of the dataset; auto takes that whose files are there, else a folder of videos.",
+        ),
+        click.option(
+            "--format-set",
+            "format_sets",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="One setting of the format.",
+        ),
+        click.option(
+            "--annotations",
+            type=click.Path(path_type=Path),
+            help="CSV or Parquet of events, for a plain folder of videos.",
+        ),
+    ]
+
+    @functools.wraps(command)
+    def call(*, format_sets: tuple[str, ...], **values: Any) -> Any:
+        settings = {key.replace("-", "_"): value for key, value in map(split_set, format_sets)}
+        return command(format_settings=settings, **values)
+
+    for add in reversed(options):
+        call = add(call)
+    return typing.cast(F, call)
 
 
 def json_option(command: F) -> F:

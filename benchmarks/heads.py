@@ -1,4 +1,4 @@
-"""Training heads at AVE's real size: 4143 rows of 4097 videos, 10 segments, 256 features, 29 classes.
+"""Training heads at AVE's real size: 4143 samples of 4097 videos, 10 segments, 256 features, 29 classes.
 
     python benchmarks/heads.py limit loop trials         # each against its baseline, taken in turns
     python benchmarks/heads.py accuracy --cache ave.h5    # float32 and bfloat16, test accuracy of both
@@ -30,7 +30,6 @@ from heads_baselines import PlainLoop, bare_products
 
 from avel.config import resolve
 from avel.device import choose_device
-from avel.grid import Grid
 from avel.heads.config import TrainConfig
 from avel.heads.train import train_head
 from avel.heads.training.data import Data, load_data
@@ -38,10 +37,12 @@ from avel.heads.training.fit import Training
 from avel.heads.training.trials import Trial
 from avel.progress import set_verbosity
 from avel.stores.datasets.formats import read_dataset
-from avel.stores.features import FeatureCache, Rows, write_features
+from avel.stores.datasets.labels import EventTable, segment_labels
+from avel.stores.feature_samples import samples_of_videos
+from avel.stores.features import CachedSamples, FeatureCache, write_features
 from avel.text import table
 
-ROWS, VIDEOS, SEGMENTS, WIDTH, EVENTS = 4143, 4097, 10, 256, 28
+SAMPLES, VIDEOS, SEGMENTS, WIDTH, EVENTS = 4143, 4097, 10, 256, 28
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Epoch = Callable[[], None]
 
@@ -151,14 +152,14 @@ def _settled(losses: torch.Tensor) -> None:
 def bare_epoch(cache: Path, dtype: torch.dtype, batch: int = 128) -> Epoch:
     """The products of all batches of one epoch, the last one smaller."""
     opened = FeatureCache.open(cache)
-    rows = int((opened.rows.split == "train").sum())
+    samples = int((opened.samples.split == "train").sum())
     sizes = (opened.grid_segments, opened.shapes["f_a"][-1], opened.classes, dtype)
-    whole, rest = bare_products(batch, *sizes), bare_products(rows % batch or batch, *sizes)
+    whole, rest = bare_products(batch, *sizes), bare_products(samples % batch or batch, *sizes)
 
     def epoch() -> None:
-        for _ in range(rows // batch):
+        for _ in range(samples // batch):
             whole()
-        if rows % batch:
+        if samples % batch:
             rest()
 
     return epoch
@@ -193,9 +194,12 @@ def compared(part: str, what: str, against: str, seconds: dict[str, list[float]]
 def make_cache(path: Path, annotations: Path | None) -> Path:
     """A cache of AVE's size: prototypes of the classes under noise that leaves some segments in doubt."""
     random = np.random.default_rng(0)
-    rows = _ave_rows(annotations) if annotations else _made_up_rows(random)
+    samples = _ave_samples(annotations) if annotations else _made_up_samples(random)
+    label = segment_labels(
+        samples.known, samples.events, EVENTS, SEGMENTS, 1.0, str, tuple(map(str, range(EVENTS)))
+    )
     label_of_video = np.full((VIDEOS, SEGMENTS), EVENTS)
-    label_of_video[rows.video] = rows.label
+    label_of_video[samples.video] = label
     arrays = {}
     for name in ("f_a", "f_v"):
         prototypes = random.normal(size=(EVENTS + 1, WIDTH)).astype(np.float32)
@@ -203,38 +207,29 @@ def make_cache(path: Path, annotations: Path | None) -> Path:
         arrays[name] = 0.1 * prototypes[label_of_video] + 0.5 * noise
     ids = tuple(f"video {number}" for number in range(VIDEOS))
     names = tuple(f"event {number}" for number in range(EVENTS))
-    write_features(path, video_ids=ids, categories=names, rows=rows, arrays=arrays)
+    write_features(path, video_ids=ids, categories=names, samples=samples, arrays=arrays)
     return path
 
 
-def _ave_rows(folder: Path) -> Rows:
-    """AVE's own rows, labels and splits."""
+def _ave_samples(folder: Path) -> CachedSamples:
+    """AVE's own samples, events and splits."""
     dataset = read_dataset(folder)
-    places = {video: number for number, video in enumerate(dict.fromkeys(r.video_id for r in dataset.rows))}
-    leaked = dataset.leaked()
-    return Rows(
-        row=np.array([row.row for row in dataset.rows]),
-        video=np.array([places[row.video_id] for row in dataset.rows]),
-        label=dataset.labels(Grid()),
-        category=np.array([dataset.class_ids[row.category] for row in dataset.rows]),
-        split=np.array([row.split for row in dataset.rows], object),
-        leaked=np.array([row.row in leaked for row in dataset.rows]),
-    )
+    samples, _ = samples_of_videos(dataset, tuple(video.video_id for video in dataset.videos), {})
+    return samples
 
 
-def _made_up_rows(random: np.random.Generator) -> Rows:
-    """Rows and splits of AVE's sizes; two thirds of the events last the whole clip, as AVE's do."""
-    category = random.integers(0, EVENTS, ROWS)
-    label = np.repeat(category[:, None], SEGMENTS, 1)
-    for row in np.flatnonzero(random.random(ROWS) > 2 / 3):
-        label[row, : random.integers(0, SEGMENTS)] = EVENTS
-    return Rows(
-        row=np.arange(ROWS),
-        video=np.arange(ROWS) % VIDEOS,
-        label=label,
-        category=category,
+def _made_up_samples(random: np.random.Generator) -> CachedSamples:
+    """Samples and splits of AVE's sizes; two thirds of the events last the whole clip, as AVE's do."""
+    offset = np.where(random.random(SAMPLES) > 2 / 3, random.integers(0, SEGMENTS, SAMPLES), SEGMENTS)
+    category = random.integers(0, EVENTS, SAMPLES)
+    events = EventTable(np.arange(SAMPLES), category, np.zeros(SAMPLES), offset.astype(np.float64))
+    return CachedSamples(
+        number=np.arange(SAMPLES),
+        video=np.arange(SAMPLES) % VIDEOS,
         split=np.array(["train"] * 3339 + ["val"] * 402 + ["test"] * 402, object),
-        leaked=np.zeros(ROWS, bool),
+        leaked=np.zeros(SAMPLES, bool),
+        known=np.ones(SAMPLES, bool),
+        events=events,
     )
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from avel.grid import Grid
 from avel.stores.clip_writer import prepare_store, write_dataset
 from avel.stores.clips import StoreAttributes
-from avel.stores.datasets.dataset import Dataset, Row, Video
+from avel.stores.datasets.dataset import Dataset, Event, Sample, Video
 from avel.stores.inspection import inspect
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter
@@ -58,12 +58,13 @@ def _fake(path: Path, clips: int) -> None:
     location, names = locate(path), tuple(f"clip{number:07d}" for number in range(clips))
     attributes = StoreAttributes(Grid(), {"size": 256}, "faked", "jpeg", names)
     prepare_store(location, attributes)
-    annotated = tuple(
-        Row(row, f"event {row % 28}", name, 0, 10, "", "train") for row, name in enumerate(names)
+    categories = tuple(f"event {number}" for number in range(min(28, clips)))
+    samples = tuple(
+        Sample(number, name, (Event(categories[number % 28], 0, 10),), split="train")
+        for number, name in enumerate(names)
     )
-    categories = tuple(dict.fromkeys(row.category for row in annotated))
     videos = tuple(Video(name, f"/clips/{name}.mp4") for name in names)
-    write_dataset(location, Dataset("faked", "/clips", categories, annotated, videos))
+    write_dataset(location, Dataset("faked", "/clips", categories, samples, videos))
     ManifestWriter(location).append(
         Entry(name, row, "staged", source_path=f"/clips/{name}.mp4", settings="faked", valid_seconds=10.0)
         for row, name in enumerate(names)

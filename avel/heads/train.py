@@ -33,6 +33,8 @@ def train_head(
 ) -> Evaluation:
     """Trains one head, `config.seeds` times, and returns what `evaluate` finds on the test split.
 
+    Without test samples, or without labels in test, the figures on test are None; train and val need labels.
+
     >>> train_head("features.h5", "runs/tacma", head="tacma", seeds=5)  # doctest: +SKIP
 
     Raises:
@@ -104,6 +106,7 @@ def _inputs(
         "cache": str(cache.path.resolve()),
         "cache_digest": cache.digest,
         "segments": cache.grid_segments,
+        "segment_seconds": cache.segment_seconds,
         "categories": list(cache.categories),
         "swept": list(settings),
         "trials": [item.trial.name for item in planned],
@@ -141,9 +144,10 @@ def _judge(run: Run, loaded: _Loaded) -> None:
             hint="a lower --lr into another run folder",
         )
     predictions = (
-        predict_split(load_model(run, trial, loaded.device), trial, loaded.data(trial.config), split)
+        predict_split(load_model(run, trial, loaded.device), trial, data, split)
         for trial in trained
         for split in PREDICTED_SPLITS
+        if split in (data := loaded.data(trial.config)).splits
     )
     write_predictions(run.path / "predictions.parquet", predictions)
     run.finish(evaluate(run.path))

@@ -37,7 +37,7 @@ RUN = ".run"
 OWN_NAMES = frozenset({FRAMES, LOG_MEL, "manifest", "dataset", "zarr.json", "config.toml", ".lock", RUN})
 """Names of everything in a store's folder."""
 START_AGAIN = "remove its zarr.json, and avel extract stages all clips again"
-DATASET_TABLES = ("rows", "videos")
+DATASET_TABLES = ("samples", "events", "videos")
 ACCESS = "see to its access rights; of an object store, to AWS_ENDPOINT_URL, AWS_REGION and the keys"
 
 
@@ -134,7 +134,7 @@ class ClipStore:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The dataset that was staged: rows, videos, categories and splits."""
+        """The dataset that was staged: videos, and samples with their events."""
         from avel.stores.arrow import read_parquet
         from avel.stores.datasets.dataset import Dataset
 

@@ -1,4 +1,4 @@
-"""The field's own AVE files: one HDF5 array a file, uncompressed, row = annotation line.
+"""The field's own AVE files: one HDF5 array a file, uncompressed, row = annotation line = sample.
 
 They come without ids, so what can be checked is: shapes, the label files against the annotations, the order
 files against the splits, and that rows of one video carry the same features.
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from avel.errors import DatasetError, MissingPathError, StoreError
 from avel.stores.datasets.ave import read_order
 from avel.stores.datasets.dataset import SPLITS, Dataset
+from avel.stores.datasets.labels import UNKNOWN, EventTable
 
 KEYS = ("avadataset", "dataset")
 """Names of the one array, in the order they are looked for."""
@@ -98,45 +99,63 @@ def array(path: Path, rows: int, *, any_size: bool = False) -> Iterator[h5py.Dat
 
 
 def read_orders(files: dict[str, Path]) -> dict[str, list[int]]:
-    """Split -> annotation rows in the sequence of its order file."""
+    """Split -> numbers of samples in the sequence of its order file."""
     return {split: read_order(files[name]) for name, split in ORDERS.items() if name in files}
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What the annotations say of R rows: segment classes (R, T), events (R,), K classes with background."""
+    """What the annotations say of R samples.
+
+    Attributes:
+        labels: (R, T) class of each segment, UNKNOWN where nobody knows.
+        events: the events of the samples.
+        classes: K, background included.
+    """
 
     labels: NDArray[np.int64]
-    events: NDArray[np.int64]
+    events: EventTable
     classes: int
 
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Which samples' events are known: (R,)."""
+        return np.asarray((self.labels != UNKNOWN).all(1))
+
     def one_hot(self) -> NDArray[np.float32]:
-        """What `labels.h5` should hold: (R, T, K)."""
-        return _eye(self.classes)[self.labels]
+        """What `labels.h5` should hold: (R, T, K), zeros where the events are not known."""
+        return _eye(self.classes)[self.labels] * self.known[:, None, None]
+
+    def video_classes(self) -> NDArray[np.float32]:
+        """What `mil_labels.h5` should hold: 1 for each class of a sample's events, else for background."""
+        found = np.zeros((len(self.labels), self.classes), np.float32)
+        found[self.events.sample, self.events.category] = 1
+        found[:, -1] = self.known & ~found.any(1)
+        return found
 
     def expected(self, name: str) -> NDArray[np.float32]:
         """What a label file should hold: (R, T, K), (R, K) or (R, T)."""
         if name == EVENT_LABELS:
-            return _eye(self.classes)[self.events]
+            return self.video_classes()
         if name == SHARES:
             return np.asarray(self.one_hot().mean(axis=1), np.float32)
         if name == PRESENCE:
-            return np.asarray(self.labels != self.classes - 1, np.float32)
+            return np.asarray((self.labels != self.classes - 1) & self.known[:, None], np.float32)
         return self.one_hot()
 
 
 def check_labels(files: dict[str, Path], truth: Truth, present: NDArray[np.bool_]) -> list[str]:
-    """One finding for each label file: where it and the annotations disagree in rows that have features.
+    """One finding for each label file: where it disagrees with known events of rows that have features.
 
     Raises:
         DatasetError: so many rows have another event that the files must be in another row order.
     """
-    findings = []
+    findings, present = [], present & truth.known
     for name in (*SEGMENT_LABELS, EVENT_LABELS, SHARES, PRESENCE):
         if name not in files:
             continue
         wanted = truth.expected(name)
-        with array(files[name], len(truth.events)) as found:
+        with array(files[name], len(truth.labels)) as found:
             if found.shape != wanted.shape:
                 raise DatasetError(f"{files[name]}: {found.shape}, the annotations give {wanted.shape}")
             values = found[()]
@@ -155,9 +174,9 @@ def check_labels(files: dict[str, Path], truth: Truth, present: NDArray[np.bool_
 def check_orders(orders: dict[str, list[int]], dataset: Dataset, present: NDArray[np.bool_]) -> list[str]:
     """One finding for each order file: whether it holds the rows of the split that have features."""
     findings = []
-    absent = {row.row for row, there in zip(dataset.rows, present, strict=True) if not there}
+    absent = {sample.number for sample, there in zip(dataset.samples, present, strict=True) if not there}
     for split, order in orders.items():
-        wanted = {row.row for row in dataset.rows if row.split == split}
+        wanted = {sample.number for sample in dataset.samples if sample.split == split}
         differ = (set(order) ^ wanted) - absent
         if wanted and differ:
             raise DatasetError(

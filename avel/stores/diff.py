@@ -54,8 +54,8 @@ class Difference:
         arrays: array -> how it differs; arrays of other widths are named in `incomparable` instead.
         only_in_a, only_in_b: videos that one cache lacks.
         missing_in_a, missing_in_b: videos whose features each cache says are missing -> why.
-        labels_differ: annotation rows in both whose segment labels differ.
-        splits_differ: annotation rows in both whose split differs.
+        events_differ: samples in both whose events differ.
+        splits_differ: samples in both whose split differs.
         made_otherwise: what of encoder, staging and preprocessing differs: name -> the two values.
     """
 
@@ -66,7 +66,7 @@ class Difference:
     only_in_b: tuple[str, ...]
     missing_in_a: dict[str, str]
     missing_in_b: dict[str, str]
-    labels_differ: tuple[int, ...]
+    events_differ: tuple[int, ...]
     splits_differ: tuple[int, ...]
     made_otherwise: dict[str, tuple[Any, Any]]
 
@@ -89,19 +89,19 @@ def diff(a: Path | str, b: Path | str) -> Difference:
         if name in second.shapes and name not in incomparable:
             blocks = _blocks(first, second, name, in_first, in_second)
             arrays[name] = _compare(shared, blocks)
-    labels, splits = _rows_differ(first, second)
+    events, splits = _samples_differ(first, second)
     only_a = tuple(name for name in first.video_ids if name not in place)
     only_b = tuple(name for name in second.video_ids if name not in set(shared))
     equal = all(array.equal == array.clips for array in arrays.values())
     return Difference(
-        same=equal and not (incomparable or only_a or only_b or labels or splits),
+        same=equal and not (incomparable or only_a or only_b or events or splits),
         arrays=arrays,
         incomparable=incomparable,
         only_in_a=only_a,
         only_in_b=only_b,
         missing_in_a={item.video_id: item.reason for item in first.missing},
         missing_in_b={item.video_id: item.reason for item in second.missing},
-        labels_differ=labels,
+        events_differ=events,
         splits_differ=splits,
         made_otherwise=_made_otherwise(first.provenance, second.provenance),
     )
@@ -164,18 +164,32 @@ def _cosine(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np
     return np.asarray(np.where(both_zero, 1.0, product / np.where(scale == 0, 1.0, scale)))
 
 
-def _rows_differ(first: FeatureCache, second: FeatureCache) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Numbers of the rows in both whose labels, and whose split, differ."""
-    where = {int(row): number for number, row in enumerate(second.rows.row)}
-    labels, splits = [], []
-    for number, row in enumerate(first.rows.row.tolist()):
-        if row in where:
-            other = where[row]
-            if not np.array_equal(first.rows.label[number], second.rows.label[other]):
-                labels.append(row)
-            if first.rows.split[number] != second.rows.split[other]:
-                splits.append(row)
-    return tuple(labels), tuple(splits)
+def _samples_differ(first: FeatureCache, second: FeatureCache) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Numbers of the samples in both whose events, and whose split, differ."""
+    one, other = (_events_by_sample(cache) for cache in (first, second))
+    split_of = dict(zip(second.samples.number.tolist(), second.samples.split.tolist(), strict=True))
+    shared = [
+        (number, split)
+        for number, split in zip(first.samples.number.tolist(), first.samples.split.tolist(), strict=True)
+        if number in split_of
+    ]
+    events = tuple(number for number, _ in shared if one[number] != other[number])
+    return events, tuple(number for number, split in shared if split != split_of[number])
+
+
+def _events_by_sample(cache: FeatureCache) -> dict[int, list[tuple[str, float, float]] | None]:
+    """Sample -> class name, onset and offset of its events in order, None where they are not known."""
+    samples, table = cache.samples, cache.samples.events
+    numbers = samples.number.tolist()
+    found: dict[int, list[tuple[str, float, float]] | None] = {
+        number: [] if known else None for number, known in zip(numbers, samples.known.tolist(), strict=True)
+    }
+    columns = (table.sample, table.category, table.onset_seconds, table.offset_seconds)
+    for place, category, onset, offset in zip(*(column.tolist() for column in columns), strict=True):
+        events = found[numbers[place]]
+        if events is not None:
+            events.append((cache.categories[category], onset, offset))
+    return {number: events and sorted(events) for number, events in found.items()}
 
 
 def _made_otherwise(first: Any, second: Any, where: str = "") -> dict[str, tuple[Any, Any]]:

@@ -20,22 +20,22 @@ from avel.stores.community import AUDIO, MAPS, VECTORS, Truth
 from avel.stores.datasets import ave
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import read_dataset
-from avel.stores.feature_rows import rows_of_videos
+from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import ArrayLike, write_features
 from avel.stores.files import sha256_file
 from avel.stores.runs import versions
 
 Held = dict[str, h5py.Dataset]
-"""Community file name -> its open array (R, T, ...)."""
+"""Community file name -> its open array (R, T, ...), a sample a row."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import made and found out; `missing` counts rows whose features are NaN."""
+    """What an import made and found out; `missing` counts samples whose features are NaN."""
 
     cache: str
     digest: str
-    rows: int
+    samples: int
     videos: int
     missing: int
     arrays: dict[str, tuple[int, ...]]
@@ -72,41 +72,41 @@ def import_features(
     with ExitStack() as stack:
         names = [name for name in (AUDIO, MAPS, VECTORS) if name in files]
         held = {
-            name: stack.enter_context(community.array(files[name], len(known.rows), any_size=any_size))
+            name: stack.enter_context(community.array(files[name], len(known.samples), any_size=any_size))
             for name in names
         }
         grid = _common_grid(held)
         vectors = _vectors(held)
-        without = _rows_with_nan(held, vectors)
+        without = _samples_with_nan(held, vectors)
         video_ids, first_row, reasons = _present_videos(known, without)
         there = set(video_ids)
-        present = np.array([row.video_id in there for row in known.rows], bool)
+        present = np.array([sample.video_id in there for sample in known.samples], bool)
         findings = _shapes_found(held) + community.check_orders(orders, known, present)
         findings += community.check_labels(files, truth_of(known, grid), present)
-        findings += [_shared_rows(known, held, set(without)), *_left_out(files)]
-        rows, missing = rows_of_videos(known, grid, video_ids, reasons)
+        findings += [_shared_samples(known, held, set(without)), *_left_out(files)]
+        samples, missing = samples_of_videos(known, video_ids, reasons)
         arrays = _arrays(held, vectors, first_row, np.dtype(maps_dtype))
         digest = write_features(
             cache,
             video_ids=video_ids,
             categories=known.categories,
-            rows=rows,
+            samples=samples,
             arrays=arrays,
+            segment_seconds=grid.segment_seconds,
             missing=missing,
             provenance=_provenance(files, held, orders, findings, maps_dtype),
         )
         shapes = {name: values.shape for name, values in arrays.items()}
-    return Imported(str(cache), digest, len(rows.row), len(video_ids), len(missing), shapes, tuple(findings))
+    return Imported(str(cache), digest, len(samples), len(video_ids), len(missing), shapes, tuple(findings))
 
 
 def truth_of(dataset: Dataset, grid: Grid) -> Truth:
-    """What the annotations of all R rows say, on a grid."""
-    events = np.array([dataset.class_ids[row.category] for row in dataset.rows], np.int64)
-    return Truth(dataset.labels(grid), events, len(dataset.categories) + 1)
+    """Returns what the annotations say of all R samples, on a grid."""
+    return Truth(dataset.labels(grid), dataset.event_table(), len(dataset.categories) + 1)
 
 
 class _RowsAsVideos:
-    """An (R, T, ...) array of rows read as (V, T, ...) of videos: each video's first row; mean over cells."""
+    """An (R, T, ...) array of samples read as (V, T, ...) of videos: each video's first; mean over cells."""
 
     def __init__(
         self, rows: h5py.Dataset, first_row: NDArray[np.int64], dtype: np.dtype[Any], *, mean: bool = False
@@ -134,7 +134,7 @@ def _vectors(held: Held) -> dict[str, NDArray[Any]]:
     }
 
 
-def _rows_with_nan(held: Held, vectors: dict[str, NDArray[Any]]) -> dict[int, str]:
+def _samples_with_nan(held: Held, vectors: dict[str, NDArray[Any]]) -> dict[int, str]:
     """Row -> the files in which any of its numbers is NaN; a mean over cells is NaN where one cell is."""
     found: dict[int, list[str]] = {}
     for name, rows in held.items():
@@ -162,20 +162,20 @@ def _present_videos(
     """Video ids with features, the row each is read from, and why the others are absent (NaN)."""
     first_row: dict[str, int] = {}
     reasons: dict[str, str] = {}
-    for number, row in enumerate(dataset.rows):
-        if number in without:
-            reasons[row.video_id] = f"NaN in {without[number]}"
+    for row, sample in enumerate(dataset.samples):
+        if row in without:
+            reasons[sample.video_id] = f"NaN in {without[row]}"
         else:
-            first_row.setdefault(row.video_id, number)
+            first_row.setdefault(sample.video_id, row)
     return tuple(first_row), np.array(list(first_row.values()), np.int64), reasons
 
 
-def _shared_rows(dataset: Dataset, held: Held, without: Set[int]) -> str:
-    """Rows of one video should carry the same features: the one check of row order that features allow."""
+def _shared_samples(dataset: Dataset, held: Held, without: Set[int]) -> str:
+    """Samples of one video should carry the same features: all that features can tell of the files' order."""
     rows: dict[str, list[int]] = {}
-    for number, row in enumerate(dataset.rows):
-        if number not in without:
-            rows.setdefault(row.video_id, []).append(number)
+    for row, sample in enumerate(dataset.samples):
+        if row not in without:
+            rows.setdefault(sample.video_id, []).append(row)
     several = [numbers for numbers in rows.values() if len(numbers) > 1]
     differ = 0
     for first, *others in several:
@@ -232,11 +232,13 @@ def _dataset(given: Dataset | Path | str | None, files: dict[str, Path]) -> Data
 
 def _with_orders(dataset: Dataset, orders: dict[str, list[int]]) -> Dataset:
     """The dataset with the splits of the order files, where it names none itself."""
-    if any(row.split for row in dataset.rows):
+    if any(sample.split for sample in dataset.samples):
         return dataset
     split_of = {number: split for split, order in orders.items() for number in order}
-    rows = tuple(dataclasses.replace(row, split=split_of.get(row.row, "")) for row in dataset.rows)
-    return dataclasses.replace(dataset, rows=rows)
+    samples = tuple(
+        dataclasses.replace(sample, split=split_of.get(sample.number, "")) for sample in dataset.samples
+    )
+    return dataclasses.replace(dataset, samples=samples)
 
 
 def _paths(source: Path | str | Iterable[Path | str]) -> Path | list[Path]:

@@ -48,29 +48,31 @@ def export_features(
 ) -> Exported:
     """The cache as `audio_feature.h5` (R, T, D), `visual_feature.h5` (R, T, 7, 7, C) and their companions.
 
-    One contiguous array `avadataset` a file, row = line of the annotation file; orders under `order`. Level
+    One contiguous array `avadataset` a file, row = number of the sample; orders under `order`. Level
     "cnn" takes the backbones' vectors (the default where the cache holds them), "encoder" f_a and f_v. Rows
     without features are NaN and in no order file.
 
     Raises:
         UnknownNameError: an unknown `format`.
+        DatasetError: a sample in which events of two classes overlap; those files hold one label a segment.
         StoreError: the cache does not hold the level, or files are there and `overwrite` is not given.
     """
     if format not in FORMATS:
         raise UnknownNameError("format", format, FORMATS)
     opened = FeatureCache.open(cache)
-    if not len(opened.rows.row):
-        raise StoreError(f"{cache}: no annotation rows, which the files' rows would be")
+    if not len(opened.samples):
+        raise StoreError(f"{cache}: no samples, which the files' rows would be")
     level = level or ("cnn" if {"cnn_a", "cnn_v"} <= set(opened.shapes) else "encoder")
     names = {AUDIO: "cnn_a" if level == "cnn" else "f_a", VECTORS: "cnn_v" if level == "cnn" else "f_v"}
     if "maps" in opened.shapes:
         names[MAPS] = "maps"
     folder, shapes = Path(folder), {}
+    truth = Truth(opened.labels(), opened.samples.events, opened.classes)
     if not overwrite:
         _refuse_existing(folder, (*names, *LABELS, *ORDERS))
     for name, array in names.items():
         shapes[name] = _write_features(opened, array, folder / name, np.dtype(dtype))
-    shapes |= _write_labels(opened, folder) | _write_orders(opened, folder)
+    shapes |= _write_labels(opened, truth, folder) | _write_orders(opened, folder)
     return Exported(str(folder), shapes, tuple(_findings(opened, names)))
 
 
@@ -84,8 +86,8 @@ def _refuse_existing(folder: Path, names: Iterable[str]) -> None:
 
 
 def _row_count(cache: FeatureCache) -> int:
-    """R, the lines of the annotation file: cached rows and missing ones."""
-    return 1 + max([int(cache.rows.row.max()), *(item.row for item in cache.missing)])
+    """R, the lines of the annotation file: cached samples and missing ones."""
+    return 1 + max([int(cache.samples.number.max()), *(item.sample for item in cache.missing)])
 
 
 def _write_features(cache: FeatureCache, name: str, path: Path, dtype: np.dtype[Any]) -> tuple[int, ...]:
@@ -93,7 +95,7 @@ def _write_features(cache: FeatureCache, name: str, path: Path, dtype: np.dtype[
     count = _row_count(cache)
     shape = (count, *cache.shapes[name][1:])
     video_of_row = np.full(count, -1, np.int64)
-    video_of_row[cache.rows.row] = cache.rows.video
+    video_of_row[cache.samples.number] = cache.samples.video
     with _new_array(path, shape, dtype) as array:
         for start in range(0, count, BLOCK_ROWS):
             videos = video_of_row[start : start + BLOCK_ROWS]
@@ -103,10 +105,9 @@ def _write_features(cache: FeatureCache, name: str, path: Path, dtype: np.dtype[
     return shape
 
 
-def _write_labels(cache: FeatureCache, folder: Path) -> dict[str, tuple[int, ...]]:
+def _write_labels(cache: FeatureCache, truth: Truth, folder: Path) -> dict[str, tuple[int, ...]]:
     """Segment labels (R, T, K) twice, events (R, K), shares (R, K), presence (R, T); zeros in absent rows."""
-    count, present = _row_count(cache), cache.rows.row
-    truth = Truth(cache.rows.label, cache.rows.category, cache.classes)
+    count, present = _row_count(cache), cache.samples.number
     shapes = {}
     for name in LABELS:
         values = truth.expected(name)
@@ -123,7 +124,7 @@ def _write_orders(cache: FeatureCache, folder: Path) -> dict[str, tuple[int, ...
     shapes: dict[str, tuple[int, ...]] = {}
     imported = cache.provenance.get("orders", {})
     for name, split in ORDERS.items():
-        held = set(cache.rows.row[cache.rows.split == split].tolist())
+        held = set(cache.samples.number[cache.samples.split == split].tolist())
         order = [row for row in imported.get(split, sorted(held)) if row in held]
         with _new_array(folder / name, (len(order),), np.dtype(np.int64), key="order") as array:
             array[...] = np.array(order, np.int64)
@@ -144,13 +145,16 @@ def _findings(cache: FeatureCache, names: dict[str, str]) -> list[str]:
     found = [f"{name}: {array}, {cache.shapes[array][-1]} wide" for name, array in names.items()]
     if MAPS not in names:
         found.append(f"no {MAPS}: the cache holds no maps, which AVEL and PSP attend over")
-    absent = [item.row for item in cache.missing if item.row >= 0]
+    absent = [item.sample for item in cache.missing if item.sample >= 0]
     if absent:
         found.append(f"{len(absent)} rows without features are NaN and in no order file")
-    loose = int((cache.rows.split == "").sum())
+    unknown = int((~cache.samples.known).sum())
+    if unknown:
+        found.append(f"{unknown} rows of unknown events have zeros for labels")
+    loose = int((cache.samples.split == "").sum())
     if loose:
         found.append(f"{loose} rows are in no split, so in no order file")
-    if len(cache.rows.split) and not set(SPLITS) <= set(cache.rows.split):
+    if not set(SPLITS) <= set(cache.samples.split):
         found.append("not every split has rows: the published code needs all three order files filled")
     return [*found, *_beyond_the_published(cache, names), TAKE_THE_AUTHORS]
 
@@ -165,7 +169,7 @@ def _beyond_the_published(cache: FeatureCache, names: dict[str, str]) -> list[st
     if cache.classes != PUBLISHED_CLASSES:
         found.append(f"{cache.classes} classes: the published loaders take {PUBLISHED_CLASSES} only")
     for split in ("val", "test"):
-        rows = int((cache.rows.split == split).sum())
+        rows = int((cache.samples.split == split).sum())
         if rows != PUBLISHED_HELD_OUT_ROWS:
             found.append(
                 f"{rows} {split} rows: the published code reads {PUBLISHED_HELD_OUT_ROWS} as one batch;"

@@ -14,7 +14,14 @@ def problems(cache: FeatureCache) -> tuple[str, ...]:
             found += _of_array(file[name], name)
         if not found:
             vectors = {name: file[name] for name in (*VECTORS, MAPS) if name in file}
-            digest = content_digest(cache.provenance, cache.video_ids, cache.categories, cache.rows, vectors)
+            digest = content_digest(
+                cache.provenance,
+                cache.video_ids,
+                cache.categories,
+                cache.samples,
+                cache.segment_seconds,
+                vectors,
+            )
             if digest != cache.digest:
                 found.append(f"its content has digest {digest}, it says {cache.digest}: bytes have changed")
     return tuple(found)

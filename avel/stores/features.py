@@ -1,11 +1,11 @@
-"""The feature cache, one HDF5 file: features belong to a video, labels and splits to an annotation row."""
+"""The feature cache, one HDF5 file: features belong to a video, events and splits to a sample."""
 
 import hashlib
 import json
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import MissingPathError, StoreError
+from avel.stores.datasets.labels import EventTable, segment_labels, video_labels
 from avel.stores.hdf5 import new_file
 
 FORMAT, VERSION = "avel-features", 2
@@ -34,49 +35,71 @@ class ArrayLike(Protocol):
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The R annotation rows whose video is cached.
+class CachedSamples:
+    """The R samples whose video is cached.
 
     Attributes:
-        row: (R,) int64, number in the annotation file.
-        video: (R,) int64, index into the cache's V videos; two rows may share one.
-        label: (R, T) int64, class of each segment; background is K-1.
-        category: (R,) int64, class of the row's event.
+        number: (R,) int64, the sample's number in its dataset.
+        video: (R,) int64, index into the cache's V videos; two samples may share one.
         split: (R,) "train", "val", "test" or "".
-        leaked: (R,) bool, a val or test row whose video is also in train.
+        leaked: (R,) bool, a val or test sample whose video is also in train.
+        known: (R,) bool, whether its events are known; if so and it has none, it is all background.
+        events: the events of all samples; background is class K-1 and never an event.
     """
 
-    row: NDArray[np.int64]
+    number: NDArray[np.int64]
     video: NDArray[np.int64]
-    label: NDArray[np.int64]
-    category: NDArray[np.int64]
     split: NDArray[np.object_]
     leaked: NDArray[np.bool_]
+    known: NDArray[np.bool_]
+    events: EventTable
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    def take(self, chosen: NDArray[np.int64]) -> "CachedSamples":
+        """Returns the samples at some places, (n,), with their events."""
+        place = np.full(len(self), -1, np.int64)
+        place[chosen] = np.arange(len(chosen))
+        events = self.events.take(place[self.events.sample] >= 0)
+        return CachedSamples(
+            self.number[chosen],
+            self.video[chosen],
+            self.split[chosen],
+            self.leaked[chosen],
+            self.known[chosen],
+            replace(events, sample=place[events.sample]),
+        )
+
+    def video_labels(self) -> NDArray[np.int64]:
+        """Returns the class of each sample's events, NO_CLASS where it has none or several: (R,)."""
+        return video_labels(self.events, len(self))
 
 
 @dataclass(frozen=True)
 class Missing:
-    """An annotation row without features, and why."""
+    """A sample without features, and why."""
 
-    row: int
+    sample: int
     video_id: str
     reason: str
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """A feature file, opened: its rows and names in memory, its arrays read on request.
+    """A feature file, opened: its samples and names in memory, its arrays read on request.
 
     >>> cache = FeatureCache.open("features.h5")                        # doctest: +SKIP
-    >>> cache.f_a[cache.rows.video[cache.rows.split == "train"]].shape  # doctest: +SKIP
+    >>> cache.f_a[cache.samples.video[cache.samples.split == "train"]].shape  # doctest: +SKIP
     (3339, 10, 256)
     """
 
     path: Path
     grid_segments: int
+    segment_seconds: float
     video_ids: tuple[str, ...]
     categories: tuple[str, ...]
-    rows: Rows
+    samples: CachedSamples
     missing: tuple[Missing, ...]
     provenance: dict[str, Any]
     digest: str
@@ -96,9 +119,10 @@ class FeatureCache:
             return cls(
                 path,
                 int(file.attrs["segments"]),
+                float(file.attrs["segment_seconds"]),
                 _text(file, "video_ids"),
                 _text(file, "categories"),
-                _read_rows(file),
+                _read_samples(file),
                 _read_missing(file),
                 json.loads(file.attrs["provenance"]),
                 str(file.attrs["digest"]),
@@ -109,6 +133,28 @@ class FeatureCache:
     def classes(self) -> int:
         """K, the categories and background."""
         return len(self.categories) + 1
+
+    def labels(self, samples: CachedSamples | None = None) -> NDArray[np.int64]:
+        """Returns the class of every segment of samples, of all by default: int64 (R, T), UNKNOWN is -1.
+
+        Raises:
+            DatasetError: a sample in which events of two classes overlap.
+        """
+        chosen = self.samples if samples is None else samples
+
+        def name_of(place: int) -> str:
+            video_id = self.video_ids[chosen.video[place]]
+            return f"{self.path}: sample {chosen.number[place]} ({video_id})"
+
+        return segment_labels(
+            chosen.known,
+            chosen.events,
+            len(self.categories),
+            self.grid_segments,
+            self.segment_seconds,
+            name_of,
+            self.categories,
+        )
 
     @property
     def f_a(self) -> NDArray[np.float32]:
@@ -163,27 +209,27 @@ def write_features(
     *,
     video_ids: tuple[str, ...],
     categories: tuple[str, ...],
-    rows: Rows,
+    samples: CachedSamples,
     arrays: Mapping[str, ArrayLike],
+    segment_seconds: float = 1.0,
     missing: tuple[Missing, ...] = (),
     provenance: Mapping[str, Any] | None = None,
 ) -> str:
     """Writes a whole cache or nothing: arrays (V, T, ...) by name, f_a and f_v at least -> its digest.
 
     Raises:
-        StoreError: arrays or rows that do not fit each other.
+        StoreError: arrays or samples that do not fit each other.
     """
-    _check(video_ids, categories, rows, arrays)
+    _check(video_ids, categories, samples, arrays)
     text = json.dumps(dict(provenance or {}), sort_keys=True)
-    digest = content_digest(provenance or {}, video_ids, categories, rows, arrays)
-    with new_file(path, _room(arrays, rows, text, (*video_ids, *categories), missing)) as file:
-        segments = int(arrays["f_a"].shape[1])
-        file.attrs.update(format=FORMAT, version=VERSION, segments=segments, provenance=text, digest=digest)
+    digest = content_digest(provenance or {}, video_ids, categories, samples, segment_seconds, arrays)
+    with new_file(path, _room(arrays, samples, text, (*video_ids, *categories), missing)) as file:
+        file.attrs.update(format=FORMAT, version=VERSION, provenance=text, digest=digest)
+        file.attrs.update(segments=int(arrays["f_a"].shape[1]), segment_seconds=float(segment_seconds))
         file["video_ids"], file["categories"] = _strings(video_ids), _strings(categories)
-        for field in fields(Rows):
-            values = getattr(rows, field.name)
-            file[field.name] = _strings(values) if field.name == "split" else values
-        file["missing_row"] = np.array([item.row for item in missing], np.int64)
+        for name, values in _columns(samples).items():
+            file[name] = _strings(values) if values.dtype == object else values
+        file["missing_sample"] = np.array([item.sample for item in missing], np.int64)
         file["missing_video_id"] = _strings([item.video_id for item in missing])
         file["missing_reason"] = _strings([item.reason for item in missing])
         for name, source in arrays.items():
@@ -193,7 +239,7 @@ def write_features(
 
 def _room(
     arrays: Mapping[str, ArrayLike],
-    rows: Rows,
+    samples: CachedSamples,
     text: str,
     names: tuple[str, ...],
     missing: tuple[Missing, ...],
@@ -202,10 +248,17 @@ def _room(
     values = sum(
         math.prod(source.shape) * np.dtype(_dtype(name, source)).itemsize for name, source in arrays.items()
     )
-    columns = sum(getattr(rows, field.name).nbytes for field in fields(Rows))
-    strings = [*names, *rows.split, *(word for item in missing for word in (item.video_id, item.reason))]
+    columns = _columns(samples).values()
+    texts = [word for column in columns if column.dtype == object for word in column]
+    texts += [word for item in missing for word in (item.video_id, item.reason)]
+    strings = [*names, *texts]
     written = sum(len(str(word).encode()) for word in strings) + 2 * len(text.encode())
-    return int(values + columns + written + PER_STRING_BYTES * (len(strings) + len(names)))
+    return int(
+        values
+        + sum(column.nbytes for column in columns)
+        + written
+        + PER_STRING_BYTES * (len(strings) + len(names))
+    )
 
 
 def _dtype(name: str, source: ArrayLike) -> type[np.floating[Any]]:
@@ -226,8 +279,26 @@ def _write_array(file: h5py.File, name: str, source: ArrayLike) -> None:
         dataset[start : start + BLOCK_VIDEOS] = source[start : start + BLOCK_VIDEOS]
 
 
+def _columns(samples: CachedSamples) -> dict[str, NDArray[Any]]:
+    """Name in the file -> array."""
+    return {
+        "sample": samples.number,
+        "video": samples.video,
+        "split": samples.split,
+        "leaked": samples.leaked,
+        "events_known": samples.known,
+        "event_sample": samples.events.sample,
+        "event_category": samples.events.category,
+        "event_onset_seconds": samples.events.onset_seconds,
+        "event_offset_seconds": samples.events.offset_seconds,
+    }
+
+
 def _check(
-    video_ids: tuple[str, ...], categories: tuple[str, ...], rows: Rows, arrays: Mapping[str, ArrayLike]
+    video_ids: tuple[str, ...],
+    categories: tuple[str, ...],
+    samples: CachedSamples,
+    arrays: Mapping[str, ArrayLike],
 ) -> None:
     unknown = set(arrays) - {*VECTORS, MAPS}
     if unknown or not {"f_a", "f_v"} <= set(arrays):
@@ -236,28 +307,33 @@ def _check(
     for name, source in arrays.items():
         if tuple(source.shape[:2]) != (len(video_ids), segments):
             raise StoreError(f"{name} is {tuple(source.shape)}, not ({len(video_ids)}, {segments}, ...)")
-    count = len(rows.row)
-    if rows.label.shape != (count, segments):
-        raise StoreError(f"labels are {rows.label.shape}, not ({count}, {segments})")
-    if count and not 0 <= rows.video.min() <= rows.video.max() < len(video_ids):
-        raise StoreError(f"a row names video {rows.video.max()} of {len(video_ids)}")
-    if count and not rows.label.max() <= len(categories):
-        raise StoreError(f"label {rows.label.max()} with {len(categories)} categories")
+    if len(samples) and not 0 <= samples.video.min() <= samples.video.max() < len(video_ids):
+        raise StoreError(f"a sample names video {samples.video.max()} of {len(video_ids)}")
+    events = samples.events
+    if not samples.known[events.sample[events.sample < len(samples)]].all():
+        raise StoreError("an event is of a sample whose events are not known")
+    for what, numbers, count in (
+        ("sample", events.sample, len(samples)),
+        ("class", events.category, len(categories)),
+    ):
+        if len(events) and not 0 <= numbers.min() <= numbers.max() < count:
+            raise StoreError(f"an event is of {what} {numbers.max()}, there are {count}")
 
 
 def content_digest(
     provenance: Mapping[str, Any],
     video_ids: tuple[str, ...],
     categories: tuple[str, ...],
-    rows: Rows,
+    samples: CachedSamples,
+    segment_seconds: float,
     arrays: Mapping[str, ArrayLike],
 ) -> str:
-    """16 hex digits over provenance, names, rows and vectors; maps follow from the same provenance."""
+    """Returns 16 hex digits over provenance, names, samples and vectors; maps follow from the provenance."""
     made = json.dumps({key: value for key, value in provenance.items() if key not in PLACES}, sort_keys=True)
-    digest = hashlib.sha256(json.dumps([made, video_ids, categories, sorted(arrays)]).encode())
-    for field in fields(Rows):
-        values = getattr(rows, field.name)
-        text = json.dumps(list(map(str, values))) if field.name == "split" else ""
+    about = [made, video_ids, categories, float(segment_seconds), sorted(arrays)]
+    digest = hashlib.sha256(json.dumps(about).encode())
+    for values in _columns(samples).values():
+        text = json.dumps(list(map(str, values))) if values.dtype == object else ""
         digest.update(text.encode() or np.ascontiguousarray(values).tobytes())
     for name in VECTORS:
         source = arrays.get(name)
@@ -278,19 +354,23 @@ def _opened(path: Path) -> h5py.File:
     if found != (FORMAT, VERSION):
         file.close()
         raise StoreError(
-            f"{path}: format {found[0]!r} version {found[1]}, this avel reads {FORMAT!r} {VERSION}"
+            f"{path}: format {found[0]!r} version {found[1]}, this avel reads {FORMAT!r} {VERSION}",
+            hint="make it again with the same avel cache-features command and --overwrite",
         )
     return file
 
 
-def _read_rows(file: h5py.File) -> Rows:
-    plain = {field.name: file[field.name][()] for field in fields(Rows) if field.name != "split"}
-    return Rows(**plain, split=np.array(_text(file, "split"), object))
+def _read_samples(file: h5py.File) -> CachedSamples:
+    events = EventTable(
+        *(file[f"event_{name}"][()] for name in ("sample", "category", "onset_seconds", "offset_seconds"))
+    )
+    number, video, leaked, known = (file[name][()] for name in ("sample", "video", "leaked", "events_known"))
+    return CachedSamples(number, video, np.array(_text(file, "split"), object), leaked, known, events)
 
 
 def _read_missing(file: h5py.File) -> tuple[Missing, ...]:
     columns = (
-        file["missing_row"][()].tolist(),
+        file["missing_sample"][()].tolist(),
         _text(file, "missing_video_id"),
         _text(file, "missing_reason"),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -36,29 +36,41 @@ class Inspection:
         return replace(self, facts=_cut(shown))
 
 
-def inspect(path: Path | str, verify: bool = False) -> Inspection:
+def inspect(
+    path: Path | str,
+    verify: bool = False,
+    *,
+    annotations: Path | str | None = None,
+    format: str = "auto",
+    format_settings: Mapping[str, Any] | None = None,
+) -> Inspection:
     """Inspects what is at `path`; with `verify` every byte is read and every checksum computed.
+
+    A dataset is read with `annotations`, `format` and the format's settings, as by `extract`.
 
     Raises:
         MissingPathError: nothing is there.
         StoreError: what is there is no dataset and was not written by avel.
     """
     kind, look = _kind(str(path))
-    facts, problems = look(str(path), verify)
+    if look is None:
+        facts, problems = _dataset(str(path), annotations, format, format_settings or {})
+    else:
+        facts, problems = look(str(path), verify)
     return Inspection(str(path), kind, not problems, tuple(problems), facts)
 
 
 def _kind(
     path: str,
-) -> tuple[Literal["dataset", "store", "cache", "run"], Callable[[str, bool], Findings]]:
-    """Returns what `path` is, and the function that inspects it."""
+) -> tuple[Literal["dataset", "store", "cache", "run"], Callable[[str, bool], Findings] | None]:
+    """Returns what `path` is, and the function that inspects it; `_dataset` inspects a dataset."""
     place = Path(path)
     if "://" in path or (place / "zarr.json").is_file() or _is_begun(place):
         return "store", _store
     if (place / "run.json").is_file():
         return "run", _run
     if place.is_dir():
-        return "dataset", _dataset
+        return "dataset", None
     parts = place.with_name(f".{place.name}.parts")
     if place.is_file() or parts.is_dir():
         return "cache", _cache if place.is_file() else _unfinished_cache
@@ -75,12 +87,14 @@ def _is_begun(place: Path) -> bool:
     return bool(names & {"manifest", ".lock"}) and names <= OWN_NAMES
 
 
-def _dataset(path: str, verify: bool) -> Findings:
-    """Audits the annotations. `verify` changes nothing here, since avel stores no hashes of raw media."""
+def _dataset(
+    path: str, annotations: Path | str | None, format: str, format_settings: Mapping[str, Any]
+) -> Findings:
+    """Audits the annotations; there is no more to verify, since avel stores no hashes of raw media."""
     from avel.stores.datasets.audit import audit
     from avel.stores.datasets.formats import read_dataset
 
-    found = audit(read_dataset(path))
+    found = audit(read_dataset(path, annotations, format=format, **format_settings))
     facts = found.facts() | {"remarks": list(found.remarks())}
     missing = len(found.missing_files)
     return facts, [f"{missing} of {found.videos} videos have no file"] if missing else []
@@ -103,7 +117,7 @@ def _store(path: str, verify: bool) -> Findings:
         "staged": len(store.staged),
         "states": counts(store.entries),
         "failures": {name: f"{entry.reason} {entry.detail}".strip() for name, entry in failed.items()},
-        "rows": len(store.dataset.rows),
+        "samples": len(store.dataset.samples),
         "classes": len(store.dataset.categories),
         "grid": vars(store.grid),
         "settings": store.settings,
@@ -124,14 +138,17 @@ def _cache(path: str, verify: bool) -> Findings:
     clips = made.pop("clips", {})
     facts = {
         "videos": len(cache.video_ids),
-        "rows": len(cache.rows.row),
-        "splits": dict(Counter(map(str, cache.rows.split))),
-        "leaked_rows": int(cache.rows.leaked.sum()),
+        "samples": len(cache.samples),
+        "events": len(cache.samples.events),
+        "unknown_samples": int((~cache.samples.known).sum()),
+        "splits": dict(Counter(map(str, cache.samples.split))),
+        "leaked_samples": int(cache.samples.leaked.sum()),
         "classes": cache.classes,
         "segments": cache.grid_segments,
+        "segment_seconds": cache.segment_seconds,
         "arrays": {name: list(shape) for name, shape in cache.shapes.items()},
         "missing": [asdict(item) for item in cache.missing],
-        "missing_rows": len(cache.missing),
+        "missing_samples": len(cache.missing),
         "digest": cache.digest,
         "clips_with_hash": len(clips),
         "clips": clips,

@@ -26,7 +26,7 @@ class Embedding:
     """n segments in the plane.
 
     Attributes:
-        place: (n,) row of each in the run's arrays.
+        place: (n,) its sample's place in the run's arrays.
         segment: (n,) its number in the clip.
         classes: (n,) its label.
         points: title of a panel -> (n, 2), each axis within [0, 1].
@@ -41,7 +41,7 @@ class Embedding:
 
 
 def embed(run: HeadRun, split: str, *, points: int = POINTS, seed: int = 0, cached: bool = True) -> Embedding:
-    """Computes t-SNE (van der Maaten and Hinton, 2008) of at most `points` segments of a split.
+    """Computes t-SNE (van der Maaten and Hinton, 2008) of `points` labelled segments of a split.
 
     Args:
         points, seed: how many segments, and the seed that draws them and places them.
@@ -49,16 +49,16 @@ def embed(run: HeadRun, split: str, *, points: int = POINTS, seed: int = 0, cach
 
     Raises:
         ConfigError: scikit-learn is not installed.
-        StoreError: no such split, or the features are gone.
+        StoreError: no such split, none of its labels is known, or the features are gone.
     """
-    rows = run.rows_of(split)
+    places = run.judged_of(split)
     segments = run.label.shape[1]
-    order = np.random.default_rng(seed).permutation(len(rows) * segments)[:points]
+    order = np.random.default_rng(seed).permutation(len(places) * segments)[:points]
     chosen, segment = np.sort(order) // segments, np.sort(order) % segments
-    vectors = {title: every[chosen, segment] for title, every in _vectors(run, rows, cached).items()}
+    vectors = {title: every[chosen, segment] for title, every in _vectors(run, places, cached).items()}
     left_out = {title: why for title, values in vectors.items() if (why := obstacle(values))}
     placed = {title: tsne(values, seed) for title, values in vectors.items() if title not in left_out}
-    return Embedding(rows[chosen], segment, run.label[rows[chosen], segment], placed, left_out)
+    return Embedding(places[chosen], segment, run.label[places[chosen], segment], placed, left_out)
 
 
 def obstacle(vectors: NDArray[np.float32]) -> str:
@@ -80,12 +80,12 @@ def obstacle(vectors: NDArray[np.float32]) -> str:
     return ""
 
 
-def _vectors(run: HeadRun, rows: NDArray[np.int64], cached: bool) -> dict[str, NDArray[np.float32]]:
+def _vectors(run: HeadRun, places: NDArray[np.int64], cached: bool) -> dict[str, NDArray[np.float32]]:
     """Returns the vectors of each panel: title -> (R, T, D)."""
-    videos = videos_of(run, rows)
+    videos = videos_of(run, places)
     names = {"audio, f_a": "f_a", "visual, f_v": "f_v"} if cached else {}
     found = {title: run.cache.read(name, videos) for title, name in names.items() if name in run.cache.shapes}
-    return found | {f"fused, {run.name}": look_inside(run, 0, rows).fused}
+    return found | {f"fused, {run.name}": look_inside(run, 0, places).fused}
 
 
 def tsne(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float64]:

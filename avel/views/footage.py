@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import AvelError
-from avel.grid import Grid
 from avel.progress import note
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
@@ -22,11 +21,6 @@ class Footage:
 
     store: ClipStore | None
     segments: int
-
-    @property
-    def segment_seconds(self) -> float:
-        """Length of a segment; 1 s where no store says otherwise."""
-        return self.store.grid.segment_seconds if self.store else Grid().segment_seconds
 
     @cached_property
     def videos(self) -> dict[str, Path]:

@@ -34,7 +34,7 @@ class Inside:
 
 
 def look_inside(run: HeadRun, trial: int, places: NDArray[np.int64]) -> Inside:
-    """Runs one trial again on some rows of the run, (R,), on the CPU.
+    """Runs one trial again on some samples of the run, (R,), on the CPU.
 
     Raises:
         StoreError: the trial's weights or the cached features are gone.
@@ -69,6 +69,7 @@ def classification_layer(model: Model) -> nn.Module:
 
 
 def videos_of(run: HeadRun, places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Returns the places of rows' videos in the cache: (R,) -> (R,)."""
-    video_of_row = dict(zip(run.cache.rows.row.tolist(), run.cache.rows.video.tolist(), strict=True))
-    return np.array([video_of_row[row] for row in run.row[places].tolist()], np.int64)
+    """Returns the places of samples' videos in the cache: (R,) -> (R,)."""
+    samples = run.cache.samples
+    video_of = dict(zip(samples.number.tolist(), samples.video.tolist(), strict=True))
+    return np.array([video_of[number] for number in run.sample[places].tolist()], np.int64)

@@ -1,4 +1,4 @@
-"""Reads a finished head run for plots and report: its predictions by row, and its cache."""
+"""Reads a finished head run for plots and report: its predictions by sample, and its cache."""
 
 from __future__ import annotations
 
@@ -12,51 +12,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import StoreError
-from avel.heads.evaluation.metrics import confusion, trivial_baselines
 from avel.heads.evaluation.predictions import Predictions, read_predictions
+from avel.heads.tasks.metrics import confusion
+from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.training.records import TrialRecord, read_trial
+from avel.stores.datasets.labels import UNKNOWN
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
-
-BACKGROUND = "background"
 
 
 @dataclass(frozen=True)
 class HeadRun:
-    """A run of `avel train-head`: R rows with predictions of M trials.
+    """A run of `avel train-head`: R samples with predictions of M trials.
 
     Attributes:
         trials: names of the trials, in the order of the arrays.
-        row: (R,) number in the annotation file.
-        leaked: (R,) whether the row's video is also in train.
-        category: (R,) class of the row's event.
-        label: (R, T) class of each segment; background is K-1.
+        sample: (R,) number of each sample in its dataset.
+        leaked: (R,) whether the sample's video is also in train.
+        label: (R, T) class of each segment; background is K-1, -1 stands where events are not known.
         probability: (M, R, T, K) float32.
     """
 
     run: Run
     name: str
-    categories: tuple[str, ...]
+    task: SingleLabel
     trials: tuple[str, ...]
-    row: NDArray[np.int64]
+    sample: NDArray[np.int64]
     video_id: tuple[str, ...]
     split: NDArray[np.str_]
     leaked: NDArray[np.bool_]
-    category: NDArray[np.int64]
     label: NDArray[np.int64]
     probability: NDArray[np.float32]
 
     @property
-    def background(self) -> int:
-        """Class id of background, K - 1."""
-        return len(self.categories)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of all K classes, background last."""
-        return (*self.categories, BACKGROUND)
-
-    @cached_property
     def records(self) -> list[TrialRecord]:
         """The record of each trial: (M,)."""
         return [read_trial(self.run, name) for name in self.trials]
@@ -64,15 +52,20 @@ class HeadRun:
     @cached_property
     def prediction(self) -> NDArray[np.int64]:
         """The most probable class: (M, R, T)."""
-        return np.asarray(self.probability.argmax(-1), np.int64)
+        return np.stack([self.task.decode(each) for each in self.probability])
+
+    @cached_property
+    def known(self) -> NDArray[np.bool_]:
+        """Which samples' events are known: (R,)."""
+        return np.asarray((self.label != UNKNOWN).all(1))
 
     @cached_property
     def cache(self) -> FeatureCache:
         """The feature cache that the run was trained on, opened by `open_cache`."""
         return open_cache(self.run)
 
-    def rows_of(self, split: str) -> NDArray[np.int64]:
-        """Returns the places of a split's rows in the arrays; of every row for "all".
+    def places_of(self, split: str) -> NDArray[np.int64]:
+        """Returns the places of a split's samples in the arrays; of every one for "all".
 
         Raises:
             StoreError: the run has no predictions of that split.
@@ -85,8 +78,22 @@ class HeadRun:
             )
         return chosen
 
+    def judged_of(self, split: str) -> NDArray[np.int64]:
+        """Places of a split's samples whose events are known.
+
+        Raises:
+            StoreError: the run has no predictions of that split, or no labels beside them.
+        """
+        places = self.places_of(split)
+        if not self.known[places].any():
+            raise StoreError(
+                f"{self.run.path}: no sample of split {split!r} has known events",
+                hint="--split val, for example",
+            )
+        return places[self.known[places]]
+
     def place_of(self, video_id: str) -> int:
-        """Returns the place of a video's first row in the arrays.
+        """Returns the place of a video's first sample in the arrays.
 
         Raises:
             StoreError: the run has no predictions of it.
@@ -103,30 +110,29 @@ class HeadRun:
         Raises:
             StoreError: the run has no predictions of that split.
         """
-        rows = self.rows_of(split)
-        video_id = np.array(self.video_id, object)[rows]
-        about = self.row[rows], video_id, self.leaked[rows], self.category[rows], self.label[rows]
+        places = self.places_of(split)
+        video_id = np.array(self.video_id, object)[places]
+        about = self.sample[places], video_id, self.leaked[places], self.label[places]
         return [
-            Predictions(trial, split, *about, probability[rows])
+            Predictions(trial, split, *about, probability[places])
             for trial, probability in zip(self.trials, self.probability, strict=True)
         ]
 
     def accuracy(self, split: str) -> NDArray[np.float64]:
-        """Returns each trial's fraction of right segments of a split: (M,)."""
-        rows = self.rows_of(split)
-        right: NDArray[np.float64] = (self.prediction[:, rows] == self.label[rows]).mean((1, 2))
+        """Returns each trial's fraction of right segments, of those whose labels are known: (M,)."""
+        places = self.judged_of(split)
+        right: NDArray[np.float64] = (self.prediction[:, places] == self.label[places]).mean((1, 2))
         return right
 
     def confusion(self, split: str) -> NDArray[np.int64]:
         """Counts segments by label and prediction, summed over trials: (K, K)."""
-        rows, classes = self.rows_of(split), self.background + 1
-        counted = [confusion(trial, self.label[rows], classes) for trial in self.prediction[:, rows]]
+        places, classes = self.judged_of(split), self.task.background + 1
+        counted = [confusion(trial, self.label[places], classes) for trial in self.prediction[:, places]]
         return np.asarray(np.sum(counted, 0), np.int64)
 
     def trivial_baselines(self, split: str) -> dict[str, float]:
         """Returns rule without a model -> fraction of right segments of a split."""
-        rows = self.rows_of(split)
-        return trivial_baselines(self.label[rows], self.category[rows], self.background)
+        return self.task.trivial_baselines(self.label[self.judged_of(split)])
 
 
 def open_cache(run: Run) -> FeatureCache:
@@ -159,7 +165,7 @@ def _differences(cache: FeatureCache, inputs: dict[str, Any]) -> str:
     made = (
         f"{encoder['kind']} {encoder.get('digest', '')}".strip() if isinstance(encoder, dict) else "unknown"
     )
-    return f"{', '.join(found) or 'other features or rows'}; it is now made by encoder {made}"
+    return f"{', '.join(found) or 'other features or samples'}; it is now made by encoder {made}"
 
 
 def read_run(path: Path | str) -> HeadRun:
@@ -186,13 +192,12 @@ def _assemble(run: Run, parts: list[list[Predictions]]) -> HeadRun:
     return HeadRun(
         run=run,
         name=run.path.resolve().name,
-        categories=tuple(run.inputs["categories"]),
+        task=SingleLabel(tuple(run.inputs["categories"])),
         trials=names,
-        row=np.concatenate([item.row for item in first]),
+        sample=np.concatenate([item.sample for item in first]),
         video_id=tuple(str(name) for item in first for name in item.video_id),
-        split=np.repeat([item.split for item in first], [len(item.row) for item in first]),
+        split=np.repeat([item.split for item in first], [len(item.sample) for item in first]),
         leaked=np.concatenate([item.leaked for item in first]),
-        category=np.concatenate([item.category for item in first]),
         label=np.concatenate([item.label for item in first]),
         probability=np.concatenate([[item.probabilities for item in part] for part in parts], axis=1),
     )

@@ -7,7 +7,8 @@ import numpy as np
 
 from avel.config import resolve
 from avel.heads.config import TrainConfig
-from avel.stores.features import Rows, write_features
+from avel.stores.features import write_features
+from tests.samples import cached_samples
 
 WIDTHS = {"f_a": (12,), "f_v": (12,), "cnn_a": (10,), "cnn_v": (14,), "maps": (2, 2, 14)}
 
@@ -20,46 +21,49 @@ def train_config(**options: Any) -> TrainConfig:
 def write_cache(
     path: Path,
     *,
-    rows: int = 60,
+    samples: int = 60,
     segments: int = 6,
     events: int = 3,
     noise: float = 0.7,
     arrays: tuple[str, ...] = ("f_a", "f_v"),
     splits: tuple[float, float] = (0.6, 0.8),
     seed: int = 0,
-    **changes: np.ndarray,
+    **changes: Any,
 ) -> Path:
-    """One video a row, but the last two rows share one; `changes` replace arrays or columns of the rows."""
+    """One video a sample, but the last two share one; `changes` replace arrays, labels or columns of samples.
+
+    `label` (R, T) gives the events, with -1 in samples whose events are not known; `event_table` gives them
+    as they are.
+    """
     random = np.random.default_rng(seed)
-    category = random.integers(0, events, rows)
-    label = np.full((rows, segments), events)
-    for row in range(rows):
+    category = random.integers(0, events, samples)
+    label = np.full((samples, segments), events)
+    for sample in range(samples):
         onset = random.integers(0, segments - 1)
-        label[row, onset : random.integers(onset + 1, segments + 1)] = category[row]
-    video = np.minimum(np.arange(rows), rows - 2)
-    share = np.arange(rows) / rows
+        label[sample, onset : random.integers(onset + 1, segments + 1)] = category[sample]
+    share = np.arange(samples) / max(samples, 1)
     split = np.where(share < splits[0], "train", np.where(share < splits[1], "val", "test"))
-    columns = {
-        "row": np.arange(rows) + 100,
-        "video": video,
-        "label": label,
-        "category": category,
-        "split": split.astype(object),
-        "leaked": np.arange(rows) == rows - 1,
-    }
     prototypes = {name: random.normal(size=(events + 1, *WIDTHS[name])) for name in arrays}
+    label = np.asarray(changes.pop("label", label))
+    videos = max(samples - 1, 0)
     made = {
-        name: prototypes[name][label[: rows - 1]]
-        + noise * random.normal(size=(rows - 1, segments, *WIDTHS[name]))
+        name: prototypes[name][label[:videos]] + noise * random.normal(size=(videos, segments, *WIDTHS[name]))
         for name in arrays
     }
     made |= {name: values for name, values in changes.items() if name in WIDTHS}
+    columns: dict[str, Any] = {
+        "number": np.arange(samples) + 100,
+        "video": np.minimum(np.arange(samples), samples - 2),
+        "split": split,
+        "leaked": np.arange(samples) == samples - 1,
+        "events": changes.pop("event_table", None),
+    }
     columns |= {name: values for name, values in changes.items() if name not in WIDTHS}
     write_features(
         path,
-        video_ids=tuple(f"-video{number}" for number in range(rows - 1)),
+        video_ids=tuple(f"-video{number}" for number in range(videos)),
         categories=tuple(f"event {number}" for number in range(events)),
-        rows=Rows(**columns),
+        samples=cached_samples(label, events, **columns),
         arrays=made,
         provenance={"made by": "the tests"},
     )

@@ -54,16 +54,16 @@ def test_a_run_holds_config_metrics_trials_predictions_and_results(cache: Path, 
     assert "best_test_accuracy" in json.loads((run.path / "trials" / "seed=0.json").read_text())
 
 
-def test_predictions_are_one_line_a_trial_row_and_segment(cache: Path, tmp_path: Path) -> None:
+def test_predictions_are_one_row_a_trial_sample_and_segment(cache: Path, tmp_path: Path) -> None:
     train_head(cache, tmp_path / "run", seeds=2, **QUICK)
     table = pq.read_table(tmp_path / "run" / "predictions.parquet")
     assert table.num_rows == 2 * (12 + 12) * 6
-    keys = list(zip(*(table[name].to_pylist() for name in ("trial", "row", "segment")), strict=True))
+    keys = list(zip(*(table[name].to_pylist() for name in ("trial", "sample", "segment")), strict=True))
     assert len(set(keys)) == len(keys)
-    rows = FeatureCache.open(cache).rows
-    label = {(int(row), t): int(rows.label[place, t]) for place, row in enumerate(rows.row) for t in range(6)}
+    opened = FeatureCache.open(cache)
+    label_of = dict(zip(opened.samples.number.tolist(), opened.labels().tolist(), strict=True))
     for line in table.to_pylist():
-        assert line["label"] == label[line["row"], line["segment"]]
+        assert line["label"] == label_of[line["sample"]][line["segment"]]
         assert sum(line["probabilities"]) == pytest.approx(1, abs=1e-5)
         assert line["prediction"] == int(np.argmax(line["probabilities"]))
 
@@ -244,7 +244,9 @@ def test_features_of_unlike_width_leave_no_run_behind(tmp_path: Path) -> None:
 
 
 def test_every_supervision_of_a_sweep_is_checked(tmp_path: Path) -> None:
-    cache = write_cache(tmp_path / "features.h5", category=np.where(np.arange(60) < 36, 1, 2))
+    label = np.full((60, 6), 3)
+    label[:, 2:4] = np.where(np.arange(60) < 36, 1, 2)[:, None]
+    cache = write_cache(tmp_path / "features.h5", label=label)
     with pytest.raises(TrainingError, match="videos of one class only"):
         sweep(cache, tmp_path / "run", {"supervision": ["full", "weak"]}, **QUICK)
     assert not (tmp_path / "run").exists()
@@ -317,8 +319,7 @@ def test_a_kept_trial_gives_its_predictions_again(cache: Path, tmp_path: Path) -
     run = Run.open(tmp_path / "run")
     model = load_model(run, read_trial(run, "seed=0"))
     opened = FeatureCache.open(cache)
-    rows = np.flatnonzero(opened.rows.split == "test")
-    videos = opened.rows.video[rows]
+    videos = opened.samples.video[opened.samples.split == "test"]
     with torch.no_grad():
         logits = model(*(torch.from_numpy(opened.read(name)[videos]) for name in ("f_a", "f_v"))).logits
     table = pq.read_table(run.path / "predictions.parquet", filters=[("split", "==", "test")])

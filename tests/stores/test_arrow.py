@@ -15,11 +15,11 @@ from avel.grid import Grid
 from avel.stores.arrow import read_parquet
 from avel.stores.clip_writer import prepare_store, write_dataset
 from avel.stores.clips import StoreAttributes
-from avel.stores.datasets.dataset import Dataset, Row, Video
+from avel.stores.datasets.dataset import Dataset, Event, Sample, Video
 from avel.stores.location import locate
 
 TABLE = pa.table({"name": ["a", "b", "c"], "value": [1.5, None, -2.0]})
-DATASET = Dataset("d", "clips", ("Bark",), (Row(0, "Bark", "v", 0, 3),), (Video("v", "v.mp4"),))
+DATASET = Dataset("d", "clips", ("Bark",), (Sample(0, "v", (Event("Bark", 0, 3),)),), (Video("v", "v.mp4"),))
 RUNS = 12
 
 

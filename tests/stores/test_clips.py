@@ -18,7 +18,7 @@ from avel.stores import clip_writer
 from avel.stores.clip_check import verify_clips
 from avel.stores.clip_writer import ClipWriter, check_place, flush, prepare_store, write_dataset
 from avel.stores.clips import ClipStore, StoreAttributes, read_attributes
-from avel.stores.datasets.dataset import Dataset, Row, Video
+from avel.stores.datasets.dataset import Dataset, Event, Sample, Video
 from avel.stores.location import LocalLocation, locate
 from avel.stores.manifest import Entry, ManifestWriter
 
@@ -27,7 +27,9 @@ ATTRIBUTES = StoreAttributes(GRID, {"size": 16}, "digest0", "jpeg", ("-a", "b", 
 NOISE = np.random.default_rng(0)
 LOG_MEL = NOISE.standard_normal((12, 96, 64)).astype(np.float32)
 PICTURES = NOISE.integers(0, 256, (24, 16, 16, 3)).astype(np.uint8)
-DATASET = Dataset("test", "clips", ("Bark",), (Row(0, "Bark", "-a", 0, 3),), (Video("-a", "-a.mp4"),))
+DATASET = Dataset(
+    "test", "clips", ("Bark",), (Sample(0, "-a", (Event("Bark", 0, 3),)),), (Video("-a", "-a.mp4"),)
+)
 
 
 def jpeg(picture: np.ndarray) -> bytes:

@@ -1,4 +1,4 @@
-"""Two caches compared clip by clip: cosine, largest deviation, rows and videos that one lacks."""
+"""Two caches compared clip by clip: cosine, largest deviation, samples and videos that one lacks."""
 
 from pathlib import Path
 
@@ -7,20 +7,14 @@ import pytest
 
 from avel.errors import StoreError
 from avel.stores.diff import diff
-from avel.stores.features import Missing, Rows, write_features
+from avel.stores.features import Missing, write_features
+from tests.samples import cached_samples
 
 
 def write(path: Path, names: tuple[str, ...], values: dict[str, np.ndarray], **changes: object) -> Path:
     count = len(names)
-    rows = Rows(
-        row=np.arange(count),
-        video=np.arange(count),
-        label=np.zeros((count, 2), np.int64),
-        category=np.zeros(count, np.int64),
-        split=np.array(["train"] * count, object),
-        leaked=np.zeros(count, bool),
-    )
-    given = {"video_ids": names, "categories": ("bark",), "rows": rows, "arrays": values}
+    samples = cached_samples(np.zeros((count, 2), np.int64), 1)
+    given = {"video_ids": names, "categories": ("bark",), "samples": samples, "arrays": values}
     write_features(path, **(given | changes))
     return path
 
@@ -66,14 +60,7 @@ def test_a_turned_vector_and_a_moved_number_are_found(tmp_path: Path) -> None:
 def test_what_one_cache_lacks_is_named(tmp_path: Path) -> None:
     first, second = vectors(3), vectors(3)
     second["cnn_a"] = np.zeros((3, 2, 8), np.float32)
-    rows = Rows(
-        row=np.array([0, 1, 2]),
-        video=np.array([0, 1, 2]),
-        label=np.array([[0, 0], [0, 1], [0, 0]]),
-        category=np.zeros(3, np.int64),
-        split=np.array(["train", "train", "test"], object),
-        leaked=np.zeros(3, bool),
-    )
+    samples = cached_samples([[0, 0], [0, 1], [0, 0]], 1, split=["train", "train", "test"])
     found = diff(
         write(
             tmp_path / "a.h5", ("a", "b", "c"), first, provenance={"encoder": {"digest": "1", "kind": "run"}}
@@ -82,7 +69,7 @@ def test_what_one_cache_lacks_is_named(tmp_path: Path) -> None:
             tmp_path / "b.h5",
             ("a", "b", "d"),
             second,
-            rows=rows,
+            samples=samples,
             missing=(Missing(7, "c", "damaged"), Missing(-1, "e", "empty"), Missing(-1, "f", "no-video")),
             provenance={"encoder": {"digest": "2", "kind": "run"}, "store": "elsewhere"},
         ),
@@ -93,7 +80,7 @@ def test_what_one_cache_lacks_is_named(tmp_path: Path) -> None:
         {"c": "damaged", "e": "empty", "f": "no-video"},
     )
     assert found.incomparable == {"cnn_a": "absent and (2, 8)"}
-    assert (found.labels_differ, found.splits_differ) == ((1,), (2,))
+    assert (found.events_differ, found.splits_differ) == ((1,), (2,))
     assert found.made_otherwise == {"encoder.digest": ("1", "2")}
     assert not found.same
 

@@ -51,20 +51,20 @@ def community(folder: Path, *, key: str = "avadataset", maps: bool = True) -> di
     return {"audio": audio, "maps": visual}
 
 
-def test_features_belong_to_videos_and_labels_to_rows(tmp_path: Path) -> None:
+def test_features_belong_to_videos_and_labels_to_samples(tmp_path: Path) -> None:
     given = community(tmp_path / "ave")
     result = import_features(tmp_path / "ave", tmp_path / "cache.h5")
     cache = FeatureCache.open(tmp_path / "cache.h5")
-    assert (result.rows, result.videos, result.missing, cache.digest) == (5, 4, 0, result.digest)
+    assert (result.samples, result.videos, result.missing, cache.digest) == (5, 4, 0, result.digest)
     assert cache.video_ids == ("-a", "b", "_c", "d")
-    assert cache.rows.video.tolist() == VIDEO_OF_ROW
-    assert cache.rows.label.tolist() == LABELS
-    assert cache.rows.category.tolist() == EVENTS
-    assert cache.rows.split.tolist() == ["train", "val", "test", "train", "test"]
-    assert cache.rows.leaked.tolist() == [False, False, True, False, False]
-    np.testing.assert_array_equal(cache.f_a[cache.rows.video], given["audio"])
-    np.testing.assert_array_equal(cache.read("maps")[cache.rows.video], given["maps"])
-    np.testing.assert_allclose(cache.f_v[cache.rows.video], given["maps"].mean(axis=(2, 3)), rtol=1e-6)
+    assert cache.samples.video.tolist() == VIDEO_OF_ROW
+    assert cache.labels().tolist() == LABELS
+    assert cache.samples.events.category.tolist() == EVENTS
+    assert cache.samples.split.tolist() == ["train", "val", "test", "train", "test"]
+    assert cache.samples.leaked.tolist() == [False, False, True, False, False]
+    np.testing.assert_array_equal(cache.f_a[cache.samples.video], given["audio"])
+    np.testing.assert_array_equal(cache.read("maps")[cache.samples.video], given["maps"])
+    np.testing.assert_allclose(cache.f_v[cache.samples.video], given["maps"].mean(axis=(2, 3)), rtol=1e-6)
     assert any("row order: right, the 1 videos" in finding for finding in result.findings)
     assert "labels.h5: as the annotations say" in result.findings
 
@@ -100,7 +100,7 @@ def test_rows_without_features_are_absent_by_name_and_nan_again_outside(tmp_path
     save(tmp_path / "ave" / "audio_feature.h5", given["audio"])
     result = import_features(tmp_path / "ave", tmp_path / "cache.h5")
     cache = FeatureCache.open(tmp_path / "cache.h5")
-    assert [(item.row, item.video_id, item.reason) for item in cache.missing] == [
+    assert [(item.sample, item.video_id, item.reason) for item in cache.missing] == [
         (1, "b", "NaN in audio_feature.h5")
     ]
     assert result.missing == 1
@@ -122,7 +122,7 @@ def test_an_export_with_rows_missing_comes_in_again(tmp_path: Path, maps: bool) 
     export_features(tmp_path / "cache.h5", tmp_path / "out")
     again = import_features(tmp_path / "out", tmp_path / "again.h5", tmp_path / "ave")
     caches = [FeatureCache.open(tmp_path / name) for name in ("cache.h5", "again.h5")]
-    assert (again.rows, again.missing) == (first.rows, first.missing) == (3, 2)
+    assert (again.samples, again.missing) == (first.samples, first.missing) == (3, 2)
     assert caches[0].video_ids == caches[1].video_ids == ("b", "_c", "d")
     for name in caches[0].shapes:
         np.testing.assert_array_equal(caches[1].read(name), caches[0].read(name))
@@ -145,7 +145,9 @@ def test_an_export_with_rows_missing_comes_in_again(tmp_path: Path, maps: bool) 
         ("visual_feature_vec", (3, 9, 511)),
     ],
 )
-def test_one_number_that_is_nan_is_a_row_missing(tmp_path: Path, name: str, place: tuple[int, ...]) -> None:
+def test_one_number_that_is_nan_is_a_sample_missing(
+    tmp_path: Path, name: str, place: tuple[int, ...]
+) -> None:
     given = community(tmp_path / "ave")
     arrays = {
         "audio_feature": given["audio"],
@@ -157,7 +159,7 @@ def test_one_number_that_is_nan_is_a_row_missing(tmp_path: Path, name: str, plac
         save(tmp_path / "ave" / f"{file}.h5", arrays[file])
     import_features(tmp_path / "ave", tmp_path / "cache.h5")
     cache = FeatureCache.open(tmp_path / "cache.h5")
-    assert [(item.row, item.reason) for item in cache.missing] == [(3, f"NaN in {name}.h5")]
+    assert [(item.sample, item.reason) for item in cache.missing] == [(3, f"NaN in {name}.h5")]
     assert np.isfinite(cache.read("maps")).all()
 
 
@@ -262,13 +264,13 @@ def test_labels_and_orders_of_ave_come_out_as_its_authors_made_them(data: Path, 
     shutil.copytree(data / "ave", folder)
     dataset = read_dataset(folder)
     place = {video.video_id: number for number, video in enumerate(dataset.videos)}
-    video_of_row = [place[row.video_id] for row in dataset.rows]
+    video_of_row = [place[sample.video_id] for sample in dataset.samples]
     random = np.random.default_rng(0)
     for name, width in (("audio_feature", 8), ("visual_feature_vec", 16)):
         features = random.random((len(place), 10, width), np.float32)
         save(folder / f"{name}.h5", features[video_of_row].astype(np.float64))
     result = import_features(folder, tmp_path / "cache.h5", any_size=True)
-    assert (result.rows, result.videos) == (4143, 4097)
+    assert (result.samples, result.videos) == (4143, 4097)
     assert any("the 45 videos with several rows carry the same" in finding for finding in result.findings)
     assert "mil_labels.h5: as the annotations say" in result.findings
     assert "labels_closs.h5: as the annotations say" in result.findings

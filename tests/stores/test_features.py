@@ -1,5 +1,6 @@
 """The feature cache: what is written is read, and only a whole file is ever there."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -7,19 +8,20 @@ import numpy as np
 import pytest
 
 from avel.errors import MissingPathError, StoreError
-from avel.stores.features import FeatureCache, Missing, Rows, write_features
+from avel.stores.features import CachedSamples, FeatureCache, Missing, write_features
+from tests.samples import cached_samples, events_of
+
+LABEL = [[0, 0, 2, 2], [2, 1, 1, 2], [2, 2, 2, 0]]
 
 
-def rows(segments: int = 4) -> Rows:
-    label = np.array([[0, 0, 2, 2], [2, 1, 1, 2], [2, 2, 2, 0]])[:, :segments]
-    return Rows(
-        row=np.array([3, 4, 9]),
-        video=np.array([0, 1, 1]),
-        label=label,
-        category=np.array([0, 1, 0]),
-        split=np.array(["train", "val", "test"], object),
-        leaked=np.array([False, True, False]),
-    )
+def samples(label: object = LABEL, **changes: object) -> CachedSamples:
+    given = {
+        "number": [3, 4, 9],
+        "video": [0, 1, 1],
+        "split": ["train", "val", "test"],
+        "leaked": [False, True, False],
+    }
+    return cached_samples(label, 2, **(given | changes))
 
 
 def write(path: Path, **changes: object) -> dict[str, np.ndarray]:
@@ -32,7 +34,7 @@ def write(path: Path, **changes: object) -> dict[str, np.ndarray]:
     given = {
         "video_ids": ("-abc", "_d"),
         "categories": ("Church bell", "Male speech, man speaking"),
-        "rows": rows(),
+        "samples": samples(),
         "arrays": arrays,
         "missing": (Missing(7, "gone", "no such file"),),
         "provenance": {"encoder": "0123"},
@@ -48,9 +50,11 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
     assert cache.categories == ("Church bell", "Male speech, man speaking")
     assert cache.missing == (Missing(7, "gone", "no such file"),)
     assert cache.provenance == {"encoder": "0123"}
-    np.testing.assert_array_equal(cache.rows.label, rows().label)
-    assert cache.rows.split.tolist() == ["train", "val", "test"]
-    assert cache.rows.leaked.tolist() == [False, True, False]
+    assert cache.labels().tolist() == LABEL
+    assert cache.samples.number.tolist() == [3, 4, 9]
+    assert cache.samples.video_labels().tolist() == [0, 1, 0]
+    assert cache.samples.split.tolist() == ["train", "val", "test"]
+    assert cache.samples.leaked.tolist() == [False, True, False]
     for name, values in arrays.items():
         np.testing.assert_array_equal(cache.read(name), values)
     np.testing.assert_array_equal(cache.read("maps", np.array([1, 0, 1])), arrays["maps"][[1, 0, 1]])
@@ -104,8 +108,14 @@ def test_nothing_is_left_of_a_write_that_failed(tmp_path: Path) -> None:
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"f_v is \(3, 4, 5\)"):
         write(tmp_path / "a.h5", arrays={"f_a": np.zeros((2, 4, 5)), "f_v": np.zeros((3, 4, 5))})
-    with pytest.raises(StoreError, match="labels are"):
-        write(tmp_path / "a.h5", rows=rows(segments=3))
+    with pytest.raises(StoreError, match="a sample names video 2 of 2"):
+        write(tmp_path / "a.h5", samples=samples(video=[0, 1, 2]))
+    with pytest.raises(StoreError, match="an event is of class 2, there are 2"):
+        write(tmp_path / "a.h5", samples=samples(events=events_of([[2, 2]], 3)))
+    with pytest.raises(StoreError, match="an event is of sample 3, there are 3"):
+        write(tmp_path / "a.h5", samples=replace(samples(), events=events_of([[2], [2], [2], [0]], 2)))
+    with pytest.raises(StoreError, match="of a sample whose events are not known"):
+        write(tmp_path / "a.h5", samples=replace(samples(), known=np.array([True, False, True])))
     with pytest.raises(StoreError, match="holds f_a, f_v"):
         write(tmp_path / "a.h5", arrays={"f_a": np.zeros((2, 4, 5))})
 

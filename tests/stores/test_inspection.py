@@ -74,7 +74,7 @@ def test_a_cache_tells_what_made_it_and_verify_reads_it(tmp_path: Path) -> None:
     assert (found.kind, found.whole) == ("cache", True)
     assert found.facts["arrays"]["f_a"] == [2, 4, 5]
     assert found.facts["splits"] == {"train": 1, "val": 1, "test": 1}
-    assert found.facts["missing"] == [{"row": 7, "video_id": "gone", "reason": "no such file"}]
+    assert found.facts["missing"] == [{"sample": 7, "video_id": "gone", "reason": "no such file"}]
     assert found.facts["provenance"]["encoder"] == {"digest": "0123"}
     with h5py.File(path, "r+") as file:
         file["f_v"][1, 2, 3] += 1
@@ -128,14 +128,17 @@ def test_a_dataset_comes_with_its_audit(data: Path) -> None:
     found = looked(data / "ave")
     assert (found.kind, found.whole) == ("dataset", False)
     assert found.problems == ("4097 of 4097 videos have no file",)
-    assert (found.facts["rows"], found.facts["event_segments"]) == (4143, 34352)
-    assert "8 test rows use a video that is also in train" in found.facts["remarks"]
+    assert (found.facts["samples"], found.facts["event_segments"]) == (4143, 34352)
+    assert "8 test samples use a video that is also in train" in found.facts["remarks"]
     assert len(found.facts["missing_files"]) == 4097
-    assert len(found.facts["rows_of_shared_videos"]) == 45
+    assert len(found.facts["samples_of_shared_videos"]) == 45
     brief = found.brief().facts
     assert brief["missing_files"][10:] == ["... 4097 in all"]
-    assert (len(brief["rows_of_shared_videos"]), brief["rows_of_shared_videos"]["..."]) == (11, "45 in all")
-    assert len(brief["rows_of_class"]) == 28
+    assert (len(brief["samples_of_shared_videos"]), brief["samples_of_shared_videos"]["..."]) == (
+        11,
+        "45 in all",
+    )
+    assert len(brief["events_of_class"]) == 28
     assert looked(data / "semireal").whole
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from avel.stores.export import export_features
-from avel.stores.features import Missing, Rows, write_features
+from avel.stores.features import Missing, write_features
+from tests.samples import cached_samples
 
 ROWS = 34
 SPLIT_OF_ROW = ["train"] * 28 + ["val", "test"] * 3
@@ -44,7 +45,7 @@ class PublishedLoader:
 
 
 def write_cache(path: Path, *, audio: int = 128, cells: int = 7) -> dict[str, np.ndarray]:
-    """34 rows of 28 classes, one video each; the features of one train row are missing."""
+    """34 samples of 28 classes, one video each; the features of one train sample are missing."""
     random = np.random.default_rng(5)
     kept = np.array([row for row in range(ROWS) if row != LEFT_OUT])
     category = kept % 28
@@ -56,14 +57,7 @@ def write_cache(path: Path, *, audio: int = 128, cells: int = 7) -> dict[str, np
         path,
         video_ids=tuple(f"-v{row}" for row in kept),
         categories=tuple(f"event {number}" for number in range(28)),
-        rows=Rows(
-            row=kept,
-            video=np.arange(len(kept)),
-            label=label,
-            category=category,
-            split=np.array(SPLIT_OF_ROW, object)[kept],
-            leaked=np.zeros(len(kept), bool),
-        ),
+        samples=cached_samples(label, 28, number=kept, split=np.array(SPLIT_OF_ROW, object)[kept]),
         arrays={"f_a": f_a, "f_v": f_v, "cnn_a": f_a, "cnn_v": f_v, "maps": maps},
         missing=(Missing(LEFT_OUT, f"-v{LEFT_OUT}", "no-video"),),
     )

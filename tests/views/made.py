@@ -12,7 +12,8 @@ from avel.heads.train import train_head
 from avel.pipeline.staging.extract import extract
 from avel.recipes.composing.mp4 import write_mp4
 from avel.stores.clips import ClipStore
-from avel.stores.features import Rows, write_features
+from avel.stores.features import write_features
+from tests.samples import cached_samples
 
 T, D = 4, 16
 HOSTILE = '<img src=x onerror="window.hacked=1">'
@@ -40,7 +41,7 @@ def video(path: Path, seconds: int, hue: int) -> None:
 
 
 def make(folder: Path, *, clips: int = 12, store: bool = True) -> Made:
-    """A dataset of few videos with awkward names, many rows on them, a cache, and two runs of two trials."""
+    """A dataset of few videos with awkward names, many samples, a cache, and two runs of two trials."""
     dataset, staged = folder / "data set", folder / "clips.zarr"
     for number, name in enumerate(IDS):
         video(dataset / f"{name}.mp4", T, 60 * number)
@@ -57,19 +58,19 @@ def make(folder: Path, *, clips: int = 12, store: bool = True) -> Made:
 def write_cache(
     path: Path, ids: tuple[str, ...], clips: int, provenance: dict[str, str], *, silent: bool = False
 ) -> None:
-    """R rows over V videos, each an event of one category in segments 1 and 2; if `silent`, f_a is zero."""
+    """R samples of V videos, each an event of one category in segments 1 and 2; if `silent`, f_a is zero."""
     random = np.random.default_rng(0)
     category = np.arange(clips) % len(CATEGORIES)
     label = np.full((clips, T), len(CATEGORIES))
     label[:, 1:3] = category[:, None]
     video = np.arange(clips) % len(ids)
-    splits = np.array([("train", "test", "val")[row % 3] for row in range(clips)], object)
-    rows = Rows(np.arange(clips), video, label, category, splits, np.zeros(clips, bool))
+    splits = np.array([("train", "test", "val")[clip % 3] for clip in range(clips)], object)
+    samples = cached_samples(label, len(CATEGORIES), video=video, split=splits)
     arrays = {name: random.normal(size=(len(ids), T, D)).astype(np.float32) for name in ("f_a", "f_v")}
     if silent:
         arrays["f_a"][:] = 0
     write_features(
-        path, video_ids=ids, categories=CATEGORIES, rows=rows, arrays=arrays, provenance=provenance
+        path, video_ids=ids, categories=CATEGORIES, samples=samples, arrays=arrays, provenance=provenance
     )
 
 

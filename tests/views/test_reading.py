@@ -19,7 +19,7 @@ def test_another_cache_in_the_place_of_the_old_one(tmp_path: Path) -> None:
     train_head(cache, run, head="mlp", seeds=1, epochs=2, merge="add", device="cpu")
     assert open_cache(Run.open(run)).path == cache
     write_cache(cache, seed=1)
-    with pytest.raises(StoreError, match="other features or rows; it is now made by encoder unknown"):
+    with pytest.raises(StoreError, match="other features or samples; it is now made by encoder unknown"):
         open_cache(Run.open(run))
     write_cache(cache, segments=4, events=5)
     with pytest.raises(StoreError, match=r"4 segments instead of 6, other classes \(5, were 3\)") as error:

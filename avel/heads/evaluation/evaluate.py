@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,21 +13,23 @@ import torch
 from numpy.typing import NDArray
 
 from avel.errors import ConfigError, StoreError
-from avel.heads.evaluation.decoders import DECODERS, Decoder
-from avel.heads.evaluation.metrics import (
+from avel.heads.evaluation.predictions import Predictions, read_predictions
+from avel.heads.evaluation.results import Evaluation, EventEvaluation, FailedTrial, GroupEvaluation, Spread
+from avel.heads.models.head import Model
+from avel.heads.tasks.decoders import DECODERS, Decoder
+from avel.heads.tasks.metrics import (
     bootstrap_interval,
     confusion,
     event_scores,
     recall_by_class,
     segment_accuracy,
-    trivial_baselines,
 )
-from avel.heads.evaluation.predictions import Predictions, read_predictions
-from avel.heads.evaluation.results import Evaluation, EventEvaluation, FailedTrial, GroupEvaluation, Spread
-from avel.heads.models.head import Model
+from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.training.data import Data, chunks_of
 from avel.heads.training.fit import CLIPS_AT_ONCE, arithmetic
 from avel.heads.training.records import TrialRecord, read_trials
+from avel.progress import note
+from avel.stores.datasets.labels import UNKNOWN
 from avel.stores.runs import Run
 
 
@@ -51,19 +54,22 @@ def evaluate(
     opened = Run.open(run, "heads")
     file = opened.path / "predictions.parquet"
     held = read_predictions(file)
-    if split not in held:
+    if split not in (*held, "test"):  # a cache may have no test samples
         raise StoreError(f"{file}: no predictions of split {split!r}", hint=f"choose from {', '.join(held)}")
-    return judge(opened, held[split], decoder, onset_tolerance, offset_tolerance)
+    return judge(opened, held.get(split, []), split, decoder, onset_tolerance, offset_tolerance)
 
 
 def judge(
     run: Run,
     predictions: Sequence[Predictions],
+    split: str,
     decoder: Decoder = "argmax",
     onset_tolerance: float = 1,
     offset_tolerance: float = 1,
 ) -> Evaluation:
-    """Judges what `evaluate` reads: the predictions of a run's trials on one split.
+    """Judges what `evaluate` reads: the predictions of a run's trials on one split, () for a split not there.
+
+    What cannot be judged, because no sample of the split has known events, is None; a note says so.
 
     Raises:
         ConfigError: no such decoder.
@@ -71,28 +77,32 @@ def judge(
     if decoder not in DECODERS:
         raise ConfigError(f"no decoder named {decoder!r}", hint=f"choose from {', '.join(DECODERS)}")
     trials = {trial.name: trial for trial in read_trials(run)}
-    categories: list[str] = run.inputs["categories"]
-    groups: dict[str, list[Predictions]] = {}
-    for item in predictions:
-        groups.setdefault(group_name(trials[item.trial]), []).append(item)
-    first = predictions[0]
-    baselines = trivial_baselines(first.label, first.category, len(categories))
+    task = SingleLabel(tuple(run.inputs["categories"]))
+    unknown = int((~_known(predictions[0])).sum()) if predictions else 0
+    of_trial = {item.trial: _judged_part(item) for item in predictions}
+    groups: dict[str, list[TrialRecord]] = {}
+    for trial in trials.values():
+        if trial.trained:
+            groups.setdefault(group_name(trial), []).append(trial)
+    first = next(iter(of_trial.values()), None)
+    judged = 0 if first is None else len(first.sample)
+    if unknown or not judged:
+        note(f"{run.path}: {judged} {split} samples are judged, {unknown} have events that are not known")
+    baselines = task.trivial_baselines(first.label) if first is not None and judged else {}
+    tolerances = onset_tolerance, offset_tolerance
     return Evaluation(
         run=str(run.path),
-        split=first.split,
+        split=split,
         decoder=decoder,
-        samples=len(first.row),
-        leaked_samples=int(first.leaked.sum()),
+        samples=judged,
+        unknown_samples=unknown,
+        leaked_samples=0 if first is None else int(first.leaked.sum()),
         trivial_baselines_percent={name: 100 * accuracy for name, accuracy in baselines.items()},
         groups={
             name: _judge_group(
-                items,
-                [trials[item.trial] for item in items],
-                categories,
-                decoder,
-                (onset_tolerance, offset_tolerance),
+                [of_trial[trial.name] for trial in group] if judged else [], group, task, decoder, tolerances
             )
-            for name, items in groups.items()
+            for name, group in groups.items()
         },
         failed_trials=tuple(
             FailedTrial(trial.name, group_name(trial), trial.failure)
@@ -103,7 +113,7 @@ def judge(
 
 
 def group_name(trial: TrialRecord) -> str:
-    """TrialGroup that differ in the seed alone share a name: the head, or the settings of a sweep."""
+    """Trials that differ in the seed alone share a name: the head, or the settings of a sweep."""
     settings = ",".join(f"{key}={value}" for key, value in trial.settings.items())
     return settings or trial.config.head.name
 
@@ -115,56 +125,78 @@ def predict_split(model: Model, trial: TrialRecord, data: Data, name: str) -> Pr
     chunks = [split.videos[chunk] for chunk in chunks_of(torch.arange(len(split)), CLIPS_AT_ONCE)]
     for audio, visual in data.features.batches(chunks):
         with torch.no_grad(), arithmetic(trial.config, data.features.device):
-            parts.append(torch.softmax(model(audio, visual).logits.float(), -1).cpu())
+            parts.append(SingleLabel.probabilities(model(audio, visual).logits).cpu())
     return Predictions(
         trial.name,
         name,
-        split.row,
+        split.number,
         split.video_id,
         split.leaked,
-        split.categories.cpu().numpy(),
         split.labels.cpu().numpy(),
         torch.cat(parts).numpy(),
     )
 
 
+def _known(item: Predictions) -> NDArray[np.bool_]:
+    """Which samples' events are known: (R,)."""
+    return np.asarray((item.label != UNKNOWN).all(1))
+
+
+def _judged_part(item: Predictions) -> Predictions:
+    """Returns the predictions of samples whose events are known."""
+    known = _known(item)
+    names = ("sample", "video_id", "leaked", "label", "probabilities")
+    return replace(item, **{name: getattr(item, name)[known] for name in names})
+
+
 def _judge_group(
     items: Sequence[Predictions],
     trials: Sequence[TrialRecord],
-    categories: Sequence[str],
+    task: SingleLabel,
     decoder: Decoder,
     tolerances: tuple[float, float],
 ) -> GroupEvaluation:
-    """Judges trials that differ in the seed alone."""
-    decoded = [DECODERS[decoder](item.probabilities) for item in items]
-    label, clean, background = items[0].label, ~items[0].leaked, len(categories)
+    """Judges trials that differ in the seed alone; without items there is nothing to judge them by."""
+    decoded = [task.decode(item.probabilities, decoder) for item in items]
+    classes, background = task.background + 1, task.background
+    label = items[0].label if items else np.empty((0, 0), np.int64)
+    clean = ~items[0].leaked if items else np.empty(0, bool)
     holding = (label == background).any(1)
-    right = np.mean([predicted == label for predicted in decoded], 0).mean(1)
-    low, high = bootstrap_interval(right, items[0].video_id)
-    counts = np.sum([confusion(predicted, label, background + 1) for predicted in decoded], 0)
+    counts = sum(
+        (confusion(each, label, classes) for each in decoded), np.zeros((classes, classes), np.int64)
+    )
     recalls = [None if math.isnan(value) else 100 * value for value in recall_by_class(counts).tolist()]
-    claimed = items[0].split == "test" and decoder == "argmax"  # the best test epoch was found by arg-max
+    claimed = (
+        bool(items) and items[0].split == "test" and decoder == "argmax"
+    )  # that epoch was found by arg-max
+    best = [100 * trial.best_test_accuracy for trial in trials if trial.best_test_accuracy is not None]
     return GroupEvaluation(
         head=trials[0].config.head.name,
         inputs=trials[0].source,
         seeds=tuple(trial.seed for trial in trials),
         best_epochs=tuple(trial.best_epoch for trial in trials),
         accuracy_percent=_accuracy(decoded, label),
-        interval_percent=(100 * low, 100 * high),
+        interval_percent=_interval_percent(decoded, label, items[0].video_id) if items else None,
         accuracy_without_leaked_percent=_accuracy([each[clean] for each in decoded], label[clean]),
         accuracy_holding_background_percent=_accuracy([each[holding] for each in decoded], label[holding]),
         validation_accuracy_percent=Spread.of([100 * trial.val_accuracy for trial in trials]),
-        accuracy_at_best_test_epoch_percent=Spread.of(
-            [100 * trial.best_test_accuracy for trial in trials] if claimed else []
-        ),
+        accuracy_at_best_test_epoch_percent=Spread.of(best if claimed else []),
         accuracy_by_decoder_percent={
-            name: _accuracy([decode(item.probabilities) for item in items], label)
-            for name, decode in DECODERS.items()
+            name: _accuracy([task.decode(item.probabilities, name) for item in items], label)
+            for name in DECODERS
         },
-        recall_percent=dict(zip(categories, recalls, strict=False)),
+        recall_percent=dict(zip(task.categories, recalls, strict=False)),
         background_recall_percent=recalls[-1],
         events=_judge_events(decoded, label, background, *tolerances),
     )
+
+
+def _interval_percent(
+    decoded: Sequence[NDArray[np.int64]], label: NDArray[np.int64], video_id: NDArray[np.object_]
+) -> tuple[float, float]:
+    right = np.mean([predicted == label for predicted in decoded], 0).mean(1)
+    low, high = bootstrap_interval(right, video_id)
+    return 100 * low, 100 * high
 
 
 def _accuracy(decoded: Sequence[NDArray[np.int64]], label: NDArray[np.int64]) -> Spread:

@@ -1,4 +1,4 @@
-"""predictions.parquet of a run: one line for each trial, row and segment."""
+"""predictions.parquet of a run: one row for each trial, sample and segment."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,20 +11,21 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from avel.errors import StoreError
+from avel.heads.tasks.single_label import SingleLabel
 from avel.stores.arrow import read_parquet
+from avel.stores.datasets.labels import UNKNOWN
 from avel.stores.files import atomic_path
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one trial says about R rows: probabilities (R, T, K) beside labels (R, T) and categories (R,)."""
+    """What one trial says about R samples: probabilities (R, T, K) beside labels (R, T), -1 where unknown."""
 
     trial: str
     split: str
-    row: NDArray[np.int64]
+    sample: NDArray[np.int64]
     video_id: NDArray[np.object_]
     leaked: NDArray[np.bool_]
-    category: NDArray[np.int64]
     label: NDArray[np.int64]
     probabilities: NDArray[np.float32]
 
@@ -61,19 +62,19 @@ def _where(table: pa.Table, column: str, value: str) -> pa.Table:
 
 
 def _table(item: Predictions) -> pa.Table:
-    rows, segments, classes = item.probabilities.shape
+    samples, segments, classes = item.probabilities.shape
+    label = item.label.reshape(-1)
     flat = pa.array(item.probabilities.reshape(-1))
     return pa.table(
         {
-            "trial": pa.array([item.trial] * (rows * segments)),
-            "split": pa.array([item.split] * (rows * segments)),
-            "row": np.repeat(item.row, segments),
+            "trial": pa.array([item.trial] * len(label)),
+            "split": pa.array([item.split] * len(label)),
+            "sample": np.repeat(item.sample, segments),
             "video_id": pa.array(np.repeat(item.video_id, segments)),
             "leaked": np.repeat(item.leaked, segments),
-            "category": np.repeat(item.category, segments),
-            "segment": np.tile(np.arange(segments), rows),
-            "label": item.label.reshape(-1),
-            "prediction": item.probabilities.argmax(-1).reshape(-1),
+            "segment": np.tile(np.arange(segments), samples),
+            "label": pa.array(label, mask=label == UNKNOWN),
+            "prediction": SingleLabel.decode(item.probabilities).reshape(-1),
             "probabilities": pa.FixedSizeListArray.from_arrays(flat, classes),
         }
     )
@@ -89,10 +90,9 @@ def _predictions(table: pa.Table, trial: str, split: str) -> Predictions:
     return Predictions(
         trial,
         split,
-        first("row").astype(np.int64),
+        first("sample").astype(np.int64),
         first("video_id").astype(object),
         first("leaked").astype(np.bool_),
-        first("category").astype(np.int64),
-        table["label"].to_numpy().reshape(-1, segments),
+        pc.fill_null(table["label"], UNKNOWN).to_numpy().reshape(-1, segments),
         probabilities.reshape(-1, segments, probabilities.shape[-1]),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from avel.heads.evaluation.decoders import Decoder
+from avel.heads.tasks.decoders import Decoder
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class EventEvaluation:
 class GroupEvaluation:
     """How the trials of one setting, which differ in the seed alone, did on a split.
 
-    Accuracies are percent of segments, background included, at each trial's best validation epoch.
+    Accuracies are percent of segments, background included, at each trial's best validation epoch. Where no
+    sample of the split has known events, all but the validation accuracy is None.
 
     Attributes:
         inputs: which features the head read.
@@ -76,7 +77,7 @@ class GroupEvaluation:
     seeds: tuple[int, ...]
     best_epochs: tuple[int, ...]
     accuracy_percent: Spread
-    interval_percent: tuple[float, float]
+    interval_percent: tuple[float, float] | None
     accuracy_without_leaked_percent: Spread
     accuracy_holding_background_percent: Spread
     validation_accuracy_percent: Spread
@@ -101,9 +102,10 @@ class Evaluation:
     """What a run is worth on one split.
 
     Attributes:
-        samples: how many were judged.
-        leaked_samples: those of them whose video is also in train.
-        trivial_baselines_percent: rule that needs no model -> its accuracy.
+        samples: how many were judged, those whose events are known.
+        unknown_samples: how many could not be judged.
+        leaked_samples: judged ones whose video is also in train.
+        trivial_baselines_percent: rule that needs no model -> its accuracy; empty where nothing is judged.
         groups: the head's name, or the settings that a sweep varied -> the trials that share them.
     """
 
@@ -111,6 +113,7 @@ class Evaluation:
     split: str
     decoder: Decoder
     samples: int
+    unknown_samples: int
     leaked_samples: int
     trivial_baselines_percent: dict[str, float]
     groups: dict[str, GroupEvaluation]

@@ -95,7 +95,7 @@ def _lines(run: Run, folder: Path, differing: Sequence[str]) -> list[RunLine]:
 
 def _judged(line: RunLine, name: str, group: GroupEvaluation, failed: int) -> RunLine:
     """The run's line with the figures of one of its groups."""
-    low, high = group.interval_percent
+    low, high = group.interval_percent or (None, None)
     return replace(
         line,
         head=group.head,

@@ -59,9 +59,9 @@ class AVELNet(Head):
         """Returns `soft_margin` over all segments, as published: (B, T, K), (B, T) -> scalar."""
         return soft_margin(output.logits.flatten(0, 1), labels.flatten())
 
-    def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
+    def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
         """Returns `soft_margin` of the scores averaged over time: (B, T, K), (B,) -> scalar."""
-        return soft_margin(output.logits.mean(1), categories)
+        return soft_margin(output.logits.mean(1), video_labels)
 
 
 class DMRN(nn.Module):

@@ -6,11 +6,11 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from avel.errors import ConfigError
 from avel.heads.config import HEADS, HeadConfig, TrainConfig
 from avel.heads.models.parts import at_least_float32
+from avel.heads.tasks.single_label import SingleLabel
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ class Head(nn.Module, ABC):
         """Returns scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K)."""
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
-        """Returns the mean cross-entropy of segments, Eq. 9 but for a factor: (B, T, K), (B, T) -> scalar."""
-        return functional.cross_entropy(output.logits.flatten(0, 1), labels.flatten())
+        """Returns what learning from the labels of segments minimises: (B, T, K), (B, T) -> scalar."""
+        return SingleLabel.loss(output.logits, labels)
 
-    def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
-        """Returns the cross-entropy of the scores averaged over time: (B, T, K), (B,) -> scalar."""
-        return functional.cross_entropy(output.logits.mean(1), categories)
+    def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
+        """Returns what learning from the labels of videos minimises: (B, T, K), (B,) -> scalar."""
+        return SingleLabel.video_loss(output.logits, video_labels)
 
 
 class Standardised(nn.Module):

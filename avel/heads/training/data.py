@@ -1,4 +1,4 @@
-"""What the heads read of a feature cache: inputs by video, labels by row, checked before training starts."""
+"""What the heads read of a feature cache: inputs by video, labels by sample, checked before training."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +14,12 @@ from torch import Tensor
 from avel.errors import TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.models.head import Widths, head_class
+from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.training.memory import free_memory_gb
 from avel.progress import note
-from avel.stores.features import FeatureCache
+from avel.stores.datasets.dataset import SPLITS
+from avel.stores.datasets.labels import NO_CLASS, UNKNOWN
+from avel.stores.features import CachedSamples, FeatureCache
 
 ARRAYS = {"encoded": ("f_a", "f_v"), "cnn": ("cnn_a", "cnn_v"), "maps": ("cnn_a", "maps")}
 """Inputs of a head -> the arrays of the cache, audio and visual."""
@@ -25,18 +28,39 @@ CHECKED_VIDEOS = 64
 
 @dataclass(frozen=True)
 class Split:
-    """R rows of one split: videos (R,) indexes the cache's videos, labels is (R, T), categories (R,)."""
+    """R samples of one split.
+
+    Attributes:
+        number: (R,) number of each sample in its dataset.
+        videos: (R,) index into the cache's videos.
+        labels: (R, T) class of each segment; -1 where a sample's events are not known.
+        video_labels: (R,) class of each sample's events; -1 where it has none or several.
+    """
 
     name: str
-    row: NDArray[np.int64]
+    number: NDArray[np.int64]
     video_id: NDArray[np.object_]
     leaked: NDArray[np.bool_]
     videos: Tensor
     labels: Tensor
-    categories: Tensor
+    video_labels: Tensor
 
     def __len__(self) -> int:
-        return len(self.row)
+        return len(self.number)
+
+    @cached_property
+    def labelled(self) -> bool:
+        """Whether the events of any of its samples are known, so that it can be judged by them."""
+        return bool((self.labels != UNKNOWN).any())
+
+    def taught(self, config: TrainConfig) -> "Split":
+        """Returns the samples that a config's training learns from; if weak, those of one event class."""
+        if config.supervision == "full":
+            return self
+        places = torch.nonzero(self.video_labels != NO_CLASS).flatten()
+        on_cpu = places.cpu().numpy()
+        tensors = (self.videos[places], self.labels[places], self.video_labels[places])
+        return Split(self.name, self.number[on_cpu], self.video_id[on_cpu], self.leaked[on_cpu], *tensors)
 
 
 @dataclass(frozen=True)
@@ -74,7 +98,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Data:
-    """A cache as one head reads it."""
+    """A cache as one head reads it; `splits` holds train, val, and test where it has samples."""
 
     features: Features
     widths: Widths
@@ -94,8 +118,8 @@ def load_data(cache: FeatureCache, config: TrainConfig, device: torch.device) ->
     """
     source = choose_source(cache, config)
     _check_shapes(cache, source)
-    splits = {name: _split(cache, name, device) for name in ("train", "val", "test")}
-    _check_labelled(cache)
+    present = set(cache.samples.split)
+    splits = {name: _split(cache, name, device) for name in SPLITS if name in present or name != "test"}
     check_classes(cache, splits["train"], config)
     visual = cache.shapes[ARRAYS[source][1]]
     cells = visual[2] * visual[3] if source == "maps" else 0
@@ -184,26 +208,18 @@ def _bytes(cache: FeatureCache, name: str) -> int:
 
 
 def _split(cache: FeatureCache, name: str, device: torch.device) -> Split:
-    rows = cache.rows
-    chosen = np.flatnonzero(rows.split == name)
-    if not len(chosen):
+    samples = cache.samples.take(np.flatnonzero(cache.samples.split == name))
+    if not len(samples):
         raise TrainingError(
-            f"{cache.path}: no row of split {name!r} has features", hint=f"avel inspect {cache.path}"
+            f"{cache.path}: no sample of split {name!r} has features", hint=f"avel inspect {cache.path}"
         )
-    ids = np.array(cache.video_ids, object)[rows.video[chosen]]
-
-    def tensor(values: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(values[chosen].astype(np.int64)).to(device)
-
-    return Split(
-        name,
-        rows.row[chosen],
-        ids,
-        rows.leaked[chosen],
-        tensor(rows.video),
-        tensor(rows.label),
-        tensor(rows.category),
+    _check_labelled(cache, name, samples)
+    labels, video_labels = SingleLabel.targets(cache, samples)
+    videos, labels_there, video_labels_there = (
+        torch.from_numpy(values).to(device) for values in (samples.video, labels, video_labels)
     )
+    ids = np.array(cache.video_ids, object)[samples.video]
+    return Split(name, samples.number, ids, samples.leaked, videos, labels_there, video_labels_there)
 
 
 def _check_shapes(cache: FeatureCache, source: str) -> None:
@@ -212,31 +228,46 @@ def _check_shapes(cache: FeatureCache, source: str) -> None:
             raise TrainingError(
                 f"{cache.path}: {name} has {cache.shapes[name][1]} segments, the cache {cache.grid_segments}"
             )
-    if not len(cache.rows.row):
+    if not len(cache.samples):
         raise TrainingError(
             f"{cache.path}: no labels in this cache", hint="stage the dataset with its annotations first"
         )
-    if cache.rows.label.shape[1:] != (cache.grid_segments,):
+
+
+def _check_labelled(cache: FeatureCache, split: str, samples: CachedSamples) -> None:
+    """Refuses unknown events in train and val; what cannot be judged in test, `evaluate` says."""
+    unknown = np.flatnonzero(~samples.known)
+    if len(unknown) and split != "test":
         raise TrainingError(
-            f"{cache.path}: labels have {cache.rows.label.shape[1]} segments, features {cache.grid_segments}"
+            f"{cache.path}: the events of {len(unknown)} of {len(samples)} {split} samples are not known, "
+            f"the first is sample {samples.number[unknown[0]]} "
+            f"({cache.video_ids[samples.video[unknown[0]]]})",
+            hint="label them, or take them out of the split; only test may lack labels",
         )
 
 
-def _check_labelled(cache: FeatureCache) -> None:
-    unlabelled = np.flatnonzero((cache.rows.label < 0).any(1) | (cache.rows.category < 0))
-    if len(unlabelled):
-        row = cache.rows.row[unlabelled[0]]
-        raise TrainingError(f"{cache.path}: {len(unlabelled)} rows without labels, the first is row {row}")
-
-
 def check_classes(cache: FeatureCache, train: Split, config: TrainConfig) -> None:
-    """Whether the train rows hold two classes at least, of videos or of segments as the head is taught.
+    """Checks that the train samples hold two classes at least, of segments, or of videos if weak.
+
+    Under weak supervision samples without a video label (no event, or events of several classes) are left
+    out; a note counts them.
 
     Raises:
-        TrainingError: they hold one.
+        TrainingError: they hold one class, or no sample has a video label.
     """
-    weak = config.supervision == "weak"
-    classes = torch.unique(train.categories if weak else train.labels).tolist()
+    weak, taught = config.supervision == "weak", train.taught(config)
+    if len(taught) < len(train):
+        first = train.number[(train.video_labels == NO_CLASS).cpu().numpy()][0]
+        note(
+            f"{cache.path}: weak supervision leaves out {len(train) - len(taught)} of {len(train)} train "
+            f"samples, which have no event or events of several classes; the first is sample {first}"
+        )
+    if not len(taught):
+        raise TrainingError(
+            f"{cache.path}: no train sample has events of one class, so there are no video labels",
+            hint="--supervision full",
+        )
+    classes = torch.unique(taught.video_labels if weak else taught.labels).tolist()
     if len(classes) < 2:
         what = "videos of one class" if weak else "one class"
         raise TrainingError(f"{cache.path}: the train split holds {what} only, number {classes[0]}")

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from avel.heads.config import HeadConfig, TrainConfig
 from avel.heads.models.head import Model, build_model, head_class
+from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.training.data import Data, Split, chunks_of
 from avel.heads.training.memory import keep_freed_memory
 from avel.heads.training.trials import Alone, Stacked, Trial, TrialGroup
 from avel.progress import Progress
+from avel.stores.datasets.labels import UNKNOWN
 
 CLIPS_AT_ONCE = 512
 """Clips scored in one forward pass, all trials together."""
@@ -32,15 +34,16 @@ class TrialOutcome:
 
     `failure` is "" or says in which epoch loss or scores were not finite. The best test epoch is what most
     published code reports; it is recorded beside the honest number, and decides nothing.
+    Accuracies on test are None where no sample of it has known events.
     """
 
     trial: Trial
     epochs: int = 0
     best_epoch: int = 0
     val_accuracy: float = -1.0
-    test_accuracy: float = -1.0
+    test_accuracy: float | None = None
     best_test_epoch: int = 0
-    best_test_accuracy: float = -1.0
+    best_test_accuracy: float | None = None
     failure: str = ""
     state: dict[str, Tensor] = field(default_factory=dict)
 
@@ -77,6 +80,7 @@ class Training:
     def __init__(self, trials: Sequence[Trial], data: Data, device: torch.device) -> None:
         keep_freed_memory()
         self.data, self.device, self.config = data, device, trials[0].config
+        self.train_samples = data.splits["train"].taught(self.config)
         self.outcomes = [TrialOutcome(trial) for trial in trials]
         self.alive = list(self.outcomes)
         models = [make_model(trial, data) for trial in trials]
@@ -92,7 +96,8 @@ class Training:
         losses = self.train_epoch(number).tolist()
         self.group.train(False)
         val = self._accuracy(self.data.splits["val"])
-        test = self._accuracy(self.data.splits["test"])
+        held_out = self.data.splits.get("test")
+        test = self._accuracy(held_out) if held_out is not None and held_out.labelled else None
         lines = []
         for place, outcome in enumerate(self.alive):
             outcome.epochs = number
@@ -100,24 +105,25 @@ class Training:
             if not math.isfinite(losses[place]):
                 outcome.failure = f"the loss is {losses[place]} in epoch {number}"
                 lines.append(line | {"loss": None, "failure": outcome.failure})
-            elif math.isnan(val[place] + test[place]):  # the weights broke in the last step
+            elif math.isnan(val[place] + (test[place] if test else 0)):  # the weights broke in the last step
                 outcome.failure = f"the scores are not finite after epoch {number}"
                 lines.append(line | {"failure": outcome.failure})
             else:
-                self._judge(place, outcome, val[place], test[place])
-                lines.append(line | {"val_accuracy": val[place], "test_accuracy": test[place]})
+                measured = {"val_accuracy": val[place]} | ({"test_accuracy": test[place]} if test else {})
+                self._judge(place, outcome, **measured)
+                lines.append(line | measured)
         self._drop([place for place, outcome in enumerate(self.alive) if self._done(outcome)])
         return lines
 
     def train_epoch(self, number: int) -> Tensor:
         """Trains one epoch, and returns the mean loss of each trial: -> (M,)."""
-        train = self.data.splits["train"]
+        train = self.train_samples
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = learning_rate(self.config.head, number)
         self.group.train(True)
         order = torch.stack([torch.randperm(len(train), generator=random) for random in self.orders])
         order, size = order.to(self.device), self.config.head.batch_size
-        targets = train.categories if self.config.supervision == "weak" else train.labels
+        targets = train.video_labels if self.config.supervision == "weak" else train.labels
         total = torch.zeros(len(self.alive), device=self.device)
         inputs = self.data.features.batches(torch.split(train.videos[order], size, 1))
         for (audio, visual), chunk in zip(inputs, torch.split(targets[order], size, 1), strict=True):
@@ -141,16 +147,21 @@ class Training:
         for chunk, (audio, visual) in zip(chunks, inputs, strict=True):
             with torch.no_grad(), arithmetic(self.config, self.device):
                 logits = self.group.logits(audio, visual)
-            counts = (logits.argmax(-1) == split.labels[chunk]).sum((1, 2))
+            counts = SingleLabel.right(logits, split.labels[chunk]).sum((1, 2))
             right += torch.where(logits.isfinite().flatten(1).all(1), counts, math.nan)
-        return [count / split.labels.numel() for count in right.tolist()]
+        judged = int((split.labels != UNKNOWN).sum())
+        return [count / judged for count in right.tolist()]
 
-    def _judge(self, place: int, outcome: TrialOutcome, val: float, test: float) -> None:
+    def _judge(
+        self, place: int, outcome: TrialOutcome, val_accuracy: float, test_accuracy: float | None = None
+    ) -> None:
         """Copies the weights at a better validation epoch; of two equal epochs the earlier one counts."""
-        if test > outcome.best_test_accuracy:
-            outcome.best_test_accuracy, outcome.best_test_epoch = test, outcome.epochs
-        if val > outcome.val_accuracy:
-            outcome.val_accuracy, outcome.test_accuracy, outcome.best_epoch = val, test, outcome.epochs
+        best = outcome.best_test_accuracy
+        if test_accuracy is not None and (best is None or test_accuracy > best):
+            outcome.best_test_accuracy, outcome.best_test_epoch = test_accuracy, outcome.epochs
+        if val_accuracy > outcome.val_accuracy:
+            outcome.val_accuracy, outcome.test_accuracy = val_accuracy, test_accuracy
+            outcome.best_epoch = outcome.epochs
             outcome.state = self.group.state(place)
 
     def _done(self, outcome: TrialOutcome) -> bool:
@@ -213,8 +224,9 @@ def can_stack(config: TrainConfig, data: Data, device: torch.device) -> bool:
     if config.together == "always" or device.type != "cpu":
         return True
     weights = sum(weight.numel() for weight in build_model(config, data.widths, 0).parameters())
-    rows = min(config.head.batch_size, len(data.splits["train"])) * data.splits["train"].labels.shape[1]
-    return 6 * weights * rows < CPU_STACKED_FLOP
+    train = data.splits["train"].taught(config)
+    segments = min(config.head.batch_size, len(train)) * train.labels.shape[1]
+    return 6 * weights * segments < CPU_STACKED_FLOP
 
 
 def _best(lines: list[dict[str, Any]]) -> float:

@@ -36,9 +36,9 @@ class TrialRecord:
     epochs: int
     best_epoch: int
     val_accuracy: float
-    test_accuracy: float
+    test_accuracy: float | None
     best_test_epoch: int
-    best_test_accuracy: float
+    best_test_accuracy: float | None
     failure: str
 
     @property

@@ -19,7 +19,7 @@ from avel.pipeline.caching.parts import PART_VIDEOS, Gathered, Parts, Place, par
 from avel.pipeline.caching.task import Found, Task, find, prepare, still_damaged
 from avel.pipeline.config import CacheConfig
 from avel.stores.clips import ClipStore
-from avel.stores.feature_rows import rows_of_videos
+from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import FeatureCache, write_features
 from avel.stores.files import only_one
 from avel.stores.runs import versions
@@ -30,8 +30,8 @@ class CacheSummary:
     """What a call did. `encoded` + `kept` + `resumed` are all videos of the cache.
 
     Attributes:
-        rows: annotation rows whose video is in the cache.
-        missing: annotation rows without features.
+        samples: samples whose video is in the cache.
+        missing: samples and videos without features.
         encoded: videos computed in this call.
         kept: videos whose features were in the cache already.
         resumed: videos whose features an interrupted call had left in finished parts.
@@ -43,7 +43,7 @@ class CacheSummary:
     cache: str
     digest: str
     videos: int
-    rows: int
+    samples: int
     missing: int
     encoded: int
     kept: int
@@ -141,14 +141,15 @@ def _merge(task: Task, found: Found, parts: Parts, made: dict[str, Place], faile
     if not names:
         raise StoreError(f"{task.clips.location.url}: no clip can be read: {next(iter(failed.values()))}")
     clips = task.clips
-    rows, missing = rows_of_videos(clips.dataset, clips.grid, names, task.reasons | failed)
+    samples, missing = samples_of_videos(clips.dataset, names, task.reasons | failed)
     ordered = [places[name] for name in names]
     write_features(
         task.cache,
         video_ids=names,
         categories=clips.dataset.categories,
-        rows=rows,
+        samples=samples,
         arrays={name: Gathered(name, ordered) for name in task.recipe["arrays"]},
+        segment_seconds=clips.grid.segment_seconds,
         missing=missing,
         provenance=_provenance(task, found, names, failed) | {"cnn": _one_cnn(task, found, parts)},
     )
@@ -209,7 +210,7 @@ def _summary(
         cache=str(task.cache),
         digest=cache.digest,
         videos=len(cache.video_ids),
-        rows=len(cache.rows.row),
+        samples=len(cache.samples),
         missing=len(cache.missing),
         encoded=len(encoded),
         kept=len(found.kept),

@@ -152,9 +152,9 @@ def encoder_file_digest(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def annotations_digest(clips: ClipStore, reasons: Mapping[str, str]) -> str:
-    """16 hex digits over rows, classes and what is missing: they change the file, but no feature."""
+    """16 hex digits over samples, classes and what is missing: they change the file, but no feature."""
     data = clips.dataset
-    content = [data.categories, [astuple(row) for row in data.rows], sorted(reasons.items())]
+    content = [data.categories, [astuple(sample) for sample in data.samples], sorted(reasons.items())]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 

@@ -28,7 +28,7 @@ class Task:
     Attributes:
         sources: staged video id -> hash of its file.
         reasons: video that is not staged -> why.
-        annotations: digest of rows, classes and reasons.
+        annotations: digest of samples, classes and reasons.
     """
 
     clips: ClipStore

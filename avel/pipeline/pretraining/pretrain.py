@@ -71,7 +71,7 @@ def pretrain(
 
 
 def training_videos(store: ClipStore) -> list[str]:
-    """Staged videos of train rows; all staged ones where the dataset names no splits.
+    """Staged videos of train samples; all staged ones where the dataset names no splits.
 
     Raises:
         TrainingError: there is none.

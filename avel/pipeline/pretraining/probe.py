@@ -20,16 +20,21 @@ class Probe:
     def __init__(self, store: ClipStore, *, frozen: bool) -> None:
         dataset, staged = store.dataset, set(store.staged)
         self._store, self._frozen, self._classes = store, frozen, dataset.background + 1
-        rows = [row for row in dataset.rows if row.split in ("train", "val") and row.video_id in staged]
-        if {row.split for row in rows} != {"train", "val"}:
-            raise TrainingError("a probe needs staged rows in train and val", hint="leave out --probe-every")
-        self._video_ids = list(dict.fromkeys(row.video_id for row in rows))
+        samples = [
+            sample
+            for sample in dataset.samples
+            if sample.split in ("train", "val") and sample.video_id in staged and sample.events is not None
+        ]
+        if {sample.split for sample in samples} != {"train", "val"}:
+            raise TrainingError(
+                "a probe needs staged samples of known events in train and val",
+                hint="leave out --probe-every",
+            )
+        self._video_ids = list(dict.fromkeys(sample.video_id for sample in samples))
         place = {video_id: number for number, video_id in enumerate(self._video_ids)}
-        number_of = {row.row: number for number, row in enumerate(dataset.rows)}
-        labels = torch.from_numpy(dataset.labels(store.grid))
-        self._videos = torch.tensor([place[row.video_id] for row in rows])
-        self._labels = labels[[number_of[row.row] for row in rows]]
-        self._train = torch.tensor([row.split == "train" for row in rows])
+        self._videos = torch.tensor([place[sample.video_id] for sample in samples])
+        self._labels = torch.from_numpy(dataset.labels(store.grid, samples))
+        self._train = torch.tensor([sample.split == "train" for sample in samples])
         self._kept: tuple[Tensor, Tensor] | None = None
 
     @torch.no_grad()

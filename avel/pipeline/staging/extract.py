@@ -3,7 +3,7 @@
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +33,8 @@ def extract(
     config: ExtractConfig | None = None,
     *,
     annotations: Path | str | None = None,
+    format: str = "auto",
+    format_settings: Mapping[str, Any] | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
     retry_failed: bool = False,
@@ -46,10 +48,12 @@ def extract(
     recorded with the reason and does not stop the others.
 
     Args:
-        dataset: a Dataset, an AVE folder, or any folder of videos.
+        dataset: a Dataset, an AVE folder, a folder of another format, or any folder of videos.
         store: a folder, or an object-store URL.
         config: how to stage; single settings in `options` override it.
         annotations: CSV or Parquet for a plain folder of videos.
+        format: name of the dataset's format; "auto" finds it.
+        format_settings: settings of the format, by name.
         workers: number of decoding processes; all cores by default.
         scheduler: address of a dask scheduler whose workers decode instead, a clip in each of their threads.
         retry_failed: stage failed clips again.
@@ -76,7 +80,11 @@ def extract(
             "--workers counts processes here, and --scheduler uses the workers of a cluster",
             hint="give --scheduler alone; dask worker ADDRESS --nthreads N sets a worker's number of clips",
         )
-    data = dataset if isinstance(dataset, Dataset) else read_dataset(dataset, annotations)
+    data = (
+        dataset
+        if isinstance(dataset, Dataset)
+        else read_dataset(dataset, annotations, format=format, **(format_settings or {}))
+    )
     data.check_grid(config.grid())
     location, count, run = locate(store), workers or cores(), uuid.uuid4().hex
     with writing(location):

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from avel.errors import StoreError
 from avel.grid import MEL_BANDS, MEL_FRAMES, evenly_spaced
 from avel.stores.clips import ClipStore
-from avel.stores.datasets.dataset import Row
+from avel.stores.datasets.dataset import Event, Sample
+from avel.stores.datasets.labels import EventTable, class_segments
 from avel.stores.files import atomic_path
 
 if TYPE_CHECKING:
@@ -48,14 +49,15 @@ def draw(store: ClipStore, video_id: str) -> "Figure":
     from matplotlib.figure import Figure
 
     shown = evenly_spaced(store.grid.segments, MOST_COLUMNS)
-    rows = [row for row in store.dataset.rows if row.video_id == video_id]
-    lanes = max(len(rows), 1)
-    figure = Figure(figsize=(COLUMN_INCHES * len(shown) + 1.6, 3.85 + 0.3 * lanes), layout="constrained")
-    heights = [COLUMN_INCHES, COLUMN_INCHES, 0.3 * lanes]
+    samples = [sample for sample in store.dataset.samples if sample.video_id == video_id]
+    lanes = [(sample, event) for sample in samples for event in sample.events or (None,)]
+    lanes_inches = 0.3 * max(len(lanes), 1)
+    figure = Figure(figsize=(COLUMN_INCHES * len(shown) + 1.6, 3.85 + lanes_inches), layout="constrained")
+    heights = [COLUMN_INCHES, COLUMN_INCHES, lanes_inches]
     frames, log_mel, events = figure.subplots(3, 1, sharex=True, gridspec_kw={"height_ratios": heights})
     _draw_frames(frames, store, video_id, shown)
     _draw_log_mel(log_mel, store, video_id, shown)
-    _draw_events(events, store, rows, shown)
+    _draw_events(events, store, lanes, shown)
     entry = store.entries[video_id]
     padded = store.grid.seconds - entry.valid_seconds
     notes = [f"{padded:.2f} s padded"] if padded > 0.01 else []
@@ -97,23 +99,33 @@ def _draw_log_mel(axes: "Axes", store: ClipStore, video_id: str, shown: list[int
     _separate(axes, len(shown))
 
 
-def _draw_events(axes: "Axes", store: ClipStore, rows: list[Row], shown: list[int]) -> None:
-    """Draws a lane for each annotation row, coloured where segments have the event's label."""
-    labels = store.dataset.labels(store.grid)
-    numbers = {row.row: place for place, row in enumerate(store.dataset.rows)}
-    for lane, row in enumerate(rows):
-        colour = EVENT_COLOURS[lane % len(EVENT_COLOURS)]
+def _draw_events(
+    axes: "Axes", store: ClipStore, lanes: list[tuple[Sample, Event | None]], shown: list[int]
+) -> None:
+    """Draws a lane for each event of the video's samples, coloured where segments have its label."""
+    for lane, (sample, event) in enumerate(lanes):
+        split = f" ({sample.split})" if sample.split else ""
         axes.barh(lane, len(shown), left=0, height=0.8, color="#e8e8e8")
-        for column, segment in enumerate(shown):
-            if labels[numbers[row.row], segment] != store.dataset.background:
+        if event is None:
+            text = f"{'no event' if sample.events is not None else 'events unknown'}{split}"
+        else:
+            text = f"{event.category}{split}, {event.onset_seconds:g}-{event.offset_seconds:g} s"
+            for column in np.flatnonzero(_has(event, store)[shown]).tolist():
+                colour = EVENT_COLOURS[lane % len(EVENT_COLOURS)]
                 axes.barh(lane, 1, left=column, height=0.8, color=colour)
-        split = f" ({row.split})" if row.split else ""
-        text = f"{row.category}{split}, {row.start_seconds:g}-{row.end_seconds:g} s"
         axes.text(0.1, lane, text, va="center", fontsize=8, parse_math=False, bbox=LABEL_BOX)
-    if not rows:
+    if not lanes:
         axes.text(0.08, 0, "no labels", va="center", fontsize=8, color="#666666")
-    axes.set(ylim=(max(len(rows), 1) - 0.5, -0.5), yticks=[], ylabel="label", xlabel="seconds")
+    axes.set(ylim=(max(len(lanes), 1) - 0.5, -0.5), yticks=[], ylabel="label", xlabel="seconds")
     _time_axis(axes, store, shown)
+
+
+def _has(event: Event, store: ClipStore) -> NDArray[np.bool_]:
+    """Which segments the event has: (T,)."""
+    onset, offset = np.array([[event.onset_seconds], [event.offset_seconds]])
+    table = EventTable(np.zeros(1, np.int64), np.zeros(1, np.int64), onset, offset)
+    _, _, has = class_segments(table, store.grid.segments, store.grid.segment_seconds)
+    return np.asarray(has[0])
 
 
 def _time_axis(axes: "Axes", store: ClipStore, shown: list[int]) -> None:

@@ -9,7 +9,7 @@ from matplotlib import font_manager
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from avel.recipes.predicting.events import Event, VideoEvents
+from avel.recipes.predicting.events import FoundEvent, VideoEvents
 from avel.views.plots.style import EMPTY, INK, PAPER, SERIES
 
 SHARE_OF_WIDTH, LEAST_PIXELS = 0.085, 40
@@ -34,7 +34,7 @@ class Band:
         band[self._text_height :, max(0, place - half) : place + half] = (232, 17, 45)
         return band
 
-    def _event_at(self, seconds: float) -> Event | None:
+    def _event_at(self, seconds: float) -> FoundEvent | None:
         inside = (event for event in self._found.events if event.start_seconds <= seconds < event.end_seconds)
         return next(inside, None)
 
@@ -42,7 +42,7 @@ class Band:
         share = seconds / max(self._found.valid_seconds, 1e-6)
         return min(max(share, 0.0), 1.0) * (self._width - 1)
 
-    def _caption(self, now: Event | None) -> NDArray[np.uint8]:
+    def _caption(self, now: FoundEvent | None) -> NDArray[np.uint8]:
         """Bar and words while one event, or none, is on."""
         image = Image.new("RGB", (self._width, self.height), PAPER)
         draw = ImageDraw.Draw(image)

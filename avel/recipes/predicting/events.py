@@ -11,14 +11,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from avel.heads.evaluation.decoders import decode_argmax
-from avel.heads.evaluation.metrics import events_of
+from avel.heads.tasks.decoders import decode_argmax
+from avel.heads.tasks.metrics import events_of
 from avel.text import table
 
 
 @dataclass(frozen=True)
-class Event:
-    """Something seen and heard; `probability` is the mean of its segments'."""
+class FoundEvent:
+    """An event that a head found; `probability` is the mean of its segments'."""
 
     start_seconds: float
     end_seconds: float
@@ -39,18 +39,18 @@ class VideoEvents:
     video: str
     valid_seconds: float
     segment_seconds: float
-    events: tuple[Event, ...]
+    events: tuple[FoundEvent, ...]
     segments: tuple[tuple[str, float], ...]
     damage: str = ""
 
 
 def find_events(
     probabilities: NDArray[Any], names: Sequence[str], segment_seconds: float, valid_seconds: float
-) -> tuple[Event, ...]:
+) -> tuple[FoundEvent, ...]:
     """Runs of one class that is not background, the last of `names`: (L, K) -> events in order of time."""
     predicted = decode_argmax(probabilities[None])[0]
     return tuple(
-        Event(
+        FoundEvent(
             start_seconds=round(onset * segment_seconds, 3),
             end_seconds=round(min(offset * segment_seconds, valid_seconds), 3),
             category=names[number],

@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 
 from avel.errors import AvelError
 from avel.grid import Grid, evenly_spaced
+from avel.heads.tasks.single_label import BACKGROUND, SingleLabel
 from avel.pipeline.media.container import FAULTS, open_container
 from avel.pipeline.media.log_mel import log_mel
 from avel.pipeline.media.reading import open_media
 from avel.pipeline.media.refusal import ClipRefused
 from avel.recipes.predicting.band import Band
 from avel.recipes.predicting.events import VideoEvents
+from avel.stores.datasets.labels import UNKNOWN
 from avel.stores.files import atomic_path
 from avel.views.plots.style import figure, save
 from avel.views.plots.timeline import Clip, Track, draw_clip
-from avel.views.reading import BACKGROUND
 
 PICTURES, PICTURE_PIXELS = 12, 160
 LARGEST_WIDTH = 1280
@@ -55,9 +56,10 @@ def write_preview(found: VideoEvents, out: Path) -> None:
 def _picture(found: VideoEvents, out: Path) -> None:
     length, seconds = len(found.segments), found.segment_seconds
     grid = Grid(length, seconds, max(1, round(1 / seconds)), size=PICTURE_PIXELS)
-    names = tuple(dict.fromkeys([name for name, _ in found.segments if name != BACKGROUND]))
-    number_of = {name: number for number, name in enumerate((*names, BACKGROUND))}
+    task = SingleLabel(tuple(dict.fromkeys(name for name, _ in found.segments if name != BACKGROUND)))
+    number_of = {name: number for number, name in enumerate(task.class_names)}
     classes = np.array([number_of[name] for name, _ in found.segments])
+    blocks = task.blocks(classes, np.full(length, UNKNOWN))
     with open_media(Path(found.video), grid) as media:
         frames = np.concatenate(list(media.frames()))[:: grid.frames_per_segment]
         patches = [
@@ -66,9 +68,9 @@ def _picture(found: VideoEvents, out: Path) -> None:
         ]
     clip = Clip(
         title=Path(found.video).name,
+        segments=length,
         segment_seconds=seconds,
-        class_names=(*names, BACKGROUND),
-        tracks=(Track("predicted", classes, np.ones(length, bool)),),
+        tracks=(Track("predicted", tuple(blocks)),),
         frames=frames[evenly_spaced(length, PICTURES)],
         log_mel=np.concatenate(patches),
     )

@@ -16,6 +16,7 @@ from avel.device import choose_device
 from avel.errors import AvelError, ConfigError, StoreError
 from avel.heads.evaluation.evaluate import group_name
 from avel.heads.models.head import Model
+from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.training.data import ARRAYS
 from avel.heads.training.fit import arithmetic
 from avel.heads.training.records import TrialRecord, load_model, read_trial, read_trials
@@ -27,7 +28,7 @@ from avel.recipes.predicting.seeing import Seen, Seer
 from avel.recipes.predicting.windows import merge_windows, window_starts
 from avel.stores.files import write_text
 from avel.stores.runs import Run
-from avel.views.reading import BACKGROUND, open_cache
+from avel.views.reading import open_cache
 
 WINDOWS_AT_ONCE = 64
 
@@ -68,7 +69,7 @@ def predict(
     """Events of videos of any length, with the staging and the encoders of the cache that `run` learned from.
 
     >>> predict("runs/tacma", ["street.mp4"]).found[0].events[0]  # doctest: +SKIP
-    Event(start_seconds=2.0, end_seconds=7.0, category='Church bell', probability=0.93)
+    FoundEvent(start_seconds=2.0, end_seconds=7.0, category='Church bell', probability=0.93)
 
     Args:
         out: file for the events: .json, .csv or .vtt (of one video).
@@ -97,7 +98,7 @@ def predict(
     )
     chosen = choose_trials(opened, trial)
     models = [(kept, load_model(opened, kept, target)) for kept in chosen]
-    names = (*opened.inputs["categories"], BACKGROUND)
+    names = SingleLabel(tuple(opened.inputs["categories"])).class_names
     found: list[VideoEvents] = []
     failed: dict[str, str] = {}
     with Progress(len(videos), "videos") as progress:
@@ -129,7 +130,7 @@ def judge(
         for place, (kept, model) in enumerate(models):
             audio, visual = (windows[name].float() for name in ARRAYS[kept.source])
             with torch.inference_mode(), arithmetic(kept.config, device):
-                parts[place].append(torch.softmax(model(audio, visual).logits.float(), -1).cpu())
+                parts[place].append(SingleLabel.probabilities(model(audio, visual).logits).cpu())
     for probabilities in parts:
         merged = merge_windows(torch.cat(probabilities).double().numpy(), starts)
         total = merged if total is None else total + merged

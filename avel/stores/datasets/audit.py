@@ -6,19 +6,19 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from avel.grid import Grid
 from avel.stores.datasets import ave
-from avel.stores.datasets.dataset import SPLITS, Dataset, Row
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from avel.stores.datasets.dataset import SPLITS, Dataset, Sample
+from avel.stores.datasets.labels import class_segments, overlaps
 
 
 @dataclass(frozen=True)
-class Floors:
+class TrivialBaselines:
     """Segment accuracies in percent that need no model: any result has to be read beside them."""
 
     always_background: float
@@ -28,43 +28,51 @@ class Floors:
 
 @dataclass(frozen=True)
 class Audit:
-    """The figures of one dataset on one grid; rows are numbers in the annotation file.
+    """The figures of one dataset on one grid; samples are given by their numbers.
 
     Attributes:
-        rows_of_shared_videos: video id -> its rows, for videos that have several.
-        shared_with_other_bounds: those of them whose rows differ in start or end.
-        shared_with_one_class: those of them that have several rows of one class.
-        dash_rows, underscore_rows: rows whose id starts with "-" (must not be read as an option) or "_".
+        samples_of_shared_videos: video id -> its samples, for videos that have several.
+        shared_with_other_bounds: those of them whose samples differ in onset or offset.
+        shared_with_one_class: those of them that have a class in several samples.
+        dash_samples, underscore_samples: samples whose id starts with "-" (must not be read as an option) or
+            "_".
         categories_with_spaces, categories_with_commas: names that break what is split there.
-        rows_of_class: event name -> number of rows.
-        rows_of_length: event segments of a row -> number of rows; 0 is an event of length none.
-        rows_of_split: split -> number of rows; "" counts rows in none.
+        events_of_class: class -> number of events.
+        samples_of_events: number of events -> samples that have so many.
+        samples_of_length: event segments -> number of samples; 0 is a sample that is all background.
+        samples_of_split: split -> number of samples; "" counts samples in none.
+        empty_samples: samples without any event segment.
+        unknown_samples: samples whose events are not known; no figure about segments counts them.
+        overlapping_samples: samples in which events of two classes overlap.
         videos_in_both: "train and test" -> number of videos that are in both splits.
-        leaked_rows: split -> its rows whose video is also in train.
-        floors: split -> floors; "all" where there are no splits.
+        leaked_samples: split -> its samples whose video is also in train.
+        trivial_baselines: split -> baselines; "all" where there are no splits.
     """
 
     name: str
-    rows: int
+    samples: int
     videos: int
     classes: int
-    rows_of_shared_videos: dict[str, tuple[int, ...]]
+    samples_of_shared_videos: dict[str, tuple[int, ...]]
     shared_with_other_bounds: tuple[str, ...]
     shared_with_one_class: tuple[str, ...]
-    dash_rows: int
-    underscore_rows: int
+    dash_samples: int
+    underscore_samples: int
     categories_with_spaces: tuple[str, ...]
     categories_with_commas: tuple[str, ...]
-    rows_of_class: dict[str, int]
-    rows_of_length: dict[int, int]
-    rows_of_split: dict[str, int]
+    events_of_class: dict[str, int]
+    samples_of_events: dict[int, int]
+    samples_of_length: dict[int, int]
+    samples_of_split: dict[str, int]
     event_segments: int
     background_segments: int
-    whole_clip_rows: int
-    empty_rows: tuple[int, ...]
+    whole_clip_samples: int
+    empty_samples: tuple[int, ...]
+    unknown_samples: tuple[int, ...]
+    overlapping_samples: tuple[int, ...]
     videos_in_both: dict[str, int]
-    leaked_rows: dict[str, tuple[int, ...]]
-    floors: dict[str, Floors]
+    leaked_samples: dict[str, tuple[int, ...]]
+    trivial_baselines: dict[str, TrivialBaselines]
     missing_files: tuple[str, ...]
     extra_files: tuple[str, ...]
 
@@ -80,16 +88,25 @@ class Audit:
     def remarks(self) -> tuple[str, ...]:
         """What a user of the dataset should know, a sentence each; none of it makes the dataset unusable."""
         found = [
-            f"{len(rows)} {split} rows use a video that is also in train"
-            for split, rows in self.leaked_rows.items()
-            if rows
+            f"{len(samples)} {split} samples use a video that is also in train"
+            for split, samples in self.leaked_samples.items()
+            if samples
         ]
-        if self.empty_rows:
-            found.append(f"rows {_some(self.empty_rows)} hold an event of length none: all background")
-        if self.rows_of_shared_videos:
-            count = len(self.rows_of_shared_videos)
-            found.append(f"{count} videos have more than one row: look rows up by number, never by video id")
-        if self.rows and not set(self.rows_of_split) & set(SPLITS):
+        if self.empty_samples:
+            found.append(f"samples {_some(self.empty_samples)} hold no event segment: all background")
+        if self.unknown_samples:
+            found.append(f"samples {_some(self.unknown_samples)} have events that are not known")
+        if self.overlapping_samples:
+            found.append(
+                f"samples {_some(self.overlapping_samples)} hold events of two classes at once: no head that "
+                "gives a segment one label can be trained on them"
+            )
+        if self.samples_of_shared_videos:
+            count = len(self.samples_of_shared_videos)
+            found.append(
+                f"{count} videos have more than one sample: look samples up by number, never by video id"
+            )
+        if self.samples and not set(self.samples_of_split) & set(SPLITS):
             found.append("no splits: nothing can be trained and evaluated without them")
         if self.missing_files:
             found.append(f"{len(self.missing_files)} videos have no file: {_some(self.missing_files)}")
@@ -99,84 +116,117 @@ class Audit:
 
 
 def audit(dataset: Dataset, grid: Grid | None = None) -> Audit:
-    """Counts a dataset through: its histograms, floors, leaks, empty events, missing and extra files.
+    """Counts a dataset through: histograms, trivial baselines, leaks, samples without event, lost files.
 
-    >>> audit(read_dataset("AVE_Dataset")).floors["test"].always_background  # doctest: +SKIP
+    >>> audit(read_dataset("AVE_Dataset")).trivial_baselines["test"].always_background  # doctest: +SKIP
     17.786069651741293
     """
     grid = grid or Grid()
-    labels = dataset.labels(grid)
-    lengths = (labels != dataset.background).sum(axis=1)
+    samples, table = dataset.samples, dataset.event_table()
+    holds_event = _event_segments(dataset, grid)
+    known = np.array([sample.events is not None for sample in samples], bool)
+    lengths = holds_event.sum(axis=1)
     events = int(lengths.sum())
     shared = _shared(dataset)
     return Audit(
         name=dataset.name,
-        rows=len(dataset.rows),
+        samples=len(samples),
         videos=len(dataset.videos),
         classes=len(dataset.categories),
-        rows_of_shared_videos={video_id: tuple(row.row for row in rows) for video_id, rows in shared.items()},
+        samples_of_shared_videos={
+            video_id: tuple(sample.number for sample in several) for video_id, several in shared.items()
+        },
         shared_with_other_bounds=tuple(
-            video_id
-            for video_id, rows in shared.items()
-            if len({(row.start_seconds, row.end_seconds) for row in rows}) > 1
+            video_id for video_id, several in shared.items() if len(set(map(_bounds, several))) > 1
         ),
-        shared_with_one_class=tuple(
-            video_id for video_id, rows in shared.items() if len({row.category for row in rows}) < len(rows)
-        ),
-        dash_rows=sum(row.video_id.startswith("-") for row in dataset.rows),
-        underscore_rows=sum(row.video_id.startswith("_") for row in dataset.rows),
+        shared_with_one_class=tuple(video_id for video_id, several in shared.items() if _one_class(several)),
+        dash_samples=sum(sample.video_id.startswith("-") for sample in samples),
+        underscore_samples=sum(sample.video_id.startswith("_") for sample in samples),
         categories_with_spaces=tuple(name for name in dataset.categories if " " in name),
         categories_with_commas=tuple(name for name in dataset.categories if "," in name),
-        rows_of_class=dict(Counter(row.category for row in dataset.rows)),
-        rows_of_length=dict(sorted(Counter(lengths.tolist()).items())),
-        rows_of_split=dict(Counter(row.split for row in dataset.rows)),
+        events_of_class=dict(Counter(dataset.categories[number] for number in table.category.tolist())),
+        samples_of_events=dict(
+            sorted(Counter(len(sample.events) for sample in samples if sample.events is not None).items())
+        ),
+        samples_of_length=dict(sorted(Counter(lengths[known].tolist()).items())),
+        samples_of_split=dict(Counter(sample.split for sample in samples)),
         event_segments=events,
-        background_segments=labels.size - events,
-        whole_clip_rows=int((lengths == grid.segments).sum()),
-        empty_rows=tuple(row.row for row, length in zip(dataset.rows, lengths, strict=True) if not length),
+        background_segments=int(known.sum()) * grid.segments - events,
+        whole_clip_samples=int((lengths == grid.segments).sum()),
+        empty_samples=_numbers(dataset, known & (lengths == 0)),
+        unknown_samples=_numbers(dataset, ~known),
+        overlapping_samples=tuple(samples[found.sample].number for found in overlaps(table, grid.seconds)),
         videos_in_both=_videos_in_both(dataset),
-        leaked_rows=_leaked(dataset),
-        floors=_floors(dataset, labels),
+        leaked_samples=_leaked(dataset),
+        trivial_baselines=_trivial_baselines(dataset, holds_event, known),
         missing_files=tuple(video.video_id for video in dataset.videos if not video.path),
         extra_files=_extra_files(dataset),
     )
 
 
-def _shared(dataset: Dataset) -> dict[str, list[Row]]:
-    """Video id -> its rows, for videos that have several."""
-    rows: dict[str, list[Row]] = {}
-    for row in dataset.rows:
-        rows.setdefault(row.video_id, []).append(row)
-    return {video_id: several for video_id, several in rows.items() if len(several) > 1}
+def _event_segments(dataset: Dataset, grid: Grid) -> NDArray[np.bool_]:
+    """Which segments of each sample hold an event, of any class or several: (R, T)."""
+    holds_event = np.zeros((len(dataset.samples), grid.segments), bool)
+    sample, _, has = class_segments(dataset.event_table(), grid.segments, grid.segment_seconds)
+    np.logical_or.at(holds_event, sample, has)
+    return holds_event
+
+
+def _numbers(dataset: Dataset, chosen: NDArray[np.bool_]) -> tuple[int, ...]:
+    return tuple(dataset.samples[place].number for place in np.flatnonzero(chosen).tolist())
+
+
+def _shared(dataset: Dataset) -> dict[str, list[Sample]]:
+    """Video id -> its samples, for videos that have several."""
+    samples: dict[str, list[Sample]] = {}
+    for sample in dataset.samples:
+        samples.setdefault(sample.video_id, []).append(sample)
+    return {video_id: several for video_id, several in samples.items() if len(several) > 1}
+
+
+def _bounds(sample: Sample) -> tuple[tuple[float, float], ...]:
+    return tuple((event.onset_seconds, event.offset_seconds) for event in sample.events or ())
+
+
+def _one_class(samples: list[Sample]) -> bool:
+    """Whether a class has events in several of the samples."""
+    classes = [name for sample in samples for name in {event.category for event in sample.events or ()}]
+    return len(set(classes)) < len(classes)
 
 
 def _videos_in_both(dataset: Dataset) -> dict[str, int]:
-    videos = {split: {row.video_id for row in dataset.rows if row.split == split} for split in SPLITS}
+    videos = {
+        split: {sample.video_id for sample in dataset.samples if sample.split == split} for split in SPLITS
+    }
     return {f"{a} and {b}": len(videos[a] & videos[b]) for a, b in combinations(SPLITS, 2)}
 
 
 def _leaked(dataset: Dataset) -> dict[str, tuple[int, ...]]:
     leaked = dataset.leaked()
     return {
-        split: tuple(row.row for row in dataset.rows if row.split == split and row.row in leaked)
+        split: tuple(each.number for each in dataset.samples if each.split == split and each.number in leaked)
         for split in ("val", "test")
     }
 
 
-def _floors(dataset: Dataset, labels: NDArray[np.int64]) -> dict[str, Floors]:
-    """Per split; a row's event is right wherever its segment is no background."""
-    floors = {}
-    present = [split for split in SPLITS if any(row.split == split for row in dataset.rows)]
-    for split in present or ["all"] * bool(dataset.rows):
-        chosen = [split in (row.split, "all") for row in dataset.rows]
-        background = 100 * float((labels[chosen] == dataset.background).mean())
-        floors[split] = Floors(background, 100 - background)
-    return floors
+def _trivial_baselines(
+    dataset: Dataset, holds_event: NDArray[np.bool_], known: NDArray[np.bool_]
+) -> dict[str, TrivialBaselines]:
+    """Per split that has samples of known events; an event is right wherever a segment is no background."""
+    split_of = np.array([sample.split for sample in dataset.samples], object)
+    present = [split for split in SPLITS if (split_of == split).any()]
+    found = {}
+    for split in present or ["all"]:
+        chosen = known & ((split_of == split) | (split == "all"))
+        if chosen.any():
+            background = 100 * float((~holds_event[chosen]).mean())
+            found[split] = TrivialBaselines(background, 100 - background)
+    return found
 
 
 def _extra_files(dataset: Dataset) -> tuple[str, ...]:
-    """Media files that no row names; none where the dataset has no rows at all."""
-    named = {row.video_id for row in dataset.rows}
+    """Media files that no sample names; none where the dataset has no samples at all."""
+    named = {sample.video_id for sample in dataset.samples}
     folder = ave.find(Path(dataset.root)) if Path(dataset.root).is_dir() else None
     files = ave.media_files(folder) if folder else {each.video_id: [each.path] for each in dataset.videos}
     unnamed = [paths for video_id, paths in files.items() if named and video_id not in named]

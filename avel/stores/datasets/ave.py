@@ -9,8 +9,9 @@ from pathlib import Path
 from avel.errors import DatasetError, MissingPathError, StoreError
 from avel.progress import note
 from avel.stores.datasets.annotation_text import read_text, seconds
-from avel.stores.datasets.dataset import SPLITS, Dataset, Row, Video, make_dataset
+from avel.stores.datasets.dataset import SPLITS, Dataset, Event, Sample, Video, make_dataset
 from avel.stores.datasets.folder import list_files
+from avel.stores.datasets.formats import FORMATS, DatasetFormat
 
 ANNOTATIONS = "Annotations.txt"
 
@@ -21,21 +22,32 @@ def find(root: Path) -> Path | None:
     return next((folder for folder in candidates if (folder / ANNOTATIONS).is_file()), None)
 
 
-def read(root: Path) -> Dataset:
-    """The AVE-layout dataset at `root`. Videos may be absent: their `path` is "" then.
+@FORMATS.register("ave")
+class AVE(DatasetFormat[None]):
+    """AVE's folder: each annotation is a sample with one event, also where a video has several.
 
-    Raises:
-        MissingPathError: no `Annotations.txt`.
-        DatasetError: a line that is not five fields, or a split line that is no annotation.
+    Videos may be absent: their `path` is "" then.
     """
-    folder = find(root)
-    if folder is None:
-        raise MissingPathError(f"{root}: holds no {ANNOTATIONS}")
-    rows = _with_splits(folder, read_annotations(folder / ANNOTATIONS))
-    videos = _videos(rows, media_files(folder))
-    if left_out := list_files(media_folder(folder), below=False).left_out():
-        note(f"{media_folder(folder)}: left out: {left_out}")
-    return make_dataset(root.resolve().name, root, rows, videos)
+
+    @staticmethod
+    def matches(folder: Path) -> bool:
+        return find(folder) is not None
+
+    def read(self, folder: Path) -> Dataset:
+        """Returns the samples in the order of `Annotations.txt`.
+
+        Raises:
+            MissingPathError: no `Annotations.txt`.
+            DatasetError: a line that is not five fields, or a split line that is no annotation.
+        """
+        found = find(folder)
+        if found is None:
+            raise MissingPathError(f"{folder}: holds no {ANNOTATIONS}")
+        samples = _with_splits(found, read_annotations(found / ANNOTATIONS))
+        videos = _videos(samples, media_files(found))
+        if left_out := list_files(media_folder(found), below=False).left_out():
+            note(f"{media_folder(found)}: left out: {left_out}")
+        return make_dataset(folder.resolve().name, folder, samples, videos)
 
 
 def media_folder(folder: Path) -> Path:
@@ -52,36 +64,36 @@ def media_files(folder: Path) -> dict[str, list[Path]]:
     return files
 
 
-def _videos(rows: tuple[Row, ...], files: dict[str, list[Path]]) -> tuple[Video, ...]:
-    first: dict[str, Row] = {}
-    for row in rows:
-        first.setdefault(row.video_id, row)
+def _videos(samples: tuple[Sample, ...], files: dict[str, list[Path]]) -> tuple[Video, ...]:
+    first: dict[str, Sample] = {}
+    for sample in samples:
+        first.setdefault(sample.video_id, sample)
     videos = []
-    for row in first.values():
-        found = files.get(row.video_id, [])
+    for video_id, sample in first.items():
+        found = files.get(video_id, [])
         if len(found) > 1:
             raise DatasetError(
-                f"{row.where} ({row.video_id}): may be {', '.join(map(str, found))}", hint="leave one of them"
+                f"{sample.where} ({video_id}): may be {', '.join(map(str, found))}", hint="leave one of them"
             )
-        videos.append(Video(row.video_id, str(found[0]) if found else ""))
+        videos.append(Video(video_id, str(found[0]) if found else ""))
     return tuple(videos)
 
 
-def read_annotations(path: Path) -> tuple[Row, ...]:
-    """The rows of an AVE annotation or split file, numbered from 0; the times of a header are no numbers.
+def read_annotations(path: Path) -> tuple[Sample, ...]:
+    """Reads an AVE annotation or split file, a sample a line, from 0; the times of a header are no numbers.
 
     Raises:
         DatasetError: a line that is not five fields, or text that is not UTF-8.
     """
-    rows: list[Row] = []
+    samples: list[Sample] = []
     lines = io.StringIO(read_text(path), newline=None)
     numbered = ((number, line.rstrip("\n")) for number, line in enumerate(lines, start=1) if line.strip())
     for place, (number, line) in enumerate(numbered):
         fields = [field.strip() for field in line.split("&")]
         if place == 0 and len(fields) == 5 and not any(map(_is_time, fields[3:])):
             continue
-        rows.append(_parse(fields, len(rows), f"{path}: line {number}"))
-    return tuple(rows)
+        samples.append(_parse(fields, len(samples), f"{path}: line {number}"))
+    return tuple(samples)
 
 
 def _is_time(text: str) -> bool:
@@ -92,29 +104,30 @@ def _is_time(text: str) -> bool:
     return True
 
 
-def _parse(fields: list[str], row: int, where: str) -> Row:
+def _parse(fields: list[str], number: int, where: str) -> Sample:
     try:
         category, video_id, quality, start, end = fields
-        return Row(row, category, video_id, seconds(start), seconds(end), quality, where=where)
+        event = Event(category, seconds(start), seconds(end), where)
+        return Sample(number, video_id, (event,), quality, where=where)
     except ValueError:
         shown = "&".join(fields)
         raise DatasetError(f"{where}: {shown!r} is not Category&VideoID&Quality&Start&End") from None
 
 
-def _with_splits(folder: Path, rows: tuple[Row, ...]) -> tuple[Row, ...]:
-    split_of = _split_files(folder, rows) or _order_files(folder, len(rows))
-    return tuple(dataclasses.replace(row, split=split_of.get(row.row, "")) for row in rows)
+def _with_splits(folder: Path, samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
+    split_of = _split_files(folder, samples) or _order_files(folder, len(samples))
+    return tuple(dataclasses.replace(each, split=split_of.get(each.number, "")) for each in samples)
 
 
-def _split_files(folder: Path, rows: tuple[Row, ...]) -> dict[int, str]:
-    number_of = {_key(row): row.row for row in rows}
+def _split_files(folder: Path, samples: tuple[Sample, ...]) -> dict[int, str]:
+    number_of = {_key(sample): sample.number for sample in samples}
     split_of: dict[int, str] = {}
     for split in SPLITS:
         path = folder / f"{split}Set.txt"
-        for row in read_annotations(path) if path.is_file() else ():
-            if _key(row) not in number_of:
-                raise DatasetError(f"{row.where} ({row.video_id}) is not in {ANNOTATIONS}")
-            _assign(split_of, number_of[_key(row)], split, path)
+        for sample in read_annotations(path) if path.is_file() else ():
+            if _key(sample) not in number_of:
+                raise DatasetError(f"{sample.where} ({sample.video_id}) is not in {ANNOTATIONS}")
+            _assign(split_of, number_of[_key(sample)], split, path)
     return split_of
 
 
@@ -126,13 +139,13 @@ def _order_files(folder: Path, count: int) -> dict[int, str]:
             continue
         for number in read_order(path):
             if not 0 <= number < count:
-                raise DatasetError(f"{path}: row {number} of {count}")
+                raise DatasetError(f"{path}: sample {number} of {count}")
             _assign(split_of, number, split, path)
     return split_of
 
 
 def read_order(path: Path) -> list[int]:
-    """Annotation rows in the sequence of an order file.
+    """Reads the numbers of samples in the sequence of an order file.
 
     Raises:
         StoreError: damaged, or no order file.
@@ -146,14 +159,14 @@ def read_order(path: Path) -> list[int]:
         raise StoreError(f"{path}: not a readable HDF5 file: {error}", hint="fetch it again") from None
     except (KeyError, TypeError, ValueError):
         raise StoreError(
-            f"{path}: no list of row numbers under 'order'", hint="fetch it again, or take it away"
+            f"{path}: no list of sample numbers under 'order'", hint="fetch it again, or take it away"
         ) from None
 
 
-def _assign(split_of: dict[int, str], row: int, split: str, path: Path) -> None:
-    if split_of.setdefault(row, split) != split:
-        raise DatasetError(f"{path}: row {row} is in {split_of[row]} and in {split}")
+def _assign(split_of: dict[int, str], number: int, split: str, path: Path) -> None:
+    if split_of.setdefault(number, split) != split:
+        raise DatasetError(f"{path}: sample {number} is in {split_of[number]} and in {split}")
 
 
-def _key(row: Row) -> tuple[str, str, float, float]:
-    return row.category, row.video_id, row.start_seconds, row.end_seconds
+def _key(sample: Sample) -> tuple[str, tuple[Event, ...] | None]:
+    return sample.video_id, sample.events

@@ -1,7 +1,8 @@
-"""What a dataset says: annotation rows, the videos they point at, and their splits.
+"""What a dataset says: videos; samples, each a video in a split; and the events of each sample.
 
-A row is not a video: AVE has 4143 rows and 4097 videos. Media and features belong to a video, labels and
-splits to a row (Tian et al. 2018; the authors' annotation files).
+A sample is not an annotation: it may have one event, several, none (all background), or events that nobody
+knows. Nor is it a video: AVE has 4143 samples of 4097 videos. Media and features belong to a video, events
+and splits to a sample (Tian et al. 2018; the authors' annotation files).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,22 +23,39 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from avel.stores.datasets.labels import EventTable
+
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One annotation: an event of `category` in a video from `start_seconds` to `end_seconds`.
+class Event:
+    """Something that is seen and heard from `onset_seconds` to `offset_seconds` of a clip; its class.
 
-    `row` is its number in the annotation file; `split` is "" where the dataset names none. `where` is the
-    file and line it was read from, for messages; it is neither stored nor compared.
+    `where` is the file and line it was read from, for messages; it is neither stored nor compared.
     """
 
-    row: int
     category: str
+    onset_seconds: float
+    offset_seconds: float
+    where: str = dataclasses.field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A video in a split, with its events: what is trained on or judged as one.
+
+    Attributes:
+        number: its number in the dataset; of AVE the line of the annotation file, from 0.
+        events: () where all is background, None where nobody knows.
+        quality: as the dataset says it.
+        split: "train", "val", "test", or "" where the dataset names none.
+        where: file and line it was read from, for messages; neither stored nor compared.
+    """
+
+    number: int
     video_id: str
-    start_seconds: float
-    end_seconds: float
+    events: tuple[Event, ...] | None = None
     quality: str = ""
     split: str = ""
     where: str = dataclasses.field(default="", compare=False)
@@ -52,12 +71,12 @@ class Video:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows and videos of one dataset. Class ids are the order of `categories`; background comes last."""
+    """Samples and videos of one dataset. Class ids are the order of `categories`; background comes last."""
 
     name: str
     root: str
     categories: tuple[str, ...]
-    rows: tuple[Row, ...]
+    samples: tuple[Sample, ...]
     videos: tuple[Video, ...]
 
     @property
@@ -70,145 +89,188 @@ class Dataset:
         """Category name -> class id."""
         return {category: number for number, category in enumerate(self.categories)}
 
-    def labels(self, grid: Grid) -> np.ndarray:
-        """Class id of every segment of every row: int64 (R, T). An event owns what it covers by half."""
+    def labels(self, grid: Grid, samples: Sequence[Sample] | None = None) -> np.ndarray:
+        """Returns the class of every segment of samples, of all by default: int64 (R, T).
+
+        Raises:
+            DatasetError: a sample in which events of two classes overlap.
+        """
         import numpy as np
 
-        labels = np.full((len(self.rows), grid.segments), self.background, np.int64)
-        begin = np.arange(grid.segments) * grid.segment_seconds
-        for number, row in enumerate(self.rows):
-            end = np.minimum(row.end_seconds, begin + grid.segment_seconds)
-            covered = end - np.maximum(row.start_seconds, begin)
-            labels[number, covered >= grid.segment_seconds / 2] = self.class_ids[row.category]
-        return labels
+        from avel.stores.datasets.labels import segment_labels
+
+        chosen = self.samples if samples is None else samples
+        return segment_labels(
+            np.array([sample.events is not None for sample in chosen], bool),
+            self.event_table(chosen),
+            self.background,
+            grid.segments,
+            grid.segment_seconds,
+            lambda number: self.place(chosen[number]),
+            self.categories,
+        )
+
+    def event_table(self, samples: Sequence[Sample] | None = None) -> EventTable:
+        """Returns the events of samples, of all by default, as columns."""
+        import numpy as np
+
+        from avel.stores.datasets.labels import EventTable
+
+        chosen = self.samples if samples is None else samples
+        found = [(place, event) for place, sample in enumerate(chosen) for event in sample.events or ()]
+        return EventTable(
+            np.array([place for place, _ in found], np.int64),
+            np.array([self.class_ids[event.category] for _, event in found], np.int64),
+            np.array([event.onset_seconds for _, event in found], np.float64),
+            np.array([event.offset_seconds for _, event in found], np.float64),
+        )
 
     def check_grid(self, grid: Grid) -> None:
-        """Refuses events that lie wholly beyond a grid: nothing but background would be left of them.
+        """Refuses events that lie wholly beyond a grid: nothing of them would be left.
 
         Raises:
             DatasetError: there is one; the first is named with its file and line.
         """
-        beyond = [row for row in self.rows if row.start_seconds >= grid.seconds]
+        beyond = [
+            (sample, event)
+            for sample in self.samples
+            for event in sample.events or ()
+            if event.onset_seconds >= grid.seconds
+        ]
         if beyond:
-            row, others = beyond[0], f", and {len(beyond) - 1} more do" if len(beyond) > 1 else ""
+            (sample, event), others = beyond[0], f", and {len(beyond) - 1} more do" if len(beyond) > 1 else ""
             raise DatasetError(
-                f"{self.place(row)}: event from {row.start_seconds:g} s to {row.end_seconds:g} s lies beyond "
-                f"the grid of {grid.seconds:g} s{others}",
+                f"{self.place(sample, event)}: event from {event.onset_seconds:g} s to "
+                f"{event.offset_seconds:g} s lies beyond the grid of {grid.seconds:g} s{others}",
                 hint="give times in seconds from the clip's start, or make the grid longer (--segments)",
             )
 
-    def place(self, row: Row) -> str:
-        """Returns where a row stands, for messages: file and line, or its number, and its video."""
-        return f"{row.where or f'{self.root}: row {row.row}'} ({row.video_id})"
+    def place(self, sample: Sample, event: Event | None = None) -> str:
+        """Returns where a sample or one of its events stands, for messages: file and line, and its video."""
+        where = (event.where if event else "") or sample.where
+        return f"{where or f'{self.root}: sample {sample.number}'} ({sample.video_id})"
 
     def leaked(self) -> frozenset[int]:
-        """Numbers of the val and test rows whose video is in train as well."""
-        train = {row.video_id for row in self.rows if row.split == "train"}
-        held_out = (row for row in self.rows if row.split in ("val", "test"))
-        return frozenset(row.row for row in held_out if row.video_id in train)
+        """Returns the numbers of the val and test samples whose video is in train as well."""
+        train = {sample.video_id for sample in self.samples if sample.split == "train"}
+        held_out = (sample for sample in self.samples if sample.split in ("val", "test"))
+        return frozenset(sample.number for sample in held_out if sample.video_id in train)
 
     def split_of_video(self) -> dict[str, frozenset[str]]:
-        """Video id -> the splits its rows are in; empty where it has no row with a split."""
+        """Returns video id -> the splits its samples are in; empty where none of them has a split."""
         found: dict[str, set[str]] = {video.video_id: set() for video in self.videos}
-        for row in self.rows:
-            if row.split:
-                found[row.video_id].add(row.split)
+        for sample in self.samples:
+            if sample.split:
+                found[sample.video_id].add(sample.split)
         return {video_id: frozenset(splits) for video_id, splits in found.items()}
 
     def tables(self) -> dict[str, pa.Table]:
-        """The dataset as Arrow tables: "rows" and "videos", with name, root and categories in the schema."""
+        """Returns Arrow tables "samples" (name, root, categories in the schema), "events", "videos"."""
         import pyarrow as pa
 
         metadata = {"name": self.name, "root": self.root, "categories": "\n".join(self.categories)}
-        schema = pa.schema(
-            [
-                ("row", pa.int32()),
-                ("category", pa.string()),
-                ("video_id", pa.string()),
-                ("start_seconds", pa.float64()),
-                ("end_seconds", pa.float64()),
-                ("quality", pa.string()),
-                ("split", pa.string()),
-            ]
+        samples = pa.table(
+            {
+                "sample": pa.array([sample.number for sample in self.samples], pa.int32()),
+                "video_id": pa.array([sample.video_id for sample in self.samples], pa.string()),
+                "events_known": pa.array([sample.events is not None for sample in self.samples], pa.bool_()),
+                "quality": pa.array([sample.quality for sample in self.samples], pa.string()),
+                "split": pa.array([sample.split for sample in self.samples], pa.string()),
+            }
         )
-        columns = {name: [getattr(row, name) for row in self.rows] for name in schema.names}
-        videos = {
-            "video_id": [video.video_id for video in self.videos],
-            "path": [video.path for video in self.videos],
-        }
-        return {
-            "rows": pa.table(columns, schema=schema).replace_schema_metadata(metadata),
-            "videos": pa.table(videos, schema=pa.schema([("video_id", pa.string()), ("path", pa.string())])),
-        }
+        held = [(sample.number, event) for sample in self.samples for event in sample.events or ()]
+        events = pa.table(
+            {
+                "sample": pa.array([number for number, _ in held], pa.int32()),
+                "category": pa.array([event.category for _, event in held], pa.string()),
+                "onset_seconds": pa.array([event.onset_seconds for _, event in held], pa.float64()),
+                "offset_seconds": pa.array([event.offset_seconds for _, event in held], pa.float64()),
+            }
+        )
+        videos = pa.table(
+            {
+                "video_id": pa.array([video.video_id for video in self.videos], pa.string()),
+                "path": pa.array([video.path for video in self.videos], pa.string()),
+            }
+        )
+        return {"samples": samples.replace_schema_metadata(metadata), "events": events, "videos": videos}
 
     @classmethod
     def from_tables(cls, tables: dict[str, pa.Table]) -> Dataset:
-        """The inverse of `tables`."""
-        metadata = {key.decode(): value.decode() for key, value in tables["rows"].schema.metadata.items()}
+        """Returns the dataset that `tables` came from."""
+        metadata = {key.decode(): value.decode() for key, value in tables["samples"].schema.metadata.items()}
+        events_of: dict[int, list[Event]] = {}
+        for event in tables["events"].to_pylist():
+            events_of.setdefault(event.pop("sample"), []).append(Event(**event))
+        samples = tuple(
+            Sample(
+                sample["sample"],
+                sample["video_id"],
+                tuple(events_of.get(sample["sample"], ())) if sample["events_known"] else None,
+                sample["quality"],
+                sample["split"],
+            )
+            for sample in tables["samples"].to_pylist()
+        )
         return cls(
             name=metadata["name"],
             root=metadata["root"],
             categories=tuple(metadata["categories"].split("\n")) if metadata["categories"] else (),
-            rows=tuple(Row(**row) for row in tables["rows"].to_pylist()),
+            samples=samples,
             videos=tuple(Video(**video) for video in tables["videos"].to_pylist()),
         )
 
-    def write(self, folder: Path) -> None:
-        """`rows.parquet` and `videos.parquet` in `folder`, each whole or absent."""
-        import pyarrow.parquet as pq
 
-        from avel.stores.files import atomic_path
-
-        for name, table in self.tables().items():
-            with atomic_path(folder / f"{name}.parquet") as partial:
-                pq.write_table(table, partial)
-
-    @classmethod
-    def load(cls, folder: Path) -> Dataset:
-        """What `write` wrote."""
-        from avel.stores.arrow import read_parquet
-
-        return cls.from_tables(
-            {name: read_parquet(folder / f"{name}.parquet") for name in ("rows", "videos")}
-        )
-
-
-def make_dataset(name: str, root: Path | str, rows: tuple[Row, ...], videos: tuple[Video, ...]) -> Dataset:
-    """A checked Dataset; class ids are in order of first appearance, paths absolute: they are read elsewhere.
+def make_dataset(
+    name: str, root: Path | str, samples: tuple[Sample, ...], videos: tuple[Video, ...]
+) -> Dataset:
+    """Returns a checked Dataset; class ids are in order of first appearance, paths absolute.
 
     Raises:
-        DatasetError: a row without video or class, a class named background or with a line break, an event
-            that ends before it starts, an unknown split; with the file and line of the row.
+        DatasetError: a sample without video or with the number of another, a class without name, named
+            background or with a line break, an event that ends before it starts, an unknown split; with file
+            and line.
     """
-    categories = tuple(dict.fromkeys(row.category for row in rows))
+    categories = tuple(dict.fromkeys(event.category for sample in samples for event in sample.events or ()))
     located = tuple(
         dataclasses.replace(video, path=os.path.abspath(video.path)) if video.path else video
         for video in videos
     )
-    dataset = Dataset(name, str(root), categories, rows, located)
+    dataset = Dataset(name, str(root), categories, samples, located)
     known = {video.video_id for video in videos}
-    for row in rows:
-        _check(row, dataset.place(row))
-        if row.video_id not in known:
-            raise DatasetError(f"{dataset.place(row)}: no such video")
+    numbers: set[int] = set()
+    for sample in samples:
+        _check_sample(sample, dataset.place(sample))
+        for event in sample.events or ():
+            _check_event(event, dataset.place(sample, event))
+        if sample.video_id not in known:
+            raise DatasetError(f"{dataset.place(sample)}: no such video")
+        if sample.number in numbers:
+            raise DatasetError(f"{dataset.place(sample)}: two samples have number {sample.number}")
+        numbers.add(sample.number)
     return dataset
 
 
-def _check(row: Row, where: str) -> None:
-    if not row.video_id:
+def _check_sample(sample: Sample, where: str) -> None:
+    if not sample.video_id:
         raise DatasetError(f"{where}: names no video")
-    if "\0" in row.video_id + row.category:
-        raise DatasetError(f"{where}: a NUL in {row.video_id!r} or {row.category!r}", hint="take it out")
-    if not row.category.strip():
-        raise DatasetError(f"{where}: the class is empty", hint="name the class, or take the row out")
-    if row.category.splitlines() != [row.category]:
-        raise DatasetError(f"{where}: a line break in the class {row.category!r}", hint="take it out")
-    if row.category.strip().lower() == "background":
+    if "\0" in sample.video_id:
+        raise DatasetError(f"{where}: a NUL in {sample.video_id!r}", hint="take it out")
+    if sample.split not in ("", *SPLITS):
+        raise DatasetError(f"{where}: split {sample.split!r} is none of {', '.join(SPLITS)}")
+
+
+def _check_event(event: Event, where: str) -> None:
+    if "\0" in event.category:
+        raise DatasetError(f"{where}: a NUL in {event.category!r}", hint="take it out")
+    if not event.category.strip():
+        raise DatasetError(f"{where}: the class is empty", hint="name the class, or take the event out")
+    if event.category.splitlines() != [event.category]:
+        raise DatasetError(f"{where}: a line break in the class {event.category!r}", hint="take it out")
+    if event.category.strip().lower() == "background":
         raise DatasetError(
-            f"{where}: a class may not be named {row.category!r}",
-            hint="take the row out: every segment without an event is background",
+            f"{where}: a class may not be named {event.category!r}",
+            hint="take the event out: every segment without an event is background",
         )
-    if not 0 <= row.start_seconds <= row.end_seconds < math.inf:
-        raise DatasetError(f"{where}: event from {row.start_seconds} s to {row.end_seconds} s")
-    if row.split not in ("", *SPLITS):
-        raise DatasetError(f"{where}: split {row.split!r} is none of {', '.join(SPLITS)}")
+    if not 0 <= event.onset_seconds <= event.offset_seconds < math.inf:
+        raise DatasetError(f"{where}: event from {event.onset_seconds} s to {event.offset_seconds} s")

@@ -1,16 +1,17 @@
-"""A table of events, CSV or Parquet, as annotation rows; ids and classes are text as it was written."""
+"""A table of events, CSV or Parquet, row by row; ids and classes are text as it was written."""
 
 from __future__ import annotations
 
 import csv
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avel.errors import DatasetError, MissingPathError
 from avel.stores.arrow import read_parquet
 from avel.stores.datasets.annotation_text import read_text, seconds
-from avel.stores.datasets.dataset import Row
+from avel.stores.datasets.dataset import Event
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,22 +19,45 @@ if TYPE_CHECKING:
 COLUMNS = {
     "video_id": ("video_id", "videoid", "video", "file", "filename", "path", "id"),
     "category": ("category", "label", "class", "event"),
-    "start_seconds": ("start_seconds", "start", "starttime", "start_time", "onset"),
-    "end_seconds": ("end_seconds", "end", "endtime", "end_time", "offset"),
+    "onset_seconds": ("onset_seconds", "onset", "start_seconds", "start", "starttime", "start_time"),
+    "offset_seconds": ("offset_seconds", "offset", "end_seconds", "end", "endtime", "end_time"),
     "split": ("split", "set", "subset"),
     "quality": ("quality",),
 }
 """Field of a row -> column names that are understood, in any case; split and quality may be absent."""
 
 OPTIONAL = ("split", "quality")
-TIMES = ("start_seconds", "end_seconds")
+TIMES = ("onset_seconds", "offset_seconds")
+UNKNOWN = "?"
+"""Class of a row, without times, that says of a video: nobody knows its events."""
 
 Columns = tuple[list[str], dict[str, list[str]]]
 """Where each row stands in its file, and the text of its fields, by field."""
 
 
-def read_events(path: Path) -> tuple[Row, ...]:
-    """Returns the rows of a table, numbered from 0; `video_id` is the video's name as the table has it.
+@dataclass(frozen=True)
+class TableRow:
+    """What one row says of a video in a split: an event; or, without one, that there is none.
+
+    Attributes:
+        name: the video's name as the table has it.
+        known: False where the row says that the video's events are not known.
+        where: file and line or row.
+    """
+
+    name: str
+    event: Event | None
+    known: bool
+    quality: str
+    split: str
+    where: str
+
+
+def read_events(path: Path) -> tuple[TableRow, ...]:
+    """Returns the rows of a table.
+
+    A row without class and times says that the video has no event, one of class "?" without times that its
+    events are not known.
 
     Raises:
         MissingPathError: no such file.
@@ -41,26 +65,21 @@ def read_events(path: Path) -> tuple[Row, ...]:
     """
     places, columns = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
     return tuple(
-        _row(number, f"{path}: {place}", dict(zip(columns, values, strict=True)))
-        for number, (place, *values) in enumerate(zip(places, *columns.values(), strict=True))
+        _row(f"{path}: {place}", dict(zip(columns, values, strict=True)))
+        for place, *values in zip(places, *columns.values(), strict=True)
     )
 
 
-def _row(number: int, where: str, text: dict[str, str]) -> Row:
-    try:
-        start, end = (seconds(text[field]) for field in TIMES)
-    except ValueError as error:
-        raise DatasetError(f"{where} ({text['video_id']}): {error}") from None
-    return Row(
-        number,
-        text["category"],
-        text["video_id"],
-        start,
-        end,
-        quality=text.get("quality", ""),
-        split=text.get("split", ""),
-        where=where,
-    )
+def _row(where: str, text: dict[str, str]) -> TableRow:
+    name, category, times = text["video_id"], text["category"], [text[field] for field in TIMES]
+    event = None
+    if any(times) or category not in ("", UNKNOWN):
+        try:
+            event = Event(category, seconds(times[0]), seconds(times[1]), where)
+        except ValueError as error:
+            raise DatasetError(f"{where} ({name}): {error}") from None
+    known = event is not None or category != UNKNOWN
+    return TableRow(name, event, known, text.get("quality", ""), text.get("split", ""), where)
 
 
 def _csv(path: Path) -> Columns:

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path, PurePath
 
+from avel.config import ComponentConfig, option
 from avel.errors import DatasetError
 from avel.progress import note
-from avel.stores.datasets.dataset import Dataset, Row, Video, make_dataset
-from avel.stores.datasets.event_table import read_events
+from avel.stores.datasets.dataset import Dataset, Sample, Video, make_dataset
+from avel.stores.datasets.event_table import TableRow, read_events
+from avel.stores.datasets.formats import FORMATS, PLAIN, DatasetFormat
 
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .flv .wmv .ogv .3gp".split()  # noqa: SIM905
@@ -81,36 +83,77 @@ def list_files(root: Path, *, below: bool = True) -> Files:
     )
 
 
-def read(root: Path, annotations: Path | None) -> Dataset:
-    """The videos below `root` with the rows of `annotations`, if any.
+@FORMATS.register(PLAIN)
+class Folder(DatasetFormat["Folder.Config"]):
+    """Any folder of videos. The rows of one video and split are the events of one sample.
 
-    A video's id is its path below `root`, with its ending only if another file has the same without. A row
-    names a video by that path, with or without ending, or by its absolute path. A name without folder may
-    also be that of the only such file in any folder. What fits no file is a video that is missing.
-
-    Raises:
-        MissingPathError: no such annotation file.
-        DatasetError: no videos, a table or a value that cannot be read, a name that fits several files.
+    They are one sample because two rows on their own would call each other's seconds background.
     """
-    files = list_files(root)
-    events = () if annotations is None else read_events(annotations)
-    file_of, others = _files_of(events, root, files), set(files.others)
-    named = dict.fromkeys(name for name in file_of.values() if name in others)
-    left_out = files.left_out(named)
-    if not files.videos and not named:
-        raise DatasetError(
-            f"{root}: holds no video file" + (f"; left out: {left_out}" if left_out else ""),
-            hint=f"endings that are looked for: {' '.join(sorted(VIDEO_SUFFIXES))}",
-        )
-    if left_out:
-        note(f"{root}: left out: {left_out}")
-    id_of = _ids(files.videos) | {name: name for name in named}
-    rows = tuple(
-        dataclasses.replace(row, video_id=id_of.get(file_of[row.video_id], row.video_id)) for row in events
-    )
-    videos = [Video(video_id, str(root / name)) for name, video_id in id_of.items()]
-    absent = dict.fromkeys(name for name, file in file_of.items() if not file)
-    return make_dataset(root.name, root, rows, (*videos, *(Video(name, "") for name in absent)))
+
+    @dataclasses.dataclass(frozen=True)
+    class Config(ComponentConfig):
+        """Settings of a plain folder."""
+
+        annotations: Path | None = option(None, "CSV or Parquet of events.", shown="none")
+
+    @staticmethod
+    def matches(folder: Path) -> bool:
+        return bool(list_files(folder).videos)
+
+    def read(self, folder: Path) -> Dataset:
+        """Returns the videos below the folder with the samples of the annotations, if any.
+
+        A video's id is its path below the folder, with its ending only if another file has the same without.
+        A row names a video by that path, with or without ending, or by its absolute path. A name without
+        folder may also be that of the only such file in any folder. What fits no file is a video that is
+        missing; a video without any row has no sample.
+
+        Raises:
+            MissingPathError: no such annotation file.
+            DatasetError: no videos, a table or a value that cannot be read, a name that fits several files,
+                rows that contradict each other.
+        """
+        files, table = list_files(folder), self.config.annotations
+        rows = () if table is None else read_events(table)
+        file_of, others = _files_of(rows, folder, files), set(files.others)
+        named = dict.fromkeys(name for name in file_of.values() if name in others)
+        left_out = files.left_out(named)
+        if not files.videos and not named:
+            raise DatasetError(
+                f"{folder}: holds no video file" + (f"; left out: {left_out}" if left_out else ""),
+                hint=f"endings that are looked for: {' '.join(sorted(VIDEO_SUFFIXES))}",
+            )
+        if left_out:
+            note(f"{folder}: left out: {left_out}")
+        id_of = _ids(files.videos) | {name: name for name in named}
+        samples = _samples(rows, {name: id_of.get(file, name) for name, file in file_of.items()})
+        videos = [Video(video_id, str(folder / name)) for name, video_id in id_of.items()]
+        absent = dict.fromkeys(name for name, file in file_of.items() if not file)
+        return make_dataset(folder.name, folder, samples, (*videos, *(Video(name, "") for name in absent)))
+
+
+def _samples(rows: Iterable[TableRow], id_of: dict[str, str]) -> tuple[Sample, ...]:
+    """Returns a sample for each video and split, in order of their first rows."""
+    rows_of: dict[tuple[str, str], list[TableRow]] = {}
+    for row in rows:
+        rows_of.setdefault((id_of[row.name], row.split), []).append(row)
+    samples = []
+    for number, ((video_id, split), own) in enumerate(rows_of.items()):
+        first = own[0]
+        for row in own[1:]:
+            if (row.event is None, row.known) != (first.event is None, first.known):
+                raise DatasetError(
+                    f"{row.where} ({row.name}): {_says(row)}, and {first.where} says of the same video and "
+                    f"split: {_says(first)}",
+                    hint="take one of the rows out",
+                )
+        events = tuple(row.event for row in own if row.event is not None) if first.known else None
+        samples.append(Sample(number, video_id, events, first.quality, split, first.where))
+    return tuple(samples)
+
+
+def _says(row: TableRow) -> str:
+    return "an event" if row.event else "no event" if row.known else "its events are not known"
 
 
 def _ids(videos: tuple[str, ...]) -> dict[str, str]:
@@ -119,7 +162,7 @@ def _ids(videos: tuple[str, ...]) -> dict[str, str]:
     return {name: _without_ending(name) if uses[_without_ending(name)] == 1 else name for name in videos}
 
 
-def _files_of(events: Iterable[Row], root: Path, files: Files) -> dict[str, str]:
+def _files_of(rows: Iterable[TableRow], root: Path, files: Files) -> dict[str, str]:
     """Name of a video in a row -> the file that is meant, "" where there is none.
 
     Names are looked up by path first, and in other folders only if they name no folder.
@@ -129,8 +172,8 @@ def _files_of(events: Iterable[Row], root: Path, files: Files) -> dict[str, str]
     others = [_by(str, files.others)], [_by(os.path.basename, files.others)]
     roots = (os.path.abspath(root), os.path.realpath(root))
     file_of: dict[str, str] = {}
-    for row in events:
-        name = row.video_id
+    for row in rows:
+        name = row.name
         if name in file_of:
             continue
         tables = paths + others[0] if "/" in name else paths + names + others[0] + others[1]

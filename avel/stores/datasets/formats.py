@@ -1,22 +1,96 @@
-"""Which format a folder has, and the dataset that it holds."""
+"""Dataset formats by name, and which of them a folder has."""
 
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
-from avel.errors import MissingPathError
-from avel.stores.datasets import ave, folder
+from avel.config import resolve
+from avel.errors import ConfigError, DatasetError, MissingPathError, UnknownNameError
+from avel.registry import Registry
 from avel.stores.datasets.dataset import Dataset
 
+PLAIN = "folder"
+"""The format of a folder in which no other format is found."""
+C = TypeVar("C")
 
-def read_dataset(path: Path | str, annotations: Path | str | None = None) -> Dataset:
-    """The dataset at `path`: an AVE folder, or a folder of videos with or without a CSV or Parquet of rows.
+FORMATS: Registry[Any] = Registry(
+    "dataset format",
+    modules={"ave": "avel.stores.datasets.ave", PLAIN: "avel.stores.datasets.folder"},
+    group="avel.dataset_formats",
+)
+
+
+class DatasetFormat(ABC, Generic[C]):
+    """Base of all formats: one file each, registered under the name that `--format` takes.
+
+    Settings, where a format has any, stand in a nested `Config` derived from ComponentConfig; `read` finds
+    them in `self.config`, which is None for a format without.
+    """
+
+    def __init__(self, config: C) -> None:
+        self.config = config
+
+    @staticmethod
+    @abstractmethod
+    def matches(folder: Path) -> bool:
+        """Returns whether the folder is laid out in this format, by the names of its files."""
+
+    @abstractmethod
+    def read(self, folder: Path) -> Dataset:
+        """Returns the dataset in the folder, as `make_dataset` has checked it.
+
+        Raises:
+            DatasetError: annotations that cannot be used, with file, line and value.
+        """
+
+
+def read_dataset(
+    path: Path | str, annotations: Path | str | None = None, *, format: str = "auto", **settings: Any
+) -> Dataset:
+    """Returns the dataset at `path`.
+
+    >>> read_dataset("videos", "events.csv")             # doctest: +SKIP
+    >>> read_dataset("clips", format="mine", channel=2)  # doctest: +SKIP
+
+    Args:
+        annotations: CSV or Parquet of events beside a plain folder of videos.
+        format: name of a format; "auto" takes the one whose files are there, else a plain folder of videos.
+        settings: settings of the format, by name; with "auto" of the one that is found.
 
     Raises:
         MissingPathError: `path` or `annotations` is not there.
-        DatasetError: annotations that contradict themselves, with their line.
+        UnknownNameError: no such format, or no such setting of it.
+        DatasetError: two formats match; annotations that contradict themselves, with their line.
     """
     root = Path(path)
     if not root.is_dir():
         raise MissingPathError(f"{root}: no such folder", hint="give the folder that holds the videos")
-    if annotations is None and ave.find(root) is not None:
-        return ave.read(root)
-    return folder.read(root, None if annotations is None else Path(annotations))
+    if annotations is not None:
+        settings["annotations"] = annotations
+    name = format if format != "auto" else PLAIN if annotations is not None else find_format(root)
+    if name not in FORMATS:
+        raise UnknownNameError(FORMATS.kind, name, ["auto", *FORMATS])
+    found = FORMATS[name]
+    kind = getattr(found, "Config", None)
+    if kind is None and settings:
+        raise ConfigError(
+            f"dataset format {name!r} has no settings, so no {', '.join(settings)}", hint="leave it out"
+        )
+    reader: DatasetFormat[Any] = found(kind and resolve(kind, "extract", options=settings))
+    return reader.read(root)
+
+
+def find_format(root: Path) -> str:
+    """Returns the name of the format whose files are in the folder; that of a plain folder where none is.
+
+    Raises:
+        DatasetError: two formats match.
+    """
+    matching = [name for name in FORMATS if name != PLAIN and FORMATS[name].matches(root)]
+    if len(matching) > 1:
+        raise DatasetError(
+            f"{root}: may be read as {' or as '.join(matching)}", hint=f"--format {matching[0]}, for example"
+        )
+    return matching[0] if matching else PLAIN

@@ -107,7 +107,7 @@ def demo_picture(
     names = shown or tuple(read)[-2:]
     main = read[names[-1]]
     place = choose_clip(main, split) if video is None else main.place_of(video)
-    clip = clip_of({name: read[name] for name in names}, main.video_id[place], int(main.row[place]), store)
+    clip = clip_of({name: read[name] for name in names}, int(main.sample[place]), store)
     with figure(12.5, 3.9) as drawn:
         left, right = drawn.subfigures(1, 2, squeeze=False, width_ratios=(2.6, 1), wspace=0.03)[0]
         draw_clip(left, clip)
@@ -119,22 +119,24 @@ def demo_picture(
     return Picture("demo", str(target), f"{main.video_id[place]} and {len(read)} runs on {split}")
 
 
-def clip_of(runs: dict[str, HeadRun], video_id: str, row: int, store: Path | str | None = None) -> Clip:
-    """Returns one clip with its labels and the predictions of each run's first trial (names to runs)."""
+def clip_of(runs: dict[str, HeadRun], sample: int, store: Path | str | None = None) -> Clip:
+    """Returns a sample's clip with its labels and the predictions of each run's first trial, by name."""
     first = next(iter(runs.values()))
     footage = open_footage(first.cache, store)
-    place = int(np.flatnonzero(first.row == row)[0])
-    tracks = [Track("label", first.label[place])]
+    place = int(np.flatnonzero(first.sample == sample)[0])
+    task, video_id, label = first.task, first.video_id[place], first.label[place]
+    tracks = [Track("label", tuple(task.blocks(label)))] if first.known[place] else []
     for name, run in runs.items():
-        at = np.flatnonzero(run.row == row)
+        at = np.flatnonzero(run.sample == sample)
         if not len(at):
-            raise StoreError(f"{run.run.path}: no predictions of row {row}", hint="compare runs of one cache")
-        predicted = run.prediction[0, int(at[0])]
-        tracks.append(Track(name, predicted, predicted == first.label[place]))
+            raise StoreError(
+                f"{run.run.path}: no predictions of sample {sample}", hint="compare runs of one cache"
+            )
+        tracks.append(Track(name, tuple(task.blocks(run.prediction[0, int(at[0])], label))))
     return Clip(
-        title=f"{video_id}   {first.class_names[first.category[place]]}",
-        segment_seconds=footage.segment_seconds,
-        class_names=first.class_names,
+        title=f"{video_id}   {task.title(label)}",
+        segments=len(label),
+        segment_seconds=first.cache.segment_seconds,
         tracks=tuple(tracks),
         frames=footage.frames(video_id),
         log_mel=footage.log_mel(video_id),
@@ -143,17 +145,18 @@ def clip_of(runs: dict[str, HeadRun], video_id: str, row: int, store: Path | str
 
 def choose_clip(run: HeadRun, split: str) -> int:
     """Returns the place of a clip that is about half event, half background, and mostly but not all right."""
-    rows = run.rows_of(split)
-    right = (run.prediction[0, rows] == run.label[rows]).mean(1)
-    background = (run.label[rows] == run.background).mean(1)
+    places = run.judged_of(split)
+    right = (run.prediction[0, places] == run.label[places]).mean(1)
+    background = (run.label[places] == run.task.background).mean(1)
     far = np.abs(right - 0.85) + np.abs(background - 0.45)
-    return int(rows[int(far.argmin())])
+    return int(places[int(far.argmin())])
 
 
 def _confusion(run: HeadRun, split: str) -> tuple[Figure, str]:
-    side = 3.2 + 0.2 * len(run.class_names)
+    names = run.task.class_names
+    side = 3.2 + 0.2 * len(names)
     with figure(side + 1.2, side) as drawn:
-        draw_confusion(drawn, run.confusion(split), run.class_names)
+        draw_confusion(drawn, run.confusion(split), names)
     return drawn, f"segments of {split} by label and prediction, {len(run.trials)} trials summed"
 
 
@@ -180,10 +183,10 @@ def _tsne(run: HeadRun, split: str) -> tuple[Figure, str]:
             f"{run.run.path}: no t-SNE of {title} on {split}: {why}",
             hint=f"avel report {shlex.quote(str(run.run.path))} --out DIR shows the panels that can be drawn",
         )
-    shown = most_frequent(embedding.classes, run.background)
+    shown = most_frequent(embedding.classes, run.task.background)
     clouds = [Cloud(title, points, embedding.classes) for title, points in embedding.points.items()]
     with figure(3.4 * len(clouds), 4.0) as drawn:
-        draw_clouds(drawn, clouds, run.class_names, shown)
+        draw_clouds(drawn, clouds, run.task.class_names, shown)
     return drawn, f"{len(embedding.classes)} segments of {split}"
 
 
@@ -196,7 +199,7 @@ def most_frequent(classes: NDArray[np.int64], background: int) -> list[int]:
 
 def _timeline(run: HeadRun, split: str, video: str | None, store: Path | str | None) -> tuple[Figure, str]:
     place = choose_clip(run, split) if video is None else run.place_of(video)
-    clip = clip_of({run.name: run}, run.video_id[place], int(run.row[place]), store)
+    clip = clip_of({run.name: run}, int(run.sample[place]), store)
     tall = 1.2 + 0.9 * (clip.frames is not None) + 0.8 * (clip.log_mel is not None)
     with figure(8.6, tall + 0.4 * len(clip.tracks)) as drawn:
         draw_clip(drawn, clip)

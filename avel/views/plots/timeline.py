@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from avel.heads.tasks.single_label import Block
 from avel.views.plots.style import BLUE, EMPTY, INK, MUTED, PAPER, VERMILLION, bare
 
 BAR, STRIP, SOUND = 0.42, 1.0, 0.8
@@ -23,53 +22,35 @@ LETTERS_A_LINE = 84
 """How many letters a bar has room for from end to end."""
 
 
+COLOURS = {"label": INK, "right": BLUE, "prediction": BLUE, "wrong": WRONG, "background": EMPTY}
+"""Kind of block -> its colour."""
+
+
 @dataclass(frozen=True)
 class Track:
-    """One bar below the spectrogram: a class for each segment (T,).
-
-    Attributes:
-        name: written at its left.
-        classes: (T,) class ids, background last.
-        right: (T,) whether each is the label; None for the labels themselves, all true where none are known.
-    """
+    """One bar below the spectrogram; its blocks come from the task, as `SingleLabel.blocks`."""
 
     name: str
-    classes: NDArray[np.int64]
-    right: NDArray[np.bool_] | None = None
+    blocks: tuple[Block, ...]
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What is known of one clip of T segments.
+    """What is known of one clip.
 
     Attributes:
+        segments: T.
         frames: (n, H, W, C) uint8, evenly spaced over the clip, or None.
         log_mel: (T, 96, 64), or None.
         tracks: labels first, then predictions.
     """
 
     title: str
+    segments: int
     segment_seconds: float
-    class_names: tuple[str, ...]
     tracks: tuple[Track, ...]
     frames: NDArray[np.uint8] | None = None
     log_mel: NDArray[np.float32] | None = None
-
-    @property
-    def segments(self) -> int:
-        """T."""
-        return len(self.tracks[0].classes)
-
-
-def blocks_of(*columns: NDArray[np.generic]) -> Iterator[tuple[int, int]]:
-    """Yields the blocks over which all columns (T,) stay the same: (first, one after the last).
-
-    >>> list(blocks_of(np.array([4, 4, 7])))
-    [(0, 2), (2, 3)]
-    """
-    changed = np.any([column[1:] != column[:-1] for column in columns], axis=0)
-    edges = [0, *(np.flatnonzero(changed) + 1).tolist(), len(columns[0])]
-    yield from itertools.pairwise(edges)
 
 
 def draw_clip(drawn: Figure | SubFigure, clip: Clip) -> list[Axes]:
@@ -95,7 +76,7 @@ def draw_clip(drawn: Figure | SubFigure, clip: Clip) -> list[Axes]:
     last.tick_params(bottom=False, labelbottom=True)
     last.set_xlabel("seconds")
     column[0].set_title(clip.title)
-    if any(track.right is None for track in clip.tracks):
+    if any(block.kind in ("label", "right", "wrong") for track in clip.tracks for block in track.blocks):
         legend(column[0])
     return list(column)
 
@@ -132,28 +113,23 @@ def _sound(axes: Axes, log_mel: NDArray[np.float32], segment_seconds: float) -> 
 def _bar(axes: Axes, track: Track, clip: Clip) -> None:
     bare(axes)
     axes.set_ylim(0, 1)
-    background = len(clip.class_names) - 1
-    right = np.ones(clip.segments, bool) if track.right is None else track.right
-    for first, end in blocks_of(track.classes, right):
-        number, correct = int(track.classes[first]), bool(right[first])
-        colour = EMPTY if number == background else (INK if track.right is None else BLUE)
-        begin, width = first * clip.segment_seconds, (end - first) * clip.segment_seconds
+    seconds = clip.segments * clip.segment_seconds
+    for block in track.blocks:
+        begin, width = block.first * clip.segment_seconds, (block.end - block.first) * clip.segment_seconds
+        wrong = block.kind == "wrong"
         axes.add_patch(
             Rectangle(
                 (begin, 0.06),
                 width,
                 0.88,
-                facecolor=colour if correct else WRONG,
-                edgecolor=PAPER if correct else VERMILLION,
+                facecolor=COLOURS[block.kind],
+                edgecolor=VERMILLION if wrong else PAPER,
                 linewidth=1.2,
-                hatch="" if correct else "////",
+                hatch="////" if wrong else "",
             )
         )
-        ink = VERMILLION if not correct else MUTED if number == background else PAPER
-        text = "bg" if number == background else clip.class_names[number]
-        _fit(
-            axes, text, begin + width / 2, width, clip.segments * clip.segment_seconds, ink, boxed=not correct
-        )
+        ink = VERMILLION if wrong else MUTED if block.kind == "background" else PAPER
+        _fit(axes, block.text, begin + width / 2, width, seconds, ink, boxed=wrong)
     _name(axes, track.name)
 
 

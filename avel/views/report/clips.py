@@ -1,4 +1,4 @@
-"""The page's clips: a table of all in data/clips.js, and details in parts that the page loads when needed."""
+"""The page's clips: a line a sample in data/clips.js, details in parts that the page loads when needed."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ TOP = 3
 
 @dataclass(frozen=True)
 class Browsed:
-    """The clips of the page: C rows of the dataset, in the order of splits and rows.
+    """The clips of the page: C samples of the dataset, in the order of splits and samples.
 
     Attributes:
-        rows: (C,) row numbers.
+        samples: (C,) numbers of the samples.
         runs: runs whose predictions are shown.
         places: run -> (C,) place of each clip in its arrays, -1 where it has none.
     """
 
-    rows: NDArray[np.int64]
+    samples: NDArray[np.int64]
     first: tuple[tuple[HeadRun, int], ...]
     runs: tuple[HeadRun, ...]
     places: tuple[NDArray[np.int64], ...]
 
     @property
-    def clip_of_row(self) -> dict[int, int]:
-        """Row number -> the clip's number on the page."""
-        return {int(row): clip for clip, row in enumerate(self.rows)}
+    def clip_of_sample(self) -> dict[int, int]:
+        """Number of the sample -> the clip's number on the page."""
+        return {int(number): clip for clip, number in enumerate(self.samples)}
 
 
 def browse(runs: Sequence[HeadRun]) -> Browsed:
@@ -53,26 +53,26 @@ def browse(runs: Sequence[HeadRun]) -> Browsed:
     """
     first: dict[int, tuple[HeadRun, int]] = {}
     for run in runs:
-        for place, row in enumerate(run.row.tolist()):
-            other, at = first.setdefault(row, (run, place))
+        for place, number in enumerate(run.sample.tolist()):
+            other, at = first.setdefault(number, (run, place))
             if not _alike(other, at, run, place):
                 raise StaleError(
-                    f"{other.run.path} and {run.run.path} are of two datasets: they differ in row {row}",
+                    f"{other.run.path} and {run.run.path} are of two datasets: sample {number} differs",
                     hint="make a report of each",
                 )
-    rows = np.array(list(first), np.int64)
+    samples = np.array(list(first), np.int64)
     shown = tuple(runs[:BROWSED_RUNS])
-    return Browsed(rows, tuple(first.values()), shown, tuple(_places(run, rows) for run in shown))
+    return Browsed(samples, tuple(first.values()), shown, tuple(_places(run, samples) for run in shown))
 
 
 def _alike(one: HeadRun, place: int, other: HeadRun, at: int) -> bool:
-    same = one.video_id[place] == other.video_id[at] and one.class_names == other.class_names
+    same = one.video_id[place] == other.video_id[at] and one.task == other.task
     return same and np.array_equal(one.label[place], other.label[at])
 
 
-def _places(run: HeadRun, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    known = {row: place for place, row in enumerate(run.row.tolist())}
-    return np.array([known.get(row, -1) for row in rows.tolist()], np.int64)
+def _places(run: HeadRun, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+    known = {number: place for place, number in enumerate(run.sample.tolist())}
+    return np.array([known.get(number, -1) for number in samples.tolist()], np.int64)
 
 
 def clip_table(browsed: Browsed, footage: Footage, folder: Path, *, copy_videos: bool) -> dict[str, Any]:
@@ -82,14 +82,14 @@ def clip_table(browsed: Browsed, footage: Footage, folder: Path, *, copy_videos:
     number_of = {video_id: number for number, video_id in enumerate(videos)}
     media, paths = _footage(videos, footage, folder, copy_videos)
     return {
-        "row": browsed.rows,
+        "sample": browsed.samples,
         "video": [number_of[video_id] for video_id in ids],
         "video_id": videos,
         "media": media,
         "path": paths,
-        "category": [run.category[place] for run, place in browsed.first],
+        "title": [run.task.title(run.label[place]) for run, place in browsed.first],
         "split": [run.split[place] for run, place in browsed.first],
-        "label": [run.label[place] for run, place in browsed.first],
+        "label": [run.label[place] if run.known[place] else None for run, place in browsed.first],
         "predictions": [
             [
                 [None if place < 0 else trial[place] for place in places]
@@ -119,8 +119,8 @@ def _footage(
 def details(browsed: Browsed) -> Iterator[tuple[str, list[Any]]]:
     """Yields detail files by name: for each clip, run and trial the likeliest classes and attention maps."""
     insides = [_insides(run, places) for run, places in zip(browsed.runs, browsed.places, strict=True)]
-    for start in range(0, len(browsed.rows), DETAIL_CLIPS):
-        clips = range(start, min(start + DETAIL_CLIPS, len(browsed.rows)))
+    for start in range(0, len(browsed.samples), DETAIL_CLIPS):
+        clips = range(start, min(start + DETAIL_CLIPS, len(browsed.samples)))
         yield f"detail-{start // DETAIL_CLIPS}", [_detail(browsed, insides, clip) for clip in clips]
 
 

@@ -47,7 +47,12 @@ def groups_of(run: HeadRun) -> dict[str, HeadRun]:
 
 def judged(run: HeadRun) -> dict[str, Evaluation]:
     """Returns split -> what `avel evaluate` finds on it."""
-    return {split: judge(run.run, run.predictions(split)) for split in sorted(set(run.split.tolist()))}
+    return {split: judge(run.run, run.predictions(split), split) for split in sorted(set(run.split.tolist()))}
+
+
+def judged_split(run: HeadRun) -> str:
+    """Returns the split that panels of one split are about: test, or val where test has no labels."""
+    return str(run.split[run.known][0])
 
 
 def run_summary(group: HeadRun, measured: Mapping[str, GroupEvaluation]) -> dict[str, Any]:
@@ -79,7 +84,7 @@ def sweep_summaries(read: Sequence[HeadRun], split: str) -> list[dict[str, Any]]
 
     The head is then no such setting: the bars of accuracy compare heads.
     """
-    tested = [run for run in read if split in run.split]
+    tested = [run for run in read if (run.known & (run.split == split)).any()]
     sweeps = [(run.name, sweep_of([run], split, name)) for run in tested for name in swept_settings([run])]
     differing = swept_settings(tested)
     if not sweeps and len(differing) == 1 and differing != ["head"]:
@@ -88,9 +93,9 @@ def sweep_summaries(read: Sequence[HeadRun], split: str) -> list[dict[str, Any]]
 
 
 def cloud_summary(
-    groups: Sequence[HeadRun], split: str, clip_of_row: dict[int, int]
+    groups: Sequence[HeadRun], split: str, clip_of_sample: dict[int, int]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Returns t-SNE panels, a set for each cache, and what was left out; rows become the page's clips."""
+    """Returns t-SNE panels, a set for each cache, and what was left out; samples become the page's clips."""
     sets: dict[str, tuple[Embedding, HeadRun]] = {}
     notes: list[str] = []
     try:
@@ -108,12 +113,12 @@ def cloud_summary(
     left = len(groups) - CLOUD_RUNS
     if left > 0:
         notes.append(f"t-SNE shows the first {CLOUD_RUNS} runs, {left} more are left out")
-    return [_cloud_set(made, run, clip_of_row) for made, run in sets.values() if made.points], notes
+    return [_cloud_set(made, run, clip_of_sample) for made, run in sets.values() if made.points], notes
 
 
-def _cloud_set(made: Embedding, run: HeadRun, clip_of_row: dict[int, int]) -> dict[str, Any]:
+def _cloud_set(made: Embedding, run: HeadRun, clip_of_sample: dict[int, int]) -> dict[str, Any]:
     return {
-        "clip": [clip_of_row[row] for row in run.row[made.place].tolist()],
+        "clip": [clip_of_sample[number] for number in run.sample[made.place].tolist()],
         "segment": made.segment,
         "class": made.classes,
         "panels": [

@@ -80,17 +80,17 @@ def _write(
     shown = [group for _, group in groups]
     browsed = clips.browse(shown)
     footage = open_footage(read[0].cache, store)
-    split = "test" if "test" in read[0].split else str(read[0].split[0])
-    clouds, notes = numbers.cloud_summary(shown, split, browsed.clip_of_row) if tsne else ([], [])
+    split = numbers.judged_split(read[0])
+    clouds, notes = numbers.cloud_summary(shown, split, browsed.clip_of_sample) if tsne else ([], [])
     notes += _left_out(shown, footage.store is None)
     put(folder, "clips", clips.clip_table(browsed, footage, folder, copy_videos=copy_videos))
     for name, part in clips.details(browsed):
         put(folder, name, part)
     summary = {
         "made": numbers.made_by(),
-        "classes": read[0].class_names,
+        "classes": read[0].task.class_names,
         "segments": read[0].label.shape[1],
-        "segment_seconds": footage.segment_seconds,
+        "segment_seconds": read[0].cache.segment_seconds,
         "trivial_baselines": {
             split: found.trivial_baselines_percent for split, found in judged[read[0].run.path].items()
         },
@@ -107,7 +107,7 @@ def _write(
     }
     put(folder, "summary", summary)
     copy_static(folder)
-    return tuple(group.name for group in shown), len(browsed.rows), tuple(notes)
+    return tuple(group.name for group in shown), len(browsed.samples), tuple(notes)
 
 
 def _left_out(shown: list[HeadRun], without_store: bool) -> list[str]:

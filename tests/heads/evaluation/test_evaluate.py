@@ -1,4 +1,4 @@
-"""`evaluate` over predictions written by hand: two seeds, three rows, one of them leaked."""
+"""`evaluate` over predictions written by hand: two seeds, three samples, one of them leaked."""
 
 import json
 from dataclasses import asdict
@@ -49,8 +49,7 @@ def predictions(trial: str, predicted: np.ndarray) -> Predictions:
     probabilities = 0.1 + 0.7 * np.eye(3, dtype=np.float32)[predicted]
     ids = np.array(["-a", "_b", "c"], object)
     leaked = np.array([False, False, True])
-    category = np.array([0, 1, 1])
-    return Predictions(trial, "test", np.arange(3), ids, leaked, category, LABEL, probabilities)
+    return Predictions(trial, "test", np.arange(3), ids, leaked, LABEL, probabilities)
 
 
 def test_numbers_worked_out_by_hand(run: Path) -> None:
@@ -71,6 +70,7 @@ def test_numbers_worked_out_by_hand(run: Path) -> None:
     assert group.recall_percent == {"bell": 100.0, "dog, barking": pytest.approx(70.0)}
     assert group.background_recall_percent == pytest.approx(90.0)
     assert group.accuracy_at_best_test_epoch_percent.mean == pytest.approx(1100 / 12)
+    assert group.interval_percent is not None
     low, high = group.interval_percent
     assert 70 < low < 1000 / 12 < high <= 87.5
 

@@ -23,11 +23,11 @@ def load(path: Path, config: TrainConfig | None = None, **changes: Any) -> Any:
     return load_data(cache, config or train_config(), CPU)
 
 
-def test_rows_that_share_a_video_share_its_features_not_its_labels(tmp_path: Path) -> None:
+def test_samples_that_share_a_video_share_its_features_not_its_labels(tmp_path: Path) -> None:
     test = load(tmp_path).splits["test"]
     assert test.videos[-1] == test.videos[-2]
     assert not torch.equal(test.labels[-1], test.labels[-2])
-    assert test.row.tolist() == list(range(148, 160))
+    assert test.number.tolist() == list(range(148, 160))
     assert test.leaked.tolist() == [False] * 11 + [True]
 
 
@@ -58,14 +58,13 @@ def test_a_head_takes_the_best_inputs_that_are_there(tmp_path: Path) -> None:
         choose_source(caches[ALL], train_config(head="mlp", inputs="maps"))
 
 
-def broken_labels(rows: int = 60, segments: int = 6) -> np.ndarray:
-    label = np.zeros((rows, segments), np.int64)
-    label[7, 2] = -1
-    return label
+def unknown(*samples: int) -> np.ndarray:
+    """Which samples' events are known: all but these."""
+    return ~np.isin(np.arange(60), samples)
 
 
-def broken_features(rows: int = 60, segments: int = 6) -> np.ndarray:
-    values = np.zeros((rows - 1, segments, 12), np.float32)
+def broken_features(samples: int = 60, segments: int = 6) -> np.ndarray:
+    values = np.zeros((samples - 1, segments, 12), np.float32)
     values[17, 3, 1] = np.nan
     return values
 
@@ -74,19 +73,18 @@ def broken_features(rows: int = 60, segments: int = 6) -> np.ndarray:
     ("changes", "message"),
     [
         ({"f_v": broken_features()}, "f_v of video '-video17' is not finite"),
-        ({"label": broken_labels()}, "1 rows without labels, the first is row 107"),
-        ({"category": np.where(np.arange(60) == 9, -1, 1)}, "1 rows without labels, the first is row 109"),
+        (
+            {"known": unknown(7, 9, 59)},
+            r"events of 2 of 36 train samples are not known, the first is sample 107 \(-video7\)",
+        ),
+        ({"known": unknown(40)}, r"events of 1 of 12 val samples are not known, the first is sample 140"),
         ({"label": np.full((60, 6), 3)}, "one class only, number 3"),
-        ({"splits": (0.8, 0.8)}, "no row of split 'val'"),
-        ({"splits": (0.0, 0.5)}, "no row of split 'train'"),
-        ({"splits": (0.5, 1.0)}, "no row of split 'test'"),
-        ({"rows": 0}, "no labels"),
+        ({"splits": (0.8, 0.8)}, "no sample of split 'val'"),
+        ({"splits": (0.0, 0.5)}, "no sample of split 'train'"),
+        ({"samples": 0}, "no labels"),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
-    if changes.get("rows") == 0:
-        empty = {"row": 0, "video": 0, "category": 0, "split": 0, "leaked": 0}
-        changes = {name: np.zeros(0, np.int64) for name in empty} | {"label": np.zeros((0, 6), np.int64)}
     with pytest.raises(TrainingError, match=message):
         load(tmp_path, **changes)
 
@@ -125,10 +123,11 @@ def test_maps_count_in_the_number_format_of_the_cache(dtype: Any, tmp_path: Path
 
 
 def test_videos_of_one_class_teach_nothing_when_only_their_class_is_known(tmp_path: Path) -> None:
-    category = np.where(np.arange(60) < 36, 1, 2)
-    load(tmp_path, category=category)
+    label = np.full((60, 6), 3)
+    label[:, 2:4] = np.where(np.arange(60) < 36, 1, 2)[:, None]
+    load(tmp_path, label=label)
     with pytest.raises(TrainingError, match="videos of one class only, number 1"):
-        load(tmp_path, train_config(supervision="weak"), category=category)
+        load(tmp_path, train_config(supervision="weak"), label=label)
 
 
 def test_arrays_of_another_number_of_segments_are_refused(tmp_path: Path) -> None:

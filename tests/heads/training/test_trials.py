@@ -48,7 +48,7 @@ def on_fake_cuda(data: Data) -> Data:
             split,
             videos=split.videos.to(CUDA),
             labels=split.labels.to(CUDA),
-            categories=split.categories.to(CUDA),
+            video_labels=split.video_labels.to(CUDA),
         )
         for name, split in data.splits.items()
     }

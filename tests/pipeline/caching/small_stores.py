@@ -17,7 +17,7 @@ from avel.pipeline.encoders.kept import save_encoder
 from avel.pipeline.staging.plan import stored_settings
 from avel.stores.clip_writer import ClipWriter, prepare_store, write_dataset
 from avel.stores.clips import StoreAttributes, read_attributes
-from avel.stores.datasets.dataset import Dataset, Row, Video, make_dataset
+from avel.stores.datasets.dataset import Dataset, Event, Sample, Video, make_dataset
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter
 from tests.pipeline.configs import pretrain_config
@@ -34,14 +34,20 @@ RANDOM_TINY = {
 
 
 def dataset_of(video_ids: Sequence[str]) -> Dataset:
-    """One row a video, the first video two rows of different classes."""
-    rows = [
-        Row(number, ("bark", "bell")[number % 2], video_id, 0, 1 + number % 3, "good", SPLITS[number % 4])
+    """One sample a video with one event, the first video two samples of different classes."""
+    samples = [
+        Sample(
+            number,
+            video_id,
+            (Event(("bark", "bell")[number % 2], 0, 1 + number % 3),),
+            "good",
+            SPLITS[number % 4],
+        )
         for number, video_id in enumerate(video_ids)
     ]
-    rows.append(Row(len(rows), "horn", video_ids[0], 0, 3, "good", "test"))
+    samples.append(Sample(len(samples), video_ids[0], (Event("horn", 0, 3),), "good", "test"))
     return make_dataset(
-        "small", "small", tuple(rows), tuple(Video(name, f"{name}.mp4") for name in video_ids)
+        "small", "small", tuple(samples), tuple(Video(name, f"{name}.mp4") for name in video_ids)
     )
 
 

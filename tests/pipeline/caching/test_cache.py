@@ -63,7 +63,7 @@ def test_features_are_those_of_each_clip_on_its_own(
         batch_clips=3,
     )
     cache = FeatureCache.open(tmp_path / "c.h5")
-    assert (summary.videos, summary.encoded, summary.rows, summary.missing) == (10, 10, 11, 1)
+    assert (summary.videos, summary.encoded, summary.samples, summary.missing) == (10, 10, 11, 1)
     assert cache.video_ids == NAMES[:4] + NAMES[5:]
     assert cache.shapes["f_a"] == (10, 3, 16)
     encoder = load_encoder(run)
@@ -73,15 +73,15 @@ def test_features_are_those_of_each_clip_on_its_own(
             np.testing.assert_allclose(cache.read(name)[index], values, atol=1e-5, err_msg=name)
 
 
-def test_rows_that_could_not_be_staged_are_absent_by_name(store: Path, run: Path, tmp_path: Path) -> None:
+def test_samples_that_could_not_be_staged_are_absent_by_name(store: Path, run: Path, tmp_path: Path) -> None:
     cache_features(store, tmp_path / "c.h5", encoder=run)
     cache = FeatureCache.open(tmp_path / "c.h5")
-    assert [(item.row, item.video_id, item.reason) for item in cache.missing] == [
+    assert [(item.sample, item.video_id, item.reason) for item in cache.missing] == [
         (4, "-v4", "no-video: no stream")
     ]
-    assert cache.rows.row.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
-    assert cache.rows.video.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
-    assert cache.rows.leaked.tolist() == [False] * 10 + [True]
+    assert cache.samples.number.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11]
+    assert cache.samples.video.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+    assert cache.samples.leaked.tolist() == [False] * 10 + [True]
 
 
 def test_a_second_call_does_nothing_and_needs_no_torch(store: Path, run: Path, tmp_path: Path) -> None:
@@ -126,19 +126,20 @@ def test_new_and_changed_clips_are_encoded_alone(store: Path, run: Path, tmp_pat
     )
 
 
-def test_other_annotations_change_the_rows_but_no_feature(store: Path, run: Path, tmp_path: Path) -> None:
+def test_other_annotations_change_the_samples_but_no_feature(store: Path, run: Path, tmp_path: Path) -> None:
     from avel.stores.clip_writer import write_dataset
+    from avel.stores.datasets.dataset import Event
     from avel.stores.location import locate
 
     path = tmp_path / "c.h5"
     cache_features(store, path, encoder=run)
     data = ClipStore.open(store).dataset
-    rows = (dataclasses.replace(data.rows[0], end_seconds=3), *data.rows[1:])
-    write_dataset(locate(store), dataclasses.replace(data, rows=rows))
-    assert FeatureCache.open(path).rows.label[0].tolist() == [0, 3, 3]
+    first = dataclasses.replace(data.samples[0], events=(Event("bark", 0, 3),))
+    write_dataset(locate(store), dataclasses.replace(data, samples=(first, *data.samples[1:])))
+    assert FeatureCache.open(path).labels()[0].tolist() == [0, 3, 3]
     summary = cache_features(store, path, encoder=run)
     assert (summary.encoded, summary.kept) == (0, 10)
-    assert FeatureCache.open(path).rows.label[0].tolist() == [0, 0, 0]
+    assert FeatureCache.open(path).labels()[0].tolist() == [0, 0, 0]
 
 
 def test_a_cache_made_otherwise_is_refused_with_what_differs(store: Path, run: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from avel.grid import Grid
 from avel.stores.clip_writer import ClipWriter, flush, prepare_store, write_dataset
 from avel.stores.clips import ClipStore, StoreAttributes
-from avel.stores.datasets.dataset import Dataset, Row, Video
+from avel.stores.datasets.dataset import Dataset, Event, Sample, Video
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter
 
@@ -33,10 +33,15 @@ def pictures(clip: int, *, still: bool = False, grid: Grid = GRID) -> np.ndarray
 def make_store(
     path: Path, clips: int = 8, *, still: bool = False, splits: bool = True, frame_codec: str = "jpeg"
 ) -> ClipStore:
-    """`clips` staged videos c0, c1, ...; every fourth row is val, the rest train; two classes."""
+    """`clips` staged videos c0, c1, ...; every fourth sample is val, the rest train; two classes."""
     ids = tuple(f"c{clip}" for clip in range(clips))
-    rows = tuple(
-        Row(clip, ("Bark", "Bell")[clip % 2], ids[clip], 2, 8, split=("val" if clip % 4 == 3 else "train"))
+    samples = tuple(
+        Sample(
+            clip,
+            ids[clip],
+            (Event(("Bark", "Bell")[clip % 2], 2, 8),),
+            split="val" if clip % 4 == 3 else "train",
+        )
         for clip in range(clips)
         if splits
     )
@@ -45,7 +50,7 @@ def make_store(
     prepare_store(location, attributes)
     categories = ("Bark", "Bell") if splits else ()
     write_dataset(
-        location, Dataset("test", "clips", categories, rows, tuple(Video(i, f"{i}.mp4") for i in ids))
+        location, Dataset("test", "clips", categories, samples, tuple(Video(i, f"{i}.mp4") for i in ids))
     )
     writer = ClipWriter(location, attributes.digest)
     for clip in range(clips):

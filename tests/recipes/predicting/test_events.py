@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from avel.recipes.predicting.events import FORMATS, Event, VideoEvents, find_events, stamp
+from avel.recipes.predicting.events import FORMATS, FoundEvent, VideoEvents, find_events, stamp
 
 NAMES = ("Bell", "Dog, <b>barking</b> --> &", "background")
 
@@ -19,7 +19,7 @@ def probabilities(classes: list[int], sure: float = 0.8) -> np.ndarray:
     return table
 
 
-def found(*events: Event) -> VideoEvents:
+def found(*events: FoundEvent) -> VideoEvents:
     return VideoEvents("-a b.mp4", 4.5, 1.0, events, (("Bell", 0.8),) * 4)
 
 
@@ -27,7 +27,7 @@ def test_runs_of_a_class_become_events_that_end_with_the_video() -> None:
     table = probabilities([2, 0, 0, 1, 1])
     table[2] = (0.6, 0.2, 0.2)
     events = find_events(table, NAMES, 0.5, valid_seconds=2.3)
-    assert events == (Event(0.5, 1.5, "Bell", 0.7), Event(1.5, 2.3, NAMES[1], 0.8))
+    assert events == (FoundEvent(0.5, 1.5, "Bell", 0.7), FoundEvent(1.5, 2.3, NAMES[1], 0.8))
 
 
 def test_background_alone_is_no_event() -> None:
@@ -36,7 +36,7 @@ def test_background_alone_is_no_event() -> None:
 
 
 def test_json_and_csv_hold_what_was_found() -> None:
-    video = found(Event(0.5, 2.0, NAMES[1], 0.75))
+    video = found(FoundEvent(0.5, 2.0, NAMES[1], 0.75))
     (read,) = json.loads(FORMATS["json"]([video]))
     assert read["events"] == [
         {"start_seconds": 0.5, "end_seconds": 2.0, "category": NAMES[1], "probability": 0.75}
@@ -52,7 +52,9 @@ def test_json_and_csv_hold_what_was_found() -> None:
 
 
 def test_subtitles_follow_the_format_and_hold_no_markup() -> None:
-    text = FORMATS["vtt"]([found(Event(0.5, 2.0, NAMES[1], 0.75), Event(2.0, 4.5, "Bell\n\nx", 1.0))])
+    text = FORMATS["vtt"](
+        [found(FoundEvent(0.5, 2.0, NAMES[1], 0.75), FoundEvent(2.0, 4.5, "Bell\n\nx", 1.0))]
+    )
     header, first, second = text.rstrip("\n").split("\n\n")
     assert header == "WEBVTT"
     assert first.split("\n") == [

@@ -83,13 +83,13 @@ def test_events_are_those_of_the_runs_own_predictions(world: World) -> None:
     trials = [kept.name for kept in choose_trials(run.run, None)]
     assert len(trials) == 2
     places = [run.trials.index(name) for name in trials]
-    for place in run.rows_of("test"):
+    for place in run.places_of("test"):
         path = world.folder / "clips" / f"{run.video_id[place]}.mp4"
         predicted = predict(world.run, [path], device="cpu")
         assert predicted.trials == tuple(trials)
         mean = run.probability[places, place].mean(0)
         assert [name for name, _ in predicted.found[0].segments] == [
-            run.class_names[k] for k in mean.argmax(1)
+            run.task.class_names[k] for k in mean.argmax(1)
         ]
         shares = [share for _, share in predicted.found[0].segments]
         np.testing.assert_allclose(shares, mean.max(1), atol=2e-4)
@@ -97,7 +97,7 @@ def test_events_are_those_of_the_runs_own_predictions(world: World) -> None:
 
 def test_one_trial_by_name(world: World) -> None:
     run = read_run(world.run)
-    place = int(run.rows_of("test")[0])
+    place = int(run.places_of("test")[0])
     path = world.folder / "clips" / f"{run.video_id[place]}.mp4"
     predicted = predict(world.run, [path], trial="theta=0.03,seed=1", device="cpu")
     own = run.probability[run.trials.index("theta=0.03,seed=1"), place].max(1)
@@ -232,7 +232,7 @@ def test_a_bilstm_predicts_in_bfloat16(world: World, tmp_path: Path) -> None:
     cache_features(world.folder / "s.zarr", cache, encoder=world.encoder, **options)
     sweep(cache, run, {}, head="bilstm", epochs=20, batch_size=3, dtype="bfloat16", device="cpu")
     own = read_run(run)
-    place = int(own.rows_of("test")[0])
+    place = int(own.places_of("test")[0])
     predicted = predict(run, [world.folder / "clips" / f"{own.video_id[place]}.mp4"], device="cpu")
     shares = [share for _, share in predicted.found[0].segments]
     np.testing.assert_allclose(shares, own.probability[0, place].max(1), atol=0.02)

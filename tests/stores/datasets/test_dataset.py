@@ -4,14 +4,20 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from avel.errors import DatasetError, MissingPathError, StoreError
 from avel.grid import Grid
-from avel.stores.datasets.dataset import Dataset, Row, Video, make_dataset
+from avel.stores.datasets.dataset import Dataset, Event, Sample, Video, make_dataset
 from avel.stores.datasets.formats import read_dataset
 
 LINES = ["Bark&-abc&good&0&10", "Male speech, man speaking&-abc&good&2&5", "Cat&_xyz&bad&3&3"]
+
+
+def categories(sample: Sample) -> list[str]:
+    """Classes of a sample's events."""
+    return [event.category for event in sample.events or ()]
 
 
 def ave_folder(root: Path, header: str = "", ending: str = "\n") -> Path:
@@ -28,27 +34,27 @@ def ave_folder(root: Path, header: str = "", ending: str = "\n") -> Path:
 @pytest.mark.parametrize("ending", ["", "\n"])
 def test_header_line_and_last_newline_do_not_matter(tmp_path: Path, header: str, ending: str) -> None:
     dataset = read_dataset(ave_folder(tmp_path / "d", header, ending))
-    assert [row.row for row in dataset.rows] == [0, 1, 2]
+    assert [sample.number for sample in dataset.samples] == [0, 1, 2]
     assert dataset.categories == ("Bark", "Male speech, man speaking", "Cat")
-    assert [row.split for row in dataset.rows] == ["train", "test", "test"]
+    assert [sample.split for sample in dataset.samples] == ["train", "test", "test"]
     assert [video.video_id for video in dataset.videos] == ["-abc", "_xyz"]
     assert dataset.videos[1].path == ""
 
 
-def test_rows_that_share_a_video_keep_their_own_labels(tmp_path: Path) -> None:
+def test_samples_that_share_a_video_keep_their_own_labels(tmp_path: Path) -> None:
     labels = read_dataset(ave_folder(tmp_path / "d")).labels(Grid())
     assert labels[0].tolist() == [0] * 10
     assert labels[1].tolist() == [3, 3, 1, 1, 1, 3, 3, 3, 3, 3]
     assert labels[2].tolist() == [3] * 10  # an event of length none is background
 
 
-def test_a_leaked_row_is_in_another_split_than_its_video(tmp_path: Path) -> None:
+def test_a_leaked_sample_is_in_another_split_than_its_video(tmp_path: Path) -> None:
     assert read_dataset(ave_folder(tmp_path / "d")).leaked() == {1}
 
 
 def test_labels_follow_the_grid() -> None:
-    rows = (Row(0, "Bark", "v", 0.6, 2.0),)
-    dataset = make_dataset("d", ".", rows, (Video("v", ""),))
+    samples = (Sample(0, "v", (Event("Bark", 0.6, 2.0),)),)
+    dataset = make_dataset("d", ".", samples, (Video("v", ""),))
     assert dataset.labels(Grid(segments=3)).tolist() == [[1, 0, 1]]
     assert dataset.labels(Grid(segments=6, segment_seconds=0.5)).tolist() == [[1, 0, 0, 0, 1, 1]]
 
@@ -56,13 +62,16 @@ def test_labels_follow_the_grid() -> None:
 @pytest.mark.parametrize("start", ["0.5", "0", ".5", "1e0"])
 def test_a_first_line_with_times_is_no_header(tmp_path: Path, start: str) -> None:
     (tmp_path / "Annotations.txt").write_text(f"Dog&abc&good&{start}&10\nCat&b&good&0&1\n")
-    assert [(row.row, row.category) for row in read_dataset(tmp_path).rows] == [(0, "Dog"), (1, "Cat")]
+    assert [(each.number, categories(each)) for each in read_dataset(tmp_path).samples] == [
+        (0, ["Dog"]),
+        (1, ["Cat"]),
+    ]
 
 
 def test_a_header_may_follow_empty_lines_and_stands_but_once(tmp_path: Path) -> None:
     header = "Category&VideoID&Quality&StartTime&EndTime"
     (tmp_path / "Annotations.txt").write_text(f"\n{header}\nDog&abc&good&0.5&10\n")
-    assert [row.category for row in read_dataset(tmp_path).rows] == ["Dog"]
+    assert [categories(sample) for sample in read_dataset(tmp_path).samples] == [["Dog"]]
     (tmp_path / "Annotations.txt").write_text(f"{header}\nDog&abc&good&0.5&10\n{header}\n")
     with pytest.raises(DatasetError, match=r"line 3: .* is not Category&VideoID&Quality&Start&End"):
         read_dataset(tmp_path)
@@ -116,9 +125,9 @@ def test_an_event_beyond_the_grid_is_named(tmp_path: Path) -> None:
         dataset.check_grid(Grid())
     with pytest.raises(DatasetError, match=r"line 2 \(b\): .* grid of 9 s, and 1 more do"):
         dataset.check_grid(Grid(segments=9))
-    rows = (Row(0, "Dog", "v", 10.0, 11.0),)
-    with pytest.raises(DatasetError, match=r"folder: row 0 \(v\): event from 10 s to 11 s lies beyond"):
-        make_dataset("d", "folder", rows, (Video("v", ""),)).check_grid(Grid())
+    samples = (Sample(0, "v", (Event("Dog", 10.0, 11.0),)),)
+    with pytest.raises(DatasetError, match=r"folder: sample 0 \(v\): event from 10 s to 11 s lies beyond"):
+        make_dataset("d", "folder", samples, (Video("v", ""),)).check_grid(Grid())
 
 
 @pytest.mark.parametrize(
@@ -138,7 +147,7 @@ def test_a_split_line_that_is_no_annotation_is_named(tmp_path: Path) -> None:
         read_dataset(root)
 
 
-def test_a_row_in_two_splits_is_refused(tmp_path: Path) -> None:
+def test_a_sample_in_two_splits_is_refused(tmp_path: Path) -> None:
     root = ave_folder(tmp_path / "d")
     (root / "valSet.txt").write_text(LINES[0])
     with pytest.raises(DatasetError, match="in train and in val"):
@@ -151,7 +160,7 @@ def test_a_plain_folder_needs_no_annotations(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     dataset = read_dataset(tmp_path)
     assert {video.video_id for video in dataset.videos} == {"a", "b", "sub/a", "same.mp4", "same.avi"}
-    assert dataset.rows == ()
+    assert dataset.samples == ()
     assert dataset.labels(Grid()).shape == (0, 10)
 
 
@@ -163,10 +172,10 @@ def test_a_csv_names_videos_by_id_or_file(tmp_path: Path) -> None:
         'File,Label,Start,End,Split\n-a.mp4,"Bark, loud",0,2.5,train\nb,Cat,1,2,test\ngone,Cat,1,2,\n'
     )
     dataset = read_dataset(tmp_path, table)
-    assert [(row.video_id, row.category, row.split) for row in dataset.rows] == [
-        ("-a", "Bark, loud", "train"),
-        ("b", "Cat", "test"),
-        ("gone", "Cat", ""),
+    assert [(each.video_id, categories(each), each.split) for each in dataset.samples] == [
+        ("-a", ["Bark, loud"], "train"),
+        ("b", ["Cat"], "test"),
+        ("gone", ["Cat"], ""),
     ]
     assert [video.video_id for video in dataset.videos if not video.path] == ["gone"]
 
@@ -174,7 +183,7 @@ def test_a_csv_names_videos_by_id_or_file(tmp_path: Path) -> None:
 def test_a_csv_without_the_columns_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
     (tmp_path / "e.csv").write_text("file,label,start\na,Bark,0\n")
-    with pytest.raises(DatasetError, match="no column for end_seconds; it has file, label, start"):
+    with pytest.raises(DatasetError, match="no column for offset_seconds; it has file, label, start"):
         read_dataset(tmp_path, tmp_path / "e.csv")
 
 
@@ -187,18 +196,20 @@ def test_nothing_to_read(tmp_path: Path) -> None:
 
 def test_what_is_written_reads_back(tmp_path: Path) -> None:
     dataset = read_dataset(ave_folder(tmp_path / "d"))
-    dataset.write(tmp_path / "out")
-    assert Dataset.load(tmp_path / "out") == dataset
+    for name, table in dataset.tables().items():
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    tables = {name: pq.read_table(tmp_path / f"{name}.parquet") for name in dataset.tables()}
+    assert Dataset.from_tables(tables) == dataset
 
 
 @pytest.mark.shared
 def test_aves_own_annotations(data: Path) -> None:
     dataset = read_dataset(data / "ave")
-    assert (len(dataset.rows), len(dataset.videos), len(dataset.categories)) == (4143, 4097, 28)
-    assert Counter(row.split for row in dataset.rows) == {"train": 3339, "val": 402, "test": 402}
+    assert (len(dataset.samples), len(dataset.videos), len(dataset.categories)) == (4143, 4097, 28)
+    assert Counter(sample.split for sample in dataset.samples) == {"train": 3339, "val": 402, "test": 402}
     labels = dataset.labels(Grid())
     assert int((labels == dataset.background).sum()) == 7078
-    leaked = [row.split for row in dataset.rows if row.row in dataset.leaked()]
+    leaked = [each.split for each in dataset.samples if each.number in dataset.leaked()]
     assert (leaked.count("val"), leaked.count("test")) == (10, 8)
 
 
@@ -212,7 +223,7 @@ def test_labels_equal_the_authors_segment_labels(data: Path) -> None:
     assert int((ours != has_event).any(1).sum()) == 0
     with h5py.File(data / "ave" / "mil_labels.h5") as file:
         category = file["avadataset"][:].argmax(1)
-    assert np.array_equal(category, [dataset.class_ids[row.category] for row in dataset.rows])
+    assert np.array_equal(category, dataset.event_table().category)
 
 
 def test_videos_are_found_from_any_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,5 +247,5 @@ def test_a_damaged_order_file_is_named(tmp_path: Path) -> None:
     for key, values in (("rows", [0]), ("order", 3), ("order", ["a"])):
         with h5py.File(order, "w") as file:
             file[key] = values
-        with pytest.raises(StoreError, match=r"train_order.h5: no list of row numbers under 'order'"):
+        with pytest.raises(StoreError, match=r"train_order.h5: no list of sample numbers under 'order'"):
             read_dataset(root)

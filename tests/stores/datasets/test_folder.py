@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from avel.errors import DatasetError
-from avel.stores.datasets.dataset import Dataset
+from avel.grid import Grid
+from avel.stores.datasets.dataset import Dataset, Event, Sample
 from avel.stores.datasets.formats import read_dataset
 
 
@@ -23,14 +24,22 @@ def folder(root: Path, *names: str) -> Path:
 def named(root: Path, *names: str) -> Dataset:
     """The dataset whose rows name videos so."""
     table = root.parent / "events.csv"
-    table.write_text("file,label,start,end\n" + "".join(f"{name},Dog,0,1\n" for name in names))
+    table.write_text(
+        "file,label,start,end\n" + "".join(f"{name},Dog,{n},{n + 1}\n" for n, name in enumerate(names))
+    )
     return read_dataset(root, table)
 
 
+def video_ids(dataset: Dataset) -> list[str]:
+    """The video of each row, in the order of rows: `named` gives row n an onset of n seconds."""
+    events = [(event.onset_seconds, each.video_id) for each in dataset.samples for event in each.events or ()]
+    return [video_id for _, video_id in sorted(events)]
+
+
 def files(dataset: Dataset) -> list[str]:
-    """The file of each row, relative to the dataset; "" where it is missing."""
+    """The file of each row's sample, relative to the dataset; "" where it is missing."""
     path_of = {video.video_id: video.path for video in dataset.videos}
-    found = [path_of[row.video_id] for row in dataset.rows]
+    found = [path_of[video_id] for video_id in video_ids(dataset)]
     return [os.path.relpath(path, os.path.abspath(dataset.root)) if path else "" for path in found]
 
 
@@ -38,7 +47,7 @@ def test_a_row_that_names_a_folder_means_that_folders_file(tmp_path: Path) -> No
     root = folder(tmp_path / "v", "dog/001.mp4", "cat/001.mp4", "002.mp4")
     dataset = named(root, "dog/001.mp4", "cat/001.mp4", "./cat/001", "cat//001.mp4", "dog/../cat/001", "002")
     assert files(dataset) == ["dog/001.mp4", *["cat/001.mp4"] * 4, "002.mp4"]
-    assert [row.video_id for row in dataset.rows] == ["dog/001", *["cat/001"] * 4, "002"]
+    assert video_ids(dataset) == ["dog/001", *["cat/001"] * 4, "002"]
 
 
 def test_another_folders_file_is_not_taken_instead(tmp_path: Path) -> None:
@@ -53,7 +62,7 @@ def test_another_folders_file_is_not_taken_instead(tmp_path: Path) -> None:
     ]
     dataset = named(root, *names)
     assert files(dataset) == [""] * 6
-    assert [row.video_id for row in dataset.rows] == names
+    assert video_ids(dataset) == names
 
 
 def test_a_name_without_folder_is_looked_for_in_all(tmp_path: Path) -> None:
@@ -155,3 +164,47 @@ def test_folders_that_cannot_be_read_are_named(open_place: Path, capfd: pytest.C
     (open_place / "closed").chmod(0)
     assert [video.video_id for video in read_dataset(open_place).videos] == ["a"]
     assert "left out: closed (1: folder cannot be read)" in capfd.readouterr().err
+
+
+def samples_of(root: Path, *rows: str) -> Dataset:
+    """The dataset of a table with these rows."""
+    table = root.parent / "events.csv"
+    table.write_text("\n".join(["file,label,start,end,split", *rows]) + "\n")
+    return read_dataset(root, table)
+
+
+def test_rows_of_one_video_and_split_are_one_sample(tmp_path: Path) -> None:
+    root = folder(tmp_path / "v", "a.mp4", "b.mp4", "c.mp4", "d.mp4")
+    dataset = samples_of(
+        root, "a,Dog,0.25,2,train", "b,Cat,0,1,test", "a.mp4,Dog,4,5.5,train", "./a,Cat,6,7,val", "c,,,,train"
+    )
+    assert dataset.samples == (
+        Sample(0, "a", (Event("Dog", 0.25, 2), Event("Dog", 4, 5.5)), split="train"),
+        Sample(1, "b", (Event("Cat", 0, 1),), split="test"),
+        Sample(2, "a", (Event("Cat", 6, 7),), split="val"),
+        Sample(3, "c", (), split="train"),
+    )
+    assert [video.video_id for video in dataset.videos] == ["a", "b", "c", "d"]
+    assert dataset.labels(Grid())[0].tolist() == [0, 0, 2, 2, 0, 0, 2, 2, 2, 2]
+    assert dataset.leaked() == {2}
+
+
+def test_a_question_mark_says_that_the_events_are_not_known(tmp_path: Path) -> None:
+    root = folder(tmp_path / "v", "a.mp4", "b.mp4")
+    dataset = samples_of(root, "a,Dog,0,2,train", "b,?,,,test")
+    assert dataset.samples[1] == Sample(1, "b", None, split="test")
+    assert dataset.categories == ("Dog",)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (("a,Dog,0,1,", "a,,,,"), r"line 3 \(a\): no event, and .*line 2 says of the same .*: an event"),
+        (("a,,,,", "a,Dog,0,1,"), r"line 3 \(a\): an event, and .*line 2 says of the same .*: no event"),
+        (("a,?,,,", "a,,,,"), r"line 3 \(a\): no event, and .*line 2 says .*: its events are not known"),
+    ],
+)
+def test_rows_that_contradict_each_other_are_named(tmp_path: Path, rows: tuple[str, ...], words: str) -> None:
+    with pytest.raises(DatasetError, match=words):
+        samples_of(folder(tmp_path / "v", "a.mp4"), *rows)
+    assert len(samples_of(tmp_path / "v", "a,,,,", "a,,,,", "a,Dog,0,1,train").samples) == 2

@@ -12,10 +12,9 @@ from avel.errors import ConfigError, StoreError, UnknownNameError
 from avel.heads.train import sweep
 from avel.stores.runs import Run
 from avel.views.plots.plot import clip_of, demo_picture, most_frequent, plot
-from avel.views.plots.timeline import blocks_of
 from avel.views.reading import read_run
 from avel.views.series import curves_of
-from tests.views.made import HOSTILE, Made
+from tests.views.made import CATEGORIES, HOSTILE, Made
 
 BEGINNING = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 
@@ -54,14 +53,18 @@ def test_confusion_counts_are_those_of_the_predictions(made: Made) -> None:
     assert run.accuracy("test").mean() == pytest.approx(right)
 
 
-def test_timeline_shows_the_labels_and_predictions_of_the_row(made: Made) -> None:
+def test_timeline_shows_the_labels_and_predictions_of_the_sample(made: Made) -> None:
     run = read_run(made.runs[0])
-    clip = clip_of({"mlp": run}, run.video_id[2], int(run.row[2]))
+    clip = clip_of({"mlp": run}, int(run.sample[2]))
     lines = pq.read_table(made.runs[0] / "predictions.parquet").to_pylist()
-    own = [line for line in lines if line["row"] == run.row[2] and line["trial"] == "seed=0"]
+    own = [line for line in lines if line["sample"] == run.sample[2] and line["trial"] == "seed=0"]
     own.sort(key=lambda line: line["segment"])
-    assert clip.tracks[0].classes.tolist() == [line["label"] for line in own]
-    assert clip.tracks[1].classes.tolist() == [line["prediction"] for line in own]
+    names = [*CATEGORIES, "bg"]
+    shown = [
+        [block.text for block in track.blocks for _ in range(block.first, block.end)] for track in clip.tracks
+    ]
+    assert shown[0] == [names[line["label"]] for line in own]
+    assert shown[1] == [names[line["prediction"]] for line in own]
     assert clip.frames is not None
     assert clip.frames.shape == (4, 48, 48, 3)
     reds = clip.frames[..., 0].mean((1, 2))
@@ -125,11 +128,6 @@ def test_what_is_refused(made: Made, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no predictions of video 'nobody'"):
         plot(made.runs[1], "timeline", tmp_path / "x.png", video="nobody")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_blocks_end_where_any_column_changes() -> None:
-    classes, right = np.array([3, 3, 3, 1]), np.array([True, True, False, False])
-    assert list(blocks_of(classes, right)) == [(0, 2), (2, 3), (3, 4)]
 
 
 def test_classes_in_colour_are_the_frequent_ones_without_background() -> None:

@@ -61,20 +61,21 @@ def choose(driver: Any, select: str, value: str) -> None:
     driver.execute_script(script + "s.dispatchEvent(new Event('change'))", select, value)
 
 
-def shown_rows(driver: Any) -> list[int]:
-    """Row numbers of the clips that pass the filters."""
-    found: list[int] = driver.execute_script("return list.clips.map((clip) => avel.data.clips.row[clip])")
+def shown_samples(driver: Any) -> list[int]:
+    """Numbers of the samples that pass the filters."""
+    found: list[int] = driver.execute_script("return list.clips.map((clip) => avel.data.clips.sample[clip])")
     return found
 
 
-def rows_where(
+def samples_where(
     made: Made, run: int, test: Callable[[int, int], bool], category: int | None = None
 ) -> list[int]:
-    """Rows of test of which a segment of the first trial passes `test(label, prediction)`."""
+    """Samples of test of which a segment of the first trial passes `test(label, prediction)`."""
     lines = pq.read_table(made.runs[run] / "predictions.parquet").to_pylist()
     own = [line for line in lines if line["trial"] == "seed=0" and line["split"] == "test"]
-    own = [line for line in own if category is None or line["category"] == category]
-    return sorted({line["row"] for line in own if test(line["label"], line["prediction"])})
+    of_class = {line["sample"] for line in own if category is None or line["label"] == category}
+    own = [line for line in own if line["sample"] in of_class]
+    return sorted({line["sample"] for line in own if test(line["label"], line["prediction"])})
 
 
 def test_loads_from_disk_without_a_word_on_the_console(page: Any) -> None:
@@ -155,17 +156,17 @@ def test_hostile_names_are_shown_as_text(page: Any) -> None:
 def test_filter_of_mistakes(page: Any, made: Made, mistakes: str, test: Callable[[int, int], bool]) -> None:
     choose(page, "filter-run", "0")
     choose(page, "filter-mistakes", mistakes)
-    wanted = rows_where(made, 0, test)
-    assert sorted(shown_rows(page)) == wanted
+    wanted = samples_where(made, 0, test)
+    assert sorted(shown_samples(page)) == wanted
     assert page.find_element("class name", "count").text.startswith(f"{len(wanted)} of ")
 
 
 def test_filters_of_class_split_and_text(page: Any, made: Made) -> None:
     choose(page, "filter-category", "1")
-    assert sorted(shown_rows(page)) == rows_where(made, 0, lambda label, found: True, category=1)
+    assert sorted(shown_samples(page)) == samples_where(made, 0, lambda label, found: True, category=1)
     choose(page, "filter-category", "")
     choose(page, "split", "val")
-    assert shown_rows(page) == [2, 5, 8, 11]
+    assert shown_samples(page) == [2, 5, 8, 11]
     page.find_element("id", "filter-text").send_keys("DÜNE")
     ids = page.execute_script(
         "return list.clips.map((clip) => avel.data.clips.video_id[avel.data.clips.video[clip]])"
@@ -187,8 +188,8 @@ def test_a_confusion_cell_counts_and_opens_its_clips(page: Any, made: Made) -> N
         found
     ]
     page.execute_script("arguments[0].querySelector('button').click()", cell)
-    wanted = {line["row"] for line in own if (line["label"], line["prediction"]) == (label, found)}
-    assert set(shown_rows(page)) == wanted
+    wanted = {line["sample"] for line in own if (line["label"], line["prediction"]) == (label, found)}
+    assert set(shown_samples(page)) == wanted
 
 
 def test_a_click_seeks_and_the_playhead_is_in_step(page: Any) -> None:
@@ -254,9 +255,9 @@ def test_thousands_of_clips_stay_a_few_rows(driver: Any, folder: Path, tmp_path:
 def tiled(path: Path, times: int) -> dict[str, Any]:
     """The clips of a report, many times over."""
     clips = json.loads(path.read_text().removeprefix('avel.put("clips", ').removesuffix(");\n"))
-    for name in ("video", "category", "split", "label"):
+    for name in ("video", "title", "split", "label"):
         clips[name] *= times
-    clips["row"] = list(range(len(clips["row"]) * times))
+    clips["sample"] = list(range(len(clips["sample"]) * times))
     clips["predictions"] = [[trial * times for trial in run] for run in clips["predictions"]]
     return clips
 

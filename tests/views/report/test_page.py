@@ -40,7 +40,7 @@ def data(folder: Path, name: str) -> Any:
 def test_videos_are_linked_by_relative_paths_that_lead_there(made: Made, tmp_path: Path) -> None:
     made_page = report(made.runs, tmp_path / "page", tsne=False)
     clips = data(tmp_path / "page", "clips")
-    assert made_page.clips == len(clips["row"]) == 8
+    assert made_page.clips == len(clips["sample"]) == 8
     for link, video_id in zip(clips["path"], clips["video_id"], strict=True):
         assert link.startswith("./")
         target = (tmp_path / "page" / unquote(link)).resolve()
@@ -118,8 +118,8 @@ def test_details_are_the_trials_own(made: Made, tmp_path: Path) -> None:
     report(made.runs, tmp_path / "page", tsne=False)
     clips, detail = data(tmp_path / "page", "clips"), data(tmp_path / "page", "detail-0")
     run = read_run(made.runs[1])
-    for clip, row in enumerate(clips["row"]):
-        place = int(np.flatnonzero(run.row == row)[0])
+    for clip, number in enumerate(clips["sample"]):
+        place = int(np.flatnonzero(run.sample == number)[0])
         for trial in range(2):
             top = detail[clip][1][trial]["top"]
             assert [pairs[0][0] for pairs in top] == clips["predictions"][1][trial][clip]

@@ -3,7 +3,7 @@
 
 const COLUMNS = [
   ["accuracy, %", (row) => spread(row.accuracy_percent)],
-  ["95 % interval over videos", (row) => row.interval_percent.map((value) => value.toFixed(1)).join(" – ")],
+  ["95 % interval over videos", (row) => (row.interval_percent || []).map((value) => value.toFixed(1)).join(" – ") || "–"],
   ["without leaked videos", (row) => spread(row.accuracy_without_leaked_percent)],
   ["event decoder", (row) => spread(row.accuracy_by_decoder_percent.event)],
   ["event F1, ±1 segment", (row) => spread(row.events.f1_percent)],
@@ -45,6 +45,7 @@ function bars(rows, split) {
 
 function bar(name, row, number, lines) {
   const { mean, std } = row.accuracy_percent;
+  if (mean === null) return h("div", { class: "bar-row" }, h("span", { class: "bar-name" }, name), h("span", {}, "not judged: no labels"));
   const whisker = std === null ? null : h("i", { class: "whisker", style: { left: `${mean - std}%`, width: `${2 * std}%` } });
   const about = `${name}: ${spread(row.accuracy_percent)} %, ${plural(row.seeds.length, "seed")}`;
   return h(

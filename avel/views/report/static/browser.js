@@ -59,7 +59,8 @@ function refilter() {
   const wrong = new Map();
   list.clips = clipsOfSplit().filter((clip) => {
     const found = predicted(filters.run, clip);
-    if (found) wrong.set(clip, found.filter((number, at) => number !== avel.data.clips.label[clip][at]).length);
+    const labels = avel.data.clips.label[clip];
+    if (found && labels) wrong.set(clip, found.filter((number, at) => number !== labels[at]).length);
     return passes(clip, found);
   });
   if (filters.order === "wrong") list.clips.sort((a, b) => (wrong.get(b) || 0) - (wrong.get(a) || 0) || a - b);
@@ -75,8 +76,8 @@ function refilter() {
 function passes(clip, found) {
   const { clips, summary } = avel.data;
   const background = summary.classes.length - 1;
-  const labels = clips.label[clip];
-  if (filters.category !== "" && clips.category[clip] !== Number(filters.category)) return false;
+  const labels = clips.label[clip] || []; // none where nobody knows the events
+  if (filters.category !== "" && !labels.includes(Number(filters.category))) return false;
   if (filters.text && !clips.video_id[clips.video[clip]].toLowerCase().includes(filters.text.toLowerCase())) return false;
   const test = MISTAKES[filters.mistakes][1];
   if (filters.mistakes !== "all" && !(found && labels.some((label, at) => test(label, found[at], background)))) return false;
@@ -116,7 +117,7 @@ function listRow(clip, number) {
       click: () => chooseRow(clip),
     },
     picture,
-    h("span", { class: "row-text" }, h("b", {}, name), h("small", {}, summary.classes[clips.category[clip]])),
+    h("span", { class: "row-text" }, h("b", {}, name), h("small", {}, clips.title[clip])),
     sparkline(clip)
   );
 }
@@ -124,7 +125,7 @@ function listRow(clip, number) {
 /** One line a run: right segments filled, wrong ones hollow. */
 function sparkline(clip) {
   const { clips, summary } = avel.data;
-  const runs = clips.predictions.map((_, run) => predicted(run, clip)).filter(Boolean);
+  const runs = clips.label[clip] ? clips.predictions.map((_, run) => predicted(run, clip)).filter(Boolean) : [];
   const svg = s("svg", { class: "spark", viewBox: `0 0 ${summary.segments} ${Math.max(runs.length, 1)}`, preserveAspectRatio: "none" });
   runs.forEach((found, line) => {
     const right = found.map((number, at) => (number === clips.label[clip][at] ? 1 : 0));
@@ -144,7 +145,7 @@ function selectClip(clip, seconds = 0) {
   list.selected = clip;
   showClip(clip, seconds);
   paintList();
-  location.replace(`#clip-${avel.data.clips.row[clip]}`);
+  location.replace(`#clip-${avel.data.clips.sample[clip]}`);
 }
 
 function listKeys(event) {

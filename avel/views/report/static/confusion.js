@@ -38,7 +38,7 @@ function countConfusion(run) {
   const counts = Array.from({ length: classes }, () => new Array(classes).fill(0));
   for (const clip of clipsOfSplit()) {
     const found = predicted(run, clip);
-    if (found) avel.data.clips.label[clip].forEach((label, segment) => (counts[label][found[segment]] += 1));
+    if (found && avel.data.clips.label[clip]) avel.data.clips.label[clip].forEach((label, segment) => (counts[label][found[segment]] += 1));
   }
   return counts;
 }

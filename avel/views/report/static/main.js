@@ -3,7 +3,7 @@
 
 function drawHeader() {
   const { classes, runs, segments, segment_seconds: seconds, made, left_out: leftOut } = avel.data.summary;
-  const clips = avel.data.clips.row.length;
+  const clips = avel.data.clips.sample.length;
   document.title = `${runs.map((run) => run.name).join(", ")} · avel report`;
   $("summary").textContent =
     `${plural(runs.length, "run")} · ${plural(clips, "clip")} · ${plural(classes.length - 1, "class", "classes")} and background · ` +
@@ -45,7 +45,7 @@ function start() {
   avel.data.summary.clouds.length ? drawClouds() : leaveOut("clouds");
   avel.data.summary.sweeps.length ? drawSweeps() : leaveOut("sweeps");
   drawBrowser();
-  const clip = linked ? avel.data.clips.row.indexOf(Number(wanted[1])) : -1;
+  const clip = linked ? avel.data.clips.sample.indexOf(Number(wanted[1])) : -1;
   if (clip >= 0) openClip(clip);
 }
 

@@ -20,12 +20,11 @@ function showClip(clip, seconds = 0) {
   player.clip = clip;
   player.detail = null;
   const name = clips.video_id[clips.video[clip]];
-  const category = avel.data.summary.classes[clips.category[clip]];
   player.head = h("i", { class: "playhead" });
   player.readout = h("div", { class: "readout", "aria-live": "polite" });
   player.attention = h("div", { class: "attention" });
   player.box.replaceChildren(
-    h("h3", {}, name, h("small", {}, ` ${category}, row ${clips.row[clip]}, ${clips.split[clip]}`)),
+    h("h3", {}, name, h("small", {}, ` ${clips.title[clip]}, sample ${clips.sample[clip]}, ${clips.split[clip]}`)),
     videoBox(clip),
     trackBox(clip),
     player.readout,
@@ -106,10 +105,10 @@ function trackBox(clip) {
     rows.push(track("frames", h("img", { class: "frames", src: `media/${media}-frames.jpg`, alt: "one frame of each segment", draggable: "false" })));
     rows.push(track("log-mel", h("img", { class: "sound", src: `media/${media}-sound.jpg`, alt: "spectrogram", draggable: "false" })));
   }
-  rows.push(track("label", segmentBar(clips.label[clip], null)));
+  if (clips.label[clip]) rows.push(track("label", segmentBar(clips.label[clip], null)));
   clips.predictions.forEach((_, run) => {
     const found = predicted(run, clip);
-    if (found) rows.push(track(avel.data.summary.runs[run].name, segmentBar(found, clips.label[clip])));
+    if (found) rows.push(track(avel.data.summary.runs[run].name, segmentBar(found, clips.label[clip] || found)));
   });
   rows.push(track("seconds", secondsAxis()));
   const box = h("div", { class: "tracks", tabindex: "0", "aria-label": "time axis: click to seek, arrow keys to step" }, rows, h("div", { class: "over" }, player.head));
@@ -161,7 +160,8 @@ function ofTrial(run) {
 /** What every run says about the second under the playhead. */
 function readOut() {
   const { classes, runs } = avel.data.summary;
-  const label = avel.data.clips.label[player.clip][player.segment];
+  const labels = avel.data.clips.label[player.clip];
+  const label = labels ? classes[labels[player.segment]] : "unknown";
   const first = player.segment * avel.data.summary.segment_seconds;
   const lines = avel.data.clips.predictions.map((_, run) => {
     const trial = ofTrial(run);
@@ -170,7 +170,7 @@ function readOut() {
     const best = likely.map(([number, percent]) => `${classes[number]} ${percent} %`).join(", ");
     return h("div", {}, h("b", {}, runs[run].name), ` ${best}`);
   });
-  player.readout.replaceChildren(h("div", {}, h("b", {}, `second ${+first.toFixed(2)}`), ` label: ${classes[label]}`), ...lines.filter(Boolean));
+  player.readout.replaceChildren(h("div", {}, h("b", {}, `second ${+first.toFixed(2)}`), ` label: ${label}`), ...lines.filter(Boolean));
 }
 
 /** W_av and W_va of one run, chosen among those that have them. */

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from avel.grid import Grid
-from avel.heads.evaluation.metrics import (
+from avel.heads.tasks.metrics import (
     bootstrap_interval,
     confusion,
     event_scores,
@@ -39,7 +39,7 @@ def test_confusion_and_recall() -> None:
 
 
 def test_trivial_baselines() -> None:
-    found = trivial_baselines(LABEL, np.array([0, 1, 0]), BACKGROUND)
+    found = trivial_baselines(LABEL, BACKGROUND)
     assert found == {"always background": 6 / 12, "right class, never background": 6 / 12}
 
 
@@ -47,9 +47,8 @@ def test_trivial_baselines() -> None:
 def test_trivial_baselines_of_ave(shared: Path) -> None:
     """The figures that belong beside every result on AVE, from its own annotations."""
     dataset = read_dataset(shared / "data" / "ave")
-    test = [number for number, row in enumerate(dataset.rows) if row.split == "test"]
-    category = np.array([dataset.class_ids[row.category] for row in dataset.rows])[test]
-    found = trivial_baselines(dataset.labels(Grid())[test], category, dataset.background)
+    test = [sample for sample in dataset.samples if sample.split == "test"]
+    found = trivial_baselines(dataset.labels(Grid(), test), dataset.background)
     assert len(test) == 402
     assert 100 * found["always background"] == pytest.approx(17.79, abs=0.005)
     assert 100 * found["right class, never background"] == pytest.approx(82.21, abs=0.005)

@@ -1,4 +1,4 @@
-"""How a localisation is judged. Shapes: R rows (clips) of T segments, K classes, background the last one."""
+"""How a localisation is judged. Shapes: R samples of T segments, K classes, background the last one."""
 
 import itertools
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Labels = NDArray[np.int64]
 
 
 def segment_accuracy(predicted: Labels, labels: Labels) -> float:
-    """Share of right segments, background included: (R, T), (R, T) -> scalar; NaN without rows."""
+    """Share of right segments, background included: (R, T), (R, T) -> scalar; NaN without samples."""
     return float((predicted == labels).mean()) if labels.size else float("nan")
 
 
@@ -28,15 +28,16 @@ def recall_by_class(counts: Labels) -> NDArray[np.float64]:
     return found
 
 
-def trivial_baselines(labels: Labels, categories: Labels, background: int) -> dict[str, float]:
-    """Returns rule without a model -> fraction of right segments: (R, T), (R,).
+def trivial_baselines(labels: Labels, background: int) -> dict[str, float]:
+    """Returns rule without a model -> fraction of right segments: (R, T).
 
-    The rules are background everywhere, and each clip's event in all of its segments.
+    The rules are background everywhere, and in every segment the class that its clip has there, as if the
+    classes were known and only background were to be found.
     """
-    everywhere = np.broadcast_to(categories[:, None], labels.shape)
+    event = (labels != background).astype(np.float64)
     return {
         "always background": segment_accuracy(np.full_like(labels, background), labels),
-        "right class, never background": segment_accuracy(everywhere, labels),
+        "right class, never background": float(event.mean()) if labels.size else float("nan"),
     }
 
 
@@ -114,9 +115,9 @@ def bootstrap_interval(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Interval of the mean over rows when videos are drawn with replacement: (R,), (R,) -> low, high.
+    """Interval of the mean over samples when videos are drawn with replacement: (R,), (R,) -> low, high.
 
-    Rows that share a video are drawn together, for they are not independent.
+    Samples that share a video are drawn together, for they are not independent.
     """
     _, video = np.unique(video_id.astype(str), return_inverse=True)
     count = int(video.max()) + 1

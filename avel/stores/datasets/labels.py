@@ -1,0 +1,163 @@
+"""Labels of samples on a grid of segments: the one place where events become labels.
+
+A class has a segment if its events cover at least half of it. Where two classes, one after the other, share a
+segment by halves, the class that comes first in the sample has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.errors import DatasetError
+
+UNKNOWN = -1
+"""Label of every segment of a sample whose events are not known."""
+NO_CLASS = -1
+"""Video label of a sample that has not exactly one event class."""
+ROUNDING_SECONDS = 1e-9
+"""What sums of seconds may be off by: far less than a sample of sound, far more than float64's last bit."""
+
+
+@dataclass(frozen=True)
+class EventTable:
+    """The E events of R samples, as columns.
+
+    Attributes:
+        sample: (E,) int64, index of the event's sample, 0 to R - 1.
+        category: (E,) int64, class id.
+        onset_seconds, offset_seconds: (E,) float64, from the clip's start.
+    """
+
+    sample: NDArray[np.int64]
+    category: NDArray[np.int64]
+    onset_seconds: NDArray[np.float64]
+    offset_seconds: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    def take(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> EventTable:
+        """Returns some of the events."""
+        return EventTable(
+            self.sample[chosen],
+            self.category[chosen],
+            self.onset_seconds[chosen],
+            self.offset_seconds[chosen],
+        )
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """The first seconds in which a sample, an index, has events of two classes at once."""
+
+    sample: int
+    categories: tuple[int, int]
+    onset_seconds: float
+    offset_seconds: float
+
+
+def covered_seconds(
+    onset_seconds: NDArray[np.float64],
+    offset_seconds: NDArray[np.float64],
+    segments: int,
+    segment_seconds: float,
+) -> NDArray[np.float64]:
+    """Returns the seconds of each segment that each interval covers: (E,), (E,) -> (E, T)."""
+    begin = np.arange(segments) * segment_seconds
+    end = np.minimum(offset_seconds[:, None], begin + segment_seconds)
+    return np.asarray(np.maximum(end - np.maximum(onset_seconds[:, None], begin), 0), np.float64)
+
+
+def class_segments(
+    events: EventTable, segments: int, segment_seconds: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Returns which segments each class of each sample has: sample (P,), class (P,), whether (P, T).
+
+    There is one of the P pairs for each class of a sample, in the order of samples, then of first onsets.
+    Seconds that several events of one class cover count once.
+    """
+    order = np.lexsort((events.onset_seconds, events.category, events.sample))
+    sorted_events = events.take(order)
+    onset, offset = sorted_events.onset_seconds.copy(), sorted_events.offset_seconds
+    pairs = np.stack((sorted_events.sample, sorted_events.category), 1)
+    first = np.ones(len(events), bool)
+    first[1:] = (pairs[1:] != pairs[:-1]).any(1)
+    reached = 0.0
+    for place in range(len(events)):  # of events of one class, what comes later keeps the seconds it adds
+        onset[place] = onset[place] if first[place] else max(onset[place], reached)
+        reached = offset[place] if first[place] else max(offset[place], reached)
+    seconds = covered_seconds(onset, offset, segments, segment_seconds)
+    starts = np.flatnonzero(first)
+    has = np.add.reduceat(seconds, starts, 0) if len(starts) else seconds
+    has = has >= segment_seconds / 2 - ROUNDING_SECONDS
+    sample, category = pairs[starts].T
+    by_onset = np.lexsort((sorted_events.onset_seconds[starts], sample))
+    return sample[by_onset], category[by_onset], has[by_onset]
+
+
+def segment_labels(
+    known: NDArray[np.bool_],
+    events: EventTable,
+    background: int,
+    segments: int,
+    segment_seconds: float,
+    name_of: Callable[[int], str],
+    class_names: tuple[str, ...],
+) -> NDArray[np.int64]:
+    """Returns one class a segment, background where no class has it: int64 (R, T).
+
+    Args:
+        known: (R,) whether a sample's events are known; where not, all its labels are UNKNOWN.
+        name_of: index of a sample -> its name for the error.
+
+    Raises:
+        DatasetError: a sample in which events of two classes overlap.
+    """
+    found = next(overlaps(events, segments * segment_seconds), None)
+    if found is not None:
+        one, other = (class_names[number] for number in found.categories)
+        raise DatasetError(
+            f"{name_of(found.sample)}: {one!r} and {other!r} overlap from {found.onset_seconds:g} s to "
+            f"{found.offset_seconds:g} s, and a segment has one label",
+            hint="shorten one of them, or leave one out",
+        )
+    labels = np.where(known[:, None], background, UNKNOWN).repeat(segments, 1).astype(np.int64)
+    sample, category, has = class_segments(events, segments, segment_seconds)
+    for place in reversed(range(len(sample))):  # so that the class that comes first is written last
+        labels[sample[place], has[place]] = category[place]
+    return labels
+
+
+def video_labels(events: EventTable, samples: int) -> NDArray[np.int64]:
+    """Returns the class of each sample's events, NO_CLASS where it has none or several: int64 (R,)."""
+    labels = np.full(samples, NO_CLASS, np.int64)
+    pairs = np.unique(np.stack((events.sample, events.category), 1), axis=0)
+    sample, counts = np.unique(pairs[:, 0], return_counts=True)
+    one = np.isin(pairs[:, 0], sample[counts == 1])
+    labels[pairs[one, 0]] = pairs[one, 1]
+    return labels
+
+
+def overlaps(events: EventTable, seconds: float) -> Iterator[Overlap]:
+    """Yields, for each sample in which events of two classes overlap within `seconds`, the first overlap."""
+    order = np.lexsort((events.onset_seconds, events.sample))
+    columns = (events.sample, events.category, events.onset_seconds, events.offset_seconds)
+    current, found = -1, False
+    active: list[tuple[int, float]] = []
+    for sample, category, onset, offset in zip(*(column[order].tolist() for column in columns), strict=True):
+        if sample != current:
+            current, found, active = sample, False, []
+        offset = min(offset, seconds)
+        if found or not onset < offset:
+            continue
+        active = [(other, end) for other, end in active if end > onset + ROUNDING_SECONDS]
+        for other, end in active:
+            if other != category:
+                found = True
+                yield Overlap(sample, (other, category), onset, min(end, offset))
+                break
+        active.append((category, offset))
