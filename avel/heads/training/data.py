@@ -1,5 +1,6 @@
 """What the heads read of a feature cache: inputs by video, labels by sample, checked before training."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ class Split:
 
     Attributes:
         number: (R,) number of each sample in its dataset.
+        of_one_class: places of the samples that have events of exactly one class.
         videos: (R,) index into the cache's videos.
         labels: (R, T) class of each segment; -1 where a sample's events are not known.
         video_labels: (R,) class of each sample's events; -1 where it has none or several.
@@ -41,6 +43,7 @@ class Split:
     number: NDArray[np.int64]
     video_id: NDArray[np.object_]
     leaked: NDArray[np.bool_]
+    of_one_class: NDArray[np.int64]
     videos: Tensor
     labels: Tensor
     video_labels: Tensor
@@ -57,10 +60,18 @@ class Split:
         """Returns the samples that a config's training learns from; if weak, those of one event class."""
         if config.supervision == "full":
             return self
-        places = torch.nonzero(self.video_labels != NO_CLASS).flatten()
-        on_cpu = places.cpu().numpy()
-        tensors = (self.videos[places], self.labels[places], self.video_labels[places])
-        return Split(self.name, self.number[on_cpu], self.video_id[on_cpu], self.leaked[on_cpu], *tensors)
+        on_cpu = self.of_one_class
+        places = torch.from_numpy(on_cpu).to(self.videos.device)
+        return dataclasses.replace(
+            self,
+            number=self.number[on_cpu],
+            video_id=self.video_id[on_cpu],
+            leaked=self.leaked[on_cpu],
+            of_one_class=np.arange(len(on_cpu)),
+            videos=self.videos[places],
+            labels=self.labels[places],
+            video_labels=self.video_labels[places],
+        )
 
 
 @dataclass(frozen=True)
@@ -219,7 +230,8 @@ def _split(cache: FeatureCache, name: str, device: torch.device) -> Split:
         torch.from_numpy(values).to(device) for values in (samples.video, labels, video_labels)
     )
     ids = np.array(cache.video_ids, object)[samples.video]
-    return Split(name, samples.number, ids, samples.leaked, videos, labels_there, video_labels_there)
+    one = np.flatnonzero(video_labels != NO_CLASS)
+    return Split(name, samples.number, ids, samples.leaked, one, videos, labels_there, video_labels_there)
 
 
 def _check_shapes(cache: FeatureCache, source: str) -> None:
