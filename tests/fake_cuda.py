@@ -1,8 +1,8 @@
 """A CUDA device on machines without one: devices, shapes and dtypes are followed, nothing is computed.
 
 torch's FakeTensorMode does that for operators, and refuses those whose inputs lie on two devices. What asks
-the driver beside them is replaced here: moving a module, autocast's look for a GPU, LSTMs, and autograd's
-engine, so that gradients have the place and shape of their weights and no value.
+the driver beside them is replaced here: moving a module, autocast's look for a GPU, LSTMs and GRUs, and
+autograd's engine, so that gradients have the place and shape of their weights and no value.
 """
 
 import contextlib
@@ -24,7 +24,8 @@ def fake_cuda() -> Iterator[None]:
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
         patch.setattr(nn.Module, "to", move)
-        patch.setattr(nn.LSTM, "forward", lstm)
+        patch.setattr(nn.LSTM, "forward", recurrent)
+        patch.setattr(nn.GRU, "forward", recurrent)
         patch.setattr(Tensor, "backward", backward)
         yield
 
@@ -39,9 +40,10 @@ def move(module: nn.Module, device: torch.device) -> nn.Module:
     return module
 
 
-def lstm(layer: nn.LSTM, x: Tensor) -> tuple[Tensor, None]:
-    """Hidden states that hang on the input and on each weight: (B, T, D) -> (B, T, 2 x hidden)."""
-    touched = sum((weight.sum() for weight in layer.parameters()), x.sum())
+def recurrent(layer: nn.RNNBase, x: Tensor, initial: Any = None) -> tuple[Tensor, None]:
+    """Hidden states that hang on the input, on each weight and the first state: (B, T, D) -> (B, T, 2H)."""
+    first = (initial,) if isinstance(initial, Tensor) else initial or ()
+    touched = sum((value.sum() for value in (*layer.parameters(), *first)), x.sum())
     return touched.to(x.dtype).expand(*x.shape[:2], 2 * layer.hidden_size), None
 
 

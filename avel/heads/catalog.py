@@ -12,7 +12,11 @@ from avel.heads.config import HEADS, HeadConfig, TrainConfig
 from avel.heads.models.head import Widths, build_model, head_class
 from avel.text import table
 
-AVE_WIDTHS = {"encoded": Widths(256, 256, 29), "cnn": Widths(128, 512, 29), "maps": Widths(128, 512, 29, 49)}
+AVE_WIDTHS = {
+    "encoded": Widths(256, 256, 29, segments=10),
+    "cnn": Widths(128, 512, 29, segments=10),
+    "maps": Widths(128, 512, 29, cells=49, segments=10),
+}
 """What a head takes from AVE: features of AV-BT, or of VGGish and VGG-19; 28 events and background."""
 
 

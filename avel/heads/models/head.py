@@ -15,12 +15,16 @@ from avel.heads.tasks.single_label import SingleLabel
 
 @dataclass(frozen=True)
 class Widths:
-    """Sizes that a head takes from the cache: D of audio and visual, K classes, cells of a visual map."""
+    """Sizes that a head takes from the cache: D of audio and visual, K classes, cells of a visual map, T.
+
+    No cells means vectors instead of maps; no segments, that T is not known yet, which most heads do without.
+    """
 
     audio: int
     visual: int
     classes: int
     cells: int = 0
+    segments: int = 0
 
 
 class HeadOutput(NamedTuple):
@@ -40,6 +44,7 @@ class Head(nn.Module, ABC):
         weak: whether it can learn from video labels.
         stackable: whether trials can be one batched program: no LSTM, no dropout.
         buffered: settings kept as buffers, so that trials which differ in them can still be stacked.
+        segments: numbers of segments that its layers can take; None for any.
     """
 
     Config: ClassVar[type[HeadConfig]]
@@ -48,11 +53,23 @@ class Head(nn.Module, ABC):
     weak: ClassVar[bool] = True
     stackable: ClassVar[bool] = False
     buffered: ClassVar[tuple[str, ...]] = ()
+    segments: ClassVar[range | None] = None
 
     def __init__(self, widths: Widths, config: HeadConfig, weak: bool) -> None:
-        """Builds the network for the widths of a cache; `weak` says that it will learn from video labels."""
+        """Builds the network for the widths of a cache; `weak` says that it will learn from video labels.
+
+        Raises:
+            ConfigError: the head cannot take clips of that many segments.
+        """
         super().__init__()
         self.widths, self.config = widths, config
+        taken = self.segments
+        if taken is not None and widths.segments not in taken:
+            raise ConfigError(
+                f"head {config.name!r} takes {taken[0]} to {taken[-1]} segments, the clips have"
+                f" {widths.segments}",
+                hint="avel heads lists the others, which take any number",
+            )
 
     @abstractmethod
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:

@@ -39,22 +39,35 @@ class ClassifierMLP(nn.Sequential):
         return scores.view(*features.shape[:-1], scores.shape[-1])
 
 
-class BiLSTM(nn.Module):
-    """One bidirectional layer, 128 per direction: (B, T, D) -> (B, T, 256).
+def lstm_states(lstm: nn.LSTM, features: Tensor, initial: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """Hidden states of an LSTM at every segment: (B, T, D) -> (B, T, H).
 
     Under autocast to bfloat16 it computes in bfloat16 where the device has such an LSTM, else in float32.
     """
+    device = features.device
+    if torch.is_autocast_enabled(device.type) and not has_bfloat16_lstm(device):
+        with torch.autocast(device.type, enabled=False):
+            hidden: Tensor = lstm(features.float(), initial)[0]
+    else:
+        hidden = lstm(features, initial)[0]
+    return hidden
+
+
+class BiLSTM(nn.Module):
+    """One bidirectional layer, 128 per direction: (B, T, D) -> (B, T, 256)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.lstm = nn.LSTM(width, 128, batch_first=True, bidirectional=True)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Returns the hidden states of both directions: (B, T, D) -> (B, T, 256)."""
-        device = features.device
-        if torch.is_autocast_enabled(device.type) and not has_bfloat16_lstm(device):
-            with torch.autocast(device.type, enabled=False):
-                hidden: Tensor = self.lstm(features.float())[0]
-        else:
-            hidden = self.lstm(features)[0]
-        return hidden
+        """Hidden states of both directions: (B, T, D) -> (B, T, 256)."""
+        return lstm_states(self.lstm, features)
+
+
+def xavier(module: nn.Module) -> None:
+    """Draws the weights of a Linear layer as Glorot & Bengio do, its bias 0; for `apply` to a network."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

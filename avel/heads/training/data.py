@@ -134,7 +134,8 @@ def load_data(cache: FeatureCache, config: TrainConfig, device: torch.device) ->
     check_classes(cache, splits["train"], config)
     visual = cache.shapes[ARRAYS[source][1]]
     cells = visual[2] * visual[3] if source == "maps" else 0
-    widths = Widths(cache.shapes[ARRAYS[source][0]][-1], visual[-1], cache.classes, cells)
+    audio = cache.shapes[ARRAYS[source][0]]
+    widths = Widths(audio[-1], visual[-1], cache.classes, cells, cache.grid_segments)
     return Data(_features(cache, source, config, device), widths, splits)
 
 

@@ -30,17 +30,32 @@ CASES = [
     for name, settings in [*((name, {}) for name in HEADS), *VARIANTS]
     for source in HEADS[name].sources
 ]
-STACKABLE = [case for case in CASES if HEADS[case.values[0][0]].stackable]  # type: ignore[index]
+TAUGHT = [
+    pytest.param(*case.values, supervision, id=f"{case.id}-{supervision}")
+    for case in CASES
+    for supervision in ("full", "weak")
+    if supervision == "full" or HEADS[case.values[0][0]].weak  # type: ignore[index]
+]
+STACKABLE = [case for case in TAUGHT if HEADS[case.values[0][0]].stackable]  # type: ignore[index]
 Case = tuple[str, dict[str, Any]]
 
 
-def model_of(case: Case, source: str, supervision: str = "full", seed: int = 0) -> Model:
+def segments_of(name: str) -> int:
+    """How long the clips of most tests are: 6 segments, or the fewest that the head can take."""
+    taken = HEADS[name].segments
+    return 6 if taken is None or 6 in taken else int(taken[0])
+
+
+def model_of(
+    case: Case, source: str, supervision: str = "full", seed: int = 0, segments: int | None = None
+) -> Model:
     name, settings = case
     config = train_config(head=name, supervision=supervision, **settings)  # type: ignore[arg-type]
-    return build_model(config, Widths(D, D, K, SIDE**2 if source == "maps" else 0), seed)
+    cells = SIDE**2 if source == "maps" else 0
+    return build_model(config, Widths(D, D, K, cells, segments or segments_of(name)), seed)
 
 
-def inputs(source: str, clips: int = 4, segments: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
+def inputs(source: str, clips: int, segments: int) -> tuple[torch.Tensor, torch.Tensor]:
     random = torch.Generator().manual_seed(3)
     shape = (clips, segments, SIDE, SIDE, D) if source == "maps" else (clips, segments, D)
     return torch.randn(clips, segments, D, generator=random), torch.randn(*shape, generator=random)
@@ -59,20 +74,24 @@ def test_the_settings_are_whole(name: str) -> None:
 
 @pytest.mark.parametrize(("case", "source"), CASES)
 @pytest.mark.parametrize("segments", [1, 6, 13])
-def test_scores_any_number_of_segments(case: Case, source: str, segments: int) -> None:
-    output = model_of(case, source).eval()(*inputs(source, segments=segments))
+def test_scores_any_number_of_segments_or_says_which(case: Case, source: str, segments: int) -> None:
+    taken = HEADS[case[0]].segments
+    if taken is not None and segments not in taken:
+        with pytest.raises(ConfigError, match=f"takes {taken[0]} to {taken[-1]} segments.* {segments}"):
+            model_of(case, source, segments=segments)
+        return
+    output = model_of(case, source, segments=segments).eval()(*inputs(source, 4, segments))
     assert output.logits.shape == (4, segments, K)
     assert torch.isfinite(output.logits).all()
     assert all(len(values) == 4 for values in output.extras.values())
 
 
-@pytest.mark.parametrize(("case", "source"), CASES)
-@pytest.mark.parametrize("supervision", ["full", "weak"])
+@pytest.mark.parametrize(("case", "source", "supervision"), TAUGHT)
 def test_the_gradient_reaches_all_parameters(case: Case, source: str, supervision: str) -> None:
-    model = model_of(case, source, supervision)
-    labels = torch.arange(24).reshape(4, 6) % K
+    model, segments = model_of(case, source, supervision), segments_of(case[0])
+    labels = torch.arange(4 * segments).reshape(4, segments) % K
     torch.manual_seed(0)  # dropout
-    loss = model.loss(model(*inputs(source)), labels[:, 0] if supervision == "weak" else labels)
+    loss = model.loss(model(*inputs(source, 4, segments)), labels[:, 0] if supervision == "weak" else labels)
     loss.backward()
     still = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()]
     assert not still
@@ -81,19 +100,20 @@ def test_the_gradient_reaches_all_parameters(case: Case, source: str, supervisio
 @pytest.mark.parametrize(("case", "source"), CASES)
 @pytest.mark.parametrize("clips", FEW_AND_MANY)
 def test_clips_do_not_see_each_other(case: Case, source: str, clips: int) -> None:
-    model, (audio, visual) = model_of(case, source).eval(), inputs(source, clips)
+    model, (audio, visual) = model_of(case, source).eval(), inputs(source, clips, segments_of(case[0]))
     order = torch.arange(clips).roll(2)
     together = model(audio, visual).logits
     torch.testing.assert_close(model(audio[order], visual[order]).logits, together[order])
     torch.testing.assert_close(model(audio[:1], visual[:1]).logits, together[:1])
 
 
-@pytest.mark.parametrize(("case", "source"), STACKABLE)
-@pytest.mark.parametrize("supervision", ["full", "weak"])
+@pytest.mark.parametrize(("case", "source", "supervision"), STACKABLE)
 def test_stacked_losses_and_gradients_are_each_trials_own(case: Case, source: str, supervision: str) -> None:
     models = [model_of(case, source, supervision, seed).double() for seed in range(3)]
-    audio, visual = (values.double().unflatten(0, (3, 8)) for values in inputs(source, clips=24))
-    labels = torch.arange(144).reshape(3, 8, 6) % K
+    segments = segments_of(case[0])
+    features = inputs(source, 24, segments)
+    audio, visual = (values.double().unflatten(0, (3, 8)) for values in features)
+    labels = torch.arange(24 * segments).reshape(3, 8, segments) % K
     targets = labels[..., 0] if supervision == "weak" else labels
     stacked = Stacked(models, torch.device("cpu"))
     losses = stacked.losses(audio, visual, targets)
@@ -124,8 +144,14 @@ def test_saved_weights_give_the_same_scores(case: Case, source: str, clips: int,
     model, other = model_of(case, source).eval(), model_of(case, source, seed=9).eval()
     save_file(model.state_dict(), tmp_path / "head.safetensors")
     other.load_state_dict(load_file(tmp_path / "head.safetensors"))
-    features = inputs(source, clips)
+    features = inputs(source, clips, segments_of(case[0]))
     assert torch.equal(model(*features).logits, other(*features).logits)
+
+
+@pytest.mark.parametrize("name", [name for name in HEADS if not HEADS[name].weak])
+def test_video_labels_are_refused_by_a_head_that_cannot_learn_from_them(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{name}' cannot learn from video labels"):
+        model_of((name, {}), HEADS[name].sources[0], "weak")
 
 
 @pytest.mark.parametrize("name", list(HEADS))

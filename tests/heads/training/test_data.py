@@ -38,6 +38,7 @@ def test_streamed_features_equal_those_in_memory(head: str, tmp_path: Path) -> N
     assert held.features.held is not None
     assert streamed.features.held is None
     assert held.widths == streamed.widths
+    assert held.widths.segments == 6
     chunks = [torch.tensor([5, 2, 5]), torch.tensor([[0, 1], [7, 3]])]
     for one, other in zip(held.features.batches(chunks), streamed.features.batches(chunks), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from avel.config import settings_of
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluate import evaluate, predict_split
 from avel.heads.evaluation.predictions import read_predictions
@@ -35,11 +36,11 @@ def gpu() -> None:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    return write_cache(tmp_path / "c.h5", arrays=("f_a", "f_v", "cnn_a", "cnn_v", "maps"))
+    return write_cache(tmp_path / "c.h5", arrays=("f_a", "f_v", "cnn_a", "cnn_v", "maps"), segments=8)
 
 
 def config_of(head: str, **settings: Any) -> TrainConfig:
-    dropout = {"dropout": 0.0} if head == "psp" else {}
+    dropout = {each.name: 0.0 for each in settings_of(HEADS[head].Config) if "dropout" in each.name}
     return train_config(head=head, **(QUICK | dropout | settings))
 
 
