@@ -21,13 +21,16 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return np.asarray(e / e.sum())
 
 
-def lstm_direction(w: Weights, suffix: str, steps: np.ndarray) -> np.ndarray:
-    """(T, D) -> (T, 128), gates in torch's order: input, forget, cell, output."""
-    hidden = cell = np.zeros(128)
+def lstm_direction(
+    w: Weights, suffix: str, steps: np.ndarray, first: tuple[np.ndarray, np.ndarray] | None = None
+) -> np.ndarray:
+    """(T, D) -> (T, H), gates in torch's order: input, forget, cell, output; `first` is hidden and cell."""
+    width = w[f"weight_hh_{suffix}"].shape[1]
+    hidden, cell = first or (np.zeros(width), np.zeros(width))
     states = []
     for step in steps:
-        gates = w[f"weight_ih_l0{suffix}"] @ step + w[f"bias_ih_l0{suffix}"]
-        gates = gates + w[f"weight_hh_l0{suffix}"] @ hidden + w[f"bias_hh_l0{suffix}"]
+        gates = w[f"weight_ih_{suffix}"] @ step + w[f"bias_ih_{suffix}"]
+        gates = gates + w[f"weight_hh_{suffix}"] @ hidden + w[f"bias_hh_{suffix}"]
         i, f, g, o = np.split(gates, 4)
         cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
         hidden = sigmoid(o) * np.tanh(cell)
@@ -35,11 +38,16 @@ def lstm_direction(w: Weights, suffix: str, steps: np.ndarray) -> np.ndarray:
     return np.array(states)
 
 
-def bilstm(w: Weights, steps: np.ndarray) -> np.ndarray:
-    """(T, D) -> (T, 256)."""
-    forward = lstm_direction(w, "", steps)
-    backward = lstm_direction(w, "_reverse", steps[::-1])[::-1]
-    return np.concatenate((forward, backward), 1)
+def bilstm(
+    w: Weights, steps: np.ndarray, layers: int = 1, first: tuple[np.ndarray, np.ndarray] | None = None
+) -> np.ndarray:
+    """(T, D) -> (T, 2H); `first` is hidden and cell of each layer and direction, (2 layers, H) each."""
+    for layer in range(layers):
+        starts = [None if first is None else (first[0][n], first[1][n]) for n in (2 * layer, 2 * layer + 1)]
+        forward = lstm_direction(w, f"l{layer}", steps, starts[0])
+        backward = lstm_direction(w, f"l{layer}_reverse", steps[::-1], starts[1])[::-1]
+        steps = np.concatenate((forward, backward), 1)
+    return steps
 
 
 def agva(w: Weights, audio: np.ndarray, cells: np.ndarray) -> np.ndarray:

@@ -1,0 +1,137 @@
+"""Recursive joint co-attention (Duan et al. 2021): both streams attend to what they hold together."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avel.config import option
+from avel.errors import ConfigError
+from avel.heads.config import HEADS, HeadConfig
+from avel.heads.models.avel_net import soft_margin
+from avel.heads.models.head import Head, HeadOutput, Widths
+from avel.heads.models.parts import at_least_float32, lstm_states, xavier
+from avel.nn import AGVA
+
+D = 512
+
+
+@HEADS.register("jcan")
+class JCAN(Head):
+    """Residual Bi-LSTMs, AGVA, and recursive joint co-attention; its weights fix the number of segments."""
+
+    @dataclass(frozen=True)
+    class Config(HeadConfig):
+        """Settings of JCAN and its training, as in its code, whose rate also falls on plateaus."""
+
+        recursions: int = option(4, "Joint co-attention units, each with its own weights.", low=0, high=16)
+        dropout: float = option(
+            0.3, "Fraction dropped in training, in co-attention and classifier.", low=0, high=0.99
+        )
+        lstm_dropout: float = option(
+            0.1, "Fraction dropped in training, in the encoders of both streams.", low=0, high=0.99
+        )
+        lr: float = 1e-4
+        epochs: int = 300
+
+    source = "Duan et al. 2021"
+    sources = ("maps", "cnn", "encoded")
+    weak = False
+
+    def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
+        super().__init__(widths, config, weak)
+        if not widths.segments:
+            raise ConfigError("head 'jcan' has weights over time", hint="give Widths(..., segments=T)")
+        self.audio = ResLSTM(widths.audio, config.lstm_dropout)
+        self.agva = AGVA(D, widths.visual, widths.cells) if widths.cells else None
+        self.project = nn.Linear(widths.visual, D)
+        self.visual = ResLSTM(D, config.lstm_dropout)
+        self.joint = nn.ModuleList(
+            JointCoAttention(widths.segments, config.dropout) for _ in range(config.recursions)
+        )
+        self.decode = ResLSTM(2 * D, 0.0)
+        self.classify = nn.Sequential(
+            nn.Linear(D, 128), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(128, widths.classes)
+        )
+        self.apply(xavier)
+
+    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), AGVA's weights if any.
+
+        Raises:
+            ConfigError: T is another than the head was built for.
+        """
+        if audio.shape[1] != self.widths.segments:
+            raise ConfigError(
+                f"head 'jcan' was built for {self.widths.segments} segments, the clips have {audio.shape[1]}",
+                hint="train it on clips of that length",
+            )
+        extras = {}
+        a, v = self.audio(unit(audio)), unit(visual)
+        if self.agva is not None:
+            v, extras["agva"] = self.agva(a, v.flatten(2, 3))
+        v = self.visual(self.project(v))
+        for recursion in self.joint:
+            v, a = recursion(v, a)
+        return HeadOutput(self.classify(self.decode(torch.cat((v, a), -1))), extras)
+
+    def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
+        """Multi-label soft margin on the softmax scores, as published: (B, T, K), (B, T) -> scalar."""
+        return soft_margin(output.logits.flatten(0, 1), labels.flatten())
+
+
+class ResLSTM(nn.Module):
+    """Two Bi-LSTM layers from learned first states beside their input, merged to unit length."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(
+            width, D // 2, num_layers=2, batch_first=True, bidirectional=True, dropout=dropout
+        )
+        self.first = nn.Parameter(torch.zeros(2, 4, 1, D // 2))
+        self.dropout = nn.Dropout(dropout)
+        self.merge = nn.Linear(width + D, D)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Encoded segments of unit length: (B, T, D) -> (B, T, 512)."""
+        hidden, cell = self.first.expand(-1, -1, len(features), -1).contiguous()
+        states = lstm_states(self.lstm, features, (hidden, cell))
+        return unit(self.merge(self.dropout(torch.cat((features, states), -1))))
+
+
+class JointCoAttention(nn.Module):
+    """One recursion: each stream weighs the joint features, feature by feature, and adds what it finds."""
+
+    def __init__(self, segments: int, dropout: float) -> None:
+        super().__init__()
+        self.joint = nn.Linear(2 * D, 2 * D)
+        self.visual, self.audio = Attended(segments, dropout), Attended(segments, dropout)
+
+    def forward(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Both streams, updated from the same pair: twice (B, T, 512) -> twice (B, T, 512)."""
+        joint = self.joint(torch.cat((visual, audio), -1))
+        return self.visual(visual, joint), self.audio(audio, joint)
+
+
+class Attended(nn.Module):
+    """What one stream takes from the joint features; the similarity is of features, 512 x 1024, not T x T."""
+
+    def __init__(self, segments: int, dropout: float) -> None:
+        super().__init__()
+        self.time = nn.Linear(segments, segments)
+        self.value, self.out = nn.Linear(D, D), nn.Linear(2 * D, D)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, stream: Tensor, joint: Tensor) -> Tensor:
+        """The stream and what it found: (B, T, 512), (B, T, 1024) -> (B, T, 512)."""
+        similar = self.dropout(torch.tanh(self.time(stream.mT) @ joint / math.sqrt(2 * D)))
+        found = torch.relu(torch.tanh(self.value(stream) @ similar))
+        attended: Tensor = stream + self.dropout(torch.relu(self.out(found)))
+        return attended
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors of length 1, those of length 0 left as they are: (..., D) -> (..., D)."""
+    return functional.normalize(at_least_float32(vectors), dim=-1)
