@@ -16,6 +16,7 @@ HEADS: Registry[Any] = Registry(
         "mlp": "avel.heads.models.mlp",
         "psp": "avel.heads.models.psp",
         "tacma": "avel.heads.models.tacma",
+        "vscg": "avel.heads.models.vscg",
     },
     group="avel.heads",
 )

@@ -12,7 +12,7 @@ from avel.errors import ConfigError
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.avel_net import soft_margin
 from avel.heads.models.head import Head, HeadOutput, Widths
-from avel.heads.models.parts import at_least_float32, lstm_states, xavier
+from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
 from avel.nn import AGVA
 
 D = 512
@@ -55,7 +55,10 @@ class JCAN(Head):
         self.classify = nn.Sequential(
             nn.Linear(D, 128), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(128, widths.classes)
         )
-        self.apply(xavier)
+        xavier(self)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear) and layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
         """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), AGVA's weights if any.
@@ -87,9 +90,7 @@ class ResLSTM(nn.Module):
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(
-            width, D // 2, num_layers=2, batch_first=True, bidirectional=True, dropout=dropout
-        )
+        self.lstm = BiLSTM(width, D // 2, layers=2, dropout=dropout)
         self.first = nn.Parameter(torch.zeros(2, 4, 1, D // 2))
         self.dropout = nn.Dropout(dropout)
         self.merge = nn.Linear(width + D, D)
@@ -97,7 +98,7 @@ class ResLSTM(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Encoded segments of unit length: (B, T, D) -> (B, T, 512)."""
         hidden, cell = self.first.expand(-1, -1, len(features), -1).contiguous()
-        states = lstm_states(self.lstm, features, (hidden, cell))
+        states = self.lstm.unrolled(features, (hidden, cell))[0]
         return unit(self.merge(self.dropout(torch.cat((features, states), -1))))
 
 

@@ -39,35 +39,39 @@ class ClassifierMLP(nn.Sequential):
         return scores.view(*features.shape[:-1], scores.shape[-1])
 
 
-def lstm_states(lstm: nn.LSTM, features: Tensor, initial: tuple[Tensor, Tensor] | None = None) -> Tensor:
-    """Hidden states of an LSTM at every segment: (B, T, D) -> (B, T, H).
+class BiLSTM(nn.Module):
+    """Bidirectional layers, one unless told, H = 128 per direction: (B, T, D) -> (B, T, 2 H).
 
     Under autocast to bfloat16 it computes in bfloat16 where the device has such an LSTM, else in float32.
     """
-    device = features.device
-    if torch.is_autocast_enabled(device.type) and not has_bfloat16_lstm(device):
-        with torch.autocast(device.type, enabled=False):
-            hidden: Tensor = lstm(features.float(), initial)[0]
-    else:
-        hidden = lstm(features, initial)[0]
-    return hidden
 
-
-class BiLSTM(nn.Module):
-    """One bidirectional layer, 128 per direction: (B, T, D) -> (B, T, 256)."""
-
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, hidden: int = 128, layers: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(width, 128, batch_first=True, bidirectional=True)
+        self.lstm = nn.LSTM(width, hidden, layers, dropout=dropout, batch_first=True, bidirectional=True)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Hidden states of both directions: (B, T, D) -> (B, T, 256)."""
-        return lstm_states(self.lstm, features)
+        """Returns hidden states of both directions: (B, T, D) -> (B, T, 2 H)."""
+        return self.unrolled(features)[0]
+
+    def unrolled(
+        self, features: Tensor, start: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Returns hidden states and each direction's last (h, c), from given ones or from zeros.
+
+        (B, T, D), twice (2 layers, B, H) -> (B, T, 2 H), twice (2 layers, B, H).
+        """
+        device = features.device
+        if torch.is_autocast_enabled(device.type) and not has_bfloat16_lstm(device):
+            with torch.autocast(device.type, enabled=False):
+                begun = None if start is None else (start[0].float(), start[1].float())
+                hidden, last = self.lstm(features.float(), begun)
+        else:
+            hidden, last = self.lstm(features, start)
+        return hidden, last
 
 
 def xavier(module: nn.Module) -> None:
-    """Draws the weights of a Linear layer as Glorot & Bengio do, its bias 0; for `apply` to a network."""
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+    """Draws the weights of all Linears in a module as Xavier did, uniformly; biases stay."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)

@@ -78,22 +78,29 @@ class PSP(Head):
         loss = super().loss(output, labels)
         if not self.pair_loss:
             return loss
-        event = (labels < output.logits.shape[-1] - 1).to(output.logits.dtype)
-        similar = torch.relu(output.extras["similarity"])
-        return loss + self.pair_loss * functional.mse_loss(fractions(similar), fractions(event))
+        event = labels < output.logits.shape[-1] - 1
+        return loss + self.pair_loss * pair_loss(output.extras["similarity"], event)
+
+
+def pair_loss(similarity: Tensor, event: Tensor) -> Tensor:
+    """How far the similarity of a clip's pairs is from lying on its events: (B, T), (B, T) -> scalar."""
+    return functional.mse_loss(fractions(torch.relu(similarity)), fractions(event.to(similarity.dtype)))
 
 
 class Propagation(nn.Module):
-    """Attention between all pairs of segments, those above the threshold alone, added to each stream."""
+    """All-pair attention between the streams, cut below the threshold, and what each stream makes of it.
 
-    def __init__(self, threshold: float, dropout: float) -> None:
+    `again` says whether the fractions of the pairs that are left are normalised once more.
+    """
+
+    def __init__(
+        self, threshold: float, dropout: float, out_dropout: float | None = None, again: bool = True
+    ) -> None:
         super().__init__()
-        self.threshold = threshold
-
-        def projection() -> nn.Sequential:
-            return nn.Sequential(nn.Linear(HIDDEN, HIDDEN, bias=False), nn.ReLU(), nn.Dropout(dropout))
-
-        self.v1, self.v2, self.a1, self.a2, self.out_v, self.out_a = (projection() for _ in range(6))
+        self.threshold, self.again = threshold, again
+        self.v1, self.v2, self.a1, self.a2 = (projection(dropout) for _ in range(4))
+        last = dropout if out_dropout is None else out_dropout
+        self.out_v, self.out_a = projection(last), projection(last)
         self.norm = nn.LayerNorm(HIDDEN, eps=1e-6)
 
     def forward(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,9 +113,15 @@ class Propagation(nn.Module):
         return self.norm(self.out_v(fused_v)), self.norm(self.out_a(fused_a)), gamma_va
 
     def positives(self, beta: Tensor) -> Tensor:
-        """Normalises rows, zeroes what is below the threshold, normalises again: (B, T, T) -> (B, T, T)."""
+        """Rows normalised, cut at the threshold, normalised again if told: (B, T, T) -> (B, T, T)."""
         rows = fractions(beta)
-        return fractions(rows * (rows > self.threshold))
+        kept = rows * (rows > self.threshold)
+        return fractions(kept) if self.again else kept
+
+
+def projection(dropout: float) -> nn.Sequential:
+    """One layer as all of propagation's are: (..., 256) -> (..., 256)."""
+    return nn.Sequential(nn.Linear(HIDDEN, HIDDEN, bias=False), nn.ReLU(), nn.Dropout(dropout))
 
 
 def fractions(values: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 def res_lstm(w: Weights, rows: np.ndarray) -> np.ndarray:
     first = w["first"][:, :, 0]
-    states = bilstm(below(w, "lstm."), rows, layers=2, first=(first[0], first[1]))
+    states = bilstm(below(w, "lstm.lstm."), rows, layers=2, first=(first[0], first[1]))
     return unit(linear(w, "merge", np.concatenate((rows, states), 1)))
 
 
