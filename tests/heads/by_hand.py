@@ -21,33 +21,34 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return np.asarray(e / e.sum())
 
 
-def lstm_direction(
-    w: Weights, suffix: str, steps: np.ndarray, first: tuple[np.ndarray, np.ndarray] | None = None
-) -> np.ndarray:
-    """(T, D) -> (T, H), gates in torch's order: input, forget, cell, output; `first` is hidden and cell."""
-    width = w[f"weight_hh_{suffix}"].shape[1]
-    hidden, cell = first or (np.zeros(width), np.zeros(width))
-    states = []
+def lstm_states(
+    w: Weights, suffix: str, steps: np.ndarray, start: tuple[np.ndarray, np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hidden and cell states: (T, D) -> twice (T, H), gates in torch's order: input, forget, cell, output."""
+    width = w[f"weight_hh_l0{suffix}"].shape[1]
+    hidden, cell = start or (np.zeros(width), np.zeros(width))
+    states, cells = [], []
     for step in steps:
-        gates = w[f"weight_ih_{suffix}"] @ step + w[f"bias_ih_{suffix}"]
-        gates = gates + w[f"weight_hh_{suffix}"] @ hidden + w[f"bias_hh_{suffix}"]
+        gates = w[f"weight_ih_l0{suffix}"] @ step + w[f"bias_ih_l0{suffix}"]
+        gates = gates + w[f"weight_hh_l0{suffix}"] @ hidden + w[f"bias_hh_l0{suffix}"]
         i, f, g, o = np.split(gates, 4)
         cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
         hidden = sigmoid(o) * np.tanh(cell)
         states.append(hidden)
-    return np.array(states)
+        cells.append(cell)
+    return np.array(states), np.array(cells)
 
 
-def bilstm(
-    w: Weights, steps: np.ndarray, layers: int = 1, first: tuple[np.ndarray, np.ndarray] | None = None
-) -> np.ndarray:
-    """(T, D) -> (T, 2H); `first` is hidden and cell of each layer and direction, (2 layers, H) each."""
-    for layer in range(layers):
-        starts = [None if first is None else (first[0][n], first[1][n]) for n in (2 * layer, 2 * layer + 1)]
-        forward = lstm_direction(w, f"l{layer}", steps, starts[0])
-        backward = lstm_direction(w, f"l{layer}_reverse", steps[::-1], starts[1])[::-1]
-        steps = np.concatenate((forward, backward), 1)
-    return steps
+def lstm_direction(w: Weights, suffix: str, steps: np.ndarray) -> np.ndarray:
+    """(T, D) -> (T, H)."""
+    return lstm_states(w, suffix, steps)[0]
+
+
+def bilstm(w: Weights, steps: np.ndarray) -> np.ndarray:
+    """(T, D) -> (T, 2 H)."""
+    forward = lstm_direction(w, "", steps)
+    backward = lstm_direction(w, "_reverse", steps[::-1])[::-1]
+    return np.concatenate((forward, backward), 1)
 
 
 def agva(w: Weights, audio: np.ndarray, cells: np.ndarray) -> np.ndarray:
@@ -71,3 +72,35 @@ def linear(w: Weights, name: str, rows: np.ndarray) -> np.ndarray:
 
 def layer_norm(rows: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) -> np.ndarray:
     return np.array([(r - r.mean()) / np.sqrt(r.var() + eps) * weight + bias for r in rows])
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, 0)
+
+
+def multihead(
+    w: Weights, queries: np.ndarray, memory: np.ndarray, n_heads: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Attention, head by head: (T, D), (S, D) -> (T, D), weights averaged over the heads (T, S)."""
+    parts = zip(np.split(w["in_proj_weight"], 3), np.split(w["in_proj_bias"], 3), strict=True)
+    q, k, v = (
+        rows @ weight.T + bias for rows, (weight, bias) in zip((queries, memory, memory), parts, strict=True)
+    )
+    width = q.shape[1] // n_heads
+    heard, shares = np.zeros_like(q), np.zeros((len(q), len(memory)))
+    for head in range(n_heads):
+        own = slice(head * width, (head + 1) * width)
+        for t in range(len(q)):
+            share = softmax(np.array([q[t, own] @ k[s, own] for s in range(len(memory))]) / np.sqrt(width))
+            heard[t, own] = sum(share[s] * v[s, own] for s in range(len(memory)))
+            shares[t] += share / n_heads
+    return linear(w, "out_proj", heard), shares
+
+
+def transformer_layer(w: Weights, queries: np.ndarray, memory: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Post-norm, 4 heads, as `AttentionLayer` names its weights: (T, D), (S, D) -> (T, D), (T, S)."""
+    heard, shares = multihead(below(w, "attention."), queries, memory, 4)
+    hidden = layer_norm(queries + heard, w["norm1.weight"], w["norm1.bias"], 1e-5)
+    wide = relu(linear(w, "feedforward.0", hidden))
+    out = layer_norm(hidden + linear(w, "feedforward.3", wide), w["norm2.weight"], w["norm2.bias"], 1e-5)
+    return out, shares

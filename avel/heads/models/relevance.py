@@ -15,7 +15,7 @@ from avel.heads.models.parts import at_least_float32
 
 @dataclass(frozen=True)
 class RelevanceConfig(HeadConfig):
-    """What these heads share: the threshold, and a rate that is halved after 10, 20 and 30 epochs."""
+    """What these heads share: a threshold, and a learning rate halved after 10, 20 and 30 epochs."""
 
     event_threshold: float = option(
         0.5, "Relevance that a segment must exceed to hold the event.", low=0.01, high=0.99
@@ -77,7 +77,7 @@ def holds_event(labels: Tensor, classes: int) -> Tensor:
 
 
 def clip_category(labels: Tensor, classes: int) -> Tensor:
-    """The event of each clip, the last class of several, background if none: (B, T) -> (B,)."""
+    """The event of each clip, the last class if it has several, else background: (B, T) -> (B,)."""
     last = torch.where(holds_event(labels, classes), labels, -1).amax(-1)
     return torch.where(last < 0, classes - 1, last)
 

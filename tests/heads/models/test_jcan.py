@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from avel.errors import ConfigError
-from avel.heads.models.head import HeadOutput, Widths, build_model
-from tests.heads.by_hand import Weights, agva, below, bilstm, linear, sigmoid, softmax
-from tests.heads.models.small import D_A, D_V, K, T, cells_of, clips, count_on_ave, model_of
+from avel.heads.models.head import HeadOutput, Model, Widths, build_model
+from tests.heads.by_hand import Weights, agva, below, linear, lstm_states, sigmoid, softmax
+from tests.heads.models.rivals import D_A, D_V, LABELS, SIDE, K, T, clips, live_parameters, model_of
 from tests.heads.synthetic import train_config
 
 
@@ -15,9 +15,25 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True))
 
 
+def shaken(cells: int) -> tuple[Model, Weights]:
+    """The head with biases and first states that are not 0; the arrays share the memory of its weights."""
+    model, w = model_of("jcan", cells)
+    random = torch.Generator().manual_seed(8)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.05 * torch.randn(weight.shape, generator=random, dtype=torch.float64)
+    return model, w
+
+
 def res_lstm(w: Weights, rows: np.ndarray) -> np.ndarray:
-    first = w["first"][:, :, 0]
-    states = bilstm(below(w, "lstm.lstm."), rows, layers=2, first=(first[0], first[1]))
+    states, (hidden, cell) = rows, w["first"][:, :, 0]
+    for layer in range(2):
+        own = {name.replace(f"l{layer}", "l0"): x for name, x in w.items() if f"_l{layer}" in name}
+        own = below(own, "lstm.lstm.")
+        starts = [(hidden[n], cell[n]) for n in (2 * layer, 2 * layer + 1)]
+        forward = lstm_states(own, "", states, starts[0])[0]
+        backward = lstm_states(own, "_reverse", states[::-1], starts[1])[0][::-1]
+        states = np.concatenate((forward, backward), 1)
     return unit(linear(w, "merge", np.concatenate((rows, states), 1)))
 
 
@@ -31,12 +47,12 @@ def attended(w: Weights, x: np.ndarray, joint: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("maps", [True, False])
 def test_jcan(maps: bool) -> None:
-    model, w = model_of("jcan", maps)
+    model, w = shaken(SIDE**2 if maps else 0)
     audio, visual = clips(maps)
     logits = model(audio, visual).logits.detach().numpy()
     for clip in range(len(audio)):
         a = res_lstm(below(w, "audio."), unit(audio[clip].numpy()))
-        v = unit(cells_of(visual[clip]) if maps else visual[clip].numpy())
+        v = unit(visual[clip].flatten(1, -2).numpy() if maps else visual[clip].numpy())
         v = agva(below(w, "agva."), a, v) if maps else v
         v = res_lstm(below(w, "visual."), linear(w, "project", v))
         for recursion in range(4):
@@ -65,7 +81,7 @@ def test_segments_have_their_places() -> None:
 
 def test_loss() -> None:
     model, _ = model_of("jcan")
-    output, labels = model(*clips()), torch.tensor([[0, 1, 3, 3, 2], [1, 1, 1, 0, 3]])
+    output, labels = model(*clips()), LABELS
     logits = output.logits.detach().numpy()
     terms = []
     for row, target in zip(logits.reshape(-1, K), labels.flatten().tolist(), strict=True):
@@ -85,7 +101,7 @@ def test_the_loss_has_a_floor_because_it_is_of_the_softmax() -> None:
 
 
 def test_parameters_are_the_published_ones() -> None:
-    assert count_on_ave("jcan") == 22_776_510
+    assert live_parameters("jcan") == 22_776_510
 
 
 def test_weights_start_as_published() -> None:

@@ -8,7 +8,17 @@ from torch.nn import functional
 from avel.errors import ConfigError
 from avel.heads.models.head import HeadOutput
 from tests.heads.by_hand import Weights, agva, below, bilstm, layer_norm, linear, sigmoid, softmax
-from tests.heads.models.small import B, K, cells_of, clips, count_on_ave, model_of
+from tests.heads.models.rivals import (
+    SIDE,
+    B,
+    K,
+    category_loss,
+    clips,
+    decide,
+    live_parameters,
+    model_of,
+    relevance_loss,
+)
 
 T = 9
 LABELS = torch.tensor([[0, 0, 3, 3, 3, 0, 0, 0, 3], [3, 3, 2, 2, 2, 2, 2, 2, 3]])
@@ -87,11 +97,11 @@ def fused(w: Weights, audio: np.ndarray, visual: np.ndarray, weak: bool) -> tupl
 
 @pytest.mark.parametrize("maps", [True, False])
 def test_vscg(maps: bool) -> None:
-    model, w = model_of("vscg", maps, T)
-    audio, visual = clips(maps, T)
+    model, w = model_of("vscg", SIDE**2 if maps else 0, T)
+    audio, visual = clips(maps, segments=T)
     extras = {name: values.detach().numpy() for name, values in model(audio, visual).extras.items()}
     for clip in range(B):
-        rows = cells_of(visual[clip]) if maps else visual[clip].numpy()
+        rows = visual[clip].flatten(1, 2).numpy() if maps else visual[clip].numpy()
         F, cosines = fused(w, audio[clip].numpy(), rows, weak=False)
         np.testing.assert_allclose(extras["similarity"][clip], cosines, rtol=1e-7)
         np.testing.assert_allclose(extras["relevance"][clip], linear(w, "relevance", F)[:, 0], rtol=1e-7)
@@ -99,31 +109,26 @@ def test_vscg(maps: bool) -> None:
 
 
 def test_segments_hold_the_clips_event_above_the_threshold() -> None:
-    model, _ = model_of("vscg", segments=T, event_threshold=0.7)
+    model, _ = model_of("vscg", segments=T)
     output = model(*clips(segments=T))
     relevance = torch.linspace(-3, 3, 2 * T).reshape(2, T).double()
-    decided = model.head.decided(relevance, output.extras["category"], {}).logits.argmax(-1)
-    for clip in range(B):
-        event = output.extras["category"][clip].argmax().item()
-        for t in range(T):
-            wanted = event if sigmoid(relevance[clip, t].numpy()) > 0.7 else K - 1
-            assert decided[clip, t].item() == wanted
+    category = output.extras["category"]
+    decided = model.head.decided(relevance, category, {}).logits.argmax(-1).numpy()
+    assert (decided == decide(relevance.numpy(), category.detach().numpy(), 0.7)).all()
 
 
 def test_loss() -> None:
     model, _ = model_of("vscg", segments=T)
     output = model(*clips(segments=T))
     extras = {name: values.detach().numpy() for name, values in output.extras.items()}
-    terms, errors = [], []
-    for clip, event in enumerate((0, 2)):
+    errors = []
+    for clip in range(B):
         holds = (LABELS[clip].numpy() < K - 1).astype(float)
-        p = sigmoid(extras["relevance"][clip])
-        when = -np.mean(holds * np.log(p) + (1 - holds) * np.log(1 - p))
-        terms.append(when - np.log(softmax(extras["category"][clip])[event]))
         similar = np.maximum(extras["similarity"][clip], 0)
         errors += ((similar / (similar.sum() + 1e-8) - holds / holds.sum()) ** 2).tolist()
-    expected = np.mean(terms) + np.mean(errors)
-    assert model.loss(output, LABELS).item() == pytest.approx(expected, rel=1e-6)
+    labels = LABELS.numpy()
+    expected = relevance_loss(extras["relevance"], labels) + category_loss(extras["category"], labels)
+    assert model.loss(output, LABELS).item() == pytest.approx(expected + np.mean(errors), rel=1e-6)
 
 
 def test_weak_vscg() -> None:
@@ -131,7 +136,7 @@ def test_weak_vscg() -> None:
     audio, maps = clips(segments=T)
     logits = model(audio, maps).logits.detach().numpy()
     for clip in range(B):
-        F, _ = fused(w, audio[clip].numpy(), cells_of(maps[clip]), weak=True)
+        F, _ = fused(w, audio[clip].numpy(), maps[clip].flatten(1, 2).numpy(), weak=True)
         scores = linear(w, "category.2", np.maximum(linear(w, "category.0", F), 0))
         gate = sigmoid(np.maximum(linear(w, "gate", scores), 0))
         assert (gate >= 0.5).all()
@@ -174,5 +179,5 @@ def test_other_lengths_are_taken(segments: int) -> None:
 
 
 def test_parameters_are_those_that_learn_in_the_published_network() -> None:
-    assert count_on_ave("vscg") == 2_508_366
-    assert count_on_ave("vscg", "weak") == 2_257_166
+    assert live_parameters("vscg") == 2_508_366
+    assert live_parameters("vscg", "weak") == 2_257_166

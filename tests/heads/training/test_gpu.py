@@ -40,7 +40,7 @@ def cache(tmp_path: Path) -> Path:
 
 
 def config_of(head: str, **settings: Any) -> TrainConfig:
-    dropout = {each.name: 0.0 for each in settings_of(HEADS[head].Config) if "dropout" in each.name}
+    dropout = {s.name: 0.0 for s in settings_of(HEADS[head].Config()) if "dropout" in s.name}
     return train_config(head=head, **(QUICK | dropout | settings))
 
 
