@@ -12,6 +12,7 @@ HEADS: Registry[Any] = Registry(
         "avel": "avel.heads.models.avel_net",
         "bilstm": "avel.heads.models.bilstm",
         "cross_attention": "avel.heads.models.cross_attention",
+        "dam": "avel.heads.models.dam",
         "jcan": "avel.heads.models.jcan",
         "mlp": "avel.heads.models.mlp",
         "psp": "avel.heads.models.psp",

@@ -25,7 +25,7 @@ class Inside:
     """What one trial computes on R clips.
 
     Attributes:
-        fused: (R, T, D) what the classification layer reads.
+        fused: (R, T, D) what the head names `fused`, else what its classification layer reads.
         attention: W_av and W_va, (R, T, T) each; empty for a head without.
     """
 
@@ -42,8 +42,9 @@ def look_inside(run: HeadRun, trial: int, places: NDArray[np.int64]) -> Inside:
     record = run.records[trial]
     model = load_model(run.run, record)
     fused: list[Tensor] = []
+    read: list[Tensor] = []
     layer = classification_layer(model)
-    hook = layer.register_forward_pre_hook(lambda _, inputs: fused.append(inputs[0].float()))
+    hook = layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
     maps: dict[str, list[Tensor]] = {name: [] for name in ATTENTION}
     videos = videos_of(run, places)
     for start in range(0, len(videos), CLIPS_AT_ONCE):
@@ -53,6 +54,7 @@ def look_inside(run: HeadRun, trial: int, places: NDArray[np.int64]) -> Inside:
         )
         with torch.inference_mode():
             extras = model(audio, visual).extras
+        fused.append((extras["fused"] if "fused" in extras else read[-1]).float())
         for name in ATTENTION:
             if name in extras:
                 maps[name].append(extras[name].float())

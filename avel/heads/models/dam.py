@@ -1,0 +1,85 @@
+"""Dual attention matching (Wu et al. 2019): is a segment like the whole clip in the other modality?"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avel.config import option
+from avel.heads.config import HEADS
+from avel.heads.models.head import HeadOutput, Widths
+from avel.heads.models.parts import at_least_float32
+from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, category_loss, relevance_loss
+from avel.nn import AGVA
+
+D = 256
+
+
+@HEADS.register("dam")
+class DAM(RelevanceHead):
+    """Matches each segment with the other modality's self-attended clip; the paper leaves the sizes open."""
+
+    @dataclass(frozen=True)
+    class Config(RelevanceConfig):
+        """Settings of DAM; but for the balance of its losses none is in its paper."""
+
+        category_weight: float = option(
+            0.5, "Lambda: weight of the category's loss, of 1 for both losses.", low=0, high=1
+        )
+        dropout: float = option(0.2, "Fraction dropped in training, in the classifier.", low=0, high=0.99)
+        lr_decay: float = 1.0
+        milestones: tuple[int, ...] = ()
+
+    source = "Wu et al. 2019; sizes of an unofficial implementation"
+    sources = ("maps", "cnn", "encoded")
+    weak = False
+
+    config: Config
+
+    def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
+        super().__init__(widths, config, weak)
+        self.agva = AGVA(widths.audio, widths.visual, widths.cells) if widths.cells else None
+        self.audio, self.visual = nn.Linear(widths.audio, D), nn.Linear(widths.visual, D)
+        self.attend_a = nn.MultiheadAttention(D, 1, batch_first=True)
+        self.attend_v = nn.MultiheadAttention(D, 1, batch_first=True)
+        self.category = nn.Sequential(
+            nn.Linear(2 * D, 2 * D),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(2 * D, 2 * D),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(2 * D, widths.classes - 1),
+        )
+
+    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), attention over time."""
+        extras = {}
+        if self.agva is not None:
+            visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
+        f_a, f_v = self.audio(audio), self.visual(visual)
+        attended_a, extras["self_a"] = self.attend_a(f_a, f_a, f_a)
+        attended_v, extras["self_v"] = self.attend_v(f_v, f_v, f_v)
+        g_a, g_v = attended_a.mean(1), attended_v.mean(1)
+        extras["fused"] = torch.cat((f_a, f_v), -1)  # what is matched; no layer reads both
+        return self.decided(matching(f_a, f_v, g_a, g_v), self.category(torch.cat((g_a, g_v), -1)), extras)
+
+    def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
+        """Category and matching, weighted by lambda and the rest: (B, T, K), (B, T) -> scalar."""
+        weight, classes = self.config.category_weight, self.widths.classes
+        what = category_loss(output.extras["category"], labels, classes)
+        return weight * what + (1 - weight) * relevance_loss(output.extras["relevance"], labels, classes)
+
+
+def matching(f_a: Tensor, f_v: Tensor, g_a: Tensor, g_v: Tensor) -> Tensor:
+    """Logits of p, the mean of both sigmoids: twice (B, T, D), twice (B, D) -> (B, T).
+
+    p = (sigmoid(f_a g_v) + sigmoid(f_v g_a)) / 2; log p and log(1 - p) are taken from the dot products, which
+    are large where p is so near to 0 or 1 that its own logarithm would be lost.
+    """
+    dots = torch.stack((f_a @ g_v.unsqueeze(-1), f_v @ g_a.unsqueeze(-1))).squeeze(-1)
+    dots = at_least_float32(dots)
+    # the halves of both means cancel
+    p, rest = functional.logsigmoid(dots).logsumexp(0), functional.logsigmoid(-dots).logsumexp(0)
+    return p - rest

@@ -1,0 +1,32 @@
+"""What a trained head computes on the way to its scores, as the plots and the report take it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from avel.heads.train import train_head
+from avel.heads.training.records import load_model, read_trial
+from avel.views.inside import look_inside, videos_of
+from avel.views.reading import read_run
+from tests.heads.synthetic import write_cache
+
+
+@pytest.mark.parametrize("head", ["dam", "mlp"])
+def test_fused_vectors_are_those_that_the_head_names_or_its_classifier_reads(
+    head: str, tmp_path: Path
+) -> None:
+    cache = write_cache(tmp_path / "c.h5")
+    train_head(cache, tmp_path / "run", head=head, epochs=1)
+    run, places = read_run(tmp_path / "run"), np.array([3, 0])
+    seen = look_inside(run, 0, places).fused
+    model = load_model(run.run, read_trial(run.run, run.trials[0]))
+    videos = videos_of(run, places)
+    f_a, f_v = (torch.from_numpy(run.cache.read(name, videos)) for name in ("f_a", "f_v"))
+    with torch.no_grad():
+        if head == "dam":
+            expected = torch.cat((model.head.audio(f_a), model.head.visual(f_v)), -1)
+        else:
+            expected = f_a + f_v
+    np.testing.assert_allclose(seen, expected.numpy(), atol=1e-6)
