@@ -10,6 +10,7 @@ HEADS: Registry[Any] = Registry(
     "head",
     modules={
         "avel": "avel.heads.models.avel_net",
+        "avin": "avel.heads.models.avin",
         "bilstm": "avel.heads.models.bilstm",
         "cross_attention": "avel.heads.models.cross_attention",
         "dam": "avel.heads.models.dam",

@@ -1,0 +1,87 @@
+"""AVIN (Ramaswamy 2020): what both modalities have in common, and what stands out within and across."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avel.config import option
+from avel.heads.config import HEADS, HeadConfig
+from avel.heads.models.avel_net import soft_margin
+from avel.heads.models.head import Head, HeadOutput, Widths
+from avel.heads.models.parts import BiLSTM, at_least_float32
+from avel.nn import AGVA
+
+HIDDEN = 256
+SMALL = 1e-8
+"""Keeps the slope of the square root finite where dropout has left 0."""
+
+
+@HEADS.register("avin")
+class AVIN(Head):
+    """Factorised bilinear pooling beside intra- and inter-modality attention; the paper leaves sizes open."""
+
+    @dataclass(frozen=True)
+    class Config(HeadConfig):
+        """Settings of AVIN; none of the numbers is in its paper."""
+
+        pooling: Literal["mean", "agva"] = option("mean", "How a map's cells become one vector.")
+        factors: int = option(5, "Products that are summed for each value of the bilinear pooling.", low=1)
+        dropout: float = option(
+            0.1, "Fraction of the products that is dropped in training.", low=0, high=0.99
+        )
+
+    source = "Ramaswamy 2020; sizes are avel's"
+    sources = ("maps", "cnn", "encoded")
+
+    def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
+        super().__init__(widths, config, weak)
+        attends = widths.cells and config.pooling == "agva"
+        self.agva = AGVA(widths.audio, widths.visual, widths.cells) if attends else None
+        self.audio, self.visual = BiLSTM(widths.audio), BiLSTM(widths.visual)
+        self.bilinear = BilinearPooling(config.factors, config.dropout)
+        self.classify = nn.Linear(5 * HIDDEN, widths.classes)
+
+    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), weights (B, T)."""
+        extras = {}
+        if self.agva is not None:
+            visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
+        elif visual.ndim == 5:
+            visual = visual.mean((2, 3))
+        F_a, F_v = self.audio(audio), self.visual(visual)
+        A, extras["intra_a"] = weighted(F_a, F_a)
+        V, extras["intra_v"] = weighted(F_v, F_v)
+        A_inter, extras["inter_a"] = weighted(F_a, V)
+        V_inter, extras["inter_v"] = weighted(F_v, A)
+        joined = torch.cat((A, V, A_inter, V_inter, self.bilinear(F_a, F_v)), -1)
+        return HeadOutput(self.classify(joined), extras)
+
+    def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
+        """Multi-label soft margin of the mean scores' softmax: (B, T, K), (B,) -> scalar."""
+        return soft_margin(output.logits.mean(1), categories)
+
+
+class BilinearPooling(nn.Module):
+    """Products of both modalities' projections, summed by windows, rooted, brought to length 1 (MFB)."""
+
+    def __init__(self, factors: int, dropout: float) -> None:
+        super().__init__()
+        self.audio = nn.Linear(HIDDEN, HIDDEN * factors, bias=False)
+        self.visual = nn.Linear(HIDDEN, HIDDEN * factors, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, audio: Tensor, visual: Tensor) -> Tensor:
+        """Vectors of length 1: (B, T, 256), (B, T, 256) -> (B, T, 256)."""
+        products = self.dropout(at_least_float32(self.audio(audio) * self.visual(visual)))
+        summed = products.unflatten(-1, (HIDDEN, -1)).sum(-1)
+        return functional.normalize(summed / (summed.abs() + SMALL).sqrt(), dim=-1)
+
+
+def weighted(features: Tensor, asking: Tensor) -> tuple[Tensor, Tensor]:
+    """Segments times how much each is like the mean of `asking`: twice (B, T, D) -> (B, T, D), (B, T)."""
+    scores = at_least_float32(features @ asking.mean(1).unsqueeze(-1)).squeeze(-1)
+    weights = scores.softmax(-1)
+    return weights.unsqueeze(-1) * features, weights
