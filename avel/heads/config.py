@@ -12,6 +12,7 @@ HEADS: Registry[Any] = Registry(
         "avel": "avel.heads.models.avel_net",
         "avin": "avel.heads.models.avin",
         "bilstm": "avel.heads.models.bilstm",
+        "cman": "avel.heads.models.cman",
         "cross_attention": "avel.heads.models.cross_attention",
         "dam": "avel.heads.models.dam",
         "jcan": "avel.heads.models.jcan",
