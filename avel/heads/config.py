@@ -13,6 +13,7 @@ HEADS: Registry[Any] = Registry(
         "avin": "avel.heads.models.avin",
         "bilstm": "avel.heads.models.bilstm",
         "cman": "avel.heads.models.cman",
+        "cmran": "avel.heads.models.cmran",
         "cross_attention": "avel.heads.models.cross_attention",
         "dam": "avel.heads.models.dam",
         "jcan": "avel.heads.models.jcan",

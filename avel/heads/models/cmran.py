@@ -1,0 +1,165 @@
+"""CMRAN (Xu et al. 2020): relations within and across the modalities, then relevance and category."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from avel.config import option
+from avel.heads.config import HEADS
+from avel.heads.models.head import HeadOutput, Widths
+from avel.heads.models.parts import at_least_float32
+from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
+
+CELL = 512
+HIDDEN = 256
+
+
+@HEADS.register("cmran")
+class CMRAN(RelevanceHead):
+    """Cross-modal relation-aware network: attention over channels, cells, and the time of both modalities."""
+
+    @dataclass(frozen=True)
+    class Config(RelevanceConfig):
+        """Settings of CMRAN and its training, as in its code."""
+
+        dropout: float = option(0.1, "Fraction of activations dropped in attention layers.", low=0, high=0.99)
+        input_dropout: float = option(0.2, "The same of the projected visual input.", low=0, high=0.99)
+        lr: float = 5e-4
+        clip_norm: float = 0.1
+        batch_size: int = 32
+        epochs: int = 200
+
+    source = "Xu et al. 2020"
+    sources = ("maps", "cnn", "encoded")
+
+    def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
+        super().__init__(widths, config, weak)
+        self.project = nn.Sequential(
+            nn.Linear(widths.visual, CELL), nn.ReLU(), nn.Dropout(config.input_dropout)
+        )
+        self.channels = ChannelAttention(widths.audio)
+        self.cells = GuidedPooling(widths.audio) if widths.cells else None
+        self.encode_a = Encoder(widths.audio, 2048, config.dropout)
+        self.encode_v = Encoder(CELL, 2048, config.dropout)
+        self.cross_a = CrossAttention(widths.audio, 2048, config.dropout)
+        self.cross_v = CrossAttention(CELL, 2048, config.dropout)
+        self.fuse = Interaction(2 if weak else 4, config.dropout)
+        self.category = nn.Linear(HIDDEN, widths.classes if weak else widths.classes - 1)
+        self.relevance = nn.Linear(HIDDEN, 1)
+
+    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), attention maps."""
+        extras = {}
+        cells = self.project(cells_of(visual))
+        cells = cells * (1 + self.channels(audio, cells))
+        if self.cells is not None:
+            attended, extras["cells"] = self.cells(audio, cells)
+        else:
+            attended = cells.squeeze(2)
+        fused_a, extras["W_av"] = self.cross_a(audio, self.encode_v(attended))
+        fused_v, extras["W_va"] = self.cross_v(attended, self.encode_a(audio))
+        fused = self.fuse(fused_v, fused_a)
+        return self.decided(self.relevance(fused).squeeze(-1), self.category(fused.amax(1)), extras)
+
+
+def cells_of(visual: Tensor) -> Tensor:
+    """A map's cells in a row; a vector is one cell: (B, T, H, W, C) or (B, T, C) -> (B, T, N, C)."""
+    return visual.flatten(2, 3) if visual.ndim == 5 else visual.unsqueeze(2)
+
+
+class ChannelAttention(nn.Module):
+    """Which channels of the cells the sound asks for."""
+
+    def __init__(self, audio: int) -> None:
+        super().__init__()
+        self.audio, self.visual = nn.Linear(audio, CELL), nn.Linear(CELL, CELL)
+        self.squeeze, self.excite = nn.Linear(CELL, HIDDEN), nn.Linear(HIDDEN, CELL)
+
+    def forward(self, audio: Tensor, cells: Tensor) -> Tensor:
+        """Weights between 0 and 1, gamma: (B, T, D), (B, T, N, 512) -> (B, T, 1, 512)."""
+        pairs = torch.relu(self.audio(audio)).unsqueeze(2) * torch.relu(self.visual(cells))
+        weights: Tensor = torch.sigmoid(self.excite(torch.relu(self.squeeze(pairs.mean(2)))))
+        return weights.unsqueeze(2)
+
+
+class GuidedPooling(nn.Module):
+    """The mean of the cells, weighted by how well each goes with a guide."""
+
+    def __init__(self, guide: int) -> None:
+        super().__init__()
+        self.guide, self.cells = nn.Linear(guide, HIDDEN), nn.Linear(CELL, HIDDEN)
+        self.score = nn.Linear(HIDDEN, 1)
+
+    def forward(self, guide: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, D), (B, T, N, 512) -> (B, T, 512), weights (B, T, N)."""
+        pairs = torch.relu(self.cells(cells)) * torch.relu(self.guide(guide)).unsqueeze(2)
+        weights = at_least_float32(torch.tanh(self.score(pairs).squeeze(-1))).softmax(-1)
+        return torch.einsum("btn,btnc->btc", weights.to(cells.dtype), cells), weights
+
+
+class AttentionLayer(nn.Module):
+    """One post-norm Transformer layer: attention to a memory, then two layers on each segment."""
+
+    def __init__(self, feedforward: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(HIDDEN, 4, dropout, batch_first=True)
+        self.feedforward = nn.Sequential(
+            nn.Linear(HIDDEN, feedforward), nn.ReLU(), nn.Dropout(dropout), nn.Linear(feedforward, HIDDEN)
+        )
+        self.norm1, self.norm2, self.dropout = nn.LayerNorm(HIDDEN), nn.LayerNorm(HIDDEN), nn.Dropout(dropout)
+
+    def forward(self, query: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, 256), (B, S, 256) -> (B, T, 256), weights averaged over the heads (B, T, S)."""
+        attended, weights = self.attention(query, memory, memory)
+        hidden = self.norm1(query + self.dropout(attended))
+        return self.norm2(hidden + self.dropout(self.feedforward(hidden))), weights
+
+
+class Encoder(nn.Module):
+    """One modality in the light of its own time; without positions, so the order of segments is not seen."""
+
+    def __init__(self, width: int, feedforward: int, dropout: float) -> None:
+        super().__init__()
+        self.project = nn.Linear(width, HIDDEN)
+        self.layers = nn.ModuleList(AttentionLayer(feedforward, dropout) for _ in range(2))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, 256)."""
+        hidden: Tensor = self.project(features)
+        for layer in self.layers:
+            hidden, _ = layer(hidden, hidden)
+        return hidden
+
+
+class CrossAttention(nn.Module):
+    """One modality asks the other one, encoded, and itself."""
+
+    def __init__(self, width: int, feedforward: int, dropout: float) -> None:
+        super().__init__()
+        self.project = nn.Linear(width, HIDDEN)
+        self.layer = AttentionLayer(feedforward, dropout)
+
+    def forward(self, features: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, D), (B, T, 256) -> (B, T, 256), weights on the other modality (B, T, T).
+
+        A row of weights sums to less than 1: the rest is the modality's attention to itself.
+        """
+        query = self.project(features)
+        hidden, weights = self.layer(query, torch.cat((other, query), 1))
+        return hidden, weights[..., : other.shape[1]]
+
+
+class Interaction(nn.Module):
+    """The product of both modalities attends to both."""
+
+    def __init__(self, n_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(HIDDEN, n_heads, dropout, batch_first=True)
+        self.norm, self.dropout = nn.LayerNorm(HIDDEN), nn.Dropout(dropout)
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        """Twice (B, T, 256) -> (B, T, 256)."""
+        both, product = torch.cat((other, one), 1), one * other
+        fused: Tensor = self.norm(product + self.dropout(self.attention(product, both, both)[0]))
+        return fused

@@ -1,0 +1,153 @@
+"""CMRAN against its published computation written out in loops."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.heads.by_hand import (
+    Weights,
+    below,
+    layer_norm,
+    linear,
+    multihead,
+    relu,
+    sigmoid,
+    softmax,
+    transformer_layer,
+)
+from tests.heads.models.rivals import (
+    D_V,
+    LABELS,
+    B,
+    K,
+    T,
+    category_loss,
+    clips,
+    decide,
+    instance_loss,
+    live_parameters,
+    model_of,
+    numpy,
+    relevance_loss,
+)  # fmt: skip
+
+
+def gammas(w: Weights, audio: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Channel attention of each segment: (T, D), (T, N, 512) -> (T, 512)."""
+    weights = []
+    for a, m in zip(audio, cells, strict=True):
+        heard = relu(w["audio.weight"] @ a + w["audio.bias"])
+        mean = np.mean([heard * relu(w["visual.weight"] @ cell + w["visual.bias"]) for cell in m], axis=0)
+        squeezed = relu(w["squeeze.weight"] @ mean + w["squeeze.bias"])
+        weights.append(sigmoid(w["excite.weight"] @ squeezed + w["excite.bias"]))
+    return np.array(weights)
+
+
+def guided(w: Weights, guide: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cells pooled under a guide: (T, D), (T, N, 512) -> (T, 512), (T, N)."""
+    pooled, shares = [], []
+    for g, m in zip(guide, cells, strict=True):
+        asked = relu(w["guide.weight"] @ g + w["guide.bias"])
+        scores = []
+        for cell in m:
+            pair = asked * relu(w["cells.weight"] @ cell + w["cells.bias"])
+            scores.append(np.tanh(w["score.weight"][0] @ pair + w["score.bias"][0]))
+        shares.append(softmax(np.array(scores)))
+        pooled.append(sum(share * cell for share, cell in zip(shares[-1], m, strict=True)))
+    return np.array(pooled), np.array(shares)
+
+
+def encoder(w: Weights, rows: np.ndarray) -> np.ndarray:
+    hidden = linear(w, "project", rows)
+    for layer in ("layers.0.", "layers.1."):
+        hidden, _ = transformer_layer(below(w, layer), hidden, hidden)
+    return hidden
+
+
+def cross(w: Weights, rows: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    query = linear(w, "project", rows)
+    hidden, shares = transformer_layer(below(w, "layer."), query, np.concatenate((other, query)))
+    return hidden, shares[:, : len(other)]
+
+
+def interaction(w: Weights, one: np.ndarray, other: np.ndarray, n_heads: int) -> np.ndarray:
+    both = np.concatenate((other, one))
+    heard, _ = multihead(below(w, "attention."), one * other, both, n_heads)
+    return layer_norm(one * other + heard, w["norm.weight"], w["norm.bias"], 1e-5)
+
+
+def by_hand(w: Weights, audio: np.ndarray, visual: np.ndarray, n_heads: int) -> dict[str, np.ndarray]:
+    """One clip, maps (T, H, W, C) or vectors (T, C)."""
+    cells = relu(linear(w, "project.0", visual.reshape(len(audio), -1, D_V)))
+    cells = cells * (1 + gammas(below(w, "channels."), audio, cells))[:, None]
+    found = {}
+    attended = cells[:, 0]
+    if visual.ndim == 4:
+        attended, found["cells"] = guided(below(w, "cells."), audio, cells)
+    a, found["W_av"] = cross(below(w, "cross_a."), audio, encoder(below(w, "encode_v."), attended))
+    v, found["W_va"] = cross(below(w, "cross_v."), attended, encoder(below(w, "encode_a."), audio))
+    fused = interaction(below(w, "fuse."), v, a, n_heads)
+    found["relevance"] = linear(w, "relevance", fused)[:, 0]
+    found["category"] = linear(w, "category", fused.max(0)[None])[0]
+    return found
+
+
+@pytest.mark.parametrize("maps", [True, False], ids=["maps", "vectors"])
+@pytest.mark.parametrize("supervision", ["full", "weak"])
+def test_every_step_in_loops(supervision: str, maps: bool) -> None:
+    model, w = model_of("cmran", cells=4 if maps else 0, supervision=supervision)
+    audio, visual = clips(maps)
+    output = model(audio, visual)
+    for clip in range(B):
+        expected = by_hand(w, audio[clip].numpy(), visual[clip].numpy(), 2 if supervision == "weak" else 4)
+        assert set(output.extras) == set(expected)
+        for name, values in expected.items():
+            np.testing.assert_allclose(numpy(output.extras[name])[clip], values, rtol=1e-7, atol=1e-10)
+    decision = decide(numpy(output.extras["relevance"]), numpy(output.extras["category"]))
+    np.testing.assert_array_equal(output.logits.argmax(-1).numpy(), decision)
+
+
+def test_the_losses_in_loops() -> None:
+    model, _ = model_of("cmran")
+    output = model(*clips())
+    e, z = numpy(output.extras["relevance"]), numpy(output.extras["category"])
+    expected = relevance_loss(e, LABELS.numpy()) + category_loss(z, LABELS.numpy())
+    assert model.loss(output, LABELS).item() == pytest.approx(expected, rel=1e-9)
+    model, _ = model_of("cmran", supervision="weak")
+    output = model(*clips())
+    e, z = numpy(output.extras["relevance"]), numpy(output.extras["category"])
+    assert z.shape == (B, K)
+    found = model.loss(output, torch.tensor([2, 3])).item()
+    assert found == pytest.approx(instance_loss(e, z, [2, 3]), rel=1e-9)
+
+
+@pytest.mark.parametrize(("supervision", "count"), [("full", 9_509_150), ("weak", 9_509_407)])
+def test_as_many_parameters_as_published(supervision: str, count: int) -> None:
+    assert live_parameters("cmran", supervision) == count
+
+
+def test_the_order_of_segments_is_not_seen() -> None:
+    model, _ = model_of("cmran")
+    audio, visual = clips()
+    order = torch.tensor([3, 0, 4, 1, 2])
+    straight, shuffled = model(audio, visual).extras, model(audio[:, order], visual[:, order]).extras
+    torch.testing.assert_close(shuffled["relevance"], straight["relevance"][:, order])
+    torch.testing.assert_close(shuffled["category"], straight["category"])
+
+
+def test_channels_are_only_strengthened() -> None:
+    model, _ = model_of("cmran")
+    audio, _ = clips()
+    cells = torch.rand(B, T, 4, 512, dtype=torch.float64)
+    gamma = model.head.get_submodule("channels")(audio, cells)
+    assert gamma.shape == (B, T, 1, 512)
+    assert ((gamma > 0) & (gamma < 1)).all()
+
+
+def test_weights_on_the_other_modality_leave_room_for_its_own() -> None:
+    model, _ = model_of("cmran")
+    extras = model(*clips()).extras
+    for name in ("W_av", "W_va"):
+        rows = extras[name].sum(-1)
+        assert ((rows > 0) & (rows < 1)).all()
+    torch.testing.assert_close(extras["cells"].sum(-1), torch.ones(B, T, dtype=torch.float64))
