@@ -17,6 +17,7 @@ HEADS: Registry[Any] = Registry(
         "cross_attention": "avel.heads.models.cross_attention",
         "dam": "avel.heads.models.dam",
         "jcan": "avel.heads.models.jcan",
+        "lesp": "avel.heads.models.lesp",
         "mlp": "avel.heads.models.mlp",
         "psp": "avel.heads.models.psp",
         "tacma": "avel.heads.models.tacma",

@@ -1,0 +1,273 @@
+"""LESP (ShipingGe/AVEL): segments are held against a bank of the best that training met of each event."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avel.config import option
+from avel.heads.config import HEADS
+from avel.heads.models.cmran import AttentionLayer, cells_of
+from avel.heads.models.head import HeadOutput, Widths
+from avel.heads.models.parts import at_least_float32
+from avel.heads.models.relevance import (
+    RelevanceConfig,
+    RelevanceHead,
+    category_loss,
+    clip_category,
+    holds_event,
+    relevance_loss,
+)
+
+D = 256
+TEMPERATURE = 0.1
+NEVER = -1e4
+"""Score of an event of which the bank holds nothing yet."""
+
+
+@HEADS.register("lesp")
+class LESP(RelevanceHead):
+    """Attention over cells and time, and a memory bank of segments that decides at test, not the classifier.
+
+    The bank is part of the weights: buffers that `loss` fills in training, saved with the rest. While it is
+    not full it repeats the segments that it has; an event that it has never met is never found.
+    """
+
+    @dataclass(frozen=True)
+    class Config(RelevanceConfig):
+        """Settings of LESP and its training, as in its code."""
+
+        bank_size: int = option(32, "Segments of each event in the bank.", low=1)
+        weak_bank_size: int = option(20, "The same under weak supervision.", low=1)
+        margin: float = option(0.7, "Distance from the bank below which a segment holds the event.", low=0)
+        weak_margin: float = option(0.9, "The same under weak supervision.", low=0)
+        unimodal_weight: float = option(0.01, "Weight of the loss of each modality by itself.", low=0)
+        bank_weight: float = option(0.1, "Weight of both losses on what the bank says.", low=0)
+        dropout: float = option(0.1, "Fraction dropped in training, in attention layers.", low=0, high=0.99)
+        output_dropout: float = option(
+            0.2, "The same behind both inputs' layers and in the scores.", low=0, high=0.99
+        )
+        lr: float = 3e-4
+        lr_decay: float = 1.0
+        milestones: tuple[int, ...] = ()
+        cosine: bool = True
+        batch_size: int = 128
+        epochs: int = 300
+
+    source = "code ShipingGe/AVEL"
+    sources = ("maps", "cnn", "encoded")
+
+    config: Config
+    bank_audio: Tensor
+    bank_visual: Tensor
+    bank_score: Tensor
+
+    def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
+        super().__init__(widths, config, weak)
+        events, size = widths.classes - 1, config.weak_bank_size if weak else config.bank_size
+        self.margin = config.weak_margin if weak else config.margin
+        self.encode = Encoder(widths, config)
+        self.score_a, self.score_v = nn.Linear(D, events), nn.Linear(D, events)
+        self.category, self.relevance = nn.Linear(D, events), nn.Linear(D, 1)
+        self.dropout = nn.Dropout(config.output_dropout)
+        # Raw inputs and how good they were: 0 where there is none, else more. The best stand first.
+        self.register_buffer("bank_audio", torch.zeros(events, size, widths.audio))
+        self.register_buffer("bank_visual", torch.zeros(events, size, max(widths.cells, 1), widths.visual))
+        self.register_buffer("bank_score", torch.zeros(events, size))
+
+    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), what the losses read."""
+        cells = cells_of(visual)
+        fused, encoded_a, encoded_v, extras = self.encode(audio, cells)
+        prototype, distance = self.recall(fused)
+        category = self.dropout(self.category(fused).mean(1))
+        extras |= {
+            "audio": audio,
+            "cells": cells,
+            "fused": fused,
+            "foreground": self.dropout(self.relevance(fused)).squeeze(-1),
+            "clip": category,
+            "category_a": self.score_a(encoded_a),
+            "category_v": self.score_v(encoded_v),
+            "prototype": prototype,
+            "distance": distance,
+        }
+        found = prototype
+        if self.from_videos:
+            found = torch.logaddexp(prototype.log_softmax(-1), at_least_float32(category).log_softmax(-1))
+        # distance from the segments of the event that was found: (B, T)
+        nearest = of_event(distance, found.argmax(-1)).amin(-1)
+        return self.decided(self.margin - nearest, found, extras)
+
+    def recall(self, fused: Tensor) -> tuple[Tensor, Tensor]:
+        """How near each clip is to the mean of each event's bank, and each segment to all that is in it.
+
+        (B, T, 256) -> scores (B, C), distances (B, T, C, M), which are `-NEVER` of an event without bank.
+        """
+        held = (self.bank_score > 0).sum(1)
+        size = self.bank_score.shape[1]
+        place = torch.arange(size, device=held.device) % held.clamp_min(1).unsqueeze(1)
+        event = torch.arange(len(held), device=held.device).unsqueeze(1)
+        bank = at_least_float32(self.encode(self.bank_audio[event, place], self.bank_visual[event, place])[0])
+        fused = at_least_float32(fused)
+        empty = held == 0
+        prototype = -distances(fused, bank.mean(1)).mean(1) / TEMPERATURE
+        distance = distances(fused, bank.flatten(0, 1)).view(*fused.shape[:2], *bank.shape[:2])
+        return (
+            prototype.masked_fill(empty, NEVER),
+            distance.masked_fill(empty.unsqueeze(-1), -NEVER),
+        )
+
+    def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
+        """Foreground, event, each modality, both losses on the bank: (B, T, K), (B, T) -> scalar."""
+        classes, extras = self.widths.classes, output.extras
+        event = holds_event(labels, classes)
+        when = relevance_loss(at_least_float32(extras["foreground"]), labels, classes)
+        what = category_loss(at_least_float32(extras["clip"]), labels, classes)
+        weights = event.to(when.dtype)
+        return when + what + self.shared_loss(extras, clip_category(labels, classes), weights, weights)
+
+    def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
+        """The same from the video's event, which is taken to fill it: (B, T, K), (B,) -> scalar."""
+        extras, known = output.extras, categories < self.widths.classes - 1
+        foreground = torch.sigmoid(at_least_float32(extras["foreground"]))
+        mean = foreground.mean(1).clamp(1e-7, 1 - 1e-7)
+        when = -torch.where(known, mean.log(), (1 - mean).log()).mean()
+        # (B, 1): as if each clip were one segment
+        what = category_loss(at_least_float32(extras["clip"]), categories.unsqueeze(1), self.widths.classes)
+        return when + what + self.shared_loss(extras, categories, torch.ones_like(foreground), foreground)
+
+    def shared_loss(
+        self, extras: dict[str, Tensor], categories: Tensor, taught: Tensor, foreground: Tensor
+    ) -> Tensor:
+        """What full and weak supervision share; in training it offers the batch to the bank.
+
+        Args:
+            categories: (B,) the clips' events, K - 1 for none.
+            taught: (B, T) the segments whose own modalities learn the event.
+            foreground: (B, T) how much each segment is part of the event, 0 to 1.
+        """
+        known = (categories < self.widths.classes - 1).to(foreground.dtype)
+        event = torch.where(known > 0, categories, 0)
+        scores_a, scores_v = (at_least_float32(extras[name]) for name in ("category_a", "category_v"))
+        targets = event.unsqueeze(1).expand(taught.shape)
+        of_a, of_v = (
+            functional.cross_entropy(scores.mT, targets, reduction="none") for scores in (scores_a, scores_v)
+        )
+        single = ((of_a + of_v) * taught * known.unsqueeze(1)).mean()
+        met = known * (self.bank_score[event, 0] > 0)
+        near = functional.cross_entropy(extras["prototype"], event, reduction="none")
+        distance = of_event(extras["distance"], event)
+        inside = mean_where(distance.amax(-1), foreground)
+        outside = mean_where(torch.relu(self.margin - distance.amin(-1)), 1 - foreground)
+        bank = ((near + inside + outside) * met).sum() / met.sum().clamp_min(1)
+        if self.training:
+            quality = 1 - jensen_shannon(scores_a.detach(), scores_v.detach())
+            if not self.from_videos:
+                quality = quality + taught
+            self.remember(extras["audio"], extras["cells"], quality * known.unsqueeze(1), event)
+        return self.config.unimodal_weight * single + self.config.bank_weight * bank
+
+    @torch.no_grad()
+    def remember(self, audio: Tensor, cells: Tensor, quality: Tensor, event: Tensor) -> None:
+        """Keeps the best of the bank and of each clip's best segment, and each of them once.
+
+        Two segments are the same if their audio has the same sum, as in the published code.
+
+        Args:
+            audio, cells: (B, T, D), (B, T, N, C) raw inputs.
+            quality: (B, T), 0 where a segment is not to be kept.
+            event: (B,) the event as whose example a clip offers itself.
+        """
+        events, size = self.bank_score.shape
+        best, place = quality.max(1)
+        clip = torch.arange(len(event), device=event.device)
+        sounds = torch.cat((self.bank_audio.flatten(0, 1), audio[clip, place]))
+        sights = torch.cat((self.bank_visual.flatten(0, 1), cells[clip, place]))
+        # Of each event (C): its own M of the bank, then the B of the batch, as rows of the tables above
+        row = torch.arange(events, device=event.device).unsqueeze(1)
+        own = row * size + torch.arange(size, device=event.device)
+        rows = torch.cat((own, (events * size + clip).expand(events, -1)), 1)
+        offered = torch.where(event == row, best, 0.0).to(self.bank_score.dtype)
+        score = torch.cat((self.bank_score, offered), 1)
+        score, order = score.sort(dim=1, descending=True, stable=True)
+        rows = rows.gather(1, order)
+        total = sounds.sum(1)[rows]
+        same = (total.unsqueeze(2) == total.unsqueeze(1)) & (score > 0).unsqueeze(1)
+        score = score.masked_fill(same.tril(-1).any(2), 0.0)
+        score, order = score.sort(dim=1, descending=True, stable=True)
+        rows = rows.gather(1, order)[:, :size]
+        self.bank_audio, self.bank_visual = sounds[rows], sights[rows]
+        self.bank_score = score[:, :size].contiguous()
+
+
+class Encoder(nn.Module):
+    """What a segment is in the light of its cells and of its clip; an event's bank passes as a clip does."""
+
+    positions: Tensor
+
+    def __init__(self, widths: Widths, config: LESP.Config) -> None:
+        super().__init__()
+
+        def embedding(width: int) -> nn.Sequential:
+            return nn.Sequential(
+                nn.Linear(width, D), nn.LeakyReLU(), nn.Linear(D, D), nn.Dropout(config.output_dropout)
+            )
+
+        self.embed_a, self.embed_v = embedding(widths.audio), embedding(widths.visual)
+        self.cells, self.spatial, self.encode_a, self.encode_v, self.temporal = (
+            AttentionLayer(1024, config.dropout) for _ in range(5)
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.merge = nn.Sequential(
+            nn.Conv1d(2 * D, D, 3, padding=1), nn.LeakyReLU(), nn.Conv1d(D, D, 3, padding=1)
+        )
+        self.norm = nn.LayerNorm(D)
+        self.register_buffer("positions", sinusoids(max(widths.cells, 1)), persistent=False)
+
+    def forward(self, audio: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """(B, T, D), (B, T, N, C) -> fused, audio and visual (B, T, 256), weights of cells and over time."""
+        a, m = self.embed_a(audio), self.embed_v(cells)
+        m = self.dropout(m + self.positions).flatten(0, 1)
+        m, _ = self.cells(m, m)
+        local, weights = self.spatial(a.flatten(0, 1).unsqueeze(1), m)
+        whole_a, _ = self.encode_a(a, a)
+        v = m.mean(1).unflatten(0, a.shape[:2])
+        whole_v, _ = self.encode_v(v, v)
+        across, over_time = self.temporal(whole_a, whole_v)
+        joined = torch.cat((local.squeeze(1).unflatten(0, a.shape[:2]), across), -1)
+        fused = self.norm(self.merge(joined.mT).mT)
+        maps = {"spatial": weights.squeeze(1).unflatten(0, a.shape[:2]), "W_av": over_time}
+        return fused, whole_a, whole_v, maps
+
+
+def sinusoids(count: int) -> Tensor:
+    """Positions as waves of growing length, sines and cosines in turn: -> (N, 256)."""
+    angle = torch.arange(count).unsqueeze(1) * torch.exp(torch.arange(0, D, 2) * (-math.log(1e4) / D))
+    return torch.stack((angle.sin(), angle.cos()), -1).flatten(1)
+
+
+def distances(features: Tensor, others: Tensor) -> Tensor:
+    """Euclidean distances for each dimension's root: (B, T, 256), (R, 256) -> (B, T, R)."""
+    # not through a matrix product, which loses small distances
+    apart = torch.cdist(features, others, compute_mode="donot_use_mm_for_euclid_dist")
+    return apart / math.sqrt(D)
+
+
+def of_event(distance: Tensor, event: Tensor) -> Tensor:
+    """The distances from one event's bank a clip: (B, T, C, M), (B,) -> (B, T, M)."""
+    return distance[torch.arange(len(event), device=event.device), :, event]
+
+
+def mean_where(values: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean over the segments of each clip, 0 where all weights are: (B, T), (B, T) -> (B,)."""
+    return (values * weights).sum(1) / weights.sum(1).clamp_min(1e-8)
+
+
+def jensen_shannon(one: Tensor, other: Tensor) -> Tensor:
+    """Jensen-Shannon divergence of two softmaxes, in nats: (..., C), (..., C) -> (...)."""
+    p, q = one.log_softmax(-1), other.log_softmax(-1)
+    middle = torch.logaddexp(p, q) - math.log(2)
+    return ((p.exp() * (p - middle)).sum(-1) + (q.exp() * (q - middle)).sum(-1)) / 2
