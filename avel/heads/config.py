@@ -11,6 +11,8 @@ HEADS: Registry[Any] = Registry(
     modules={
         "avel": "avel.heads.models.avel_net",
         "avin": "avel.heads.models.avin",
+        "avrb_style": "avel.heads.models.avrb_style",
+        "avt_style": "avel.heads.models.avt_style",
         "bilstm": "avel.heads.models.bilstm",
         "cman": "avel.heads.models.cman",
         "cmran": "avel.heads.models.cmran",
@@ -19,6 +21,7 @@ HEADS: Registry[Any] = Registry(
         "jcan": "avel.heads.models.jcan",
         "lesp": "avel.heads.models.lesp",
         "mlp": "avel.heads.models.mlp",
+        "mpn_style": "avel.heads.models.mpn_style",
         "psp": "avel.heads.models.psp",
         "tacma": "avel.heads.models.tacma",
         "vscg": "avel.heads.models.vscg",

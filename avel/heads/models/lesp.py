@@ -11,7 +11,7 @@ from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.cmran import AttentionLayer, cells_of
 from avel.heads.models.head import HeadOutput, Widths
-from avel.heads.models.parts import at_least_float32
+from avel.heads.models.parts import at_least_float32, sinusoids
 from avel.heads.models.relevance import (
     RelevanceConfig,
     RelevanceHead,
@@ -225,7 +225,7 @@ class Encoder(nn.Module):
             nn.Conv1d(2 * D, D, 3, padding=1), nn.LeakyReLU(), nn.Conv1d(D, D, 3, padding=1)
         )
         self.norm = nn.LayerNorm(D)
-        self.register_buffer("positions", sinusoids(max(widths.cells, 1)), persistent=False)
+        self.register_buffer("positions", sinusoids(max(widths.cells, 1), D), persistent=False)
 
     def forward(self, audio: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """(B, T, D), (B, T, N, C) -> fused, audio and visual (B, T, 256), weights of cells and over time."""
@@ -241,12 +241,6 @@ class Encoder(nn.Module):
         fused = self.norm(self.merge(joined.mT).mT)
         maps = {"spatial": weights.squeeze(1).unflatten(0, a.shape[:2]), "W_av": over_time}
         return fused, whole_a, whole_v, maps
-
-
-def sinusoids(count: int) -> Tensor:
-    """Positions as waves of growing length, sines and cosines in turn: -> (N, 256)."""
-    angle = torch.arange(count).unsqueeze(1) * torch.exp(torch.arange(0, D, 2) * (-math.log(1e4) / D))
-    return torch.stack((angle.sin(), angle.cos()), -1).flatten(1)
 
 
 def distances(features: Tensor, others: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Pieces that several heads share: the three-layer MLP, the Bi-LSTM."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -68,6 +69,13 @@ class BiLSTM(nn.Module):
         else:
             hidden, last = self.lstm(features, start)
         return hidden, last
+
+
+def sinusoids(count: int, width: int) -> Tensor:
+    """Returns positions as ever longer waves, sines and cosines in turn: -> (T, D), D even."""
+    rates = torch.exp(torch.arange(0, width, 2) * (-math.log(1e4) / width))
+    angles = torch.arange(count).unsqueeze(1) * rates
+    return torch.stack((angles.sin(), angles.cos()), -1).flatten(1)
 
 
 def xavier(module: nn.Module) -> None:

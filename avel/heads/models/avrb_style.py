@@ -1,0 +1,41 @@
+"""After AVRB (Ramaswamy & Das 2020), known to avel in outline: fusion, then segments weighted by fit."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from avel.config import option
+from avel.heads.config import HEADS, HeadConfig
+from avel.heads.models.avin import HIDDEN, BilinearPooling, weighted
+from avel.heads.models.head import Head, HeadOutput, Widths
+from avel.heads.models.parts import BiLSTM
+
+
+@HEADS.register("avrb_style")
+class AVRBStyle(Head):
+    """A guess at AVRB: bilinear fusion of two Bi-LSTMs, segment-wise attention; its paper leaves all open."""
+
+    @dataclass(frozen=True)
+    class Config(HeadConfig):
+        """Settings of a reconstruction; none is in the paper."""
+
+        factors: int = option(5, "Products that are summed for each value of the bilinear pooling.", low=1)
+        dropout: float = option(
+            0.1, "Fraction of the products that is dropped in training.", low=0, high=0.99
+        )
+
+    source = "after Ramaswamy & Das 2020; a reconstruction"
+    sources = ("maps", "cnn", "encoded")
+
+    def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
+        super().__init__(widths, config, weak)
+        self.audio, self.visual = BiLSTM(widths.audio), BiLSTM(widths.visual)
+        self.fuse = BilinearPooling(config.factors, config.dropout)
+        self.classify = nn.Linear(HIDDEN, widths.classes)
+
+    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), weights (B, T)."""
+        visual = visual.mean((2, 3)) if visual.ndim == 5 else visual
+        fused = self.fuse(self.audio(audio), self.visual(visual))
+        own, weights = weighted(fused, fused)
+        return HeadOutput(self.classify(fused + own), {"segments": weights})

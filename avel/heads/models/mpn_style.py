@@ -1,0 +1,86 @@
+"""After MPN (Yu et al. 2021), known to avel in outline: one network says what, another says when."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from avel.config import option
+from avel.heads.config import HEADS
+from avel.heads.models.cmran import AttentionLayer
+from avel.heads.models.head import HeadOutput, Widths
+from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
+
+D = 256
+
+
+@HEADS.register("mpn_style")
+class MPNStyle(RelevanceHead):
+    """A guess at MPN: co-attention for the event, bottleneck gates for its time; sizes are unknown."""
+
+    @dataclass(frozen=True)
+    class Config(RelevanceConfig):
+        """Settings of a reconstruction; none is in the paper."""
+
+        feedforward: int = option(1024, "Width within the attention layers.", low=1)
+        dropout: float = option(0.1, "Fraction dropped in training, in attention layers.", low=0, high=0.99)
+        lr_decay: float = 1.0
+        milestones: tuple[int, ...] = ()
+
+    source = "after Yu et al. 2021; a reconstruction"
+    sources = ("maps", "cnn", "encoded")
+
+    def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
+        super().__init__(widths, config, weak)
+        self.what = CoAttention(widths, config)
+        self.category = nn.Linear(2 * D, widths.classes - 1)
+        self.when_a, self.when_v = BottleneckGate(widths.audio), BottleneckGate(widths.visual)
+        self.relevance = nn.Linear(2 * D, 1)
+
+    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), attention over time."""
+        visual = visual.mean((2, 3)) if visual.ndim == 5 else visual
+        whole, extras = self.what(audio, visual)
+        local = torch.cat((self.when_a(audio), self.when_v(visual)), -1)
+        return self.decided(self.relevance(local).squeeze(-1), self.category(whole), extras)
+
+
+class CoAttention(nn.Module):
+    """The clip as a whole: each modality attends to itself, then to the other one."""
+
+    def __init__(self, widths: Widths, config: MPNStyle.Config) -> None:
+        super().__init__()
+        self.audio, self.visual = nn.Linear(widths.audio, D), nn.Linear(widths.visual, D)
+        self.self_a, self.self_v, self.cross_a, self.cross_v = (
+            AttentionLayer(config.feedforward, config.dropout) for _ in range(4)
+        )
+
+    def forward(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """(B, T, D), (B, T, D) -> (B, 512), weights on the other modality (B, T, T)."""
+        a, v = self.audio(audio), self.visual(visual)
+        (a, _), (v, _) = self.self_a(a, a), self.self_v(v, v)
+        (both_a, W_av), (both_v, W_va) = self.cross_a(a, v), self.cross_v(v, a)
+        return torch.cat((both_a.mean(1), both_v.mean(1)), -1), {"W_av": W_av, "W_va": W_va}
+
+
+class BottleneckGate(nn.Module):
+    """One modality, unmixed: channels and segments are let through by gates of 16 channels' width (BAM)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(width, D)
+        self.channels = nn.Sequential(nn.Linear(D, 16), nn.ReLU(), nn.Linear(16, D))
+        self.segments = nn.Sequential(
+            nn.Conv1d(D, 16, 1),
+            nn.ReLU(),
+            nn.Conv1d(16, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv1d(16, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv1d(16, 1, 1),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """F (1 + M), M between 0 and 1: (B, T, D) -> (B, T, 256)."""
+        F: Tensor = self.project(features)
+        return F * (1 + torch.sigmoid(self.channels(F.mean(1, keepdim=True)) + self.segments(F.mT).mT))
