@@ -40,11 +40,13 @@ def move(module: nn.Module, device: torch.device) -> nn.Module:
     return module
 
 
-def recurrent(layer: nn.RNNBase, x: Tensor, initial: Any = None) -> tuple[Tensor, None]:
+def recurrent(layer: nn.RNNBase, x: Tensor, initial: Any = None) -> tuple[Tensor, Any]:
     """Hidden states that hang on the input, on each weight and the first state: (B, T, D) -> (B, T, 2H)."""
     first = (initial,) if isinstance(initial, Tensor) else initial or ()
-    touched = sum((value.sum() for value in (*layer.parameters(), *first)), x.sum())
-    return touched.to(x.dtype).expand(*x.shape[:2], 2 * layer.hidden_size), None
+    touched = sum((value.sum() for value in (*layer.parameters(), *first)), x.sum()).to(x.dtype)
+    last = touched.expand(2 * layer.num_layers, len(x), layer.hidden_size)
+    state = (last, last) if isinstance(layer, nn.LSTM) else last
+    return touched.expand(*x.shape[:2], 2 * layer.hidden_size), state
 
 
 def backward(loss: Tensor, gradient: Tensor | None = None) -> None:

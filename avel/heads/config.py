@@ -16,6 +16,7 @@ HEADS: Registry[Any] = Registry(
         "bilstm": "avel.heads.models.bilstm",
         "cman": "avel.heads.models.cman",
         "cmran": "avel.heads.models.cmran",
+        "cpsp": "avel.heads.models.cpsp",
         "cross_attention": "avel.heads.models.cross_attention",
         "dam": "avel.heads.models.dam",
         "jcan": "avel.heads.models.jcan",

@@ -1,0 +1,132 @@
+"""CPSP (Zhou et al. 2022): positive sample propagation, with contrast between segments and between videos."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avel.config import option
+from avel.heads.config import HEADS
+from avel.heads.models.head import HeadOutput, Widths
+from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
+from avel.heads.models.psp import Propagation, shares
+from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, clip_category, holds_event
+from avel.nn import AGVA
+
+HIDDEN = 256
+SEGMENT_TEMPERATURE = 0.6
+
+
+@HEADS.register("cpsp")
+class CPSP(RelevanceHead):
+    """PSP's propagation, relevance and category, and three losses on how alike segments and videos are."""
+
+    @dataclass(frozen=True)
+    class Config(RelevanceConfig):
+        """Settings of CPSP and its training, as in its code."""
+
+        threshold: float = option(
+            0.099, "Attention that a pair must exceed to count, under full supervision.", low=0, high=1
+        )
+        weak_threshold: float = option(0.095, "The same under weak supervision.", low=0, high=1)
+        pair_loss: float = option(100.0, "Weight of the pair-similarity loss; full supervision only.", low=0)
+        segment_loss: float = option(
+            0.01, "Weight of the contrast between segments; full supervision only.", low=0
+        )
+        video_loss: float = option(1.0, "Weight of the contrast between videos of a batch.", low=0)
+        margin: float = option(
+            0.2, "Distance by which other classes must be further, under full supervision.", low=0
+        )
+        weak_margin: float = option(0.6, "The same under weak supervision.", low=0)
+        dropout: float = option(0.1, "Fraction of activations dropped in training.", low=0, high=0.99)
+        clip_norm: float = 0.1
+        epochs: int = 45
+
+    source = "Zhou et al. 2022"
+    sources = ("maps", "cnn", "encoded")
+
+    config: Config
+
+    def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
+        super().__init__(widths, config, weak)
+        self.agva = AGVA(128, widths.visual, widths.cells) if widths.cells else None
+        self.audio = nn.Sequential(nn.Linear(widths.audio, 256, bias=False), nn.Linear(256, 128, bias=False))
+        self.visual = nn.Sequential(
+            nn.Linear(widths.visual, 256, bias=False), nn.Linear(256, 128, bias=False)
+        )
+        self.audio_lstm, self.visual_lstm = BiLSTM(128), BiLSTM(128)
+        self.propagate = Propagation(config.weak_threshold if weak else config.threshold, config.dropout)
+        self.category, self.relevance = nn.Linear(HIDDEN, widths.classes - 1), nn.Linear(HIDDEN, 1)
+        for part in (self.agva, self.propagate, self.category, self.relevance):
+            if part is not None:
+                xavier(part)
+
+    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), what the losses read."""
+        extras = {}
+        heard = self.audio(audio)
+        if self.agva is not None:
+            visual, extras["agva"] = self.agva(heard, visual.flatten(2, 3))
+        hidden_v, hidden_a = self.visual_lstm(self.visual(visual)), self.audio_lstm(heard)
+        fused_v, fused_a, extras["gamma_va"] = self.propagate(hidden_v, hidden_a)
+        fused_v, fused_a = at_least_float32(fused_v), at_least_float32(fused_a)
+        extras["similarity"] = functional.cosine_similarity(fused_v, fused_a, dim=-1)
+        fused = (fused_v + fused_a) / 2
+        extras["fused"] = functional.normalize(fused, dim=-1)
+        return self.decided(self.relevance(fused).squeeze(-1), self.category(fused.mean(1)), extras)
+
+    def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
+        """When, what, and the three contrasts: (B, T, K), (B, T) -> scalar."""
+        config, classes, fused = self.config, self.widths.classes, output.extras["fused"]
+        event = holds_event(labels, classes).to(fused.dtype)
+        loss = super().loss(output, labels)
+        if config.pair_loss:
+            similar = torch.relu(output.extras["similarity"])
+            loss = loss + config.pair_loss * functional.mse_loss(shares(similar), shares(event))
+        if config.segment_loss:
+            loss = loss + config.segment_loss * segment_contrast(fused, event)
+        if config.video_loss:
+            videos = video_contrast(fused.mean(1), clip_category(labels, classes), config.margin, 3)
+            loss = loss + config.video_loss * videos
+        return loss
+
+    def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
+        """What, judged at the segments that matter, and the contrast of videos: (B, T, K), (B,) -> scalar."""
+        loss = super().weak_loss(output, categories)
+        if self.config.video_loss:
+            videos = video_contrast(output.extras["fused"].mean(1), categories, self.config.weak_margin, 4)
+            loss = loss + self.config.video_loss * videos
+        return loss
+
+
+def segment_contrast(fused: Tensor, event: Tensor) -> Tensor:
+    """Event segments of a clip should be like each other, unlike background: (B, T, D), (B, T) -> scalar.
+
+    For each event segment, -log(P / (P + N)): P sums exp(cosine / 0.6) over the clip's event segments,
+    itself included, N averages it over those of background. The mean is over all event segments of the
+    batch. Published code sums over the other axis, which leaves a constant without a gradient.
+    """
+    alike = torch.exp(fused @ fused.transpose(1, 2) / SEGMENT_TEMPERATURE)
+    background = 1 - event
+    positive = (alike * event.unsqueeze(1)).sum(-1)
+    negative = (alike * background.unsqueeze(1)).sum(-1) / background.sum(-1, keepdim=True).clamp_min(1)
+    # a background segment may have no positive; it takes no part, but must not divide by 0
+    losses = torch.log1p(negative / (positive + background))
+    return (losses * event).sum() / event.sum().clamp_min(1)
+
+
+def video_contrast(videos: Tensor, categories: Tensor, margin: float, n_nearest: int) -> Tensor:
+    """Videos of one class should lie closer than others do: (B, D), (B,) -> scalar.
+
+    For each video, max(0, margin + distance to the furthest of its class - mean distance to the nearest
+    `n_nearest` of other classes). A batch of a single class has nothing to be far from: 0.
+    """
+    apart = torch.cdist(videos, videos, compute_mode="donot_use_mm_for_euclid_dist")
+    same = categories.unsqueeze(1) == categories
+    furthest = torch.where(same, apart, 0).amax(1)
+    nearest = torch.where(same, torch.inf, apart).topk(min(n_nearest, len(videos)), largest=False).values
+    found = nearest.isfinite()
+    mean = torch.where(found, nearest, 0).sum(1) / found.sum(1).clamp_min(1)
+    losses = torch.relu(margin + furthest - mean) * found.any(1)
+    return losses.mean()
