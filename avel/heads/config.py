@@ -13,6 +13,7 @@ HEADS: Registry[Any] = Registry(
         "avin": "avel.heads.models.avin",
         "avrb_style": "avel.heads.models.avrb_style",
         "avt_style": "avel.heads.models.avt_style",
+        "avsdn": "avel.heads.models.avsdn",
         "bilstm": "avel.heads.models.bilstm",
         "cman": "avel.heads.models.cman",
         "cmran": "avel.heads.models.cmran",

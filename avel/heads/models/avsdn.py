@@ -1,0 +1,66 @@
+"""AVSDN (Lin et al. 2019), as CPSP's authors wrote it again: encoders whose last states start a decoder."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from avel.heads.config import HEADS
+from avel.heads.models.head import HeadOutput, Widths
+from avel.heads.models.parts import BiLSTM, xavier
+from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
+from avel.nn import AGVA
+
+HIDDEN = 256
+
+
+@HEADS.register("avsdn")
+class AVSDN(RelevanceHead):
+    """Sequence-to-sequence dual network: the last states of two Bi-LSTMs, fused, start a third one."""
+
+    @dataclass(frozen=True)
+    class Config(RelevanceConfig):
+        """Settings of AVSDN, trained as CPSP's code trains it."""
+
+        clip_norm: float = 0.1
+        epochs: int = 45
+
+    source = "Lin et al. 2019, as in the code of Zhou et al. 2022"
+    sources = ("maps", "cnn", "encoded")
+
+    def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
+        super().__init__(widths, config, weak)
+        self.agva = AGVA(widths.audio, widths.visual, widths.cells) if widths.cells else None
+        self.audio, self.visual = BiLSTM(widths.audio), BiLSTM(widths.visual)
+        self.fuse = StateFusion()
+        self.decode = BiLSTM(widths.audio + widths.visual)
+        self.category, self.relevance = nn.Linear(HIDDEN, widths.classes - 1), nn.Linear(HIDDEN, 1)
+        if self.agva is not None:
+            xavier(self.agva)
+
+    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), AGVA's weights if any."""
+        extras = {}
+        if self.agva is not None:
+            visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
+        _, (h_a, c_a) = self.audio.unrolled(audio)
+        _, (h_v, c_v) = self.visual.unrolled(visual)
+        # The same layers fuse hidden and cell states, each direction by itself
+        h = self.fuse(torch.relu(h_a), torch.relu(h_v))
+        c = self.fuse(torch.relu(c_a), torch.relu(c_v))
+        decoded = torch.relu(self.decode.unrolled(torch.cat((audio, visual), -1), (h, c))[0])
+        return self.decided(self.relevance(decoded).squeeze(-1), self.category(decoded.mean(1)), extras)
+
+
+class StateFusion(nn.Module):
+    """DMRN's residual block on last states, averaged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.U_a = nn.Sequential(nn.Linear(128, 128), nn.Tanh(), nn.Linear(128, 128))
+        self.U_v = nn.Sequential(nn.Linear(128, 128), nn.Tanh(), nn.Linear(128, 128))
+
+    def forward(self, audio: Tensor, visual: Tensor) -> Tensor:
+        """States between -1 and 1: twice (2, B, 128) -> (2, B, 128)."""
+        merged = (self.U_a(audio) + self.U_v(visual)) / 2
+        return (torch.tanh(audio + merged) + torch.tanh(visual + merged)) / 2
