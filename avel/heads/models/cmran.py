@@ -44,7 +44,7 @@ class CMRAN(RelevanceHead):
         self.encode_v = Encoder(CELL, 2048, config.dropout)
         self.cross_a = CrossAttention(widths.audio, 2048, config.dropout)
         self.cross_v = CrossAttention(CELL, 2048, config.dropout)
-        self.fuse = Interaction(2 if weak else 4, config.dropout)
+        self.fuse = Interaction(2 if weak else 4, config.dropout, config.dropout)
         self.category = nn.Linear(HIDDEN, widths.classes if weak else widths.classes - 1)
         self.relevance = nn.Linear(HIDDEN, 1)
 
@@ -153,9 +153,9 @@ class CrossAttention(nn.Module):
 class Interaction(nn.Module):
     """The product of both modalities attends to both."""
 
-    def __init__(self, n_heads: int, dropout: float) -> None:
+    def __init__(self, n_heads: int, attention_dropout: float, dropout: float) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(HIDDEN, n_heads, dropout, batch_first=True)
+        self.attention = nn.MultiheadAttention(HIDDEN, n_heads, attention_dropout, batch_first=True)
         self.norm, self.dropout = nn.LayerNorm(HIDDEN), nn.Dropout(dropout)
 
     def forward(self, one: Tensor, other: Tensor) -> Tensor:

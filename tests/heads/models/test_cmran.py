@@ -4,17 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.heads.by_hand import (
-    Weights,
-    below,
-    layer_norm,
-    linear,
-    multihead,
-    relu,
-    sigmoid,
-    softmax,
-    transformer_layer,
-)
+from tests.heads.by_hand import Weights, below, linear, relu
+from tests.heads.models.relations_by_hand import cross, encoder, gammas, guided, interaction
 from tests.heads.models.rivals import (
     D_V,
     LABELS,
@@ -30,50 +21,6 @@ from tests.heads.models.rivals import (
     numpy,
     relevance_loss,
 )  # fmt: skip
-
-
-def gammas(w: Weights, audio: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Channel attention of each segment: (T, D), (T, N, 512) -> (T, 512)."""
-    weights = []
-    for a, m in zip(audio, cells, strict=True):
-        heard = relu(w["audio.weight"] @ a + w["audio.bias"])
-        mean = np.mean([heard * relu(w["visual.weight"] @ cell + w["visual.bias"]) for cell in m], axis=0)
-        squeezed = relu(w["squeeze.weight"] @ mean + w["squeeze.bias"])
-        weights.append(sigmoid(w["excite.weight"] @ squeezed + w["excite.bias"]))
-    return np.array(weights)
-
-
-def guided(w: Weights, guide: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cells pooled under a guide: (T, D), (T, N, 512) -> (T, 512), (T, N)."""
-    pooled, shares = [], []
-    for g, m in zip(guide, cells, strict=True):
-        asked = relu(w["guide.weight"] @ g + w["guide.bias"])
-        scores = []
-        for cell in m:
-            pair = asked * relu(w["cells.weight"] @ cell + w["cells.bias"])
-            scores.append(np.tanh(w["score.weight"][0] @ pair + w["score.bias"][0]))
-        shares.append(softmax(np.array(scores)))
-        pooled.append(sum(share * cell for share, cell in zip(shares[-1], m, strict=True)))
-    return np.array(pooled), np.array(shares)
-
-
-def encoder(w: Weights, rows: np.ndarray) -> np.ndarray:
-    hidden = linear(w, "project", rows)
-    for layer in ("layers.0.", "layers.1."):
-        hidden, _ = transformer_layer(below(w, layer), hidden, hidden)
-    return hidden
-
-
-def cross(w: Weights, rows: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    query = linear(w, "project", rows)
-    hidden, shares = transformer_layer(below(w, "layer."), query, np.concatenate((other, query)))
-    return hidden, shares[:, : len(other)]
-
-
-def interaction(w: Weights, one: np.ndarray, other: np.ndarray, n_heads: int) -> np.ndarray:
-    both = np.concatenate((other, one))
-    heard, _ = multihead(below(w, "attention."), one * other, both, n_heads)
-    return layer_norm(one * other + heard, w["norm.weight"], w["norm.bias"], 1e-5)
 
 
 def by_hand(w: Weights, audio: np.ndarray, visual: np.ndarray, n_heads: int) -> dict[str, np.ndarray]:

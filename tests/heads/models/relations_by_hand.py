@@ -1,0 +1,88 @@
+"""The parts that CMRAN, CMBS and CACE-Net share, written out in loops over segments and cells."""
+
+import numpy as np
+
+from tests.heads.by_hand import (
+    Weights,
+    below,
+    layer_norm,
+    linear,
+    multihead,
+    relu,
+    sigmoid,
+    softmax,
+    transformer_layer,
+)
+
+
+def gammas(w: Weights, audio: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Channel attention of each segment: (T, D), (T, N, 512) -> (T, 512)."""
+    weights = []
+    for a, m in zip(audio, cells, strict=True):
+        heard = relu(w["audio.weight"] @ a + w["audio.bias"])
+        mean = np.mean([heard * relu(w["visual.weight"] @ cell + w["visual.bias"]) for cell in m], axis=0)
+        squeezed = relu(w["squeeze.weight"] @ mean + w["squeeze.bias"])
+        weights.append(sigmoid(w["excite.weight"] @ squeezed + w["excite.bias"]))
+    return np.array(weights)
+
+
+def guided(w: Weights, guide: np.ndarray, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cells pooled under a guide: (T, D), (T, N, 512) -> (T, 512), (T, N)."""
+    pooled, shares = [], []
+    for g, m in zip(guide, cells, strict=True):
+        asked = relu(w["guide.weight"] @ g + w["guide.bias"])
+        scores = []
+        for cell in m:
+            pair = asked * relu(w["cells.weight"] @ cell + w["cells.bias"])
+            scores.append(np.tanh(w["score.weight"][0] @ pair + w["score.bias"][0]))
+        shares.append(softmax(np.array(scores)))
+        pooled.append(sum(share * cell for share, cell in zip(shares[-1], m, strict=True)))
+    return np.array(pooled), np.array(shares)
+
+
+def encoder(w: Weights, rows: np.ndarray) -> np.ndarray:
+    hidden = linear(w, "project", rows)
+    for layer in ("layers.0.", "layers.1."):
+        hidden, _ = transformer_layer(below(w, layer), hidden, hidden)
+    return hidden
+
+
+def cross(w: Weights, rows: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    query = linear(w, "project", rows)
+    hidden, shares = transformer_layer(below(w, "layer."), query, np.concatenate((other, query)))
+    return hidden, shares[:, : len(other)]
+
+
+def interaction(w: Weights, one: np.ndarray, other: np.ndarray, n_heads: int) -> np.ndarray:
+    both = np.concatenate((other, one))
+    heard, _ = multihead(below(w, "attention."), one * other, both, n_heads)
+    return layer_norm(one * other + heard, w["norm.weight"], w["norm.bias"], 1e-5)
+
+
+def self_attention(w: Weights, rows: np.ndarray) -> np.ndarray:
+    """Without scaling: (N, D) -> (N, D)."""
+    q, k, v = (linear(w, name, rows) for name in ("query", "key", "value"))
+    heard = np.zeros_like(v)
+    for i in range(len(rows)):
+        share = softmax(np.array([q[i] @ k[j] for j in range(len(rows))]))
+        heard[i] = sum(share[j] * v[j] for j in range(len(rows)))
+    return heard
+
+
+def watch(
+    w: Weights, audio: np.ndarray, cells: np.ndarray, beta: float
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Visual attention of CMBS: (T, D), (T, N, 512) -> (T, 512); a vector is one cell."""
+    if cells.shape[1] == 1:
+        return cells[:, 0] * (1 + gammas(below(w, "channels."), audio, cells)), {}
+    norm = (w["norm.weight"], w["norm.bias"], 1e-5)
+    related = np.array([layer_norm(m + self_attention(below(w, "relate."), m), *norm) for m in cells])
+    weighted = cells * (1 + gammas(below(w, "channels."), audio, related))[:, None]
+    attended, by_audio = guided(below(w, "by_audio."), audio, weighted)
+    own, by_itself = guided(below(w, "by_itself."), related.mean(1), related)
+    return attended * (1 + beta * sigmoid(own)), {"cells": by_audio, "own_cells": by_itself}
+
+
+def top_mean(scores: np.ndarray, count: int) -> np.ndarray:
+    """(T, C) -> (C,)."""
+    return np.array([np.mean(sorted(column)[-count:]) for column in scores.T])
