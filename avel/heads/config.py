@@ -16,6 +16,7 @@ HEADS: Registry[Any] = Registry(
         "avsdn": "avel.heads.models.avsdn",
         "bilstm": "avel.heads.models.bilstm",
         "cman": "avel.heads.models.cman",
+        "cace": "avel.heads.models.cace",
         "cmbs": "avel.heads.models.cmbs",
         "cmran": "avel.heads.models.cmran",
         "cpsp": "avel.heads.models.cpsp",

@@ -82,7 +82,7 @@ class SuppressionHead(RelevanceHead):
         """
         cells = self.project(cells_of(visual))
         seen, extras = self.watch(audio, cells)
-        seen, heard = self.visual_lstm(seen), self.audio_lstm(self.guided(audio, cells))
+        seen, heard = self.visual_lstm(seen), self.audio_lstm(self.guided(audio, cells, extras))
         encoded_a, encoded_v = self.encode_a(heard), self.encode_v(seen)
         a, extras["W_av"] = self.cross_a(heard, encoded_v)
         v, extras["W_va"] = self.cross_v(seen, encoded_a)
@@ -95,8 +95,8 @@ class SuppressionHead(RelevanceHead):
         category = self.category(fused.amax(1)) + self.config.gamma * modal
         return self.decided(self.relevance(self.localised(fused, extras)).squeeze(-1), category, extras)
 
-    def guided(self, audio: Tensor, cells: Tensor) -> Tensor:
-        """What the audio Bi-LSTM reads: (B, T, D), (B, T, N, 512) -> (B, T, D)."""
+    def guided(self, audio: Tensor, cells: Tensor, extras: dict[str, Tensor]) -> Tensor:
+        """What the audio Bi-LSTM reads: (B, T, D), (B, T, N, 512) -> (B, T, D). It may add to the extras."""
         return audio
 
     def localised(self, fused: Tensor, extras: dict[str, Tensor]) -> Tensor:
@@ -180,7 +180,7 @@ def mean_log_odds(one: Tensor, other: Tensor) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Rows that ask each other, without scaling: (B, T, N, D) -> (B, T, N, D), or without B."""
+    """Rows that ask each other, without scaling."""
 
     def __init__(self, width: int, keys: int) -> None:
         super().__init__()
@@ -215,13 +215,13 @@ class VisualAttention(nn.Module):
         if not self.has_cells:
             return (cells * (1 + self.channels(audio, cells))).squeeze(2), {}
         extras = {}
-        related = self.related(cells)
+        related = self.related(cells, self.relate)
         weighted = cells * (1 + self.channels(audio, related))
         attended, extras["cells"] = self.by_audio(audio, weighted)
         own, extras["own_cells"] = self.by_itself(related.mean(2), related)
         return attended * (1 + self.beta * torch.sigmoid(own)), extras
 
-    def related(self, cells: Tensor) -> Tensor:
+    def related(self, cells: Tensor, relate: nn.Module) -> Tensor:
         """Cells in the light of each other: (B, T, N, 512) -> (B, T, N, 512)."""
-        related: Tensor = self.norm(cells + self.dropout(self.relate(cells)))
+        related: Tensor = self.norm(cells + self.dropout(relate(cells)))
         return related

@@ -42,7 +42,7 @@ class Head(nn.Module, ABC):
         source: the publication that the head comes from.
         sources: inputs it can read ("encoded", "cnn", "maps"), the best first.
         weak: whether it can learn from video labels.
-        stackable: whether trials can be one batched program: no LSTM, no dropout.
+        stackable: whether trials can be one batched program: no LSTM, no dropout, no `begin_epoch`.
         buffered: settings kept as buffers, so that trials which differ in them can still be stacked.
         segments: numbers of segments that its layers can take; None for any.
     """
@@ -74,6 +74,9 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
         """Returns scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K)."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Hears that an epoch of training begins, counted from 1; what it changes it keeps in buffers."""
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Returns what learning from the labels of segments minimises: (B, T, K), (B, T) -> scalar."""

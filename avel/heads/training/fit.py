@@ -121,6 +121,7 @@ class Training:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = learning_rate(self.config.head, number)
         self.group.train(True)
+        self.group.begin_epoch(number)
         order = torch.stack([torch.randperm(len(train), generator=random) for random in self.orders])
         order, size = order.to(self.device), self.config.head.batch_size
         targets = train.video_labels if self.config.supervision == "weak" else train.labels

@@ -43,6 +43,9 @@ class TrialGroup(Protocol):
     def train(self, mode: bool) -> None:
         """Switches between training and evaluation."""
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Tells the heads that an epoch of training begins, counted from 1."""
+
 
 class Stacked:
     """M models as one: weights stacked along a new first axis, the forward pass run over it by torch.vmap."""
@@ -131,3 +134,6 @@ class Alone:
 
     def train(self, mode: bool) -> None:
         self.model.train(mode)
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.model.head.begin_epoch(epoch)

@@ -163,6 +163,12 @@ def test_a_setting_of_another_head_is_refused(name: str) -> None:
                 train_config(head=name, **{setting: value})
 
 
+@pytest.mark.parametrize("name", [name for name in HEADS if not HEADS[name].weak])
+def test_a_head_without_a_weak_form_refuses_video_labels(name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot learn from video labels"):
+        model_of((name, {}), HEADS[name].sources[0], "weak")
+
+
 def test_an_unknown_head_names_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="did you mean tacma"):
         train_config(head="tacna")
