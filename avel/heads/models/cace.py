@@ -22,7 +22,7 @@ class CACE(SuppressionHead):
 
     @dataclass(frozen=True)
     class Config(SuppressionConfig):
-        """Settings of CACE-Net; learning rate, clipping and batch are those of CMBS."""
+        """Settings of CACE-Net as in its code, but learning rate, clipping and batch, which are CMBS's."""
 
         psi: float = option(0.3, "How much visual guidance strengthens audio features.", low=0)
         refinement: float = option(0.6, "Weight of refined features in relevance.", low=0)

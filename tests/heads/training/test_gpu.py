@@ -40,8 +40,9 @@ def cache(tmp_path: Path) -> Path:
 
 
 def config_of(head: str, **settings: Any) -> TrainConfig:
-    dropout = {s.name: 0.0 for s in settings_of(HEADS[head].Config()) if "dropout" in s.name}
-    return train_config(head=head, **(QUICK | dropout | settings))
+    names = [setting.name for setting in settings_of(HEADS[head].Config())]
+    still = {name: 0.0 for name in names if name.endswith(("dropout", "noise"))}
+    return train_config(head=head, **(QUICK | still | settings))
 
 
 def data_on(device: torch.device, cache: Path, config: TrainConfig) -> Data:
