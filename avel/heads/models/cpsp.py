@@ -10,7 +10,7 @@ from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.head import HeadOutput, Widths
 from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
-from avel.heads.models.psp import Propagation, shares
+from avel.heads.models.psp import Propagation, fractions
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, clip_category, holds_event
 from avel.nn import AGVA
 
@@ -83,7 +83,7 @@ class CPSP(RelevanceHead):
         loss = super().loss(output, labels)
         if config.pair_loss:
             similar = torch.relu(output.extras["similarity"])
-            loss = loss + config.pair_loss * functional.mse_loss(shares(similar), shares(event))
+            loss = loss + config.pair_loss * functional.mse_loss(fractions(similar), fractions(event))
         if config.segment_loss:
             loss = loss + config.segment_loss * segment_contrast(fused, event)
         if config.video_loss:

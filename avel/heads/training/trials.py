@@ -85,6 +85,9 @@ class Stacked:
     def train(self, mode: bool) -> None:
         self.template.train(mode)
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Does nothing: a head that wants to know trains alone."""
+
     def keep(self, places: list[int], optimizer: torch.optim.Optimizer) -> None:
         """Drops all trials but those at `places`, here and in the optimizer's moments."""
         for name, old in self.weights.items():

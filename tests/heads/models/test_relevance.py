@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-
 from avel.heads.evaluation.decoders import decode_event
+
 from avel.heads.models.relevance import (
     category_loss,
     clip_category,
