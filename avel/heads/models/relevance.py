@@ -33,6 +33,7 @@ class RelevanceHead(Head):
 
     def __init__(self, widths: Widths, config: RelevanceConfig, weak: bool) -> None:
         super().__init__(widths, config, weak)
+        self.from_videos = weak
         self.event_threshold = config.event_threshold
 
     def decided(self, relevance: Tensor, category: Tensor, extras: dict[str, Tensor]) -> HeadOutput:

@@ -187,7 +187,7 @@ def test_twins_are_noisy_in_training_alone() -> None:
 
 def test_training_refines_from_an_eighth_of_the_epochs_on(tmp_path: Path) -> None:
     config = train_config(head="cace", epochs=16, refine_after=0.125)
-    cache = FeatureCache.open(write_cache(tmp_path / "c.h5", rows=30))
+    cache = FeatureCache.open(write_cache(tmp_path / "c.h5", samples=30))
     data = load_data(cache, config, torch.device("cpu"))
     training = Training([Trial("one", config)], data, torch.device("cpu"))
     start = make_model(Trial("one", config), data).state_dict()["head.refine.0.weight"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from avel.heads.evaluation.decoders import decode_event
+from avel.heads.tasks.decoders import decode_event
 
 from avel.heads.models.relevance import (
     category_loss,
