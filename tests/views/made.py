@@ -56,13 +56,23 @@ def make(folder: Path, *, clips: int = 12, store: bool = True) -> Made:
 
 
 def write_cache(
-    path: Path, ids: tuple[str, ...], clips: int, provenance: dict[str, str], *, silent: bool = False
+    path: Path,
+    ids: tuple[str, ...],
+    clips: int,
+    provenance: dict[str, str],
+    *,
+    silent: bool = False,
+    unknown: tuple[int, ...] = (),
 ) -> None:
-    """R samples of V videos, each an event of one category in segments 1 and 2; if `silent`, f_a is zero."""
+    """R samples of V videos, each an event of one category in segments 1 and 2.
+
+    If `silent`, f_a is zero; the events of `unknown` samples are not known.
+    """
     random = np.random.default_rng(0)
     category = np.arange(clips) % len(CATEGORIES)
     label = np.full((clips, T), len(CATEGORIES))
     label[:, 1:3] = category[:, None]
+    label[list(unknown)] = -1
     video = np.arange(clips) % len(ids)
     splits = np.array([("train", "test", "val")[clip % 3] for clip in range(clips)], object)
     samples = cached_samples(label, len(CATEGORIES), video=video, split=splits)

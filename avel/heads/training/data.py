@@ -1,6 +1,5 @@
 """What the heads read of a feature cache: inputs by video, labels by sample, checked before training."""
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.training.memory import free_memory_gb
 from avel.progress import note
 from avel.stores.datasets.dataset import SPLITS
-from avel.stores.datasets.labels import NO_CLASS, UNKNOWN
+from avel.stores.datasets.labels import NO_CLASS
 from avel.stores.features import CachedSamples, FeatureCache
 
 ARRAYS = {"encoded": ("f_a", "f_v"), "cnn": ("cnn_a", "cnn_v"), "maps": ("cnn_a", "maps")}
@@ -33,7 +32,8 @@ class Split:
 
     Attributes:
         number: (R,) number of each sample in its dataset.
-        of_one_class: places of the samples that have events of exactly one class.
+        known: (R,) whether its events are known, so that it can be judged by them.
+        one_class: (R,) whether all of its events are of one class, its video label.
         videos: (R,) index into the cache's videos.
         labels: (R, T) class of each segment; -1 where a sample's events are not known.
         video_labels: (R,) class of each sample's events; -1 where it has none or several.
@@ -43,7 +43,8 @@ class Split:
     number: NDArray[np.int64]
     video_id: NDArray[np.object_]
     leaked: NDArray[np.bool_]
-    of_one_class: NDArray[np.int64]
+    known: NDArray[np.bool_]
+    one_class: NDArray[np.bool_]
     videos: Tensor
     labels: Tensor
     video_labels: Tensor
@@ -51,26 +52,22 @@ class Split:
     def __len__(self) -> int:
         return len(self.number)
 
-    @cached_property
-    def labelled(self) -> bool:
-        """Whether the events of any of its samples are known, so that it can be judged by them."""
-        return bool((self.labels != UNKNOWN).any())
-
     def taught(self, config: TrainConfig) -> "Split":
         """Returns the samples that a config's training learns from; if weak, those of one event class."""
-        if config.supervision == "full":
+        if config.supervision == "full" or self.one_class.all():
             return self
-        on_cpu = self.of_one_class
-        places = torch.from_numpy(on_cpu).to(self.videos.device)
-        return dataclasses.replace(
-            self,
-            number=self.number[on_cpu],
-            video_id=self.video_id[on_cpu],
-            leaked=self.leaked[on_cpu],
-            of_one_class=np.arange(len(on_cpu)),
-            videos=self.videos[places],
-            labels=self.labels[places],
-            video_labels=self.video_labels[places],
+        places = np.flatnonzero(self.one_class)
+        on_device = torch.from_numpy(places).to(self.videos.device)
+        return Split(
+            self.name,
+            self.number[places],
+            self.video_id[places],
+            self.leaked[places],
+            self.known[places],
+            self.one_class[places],
+            self.videos[on_device],
+            self.labels[on_device],
+            self.video_labels[on_device],
         )
 
 
@@ -231,8 +228,17 @@ def _split(cache: FeatureCache, name: str, device: torch.device) -> Split:
         torch.from_numpy(values).to(device) for values in (samples.video, labels, video_labels)
     )
     ids = np.array(cache.video_ids, object)[samples.video]
-    one = np.flatnonzero(video_labels != NO_CLASS)
-    return Split(name, samples.number, ids, samples.leaked, one, videos, labels_there, video_labels_there)
+    return Split(
+        name,
+        samples.number,
+        ids,
+        samples.leaked,
+        samples.known,
+        video_labels != NO_CLASS,
+        videos,
+        labels_there,
+        video_labels_there,
+    )
 
 
 def _check_shapes(cache: FeatureCache, source: str) -> None:
@@ -270,7 +276,7 @@ def check_classes(cache: FeatureCache, train: Split, config: TrainConfig) -> Non
     """
     weak, taught = config.supervision == "weak", train.taught(config)
     if len(taught) < len(train):
-        first = train.number[(train.video_labels == NO_CLASS).cpu().numpy()][0]
+        first = train.number[~train.one_class][0]
         note(
             f"{cache.path}: weak supervision leaves out {len(train) - len(taught)} of {len(train)} train "
             f"samples, which have no event or events of several classes; the first is sample {first}"

@@ -18,7 +18,6 @@ from avel.heads.training.data import Data, Split, chunks_of
 from avel.heads.training.memory import keep_freed_memory
 from avel.heads.training.trials import Alone, Stacked, Trial, TrialGroup
 from avel.progress import Progress
-from avel.stores.datasets.labels import UNKNOWN
 
 CLIPS_AT_ONCE = 512
 """Clips scored in one forward pass, all trials together."""
@@ -97,7 +96,7 @@ class Training:
         self.group.train(False)
         val = self._accuracy(self.data.splits["val"])
         held_out = self.data.splits.get("test")
-        test = self._accuracy(held_out) if held_out is not None and held_out.labelled else None
+        test = self._accuracy(held_out) if held_out is not None and held_out.known.any() else None
         lines = []
         for place, outcome in enumerate(self.alive):
             outcome.epochs = number
@@ -150,7 +149,7 @@ class Training:
                 logits = self.group.logits(audio, visual)
             counts = SingleLabel.right(logits, split.labels[chunk]).sum((1, 2))
             right += torch.where(logits.isfinite().flatten(1).all(1), counts, math.nan)
-        judged = int((split.labels != UNKNOWN).sum())
+        judged = int(split.known.sum()) * split.labels.shape[1]
         return [count / judged for count in right.tolist()]
 
     def _judge(

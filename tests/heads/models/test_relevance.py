@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from avel.heads.tasks.decoders import decode_event
 
 from avel.heads.models.relevance import (
     category_loss,
@@ -12,6 +11,7 @@ from avel.heads.models.relevance import (
     multiple_instance_loss,
     relevance_loss,
 )
+from avel.heads.tasks.decoders import decode_event
 from tests.heads.models import rivals
 from tests.heads.models.rivals import LABELS, K, decide
 

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from avel.heads.train import sweep
+from avel.heads.train import sweep, train_head
 from avel.views.report.page import put, report
 from tests.chromium import browser, errors, phone
-from tests.views.made import CATEGORIES, IDS, Made, T
+from tests.views.made import CATEGORIES, IDS, Made, T, write_cache
 
 pytestmark = pytest.mark.browser
 
@@ -232,6 +232,30 @@ def test_attention_maps_of_tacma_mark_the_second_under_the_playhead(page: Any) -
     )
     page.execute_script("seek(2.2)")
     assert page.execute_script("return document.querySelector('.marked').getAttribute('y')") == "2"
+
+
+def test_clips_without_labels_show_predictions_that_are_neither_right_nor_wrong(
+    driver: Any, tmp_path: Path
+) -> None:
+    """Of the four test samples 1, 4, 7, 10 two have labels; then none has."""
+    write_cache(tmp_path / "c.h5", tuple("abcd"), 12, {}, unknown=(1, 4))
+    train_head(tmp_path / "c.h5", tmp_path / "some", head="mlp", epochs=2, device="cpu")
+    report([tmp_path / "some"], tmp_path / "page", tsne=False)
+    driver.get((tmp_path / "page" / "index.html").as_uri())
+    assert driver.execute_script("return countConfusion(0).flat().reduce((sum, n) => sum + n, 0)") == 2 * T
+    assert shown_samples(driver) == [1, 4, 7, 10]
+    assert "events unknown" in driver.find_element("css selector", ".player h3").text
+    assert driver.execute_script("return document.querySelectorAll('.tracks .segments').length") == 1
+    assert driver.execute_script("return document.querySelectorAll('.tracks .wrong').length") == 0
+    choose(driver, "filter-mistakes", "wrong")
+    assert set(shown_samples(driver)) <= {7, 10}
+    write_cache(tmp_path / "d.h5", tuple("abcd"), 12, {}, unknown=(1, 4, 7, 10))
+    train_head(tmp_path / "d.h5", tmp_path / "none", head="mlp", epochs=2, device="cpu")
+    report([tmp_path / "none"], tmp_path / "bare", tsne=False)
+    driver.get((tmp_path / "bare" / "index.html").as_uri())
+    assert "not judged: no labels" in driver.find_element("id", "accuracy").text
+    assert shown_samples(driver) == [1, 4, 7, 10]
+    assert errors(driver) == []
 
 
 def test_thousands_of_clips_stay_a_few_rows(driver: Any, folder: Path, tmp_path: Path) -> None:
