@@ -8,12 +8,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-import numpy as np
-
 from avel.errors import DatasetError, UnknownNameError
 from avel.progress import Progress
-from avel.recipes.composing.film import cast, choose_camera, film_frames
-from avel.recipes.composing.mix import film_sound
+from avel.recipes.composing.film import FPS, SAMPLE_RATE, make_film
 from avel.recipes.composing.mp4 import write_mp4
 from avel.recipes.composing.script import Script, write_scripts
 from avel.recipes.composing.subjects import SUBJECTS
@@ -28,9 +25,8 @@ def compose(
 ) -> Path:
     """Makes `clips` clips of `seconds` whole seconds with their annotations and splits; returns the folder.
 
-    An event is a class that is seen and heard, between whole seconds. The seconds around it hold the object
-    without its sound, the sound without the object, neither, or another class's sound or object. The same
-    arguments make the same clips; clips that are there already are kept.
+    An event is a class that is both shown and heard, between whole seconds. In the seconds around it one of
+    the two is missing or another class's. The same arguments make the same clips; those there are kept.
 
     Raises:
         ConfigError: too few clips, classes or seconds.
@@ -46,52 +42,39 @@ def compose(
             raise UnknownNameError("demo class", name, SUBJECTS)
     scripts = write_scripts(clips, seed, classes, seconds)
     _check_folder(folder, scripts)
-    waiting = [take for take, script in enumerate(scripts) if not clip_path(folder, script).exists()]
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as threads,
-        Progress(clips, "clips", start=clips - len(waiting)) as progress,
-    ):
-        films = [
-            threads.submit(film, clip_path(folder, scripts[take]), scripts[take], seed, take)
-            for take in waiting
-        ]
-        for done in as_completed(films):
-            done.result()
+    paths = {take: clip_path(folder, script) for take, script in enumerate(scripts)}
+    waiting = [take for take, path in paths.items() if not path.exists()]
+    done = clips - len(waiting)
+    with ThreadPoolExecutor(os.cpu_count()) as threads, Progress(clips, "clips", start=done) as progress:
+        films = [threads.submit(record, paths[take], scripts[take], seed, take) for take in waiting]
+        for film in as_completed(films):
+            film.result()
             progress.advance()
     for name, text in annotation_files(scripts).items():
         write_text(folder / name, text)
     return folder
 
 
-def film(path: Path, script: Script, seed: int, take: int) -> None:
-    """Records `script` into the mp4 `path`; `seed` and `take` choose camera, scene, colours and pitches."""
-    rng = np.random.default_rng([seed, take])
-    camera = choose_camera(rng, take)
-    actors = cast(rng, script, camera)
-    sound = film_sound(rng, camera, actors, script.heard)
-    frames = film_frames(rng, camera, actors, len(script.seen))
-    write_mp4(path, frames, camera.fps, sound, camera.hz)
-
-
-def rows(scripts: Sequence[Script], split: str | None = None) -> list[str]:
-    """Annotation lines `Category&VideoID&Quality&StartTime&EndTime`, one for each class of an event."""
-    return [
-        f"{name}&{script.video_id}&good&{script.start_seconds}&{script.end_seconds}"
-        for script in scripts
-        if split in (None, script.split)
-        for name in script.categories
-    ]
+def record(path: Path, script: Script, seed: int, take: int) -> None:
+    """Records `script` into the mp4 `path`; `seed` and `take` choose how it looks and sounds."""
+    film = make_film(script, seed, take)
+    write_mp4(path, film.frames(), FPS, film.samples(), SAMPLE_RATE)
 
 
 def annotation_files(scripts: Sequence[Script]) -> dict[str, str]:
-    """AVE's text files by name: each split's lines, and all of them below a header."""
-    splits = {"trainSet.txt": "train", "valSet.txt": "val", "testSet.txt": "test"}
-    files = {name: "".join(row + "\n" for row in rows(scripts, split)) for name, split in splits.items()}
-    return files | {"Annotations.txt": "\n".join([HEADER, *rows(scripts)]) + "\n"}
+    """Returns AVE's text files by name: each split's lines, and all of them below a header."""
+    lines = {
+        script: f"{script.category}&{script.video_id}&good&{script.start_seconds}&{script.end_seconds}\n"
+        for script in scripts
+    }
+    files = {"Annotations.txt": HEADER + "\n" + "".join(lines.values())}
+    for split in ("train", "val", "test"):
+        files[f"{split}Set.txt"] = "".join(line for script, line in lines.items() if script.split == split)
+    return files
 
 
 def clip_path(folder: Path, script: Script) -> Path:
-    """Where a script's clip lies in the dataset."""
+    """Returns where a script's clip lies in the dataset."""
     return folder / "AVE" / f"{script.video_id}.mp4"
 
 

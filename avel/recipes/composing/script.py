@@ -1,61 +1,63 @@
-"""What happens in each of the demo's clips, second by second, before anything is drawn or heard."""
+"""What happens in each clip of the world, second by second, before anything is drawn or sounds."""
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from string import ascii_letters, digits
 
 import numpy as np
 
 from avel.errors import ConfigError
 
-ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-ID_LETTERS = 11
 LONGEST_SCENE_SECONDS = 3
-WHOLE_CLIP_SHARE = 0.25
-SHORTEST_EVENT, LONGEST_EVENT = 0.3, 0.8
-"""Shares of the clip, where the event does not fill it."""
-
+SHORTEST_EVENT, LONGEST_EVENT = 0.3, 0.7
+"""Fractions of the clip that an event fills."""
+TEST_FRACTION, VAL_FRACTION = 0.25, 0.15
 Names = tuple[str, ...]
-Kind = Literal["seen only", "heard only", "neither", "other sound", "other object"]
-BACKGROUNDS: tuple[Kind, ...] = ("seen only", "heard only", "neither", "other sound", "other object")
-"""What a background second may hold; in the last two another class sounds, or is shown."""
-Split = Literal["train", "val", "test"]
+Second = tuple[Names, Names]
+"""The classes shown, and those sounding."""
 
 
 @dataclass(frozen=True)
 class Script:
-    """One clip: `seen[t]` and `heard[t]` name the classes shown and sounded in second t (T tuples each)."""
+    """One clip: `video[t]` and `audio[t]` name the classes shown and sounding in second t (T tuples each).
+
+    The event, `category` from `start_seconds` to `end_seconds`, is where both name it.
+    """
 
     video_id: str
-    categories: Names
+    category: str
     start_seconds: int
     end_seconds: int
-    seen: tuple[Names, ...]
-    heard: tuple[Names, ...]
-    split: Split
+    video: tuple[Names, ...]
+    audio: tuple[Names, ...]
+    split: str
 
 
 def write_scripts(clips: int, seed: int, classes: Sequence[str], seconds: int) -> tuple[Script, ...]:
-    """`clips` scripts, the classes in turn; the first training clip's event has two classes, as some in AVE.
+    """Returns `clips` scripts, the classes in turn.
 
-    The splits hold about 60/20/20 % of the clips, and every class is in each.
+    The splits hold about 60, 15 and 25 % of the clips, and every class is in each.
 
     Raises:
         ConfigError: too few clips, classes or seconds for that.
     """
     _check(clips, classes, seconds)
+    test, val = (max(len(classes), round(fraction * clips)) for fraction in (TEST_FRACTION, VAL_FRACTION))
+    splits = ["train"] * (clips - val - test) + ["val"] * val + ["test"] * test
     rng = np.random.default_rng([seed, clips, seconds, zlib.crc32("&".join(classes).encode())])
-    kinds = _shuffled_again_and_again(rng, BACKGROUNDS)
+    letters = rng.choice(list(ascii_letters + digits), (clips, 11))
+    letters[1::4, 0], letters[2, 0] = "-", "_"  # ids on the web begin so, too
     scripts = []
-    for clip, split in enumerate(_splits(clips, len(classes))):
-        names = tuple(classes[(clip + more) % len(classes)] for more in range(2 if clip == 0 else 1))
-        start, end = _bounds(rng, seconds)
-        before = _background(rng, kinds, names, classes, start)
-        after = _background(rng, kinds, names, classes, seconds - end)
-        shown = [*before, *[(names, names)] * (end - start), *after]
-        seen, heard = (tuple(side) for side in zip(*shown, strict=True))
-        scripts.append(Script(_video_id(rng, clip), names, start, end, seen, heard, split))
+    for clip, split in enumerate(splits):
+        name = classes[clip % len(classes)]
+        length = round(seconds * rng.uniform(SHORTEST_EVENT, LONGEST_EVENT))
+        start = int(rng.integers(0, seconds - length + 1))
+        before = _background(rng, name, classes, start)
+        after = _background(rng, name, classes, seconds - start - length)
+        scenes = [*before, *[((name,), (name,))] * length, *after]
+        video, audio = (tuple(side) for side in zip(*scenes, strict=True))
+        scripts.append(Script("".join(letters[clip]), name, start, start + length, video, audio, split))
     return tuple(scripts)
 
 
@@ -71,49 +73,15 @@ def _check(clips: int, classes: Sequence[str], seconds: int) -> None:
         raise ConfigError(f"seconds={seconds} leaves no room for an event and a background; use 3 or more")
 
 
-def _splits(clips: int, classes: int) -> list[Split]:
-    """The split of each clip: a run of at least as many neighbours as there are classes holds them all."""
-    held_out = max(classes, round(0.2 * clips))
-    counts: dict[Split, int] = {"train": clips - 2 * held_out, "val": held_out, "test": held_out}
-    return [split for split, count in counts.items() for _ in range(count)]
+def _background(rng: np.random.Generator, name: str, classes: Sequence[str], seconds: int) -> list[Second]:
+    """Returns background seconds of a clip about `name`, in scenes of one to three.
 
-
-def _bounds(rng: np.random.Generator, seconds: int) -> tuple[int, int]:
-    """Start and end of an event: the whole clip in a quarter of the cases, as it often is in AVE."""
-    whole = rng.random() < WHOLE_CLIP_SHARE
-    length = seconds if whole else round(seconds * rng.uniform(SHORTEST_EVENT, LONGEST_EVENT))
-    start = int(rng.integers(0, seconds - length + 1))
-    return start, start + length
-
-
-def _background(
-    rng: np.random.Generator, kinds: Iterator[Kind], names: Names, classes: Sequence[str], seconds: int
-) -> list[tuple[Names, Names]]:
-    """What is seen and heard in each background second of a clip about `names`: scenes of one to three."""
-    others = [name for name in classes if name not in names]
-    shown: list[tuple[Names, Names]] = []
-    while len(shown) < seconds:
-        other = (others[rng.integers(len(others))],)
-        scene: dict[Kind, tuple[Names, Names]] = {
-            "seen only": (names, ()),
-            "heard only": ((), names),
-            "neither": ((), ()),
-            "other sound": (names, other),
-            "other object": (other, names),
-        }
-        shown += [scene[next(kinds)]] * int(rng.integers(1, LONGEST_SCENE_SECONDS + 1))
-    return shown[:seconds]
-
-
-def _video_id(rng: np.random.Generator, clip: int) -> str:
-    """Eleven letters as the web's ids have them: every fourth starts with `-`, the third with `_`."""
-    letters = [ALPHABET[at] for at in rng.integers(len(ALPHABET), size=ID_LETTERS)]
-    if clip % 4 == 1 or clip == 2:
-        letters[0] = "_" if clip == 2 else "-"
-    return "".join(letters)
-
-
-def _shuffled_again_and_again(rng: np.random.Generator, kinds: Sequence[Kind]) -> Iterator[Kind]:
-    while True:
-        for at in rng.permutation(len(kinds)):
-            yield kinds[at]
+    The object is shown in silence or beside the sound of another class, or its sound is heard without an
+    object or beside another one: neither modality by itself tells such a second from the event.
+    """
+    scenes: list[Second] = []
+    while len(scenes) < seconds:
+        own, other = (name,), (str(rng.choice([each for each in classes if each != name])),)
+        kinds: list[Second] = [(own, ()), ((), own), (own, other), (other, own)]
+        scenes += [kinds[rng.integers(len(kinds))]] * int(rng.integers(1, LONGEST_SCENE_SECONDS + 1))
+    return scenes[:seconds]

@@ -1,6 +1,6 @@
-"""The six sounds of the demo's clips, synthesised at any rate, in step with the drawn motion.
+"""The six sounds of the world, synthesised with numpy, in step with the motion of what is drawn.
 
-A sound is float32 samples (n,) of any loudness: the mixer sets the level.
+A sound is float32 samples (n,) of any loudness; the film sets the level.
 """
 
 from collections.abc import Callable
@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from avel.recipes.composing.noise import coloured
 
 Samples = NDArray[np.floating[Any]]
 
@@ -22,111 +20,77 @@ class Cycle:
     hz: float
     start: float
 
-    def phase(self, seconds: float) -> float:
-        """Where the motion is at `seconds`, in [0, 1)."""
-        return (self.start + self.hz * seconds) % 1.0
+    def phase(self, seconds: Samples | float) -> Samples:
+        """Returns where the motion is at `seconds`, in [0, 1)."""
+        turns = self.start + self.hz * seconds
+        phase: Samples = turns - np.floor(turns)  # numpy's % takes several times as long
+        return phase
 
-    def strikes(self, phase: float, seconds: float) -> list[float]:
-        """Every time at which the motion passes `phase`, from three cycles before 0 until `seconds`."""
-        first = (phase - self.start) % 1.0 - 3
-        return [(first + k) / self.hz for k in range(int(np.ceil(seconds * self.hz)) + 3)]
-
-
-def bell(cycle: Cycle, samples: int, hz: int, rng: np.random.Generator) -> Samples:
-    """Partials of a cast bell (hum, prime, minor third, fifth, ...) that decay, the high ones first."""
-    time = _time(2.5, hz)
-    prime_hz = rng.uniform(380, 520)
-    ring = np.zeros_like(time)
-    for ratio, loud, decay in ((0.5, 0.5, 1.2), (1, 1, 2), (1.19, 0.8, 2.4), (1.5, 0.4, 3), (2, 1, 3.2),
-                               (2.51, 0.5, 5), (3.01, 0.5, 6), (4.17, 0.35, 9)):  # fmt: skip
-        ring += loud * np.exp(-decay * time) * np.sin(_turns(ratio * prime_hz * time))
-    return _struck(ring, cycle.strikes(0.0, samples / hz) + cycle.strikes(0.5, samples / hz), samples, hz)
+    def since(self, seconds: Samples, beats: int) -> Samples:
+        """Returns the seconds since the last of `beats` evenly spaced beats a cycle, the first at phase 0."""
+        beat = self.phase(seconds) * beats
+        return ((beat - np.floor(beat)) / (beats * self.hz)).astype(np.float32)
 
 
-def siren(cycle: Cycle, samples: int, hz: int, rng: np.random.Generator) -> Samples:
-    """A horn that wails up and down once a cycle."""
-    time = _time(samples / hz, hz)
-    middle_hz = rng.uniform(800, 1000)
-    wail_hz = middle_hz * (1 + 0.38 * np.sin(_turns(cycle.start + cycle.hz * time)))
-    tone = np.sin(_turns(np.cumsum(wail_hz, dtype=np.float64) / hz))
-    wail: Samples = np.tanh(2.5 * tone + 0.4)
-    return wail
+Sound = Callable[[Cycle, Samples, np.random.Generator], Samples]
+"""A sound of one cycle at the seconds given, (n,) -> (n,); its pitch is drawn."""
 
 
-def rotor(cycle: Cycle, samples: int, hz: int, rng: np.random.Generator) -> Samples:
-    """Six low thumps a cycle over the rumble and whine of a turbine."""
-    time = _time(samples / hz, hz)
-    chop = ((cycle.start + cycle.hz * time) * 6) % 1.0
-    air = coloured(rng, (samples,), 0.5, low=60 / hz, high=min(1400 / hz, 0.5))
-    whine = np.sin(_turns(rng.uniform(1700, 2300) * time))
-    hum = np.sin(_turns(rng.uniform(75, 110) * time))
-    chopped: Samples = air * (0.12 + np.exp(-5 * chop))
-    return chopped + 0.25 * hum + 0.05 * whine
+def bell(cycle: Cycle, seconds: Samples, rng: np.random.Generator) -> Samples:
+    """Strikes at both ends of the swing: a cast bell's partials, which decay, the high ones first."""
+    since, prime_hz = cycle.since(seconds, 2), rng.uniform(420, 560)
+    ring = np.zeros(len(seconds), np.float32)
+    for ratio, loud, decay in ((0.5, 0.5, 3), (1, 1, 4), (1.19, 0.8, 4), (2, 1, 6), (3, 0.5, 9)):
+        ring += loud * np.exp(-decay * since) * wave(ratio * prime_hz, since)
+    return ring
 
 
-def thud(cycle: Cycle, samples: int, hz: int, rng: np.random.Generator) -> Samples:
-    """A ball on a wooden floor: a falling low tone, a slap and the ring of the rubber."""
-    time = _time(0.4, hz)
-    low_hz = rng.uniform(85, 125)
-    boom = np.exp(-14 * time) * np.sin(_turns(low_hz * time + 1.2 * (1 - np.exp(-30 * time))))
-    ring = 0.35 * np.exp(-22 * time) * np.sin(_turns(rng.uniform(480, 640) * time))
-    slap = coloured(rng, time.shape, 0.3, low=150 / hz, high=1800 / hz) * np.exp(-70 * time)
-    return _struck(boom + ring + 0.35 * slap, cycle.strikes(0.0, samples / hz), samples, hz)
+def horn(cycle: Cycle, seconds: Samples, rng: np.random.Generator) -> Samples:
+    """A chord of three reeds that blows in two thirds of each half cycle."""
+    low_hz = rng.uniform(250, 330)
+    reeds = sum((np.tanh(3 * wave(ratio * low_hz, seconds)) for ratio in (1, 1.26, 1.5)), np.float32(0))
+    since = cycle.since(seconds, 2)
+    return reeds * np.minimum(1, 40 * since) * (since < 0.33 / cycle.hz)
 
 
-def ticks(cycle: Cycle, samples: int, hz: int, rng: np.random.Generator) -> Samples:
-    """Tick at one end of the swing, a lower tock at the other: short bright knocks on a wooden case."""
-    time = _time(0.12, hz)
-    bright_hz = rng.uniform(2500, 3100)
-    mix = np.zeros(samples, np.float32)
-    for phase, pitch in ((0.0, 1.0), (0.5, 0.8)):
-        knock = np.zeros_like(time)
-        for ratio, loud, decay in ((1, 1, 110), (1.62, 0.7, 150), (2.3, 0.4, 200), (0.31, 0.5, 60)):
-            knock += loud * np.exp(-decay * time) * np.sin(_turns(ratio * pitch * bright_hz * time))
-        mix += _struck(knock, cycle.strikes(phase, samples / hz), samples, hz)
-    return mix
+def rotor(cycle: Cycle, seconds: Samples, rng: np.random.Generator) -> Samples:
+    """Twelve thumps a cycle of low rumbling air."""
+    return band_noise(rng, seconds, 60, 900) * (0.1 + np.exp(-40 * cycle.since(seconds, 12)))
 
 
-def song(cycle: Cycle, samples: int, hz: int, rng: np.random.Generator) -> Samples:
-    """Four whistled calls in the first 0.64 of a cycle, each a fast sweep with a trill."""
-    call_seconds = 0.14 / cycle.hz
-    time = _time(call_seconds, hz)
-    share = time / np.float32(call_seconds)
-    mix = np.zeros(samples, np.float32)
-    for call in range(4):
-        from_hz, to_hz = rng.uniform(2600, 3600), rng.uniform(3800, 5600)
-        if rng.random() < 0.5:
-            from_hz, to_hz = to_hz, from_hz
-        pitch_hz = from_hz + (to_hz - from_hz) * share + 250 * np.sin(_turns(rng.uniform(20, 40) * time))
-        whistle = np.square(np.sin(np.pi * share)) * np.sin(_turns(np.cumsum(pitch_hz) / hz))
-        mix += _struck(whistle, cycle.strikes(0.01 + 0.16 * call, samples / hz), samples, hz)
-    return mix
+def ticks(cycle: Cycle, seconds: Samples, rng: np.random.Generator) -> Samples:
+    """A tick at one end of the swing, a lower tock at the other: short bright knocks."""
+    since, bright_hz = cycle.since(seconds, 2), rng.uniform(2200, 2800)
+    pitch_hz = np.where(cycle.phase(seconds) < 0.5, bright_hz, 0.8 * bright_hz)
+    return np.exp(-90 * since) * (wave(pitch_hz, since) + 0.6 * wave(1.62 * pitch_hz, since))
 
 
-Sound = Callable[[Cycle, int, int, np.random.Generator], Samples]
+def croak(cycle: Cycle, seconds: Samples, rng: np.random.Generator) -> Samples:
+    """Two creaks a cycle, each a quarter of a second of pulses."""
+    since, pitch_hz = cycle.since(seconds, 2), rng.uniform(900, 1300)
+    pulse: Samples = since % 0.028
+    return np.exp(-60 * pulse) * wave(pitch_hz, pulse) * (since < 0.25)
 
 
-def ambience(samples: int, hz: int, rng: np.random.Generator) -> Samples:
-    """Wind and far traffic at standard deviation 1, swelling slowly."""
-    swell = 1 + 0.25 * np.sin(_turns(rng.uniform(0.05, 0.2) * _time(samples / hz, hz) + rng.uniform()))
-    return coloured(rng, (samples,), rng.uniform(0.3, 0.9), low=50 / hz) * swell
+def song(cycle: Cycle, seconds: Samples, rng: np.random.Generator) -> Samples:
+    """Four whistles a cycle, each a quick sweep upwards or downwards."""
+    since, middle_hz = cycle.since(seconds, 4), rng.uniform(3500, 4500)
+    fraction: Samples = since * 4 * cycle.hz
+    swell: Samples = np.square(np.sin(np.pi * fraction))
+    return swell * wave(middle_hz + rng.uniform(-1500, 1500) * (fraction - 0.5), since)
 
 
-def _time(seconds: float, hz: int) -> Samples:
-    """Seconds of each sample, (n,)."""
-    return np.arange(round(seconds * hz), dtype=np.float32) / np.float32(hz)
+def wave(hz: float | Samples, seconds: Samples) -> Samples:
+    """Returns a sine at `hz`, (n,); whole turns go first, so that float32 keeps the pitch."""
+    turns = hz * seconds
+    sine: Samples = np.sin(np.float32(2 * np.pi) * (turns - np.rint(turns)).astype(np.float32))
+    return sine
 
 
-def _turns(cycles: Samples) -> Samples:
-    """Radians of a number of turns; whole turns go first, so that float32 keeps the pitch."""
-    return ((cycles % 1.0) * (2 * np.pi)).astype(np.float32)
-
-
-def _struck(template: Samples, at_seconds: list[float], samples: int, hz: int) -> Samples:
-    """`template` begun at each time, added up over `samples`."""
-    track = np.zeros(samples, np.float32)
-    for seconds in at_seconds:
-        begin = round(seconds * hz)
-        cut = template[max(-begin, 0) : max(samples - begin, 0)]
-        track[max(begin, 0) : max(begin, 0) + len(cut)] += cut
-    return track
+def band_noise(rng: np.random.Generator, seconds: Samples, low_hz: float, high_hz: float) -> Samples:
+    """Returns noise (n,) between two frequencies, falling by 3 dB an octave, at standard deviation 1."""
+    hz = np.fft.rfftfreq(len(seconds), seconds[1] - seconds[0])
+    spectrum = np.fft.rfft(rng.standard_normal(len(seconds)))
+    spectrum *= np.where((hz >= low_hz) & (hz <= high_hz), 1 / np.sqrt(np.maximum(hz, 1)), 0)
+    noise: Samples = np.fft.irfft(spectrum, len(seconds)).astype(np.float32)
+    return noise / float(noise.std())
