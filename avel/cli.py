@@ -425,7 +425,7 @@ def doctor(self_test: bool, as_json: bool) -> int:
 @cli.command(epilog=example("avel demo demo/"))
 @click.argument("folder", type=PATH)
 @click.option(
-    "--clips", type=click.IntRange(24, 1000), default=72, show_default=True, help="Clips to compose."
+    "--clips", type=click.IntRange(24, 1000), default=240, show_default=True, help="Clips to compose."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of clips and weights.")
 @json_option

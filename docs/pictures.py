@@ -19,7 +19,13 @@ from avel.views.report.page import report
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent))
 
-HEADS = {"MLP audio": "mlp-audio", "MLP visual": "mlp-visual", "MLP both": "mlp-both", "TACMA": "tacma"}
+HEADS = {
+    "MLP audio": "mlp-audio",
+    "MLP visual": "mlp-visual",
+    "MLP untrained": "mlp-untrained",
+    "MLP both": "mlp-both",
+    "TACMA": "tacma",
+}
 SETTLE_SECONDS = 2.0
 TOP_WINDOW, WINDOW = (1280, 1020), (1280, 1640)
 

@@ -93,9 +93,9 @@ def _actor(rng: np.random.Generator, name: str, seconds: Samples, heard: Sequenc
         corners.append((round(left), round(top)))
     sound = np.zeros((1, len(seconds)), np.float32)
     if any(heard):
-        voice = subject.sound(cycle, seconds, rng)
+        at = np.repeat(heard, SAMPLE_RATE)
+        voice = subject.sound(cycle, seconds[at], rng)
         voice *= 10 ** (rng.uniform(*LOUDNESS_DB) / 20) / voice.std()
-        since = seconds % 1
-        swell = np.minimum(1, np.minimum(since, 1 - since) / EDGE_SECONDS)
-        sound[0] = PEAK * np.tanh(voice / PEAK) * swell * np.repeat(heard, SAMPLE_RATE)
+        swell = np.minimum(1, np.minimum(seconds[at] % 1, 1 - seconds[at] % 1) / EDGE_SECONDS)
+        sound[0, at] = PEAK * np.tanh(voice / PEAK) * swell
     return Actor(colour, cycle, tuple(poses), tuple(corners), sound)

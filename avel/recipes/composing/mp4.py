@@ -11,7 +11,7 @@ from avel.recipes.composing.film import Frame
 from avel.recipes.composing.sounds import Samples
 from avel.stores.files import atomic_path
 
-AAC_BITS_PER_SECOND = 64_000
+AAC_BITS_PER_SECOND = 48_000
 X264 = {"preset": "ultrafast", "crf": "23"}
 
 

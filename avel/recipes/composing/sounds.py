@@ -1,7 +1,4 @@
-"""The six sounds of the world, synthesised with numpy, in step with the motion of what is drawn.
-
-A sound is float32 samples (n,) of any loudness; the film sets the level.
-"""
+"""The six sounds of the world, in step with what is drawn: samples (n,), of any loudness."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,7 +87,8 @@ def wave(hz: float | Samples, seconds: Samples) -> Samples:
 def band_noise(rng: np.random.Generator, seconds: Samples, low_hz: float, high_hz: float) -> Samples:
     """Returns noise (n,) between two frequencies, falling by 3 dB an octave, at standard deviation 1."""
     hz = np.fft.rfftfreq(len(seconds), seconds[1] - seconds[0])
-    spectrum = np.fft.rfft(rng.standard_normal(len(seconds)))
-    spectrum *= np.where((hz >= low_hz) & (hz <= high_hz), 1 / np.sqrt(np.maximum(hz, 1)), 0)
+    spectrum = np.fft.rfft(rng.standard_normal(len(seconds), np.float32))
+    loud = np.where((hz >= low_hz) & (hz <= high_hz), 1 / np.sqrt(np.maximum(hz, 1)), 0)
+    spectrum *= loud.astype(np.float32)
     noise: Samples = np.fft.irfft(spectrum, len(seconds)).astype(np.float32)
     return noise / float(noise.std())

@@ -1,0 +1,32 @@
+"""The demo's table: every row with its spread over seeds and its interval over videos."""
+
+from avel.heads.evaluation.results import EventEvaluation, GroupEvaluation, Spread
+from avel.recipes.demo import DemoResult
+
+
+def test_the_table_prints_intervals() -> None:
+    spread = Spread(82.44, 3.6)
+    found = GroupEvaluation(
+        head="tacma",
+        inputs="encoded",
+        seeds=(0, 1),
+        best_epochs=(3, 4),
+        accuracy_percent=spread,
+        interval_percent=(78.06, 86.5),
+        accuracy_without_leaked_percent=spread,
+        accuracy_holding_background_percent=spread,
+        validation_accuracy_percent=spread,
+        accuracy_at_best_test_epoch_percent=Spread(84.0, 1.0),
+        accuracy_by_decoder_percent={},
+        recall_percent={},
+        background_recall_percent=None,
+        events=EventEvaluation(0, 0, spread, spread, spread),
+    )
+    result = DemoResult({"tacma": found}, {"always background": 50.0}, {}, {"cache": "demo/features.h5"})
+    header, rule, row, baseline, *rest = result.lines()
+    columns = [header.index(name) for name in ("best validation epoch", "95 % interval", "best test epoch")]
+    cells = [row[start:end].strip() for start, end in zip(columns, [*columns[1:], None], strict=True)]
+    assert cells == ["82.4 +- 3.6", "78.1 to 86.5", "84.0 +- 1.0"]
+    assert baseline.split() == ["trivial", "baseline:", "always", "background", "50.0"]
+    assert any("demo/features.h5" in line for line in rest)
+    assert set(rule) == {"-", " "}
