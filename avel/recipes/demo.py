@@ -97,7 +97,7 @@ class DemoResult:
             (
                 name,
                 str(found.accuracy_percent),
-                "{:.1f} to {:.1f}".format(*found.interval_percent),
+                "{:.1f} to {:.1f}".format(*found.interval_percent) if found.interval_percent else "",
                 str(found.accuracy_at_best_test_epoch_percent),
             )
             for name, found in self.heads.items()

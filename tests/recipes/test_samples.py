@@ -7,13 +7,14 @@ import h5py
 import pyarrow.parquet as pq
 import pytest
 
+from avel.config import resolve
 from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.kept import save_encoder
 from avel.pipeline.staging.extract import extract
-from avel.recipes.composing.compose import film
+from avel.recipes.composing.compose import record
 from avel.recipes.composing.script import Script
 from avel.recipes.predicting.predict import predict
 from avel.stores.export import export_features
@@ -48,7 +49,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subject = HELICOPTER if kind == "twice" else BELL
         shown = tuple((subject,) if second == "#" else () for second in SECONDS[kind])
         (root / "clips").mkdir(exist_ok=True)
-        film(root / "clips" / f"{name}.mp4", Script(name, (subject,), 0, T, shown, shown, "train"), 0, take)
+        script = Script(name, subject, 0, T, shown, shown, "train")
+        record(root / "clips" / f"{name}.mp4", script, 0, take)
         if name == "nobody-knows":
             lines.append(f"{name},?,,,{split}")
         else:
@@ -57,10 +59,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "events.csv").write_text("\n".join(lines) + "\n")
     options = {"segments": T, "size": 64, "workers": 1}
     extract(root / "clips", root / "s.zarr", annotations=root / "events.csv", **options)
-    tiny = {"visual_backbone": "tiny", "audio_backbone": "tiny"}
+    tiny: dict[str, object] = {"visual_backbone": "tiny", "audio_backbone": "tiny"}
     tiny |= {"visual_weights": "random", "audio_weights": "random"}
     (root / "avbt").mkdir()
-    encoder = build_encoder(PretrainConfig(**tiny, crop_size=42))
+    encoder = build_encoder(resolve(PretrainConfig, "pretrain", options=tiny | {"crop_size": 42}))
     save_encoder(encoder, root / "avbt" / "encoder.safetensors")
     cache_features(root / "s.zarr", root / "c.h5", encoder=root / "avbt", device="cpu")
     train_head(root / "c.h5", root / "run", head="mlp", epochs=5, device="cpu")
