@@ -90,5 +90,5 @@ def test_cache_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         assert run(cli, ["-q", "cache-features", str(store), str(whole), *options]) == DONE
         with h5py.File(made, "r") as a, h5py.File(whole, "r") as b:
             assert a.attrs["digest"] == b.attrs["digest"]
-            for name in ("f_a", "f_v", "maps", "label", "row", "video"):
+            for name in ("f_a", "f_v", "maps", "sample", "video", "event_sample", "event_category"):
                 np.testing.assert_array_equal(a[name], b[name])
