@@ -1,11 +1,11 @@
 """Run folders: what was asked, with what, what happened; the same command goes on."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
 
-from avel.config import option
+from avel.config import option, settings_of
 from avel.errors import MissingPathError, StoreError
 from avel.heads.config import TrainConfig
 from avel.pipeline.config import PretrainConfig
@@ -71,7 +71,7 @@ def test_a_run_goes_on_with_settings_that_change_no_numbers(tmp_path: Path) -> N
     ],
 )
 def test_which_settings_of_a_run_change_no_numbers(stage: type, free: set[str]) -> None:
-    assert {field.name for field in fields(stage) if not field.metadata["numeric"]} == free
+    assert {setting.name for setting in settings_of(stage()) if not setting.numeric} == free
 
 
 def test_other_files_are_left_alone(tmp_path: Path) -> None:
