@@ -10,7 +10,7 @@ from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.head import HeadOutput, Widths
 from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
-from avel.heads.models.psp import Propagation, fractions
+from avel.heads.models.psp import Propagation, pair_loss
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, clip_category, holds_event
 from avel.nn import AGVA
 
@@ -77,13 +77,12 @@ class CPSP(RelevanceHead):
         return self.decided(self.relevance(fused).squeeze(-1), self.category(fused.mean(1)), extras)
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
-        """When, what, and the three contrasts: (B, T, K), (B, T) -> scalar."""
+        """Returns the losses of relevance and category, and three contrasts: (B, T, K), (B, T) -> scalar."""
         config, classes, fused = self.config, self.widths.classes, output.extras["fused"]
         event = holds_event(labels, classes).to(fused.dtype)
         loss = super().loss(output, labels)
         if config.pair_loss:
-            similar = torch.relu(output.extras["similarity"])
-            loss = loss + config.pair_loss * functional.mse_loss(fractions(similar), fractions(event))
+            loss = loss + config.pair_loss * pair_loss(output.extras["similarity"], event)
         if config.segment_loss:
             loss = loss + config.segment_loss * segment_contrast(fused, event)
         if config.video_loss:

@@ -83,7 +83,7 @@ class PSP(Head):
 
 
 def pair_loss(similarity: Tensor, event: Tensor) -> Tensor:
-    """How far the similarity of a clip's pairs is from lying on its events: (B, T), (B, T) -> scalar."""
+    """Returns how far similarities are from lying on events alone: (B, T), (B, T) -> scalar."""
     return functional.mse_loss(fractions(torch.relu(similarity)), fractions(event.to(similarity.dtype)))
 
 
