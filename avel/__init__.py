@@ -4,9 +4,14 @@ The functions below do what the commands of the same names do. Each is imported 
 `import avel` costs neither torch nor dask.
 """
 
+import os
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
+
+# OpenMP reads this once, as torch is imported. By default a thread spins while it waits for another one. Beside
+# other busy processes that keeps the other thread from running, and small products take ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = version("avel")
 

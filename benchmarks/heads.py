@@ -1,11 +1,12 @@
 """Training heads at AVE's real size: 4143 samples of 4097 videos, 10 segments, 256 features, 29 classes.
 
-    python benchmarks/heads.py limit loop trials         # each against its baseline, taken in turns
+    python benchmarks/heads.py limit loop trials busy    # each against its baseline, taken in turns
     python benchmarks/heads.py accuracy --cache ave.h5    # float32 and bfloat16, test accuracy of both
 
 limit     one epoch of TACMA against the bare matrix products of the same shapes, forward and backward
 loop      the same epoch against a DataLoader loop in the style of published code on the same HDF5 file
 trials   20 trials stacked against the same in turn, on a CPU or a GPU; without CUDA graphs
+busy      one epoch of a small and a large head while another process fills one core, against none
 accuracy  what bfloat16 does to the test accuracy
 
 Features are made up (class prototypes and noise) unless --cache is given; with --annotations (AVE's folder)
@@ -18,6 +19,8 @@ import argparse
 import dataclasses
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -54,7 +57,7 @@ def main() -> None:
     torch.set_num_threads(1 if options.clock == "cpu" else options.threads or torch.get_num_threads())
     with tempfile.TemporaryDirectory() as folder:
         cache = options.cache or make_cache(Path(folder) / "ave.h5", options.annotations)
-        parts = {"limit": limit, "loop": loop, "trials": trials}
+        parts = {"limit": limit, "loop": loop, "trials": trials, "busy": busy}
         found = [line for name in options.parts if name in parts for line in parts[name](cache, options)]
         if "accuracy" in options.parts:
             found += accuracy(cache, Path(folder), options)
@@ -105,6 +108,29 @@ def trials(cache: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
         line = compared("trials", "stacked", "in turn", in_turns(epochs, options))
         found.append(line | {"what": f"{len(seeds)} {head} batch {batch}, stacked"})
     return found
+
+
+def busy(cache: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """An epoch with one core taken by another process, for a head of small steps and one of large ones."""
+    epochs: dict[str, Epoch] = {}
+    for head in ("mlp", "tacma"):
+        alone = epoch_of(cache, [0], options, head=head)
+        epochs |= {f"{head}, quiet": alone, f"{head}, one core taken": beside_a_busy_process(alone)}
+    seconds = in_turns(epochs, options)
+    return [
+        compared("busy", f"{head}, one core taken", f"{head}, quiet", seconds) for head in ("mlp", "tacma")
+    ]
+
+
+def beside_a_busy_process(epoch: Epoch) -> Epoch:
+    """The same epoch while another process computes without a pause."""
+
+    def run() -> None:
+        with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+            epoch()
+            other.kill()
+
+    return run
 
 
 def accuracy(cache: Path, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -235,7 +261,7 @@ def _made_up_samples(random: np.random.Generator) -> CachedSamples:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("parts", nargs="+", choices=("limit", "loop", "trials", "accuracy"))
+    parser.add_argument("parts", nargs="+", choices=("limit", "loop", "trials", "busy", "accuracy"))
     parser.add_argument("--cache", type=Path, help="a real feature cache in the place of the made-up one")
     parser.add_argument("--annotations", type=Path, help="folder of AVE's annotation files")
     parser.add_argument("--rounds", type=int, default=7, help="turns; medians are shown")

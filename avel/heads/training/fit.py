@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +21,8 @@ from avel.progress import Progress
 
 CLIPS_AT_ONCE = 512
 """Clips scored in one forward pass, all trials together."""
-CPU_STACKED_FLOP = 1e9
-"""Arithmetic of one trial's step, forward and backward, below which stacking pays on a CPU."""
+SMALL_STEP_FLOP = 1e9
+"""Operations of a training step below which calling torch costs a CPU more than computing."""
 Log = Callable[[dict[str, Any]], None]
 Ended = Callable[["TrialOutcome"], None]
 
@@ -84,6 +84,9 @@ class Training:
         self.alive = list(self.outcomes)
         models = [make_model(trial, data) for trial in trials]
         self.group: TrialGroup = Stacked(models, device) if len(models) > 1 else Alone(models[0], device)
+        self.threads = (
+            1 if step_flop(models, self.config, data) < SMALL_STEP_FLOP else torch.get_num_threads()
+        )
         self.orders = [torch.Generator().manual_seed(trial.config.seed) for trial in trials]
         self.optimizer = torch.optim.Adam(
             self.group.parameters(), weight_decay=self.config.head.weight_decay, fused=True
@@ -116,26 +119,27 @@ class Training:
 
     def train_epoch(self, number: int) -> Tensor:
         """Trains one epoch, and returns the mean loss of each trial: -> (M,)."""
-        train = self.train_samples
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = learning_rate(self.config.head, number)
         self.group.train(True)
         self.group.begin_epoch(number)
+        train = self.train_samples
         order = torch.stack([torch.randperm(len(train), generator=random) for random in self.orders])
         order, size = order.to(self.device), self.config.head.batch_size
         targets = train.video_labels if self.config.supervision == "weak" else train.labels
         total = torch.zeros(len(self.alive), device=self.device)
         inputs = self.data.features.batches(torch.split(train.videos[order], size, 1))
-        for (audio, visual), chunk in zip(inputs, torch.split(targets[order], size, 1), strict=True):
-            with arithmetic(self.config, self.device):
-                losses = self.group.losses(audio, visual, chunk)
-            for weight in self.group.parameters():  # zero_grad takes five times as long
-                weight.grad = None
-            losses.backward(torch.ones_like(losses))  # type: ignore[no-untyped-call]
-            if self.config.head.clip_norm:
-                self.group.clip(self.config.head.clip_norm)
-            self.optimizer.step()
-            total += losses.detach() * chunk.shape[1]
+        with cpu_threads(self.threads):
+            for (audio, visual), chunk in zip(inputs, torch.split(targets[order], size, 1), strict=True):
+                with arithmetic(self.config, self.device):
+                    losses = self.group.losses(audio, visual, chunk)
+                for weight in self.group.parameters():  # zero_grad takes five times as long
+                    weight.grad = None
+                losses.backward(torch.ones_like(losses))  # type: ignore[no-untyped-call]
+                if self.config.head.clip_norm:
+                    self.group.clip(self.config.head.clip_norm)
+                self.optimizer.step()
+                total += losses.detach() * chunk.shape[1]
         return total / len(train)
 
     def _accuracy(self, split: Split) -> list[float]:
@@ -223,10 +227,28 @@ def can_stack(config: TrainConfig, data: Data, device: torch.device) -> bool:
         return False
     if config.together == "always" or device.type != "cpu":
         return True
-    weights = sum(weight.numel() for weight in build_model(config, data.widths, 0).parameters())
+    return step_flop([build_model(config, data.widths, 0)], config, data) < SMALL_STEP_FLOP
+
+
+def step_flop(models: Sequence[Model], config: TrainConfig, data: Data) -> float:
+    """Estimates the operations of a training step: two a weight and segment, forward, and twice that back."""
+    weights = sum(weight.numel() for model in models for weight in model.parameters())
     train = data.splits["train"].taught(config)
-    segments = min(config.head.batch_size, len(train)) * train.labels.shape[1]
-    return 6 * weights * segments < CPU_STACKED_FLOP
+    return 6.0 * weights * min(config.head.batch_size, len(train)) * train.labels.shape[1]
+
+
+@contextlib.contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Gives torch `count` threads for as long as the context lasts.
+
+    Small products gain nothing from a second thread, and wait for it where another process holds its core.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _best(lines: list[dict[str, Any]]) -> float:

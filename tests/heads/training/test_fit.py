@@ -10,10 +10,11 @@ import pytest
 import torch
 
 import avel.heads.training.data
+import avel.heads.training.fit
 from avel.heads.config import TrainConfig
 from avel.heads.training.data import Data, feature_statistics, load_data
 from avel.heads.training.fit import Training, TrialOutcome, fit, learning_rate, make_model
-from avel.heads.training.trials import Trial
+from avel.heads.training.trials import Alone, Trial
 from avel.stores.features import FeatureCache
 from tests.heads.synthetic import train_config, write_cache
 
@@ -267,3 +268,27 @@ def test_bfloat16_learns_the_same(tmp_path: Path) -> None:
         accuracies[dtype] = outcome.val_accuracy
     assert accuracies["bfloat16"] == pytest.approx(accuracies["float32"], abs=0.05)
     assert accuracies["float32"] > 0.9
+
+
+@pytest.mark.parametrize(("small_step_flop", "threads"), [(1e9, 1), (1e3, 2)])
+def test_small_steps_train_on_one_thread_and_give_the_other_back(
+    small_step_flop: float, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(head="mlp", epochs=1)
+    data = data_of(tmp_path, config)
+    monkeypatch.setattr(avel.heads.training.fit, "SMALL_STEP_FLOP", small_step_flop)
+    losses_of, used = Alone.losses, []
+
+    def losses(group: Alone, *given: torch.Tensor) -> torch.Tensor:
+        used.append(torch.get_num_threads())
+        return losses_of(group, *given)
+
+    monkeypatch.setattr(Alone, "losses", losses)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        trained(trials_of(config, 1), data)
+        assert set(used) == {threads}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
