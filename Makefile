@@ -1,10 +1,11 @@
 # make demo   everything, end to end, on clips that it makes itself (folder demo/)
-# make test   ruff, mypy and the tests
+# make test   ruff, mypy and the tests, two files of them at once (WORKERS=0: one after another)
 # make docs   the documentation as a site (folder site/)
 # make setup  .venv with avel and its tools in it; the three above call it
 
 PYTHON ?= python3
 DEMO ?= demo
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -26,7 +27,7 @@ test: setup
 	$(BIN)/ruff check avel examples tests benchmarks docs
 	$(BIN)/ruff format --check avel examples tests benchmarks docs
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Tests run beside one another: one thread each. Torch reads this at its import, so do processes of tests.
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 SHARED = Path(os.environ.get("AVEL_SHARED", "../shared"))
 
 

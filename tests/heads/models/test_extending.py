@@ -8,10 +8,23 @@ import sys
 import tomllib
 from pathlib import Path
 
+from avel.console import DONE, USAGE
 from tests.heads.synthetic import write_cache
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "extending.md"
+IN_TURN = """
+import contextlib, io, json, sys
+from avel.cli import cli
+from avel.console import run
+codes, printed = [], []
+for words in json.load(sys.stdin):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        codes.append(run(cli, words))
+    printed.append(out.getvalue())
+print(json.dumps([codes, printed]))
+"""
+"""Runs commands in one process, which spares the start of the others: exit codes, and what each printed."""
 
 
 def block(language: str) -> str:
@@ -34,55 +47,40 @@ def test_the_head_of_the_page_trains_from_a_package_of_its_own(tmp_path: Path) -
     (described / "entry_points.txt").write_text(f"[avel.heads]\n{line.replace(chr(34), '')}\n")
     cache, run = write_cache(tmp_path / "features.h5"), tmp_path / "runs" / "layers"
 
-    def avel(*words: object) -> str:
-        result = subprocess.run(
-            [sys.executable, "-m", "avel", *map(str, words)],
-            env=os.environ | {"PYTHONPATH": f"{package}:{ROOT}", "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert result.returncode == 0, result.stderr
-        return result.stdout
-
-    assert "gated" in avel("heads")
-    settings = avel("heads", "gated")
-    assert re.search(r"gate +one of sigmoid, tanh +sigmoid +What turns", settings)
-    assert re.search(r"n_layers +a whole number +1 +Layers", settings)
     shared = ("--head", "gated", "--set", "gate=tanh", "--epochs", "30", "--seeds", "2")
-    results = json.loads(avel("sweep", cache, run, *shared, "--set", "n_layers=1,2", "--json"))
-    assert set(results["groups"]) == {"n_layers=1", "n_layers=2"}
-    assert results["groups"]["n_layers=1"]["accuracy_percent"]["mean"] > 70
-    picture = tmp_path / "layers.svg"
-    avel("plot", run, "sweep", "--setting", "n_layers", "--out", picture)
-    assert "n_layers: Layers" in picture.read_text()
-    avel("report", run, "--out", tmp_path / "page", "--no-tsne")
-    assert '"setting":"n_layers"' in (tmp_path / "page" / "data" / "summary.js").read_text()
-    config = tomllib.loads((run / "config.toml").read_text())["train-head"]
-    assert (config["head"], config["gated"]["gate"], config["seeds"]) == ("gated", "tanh", 2)
-    other = tmp_path / "runs" / "sigmoid"
-    avel("train-head", cache, other, "--head", "gated", "--epochs", "2")
-    listed = avel("runs", tmp_path / "runs")
-    assert "gated n_layers=2" in listed
-    assert "gate=tanh" in listed
-    assert "gate=sigmoid" in listed
-    failed = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "avel",
-            "train-head",
-            str(cache),
-            "r",
-            "--head",
-            "gated",
-            "--set",
-            "n_layers=9",
-        ],
-        env=os.environ | {"PYTHONPATH": f"{package}:{ROOT}"},
+    other, picture, page = tmp_path / "runs" / "sigmoid", tmp_path / "layers.svg", tmp_path / "page"
+    commands: list[tuple[object, ...]] = [
+        ("heads",),
+        ("heads", "gated"),
+        ("sweep", cache, run, *shared, "--set", "n_layers=1,2", "--json"),
+        ("plot", run, "sweep", "--setting", "n_layers", "--out", picture),
+        ("report", run, "--out", page, "--no-tsne"),
+        ("train-head", cache, other, "--head", "gated", "--epochs", "2"),
+        ("runs", tmp_path / "runs"),
+        ("train-head", cache, tmp_path / "r", "--head", "gated", "--set", "n_layers=9"),
+    ]
+    ended = subprocess.run(
+        [sys.executable, "-c", IN_TURN],
+        env=os.environ | {"PYTHONPATH": f"{package}:{ROOT}", "OMP_NUM_THREADS": "1"},
+        input=json.dumps([list(map(str, words)) for words in commands]),
         capture_output=True,
         text=True,
         check=False,
     )
-    assert failed.returncode == 2
-    assert "n_layers='9' must be at most 8" in failed.stderr
+    assert ended.returncode == 0, ended.stderr
+    codes, (heads, settings, swept, _, _, _, listed, _) = json.loads(ended.stdout)
+    assert codes == [DONE] * 7 + [USAGE], ended.stderr
+    assert "gated" in heads
+    assert re.search(r"gate +one of sigmoid, tanh +sigmoid +What turns", settings)
+    assert re.search(r"n_layers +a whole number +1 +Layers", settings)
+    results = json.loads(swept)
+    assert set(results["groups"]) == {"n_layers=1", "n_layers=2"}
+    assert results["groups"]["n_layers=1"]["accuracy_percent"]["mean"] > 70
+    assert "n_layers: Layers" in picture.read_text()
+    assert '"setting":"n_layers"' in (page / "data" / "summary.js").read_text()
+    config = tomllib.loads((run / "config.toml").read_text())["train-head"]
+    assert (config["head"], config["gated"]["gate"], config["seeds"]) == ("gated", "tanh", 2)
+    assert "gated n_layers=2" in listed
+    assert "gate=tanh" in listed
+    assert "gate=sigmoid" in listed
+    assert "n_layers='9' must be at most 8" in ended.stderr

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,9 +21,11 @@ GROUPS = [(head, count) for head in HEADS for count in (1, 3) if count == 1 or H
 T = 8
 
 
-def data_of(path: Path, config: TrainConfig) -> Data:
-    cache = FeatureCache.open(write_cache(path / "c.h5", arrays=ARRAYS, segments=T))
-    return load_data(cache, config, torch.device("cpu"))
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
+    """Features of 24 clips of train, which are two batches, and of 8 of val."""
+    path = tmp_path_factory.mktemp("trials") / "c.h5"
+    return FeatureCache.open(write_cache(path, samples=40, arrays=ARRAYS, segments=T))
 
 
 def trials_of(config: TrainConfig, count: int) -> list[Trial]:
@@ -59,10 +60,10 @@ def on_fake_cuda(data: Data) -> Data:
 @pytest.mark.usefixtures("nothing_remembered")
 @pytest.mark.parametrize(("head", "count"), GROUPS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_trials_train_on_a_gpu(head: str, count: int, dtype: str, tmp_path: Path) -> None:
+def test_trials_train_on_a_gpu(head: str, count: int, dtype: str, cache: FeatureCache) -> None:
     supervision = "weak" if dtype == "bfloat16" and HEADS[head].weak else "full"
     config = train_config(head=head, batch_size=16, dtype=dtype, supervision=supervision)
-    data = data_of(tmp_path, config)
+    data = load_data(cache, config, torch.device("cpu"))
     with fake_cuda():
         there = on_fake_cuda(data)
         training = Training(trials_of(config, count), there, CUDA)
@@ -73,15 +74,15 @@ def test_trials_train_on_a_gpu(head: str, count: int, dtype: str, tmp_path: Path
         weights = training.group.parameters()
         assert {value.device for value in (losses, logits, *weights)} == {CUDA}
         assert {weight.grad.device for weight in weights if weight.grad is not None} == {CUDA}
-        assert (losses.shape, logits.shape) == ((count,), (count, 12, T, 4))
+        assert (losses.shape, logits.shape) == ((count,), (count, 8, T, 4))
         assert {value.device for value in training.group.state(count - 1).values()} == {CUDA}
 
 
 @pytest.mark.usefixtures("nothing_remembered")
 @pytest.mark.parametrize("head", [head for head in HEADS if HEADS[head].stackable])
-def test_trials_leave_a_group_on_a_gpu(head: str, tmp_path: Path) -> None:
+def test_trials_leave_a_group_on_a_gpu(head: str, cache: FeatureCache) -> None:
     config = train_config(head=head, batch_size=16)
-    data = data_of(tmp_path, config)
+    data = load_data(cache, config, torch.device("cpu"))
     with fake_cuda():
         training = Training(trials_of(config, 3), on_fake_cuda(data), CUDA)
         training.train_epoch(1)

@@ -8,7 +8,10 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -304,20 +307,11 @@ def test_killed_at_random_the_file_is_the_same_and_no_part_is_computed_twice(
 ) -> None:
     store = write_store(tmp_path / "clips.zarr", [f"v{number}" for number in range(120)])
     cache, log = tmp_path / "killed.h5", tmp_path / "read.log"
-    server = multiprocessing.get_context("forkserver")
-    preload = [
-        "tests.pipeline.caching.killed_cache",
-        "avel.pipeline.caching.workers",
-        "zarr",
-        "pyarrow.parquet",
-    ]
-    server.set_forkserver_preload(preload)
     chance, kills = random.Random(0), 0
     while kills < 20:
         finished = videos_in_parts(tmp_path)
         log.write_text("")
-        process = server.Process(target=make_cache, args=(store, cache, run, log, 0.05))
-        process.start()
+        process = started(make_cache, store, cache, run, log, 0.05)
         parts = part_files(tmp_path)
         while process.is_alive() and part_files(tmp_path) == parts:
             time.sleep(0.002)
@@ -346,10 +340,7 @@ def test_killed_in_the_merge_nothing_is_computed_again(run: Path, tmp_path: Path
     for block in (1, 3, 4):
         log.write_text("")
         reached.unlink(missing_ok=True)
-        process = multiprocessing.get_context("spawn").Process(
-            target=stop_in_merge, args=(store, cache, run, log, reached, block)
-        )
-        process.start()
+        process = started(stop_in_merge, store, cache, run, log, reached, block)
         while not reached.exists():
             assert process.is_alive()
             time.sleep(0.01)
@@ -364,6 +355,16 @@ def test_killed_in_the_merge_nothing_is_computed_again(run: Path, tmp_path: Path
     assert log.read_text() == ""
     assert cache.read_bytes() == (tmp_path / "whole.h5").read_bytes()
     assert not list(tmp_path.glob(".killed.*"))
+
+
+def started(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """A process that runs it; all are forked from one that has imported what they need."""
+    server = multiprocessing.get_context("forkserver")
+    killed = "tests.pipeline.caching.killed_cache"
+    server.set_forkserver_preload([killed, "avel.pipeline.caching.workers", "zarr", "pyarrow.parquet"])
+    process = server.Process(target=target, args=arguments)
+    process.start()
+    return process
 
 
 def part_files(folder: Path) -> set[Path]:
