@@ -124,7 +124,7 @@ def reading(store: ClipStore, loader: ClipLoader, options: argparse.Namespace) -
     with tempfile.TemporaryDirectory() as folder:
         write_files(store, list(loader.video_ids), Path(folder))
         files = DataLoader(
-            JpegFiles(Path(folder), store, loader.clips), batch_size=loader.batch, shuffle=True,
+            JpegFiles(Path(folder), store, loader.clips), batch_size=loader.batch_size, shuffle=True,
             num_workers=loader.workers, persistent_workers=True,
         )  # fmt: skip
         epochs = iter(range(10**6))
@@ -147,7 +147,7 @@ def training(
     twins = prepare(Twins(build_encoder(config), config), config, device)
     trainer = Trainer(twins, make_optimizer(twins, config), config, device)
     first = next(loader.epoch(0))
-    batch = Batch(first.clips, first.seen.clone(), first.heard.clone())
+    batch = Batch(first.clips, first.visual.clone(), first.audio.clone())
     same = Same(batch, loader.steps)
     with Progress(10**9, "clips") as progress:
         rates = in_turns(
@@ -182,7 +182,7 @@ def measure(options: argparse.Namespace, config: PretrainConfig) -> dict[str, An
     loader = ClipLoader(
         store,
         store.staged[: options.clips],
-        batch=config.batch,
+        batch_size=config.batch_size,
         workers=config.workers,
         device=device,
         seed=config.seed,

@@ -201,7 +201,7 @@ class PretrainConfig:
     """AV-BT as the paper trains it (Section 3.2, 4.1); a preset overrides some of it by name."""
 
     epochs: int = option(100, "Passes over the training clips.", low=1)
-    batch: int = option(128, "Clips of a step, over all processes together.", low=1)
+    batch_size: int = option(128, "Clips of a step, over all processes together.", low=1)
     seed: int = option(0, "Seed of weights, order, frames and augmentation.", low=0)
     standardise: bool = option(
         False,
@@ -271,7 +271,7 @@ class CacheConfig:
     dtype: Literal["float32", "bfloat16"] = option(
         "float32", "Number format of the CNNs (bfloat16: faster where the processor has it)."
     )
-    batch_clips: int = option(8, "Clips that go through the encoder at once.", numeric=False, low=1)
+    batch_size: int = option(8, "Clips that go through the encoder at once.", numeric=False, low=1)
     workers: int = option(
         2, "Threads that read and decode frames; more help a fast GPU.", numeric=False, low=1
     )

@@ -104,7 +104,7 @@ class PartEncoder:
         self, parts: Sequence[Sequence[str]], advance: Callable[[int, int], None] = lambda done, failed: None
     ) -> Iterator[Encoded]:
         """The features of each list of videos in turn; reading goes on across the lists."""
-        size = self.work.config.batch_clips
+        size = self.work.config.batch_size
         batches = [
             (number, tuple(videos[start : start + size]))
             for number, videos in enumerate(parts)
@@ -168,19 +168,19 @@ class PartEncoder:
             frames = centre_crop(frames, self._crop_size)
         half = self.work.config.dtype == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            seen, maps = self._visual(frames)
-            heard = split(self.encoder.run("audio", log_mel.flatten(0, 1)), log_mel)
-        return {"cnn_a": heard, "cnn_v": seen} | ({} if maps is None else {"maps": maps})
+            visual, maps = self._visual(frames)
+            audio = split(self.encoder.run("audio", log_mel.flatten(0, 1)), log_mel)
+        return {"cnn_a": audio, "cnn_v": visual} | ({} if maps is None else {"maps": maps})
 
     @torch.inference_mode()
     def temporal(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What sees the whole clip, from what `cnn` gave: f_a and f_v (B, T, D)."""
-        heard, seen = vectors["cnn_a"], vectors["cnn_v"]
+        audio, visual = vectors["cnn_a"], vectors["cnn_v"]
         if self._raw:
-            return {"f_a": heard, "f_v": seen}
+            return {"f_a": audio, "f_v": visual}
         if self.encoder.attention is not None:
-            seen = vectors["maps"].flatten(2, 3)
-        f_a, f_v = self.encoder.temporal(heard.float(), seen.float())
+            visual = vectors["maps"].flatten(2, 3)
+        f_a, f_v = self.encoder.temporal(audio.float(), visual.float())
         return {"f_a": f_a, "f_v": f_v}
 
     def _visual(self, frames: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -225,8 +225,8 @@ class TemporalEncoder(PartEncoder):
         """CNN vectors in the place of frames and patches: (B, T, Dv), (B, T, Da)."""
         part, video_ids = batch
         places = np.array([self._place[name] for name in video_ids])
-        seen, heard = (self._sendable(self._vectors.read(name, places)) for name in ("cnn_v", "cnn_a"))
-        return Clips(part, video_ids, seen, heard, {})
+        visual, audio = (self._sendable(self._vectors.read(name, places)) for name in ("cnn_v", "cnn_a"))
+        return Clips(part, video_ids, visual, audio, {})
 
     def cnn(self, frames: Tensor, log_mel: Tensor) -> dict[str, Tensor]:
         """The vectors as they were read."""

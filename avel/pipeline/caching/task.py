@@ -170,7 +170,7 @@ def _damage(task: Task, video_id: str) -> str:
 def options_of(config: CacheConfig) -> str:
     """Returns what changes the numbers and is not the default, as options of the command.
 
-    >>> options_of(CacheConfig(dtype="bfloat16", keep_maps=True, batch_clips=2))
+    >>> options_of(CacheConfig(dtype="bfloat16", keep_maps=True, batch_size=2))
     '--keep-maps --dtype bfloat16'
     """
     flags = {setting.name for setting in settings_of(CacheConfig)}

@@ -117,14 +117,14 @@ class Encoder(nn.Module):
 
     def narrow(self, cnn_a: Tensor, cnn_v: Tensor) -> tuple[Tensor, Tensor]:
         """What the Bi-LSTMs read: (B, T, Da), (B, T, Dv) -> (B, T, 128), (B, T, 512) in the paper's sizes."""
-        heard = self.audio_standard(cnn_a)
+        audio = self.audio_standard(cnn_a)
         if self.attention is not None:
-            cnn_v = self.attend(heard, cnn_v)
+            cnn_v = self.attend(audio, cnn_v)
         with torch.autocast(cnn_a.device.type, enabled=False):
-            seen = self.visual_standard(cnn_v.to(self.dtype))
-            return self.audio_linear(heard), self.visual_linear(seen)
+            visual = self.visual_standard(cnn_v.to(self.dtype))
+            return self.audio_linear(audio), self.visual_linear(visual)
 
-    def attend(self, heard: Tensor, cells: Tensor) -> Tensor:
+    def attend(self, audio: Tensor, cells: Tensor) -> Tensor:
         """AGVA of standardised cells, before their standardisation: (B, T, Da), (B, T, N, Dv) -> (B, T, Dv).
 
         Weights of the cells sum to one, so the cells are standardised after their sum, and for their scores
@@ -138,7 +138,7 @@ class Encoder(nn.Module):
         attended: Tensor = functional_call(
             self.attention,
             {"video.0.weight": weight, "video.0.bias": bias},
-            (heard, cells if autocast else cells.to(self.dtype)),
+            (audio, cells if autocast else cells.to(self.dtype)),
         )[0]
         return attended
 
@@ -147,9 +147,9 @@ class Encoder(nn.Module):
 
         In float32, also under autocast, but for AGVA, which follows it.
         """
-        heard, seen = self.narrow(cnn_a.to(self.dtype), cnn_v)
+        audio, visual = self.narrow(cnn_a.to(self.dtype), cnn_v)
         with torch.autocast(cnn_a.device.type, enabled=False):
-            return self.audio_lstm(heard)[0], self.visual_lstm(seen)[0]
+            return self.audio_lstm(audio)[0], self.visual_lstm(visual)[0]
 
     @property
     def dtype(self) -> torch.dtype:

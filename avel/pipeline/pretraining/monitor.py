@@ -25,7 +25,7 @@ class EpochMeans:
         loss: Eq. 2, and its two terms `on_diagonal` and `off_diagonal`, summed over features.
         diagonal: mean of C_ii.
         redundancy: mean of C_ij^2, i != j.
-        spread: std of the embeddings over the batch, as a fraction of their root mean square; the smaller
+        relative_std: std of the embeddings over the batch, as a fraction of their root mean square; the smaller
             one of the two modalities'.
     """
 
@@ -34,12 +34,12 @@ class EpochMeans:
     off_diagonal: float
     diagonal: float
     redundancy: float
-    spread: float
+    relative_std: float
 
     @property
     def is_finite(self) -> bool:
         """Whether training may go on from here."""
-        return math.isfinite(self.loss) and math.isfinite(self.spread)
+        return math.isfinite(self.loss) and math.isfinite(self.relative_std)
 
     def line(self) -> str:
         """The loss and its two terms, for the progress line."""
@@ -59,12 +59,12 @@ def step_values(loss: AVBTLoss, z_a: Tensor, z_v: Tensor) -> Tensor:
         loss.off_diagonal,
         loss.correlation.diagonal().mean(),
         loss.off_diagonal / pairs,
-        torch.minimum(spread(z_a), spread(z_v)),
+        torch.minimum(relative_std(z_a), relative_std(z_v)),
     )
     return torch.stack([part.detach().float() for part in parts])
 
 
-def spread(z: Tensor) -> Tensor:
+def relative_std(z: Tensor) -> Tensor:
     """Returns the std over all segments as a fraction of the root mean square: (B, T, D) -> scalar."""
     flat = z.to(torch.promote_types(z.dtype, torch.float32)).flatten(0, 1)
     mean = summed(flat.sum(0)) / summed(flat.new_full((), len(flat)))
@@ -76,9 +76,9 @@ def collapse(means: EpochMeans) -> str | None:
     """What is wrong with an epoch and what to do, or None."""
     if not means.is_finite:
         return "the loss is not finite: lower the learning rate (--lr), or use --dtype float32"
-    if means.spread < CONSTANT_BELOW:
+    if means.relative_std < CONSTANT_BELOW:
         return (
-            f"collapsed: the embeddings are nearly constant (std {means.spread:.1e} of their size); "
+            f"collapsed: the embeddings are nearly constant (std {means.relative_std:.1e} of their size); "
             "lower --lr, lengthen --warmup-epochs, or take --optimizer adamw for few clips"
         )
     if means.redundancy > REDUNDANT_ABOVE:

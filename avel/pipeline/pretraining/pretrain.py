@@ -109,11 +109,11 @@ def _pretrain(
     if run.finished:
         note(f"{path}: already finished")
         return run.read_results(PretrainSummary)
-    smallest = len(video_ids) // steps_per_epoch(len(video_ids), config.batch)
+    smallest = len(video_ids) // steps_per_epoch(len(video_ids), config.batch_size)
     if smallest < world_size():
         raise TrainingError(
             f"a step of {smallest} clips cannot be shared by {world_size()} processes",
-            hint="raise --batch, or start fewer processes",
+            hint="raise --batch-size, or start fewer processes",
         )
     twins = prepare(twins, config, device)
     batches = make_batches(twins.encoder, store, video_ids, path, config)
@@ -146,7 +146,7 @@ def make_batches(
         return ClipLoader(
             store,
             video_ids,
-            batch=config.batch,
+            batch_size=config.batch_size,
             seed=config.seed,
             workers=config.workers,
             device=device,
@@ -162,7 +162,7 @@ def make_batches(
         standardise(encoder, *vectors)
     return FrozenVectors(
         *vectors,
-        batch=config.batch,
+        batch_size=config.batch_size,
         seed=config.seed,
         rank=rank(),
         world=world_size(),

@@ -47,17 +47,17 @@ class Twins(nn.Module):
             encoder.visual.requires_grad_(False)
             encoder.audio.requires_grad_(False)
 
-    def forward(self, seen: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Z_a, Z_v: frames (B, T, 3, H, W), log-mel (B, T, 96, 64) -> two (B, T, D).
 
         With frozen CNNs their vectors enter instead: cnn_v (B, T, Dv), cnn_a (B, T, Da).
         """
-        return self.embed(*((heard, seen) if self.frozen else self.cnn(seen, heard)))
+        return self.embed(*((audio, visual) if self.frozen else self.cnn(visual, audio)))
 
-    def cnn(self, seen: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
+    def cnn(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
         """cnn_a, cnn_v of frames and log-mel, as `Encoder.cnn`, in the number format that was asked for."""
-        with torch.autocast(seen.device.type, torch.bfloat16, enabled=self.autocast):
-            return self.encoder.cnn(seen, heard)
+        with torch.autocast(visual.device.type, torch.bfloat16, enabled=self.autocast):
+            return self.encoder.cnn(visual, audio)
 
     def embed(self, cnn_a: Tensor, cnn_v: Tensor) -> tuple[Tensor, Tensor]:
         """Z_a, Z_v of the CNNs' vectors: (B, T, Da), (B, T, Dv) -> two (B, T, D)."""

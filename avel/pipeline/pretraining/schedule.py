@@ -20,7 +20,7 @@ def peak_lrs(config: PretrainConfig) -> tuple[float, float]:
     """Returns the peak learning rates of weights and of biases, before the factors of the parts."""
     given = config.optimizer
     if given.optimizer == "lars":
-        lr, lr_bias = LARS_LR * config.batch / LARS_BATCH, LARS_LR_BIAS * config.batch / LARS_BATCH
+        lr, lr_bias = LARS_LR * config.batch_size / LARS_BATCH, LARS_LR_BIAS * config.batch_size / LARS_BATCH
     else:
         lr = lr_bias = ADAMW_LR
     return lr if given.lr is None else given.lr, lr_bias if given.lr_bias is None else given.lr_bias

@@ -40,13 +40,13 @@ class FrozenVectors:
         cnn_a: Tensor,
         cnn_v: Tensor,
         *,
-        batch: int,
+        batch_size: int,
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
         together: bool = False,
     ) -> None:
-        self.cnn_a, self.cnn_v, self.batch, self.seed = cnn_a, cnn_v, batch, seed
+        self.cnn_a, self.cnn_v, self.batch_size, self.seed = cnn_a, cnn_v, batch_size, seed
         self.rank, self.world, self.together = rank, world, together
 
     @property
@@ -57,12 +57,12 @@ class FrozenVectors:
     @property
     def steps(self) -> int:
         """Batches of an epoch."""
-        return steps_per_epoch(len(self.cnn_a), self.batch)
+        return steps_per_epoch(len(self.cnn_a), self.batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of epoch `number`: of each segment, the vector of one of its k frames."""
         segments, frames = self.cnn_v.shape[1:3]
-        for clips in batches_of(len(self.cnn_a), self.batch, self.seed, number, self.rank, self.world):
+        for clips in batches_of(len(self.cnn_a), self.batch_size, self.seed, number, self.rank, self.world):
             draws, times = (1, segments) if self.together else (segments, 1)
             chosen = [random_choices(self.seed, number, clip, draws, frames) * times for clip in clips]
             places = torch.tensor(clips)[:, None], torch.arange(segments), torch.tensor(chosen)
@@ -132,7 +132,7 @@ def compute_vectors(
     a frame inside its segment decide the draw.
     """
     encoder.eval()
-    heard, seen = [], []
+    audio, visual = [], []
     for clip, video_id in enumerate(video_ids, first):
         images, log_mel = read_segments(store, video_id, frames, next(encoder.parameters()).device)
         by_place = images.transpose(0, 1)
@@ -143,11 +143,11 @@ def compute_vectors(
             cropped = augment_clips(by_place, augmentation, drawn)
         with torch.autocast(cropped.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
             cnn_a, cnn_v = encoder.cnn_audio(log_mel[None])[0], encoder.cnn_visual(cropped).transpose(0, 1)
-        heard.append(cnn_a.half().cpu())
-        seen.append(cnn_v.half().cpu())
+        audio.append(cnn_a.half().cpu())
+        visual.append(cnn_v.half().cpu())
         if progress is not None:
             progress.advance(note="frozen CNNs")
-    return torch.stack(heard), torch.stack(seen)
+    return torch.stack(audio), torch.stack(visual)
 
 
 def read_segments(

@@ -232,8 +232,8 @@ def test_a_step_weighs_redundancy_as_it_is_told_to(at_once: int) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_cnns_and_projector_run_in_the_number_format_that_is_asked_for(dtype: str) -> None:
     twins = small_twins(dtype=dtype).float()
-    seen, heard = (part.float() for part in two_modalities(2))
-    cnn = twins.cnn(seen, heard)
+    frames, log_mel = (part.float() for part in two_modalities(2))
+    cnn = twins.cnn(frames, log_mel)
     assert {vectors.dtype for vectors in (*cnn, *twins.embed(*cnn))} == {getattr(torch, dtype)}
 
 

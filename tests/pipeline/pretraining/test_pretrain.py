@@ -92,7 +92,7 @@ def test_frozen_cnns_stay_and_the_rest_moves(store: ClipStore, tmp_path: Path) -
         {"augment_per": "frame"},
         {"flip": True, "jitter": True, "grayscale": True, "solarize": True},
         {"crop": False, "blur": False},
-        {"batch": 1},
+        {"batch_size": 1},
         {"standardise": True},
         {"deterministic": True},
     ],
