@@ -90,7 +90,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--visual-backbone", default="resnet50")
     parser.add_argument("--audio-backbone", default="vggish")
     parser.add_argument("--dtypes", default="float32", help="float32, bfloat16 or both with a comma")
-    parser.add_argument("--batch-size-size", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves its default")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")

@@ -37,7 +37,7 @@ from avel.pipeline.pretraining.loader import Batch, ClipLoader, random_choices
 from avel.pipeline.pretraining.projector import Twins
 from avel.pipeline.pretraining.schedule import make_optimizer
 from avel.pipeline.pretraining.settings import device_of_process
-from avel.pipeline.pretraining.training import Trainer, prepare
+from avel.pipeline.pretraining.training import Trainer, move_to_device
 from avel.progress import Progress, set_verbosity
 from avel.stores.clips import ClipStore
 from avel.text import table
@@ -144,7 +144,7 @@ def training(
 ) -> dict[str, Any]:
     """(c) and (d), beside the roofline."""
     device = loader.device
-    twins = prepare(Twins(build_encoder(config), config), config, device)
+    twins = move_to_device(Twins(build_encoder(config), config), config, device)
     trainer = Trainer(twins, make_optimizer(twins, config), config, device)
     first = next(loader.epoch(0))
     batch = Batch(first.clips, first.visual.clone(), first.audio.clone())

@@ -68,43 +68,45 @@ class ExtractConfig:
 
 
 @dataclass(frozen=True)
-class VisualConfig:
-    """The CNN of the frames and its weights, where an encoder may be given instead."""
+class BackboneConfig:
+    """A CNN and its weights; each modality chooses from its own registry."""
 
-    backbone: ComponentConfig | None = component(
-        VISUAL_BACKBONES, None, "CNN of the frames where no --encoder is given.", shown="resnet50"
-    )
+    backbone: ComponentConfig | None
     weights: str = option(
         "published",
-        "Weights of the visual CNN: a file, a published name, published for the first of these names, "
+        "Weights of this CNN: a file, a published name, published for the first of these names, "
         "downloaded, or random. Some CNNs have none published.",
     )
 
 
 @dataclass(frozen=True)
-class AudioConfig:
-    """The CNN of the log-mel patches and its weights, where an encoder may be given instead."""
+class VisualConfig(BackboneConfig):
+    """The CNN of the frames, where an encoder may be given instead."""
+
+    backbone: ComponentConfig | None = component(
+        VISUAL_BACKBONES, None, "CNN of the frames where no --encoder is given.", shown="resnet50"
+    )
+
+
+@dataclass(frozen=True)
+class AudioConfig(BackboneConfig):
+    """The CNN of the log-mel patches, where an encoder may be given instead."""
 
     backbone: ComponentConfig | None = component(
         AUDIO_BACKBONES, None, "CNN of the log-mel patches where no --encoder is given.", shown="vggish"
-    )
-    weights: str = option(
-        "published",
-        "Weights of the audio CNN: a file, a published name, published for the first of these names, "
-        "downloaded, or random. Some CNNs have none published.",
     )
 
 
 @dataclass(frozen=True)
 class VisualBackboneConfig(VisualConfig):
-    """The CNN of the frames and its weights."""
+    """The CNN of the frames."""
 
     backbone: ComponentConfig = component(VISUAL_BACKBONES, "resnet50", "CNN of the frames.", shown=OWN)
 
 
 @dataclass(frozen=True)
 class AudioBackboneConfig(AudioConfig):
-    """The CNN of the log-mel patches and its weights."""
+    """The CNN of the log-mel patches."""
 
     backbone: ComponentConfig = component(AUDIO_BACKBONES, "vggish", "CNN of the log-mel patches.", shown=OWN)
 

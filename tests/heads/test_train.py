@@ -278,9 +278,9 @@ def test_a_setting_that_is_a_list_is_not_swept(
 def test_a_swept_setting_is_no_option_too(
     cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["sweep", str(cache), str(tmp_path / "run"), "--batch-size-size", "8", "--set", "batch-size=4,16"]
+    command = ["sweep", str(cache), str(tmp_path / "run"), "--batch-size", "8", "--set", "batch-size=4,16"]
     assert run_command(cli, command) == USAGE
-    assert "--batch-size-size 8 beside --set batch_size=4,16" in capsys.readouterr().err
+    assert "--batch-size 8 beside --set batch_size=4,16" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="over 'd_h' beside d_h=8"):
         sweep(cache, tmp_path / "run", {"d_h": [4, 16]}, **QUICK)
     assert not (tmp_path / "run").exists()

@@ -1,7 +1,6 @@
 """What the heads read of a feature cache: inputs by video, labels by sample, checked before training."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from avel.ahead import read_ahead
 from avel.errors import TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.models.head import Widths, head_class
@@ -92,16 +92,7 @@ class Features:
 
     def batches(self, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """`of` for each chunk in turn; what is streamed is read one chunk ahead."""
-        if self.held is not None:
-            yield from map(self.of, chunks)
-            return
-        with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(self.of, chunks[0]) if chunks else None
-            for following in [*chunks[1:], None]:
-                assert ahead is not None
-                ready = ahead.result()
-                ahead = reader.submit(self.of, following) if following is not None else None
-                yield ready
+        return map(self.of, chunks) if self.held is not None else read_ahead(self.of, chunks)
 
 
 @dataclass(frozen=True)

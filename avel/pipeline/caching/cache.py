@@ -16,7 +16,7 @@ from avel.errors import StaleError, StoreError
 from avel.grid import Grid
 from avel.pipeline.caching.key import pretraining_seed, refuse_vectors
 from avel.pipeline.caching.parts import PART_VIDEOS, Gathered, Parts, Place, parts_folder
-from avel.pipeline.caching.task import Found, Task, find, prepare, still_damaged
+from avel.pipeline.caching.task import Found, Task, find, make_task, still_damaged
 from avel.pipeline.config import CacheConfig
 from avel.stores.clips import ClipStore
 from avel.stores.feature_samples import samples_of_videos
@@ -86,7 +86,7 @@ def cache_features(
     """
     began = time.monotonic()
     config = resolve(CacheConfig, "cache-features", base=config, options=options)
-    task = prepare(ClipStore.open(store), Path(cache), encoder, config, cnn_from)
+    task = make_task(ClipStore.open(store), Path(cache), encoder, config, cnn_from)
     found = find(task, overwrite)
     if found.is_whole(task):
         assert found.cache is not None

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from avel.ahead import read_ahead
 from avel.errors import StaleError, StoreError
 from avel.pipeline.caching.key import frames_of_clip
 from avel.pipeline.caching.parts import Arrays, Parts
@@ -30,9 +29,6 @@ from avel.stores.features import FeatureCache
 
 AHEAD = 2
 """Batches that are read while one is computed."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ class PartEncoder:
             for number, videos in enumerate(parts)
             for start in range(0, len(videos), size)
         ]
-        ready = read_ahead(self.read, batches, self.work.config.workers)
+        ready = read_ahead(self.read, batches, threads=self.work.config.workers, ahead=AHEAD)
         for _, group in groupby(ready, key=lambda clips: clips.part):
             found: dict[str, list[NDArray[Any]]] = {name: [] for name in self._arrays}
             names: list[str] = []
@@ -236,21 +232,6 @@ class TemporalEncoder(PartEncoder):
 def part_encoder(work: Work, device: str = "cpu") -> PartEncoder:
     """What computes the parts of this work."""
     return (PartEncoder if work.cnn_from is None else TemporalEncoder)(work, device)
-
-
-def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], threads: int = 1) -> Iterator[Result]:
-    """`read` of every item in order, begun before it is asked for; `AHEAD` results may wait."""
-    waiting: deque[Any] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="read-ahead") as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(read, item))
-                if len(waiting) > AHEAD + threads - 1:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _kept(name: str, values: Tensor) -> NDArray[Any]:

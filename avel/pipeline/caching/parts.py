@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from avel.digests import digest_of
 from avel.stores.hdf5 import new_file
 
 PART_VIDEOS = 64
@@ -39,8 +38,7 @@ class Parts:
     @classmethod
     def of(cls, cache: Path, recipe: Mapping[str, Any]) -> Parts:
         """`.NAME.parts/DIGEST` beside the cache."""
-        digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-        return cls(parts_folder(cache) / digest)
+        return cls(parts_folder(cache) / digest_of(recipe))
 
     def finished(self, sources: Mapping[str, str]) -> dict[str, Place]:
         """Video id -> its place, for videos that a part holds as made from the source wanted now."""
@@ -56,9 +54,7 @@ class Parts:
     def write(self, sources: Mapping[str, str], arrays: Arrays, cnn: str) -> dict[str, Place]:
         """The features of some videos, durably: (n, T, ...) each, and the digest of the CNNs -> places."""
         names = tuple(sources)
-        path = (
-            self.folder / f"{hashlib.sha256(json.dumps(list(sources.items())).encode()).hexdigest()[:16]}.h5"
-        )
+        path = self.folder / f"{digest_of(list(sources.items()))}.h5"
         room = sum(values.nbytes for values in arrays.values()) + NAME_BYTES * len(names)
         with new_file(path, room) as file:
             file["video_ids"], file["sources"] = list(names), list(sources.values())

@@ -74,7 +74,7 @@ class Task:
         )
 
 
-def prepare(
+def make_task(
     clips: ClipStore,
     cache: Path,
     encoder: Path | str | None,

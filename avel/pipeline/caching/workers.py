@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from avel.device import choose_device
+from avel.device import choose_device, note_slow_bfloat16
 from avel.pipeline.caching.encode import Encoded, PartEncoder, Work, part_encoder
 from avel.pipeline.caching.parts import Place
 from avel.progress import Progress
@@ -36,6 +36,7 @@ def encode_all(work: Work, parts: Sequence[Sources], scheduler: str | None) -> I
             yield from _on_cluster(work, parts, scheduler, progress)
             return
         devices = devices_of(work.config.device)
+        note_slow_bfloat16(torch.device(devices[0]), work.config.dtype)
         if len(devices) > 1 and len(parts) > 1:
             yield from _on_devices(work, parts, devices, progress)
         else:

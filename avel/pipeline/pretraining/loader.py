@@ -4,10 +4,10 @@ Threads, because decoding and copying release the interpreter's lock: nothing is
 from one process to another, and buffers are used again instead of being paged in anew for every batch.
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ import torchvision
 from torch import Tensor
 from torchvision.io import ImageReadMode
 
+from avel.ahead import begin_ahead
 from avel.grid import MEL_BANDS, MEL_FRAMES, Grid
 from avel.stores.jpeg import decode_jpeg
 
@@ -113,15 +114,10 @@ class ClipLoader:
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of epoch `number`."""
         parts = batches_of(len(self.video_ids), self.batch_size, self.seed, number, self.rank, self.world)
-        waiting: deque[_Pending] = deque()
         with ThreadPoolExecutor(self.workers) as pool:
             try:
-                for clips in parts:
-                    waiting.append(self._submit(pool, number, clips))
-                    if len(waiting) > AHEAD:
-                        yield from self._finish(waiting.popleft())
-                while waiting:
-                    yield from self._finish(waiting.popleft())
+                for pending in begin_ahead(partial(self._submit, pool, number), parts, AHEAD):
+                    yield from self._finish(pending)
             finally:
                 pool.shutdown(cancel_futures=True)
 

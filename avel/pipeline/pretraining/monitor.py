@@ -25,8 +25,8 @@ class EpochMeans:
         loss: Eq. 2, and its two terms `on_diagonal` and `off_diagonal`, summed over features.
         diagonal: mean of C_ii.
         redundancy: mean of C_ij^2, i != j.
-        relative_std: std of the embeddings over the batch, as a fraction of their root mean square; the smaller
-            one of the two modalities'.
+        relative_std: std of the embeddings over the batch, as a fraction of their root mean square; the
+            smaller one of the two modalities'.
     """
 
     loss: float

@@ -58,7 +58,9 @@ def features_of(encoder: Encoder, cnn_a: Tensor, cnn_v: Tensor) -> Tensor:
     """[f_a, f_v] of the first kept frame, a few clips at once: (V, T, Da), (V, T, k, Dv) -> (V, T, 2 D)."""
     device = next(encoder.parameters()).device
     pieces = zip(torch.split(cnn_a, CLIPS_AT_ONCE), torch.split(cnn_v[:, :, 0], CLIPS_AT_ONCE), strict=True)
-    found = [encoder.temporal(audio.to(device).float(), visual.to(device).float()) for audio, visual in pieces]
+    found = [
+        encoder.temporal(audio.to(device).float(), visual.to(device).float()) for audio, visual in pieces
+    ]
     return torch.cat([torch.cat(both, 2).double().cpu() for both in found])
 
 

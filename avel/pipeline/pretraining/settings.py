@@ -30,7 +30,7 @@ them for another value, so they are noted, not refused."""
 AUGMENTATIONS = {field.name for field in fields(AugmentConfig)}
 
 
-def checked(config: PretrainConfig) -> PretrainConfig:
+def check_config(config: PretrainConfig) -> PretrainConfig:
     """`config`, its warm-up cut to half of a short run.
 
     Raises:

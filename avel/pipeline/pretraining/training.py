@@ -122,7 +122,7 @@ class Trainer:
         ), audio
 
 
-def prepare(twins: Twins, config: PretrainConfig, device: torch.device) -> Twins:
+def move_to_device(twins: Twins, config: PretrainConfig, device: torch.device) -> Twins:
     """Moves the model to the device, in the form in which it trains there."""
     for part in (twins.projector, twins.visual_projector, *twins.learning_statistics()):
         if part is not None:

@@ -1,7 +1,5 @@
 """Vectors of frozen CNNs: computed once for every training clip, kept in a file, drawn from like frames."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from avel.config import as_dict
+from avel.digests import digest_of
 from avel.errors import StaleError, StoreError
 from avel.grid import evenly_spaced
 from avel.pipeline.config import AugmentConfig
@@ -97,7 +96,7 @@ def frozen_vectors(
         made_of.append(as_dict(augmentation))
     if dtype != "float32":
         made_of.append(dtype)
-    wanted = _digest(made_of)
+    wanted = digest_of(made_of)
     starts = {
         folder / f"part-{first // PART_VIDEOS:04}.safetensors": first
         for first in range(0, len(video_ids), PART_VIDEOS)
@@ -188,7 +187,3 @@ def _joined(starts: dict[Path, int], clips: int) -> tuple[Tensor, Tensor]:
                 whole[name] = part.new_empty(clips, *part.shape[1:])
             whole[name][first : first + len(part)] = part
     return whole["cnn_a"], whole["cnn_v"]
-
-
-def _digest(parts: list[object]) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

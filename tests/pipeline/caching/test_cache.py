@@ -21,7 +21,7 @@ from avel.console import ERROR
 from avel.console import run as run_command
 from avel.errors import BusyError, ConfigError, MissingPathError, StaleError, StoreError
 from avel.pipeline.caching.cache import cache_features
-from avel.pipeline.caching.key import encoder_file_digest, segment_frames
+from avel.pipeline.caching.key import encoder_file_digest
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, CacheConfig
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.kept import encoder_digest, load_encoder, save_encoder
@@ -405,8 +405,9 @@ def test_errors_name_the_way_out(store: Path, run: Path, tmp_path: Path) -> None
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(StoreError, match="no encoder of format 2"):
         cache_features(store, path, encoder=tmp_path / "x.safetensors")
-    with pytest.raises(ConfigError, match="exclude each other"):
-        cache_features(store, path, encoder=run, untrained=True)
+    for option in ({"untrained": True}, {"visual_backbone": "tiny"}, {"audio_weights": "random"}):
+        with pytest.raises(ConfigError, match=f"{next(iter(option))}=.* beside an encoder"):
+            cache_features(store, path, encoder=run, **option)
     with pytest.raises(ConfigError, match="frames_per_segment=5"):
         cache_features(store, path, encoder=run, frames_per_segment=5)
     with pytest.raises(MissingPathError, match="weights"):
@@ -415,14 +416,6 @@ def test_errors_name_the_way_out(store: Path, run: Path, tmp_path: Path) -> None
         cache_features(write_store(tmp_path / "empty.zarr", ("a",), failed=("a",)), path, encoder=run)
     with only_one(tmp_path / ".c.h5.parts", "feature cache"), pytest.raises(BusyError):
         cache_features(store, path, encoder=run)
-
-
-def test_frames_are_evenly_spaced() -> None:
-    from avel.grid import Grid
-
-    assert segment_frames(Grid(), 1) == [8]
-    assert segment_frames(Grid(), 2) == [4, 12]
-    assert segment_frames(Grid(), 16) == list(range(16))
 
 
 def test_interrupted_parts_of_other_settings_are_not_used(store: Path, run: Path, tmp_path: Path) -> None:

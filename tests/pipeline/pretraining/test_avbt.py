@@ -22,7 +22,7 @@ from avel.pipeline.pretraining.parallel import (
 )
 from avel.pipeline.pretraining.projector import Twins, projector_widths
 from avel.pipeline.pretraining.schedule import make_optimizer
-from avel.pipeline.pretraining.training import Trainer, prepare
+from avel.pipeline.pretraining.training import Trainer, move_to_device
 from tests.pipeline.configs import pretrain_config
 from tests.pipeline.pretraining.two_ranks import run_two_ranks
 
@@ -193,7 +193,7 @@ def two_modalities(clips: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
 
 def gradients_of_a_step(share: slice, **changes: object) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     config = small_config(**changes)
-    twins = prepare(small_twins(**changes), config, CPU)
+    twins = move_to_device(small_twins(**changes), config, CPU)
     trainer = Trainer(twins, make_optimizer(twins, config), config, CPU)
     trainer.model.train()
     frames, log_mel = two_modalities()

@@ -17,7 +17,7 @@ from avel.pipeline.pretraining.pretrain import pretrain
 from avel.pipeline.pretraining.projector import Twins
 from avel.pipeline.pretraining.schedule import make_optimizer
 from avel.pipeline.pretraining.settings import device_of_process
-from avel.pipeline.pretraining.training import Trainer, prepare
+from avel.pipeline.pretraining.training import Trainer, move_to_device
 from avel.progress import Progress
 from avel.stores.clips import ClipStore
 from avel.stores.runs import Run
@@ -49,7 +49,7 @@ def batch_on(device: torch.device, clips: int = 4) -> Batch:
 
 def trainer_on(device: torch.device, **changes: Any) -> Trainer:
     config = changed(CONFIG, **changes)
-    twins = prepare(Twins(build_encoder(config), config), config, device)
+    twins = move_to_device(Twins(build_encoder(config), config), config, device)
     trainer = Trainer(twins, make_optimizer(twins, config), config, device)
     trainer.model.train()
     return trainer

@@ -119,7 +119,9 @@ def interrupted(_: Recorder) -> None:
     raise KeyboardInterrupt
 
 
-HEALTHY = EpochMeans(loss=10, on_diagonal=9, off_diagonal=200, diagonal=0.3, redundancy=1e-3, relative_std=0.5)
+HEALTHY = EpochMeans(
+    loss=10, on_diagonal=9, off_diagonal=200, diagonal=0.3, redundancy=1e-3, relative_std=0.5
+)
 
 
 @pytest.mark.parametrize(
