@@ -63,7 +63,7 @@ class ExtractConfig:
     )
 
     def grid(self) -> Grid:
-        """The grid that frames and audio share."""
+        """Returns the grid that frames and audio share."""
         return Grid(self.segments, self.segment_seconds, self.fps, self.sample_rate, self.size)
 
 
@@ -256,7 +256,7 @@ class PretrainConfig:
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """Which networks see the staged clips, on which frames, and what of their output is kept."""
+    """Which networks read the staged clips, which frames, and which outputs are kept."""
 
     untrained: bool = option(
         False, "Put Bi-LSTMs with random weights on the CNNs: what AV-BT has to beat (no --encoder)."

@@ -1,4 +1,4 @@
-"""What the numbers in a feature cache depend on, found without importing torch.
+"""Finds what the numbers in a feature cache depend on, without importing torch.
 
 A second `avel cache-features` compares this with what the file says of itself, so it must be quick.
 """
@@ -30,7 +30,7 @@ RECIPE = ("encoder", "staging", "preprocessing", "arrays")
 
 
 def recipe(clips: ClipStore, encoder: Path | None, config: CacheConfig) -> dict[str, Any]:
-    """Encoder, staging, preprocessing and arrays: what a cache of these inputs holds, in plain values.
+    """Returns what a cache of these inputs holds, in plain values: encoder, staging, preprocessing, arrays.
 
     Raises:
         ConfigError: options that exclude each other.
@@ -64,7 +64,7 @@ def recipe(clips: ClipStore, encoder: Path | None, config: CacheConfig) -> dict[
 
 
 def frames_of_clip(grid: Grid, frames: Sequence[int]) -> list[int]:
-    """The same frames of every segment, as frames of the clip.
+    """Returns the same frames of every segment, as frames of the clip.
 
     >>> frames_of_clip(Grid(segments=3), [8])
     [8, 24, 40]
@@ -73,7 +73,7 @@ def frames_of_clip(grid: Grid, frames: Sequence[int]) -> list[int]:
 
 
 def pretraining_seed(encoder: Path | None) -> int | None:
-    """The seed that an encoder's run of `pretrain` was started with; None where no run tells."""
+    """Returns the seed that an encoder's run of `pretrain` was started with; None where no run tells."""
     if encoder is None:
         return None
     record = (encoder if encoder.is_dir() else encoder.parent) / "run.json"
@@ -115,7 +115,7 @@ def _backbone(config: BackboneConfig) -> dict[str, Any]:
 
 
 def _weights(given: str) -> str:
-    """A name for weights: the file's hash, "random", or a published name ("published" is the first one)."""
+    """Returns a name for weights: a file's hash, "random", or a published name."""
     if given in (RANDOM, PUBLISHED):
         return given
     path = Path(given)
@@ -127,7 +127,7 @@ def _weights(given: str) -> str:
 
 
 def encoder_file_digest(path: Path) -> tuple[dict[str, Any], str]:
-    """Spec and digest of a saved encoder; the digest is `encoder_digest` of the loaded one.
+    """Reads spec and digest of a saved encoder; the digest is `encoder_digest` of the loaded one.
 
     Raises:
         MissingPathError: there is none.
@@ -147,14 +147,14 @@ def encoder_file_digest(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def annotations_digest(clips: ClipStore, reasons: Mapping[str, str]) -> str:
-    """16 hex digits over samples, classes and what is missing: they change the file, but no feature."""
+    """Returns the digest of samples, classes and what is missing: they change the file, but no feature."""
     data = clips.dataset
     content = [data.categories, [astuple(sample) for sample in data.samples], sorted(reasons.items())]
     return digest_of(content)
 
 
 def refuse_stale(cache: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], command: str) -> None:
-    """Nothing, where a cache was made the way this call would; otherwise an error that names what differs.
+    """Checks that a cache was made the way this call would make it; the error names what differs.
 
     Raises:
         StaleError: another encoder, staging, preprocessing or set of arrays.
@@ -172,7 +172,7 @@ def refuse_stale(cache: Path, found: Mapping[str, Any], wanted: Mapping[str, Any
 
 
 def refuse_vectors(cache: Path, wanted: Mapping[str, Any], sources: Mapping[str, str], command: str) -> None:
-    """Nothing, where a cache holds the CNN vectors that a call wants; otherwise what it lacks.
+    """Checks that a cache holds the CNN vectors that a call wants.
 
     Whether they are of the same CNNs shows when the encoder is loaded. `command` makes the cache as wanted.
 

@@ -37,11 +37,11 @@ class Parts:
 
     @classmethod
     def of(cls, cache: Path, recipe: Mapping[str, Any]) -> Parts:
-        """`.NAME.parts/DIGEST` beside the cache."""
+        """Returns the parts in `.NAME.parts/DIGEST` beside the cache."""
         return cls(parts_folder(cache) / digest_of(recipe))
 
     def finished(self, sources: Mapping[str, str]) -> dict[str, Place]:
-        """Video id -> its place, for videos that a part holds as made from the source wanted now."""
+        """Returns the place of each video that a part holds as made from the source wanted now."""
         places = {}
         for path in sorted(self.folder.glob("*.h5")):
             with h5py.File(path, "r") as file:
@@ -52,7 +52,7 @@ class Parts:
         return places
 
     def write(self, sources: Mapping[str, str], arrays: Arrays, cnn: str) -> dict[str, Place]:
-        """The features of some videos, durably: (n, T, ...) each, and the digest of the CNNs -> places."""
+        """Writes features of some videos, (n, T, ...) each, and the CNNs' digest; returns the places."""
         names = tuple(sources)
         path = self.folder / f"{digest_of(list(sources.items()))}.h5"
         room = sum(values.nbytes for values in arrays.values()) + NAME_BYTES * len(names)
@@ -64,7 +64,7 @@ class Parts:
         return {name: Place(path, index) for index, name in enumerate(names)}
 
     def cnns(self) -> set[str]:
-        """Digests of the CNNs behind the finished parts."""
+        """Returns the digests of the CNNs behind the finished parts."""
         found = set()
         for path in self.folder.glob("*.h5"):
             with h5py.File(path, "r") as file:
@@ -77,7 +77,7 @@ class Parts:
 
 
 def parts_folder(cache: Path) -> Path:
-    """The folder that holds a cache's parts while it is being made."""
+    """Returns the folder that holds a cache's parts while it is being made."""
     return cache.with_name(f".{cache.name}.parts")
 
 

@@ -22,7 +22,7 @@ from avel.stores.files import atomic_path
 
 
 def save_encoder(encoder: Encoder, path: Path, **about: Any) -> None:
-    """Weights and spec into one safetensors file, whole or absent; `about` is kept in its header."""
+    """Writes weights and spec into one safetensors file, whole or absent; `about` is kept in its header."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
     header = {
         "format": FORMAT,
@@ -35,7 +35,7 @@ def save_encoder(encoder: Encoder, path: Path, **about: Any) -> None:
 
 
 def load_encoder(path: Path | str, which: str = LAST) -> Encoder:
-    """The encoder of a run folder or of an encoder file, on the CPU, in eval mode, without gradients.
+    """Loads the encoder of a run folder or of a file: on the CPU, in eval mode, without gradients.
 
     Raises:
         MissingPathError: there is none.
@@ -80,12 +80,12 @@ def _backbone_spec(registry: Registry[Any], kept: Mapping[str, Any]) -> Backbone
 
 
 def encoder_digest(encoder: Encoder) -> str:
-    """16 hex digits over the spec and the whole state dict."""
+    """Returns the digest of the spec and the whole state dict."""
     return digest_of(as_dict(encoder.spec), _arrays(encoder.state_dict()))
 
 
 def cnn_digest(encoder: Encoder) -> str:
-    """16 hex digits over the CNNs and their form: what decides their vectors of a given picture or patch."""
+    """Returns the digest of the CNNs and their form, which decide their vectors of a frame or patch."""
     parts = [as_dict(encoder.spec.visual), as_dict(encoder.spec.audio)]
     state = {
         name: value for name, value in encoder.state_dict().items() if name.startswith(("visual.", "audio."))

@@ -35,13 +35,13 @@ class ClipSource(Protocol):
         """Has `frame_codec`: "jpeg" or "raw"."""
 
     def jpegs(self, video_id: str, frames: Sequence[int]) -> list[bytes]:
-        """JPEG files of some frames."""
+        """Reads the JPEG files of some frames."""
 
     def frames(self, video_id: str, frames: Sequence[int]) -> Any:
-        """Some frames, decoded: uint8 (n, H, W, 3)."""
+        """Reads and decodes some frames: uint8 (n, H, W, 3)."""
 
     def log_mel(self, video_id: str) -> Any:
-        """float32 (T, 96, 64)."""
+        """Reads the log-mel patches: float32 (T, 96, 64)."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Batch:
 def batches_of(
     clips: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1
 ) -> list[list[int]]:
-    """The clips of each step of an epoch, for one of `world` processes: every clip once, in a new order.
+    """Returns the clips of each step for one of `world` processes: every clip once, in a new order.
 
     Batches differ by one clip at most, so that the last one is no smaller than the others.
     """
@@ -69,12 +69,12 @@ def batches_of(
 
 
 def steps_per_epoch(clips: int, batch_size: int) -> int:
-    """Steps that come nearest to `batch_size` clips each; one at least."""
+    """Returns how many steps come nearest to `batch_size` clips each; one at least."""
     return max(1, round(clips / batch_size))
 
 
 def random_choices(seed: int, epoch: int, clip: int, segments: int, choices: int) -> list[int]:
-    """Which of a segment's frames is looked at in this epoch, for each segment (Section 3.2.2)."""
+    """Draws the frame that is taken of each segment in this epoch (Section 3.2.2)."""
     random = np.random.default_rng([seed, epoch, clip, FRAME_STREAM])
     return random.integers(0, choices, segments).tolist()  # type: ignore[no-any-return]
 
@@ -103,16 +103,16 @@ class ClipLoader:
 
     @property
     def clips(self) -> int:
-        """Clips of an epoch, of all processes."""
+        """Counts the clips of an epoch, of all processes."""
         return len(self.video_ids)
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch."""
+        """Counts the batches of an epoch."""
         return steps_per_epoch(len(self.video_ids), self.batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of epoch `number`."""
+        """Yields the batches of epoch `number`."""
         parts = batches_of(len(self.video_ids), self.batch_size, self.seed, number, self.rank, self.world)
         with ThreadPoolExecutor(self.workers) as pool:
             try:
@@ -160,7 +160,7 @@ class ClipLoader:
         self._free.append(buffer)
 
     def _decode(self, files: list[Tensor], side: torch.cuda.Stream) -> Tensor:
-        """JPEG files decoded by the device: n files -> uint8 (n, 3, H, W).
+        """Decodes JPEG files on the device: n files -> uint8 (n, 3, H, W).
 
         torchvision's decoder writes from a stream of its own that waits for no other, so the memory it is
         given must be idle. On a stream that nothing else uses it is, once the last batch has been stacked.

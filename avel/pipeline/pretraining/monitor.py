@@ -1,4 +1,4 @@
-"""What is watched while AV-BT trains: the loss's parts, how far weights moved, and collapse."""
+"""Measures AV-BT while it trains: the parts of the loss, how far weights moved, collapse."""
 
 import math
 from dataclasses import dataclass
@@ -38,11 +38,11 @@ class EpochMeans:
 
     @property
     def is_finite(self) -> bool:
-        """Whether training may go on from here."""
+        """Says whether training may go on from here."""
         return math.isfinite(self.loss) and math.isfinite(self.relative_std)
 
     def line(self) -> str:
-        """The loss and its two terms, for the progress line."""
+        """Returns the loss and its two terms, for the progress line."""
         return (
             f"loss {self.loss:.1f} (on-diagonal {self.on_diagonal:.1f}, off-diagonal {self.off_diagonal:.1f})"
         )
@@ -50,7 +50,7 @@ class EpochMeans:
 
 @torch.no_grad()
 def step_values(loss: AVBTLoss, z_a: Tensor, z_v: Tensor) -> Tensor:
-    """The six numbers of `EpochMeans` for one step, left on the device: (6,)."""
+    """Returns the six numbers of `EpochMeans` for one step, left on the device: (6,)."""
     features = len(loss.correlation)
     pairs = max(features * (features - 1), 1)
     parts = (
@@ -73,7 +73,7 @@ def relative_std(z: Tensor) -> Tensor:
 
 
 def collapse(means: EpochMeans) -> str | None:
-    """What is wrong with an epoch and what to do, or None."""
+    """Returns what is wrong with an epoch and what to do, or None."""
     if not means.is_finite:
         return "the loss is not finite: lower the learning rate (--lr), or use --dtype float32"
     if means.relative_std < CONSTANT_BELOW:
@@ -105,7 +105,7 @@ class Movement:
 
     @torch.no_grad()
     def measure(self, twins: Twins) -> dict[str, float]:
-        """|w - w_0| / |w_0| by part."""
+        """Returns |w - w_0| / |w_0| by part."""
         return {
             name: distance(list(part.parameters()), self._start[name])
             for name, part in parts_of(twins).items()
@@ -113,7 +113,7 @@ class Movement:
 
 
 def parts_of(twins: Twins) -> dict[str, nn.Module]:
-    """The trained parts by name; those without trained weights are left out."""
+    """Returns the parts that are trained, by name."""
     encoder = twins.encoder
     parts = {
         "visual_cnn": encoder.visual,
@@ -134,7 +134,7 @@ def parts_of(twins: Twins) -> dict[str, nn.Module]:
 
 
 def distance(now: list[nn.Parameter], start: list[Tensor]) -> float:
-    """|now - start| / |start| over all tensors together."""
+    """Returns |now - start| / |start| over all tensors together."""
     moved = torch.stack([(a - b).norm() for a, b in zip(now, start, strict=True)]).norm()
     size = torch.stack([b.norm() for b in start]).norm()
     return float(moved / size.clamp(min=1e-30))

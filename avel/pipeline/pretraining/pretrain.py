@@ -47,7 +47,7 @@ def pretrain(
     """Trains AV-BT (Section 3.2) on the staged train split of `store`; the run folder keeps the encoder.
 
     The same call goes on where an interrupted one stopped, to the same weights as an uninterrupted one (on a
-    GPU with `deterministic`). Under torchrun every process takes its share of each batch.
+    GPU with `deterministic`). Under torchrun every process takes a part of each batch.
 
     Args:
         store: a clip store or its path.
@@ -80,7 +80,7 @@ def pretrain(
 
 
 def training_videos(store: ClipStore) -> list[str]:
-    """Staged videos of train samples; all staged ones where the dataset names no splits.
+    """Lists the staged videos of train samples; all staged ones where the dataset names no splits.
 
     Raises:
         TrainingError: there is none.
@@ -134,7 +134,7 @@ def _pretrain(
 
 
 def _train(trainer: Trainer, batches: Batches, recorder: Recorder, clips: int) -> None:
-    """The epochs that are left."""
+    """Trains the epochs that are left."""
     done, epochs = recorder.resume().epochs, trainer.config.epochs
     with Progress(epochs * clips, "clips", start=done * clips) as progress:
         for number in range(done, epochs):
@@ -146,7 +146,7 @@ def _train(trainer: Trainer, batches: Batches, recorder: Recorder, clips: int) -
 def make_batches(
     encoder: Encoder, store: ClipStore, video_ids: list[str], run: Path, config: PretrainConfig
 ) -> Batches:
-    """Frames from the store, or the vectors of frozen CNNs; sets the encoder's standardisation if asked."""
+    """Returns batches of frames, or of frozen CNNs' vectors; fits the standardisation if asked for."""
     device = next(encoder.parameters()).device
     if not config.freeze_backbone:
         if config.standardise and not config.start_from:

@@ -28,14 +28,14 @@ class Batches(Protocol):
 
     @property
     def clips(self) -> int:
-        """Clips of an epoch, of all processes."""
+        """Counts the clips of an epoch, of all processes."""
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch."""
+        """Counts the batches of an epoch."""
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of epoch `number`."""
+        """Yields the batches of epoch `number`."""
 
 
 class Trainer:
@@ -60,7 +60,7 @@ class Trainer:
             )
 
     def epoch(self, number: int, batches: Batches, progress: Progress) -> EpochMeans:
-        """All steps of one epoch; the numbers of a GPU are read once, at the end, since reading waits."""
+        """Trains one epoch; the numbers of a GPU are read once, at the end, since reading waits."""
         self.model.train()
         total = torch.zeros(6, device=self.device)
         for step, batch in enumerate(batches.epoch(number)):
@@ -76,7 +76,7 @@ class Trainer:
         return means
 
     def step(self, visual: Tensor, audio: Tensor) -> Tensor:
-        """Forward, Eq. 2, backward, update: frames and log-mel, or vectors -> `step_values`, (6,)."""
+        """Does one update of frames and log-mel, or of vectors, and returns `step_values`, (6,)."""
         self.optimizer.zero_grad(set_to_none=True)
         values = self.backward_in_pieces(visual, audio) if self.piecewise else self.backward(visual, audio)
         self.optimizer.step()
@@ -90,7 +90,7 @@ class Trainer:
         return step_values(loss, z_a, z_v)
 
     def backward_in_pieces(self, visual: Tensor, audio: Tensor) -> Tensor:
-        """The same gradients with the activations of few clips at once: the CNNs see each clip by itself.
+        """Computes the same gradients with the activations of few clips at once, `clips_at_once`.
 
         Their vectors first, without gradient; the loss and its gradient at the vectors; then the CNNs again,
         piece by piece, from that gradient down.
@@ -113,7 +113,7 @@ class Trainer:
         return step_values(loss, z_a, z_v)
 
     def inputs(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
-        """A batch on the device, its frames augmented: (B, T, 3, H, W) -> (B, T, 3, crop, crop)."""
+        """Moves a batch to the device and augments its frames: (B, T, 3, H, W) -> (B, T, 3, crop, crop)."""
         visual, audio = batch.visual.to(self.device), batch.audio.to(self.device)
         if self.config.freeze_backbone:
             return visual, audio
@@ -134,7 +134,7 @@ def move_to_device(twins: Twins, config: PretrainConfig, device: torch.device) -
 
 @contextmanager
 def determinism(config: PretrainConfig, device: torch.device) -> Iterator[None]:
-    """Deterministic kernels if the config asks for them; else the fastest cuDNN has."""
+    """Takes deterministic kernels if the config asks for them; else the fastest that cuDNN has."""
     if config.deterministic and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark

@@ -24,7 +24,7 @@ from avel.stores.files import atomic_path
 
 PART_VIDEOS = 64
 SEED = 0
-"""Of all draws of frozen frames, so that runs with other seeds share their vectors."""
+"""Seed of all augmentations of frozen frames, so that runs with other seeds share their vectors."""
 
 
 class FrozenVectors:
@@ -50,16 +50,16 @@ class FrozenVectors:
 
     @property
     def clips(self) -> int:
-        """Clips of an epoch, of all processes."""
+        """Counts the clips of an epoch, of all processes."""
         return len(self.cnn_a)
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch."""
+        """Counts the batches of an epoch."""
         return steps_per_epoch(len(self.cnn_a), self.batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of epoch `number`: of each segment, the vector of one of its k frames."""
+        """Yields the batches of epoch `number`: of each segment, the vector of one of its k frames."""
         segments, frames = self.cnn_v.shape[1:3]
         for clips in batches_of(len(self.cnn_a), self.batch_size, self.seed, number, self.rank, self.world):
             draws, times = (1, segments) if self.together else (segments, 1)
@@ -78,7 +78,7 @@ def frozen_vectors(
     augmentation: AugmentConfig | None = None,
     dtype: str = "float32",
 ) -> tuple[Tensor, Tensor]:
-    """cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16: from `folder`, or computed and kept there.
+    """Returns cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16, from `folder`, or computes them into it.
 
     Kept in parts of 64 videos, each whole or absent, so that an interrupted run goes on where it stopped; the
     processes of a run share the missing parts.
@@ -102,7 +102,7 @@ def frozen_vectors(
         for first in range(0, len(video_ids), PART_VIDEOS)
     }
     missing = [(path, first) for path, first in starts.items() if not _is_kept(path, wanted)]
-    barrier()  # all have looked before the first one writes, so that all share the same list
+    barrier()  # no process writes before all have the same list of missing parts
     own = [(path, first, video_ids[first : first + PART_VIDEOS]) for path, first in missing]
     own = own[rank() :: world_size()]
     with Progress(sum(len(some) for _, _, some in own), "clips") as progress:
@@ -125,7 +125,7 @@ def compute_vectors(
     first: int = 0,
     dtype: str = "float32",
 ) -> tuple[Tensor, Tensor]:
-    """cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16 on the CPU; the CNNs run in `dtype`, in eval mode.
+    """Computes cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16 on the CPU, in eval mode.
 
     Of centre crops, or of frames under `augmentation`: the place of a clip, counted from `first`, and that of
     a frame inside its segment decide the draw.
@@ -152,7 +152,7 @@ def compute_vectors(
 def read_segments(
     store: ClipSource, video_id: str, frames: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """k evenly spaced frames of each segment, and its patch: (T, k, 3, H, W) uint8, (T, 96, 64)."""
+    """Reads k evenly spaced frames of each segment, and its patch: (T, k, 3, H, W) uint8, (T, 96, 64)."""
     inside = evenly_spaced(store.grid.frames_per_segment, frames)
     starts = range(0, store.grid.frames, store.grid.frames_per_segment)
     pictures = torch.from_numpy(
@@ -163,7 +163,7 @@ def read_segments(
 
 
 def _is_kept(path: Path, wanted: str) -> bool:
-    """Whether a part is there; raises StaleError where it holds something else, StoreError if damaged."""
+    """Says whether a part is there; raises StaleError if it is of other inputs, StoreError if damaged."""
     if not path.is_file():
         return False
     try:
@@ -179,7 +179,7 @@ def _is_kept(path: Path, wanted: str) -> bool:
 
 
 def _joined(starts: dict[Path, int], clips: int) -> tuple[Tensor, Tensor]:
-    """cnn_a and cnn_v of all parts, copied in one by one: to concatenate them would hold everything twice."""
+    """Joins all parts, copied in one by one, since concatenating would hold everything twice."""
     whole: dict[str, Tensor] = {}
     for path, first in starts.items():
         for name, part in load_file(path).items():
