@@ -9,8 +9,6 @@ a config to begin with, preset, file, `--set`, options.
 """
 
 import dataclasses
-import hashlib
-import json
 import math
 import tomllib
 import types
@@ -23,6 +21,7 @@ from typing import Any, ClassVar, TypeVar
 
 import tomli_w
 
+from avel.digests import digest_of
 from avel.errors import ConfigError, MissingPathError, UnknownNameError
 from avel.registry import Registry
 
@@ -318,7 +317,7 @@ def as_dict(config: Any) -> dict[str, Any]:
 def digest(config: Any, **more: Any) -> str:
     """Returns 16 hex digits over every setting that changes the numbers, and over what else is named."""
     values = {setting.key: _plain(setting.of(config)) for setting in settings_of(config) if setting.numeric}
-    return hashlib.sha256(json.dumps(values | more, sort_keys=True).encode()).hexdigest()[:16]
+    return digest_of(values | more)
 
 
 def convert(setting: Setting, value: Any, source: str) -> Any:

@@ -1,10 +1,16 @@
 """The devices that torch computes on, by name; it imports torch, as of this level only it and `nn` may."""
 
 import re
+from pathlib import Path
 
 import torch
 
 from avel.errors import ConfigError
+from avel.progress import note
+
+CPU_INFO = Path("/proc/cpuinfo")
+BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16"}
+"""Flags of processors that multiply in bfloat16: Intel's and AMD's, and ARM's."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -24,3 +30,14 @@ def choose_device(name: str) -> torch.device:
         hint = f"--device cuda:{there - 1} is the last, or auto" if there else "--device cpu, or auto"
         raise ConfigError(f"device {name!r} is not there: torch finds {found}", hint=hint)
     return device
+
+
+def note_slow_bfloat16(device: torch.device, dtype: str) -> None:
+    """Says on stderr where bfloat16 was chosen on a processor that has no instructions for it."""
+    if dtype != "bfloat16" or device.type != "cpu" or not CPU_INFO.is_file():
+        return
+    if not BFLOAT16_FLAGS & set(CPU_INFO.read_text().split()):
+        note(
+            "this processor has no bfloat16 (neither AMX nor AVX-512-BF16): "
+            "CNNs take 2.5 to 20 times as long as with --dtype float32"
+        )

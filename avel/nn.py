@@ -13,7 +13,7 @@ from avel.progress import note
 
 
 class AGVA(nn.Module):
-    """Which cells of a visual map does the sound come from. State dict: `video.0`, `audio.0`, the scores."""
+    """Audio-guided visual attention: weighs the cells of a visual map by the audio of the segment."""
 
     def __init__(self, audio: int, visual: int, cells: int, hidden: int = 512) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class AGVA(nn.Module):
         self.score = nn.Linear(cells, 1, bias=False)
 
     def forward(self, audio: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """The raw cells, summed by weight: (B, T, D), (B, T, N, C) -> (B, T, C), weights (B, T, N)."""
+        """Returns cells summed by weight: (B, T, D), (B, T, N, C) -> (B, T, C), weights (B, T, N)."""
         # audio has one score a cell, so it joins along the cells, as the published code does
         joined = self.video_score(self.video(cells)) + self.audio_score(self.audio(audio)).unsqueeze(-1)
         scores = self.score(torch.tanh(joined)).squeeze(-1)

@@ -90,7 +90,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--visual-backbone", default="resnet50")
     parser.add_argument("--audio-backbone", default="vggish")
     parser.add_argument("--dtypes", default="float32", help="float32, bfloat16 or both with a comma")
-    parser.add_argument("--batch-clips", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves its default")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
@@ -136,7 +136,7 @@ def _measure(store: Path, folder: Path, dtype: str, options: argparse.Namespace)
         "visual": {"backbone": options.visual_backbone, "weights": "random"},
         "audio": {"backbone": options.audio_backbone, "weights": "random"},
         "dtype": dtype,
-        "batch_clips": options.batch_clips,
+        "batch_size": options.batch_size,
         "device": options.device,
     }
     config = resolve(CacheConfig, "cache-features", options=chosen)
@@ -144,7 +144,7 @@ def _measure(store: Path, folder: Path, dtype: str, options: argparse.Namespace)
     asked = recipe(clips, None, config)
     loading, plain, folded, whole = [], [], [], []
     encoder = PartEncoder(Work(str(store), None, config, asked, Parts(folder)), options.device)
-    batch = encoder.read((0, clips.staged[: options.batch_clips]))
+    batch = encoder.read((0, clips.staged[: options.batch_size]))
     for turn in range(options.rounds):
         plain.append(_bare(encoder, batch, len(clips.staged), folded=False))
         folded.append(_bare(encoder, batch, len(clips.staged), folded=True))
@@ -165,7 +165,7 @@ def _measure(store: Path, folder: Path, dtype: str, options: argparse.Namespace)
         "to_plain_spread": [min(to_plain), max(to_plain)],
         "to_folded": statistics.median(to_folded),
         "to_folded_spread": [min(to_folded), max(to_folded)],
-        "reading": _reading(encoder, clips, options.batch_clips),
+        "reading": _reading(encoder, clips, options.batch_size),
         "loading_seconds": statistics.median(loading),
     }
 

@@ -37,7 +37,7 @@ from avel.pipeline.pretraining.loader import Batch, ClipLoader, random_choices
 from avel.pipeline.pretraining.projector import Twins
 from avel.pipeline.pretraining.schedule import make_optimizer
 from avel.pipeline.pretraining.settings import device_of_process
-from avel.pipeline.pretraining.training import Trainer, prepare
+from avel.pipeline.pretraining.training import Trainer, move_to_device
 from avel.progress import Progress, set_verbosity
 from avel.stores.clips import ClipStore
 from avel.text import table
@@ -124,7 +124,7 @@ def reading(store: ClipStore, loader: ClipLoader, options: argparse.Namespace) -
     with tempfile.TemporaryDirectory() as folder:
         write_files(store, list(loader.video_ids), Path(folder))
         files = DataLoader(
-            JpegFiles(Path(folder), store, loader.clips), batch_size=loader.batch, shuffle=True,
+            JpegFiles(Path(folder), store, loader.clips), batch_size=loader.batch_size, shuffle=True,
             num_workers=loader.workers, persistent_workers=True,
         )  # fmt: skip
         epochs = iter(range(10**6))
@@ -144,10 +144,10 @@ def training(
 ) -> dict[str, Any]:
     """(c) and (d), beside the roofline."""
     device = loader.device
-    twins = prepare(Twins(build_encoder(config), config), config, device)
+    twins = move_to_device(Twins(build_encoder(config), config), config, device)
     trainer = Trainer(twins, make_optimizer(twins, config), config, device)
     first = next(loader.epoch(0))
-    batch = Batch(first.clips, first.seen.clone(), first.heard.clone())
+    batch = Batch(first.clips, first.visual.clone(), first.audio.clone())
     same = Same(batch, loader.steps)
     with Progress(10**9, "clips") as progress:
         rates = in_turns(
@@ -182,7 +182,7 @@ def measure(options: argparse.Namespace, config: PretrainConfig) -> dict[str, An
     loader = ClipLoader(
         store,
         store.staged[: options.clips],
-        batch=config.batch,
+        batch_size=config.batch_size,
         workers=config.workers,
         device=device,
         seed=config.seed,

@@ -1,9 +1,12 @@
 """Devices by name, and what is said of those that are not there."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from avel.device import choose_device
+from avel import device
+from avel.device import choose_device, note_slow_bfloat16
 from avel.errors import ConfigError
 
 
@@ -39,3 +42,28 @@ def test_a_gpu_that_is_not_there_is_refused_with_the_count_of_those_that_are(
 def test_a_device_by_name(monkeypatch: pytest.MonkeyPatch, gpus: int, name: str, expected: str) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     assert choose_device(name) == torch.device(expected)
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype", "name", "said"),
+    [
+        ("avx2 fma", "bfloat16", "cpu", True),
+        ("avx2 avx512_bf16", "bfloat16", "cpu", False),
+        ("fp asimd bf16", "bfloat16", "cpu", False),
+        ("avx2 fma", "float32", "cpu", False),
+        ("avx2 fma", "bfloat16", "cuda", False),
+    ],
+)
+def test_bfloat16_without_instructions_for_it_is_said_to_be_slow(
+    flags: str,
+    dtype: str,
+    name: str,
+    said: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
+    monkeypatch.setattr(device, "CPU_INFO", tmp_path / "cpuinfo")
+    note_slow_bfloat16(torch.device(name), dtype)
+    assert ("--dtype float32" in capsys.readouterr().err) is said

@@ -43,7 +43,7 @@ CLIPS, CLASSES, EPOCHS = 12, 4, 5
 
 BACKBONES = ("visual_backbone=tiny", "audio_backbone=tiny", "visual_weights=random", "audio_weights=random")
 PROJECTOR = "projector=64-64-64"
-ENCODER = (*BACKBONES, PROJECTOR, "epochs=2", "batch=8", "crop_size=64")
+ENCODER = (*BACKBONES, PROJECTOR, "epochs=2", "batch_size=8", "crop_size=64")
 SMALL: dict[str, tuple[str, ...]] = {
     "pretrain": ENCODER,
     "reproduce": tuple(f"pretrain.{setting}" for setting in ENCODER),

@@ -20,7 +20,7 @@ from tests.small_disk import SmallDisk, check_words, small_disk
 HEAD = ("--epochs", "2", "--set", "d_h=8", "--set", "d_e=8", "--set", "together=never")
 AVBT = ("--visual-backbone", "tiny", "--audio-backbone", "tiny", "--visual-weights", "random")
 AVBT += ("--audio-weights", "random", "--hidden", "4", "--projector", "16-16", "--crop-size", "28")
-AVBT += ("--epochs", "3", "--batch", "3", "--warmup-epochs", "1", "--device", "cpu")
+AVBT += ("--epochs", "3", "--batch-size", "3", "--warmup-epochs", "1", "--device", "cpu")
 
 
 @pytest.fixture(autouse=True)

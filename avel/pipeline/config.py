@@ -63,48 +63,50 @@ class ExtractConfig:
     )
 
     def grid(self) -> Grid:
-        """The grid that frames and audio share."""
+        """Returns the grid that frames and audio share."""
         return Grid(self.segments, self.segment_seconds, self.fps, self.sample_rate, self.size)
 
 
 @dataclass(frozen=True)
-class VisualConfig:
-    """The CNN of the frames and its weights, where an encoder may be given instead."""
+class BackboneConfig:
+    """A CNN and its weights; each modality chooses from its own registry."""
 
-    backbone: ComponentConfig | None = component(
-        VISUAL_BACKBONES, None, "CNN of the frames where no --encoder is given.", shown="resnet50"
-    )
+    backbone: ComponentConfig | None
     weights: str = option(
         "published",
-        "Weights of the visual CNN: a file, a published name, published for the first of these names, "
+        "Weights of this CNN: a file, a published name, published for the first of these names, "
         "downloaded, or random. Some CNNs have none published.",
     )
 
 
 @dataclass(frozen=True)
-class AudioConfig:
-    """The CNN of the log-mel patches and its weights, where an encoder may be given instead."""
+class VisualConfig(BackboneConfig):
+    """The CNN of the frames, where an encoder may be given instead."""
+
+    backbone: ComponentConfig | None = component(
+        VISUAL_BACKBONES, None, "CNN of the frames where no --encoder is given.", shown="resnet50"
+    )
+
+
+@dataclass(frozen=True)
+class AudioConfig(BackboneConfig):
+    """The CNN of the log-mel patches, where an encoder may be given instead."""
 
     backbone: ComponentConfig | None = component(
         AUDIO_BACKBONES, None, "CNN of the log-mel patches where no --encoder is given.", shown="vggish"
-    )
-    weights: str = option(
-        "published",
-        "Weights of the audio CNN: a file, a published name, published for the first of these names, "
-        "downloaded, or random. Some CNNs have none published.",
     )
 
 
 @dataclass(frozen=True)
 class VisualBackboneConfig(VisualConfig):
-    """The CNN of the frames and its weights."""
+    """The CNN of the frames."""
 
     backbone: ComponentConfig = component(VISUAL_BACKBONES, "resnet50", "CNN of the frames.", shown=OWN)
 
 
 @dataclass(frozen=True)
 class AudioBackboneConfig(AudioConfig):
-    """The CNN of the log-mel patches and its weights."""
+    """The CNN of the log-mel patches."""
 
     backbone: ComponentConfig = component(AUDIO_BACKBONES, "vggish", "CNN of the log-mel patches.", shown=OWN)
 
@@ -201,7 +203,7 @@ class PretrainConfig:
     """AV-BT as the paper trains it (Section 3.2, 4.1); a preset overrides some of it by name."""
 
     epochs: int = option(100, "Passes over the training clips.", low=1)
-    batch: int = option(128, "Clips of a step, over all processes together.", low=1)
+    batch_size: int = option(128, "Clips of a step, over all processes together.", low=1)
     seed: int = option(0, "Seed of weights, order, frames and augmentation.", low=0)
     standardise: bool = option(
         False,
@@ -254,7 +256,7 @@ class PretrainConfig:
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """Which networks see the staged clips, on which frames, and what of their output is kept."""
+    """Which networks read the staged clips, which frames, and which outputs are kept."""
 
     untrained: bool = option(
         False, "Put Bi-LSTMs with random weights on the CNNs: what AV-BT has to beat (no --encoder)."
@@ -271,7 +273,7 @@ class CacheConfig:
     dtype: Literal["float32", "bfloat16"] = option(
         "float32", "Number format of the CNNs (bfloat16: faster where the processor has it)."
     )
-    batch_clips: int = option(8, "Clips that go through the encoder at once.", numeric=False, low=1)
+    batch_size: int = option(8, "Clips that go through the encoder at once.", numeric=False, low=1)
     workers: int = option(
         2, "Threads that read and decode frames; more help a fast GPU.", numeric=False, low=1
     )

@@ -57,7 +57,7 @@ ENCODER: dict[str, Any] = {
     **BACKBONES,
     "projector": "256-512-512",
     "optimizer": "adamw",
-    "batch": 16,
+    "batch_size": 16,
     "epochs": 18,
     "crop_size": 64,
     "crop_scale": (0.5, 1.0),

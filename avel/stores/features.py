@@ -1,11 +1,11 @@
 """The feature cache, one HDF5 file: features belong to a video, events and splits to a sample."""
 
-import hashlib
 import json
 import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -13,11 +13,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from avel.digests import digest_of
 from avel.errors import MissingPathError, StoreError
 from avel.stores.datasets.labels import EventTable, segment_labels, video_labels
 from avel.stores.hdf5 import new_file
 
-FORMAT, VERSION = "avel-features", 2
+FORMAT, VERSION = "avel-features", 3
 VECTORS = ("f_a", "f_v", "cnn_a", "cnn_v")
 MAPS = "maps"
 BLOCK_VIDEOS = 64
@@ -329,18 +330,18 @@ def content_digest(
     arrays: Mapping[str, ArrayLike],
 ) -> str:
     """Returns 16 hex digits over provenance, names, samples and vectors; maps follow from the provenance."""
-    made = json.dumps({key: value for key, value in provenance.items() if key not in PLACES}, sort_keys=True)
-    about = [made, video_ids, categories, float(segment_seconds), sorted(arrays)]
-    digest = hashlib.sha256(json.dumps(about).encode())
-    for values in _columns(samples).values():
-        text = json.dumps(list(map(str, values))) if values.dtype == object else ""
-        digest.update(text.encode() or np.ascontiguousarray(values).tobytes())
-    for name in VECTORS:
-        source = arrays.get(name)
-        for start in range(0, len(video_ids) if source is not None else 0, BLOCK_VIDEOS):
-            assert source is not None
-            digest.update(np.ascontiguousarray(source[start : start + BLOCK_VIDEOS], np.float32).tobytes())
-    return digest.hexdigest()[:16]
+    made = {key: value for key, value in provenance.items() if key not in PLACES}
+    columns = _columns(samples)
+    words = {name: list(map(str, values)) for name, values in columns.items() if values.dtype == object}
+    about = [made, video_ids, categories, float(segment_seconds), sorted(arrays), words]
+    numbers = [(name, values) for name, values in columns.items() if name not in words]
+    blocks = (
+        (name, np.asarray(arrays[name][start : start + BLOCK_VIDEOS], np.float32))
+        for name in VECTORS
+        if name in arrays
+        for start in range(0, len(video_ids), BLOCK_VIDEOS)
+    )
+    return digest_of(about, chain(numbers, blocks))
 
 
 def _opened(path: Path) -> h5py.File:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+import shutil
 import time
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,7 +20,8 @@ from avel.errors import MissingPathError, StoreError
 from avel.stores.files import LOCK, as_write_error, write_json, write_text
 from avel.text import as_plain, from_plain
 
-FORMAT = 2
+FORMAT = 3
+RECORD = ("config.toml", "run.json")
 R = TypeVar("R")
 Kind = Literal["pretrain", "heads"]
 STAGES: dict[Kind, str] = {"pretrain": "pretrain", "heads": "train-head"}
@@ -165,6 +167,12 @@ class Run:
             f"{self.path / 'results.json'}: {what}",
             hint=f"delete the file and give the same avel {STAGES[self.kind]} command again",
         )
+
+
+def remove_unused(path: Path) -> None:
+    """Removes a run's folder where it holds nothing but the record of what was asked for."""
+    if all(item.name in RECORD or LEFTOVERS.fullmatch(item.name) for item in path.iterdir()):
+        shutil.rmtree(path)
 
 
 def _just_begun(path: Path, toml: str) -> bool:

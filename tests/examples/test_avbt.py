@@ -96,7 +96,7 @@ def test_avels_lars_and_schedule_move_weights_as_the_page_does() -> None:
 
 def test_avels_defaults_are_the_numbers_of_the_page() -> None:
     config = PretrainConfig()
-    assert (config.epochs, config.optimizer.warmup_epochs, config.batch) == (
+    assert (config.epochs, config.optimizer.warmup_epochs, config.batch_size) == (
         page.EPOCHS,
         page.WARMUP_EPOCHS,
         page.BATCH,

@@ -1,7 +1,6 @@
 """What the heads read of a feature cache: inputs by video, labels by sample, checked before training."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from avel.ahead import read_ahead
 from avel.errors import TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.models.head import Widths, head_class
@@ -91,17 +91,8 @@ class Features:
         return audio, visual
 
     def batches(self, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """`of` for each chunk in turn; what is streamed is read one chunk ahead."""
-        if self.held is not None:
-            yield from map(self.of, chunks)
-            return
-        with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(self.of, chunks[0]) if chunks else None
-            for following in [*chunks[1:], None]:
-                assert ahead is not None
-                ready = ahead.result()
-                ahead = reader.submit(self.of, following) if following is not None else None
-                yield ready
+        """Yields `of` for each chunk in turn; what is streamed is read one chunk ahead."""
+        return map(self.of, chunks) if self.held is not None else read_ahead(self.of, chunks)
 
 
 @dataclass(frozen=True)
@@ -114,7 +105,7 @@ class Data:
 
     @cached_property
     def statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """`feature_statistics` over train, measured once for all trials."""
+        """Returns `feature_statistics` over train, measured once for all trials."""
         return feature_statistics(self.features, self.splits["train"])
 
 
@@ -137,7 +128,7 @@ def load_data(cache: FeatureCache, config: TrainConfig, device: torch.device) ->
 
 
 def choose_source(cache: FeatureCache, config: TrainConfig) -> str:
-    """Which inputs the head reads: those asked for, or the best that the cache holds.
+    """Returns which inputs the head reads: those asked for, or the best that the cache holds.
 
     Raises:
         TrainingError: the cache holds none of them, or the head cannot read what was asked for.
@@ -167,7 +158,7 @@ def chunks_of(order: Tensor, size: int) -> list[Tensor]:
 
 
 def feature_statistics(features: Features, train: Split) -> dict[str, tuple[Tensor, Tensor]]:
-    """Mean and 1 / deviation of each feature over the train videos: "audio", "visual" -> (D,), (D,).
+    """Returns mean and 1 / std of each feature over the train videos: "audio", "visual" -> (D,), (D,).
 
     A feature that never varies in train is left unscaled: elsewhere it may.
     """
@@ -183,13 +174,13 @@ def feature_statistics(features: Features, train: Split) -> dict[str, tuple[Tens
     for name, parts in sums.items():
         total, squares, count = torch.stack(parts).sum(0)
         mean = total / count
-        deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
-        result[name] = (mean.float(), torch.where(deviation > 1e-6, deviation, 1.0).reciprocal().float())
+        std = (squares / count - mean.square()).clamp_min(0).sqrt()
+        result[name] = (mean.float(), torch.where(std > 1e-6, std, 1.0).reciprocal().float())
     return result
 
 
 def _features(cache: FeatureCache, source: str, config: TrainConfig, device: torch.device) -> Features:
-    """The inputs, held where they fit, each read once and found finite."""
+    """Returns the inputs, held where they fit, each read once and found finite."""
     names = ARRAYS[source]
     wanted_gb = sum(_bytes(cache, name) for name in names) / 2**30
     limit_gb = free_memory_gb(device) / 2 if config.memory_gb is None else config.memory_gb
@@ -206,12 +197,12 @@ def _features(cache: FeatureCache, source: str, config: TrainConfig, device: tor
 
 
 def _taken(values: Tensor, videos: Tensor) -> Tensor:
-    """`values[videos]`, in a third of its time: (V, T, ...), (...) -> (..., T, ...)."""
+    """Returns `values[videos]`, in a third of its time: (V, T, ...), (...) -> (..., T, ...)."""
     return values.index_select(0, videos.flatten()).view(*videos.shape, *values.shape[1:])
 
 
 def _bytes(cache: FeatureCache, name: str) -> int:
-    """Size of an array in the number format that it is kept in."""
+    """Returns the size of an array in the number format that it is kept in."""
     nothing = cache.read(name, np.empty(0, np.int64))
     return int(np.prod(cache.shapes[name])) * nothing.itemsize
 

@@ -1,4 +1,4 @@
-"""How much memory there is for features: the machine's, the job's or container's, the GPU's. Keeping it."""
+"""Measures free memory: the machine's, the job's or container's, the GPU's; and keeps what was freed."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ KEPT_BYTES = 30 * 2**20
 
 
 def free_memory_gb(device: torch.device = CPU) -> float:
-    """Memory that can be had without swapping, in GB, also on `device`."""
+    """Returns the memory that can be had without swapping, in GB, also on `device`."""
     free: list[int] = [psutil.virtual_memory().available]
     free += [limit for folder in _cgroups() if (limit := cgroup_bytes(folder)) is not None]
     if device.type == "cuda":
@@ -30,7 +30,7 @@ def keep_freed_memory() -> None:
 
 
 def _cgroups() -> list[Path]:
-    """The cgroup (v2) of this process, and those that it lies in."""
+    """Returns the cgroup (v2) of this process, and those that it lies in."""
     listed = Path("/proc/self/cgroup")
     lines = listed.read_text().splitlines() if listed.is_file() else []
     own = [CGROUPS / line.removeprefix("0::/") for line in lines if line.startswith("0::/")]
@@ -38,7 +38,7 @@ def _cgroups() -> list[Path]:
 
 
 def cgroup_bytes(folder: Path) -> int | None:
-    """What a cgroup may still take, file pages that it can drop included; None where it has no limit."""
+    """Returns what a cgroup may still take, file pages that it can drop included; None without a limit."""
     try:
         limit, used = ((folder / f"memory.{name}").read_text().strip() for name in ("max", "current"))
         statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())

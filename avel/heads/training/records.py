@@ -43,7 +43,7 @@ class TrialRecord:
 
     @property
     def trained(self) -> bool:
-        """Whether it stayed finite."""
+        """Says whether it stayed finite."""
         return not self.failure
 
 

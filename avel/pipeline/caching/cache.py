@@ -16,7 +16,7 @@ from avel.errors import StaleError, StoreError
 from avel.grid import Grid
 from avel.pipeline.caching.key import pretraining_seed, refuse_vectors
 from avel.pipeline.caching.parts import PART_VIDEOS, Gathered, Parts, Place, parts_folder
-from avel.pipeline.caching.task import Found, Task, find, prepare, still_damaged
+from avel.pipeline.caching.task import Found, Task, find, make_task, still_damaged
 from avel.pipeline.config import CacheConfig
 from avel.stores.clips import ClipStore
 from avel.stores.feature_samples import samples_of_videos
@@ -64,7 +64,7 @@ def cache_features(
     cnn_from: Path | str | None = None,
     **options: Any,
 ) -> CacheSummary:
-    """Features f_a, f_v (V, T, D) of every staged clip, with labels (R, T), splits and provenance.
+    """Writes features f_a, f_v (V, T, D) of every staged clip, with samples, splits and provenance.
 
     A second call with the same inputs does nothing; with new clips it computes only those.
 
@@ -86,18 +86,18 @@ def cache_features(
     """
     began = time.monotonic()
     config = resolve(CacheConfig, "cache-features", base=config, options=options)
-    task = prepare(ClipStore.open(store), Path(cache), encoder, config, cnn_from)
+    task = make_task(ClipStore.open(store), Path(cache), encoder, config, cnn_from)
     found = find(task, overwrite)
     if found.is_whole(task):
         assert found.cache is not None
         return _summary(task, found.cache, found, {}, {}, found.damaged, began)
     lacking = {} if task.cnn_from is None else _lacking(task, task.cnn_from)
     with only_one(parts_folder(task.cache), "feature cache"):
-        found = find(task, overwrite)  # another call may have ended between the look and the lock
+        found = find(task, overwrite)  # another call may have ended before this one got the lock
         parts = Parts.of(task.cache.absolute(), task.recipe)
         known = found.damaged | lacking
-        settled = {*found.kept, *known}
-        todo = {name: source for name, source in task.sources.items() if name not in settled}
+        done = {*found.kept, *known}
+        todo = {name: source for name, source in task.sources.items() if name not in done}
         resumed = parts.finished(todo)
         names = [name for name in todo if name not in resumed]
         encoded, failed = _encode(task, parts, names, scheduler)
@@ -108,7 +108,7 @@ def cache_features(
 
 
 def _lacking(task: Task, vectors: Path) -> dict[str, str]:
-    """Clips that are missing by name where CNN vectors are taken from, and still cannot be read -> why."""
+    """Returns clips that the cache of CNN vectors lacks and that still cannot be read -> why."""
     damaged = still_damaged(task, FeatureCache.open(vectors))
     wanted = {name: source for name, source in task.sources.items() if name not in damaged}
     refuse_vectors(vectors, task.recipe, wanted, task.command_of_vectors(vectors))
@@ -135,7 +135,7 @@ def _encode(
 
 
 def _merge(task: Task, found: Found, parts: Parts, made: dict[str, Place], failed: dict[str, str]) -> None:
-    """One file of all videos in the store's order."""
+    """Writes one file of all videos in the store's order."""
     places = found.kept | made
     names = tuple(name for name in task.sources if name in places)
     if not names:
@@ -156,7 +156,7 @@ def _merge(task: Task, found: Found, parts: Parts, made: dict[str, Place], faile
 
 
 def _one_cnn(task: Task, found: Found, parts: Parts) -> str | None:
-    """Digest of the CNNs behind all features of the cache.
+    """Returns the digest of the CNNs behind all features of the cache.
 
     Published weights are known by name only: under it other ones may have been downloaded meanwhile.
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from avel.ahead import read_ahead
 from avel.errors import StaleError, StoreError
 from avel.pipeline.caching.key import frames_of_clip
 from avel.pipeline.caching.parts import Arrays, Parts
@@ -30,9 +29,6 @@ from avel.stores.features import FeatureCache
 
 AHEAD = 2
 """Batches that are read while one is computed."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ class Clips:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A part: names, arrays (n, T, ...) by name, why the others could not be read, and whose CNNs saw it."""
+    """A part: names, arrays (n, T, ...) by name, why the others failed, and the digest of the CNNs."""
 
     video_ids: tuple[str, ...]
     arrays: Arrays
@@ -72,7 +68,7 @@ class Encoded:
 
 
 def chosen_encoder(work: Work) -> Encoder:
-    """The encoder of a run, or one built on backbones, in eval mode without gradients."""
+    """Returns the encoder of a run, or one built on backbones, in eval mode without gradients."""
     if work.encoder is not None:
         return load_encoder(work.encoder)
     return build_encoder(work.config.pretraining()).eval().requires_grad_(False)
@@ -97,20 +93,20 @@ class PartEncoder:
 
     @cached_property
     def clips(self) -> ClipStore:
-        """The store of the work, opened when a clip of it is asked for."""
+        """Opens the store of the work when a clip of it is asked for."""
         return ClipStore.open(self.work.store)
 
     def parts(
         self, parts: Sequence[Sequence[str]], advance: Callable[[int, int], None] = lambda done, failed: None
     ) -> Iterator[Encoded]:
-        """The features of each list of videos in turn; reading goes on across the lists."""
-        size = self.work.config.batch_clips
+        """Yields the features of each list of videos in turn; reading goes on across the lists."""
+        size = self.work.config.batch_size
         batches = [
             (number, tuple(videos[start : start + size]))
             for number, videos in enumerate(parts)
             for start in range(0, len(videos), size)
         ]
-        ready = read_ahead(self.read, batches, self.work.config.workers)
+        ready = read_ahead(self.read, batches, threads=self.work.config.workers, ahead=AHEAD)
         for _, group in groupby(ready, key=lambda clips: clips.part):
             found: dict[str, list[NDArray[Any]]] = {name: [] for name in self._arrays}
             names: list[str] = []
@@ -125,7 +121,7 @@ class PartEncoder:
             yield Encoded(tuple(names), arrays, failures, self.cnn_digest)
 
     def read(self, batch: tuple[int, tuple[str, ...]]) -> Clips:
-        """One batch of a part from the store, decoded; damaged clips are left out by name."""
+        """Reads and decodes one batch of a part; damaged clips are left out by name."""
         part, video_ids = batch
         wanted = frames_of_clip(self.clips.grid, self._frames)
         frames, log_mel, failures = {}, [], {}
@@ -142,7 +138,7 @@ class PartEncoder:
         return Clips(part, tuple(frames), images, self._sendable(np.stack(log_mel)), failures)
 
     def cropped(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The centre crop, where that needs no resizing (224 of 256 pixels): (n, S, S, 3) -> (n, s, s, 3)."""
+        """Crops the centre where that needs no resizing (224 of 256 pixels): (n, S, S, 3) -> (n, s, s, 3)."""
         margin, odd = divmod(frames.shape[1] - self._crop_size, 2)
         if odd or frames.shape[1] * 7 != self._crop_size * 8:
             return frames
@@ -154,37 +150,37 @@ class PartEncoder:
         return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
     def encode(self, clips: Clips) -> dict[str, Tensor]:
-        """The kept arrays of one batch: (B, T, ...) by name."""
+        """Returns the arrays of one batch that the cache keeps: (B, T, ...) by name."""
         vectors = self.cnn(clips.frames, clips.log_mel)
         every = vectors | self.temporal(vectors)
         return {name: every[name] for name in self._arrays}
 
     @torch.inference_mode()
     def cnn(self, frames: Tensor, log_mel: Tensor) -> dict[str, Tensor]:
-        """What sees each segment by itself: cnn_a and cnn_v (B, T, D), and maps where anything needs them."""
+        """Runs the CNNs: cnn_a and cnn_v (B, T, D), and maps where anything needs them."""
         frames = frames.to(self.device, non_blocking=True)
         log_mel = log_mel.to(self.device, non_blocking=True)
         if frames.shape[-1] != self._crop_size:
             frames = centre_crop(frames, self._crop_size)
         half = self.work.config.dtype == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            seen, maps = self._visual(frames)
-            heard = split(self.encoder.run("audio", log_mel.flatten(0, 1)), log_mel)
-        return {"cnn_a": heard, "cnn_v": seen} | ({} if maps is None else {"maps": maps})
+            visual, maps = self._visual(frames)
+            audio = split(self.encoder.run("audio", log_mel.flatten(0, 1)), log_mel)
+        return {"cnn_a": audio, "cnn_v": visual} | ({} if maps is None else {"maps": maps})
 
     @torch.inference_mode()
     def temporal(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What sees the whole clip, from what `cnn` gave: f_a and f_v (B, T, D)."""
-        heard, seen = vectors["cnn_a"], vectors["cnn_v"]
+        """Runs the Bi-LSTMs on what `cnn` gave: f_a and f_v (B, T, D)."""
+        audio, visual = vectors["cnn_a"], vectors["cnn_v"]
         if self._raw:
-            return {"f_a": heard, "f_v": seen}
+            return {"f_a": audio, "f_v": visual}
         if self.encoder.attention is not None:
-            seen = vectors["maps"].flatten(2, 3)
-        f_a, f_v = self.encoder.temporal(heard.float(), seen.float())
+            visual = vectors["maps"].flatten(2, 3)
+        f_a, f_v = self.encoder.temporal(audio.float(), visual.float())
         return {"f_a": f_a, "f_v": f_v}
 
     def _visual(self, frames: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Vectors and maybe maps, means over a segment's frames: (B, T * N, 3, H, W) -> (B, T, D), maps."""
+        """Returns vectors and maps, averaged over N frames: (B, T * N, 3, H, W) -> (B, T, D), maps."""
         images = unit(frames.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
         pooled = type(self.encoder.visual).forward is VisualBackbone.forward
         wants_maps = "maps" in self._arrays or self.encoder.attention is not None
@@ -195,7 +191,7 @@ class PartEncoder:
         return self._over_frames(vectors, frames), self._over_frames(maps.permute(0, 2, 3, 1), frames)
 
     def _over_frames(self, values: Tensor, frames: Tensor) -> Tensor:
-        """(B * T * N, ...) -> (B, T, ...), the mean over the N frames of a segment."""
+        """Averages over the N frames of a segment: (B * T * N, ...) -> (B, T, ...)."""
         count = len(self._frames)
         by_segment = values.reshape(frames.shape[0], -1, count, *values.shape[1:])
         return by_segment[:, :, 0] if count == 1 else by_segment.float().mean(2)
@@ -222,35 +218,20 @@ class TemporalEncoder(PartEncoder):
             )
 
     def read(self, batch: tuple[int, tuple[str, ...]]) -> Clips:
-        """CNN vectors in the place of frames and patches: (B, T, Dv), (B, T, Da)."""
+        """Reads CNN vectors in the place of frames and patches: (B, T, Dv), (B, T, Da)."""
         part, video_ids = batch
         places = np.array([self._place[name] for name in video_ids])
-        seen, heard = (self._sendable(self._vectors.read(name, places)) for name in ("cnn_v", "cnn_a"))
-        return Clips(part, video_ids, seen, heard, {})
+        visual, audio = (self._sendable(self._vectors.read(name, places)) for name in ("cnn_v", "cnn_a"))
+        return Clips(part, video_ids, visual, audio, {})
 
     def cnn(self, frames: Tensor, log_mel: Tensor) -> dict[str, Tensor]:
-        """The vectors as they were read."""
+        """Returns the vectors as they were read."""
         return {"cnn_a": log_mel.to(self.device), "cnn_v": frames.to(self.device)}
 
 
 def part_encoder(work: Work, device: str = "cpu") -> PartEncoder:
-    """What computes the parts of this work."""
+    """Returns what computes the parts of this work."""
     return (PartEncoder if work.cnn_from is None else TemporalEncoder)(work, device)
-
-
-def read_ahead(read: Callable[[Item], Result], items: Iterable[Item], threads: int = 1) -> Iterator[Result]:
-    """`read` of every item in order, begun before it is asked for; `AHEAD` results may wait."""
-    waiting: deque[Any] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="read-ahead") as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(read, item))
-                if len(waiting) > AHEAD + threads - 1:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _kept(name: str, values: Tensor) -> NDArray[Any]:

@@ -1,11 +1,10 @@
-"""What the numbers in a feature cache depend on, found without importing torch.
+"""Finds what the numbers in a feature cache depend on, without importing torch.
 
 A second `avel cache-features` compares this with what the file says of itself, so it must be quick.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
@@ -14,10 +13,11 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from avel.config import as_dict
+from avel.config import as_dict, settings_of
+from avel.digests import digest_of
 from avel.errors import ConfigError, MissingPathError, StaleError, StoreError
-from avel.grid import Grid
-from avel.pipeline.config import AudioConfig, CacheConfig, VisualConfig
+from avel.grid import Grid, evenly_spaced
+from avel.pipeline.config import BackboneConfig, CacheConfig
 from avel.pipeline.encoders.header import LAST, check_header
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
@@ -30,7 +30,7 @@ RECIPE = ("encoder", "staging", "preprocessing", "arrays")
 
 
 def recipe(clips: ClipStore, encoder: Path | None, config: CacheConfig) -> dict[str, Any]:
-    """Encoder, staging, preprocessing and arrays: what a cache of these inputs holds, in plain values.
+    """Returns what a cache of these inputs holds, in plain values: encoder, staging, preprocessing, arrays.
 
     Raises:
         ConfigError: options that exclude each other.
@@ -54,7 +54,7 @@ def recipe(clips: ClipStore, encoder: Path | None, config: CacheConfig) -> dict[
         "encoder": identity,
         "staging": {"digest": clips.digest, "settings": clips.settings},
         "preprocessing": {
-            "frames": segment_frames(grid, config.frames_per_segment),
+            "frames": evenly_spaced(grid.frames_per_segment, config.frames_per_segment),
             "crop": "centre, 7/8 of each side",
             "crop_size": crop_size,
             "dtype": config.dtype,
@@ -63,17 +63,8 @@ def recipe(clips: ClipStore, encoder: Path | None, config: CacheConfig) -> dict[
     }
 
 
-def segment_frames(grid: Grid, count: int) -> list[int]:
-    """The frames of a segment that are looked at: `count` evenly spaced, 1 being the middle one.
-
-    >>> segment_frames(Grid(), 1), segment_frames(Grid(), 4)
-    ([8], [2, 6, 10, 14])
-    """
-    return [(2 * place + 1) * grid.frames_per_segment // (2 * count) for place in range(count)]
-
-
 def frames_of_clip(grid: Grid, frames: Sequence[int]) -> list[int]:
-    """The same frames of every segment, as frames of the clip.
+    """Returns the same frames of every segment, as frames of the clip.
 
     >>> frames_of_clip(Grid(segments=3), [8])
     [8, 24, 40]
@@ -82,7 +73,7 @@ def frames_of_clip(grid: Grid, frames: Sequence[int]) -> list[int]:
 
 
 def pretraining_seed(encoder: Path | None) -> int | None:
-    """The seed that an encoder's run of `pretrain` was started with; None where no run tells."""
+    """Returns the seed that an encoder's run of `pretrain` was started with; None where no run tells."""
     if encoder is None:
         return None
     record = (encoder if encoder.is_dir() else encoder.parent) / "run.json"
@@ -91,8 +82,7 @@ def pretraining_seed(encoder: Path | None) -> int | None:
 
 def _encoder_identity(encoder: Path | None, config: CacheConfig) -> dict[str, Any]:
     if encoder is not None:
-        if config.untrained:
-            raise ConfigError("untrained and an encoder exclude each other", hint="leave one of them out")
+        _refuse_beside_encoder(config)
         spec, digest = encoder_file_digest(encoder)
         return {"kind": "run", "digest": digest, **spec}
     networks = config.pretraining()
@@ -100,8 +90,18 @@ def _encoder_identity(encoder: Path | None, config: CacheConfig) -> dict[str, An
     kind = "untrained" if config.untrained else "backbones"
     if config.untrained or RANDOM in (config.visual.weights, config.audio.weights):
         chosen["seed"] = config.seed
-    digest = hashlib.sha256(json.dumps([kind, chosen], sort_keys=True).encode()).hexdigest()[:16]
-    return {"kind": kind, "digest": digest, **chosen}
+    return {"kind": kind, "digest": digest_of([kind, chosen]), **chosen}
+
+
+def _refuse_beside_encoder(config: CacheConfig) -> None:
+    for setting in settings_of(config):
+        if setting.name == "untrained" or setting.path[0] in ("visual", "audio"):
+            value = setting.of(config)
+            if value != setting.default:
+                raise ConfigError(
+                    f"{setting.name}={value} beside an encoder, which has CNNs and weights of its own",
+                    hint=f"leave out --{setting.name.replace('_', '-')}, or --encoder",
+                )
 
 
 def has_agva(identity: Mapping[str, Any]) -> bool:
@@ -109,13 +109,13 @@ def has_agva(identity: Mapping[str, Any]) -> bool:
     return bool(identity.get("encoder", {}).get("agva"))
 
 
-def _backbone(config: VisualConfig | AudioConfig) -> dict[str, Any]:
+def _backbone(config: BackboneConfig) -> dict[str, Any]:
     """Returns a backbone's name, its settings under that name, and its weights."""
     return as_dict(config) | {"weights": _weights(config.weights)}
 
 
 def _weights(given: str) -> str:
-    """A name for weights: the file's hash, "random", or a published name ("published" is the first one)."""
+    """Returns a name for weights: a file's hash, "random", or a published name."""
     if given in (RANDOM, PUBLISHED):
         return given
     path = Path(given)
@@ -127,7 +127,7 @@ def _weights(given: str) -> str:
 
 
 def encoder_file_digest(path: Path) -> tuple[dict[str, Any], str]:
-    """Spec and digest of a saved encoder; the digest is `encoder_digest` of the loaded one.
+    """Reads spec and digest of a saved encoder; the digest is `encoder_digest` of the loaded one.
 
     Raises:
         MissingPathError: there is none.
@@ -141,25 +141,20 @@ def encoder_file_digest(path: Path) -> tuple[dict[str, Any], str]:
             header = file.metadata() or {}
             check_header(path, header)
             spec: dict[str, Any] = json.loads(header["encoder"])
-            digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
-            for name in sorted(file.keys()):
-                tensor = file.get_tensor(name)
-                digest.update(f"{name} torch.{tensor.dtype} {tensor.shape}".encode())
-                digest.update(tensor.tobytes())
+            return spec, digest_of(spec, ((name, file.get_tensor(name)) for name in sorted(file.keys())))
     except SafetensorError as error:
         raise StoreError(f"{path}: not a whole safetensors file: {error}") from None
-    return spec, digest.hexdigest()[:16]
 
 
 def annotations_digest(clips: ClipStore, reasons: Mapping[str, str]) -> str:
-    """16 hex digits over samples, classes and what is missing: they change the file, but no feature."""
+    """Returns the digest of samples, classes and what is missing: they change the file, but no feature."""
     data = clips.dataset
     content = [data.categories, [astuple(sample) for sample in data.samples], sorted(reasons.items())]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    return digest_of(content)
 
 
 def refuse_stale(cache: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], command: str) -> None:
-    """Nothing, where a cache was made the way this call would; otherwise an error that names what differs.
+    """Checks that a cache was made the way this call would make it; the error names what differs.
 
     Raises:
         StaleError: another encoder, staging, preprocessing or set of arrays.
@@ -177,7 +172,7 @@ def refuse_stale(cache: Path, found: Mapping[str, Any], wanted: Mapping[str, Any
 
 
 def refuse_vectors(cache: Path, wanted: Mapping[str, Any], sources: Mapping[str, str], command: str) -> None:
-    """Nothing, where a cache holds the CNN vectors that a call wants; otherwise what it lacks.
+    """Checks that a cache holds the CNN vectors that a call wants.
 
     Whether they are of the same CNNs shows when the encoder is loaded. `command` makes the cache as wanted.
 

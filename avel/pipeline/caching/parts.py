@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from avel.digests import digest_of
 from avel.stores.hdf5 import new_file
 
 PART_VIDEOS = 64
@@ -38,12 +37,11 @@ class Parts:
 
     @classmethod
     def of(cls, cache: Path, recipe: Mapping[str, Any]) -> Parts:
-        """`.NAME.parts/DIGEST` beside the cache."""
-        digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
-        return cls(parts_folder(cache) / digest)
+        """Returns the parts in `.NAME.parts/DIGEST` beside the cache."""
+        return cls(parts_folder(cache) / digest_of(recipe))
 
     def finished(self, sources: Mapping[str, str]) -> dict[str, Place]:
-        """Video id -> its place, for videos that a part holds as made from the source wanted now."""
+        """Returns the place of each video that a part holds as made from the source wanted now."""
         places = {}
         for path in sorted(self.folder.glob("*.h5")):
             with h5py.File(path, "r") as file:
@@ -54,11 +52,9 @@ class Parts:
         return places
 
     def write(self, sources: Mapping[str, str], arrays: Arrays, cnn: str) -> dict[str, Place]:
-        """The features of some videos, durably: (n, T, ...) each, and the digest of the CNNs -> places."""
+        """Writes features of some videos, (n, T, ...) each, and the CNNs' digest; returns the places."""
         names = tuple(sources)
-        path = (
-            self.folder / f"{hashlib.sha256(json.dumps(list(sources.items())).encode()).hexdigest()[:16]}.h5"
-        )
+        path = self.folder / f"{digest_of(list(sources.items()))}.h5"
         room = sum(values.nbytes for values in arrays.values()) + NAME_BYTES * len(names)
         with new_file(path, room) as file:
             file["video_ids"], file["sources"] = list(names), list(sources.values())
@@ -68,7 +64,7 @@ class Parts:
         return {name: Place(path, index) for index, name in enumerate(names)}
 
     def cnns(self) -> set[str]:
-        """Digests of the CNNs behind the finished parts."""
+        """Returns the digests of the CNNs behind the finished parts."""
         found = set()
         for path in self.folder.glob("*.h5"):
             with h5py.File(path, "r") as file:
@@ -81,7 +77,7 @@ class Parts:
 
 
 def parts_folder(cache: Path) -> Path:
-    """The folder that holds a cache's parts while it is being made."""
+    """Returns the folder that holds a cache's parts while it is being made."""
     return cache.with_name(f".{cache.name}.parts")
 
 

@@ -1,4 +1,4 @@
-"""One call of `avel cache-features`: what is wanted, what is there already, and what cannot be had."""
+"""One call of `avel cache-features`: what is wanted, what is there already, and what cannot be read."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ class Task:
 
     @property
     def options(self) -> str:
-        """The settings that change numbers and are not the default, as they stand on a command line."""
+        """Returns the settings that change numbers and are not the default, as on a command line."""
         return options_of(self.config)
 
     def command(self, *more: str) -> str:
-        """This call as a command, with more options."""
+        """Returns this call as a command, with more options."""
         vectors = [] if self.cnn_from is None else ["--cnn-from", str(self.cnn_from)]
         return cache_command(self.clips.location.url, self.cache, self.encoder, self.options, *vectors, *more)
 
     def command_of_vectors(self, cache: Path) -> str:
-        """The command that computes the CNN vectors this call wants into a cache."""
+        """Returns the command that computes the CNN vectors this call wants into a cache."""
         kept = [] if "cnn_a" in self.recipe["arrays"] else ["--keep-cnn"]
         return cache_command(self.clips.location.url, cache, self.encoder, self.options, *kept, "--overwrite")
 
     def work(self, parts: Parts) -> Work:
-        """What a process elsewhere needs: paths are absolute, for it has a working folder of its own."""
+        """Returns what a process elsewhere needs, with absolute paths."""
         from avel.pipeline.caching.encode import Work
 
         return Work(
@@ -74,14 +74,14 @@ class Task:
         )
 
 
-def prepare(
+def make_task(
     clips: ClipStore,
     cache: Path,
     encoder: Path | str | None,
     config: CacheConfig,
     cnn_from: Path | str | None,
 ) -> Task:
-    """The task of a call.
+    """Returns the task of a call.
 
     Raises:
         StoreError: nothing is staged.
@@ -123,7 +123,7 @@ class Found:
     damaged: dict[str, str]
 
     def is_whole(self, task: Task) -> bool:
-        """Whether nothing is left to do."""
+        """Says whether nothing is left to do."""
         return (
             self.cache is not None
             and len(self.kept) == len(self.cache.video_ids) == len(task.sources) - len(self.damaged)
@@ -132,7 +132,7 @@ class Found:
 
 
 def find(task: Task, overwrite: bool) -> Found:
-    """The cache that is there, if its features can be kept; none where it is to be made anew.
+    """Opens the cache that is there, if its features can be kept; none where it is to be made anew.
 
     Raises:
         StaleError: it was made otherwise.
@@ -151,7 +151,7 @@ def find(task: Task, overwrite: bool) -> Found:
 
 
 def still_damaged(task: Task, cache: FeatureCache) -> dict[str, str]:
-    """Clips that a cache lacks because the store's bytes were damaged, and that cannot be read now either."""
+    """Returns clips that a cache lacks as damaged in the store, and that cannot be read now either -> why."""
     recorded: Mapping[str, str] = cache.provenance.get("damaged", {})
     same = [name for name, source in recorded.items() if task.sources.get(name) == source]
     found = {name: _damage(task, name) for name in same}
@@ -170,7 +170,7 @@ def _damage(task: Task, video_id: str) -> str:
 def options_of(config: CacheConfig) -> str:
     """Returns what changes the numbers and is not the default, as options of the command.
 
-    >>> options_of(CacheConfig(dtype="bfloat16", keep_maps=True, batch_clips=2))
+    >>> options_of(CacheConfig(dtype="bfloat16", keep_maps=True, batch_size=2))
     '--keep-maps --dtype bfloat16'
     """
     flags = {setting.name for setting in settings_of(CacheConfig)}
@@ -187,5 +187,5 @@ def options_of(config: CacheConfig) -> str:
 
 
 def _absolute_file(weights: str) -> str:
-    """A file's whole path; names of published weights as they are."""
+    """Returns a file's whole path; names of published weights as they are."""
     return str(Path(weights).absolute()) if Path(weights).is_file() else weights

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from avel.device import choose_device
+from avel.device import choose_device, note_slow_bfloat16
 from avel.pipeline.caching.encode import Encoded, PartEncoder, Work, part_encoder
 from avel.pipeline.caching.parts import Place
 from avel.progress import Progress
@@ -36,6 +36,7 @@ def encode_all(work: Work, parts: Sequence[Sources], scheduler: str | None) -> I
             yield from _on_cluster(work, parts, scheduler, progress)
             return
         devices = devices_of(work.config.device)
+        note_slow_bfloat16(torch.device(devices[0]), work.config.dtype)
         if len(devices) > 1 and len(parts) > 1:
             yield from _on_devices(work, parts, devices, progress)
         else:
@@ -75,7 +76,7 @@ def _write(work: Work, sources: Sources, encoded: Encoded) -> Written:
 def _on_cluster(
     work: Work, parts: Sequence[Sources], scheduler: str, progress: Progress
 ) -> Iterator[Written]:
-    """Each worker loads the encoder once; parts are written by the worker, so it must see the folder."""
+    """Computes parts on a cluster; each worker loads the encoder once and writes into the shared folder."""
     from distributed import as_completed as as_dask_completed
 
     from avel.pipeline.staging.cluster import cluster
@@ -88,7 +89,7 @@ def _on_cluster(
 
 
 def places_on_hosts(workers: Iterable[str]) -> dict[str, int]:
-    """Each worker's place among those of its host, by which they share the host's devices.
+    """Counts each worker's place among those of its host, by which the host's devices are dealt out.
 
     >>> places_on_hosts(["tcp://b:2", "tcp://a:1", "tcp://b:1"])
     {'tcp://a:1': 0, 'tcp://b:1': 0, 'tcp://b:2': 1}
@@ -103,7 +104,7 @@ def places_on_hosts(workers: Iterable[str]) -> dict[str, int]:
 
 
 def _encode_on_worker(work: Work, sources: Sources, places: Mapping[str, int]) -> Written:
-    """`encode_part` in a dask worker; one that has come since then takes the first device."""
+    """Runs `encode_part` in a dask worker; one that has come since then takes the first device."""
     from distributed import get_worker
 
     devices = devices_of(work.config.device)
@@ -113,7 +114,7 @@ def _encode_on_worker(work: Work, sources: Sources, places: Mapping[str, int]) -
 def _on_devices(
     work: Work, parts: Sequence[Sources], devices: list[str], progress: Progress
 ) -> Iterator[Written]:
-    """One process a device; each takes the next part when it is done with one."""
+    """Computes parts in one process a device; each takes the next part when it is done with one."""
     spawn = get_context("spawn")
     free = spawn.Queue()
     for device in devices:
@@ -132,7 +133,7 @@ def _take_device(free: Any) -> None:
 
 
 def _encode_here(work: Work, sources: Sources) -> Written:
-    """`encode_part` in a process that was given a device."""
+    """Runs `encode_part` in a process that was given a device."""
     return encode_part(work, sources, _device)
 
 
@@ -142,7 +143,7 @@ def _counted(written: Written, progress: Progress) -> Written:
 
 
 def encode_part(work: Work, sources: Sources, device: str) -> Written:
-    """The task of a worker process: one part, computed and written."""
+    """Computes and writes one part, in a worker process."""
     with _computing:
         encoded = next(_encoder(_Same(work), device).parts([tuple(sources)]))
     return _write(work, sources, encoded)

@@ -17,7 +17,7 @@ from avel.errors import WeightsError
 from avel.pipeline.encoders.weights import PublishedWeights, State, fetch, read_state
 
 RANDOM, PUBLISHED = "random", "published"
-"""The choices of weights that ask for none, and for those that are published."""
+"""Values of `weights` for an untrained CNN, and for the first published weights."""
 
 
 class Backbone(nn.Module, ABC):
@@ -56,10 +56,10 @@ class VisualBackbone(Backbone):
 
     @abstractmethod
     def maps(self, frames: Tensor) -> Tensor:
-        """Feature maps of frames in [0, 1]: (B, 3, H, W) -> (B, D, H', W')."""
+        """Computes feature maps of frames in [0, 1]: (B, 3, H, W) -> (B, D, H', W')."""
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Pooled vectors: (B, 3, H, W) -> (B, D)."""
+        """Computes pooled vectors: (B, 3, H, W) -> (B, D)."""
         return self.maps(frames).mean((2, 3))
 
 
@@ -68,7 +68,7 @@ class AudioBackbone(Backbone):
 
     @abstractmethod
     def forward(self, log_mel: Tensor) -> Tensor:
-        """One vector a patch: (B, 96, 64) -> (B, D)."""
+        """Computes one vector a patch: (B, 96, 64) -> (B, D)."""
 
 
 def load_backbone(backbone: Backbone, weights: str, option: str) -> None:
@@ -110,5 +110,5 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(B, 3, H, W) -> the same."""
+        """Normalises each channel: (B, 3, H, W) -> the same."""
         return (frames - self.mean) / self.std

@@ -11,9 +11,9 @@ from avel.pipeline.encoders.kept import load_encoder
 
 
 def build_encoder(config: PretrainConfig) -> Encoder:
-    """The encoder `config` asks for, on the CPU: CNNs with their weights, the rest drawn from `seed`.
+    """Builds the encoder of a config on the CPU: CNNs with their weights, the rest drawn from `seed`.
 
-    Or, with `start_from`, that of another run with everything it was trained with.
+    With `start_from` it is that of another run, with everything it was trained with.
 
     Raises:
         UnknownNameError: no such backbone.

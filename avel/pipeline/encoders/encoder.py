@@ -59,7 +59,7 @@ class Encoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """D of f_a and f_v."""
+        """Returns D of f_a and f_v."""
         return 2 * self.spec.encoder.hidden
 
     def train(self, mode: bool = True) -> Self:
@@ -70,11 +70,11 @@ class Encoder(nn.Module):
         return self
 
     def forward(self, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
-        """f_a, f_v: (B, T, 3, H, W), (B, T, 96, 64) -> two (B, T, D)."""
+        """Computes f_a, f_v: (B, T, 3, H, W), (B, T, 96, 64) -> two (B, T, D)."""
         return self.temporal(*self.cnn(frames, log_mel))
 
     def cnn(self, frames: Tensor, log_mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors of the CNNs: (B, T, 3, H, W), (B, T, 96, 64) -> (B, T, Da), (B, T, Dv).
+        """Runs the CNNs: (B, T, 3, H, W), (B, T, 96, 64) -> (B, T, Da), (B, T, Dv).
 
         With AGVA the visual part is the map's cells, (B, T, H'W', Dv), since the attention over them is
         learned. Frames are RGB, uint8 or in [0, 1].
@@ -82,24 +82,24 @@ class Encoder(nn.Module):
         return self.cnn_audio(log_mel), self.cnn_visual(frames)
 
     def cnn_audio(self, log_mel: Tensor) -> Tensor:
-        """The audio half of `cnn`: (B, T, 96, 64) -> (B, T, Da)."""
+        """Runs the CNN of the audio: (B, T, 96, 64) -> (B, T, Da)."""
         return split(self.run("audio", log_mel.flatten(0, 1)), log_mel)
 
     def cnn_visual(self, frames: Tensor) -> Tensor:
-        """The visual half of `cnn`: (B, T, 3, H, W) -> (B, T, Dv), or cells (B, T, H'W', Dv) with AGVA."""
+        """Runs the CNN of the frames: (B, T, 3, H, W) -> (B, T, Dv), or cells (B, T, H'W', Dv) with AGVA."""
         if self.attention is not None:
             return self.maps(frames).flatten(2, 3)
         return split(self.run("visual", unit(frames).flatten(0, 1)), frames)
 
     def maps(self, frames: Tensor) -> Tensor:
-        """Visual maps, channels last: (B, T, 3, 224, 224) -> (B, T, 7, 7, Dv)."""
+        """Computes visual maps, channels last: (B, T, 3, 224, 224) -> (B, T, 7, 7, Dv)."""
         maps = self.run("visual", unit(frames).flatten(0, 1), "maps")
         return split(maps.permute(0, 2, 3, 1), frames)
 
     def run(
         self, cnn: Literal["visual", "audio"], x: Tensor, method: Literal["forward", "maps"] = "forward"
     ) -> Tensor:
-        """A CNN the fastest way there is: (B, 3, H, W) or (B, 96, 64) -> (B, D), or maps (B, D, H', W').
+        """Runs a CNN the fastest way: (B, 3, H, W) or (B, 96, 64) -> (B, D), or maps (B, D, H', W').
 
         Batch norms that keep their statistics are folded; `compiles` compiles what is left. On a CPU a large
         batch goes through in pieces where nothing is learned.
@@ -116,16 +116,16 @@ class Encoder(nn.Module):
         return torch.cat([way(piece) for piece in torch.split(x, at_once)])
 
     def narrow(self, cnn_a: Tensor, cnn_v: Tensor) -> tuple[Tensor, Tensor]:
-        """What the Bi-LSTMs read: (B, T, Da), (B, T, Dv) -> (B, T, 128), (B, T, 512) in the paper's sizes."""
-        heard = self.audio_standard(cnn_a)
+        """Computes what the Bi-LSTMs read: (B, T, Da), (B, T, Dv) -> the paper's (B, T, 128), (B, T, 512)."""
+        audio = self.audio_standard(cnn_a)
         if self.attention is not None:
-            cnn_v = self.attend(heard, cnn_v)
+            cnn_v = self.attend(audio, cnn_v)
         with torch.autocast(cnn_a.device.type, enabled=False):
-            seen = self.visual_standard(cnn_v.to(self.dtype))
-            return self.audio_linear(heard), self.visual_linear(seen)
+            visual = self.visual_standard(cnn_v.to(self.dtype))
+            return self.audio_linear(audio), self.visual_linear(visual)
 
-    def attend(self, heard: Tensor, cells: Tensor) -> Tensor:
-        """AGVA of standardised cells, before their standardisation: (B, T, Da), (B, T, N, Dv) -> (B, T, Dv).
+    def attend(self, audio: Tensor, cells: Tensor) -> Tensor:
+        """Attends over cells (AGVA) before they are standardised: (B, T, Da), (B, T, N, Dv) -> (B, T, Dv).
 
         Weights of the cells sum to one, so the cells are standardised after their sum, and for their scores
         in the first layer; copies of all cells in float32 would cost more than the attention itself.
@@ -138,22 +138,22 @@ class Encoder(nn.Module):
         attended: Tensor = functional_call(
             self.attention,
             {"video.0.weight": weight, "video.0.bias": bias},
-            (heard, cells if autocast else cells.to(self.dtype)),
+            (audio, cells if autocast else cells.to(self.dtype)),
         )[0]
         return attended
 
     def temporal(self, cnn_a: Tensor, cnn_v: Tensor) -> tuple[Tensor, Tensor]:
-        """f_a, f_v from the output of `cnn`: (B, T, Da), (B, T, Dv) -> two (B, T, D).
+        """Computes f_a, f_v from the output of `cnn`: (B, T, Da), (B, T, Dv) -> two (B, T, D).
 
         In float32, also under autocast, but for AGVA, which follows it.
         """
-        heard, seen = self.narrow(cnn_a.to(self.dtype), cnn_v)
+        audio, visual = self.narrow(cnn_a.to(self.dtype), cnn_v)
         with torch.autocast(cnn_a.device.type, enabled=False):
-            return self.audio_lstm(heard)[0], self.visual_lstm(seen)[0]
+            return self.audio_lstm(audio)[0], self.visual_lstm(visual)[0]
 
     @property
     def dtype(self) -> torch.dtype:
-        """Number format of the Bi-LSTMs."""
+        """Returns the number format of the Bi-LSTMs."""
         return next(self.audio_lstm.parameters()).dtype
 
 
@@ -176,32 +176,32 @@ class Standard(nn.Module):
         self.std.copy_(torch.where(std > 1e-6, std, 1.0))
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
+        """Standardises each feature: (..., D) -> (..., D)."""
         return (vectors - self.mean) / self.std
 
     def before(self, layer: nn.Linear) -> tuple[Tensor, Tensor]:
-        """Weight and bias with which `layer` gives of raw vectors what it gives of standardised ones."""
+        """Returns weight and bias by which `layer` takes raw vectors instead of standardised ones."""
         weight = layer.weight / self.std
         return weight, layer.bias - (weight * self.mean).sum(-1)  # a product that autocast leaves alone
 
 
 def _sum(vectors: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
-    """In float64, a part at a time, since maps of a whole dataset in float64 would not fit."""
+    """Sums in float64, a part at a time, since maps of a whole dataset in float64 would not fit."""
     return torch.stack([of(part.double()).sum(0) for part in torch.split(vectors, ROWS_AT_ONCE)]).sum(0)
 
 
 def unit(frames: Tensor) -> Tensor:
-    """uint8 frames as floats in [0, 1]; floats as they are: any shape -> the same."""
+    """Converts uint8 frames to floats in [0, 1]; leaves floats as they are: any shape -> the same."""
     return frames.float() / 255 if frames.dtype == torch.uint8 else frames
 
 
 def split(flat: Tensor, like: Tensor) -> Tensor:
-    """The first axis taken apart again: (B * T, ...), (B, T, ...) -> (B, T, ...)."""
+    """Splits the first axis again: (B * T, ...), (B, T, ...) -> (B, T, ...)."""
     return flat.reshape(*like.shape[:2], *flat.shape[1:])
 
 
 def map_cells(visual: VisualBackbone, crop_size: int) -> int:
-    """H' x W' of the maps of square frames of `crop_size`, found by trying one."""
+    """Returns H' x W' of the maps of square frames of `crop_size`, found by trying one."""
     training = visual.training
     visual.eval()
     with torch.no_grad():
@@ -211,10 +211,10 @@ def map_cells(visual: VisualBackbone, crop_size: int) -> int:
 
 
 def narrowing(width: int, limit: int) -> nn.Module:
-    """A learned Linear where vectors are wider than `limit` (ResNet-50: 2048 -> 512), else nothing."""
+    """Returns a Linear where vectors are wider than `limit` (ResNet-50: 2048 -> 512), else the identity."""
     return nn.Linear(width, limit) if width > limit else nn.Identity()
 
 
 def bi_lstm(width: int, hidden: int) -> nn.LSTM:
-    """One bidirectional layer: (B, T, D) -> (B, T, 2 hidden)."""
+    """Returns one bidirectional layer: (B, T, D) -> (B, T, 2 hidden)."""
     return nn.LSTM(width, hidden, batch_first=True, bidirectional=True)

@@ -23,7 +23,7 @@ class FoldedConv(nn.Module):
         self.conv, self.norm = conv, norm
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H', W')."""
+        """Convolves and normalises at once: (B, C, H, W) -> (B, C', H', W')."""
         mean, variance = self.norm.running_mean, self.norm.running_var
         assert mean is not None
         assert variance is not None
@@ -36,7 +36,7 @@ class FoldedConv(nn.Module):
 
 
 def folded(cnn: nn.Module, method: str = "forward") -> Callable[[Tensor], Tensor]:
-    """`cnn.method` in eval mode, each batch norm that directly follows a convolution folded into it.
+    """Returns `cnn.method` in eval mode, each batch norm folded into the convolution right before it.
 
     Parameters and buffers stay those of `cnn`, wherever they are moved. A CNN that torch.fx cannot follow
     (one outside avel that branches on its input, say) runs as it is written.
@@ -46,7 +46,7 @@ def folded(cnn: nn.Module, method: str = "forward") -> Callable[[Tensor], Tensor
     tracer.traced_func_name = method
     try:
         graph = tracer.trace(cnn)
-    except Exception:  # whatever code outside avel raises when it is given a stand-in for a tensor
+    except Exception:  # code outside avel may raise anything when it is traced
         return plain
     if any(node.op == "get_attr" for node in graph.nodes):
         return plain  # a weight outside any module would not follow the CNN to another device
@@ -71,7 +71,7 @@ class _Tracer(fx.Tracer):
 
 
 def _calls(node: Any, modules: dict[str, Any], kind: type[nn.Module]) -> bool:
-    """Whether a node calls a `kind` with torch's own forward; another one may do more than is known here."""
+    """Says whether a node calls a `kind` with torch's own forward; another one may do more."""
     if not isinstance(node, fx.Node) or node.op != "call_module":
         return False
     return type(modules[str(node.target)]).forward is kind.forward

@@ -1,17 +1,18 @@
 """Encoders in safetensors files whose headers say what the encoder is made of, and their digests."""
 
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from avel.config import as_dict, resolve
+from avel.digests import digest_of
 from avel.errors import MissingPathError, StoreError
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, EncoderConfig
 from avel.pipeline.encoders.encoder import BackboneSpec, Encoder, EncoderSpec
@@ -21,7 +22,7 @@ from avel.stores.files import atomic_path
 
 
 def save_encoder(encoder: Encoder, path: Path, **about: Any) -> None:
-    """Weights and spec into one safetensors file, whole or absent; `about` is kept in its header."""
+    """Writes weights and spec into one safetensors file, whole or absent; `about` is kept in its header."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
     header = {
         "format": FORMAT,
@@ -34,7 +35,7 @@ def save_encoder(encoder: Encoder, path: Path, **about: Any) -> None:
 
 
 def load_encoder(path: Path | str, which: str = LAST) -> Encoder:
-    """The encoder of a run folder or of an encoder file, on the CPU, in eval mode, without gradients.
+    """Loads the encoder of a run folder or of a file: on the CPU, in eval mode, without gradients.
 
     Raises:
         MissingPathError: there is none.
@@ -79,22 +80,20 @@ def _backbone_spec(registry: Registry[Any], kept: Mapping[str, Any]) -> Backbone
 
 
 def encoder_digest(encoder: Encoder) -> str:
-    """16 hex digits over the spec and the whole state dict."""
-    return _digest(encoder.state_dict(), json.dumps(as_dict(encoder.spec), sort_keys=True))
+    """Returns the digest of the spec and the whole state dict."""
+    return digest_of(as_dict(encoder.spec), _arrays(encoder.state_dict()))
 
 
 def cnn_digest(encoder: Encoder) -> str:
-    """16 hex digits over the CNNs and their form: what decides their vectors of a given picture or patch."""
+    """Returns the digest of the CNNs and their form, which decide their vectors of a frame or patch."""
     parts = [as_dict(encoder.spec.visual), as_dict(encoder.spec.audio)]
     state = {
         name: value for name, value in encoder.state_dict().items() if name.startswith(("visual.", "audio."))
     }
-    return _digest(state, json.dumps(parts, sort_keys=True))
+    return digest_of(parts, _arrays(state))
 
 
-def _digest(state: dict[str, Tensor], about: str) -> str:
-    digest = hashlib.sha256(about.encode())
+def _arrays(state: dict[str, Tensor]) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yields tensors by name, as they lie in a file; one at a time, since they may be on a GPU."""
     for name, value in sorted(state.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+        yield name, value.detach().cpu().contiguous().numpy()

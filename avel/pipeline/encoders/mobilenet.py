@@ -69,8 +69,10 @@ class MobileNetV2(VisualBackbone):
                 module.padding = (0, 0) if variant == "tensorflow" else (1, 1)
 
     def maps(self, frames: Tensor) -> Tensor:
-        """Maps of the last convolution: (B, 3, 224, 224) -> (B, 1280, 7, 7); TensorFlow's form wants sides
-        divisible by 32."""
+        """Computes maps of the last convolution: (B, 3, 224, 224) -> (B, 1280, 7, 7).
+
+        TensorFlow's form needs sides that are divisible by 32.
+        """
         tensorflow = self.variant == "tensorflow"
         maps: Tensor = self.features(frames * 2 - 1 if tensorflow else self.normalise(frames))
         return maps

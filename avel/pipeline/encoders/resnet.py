@@ -17,7 +17,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def torchvision_weights(file_name: str) -> PublishedWeights:
-    """Weights that torchvision publishes; the file name ends in the opening of its SHA-256."""
+    """Returns weights that torchvision publishes; the file name ends in the opening of its SHA-256."""
     digest = file_name.removesuffix(".pth").rsplit("-", 1)[-1]
     return PublishedWeights(f"https://download.pytorch.org/models/{file_name}", digest)
 

@@ -21,7 +21,7 @@ class TinyConfig(ComponentConfig):
 
 
 def strided_stack(channels: int, config: TinyConfig) -> nn.Sequential:
-    """3x3 convolutions of stride 2 with batch norm and ReLU: (B, C, H, W) -> (B, D, H/16, W/16) for four.
+    """Returns 3x3 convolutions of stride 2, batch norm, ReLU: (B, C, H, W) -> (B, D, H/16, W/16) for four.
 
     Raises:
         ConfigError: no convolution.
@@ -49,7 +49,7 @@ class TinyVisual(VisualBackbone):
         self.width = config.channels[-1]
 
     def maps(self, frames: Tensor) -> Tensor:
-        """Maps, one cell for 16 pixels with four convolutions: (B, 3, H, W) -> (B, D, H/16, W/16)."""
+        """Computes maps, a cell for 16 pixels with four convolutions: (B, 3, H, W) -> (B, D, H/16, W/16)."""
         maps: Tensor = self.layers(frames * 2 - 1)
         return maps
 
@@ -72,7 +72,7 @@ class TinyAudio(AudioBackbone):
         self.width = config.channels[-1]
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Pooled vectors: (B, 96, 64) -> (B, D)."""
+        """Computes pooled vectors: (B, 96, 64) -> (B, D)."""
         maps: Tensor = self.layers(log_mel[:, None])
         return maps.mean((2, 3))
 

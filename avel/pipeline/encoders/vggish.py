@@ -50,7 +50,7 @@ class VGGish(AudioBackbone):
         self.embeddings = nn.Sequential(*(part for layer in linear for part in (layer, nn.ReLU())))
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Vectors of patches ln(mel + 0.01): (B, 96, 64) -> (B, 128)."""
+        """Computes vectors of patches ln(mel + 0.01): (B, 96, 64) -> (B, 128)."""
         x = self.features(log_mel[:, None])
         # TensorFlow flattens (time, mel, channel); the published linear layers expect that order.
         embeddings: Tensor = self.embeddings(x.permute(0, 2, 3, 1).flatten(1))

@@ -28,17 +28,17 @@ class PublishedWeights:
 
     @property
     def file_name(self) -> str:
-        """Last part of the URL."""
+        """Returns the last part of the URL."""
         return self.url.rsplit("/", 1)[-1]
 
     @property
     def cached_at(self) -> Path:
-        """Where torch.hub keeps the download; a file put there by hand is used as well."""
+        """Returns where torch.hub keeps the download; a file put there by hand is used as well."""
         return Path(torch.hub.get_dir()) / "checkpoints" / self.file_name
 
 
 def read_state(path: Path | str) -> State:
-    """Name -> tensor of a `.safetensors`, `.pth` or `.pt` file, on the CPU; a `state_dict` wrapper is opened.
+    """Reads the tensors of a `.safetensors`, `.pth` or `.pt` file; opens a `state_dict` wrapper.
 
     Raises:
         WeightsError: no such file, or not a file of named tensors.
@@ -52,13 +52,13 @@ def read_state(path: Path | str) -> State:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
         raise WeightsError(f"{path}: not readable as weights: {error}") from None
-    except Exception:  # what it says advises to run the code in the file
+    except Exception:  # not shown: torch's message advises to run the code in the file
         raise WeightsError(f"{path}: refused, not a file of tensors alone") from None
     return _named_tensors(loaded, path)
 
 
 def fetch(published: PublishedWeights, option: str) -> State:
-    """The published state dict, downloaded once; its hash is checked before anything in it is read.
+    """Returns the published state dict, downloaded once; its hash is checked before anything in it is read.
 
     Raises:
         WeightsError: no network, with the file, its hash, and where to put it; or a file that is another one.
@@ -85,7 +85,7 @@ def fetch(published: PublishedWeights, option: str) -> State:
 
 
 def load_into(module: torch.nn.Module, state: State, where: str, *, unused: tuple[str, ...] = ()) -> None:
-    """Strict load of `state` into `module`, after dropping the names that start with one of `unused`.
+    """Loads `state` into `module` strictly, without the names that start with one of `unused`.
 
     Raises:
         WeightsError: names or shapes that do not fit, with the first few of them.

@@ -28,7 +28,7 @@ STAGED_OFFSET, OWN_OFFSET = 0.01, 0.001
 
 
 def own_log_mel(log_mel: Tensor) -> Tensor:
-    """Staged ln(mel + 0.01) as YAMNet's ln(mel + 0.001): any shape -> the same."""
+    """Converts staged ln(mel + 0.01) to YAMNet's ln(mel + 0.001): any shape -> the same."""
     mel = (log_mel.float().exp() - STAGED_OFFSET).clamp(min=0)
     return torch.log(mel + OWN_OFFSET)
 
@@ -48,7 +48,7 @@ class Separable(nn.Module):
         self.pointwise = nn.Conv2d(channels, wide, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, wide, H / stride, W / stride)."""
+        """Applies both convolutions: (B, C, H, W) -> (B, wide, H / stride, W / stride)."""
         return F.relu(self.pointwise(F.relu(self.depthwise(pad_same(x, self.stride)))))
 
 
@@ -76,7 +76,7 @@ class YAMNet(AudioBackbone):
             channels = wide
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Vectors of staged patches ln(mel + 0.01): (B, 96, 64) -> (B, 1024)."""
+        """Computes vectors of staged patches ln(mel + 0.01): (B, 96, 64) -> (B, 1024)."""
         x = F.relu(self.layer1.get_submodule("conv")(pad_same(own_log_mel(log_mel)[:, None], 2)))
         for number in range(2, len(BLOCKS) + 2):
             x = self.get_submodule(f"layer{number}")(x)

@@ -26,7 +26,7 @@ SIGMA_PIXELS = (0.1, 2.0)
 STRENGTHS = (0.4, 0.4, 0.2, 0.1)
 """Of brightness, contrast, saturation and hue."""
 DRAW_STREAM = 3
-"""Ends the seed of a draw: order and frames of an epoch come from streams with other endings (loader.py)."""
+"""Last number of the seed of a draw; the order and the frames of an epoch have others (loader.py)."""
 CLIPS_AT_ONCE = 16
 """Clips per matrix product: bounds the memory of intermediate floats."""
 
@@ -105,7 +105,7 @@ def augment_clips(frames: Tensor, config: AugmentConfig, drawn: Sequence[tuple[i
 
 
 def augment(frames: Tensor, draws: Sequence[Draw], crop_size: int) -> Tensor:
-    """Draw g for all frames of group g: uint8 (G, N, 3, H, W) -> float32 in [0, 1], (G, N, 3, size, size)."""
+    """Augments group g by draw g: uint8 (G, N, 3, H, W) -> float32 in [0, 1], (G, N, 3, size, size)."""
     parts = [
         _augment_group(frames[start : start + CLIPS_AT_ONCE], draws[start : start + CLIPS_AT_ONCE], crop_size)
         for start in range(0, len(draws), CLIPS_AT_ONCE)
@@ -114,7 +114,7 @@ def augment(frames: Tensor, draws: Sequence[Draw], crop_size: int) -> Tensor:
 
 
 def centre_crop(frames: Tensor, crop_size: int) -> Tensor:
-    """Middle of each side, resized: uint8 (B, T, 3, H, W) -> float32 in [0, 1], (B, T, 3, size, size)."""
+    """Crops the middle and resizes: uint8 (B, T, 3, H, W) -> float32 in [0, 1], (B, T, 3, size, size)."""
     return augment(frames, [CENTRE] * len(frames), crop_size)
 
 
@@ -142,7 +142,7 @@ def _augment_group(frames: Tensor, draws: Sequence[Draw], crop_size: int) -> Ten
 
 
 def _geometry(draws: Sequence[Draw], height: int, width: int) -> Tensor:
-    """First pixel and length down, the same across, flip and blur: (3, 2, G), one tensor for one transfer."""
+    """Returns first pixel and length down, the same across, flip and sigma in one tensor: (3, 2, G)."""
     numbers = []
     for d in draws:
         down, across = whole_pixels(d.top, d.height, height), whole_pixels(d.left, d.width, width)
@@ -151,15 +151,17 @@ def _geometry(draws: Sequence[Draw], height: int, width: int) -> Tensor:
 
 
 def whole_pixels(start: float, fraction: float, size: int) -> tuple[int, int]:
-    """First pixel and length of a part of a side that is given in fractions."""
+    """Returns first pixel and length of a part of a side that is given in fractions."""
     length = max(1, round(fraction * size))
     return min(round(start * size), size - length), length
 
 
 def sides(frames: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """One matrix a side and group: (G, N, 3, H, W), (G, h, H), (G, w, W) -> (G, N, 3, h, w)."""
+    """Multiplies each side by a matrix: (G, N, 3, H, W), (G, h, H), (G, w, W) -> (G, N, 3, h, w)."""
     groups, images, channels, height, width = frames.shape
-    pixels = frames.permute(0, 1, 3, 4, 2).reshape(groups, images, height, -1)  # as decoders leave them
+    pixels = frames.permute(0, 1, 3, 4, 2).reshape(
+        groups, images, height, -1
+    )  # no copy: as decoded
     down = (rows[:, None] @ pixels).reshape(groups, images, -1, width, channels)
     planes = down.permute(0, 1, 4, 2, 3).reshape(groups, -1, width)
     across = torch.bmm(planes, columns.mT)
@@ -167,7 +169,7 @@ def sides(frames: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def resize_matrices(first: Tensor, length: Tensor, flip: Tensor, size: int, out: int) -> Tensor:
-    """Bicubic resize of a part of a side, antialiased where it shrinks: (G,) each -> (G, out, size).
+    """Returns matrices that resize a part of a side, bicubic and antialiased: (G,) each -> (G, out, size).
 
     Rows sum to 1. `first` and `length` are in pixels; `flip` is 1 where the part is turned round.
     """
@@ -183,14 +185,14 @@ def resize_matrices(first: Tensor, length: Tensor, flip: Tensor, size: int, out:
 
 
 def keys_cubic(distance: Tensor) -> Tensor:
-    """Keys' cubic kernel with a = -0.5, as PIL's and torch's antialiased bicubic: any shape -> the same."""
+    """Evaluates Keys' cubic kernel, a = -0.5, as PIL's antialiased bicubic does: any shape -> the same."""
     near = (1.5 * distance - 2.5) * distance * distance + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
     return torch.where(distance <= 1, near, torch.where(distance < 2, far, 0))
 
 
 def blur_matrices(sigma_pixels: Tensor, size: int) -> Tensor:
-    """Gaussian blur of a side, renormalised at its ends; the identity for 0: (G,) -> (G, size, size)."""
+    """Returns matrices that blur a side, the identity for a sigma of 0: (G,) -> (G, size, size)."""
     place = torch.arange(size, device=sigma_pixels.device, dtype=torch.float32)
     square = ((place - place[:, None]) / sigma_pixels.clamp(min=1e-3)[:, None, None]).square()
     weights = torch.exp(-0.5 * square)
@@ -198,9 +200,9 @@ def blur_matrices(sigma_pixels: Tensor, size: int) -> Tensor:
 
 
 def recolour(frames: Tensor, drawn: Draw) -> Tensor:
-    """Colour jitter, then grayscale, of one group: (N, 3, H, W) -> the same, in [0, 1] if it is changed."""
+    """Applies colour jitter, then grayscale, to one group: (N, 3, H, W) -> the same."""
     if drawn.jitter or drawn.grayscale:
-        frames = frames.clamp(0, 1)  # a resize overshoots
+        frames = frames.clamp(0, 1)  # a bicubic resize goes beyond
     change = {
         "brightness": colour.adjust_brightness,
         "contrast": colour.adjust_contrast,

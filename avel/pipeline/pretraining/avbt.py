@@ -26,7 +26,7 @@ class AVBTLoss:
 
 
 def over_time(z: Tensor, epsilon: float = EPSILON) -> Tensor:
-    """Mean 0 and unit norm over each clip's time: (B, T, D) -> (B, T, D).
+    """Normalises to mean 0 and unit norm over each clip's time: (B, T, D) -> (B, T, D).
 
     Eq. 1's denominators. Algorithm 1 divides by the unbiased std instead, which is the same up to
     sqrt(T - 1); with it the diagonal would reach T - 1, not 1.
@@ -36,7 +36,7 @@ def over_time(z: Tensor, epsilon: float = EPSILON) -> Tensor:
 
 
 def over_batch(z: Tensor, epsilon: float = EPSILON) -> Tensor:
-    """Mean 0 and unit norm over all segments of all processes: (B, T, D) -> (B, T, D).
+    """Normalises to mean 0 and unit norm over all segments of all processes: (B, T, D) -> (B, T, D).
 
     Not the paper's, which avoids it because of background segments; Barlow Twins' own normalisation.
     """
@@ -46,7 +46,7 @@ def over_batch(z: Tensor, epsilon: float = EPSILON) -> Tensor:
 
 
 def correlation(z_a: Tensor, z_v: Tensor, correlate: Literal["clip", "batch"] = "clip") -> Tensor:
-    """C of Eq. 1, its mean over the clips of all processes: (B, T, D), (B, T, D) -> (D, D).
+    """Returns C of Eq. 1, its mean over the clips of all processes: (B, T, D), (B, T, D) -> (D, D).
 
     The mean over clips of Z_a^T Z_v is one product over clips and time together: D x D numbers instead of
     Algorithm 1's B x D x D.
@@ -60,7 +60,7 @@ def correlation(z_a: Tensor, z_v: Tensor, correlate: Literal["clip", "batch"] = 
 def avbt_loss(
     z_a: Tensor, z_v: Tensor, lambd: float = 5e-3, correlate: Literal["clip", "batch"] = "clip"
 ) -> AVBTLoss:
-    """Eq. 2, sum (1 - C_ii)^2 + lambda sum C_ij^2: (B, T, D), (B, T, D) -> scalars.
+    """Computes Eq. 2, sum (1 - C_ii)^2 + lambda sum C_ij^2: (B, T, D), (B, T, D) -> scalars.
 
     Computed in at least float32, whatever autocast says; equal on every process.
     """

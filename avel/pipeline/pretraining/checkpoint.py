@@ -23,9 +23,9 @@ from avel.stores.runs import Run
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT = "avel-checkpoint-2"
 FORM = ("visual.", "audio.", "encoder.", "objective.projector", "objective.shared_projector")
-"""How places of settings begin that decide which weights a network has."""
+"""Beginnings of the settings that decide which weights a network has."""
 NO_FORM = {"visual.weights", "audio.weights"}
-"""Settings among them that do not."""
+"""Settings that begin so, and do not decide it."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Reached:
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, reached: Reached) -> None:
-    """Model and optimizer state into one file: `model.NAME` and `optimizer.NAME:KEY`."""
+    """Writes model and optimizer state into one file: `model.NAME` and `optimizer.NAME:KEY`."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -66,7 +66,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> Reach
 
 
 def can_start_from(run: Path, config: PretrainConfig) -> None:
-    """Nothing, if a network that `config` describes can take the weights of another run.
+    """Checks that a network of these settings can take the weights of another run.
 
     Raises:
         MissingPathError: the run has no checkpoint.
@@ -125,5 +125,5 @@ def _put(tensors: dict[str, Tensor], model: nn.Module, path: Path) -> None:
 
 
 def _beside(parameter: nn.Parameter, value: Tensor) -> Tensor:
-    """A state of the parameter's shape goes to its device and layout; a step count stays on the CPU."""
+    """Returns a state of the parameter's shape on its device; a step count stays on the CPU."""
     return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value

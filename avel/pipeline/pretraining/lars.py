@@ -29,7 +29,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """Updates every parameter that has a gradient."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             wide = [p for p in group["params"] if p.grad is not None and p.ndim != 1]
@@ -51,7 +51,7 @@ class LARS(Optimizer):
 
 
 def scaled_gradients(parameters: list[Tensor], trust: float, weight_decay: float) -> list[Tensor]:
-    """q (g + decay x w) of each parameter; q is 1 where a norm is 0."""
+    """Returns q (g + decay x w) of each parameter; q is 1 where a norm is 0."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     updates = list(torch._foreach_add(gradients, parameters, alpha=weight_decay))
     weights, steps = (torch.stack(torch._foreach_norm(tensors)) for tensors in (parameters, updates))

@@ -4,10 +4,10 @@ Threads, because decoding and copying release the interpreter's lock: nothing is
 from one process to another, and buffers are used again instead of being paged in anew for every batch.
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ import torchvision
 from torch import Tensor
 from torchvision.io import ImageReadMode
 
+from avel.ahead import begin_ahead
 from avel.grid import MEL_BANDS, MEL_FRAMES, Grid
 from avel.stores.jpeg import decode_jpeg
 
@@ -34,46 +35,46 @@ class ClipSource(Protocol):
         """Has `frame_codec`: "jpeg" or "raw"."""
 
     def jpegs(self, video_id: str, frames: Sequence[int]) -> list[bytes]:
-        """JPEG files of some frames."""
+        """Reads the JPEG files of some frames."""
 
     def frames(self, video_id: str, frames: Sequence[int]) -> Any:
-        """Some frames, decoded: uint8 (n, H, W, 3)."""
+        """Reads and decodes some frames: uint8 (n, H, W, 3)."""
 
     def log_mel(self, video_id: str) -> Any:
-        """float32 (T, 96, 64)."""
+        """Reads the log-mel patches: float32 (T, 96, 64)."""
 
 
 @dataclass(frozen=True)
 class Batch:
     """`clips` are places in the loader's list of videos; valid until the next batch is asked for.
 
-    seen: uint8 frames (B, T, 3, H, W), or vectors of frozen CNNs (B, T, Dv).
-    heard: log-mel patches (B, T, 96, 64), or vectors (B, T, Da).
+    visual: uint8 frames (B, T, 3, H, W), or vectors of frozen CNNs (B, T, Dv).
+    audio: log-mel patches (B, T, 96, 64), or vectors (B, T, Da).
     """
 
     clips: list[int]
-    seen: Tensor
-    heard: Tensor
+    visual: Tensor
+    audio: Tensor
 
 
 def batches_of(
-    clips: int, batch: int, seed: int, epoch: int, rank: int = 0, world: int = 1
+    clips: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world: int = 1
 ) -> list[list[int]]:
-    """The clips of each step of an epoch, for one of `world` processes: every clip once, in a new order.
+    """Returns the clips of each step for one of `world` processes: every clip once, in a new order.
 
     Batches differ by one clip at most, so that the last one is no smaller than the others.
     """
     order = np.random.default_rng([seed, epoch, ORDER_STREAM]).permutation(clips)
-    return [part[rank::world].tolist() for part in np.array_split(order, steps_per_epoch(clips, batch))]
+    return [part[rank::world].tolist() for part in np.array_split(order, steps_per_epoch(clips, batch_size))]
 
 
-def steps_per_epoch(clips: int, batch: int) -> int:
-    """Steps that come nearest to `batch` clips each; one at least."""
-    return max(1, round(clips / batch))
+def steps_per_epoch(clips: int, batch_size: int) -> int:
+    """Returns how many steps come nearest to `batch_size` clips each; one at least."""
+    return max(1, round(clips / batch_size))
 
 
 def random_choices(seed: int, epoch: int, clip: int, segments: int, choices: int) -> list[int]:
-    """Which of a segment's frames is looked at in this epoch, for each segment (Section 3.2.2)."""
+    """Draws the frame that is taken of each segment in this epoch (Section 3.2.2)."""
     random = np.random.default_rng([seed, epoch, clip, FRAME_STREAM])
     return random.integers(0, choices, segments).tolist()  # type: ignore[no-any-return]
 
@@ -86,14 +87,14 @@ class ClipLoader:
         store: ClipSource,
         video_ids: Sequence[str],
         *,
-        batch: int,
+        batch_size: int,
         seed: int = 0,
         workers: int = 2,
         device: torch.device | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.store, self.video_ids, self.batch, self.seed = store, tuple(video_ids), batch, seed
+        self.store, self.video_ids, self.batch_size, self.seed = store, tuple(video_ids), batch_size, seed
         self.device = device or torch.device("cpu")
         self.rank, self.world, self.workers = rank, world, workers
         self.on_device = self.device.type == "cuda" and store.attributes.frame_codec == "jpeg"
@@ -102,43 +103,38 @@ class ClipLoader:
 
     @property
     def clips(self) -> int:
-        """Clips of an epoch, of all processes."""
+        """Counts the clips of an epoch, of all processes."""
         return len(self.video_ids)
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch."""
-        return steps_per_epoch(len(self.video_ids), self.batch)
+        """Counts the batches of an epoch."""
+        return steps_per_epoch(len(self.video_ids), self.batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of epoch `number`."""
-        parts = batches_of(len(self.video_ids), self.batch, self.seed, number, self.rank, self.world)
-        waiting: deque[_Pending] = deque()
+        """Yields the batches of epoch `number`."""
+        parts = batches_of(len(self.video_ids), self.batch_size, self.seed, number, self.rank, self.world)
         with ThreadPoolExecutor(self.workers) as pool:
             try:
-                for clips in parts:
-                    waiting.append(self._submit(pool, number, clips))
-                    if len(waiting) > AHEAD:
-                        yield from self._finish(waiting.popleft())
-                while waiting:
-                    yield from self._finish(waiting.popleft())
+                for pending in begin_ahead(partial(self._submit, pool, number), parts, AHEAD):
+                    yield from self._finish(pending)
             finally:
                 pool.shutdown(cancel_futures=True)
 
     def _submit(self, pool: ThreadPoolExecutor, epoch: int, clips: list[int]) -> "_Pending":
         buffer = self._buffer(len(clips))
         work = [
-            pool.submit(self._read, clip, epoch, buffer.frames[place], buffer.heard[place])
+            pool.submit(self._read, clip, epoch, buffer.frames[place], buffer.log_mel[place])
             for place, clip in enumerate(clips)
         ]
         return _Pending(clips, buffer, work)
 
-    def _read(self, clip: int, epoch: int, frames: Tensor, heard: Tensor) -> list[Tensor]:
+    def _read(self, clip: int, epoch: int, frames: Tensor, log_mel: Tensor) -> list[Tensor]:
         """Fills one clip's place in the buffers; JPEG files that the device will decode are handed back."""
         grid, video_id = self.store.grid, self.video_ids[clip]
         inside = random_choices(self.seed, epoch, clip, grid.segments, grid.frames_per_segment)
         wanted = [segment * grid.frames_per_segment + frame for segment, frame in enumerate(inside)]
-        heard.copy_(torch.from_numpy(self.store.log_mel(video_id)))
+        log_mel.copy_(torch.from_numpy(self.store.log_mel(video_id)))
         if self.store.attributes.frame_codec != "jpeg":
             frames.copy_(torch.from_numpy(self.store.frames(video_id, wanted)))
             return []
@@ -154,32 +150,32 @@ class ClipLoader:
         buffer = pending.buffer
         if self._side is not None:
             decoded = self._decode(files, self._side)
-            seen = decoded.reshape(len(pending.clips), -1, *decoded.shape[1:])
+            visual = decoded.reshape(len(pending.clips), -1, *decoded.shape[1:])
         else:
-            seen = buffer.frames.to(self.device, non_blocking=True).permute(0, 1, 4, 2, 3)
-        heard = buffer.heard.to(self.device, non_blocking=True)
+            visual = buffer.frames.to(self.device, non_blocking=True).permute(0, 1, 4, 2, 3)
+        audio = buffer.log_mel.to(self.device, non_blocking=True)
         if self.device.type == "cuda":
             buffer.copied = torch.cuda.current_stream(self.device).record_event()
-        yield Batch(pending.clips, seen, heard)
+        yield Batch(pending.clips, visual, audio)
         self._free.append(buffer)
 
     def _decode(self, files: list[Tensor], side: torch.cuda.Stream) -> Tensor:
-        """JPEG files decoded by the device: n files -> uint8 (n, 3, H, W).
+        """Decodes JPEG files on the device: n files -> uint8 (n, 3, H, W).
 
         torchvision's decoder writes from a stream of its own that waits for no other, so the memory it is
         given must be idle. On a stream that nothing else uses it is, once the last batch has been stacked.
         """
         side.synchronize()
         with torch.cuda.stream(side):
-            seen = torch.stack(torchvision.io.decode_jpeg(files, ImageReadMode.RGB, device=self.device))
+            frames = torch.stack(torchvision.io.decode_jpeg(files, ImageReadMode.RGB, device=self.device))
         current = torch.cuda.current_stream(self.device)
         current.wait_stream(side)
-        seen.record_stream(current)
-        return seen
+        frames.record_stream(current)
+        return frames
 
     def _buffer(self, clips: int) -> "_Buffer":
         for buffer in self._free:
-            if len(buffer.heard) == clips:
+            if len(buffer.log_mel) == clips:
                 self._free.remove(buffer)
                 if buffer.copied is not None:
                     buffer.copied.synchronize()
@@ -187,8 +183,8 @@ class ClipLoader:
         grid, pinned = self.store.grid, self.device.type == "cuda"
         side = 0 if self.on_device else grid.size
         frames = torch.empty(clips, grid.segments, side, side, 3, dtype=torch.uint8, pin_memory=pinned)
-        heard = torch.empty(clips, grid.segments, MEL_FRAMES, MEL_BANDS, pin_memory=pinned)
-        return _Buffer(frames, heard)
+        log_mel = torch.empty(clips, grid.segments, MEL_FRAMES, MEL_BANDS, pin_memory=pinned)
+        return _Buffer(frames, log_mel)
 
 
 def _stream(device: torch.device) -> torch.cuda.Stream:
@@ -200,7 +196,7 @@ class _Buffer:
     """Host memory of one batch, frames (B, T, H, W, 3); `copied` says when a device has taken them."""
 
     frames: Tensor
-    heard: Tensor
+    log_mel: Tensor
     copied: torch.cuda.Event | None = None
 
 

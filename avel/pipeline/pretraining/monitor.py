@@ -1,4 +1,4 @@
-"""What is watched while AV-BT trains: the loss's parts, how far weights moved, and collapse."""
+"""Measures AV-BT while it trains: the parts of the loss, how far weights moved, collapse."""
 
 import math
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class EpochMeans:
         loss: Eq. 2, and its two terms `on_diagonal` and `off_diagonal`, summed over features.
         diagonal: mean of C_ii.
         redundancy: mean of C_ij^2, i != j.
-        spread: std of the embeddings over the batch, as a fraction of their root mean square; the smaller
-            one of the two modalities'.
+        relative_std: std of the embeddings over the batch, as a fraction of their root mean square; the
+            smaller one of the two modalities'.
     """
 
     loss: float
@@ -34,15 +34,15 @@ class EpochMeans:
     off_diagonal: float
     diagonal: float
     redundancy: float
-    spread: float
+    relative_std: float
 
     @property
     def is_finite(self) -> bool:
-        """Whether training may go on from here."""
-        return math.isfinite(self.loss) and math.isfinite(self.spread)
+        """Says whether training may go on from here."""
+        return math.isfinite(self.loss) and math.isfinite(self.relative_std)
 
     def line(self) -> str:
-        """The loss and its two terms, for the progress line."""
+        """Returns the loss and its two terms, for the progress line."""
         return (
             f"loss {self.loss:.1f} (on-diagonal {self.on_diagonal:.1f}, off-diagonal {self.off_diagonal:.1f})"
         )
@@ -50,7 +50,7 @@ class EpochMeans:
 
 @torch.no_grad()
 def step_values(loss: AVBTLoss, z_a: Tensor, z_v: Tensor) -> Tensor:
-    """The six numbers of `EpochMeans` for one step, left on the device: (6,)."""
+    """Returns the six numbers of `EpochMeans` for one step, left on the device: (6,)."""
     features = len(loss.correlation)
     pairs = max(features * (features - 1), 1)
     parts = (
@@ -59,12 +59,12 @@ def step_values(loss: AVBTLoss, z_a: Tensor, z_v: Tensor) -> Tensor:
         loss.off_diagonal,
         loss.correlation.diagonal().mean(),
         loss.off_diagonal / pairs,
-        torch.minimum(spread(z_a), spread(z_v)),
+        torch.minimum(relative_std(z_a), relative_std(z_v)),
     )
     return torch.stack([part.detach().float() for part in parts])
 
 
-def spread(z: Tensor) -> Tensor:
+def relative_std(z: Tensor) -> Tensor:
     """Returns the std over all segments as a fraction of the root mean square: (B, T, D) -> scalar."""
     flat = z.to(torch.promote_types(z.dtype, torch.float32)).flatten(0, 1)
     mean = summed(flat.sum(0)) / summed(flat.new_full((), len(flat)))
@@ -73,12 +73,12 @@ def spread(z: Tensor) -> Tensor:
 
 
 def collapse(means: EpochMeans) -> str | None:
-    """What is wrong with an epoch and what to do, or None."""
+    """Returns what is wrong with an epoch and what to do, or None."""
     if not means.is_finite:
         return "the loss is not finite: lower the learning rate (--lr), or use --dtype float32"
-    if means.spread < CONSTANT_BELOW:
+    if means.relative_std < CONSTANT_BELOW:
         return (
-            f"collapsed: the embeddings are nearly constant (std {means.spread:.1e} of their size); "
+            f"collapsed: the embeddings are nearly constant (std {means.relative_std:.1e} of their size); "
             "lower --lr, lengthen --warmup-epochs, or take --optimizer adamw for few clips"
         )
     if means.redundancy > REDUNDANT_ABOVE:
@@ -105,7 +105,7 @@ class Movement:
 
     @torch.no_grad()
     def measure(self, twins: Twins) -> dict[str, float]:
-        """|w - w_0| / |w_0| by part."""
+        """Returns |w - w_0| / |w_0| by part."""
         return {
             name: distance(list(part.parameters()), self._start[name])
             for name, part in parts_of(twins).items()
@@ -113,7 +113,7 @@ class Movement:
 
 
 def parts_of(twins: Twins) -> dict[str, nn.Module]:
-    """The trained parts by name; those without trained weights are left out."""
+    """Returns the parts that are trained, by name."""
     encoder = twins.encoder
     parts = {
         "visual_cnn": encoder.visual,
@@ -134,7 +134,7 @@ def parts_of(twins: Twins) -> dict[str, nn.Module]:
 
 
 def distance(now: list[nn.Parameter], start: list[Tensor]) -> float:
-    """|now - start| / |start| over all tensors together."""
+    """Returns |now - start| / |start| over all tensors together."""
     moved = torch.stack([(a - b).norm() for a, b in zip(now, start, strict=True)]).norm()
     size = torch.stack([b.norm() for b in start]).norm()
     return float(moved / size.clamp(min=1e-30))

@@ -16,12 +16,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def world_size() -> int:
-    """Processes that train together; 1 where there is no process group."""
+    """Returns how many processes train together; 1 where there is no process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Number of this process among them."""
+    """Returns the number of this process among them."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
@@ -33,7 +33,7 @@ def barrier() -> None:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """The group that torchrun's environment describes (NCCL on GPUs, gloo on CPUs); alone, nothing."""
+    """Joins the group that torchrun's environment describes (NCCL on GPUs, gloo on CPUs), if any."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
@@ -59,12 +59,12 @@ class _Summed(torch.autograd.Function):
 
 
 def summed(tensor: Tensor) -> Tensor:
-    """Sum over processes, with gradient: any shape -> the same; alone, the tensor itself."""
+    """Sums over processes, with gradient: any shape -> the same; alone, returns the tensor itself."""
     return _Summed.apply(tensor) if world_size() > 1 else tensor
 
 
 def average_gradients(module: nn.Module) -> None:
-    """Every gradient becomes its mean over processes, as DistributedDataParallel leaves it."""
+    """Averages every gradient over processes, as DistributedDataParallel does."""
     if world_size() > 1:
         for parameter in module.parameters():
             if parameter.grad is not None:
@@ -80,15 +80,15 @@ class GlobalBatchNorm(_BatchNorm):
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Any (B, C, ...) will do."""
+        """Takes any (B, C, ...)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, C, ...) -> the same."""
+        """Normalises each channel: (B, C, ...) -> the same."""
         if not self.training or world_size() == 1:
             return super().forward(input)
         axes = [axis for axis in range(input.ndim) if axis != 1]
         shape = [1, -1] + [1] * (input.ndim - 2)
-        # sums in bfloat16 would lose small numbers
+        # Sum in float32: bfloat16 would lose small numbers.
         wide = input.to(torch.promote_types(input.dtype, torch.float32))
         count = summed(wide.new_full((), input.numel() / input.shape[1]))
         mean = summed(wide.sum(axes)) / count

@@ -8,7 +8,7 @@ GENTLE_CROP = (0.5, 1.0)
 
 
 def table5(**switched: bool) -> dict[str, Any]:
-    """A row of Table 5: all six augmentations, except those switched off."""
+    """Returns a row of Table 5: all six augmentations, except those switched off."""
     names = ("crop", "flip", "solarize", "grayscale", "jitter", "blur")
     return {name: switched.get(name, True) for name in names}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from contextlib import closing, nullcontext
@@ -13,7 +12,9 @@ import torch
 from torch import Tensor
 
 from avel.config import resolve
-from avel.errors import TrainingError
+from avel.device import note_slow_bfloat16
+from avel.digests import digest_of
+from avel.errors import AvelError, TrainingError
 from avel.grid import evenly_spaced
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
@@ -26,13 +27,13 @@ from avel.pipeline.pretraining.probe import Probe
 from avel.pipeline.pretraining.projector import Twins
 from avel.pipeline.pretraining.record import PretrainSummary, Recorder
 from avel.pipeline.pretraining.schedule import make_optimizer
-from avel.pipeline.pretraining.settings import checked, device_of_process
-from avel.pipeline.pretraining.training import Batches, Trainer, determinism, prepare
+from avel.pipeline.pretraining.settings import check_config, device_of_process
+from avel.pipeline.pretraining.training import Batches, Trainer, determinism, move_to_device
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, frozen_vectors
 from avel.progress import Progress, note, set_verbosity
 from avel.stores.clips import ClipStore
 from avel.stores.files import only_one
-from avel.stores.runs import Run
+from avel.stores.runs import Run, remove_unused
 
 VECTORS = "vectors"
 STANDARD_CLIPS = 256
@@ -46,7 +47,7 @@ def pretrain(
     """Trains AV-BT (Section 3.2) on the staged train split of `store`; the run folder keeps the encoder.
 
     The same call goes on where an interrupted one stopped, to the same weights as an uninterrupted one (on a
-    GPU with `deterministic`). Under torchrun every process takes its share of each batch.
+    GPU with `deterministic`). Under torchrun every process takes a part of each batch.
 
     Args:
         store: a clip store or its path.
@@ -60,18 +61,26 @@ def pretrain(
     """
     if os.environ.get("RANK", "0") != "0":
         set_verbosity(0)
-    config = checked(resolve(PretrainConfig, "pretrain", base=config, options=options))
+    config = check_config(resolve(PretrainConfig, "pretrain", base=config, options=options))
     source = store if isinstance(store, ClipStore) else ClipStore.open(store)
     device = device_of_process(config.device)
     video_ids = training_videos(source)
+    note_slow_bfloat16(device, config.dtype)
+    path = Path(run)
+    is_new = not path.exists()
     with process_group(device), determinism(config, device):
-        held = only_one(Path(run), "run") if rank() == 0 else nullcontext()
+        held = only_one(path, "run") if rank() == 0 else nullcontext()
         with held:
-            return _pretrain(source, video_ids, Path(run), config, device)
+            try:
+                return _pretrain(source, video_ids, path, config, device)
+            except AvelError:
+                if is_new and rank() == 0:
+                    remove_unused(path)
+                raise
 
 
 def training_videos(store: ClipStore) -> list[str]:
-    """Staged videos of train samples; all staged ones where the dataset names no splits.
+    """Lists the staged videos of train samples; all staged ones where the dataset names no splits.
 
     Raises:
         TrainingError: there is none.
@@ -99,7 +108,7 @@ def _pretrain(
         "store": store.location.url,
         "store_digest": store.digest,
         "clips": len(video_ids),
-        "clip_ids": hashlib.sha256("\n".join(video_ids).encode()).hexdigest()[:16],
+        "clip_ids": digest_of(video_ids),
         "encoder": encoder_digest(encoder),
     }
     if rank() == 0:
@@ -109,15 +118,15 @@ def _pretrain(
     if run.finished:
         note(f"{path}: already finished")
         return run.read_results(PretrainSummary)
-    smallest = len(video_ids) // steps_per_epoch(len(video_ids), config.batch)
+    smallest = len(video_ids) // steps_per_epoch(len(video_ids), config.batch_size)
     if smallest < world_size():
         raise TrainingError(
             f"a step of {smallest} clips cannot be shared by {world_size()} processes",
-            hint="raise --batch, or start fewer processes",
+            hint="raise --batch-size, or start fewer processes",
         )
-    twins = prepare(twins, config, device)
-    batches = make_batches(twins.encoder, store, video_ids, path, config)
     probe = Probe(store, frozen=config.freeze_backbone) if config.probe_every and rank() == 0 else None
+    twins = move_to_device(twins, config, device)
+    batches = make_batches(twins.encoder, store, video_ids, path, config)
     trainer = Trainer(twins, make_optimizer(twins, config), config, device)
     with closing(Recorder(run, trainer, len(video_ids), batches.steps, probe)) as recorder:
         _train(trainer, batches, recorder, len(video_ids))
@@ -125,7 +134,7 @@ def _pretrain(
 
 
 def _train(trainer: Trainer, batches: Batches, recorder: Recorder, clips: int) -> None:
-    """The epochs that are left."""
+    """Trains the epochs that are left."""
     done, epochs = recorder.resume().epochs, trainer.config.epochs
     with Progress(epochs * clips, "clips", start=done * clips) as progress:
         for number in range(done, epochs):
@@ -137,7 +146,7 @@ def _train(trainer: Trainer, batches: Batches, recorder: Recorder, clips: int) -
 def make_batches(
     encoder: Encoder, store: ClipStore, video_ids: list[str], run: Path, config: PretrainConfig
 ) -> Batches:
-    """Frames from the store, or the vectors of frozen CNNs; sets the encoder's standardisation if asked."""
+    """Returns batches of frames, or of frozen CNNs' vectors; fits the standardisation if asked for."""
     device = next(encoder.parameters()).device
     if not config.freeze_backbone:
         if config.standardise and not config.start_from:
@@ -146,7 +155,7 @@ def make_batches(
         return ClipLoader(
             store,
             video_ids,
-            batch=config.batch,
+            batch_size=config.batch_size,
             seed=config.seed,
             workers=config.workers,
             device=device,
@@ -162,7 +171,7 @@ def make_batches(
         standardise(encoder, *vectors)
     return FrozenVectors(
         *vectors,
-        batch=config.batch,
+        batch_size=config.batch_size,
         seed=config.seed,
         rank=rank(),
         world=world_size(),

@@ -39,7 +39,7 @@ class Probe:
 
     @torch.no_grad()
     def score(self, encoder: Encoder) -> float:
-        """Share of val segments that are right; the encoder is left in the mode it was in."""
+        """Returns the fraction of val segments that are right; leaves the encoder in the mode it was in."""
         training = encoder.training
         encoder.eval()
         vectors = self._kept or compute_vectors(encoder, self._store, self._video_ids, 1)
@@ -55,10 +55,12 @@ class Probe:
 
 
 def features_of(encoder: Encoder, cnn_a: Tensor, cnn_v: Tensor) -> Tensor:
-    """[f_a, f_v] of the first kept frame, a few clips at once: (V, T, Da), (V, T, k, Dv) -> (V, T, 2 D)."""
+    """Returns [f_a, f_v] of the first frame: (V, T, Da), (V, T, k, Dv) -> (V, T, 2 D)."""
     device = next(encoder.parameters()).device
     pieces = zip(torch.split(cnn_a, CLIPS_AT_ONCE), torch.split(cnn_v[:, :, 0], CLIPS_AT_ONCE), strict=True)
-    found = [encoder.temporal(heard.to(device).float(), seen.to(device).float()) for heard, seen in pieces]
+    found = [
+        encoder.temporal(audio.to(device).float(), visual.to(device).float()) for audio, visual in pieces
+    ]
     return torch.cat([torch.cat(both, 2).double().cpu() for both in found])
 
 

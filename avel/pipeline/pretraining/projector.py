@@ -9,7 +9,7 @@ from avel.pipeline.encoders.encoder import Encoder
 
 
 def projector_widths(text: str) -> tuple[int, ...]:
-    """ "2048-4096-4096" as numbers.
+    """Reads "2048-4096-4096" as numbers.
 
     Raises:
         ConfigError: anything else than positive whole numbers between dashes.
@@ -21,7 +21,7 @@ def projector_widths(text: str) -> tuple[int, ...]:
 
 
 def make_projector(features: int, widths: tuple[int, ...]) -> nn.Sequential:
-    """Linear layers without bias, batch norm and ReLU between them (Barlow Twins): (n, D) -> (n, last)."""
+    """Returns Linears without bias, batch norm and ReLU between them (Barlow Twins): (n, D) -> (n, last)."""
     layers: list[nn.Module] = []
     for wide in widths[:-1]:
         layers += [nn.Linear(features, wide, bias=False), nn.BatchNorm1d(wide), nn.ReLU()]
@@ -47,32 +47,32 @@ class Twins(nn.Module):
             encoder.visual.requires_grad_(False)
             encoder.audio.requires_grad_(False)
 
-    def forward(self, seen: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
-        """Z_a, Z_v: frames (B, T, 3, H, W), log-mel (B, T, 96, 64) -> two (B, T, D).
+    def forward(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns Z_a, Z_v: frames (B, T, 3, H, W), log-mel (B, T, 96, 64) -> two (B, T, D).
 
         With frozen CNNs their vectors enter instead: cnn_v (B, T, Dv), cnn_a (B, T, Da).
         """
-        return self.embed(*((heard, seen) if self.frozen else self.cnn(seen, heard)))
+        return self.embed(*((audio, visual) if self.frozen else self.cnn(visual, audio)))
 
-    def cnn(self, seen: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
-        """cnn_a, cnn_v of frames and log-mel, as `Encoder.cnn`, in the number format that was asked for."""
-        with torch.autocast(seen.device.type, torch.bfloat16, enabled=self.autocast):
-            return self.encoder.cnn(seen, heard)
+    def cnn(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns cnn_a, cnn_v as `Encoder.cnn` does, in the number format that was asked for."""
+        with torch.autocast(visual.device.type, torch.bfloat16, enabled=self.autocast):
+            return self.encoder.cnn(visual, audio)
 
     def embed(self, cnn_a: Tensor, cnn_v: Tensor) -> tuple[Tensor, Tensor]:
-        """Z_a, Z_v of the CNNs' vectors: (B, T, Da), (B, T, Dv) -> two (B, T, D)."""
+        """Returns Z_a, Z_v of the CNNs' vectors: (B, T, Da), (B, T, Dv) -> two (B, T, D)."""
         with torch.autocast(cnn_a.device.type, torch.bfloat16, enabled=self.autocast):
             f_a, f_v = self.encoder.temporal(cnn_a, cnn_v)
             visual = self.visual_projector or self.projector
             return self.project(f_a, self.projector), self.project(f_v, visual)
 
     def learning_statistics(self) -> list[nn.Module]:
-        """The CNNs whose batch norms, if they have any, take the statistics of the batch."""
+        """Lists the CNNs whose batch norms, if they have any, take the statistics of the batch."""
         learned = {} if self.frozen else self.encoder.batch_statistics
         return [getattr(self.encoder, name) for name, batch in learned.items() if batch]
 
     @staticmethod
     def project(features: Tensor, projector: nn.Module) -> Tensor:
-        """(B, T, D) -> (B, T, D'); each modality has batch statistics of its own, as Barlow Twins' views."""
+        """Projects a modality, with batch statistics of its own: (B, T, D) -> (B, T, D')."""
         projected: Tensor = projector(features.flatten(0, 1))
         return projected.reshape(*features.shape[:2], -1)

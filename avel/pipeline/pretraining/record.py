@@ -1,4 +1,4 @@
-"""What a pretraining run writes down after each epoch: metrics, checkpoints, the encoders, the summary."""
+"""Writes what a pretraining run keeps of each epoch: metrics, checkpoints, encoders, the summary."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -60,7 +60,7 @@ class Recorder:
         return self.reached
 
     def epoch(self, means: EpochMeans, seconds: float) -> None:
-        """Takes down one epoch.
+        """Records one epoch.
 
         Raises:
             TrainingError: the loss is not finite; the last checkpoint stays.
@@ -85,7 +85,7 @@ class Recorder:
             self._events.close()
 
     def summary(self) -> PretrainSummary:
-        """The run as a whole; the first process sums it up from the metrics and marks it finished."""
+        """Returns the summary of the run; the first process makes it and marks the run finished."""
         if rank() == 0:
             self.run.finish(self._sum_up())
         barrier()
@@ -110,7 +110,7 @@ class Recorder:
         )
 
     def _score(self, number: int, means: EpochMeans) -> float | None:
-        """What "best" means: the probe's accuracy where there are probes, else a low loss."""
+        """Returns what "best" goes by: the probe's accuracy where there are probes, else minus the loss."""
         if self.probe is None:
             return -means.loss
         due = number % self.config.probe_every == 0 or number == self.config.epochs
@@ -159,7 +159,7 @@ def flat(values: dict[str, Any]) -> dict[str, float]:
 
 
 def event_writer() -> Any:
-    """The class that writes TensorBoard's events.
+    """Returns the class that writes TensorBoard's events.
 
     Raises:
         ConfigError: tensorboard is not installed.

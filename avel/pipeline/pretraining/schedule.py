@@ -20,7 +20,7 @@ def peak_lrs(config: PretrainConfig) -> tuple[float, float]:
     """Returns the peak learning rates of weights and of biases, before the factors of the parts."""
     given = config.optimizer
     if given.optimizer == "lars":
-        lr, lr_bias = LARS_LR * config.batch / LARS_BATCH, LARS_LR_BIAS * config.batch / LARS_BATCH
+        lr, lr_bias = LARS_LR * config.batch_size / LARS_BATCH, LARS_LR_BIAS * config.batch_size / LARS_BATCH
     else:
         lr = lr_bias = ADAMW_LR
     return lr if given.lr is None else given.lr, lr_bias if given.lr_bias is None else given.lr_bias
@@ -37,7 +37,7 @@ def lr_fraction(step: int, steps_per_epoch: int, config: PretrainConfig) -> floa
 
 
 def parameter_groups(twins: Twins, config: PretrainConfig) -> list[dict[str, Any]]:
-    """Weights and biases of the pretrained CNNs and of the rest, each with its peak rate."""
+    """Groups weights and biases, of pretrained CNNs and of the rest, each with its peak rate."""
     lr, lr_bias = peak_lrs(config)
     pretrained = [part for part in (twins.encoder.visual, twins.encoder.audio) if part.pretrained]
     slow = {id(parameter) for part in pretrained for parameter in part.parameters()}
@@ -58,7 +58,7 @@ def parameter_groups(twins: Twins, config: PretrainConfig) -> list[dict[str, Any
 
 
 def make_optimizer(twins: Twins, config: PretrainConfig) -> Optimizer:
-    """LARS or AdamW over `parameter_groups`."""
+    """Returns LARS or AdamW over `parameter_groups`."""
     groups = parameter_groups(twins, config)
     if config.optimizer.optimizer == "lars":
         return LARS(groups, momentum=config.optimizer.momentum, trust=config.optimizer.trust)

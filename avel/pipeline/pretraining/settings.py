@@ -1,4 +1,4 @@
-"""What a pretraining run is asked for: settings, looked at before anything is made, and its device."""
+"""Checks the settings of a pretraining run before anything is made, and finds its device."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ them for another value, so they are noted, not refused."""
 AUGMENTATIONS = {field.name for field in fields(AugmentConfig)}
 
 
-def checked(config: PretrainConfig) -> PretrainConfig:
-    """`config`, its warm-up cut to half of a short run.
+def check_config(config: PretrainConfig) -> PretrainConfig:
+    """Returns `config` with its warm-up cut to half of a short run; notes settings without effect.
 
     Raises:
         ConfigError: settings that cannot be used, would change nothing, or need a package that is not there.
@@ -63,15 +63,15 @@ def _refuse_unusable(config: PretrainConfig) -> None:
         )
     if config.frozen.vectors and Path(config.frozen.vectors).is_file():
         raise ConfigError(f"frozen_vectors={config.frozen.vectors!r} is a file", hint="name a folder")
-    unseen = _changed(config, AUGMENTATIONS - {"crop_size"})  # the centre crop has that size, too
-    if config.freeze_backbone and not config.frozen.augment and unseen:
+    idle = _changed(config, AUGMENTATIONS - {"crop_size"})  # the centre crop has that size, too
+    if config.freeze_backbone and not config.frozen.augment and idle:
         raise ConfigError(
-            f"frozen CNNs see centre crops: {unseen} would change nothing", hint="--frozen-augment"
+            f"frozen CNNs read centre crops: {idle} would change nothing", hint="--frozen-augment"
         )
 
 
 def _changed(config: PretrainConfig, names: Iterable[str]) -> str:
-    """Those of `names` that are not at their default."""
+    """Returns those of `names` that are not at their default."""
     changed = (s.name for s in settings_of(config) if s.of(config) != s.default)
     return ", ".join(name for name in changed if name in names)
 

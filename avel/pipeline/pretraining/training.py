@@ -28,14 +28,14 @@ class Batches(Protocol):
 
     @property
     def clips(self) -> int:
-        """Clips of an epoch, of all processes."""
+        """Counts the clips of an epoch, of all processes."""
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch."""
+        """Counts the batches of an epoch."""
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of epoch `number`."""
+        """Yields the batches of epoch `number`."""
 
 
 class Trainer:
@@ -60,7 +60,7 @@ class Trainer:
             )
 
     def epoch(self, number: int, batches: Batches, progress: Progress) -> EpochMeans:
-        """All steps of one epoch; the numbers of a GPU are read once, at the end, since reading waits."""
+        """Trains one epoch; the numbers of a GPU are read once, at the end, since reading waits."""
         self.model.train()
         total = torch.zeros(6, device=self.device)
         for step, batch in enumerate(batches.epoch(number)):
@@ -75,31 +75,31 @@ class Trainer:
         self.shown = f"last epoch {means.line()}"
         return means
 
-    def step(self, seen: Tensor, heard: Tensor) -> Tensor:
-        """Forward, Eq. 2, backward, update: frames and log-mel, or vectors -> `step_values`, (6,)."""
+    def step(self, visual: Tensor, audio: Tensor) -> Tensor:
+        """Does one update of frames and log-mel, or of vectors, and returns `step_values`, (6,)."""
         self.optimizer.zero_grad(set_to_none=True)
-        values = self.backward_in_pieces(seen, heard) if self.piecewise else self.backward(seen, heard)
+        values = self.backward_in_pieces(visual, audio) if self.piecewise else self.backward(visual, audio)
         self.optimizer.step()
         return values
 
-    def backward(self, seen: Tensor, heard: Tensor) -> Tensor:
+    def backward(self, visual: Tensor, audio: Tensor) -> Tensor:
         """Gradients of Eq. 2 in one pass -> `step_values`, (6,)."""
-        z_a, z_v = self.model(seen, heard)
+        z_a, z_v = self.model(visual, audio)
         loss = avbt_loss(z_a, z_v, self.config.objective.lambd, self.config.objective.correlate)
         torch.autograd.backward(loss.total)
         return step_values(loss, z_a, z_v)
 
-    def backward_in_pieces(self, seen: Tensor, heard: Tensor) -> Tensor:
-        """The same gradients with the activations of few clips at once: the CNNs see each clip by itself.
+    def backward_in_pieces(self, visual: Tensor, audio: Tensor) -> Tensor:
+        """Computes the same gradients with the activations of few clips at once, `clips_at_once`.
 
         Their vectors first, without gradient; the loss and its gradient at the vectors; then the CNNs again,
         piece by piece, from that gradient down.
         """
         pieces = [
-            slice(n, n + self.config.clips_at_once) for n in range(0, len(seen), self.config.clips_at_once)
+            slice(n, n + self.config.clips_at_once) for n in range(0, len(visual), self.config.clips_at_once)
         ]
         with torch.no_grad():
-            parts = [self.twins.cnn(seen[piece], heard[piece]) for piece in pieces]
+            parts = [self.twins.cnn(visual[piece], audio[piece]) for piece in pieces]
         vectors = [torch.cat(part).requires_grad_() for part in zip(*parts, strict=True)]
         z_a, z_v = self.twins.embed(*vectors)
         loss = avbt_loss(z_a, z_v, self.config.objective.lambd, self.config.objective.correlate)
@@ -107,22 +107,22 @@ class Trainer:
         slopes = [vector.grad for vector in vectors if vector.grad is not None]
         assert len(slopes) == len(vectors)
         for piece in pieces:
-            again = self.twins.cnn(seen[piece], heard[piece])
+            again = self.twins.cnn(visual[piece], audio[piece])
             torch.autograd.backward(again, [slope[piece] for slope in slopes])
         average_gradients(self.twins)
         return step_values(loss, z_a, z_v)
 
     def inputs(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
-        """A batch on the device, its frames augmented: (B, T, 3, H, W) -> (B, T, 3, crop, crop)."""
-        seen, heard = batch.seen.to(self.device), batch.heard.to(self.device)
+        """Moves a batch to the device and augments its frames: (B, T, 3, H, W) -> (B, T, 3, crop, crop)."""
+        visual, audio = batch.visual.to(self.device), batch.audio.to(self.device)
         if self.config.freeze_backbone:
-            return seen, heard
+            return visual, audio
         return augment_clips(
-            seen, self.config.augmentation, [(self.config.seed, epoch, clip) for clip in batch.clips]
-        ), heard
+            visual, self.config.augmentation, [(self.config.seed, epoch, clip) for clip in batch.clips]
+        ), audio
 
 
-def prepare(twins: Twins, config: PretrainConfig, device: torch.device) -> Twins:
+def move_to_device(twins: Twins, config: PretrainConfig, device: torch.device) -> Twins:
     """Moves the model to the device, in the form in which it trains there."""
     for part in (twins.projector, twins.visual_projector, *twins.learning_statistics()):
         if part is not None:
@@ -134,7 +134,7 @@ def prepare(twins: Twins, config: PretrainConfig, device: torch.device) -> Twins
 
 @contextmanager
 def determinism(config: PretrainConfig, device: torch.device) -> Iterator[None]:
-    """Deterministic kernels if the config asks for them; else the fastest cuDNN has."""
+    """Takes deterministic kernels if the config asks for them; else the fastest that cuDNN has."""
     if config.deterministic and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark

@@ -1,7 +1,5 @@
 """Vectors of frozen CNNs: computed once for every training clip, kept in a file, drawn from like frames."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from avel.config import as_dict
+from avel.digests import digest_of
 from avel.errors import StaleError, StoreError
 from avel.grid import evenly_spaced
 from avel.pipeline.config import AugmentConfig
@@ -25,7 +24,7 @@ from avel.stores.files import atomic_path
 
 PART_VIDEOS = 64
 SEED = 0
-"""Of all draws of frozen frames, so that runs with other seeds share their vectors."""
+"""Seed of all augmentations of frozen frames, so that runs with other seeds share their vectors."""
 
 
 class FrozenVectors:
@@ -40,29 +39,29 @@ class FrozenVectors:
         cnn_a: Tensor,
         cnn_v: Tensor,
         *,
-        batch: int,
+        batch_size: int,
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
         together: bool = False,
     ) -> None:
-        self.cnn_a, self.cnn_v, self.batch, self.seed = cnn_a, cnn_v, batch, seed
+        self.cnn_a, self.cnn_v, self.batch_size, self.seed = cnn_a, cnn_v, batch_size, seed
         self.rank, self.world, self.together = rank, world, together
 
     @property
     def clips(self) -> int:
-        """Clips of an epoch, of all processes."""
+        """Counts the clips of an epoch, of all processes."""
         return len(self.cnn_a)
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch."""
-        return steps_per_epoch(len(self.cnn_a), self.batch)
+        """Counts the batches of an epoch."""
+        return steps_per_epoch(len(self.cnn_a), self.batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of epoch `number`: of each segment, the vector of one of its k frames."""
+        """Yields the batches of epoch `number`: of each segment, the vector of one of its k frames."""
         segments, frames = self.cnn_v.shape[1:3]
-        for clips in batches_of(len(self.cnn_a), self.batch, self.seed, number, self.rank, self.world):
+        for clips in batches_of(len(self.cnn_a), self.batch_size, self.seed, number, self.rank, self.world):
             draws, times = (1, segments) if self.together else (segments, 1)
             chosen = [random_choices(self.seed, number, clip, draws, frames) * times for clip in clips]
             places = torch.tensor(clips)[:, None], torch.arange(segments), torch.tensor(chosen)
@@ -79,7 +78,7 @@ def frozen_vectors(
     augmentation: AugmentConfig | None = None,
     dtype: str = "float32",
 ) -> tuple[Tensor, Tensor]:
-    """cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16: from `folder`, or computed and kept there.
+    """Returns cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16, from `folder`, or computes them into it.
 
     Kept in parts of 64 videos, each whole or absent, so that an interrupted run goes on where it stopped; the
     processes of a run share the missing parts.
@@ -97,13 +96,13 @@ def frozen_vectors(
         made_of.append(as_dict(augmentation))
     if dtype != "float32":
         made_of.append(dtype)
-    wanted = _digest(made_of)
+    wanted = digest_of(made_of)
     starts = {
         folder / f"part-{first // PART_VIDEOS:04}.safetensors": first
         for first in range(0, len(video_ids), PART_VIDEOS)
     }
     missing = [(path, first) for path, first in starts.items() if not _is_kept(path, wanted)]
-    barrier()  # all have looked before the first one writes, so that all share the same list
+    barrier()  # no process writes before all have the same list of missing parts
     own = [(path, first, video_ids[first : first + PART_VIDEOS]) for path, first in missing]
     own = own[rank() :: world_size()]
     with Progress(sum(len(some) for _, _, some in own), "clips") as progress:
@@ -126,13 +125,13 @@ def compute_vectors(
     first: int = 0,
     dtype: str = "float32",
 ) -> tuple[Tensor, Tensor]:
-    """cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16 on the CPU; the CNNs run in `dtype`, in eval mode.
+    """Computes cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16 on the CPU, in eval mode.
 
     Of centre crops, or of frames under `augmentation`: the place of a clip, counted from `first`, and that of
     a frame inside its segment decide the draw.
     """
     encoder.eval()
-    heard, seen = [], []
+    audio, visual = [], []
     for clip, video_id in enumerate(video_ids, first):
         images, log_mel = read_segments(store, video_id, frames, next(encoder.parameters()).device)
         by_place = images.transpose(0, 1)
@@ -143,17 +142,17 @@ def compute_vectors(
             cropped = augment_clips(by_place, augmentation, drawn)
         with torch.autocast(cropped.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
             cnn_a, cnn_v = encoder.cnn_audio(log_mel[None])[0], encoder.cnn_visual(cropped).transpose(0, 1)
-        heard.append(cnn_a.half().cpu())
-        seen.append(cnn_v.half().cpu())
+        audio.append(cnn_a.half().cpu())
+        visual.append(cnn_v.half().cpu())
         if progress is not None:
             progress.advance(note="frozen CNNs")
-    return torch.stack(heard), torch.stack(seen)
+    return torch.stack(audio), torch.stack(visual)
 
 
 def read_segments(
     store: ClipSource, video_id: str, frames: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """k evenly spaced frames of each segment, and its patch: (T, k, 3, H, W) uint8, (T, 96, 64)."""
+    """Reads k evenly spaced frames of each segment, and its patch: (T, k, 3, H, W) uint8, (T, 96, 64)."""
     inside = evenly_spaced(store.grid.frames_per_segment, frames)
     starts = range(0, store.grid.frames, store.grid.frames_per_segment)
     pictures = torch.from_numpy(
@@ -164,7 +163,7 @@ def read_segments(
 
 
 def _is_kept(path: Path, wanted: str) -> bool:
-    """Whether a part is there; raises StaleError where it holds something else, StoreError if damaged."""
+    """Says whether a part is there; raises StaleError if it is of other inputs, StoreError if damaged."""
     if not path.is_file():
         return False
     try:
@@ -180,7 +179,7 @@ def _is_kept(path: Path, wanted: str) -> bool:
 
 
 def _joined(starts: dict[Path, int], clips: int) -> tuple[Tensor, Tensor]:
-    """cnn_a and cnn_v of all parts, copied in one by one: to concatenate them would hold everything twice."""
+    """Joins all parts, copied in one by one, since concatenating would hold everything twice."""
     whole: dict[str, Tensor] = {}
     for path, first in starts.items():
         for name, part in load_file(path).items():
@@ -188,7 +187,3 @@ def _joined(starts: dict[Path, int], clips: int) -> tuple[Tensor, Tensor]:
                 whole[name] = part.new_empty(clips, *part.shape[1:])
             whole[name][first : first + len(part)] = part
     return whole["cnn_a"], whole["cnn_v"]
-
-
-def _digest(parts: list[object]) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

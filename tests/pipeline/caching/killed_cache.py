@@ -24,7 +24,7 @@ def make_cache(store: Path, path: Path, run: Path, log: Path, pause_seconds: flo
         return READ(self, batch)
 
     with mock.patch.object(cache, "PART_VIDEOS", 2), mock.patch.object(encode.PartEncoder, "read", logged):
-        cache.cache_features(store, path, encoder=run, batch_clips=1)
+        cache.cache_features(store, path, encoder=run, batch_size=1)
 
 
 def stop_in_merge(store: Path, path: Path, run: Path, log: Path, reached: Path, block: int) -> None:

@@ -24,7 +24,7 @@ from avel.console import ERROR
 from avel.console import run as run_command
 from avel.errors import BusyError, ConfigError, MissingPathError, StaleError, StoreError
 from avel.pipeline.caching.cache import cache_features
-from avel.pipeline.caching.key import encoder_file_digest, segment_frames
+from avel.pipeline.caching.key import encoder_file_digest
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, CacheConfig
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.kept import encoder_digest, load_encoder, save_encoder
@@ -46,10 +46,10 @@ def by_hand(store: Path, encoder: Encoder, video_id: str, frames: list[int]) -> 
     for frame in frames:
         wanted = [segment * clips.grid.frames_per_segment + frame for segment in range(clips.grid.segments)]
         images = torch.from_numpy(clips.frames(video_id, wanted)).permute(0, 3, 1, 2)[None]
-        heard, seen = encoder.cnn(images[..., 2:30, 2:30], log_mel)
-        vectors.append(seen)
-    f_a, f_v = encoder.temporal(heard, torch.stack(vectors).mean(0))
-    named = {"f_a": f_a, "f_v": f_v, "cnn_a": heard, "cnn_v": torch.stack(vectors).mean(0)}
+        audio, visual = encoder.cnn(images[..., 2:30, 2:30], log_mel)
+        vectors.append(visual)
+    f_a, f_v = encoder.temporal(audio, torch.stack(vectors).mean(0))
+    named = {"f_a": f_a, "f_v": f_v, "cnn_a": audio, "cnn_v": torch.stack(vectors).mean(0)}
     return {name: value[0].detach().numpy() for name, value in named.items()}
 
 
@@ -63,7 +63,7 @@ def test_features_are_those_of_each_clip_on_its_own(
         encoder=run,
         keep_cnn=True,
         frames_per_segment=frames_per_segment,
-        batch_clips=3,
+        batch_size=3,
     )
     cache = FeatureCache.open(tmp_path / "c.h5")
     assert (summary.videos, summary.encoded, summary.samples, summary.missing) == (10, 10, 11, 1)
@@ -122,7 +122,7 @@ def test_new_and_changed_clips_are_encoded_alone(store: Path, run: Path, tmp_pat
     assert list(after) == [*NAMES, "new"]
     for name, values in before.items():
         assert np.array_equal(values, after[name]) == (name != "-v7")
-    fresh = cache_features(store, tmp_path / "fresh.h5", encoder=run, batch_clips=1)
+    fresh = cache_features(store, tmp_path / "fresh.h5", encoder=run, batch_size=1)
     assert fresh.encoded == 12
     np.testing.assert_allclose(
         FeatureCache.open(tmp_path / "fresh.h5").f_v, FeatureCache.open(path).f_v, atol=1e-5
@@ -170,9 +170,9 @@ def test_a_cache_made_otherwise_is_refused_with_what_differs(store: Path, run: P
 
 def test_batch_size_and_place_are_no_part_of_the_key(store: Path, run: Path, tmp_path: Path) -> None:
     path = tmp_path / "c.h5"
-    cache_features(store, path, encoder=run, batch_clips=2)
+    cache_features(store, path, encoder=run, batch_size=2)
     moved = run.rename(tmp_path / "moved")
-    assert cache_features(store, path, encoder=moved, batch_clips=5, device="cpu").kept == 10
+    assert cache_features(store, path, encoder=moved, batch_size=5, device="cpu").kept == 10
 
 
 def test_the_file_says_what_it_was_made_from(store: Path, run: Path, tmp_path: Path) -> None:
@@ -406,8 +406,9 @@ def test_errors_name_the_way_out(store: Path, run: Path, tmp_path: Path) -> None
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(StoreError, match="no encoder of format 2"):
         cache_features(store, path, encoder=tmp_path / "x.safetensors")
-    with pytest.raises(ConfigError, match="exclude each other"):
-        cache_features(store, path, encoder=run, untrained=True)
+    for option in ({"untrained": True}, {"visual_backbone": "tiny"}, {"audio_weights": "random"}):
+        with pytest.raises(ConfigError, match=f"{next(iter(option))}=.* beside an encoder"):
+            cache_features(store, path, encoder=run, **option)
     with pytest.raises(ConfigError, match="frames_per_segment=5"):
         cache_features(store, path, encoder=run, frames_per_segment=5)
     with pytest.raises(MissingPathError, match="weights"):
@@ -416,14 +417,6 @@ def test_errors_name_the_way_out(store: Path, run: Path, tmp_path: Path) -> None
         cache_features(write_store(tmp_path / "empty.zarr", ("a",), failed=("a",)), path, encoder=run)
     with only_one(tmp_path / ".c.h5.parts", "feature cache"), pytest.raises(BusyError):
         cache_features(store, path, encoder=run)
-
-
-def test_frames_are_evenly_spaced() -> None:
-    from avel.grid import Grid
-
-    assert segment_frames(Grid(), 1) == [8]
-    assert segment_frames(Grid(), 2) == [4, 12]
-    assert segment_frames(Grid(), 16) == list(range(16))
 
 
 def test_interrupted_parts_of_other_settings_are_not_used(store: Path, run: Path, tmp_path: Path) -> None:

@@ -89,8 +89,8 @@ def test_agva_attends_over_standardised_cells_without_a_copy_of_them() -> None:
     assert encoder.attention is not None
     cnn_a, cnn_v = torch.randn(2, 3, 128).double(), 3 + 5 * torch.rand(2, 3, 4, 128).double()
     encoder.visual_standard.fit(cnn_v.flatten(0, -2))
-    seen, _ = encoder.attention(cnn_a, encoder.visual_standard(cnn_v))
-    torch.testing.assert_close(encoder.narrow(cnn_a, cnn_v)[1], encoder.visual_linear(seen))
+    visual, _ = encoder.attention(cnn_a, encoder.visual_standard(cnn_v))
+    torch.testing.assert_close(encoder.narrow(cnn_a, cnn_v)[1], encoder.visual_linear(visual))
 
 
 def test_agva_alone_of_the_temporal_half_follows_autocast() -> None:

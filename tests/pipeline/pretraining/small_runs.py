@@ -25,7 +25,7 @@ CONFIG = pretrain_config(
     projector="16-16",
     crop_size=28,
     epochs=4,
-    batch=3,
+    batch_size=3,
     warmup_epochs=1,
     device="cpu",
 )

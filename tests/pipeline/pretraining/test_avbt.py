@@ -22,7 +22,7 @@ from avel.pipeline.pretraining.parallel import (
 )
 from avel.pipeline.pretraining.projector import Twins, projector_widths
 from avel.pipeline.pretraining.schedule import make_optimizer
-from avel.pipeline.pretraining.training import Trainer, prepare
+from avel.pipeline.pretraining.training import Trainer, move_to_device
 from tests.pipeline.configs import pretrain_config
 from tests.pipeline.pretraining.two_ranks import run_two_ranks
 
@@ -193,7 +193,7 @@ def two_modalities(clips: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
 
 def gradients_of_a_step(share: slice, **changes: object) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     config = small_config(**changes)
-    twins = prepare(small_twins(**changes), config, CPU)
+    twins = move_to_device(small_twins(**changes), config, CPU)
     trainer = Trainer(twins, make_optimizer(twins, config), config, CPU)
     trainer.model.train()
     frames, log_mel = two_modalities()
@@ -232,8 +232,8 @@ def test_a_step_weighs_redundancy_as_it_is_told_to(at_once: int) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_cnns_and_projector_run_in_the_number_format_that_is_asked_for(dtype: str) -> None:
     twins = small_twins(dtype=dtype).float()
-    seen, heard = (part.float() for part in two_modalities(2))
-    cnn = twins.cnn(seen, heard)
+    frames, log_mel = (part.float() for part in two_modalities(2))
+    cnn = twins.cnn(frames, log_mel)
     assert {vectors.dtype for vectors in (*cnn, *twins.embed(*cnn))} == {getattr(torch, dtype)}
 
 

@@ -17,7 +17,7 @@ from avel.pipeline.pretraining.pretrain import pretrain
 from avel.pipeline.pretraining.projector import Twins
 from avel.pipeline.pretraining.schedule import make_optimizer
 from avel.pipeline.pretraining.settings import device_of_process
-from avel.pipeline.pretraining.training import Trainer, prepare
+from avel.pipeline.pretraining.training import Trainer, move_to_device
 from avel.progress import Progress
 from avel.stores.clips import ClipStore
 from avel.stores.runs import Run
@@ -49,26 +49,26 @@ def batch_on(device: torch.device, clips: int = 4) -> Batch:
 
 def trainer_on(device: torch.device, **changes: Any) -> Trainer:
     config = changed(CONFIG, **changes)
-    twins = prepare(Twins(build_encoder(config), config), config, device)
+    twins = move_to_device(Twins(build_encoder(config), config), config, device)
     trainer = Trainer(twins, make_optimizer(twins, config), config, device)
     trainer.model.train()
     return trainer
 
 
 def test_batches_are_those_of_the_cpu(store: ClipStore) -> None:
-    loaders = [ClipLoader(store, store.staged, batch=3, device=device) for device in (None, GPU)]
+    loaders = [ClipLoader(store, store.staged, batch_size=3, device=device) for device in (None, GPU)]
     for epoch in range(3):
         for on_cpu, on_gpu in zip(*(loader.epoch(epoch) for loader in loaders), strict=True):
-            assert on_gpu.seen.is_cuda
+            assert on_gpu.visual.is_cuda
             assert on_gpu.clips == on_cpu.clips
-            assert torch.equal(on_gpu.heard.cpu(), on_cpu.heard)
-            difference = on_gpu.seen.cpu().float() - on_cpu.seen.float()
+            assert torch.equal(on_gpu.audio.cpu(), on_cpu.audio)
+            difference = on_gpu.visual.cpu().float() - on_cpu.visual.float()
             assert difference.abs().mean((2, 3, 4)).max() < DECODERS_DIFFER
             assert difference.mean((2, 3, 4)).abs().max() < 2, "each frame has a brightness of its own"
 
 
 def test_decoding_leaves_memory_alone_that_queued_kernels_still_read(store: ClipStore) -> None:
-    loader = ClipLoader(store, store.staged, batch=8, device=GPU)
+    loader = ClipLoader(store, store.staged, batch_size=8, device=GPU)
     list(loader.epoch(0))
     for epoch in range(1, 4):
         size = (3, GRID.size, GRID.size)
@@ -91,7 +91,7 @@ def test_augmentation_is_that_of_the_cpu(per: Any) -> None:
     found = []
     for device in (torch.device("cpu"), GPU):
         batch = batch_on(device, 20)
-        found.append(augment_clips(batch.seen, config, [(0, clip) for clip in batch.clips]).cpu())
+        found.append(augment_clips(batch.visual, config, [(0, clip) for clip in batch.clips]).cpu())
     torch.testing.assert_close(found[1], found[0], atol=1e-3, rtol=0)
 
 
@@ -152,7 +152,7 @@ def test_progress_shows_the_last_epochs_means(
 ) -> None:
     notes = []
     monkeypatch.setattr(Progress, "advance", lambda *_, note="", **__: notes.append(note))
-    pretrain(store, tmp_path / "run", ON_GPU, epochs=2, batch=6)
+    pretrain(store, tmp_path / "run", ON_GPU, epochs=2, batch_size=6)
     first = Run.open(tmp_path / "run").metrics()[0]
     assert notes[0] == "epoch 1/2"
     assert notes[1].startswith(f"epoch 2/2 last epoch loss {first['loss']:.1f} (on-diagonal ")

@@ -68,7 +68,7 @@ def rates(config: PretrainConfig) -> dict[str, float]:
 
 def tiny_config(**changes: object) -> PretrainConfig:
     random = {"visual_weights": "random", "audio_weights": "random"}
-    settings = {"visual_backbone": "tiny", "audio_backbone": "tiny", "projector": "8-8", "batch": 64}
+    settings = {"visual_backbone": "tiny", "audio_backbone": "tiny", "projector": "8-8", "batch_size": 64}
     return pretrain_config(**(random | settings | changes))
 
 

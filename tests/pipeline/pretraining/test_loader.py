@@ -44,45 +44,45 @@ def test_random_frames_reach_every_frame_of_a_segment() -> None:
 
 
 def test_a_batch_holds_what_the_store_holds(store: ClipStore) -> None:
-    loader = ClipLoader(store, store.staged, batch=3, seed=1)
-    seen = []
+    loader = ClipLoader(store, store.staged, batch_size=3, seed=1)
+    clips = []
     for batch in loader.epoch(2):
         for place, clip in enumerate(batch.clips):
             inside = random_choices(1, 2, clip, GRID.segments, GRID.frames_per_segment)
             wanted = [segment * GRID.frames_per_segment + frame for segment, frame in enumerate(inside)]
             expected = torch.from_numpy(store.frames(store.staged[clip], wanted)).permute(0, 3, 1, 2)
-            difference = (batch.seen[place].int() - expected.int()).abs()
+            difference = (batch.visual[place].int() - expected.int()).abs()
             assert difference.max() <= 1, "two JPEG decoders may round differently"
-            assert np.array_equal(batch.heard[place], store.log_mel(store.staged[clip]))
-            seen.append(clip)
-    assert sorted(seen) == list(range(8))
+            assert np.array_equal(batch.audio[place], store.log_mel(store.staged[clip]))
+            clips.append(clip)
+    assert sorted(clips) == list(range(8))
     assert loader.steps == 3
 
 
 def test_buffers_are_used_again(store: ClipStore) -> None:
-    loader = ClipLoader(store, store.staged, batch=2)
-    places = [batch.seen.data_ptr() for epoch in range(3) for batch in loader.epoch(epoch)]
+    loader = ClipLoader(store, store.staged, batch_size=2)
+    places = [batch.visual.data_ptr() for epoch in range(3) for batch in loader.epoch(epoch)]
     assert len(places) == 12
     assert len(set(places)) <= 4
 
 
 def test_raw_frames_are_read_as_they_are(tmp_path: Path) -> None:
     store = make_store(tmp_path / "raw.zarr", clips=2, frame_codec="raw")
-    batch = next(ClipLoader(store, store.staged, batch=2).epoch(0))
+    batch = next(ClipLoader(store, store.staged, batch_size=2).epoch(0))
     clip = batch.clips[0]
     inside = random_choices(0, 0, clip, GRID.segments, GRID.frames_per_segment)
     wanted = [segment * GRID.frames_per_segment + frame for segment, frame in enumerate(inside)]
     expected = torch.from_numpy(store.frames(store.staged[clip], wanted)).permute(0, 3, 1, 2)
-    assert torch.equal(batch.seen[0], expected)
+    assert torch.equal(batch.visual[0], expected)
 
 
 def test_the_number_of_threads_changes_nothing(store: ClipStore) -> None:
-    one, four = (list_of(ClipLoader(store, store.staged, batch=3, workers=n)) for n in (1, 4))
+    one, four = (list_of(ClipLoader(store, store.staged, batch_size=3, workers=n)) for n in (1, 4))
     assert all(torch.equal(a, b) for a, b in zip(one, four, strict=True))
 
 
 def list_of(loader: ClipLoader) -> list[torch.Tensor]:
-    return [batch.seen.clone() for batch in loader.epoch(0)]
+    return [batch.visual.clone() for batch in loader.epoch(0)]
 
 
 def test_an_error_of_a_reader_reaches_the_caller(store: ClipStore) -> None:
@@ -98,7 +98,7 @@ def test_an_error_of_a_reader_reaches_the_caller(store: ClipStore) -> None:
             return store.jpegs(video_id, frames)
 
     with pytest.raises(StoreError, match="c5"):
-        list(ClipLoader(Damaged(), store.staged, batch=2).epoch(0))
+        list(ClipLoader(Damaged(), store.staged, batch_size=2).epoch(0))
 
 
 def test_a_reader_that_stops_halfway_waits_for_no_batch_that_nobody_wants(
@@ -114,7 +114,7 @@ def test_a_reader_that_stops_halfway_waits_for_no_batch_that_nobody_wants(
         return original(self, clip, *more)
 
     monkeypatch.setattr(ClipLoader, "_read", slow)
-    epoch = ClipLoader(store, store.staged, batch=2, workers=1).epoch(0)
+    epoch = ClipLoader(store, store.staged, batch_size=2, workers=1).epoch(0)
     next(epoch)
     epoch.close()
     assert len(read) < 6, "three batches of two clips were asked for"

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from avel.config import to_toml
-from avel.errors import ConfigError, StoreError, TrainingError, WeightsError
+from avel.errors import AvelError, ConfigError, StoreError, TrainingError, WeightsError
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.header import BEST, LAST
@@ -21,7 +21,7 @@ from avel.pipeline.encoders.kept import load_encoder
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT
 from avel.pipeline.pretraining.pretrain import make_batches, pretrain, training_videos
 from avel.pipeline.pretraining.probe import Probe, features_of, ridge_classes
-from avel.pipeline.pretraining.settings import checked, device_of_process
+from avel.pipeline.pretraining.settings import check_config, device_of_process
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors
 from avel.stores.clips import ClipStore
 from avel.stores.runs import Run
@@ -92,7 +92,7 @@ def test_frozen_cnns_stay_and_the_rest_moves(store: ClipStore, tmp_path: Path) -
         {"augment_per": "frame"},
         {"flip": True, "jitter": True, "grayscale": True, "solarize": True},
         {"crop": False, "blur": False},
-        {"batch": 1},
+        {"batch_size": 1},
         {"standardise": True},
         {"deterministic": True},
     ],
@@ -140,9 +140,9 @@ def test_a_short_run_warms_up_for_half_of_its_epochs(
 def test_settings_that_change_nothing_are_noted(
     capsys: pytest.CaptureFixture[str], options: dict[str, Any], noted: str
 ) -> None:
-    checked(CONFIG)
+    check_config(CONFIG)
     assert capsys.readouterr().err == ""
-    checked(changed(CONFIG, **options))
+    check_config(changed(CONFIG, **options))
     assert capsys.readouterr().err == f"without effect, since {noted}\n"
 
 
@@ -155,6 +155,26 @@ def test_augmentations_that_frozen_cnns_would_not_see_are_refused(
         pretrain(store, tmp_path / "run", CONFIG, **FROZEN, **{name: change})
     assert caught.value.hint == "--frozen-augment"
     pretrain(store, tmp_path / "run", CONFIG, **FROZEN, **{name: change}, frozen_augment=True, epochs=1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"visual_weights": "none.pth"},
+        {"backbone_batchnorm": "batch", "clips_at_once": 2},
+        {"probe_every": 1, **FROZEN},
+    ],
+    ids=["before the record", "after it", "before vectors"],
+)
+def test_a_refused_call_leaves_no_run_folder(tmp_path: Path, options: dict[str, Any]) -> None:
+    store = make_store(tmp_path / "unlabelled.zarr", 3, splits=False)
+    with pytest.raises(AvelError):
+        pretrain(store, tmp_path / "run", CONFIG, **options)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(AvelError):
+        pretrain(store, tmp_path / "mine", CONFIG, **options)
+    assert (tmp_path / "mine").exists(), "a folder that was there before stays"
 
 
 @pytest.mark.parametrize(

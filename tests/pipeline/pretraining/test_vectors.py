@@ -41,10 +41,10 @@ def test_vectors_are_the_cnns_of_centre_crops(store: ClipStore) -> None:
             wanted = [segment * GRID.frames_per_segment + frame for segment in range(10)]
             pictures = torch.from_numpy(store.frames(video_id, wanted)).permute(0, 3, 1, 2)
             with torch.no_grad():
-                seen = encoder.cnn_visual(centre_crop(pictures[None], 28))[0]
-                heard = encoder.cnn_audio(torch.from_numpy(store.log_mel(video_id))[None])[0]
-            torch.testing.assert_close(cnn_v[clip, :, place].float(), seen, rtol=2e-3, atol=2e-3)
-            torch.testing.assert_close(cnn_a[clip].float(), heard, rtol=2e-3, atol=2e-3)
+                visual = encoder.cnn_visual(centre_crop(pictures[None], 28))[0]
+                audio = encoder.cnn_audio(torch.from_numpy(store.log_mel(video_id))[None])[0]
+            torch.testing.assert_close(cnn_v[clip, :, place].float(), visual, rtol=2e-3, atol=2e-3)
+            torch.testing.assert_close(cnn_a[clip].float(), audio, rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize("per", ["clip", "frame"])
@@ -59,9 +59,9 @@ def test_augmented_vectors_are_the_cnns_of_augmented_frames(store: ClipStore, pe
                 drawn = draw(config, 0, place, clip, 0 if per == "clip" else 1 + segment)
                 single = torch.from_numpy(picture).permute(0, 3, 1, 2)[None]
                 with torch.no_grad():
-                    seen = encoder.cnn_visual(augment(single, [drawn], 28))[0, 0]
+                    visual = encoder.cnn_visual(augment(single, [drawn], 28))[0, 0]
                 torch.testing.assert_close(
-                    cnn_v[clip - 2, segment, place].float(), seen, rtol=2e-3, atol=2e-3
+                    cnn_v[clip - 2, segment, place].float(), visual, rtol=2e-3, atol=2e-3
                 )
 
 
@@ -83,8 +83,8 @@ def test_kept_vectors_of_other_augmentations_are_refused_whatever_the_seed(
 
 def test_together_all_segments_take_the_frame_of_one_draw() -> None:
     cnn_v = torch.arange(4 * 3 * 8).reshape(4, 3, 8, 1).half()
-    batches = FrozenVectors(torch.zeros(4, 3, 1).half(), cnn_v, batch=2, together=True)
-    places = [seen.flatten() % 8 for batch in batches.epoch(1) for seen in batch.seen]
+    batches = FrozenVectors(torch.zeros(4, 3, 1).half(), cnn_v, batch_size=2, together=True)
+    places = [vectors.flatten() % 8 for batch in batches.epoch(1) for vectors in batch.visual]
     assert all((place == place[0]).all() for place in places)
     assert len({float(place[0]) for place in places}) > 1
 
@@ -196,12 +196,12 @@ def test_a_damaged_part_is_named(store: ClipStore, tmp_path: Path, kept: int) ->
 
 def test_a_batch_takes_one_frame_of_each_segment() -> None:
     cnn_v = torch.arange(4 * 3 * 2).reshape(4, 3, 2, 1).half()
-    batches = FrozenVectors(torch.zeros(4, 3, 1).half(), cnn_v, batch=2, seed=9)
-    seen = []
+    batches = FrozenVectors(torch.zeros(4, 3, 1).half(), cnn_v, batch_size=2, seed=9)
+    clips = []
     for batch in batches.epoch(1):
         for place, clip in enumerate(batch.clips):
             chosen = random_choices(9, 1, clip, 3, 2)
             expected = [float(cnn_v[clip, segment, frame]) for segment, frame in enumerate(chosen)]
-            assert batch.seen[place].flatten().tolist() == expected
-            seen.append(clip)
-    assert sorted(seen) == [0, 1, 2, 3]
+            assert batch.visual[place].flatten().tolist() == expected
+            clips.append(clip)
+    assert sorted(clips) == [0, 1, 2, 3]

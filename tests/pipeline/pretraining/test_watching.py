@@ -1,4 +1,4 @@
-"""What is seen while AV-BT trains: progress, TensorBoard's events, collapse by its name."""
+"""What shows while AV-BT trains: progress, TensorBoard's events, collapse by its name."""
 
 import sys
 from dataclasses import replace
@@ -86,7 +86,7 @@ def test_progress_shows_the_loss_and_its_parts(
         original(self, steps, failed=failed, note=note)
 
     monkeypatch.setattr(Progress, "advance", watched)
-    pretrain(store, tmp_path / "run", CONFIG, batch=6)
+    pretrain(store, tmp_path / "run", CONFIG, batch_size=6)
     lines = Run.open(tmp_path / "run").metrics()
     assert notes == [
         f"epoch {line['epoch']}/4 loss {line['loss']:.1f} "
@@ -119,7 +119,9 @@ def interrupted(_: Recorder) -> None:
     raise KeyboardInterrupt
 
 
-HEALTHY = EpochMeans(loss=10, on_diagonal=9, off_diagonal=200, diagonal=0.3, redundancy=1e-3, spread=0.5)
+HEALTHY = EpochMeans(
+    loss=10, on_diagonal=9, off_diagonal=200, diagonal=0.3, redundancy=1e-3, relative_std=0.5
+)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,7 @@ HEALTHY = EpochMeans(loss=10, on_diagonal=9, off_diagonal=200, diagonal=0.3, red
     [
         ({}, None),
         ({"loss": float("nan")}, "finite"),
-        ({"spread": 1e-5}, "constant"),
+        ({"relative_std": 1e-5}, "constant"),
         ({"redundancy": 0.8}, "copies"),
         ({"redundancy": 0.0, "diagonal": 0.0}, "nothing changes"),
     ],

@@ -31,13 +31,13 @@ PRETRAINING = pretrain_config(
     projector="16-16-16",
     optimizer="adamw",
     epochs=1,
-    batch=4,
+    batch_size=4,
     crop_size=32,
 )
 HEADS = {"epochs": 2, "lr": 1e-3, "batch_size": 4}
 SETS = [
     *("visual_backbone=tiny", "audio_backbone=tiny", "visual_weights=random", "audio_weights=random"),
-    *("visual_width=16", "audio_width=16", "hidden=8", "projector=16-16-16", "epochs=1", "batch=4"),
+    *("visual_width=16", "audio_width=16", "hidden=8", "projector=16-16-16", "epochs=1", "batch_size=4"),
 ]
 
 

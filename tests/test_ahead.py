@@ -5,7 +5,9 @@ import time
 
 import pytest
 
-from avel.pipeline.caching.encode import AHEAD, read_ahead
+from avel.ahead import read_ahead
+
+AHEAD = 2
 
 
 def test_results_come_in_order_however_long_each_takes() -> None:
@@ -13,7 +15,7 @@ def test_results_come_in_order_however_long_each_takes() -> None:
         time.sleep(0.02 if item % 3 == 0 else 0)
         return item * item
 
-    assert list(read_ahead(read, range(20), threads=4)) == [item * item for item in range(20)]
+    assert list(read_ahead(read, range(20), threads=4, ahead=AHEAD)) == [item * item for item in range(20)]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -27,7 +29,7 @@ def test_reading_begins_before_it_is_asked_for_and_stops_at_its_lead(threads: in
             third.set()
         return item
 
-    results = read_ahead(read, range(50), threads)
+    results = read_ahead(read, range(50), threads=threads, ahead=AHEAD)
     assert begun == []
     assert next(results) == 0
     assert third.wait(10), "the third item is read although only the first was asked for"
@@ -46,7 +48,7 @@ def test_an_item_is_read_while_the_one_before_is_computed() -> None:
         begun[item].set()
         return item
 
-    for item in read_ahead(read, range(6)):
+    for item in read_ahead(read, range(6), ahead=AHEAD):
         assert begun[min(item + 1, 5)].wait(10), f"{item + 1} is not read before {item} has been computed"
 
 
@@ -56,7 +58,7 @@ def test_an_error_arrives_in_its_place() -> None:
             raise OSError("damaged")
         return item
 
-    results = read_ahead(read, range(10), threads=2)
+    results = read_ahead(read, range(10), threads=2, ahead=AHEAD)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="damaged"):
         next(results)
