@@ -71,9 +71,7 @@ def import_features(
     if cache.exists() and not overwrite:
         raise StoreError(f"{cache}: exists", hint="add --overwrite, or choose another file")
     orders = community.read_orders(files)
-    known = _with_orders(
-        _dataset(dataset, files, annotations, format, dict(format_settings or {})), orders
-    )
+    known = _with_orders(_dataset(dataset, files, annotations, format, dict(format_settings or {})), orders)
     with ExitStack() as stack:
         names = [name for name in (AUDIO, MAPS, VECTORS) if name in files]
         held = {
