@@ -58,8 +58,8 @@ def import_features(
     Audio (R, T, 128) becomes f_a and cnn_a, visual vectors (R, T, 512) f_v and cnn_v, maps (R, T, 7, 7, 512)
     maps; where only maps are given, f_v is their mean over the 49 cells. Labels come from the annotations,
     because `labels.h5` is wrong in places. `maps_dtype` float16 keeps three digits in half the space;
-    `any_size` takes features of other widths and grids than the published ones. The dataset, by default in the
-    features' folder, is read with `annotations`, `format` and the format's settings, as by `extract`.
+    `any_size` takes features of other widths and grids than the published ones. The dataset, by default in
+    the features' folder, is read with `annotations`, `format` and the format's settings, as by `extract`.
 
     Raises:
         MissingPathError: no feature files, or no annotations to read them by.

@@ -244,7 +244,7 @@ def test_contradictions_with_the_annotations_are_errors(tmp_path: Path) -> None:
 
 
 def test_the_dataset_is_read_in_the_format_that_is_named(tmp_path: Path) -> None:
-    """A folder in AVE's layout whose videos a table describes as well: the option says which of them counts."""
+    """A folder in AVE's layout, whose videos a table describes as well: the option says which counts."""
     folder = tmp_path / "ave"
     community(folder, maps=False)
     rows = ["v0,Meow,0,2,train", "v1,Purr,1,3,val", "v2,Meow,0,4,test", "v3,,,,train", "v4,Purr,2,3,train"]
