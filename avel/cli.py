@@ -142,6 +142,7 @@ def cache_features(store: str, cache: Path, as_json: bool, **options: Any) -> in
 @click.argument("source", type=PATH, nargs=-1, required=True)
 @click.argument("cache", type=PATH)
 @click.option("--dataset", type=PATH, help="Folder of the annotations.  [default: the features' folder]")
+@dataset_options
 @click.option(
     "--maps-dtype",
     type=click.Choice(["float16", "float32"]),

@@ -17,9 +17,8 @@ from avel.errors import DatasetError, MissingPathError, StoreError
 from avel.grid import Grid
 from avel.stores import community
 from avel.stores.community import AUDIO, MAPS, VECTORS, Truth
-from avel.stores.datasets import ave
 from avel.stores.datasets.dataset import Dataset
-from avel.stores.datasets.formats import read_dataset
+from avel.stores.datasets.formats import PLAIN, find_format, read_dataset
 from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import ArrayLike, write_features
 from avel.stores.files import sha256_file
@@ -46,7 +45,10 @@ def import_features(
     source: Path | str | Iterable[Path | str],
     cache: Path | str,
     dataset: Dataset | Path | str | None = None,
+    annotations: Path | str | None = None,
     *,
+    format: str = "auto",
+    format_settings: Mapping[str, Any] | None = None,
     maps_dtype: Literal["float16", "float32"] = "float16",
     any_size: bool = False,
     overwrite: bool = False,
@@ -56,7 +58,8 @@ def import_features(
     Audio (R, T, 128) becomes f_a and cnn_a, visual vectors (R, T, 512) f_v and cnn_v, maps (R, T, 7, 7, 512)
     maps; where only maps are given, f_v is their mean over the 49 cells. Labels come from the annotations,
     because `labels.h5` is wrong in places. `maps_dtype` float16 keeps three digits in half the space;
-    `any_size` takes features of other widths and grids than the published ones.
+    `any_size` takes features of other widths and grids than the published ones. The dataset, by default in
+    the features' folder, is read with `annotations`, `format` and the format's settings, as by `extract`.
 
     Raises:
         MissingPathError: no feature files, or no annotations to read them by.
@@ -68,7 +71,7 @@ def import_features(
     if cache.exists() and not overwrite:
         raise StoreError(f"{cache}: exists", hint="add --overwrite, or choose another file")
     orders = community.read_orders(files)
-    known = _with_orders(_dataset(dataset, files), orders)
+    known = _with_orders(_dataset(dataset, files, annotations, format, dict(format_settings or {})), orders)
     with ExitStack() as stack:
         names = [name for name in (AUDIO, MAPS, VECTORS) if name in files]
         held = {
@@ -218,16 +221,23 @@ def _provenance(
     }
 
 
-def _dataset(given: Dataset | Path | str | None, files: dict[str, Path]) -> Dataset:
+def _dataset(
+    given: Dataset | Path | str | None,
+    files: dict[str, Path],
+    annotations: Path | str | None,
+    format: str,
+    settings: dict[str, Any],
+) -> Dataset:
     if isinstance(given, Dataset):
         return given
     folder = Path(given) if given is not None else next(iter(files.values())).parent
-    if given is None and ave.find(folder) is None:
+    unnamed = given is None and annotations is None and format == "auto"
+    if unnamed and find_format(folder) == PLAIN:
         raise MissingPathError(
-            f"{folder}: no {ave.ANNOTATIONS} beside the feature files",
+            f"{folder}: no annotations beside the feature files",
             hint="name the dataset with --dataset FOLDER; features cannot be used without annotations",
         )
-    return read_dataset(folder)
+    return read_dataset(folder, annotations, format=format, **settings)
 
 
 def _with_orders(dataset: Dataset, orders: dict[str, list[int]]) -> Dataset:

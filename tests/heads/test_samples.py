@@ -1,5 +1,6 @@
 """Samples with several events, with none, and with events that nobody knows: trained, judged, said."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from avel.cli import cli
+from avel.console import DONE, ERROR, run
 from avel.errors import DatasetError, StoreError, TrainingError
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.results import Spread
@@ -188,6 +191,42 @@ def test_a_test_split_without_labels_is_predicted_not_judged(
     assert table.num_rows == 2 * 12 * T
     assert table["label"].null_count == table.num_rows
     assert np.array(table["probabilities"].to_pylist()).sum(1) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "unknown", "split_words"),
+    [
+        ({"splits": (0.6, 1.0)}, 0, "no predictions of split 'test'\n  next: choose from val"),
+        ({"known": np.arange(SAMPLES) < 48}, 12, "no sample of split 'test' has known events"),
+    ],
+    ids=["no test split", "no labels in test"],
+)
+def test_from_the_command_line_what_cannot_be_judged_is_said(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    unknown: int,
+    split_words: str,
+) -> None:
+    cache, runs = write_cache(tmp_path / "c.h5", **changes), tmp_path / "runs"
+    here = str(runs / "run")
+    words = f"train-head {cache} {here} --head mlp --epochs 2 --device cpu --json".split()
+    assert run(cli, words) == DONE
+    said = capfd.readouterr()
+    assert f"0 test samples are judged, {unknown} have events that are not known" in said.err
+    found = json.loads(said.out)
+    assert found["groups"]["mlp"]["accuracy_percent"] == {"mean": None, "std": None}
+    assert run(cli, ["evaluate", here, "--json"]) == DONE
+    assert json.loads(capfd.readouterr().out) == found
+    assert run(cli, ["evaluate", here, "--split", "val", "--json"]) == DONE
+    assert json.loads(capfd.readouterr().out)["groups"]["mlp"]["accuracy_percent"]["mean"] > 0
+    assert run(cli, ["runs", str(runs)]) == DONE
+    assert "not judged" in capfd.readouterr().out
+    assert run(cli, ["report", here, "--out", str(tmp_path / "page"), "--no-tsne"]) == DONE
+    assert run(cli, ["plot", here, "confusion", "--out", str(tmp_path / "c.png")]) == ERROR
+    assert split_words in capfd.readouterr().err
+    words = ["plot", here, "confusion", "--out", str(tmp_path / "c.png"), "--split", "val"]
+    assert run(cli, words) == DONE
 
 
 def test_of_a_test_split_the_labelled_samples_are_judged(tmp_path: Path) -> None:

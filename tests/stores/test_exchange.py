@@ -11,6 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
+from avel.cli import cli
+from avel.console import DONE, USAGE, run
 from avel.errors import DatasetError, MissingPathError, StoreError, UnknownNameError
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.exchange import import_features
@@ -239,6 +241,25 @@ def test_contradictions_with_the_annotations_are_errors(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no array named avadataset or dataset, only features"):
         import_features(folder, tmp_path / "cache.h5")
     assert not (tmp_path / "cache.h5").exists()
+
+
+def test_the_dataset_is_read_in_the_format_that_is_named(tmp_path: Path) -> None:
+    """A folder in AVE's layout, whose videos a table describes as well: the option says which counts."""
+    folder = tmp_path / "ave"
+    community(folder, maps=False)
+    rows = ["v0,Meow,0,2,train", "v1,Purr,1,3,val", "v2,Meow,0,4,test", "v3,,,,train", "v4,Purr,2,3,train"]
+    (tmp_path / "events.csv").write_text("\n".join(["video,label,start,end,split", *rows, ""]))
+    for number in range(5):
+        (folder / f"v{number}.mp4").touch()
+    sources = [str(folder / name) for name in ("audio_feature.h5", "visual_feature_vec.h5")]
+    words = ["--quiet", "import-features", *sources, str(tmp_path / "cache.h5"), "--dataset", str(folder)]
+    assert run(cli, [*words, "--format", "folder", "--annotations", str(tmp_path / "events.csv")]) == DONE
+    cache = FeatureCache.open(tmp_path / "cache.h5")
+    assert (cache.categories, cache.video_ids) == (("Meow", "Purr"), ("v0", "v1", "v2", "v3", "v4"))
+    assert cache.samples.split.tolist() == ["train", "val", "test", "train", "train"]
+    assert run(cli, [*words, "--overwrite", "--format", "ave"]) == DONE
+    assert FeatureCache.open(tmp_path / "cache.h5").video_ids == ("-a", "b", "_c", "d")
+    assert run(cli, [*words, "--overwrite", "--format", "aves"]) == USAGE
 
 
 def test_what_is_absent_is_named(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def compared(lines: Sequence[RunLine]) -> list[str]:
             _settings(line),
             line.seeds or "",
             *((line.failed or "",) if failures else ()),
-            str(Spread(line.accuracy_percent, line.std_percent)) or ("failed" if line.failed else line.state),
+            str(Spread(line.accuracy_percent, line.std_percent)) or _why_not(line),
             *(
                 str(Spread(value))
                 for value in (
@@ -143,6 +143,12 @@ def compared(lines: Sequence[RunLine]) -> list[str]:
         for line in lines
     ]
     return table(header, rows)
+
+
+def _why_not(line: RunLine) -> str:
+    """Says why a line has no accuracy on test."""
+    judged_heads = line.state == "finished" and line.kind == "heads"
+    return "failed" if line.failed else "not judged" if judged_heads else line.state
 
 
 def _settings(line: RunLine) -> str:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avel.grid import Grid
-from avel.stores.datasets import ave
 from avel.stores.datasets.dataset import SPLITS, Dataset, Sample
 from avel.stores.datasets.labels import class_segments, overlaps
 
@@ -225,12 +223,10 @@ def _trivial_baselines(
 
 
 def _extra_files(dataset: Dataset) -> tuple[str, ...]:
-    """Media files that no sample names; none where the dataset has no samples at all."""
+    """Returns video files that no sample names; none where the dataset has no samples at all."""
     named = {sample.video_id for sample in dataset.samples}
-    folder = ave.find(Path(dataset.root)) if Path(dataset.root).is_dir() else None
-    files = ave.media_files(folder) if folder else {each.video_id: [each.path] for each in dataset.videos}
-    unnamed = [paths for video_id, paths in files.items() if named and video_id not in named]
-    return tuple(str(path) for paths in unnamed for path in paths)
+    unnamed = (video.path for video in dataset.videos if named and video.video_id not in named)
+    return (*dataset.extra_files, *unnamed)
 
 
 def _some(values: tuple[Any, ...], most: int = 5) -> str:

@@ -44,10 +44,13 @@ class AVE(DatasetFormat[None]):
         if found is None:
             raise MissingPathError(f"{folder}: holds no {ANNOTATIONS}")
         samples = _with_splits(found, read_annotations(found / ANNOTATIONS))
-        videos = _videos(samples, media_files(found))
+        files = media_files(found)
+        videos = _videos(samples, files)
+        named = {video.video_id for video in videos}
+        extra = [path for video_id, paths in files.items() if video_id not in named for path in paths]
         if left_out := list_files(media_folder(found), below=False).left_out():
             note(f"{media_folder(found)}: left out: {left_out}")
-        return make_dataset(folder.resolve().name, folder, samples, videos)
+        return make_dataset(folder.resolve().name, folder, samples, videos, extra)
 
 
 def media_folder(folder: Path) -> Path:

@@ -71,13 +71,17 @@ class Video:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Samples and videos of one dataset. Class ids are the order of `categories`; background comes last."""
+    """Samples and videos of one dataset. Class ids are the order of `categories`; background comes last.
+
+    `extra_files` are video files that lie there without being in the dataset; neither stored nor compared.
+    """
 
     name: str
     root: str
     categories: tuple[str, ...]
     samples: tuple[Sample, ...]
     videos: tuple[Video, ...]
+    extra_files: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
     @property
     def background(self) -> int:
@@ -222,9 +226,13 @@ class Dataset:
 
 
 def make_dataset(
-    name: str, root: Path | str, samples: tuple[Sample, ...], videos: tuple[Video, ...]
+    name: str,
+    root: Path | str,
+    samples: tuple[Sample, ...],
+    videos: tuple[Video, ...],
+    extra_files: Sequence[Path] = (),
 ) -> Dataset:
-    """Returns a checked Dataset; class ids are in order of first appearance, paths absolute.
+    """Returns a checked Dataset; class ids are in order of first appearance, paths of videos absolute.
 
     Raises:
         DatasetError: a sample without video or with the number of another, a class without name, named
@@ -236,7 +244,7 @@ def make_dataset(
         dataclasses.replace(video, path=os.path.abspath(video.path)) if video.path else video
         for video in videos
     )
-    dataset = Dataset(name, str(root), categories, samples, located)
+    dataset = Dataset(name, str(root), categories, samples, located, tuple(map(str, extra_files)))
     known = {video.video_id for video in videos}
     numbers: set[int] = set()
     for sample in samples:

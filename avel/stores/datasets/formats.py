@@ -41,6 +41,8 @@ class DatasetFormat(ABC, Generic[C]):
     def read(self, folder: Path) -> Dataset:
         """Returns the dataset in the folder, as `make_dataset` has checked it.
 
+        Video files that lie there and that the dataset does not name are its `extra_files`.
+
         Raises:
             DatasetError: annotations that cannot be used, with file, line and value.
         """

@@ -101,9 +101,14 @@ def test_two_formats_that_match_are_named_and_one_can_be_chosen(package: Path, t
     assert f"{root}: may be read as ave or as tracks" in refused.stderr
     assert "--format ave" in refused.stderr
     assert not (tmp_path / "s.zarr").exists()
-    for name, classes in (("ave", ["Dog"]), ("tracks", ["bark", "meow, loud"]), ("folder", [])):
-        found = avel(package, "inspect", root, "--format", name, "--json")
-        assert list(json.loads(found.stdout)["facts"]["events_of_class"]) == classes
+    for name, classes, extra in (
+        ("ave", ["Dog"], "bcd"),
+        ("tracks", ["bark", "meow, loud"], "d"),
+        ("folder", [], ""),  # no sample names any video
+    ):
+        facts = json.loads(avel(package, "inspect", root, "--format", name, "--json").stdout)["facts"]
+        assert list(facts["events_of_class"]) == classes
+        assert facts["extra_files"] == [str(root / f"{stem}.mp4") for stem in extra]
 
 
 def test_a_plain_folder_is_what_no_other_format_matches(tmp_path: Path) -> None:
