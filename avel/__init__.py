@@ -1,7 +1,7 @@
 """avel: audio-visual event localization, from raw clips to fusion heads.
 
-The functions below do what the commands of the same names do. Each is imported on first use, so that
-`import avel` costs neither torch nor dask.
+Its functions are the commands of the same names. Each is imported on first use, so that `import avel` does
+not import torch or dask.
 """
 
 from importlib import import_module
