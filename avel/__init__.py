@@ -1,7 +1,7 @@
 """avel: audio-visual event localization, from raw clips to fusion heads.
 
-The functions below do what the commands of the same names do. Each is imported on first use, so that
-`import avel` costs neither torch nor dask.
+Its functions are the commands of the same names. Each is imported on first use, so that `import avel` does
+not import torch or dask.
 """
 
 import os
@@ -9,8 +9,8 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
-# OpenMP reads this once, as torch is imported. By default a thread spins while it waits for another one. Beside
-# other busy processes that keeps the other thread from running, and small products take ten times as long.
+# OpenMP reads this once, as torch is imported. By default a thread spins while it waits for another one.
+# Beside other busy processes it then keeps that thread from running, and small products take ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = version("avel")

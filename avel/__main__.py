@@ -1,4 +1,4 @@
-"""`python -m avel` is `avel`."""
+"""Runs the command line: `python -m avel` is `avel`."""
 
 from avel.cli import main
 

@@ -278,10 +278,10 @@ def runs(folder: Path, as_csv: bool, as_json: bool) -> int:
     Accuracies are percent of segments: test at the best validation epoch with its standard deviation over
     seeds, that validation accuracy, test at the best test epoch, test on samples that hold background.
     """
-    from avel.heads.evaluation.runs import compared
+    from avel.heads.evaluation.runs import run_table
 
     found = avel.list_runs(folder)
-    show_rows(found, as_csv) if as_json or as_csv else click.echo("\n".join(compared(found)))
+    show_rows(found, as_csv) if as_json or as_csv else click.echo("\n".join(run_table(found)))
     return DONE
 
 

@@ -1,11 +1,11 @@
-"""One config system: frozen dataclasses, tables of a TOML file, `--set key=value`, options, keywords.
+"""Reads settings from TOML files, `--set key=value`, options and keywords into frozen dataclasses.
 
 A setting is declared once, in the class that it configures, with its type, bounds, help and default; a
-class derived from that one may set another default (`lr: float = 1e-3`). A config holds plain settings,
-groups of them (nested dataclasses), and components: one of several registered classes, such as a head, with
-the settings of its own `Config`. Every setting has a name ("crop_scale") that is unique in its config, and a
-place in the file ("augment.crop_scale"); either is understood wherever settings are read. Later sources win:
-a config to begin with, preset, file, `--set`, options.
+derived class may set another default (`lr: float = 1e-3`). A config holds plain settings, groups of them
+(nested dataclasses), and components: one of several registered classes, such as a head, with the settings of
+its own `Config`. Every setting has a name ("crop_scale") that is unique in its config, and a place in the
+file ("augment.crop_scale"); all sources take both. Of the sources the last one wins: the config to begin
+with, preset, file, `--set`, options.
 """
 
 import dataclasses
@@ -43,25 +43,24 @@ def option(
     """Declares a setting.
 
     Args:
-        numeric: whether it changes the numbers that come out, and so belongs into cache keys.
-        low, high: bounds of numbers, and of each number of a list.
-        shown: what help says of the default where the value does not say it, as for None.
+        numeric: whether it changes results, and so belongs into cache keys.
+        low, high: bounds of a number, or of each number of a list.
+        shown: text of the default for help, where the value itself says too little, as None does.
     """
     about = {"help": help, "numeric": numeric, "low": low, "high": high, "shown": shown}
     return dataclasses.field(default=default, metadata=about)
 
 
 def group(kind: type[Any], heading: str, *, prefix: str = "") -> Any:
-    """Declares a nested dataclass of settings; `prefix` opens the names of all of them."""
+    """Declares a nested dataclass of settings; their names begin with `prefix`."""
     return dataclasses.field(default_factory=kind, metadata={"heading": heading, "prefix": prefix})
 
 
 def component(registry: Registry[Any], default: str | None, help: str, *, shown: str) -> Any:
     """Declares a choice of one registered class, as an instance of that class's `Config`.
 
-    The field's type is the base of all these Configs; `shown` says what help shows as the default of its
-    settings, since each component has its own. Without a default the field is None until one is chosen, and
-    `shown` says what that means.
+    The field's type is the base of all these Configs. Without a default the field is None until a component
+    is chosen. `shown` is the text of help for the defaults of the components' settings, or for None.
     """
 
     def make() -> Any:
@@ -73,7 +72,7 @@ def component(registry: Registry[Any], default: str | None, help: str, *, shown:
 
 @dataclass(frozen=True)
 class ComponentConfig:
-    """Base of the `Config` of registered classes; `name` is the one that it was registered under."""
+    """Base of the `Config` of registered classes; `name` is the one that its class is registered under."""
 
     name: ClassVar[str] = ""
 
@@ -83,14 +82,14 @@ class Setting:
     """One setting of a config.
 
     Attributes:
-        name: what options and `--set` call it, with its group's prefix.
-        place: where it stands in a file: tables, then the key.
+        name: its name in options and `--set`, with its group's prefix.
+        place: its tables and key in a file.
         path: attributes that lead to it in the config.
         hinted: its type, as annotated.
-        default: its default; of a component the name.
-        heading: under which help lists it, "" for none.
-        shown: its default in words, where the value does not say it.
-        registry: of a component that is chosen by name, else None.
+        default: its default; for a component its name.
+        heading: heading of its option in help, or "".
+        shown: text of its default, where the value itself says too little.
+        registry: registry of a component that is chosen by name, else None.
     """
 
     name: str
@@ -108,7 +107,7 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """The place as one word, "augment.crop_scale"."""
+        """Its place as one word, "augment.crop_scale"."""
         return ".".join(self.place)
 
     def of(self, config: Any) -> Any:
@@ -118,7 +117,7 @@ class Setting:
 
 
 def settings_of(config: Any) -> list[Setting]:
-    """Lists the settings of a config, or of a config class, whose components then show what all have."""
+    """Lists the settings of a config; of a class, with those that all components have."""
     return list(_settings(config, (), (), "", ""))
 
 
@@ -153,10 +152,10 @@ def _settings(
 
 
 def _declared(kind: type[Any], name: str) -> Mapping[str, Any]:
-    """Returns what was said of a setting, by the class or by a base whose default the class replaces.
+    """Returns the metadata of a setting, from the class or from the base that declares it.
 
     Raises:
-        ConfigError: the field is no `option`.
+        ConfigError: the field is not declared by `option`.
     """
     for base in kind.__mro__:
         field = getattr(base, "__dataclass_fields__", {}).get(name)
@@ -178,7 +177,7 @@ def resolve(
     sets: Iterable[str] = (),
     options: Mapping[str, Any] | None = None,
 ) -> C:
-    """Makes the config of one stage from all its sources.
+    """Makes the config of one stage from all sources.
 
     Keys are names or places of settings; values may be text, or whole groups and components.
 
@@ -219,7 +218,7 @@ def resolve(
 
 
 def _choose(kind: Any, given: list[tuple[str, str, Any]], place: tuple[str, ...] = ()) -> Any:
-    """Returns a config of defaults with the components that were named last."""
+    """Returns a config of defaults, with the components that the last source names."""
     chosen = {}
     for field in dataclasses.fields(kind):
         if "prefix" in field.metadata:
@@ -237,7 +236,7 @@ def _choose(kind: Any, given: list[tuple[str, str, Any]], place: tuple[str, ...]
 
 
 def _is_of_another(key: str, choice: Setting) -> bool:
-    """Says whether the key belongs to a component that was not chosen, as a file for several heads has."""
+    """Returns True if the key belongs to a component that was not chosen; a file may hold several heads."""
     assert choice.registry is not None
     *tables, _ = key.split(".")
     return tables[:-1] == list(choice.place[:-1]) and bool(tables) and tables[-1] in choice.registry
@@ -250,7 +249,7 @@ def _replaced(config: Any, path: tuple[str, ...], value: Any) -> Any:
 
 
 def flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns nested tables as one, keys joined by dots and with underscores; configs become their values.
+    """Flattens nested tables and configs, their keys joined by dots, with underscores for dashes.
 
     >>> flat({"seeds": 3, "augment": {"crop-scale": [0.1, 1]}})
     {'seeds': 3, 'augment.crop_scale': [0.1, 1]}
@@ -272,7 +271,7 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _named(key: str) -> str:
-    """A key as settings are named, with underscores."""
+    """Returns a key as settings are named, with underscores."""
     return key.replace("-", "_")
 
 
@@ -303,7 +302,7 @@ def to_toml(config: Any, stage: str) -> str:
 
 
 def as_dict(config: Any) -> dict[str, Any]:
-    """Returns a config as nested plain values, what JSON and TOML hold; a component's under its name."""
+    """Returns a config as nested plain values for JSON and TOML; those of a component under its name."""
     result: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -315,7 +314,7 @@ def as_dict(config: Any) -> dict[str, Any]:
 
 
 def digest(config: Any, **more: Any) -> str:
-    """Returns 16 hex digits over every setting that changes the numbers, and over what else is named."""
+    """Returns 16 hex digits over every setting that changes results, and over `more`."""
     values = {setting.key: _plain(setting.of(config)) for setting in settings_of(config) if setting.numeric}
     return digest_of(values | more)
 
@@ -331,13 +330,13 @@ def convert(setting: Setting, value: Any, source: str) -> Any:
         result = _coerce(hinted, value)
     except (TypeError, ValueError):
         raise ConfigError(f"{source}: {name}={value!r} is not {describe(hinted)}") from None
-    endless = not setting.numeric  # limits of memory and time may be infinite
+    may_be_infinite = not setting.numeric  # as limits of memory and time
     for item in result if isinstance(result, tuple) else (result,):
         if setting.low is not None and item is not None and not item >= setting.low:
             raise ConfigError(f"{source}: {name}={value!r} must be at least {setting.low:g}")
         if setting.high is not None and item is not None and not item <= setting.high:
             raise ConfigError(f"{source}: {name}={value!r} must be at most {setting.high:g}")
-        if isinstance(item, float) and not math.isfinite(item) and not endless:
+        if isinstance(item, float) and not math.isfinite(item) and not may_be_infinite:
             raise ConfigError(f"{source}: {name}={value!r} must be finite")
     return result
 
@@ -377,7 +376,7 @@ def split_set(item: str) -> tuple[str, str]:
 
 
 def _is_union(hinted: Any) -> bool:
-    """`int | None` is a types.UnionType, `Literal[...] | None` a typing.Union."""
+    """Returns True for a union: `int | None` is a types.UnionType, `Literal[...] | None` a typing.Union."""
     return isinstance(hinted, types.UnionType) or typing.get_origin(hinted) is typing.Union
 
 

@@ -1,4 +1,4 @@
-"""Provides what all commands share: options made from config dataclasses, printing, errors, exit codes."""
+"""Serves all commands: options made from config dataclasses, printing, errors, exit codes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Command(click.Command):
 
 
 class SettingOption(click.Option):
-    """The option of one setting. Its own default is None: a file or a preset may still give the value."""
+    """Option of one setting. Its own default is None, since a file or a preset may give the value."""
 
     def __init__(self, declarations: Sequence[str], *, setting: Setting) -> None:
         self.heading, self.setting = setting.heading, setting
@@ -72,9 +72,9 @@ def settings(
 ) -> Callable[[F], F]:
     """Gives a command `--config`, `--set`, and one option for each setting of `config_type`.
 
-    The command receives the resolved config as `config`, which is also printed to stderr. With `vary` it is a
-    sweep: it receives `settings`, the values of each setting that `--set` gives several, by name, and the
-    other given settings as keywords.
+    The command receives the resolved config as `config`; it is also printed to stderr. With `vary`, for a
+    sweep, it receives `settings`, name -> values of each setting that has several in `--set`, and the other
+    given settings as keywords.
 
     Args:
         stage: the config's table in a TOML file.
@@ -108,7 +108,7 @@ def settings(
 
 
 def varied(sets: Sequence[str]) -> tuple[tuple[str, ...], dict[str, list[str]]]:
-    """Returns the `--set` items of one value, and the values of the others by name.
+    """Divides `--set` items into those of one value, and name -> values of the others.
 
     >>> varied(["theta=0,0.03", "epochs=60"])
     (('epochs=60',), {'theta': ['0', '0.03']})
@@ -137,8 +137,8 @@ def _check_sweep(config: Any, several: Mapping[str, Sequence[str]], given: Mappi
     """Checks that a sweep can vary these settings.
 
     Raises:
-        ConfigError: a setting is also given as an option, which would do nothing, or is itself a list, whose
-            commas separate its own items.
+        ConfigError: a setting is also given as an option, which would have no effect, or is a list, whose
+            commas separate its items.
     """
     for setting in settings_of(config):
         if setting.name not in several:
@@ -165,7 +165,7 @@ def stage_settings(
 
     Args:
         stages: parameter of the command -> (stage, type of its config). The command gets each config
-            resolved, and it is printed to stderr. For a type of None it gets the given settings by name.
+            resolved, which is printed to stderr; for a type of None it gets name -> given value.
         preset_of: the stage that the presets belong to.
     """
 
@@ -232,7 +232,7 @@ def _metavar(setting: Setting) -> str:
 
 
 def dataset_options(command: F) -> F:
-    """Gives a command how a dataset is read: `annotations`, `format`, and `format_settings` as a dict."""
+    """Gives a command the options of a dataset: `annotations`, `format`, and `format_settings` as a dict."""
     choices = click.Choice(["auto", *DATASET_FORMATS])
     options = [
         click.option(

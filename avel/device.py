@@ -1,4 +1,4 @@
-"""The devices that torch computes on, by name; it imports torch, as of this level only it and `nn` may."""
+"""Finds torch devices by name. Of the modules beside it only `nn` may import torch too."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16"}
 
 
 def choose_device(name: str) -> torch.device:
-    """Returns the device of a name: cpu, cuda, cuda:N, or auto, which is a GPU where there is one.
+    """Returns the device that is named cpu, cuda, cuda:N, or auto: a GPU if there is one, else the CPU.
 
     Raises:
         ConfigError: another name, or a GPU that is not there.

@@ -68,7 +68,7 @@ class DatasetError(AvelError):
 
 
 class StoreError(AvelError):
-    """A store, cache or run that is damaged, incomplete or has another format."""
+    """A store, cache or run that is damaged, incomplete or of another format."""
 
 
 class WriteError(AvelError):

@@ -1,4 +1,4 @@
-"""The grid that audio and video share. Every length in avel is derived from it."""
+"""Defines the time grid of audio and video, from which all lengths are derived."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -6,11 +6,11 @@ from fractions import Fraction
 from avel.errors import ConfigError
 
 CHUNK_SEGMENTS = 10
-"""Segments stored as one chunk and processed at once, which bounds the memory for a clip of any length."""
+"""Segments stored as one chunk and processed at once, so that long clips take no more memory."""
 MEL_FRAMES = 96
-"""STFT windows in the log-mel patch of a segment (as VGGish)."""
+"""STFT windows in the log-mel patch of a segment, as in VGGish."""
 MEL_BANDS = 64
-"""Mel bands of the log-mel patch (as VGGish)."""
+"""Mel bands of the log-mel patch, as in VGGish."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Grid:
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:
-    """Returns at most `most` evenly spaced indices below `count`: the middle one for 1.
+    """Returns at most `most` evenly spaced indices below `count`; if `most` is 1, the middle one.
 
     >>> evenly_spaced(16, 4)
     [2, 6, 10, 14]

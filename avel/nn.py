@@ -1,7 +1,7 @@
-"""What encoders and heads share of networks: audio-guided visual attention, and what a device can compute.
+"""Networks of both encoders and heads: audio-guided visual attention; and a check for bfloat16 LSTMs.
 
-Pipeline and heads never import each other, so what both need lies here; it imports torch, which of
-the rest of this level only `device` may.
+Pipeline and heads never import each other, so what both need is here. Of the modules beside it only `device`
+may import torch too.
 """
 
 import functools
@@ -13,7 +13,7 @@ from avel.progress import note
 
 
 class AGVA(nn.Module):
-    """Audio-guided visual attention: weighs the cells of a visual map by the audio of the segment."""
+    """Audio-guided visual attention (Tian et al. 2018) over the cells of a visual map."""
 
     def __init__(self, audio: int, visual: int, cells: int, hidden: int = 512) -> None:
         super().__init__()
@@ -24,8 +24,8 @@ class AGVA(nn.Module):
         self.score = nn.Linear(cells, 1, bias=False)
 
     def forward(self, audio: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns cells summed by weight: (B, T, D), (B, T, N, C) -> (B, T, C), weights (B, T, N)."""
-        # audio has one score a cell, so it joins along the cells, as the published code does
+        """Returns the weighted sum of cells: (B, T, D), (B, T, N, C) -> (B, T, C), weights (B, T, N)."""
+        # As in the published code, audio gives one value for each cell, added to all scores of that cell
         joined = self.video_score(self.video(cells)) + self.audio_score(self.audio(audio)).unsqueeze(-1)
         scores = self.score(torch.tanh(joined)).squeeze(-1)
         weights = torch.softmax(scores, -1, dtype=torch.promote_types(scores.dtype, torch.float32))
@@ -34,10 +34,9 @@ class AGVA(nn.Module):
 
 @functools.cache
 def has_bfloat16_lstm(device: torch.device) -> bool:
-    """Returns whether LSTMs run on `device` under autocast to bfloat16; says so once where they do not.
+    """Returns True if LSTMs run on `device` under autocast to bfloat16; notes it once where they do not.
 
-    It is found by trying: torch hands LSTMs to oneDNN or cuDNN, and only a call shows whether they have one
-    for this processor.
+    Tries one, since only a call shows whether oneDNN or cuDNN has such an LSTM for this processor.
     """
     try:
         _try_bfloat16_lstm(device)
@@ -51,9 +50,9 @@ def has_bfloat16_lstm(device: torch.device) -> bool:
 def _try_bfloat16_lstm(device: torch.device) -> None:
     """Trains a small Bi-LSTM and infers with it, whatever mode the caller is in.
 
-    Its input is once float32 and once what autocast has made of it already: torch takes two ways for them.
+    Float32 and bfloat16 inputs take different ways in torch, so it tries both.
     """
-    # Drawn in a fork, since asking must not change the random numbers of whoever asks
+    # In a fork of the random state, which belongs to the caller
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         lstm = nn.LSTM(8, 8, batch_first=True, bidirectional=True).to(device)
         for dtype in (torch.float32, torch.bfloat16):

@@ -1,4 +1,4 @@
-"""Shows progress of long work on stderr: a bar on a terminal, otherwise a line every 30 seconds."""
+"""Shows progress on stderr: a bar on a terminal, otherwise a line every 30 seconds."""
 
 import sys
 import threading
@@ -16,7 +16,7 @@ _level = 1
 
 
 def set_verbosity(level: int) -> None:
-    """Sets how much is printed: 0 is quiet (errors only), 1 the default, 2 verbose."""
+    """Sets the verbosity: 0 is quiet (errors only), 1 the default, 2 verbose."""
     global _level
     _level = level
 
@@ -28,9 +28,9 @@ def note(message: str, *, level: int = 1) -> None:
 
 
 class Progress:
-    """Counts up to `total` steps called `what`; shows rate, failures and time left.
+    """Counts `total` steps called `what` ("clips"); shows rate, failures and time left.
 
-    `start` steps were done before and do not count in the rate.
+    `start` steps were done earlier and do not count in the rate.
 
     >>> with Progress(2, "clips") as progress:
     ...     progress.advance(note="loss 0.1")

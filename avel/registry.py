@@ -1,4 +1,4 @@
-"""A registry is a dict and a decorator; packages outside avel add to it through an entry point."""
+"""Registers classes by name with a decorator; other packages add to a registry through an entry point."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +31,7 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[E], E]:
-        """Returns a decorator that files a class under `name` and tells its `Config`, if any, that name.
+        """Returns a decorator that registers a class as `name`, which its `Config`, if any, gets too.
 
         Raises:
             ConfigError: the name is taken, or the class has only the `Config` of another entry.
@@ -79,7 +79,7 @@ class Registry(Generic[T]):
             else:
                 self._load(self._points[name])
         except BaseException:
-            # Python drops a module that fails, and imports it anew the next time: so must its entries
+            # Python drops a module that fails and imports it again next time, so its entries must go too
             whole = {key: entry for key, entry in self._entries.items() if _module_of(entry) in sys.modules}
             self._entries = whole
             raise

@@ -19,7 +19,7 @@ def as_plain(result: Any) -> Any:
 
 
 def from_plain(kind: Any, plain: Any, field: str = "") -> Any:
-    """Reads a value of type `kind` from the plain values that `as_plain` made of it.
+    """Makes a value of type `kind` of the plain values that `as_plain` returned for it.
 
     >>> from_plain(tuple[float, ...], [1, 2.5])
     (1.0, 2.5)

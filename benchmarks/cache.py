@@ -217,7 +217,7 @@ def _compare(folder: Path, dtypes: list[str]) -> dict[str, dict[str, float]]:
         name: {
             "mean_cosine": array.mean_cosine,
             "lowest_cosine": array.lowest_cosine,
-            "largest_deviation": array.largest_deviation,
+            "largest_difference": array.largest_difference,
             "scale": array.scale,
         }
         for name, array in found.arrays.items()

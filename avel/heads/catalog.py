@@ -1,4 +1,4 @@
-"""`avel heads`: which heads there are, and the settings of each."""
+"""`avel heads`: lists the heads and the settings of each."""
 
 from __future__ import annotations
 
@@ -17,12 +17,19 @@ AVE_WIDTHS = {
     "cnn": Widths(128, 512, 29, segments=10),
     "maps": Widths(128, 512, 29, cells=49, segments=10),
 }
-"""What a head takes from AVE: features of AV-BT, or of VGGish and VGG-19; 28 events and background."""
+"""Input -> sizes of it on AVE: features of AV-BT, or of VGGish and VGG-19; 28 events and background."""
 
 
 @dataclass(frozen=True)
 class HeadInfo:
-    """One head: inputs it can read, the best first; its parameters on those of AVE; its publication."""
+    """One head.
+
+    Attributes:
+        reads: inputs that it can read, the best first.
+        weak: whether it can learn from video labels.
+        parameters: how many it has for AVE with the best input.
+        source: the publication.
+    """
 
     name: str
     reads: tuple[str, ...]
@@ -66,8 +73,8 @@ def describe_head(name: str) -> HeadDescription:
         UnknownNameError: no such head.
     """
     config = HEADS[name].Config()
-    shared = {setting.name for setting in settings_of(HeadConfig)}
-    ordered = sorted(settings_of(config), key=lambda setting: setting.name in shared)
+    common = {setting.name for setting in settings_of(HeadConfig)}
+    ordered = sorted(settings_of(config), key=lambda setting: setting.name in common)
     settings = (SettingInfo(each.name, describe(each.hinted), each.of(config), each.help) for each in ordered)
     return HeadDescription(_info(name), tuple(settings))
 

@@ -57,7 +57,7 @@ class HeadConfig(ComponentConfig):
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How trials are trained: the head with its settings, and what every training has."""
+    """Settings of training: the head with its own, and those that every training has."""
 
     head: HeadConfig = component(
         HEADS, "tacma", "Fusion head to train; avel heads NAME lists its settings for --set.",

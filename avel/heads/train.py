@@ -1,4 +1,4 @@
-"""`train_head` and `sweep`: from a feature cache to a run folder with trained, judged trials."""
+"""`avel train-head` and `avel sweep`: train heads on a feature cache and evaluate them, in a run folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from avel.heads.evaluation.results import Evaluation
 from avel.heads.models.head import build_model
 from avel.heads.training.data import Data, check_classes, choose_source, load_data
 from avel.heads.training.fit import TrialOutcome, can_stack, fit
-from avel.heads.training.plan import Planned, groups_of, plan
+from avel.heads.training.plan import Planned, plan, stackable_groups
 from avel.heads.training.records import is_trained, load_model, read_trials, write_trial
 from avel.progress import note
 from avel.stores.features import FeatureCache
@@ -31,9 +31,9 @@ PREDICTED_SPLITS = ("val", "test")
 def train_head(
     cache: Path | str, run: Path | str, config: TrainConfig | None = None, **options: Any
 ) -> Evaluation:
-    """Trains one head, `config.seeds` times, and returns what `evaluate` finds on the test split.
+    """Trains one head, `config.seeds` times, and returns its results on the test split.
 
-    Without test samples, or without labels in test, the figures on test are None; train and val need labels.
+    Train and val need labels; without labels in test, or without test samples, its figures are None.
 
     >>> train_head("features.h5", "runs/tacma", head="tacma", seeds=5)  # doctest: +SKIP
 
@@ -51,7 +51,7 @@ def sweep(
     config: TrainConfig | None = None,
     **options: Any,
 ) -> Evaluation:
-    """Trains every combination of `settings`, `config.seeds` times each; goes on where an earlier call ended.
+    """Trains every combination of `settings`, `config.seeds` times each; resumes an interrupted sweep.
 
     >>> sweep("features.h5", "runs/theta", {"theta": [0, 0.03]}, seeds=5)  # doctest: +SKIP
 
@@ -79,7 +79,7 @@ def sweep(
 
 
 class _Loaded:
-    """The features that heads read, each kind of input loaded and checked once."""
+    """Features of a cache, each kind of input loaded and checked once."""
 
     def __init__(self, cache: FeatureCache, device: torch.device) -> None:
         self.cache, self.device = cache, device
@@ -114,8 +114,8 @@ def _inputs(
 
 
 def _train(run: Run, planned: Sequence[Planned], loaded: _Loaded, device: torch.device) -> None:
-    waiting = [item for item in planned if not is_trained(run, item.trial.name)]
-    done = {item.trial.name for item in planned} - {item.trial.name for item in waiting}
+    untrained = [item for item in planned if not is_trained(run, item.trial.name)]
+    done = {item.trial.name for item in planned} - {item.trial.name for item in untrained}
     run.rewind([line for line in run.metrics() if line["trial"] in done])
 
     def stacks(config: TrainConfig) -> bool:
@@ -129,7 +129,7 @@ def _train(run: Run, planned: Sequence[Planned], loaded: _Loaded, device: torch.
             note(f"{name}: {outcome.failure}; this trial ends here")
         write_trial(run, outcome, data.widths, data.features.source, settings[name])
 
-    for group in groups_of(waiting, stacks):
+    for group in stackable_groups(untrained, stacks):
         data = loaded.data(group[0].trial.config)
         fit([item.trial for item in group], data, device, lambda line: run.log(**line), write)
 

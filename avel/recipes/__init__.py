@@ -1,1 +1,1 @@
-"""Whole ways across the layers: the demo, and what needs encoders and heads together."""
+"""Commands that need encoders and heads together: demo, predict, reproduce, doctor."""

@@ -1,4 +1,4 @@
-"""The whole way on clips made here: compose, stage, pretrain, cache, train heads, evaluate, show."""
+"""`avel demo`: runs every stage on synthetic clips, and compares heads on them."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ FILES = {
 """What the demo makes -> its name in the demo's folder."""
 
 READING = (
-    "An event is where its object is both seen and heard, so audio or visual alone cannot find it. The row",
-    "untrained has random weights where the others have AV-BT. The label of a second depends on that second",
-    "alone, so TACMA's attention to the others has little to add to mlp both here.",
+    "An event is where its object is both visible and audible, so audio or visual alone cannot find it. The",
+    "row mlp untrained has random weights where the others have AV-BT. The label of a second depends on that",
+    "second alone, so TACMA's attention to the others has little to add to mlp both here.",
 )
 """How to read the table."""
 
@@ -64,9 +64,9 @@ ENCODER: dict[str, Any] = {
 }
 """Settings with which AV-BT learns from 144 clips on two cores in about a minute."""
 UNTRAINED: dict[str, Any] = {**BACKBONES, "untrained": True, "crop_size": ENCODER["crop_size"]}
-"""The same encoder with random weights: what AV-BT has to beat."""
+"""Settings of the same encoder with random weights, which AV-BT has to beat."""
 
-HEADS: dict[str, dict[str, Any]] = {
+DEMO_HEADS: dict[str, dict[str, Any]] = {
     "mlp audio": {"head": "mlp", "modality": "audio"},
     "mlp visual": {"head": "mlp", "modality": "visual"},
     "mlp untrained": {"head": "mlp", "modality": "both"},
@@ -75,7 +75,7 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 """Row of the table -> settings of the head; the untrained one reads the features of an untrained encoder.
 
-Theta and all epochs were chosen on the worlds of seeds 101 and 102, which the demo does not show.
+Theta and all epochs were chosen with --seed 101 and 102, whose clips the demo does not show.
 """
 
 TRAINING: dict[str, Any] = {"seeds": 3, "epochs": 40, "lr": 1e-3, "batch_size": 32, "standardise": True}
@@ -84,7 +84,14 @@ TRAINING: dict[str, Any] = {"seeds": 3, "epochs": 40, "lr": 1e-3, "batch_size": 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo made: its table, trivial baselines of the test split, seconds of each stage, paths."""
+    """Results of the demo.
+
+    Attributes:
+        heads: row of the table -> results on test.
+        trivial_baselines_percent: rule that needs no model -> its accuracy on test.
+        seconds: stage -> wall time.
+        paths: what the demo made -> where it is.
+    """
 
     heads: dict[str, GroupEvaluation]
     trivial_baselines_percent: dict[str, float]
@@ -115,10 +122,10 @@ class DemoResult:
 
 
 def demo(folder: Path | str, *, clips: int = 240, seed: int = 0) -> DemoResult:
-    """Runs all of avel on `clips` composed clips, into `folder`; a second call goes on, or only reports.
+    """Runs all stages on `clips` synthetic clips, in `folder`; a second call resumes, or reports again.
 
     Raises:
-        AvelError: what any of its stages raises; `folder` holds another's file of the name of one of ours.
+        AvelError: a stage fails, or `folder` holds a foreign file that would be overwritten.
     """
     folder = Path(folder)
     check_own(folder, "heads", (FILES["picture"],))
@@ -133,20 +140,21 @@ def demo(folder: Path | str, *, clips: int = 240, seed: int = 0) -> DemoResult:
 
     paths = {name: folder / file for name, file in FILES.items()}
     store, cache = paths["store"], paths["cache"]
-    runs = {name: folder / "heads" / name.replace(" ", "-") for name in HEADS}
+    runs = {name: folder / "heads" / name.replace(" ", "-") for name in DEMO_HEADS}
     stage("compose", lambda: compose(paths["clips"], clips=clips, seed=seed))
     stage("extract", lambda: extract(paths["clips"], store, size=STAGED_PX))
     stage("pretrain", lambda: pretrain(store, paths["encoder"], seed=seed, **ENCODER))
     stage("cache-features", lambda: cache_features(store, cache, encoder=paths["encoder"]))
     stage("cache-untrained", lambda: cache_features(store, paths["untrained"], **UNTRAINED, seed=seed))
-    caches = {name: paths["untrained"] if name == "mlp untrained" else cache for name in HEADS}
-    heads = {name: {**HEADS[name], **TRAINING} for name in HEADS}
+    caches = {name: paths["untrained"] if name == "mlp untrained" else cache for name in DEMO_HEADS}
+    heads = {name: {**DEMO_HEADS[name], **TRAINING} for name in DEMO_HEADS}
     found: dict[str, Evaluation] = stage(
-        "train-head", lambda: {name: train_head(caches[name], runs[name], **heads[name]) for name in HEADS}
+        "train-head",
+        lambda: {name: train_head(caches[name], runs[name], **heads[name]) for name in DEMO_HEADS},
     )
     stage("picture", lambda: demo_picture(dict(runs), paths["picture"], shown=("mlp both", "tacma")))
     return DemoResult(
-        heads={name: result.groups[HEADS[name]["head"]] for name, result in found.items()},
+        heads={name: result.groups[DEMO_HEADS[name]["head"]] for name, result in found.items()},
         trivial_baselines_percent=found["tacma"].trivial_baselines_percent,
         seconds=seconds,
         paths={name: str(path) for name, path in {**paths, "heads": folder / "heads"}.items()},

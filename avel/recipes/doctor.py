@@ -1,4 +1,4 @@
-"""`avel doctor`: is everything installed that avel needs, and does one clip pass through every stage?"""
+"""`avel doctor`: checks what avel needs on this machine, and takes one clip through every stage."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from avel.stores import runs
 if TYPE_CHECKING:
     from torch import Tensor
 
-LIBRARIES = (*runs.LIBRARIES, "pyarrow", "dask", "distributed", "safetensors", "matplotlib")
+CHECKED_LIBRARIES = (*runs.LIBRARIES, "pyarrow", "dask", "distributed", "safetensors", "matplotlib")
 EXTRAS = {"scikit-learn": "avel[plots]", "obstore": "avel[s3]"}
-"""Optional library -> what to install for it."""
-DECODERS = ("h264", "hevc", "vp9", "av1", "mpeg4", "aac", "mp3", "opus", "vorbis")
+"""Optional library -> the extra that installs it."""
+CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4", "aac", "mp3", "opus", "vorbis")
 LEAST_DISK_GB, LEAST_MEMORY_GB = 5.0, 4.0
 """What the demo and small datasets need; AVE needs 14 GB for its store."""
 
@@ -39,13 +39,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All checks."""
+    """Results of all checks."""
 
     checks: tuple[Check, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether every check passed."""
+        """True if every check passed."""
         return all(check.passed for check in self.checks)
 
     def lines(self) -> list[str]:
@@ -81,7 +81,7 @@ def doctor(folder: Path | str = ".", *, self_test: bool = True) -> Diagnosis:
 
 def _versions() -> Check:
     found, missing = [f"python {platform.python_version()}"], []
-    for name in LIBRARIES:
+    for name in CHECKED_LIBRARIES:
         try:
             found.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
@@ -121,8 +121,8 @@ def _torch() -> Check:
 def _decoders() -> Check:
     from av import codecs_available, library_versions
 
-    found = [name for name in DECODERS if name in codecs_available]
-    missing = [name for name in DECODERS if name not in found]
+    found = [name for name in CODECS if name in codecs_available]
+    missing = [name for name in CODECS if name not in found]
     version = ".".join(map(str, library_versions["libavcodec"]))
     needed = {"h264", "aac"} - set(found)
     text = f"libavcodec {version}: {', '.join(found)}" + (
@@ -165,7 +165,7 @@ def _one_clip() -> Check:
 
 
 def one_clip(folder: Path) -> str:
-    """Makes a clip of two segments, stages it, encodes it, runs a head on it.
+    """Makes a clip of two segments, stages it, encodes it, runs a head on it; returns what was done.
 
     Raises:
         AvelError: a stage failed, or its output has the wrong shape or is not finite.

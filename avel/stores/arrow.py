@@ -1,7 +1,7 @@
 """Reads Parquet files without Arrow's threads.
 
-Arrow's threads may still run when a short script ends, and then they abort it (SIGABRT). All of avel reads
-tables through this module, and a test checks that.
+Arrow's threads may still run when a short script ends, and then abort it (SIGABRT). All of avel reads tables
+through this module, which a test checks.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
 def verify_clips(store: ClipStore) -> tuple[str, ...]:
-    """Returns one line for each fault, none for a whole store. Reads every byte and checks every checksum."""
+    """Lists the faults of a store, a line each; reads every byte and checks every checksum."""
     found = _wrong_shapes(store)
-    if found:  # nothing in the arrays can be trusted then
+    if found:  # then no array can be read by row and segment
         return tuple(found)
     rows: dict[int, str] = {}
     for video_id, entry in store.entries.items():
@@ -51,9 +51,9 @@ def _wrong_shapes(store: ClipStore) -> list[str]:
 def _faults_of_video(store: ClipStore, entry: Entry) -> list[str]:
     if store.is_staged(entry):
         return _faults_of_array(store, entry, FRAMES) + _faults_of_array(store, entry, LOG_MEL)
-    names = chunk_names(store.attributes, entry.row)
-    left = [name for name in names if entry.state == "failed" and store.location.read(name) is not None]
-    return [f"failed, but {left[0]} is there"] if left else []
+    names = chunk_names(store.attributes, entry.row) if entry.state == "failed" else []
+    extra = [name for name in names if store.location.read(name) is not None]
+    return [f"failed, but {extra[0]} is there"] if extra else []
 
 
 def _faults_of_array(store: ClipStore, entry: Entry, name: str) -> list[str]:

@@ -53,8 +53,8 @@ def writing(location: Location) -> Iterator[None]:
 def prepare_store(location: Location, attributes: StoreAttributes, run: str = "") -> None:
     """Creates the arrays, adds rows for new videos, or starts again where grid or frame codec changed.
 
-    Starting again deletes all chunks: callers must record before that their clips are no longer staged. The
-    group's attributes are removed before the arrays and written last, since without them there is no store.
+    Starting again deletes all chunks: callers first record that their clips are no longer staged. The group's
+    attributes are removed before the arrays and written last, since a store without them does not count.
 
     Args:
         run: token of the run that begins. From here on, writers of other runs raise StaleError.
@@ -90,12 +90,12 @@ def write_dataset(location: Location, dataset: Dataset) -> None:
 
 
 class ClipWriter:
-    """Writes the chunks of single videos: log-mel first and frames last, so that frames mean a whole video.
+    """Writes the chunks of single videos: log-mel first, so that a video with frames is whole.
 
     Each write first checks that no other run has begun on the store, since a worker may outlive its run.
 
     Raises:
-        StaleError: the store has other settings than this writer.
+        StaleError: the store was made with other settings.
         StoreError: this machine sees no store there.
     """
 
@@ -140,7 +140,7 @@ class ClipWriter:
         self._put(self._frames, row, first_frame, block)
 
     def erase(self, row: int) -> None:
-        """Deletes the video's chunks, frames first, so that the rest is never taken for a whole video.
+        """Deletes the video's chunks, frames first, so that what is left does not count as a whole video.
 
         Raises:
             StaleError: another run has begun on the store.
@@ -179,7 +179,7 @@ def check_run(location: Location, run: str) -> None:
 
 
 def is_run_of(location: Location, run: str) -> bool:
-    """Returns whether no other run has begun on the store since `run` did.
+    """Returns True if no other run has begun on the store since `run` did.
 
     Raises:
         WriteError: the store cannot be read.
@@ -230,7 +230,7 @@ def _create_arrays(store: Any, attributes: StoreAttributes) -> None:
 
 
 def check_place(location: Location) -> None:
-    """Checks that the place is empty, or holds a clip store, also one that an interrupted run had only begun.
+    """Checks that the place is empty or holds a clip store, finished or not.
 
     Raises:
         StoreError: the place is a file, a folder with other files, or a store without its arrays.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from avel.stores.datasets.dataset import Dataset
 
-Frame = TypeVar("Frame")
+F = TypeVar("F")
 """A frame, as a JPEG file or decoded."""
 
 FORMAT, VERSION = "avel-clips", 2
@@ -35,10 +35,10 @@ FRAMES, LOG_MEL = "frames", "log_mel"
 RUN = ".run"
 """Name of the file with the token of the last run that staged clips into the store."""
 OWN_NAMES = frozenset({FRAMES, LOG_MEL, "manifest", "dataset", "zarr.json", "config.toml", ".lock", RUN})
-"""Names of everything in a store's folder."""
+"""Names of all files and folders directly in a store."""
 START_AGAIN = "remove its zarr.json, and avel extract stages all clips again"
 DATASET_TABLES = ("samples", "events", "videos")
-ACCESS = "see to its access rights; of an object store, to AWS_ENDPOINT_URL, AWS_REGION and the keys"
+ACCESS = "check its access rights; for an object store also AWS_ENDPOINT_URL, AWS_REGION and the keys"
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class ClipStore:
 
     @property
     def waiting(self) -> tuple[str, ...]:
-        """Ids of the videos still to be staged with the store's settings, in array order; none failed."""
+        """Ids of the videos that are still to be staged, in array order; failed ones are not."""
         return tuple(
             name
             for name, entry in self.entries.items()
@@ -129,7 +129,7 @@ class ClipStore:
         )
 
     def is_staged(self, entry: Entry) -> bool:
-        """Returns whether the video was staged completely, with the store's settings."""
+        """Returns True if the video was staged completely, with the store's settings."""
         return entry.state == "staged" and entry.settings == self.digest
 
     @cached_property
@@ -186,15 +186,13 @@ class ClipStore:
             raise StoreError(f"{self.location.url}: {video_id}: log-mel is incomplete", hint=self._repair())
         return patches
 
-    def _by_chunk(
-        self, video_id: str, frames: Sequence[int], read: Callable[..., Sequence[Frame]]
-    ) -> list[Frame]:
-        """Reads frames by `read`, once per chunk, however many of its frames are asked for."""
+    def _by_chunk(self, video_id: str, frames: Sequence[int], read: Callable[..., Sequence[F]]) -> list[F]:
+        """Reads frames, calling `read` once for each chunk, however many of its frames are asked for."""
         row, size = self._row(video_id), self.attributes.chunk_frames
         outside = [frame for frame in frames if not 0 <= frame < self.grid.frames]
         if outside:
             raise StoreError(f"{video_id}: frame {outside[0]} of {self.grid.frames}")
-        found: dict[int, Frame] = {}
+        found: dict[int, F] = {}
         for number in dict.fromkeys(frame // size for frame in frames):
             inside = [frame for frame in frames if frame // size == number]
             found |= zip(inside, read(row, number, [frame % size for frame in inside]), strict=True)
@@ -233,7 +231,7 @@ class ClipStore:
 
     @contextmanager
     def _damage(self, name: str, row: int) -> Iterator[None]:
-        """Turns the errors of a failed checksum, ours and zarr's, into StoreError."""
+        """Turns errors of failed checksums (avel's and zarr's) into StoreError."""
         try:
             yield
         except (ValueError, RuntimeError, struct.error) as error:

@@ -1,7 +1,7 @@
-"""The field's own AVE files: one HDF5 array a file, uncompressed, row = annotation line = sample.
+"""Reads and checks the published AVE feature files: one HDF5 array each, row = annotation line = sample.
 
-They come without ids, so what can be checked is: shapes, the label files against the annotations, the order
-files against the splits, and that rows of one video carry the same features.
+They hold no ids. What can be checked: shapes, label files against the annotations, order files against the
+splits, and that rows of one video have the same features.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from avel.stores.datasets.dataset import SPLITS, Dataset
 from avel.stores.datasets.labels import UNKNOWN, EventTable
 
 KEYS = ("avadataset", "dataset")
-"""Names of the one array, in the order they are looked for."""
-AUDIO, MAPS, VECTORS = "audio_feature.h5", "visual_feature.h5", "visual_feature_vec.h5"
+"""Possible names of the one array, the first that is there is taken."""
+AUDIO_FILE, MAPS_FILE, VECTORS_FILE = "audio_feature.h5", "visual_feature.h5", "visual_feature_vec.h5"
 SEGMENT_LABELS = ("labels.h5", "right_labels.h5", "right_label.h5")
-EVENT_LABELS, SHARES, PRESENCE = "mil_labels.h5", "prob_label.h5", "labels_closs.h5"
+EVENT_LABELS, CLASS_FRACTIONS, PRESENCE = "mil_labels.h5", "prob_label.h5", "labels_closs.h5"
 ORDERS = {f"{split}_order.h5": split for split in SPLITS}
 NOT_READ = dict.fromkeys(
     ("visual_feature_noisy.h5", "audio_feature_noisy.h5", "labels_noisy.h5"),
     "background clips without annotation line",
 ) | dict.fromkeys((f"{split}_order_match.h5" for split in SPLITS), "orders of cross-modality matching")
-"""Other files of the authors -> what they hold; known, so that a folder or list may name them."""
-SIZES = {AUDIO: (10, 128), MAPS: (10, 7, 7, 512), VECTORS: (10, 512)}
-"""A row of each published feature file."""
+"""Other published files -> what they hold; they are accepted, but not read."""
+SIZES = {AUDIO_FILE: (10, 128), MAPS_FILE: (10, 7, 7, 512), VECTORS_FILE: (10, 512)}
+"""Published feature file -> shape of one row."""
 DIMENSIONS = {name: 1 + len(size) for name, size in SIZES.items()} | {
-    **dict.fromkeys((EVENT_LABELS, SHARES, PRESENCE), 2),
+    **dict.fromkeys((EVENT_LABELS, CLASS_FRACTIONS, PRESENCE), 2),
     **dict.fromkeys(SEGMENT_LABELS, 3),
 }
 MOST_WRONG = 0.01
-"""Share of rows whose event may differ from the annotations before the files are taken for another order."""
+"""Fraction of rows whose events may differ from the annotations; with more, the row order must be another."""
 
 
 def find_files(source: Path | Iterable[Path]) -> dict[str, Path]:
-    """Known file name -> path, from a folder or from the files themselves.
+    """Finds the known files in a folder, or among the given ones: file name -> path.
 
     Raises:
         MissingPathError: the folder or a file is not there, or there is no feature file.
@@ -56,18 +56,18 @@ def find_files(source: Path | Iterable[Path]) -> dict[str, Path]:
         if folder is None and path.name not in known:
             raise StoreError(f"{path}: no known AVE file", hint=f"known names: {', '.join(sorted(known))}")
     found = {path.name: path for path in given if path.name in known}
-    if AUDIO not in found or not {MAPS, VECTORS} & set(found):
+    if AUDIO_FILE not in found or not {MAPS_FILE, VECTORS_FILE} & set(found):
         shown = ", ".join(sorted(found)) or "none of the known files"
         raise MissingPathError(
             f"{folder or 'given files'}: {shown}",
-            hint=f"need {AUDIO} and {MAPS} or {VECTORS}, from the AVE-ECCV18 page of the dataset's authors",
+            hint=f"need {AUDIO_FILE} and {MAPS_FILE} or {VECTORS_FILE}, from the dataset's page, AVE-ECCV18",
         )
     return found
 
 
 @contextmanager
 def array(path: Path, rows: int, *, any_size: bool = False) -> Iterator[h5py.Dataset]:
-    """The one array of a community file, read only; checked to have `rows` rows of the published size.
+    """Opens the one array of a file, read-only, and checks that it has `rows` rows of the published size.
 
     Raises:
         StoreError: not HDF5, or no array under a known key.
@@ -99,16 +99,16 @@ def array(path: Path, rows: int, *, any_size: bool = False) -> Iterator[h5py.Dat
 
 
 def read_orders(files: dict[str, Path]) -> dict[str, list[int]]:
-    """Split -> numbers of samples in the sequence of its order file."""
+    """Reads the order files: split -> numbers of samples in the sequence of its file."""
     return {split: read_order(files[name]) for name, split in ORDERS.items() if name in files}
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What the annotations say of R samples.
+    """Annotations of R samples, against which files are checked.
 
     Attributes:
-        labels: (R, T) class of each segment, UNKNOWN where nobody knows.
+        labels: (R, T) class of each segment, UNKNOWN where the events are not known.
         events: the events of the samples.
         classes: K, background included.
     """
@@ -119,25 +119,25 @@ class Truth:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """Which samples' events are known: (R,)."""
+        """True for samples whose events are known: (R,)."""
         return np.asarray((self.labels != UNKNOWN).all(1))
 
     def one_hot(self) -> NDArray[np.float32]:
-        """What `labels.h5` should hold: (R, T, K), zeros where the events are not known."""
+        """Returns the contents of `labels.h5`: (R, T, K), zeros where the events are not known."""
         return _eye(self.classes)[self.labels] * self.known[:, None, None]
 
     def video_classes(self) -> NDArray[np.float32]:
-        """What `mil_labels.h5` should hold: 1 for each class of a sample's events, else for background."""
+        """Returns the contents of `mil_labels.h5`: (R, K), 1 for each event class, else for background."""
         found = np.zeros((len(self.labels), self.classes), np.float32)
         found[self.events.sample, self.events.category] = 1
         found[:, -1] = self.known & ~found.any(1)
         return found
 
     def expected(self, name: str) -> NDArray[np.float32]:
-        """What a label file should hold: (R, T, K), (R, K) or (R, T)."""
+        """Returns the contents of a label file: (R, T, K), (R, K) or (R, T)."""
         if name == EVENT_LABELS:
             return self.video_classes()
-        if name == SHARES:
+        if name == CLASS_FRACTIONS:
             return np.asarray(self.one_hot().mean(axis=1), np.float32)
         if name == PRESENCE:
             return np.asarray((self.labels != self.classes - 1) & self.known[:, None], np.float32)
@@ -145,24 +145,24 @@ class Truth:
 
 
 def check_labels(files: dict[str, Path], truth: Truth, present: NDArray[np.bool_]) -> list[str]:
-    """One finding for each label file: where it disagrees with known events of rows that have features.
+    """Compares each label file with the annotations of rows that have features; returns a finding each.
 
     Raises:
         DatasetError: so many rows have another event that the files must be in another row order.
     """
     findings, present = [], present & truth.known
-    for name in (*SEGMENT_LABELS, EVENT_LABELS, SHARES, PRESENCE):
+    for name in (*SEGMENT_LABELS, EVENT_LABELS, CLASS_FRACTIONS, PRESENCE):
         if name not in files:
             continue
-        wanted = truth.expected(name)
+        expected = truth.expected(name)
         with array(files[name], len(truth.labels)) as found:
-            if found.shape != wanted.shape:
-                raise DatasetError(f"{files[name]}: {found.shape}, the annotations give {wanted.shape}")
+            if found.shape != expected.shape:
+                raise DatasetError(f"{files[name]}: {found.shape}, the annotations give {expected.shape}")
             values = found[()]
         axes = tuple(range(1, values.ndim))
-        right = np.abs(values - wanted).max(axis=axes) <= 1e-3
+        right = np.abs(values - expected).max(axis=axes) <= 1e-3
         wrong = np.flatnonzero(~right & present)
-        if name != SHARES and len(wrong) > MOST_WRONG * present.sum():
+        if name != CLASS_FRACTIONS and len(wrong) > MOST_WRONG * present.sum():
             raise DatasetError(
                 f"{files[name]}: {len(wrong)} of {present.sum()} rows differ from the annotations",
                 hint="the files are in the row order of other annotations; give those with --dataset",
@@ -172,7 +172,7 @@ def check_labels(files: dict[str, Path], truth: Truth, present: NDArray[np.bool_
 
 
 def check_orders(orders: dict[str, list[int]], dataset: Dataset, present: NDArray[np.bool_]) -> list[str]:
-    """One finding for each order file: whether it holds the rows of the split that have features."""
+    """Compares each order file with the rows of its split that have features; returns a finding each."""
     findings = []
     absent = {sample.number for sample, there in zip(dataset.samples, present, strict=True) if not there}
     for split, order in orders.items():

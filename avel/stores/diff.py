@@ -1,4 +1,4 @@
-"""Two feature caches, clip by clip: an answer to "my features differ from the authors'"."""
+"""`avel diff`: compares two feature caches clip by clip."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ WORST = 5
 
 @dataclass(frozen=True)
 class ClipDifference:
-    """One clip of one array: the lowest cosine over its segments (or cells), the largest deviation."""
+    """Lowest cosine between the vectors of one clip, and largest absolute difference of its numbers."""
 
     video_id: str
     cosine: float
-    deviation: float
+    difference: float
 
 
 @dataclass(frozen=True)
 class ArrayDifference:
-    """One array over all shared clips.
+    """Differences of one array over all clips that are in both caches.
 
     Attributes:
         equal: clips that are equal bit for bit.
         mean_cosine, lowest_cosine: over all vectors; two zero vectors have cosine 1.
-        largest_deviation: of any number, absolute.
-        scale: mean absolute value in the first cache, to read deviations by.
+        largest_difference: largest absolute difference of two numbers.
+        scale: mean absolute value in the first cache, to compare the differences with.
         worst: clips of the lowest cosine.
     """
 
@@ -41,7 +41,7 @@ class ArrayDifference:
     equal: int
     mean_cosine: float
     lowest_cosine: float
-    largest_deviation: float
+    largest_difference: float
     scale: float
     worst: tuple[ClipDifference, ...]
 
@@ -53,7 +53,7 @@ class Difference:
     Attributes:
         arrays: array -> how it differs; arrays of other widths are named in `incomparable` instead.
         only_in_a, only_in_b: videos that one cache lacks.
-        missing_in_a, missing_in_b: videos whose features each cache says are missing -> why.
+        missing_in_a, missing_in_b: videos that each cache lists as missing -> why.
         events_differ: samples in both whose events differ.
         splits_differ: samples in both whose split differs.
         made_otherwise: what of encoder, staging and preprocessing differs: name -> the two values.
@@ -72,26 +72,26 @@ class Difference:
 
 
 def diff(a: Path | str, b: Path | str) -> Difference:
-    """How cache `b` differs from cache `a`, clip by clip, in the memory of 64 clips.
+    """Compares cache `b` with cache `a`, with 64 clips in memory at once.
 
     Raises:
         StoreError: no cache, or the two share no video.
     """
     first, second = FeatureCache.open(a), FeatureCache.open(b)
     place = {video_id: number for number, video_id in enumerate(second.video_ids)}
-    shared = [video_id for video_id in first.video_ids if video_id in place]
-    if not shared:
+    common = [video_id for video_id in first.video_ids if video_id in place]
+    if not common:
         raise StoreError(f"{a} and {b}: no video is in both", hint="compare caches of the same dataset")
     in_first = np.array([number for number, name in enumerate(first.video_ids) if name in place], np.int64)
-    in_second = np.array([place[name] for name in shared], np.int64)
+    in_second = np.array([place[name] for name in common], np.int64)
     arrays, incomparable = {}, _incomparable(first, second)
     for name in first.shapes:
         if name in second.shapes and name not in incomparable:
             blocks = _blocks(first, second, name, in_first, in_second)
-            arrays[name] = _compare(shared, blocks)
+            arrays[name] = _compare(common, blocks)
     events, splits = _samples_differ(first, second)
     only_a = tuple(name for name in first.video_ids if name not in place)
-    only_b = tuple(name for name in second.video_ids if name not in set(shared))
+    only_b = tuple(name for name in second.video_ids if name not in set(common))
     equal = all(array.equal == array.clips for array in arrays.values())
     return Difference(
         same=equal and not (incomparable or only_a or only_b or events or splits),
@@ -108,7 +108,7 @@ def diff(a: Path | str, b: Path | str) -> Difference:
 
 
 def _incomparable(first: FeatureCache, second: FeatureCache) -> dict[str, str]:
-    """Array -> why it cannot be compared: only one cache holds it, or its shape per clip is another."""
+    """Returns array -> why it cannot be compared: one cache lacks it, or it has another shape there."""
     found = {}
     for name in sorted({*first.shapes, *second.shapes}):
         shapes = [cache.shapes[name][1:] if name in cache.shapes else None for cache in (first, second)]
@@ -124,7 +124,7 @@ def _blocks(
     in_first: NDArray[np.int64],
     in_second: NDArray[np.int64],
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """The same clips of both caches, 64 at a time: two (n, vectors, D)."""
+    """Yields the same clips of both caches, 64 at a time: two (n, vectors, D)."""
     width = first.shapes[name][-1]
     for start in range(0, len(in_first), BLOCK_VIDEOS):
         stop = start + BLOCK_VIDEOS
@@ -139,25 +139,25 @@ def _compare(
     clips: list[ClipDifference] = []
     total_cosine, total_size, vectors, numbers = 0.0, 0.0, 0, 0
     for left, right in blocks:
-        cosine, deviation = _cosine(left, right), np.abs(left - right).max(axis=(1, 2))
-        for low, far in zip(cosine.min(axis=1), deviation, strict=True):
+        cosine, difference = _cosine(left, right), np.abs(left - right).max(axis=(1, 2))
+        for low, far in zip(cosine.min(axis=1), difference, strict=True):
             clips.append(ClipDifference(names[len(clips)], float(low), float(far)))
         total_cosine, vectors = total_cosine + float(cosine.sum()), vectors + cosine.size
         total_size, numbers = total_size + float(np.abs(left).sum()), numbers + left.size
-    worst = sorted(clips, key=lambda clip: (clip.cosine, -clip.deviation))
+    worst = sorted(clips, key=lambda clip: (clip.cosine, -clip.difference))
     return ArrayDifference(
         clips=len(clips),
-        equal=sum(clip.deviation == 0 for clip in clips),
+        equal=sum(clip.difference == 0 for clip in clips),
         mean_cosine=total_cosine / vectors,
         lowest_cosine=worst[0].cosine,
-        largest_deviation=max(clip.deviation for clip in clips),
+        largest_difference=max(clip.difference for clip in clips),
         scale=total_size / numbers,
-        worst=tuple(clip for clip in worst[:WORST] if clip.deviation),
+        worst=tuple(clip for clip in worst[:WORST] if clip.difference),
     )
 
 
 def _cosine(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cosine of each pair of vectors: (n, vectors, D) twice -> (n, vectors)."""
+    """Returns the cosine of each pair of vectors: twice (n, vectors, D) -> (n, vectors)."""
     sizes = np.linalg.norm(left, axis=2), np.linalg.norm(right, axis=2)
     product, scale = (left * right).sum(axis=2), sizes[0] * sizes[1]
     both_zero = (sizes[0] == 0) & (sizes[1] == 0)
@@ -165,20 +165,20 @@ def _cosine(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np
 
 
 def _samples_differ(first: FeatureCache, second: FeatureCache) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Numbers of the samples in both whose events, and whose split, differ."""
+    """Returns the numbers of the samples in both whose events, and whose split, differ."""
     one, other = (_events_by_sample(cache) for cache in (first, second))
     split_of = dict(zip(second.samples.number.tolist(), second.samples.split.tolist(), strict=True))
-    shared = [
+    common = [
         (number, split)
         for number, split in zip(first.samples.number.tolist(), first.samples.split.tolist(), strict=True)
         if number in split_of
     ]
-    events = tuple(number for number, _ in shared if one[number] != other[number])
-    return events, tuple(number for number, split in shared if split != split_of[number])
+    events = tuple(number for number, _ in common if one[number] != other[number])
+    return events, tuple(number for number, split in common if split != split_of[number])
 
 
 def _events_by_sample(cache: FeatureCache) -> dict[int, list[tuple[str, float, float]] | None]:
-    """Sample -> class name, onset and offset of its events in order, None where they are not known."""
+    """Returns sample -> class name, onset and offset of its events in order, None where not known."""
     samples, table = cache.samples, cache.samples.events
     numbers = samples.number.tolist()
     found: dict[int, list[tuple[str, float, float]] | None] = {
@@ -193,7 +193,7 @@ def _events_by_sample(cache: FeatureCache) -> dict[int, list[tuple[str, float, f
 
 
 def _made_otherwise(first: Any, second: Any, where: str = "") -> dict[str, tuple[Any, Any]]:
-    """Leaves of the two provenances that differ, apart from clips and places."""
+    """Returns the entries of two provenances that differ, but not lists of clips and paths."""
     if not (isinstance(first, dict) and isinstance(second, dict)):
         return {} if first == second else {where: (first, second)}
     found: dict[str, tuple[Any, Any]] = {}

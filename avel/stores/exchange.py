@@ -1,4 +1,4 @@
-"""The field's own AVE files -> avel's feature cache (the other way is `export.py`)."""
+"""`avel import-features`: turns the published AVE feature files into a feature cache."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from avel.errors import DatasetError, MissingPathError, StoreError
 from avel.grid import Grid
 from avel.stores import community
-from avel.stores.community import AUDIO, MAPS, VECTORS, Truth
+from avel.stores.community import AUDIO_FILE, MAPS_FILE, VECTORS_FILE, Truth
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import PLAIN, find_format, read_dataset
 from avel.stores.feature_samples import samples_of_videos
@@ -24,13 +24,13 @@ from avel.stores.features import ArrayLike, write_features
 from avel.stores.files import sha256_file
 from avel.stores.runs import versions
 
-Held = dict[str, h5py.Dataset]
-"""Community file name -> its open array (R, T, ...), a sample a row."""
+FileArrays = dict[str, h5py.Dataset]
+"""Published file name -> its open array (R, T, ...), one row for each sample."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import made and found out; `missing` counts samples whose features are NaN."""
+    """Result of an import; `missing` counts samples whose features are NaN."""
 
     cache: str
     digest: str
@@ -53,16 +53,21 @@ def import_features(
     any_size: bool = False,
     overwrite: bool = False,
 ) -> Imported:
-    """The community's AVE files as a feature cache; maps are never in memory whole.
+    """Makes a feature cache of the published AVE files; never holds all maps in memory.
 
     Audio (R, T, 128) becomes f_a and cnn_a, visual vectors (R, T, 512) f_v and cnn_v, maps (R, T, 7, 7, 512)
     maps; where only maps are given, f_v is their mean over the 49 cells. Labels come from the annotations,
-    because `labels.h5` is wrong in places. `maps_dtype` float16 keeps three digits in half the space;
-    `any_size` takes features of other widths and grids than the published ones. The dataset, by default in
-    the features' folder, is read with `annotations`, `format` and the format's settings, as by `extract`.
+    because `labels.h5` is wrong in places.
+
+    Args:
+        dataset: the annotations; by default those beside the files.
+        annotations, format, format_settings: read the dataset as `extract` does.
+        maps_dtype: float16 keeps three digits in half the space.
+        any_size: accept features of other widths and grids than the published ones.
+        overwrite: replace `cache` if it exists.
 
     Raises:
-        MissingPathError: no feature files, or no annotations to read them by.
+        MissingPathError: no feature files, or no annotations.
         DatasetError: shapes, orders or labels that contradict the annotations.
         StoreError: a damaged file, or `cache` exists and `overwrite` is not given.
     """
@@ -73,22 +78,22 @@ def import_features(
     orders = community.read_orders(files)
     known = _with_orders(_dataset(dataset, files, annotations, format, dict(format_settings or {})), orders)
     with ExitStack() as stack:
-        names = [name for name in (AUDIO, MAPS, VECTORS) if name in files]
-        held = {
+        names = [name for name in (AUDIO_FILE, MAPS_FILE, VECTORS_FILE) if name in files]
+        file_arrays = {
             name: stack.enter_context(community.array(files[name], len(known.samples), any_size=any_size))
             for name in names
         }
-        grid = _common_grid(held)
-        vectors = _vectors(held)
-        without = _samples_with_nan(held, vectors)
+        grid = _common_grid(file_arrays)
+        vectors = _vectors(file_arrays)
+        without = _samples_with_nan(file_arrays, vectors)
         video_ids, first_row, reasons = _present_videos(known, without)
         there = set(video_ids)
         present = np.array([sample.video_id in there for sample in known.samples], bool)
-        findings = _shapes_found(held) + community.check_orders(orders, known, present)
+        findings = _shapes_found(file_arrays) + community.check_orders(orders, known, present)
         findings += community.check_labels(files, truth_of(known, grid), present)
-        findings += [_shared_samples(known, held, set(without)), *_left_out(files)]
+        findings += [_shared_samples(known, file_arrays, set(without)), *_left_out(files)]
         samples, missing = samples_of_videos(known, video_ids, reasons)
-        arrays = _arrays(held, vectors, first_row, np.dtype(maps_dtype))
+        arrays = _arrays(file_arrays, vectors, first_row, np.dtype(maps_dtype))
         digest = write_features(
             cache,
             video_ids=video_ids,
@@ -97,19 +102,22 @@ def import_features(
             arrays=arrays,
             segment_seconds=grid.segment_seconds,
             missing=missing,
-            provenance=_provenance(files, held, orders, findings, maps_dtype),
+            provenance=_provenance(files, file_arrays, orders, findings, maps_dtype),
         )
         shapes = {name: values.shape for name, values in arrays.items()}
     return Imported(str(cache), digest, len(samples), len(video_ids), len(missing), shapes, tuple(findings))
 
 
 def truth_of(dataset: Dataset, grid: Grid) -> Truth:
-    """Returns what the annotations say of all R samples, on a grid."""
+    """Returns the annotations of all R samples, on a grid."""
     return Truth(dataset.labels(grid), dataset.event_table(), len(dataset.categories) + 1)
 
 
 class _RowsAsVideos:
-    """An (R, T, ...) array of samples read as (V, T, ...) of videos: each video's first; mean over cells."""
+    """Reads an (R, T, ...) array of samples as (V, T, ...) of videos, by the first row of each.
+
+    With `mean` it averages over the cells of maps.
+    """
 
     def __init__(
         self, rows: h5py.Dataset, first_row: NDArray[np.int64], dtype: np.dtype[Any], *, mean: bool = False
@@ -127,20 +135,20 @@ class _RowsAsVideos:
         return result
 
 
-def _vectors(held: Held) -> dict[str, NDArray[Any]]:
-    """Audio and visual vectors (R, T, D) by file, read once: 8.3 GB of maps would be read for each use."""
-    source = VECTORS if VECTORS in held else MAPS
-    every, vector = np.arange(held[AUDIO].shape[0]), np.dtype(np.float32)
+def _vectors(file_arrays: FileArrays) -> dict[str, NDArray[Any]]:
+    """Reads audio and visual vectors (R, T, D) by file; once, since the maps of AVE are 8.3 GB."""
+    source = VECTORS_FILE if VECTORS_FILE in file_arrays else MAPS_FILE
+    every, vector = np.arange(file_arrays[AUDIO_FILE].shape[0]), np.dtype(np.float32)
     return {
-        AUDIO: _RowsAsVideos(held[AUDIO], every, vector)[:],
-        source: _RowsAsVideos(held[source], every, vector, mean=source == MAPS)[:],
+        AUDIO_FILE: _RowsAsVideos(file_arrays[AUDIO_FILE], every, vector)[:],
+        source: _RowsAsVideos(file_arrays[source], every, vector, mean=source == MAPS_FILE)[:],
     }
 
 
-def _samples_with_nan(held: Held, vectors: dict[str, NDArray[Any]]) -> dict[int, str]:
-    """Row -> the files in which any of its numbers is NaN; a mean over cells is NaN where one cell is."""
+def _samples_with_nan(file_arrays: FileArrays, vectors: dict[str, NDArray[Any]]) -> dict[int, str]:
+    """Returns row -> files in which it holds NaN; the mean over cells is NaN where one cell is."""
     found: dict[int, list[str]] = {}
-    for name, rows in held.items():
+    for name, rows in file_arrays.items():
         values = vectors.get(name, rows)
         for number in range(rows.shape[0]):
             if np.isnan(values[number]).any():
@@ -149,20 +157,23 @@ def _samples_with_nan(held: Held, vectors: dict[str, NDArray[Any]]) -> dict[int,
 
 
 def _arrays(
-    held: Held, vectors: dict[str, NDArray[Any]], first_row: NDArray[np.int64], maps_dtype: np.dtype[Any]
+    file_arrays: FileArrays,
+    vectors: dict[str, NDArray[Any]],
+    first_row: NDArray[np.int64],
+    maps_dtype: np.dtype[Any],
 ) -> dict[str, ArrayLike]:
-    """The cache's arrays (V, T, ...)."""
+    """Returns the cache's arrays (V, T, ...)."""
     audio, visual = (values[first_row] for values in vectors.values())
     arrays: dict[str, ArrayLike] = {"f_a": audio, "f_v": visual, "cnn_a": audio, "cnn_v": visual}
-    if MAPS in held:
-        arrays["maps"] = _RowsAsVideos(held[MAPS], first_row, maps_dtype)
+    if MAPS_FILE in file_arrays:
+        arrays["maps"] = _RowsAsVideos(file_arrays[MAPS_FILE], first_row, maps_dtype)
     return arrays
 
 
 def _present_videos(
     dataset: Dataset, without: Mapping[int, str]
 ) -> tuple[tuple[str, ...], NDArray[np.int64], dict[str, str]]:
-    """Video ids with features, the row each is read from, and why the others are absent (NaN)."""
+    """Returns ids of videos with features, the row of each, and id -> reason for the others (NaN)."""
     first_row: dict[str, int] = {}
     reasons: dict[str, str] = {}
     for row, sample in enumerate(dataset.samples):
@@ -173,8 +184,8 @@ def _present_videos(
     return tuple(first_row), np.array(list(first_row.values()), np.int64), reasons
 
 
-def _shared_samples(dataset: Dataset, held: Held, without: Set[int]) -> str:
-    """Samples of one video should carry the same features: all that features can tell of the files' order."""
+def _shared_samples(dataset: Dataset, file_arrays: FileArrays, without: Set[int]) -> str:
+    """Checks the row order by the features: samples of one video should have the same; returns a finding."""
     rows: dict[str, list[int]] = {}
     for row, sample in enumerate(dataset.samples):
         if row not in without:
@@ -183,7 +194,9 @@ def _shared_samples(dataset: Dataset, held: Held, without: Set[int]) -> str:
     differ = 0
     for first, *others in several:
         differ += any(
-            not np.array_equal(array[first], array[other]) for array in held.values() for other in others
+            not np.array_equal(array[first], array[other])
+            for array in file_arrays.values()
+            for other in others
         )
     if not several:
         return "row order: cannot be checked, no video has several rows"
@@ -192,15 +205,17 @@ def _shared_samples(dataset: Dataset, held: Held, without: Set[int]) -> str:
     return f"row order: right, the {len(several)} videos with several rows carry the same features in each"
 
 
-def _common_grid(held: Held) -> Grid:
-    segments = {name: int(rows.shape[1]) for name, rows in held.items()}
+def _common_grid(file_arrays: FileArrays) -> Grid:
+    segments = {name: int(rows.shape[1]) for name, rows in file_arrays.items()}
     if len(set(segments.values())) != 1:
         raise DatasetError(f"segments differ: {', '.join(f'{name} {n}' for name, n in segments.items())}")
-    return Grid(segments=segments[AUDIO])
+    return Grid(segments=segments[AUDIO_FILE])
 
 
-def _shapes_found(held: Held) -> list[str]:
-    return [f"{name}: {rows.shape} {rows.dtype} under {rows.name[1:]!r}" for name, rows in held.items()]
+def _shapes_found(file_arrays: FileArrays) -> list[str]:
+    return [
+        f"{name}: {rows.shape} {rows.dtype} under {rows.name[1:]!r}" for name, rows in file_arrays.items()
+    ]
 
 
 def _left_out(files: dict[str, Path]) -> list[str]:
@@ -208,13 +223,17 @@ def _left_out(files: dict[str, Path]) -> list[str]:
 
 
 def _provenance(
-    files: dict[str, Path], held: Held, orders: dict[str, list[int]], findings: list[str], maps_dtype: str
+    files: dict[str, Path],
+    file_arrays: FileArrays,
+    orders: dict[str, list[int]],
+    findings: list[str],
+    maps_dtype: str,
 ) -> dict[str, Any]:
-    sources = {name: sha256_file(files[name]) for name in held}
+    sources = {name: sha256_file(files[name]) for name in file_arrays}
     return {
         "encoder": {"kind": "imported", "files": sources},
         "preprocessing": "as the files' authors did; unknown to avel",
-        "maps_dtype": maps_dtype if MAPS in held else None,
+        "maps_dtype": maps_dtype if MAPS_FILE in file_arrays else None,
         "orders": orders,
         "findings": findings,
         "versions": versions(),
@@ -241,7 +260,7 @@ def _dataset(
 
 
 def _with_orders(dataset: Dataset, orders: dict[str, list[int]]) -> Dataset:
-    """The dataset with the splits of the order files, where it names none itself."""
+    """Returns the dataset with the splits of the order files, if it has none itself."""
     if any(sample.split for sample in dataset.samples):
         return dataset
     split_of = {number: split for split, order in orders.items() for number in order}

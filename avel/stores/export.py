@@ -1,4 +1,4 @@
-"""avel's feature cache -> the files that the published code of AVEL and PSP reads."""
+"""`avel export-features`: writes a feature cache as the files that the code of AVEL and PSP reads."""
 
 from __future__ import annotations
 
@@ -14,23 +14,32 @@ import numpy as np
 
 from avel.errors import StoreError, UnknownNameError
 from avel.stores import community
-from avel.stores.community import AUDIO, EVENT_LABELS, MAPS, ORDERS, PRESENCE, SHARES, VECTORS, Truth
+from avel.stores.community import (
+    AUDIO_FILE,
+    CLASS_FRACTIONS,
+    EVENT_LABELS,
+    MAPS_FILE,
+    ORDERS,
+    PRESENCE,
+    VECTORS_FILE,
+    Truth,
+)
 from avel.stores.datasets.dataset import SPLITS
 from avel.stores.features import FeatureCache
 from avel.stores.hdf5 import new_file
 
 BLOCK_ROWS = 64
-FORMATS = ("ave",)
-LABELS = ("labels.h5", "right_labels.h5", EVENT_LABELS, SHARES, PRESENCE)
+EXPORT_FORMATS = ("ave",)
+LABELS = ("labels.h5", "right_labels.h5", EVENT_LABELS, CLASS_FRACTIONS, PRESENCE)
 PUBLISHED_CLASSES = 29
 PUBLISHED_HELD_OUT_ROWS = 402
-"""Rows of val and of test, which the published code reads as one batch."""
+"""Rows of val, and of test; the published code reads each as one batch."""
 TAKE_THE_AUTHORS = f"not written, take the authors': {', '.join(community.NOT_READ)}"
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote: file name -> shape, and what a reader of the files should know."""
+    """Result of an export: file name -> shape, and remarks for users of the files."""
 
     folder: str
     files: dict[str, tuple[int, ...]]
@@ -46,26 +55,33 @@ def export_features(
     dtype: Literal["float64", "float32"] = "float64",
     overwrite: bool = False,
 ) -> Exported:
-    """The cache as `audio_feature.h5` (R, T, D), `visual_feature.h5` (R, T, 7, 7, C) and their companions.
+    """Writes a cache as `audio_feature.h5` (R, T, D), `visual_feature.h5` (R, T, 7, 7, C), labels, orders.
 
-    One contiguous array `avadataset` a file, row = number of the sample; orders under `order`. Level
-    "cnn" takes the backbones' vectors (the default where the cache holds them), "encoder" f_a and f_v. Rows
+    Each file holds one contiguous array, `avadataset` or `order`; its row is the number of the sample. Rows
     without features are NaN and in no order file.
+
+    Args:
+        level: "cnn" for CNN vectors, the default where the cache holds them; "encoder" for f_a and f_v.
+        dtype: of the features.
+        overwrite: replace files that exist.
 
     Raises:
         UnknownNameError: an unknown `format`.
         DatasetError: a sample in which events of two classes overlap; those files hold one label a segment.
         StoreError: the cache does not hold the level, or files are there and `overwrite` is not given.
     """
-    if format not in FORMATS:
-        raise UnknownNameError("format", format, FORMATS)
+    if format not in EXPORT_FORMATS:
+        raise UnknownNameError("format", format, EXPORT_FORMATS)
     opened = FeatureCache.open(cache)
     if not len(opened.samples):
-        raise StoreError(f"{cache}: no samples, which the files' rows would be")
+        raise StoreError(f"{cache}: holds no samples, so the files would have no rows")
     level = level or ("cnn" if {"cnn_a", "cnn_v"} <= set(opened.shapes) else "encoder")
-    names = {AUDIO: "cnn_a" if level == "cnn" else "f_a", VECTORS: "cnn_v" if level == "cnn" else "f_v"}
+    names = {
+        AUDIO_FILE: "cnn_a" if level == "cnn" else "f_a",
+        VECTORS_FILE: "cnn_v" if level == "cnn" else "f_v",
+    }
     if "maps" in opened.shapes:
-        names[MAPS] = "maps"
+        names[MAPS_FILE] = "maps"
     folder, shapes = Path(folder), {}
     truth = Truth(opened.labels(), opened.samples.events, opened.classes)
     if not overwrite:
@@ -77,7 +93,7 @@ def export_features(
 
 
 def _refuse_existing(folder: Path, names: Iterable[str]) -> None:
-    """They may be the authors' originals."""
+    """Refuses to overwrite files, which may be the authors' originals."""
     there = [name for name in names if (folder / name).exists()]
     if there:
         raise StoreError(
@@ -86,12 +102,12 @@ def _refuse_existing(folder: Path, names: Iterable[str]) -> None:
 
 
 def _row_count(cache: FeatureCache) -> int:
-    """R, the lines of the annotation file: cached samples and missing ones."""
+    """Returns R, the lines of the annotation file: cached samples and missing ones."""
     return 1 + max([int(cache.samples.number.max()), *(item.sample for item in cache.missing)])
 
 
 def _write_features(cache: FeatureCache, name: str, path: Path, dtype: np.dtype[Any]) -> tuple[int, ...]:
-    """One array by annotation line, 64 rows at a time: (V, T, ...) -> (R, T, ...)."""
+    """Writes one array by annotation line, 64 rows at a time: (V, T, ...) -> (R, T, ...)."""
     count = _row_count(cache)
     shape = (count, *cache.shapes[name][1:])
     video_of_row = np.full(count, -1, np.int64)
@@ -106,7 +122,7 @@ def _write_features(cache: FeatureCache, name: str, path: Path, dtype: np.dtype[
 
 
 def _write_labels(cache: FeatureCache, truth: Truth, folder: Path) -> dict[str, tuple[int, ...]]:
-    """Segment labels (R, T, K) twice, events (R, K), shares (R, K), presence (R, T); zeros in absent rows."""
+    """Writes all label files; rows without features are 0."""
     count, present = _row_count(cache), cache.samples.number
     shapes = {}
     for name in LABELS:
@@ -120,7 +136,7 @@ def _write_labels(cache: FeatureCache, truth: Truth, folder: Path) -> dict[str, 
 
 
 def _write_orders(cache: FeatureCache, folder: Path) -> dict[str, tuple[int, ...]]:
-    """`train_order.h5` and so on: rows with features, in the sequence they were imported in or ascending."""
+    """Writes the order files: rows with features, as they were imported, else ascending."""
     shapes: dict[str, tuple[int, ...]] = {}
     imported = cache.provenance.get("orders", {})
     for name, split in ORDERS.items():
@@ -136,15 +152,15 @@ def _write_orders(cache: FeatureCache, folder: Path) -> dict[str, tuple[int, ...
 def _new_array(
     path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], key: str = community.KEYS[0]
 ) -> Iterator[h5py.Dataset]:
-    """The one array of a new file that is whole or absent; contiguous, uncompressed."""
+    """Creates a file, whole or not at all, with one contiguous, uncompressed array."""
     with new_file(path, math.prod(shape) * dtype.itemsize) as file:
         yield file.create_dataset(key, shape, dtype)
 
 
 def _findings(cache: FeatureCache, names: dict[str, str]) -> list[str]:
     found = [f"{name}: {array}, {cache.shapes[array][-1]} wide" for name, array in names.items()]
-    if MAPS not in names:
-        found.append(f"no {MAPS}: the cache holds no maps, which AVEL and PSP attend over")
+    if MAPS_FILE not in names:
+        found.append(f"no {MAPS_FILE}: the cache holds no maps, which AVEL and PSP attend over")
     absent = [item.sample for item in cache.missing if item.sample >= 0]
     if absent:
         found.append(f"{len(absent)} rows without features are NaN and in no order file")
@@ -160,7 +176,7 @@ def _findings(cache: FeatureCache, names: dict[str, str]) -> list[str]:
 
 
 def _beyond_the_published(cache: FeatureCache, names: dict[str, str]) -> list[str]:
-    """Where the published loaders fail: they fill arrays of fixed size, val and test in one batch."""
+    """Lists what the published loaders cannot read: sizes are fixed; val and test are one batch each."""
     found = [
         f"{name}: rows of {cache.shapes[array][1:]}, the published loaders take {community.SIZES[name]} only"
         for name, array in names.items()

@@ -1,4 +1,4 @@
-"""Verifying a feature cache: everything is read, checksums and the digest are computed again."""
+"""Verifies a feature cache: reads everything, and computes checksums and digest again."""
 
 import h5py
 import numpy as np
@@ -7,7 +7,7 @@ from avel.stores.features import BLOCK_VIDEOS, MAPS, VECTORS, FeatureCache, cont
 
 
 def problems(cache: FeatureCache) -> tuple[str, ...]:
-    """What is wrong with a cache, one line each; empty for a whole one."""
+    """Lists what is wrong with a cache, a line each."""
     found: list[str] = []
     with h5py.File(cache.path, "r") as file:
         for name in cache.shapes:
@@ -28,7 +28,7 @@ def problems(cache: FeatureCache) -> tuple[str, ...]:
 
 
 def _of_array(array: h5py.Dataset, name: str) -> list[str]:
-    """Blocks that cannot be read, and values that are not finite."""
+    """Describes the first block that cannot be read or holds values that are not finite, if any."""
     for start in range(0, array.shape[0], BLOCK_VIDEOS):
         stop = min(start + BLOCK_VIDEOS, array.shape[0])
         try:

@@ -1,4 +1,4 @@
-"""Which samples a feature cache can serve: those whose video is in it; the rest by name."""
+"""Divides a dataset's samples into those whose video is in a feature cache, and missing ones."""
 
 from collections.abc import Mapping
 
@@ -14,9 +14,9 @@ NO_SAMPLE = -1
 def samples_of_videos(
     dataset: Dataset, video_ids: tuple[str, ...], reasons: Mapping[str, str]
 ) -> tuple[CachedSamples, tuple[Missing, ...]]:
-    """Returns the samples of the V given videos, and every sample and video that is absent, with why.
+    """Returns the samples of the V given videos, and all other samples and videos with the reason.
 
-    `reasons` says of each absent video why it is; videos without samples are absent under number -1.
+    `reasons` is video id -> why it is missing; a missing video without samples gets the number -1.
     """
     place = {video_id: number for number, video_id in enumerate(video_ids)}
     chosen = [sample for sample in dataset.samples if sample.video_id in place]

@@ -1,4 +1,4 @@
-"""The feature cache, one HDF5 file: features belong to a video, events and splits to a sample."""
+"""Reads and writes a feature cache, one HDF5 file: features by video, events and splits by sample."""
 
 import json
 import math
@@ -24,11 +24,11 @@ MAPS = "maps"
 BLOCK_VIDEOS = 64
 PER_STRING_BYTES = 128
 PLACES = ("store", "run", "options")
-"""Provenance that says where inputs lay; moving them makes no other cache, so the digest leaves it out."""
+"""Keys of the provenance that hold paths; the digest leaves them out, so that inputs may move."""
 
 
 class ArrayLike(Protocol):
-    """What a writer may hand over: numpy, an HDF5 dataset, anything with a shape that slices to numpy."""
+    """An array to write: numpy, an HDF5 dataset, anything with a shape whose slices are numpy arrays."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -44,7 +44,7 @@ class CachedSamples:
         video: (R,) int64, index into the cache's V videos; two samples may share one.
         split: (R,) "train", "val", "test" or "".
         leaked: (R,) bool, a val or test sample whose video is also in train.
-        known: (R,) bool, whether its events are known; if so and it has none, it is all background.
+        known: (R,) bool, whether its events are known; a known sample without any is all background.
         events: the events of all samples; background is class K-1 and never an event.
     """
 
@@ -88,7 +88,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """A feature file, opened: its samples and names in memory, its arrays read on request.
+    """A feature cache: samples and names in memory, arrays read on request.
 
     >>> cache = FeatureCache.open("features.h5")                        # doctest: +SKIP
     >>> cache.f_a[cache.samples.video[cache.samples.split == "train"]].shape  # doctest: +SKIP
@@ -132,7 +132,7 @@ class FeatureCache:
 
     @property
     def classes(self) -> int:
-        """K, the categories and background."""
+        """K: the categories and background."""
         return len(self.categories) + 1
 
     def labels(self, samples: CachedSamples | None = None) -> NDArray[np.int64]:
@@ -159,16 +159,16 @@ class FeatureCache:
 
     @property
     def f_a(self) -> NDArray[np.float32]:
-        """(V, T, D) audio features of the encoder."""
+        """Audio features of the encoder, (V, T, D)."""
         return self.read("f_a")
 
     @property
     def f_v(self) -> NDArray[np.float32]:
-        """(V, T, D) visual features of the encoder."""
+        """Visual features of the encoder, (V, T, D)."""
         return self.read("f_v")
 
     def read(self, name: str, videos: NDArray[np.int64] | None = None) -> NDArray[Any]:
-        """One array, whole or of some videos: (V, T, ...) -> (len(videos), T, ...).
+        """Reads an array, of all V videos or those at some places: (V, T, ...) or (n, T, ...).
 
         Raises:
             StoreError: the cache does not hold it, or its checksum fails.
@@ -193,7 +193,7 @@ class FeatureCache:
             return result
 
     def command(self, *more: str) -> str:
-        """The command that made the cache, with more options; "" where `avel cache-features` did not."""
+        """Returns the command that made the cache, with more options; "" where it was imported."""
         made = self.provenance
         if "store" not in made:
             return ""
@@ -216,7 +216,7 @@ def write_features(
     missing: tuple[Missing, ...] = (),
     provenance: Mapping[str, Any] | None = None,
 ) -> str:
-    """Writes a whole cache or nothing: arrays (V, T, ...) by name, f_a and f_v at least -> its digest.
+    """Writes a cache, whole or not at all; returns its digest. Needs the arrays f_a and f_v, (V, T, ...).
 
     Raises:
         StoreError: arrays or samples that do not fit each other.
@@ -245,7 +245,7 @@ def _room(
     names: tuple[str, ...],
     missing: tuple[Missing, ...],
 ) -> int:
-    """Bytes that a cache takes at the most; HDF5 keeps some beside each string and each chunk."""
+    """Returns the most bytes that a cache takes; HDF5 adds some for each string and each chunk."""
     values = sum(
         math.prod(source.shape) * np.dtype(_dtype(name, source)).itemsize for name, source in arrays.items()
     )
@@ -263,12 +263,12 @@ def _room(
 
 
 def _dtype(name: str, source: ArrayLike) -> type[np.floating[Any]]:
-    """Vectors are kept in float32; maps in float16, or as given in float32."""
+    """Returns the dtype of an array in the file: float32, but maps in float16 unless given in float32."""
     return np.float16 if name == MAPS and getattr(source, "dtype", None) != np.float32 else np.float32
 
 
 def _write_array(file: h5py.File, name: str, source: ArrayLike) -> None:
-    """Vectors contiguous; of maps a checksummed chunk a video."""
+    """Writes vectors contiguously, maps in one checksummed chunk for each video."""
     shape = tuple(source.shape)
     if name == MAPS:
         dataset = file.create_dataset(
@@ -281,7 +281,7 @@ def _write_array(file: h5py.File, name: str, source: ArrayLike) -> None:
 
 
 def _columns(samples: CachedSamples) -> dict[str, NDArray[Any]]:
-    """Name in the file -> array."""
+    """Returns name in the file -> column."""
     return {
         "sample": samples.number,
         "video": samples.video,
@@ -389,7 +389,7 @@ def _text(file: h5py.File, name: str) -> tuple[str, ...]:
 def cache_command(
     store: str | Path, cache: Path, encoder: str | Path | None, options: str, *more: str
 ) -> str:
-    """The command that makes a cache; `options` are quoted already."""
+    """Returns the command that makes a cache; `options` are quoted already."""
     encoded = [] if encoder is None else ["--encoder", str(encoder)]
     words = [shlex.quote(word) for word in (str(store), str(cache), *encoded)]
     return " ".join(["avel cache-features", *words, *filter(None, [options]), *map(shlex.quote, more)])

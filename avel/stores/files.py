@@ -17,8 +17,8 @@ from avel.errors import AvelError, BusyError, ConfigError, WriteError
 LOCK = ".lock"
 """Name of the file by which a process locks a folder."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-"""No space or inodes, a quota, a limit on a file's size, a read-only place: what no read ever fails of."""
-MEND = "free some space or repair the place, then give the same command again"
+"""Error codes that only writing gives: no space or inodes, a quota, a file size limit, a read-only place."""
+MEND = "free some space or repair the disk, then give the same command again"
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.replace(partial, path)
             fsync(path.parent)
     finally:
-        with suppress(OSError):  # must not hide why it is left
+        with suppress(OSError):  # must not hide the first error
             partial.unlink(missing_ok=True)
 
 
@@ -62,7 +62,7 @@ def as_write_error(path: Path, *codes: int) -> Iterator[None]:
 
 
 def _errno(error: Exception) -> int | None:
-    """What the operating system said; safetensors hands it on as text."""
+    """Returns the errno of an error, also from the text of safetensors' errors."""
     if isinstance(error, OSError):
         return error.errno
     found = re.search(r"\(os error (\d+)\)", str(error))
@@ -85,11 +85,11 @@ def partial_folder(path: Path) -> Iterator[Path]:
 def _partial_beside(path: Path) -> Path:
     """Returns a path that names this process; removes what killed processes left beside `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
+    _remove_partials(path)
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
 
 
-def _sweep(path: Path) -> None:
+def _remove_partials(path: Path) -> None:
     """Removes what killed processes of this machine left of `path`; those of other machines may still run."""
     pattern = re.compile(re.escape(f".{path.name}.{socket.gethostname()}.") + r"(\d+)\.partial")
     for name in os.listdir(path.parent):
@@ -99,7 +99,7 @@ def _sweep(path: Path) -> None:
 
 
 def process_runs(pid: int) -> bool:
-    """Returns whether this machine (this container) has a process of that id, anyone's."""
+    """Returns True if this machine or container has a process of that id, of any user."""
     import psutil  # here, since it takes 40 ms and many commands never ask
 
     return bool(psutil.pid_exists(pid))
@@ -153,7 +153,7 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
 
 
 def check_own(folder: Path, marker: str, names: Iterable[str]) -> None:
-    """Checks that no file of the user's would be overwritten: avel leaves `marker` beside its own `names`.
+    """Checks that no foreign file would be overwritten: beside its own `names` avel leaves `marker`.
 
     Raises:
         ConfigError: `folder` holds a file of one of these names, but no `marker`.

@@ -1,4 +1,4 @@
-"""New HDF5 files: whole or absent, and never begun where the disk has no room for them."""
+"""Creates HDF5 files, whole or not at all, after a check that the disk has room for them."""
 
 import os
 from collections.abc import Iterator
@@ -10,18 +10,18 @@ import h5py
 from avel.stores.files import atomic_path
 
 OVERHEAD = 1 << 20
-"""Bytes that HDF5 may take for itself, at the most, beside 1 % of what it is given."""
+"""Bytes that HDF5 needs for itself at the most, in addition to 1 % of the data."""
 
 
 @contextmanager
 def new_file(path: Path, room: int) -> Iterator[h5py.File]:
-    """Gives an HDF5 file to fill, which is at `path` when the block has ended.
+    """Yields an HDF5 file to fill, which is at `path` when the block has ended.
 
-    The disk sets `room` bytes aside before HDF5 writes the first one: a write that fails in its midst
-    leaves HDF5 in a state that ends the process in a segmentation fault, then or later.
+    Allocates `room` bytes on the disk first: when a write fails, HDF5 ends the process in a segmentation
+    fault, then or later.
 
     Args:
-        room: bytes of what will be written, or somewhat more; what is not used is given back.
+        room: at least the bytes that will be written; what is not used is freed.
 
     Raises:
         WriteError: the place has not that much room, or cannot be written.
@@ -29,9 +29,7 @@ def new_file(path: Path, room: int) -> Iterator[h5py.File]:
     with atomic_path(path) as partial, partial.open("r+b", buffering=0) as raw:
         room += room // 100 + OVERHEAD
         os.posix_fallocate(raw.fileno(), 0, room)
-        os.ftruncate(
-            raw.fileno(), 0
-        )  # HDF5 begins a file in an empty one only, and cuts it off when it closes
+        os.ftruncate(raw.fileno(), 0)  # HDF5 starts only in an empty file, and truncates it when it closes
         with h5py.File(raw, "w") as file:
             os.posix_fallocate(raw.fileno(), 0, room)
             yield file

@@ -22,7 +22,7 @@ Findings = tuple[dict[str, Any], list[str]]
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found at a path. `facts` are plain values; without `problems` it is whole."""
+    """Contents of a path. `facts` are plain values for JSON; it is whole if there are no `problems`."""
 
     path: str
     kind: Literal["dataset", "store", "cache", "run"]
@@ -44,7 +44,7 @@ def inspect(
     format: str = "auto",
     format_settings: Mapping[str, Any] | None = None,
 ) -> Inspection:
-    """Inspects what is at `path`; with `verify` every byte is read and every checksum computed.
+    """Inspects what is at `path`; with `verify` it reads every byte and computes every checksum.
 
     A dataset is read with `annotations`, `format` and the format's settings, as by `extract`.
 
@@ -52,18 +52,18 @@ def inspect(
         MissingPathError: nothing is there.
         StoreError: what is there is no dataset and was not written by avel.
     """
-    kind, look = _kind(str(path))
-    if look is None:
+    kind, inspect_it = _kind(str(path))
+    if inspect_it is None:
         facts, problems = _dataset(str(path), annotations, format, format_settings or {})
     else:
-        facts, problems = look(str(path), verify)
+        facts, problems = inspect_it(str(path), verify)
     return Inspection(str(path), kind, not problems, tuple(problems), facts)
 
 
 def _kind(
     path: str,
 ) -> tuple[Literal["dataset", "store", "cache", "run"], Callable[[str, bool], Findings] | None]:
-    """Returns what `path` is, and the function that inspects it; `_dataset` inspects a dataset."""
+    """Returns the kind of `path`, and the function that inspects it; None for a dataset."""
     place = Path(path)
     if "://" in path or (place / "zarr.json").is_file() or _is_begun(place):
         return "store", _store
@@ -78,7 +78,7 @@ def _kind(
 
 
 def _is_begun(place: Path) -> bool:
-    """Returns whether this is a clip store that an interrupted run left without its attributes."""
+    """Returns True for a clip store that an interrupted run left without its attributes."""
     from avel.stores.clips import OWN_NAMES
     from avel.stores.location import ZARR_PARTIAL
 
@@ -165,12 +165,12 @@ def _unfinished_cache(path: str, verify: bool) -> Findings:
 
 
 def _run(path: str, verify: bool) -> Findings:
-    from avel.stores.runs import STAGES, Run
+    from avel.stores.runs import COMMANDS, Run
 
     run = Run.open(path)
     weights = sorted(Path(path).rglob("*.safetensors"))
     facts = {
-        "stage": STAGES[run.kind],
+        "stage": COMMANDS[run.kind],
         "finished": run.finished,
         "inputs": run.inputs,
         "config": run.record["config"],
@@ -180,12 +180,12 @@ def _run(path: str, verify: bool) -> Findings:
         "weights": {str(file.relative_to(path)): file.stat().st_size for file in weights},
         "bytes": disk_bytes(Path(path)),
     }
-    problems = [] if run.finished else [f"not finished: give the avel {STAGES[run.kind]} command again"]
+    problems = [] if run.finished else [f"not finished: give the avel {COMMANDS[run.kind]} command again"]
     return facts, problems + [what for file in weights if verify for what in _weights(file)]
 
 
 def _weights(path: Path) -> list[str]:
-    """Opens a safetensors file, which compares the header with the length; returns what is wrong."""
+    """Opens a safetensors file, which checks header and length; returns what is wrong."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -196,7 +196,7 @@ def _weights(path: Path) -> list[str]:
 
 
 def _cut(value: Any) -> Any:
-    """Shortens long lists, and long dicts of lists, to their first items and how many there are."""
+    """Shortens long lists, and long dicts of lists, to their first items and their number."""
     if isinstance(value, dict):
         lists = bool(value) and all(isinstance(item, (list, tuple)) for item in value.values())
         shown = list(value.items())[: SHOWN if lists else None]

@@ -12,9 +12,10 @@ import simplejpeg
 from numpy.typing import NDArray
 
 Colours = Literal["rgb", "i420"]
-"""Layout of a frame: RGB (H, W, C), or I420, the planes of a JPEG file (3 H / 2, W), luma above both chromas.
-I420 here is full-range YCbCr of BT.601. Chroma has half the height and width, and lies in the middle of its
-four pixels."""
+"""Layout of a frame: RGB (H, W, C), or I420 (3 H / 2, W), the planes of a JPEG file: Y above Cb and Cr.
+
+I420 here is full-range YCbCr of BT.601, chroma at half height and width, centred between its four pixels.
+"""
 
 
 def encode_jpeg(frame: NDArray[np.uint8], quality: int, colours: Colours = "rgb") -> bytes:
@@ -35,7 +36,7 @@ def i420_planes(frame: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np
 
 
 def decode_jpeg(data: bytes, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """Decodes one JPEG file to uint8 (H, W, C), RGB; into `out` where it is given."""
+    """Decodes one JPEG file to RGB, uint8 (H, W, C), into `out` if given."""
     picture: NDArray[np.uint8] = simplejpeg.decode_jpeg(
         data, "RGB", fastdct=False, fastupsample=False, buffer=out
     )

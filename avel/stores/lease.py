@@ -18,14 +18,14 @@ from avel.stores.files import process_runs
 NAME = ".lock"
 RENEW_SECONDS = 20.0
 LAPSE_SECONDS = 120.0
-"""A lock without renewal for so long may be taken over: six renewals, enough for clocks a minute apart."""
+"""Age from which a lock that was not renewed may be taken over: six renewals, with clocks a minute apart."""
 UNSURE_SECONDS = 2 * RENEW_SECONDS
-"""After so long without a renewal the holder renews the lock before it writes."""
+"""Age of the last renewal from which the holder renews the lock before it writes."""
 
 
 @contextmanager
 def lease(store: Any, url: str) -> Iterator[Callable[[], None]]:
-    """Holds the lock object of an obstore store. Conditional puts make taking it, and taking it over, atomic.
+    """Holds the lock object of an obstore store, which conditional puts take, and take over, atomically.
 
     Yields a check that raises BusyError once another run has taken the lock over. Call it before each write
     that must not mix with another run's.
@@ -73,7 +73,7 @@ class _Lease:
 
     def give_back(self) -> None:
         """Deletes the lock object, unless another run has it now."""
-        # a lock that stays lapses by itself, and a failure here must not hide the error that ended the run
+        # A lock that stays lapses by itself; an error here would hide the one that ended the run
         with suppress(Exception):
             if self._is_mine(self._found()[0]):
                 self._store.delete([NAME])
@@ -137,14 +137,14 @@ def _version(put: Any) -> dict[str, Any]:
 
 
 def _is_gone(holder: dict[str, Any]) -> bool:
-    """Whether the holder's process would be seen here and has ended."""
+    """Returns True if the holder is a process of this machine that has ended."""
     return bool(holder["pids"] == _pids()) and not process_runs(holder["pid"])
 
 
 def _pids() -> str:
-    """Identifies this machine since its start, and this container: within both a process id is unique.
+    """Identifies the set of processes in which an id is unique: this boot of this machine, this container.
 
-    The host name does not, since two containers may share one.
+    The host name does not, since two containers may have the same.
     """
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot} {os.readlink('/proc/self/ns/pid')}"

@@ -27,7 +27,7 @@ class Location(Protocol):
 
     @property
     def url(self) -> str:
-        """The path or URL."""
+        """Path or URL."""
 
     def read(self, name: str) -> bytes | None:
         """Reads a file's bytes; None where there is no such file."""
@@ -49,7 +49,7 @@ class Location(Protocol):
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
-        """What reading and writing raise when the location, not the caller, is at fault."""
+        """Errors of reading and writing for which the location, not the caller, is at fault."""
 
     def lock(self) -> AbstractContextManager[Callable[[], None]]:
         """Locks the location for this process; raises BusyError while another process holds it.
@@ -91,18 +91,16 @@ class LocalLocation:
 
     @property
     def path(self) -> Path:
-        """The folder's path."""
+        """Path of the folder."""
         return Path(self.url)
 
     def read(self, name: str) -> bytes | None:
-        """Reads a file's bytes; None where there is no such file."""
         try:
             return (self.path / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes a file: beside its place, fsynced, then renamed."""
         with atomic_path(self.path / name) as partial:
             partial.write_bytes(data)
 
@@ -123,7 +121,6 @@ class LocalLocation:
         return {name for name in names if not (name.startswith(".") or ZARR_PARTIAL.fullmatch(name))}
 
     def delete(self, names: Iterable[str]) -> None:
-        """Deletes files; files that are not there are skipped."""
         for name in names:
             (self.path / name).unlink(missing_ok=True)
 
@@ -134,7 +131,6 @@ class LocalLocation:
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
-        """What the file system raises."""
         return (OSError,)
 
     @contextmanager
@@ -144,16 +140,13 @@ class LocalLocation:
             yield lambda: None
 
     def remove_partials(self) -> None:
-        """Removes the partial files of killed writers, zarr's and ours."""
         for file in self.path.rglob("*.partial"):
             file.unlink(missing_ok=True)
 
     def bytes(self) -> int:
-        """Returns the bytes of all files together."""
         return disk_bytes(self.path)
 
     def zarr(self) -> Store:
-        """Returns the folder as a zarr store."""
         from zarr.storage import LocalStore
 
         return LocalStore(self.url)
@@ -184,7 +177,6 @@ class RemoteLocation:
             ) from None
 
     def read(self, name: str) -> bytes | None:
-        """Reads an object's bytes; None where there is no such object."""
         try:
             return bytes(self._store.get(name).bytes())
         except FileNotFoundError:
@@ -195,16 +187,13 @@ class RemoteLocation:
         self._store.put(name, data)
 
     def names(self, folder: str) -> list[str]:
-        """Lists the objects below `folder`, sorted by name."""
         return sorted(item["path"] for batch in self._store.list(folder) for item in batch)
 
     def top_names(self) -> set[str]:
-        """Returns the names of the objects and prefixes directly in it."""
         found = self._store.list_with_delimiter()
         return {*found["common_prefixes"], *(item["path"] for item in found["objects"])}
 
     def delete(self, names: Iterable[str]) -> None:
-        """Deletes objects; objects that are not there are skipped."""
         self._store.delete(list(names))
 
     def sync(self, names: Iterable[str]) -> None:
@@ -212,24 +201,20 @@ class RemoteLocation:
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
-        """What obstore raises, after its own retries."""
         from obstore.exceptions import BaseError
 
         return (OSError, BaseError)
 
     def lock(self) -> AbstractContextManager[Callable[[], None]]:
-        """Locks the prefix by a lock object in it."""
         return lease(self._store, self.url)
 
     def remove_partials(self) -> None:
         """Does nothing, since an interrupted upload leaves no object."""
 
     def bytes(self) -> int:
-        """Returns the bytes of all objects together."""
         return sum(item["size"] for batch in self._store.list() for item in batch)
 
     def zarr(self) -> Store:
-        """Returns the prefix as a zarr store."""
         from zarr.storage import ObjectStore
 
         return ObjectStore(self._store)

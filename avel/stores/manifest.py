@@ -32,10 +32,10 @@ class Entry:
 
     Attributes:
         row: its index in the arrays.
-        state: "staged" (frames and log-mel are whole), "failed", or "pending" (to be staged, or in work).
+        state: "staged" (frames and log-mel are whole), "failed", or "pending" (to be staged, or in progress).
         cause: why it was, or has to be, staged.
         reason: why it failed, from the closed list `avel.pipeline.media.refusal.REASONS`; "" unless failed.
-        detail: what the decoder said, or what damage the staged clip has.
+        detail: message of the decoder, or damage of the staged clip.
         source_path, source_bytes, source_mtime_ns, source_sha256: the file at the time it was read.
         settings: digest of the settings it was staged with.
         audio: "stream", or "silence" where the grid has no audio of the file.

@@ -24,10 +24,10 @@ FORMAT = 3
 RECORD = ("config.toml", "run.json")
 R = TypeVar("R")
 Kind = Literal["pretrain", "heads"]
-STAGES: dict[Kind, str] = {"pretrain": "pretrain", "heads": "train-head"}
+COMMANDS: dict[Kind, str] = {"pretrain": "pretrain", "heads": "train-head"}
 """Kind of run -> the command that makes it, which also names its table in config.toml."""
 LEFTOVERS = re.compile(re.escape(LOCK) + r"|\.(config\.toml|run\.json)\..*\.partial")
-"""Names of the lock, and of what a killed run leaves of the first two files."""
+"""Names of the lock and of partial files that a killed run leaves of the first two files."""
 LIBRARIES = ("avel", "torch", "torchvision", "torchaudio", "numpy", "av", "zarr", "h5py")
 
 
@@ -62,7 +62,7 @@ class Run:
         if (path / "run.json").is_file():
             may_differ = {setting.key for setting in settings_of(config) if not setting.numeric}
             return _same_run(cls.open(path), record, may_differ)
-        toml = to_toml(config, STAGES[kind])
+        toml = to_toml(config, COMMANDS[kind])
         if path.exists() and not _just_begun(path, toml):
             raise StoreError(f"{path}: exists and is no avel run", hint="choose another folder")
         write_text(path / "config.toml", toml)
@@ -86,29 +86,29 @@ class Run:
             raise StoreError(f"{path}: run format {record.get('format')}, this avel reads {FORMAT}")
         if kind is not None and record["kind"] != kind:
             raise StoreError(
-                f"{path}: made by avel {STAGES[record['kind']]}, need one made by avel {STAGES[kind]}"
+                f"{path}: made by avel {COMMANDS[record['kind']]}, need one made by avel {COMMANDS[kind]}"
             )
         return cls(path, record)
 
     @property
     def kind(self) -> Kind:
-        """The stage that made the run."""
+        """Kind of the run, which says which command made it."""
         return self.record["kind"]  # type: ignore[no-any-return]
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """Paths and digests of what the run was made from."""
+        """Paths and digests of the run's inputs."""
         return dict(self.record["inputs"])
 
     def config(self, config_type: type[Any]) -> Any:
         """Reads the resolved config as a `config_type`."""
-        return resolve(config_type, STAGES[self.kind], file=self.path / "config.toml")
+        return resolve(config_type, COMMANDS[self.kind], file=self.path / "config.toml")
 
     def log(self, **values: Any) -> None:
         """Appends one line to metrics.jsonl.
 
         Raises:
-            WriteError: the place does not take it.
+            WriteError: the file cannot be written.
         """
         path = self.path / "metrics.jsonl"
         with as_write_error(path), path.open("a") as file:
@@ -130,12 +130,12 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has its results.json."""
+        """True if the run has its results.json."""
         return (self.path / "results.json").is_file()
 
     @property
     def results(self) -> dict[str, Any]:
-        """The values in results.json, as plain values to show; `read_results` returns them typed.
+        """Contents of results.json as plain values; `read_results` returns them typed.
 
         Raises:
             StoreError: the run is not finished, or the file is no JSON.
@@ -143,7 +143,7 @@ class Run:
         if not self.finished:
             raise StoreError(
                 f"{self.path}: not finished",
-                hint=f"give the same avel {STAGES[self.kind]} command again to go on",
+                hint=f"give the same avel {COMMANDS[self.kind]} command again to go on",
             )
         try:
             return json.loads((self.path / "results.json").read_text())  # type: ignore[no-any-return]
@@ -165,7 +165,7 @@ class Run:
     def _damaged(self, what: str) -> StoreError:
         return StoreError(
             f"{self.path / 'results.json'}: {what}",
-            hint=f"delete the file and give the same avel {STAGES[self.kind]} command again",
+            hint=f"delete the file and give the same avel {COMMANDS[self.kind]} command again",
         )
 
 
@@ -176,7 +176,7 @@ def remove_unused(path: Path) -> None:
 
 
 def _just_begun(path: Path, toml: str) -> bool:
-    """Returns whether the folder is empty, or a run with this config.toml was killed before run.json."""
+    """Returns True if the folder is empty, or a run with this config.toml was killed before run.json."""
     if not path.is_dir():
         return False
     files = [item for item in path.iterdir() if not LEFTOVERS.fullmatch(item.name)]
@@ -184,9 +184,9 @@ def _just_begun(path: Path, toml: str) -> bool:
 
 
 def _same_run(found: Run, asked: dict[str, Any], may_differ: set[str]) -> Run:
-    """Returns `found` if its record is the one asked for; settings in `may_differ` are not compared.
+    """Returns `found` if its record equals `asked`, apart from the settings in `may_differ`.
 
-    Inputs with the same digest may have moved; run.json then gets their new paths.
+    Inputs of the same digest may have moved; run.json then gets their new paths.
 
     Raises:
         StoreError: the kind, a setting or an input differs.

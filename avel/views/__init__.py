@@ -1,1 +1,1 @@
-"""What a person looks at: plots and the report."""
+"""Plots and the report, and what both read."""

@@ -1,4 +1,4 @@
-"""Figure 7: t-SNE of f_a, f_v and the fused vectors, the same segments in each."""
+"""Computes t-SNE of f_a, f_v and the fused vectors, of the same segments (Figure 7)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from avel.views.inside import look_inside, videos_of
 from avel.views.reading import HeadRun
 
 POINTS = 1500
-"""Segments shown: more take minutes and show no more."""
+"""Most segments in a panel; more take minutes and show no more."""
 PERPLEXITY, COMPONENTS = 30.0, 50
 FEWEST_POINTS = 4
 """Distinct points that t-SNE needs: the perplexity is then at least 1."""
@@ -26,9 +26,9 @@ class Embedding:
     """n segments in the plane.
 
     Attributes:
-        place: (n,) its sample's place in the run's arrays.
-        segment: (n,) its number in the clip.
-        classes: (n,) its label.
+        place: (n,) index of the sample in the run's arrays.
+        segment: (n,) number in the clip.
+        classes: (n,) label.
         points: title of a panel -> (n, 2), each axis within [0, 1].
         left_out: title of a panel that cannot be drawn -> why.
     """
@@ -51,7 +51,7 @@ def embed(run: HeadRun, split: str, *, points: int = POINTS, seed: int = 0, cach
         ConfigError: scikit-learn is not installed.
         StoreError: no such split, none of its labels is known, or the features are gone.
     """
-    places = run.judged_of(split)
+    places = run.known_places_of(split)
     segments = run.label.shape[1]
     order = np.random.default_rng(seed).permutation(len(places) * segments)[:points]
     chosen, segment = np.sort(order) // segments, np.sort(order) % segments
@@ -62,9 +62,9 @@ def embed(run: HeadRun, split: str, *, points: int = POINTS, seed: int = 0, cach
 
 
 def obstacle(vectors: NDArray[np.float32]) -> str:
-    """Says why vectors (n, D) cannot be embedded, "" where they can.
+    """Returns why vectors (n, D) cannot be embedded, "" where they can.
 
-    Call it before `tsne`: on points that are all the same, scikit-learn's compiled code ends the process.
+    Call it before `tsne`: on equal points scikit-learn's compiled code ends the process.
     """
     count, width = vectors.shape
     broken = int((~np.isfinite(vectors).all(1)).sum())
@@ -89,7 +89,7 @@ def _vectors(run: HeadRun, places: NDArray[np.int64], cached: bool) -> dict[str,
 
 
 def tsne(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
-    """Places vectors in the plane: std 1, 50 principal components, t-SNE, [0, 1]: (n, D) -> (n, 2).
+    """Reduces vectors by std 1, 50 principal components, t-SNE and scaling to [0, 1]: (n, D) -> (n, 2).
 
     Raises:
         ConfigError: scikit-learn is not installed.
@@ -101,7 +101,9 @@ def tsne(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
         raise ConfigError("t-SNE needs scikit-learn", hint="pip install 'avel[plots]'") from None
     scaled = _scaled(vectors)
     perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
-    with threads.threadpool_limits(1):  # sums in one order: the same points on every machine
+    with threads.threadpool_limits(
+        1
+    ):  # the order of sums, and so the points, would depend on the number of threads
         reduced = decomposition.PCA(min(COMPONENTS, *scaled.shape), random_state=seed).fit_transform(scaled)
         model = manifold.TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
         points = model.fit_transform(reduced)
@@ -111,7 +113,9 @@ def tsne(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
 
 def _scaled(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scales each feature to mean 0 and std 1, or to 0 if it does not vary: (n, D) -> (n, D)."""
-    values = vectors.astype(np.float64)  # squares of large or tiny float32 are infinite or 0 in float32
+    values = vectors.astype(
+        np.float64
+    )  # in float32 the squares of large or tiny values would be infinite or 0
     std = values.std(0)
     varies = std > ROUNDING * np.abs(values).max(0)
     scaled = np.where(varies, (values - values.mean(0)) / np.where(varies, std, 1), 0)

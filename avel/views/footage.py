@@ -1,4 +1,4 @@
-"""Pictures and sound of clips, from the clip store behind a feature cache."""
+"""Reads frames, sound and videos of clips from the clip store of a feature cache."""
 
 from __future__ import annotations
 

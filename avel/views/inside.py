@@ -1,4 +1,4 @@
-"""Runs a trained head again for what precedes its scores: attention maps and the fused vectors."""
+"""Runs a trained head again for its attention maps and fused vectors."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from avel.views.reading import HeadRun
 
 CLIPS_AT_ONCE = 256
 ATTENTION = ("W_av", "W_va")
-"""Maps of Eq. 5 that a head may return, (T, T) a clip: rows are the time that is attended from."""
+"""Maps of Eq. 5 that a head may return, (T, T) a clip: rows are queries, columns keys."""
 
 
 @dataclass(frozen=True)
 class Inside:
-    """What one trial computes on R clips.
+    """Inner values of one trial on R clips.
 
     Attributes:
-        fused: (R, T, D) what the head names `fused`, else what its classification layer reads.
+        fused: (R, T, D) the extra `fused` of the head, else the input of its classification layer.
         attention: W_av and W_va, (R, T, T) each; empty for a head without.
     """
 
@@ -34,7 +34,7 @@ class Inside:
 
 
 def look_inside(run: HeadRun, trial: int, places: NDArray[np.int64]) -> Inside:
-    """Runs one trial again on some samples of the run, (R,), on the CPU.
+    """Runs one trial on the samples at R places, on the CPU.
 
     Raises:
         StoreError: the trial's weights or the cached features are gone.

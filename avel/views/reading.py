@@ -26,10 +26,10 @@ class HeadRun:
     """A run of `avel train-head`: R samples with predictions of M trials.
 
     Attributes:
-        trials: names of the trials, in the order of the arrays.
+        trials: (M,) names of the trials.
         sample: (R,) number of each sample in its dataset.
         leaked: (R,) whether the sample's video is also in train.
-        label: (R, T) class of each segment; background is K-1, -1 stands where events are not known.
+        label: (R, T) class of each segment; background is K - 1, -1 where events are not known.
         probability: (M, R, T, K) float32.
     """
 
@@ -46,26 +46,26 @@ class HeadRun:
 
     @property
     def records(self) -> list[TrialRecord]:
-        """The record of each trial: (M,)."""
+        """Records of the trials: (M,)."""
         return [read_trial(self.run, name) for name in self.trials]
 
     @cached_property
     def prediction(self) -> NDArray[np.int64]:
-        """The most probable class: (M, R, T)."""
+        """Most probable class of each segment: (M, R, T)."""
         return np.stack([self.task.decode(each) for each in self.probability])
 
     @cached_property
     def known(self) -> NDArray[np.bool_]:
-        """Which samples' events are known: (R,)."""
+        """True for samples whose events are known: (R,)."""
         return np.asarray((self.label != UNKNOWN).all(1))
 
     @cached_property
     def cache(self) -> FeatureCache:
-        """The feature cache that the run was trained on, opened by `open_cache`."""
+        """Feature cache that the run was trained on, opened by `open_cache`."""
         return open_cache(self.run)
 
     def places_of(self, split: str) -> NDArray[np.int64]:
-        """Returns the places of a split's samples in the arrays; of every one for "all".
+        """Returns the indices of a split's samples in the arrays; of all samples for "all".
 
         Raises:
             StoreError: the run has no predictions of that split.
@@ -78,8 +78,8 @@ class HeadRun:
             )
         return chosen
 
-    def judged_of(self, split: str) -> NDArray[np.int64]:
-        """Places of a split's samples whose events are known.
+    def known_places_of(self, split: str) -> NDArray[np.int64]:
+        """Returns the indices of a split's samples whose events are known.
 
         Raises:
             StoreError: the run has no predictions of that split, or no labels beside them.
@@ -93,7 +93,7 @@ class HeadRun:
         return places[self.known[places]]
 
     def place_of(self, video_id: str) -> int:
-        """Returns the place of a video's first sample in the arrays.
+        """Returns the index of a video's first sample in the arrays.
 
         Raises:
             StoreError: the run has no predictions of it.
@@ -105,7 +105,7 @@ class HeadRun:
         return self.video_id.index(video_id)
 
     def predictions(self, split: str) -> list[Predictions]:
-        """Returns what each trial says about a split, as `judge` takes it.
+        """Returns the predictions of each trial on a split, as `judge` takes them.
 
         Raises:
             StoreError: the run has no predictions of that split.
@@ -120,19 +120,19 @@ class HeadRun:
 
     def accuracy(self, split: str) -> NDArray[np.float64]:
         """Returns each trial's fraction of right segments, of those whose labels are known: (M,)."""
-        places = self.judged_of(split)
+        places = self.known_places_of(split)
         right: NDArray[np.float64] = (self.prediction[:, places] == self.label[places]).mean((1, 2))
         return right
 
     def confusion(self, split: str) -> NDArray[np.int64]:
         """Counts segments by label and prediction, summed over trials: (K, K)."""
-        places, classes = self.judged_of(split), self.task.background + 1
+        places, classes = self.known_places_of(split), self.task.background + 1
         counted = [confusion(trial, self.label[places], classes) for trial in self.prediction[:, places]]
         return np.asarray(np.sum(counted, 0), np.int64)
 
     def trivial_baselines(self, split: str) -> dict[str, float]:
         """Returns rule without a model -> fraction of right segments of a split."""
-        return self.task.trivial_baselines(self.label[self.judged_of(split)])
+        return self.task.trivial_baselines(self.label[self.known_places_of(split)])
 
 
 def open_cache(run: Run) -> FeatureCache:
@@ -155,7 +155,7 @@ def open_cache(run: Run) -> FeatureCache:
 
 
 def _differences(cache: FeatureCache, inputs: dict[str, Any]) -> str:
-    """Says how the cache differs from the one that the run was trained on, and which encoder made it."""
+    """Describes how the cache differs from the one that the run was trained on, and which encoder made it."""
     found = []
     if cache.grid_segments != inputs["segments"]:
         found.append(f"{cache.grid_segments} segments instead of {inputs['segments']}")
@@ -169,7 +169,7 @@ def _differences(cache: FeatureCache, inputs: dict[str, Any]) -> str:
 
 
 def read_run(path: Path | str) -> HeadRun:
-    """Reads everything of a head run but its weights.
+    """Reads the predictions of a head run and what they are about.
 
     Raises:
         MissingPathError: there is no run.

@@ -1,4 +1,4 @@
-"""Series of numbers over runs: learning curves by epoch, accuracy by the values of a swept setting."""
+"""Collects learning curves over epochs, and accuracies over the values of a swept setting."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Curve:
 
 
 def curves_of(run: Run) -> dict[str, list[Curve]]:
-    """Returns quantity -> one curve a trial, of the lines of metrics.jsonl with an epoch; accuracies in %."""
+    """Reads metrics.jsonl: quantity -> a curve of each trial over epochs; accuracies in %."""
     titles = {"loss": "loss", "val_accuracy": "validation accuracy, %", "test_accuracy": "test accuracy, %"}
     lines = [line for line in run.metrics() if line.get("epoch") is not None]
     panels: dict[str, list[Curve]] = {}
@@ -53,9 +53,9 @@ class SweepLine:
 
     Attributes:
         name: the other settings that set it apart, "" where it is the only line.
-        place: (n,) number of each of its values in the sweep's.
-        accuracy_percent: n times the accuracies of the trials with that value.
-        spreads: (n,) their mean and standard deviation.
+        place: (n,) index of each of its values in those of the sweep.
+        accuracy_percent: (n,) accuracies of the trials with each value.
+        spreads: (n,) their means and standard deviations.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Sweep:
 
     Attributes:
         setting: its name.
-        label: how pictures call it: a Greek letter for the name of one.
+        label: its name in pictures: a Greek letter where it is named like one.
         help: what it means, in a line.
         values: as text; numbers in rising order, others in the order in which they were given.
         ordered: whether the values are numbers, which a line may join.
@@ -101,10 +101,9 @@ def runs_below(path: Path) -> list[HeadRun]:
 
 
 def swept_settings(runs: Sequence[HeadRun]) -> list[str]:
-    """Lists the settings in which trials differ: the head, and what differs among trials of one head.
+    """Lists the settings that differ: the head among all trials, others among trials of one head.
 
-    Settings that another head brings along, such as its number of epochs, are not swept. Neither are the
-    seed and what changes no numbers.
+    Seeds, and settings that change no numbers, do not count.
     """
     values: dict[tuple[str, str], set[Any]] = {}
     for run in runs:
@@ -116,7 +115,7 @@ def swept_settings(runs: Sequence[HeadRun]) -> list[str]:
 
 
 def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) -> Sweep:
-    """Returns the accuracy of trials over a setting in which they differ, by default the only one.
+    """Collects accuracies over a setting in which trials differ, by default the only one.
 
     Raises:
         StoreError: the trials do not differ in any setting, or the runs have no predictions of the split.

@@ -14,7 +14,7 @@ from avel.console import DONE, ERROR, run
 from avel.errors import DatasetError, StoreError, TrainingError
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.results import Spread
-from avel.heads.evaluation.runs import compared, list_runs
+from avel.heads.evaluation.runs import list_runs, run_table
 from avel.heads.train import sweep, train_head
 from avel.stores.datasets.labels import EventTable
 from avel.stores.export import export_features
@@ -176,7 +176,7 @@ def test_without_a_test_split_a_head_trains_and_says_what_is_not_judged(
     (line,) = list_runs(tmp_path / "runs")
     assert (line.accuracy_percent, line.low_percent) == (None, None)
     assert line.validation_percent == group.validation_accuracy_percent.mean
-    assert "mlp" in compared([line])[-1]
+    assert "mlp" in run_table([line])[-1]
 
 
 def test_a_test_split_without_labels_is_predicted_not_judged(

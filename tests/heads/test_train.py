@@ -24,7 +24,7 @@ from avel.heads.models.tacma import TACMA
 from avel.heads.train import sweep, train_head
 from avel.heads.training.data import load_data
 from avel.heads.training.fit import Training, can_stack
-from avel.heads.training.plan import groups_of, plan
+from avel.heads.training.plan import plan, stackable_groups
 from avel.heads.training.records import load_model, read_trial, read_trials
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
@@ -166,7 +166,9 @@ def test_stacked_trials_are_judged_like_trials_in_turn(cache: Path, tmp_path: Pa
 def test_trials_alike_but_for_seed_and_theta_are_one_program() -> None:
 
     def sizes(settings: dict[str, list[Any]]) -> list[int]:
-        groups = groups_of(plan(None, {"seeds": 3}, settings), lambda config: head_class(config).stackable)
+        groups = stackable_groups(
+            plan(None, {"seeds": 3}, settings), lambda config: head_class(config).stackable
+        )
         return [len(group) for group in groups]
 
     assert sizes({"theta": [0, 0.03]}) == [6]

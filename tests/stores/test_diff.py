@@ -49,9 +49,9 @@ def test_a_turned_vector_and_a_moved_number_are_found(tmp_path: Path) -> None:
     assert (turned.clips, turned.equal, turned.lowest_cosine) == (130, 129, pytest.approx(-1))
     assert [clip.video_id for clip in turned.worst] == ["v100"]
     assert turned.mean_cosine == pytest.approx((259 - 1) / 260)
-    assert turned.largest_deviation == pytest.approx(2 * np.abs(first["f_v"][100, 1]).max())
+    assert turned.largest_difference == pytest.approx(2 * np.abs(first["f_v"][100, 1]).max())
     assert [clip.video_id for clip in moved.worst] == ["v3"]
-    assert moved.largest_deviation == pytest.approx(0.5, rel=1e-5)
+    assert moved.largest_difference == pytest.approx(0.5, rel=1e-5)
     u, w = first["f_a"][3, 0].astype(float), second["f_a"][3, 0].astype(float)
     assert moved.lowest_cosine == pytest.approx(u @ w / np.sqrt((u @ u) * (w @ w)))
     assert moved.scale == pytest.approx(np.abs(first["f_a"]).mean(), rel=1e-6)

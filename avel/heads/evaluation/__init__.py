@@ -1,1 +1,1 @@
-"""What trained heads are worth: predictions, metrics, tables of runs."""
+"""Evaluation of trained heads: predictions, accuracies, tables of runs."""

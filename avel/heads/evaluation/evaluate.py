@@ -1,4 +1,4 @@
-"""`evaluate`: what a run's predictions are worth, over its seeds, beside trivial baselines."""
+"""`avel evaluate`: accuracy of a run's predictions over its seeds, beside trivial baselines."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def evaluate(
     onset_tolerance: float = 1,
     offset_tolerance: float = 1,
 ) -> Evaluation:
-    """Judges a run's trials at their best validation epoch; accuracies in percent, tolerances in segments.
+    """Evaluates a run's trials at their best validation epoch: accuracies in %, tolerances in segments.
 
     >>> evaluate("runs/tacma").groups["tacma"].accuracy_percent  # doctest: +SKIP
     Spread(mean=80.6, std=1.1)
@@ -53,10 +53,12 @@ def evaluate(
     """
     opened = Run.open(run, "heads")
     file = opened.path / "predictions.parquet"
-    held = read_predictions(file)
-    if split not in (*held, "test"):  # a cache may have no test samples
-        raise StoreError(f"{file}: no predictions of split {split!r}", hint=f"choose from {', '.join(held)}")
-    return judge(opened, held.get(split, []), split, decoder, onset_tolerance, offset_tolerance)
+    by_split = read_predictions(file)
+    if split not in (*by_split, "test"):  # a cache may have no test samples
+        raise StoreError(
+            f"{file}: no predictions of split {split!r}", hint=f"choose from {', '.join(by_split)}"
+        )
+    return judge(opened, by_split.get(split, []), split, decoder, onset_tolerance, offset_tolerance)
 
 
 def judge(
@@ -67,9 +69,9 @@ def judge(
     onset_tolerance: float = 1,
     offset_tolerance: float = 1,
 ) -> Evaluation:
-    """Judges what `evaluate` reads: the predictions of a run's trials on one split, () for a split not there.
+    """Evaluates predictions of a run's trials on one split, () where it has none.
 
-    What cannot be judged, because no sample of the split has known events, is None; a note says so.
+    Figures are None where no sample of the split has known events; a note says so.
 
     Raises:
         ConfigError: no such decoder.
@@ -113,13 +115,13 @@ def judge(
 
 
 def group_name(trial: TrialRecord) -> str:
-    """Trials that differ in the seed alone share a name: the head, or the settings of a sweep."""
+    """Names trials that differ in the seed alone: by their head, or by the settings of a sweep."""
     settings = ",".join(f"{key}={value}" for key, value in trial.settings.items())
     return settings or trial.config.head.name
 
 
 def predict_split(model: Model, trial: TrialRecord, data: Data, name: str) -> Predictions:
-    """One trial's class probabilities on one split."""
+    """Computes one trial's class probabilities on one split."""
     split = data.splits[name]
     parts = []
     chunks = [split.videos[chunk] for chunk in chunks_of(torch.arange(len(split)), CLIPS_AT_ONCE)]
@@ -138,7 +140,7 @@ def predict_split(model: Model, trial: TrialRecord, data: Data, name: str) -> Pr
 
 
 def _known(item: Predictions) -> NDArray[np.bool_]:
-    """Which samples' events are known: (R,)."""
+    """Returns True for samples whose events are known: (R,)."""
     return np.asarray((item.label != UNKNOWN).all(1))
 
 
@@ -156,7 +158,7 @@ def _judge_group(
     decoder: Decoder,
     tolerances: tuple[float, float],
 ) -> GroupEvaluation:
-    """Judges trials that differ in the seed alone; without items there is nothing to judge them by."""
+    """Evaluates trials that differ in the seed alone; without items all accuracies on the split are None."""
     decoded = [task.decode(item.probabilities, decoder) for item in items]
     classes, background = task.background + 1, task.background
     label = items[0].label if items else np.empty((0, 0), np.int64)
@@ -166,9 +168,8 @@ def _judge_group(
         (confusion(each, label, classes) for each in decoded), np.zeros((classes, classes), np.int64)
     )
     recalls = [None if math.isnan(value) else 100 * value for value in recall_by_class(counts).tolist()]
-    claimed = (
-        bool(items) and items[0].split == "test" and decoder == "argmax"
-    )  # that epoch was found by arg-max
+    # Training recorded the best test epoch by arg-max, so its accuracy is not that of another decoder
+    has_best = bool(items) and items[0].split == "test" and decoder == "argmax"
     best = [100 * trial.best_test_accuracy for trial in trials if trial.best_test_accuracy is not None]
     return GroupEvaluation(
         head=trials[0].config.head.name,
@@ -180,7 +181,7 @@ def _judge_group(
         accuracy_without_leaked_percent=_accuracy([each[clean] for each in decoded], label[clean]),
         accuracy_holding_background_percent=_accuracy([each[holding] for each in decoded], label[holding]),
         validation_accuracy_percent=Spread.of([100 * trial.val_accuracy for trial in trials]),
-        accuracy_at_best_test_epoch_percent=Spread.of(best if claimed else []),
+        accuracy_at_best_test_epoch_percent=Spread.of(best if has_best else []),
         accuracy_by_decoder_percent={
             name: _accuracy([task.decode(item.probabilities, name) for item in items], label)
             for name in DECODERS

@@ -19,7 +19,14 @@ from avel.stores.files import atomic_path
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one trial says about R samples: probabilities (R, T, K) beside labels (R, T), -1 where unknown."""
+    """Predictions of one trial for R samples.
+
+    Attributes:
+        sample: (R,) number of each sample in its dataset.
+        leaked: (R,) whether the sample's video is also in train.
+        label: (R, T) class of each segment, -1 where the events are not known.
+        probabilities: (R, T, K).
+    """
 
     trial: str
     split: str
@@ -31,14 +38,14 @@ class Predictions:
 
 
 def write_predictions(path: Path, predictions: Iterable[Predictions]) -> None:
-    """All trials' predictions into one file, whole or not at all."""
+    """Writes the predictions of all trials to one file, whole or not at all."""
     tables = [_table(item) for item in predictions]
     with atomic_path(path) as partial:
         pq.write_table(pa.concat_tables(tables), partial, compression="zstd")
 
 
 def read_predictions(path: Path) -> dict[str, list[Predictions]]:
-    """Reads the file once: split -> its predictions, a trial after the other, in the order of writing.
+    """Reads the file: split -> predictions of each trial, in the order of writing.
 
     Raises:
         StoreError: no predictions file.

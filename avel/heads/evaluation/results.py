@@ -1,4 +1,4 @@
-"""What `evaluate` finds, as typed values; a run keeps them in results.json."""
+"""Results of `evaluate`, as typed values; results.json of a run holds them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Returns the spread of one value a seed; (None, None) without values or if one is not finite.
+        """Returns mean and std of one value a seed; (None, None) without values or if one is not finite.
 
         >>> Spread.of([50.0, 70.0]), Spread.of([50.0])
         (Spread(mean=60.0, std=14.142135623730951), Spread(mean=50.0, std=None))
@@ -44,7 +44,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class EventEvaluation:
-    """How well whole events were found: those of the right class, with onset and offset within tolerance."""
+    """Event-level scores: an event is right if its class is, and onset and offset are within tolerance."""
 
     onset_tolerance_segments: float
     offset_tolerance_segments: float
@@ -55,7 +55,7 @@ class EventEvaluation:
 
 @dataclass(frozen=True)
 class GroupEvaluation:
-    """How the trials of one setting, which differ in the seed alone, did on a split.
+    """Results on one split of trials that differ in the seed alone.
 
     Accuracies are percent of segments, background included, at each trial's best validation epoch. Where no
     sample of the split has known events, all but the validation accuracy is None.
@@ -66,8 +66,8 @@ class GroupEvaluation:
         accuracy_without_leaked_percent: without the samples whose video is also in train.
         accuracy_holding_background_percent: on the samples that hold background.
         validation_accuracy_percent: the validation accuracy that chose the epoch, by arg-max.
-        accuracy_at_best_test_epoch_percent: what choosing the epoch by the test split would have claimed;
-            (None, None) on another split, and with another decoder than arg-max.
+        accuracy_at_best_test_epoch_percent: test accuracy where the epoch is chosen by test, too high a
+            figure; (None, None) on another split, and with another decoder than arg-max.
         accuracy_by_decoder_percent: decoder -> accuracy.
         recall_percent: event class -> recall over the segments of all seeds; None for a class without any.
     """
@@ -90,7 +90,7 @@ class GroupEvaluation:
 
 @dataclass(frozen=True)
 class FailedTrial:
-    """A trial whose loss or scores did not stay finite, the group it would belong to, and what happened."""
+    """A trial whose loss or scores did not stay finite, its group, and what happened."""
 
     name: str
     group: str
@@ -99,13 +99,13 @@ class FailedTrial:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a run is worth on one split.
+    """Results of a run on one split.
 
     Attributes:
-        samples: how many were judged, those whose events are known.
-        unknown_samples: how many could not be judged.
-        leaked_samples: judged ones whose video is also in train.
-        trivial_baselines_percent: rule that needs no model -> its accuracy; empty where nothing is judged.
+        samples: number of samples with known events, which the figures are about.
+        unknown_samples: number of the others.
+        leaked_samples: those of `samples` whose video is also in train.
+        trivial_baselines_percent: rule that needs no model -> its accuracy; empty without samples.
         groups: the head's name, or the settings that a sweep varied -> the trials that share them.
     """
 

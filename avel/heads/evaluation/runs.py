@@ -1,4 +1,4 @@
-"""`runs`: every run below a folder as one table, so that they can be compared."""
+"""`avel runs`: compares all runs below a folder in one table."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from avel.text import table
 
 @dataclass(frozen=True, kw_only=True)
 class RunLine:
-    """One group of trials of a head run, alike but for the seed; or one run that holds no results of heads.
+    """One line of the table: trials that differ in the seed alone; or a run without results of heads.
 
     Attributes:
         run: the run's folder below the one that was listed.
         state: "finished" or "not finished".
-        head: "" where heads are what an unfinished sweep varies.
+        head: "" for an unfinished sweep over heads.
         group: the head, or the settings that a sweep varied; "" where there are no results.
-        seeds: trials that were judged.
-        failed: trials that did not stay finite; a group of nothing else has a line without figures.
-        differs: settings by which the listed head runs differ, those aside that the run itself varies.
-        inputs: digest of the feature cache; results of different caches are not about the same features.
+        seeds: number of trials with results.
+        failed: number of trials that did not stay finite; a line of only such trials has no figures.
+        differs: settings that differ among the listed head runs, without those that this run sweeps.
+        inputs: digest of the feature cache; compare runs of the same one.
     """
 
     run: str
@@ -53,7 +53,7 @@ class RunLine:
 
 
 def list_runs(folder: Path | str) -> list[RunLine]:
-    """All runs below `folder`, by path; trials that differ in the seed alone share a line.
+    """Lists all runs below `folder`, by path; trials that differ in the seed alone are one line.
 
     >>> [(line.run, line.group, line.accuracy_percent) for line in list_runs("runs")]  # doctest: +SKIP
     [('theta', 'theta=0.0', 79.5), ('theta', 'theta=0.03', 80.6)]
@@ -94,7 +94,7 @@ def _lines(run: Run, folder: Path, differing: Sequence[str]) -> list[RunLine]:
 
 
 def _judged(line: RunLine, name: str, group: GroupEvaluation, failed: int) -> RunLine:
-    """The run's line with the figures of one of its groups."""
+    """Returns the run's line with the figures of one of its groups."""
     low, high = group.interval_percent or (None, None)
     return replace(
         line,
@@ -113,8 +113,8 @@ def _judged(line: RunLine, name: str, group: GroupEvaluation, failed: int) -> Ru
     )
 
 
-def compared(lines: Sequence[RunLine]) -> list[str]:
-    """The lines as a table of what one compares runs by; all else is in `--json` and `--csv`."""
+def run_table(lines: Sequence[RunLine]) -> list[str]:
+    """Formats lines as a table; `--json` and `--csv` hold every field."""
     several = len({line.inputs for line in lines if line.inputs}) > 1
     failures = any(line.failed for line in lines)
     header = (
@@ -126,7 +126,7 @@ def compared(lines: Sequence[RunLine]) -> list[str]:
     rows = [
         (
             line.run,
-            _settings(line),
+            _settings_text(line),
             line.seeds or "",
             *((line.failed or "",) if failures else ()),
             str(Spread(line.accuracy_percent, line.std_percent)) or _why_not(line),
@@ -151,8 +151,8 @@ def _why_not(line: RunLine) -> str:
     return "failed" if line.failed else "not judged" if judged_heads else line.state
 
 
-def _settings(line: RunLine) -> str:
-    """What sets a run apart: its kind or head, what its sweep varies, what differs from the other runs."""
+def _settings_text(line: RunLine) -> str:
+    """Returns a run's kind or head, the swept settings, and those that differ from the other runs."""
     name = "" if "head=" in line.group else line.head or line.kind
     swept = line.group if line.group != line.head else ""
     return " ".join(

@@ -43,7 +43,7 @@ class AVELNet(Head):
             self.classify = nn.Sequential(nn.Linear(HIDDEN, widths.classes))
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Returns scores, and AGVA's weights: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K)."""
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), AGVA's weights."""
         extras = {}
         if self.agva is not None:
             visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))

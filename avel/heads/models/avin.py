@@ -1,4 +1,4 @@
-"""AVIN (Ramaswamy 2020): what both modalities have in common, and what stands out within and across."""
+"""AVIN (Ramaswamy 2020): bilinear fusion of both modalities, beside attention within and across them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -45,7 +45,7 @@ class AVIN(Head):
         self.classify = nn.Linear(5 * HIDDEN, widths.classes)
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), weights (B, T)."""
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), weights (B, T)."""
         extras = {}
         if self.agva is not None:
             visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
@@ -60,12 +60,12 @@ class AVIN(Head):
         return HeadOutput(self.classify(joined), extras)
 
     def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
-        """Multi-label soft margin of the mean scores' softmax: (B, T, K), (B,) -> scalar."""
+        """Returns `soft_margin` of the scores averaged over time: (B, T, K), (B,) -> scalar."""
         return soft_margin(output.logits.mean(1), categories)
 
 
 class BilinearPooling(nn.Module):
-    """Products of both modalities' projections, summed by windows, rooted, brought to length 1 (MFB)."""
+    """Multi-modal factorised bilinear pooling (MFB): sums of `factors` products, square root, unit length."""
 
     def __init__(self, factors: int, dropout: float) -> None:
         super().__init__()
@@ -74,14 +74,14 @@ class BilinearPooling(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, audio: Tensor, visual: Tensor) -> Tensor:
-        """Vectors of length 1: (B, T, 256), (B, T, 256) -> (B, T, 256)."""
+        """Returns fused vectors of unit length: (B, T, 256), (B, T, 256) -> (B, T, 256)."""
         products = self.dropout(at_least_float32(self.audio(audio) * self.visual(visual)))
         summed = products.unflatten(-1, (HIDDEN, -1)).sum(-1)
         return functional.normalize(summed / (summed.abs() + SMALL).sqrt(), dim=-1)
 
 
-def weighted(features: Tensor, asking: Tensor) -> tuple[Tensor, Tensor]:
-    """Segments times how much each is like the mean of `asking`: twice (B, T, D) -> (B, T, D), (B, T)."""
-    scores = at_least_float32(features @ asking.mean(1).unsqueeze(-1)).squeeze(-1)
+def weighted(features: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighs segments by how similar each is to the mean of `query`: twice (B, T, D) -> (B, T, D), (B, T)."""
+    scores = at_least_float32(features @ query.mean(1).unsqueeze(-1)).squeeze(-1)
     weights = scores.softmax(-1)
     return weights.unsqueeze(-1) * features, weights

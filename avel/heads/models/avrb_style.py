@@ -1,4 +1,4 @@
-"""After AVRB (Ramaswamy & Das 2020), known to avel in outline: fusion, then segments weighted by fit."""
+"""A reconstruction of AVRB (Ramaswamy & Das 2020) from its outline: fusion, then attention over time."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,11 @@ from avel.heads.models.parts import BiLSTM
 
 @HEADS.register("avrb_style")
 class AVRBStyle(Head):
-    """A guess at AVRB: bilinear fusion of two Bi-LSTMs, segment-wise attention; its paper leaves all open."""
+    """Bilinear fusion of two Bi-LSTMs, then segment-wise attention; the layers and sizes are guesses."""
 
     @dataclass(frozen=True)
     class Config(HeadConfig):
-        """Settings of a reconstruction; none is in the paper."""
+        """Settings of the reconstruction; none is in the paper."""
 
         factors: int = option(5, "Products that are summed for each value of the bilinear pooling.", low=1)
         dropout: float = option(
@@ -34,7 +34,7 @@ class AVRBStyle(Head):
         self.classify = nn.Linear(HIDDEN, widths.classes)
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), weights (B, T)."""
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), weights (B, T)."""
         visual = visual.mean((2, 3)) if visual.ndim == 5 else visual
         fused = self.fuse(self.audio(audio), self.visual(visual))
         own, weights = weighted(fused, fused)

@@ -1,4 +1,4 @@
-"""AVSDN (Lin et al. 2019), as CPSP's authors wrote it again: encoders whose last states start a decoder."""
+"""AVSDN (Lin et al. 2019) as in the code of CPSP's authors: encoders whose last states start a decoder."""
 
 from dataclasses import dataclass
 
@@ -39,13 +39,13 @@ class AVSDN(RelevanceHead):
             xavier(self.agva)
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), AGVA's weights if any."""
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), AGVA's weights."""
         extras = {}
         if self.agva is not None:
             visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
         _, (h_a, c_a) = self.audio.unrolled(audio)
         _, (h_v, c_v) = self.visual.unrolled(visual)
-        # The same layers fuse hidden and cell states, each direction by itself
+        # As published, the same layers fuse hidden and cell states, and the two directions do not mix
         h = self.fuse(torch.relu(h_a), torch.relu(h_v))
         c = self.fuse(torch.relu(c_a), torch.relu(c_v))
         decoded = torch.relu(self.decode.unrolled(torch.cat((audio, visual), -1), (h, c))[0])
@@ -61,6 +61,6 @@ class StateFusion(nn.Module):
         self.U_v = nn.Sequential(nn.Linear(128, 128), nn.Tanh(), nn.Linear(128, 128))
 
     def forward(self, audio: Tensor, visual: Tensor) -> Tensor:
-        """States between -1 and 1: twice (2, B, 128) -> (2, B, 128)."""
+        """Returns fused states, between -1 and 1: twice (2, B, 128) -> (2, B, 128)."""
         merged = (self.U_a(audio) + self.U_v(visual)) / 2
         return (torch.tanh(audio + merged) + torch.tanh(visual + merged)) / 2

@@ -1,4 +1,4 @@
-"""After AVT (Lin & Wang 2020), known to avel in outline: sound and image regions in one Transformer."""
+"""A reconstruction of AVT (Lin & Wang 2020) from its outline: audio and map cells in one Transformer."""
 
 import math
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ D = 256
 
 @HEADS.register("avt_style")
 class AVTStyle(Head):
-    """A guess at AVT: sound, cells and the segments beside attend to each other; its sizes are unknown."""
+    """Audio, map cells and both neighbouring segments attend to each other; layers and sizes are guesses."""
 
     @dataclass(frozen=True)
     class Config(HeadConfig):
-        """Settings of a reconstruction; none is in the paper."""
+        """Settings of the reconstruction; none is in the paper."""
 
         feedforward: int = option(1024, "Width within the attention layers.", low=1)
         dropout: float = option(0.1, "Fraction dropped in training, in attention layers.", low=0, high=0.99)
@@ -38,10 +38,10 @@ class AVTStyle(Head):
         self.classify = nn.Linear(D, widths.classes)
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), attention.
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), attention.
 
-        The tokens of a segment are its sound, the means of the cells before and after (its own at the ends of
-        the clip), and its cells, which have no positions.
+        The tokens of a segment are its audio, the mean cells of the segments before and after (at the ends of
+        the clip its own), and its cells, without positions.
         """
         cells = self.visual(cells_of(visual))
         mean = cells.mean(2)
@@ -49,11 +49,11 @@ class AVTStyle(Head):
         tokens = torch.cat((torch.stack((self.audio(audio), before, after), 2), cells), 2)
         flat = tokens.flatten(0, 1)
         mixed = self.segment(flat, flat)[0].view(tokens.shape)
-        sound, instances = mixed[:, :, 0], mixed[:, :, 3:]
-        scores = at_least_float32(instances @ sound.unsqueeze(-1)).squeeze(-1) / math.sqrt(D)
+        mixed_audio, mixed_cells = mixed[:, :, 0], mixed[:, :, 3:]
+        scores = at_least_float32(mixed_cells @ mixed_audio.unsqueeze(-1)).squeeze(-1) / math.sqrt(D)
         weights = scores.softmax(-1)
-        attended = torch.einsum("btn,btnc->btc", weights.to(instances.dtype), instances)
-        hidden = self.merge(torch.cat((sound, attended), -1))
+        attended = torch.einsum("btn,btnc->btc", weights.to(mixed_cells.dtype), mixed_cells)
+        hidden = self.merge(torch.cat((mixed_audio, attended), -1))
         hidden = hidden + sinusoids(hidden.shape[1], D).to(hidden)
         hidden, over_time = self.time(hidden, hidden)
-        return HeadOutput(self.classify(hidden), {"instances": weights, "over_time": over_time})
+        return HeadOutput(self.classify(hidden), {"cells": weights, "over_time": over_time})

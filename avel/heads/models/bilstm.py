@@ -18,7 +18,7 @@ class BiLSTMHead(Head):
 
     @dataclass(frozen=True)
     class Config(MergeConfig):
-        """Settings of the probe; Adam at 1e-3, 64 clips, 100 epochs."""
+        """Settings of `mlp`, with the training defaults of all heads."""
 
     source = "the encoder of Ran et al. 2022, trained from labels"
     sources = ("cnn",)

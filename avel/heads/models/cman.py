@@ -27,13 +27,13 @@ class CMAN(Head):
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)
-        self.where = Where(widths.audio, widths.visual) if widths.cells else None
+        self.where = CellAttention(widths.audio, widths.visual) if widths.cells else None
         self.when_a, self.when_v = ContextAttention(widths.audio), ContextAttention(widths.visual)
         self.which_a, self.which_v = SentinelAttention(), SentinelAttention()
         self.classify = nn.Linear(2 * D, widths.classes)
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), all attention."""
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), attention weights."""
         extras = {}
         if self.where is not None:
             visual, extras["where"] = self.where(audio, visual.flatten(2, 3))
@@ -44,38 +44,38 @@ class CMAN(Head):
         return HeadOutput(self.classify(torch.cat((h_v, h_a), -1)), extras)
 
 
-class Where(nn.Module):
-    """Which cells are like the sound: cosines in a common space, to which both are mapped without bias."""
+class CellAttention(nn.Module):
+    """Attention over cells by their cosine with the audio, in a common space of 256 values."""
 
     def __init__(self, audio: int, visual: int) -> None:
         super().__init__()
         self.audio, self.visual = nn.Linear(audio, D, bias=False), nn.Linear(visual, D, bias=False)
 
     def forward(self, audio: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """The cells, summed by weight: (B, T, D), (B, T, N, C) -> (B, T, C), weights (B, T, N)."""
+        """Returns the weighted sum of cells: (B, T, D), (B, T, N, C) -> (B, T, C), weights (B, T, N)."""
         a = at_least_float32(self.audio(audio)).unsqueeze(2)
         weights = functional.cosine_similarity(a, at_least_float32(self.visual(cells)), dim=-1).softmax(-1)
         return torch.einsum("btn,btnc->btc", weights.to(cells.dtype), cells), weights
 
 
 class ContextAttention(nn.Module):
-    """Self-attention over time whose queries and keys are part segment, part mean of the clip."""
+    """Self-attention over time whose queries and keys mix each segment with the mean of its clip."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.query, self.key = Contextual(width), Contextual(width)
+        self.query, self.key = ContextProjection(width), ContextProjection(width)
         self.value, self.out = nn.Linear(width, D, bias=False), nn.Linear(D, D)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, D) -> (B, T, 256), weights (B, T, T)."""
+        """Attends: (B, T, D) -> (B, T, 256), weights (B, T, T)."""
         scores = self.query(features) @ self.key(features).mT / math.sqrt(D)
         weights = at_least_float32(scores).softmax(-1)
         value = self.value(features)
         return self.out(weights.to(value.dtype) @ value), weights
 
 
-class Contextual(nn.Module):
-    """A projection of each segment, mixed with one of the clip's mean by a gate for each segment."""
+class ContextProjection(nn.Module):
+    """Projections of each segment and of the clip's mean, mixed by one gate a segment."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Contextual(nn.Module):
         self.gate_own, self.gate_context = nn.Linear(D, 1, bias=False), nn.Linear(D, 1, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, 256)."""
+        """Projects: (B, T, D) -> (B, T, 256)."""
         own, context = self.own(features), self.context(features.mean(1, keepdim=True))
         gate = torch.sigmoid(self.gate_own(own) + self.gate_context(context))
         mixed: Tensor = (1 - gate) * own + gate * context
@@ -91,38 +91,38 @@ class Contextual(nn.Module):
 
 
 class SentinelAttention(nn.Module):
-    """An LSTM over one modality asks the other one, or trusts its own memory: the sentinel."""
+    """Attention from an LSTM over one modality to the other, or to the LSTM's own memory: the sentinel."""
 
     def __init__(self) -> None:
         super().__init__()
-        # Written as layers, because the sentinel needs the cell of every segment, which nn.LSTM keeps back.
+        # An LSTM of single layers, because the sentinel needs every cell state; nn.LSTM returns only the last
         self.step, self.recur = nn.Linear(D, 4 * D), nn.Linear(D, 4 * D, bias=False)
         self.gate_step, self.gate_recur = nn.Linear(D, D), nn.Linear(D, D, bias=False)
         self.attend_other, self.attend_own = nn.Linear(D, D, bias=False), nn.Linear(D, D, bias=False)
         self.attend_sentinel, self.score = nn.Linear(D, D), nn.Linear(D, 1, bias=False)
 
     def forward(self, own: Tensor, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Twice (B, T, 256) -> (B, T, 256), weights on `other` (B, T, T), on the sentinel (B, T)."""
+        """Attends: twice (B, T, 256) -> (B, T, 256), weights on `other` (B, T, T), on the sentinel (B, T)."""
         hidden, sentinel = self.recurrent(own)
-        asked = self.attend_own(hidden)
-        # (B, T, T): each segment of `own` asks each of `other`
-        pairs = torch.tanh(self.attend_other(other).unsqueeze(1) + asked.unsqueeze(2))
+        query = self.attend_own(hidden)
+        # (B, T, T, D): rows are segments of `own`, columns those of `other`
+        pairs = torch.tanh(self.attend_other(other).unsqueeze(1) + query.unsqueeze(2))
         scores = at_least_float32(self.score(pairs).squeeze(-1))
-        trust = at_least_float32(self.score(torch.tanh(self.attend_sentinel(sentinel) + asked)))
+        own_score = at_least_float32(self.score(torch.tanh(self.attend_sentinel(sentinel) + query)))
         weights = scores.softmax(-1)
-        beta = torch.cat((scores, trust), -1).softmax(-1)[..., -1:]
+        beta = torch.cat((scores, own_score), -1).softmax(-1)[..., -1:]
         mixed = beta * sentinel + (1 - beta) * (weights.to(other.dtype) @ other)
         return mixed + hidden, weights, beta.squeeze(-1)
 
     def recurrent(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states and sentinels of every segment: (B, T, 256) -> (B, T, 256), (B, T, 256)."""
+        """Returns hidden states and sentinels of all segments: (B, T, 256) -> (B, T, 256), (B, T, 256)."""
         hidden = cell = torch.zeros_like(features[:, 0])
         states, sentinels = [], []
         for step, gate in zip(self.step(features).unbind(1), self.gate_step(features).unbind(1), strict=True):
-            admit = torch.sigmoid(gate + self.gate_recur(hidden))
+            sentinel_gate = torch.sigmoid(gate + self.gate_recur(hidden))
             i, f, g, o = (step + self.recur(hidden)).chunk(4, -1)
             cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
             hidden = torch.sigmoid(o) * torch.tanh(cell)
             states.append(hidden)
-            sentinels.append(admit * torch.tanh(cell))
+            sentinels.append(sentinel_gate * torch.tanh(cell))
         return torch.stack(states, 1), torch.stack(sentinels, 1)

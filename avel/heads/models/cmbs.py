@@ -1,4 +1,4 @@
-"""CMBS (Xia and Zhao 2022): CMRAN's network, in which each modality dampens what is background to it."""
+"""CMBS (Xia and Zhao 2022): CMRAN's network, with gates by which each modality suppresses background."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -13,10 +13,10 @@ from avel.heads.models.cmran import (
     CELL,
     HIDDEN,
     ChannelAttention,
-    CrossAttention,
-    Encoder,
+    CrossModalEncoder,
     GuidedPooling,
     Interaction,
+    SelfEncoder,
     cells_of,
 )
 from avel.heads.models.head import HeadOutput, Widths
@@ -28,15 +28,15 @@ TINY = 1e-6
 
 @dataclass(frozen=True)
 class SuppressionConfig(RelevanceConfig):
-    """What CMBS and CACE-Net share, as in the code of both."""
+    """Settings of both CMBS and CACE-Net, as in the code of both."""
 
     alpha: float = option(0.1, "How much a gate strengthens segments.", low=0)
     beta: float = option(0.4, "How much self-guided attention strengthens visual features.", low=0)
     gamma: float = option(0.3, "Weight of the modalities' own category scores in those of the clip.", low=0)
     gate_loss: Literal["published", "plain"] = option(
-        "published", "Take the gates' product for a logit, as published, or for the probability that it is."
+        "published", "published: the loss reads the gates' product as a logit; plain: as a probability."
     )
-    top_segments: int = option(4, "Segments that category scores are averaged over, a class.", low=1)
+    top_segments: int = option(4, "Highest-scoring segments that each class's score is averaged over.", low=1)
     dropout: float = option(0.1, "Fraction of activations dropped in attention layers.", low=0, high=0.99)
     input_dropout: float = option(0.2, "The same of the projected visual input.", low=0, high=0.99)
     cell_dropout: float = option(0.2, "The same of the attention between cells.", low=0, high=0.99)
@@ -47,7 +47,10 @@ class SuppressionConfig(RelevanceConfig):
 
 
 class SuppressionHead(RelevanceHead):
-    """CMBS under full supervision, which CACE-Net extends at `guided` and `localised`."""
+    """Base of CMBS and CACE-Net; subclasses may override `guided` and `localised`.
+
+    Only CMBS has a weak network, with fewer layers and a `forward` of its own.
+    """
 
     config: SuppressionConfig
     cross_width: ClassVar[int] = 1024
@@ -63,10 +66,10 @@ class SuppressionHead(RelevanceHead):
             self.audio_lstm, self.visual_lstm = BiLSTM(widths.audio), BiLSTM(CELL, CELL // 2)
         audio, encoder, n_heads = (widths.audio, 2048, 2) if weak else (HIDDEN, 1024, 4)
         classes = widths.classes if weak else widths.classes - 1
-        self.encode_a = Encoder(audio, encoder, config.dropout)
-        self.encode_v = Encoder(CELL, encoder, config.dropout)
-        self.cross_a = CrossAttention(audio, self.cross_width, config.dropout)
-        self.cross_v = CrossAttention(CELL, self.cross_width, config.dropout)
+        self.encode_a = SelfEncoder(audio, encoder, config.dropout)
+        self.encode_v = SelfEncoder(CELL, encoder, config.dropout)
+        self.cross_a = CrossModalEncoder(audio, self.cross_width, config.dropout)
+        self.cross_v = CrossModalEncoder(CELL, self.cross_width, config.dropout)
         self.gate_a, self.gate_v = nn.Linear(HIDDEN, 1), nn.Linear(HIDDEN, 1)
         self.category_a, self.category_v = nn.Linear(HIDDEN, classes), nn.Linear(HIDDEN, classes)
         self.fuse_a = Interaction(n_heads, config.fusion_dropout, config.dropout)
@@ -75,17 +78,17 @@ class SuppressionHead(RelevanceHead):
             self.category, self.relevance = nn.Linear(HIDDEN, classes), nn.Linear(HIDDEN, 1)
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), attention maps.
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), attention maps.
 
-        `gate` (B, T) is where both modalities take an event to be, `modal_category` (B, K - 1) what each by
-        itself takes it for, averaged.
+        Of the extras, `gate` (B, T) is the product of both modalities' probabilities of an event, and
+        `modal_category` (B, K - 1) the mean of their own category scores.
         """
         cells = self.project(cells_of(visual))
-        seen, extras = self.watch(audio, cells)
-        seen, heard = self.visual_lstm(seen), self.audio_lstm(self.guided(audio, cells, extras))
-        encoded_a, encoded_v = self.encode_a(heard), self.encode_v(seen)
-        a, extras["W_av"] = self.cross_a(heard, encoded_v)
-        v, extras["W_va"] = self.cross_v(seen, encoded_a)
+        visual, extras = self.watch(audio, cells)
+        visual, audio = self.visual_lstm(visual), self.audio_lstm(self.guided(audio, cells, extras))
+        encoded_a, encoded_v = self.encode_a(audio), self.encode_v(visual)
+        a, extras["W_av"] = self.cross_a(audio, encoded_v)
+        v, extras["W_va"] = self.cross_v(visual, encoded_a)
         gate_a, gate_v = torch.sigmoid(self.gate_a(encoded_a)), torch.sigmoid(self.gate_v(encoded_v))
         extras["gate"] = at_least_float32(gate_a * gate_v).squeeze(-1)
         v, a = v * (1 + self.config.alpha * gate_a), a * (1 + self.config.alpha * gate_v)
@@ -96,27 +99,27 @@ class SuppressionHead(RelevanceHead):
         return self.decided(self.relevance(self.localised(fused, extras)).squeeze(-1), category, extras)
 
     def guided(self, audio: Tensor, cells: Tensor, extras: dict[str, Tensor]) -> Tensor:
-        """What the audio Bi-LSTM reads: (B, T, D), (B, T, N, 512) -> (B, T, D). It may add to the extras."""
+        """Returns the input of the audio Bi-LSTM, may add extras: (B, T, D), (B, T, N, 512) -> (B, T, D)."""
         return audio
 
     def localised(self, fused: Tensor, extras: dict[str, Tensor]) -> Tensor:
-        """What relevance is read from: (B, T, 256) -> (B, T, 256). It may add to the extras."""
+        """Returns the input of the relevance layer, may add extras: (B, T, 256) -> (B, T, 256)."""
         return fused
 
     def fused(self, v: Tensor, a: Tensor) -> Tensor:
-        """Both modalities in one: twice (B, T, 256) -> (B, T, 256)."""
+        """Fuses both modalities: twice (B, T, 256) -> (B, T, 256)."""
         one: Tensor = self.fuse_v(v, a)
         other: Tensor = self.fuse_a(a, one)
         return (one + other) / 2
 
     def top(self, scores: Tensor) -> Tensor:
-        """Each class's mean over the segments where it scores highest: (B, T, C) -> (B, C)."""
+        """Averages each class over the segments where it scores highest: (B, T, C) -> (B, C)."""
         count = min(self.config.top_segments, scores.shape[1])
         largest: Tensor = scores.topk(count, dim=1).values
         return largest.mean(1)
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
-        """When and what: fused, by the gates, by each modality itself: (B, T, K), (B, T) -> scalar."""
+        """Returns the fused losses plus those of gates and modalities: (B, T, K), (B, T) -> scalar."""
         gate, classes = output.extras["gate"], self.widths.classes
         if self.config.gate_loss == "plain":
             gate = torch.logit(gate, TINY)
@@ -126,16 +129,18 @@ class SuppressionHead(RelevanceHead):
 
 @HEADS.register("cmbs")
 class CMBS(SuppressionHead):
-    """Cross-modal background suppression: gates of one modality weigh the other's segments."""
+    """Cross-modal background suppression: the gates of one modality scale the segments of the other."""
 
     @dataclass(frozen=True)
     class Config(SuppressionConfig):
         """Settings of CMBS and its training, as in its code."""
 
-        weak_alpha: float = option(0.2, "Share of gated segments under weak supervision.", low=0, high=1)
-        weak_beta: float = option(0.5, "beta under weak supervision.", low=0)
+        weak_alpha: float = option(
+            0.2, "Fraction of a segment that its gate scales, under weak supervision.", low=0, high=1
+        )
+        weak_beta: float = option(0.5, "The same as beta, under weak supervision.", low=0)
         weak_input_dropout: float = option(
-            0.1, "Of the projected visual input, under weak supervision.", low=0, high=0.99
+            0.1, "The same as input_dropout, under weak supervision.", low=0, high=0.99
         )
 
     source = "Xia and Zhao 2022"
@@ -151,18 +156,18 @@ class CMBS(SuppressionHead):
         self.classify = nn.Linear(HIDDEN, widths.classes, bias=False) if weak else None
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), attention maps.
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), attention maps.
 
-        The weak network scores all K classes, each segment by itself, weighed by what each modality scores;
-        the mean gate of the modalities is the segment's relevance.
+        The weak network scores all K classes for each segment, times the mean of the modalities' own
+        probabilities; the mean of both gates is the relevance.
         """
         if self.classify is None:
             return super().forward(audio, visual)
-        seen, extras = self.watch(audio, self.project(cells_of(visual)))
-        encoded_a, encoded_v = self.encode_a(audio), self.encode_v(seen)
+        visual, extras = self.watch(audio, self.project(cells_of(visual)))
+        encoded_a, encoded_v = self.encode_a(audio), self.encode_v(visual)
         a, extras["W_av"] = self.cross_a(audio, encoded_v)
-        v, extras["W_va"] = self.cross_v(seen, encoded_a)
-        # Each gate weighs the modality that it reads here, the other one under full supervision
+        v, extras["W_va"] = self.cross_v(visual, encoded_a)
+        # As published, a gate here scales the modality that it reads; under full supervision the other one
         gate_v, gate_a = self.gate_a(encoded_v), self.gate_v(encoded_a)
         alpha = self.config.weak_alpha
         v = v * (1 - alpha + alpha * torch.sigmoid(gate_v))
@@ -173,14 +178,14 @@ class CMBS(SuppressionHead):
 
 
 def mean_log_odds(one: Tensor, other: Tensor) -> Tensor:
-    """The logit of the mean of two probabilities, both given as logits: (...), (...) -> (...)."""
+    """Returns the logit of the mean of two probabilities, given as logits: (...), (...) -> (...)."""
     one, other = at_least_float32(one), at_least_float32(other)
     against = torch.logaddexp(logsigmoid(-one), logsigmoid(-other))
     return torch.logaddexp(logsigmoid(one), logsigmoid(other)) - against
 
 
 class SelfAttention(nn.Module):
-    """Rows that ask each other, without scaling."""
+    """Dot-product attention among rows, without scaling, as published."""
 
     def __init__(self, width: int, keys: int) -> None:
         super().__init__()
@@ -188,15 +193,15 @@ class SelfAttention(nn.Module):
         self.value = nn.Linear(width, width)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """What each row hears: (..., N, D) -> (..., N, D)."""
+        """Attends: (..., N, D) -> (..., N, D)."""
         scores = at_least_float32(self.query(rows) @ self.key(rows).transpose(-1, -2))
         value = self.value(rows)
-        heard: Tensor = scores.softmax(-1).to(value.dtype) @ value
-        return heard
+        attended: Tensor = scores.softmax(-1).to(value.dtype) @ value
+        return attended
 
 
 class VisualAttention(nn.Module):
-    """Which channels and cells sound and picture ask for; a vector has no cells to choose from."""
+    """Attention over channels and cells, guided by audio and by the picture itself; vectors have no cells."""
 
     def __init__(self, widths: Widths, beta: float, dropout: float) -> None:
         super().__init__()
@@ -211,7 +216,7 @@ class VisualAttention(nn.Module):
             self.by_audio, self.by_itself = GuidedPooling(widths.audio), GuidedPooling(CELL)
 
     def forward(self, audio: Tensor, cells: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """(B, T, D), (B, T, N, 512) -> (B, T, 512), weights of cells (B, T, N) by who chose them."""
+        """Attends: (B, T, D), (B, T, N, 512) -> (B, T, 512), weights of cells (B, T, N) by name."""
         if not self.has_cells:
             return (cells * (1 + self.channels(audio, cells))).squeeze(2), {}
         extras = {}
@@ -222,6 +227,6 @@ class VisualAttention(nn.Module):
         return attended * (1 + self.beta * torch.sigmoid(own)), extras
 
     def related(self, cells: Tensor, relate: nn.Module) -> Tensor:
-        """Cells in the light of each other: (B, T, N, 512) -> (B, T, N, 512)."""
+        """Lets the cells attend to each other: (B, T, N, 512) -> (B, T, N, 512)."""
         related: Tensor = self.norm(cells + self.dropout(relate(cells)))
         return related

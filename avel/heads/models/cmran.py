@@ -1,4 +1,4 @@
-"""CMRAN (Xu et al. 2020): relations within and across the modalities, then relevance and category."""
+"""CMRAN (Xu et al. 2020): attention within and across the modalities, then relevance and category."""
 
 from dataclasses import dataclass
 
@@ -40,16 +40,16 @@ class CMRAN(RelevanceHead):
         )
         self.channels = ChannelAttention(widths.audio)
         self.cells = GuidedPooling(widths.audio) if widths.cells else None
-        self.encode_a = Encoder(widths.audio, 2048, config.dropout)
-        self.encode_v = Encoder(CELL, 2048, config.dropout)
-        self.cross_a = CrossAttention(widths.audio, 2048, config.dropout)
-        self.cross_v = CrossAttention(CELL, 2048, config.dropout)
+        self.encode_a = SelfEncoder(widths.audio, 2048, config.dropout)
+        self.encode_v = SelfEncoder(CELL, 2048, config.dropout)
+        self.cross_a = CrossModalEncoder(widths.audio, 2048, config.dropout)
+        self.cross_v = CrossModalEncoder(CELL, 2048, config.dropout)
         self.fuse = Interaction(2 if weak else 4, config.dropout, config.dropout)
         self.category = nn.Linear(HIDDEN, widths.classes if weak else widths.classes - 1)
         self.relevance = nn.Linear(HIDDEN, 1)
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), attention maps."""
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), attention maps."""
         extras = {}
         cells = self.project(cells_of(visual))
         cells = cells * (1 + self.channels(audio, cells))
@@ -64,12 +64,12 @@ class CMRAN(RelevanceHead):
 
 
 def cells_of(visual: Tensor) -> Tensor:
-    """A map's cells in a row; a vector is one cell: (B, T, H, W, C) or (B, T, C) -> (B, T, N, C)."""
+    """Flattens a map's cells; a vector is one cell: (B, T, H, W, C) or (B, T, C) -> (B, T, N, C)."""
     return visual.flatten(2, 3) if visual.ndim == 5 else visual.unsqueeze(2)
 
 
 class ChannelAttention(nn.Module):
-    """Which channels of the cells the sound asks for."""
+    """Attention over the channels of the cells, guided by audio."""
 
     def __init__(self, audio: int) -> None:
         super().__init__()
@@ -77,14 +77,14 @@ class ChannelAttention(nn.Module):
         self.squeeze, self.excite = nn.Linear(CELL, HIDDEN), nn.Linear(HIDDEN, CELL)
 
     def forward(self, audio: Tensor, cells: Tensor) -> Tensor:
-        """Weights between 0 and 1, gamma: (B, T, D), (B, T, N, 512) -> (B, T, 1, 512)."""
+        """Returns weights between 0 and 1: (B, T, D), (B, T, N, 512) -> (B, T, 1, 512)."""
         pairs = torch.relu(self.audio(audio)).unsqueeze(2) * torch.relu(self.visual(cells))
         weights: Tensor = torch.sigmoid(self.excite(torch.relu(self.squeeze(pairs.mean(2)))))
         return weights.unsqueeze(2)
 
 
 class GuidedPooling(nn.Module):
-    """The mean of the cells, weighted by how well each goes with a guide."""
+    """Weighted mean of the cells, by their attention scores with a guide vector."""
 
     def __init__(self, guide: int) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class GuidedPooling(nn.Module):
         self.score = nn.Linear(HIDDEN, 1)
 
     def forward(self, guide: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, D), (B, T, N, 512) -> (B, T, 512), weights (B, T, N)."""
+        """Pools: (B, T, D), (B, T, N, 512) -> (B, T, 512), weights (B, T, N)."""
         pairs = torch.relu(self.cells(cells)) * torch.relu(self.guide(guide)).unsqueeze(2)
         weights = at_least_float32(torch.tanh(self.score(pairs).squeeze(-1))).softmax(-1)
         return torch.einsum("btn,btnc->btc", weights.to(cells.dtype), cells), weights
@@ -110,14 +110,14 @@ class AttentionLayer(nn.Module):
         self.norm1, self.norm2, self.dropout = nn.LayerNorm(HIDDEN), nn.LayerNorm(HIDDEN), nn.Dropout(dropout)
 
     def forward(self, query: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, 256), (B, S, 256) -> (B, T, 256), weights averaged over the heads (B, T, S)."""
+        """Attends: (B, T, 256), (B, S, 256) -> (B, T, 256), mean weights of its heads (B, T, S)."""
         attended, weights = self.attention(query, memory, memory)
         hidden = self.norm1(query + self.dropout(attended))
         return self.norm2(hidden + self.dropout(self.feedforward(hidden))), weights
 
 
-class Encoder(nn.Module):
-    """One modality in the light of its own time; without positions, so the order of segments is not seen."""
+class SelfEncoder(nn.Module):
+    """Self-attention of one modality over time; without positions, so the order of segments has no effect."""
 
     def __init__(self, width: int, feedforward: int, dropout: float) -> None:
         super().__init__()
@@ -125,15 +125,15 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(AttentionLayer(feedforward, dropout) for _ in range(2))
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, 256)."""
+        """Encodes: (B, T, D) -> (B, T, 256)."""
         hidden: Tensor = self.project(features)
         for layer in self.layers:
             hidden, _ = layer(hidden, hidden)
         return hidden
 
 
-class CrossAttention(nn.Module):
-    """One modality asks the other one, encoded, and itself."""
+class CrossModalEncoder(nn.Module):
+    """Attention of one modality to the other one, encoded, and to itself."""
 
     def __init__(self, width: int, feedforward: int, dropout: float) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class CrossAttention(nn.Module):
         self.layer = AttentionLayer(feedforward, dropout)
 
     def forward(self, features: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, D), (B, T, 256) -> (B, T, 256), weights on the other modality (B, T, T).
+        """Attends: (B, T, D), (B, T, 256) -> (B, T, 256), weights on the other modality (B, T, T).
 
         A row of weights sums to less than 1: the rest is the modality's attention to itself.
         """
@@ -151,7 +151,7 @@ class CrossAttention(nn.Module):
 
 
 class Interaction(nn.Module):
-    """The product of both modalities attends to both."""
+    """Attention of the element-wise product of both modalities to both."""
 
     def __init__(self, n_heads: int, attention_dropout: float, dropout: float) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class Interaction(nn.Module):
         self.norm, self.dropout = nn.LayerNorm(HIDDEN), nn.Dropout(dropout)
 
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
-        """Twice (B, T, 256) -> (B, T, 256)."""
+        """Fuses: twice (B, T, 256) -> (B, T, 256)."""
         both, product = torch.cat((other, one), 1), one * other
         fused: Tensor = self.norm(product + self.dropout(self.attention(product, both, both)[0]))
         return fused

@@ -1,4 +1,4 @@
-"""CPSP (Zhou et al. 2022): positive sample propagation, with contrast between segments and between videos."""
+"""CPSP (Zhou et al. 2022): positive sample propagation, with contrastive losses on segments and videos."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.head import HeadOutput, Widths
 from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
-from avel.heads.models.psp import Propagation, pair_loss
+from avel.heads.models.psp import Propagation, bottleneck, pair_loss
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, clip_category, holds_event
 from avel.nn import AGVA
 
@@ -20,7 +20,7 @@ SEGMENT_TEMPERATURE = 0.6
 
 @HEADS.register("cpsp")
 class CPSP(RelevanceHead):
-    """PSP's propagation, relevance and category, and three losses on how alike segments and videos are."""
+    """PSP's propagation, relevance and category, and three losses on similarities of segments and videos."""
 
     @dataclass(frozen=True)
     class Config(RelevanceConfig):
@@ -32,12 +32,10 @@ class CPSP(RelevanceHead):
         weak_threshold: float = option(0.095, "The same under weak supervision.", low=0, high=1)
         pair_loss: float = option(100.0, "Weight of the pair-similarity loss; full supervision only.", low=0)
         segment_loss: float = option(
-            0.01, "Weight of the contrast between segments; full supervision only.", low=0
+            0.01, "Weight of the contrastive loss on segments; full supervision only.", low=0
         )
-        video_loss: float = option(1.0, "Weight of the contrast between videos of a batch.", low=0)
-        margin: float = option(
-            0.2, "Distance by which other classes must be further, under full supervision.", low=0
-        )
+        video_loss: float = option(1.0, "Weight of the contrastive loss on the videos of a batch.", low=0)
+        margin: float = option(0.2, "Margin of the loss on videos, under full supervision.", low=0)
         weak_margin: float = option(0.6, "The same under weak supervision.", low=0)
         dropout: float = option(0.1, "Fraction of activations dropped in training.", low=0, high=0.99)
         clip_norm: float = 0.1
@@ -51,10 +49,8 @@ class CPSP(RelevanceHead):
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)
         self.agva = AGVA(128, widths.visual, widths.cells) if widths.cells else None
-        self.audio = nn.Sequential(nn.Linear(widths.audio, 256, bias=False), nn.Linear(256, 128, bias=False))
-        self.visual = nn.Sequential(
-            nn.Linear(widths.visual, 256, bias=False), nn.Linear(256, 128, bias=False)
-        )
+        self.audio = bottleneck(widths.audio)
+        self.visual = bottleneck(widths.visual)
         self.audio_lstm, self.visual_lstm = BiLSTM(128), BiLSTM(128)
         self.propagate = Propagation(config.weak_threshold if weak else config.threshold, config.dropout)
         self.category, self.relevance = nn.Linear(HIDDEN, widths.classes - 1), nn.Linear(HIDDEN, 1)
@@ -63,12 +59,12 @@ class CPSP(RelevanceHead):
                 xavier(part)
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), what the losses read."""
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), what the losses read."""
         extras = {}
-        heard = self.audio(audio)
+        audio = self.audio(audio)
         if self.agva is not None:
-            visual, extras["agva"] = self.agva(heard, visual.flatten(2, 3))
-        hidden_v, hidden_a = self.visual_lstm(self.visual(visual)), self.audio_lstm(heard)
+            visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
+        hidden_v, hidden_a = self.visual_lstm(self.visual(visual)), self.audio_lstm(audio)
         fused_v, fused_a, extras["gamma_va"] = self.propagate(hidden_v, hidden_a)
         fused_v, fused_a = at_least_float32(fused_v), at_least_float32(fused_a)
         extras["similarity"] = functional.cosine_similarity(fused_v, fused_a, dim=-1)
@@ -77,7 +73,7 @@ class CPSP(RelevanceHead):
         return self.decided(self.relevance(fused).squeeze(-1), self.category(fused.mean(1)), extras)
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
-        """Returns the losses of relevance and category, and three contrasts: (B, T, K), (B, T) -> scalar."""
+        """Returns the sum of relevance, category and contrastive losses: (B, T, K), (B, T) -> scalar."""
         config, classes, fused = self.config, self.widths.classes, output.extras["fused"]
         event = holds_event(labels, classes).to(fused.dtype)
         loss = super().loss(output, labels)
@@ -91,7 +87,7 @@ class CPSP(RelevanceHead):
         return loss
 
     def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
-        """What, judged at the segments that matter, and the contrast of videos: (B, T, K), (B,) -> scalar."""
+        """Returns `multiple_instance_loss` plus the loss on videos: (B, T, K), (B,) -> scalar."""
         loss = super().weak_loss(output, categories)
         if self.config.video_loss:
             videos = video_contrast(output.extras["fused"].mean(1), categories, self.config.weak_margin, 4)
@@ -100,31 +96,31 @@ class CPSP(RelevanceHead):
 
 
 def segment_contrast(fused: Tensor, event: Tensor) -> Tensor:
-    """Event segments of a clip should be like each other, unlike background: (B, T, D), (B, T) -> scalar.
+    """Pulls the event segments of a clip together and away from background: (B, T, D), (B, T) -> scalar.
 
     For each event segment, -log(P / (P + N)): P sums exp(cosine / 0.6) over the clip's event segments,
     itself included, N averages it over those of background. The mean is over all event segments of the
-    batch. Published code sums over the other axis, which leaves a constant without a gradient.
+    batch. The published code sums over the other axis, which leaves a constant without a gradient.
     """
-    alike = torch.exp(fused @ fused.transpose(1, 2) / SEGMENT_TEMPERATURE)
+    similarity = torch.exp(fused @ fused.transpose(1, 2) / SEGMENT_TEMPERATURE)
     background = 1 - event
-    positive = (alike * event.unsqueeze(1)).sum(-1)
-    negative = (alike * background.unsqueeze(1)).sum(-1) / background.sum(-1, keepdim=True).clamp_min(1)
-    # a background segment may have no positive; it takes no part, but must not divide by 0
+    positive = (similarity * event.unsqueeze(1)).sum(-1)
+    negative = (similarity * background.unsqueeze(1)).sum(-1) / background.sum(-1, keepdim=True).clamp_min(1)
+    # Background segments have no part in the mean; adding 1 there only avoids a division by 0
     losses = torch.log1p(negative / (positive + background))
     return (losses * event).sum() / event.sum().clamp_min(1)
 
 
 def video_contrast(videos: Tensor, categories: Tensor, margin: float, n_nearest: int) -> Tensor:
-    """Videos of one class should lie closer than others do: (B, D), (B,) -> scalar.
+    """Pulls videos of one class closer than those of others: (B, D), (B,) -> scalar.
 
     For each video, max(0, margin + distance to the furthest of its class - mean distance to the nearest
-    `n_nearest` of other classes). A batch of a single class has nothing to be far from: 0.
+    `n_nearest` of other classes); 0 for a batch of a single class.
     """
-    apart = torch.cdist(videos, videos, compute_mode="donot_use_mm_for_euclid_dist")
+    distance = torch.cdist(videos, videos, compute_mode="donot_use_mm_for_euclid_dist")
     same = categories.unsqueeze(1) == categories
-    furthest = torch.where(same, apart, 0).amax(1)
-    nearest = torch.where(same, torch.inf, apart).topk(min(n_nearest, len(videos)), largest=False).values
+    furthest = torch.where(same, distance, 0).amax(1)
+    nearest = torch.where(same, torch.inf, distance).topk(min(n_nearest, len(videos)), largest=False).values
     found = nearest.isfinite()
     mean = torch.where(found, nearest, 0).sum(1) / found.sum(1).clamp_min(1)
     losses = torch.relu(margin + furthest - mean) * found.any(1)

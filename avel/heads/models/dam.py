@@ -1,4 +1,4 @@
-"""Dual attention matching (Wu et al. 2019): is a segment like the whole clip in the other modality?"""
+"""Dual attention matching (Wu et al. 2019): compares segments with the whole clip in the other modality."""
 
 from dataclasses import dataclass
 
@@ -22,10 +22,10 @@ class DAM(RelevanceHead):
 
     @dataclass(frozen=True)
     class Config(RelevanceConfig):
-        """Settings of DAM; but for the balance of its losses none is in its paper."""
+        """Settings of DAM; only `category_weight` is in its paper."""
 
         category_weight: float = option(
-            0.5, "Lambda: weight of the category's loss, of 1 for both losses.", low=0, high=1
+            0.5, "Lambda: weight of the category loss; the relevance loss has 1 - lambda.", low=0, high=1
         )
         dropout: float = option(0.2, "Fraction dropped in training, in the classifier.", low=0, high=0.99)
         lr_decay: float = 1.0
@@ -54,7 +54,7 @@ class DAM(RelevanceHead):
         )
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), attention over time."""
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), attention over time."""
         extras = {}
         if self.agva is not None:
             visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
@@ -62,24 +62,23 @@ class DAM(RelevanceHead):
         attended_a, extras["self_a"] = self.attend_a(f_a, f_a, f_a)
         attended_v, extras["self_v"] = self.attend_v(f_v, f_v, f_v)
         g_a, g_v = attended_a.mean(1), attended_v.mean(1)
-        extras["fused"] = torch.cat((f_a, f_v), -1)  # what is matched; no layer reads both
+        extras["fused"] = torch.cat((f_a, f_v), -1)  # for plots; no layer reads both
         return self.decided(matching(f_a, f_v, g_a, g_v), self.category(torch.cat((g_a, g_v), -1)), extras)
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
-        """Category and matching, weighted by lambda and the rest: (B, T, K), (B, T) -> scalar."""
+        """Returns lambda category loss + (1 - lambda) relevance loss: (B, T, K), (B, T) -> scalar."""
         weight, classes = self.config.category_weight, self.widths.classes
-        what = category_loss(output.extras["category"], labels, classes)
-        return weight * what + (1 - weight) * relevance_loss(output.extras["relevance"], labels, classes)
+        category = category_loss(output.extras["category"], labels, classes)
+        return weight * category + (1 - weight) * relevance_loss(output.extras["relevance"], labels, classes)
 
 
 def matching(f_a: Tensor, f_v: Tensor, g_a: Tensor, g_v: Tensor) -> Tensor:
-    """Logits of p, the mean of both sigmoids: twice (B, T, D), twice (B, D) -> (B, T).
+    """Returns the logit of p = (sigmoid(f_a g_v) + sigmoid(f_v g_a)) / 2: twice (B, T, D), (B, D) -> (B, T).
 
-    p = (sigmoid(f_a g_v) + sigmoid(f_v g_a)) / 2; log p and log(1 - p) are taken from the dot products, which
-    are large where p is so near to 0 or 1 that its own logarithm would be lost.
+    log p and log(1 - p) are computed from the dot products, since p itself may round to 0 or 1.
     """
     dots = torch.stack((f_a @ g_v.unsqueeze(-1), f_v @ g_a.unsqueeze(-1))).squeeze(-1)
     dots = at_least_float32(dots)
-    # the halves of both means cancel
+    # The factors 1/2 of p and 1 - p cancel
     p, rest = functional.logsigmoid(dots).logsumexp(0), functional.logsigmoid(-dots).logsumexp(0)
     return p - rest

@@ -1,4 +1,4 @@
-"""What a head is: features of two modalities in, a score for each class and segment out."""
+"""Base class of heads: features of two modalities in, a score for each class and segment out."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -15,9 +15,13 @@ from avel.heads.tasks.single_label import SingleLabel
 
 @dataclass(frozen=True)
 class Widths:
-    """Sizes that a head takes from the cache: D of audio and visual, K classes, cells of a visual map, T.
+    """Sizes of a head's inputs and scores.
 
-    No cells means vectors instead of maps; no segments, that T is not known yet, which most heads do without.
+    Attributes:
+        audio, visual: features of a vector, D, or of each cell of a visual map, C.
+        classes: K, background included.
+        cells: H * W of visual maps, 0 for vectors.
+        segments: T, which few heads need; 0 where it is not known.
     """
 
     audio: int
@@ -56,34 +60,34 @@ class Head(nn.Module, ABC):
     segments: ClassVar[range | None] = None
 
     def __init__(self, widths: Widths, config: HeadConfig, weak: bool) -> None:
-        """Builds the network for the widths of a cache; `weak` says that it will learn from video labels.
+        """Builds the network for the widths of a cache; `weak` networks learn from video labels.
 
         Raises:
             ConfigError: the head cannot take clips of that many segments.
         """
         super().__init__()
         self.widths, self.config = widths, config
-        taken = self.segments
-        if taken is not None and widths.segments not in taken:
+        allowed = self.segments
+        if allowed is not None and widths.segments not in allowed:
             raise ConfigError(
-                f"head {config.name!r} takes {taken[0]} to {taken[-1]} segments, the clips have"
+                f"head {config.name!r} takes {allowed[0]} to {allowed[-1]} segments, the clips have"
                 f" {widths.segments}",
                 hint="avel heads lists the others, which take any number",
             )
 
     @abstractmethod
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Returns scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K)."""
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K)."""
 
     def begin_epoch(self, epoch: int) -> None:
-        """Hears that an epoch of training begins, counted from 1; what it changes it keeps in buffers."""
+        """Prepares for an epoch, counted from 1, before it is trained; what changes has to be in buffers."""
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
-        """Returns what learning from the labels of segments minimises: (B, T, K), (B, T) -> scalar."""
+        """Returns the loss under full supervision: (B, T, K), (B, T) -> scalar."""
         return SingleLabel.loss(output.logits, labels)
 
     def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
-        """Returns what learning from the labels of videos minimises: (B, T, K), (B,) -> scalar."""
+        """Returns the loss under weak supervision: (B, T, K), (B,) -> scalar."""
         return SingleLabel.video_loss(output.logits, video_labels)
 
 
@@ -113,7 +117,7 @@ class Standardised(nn.Module):
 
 
 class Model(nn.Module):
-    """A head with what comes before and after it, as it is trained and saved."""
+    """A head with the standardisation before it, as it is trained and saved."""
 
     def __init__(self, head: Head, widths: Widths, config: TrainConfig) -> None:
         super().__init__()
@@ -135,7 +139,7 @@ class Model(nn.Module):
 
 
 def head_class(config: TrainConfig) -> type[Head]:
-    """Returns the class of the head that is to be trained.
+    """Returns the class of the head that a config names.
 
     Raises:
         ConfigError: the head cannot learn from video labels, which the config asks for.
@@ -149,7 +153,7 @@ def head_class(config: TrainConfig) -> type[Head]:
 
 
 def build_model(config: TrainConfig, widths: Widths, seed: int) -> Model:
-    """Builds a model with the weights that `seed` gives, whatever was drawn before.
+    """Builds a model whose first weights depend on `seed` alone.
 
     Raises:
         ConfigError: settings or widths that the head cannot be built with.

@@ -1,4 +1,4 @@
-"""Recursive joint co-attention (Duan et al. 2021): both streams attend to what they hold together."""
+"""Recursive joint co-attention (Duan et al. 2021): each modality attends to both, joined."""
 
 import math
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class JCAN(Head):
 
     @dataclass(frozen=True)
     class Config(HeadConfig):
-        """Settings of JCAN and its training, as in its code, whose rate also falls on plateaus."""
+        """Settings of JCAN and its training as in its code, but without lowering the rate on plateaus."""
 
         recursions: int = option(4, "Joint co-attention units, each with its own weights.", low=0, high=16)
         dropout: float = option(
@@ -61,7 +61,7 @@ class JCAN(Head):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), AGVA's weights if any.
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), AGVA's weights.
 
         Raises:
             ConfigError: T is another than the head was built for.
@@ -72,7 +72,7 @@ class JCAN(Head):
                 hint="train it on clips of that length",
             )
         extras = {}
-        a, v = self.audio(unit(audio)), unit(visual)
+        a, v = self.audio(unit_length(audio)), unit_length(visual)
         if self.agva is not None:
             v, extras["agva"] = self.agva(a, v.flatten(2, 3))
         v = self.visual(self.project(v))
@@ -81,12 +81,12 @@ class JCAN(Head):
         return HeadOutput(self.classify(self.decode(torch.cat((v, a), -1))), extras)
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
-        """Multi-label soft margin on the softmax scores, as published: (B, T, K), (B, T) -> scalar."""
+        """Returns `soft_margin` over all segments, as published: (B, T, K), (B, T) -> scalar."""
         return soft_margin(output.logits.flatten(0, 1), labels.flatten())
 
 
 class ResLSTM(nn.Module):
-    """Two Bi-LSTM layers from learned first states beside their input, merged to unit length."""
+    """Two Bi-LSTM layers with learned initial states; their output and input, joined, at unit length."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
@@ -96,28 +96,28 @@ class ResLSTM(nn.Module):
         self.merge = nn.Linear(width + D, D)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Encoded segments of unit length: (B, T, D) -> (B, T, 512)."""
+        """Encodes to unit length: (B, T, D) -> (B, T, 512)."""
         hidden, cell = self.first.expand(-1, -1, len(features), -1).contiguous()
         states = self.lstm.unrolled(features, (hidden, cell))[0]
-        return unit(self.merge(self.dropout(torch.cat((features, states), -1))))
+        return unit_length(self.merge(self.dropout(torch.cat((features, states), -1))))
 
 
 class JointCoAttention(nn.Module):
-    """One recursion: each stream weighs the joint features, feature by feature, and adds what it finds."""
+    """One recursion: each modality attends to the joint features and adds the result to its own."""
 
     def __init__(self, segments: int, dropout: float) -> None:
         super().__init__()
         self.joint = nn.Linear(2 * D, 2 * D)
-        self.visual, self.audio = Attended(segments, dropout), Attended(segments, dropout)
+        self.visual, self.audio = FeatureAttention(segments, dropout), FeatureAttention(segments, dropout)
 
     def forward(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """Both streams, updated from the same pair: twice (B, T, 512) -> twice (B, T, 512)."""
+        """Updates both modalities from the same pair: twice (B, T, 512) -> twice (B, T, 512)."""
         joint = self.joint(torch.cat((visual, audio), -1))
         return self.visual(visual, joint), self.audio(audio, joint)
 
 
-class Attended(nn.Module):
-    """What one stream takes from the joint features; the similarity is of features, 512 x 1024, not T x T."""
+class FeatureAttention(nn.Module):
+    """Attention of one modality to the joint features; the map is between features, 512 x 1024, not T x T."""
 
     def __init__(self, segments: int, dropout: float) -> None:
         super().__init__()
@@ -126,13 +126,13 @@ class Attended(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, stream: Tensor, joint: Tensor) -> Tensor:
-        """The stream and what it found: (B, T, 512), (B, T, 1024) -> (B, T, 512)."""
-        similar = self.dropout(torch.tanh(self.time(stream.mT) @ joint / math.sqrt(2 * D)))
-        found = torch.relu(torch.tanh(self.value(stream) @ similar))
-        attended: Tensor = stream + self.dropout(torch.relu(self.out(found)))
+        """Adds attended features to the modality: (B, T, 512), (B, T, 1024) -> (B, T, 512)."""
+        similarity = self.dropout(torch.tanh(self.time(stream.mT) @ joint / math.sqrt(2 * D)))
+        values = torch.relu(torch.tanh(self.value(stream) @ similarity))
+        attended: Tensor = stream + self.dropout(torch.relu(self.out(values)))
         return attended
 
 
-def unit(vectors: Tensor) -> Tensor:
-    """Vectors of length 1, those of length 0 left as they are: (..., D) -> (..., D)."""
+def unit_length(vectors: Tensor) -> Tensor:
+    """Scales vectors to length 1; zeros stay: (..., D) -> (..., D)."""
     return functional.normalize(at_least_float32(vectors), dim=-1)

@@ -1,4 +1,4 @@
-"""LESP (ShipingGe/AVEL): segments are held against a bank of the best that training met of each event."""
+"""LESP (ShipingGe/AVEL): compares segments with a memory bank of the best examples of each event."""
 
 import math
 from dataclasses import dataclass
@@ -24,15 +24,15 @@ from avel.heads.models.relevance import (
 D = 256
 TEMPERATURE = 0.1
 NEVER = -1e4
-"""Score of an event of which the bank holds nothing yet."""
+"""Score of an event whose bank is still empty."""
 
 
 @HEADS.register("lesp")
 class LESP(RelevanceHead):
-    """Attention over cells and time, and a memory bank of segments that decides at test, not the classifier.
+    """Attention over cells and time; the memory bank decides the class, not a classifier.
 
-    The bank is part of the weights: buffers that `loss` fills in training, saved with the rest. While it is
-    not full it repeats the segments that it has; an event that it has never met is never found.
+    The bank lies in buffers that `loss` fills in training, and is saved with the weights. While it is not
+    full it repeats the segments that it has; an event without any example is never predicted.
     """
 
     @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class LESP(RelevanceHead):
         margin: float = option(0.7, "Distance from the bank below which a segment holds the event.", low=0)
         weak_margin: float = option(0.9, "The same under weak supervision.", low=0)
         unimodal_weight: float = option(0.01, "Weight of the loss of each modality by itself.", low=0)
-        bank_weight: float = option(0.1, "Weight of both losses on what the bank says.", low=0)
+        bank_weight: float = option(0.1, "Weight of the losses on the distances from the bank.", low=0)
         dropout: float = option(0.1, "Fraction dropped in training, in attention layers.", low=0, high=0.99)
         output_dropout: float = option(
-            0.2, "The same behind both inputs' layers and in the scores.", low=0, high=0.99
+            0.2, "The same, after the input layers and the score layers.", low=0, high=0.99
         )
         lr: float = 3e-4
         lr_decay: float = 1.0
@@ -68,17 +68,17 @@ class LESP(RelevanceHead):
         super().__init__(widths, config, weak)
         events, size = widths.classes - 1, config.weak_bank_size if weak else config.bank_size
         self.margin = config.weak_margin if weak else config.margin
-        self.encode = Encoder(widths, config)
+        self.encode = SegmentEncoder(widths, config)
         self.score_a, self.score_v = nn.Linear(D, events), nn.Linear(D, events)
         self.category, self.relevance = nn.Linear(D, events), nn.Linear(D, 1)
         self.dropout = nn.Dropout(config.output_dropout)
-        # Raw inputs and how good they were: 0 where there is none, else more. The best stand first.
+        # Raw inputs of the examples and their quality, best first; a quality of 0 marks an empty place.
         self.register_buffer("bank_audio", torch.zeros(events, size, widths.audio))
         self.register_buffer("bank_visual", torch.zeros(events, size, max(widths.cells, 1), widths.visual))
         self.register_buffer("bank_score", torch.zeros(events, size))
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), what the losses read."""
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), what the losses read."""
         cells = cells_of(visual)
         fused, encoded_a, encoded_v, extras = self.encode(audio, cells)
         prototype, distance = self.recall(fused)
@@ -94,25 +94,25 @@ class LESP(RelevanceHead):
             "prototype": prototype,
             "distance": distance,
         }
-        found = prototype
+        scores = prototype
         if self.from_videos:
-            found = torch.logaddexp(prototype.log_softmax(-1), at_least_float32(category).log_softmax(-1))
-        # distance from the segments of the event that was found: (B, T)
-        nearest = of_event(distance, found.argmax(-1)).amin(-1)
-        return self.decided(self.margin - nearest, found, extras)
+            scores = torch.logaddexp(prototype.log_softmax(-1), at_least_float32(category).log_softmax(-1))
+        nearest = of_event(distance, scores.argmax(-1)).amin(-1)  # in the bank of the predicted event: (B, T)
+        return self.decided(self.margin - nearest, scores, extras)
 
     def recall(self, fused: Tensor) -> tuple[Tensor, Tensor]:
-        """How near each clip is to the mean of each event's bank, and each segment to all that is in it.
+        """Compares with the banks of C events, M examples each: (B, T, 256) -> (B, C), (B, T, C, M).
 
-        (B, T, 256) -> scores (B, C), distances (B, T, C, M), which are `-NEVER` of an event without bank.
+        The scores (B, C) come from the distance of a clip to the mean example, the distances (B, T, C, M) are
+        those of segments to all examples. For an event whose bank is empty they are `NEVER` and `-NEVER`.
         """
-        held = (self.bank_score > 0).sum(1)
+        count = (self.bank_score > 0).sum(1)
         size = self.bank_score.shape[1]
-        place = torch.arange(size, device=held.device) % held.clamp_min(1).unsqueeze(1)
-        event = torch.arange(len(held), device=held.device).unsqueeze(1)
+        place = torch.arange(size, device=count.device) % count.clamp_min(1).unsqueeze(1)
+        event = torch.arange(len(count), device=count.device).unsqueeze(1)
         bank = at_least_float32(self.encode(self.bank_audio[event, place], self.bank_visual[event, place])[0])
         fused = at_least_float32(fused)
-        empty = held == 0
+        empty = count == 0
         prototype = -distances(fused, bank.mean(1)).mean(1) / TEMPERATURE
         distance = distances(fused, bank.flatten(0, 1)).view(*fused.shape[:2], *bank.shape[:2])
         return (
@@ -121,90 +121,90 @@ class LESP(RelevanceHead):
         )
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
-        """Foreground, event, each modality, both losses on the bank: (B, T, K), (B, T) -> scalar."""
+        """Returns relevance, category and `bank_losses`, and fills the bank: (B, T, K), (B, T) -> scalar."""
         classes, extras = self.widths.classes, output.extras
         event = holds_event(labels, classes)
         when = relevance_loss(at_least_float32(extras["foreground"]), labels, classes)
         what = category_loss(at_least_float32(extras["clip"]), labels, classes)
         weights = event.to(when.dtype)
-        return when + what + self.shared_loss(extras, clip_category(labels, classes), weights, weights)
+        return when + what + self.bank_losses(extras, clip_category(labels, classes), weights, weights)
 
     def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
-        """The same from the video's event, which is taken to fill it: (B, T, K), (B,) -> scalar."""
+        """Returns the same, as if the video's event filled the clip: (B, T, K), (B,) -> scalar."""
         extras, known = output.extras, categories < self.widths.classes - 1
         foreground = torch.sigmoid(at_least_float32(extras["foreground"]))
         mean = foreground.mean(1).clamp(1e-7, 1 - 1e-7)
         when = -torch.where(known, mean.log(), (1 - mean).log()).mean()
         # (B, 1): as if each clip were one segment
         what = category_loss(at_least_float32(extras["clip"]), categories.unsqueeze(1), self.widths.classes)
-        return when + what + self.shared_loss(extras, categories, torch.ones_like(foreground), foreground)
+        return when + what + self.bank_losses(extras, categories, torch.ones_like(foreground), foreground)
 
-    def shared_loss(
-        self, extras: dict[str, Tensor], categories: Tensor, taught: Tensor, foreground: Tensor
+    def bank_losses(
+        self, extras: dict[str, Tensor], categories: Tensor, event_segments: Tensor, foreground: Tensor
     ) -> Tensor:
-        """What full and weak supervision share; in training it offers the batch to the bank.
+        """Returns the losses of single modalities and of distances from the bank; in training fills the bank.
 
         Args:
             categories: (B,) the clips' events, K - 1 for none.
-            taught: (B, T) the segments whose own modalities learn the event.
+            event_segments: (B, T) 1 where a single modality is to predict the event, else 0.
             foreground: (B, T) how much each segment is part of the event, 0 to 1.
         """
         known = (categories < self.widths.classes - 1).to(foreground.dtype)
         event = torch.where(known > 0, categories, 0)
         scores_a, scores_v = (at_least_float32(extras[name]) for name in ("category_a", "category_v"))
-        targets = event.unsqueeze(1).expand(taught.shape)
-        of_a, of_v = (
+        targets = event.unsqueeze(1).expand(event_segments.shape)
+        loss_a, loss_v = (
             functional.cross_entropy(scores.mT, targets, reduction="none") for scores in (scores_a, scores_v)
         )
-        single = ((of_a + of_v) * taught * known.unsqueeze(1)).mean()
-        met = known * (self.bank_score[event, 0] > 0)
+        single = ((loss_a + loss_v) * event_segments * known.unsqueeze(1)).mean()
+        has_bank = known * (self.bank_score[event, 0] > 0)
         near = functional.cross_entropy(extras["prototype"], event, reduction="none")
         distance = of_event(extras["distance"], event)
         inside = mean_where(distance.amax(-1), foreground)
         outside = mean_where(torch.relu(self.margin - distance.amin(-1)), 1 - foreground)
-        bank = ((near + inside + outside) * met).sum() / met.sum().clamp_min(1)
+        bank = ((near + inside + outside) * has_bank).sum() / has_bank.sum().clamp_min(1)
         if self.training:
             quality = 1 - jensen_shannon(scores_a.detach(), scores_v.detach())
             if not self.from_videos:
-                quality = quality + taught
+                quality = quality + event_segments
             self.remember(extras["audio"], extras["cells"], quality * known.unsqueeze(1), event)
         return self.config.unimodal_weight * single + self.config.bank_weight * bank
 
     @torch.no_grad()
     def remember(self, audio: Tensor, cells: Tensor, quality: Tensor, event: Tensor) -> None:
-        """Keeps the best of the bank and of each clip's best segment, and each of them once.
+        """Updates the bank: the best of its examples and of each clip's best segment, none twice.
 
         Two segments are the same if their audio has the same sum, as in the published code.
 
         Args:
             audio, cells: (B, T, D), (B, T, N, C) raw inputs.
-            quality: (B, T), 0 where a segment is not to be kept.
-            event: (B,) the event as whose example a clip offers itself.
+            quality: (B, T), 0 where a segment is no example.
+            event: (B,) the event that each clip is an example of.
         """
         events, size = self.bank_score.shape
         best, place = quality.max(1)
         clip = torch.arange(len(event), device=event.device)
-        sounds = torch.cat((self.bank_audio.flatten(0, 1), audio[clip, place]))
-        sights = torch.cat((self.bank_visual.flatten(0, 1), cells[clip, place]))
-        # Of each event (C): its own M of the bank, then the B of the batch, as rows of the tables above
+        all_audio = torch.cat((self.bank_audio.flatten(0, 1), audio[clip, place]))
+        all_cells = torch.cat((self.bank_visual.flatten(0, 1), cells[clip, place]))
+        # Candidates of each event, as rows of both tensors above: its M of the bank, then the B of the batch
         row = torch.arange(events, device=event.device).unsqueeze(1)
         own = row * size + torch.arange(size, device=event.device)
         rows = torch.cat((own, (events * size + clip).expand(events, -1)), 1)
-        offered = torch.where(event == row, best, 0.0).to(self.bank_score.dtype)
-        score = torch.cat((self.bank_score, offered), 1)
+        new_score = torch.where(event == row, best, 0.0).to(self.bank_score.dtype)
+        score = torch.cat((self.bank_score, new_score), 1)
         score, order = score.sort(dim=1, descending=True, stable=True)
         rows = rows.gather(1, order)
-        total = sounds.sum(1)[rows]
+        total = all_audio.sum(1)[rows]
         same = (total.unsqueeze(2) == total.unsqueeze(1)) & (score > 0).unsqueeze(1)
         score = score.masked_fill(same.tril(-1).any(2), 0.0)
         score, order = score.sort(dim=1, descending=True, stable=True)
         rows = rows.gather(1, order)[:, :size]
-        self.bank_audio, self.bank_visual = sounds[rows], sights[rows]
+        self.bank_audio, self.bank_visual = all_audio[rows], all_cells[rows]
         self.bank_score = score[:, :size].contiguous()
 
 
-class Encoder(nn.Module):
-    """What a segment is in the light of its cells and of its clip; an event's bank passes as a clip does."""
+class SegmentEncoder(nn.Module):
+    """Attention over the cells of each segment and over time; the bank of an event is encoded like a clip."""
 
     positions: Tensor
 
@@ -228,7 +228,7 @@ class Encoder(nn.Module):
         self.register_buffer("positions", sinusoids(max(widths.cells, 1), D), persistent=False)
 
     def forward(self, audio: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """(B, T, D), (B, T, N, C) -> fused, audio and visual (B, T, 256), weights of cells and over time."""
+        """Encodes: (B, T, D), (B, T, N, C) -> fused, audio and visual (B, T, 256), attention maps by name."""
         a, m = self.embed_a(audio), self.embed_v(cells)
         m = self.dropout(m + self.positions).flatten(0, 1)
         m, _ = self.cells(m, m)
@@ -244,24 +244,24 @@ class Encoder(nn.Module):
 
 
 def distances(features: Tensor, others: Tensor) -> Tensor:
-    """Euclidean distances for each dimension's root: (B, T, 256), (R, 256) -> (B, T, R)."""
-    # not through a matrix product, which loses small distances
-    apart = torch.cdist(features, others, compute_mode="donot_use_mm_for_euclid_dist")
-    return apart / math.sqrt(D)
+    """Returns Euclidean distances / sqrt(256): (B, T, 256), (R, 256) -> (B, T, R)."""
+    # Not through a matrix product, which loses small distances
+    distance = torch.cdist(features, others, compute_mode="donot_use_mm_for_euclid_dist")
+    return distance / math.sqrt(D)
 
 
 def of_event(distance: Tensor, event: Tensor) -> Tensor:
-    """The distances from one event's bank a clip: (B, T, C, M), (B,) -> (B, T, M)."""
+    """Picks the distances from the bank of each clip's event: (B, T, C, M), (B,) -> (B, T, M)."""
     return distance[torch.arange(len(event), device=event.device), :, event]
 
 
 def mean_where(values: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean over the segments of each clip, 0 where all weights are: (B, T), (B, T) -> (B,)."""
+    """Returns the weighted mean over time, 0 where all weights are 0: (B, T), (B, T) -> (B,)."""
     return (values * weights).sum(1) / weights.sum(1).clamp_min(1e-8)
 
 
 def jensen_shannon(one: Tensor, other: Tensor) -> Tensor:
-    """Jensen-Shannon divergence of two softmaxes, in nats: (..., C), (..., C) -> (...)."""
+    """Returns the Jensen-Shannon divergence of two softmaxes, in nats: (..., C), (..., C) -> (...)."""
     p, q = one.log_softmax(-1), other.log_softmax(-1)
     middle = torch.logaddexp(p, q) - math.log(2)
     return ((p.exp() * (p - middle)).sum(-1) + (q.exp() * (q - middle)).sum(-1)) / 2

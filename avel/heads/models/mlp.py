@@ -15,7 +15,7 @@ from avel.heads.models.parts import ClassifierMLP, PaperConfig
 
 @dataclass(frozen=True)
 class MergeConfig(HeadConfig):
-    """Which modalities a head uses, and how it merges them."""
+    """Settings of heads on one modality, or on both, added or concatenated."""
 
     modality: Literal["both", "audio", "visual"] = option("both", "Use both modalities or one.")
     merge: Literal["add", "concatenate"] = option("add", "Add the two modalities or concatenate them.")

@@ -1,4 +1,4 @@
-"""After MPN (Yu et al. 2021), known to avel in outline: one network says what, another says when."""
+"""A reconstruction of MPN (Yu et al. 2021) from its outline: networks for category and for relevance."""
 
 from dataclasses import dataclass
 
@@ -16,11 +16,11 @@ D = 256
 
 @HEADS.register("mpn_style")
 class MPNStyle(RelevanceHead):
-    """A guess at MPN: co-attention for the event, bottleneck gates for its time; sizes are unknown."""
+    """Co-attention for the category, bottleneck gates for relevance; layers and sizes are guesses."""
 
     @dataclass(frozen=True)
     class Config(RelevanceConfig):
-        """Settings of a reconstruction; none is in the paper."""
+        """Settings of the reconstruction; none is in the paper."""
 
         feedforward: int = option(1024, "Width within the attention layers.", low=1)
         dropout: float = option(0.1, "Fraction dropped in training, in attention layers.", low=0, high=0.99)
@@ -32,21 +32,21 @@ class MPNStyle(RelevanceHead):
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)
-        self.what = CoAttention(widths, config)
+        self.co_attention = CoAttention(widths, config)
         self.category = nn.Linear(2 * D, widths.classes - 1)
-        self.when_a, self.when_v = BottleneckGate(widths.audio), BottleneckGate(widths.visual)
+        self.gate_a, self.gate_v = BottleneckGate(widths.audio), BottleneckGate(widths.visual)
         self.relevance = nn.Linear(2 * D, 1)
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), attention over time."""
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), attention over time."""
         visual = visual.mean((2, 3)) if visual.ndim == 5 else visual
-        whole, extras = self.what(audio, visual)
-        local = torch.cat((self.when_a(audio), self.when_v(visual)), -1)
+        whole, extras = self.co_attention(audio, visual)
+        local = torch.cat((self.gate_a(audio), self.gate_v(visual)), -1)
         return self.decided(self.relevance(local).squeeze(-1), self.category(whole), extras)
 
 
 class CoAttention(nn.Module):
-    """The clip as a whole: each modality attends to itself, then to the other one."""
+    """Each modality attends to itself, then to the other one; averaged over the clip."""
 
     def __init__(self, widths: Widths, config: MPNStyle.Config) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class CoAttention(nn.Module):
         )
 
     def forward(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """(B, T, D), (B, T, D) -> (B, 512), weights on the other modality (B, T, T)."""
+        """Attends: (B, T, D), (B, T, D) -> (B, 512), weights on the other modality (B, T, T)."""
         a, v = self.audio(audio), self.visual(visual)
         (a, _), (v, _) = self.self_a(a, a), self.self_v(v, v)
         (both_a, W_av), (both_v, W_va) = self.cross_a(a, v), self.cross_v(v, a)
@@ -64,7 +64,7 @@ class CoAttention(nn.Module):
 
 
 class BottleneckGate(nn.Module):
-    """One modality, unmixed: channels and segments are let through by gates of 16 channels' width (BAM)."""
+    """Bottleneck attention (BAM) of one modality: gates over channels and segments, 16 channels wide."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -81,6 +81,6 @@ class BottleneckGate(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """F (1 + M), M between 0 and 1: (B, T, D) -> (B, T, 256)."""
+        """Returns F (1 + M) with gates M between 0 and 1: (B, T, D) -> (B, T, 256)."""
         F: Tensor = self.project(features)
         return F * (1 + torch.sigmoid(self.channels(F.mean(1, keepdim=True)) + self.segments(F.mT).mT))

@@ -41,7 +41,7 @@ class ClassifierMLP(nn.Sequential):
 
 
 class BiLSTM(nn.Module):
-    """Bidirectional layers, one unless told, H = 128 per direction: (B, T, D) -> (B, T, 2 H).
+    """Bidirectional LSTM, by default one layer of H = 128 per direction: (B, T, D) -> (B, T, 2 H).
 
     Under autocast to bfloat16 it computes in bfloat16 where the device has such an LSTM, else in float32.
     """
@@ -72,14 +72,14 @@ class BiLSTM(nn.Module):
 
 
 def sinusoids(count: int, width: int) -> Tensor:
-    """Returns positions as ever longer waves, sines and cosines in turn: -> (T, D), D even."""
+    """Returns sinusoidal position codes (Vaswani et al. 2017), sines and cosines in turn: -> (T, D)."""
     rates = torch.exp(torch.arange(0, width, 2) * (-math.log(1e4) / width))
     angles = torch.arange(count).unsqueeze(1) * rates
     return torch.stack((angles.sin(), angles.cos()), -1).flatten(1)
 
 
 def xavier(module: nn.Module) -> None:
-    """Draws the weights of all Linears in a module as Xavier did, uniformly; biases stay."""
+    """Draws the weights of all Linears in a module by `xavier_uniform_`; biases stay."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)

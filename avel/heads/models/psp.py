@@ -19,7 +19,7 @@ SMALL = 1e-8
 
 @HEADS.register("psp")
 class PSP(Head):
-    """Bi-LSTMs, thresholded cross-modal propagation, and a loss on which pairs look alike."""
+    """Bi-LSTMs, thresholded cross-modal propagation, and a loss on the similarity of audio-visual pairs."""
 
     @dataclass(frozen=True)
     class Config(HeadConfig):
@@ -45,10 +45,8 @@ class PSP(Head):
         super().__init__(widths, config, weak)
         self.pair_loss = config.pair_loss
         self.agva = AGVA(128, widths.visual, widths.cells) if widths.cells else None
-        self.audio = nn.Sequential(nn.Linear(widths.audio, 256, bias=False), nn.Linear(256, 128, bias=False))
-        self.visual = nn.Sequential(
-            nn.Linear(widths.visual, 256, bias=False), nn.Linear(256, 128, bias=False)
-        )
+        self.audio = bottleneck(widths.audio)
+        self.visual = bottleneck(widths.visual)
         self.audio_lstm, self.visual_lstm = BiLSTM(128), BiLSTM(128)
         self.propagate = Propagation(config.weak_threshold if weak else config.threshold, config.dropout)
         self.classify = nn.Sequential(
@@ -57,7 +55,7 @@ class PSP(Head):
         self.gate = nn.Linear(widths.classes, 1, bias=False) if weak else None
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Returns scores and similarities: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K)."""
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), similarity (B, T)."""
         extras = {}
         projected = self.audio(audio)
         if self.agva is not None:
@@ -83,21 +81,24 @@ class PSP(Head):
 
 
 def pair_loss(similarity: Tensor, event: Tensor) -> Tensor:
-    """Returns how far similarities are from lying on events alone: (B, T), (B, T) -> scalar."""
+    """Returns the mean squared error of normalised similarities to events: (B, T), (B, T) -> scalar."""
     return functional.mse_loss(fractions(torch.relu(similarity)), fractions(event.to(similarity.dtype)))
 
 
 class Propagation(nn.Module):
-    """All-pair attention between the streams, cut below the threshold, and what each stream makes of it.
+    """Attention between all pairs of audio and visual segments, weak pairs cut off, added to both modalities.
 
-    `again` says whether the fractions of the pairs that are left are normalised once more.
+    Args:
+        threshold: attention, as a fraction of its row, that a pair must exceed.
+        out_dropout: dropout of the output layers, by default `dropout`.
+        renormalise: scale the rows to sum 1 again after the cut.
     """
 
     def __init__(
-        self, threshold: float, dropout: float, out_dropout: float | None = None, again: bool = True
+        self, threshold: float, dropout: float, out_dropout: float | None = None, renormalise: bool = True
     ) -> None:
         super().__init__()
-        self.threshold, self.again = threshold, again
+        self.threshold, self.renormalise = threshold, renormalise
         self.v1, self.v2, self.a1, self.a2 = (projection(dropout) for _ in range(4))
         last = dropout if out_dropout is None else out_dropout
         self.out_v, self.out_a = projection(last), projection(last)
@@ -113,14 +114,19 @@ class Propagation(nn.Module):
         return self.norm(self.out_v(fused_v)), self.norm(self.out_a(fused_a)), gamma_va
 
     def positives(self, beta: Tensor) -> Tensor:
-        """Rows normalised, cut at the threshold, normalised again if told: (B, T, T) -> (B, T, T)."""
+        """Normalises rows and sets weights below the threshold to 0: (B, T, T) -> (B, T, T)."""
         rows = fractions(beta)
-        kept = rows * (rows > self.threshold)
-        return fractions(kept) if self.again else kept
+        strong = rows * (rows > self.threshold)
+        return fractions(strong) if self.renormalise else strong
+
+
+def bottleneck(width: int) -> nn.Sequential:
+    """Builds two layers without biases or activation between them: (..., D) -> (..., 128)."""
+    return nn.Sequential(nn.Linear(width, 256, bias=False), nn.Linear(256, 128, bias=False))
 
 
 def projection(dropout: float) -> nn.Sequential:
-    """One layer as all of propagation's are: (..., 256) -> (..., 256)."""
+    """Builds a layer of `Propagation`: (..., 256) -> (..., 256)."""
     return nn.Sequential(nn.Linear(HIDDEN, HIDDEN, bias=False), nn.ReLU(), nn.Dropout(dropout))
 
 

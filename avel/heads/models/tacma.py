@@ -14,12 +14,12 @@ from avel.heads.models.head import Head, HeadOutput, Widths
 from avel.heads.models.parts import ClassifierMLP, PaperConfig, at_least_float32
 
 SMALLEST_ATTENTION = 1e-6
-"""Eq. 4 divides by the attention, which can underflow to 0; below this a weight is 0 for any useful theta."""
+"""Eq. 4 divides by the attention, which can underflow to 0; any smaller one gives weight 0 anyway."""
 
 
 @dataclass(frozen=True)
 class AttentionConfig(PaperConfig):
-    """What TACMA shares with plain cross-modal attention; trained as in Section 4.1."""
+    """Settings of both TACMA and plain cross-modal attention, trained as in Section 4.1."""
 
     routing: Literal["cross", "printed"] = option(
         "cross", "Which values each attention map weights; printed is Eq. 6 to the letter."
@@ -30,7 +30,7 @@ class AttentionConfig(PaperConfig):
 
 @HEADS.register("tacma")
 class TACMA(Head):
-    """Attends from each modality to the other, less the further apart in time, unless the pair is similar.
+    """Cross-modal attention that decays with the time between two segments, slower where they are similar.
 
     >>> head = TACMA(Widths(audio=256, visual=256, classes=29), TACMA.Config(theta=0.03), weak=False)
     >>> f_a, f_v = torch.randn(8, 10, 256), torch.randn(8, 10, 256)  # 8 clips of 10 segments
@@ -69,7 +69,7 @@ class TACMA(Head):
         self.mlp = ClassifierMLP(d_e, widths.classes)
 
     def attention(self, f_a: Tensor, f_v: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns W^av and W^va, rows not renormalised: (B, T, D), (B, T, D) -> (B, T, T), (B, T, T)."""
+        """Returns W^av and W^va, whose rows need not sum to 1: twice (B, T, D) -> twice (B, T, T)."""
         # Eq. 3; float32 also under autocast, since bfloat16 is too coarse for the softmax and for Eq. 4
         M = at_least_float32(self.W_a1(f_a) @ self.W_v1(f_v).mT) / math.sqrt(f_a.shape[-1])
         M_av, M_va = M.relu().softmax(-1), M.mT.relu().softmax(-1)
@@ -80,7 +80,7 @@ class TACMA(Head):
         return W_mv * M_av, W_ma * M_va  # Eq. 5
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Returns the scores of every segment: f_a (B, T, D), f_v (B, T, D) -> logits (B, T, K)."""
+        """Returns scores: f_a (B, T, D), f_v (B, T, D) -> logits (B, T, K), attention maps."""
         f_a, f_v = audio, visual
         W_av, W_va = self.attention(f_a, f_v)
         if self.printed:  # Eq. 6 to the letter: W_va, whose columns are audio time, on visual values

@@ -1,4 +1,4 @@
-"""VSCG (arXiv 2210.05242): the other modality's shape in time starts each stream's GRU, after propagation."""
+"""VSCG (arXiv 2210.05242): propagation, then GRUs whose initial states summarise the clip."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.head import HeadOutput, Widths
 from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
-from avel.heads.models.psp import HIDDEN, Propagation, pair_loss, projection
+from avel.heads.models.psp import HIDDEN, Propagation, bottleneck, pair_loss, projection
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, holds_event
 from avel.nn import AGVA
 
@@ -19,19 +19,19 @@ SMALL = 1e-7
 
 @HEADS.register("vscg")
 class VSCG(RelevanceHead):
-    """Positive sample propagation, then GRUs that a convolution over the clip sets off; 8 to 11 segments."""
+    """Positive sample propagation, then GRUs that start from a summary of the clip; 8 to 11 segments."""
 
     @dataclass(frozen=True)
     class Config(RelevanceConfig):
-        """Settings of VSCG and its training, as in its code, whose weak form steps after 80, 180 and 240."""
+        """Settings of VSCG and its training, as in its code, which has milestones 80, 180, 240 if weak."""
 
         threshold: float = option(0.099, "Attention that a pair must exceed to count.", low=0, high=1)
         pair_loss: float = option(
             1.0, "Weight of the pair-similarity loss, which full supervision alone can have.", low=0
         )
         dropout: float = option(0.2, "Fraction dropped in training, in propagation.", low=0, high=0.99)
-        out_dropout: float = option(0.1, "The same behind the GRUs.", low=0, high=0.99)
-        weak_dropout: float = option(0.5, "The same behind the GRUs of the weak network.", low=0, high=0.99)
+        out_dropout: float = option(0.1, "The same, after the GRUs.", low=0, high=0.99)
+        weak_dropout: float = option(0.5, "The same, after the GRUs of the weak network.", low=0, high=0.99)
         event_threshold: float = 0.7
         lr_decay: float = 0.8
         milestones: tuple[int, ...] = (60, 120, 240)
@@ -55,9 +55,9 @@ class VSCG(RelevanceHead):
         self.agva = AGVA(audio, widths.visual, widths.cells) if widths.cells else None
         self.audio_lstm, self.visual_lstm = BiLSTM(audio), BiLSTM(128)
         self.propagate = Propagation(
-            config.threshold, config.dropout, config.out_dropout if weak else None, again=not weak
+            config.threshold, config.dropout, config.out_dropout if weak else None, renormalise=not weak
         )
-        self.shape = Shape()
+        self.summary = ClipSummary()
         self.audio_gru, self.visual_gru = gru(), gru()
         if weak:
             self.cross_a, self.cross_v = (nn.Linear(128, 128, bias=False) for _ in range(2))
@@ -79,7 +79,7 @@ class VSCG(RelevanceHead):
                 xavier(part)
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Scores: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> logits (B, T, K), similarity (B, T)."""
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), similarity (B, T)."""
         extras = {}
         audio = self.audio(audio)
         if self.agva is not None:
@@ -96,34 +96,34 @@ class VSCG(RelevanceHead):
         return self.decided(self.relevance(fused).squeeze(-1), self.category(fused.amax(1)), extras)
 
     def guided(self, visual: Tensor, audio: Tensor) -> Tensor:
-        """What the GRUs make of both streams from the shape of the clip: twice (B, T, 256) -> (B, T, 256)."""
-        shape_a, shape_v = self.shape(audio), self.shape(visual)
+        """Runs both GRUs from the clip's summaries and averages them: twice (B, T, 256) -> (B, T, 256)."""
+        summary_a, summary_v = self.summary(audio), self.summary(visual)
         if self.from_videos:
-            first_a, first_v = self.cross_a(shape_v), self.cross_v(shape_a)
+            first_a, first_v = self.cross_a(summary_v), self.cross_v(summary_a)
         else:
-            first_a = first_v = (shape_a + shape_v) / 2
+            first_a = first_v = (summary_a + summary_v) / 2
         audio = self.norm(self.out_a(gru_states(self.audio_gru, audio, first_a)))
         visual = self.norm(self.out_v(gru_states(self.visual_gru, visual, first_v)))
         return (audio + visual) / 2
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
-        """When and what, and the weighted pair loss: (B, T, K), (B, T) -> scalar."""
+        """Returns relevance, category and weighted pair loss: (B, T, K), (B, T) -> scalar."""
         event = holds_event(labels, self.widths.classes)
         pairs = pair_loss(output.extras["similarity"], event)
         return super().loss(output, labels) + self.config.pair_loss * pairs
 
     def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
-        """Binary cross-entropy of the mean scores' softmax, twice, and of its softmax, as published.
+        """Returns 2 H(p) + H(softmax(p)), as published: (B, T, K), (B,) -> scalar.
 
-        The target is the video's event alone: (B, T, K), (B,) -> scalar.
+        p is the softmax of the scores averaged over time, H the binary cross-entropy with the video label.
         """
-        wanted = functional.one_hot(categories, self.widths.classes).to(output.logits.dtype)
-        once = torch.softmax(output.logits.mean(1), -1)
-        return 2 * share_loss(once, wanted) + share_loss(torch.softmax(once, -1), wanted)
+        targets = functional.one_hot(categories, self.widths.classes).to(output.logits.dtype)
+        p = torch.softmax(output.logits.mean(1), -1)
+        return 2 * probability_loss(p, targets) + probability_loss(torch.softmax(p, -1), targets)
 
 
-class Shape(nn.Module):
-    """The clip as two vectors, one for each direction of a GRU; the same layers serve both streams."""
+class ClipSummary(nn.Module):
+    """Two vectors of a clip, one for each direction of a GRU, by convolution over time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,29 +137,25 @@ class Shape(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, T, 256) -> (2, B, 128), where T is 8 to 11."""
+        """Summarises: (B, T, 256) -> (2, B, 128), T from 8 to 11."""
         pooled: Tensor = self.layers(features.mT)
         return pooled.permute(2, 0, 1)
 
 
-def bottleneck(width: int) -> nn.Sequential:
-    """Two layers without biases and without anything between them: (..., D) -> (..., 128)."""
-    return nn.Sequential(nn.Linear(width, 256, bias=False), nn.Linear(256, 128, bias=False))
-
-
 def gru() -> nn.GRU:
+    """Builds a bidirectional GRU: (B, T, 256) -> (B, T, 256)."""
     return nn.GRU(HIDDEN, 128, batch_first=True, bidirectional=True)
 
 
 def gru_states(gru: nn.GRU, features: Tensor, first: Tensor) -> Tensor:
-    """Hidden states, in float32 also under autocast: (B, T, 256), (2, B, 128) -> (B, T, 256)."""
+    """Returns hidden states, in float32 also under autocast: (B, T, 256), (2, B, 128) -> (B, T, 256)."""
     with torch.autocast(features.device.type, enabled=False):
         states: Tensor = gru(at_least_float32(features), at_least_float32(first).contiguous())[0]
     return states
 
 
-def share_loss(probabilities: Tensor, wanted: Tensor) -> Tensor:
-    """Binary cross-entropy of probabilities, each class for itself: (B, K), (B, K) -> scalar."""
-    # written out, because torch refuses its own under autocast
-    certain = probabilities.clamp(SMALL, 1 - SMALL)
-    return -(wanted * certain.log() + (1 - wanted) * (1 - certain).log()).mean()
+def probability_loss(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """Returns binary cross-entropy, averaged over clips and classes: (B, K), (B, K) -> scalar."""
+    # Written out, because torch refuses its own under autocast
+    p = probabilities.clamp(SMALL, 1 - SMALL)
+    return -(targets * p.log() + (1 - targets) * (1 - p).log()).mean()

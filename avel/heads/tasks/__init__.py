@@ -1,1 +1,1 @@
-"""What a head is taught and how it is judged, for each kind of label."""
+"""Targets, losses, decoders and metrics, for each kind of label."""

@@ -1,4 +1,4 @@
-"""From class probabilities to labels: the two ways of the field."""
+"""Decoders: class probabilities -> one label for each segment."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -10,15 +10,15 @@ Decoder = Literal["argmax", "event"]
 
 
 def decode_argmax(probabilities: NDArray[Any]) -> NDArray[np.int64]:
-    """Each segment by itself, the most probable of K classes: (R, T, K) -> (R, T)."""
+    """Returns the most probable class of each segment: (R, T, K) -> (R, T)."""
     return np.asarray(probabilities.argmax(-1), np.int64)
 
 
 def decode_event(probabilities: NDArray[Any]) -> NDArray[np.int64]:
-    """One event class a video, and segments that hold it or not: (R, T, K) -> (R, T).
+    """Returns one event class for each sample, or background, in each segment: (R, T, K) -> (R, T).
 
-    The class is the event with the highest mean probability over time. The event score of a segment is that
-    class's share of its probability and background's; the segment holds the event above one half.
+    The class is the event with the highest mean probability over time. A segment holds it where it is more
+    probable than background.
     """
     background = probabilities.shape[-1] - 1
     category = probabilities[..., :background].mean(1).argmax(-1)[:, None]

@@ -1,4 +1,4 @@
-"""How a localisation is judged. Shapes: R samples of T segments, K classes, background the last one."""
+"""Metrics of localisation, of R samples of T segments; background is the last of K classes."""
 
 import itertools
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ Labels = NDArray[np.int64]
 
 
 def segment_accuracy(predicted: Labels, labels: Labels) -> float:
-    """Share of right segments, background included: (R, T), (R, T) -> scalar; NaN without samples."""
+    """Returns the fraction of right segments, background included: (R, T), (R, T) -> scalar, or NaN."""
     return float((predicted == labels).mean()) if labels.size else float("nan")
 
 
 def confusion(predicted: Labels, labels: Labels, classes: int) -> Labels:
-    """Segments by true class (rows) and predicted class (columns): (R, T), (R, T) -> (K, K)."""
+    """Counts segments by true class (rows) and predicted class (columns): (R, T), (R, T) -> (K, K)."""
     pairs = labels.ravel() * classes + predicted.ravel()
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
 
 
 def recall_by_class(counts: Labels) -> NDArray[np.float64]:
-    """Share of each class's segments that were found, NaN where it has none: (K, K) -> (K,)."""
+    """Returns the fraction of each class's segments that were found, NaN without any: (K, K) -> (K,)."""
     totals = counts.sum(1)
     found = np.full(len(counts), np.nan)
     np.divide(np.diag(counts), totals, out=found, where=totals > 0)
@@ -51,12 +51,12 @@ class EventScores:
 
     @property
     def precision(self) -> float:
-        """Share of predicted events that are true ones."""
+        """Fraction of predicted events that are true ones."""
         return self.matched / self.predicted if self.predicted else 0.0
 
     @property
     def recall(self) -> float:
-        """Share of true events that were found."""
+        """Fraction of true events that were found."""
         return self.matched / self.true if self.true else 0.0
 
     @property
@@ -66,17 +66,17 @@ class EventScores:
         return 2 * self.matched / counted if counted else 0.0
 
 
-def events_of(row: Labels, background: int) -> list[tuple[int, int, int]]:
-    """Runs of one class that is not background, in order of time: (T,) -> [(class, onset, offset)].
+def events_of(labels: Labels, background: int) -> list[tuple[int, int, int]]:
+    """Lists the runs of equal labels that are not background: (T,) -> [(class, onset, offset)].
 
     The event covers the segments onset, ..., offset - 1.
 
     >>> events_of(np.array([2, 0, 0, 1, 2]), background=2)
     [(0, 1, 3), (1, 3, 4)]
     """
-    edges = [0, *(np.flatnonzero(np.diff(row)) + 1).tolist(), len(row)]
+    edges = [0, *(np.flatnonzero(np.diff(labels)) + 1).tolist(), len(labels)]
     runs = itertools.pairwise(edges)
-    return [(int(row[onset]), onset, offset) for onset, offset in runs if row[onset] != background]
+    return [(int(labels[onset]), onset, offset) for onset, offset in runs if labels[onset] != background]
 
 
 def event_scores(
@@ -87,10 +87,10 @@ def event_scores(
     onset_tolerance: float = 0,
     offset_tolerance: float = 0,
 ) -> EventScores:
-    """Events matched one to one by class, onset and offset: (R, T), (R, T) -> counts; tolerances in segments.
+    """Matches events one to one by class, onset and offset: (R, T), (R, T) -> counts.
 
-    Events of one class in a clip do not overlap, so onsets and offsets are in the same order and taking the
-    first that fits matches as many as can be.
+    Tolerances are in segments. Events of one class in a clip do not overlap, so their onsets and offsets are
+    in the same order, and taking the first that fits gives the most matches.
     """
     matched = predicted_count = true_count = 0
     for predicted_row, label_row in zip(predicted, labels, strict=True):
@@ -115,9 +115,9 @@ def bootstrap_interval(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Interval of the mean over samples when videos are drawn with replacement: (R,), (R,) -> low, high.
+    """Returns the bootstrap interval of the mean over samples: (R,), (R,) -> low, high.
 
-    Samples that share a video are drawn together, for they are not independent.
+    It draws videos with replacement, not samples: samples of one video are not independent.
     """
     _, video = np.unique(video_id.astype(str), return_inverse=True)
     count = int(video.max()) + 1

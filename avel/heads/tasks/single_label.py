@@ -1,7 +1,7 @@
 """The task of AVEL: every segment has one label, the class of an event or background.
 
-What follows from that stands here: targets, losses, how a head is judged while it trains, what is shown of a
-clip; decoders and metrics are beside it. Another task would be another class with these methods.
+All that depends on it is here (targets, losses, accuracy in training, what plots show) and in the decoders
+and metrics beside. Another task would be another class with these methods.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BACKGROUND = "background"
 
 @dataclass(frozen=True)
 class Block:
-    """Neighbouring segments of a clip that are shown as one: `first` to `end` - 1.
+    """Neighbouring segments of a clip that plots show as one: `first` to `end` - 1.
 
     Attributes:
         kind: "label" of the annotations; "right" or "wrong" prediction, "prediction" where the label is not
@@ -70,31 +70,31 @@ class SingleLabel:
 
     @staticmethod
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy averaged over segments, Eq. 9 up to its constant: (B, T, K), (B, T) -> scalar."""
+        """Returns cross-entropy over segments, Eq. 9 up to a constant: (B, T, K), (B, T) -> scalar."""
         from torch.nn import functional
 
         return functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
     @staticmethod
     def video_loss(logits: Tensor, video_labels: Tensor) -> Tensor:
-        """Cross-entropy of the scores averaged over time: (B, T, K), (B,) -> scalar."""
+        """Returns cross-entropy of the scores averaged over time: (B, T, K), (B,) -> scalar."""
         from torch.nn import functional
 
         return functional.cross_entropy(logits.mean(1), video_labels)
 
     @staticmethod
     def probabilities(logits: Tensor) -> Tensor:
-        """Softmax in float32: (..., K) -> (..., K)."""
+        """Returns the softmax in float32: (..., K) -> (..., K)."""
         return logits.float().softmax(-1)
 
     @staticmethod
     def right(logits: Tensor, labels: Tensor) -> Tensor:
-        """Whether each segment's most probable class is its label: (..., K), (...) -> bool (...)."""
+        """Returns True where a segment's most probable class is its label: (..., K), (...) -> (...)."""
         return logits.argmax(-1) == labels
 
     @staticmethod
     def decode(probabilities: NDArray[Any], decoder: Decoder = "argmax") -> Labels:
-        """Labels by one of the field's ways: (R, T, K) -> (R, T)."""
+        """Returns labels by one of DECODERS: (R, T, K) -> (R, T)."""
         return DECODERS[decoder](probabilities)
 
     def trivial_baselines(self, labels: Labels) -> dict[str, float]:
@@ -109,7 +109,7 @@ class SingleLabel:
         return ", ".join(found) or "no event"
 
     def blocks(self, classes: Labels, labels: Labels | None = None) -> Iterator[Block]:
-        """Yields what is shown of a clip: of predictions (T,) beside labels (T,), or of labels alone."""
+        """Yields the blocks of predictions (T,), compared with labels (T,) if given, or of labels alone."""
         beside = classes if labels is None else labels
         known = beside != UNKNOWN
         right = (classes == beside) | ~known

@@ -1,1 +1,1 @@
-"""`avel train-head` and `avel sweep`: trials of one architecture, trained together and kept."""
+"""Training of trials of one architecture, together or in turn, and the files it leaves in a run."""

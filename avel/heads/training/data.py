@@ -1,4 +1,4 @@
-"""What the heads read of a feature cache: inputs by video, labels by sample, checked before training."""
+"""Inputs and labels of heads, read from a feature cache and checked before training."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -52,8 +52,8 @@ class Split:
     def __len__(self) -> int:
         return len(self.number)
 
-    def taught(self, config: TrainConfig) -> "Split":
-        """Returns the samples that a config's training learns from; if weak, those of one event class."""
+    def trainable(self, config: TrainConfig) -> "Split":
+        """Returns the samples to train on: all, or with weak supervision those of one event class."""
         if config.supervision == "full" or self.one_class.all():
             return self
         places = np.flatnonzero(self.one_class)
@@ -81,9 +81,9 @@ class Features:
     held: tuple[Tensor, Tensor] | None
 
     def of(self, videos: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs of some videos in float32: (...) -> (..., T, D), (..., T, D) or maps (..., T, H, W, C)."""
+        """Returns float32 inputs of videos: (...) -> (..., T, D), (..., T, D) or maps (..., T, H, W, C)."""
         if self.held is not None:
-            audio, visual = (_taken(values, videos).float() for values in self.held)
+            audio, visual = (_select(values, videos).float() for values in self.held)
             return audio, visual
         unique, places = torch.unique(videos.cpu(), return_inverse=True)
         read = (torch.from_numpy(self.cache.read(name, unique.numpy())) for name in ARRAYS[self.source])
@@ -91,13 +91,13 @@ class Features:
         return audio, visual
 
     def batches(self, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields `of` for each chunk in turn; what is streamed is read one chunk ahead."""
+        """Yields `of` each chunk; features that are not in memory are read one chunk ahead."""
         return map(self.of, chunks) if self.held is not None else read_ahead(self.of, chunks)
 
 
 @dataclass(frozen=True)
 class Data:
-    """A cache as one head reads it; `splits` holds train, val, and test where it has samples."""
+    """Inputs and labels of one head; `splits` holds train, val, and test where it has samples."""
 
     features: Features
     widths: Widths
@@ -110,7 +110,7 @@ class Data:
 
 
 def load_data(cache: FeatureCache, config: TrainConfig, device: torch.device) -> Data:
-    """Splits and inputs for a head, whole and finite.
+    """Loads splits and inputs for a head, and checks that they are whole and finite.
 
     Raises:
         TrainingError: what the head needs is missing, or labels or features cannot be trained on.
@@ -128,7 +128,7 @@ def load_data(cache: FeatureCache, config: TrainConfig, device: torch.device) ->
 
 
 def choose_source(cache: FeatureCache, config: TrainConfig) -> str:
-    """Returns which inputs the head reads: those asked for, or the best that the cache holds.
+    """Returns the inputs that a config asks for, or the best for its head that the cache holds.
 
     Raises:
         TrainingError: the cache holds none of them, or the head cannot read what was asked for.
@@ -153,14 +153,14 @@ def choose_source(cache: FeatureCache, config: TrainConfig) -> str:
 
 
 def chunks_of(order: Tensor, size: int) -> list[Tensor]:
-    """Pieces of at most `size` along the last axis, the last one smaller: (..., R) -> list of (..., B)."""
+    """Splits the last axis into pieces of at most `size`: (..., R) -> list of (..., B)."""
     return list(torch.split(order, size, dim=-1))
 
 
 def feature_statistics(features: Features, train: Split) -> dict[str, tuple[Tensor, Tensor]]:
-    """Returns mean and 1 / std of each feature over the train videos: "audio", "visual" -> (D,), (D,).
+    """Computes mean and 1 / std of each feature over the train videos: "audio", "visual" -> (D,), (D,).
 
-    A feature that never varies in train is left unscaled: elsewhere it may.
+    A feature that is constant in train gets the factor 1, since it may vary in the other splits.
     """
     chunks = chunks_of(torch.unique(train.videos), 64)
     sums: dict[str, list[Tensor]] = {"audio": [], "visual": []}
@@ -180,7 +180,7 @@ def feature_statistics(features: Features, train: Split) -> dict[str, tuple[Tens
 
 
 def _features(cache: FeatureCache, source: str, config: TrainConfig, device: torch.device) -> Features:
-    """Returns the inputs, held where they fit, each read once and found finite."""
+    """Loads the inputs if they fit into memory; reads each once to check that it is finite."""
     names = ARRAYS[source]
     wanted_gb = sum(_bytes(cache, name) for name in names) / 2**30
     limit_gb = free_memory_gb(device) / 2 if config.memory_gb is None else config.memory_gb
@@ -196,15 +196,15 @@ def _features(cache: FeatureCache, source: str, config: TrainConfig, device: tor
     return Features(cache, source, device, (audio, visual))
 
 
-def _taken(values: Tensor, videos: Tensor) -> Tensor:
-    """Returns `values[videos]`, in a third of its time: (V, T, ...), (...) -> (..., T, ...)."""
+def _select(values: Tensor, videos: Tensor) -> Tensor:
+    """Returns `values[videos]` in a third of the time that takes: (V, T, ...), (...) -> (..., T, ...)."""
     return values.index_select(0, videos.flatten()).view(*videos.shape, *values.shape[1:])
 
 
 def _bytes(cache: FeatureCache, name: str) -> int:
-    """Returns the size of an array in the number format that it is kept in."""
-    nothing = cache.read(name, np.empty(0, np.int64))
-    return int(np.prod(cache.shapes[name])) * nothing.itemsize
+    """Returns the bytes of an array in the cache."""
+    empty = cache.read(name, np.empty(0, np.int64))
+    return int(np.prod(cache.shapes[name])) * empty.itemsize
 
 
 def _split(cache: FeatureCache, name: str, device: torch.device) -> Split:
@@ -245,7 +245,7 @@ def _check_shapes(cache: FeatureCache, source: str) -> None:
 
 
 def _check_labelled(cache: FeatureCache, split: str, samples: CachedSamples) -> None:
-    """Refuses unknown events in train and val; what cannot be judged in test, `evaluate` says."""
+    """Refuses unknown events in train and val; in test they are allowed, and `evaluate` counts them."""
     unknown = np.flatnonzero(~samples.known)
     if len(unknown) and split != "test":
         raise TrainingError(
@@ -265,19 +265,19 @@ def check_classes(cache: FeatureCache, train: Split, config: TrainConfig) -> Non
     Raises:
         TrainingError: they hold one class, or no sample has a video label.
     """
-    weak, taught = config.supervision == "weak", train.taught(config)
-    if len(taught) < len(train):
+    weak, used = config.supervision == "weak", train.trainable(config)
+    if len(used) < len(train):
         first = train.number[~train.one_class][0]
         note(
-            f"{cache.path}: weak supervision leaves out {len(train) - len(taught)} of {len(train)} train "
+            f"{cache.path}: weak supervision leaves out {len(train) - len(used)} of {len(train)} train "
             f"samples, which have no event or events of several classes; the first is sample {first}"
         )
-    if not len(taught):
+    if not len(used):
         raise TrainingError(
             f"{cache.path}: no train sample has events of one class, so there are no video labels",
             hint="--supervision full",
         )
-    classes = torch.unique(taught.video_labels if weak else taught.labels).tolist()
+    classes = torch.unique(used.video_labels if weak else used.labels).tolist()
     if len(classes) < 2:
         what = "videos of one class" if weak else "one class"
         raise TrainingError(f"{cache.path}: the train split holds {what} only, number {classes[0]}")

@@ -1,4 +1,4 @@
-"""The training loop: trials of one architecture, each with its own data order, best epoch and end."""
+"""Trains trials of one architecture side by side, each with its own data order, best epoch and end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from avel.heads.config import HeadConfig, TrainConfig
 from avel.heads.models.head import Model, build_model, head_class
 from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.training.data import Data, Split, chunks_of
-from avel.heads.training.memory import keep_freed_memory
+from avel.heads.training.memory import reuse_freed_memory
 from avel.heads.training.trials import Alone, Stacked, Trial, TrialGroup
 from avel.progress import Progress
 
@@ -29,11 +29,14 @@ Ended = Callable[["TrialOutcome"], None]
 
 @dataclass(eq=False)
 class TrialOutcome:
-    """One trial after the epochs it has had; epochs count from 1, accuracies are fractions.
+    """One trial in training or after it; epochs count from 1, accuracies are fractions.
 
-    `failure` is "" or says in which epoch loss or scores were not finite. The best test epoch is what most
-    published code reports; it is recorded beside the honest number, and decides nothing.
-    Accuracies on test are None where no sample of it has known events.
+    The best test epoch, which most published code reports, is recorded but decides nothing.
+
+    Attributes:
+        failure: in which epoch loss or scores were not finite, or "".
+        test_accuracy, best_test_accuracy: None where no test sample has known events.
+        state: weights and buffers at the best validation epoch.
     """
 
     trial: Trial
@@ -50,15 +53,14 @@ class TrialOutcome:
 def fit(
     trials: Sequence[Trial], data: Data, device: torch.device, log: Log, ended: Ended = lambda outcome: None
 ) -> list[TrialOutcome]:
-    """Trains trials side by side, and returns each as it was at its best validation epoch.
+    """Trains trials side by side, and returns each at its best validation epoch.
 
-    Their configs differ in nothing but the seed and the settings that the head has as buffers. The result of
-    each equals that of training it by itself, up to rounding. `ended` is called with a trial as soon as its
-    training ends.
+    Their configs may differ in the seed and in the settings that the head has as buffers. Each result is that
+    of training the trial alone, up to rounding. `ended` is called with each trial when its training ends.
     """
     config = trials[0].config
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(config.seed)  # dropout, which only a group of one may have
+        torch.manual_seed(config.seed)  # for dropout, which only single trials have
         training = Training(trials, data, device)
         with Progress(config.head.epochs, "epochs") as progress:
             while training.alive:
@@ -74,12 +76,12 @@ def fit(
 
 
 class Training:
-    """The state between epochs: the trials that still train, their optimizer, their random orders."""
+    """State of training between epochs: the trials that still train, their optimizer, their data orders."""
 
     def __init__(self, trials: Sequence[Trial], data: Data, device: torch.device) -> None:
-        keep_freed_memory()
+        reuse_freed_memory()
         self.data, self.device, self.config = data, device, trials[0].config
-        self.train_samples = data.splits["train"].taught(self.config)
+        self.train_samples = data.splits["train"].trainable(self.config)
         self.outcomes = [TrialOutcome(trial) for trial in trials]
         self.alive = list(self.outcomes)
         models = [make_model(trial, data) for trial in trials]
@@ -93,13 +95,13 @@ class Training:
         )
 
     def epoch(self) -> list[dict[str, Any]]:
-        """Trains one epoch, judges val and test, drops trials that are done; returns a log line a trial."""
+        """Trains one epoch, measures val and test, drops trials that end; returns a log line of each."""
         number = self.alive[0].epochs + 1
         losses = self.train_epoch(number).tolist()
         self.group.train(False)
         val = self._accuracy(self.data.splits["val"])
-        held_out = self.data.splits.get("test")
-        test = self._accuracy(held_out) if held_out is not None and held_out.known.any() else None
+        test_split = self.data.splits.get("test")
+        test = self._accuracy(test_split) if test_split is not None and test_split.known.any() else None
         lines = []
         for place, outcome in enumerate(self.alive):
             outcome.epochs = number
@@ -107,12 +109,12 @@ class Training:
             if not math.isfinite(losses[place]):
                 outcome.failure = f"the loss is {losses[place]} in epoch {number}"
                 lines.append(line | {"loss": None, "failure": outcome.failure})
-            elif math.isnan(val[place] + (test[place] if test else 0)):  # the weights broke in the last step
+            elif math.isnan(val[place] + (test[place] if test else 0)):  # the last step spoiled the weights
                 outcome.failure = f"the scores are not finite after epoch {number}"
                 lines.append(line | {"failure": outcome.failure})
             else:
                 measured = {"val_accuracy": val[place]} | ({"test_accuracy": test[place]} if test else {})
-                self._judge(place, outcome, **measured)
+                self._record(place, outcome, **measured)
                 lines.append(line | measured)
         self._drop([place for place, outcome in enumerate(self.alive) if self._done(outcome)])
         return lines
@@ -156,10 +158,10 @@ class Training:
         judged = int(split.known.sum()) * split.labels.shape[1]
         return [count / judged for count in right.tolist()]
 
-    def _judge(
+    def _record(
         self, place: int, outcome: TrialOutcome, val_accuracy: float, test_accuracy: float | None = None
     ) -> None:
-        """Copies the weights at a better validation epoch; of two equal epochs the earlier one counts."""
+        """Records accuracies; copies the weights if validation accuracy is higher than ever before."""
         best = outcome.best_test_accuracy
         if test_accuracy is not None and (best is None or test_accuracy > best):
             outcome.best_test_accuracy, outcome.best_test_epoch = test_accuracy, outcome.epochs
@@ -169,15 +171,15 @@ class Training:
             outcome.state = self.group.state(place)
 
     def _done(self, outcome: TrialOutcome) -> bool:
-        without_gain = outcome.epochs - outcome.best_epoch
+        epochs_without_gain = outcome.epochs - outcome.best_epoch
         return (
-            0 < self.config.patience <= without_gain
+            0 < self.config.patience <= epochs_without_gain
             or bool(outcome.failure)
             or outcome.epochs == self.config.head.epochs
         )
 
     def _drop(self, places: list[int]) -> None:
-        """Drops trials from the group, and their rows from the optimizer's state."""
+        """Removes trials from the group and from the optimizer's state."""
         if not places:
             return
         staying = [place for place in range(len(self.alive)) if place not in places]
@@ -188,7 +190,7 @@ class Training:
 
 
 def make_model(trial: Trial, data: Data) -> Model:
-    """Builds the model of a trial, with the shift and scale of the train features if it standardises."""
+    """Builds the model of a trial; with `standardise` it gets the statistics of the train features."""
     model = build_model(trial.config, data.widths, trial.config.seed)
     if model.standardised is not None:
         for name, (mean, scale) in data.statistics.items():
@@ -211,7 +213,7 @@ def learning_rate(config: HeadConfig, epoch: int) -> float:
 
 
 def arithmetic(config: TrainConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Returns a context whose matrix products have the config's dtype."""
+    """Returns a context in which matrix products are computed in the config's dtype."""
     if config.dtype == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
@@ -220,8 +222,8 @@ def arithmetic(config: TrainConfig, device: torch.device) -> contextlib.Abstract
 def can_stack(config: TrainConfig, data: Data, device: torch.device) -> bool:
     """Returns whether trials of this config are trained as one batched program.
 
-    Decided by size and not by timing, so that a machine gives the same numbers every time. A GPU gains where
-    one head would leave it idle, a CPU where calling torch costs more than computing (docs/heads.md).
+    Decided by size, not by timing, so that a machine always gives the same numbers. On a CPU stacking is
+    faster only for small heads (docs/heads.md).
     """
     if not head_class(config).stackable or config.together == "never":
         return False
@@ -233,7 +235,7 @@ def can_stack(config: TrainConfig, data: Data, device: torch.device) -> bool:
 def step_flop(models: Sequence[Model], config: TrainConfig, data: Data) -> float:
     """Estimates the operations of a training step: two a weight and segment, forward, and twice that back."""
     weights = sum(weight.numel() for model in models for weight in model.parameters())
-    train = data.splits["train"].taught(config)
+    train = data.splits["train"].trainable(config)
     return 6.0 * weights * min(config.head.batch_size, len(train)) * train.labels.shape[1]
 
 

@@ -1,4 +1,4 @@
-"""Measures free memory: the machine's, the job's or container's, the GPU's; and keeps what was freed."""
+"""Measures free memory (the machine's, the container's, the GPU's), and has glibc reuse freed memory."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ import torch
 
 CGROUPS = Path("/sys/fs/cgroup")
 CPU = torch.device("cpu")
-KEPT_BYTES = 30 * 2**20
-"""Just below the largest block, 32 MiB, that glibc learns from."""
+LARGE_BLOCK_BYTES = 30 * 2**20
+"""Just below 32 MiB, the largest block that glibc adapts to."""
 
 
 def free_memory_gb(device: torch.device = CPU) -> float:
-    """Returns the memory that can be had without swapping, in GB, also on `device`."""
+    """Returns the GB that can be allocated without swapping, on `device` too if it is a GPU."""
     free: list[int] = [psutil.virtual_memory().available]
     free += [limit for folder in _cgroups() if (limit := cgroup_bytes(folder)) is not None]
     if device.type == "cuda":
@@ -20,17 +20,17 @@ def free_memory_gb(device: torch.device = CPU) -> float:
     return min(free) / 2**30
 
 
-def keep_freed_memory() -> None:
-    """Has glibc keep what a training step frees for the next step, where it would unmap it, page by page.
+def reuse_freed_memory() -> None:
+    """Makes glibc keep memory that a training step frees for the next one, instead of returning it.
 
-    It keeps blocks as large as one that was freed before, up to 32 MiB (mallopt(3), M_MMAP_THRESHOLD).
-    Allocators that keep theirs anyway lose nothing.
+    glibc raises the size up to which it does so to that of the largest block freed so far, 32 MiB at most
+    (mallopt(3), M_MMAP_THRESHOLD), so one block is allocated and freed. Other allocators lose nothing.
     """
-    torch.empty(KEPT_BYTES, dtype=torch.uint8)
+    torch.empty(LARGE_BLOCK_BYTES, dtype=torch.uint8)
 
 
 def _cgroups() -> list[Path]:
-    """Returns the cgroup (v2) of this process, and those that it lies in."""
+    """Lists the cgroup (v2) of this process and its parents."""
     listed = Path("/proc/self/cgroup")
     lines = listed.read_text().splitlines() if listed.is_file() else []
     own = [CGROUPS / line.removeprefix("0::/") for line in lines if line.startswith("0::/")]
@@ -38,7 +38,7 @@ def _cgroups() -> list[Path]:
 
 
 def cgroup_bytes(folder: Path) -> int | None:
-    """Returns what a cgroup may still take, file pages that it can drop included; None without a limit."""
+    """Returns the bytes that a cgroup may still take, its file cache included; None without a limit."""
     try:
         limit, used = ((folder / f"memory.{name}").read_text().strip() for name in ("max", "current"))
         statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())

@@ -1,4 +1,4 @@
-"""Which trials a sweep has, and which of them train as one program."""
+"""Plans a sweep: lists its trials, and groups those that train as one program."""
 
 from __future__ import annotations
 
@@ -58,8 +58,10 @@ def plan(
     return list(planned.values())
 
 
-def groups_of(planned: Sequence[Planned], stacks: Callable[[TrainConfig], bool]) -> list[list[Planned]]:
-    """Groups trials that train as one program: alike but for seed and what their head has as buffers."""
+def stackable_groups(
+    planned: Sequence[Planned], stacks: Callable[[TrainConfig], bool]
+) -> list[list[Planned]]:
+    """Groups trials that train as one program: they differ in seed and buffered settings alone."""
     groups: dict[Any, list[Planned]] = {}
     for item in planned:
         config = item.trial.config

@@ -1,4 +1,4 @@
-"""Trained trials in a run folder: `trials/NAME.safetensors`, and `trials/NAME.json` as the done-marker."""
+"""Files of trained trials: weights `trials/NAME.safetensors`, then the record `trials/NAME.json`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TrialRecord:
 
     @property
     def trained(self) -> bool:
-        """Says whether it stayed finite."""
+        """True if loss and scores stayed finite."""
         return not self.failure
 
 
@@ -80,8 +80,8 @@ def read_trial(run: Run, name: str) -> TrialRecord:
         StoreError: the run has no such trial, or has not trained it yet.
     """
     if not is_trained(run, name):
-        held = ", ".join(sorted(path.stem for path in (run.path / FOLDER).glob("*.json"))) or "none"
-        raise StoreError(f"{run.path}: no trained trial {name!r}", hint=f"the run holds {held}")
+        trained = ", ".join(sorted(path.stem for path in (run.path / FOLDER).glob("*.json"))) or "none"
+        raise StoreError(f"{run.path}: no trained trial {name!r}", hint=f"the run holds {trained}")
     record = json.loads(_path(run, name, "json").read_text())
     config = resolve(TrainConfig, "train-head", options=record.pop("config"))
     return TrialRecord(config=config, widths=Widths(**record.pop("widths")), **record)

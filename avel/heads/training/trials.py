@@ -1,4 +1,4 @@
-"""Trials of one architecture that train side by side: stacked into one batched program, or one alone."""
+"""Groups of trials that are trained together: many stacked into one batched program, or one alone."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ class Stacked:
         self.template.train(mode)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Does nothing: a head that wants to know trains alone."""
+        """Does nothing: heads that use it are not stackable."""
 
     def keep(self, places: list[int], optimizer: torch.optim.Optimizer) -> None:
-        """Drops all trials but those at `places`, here and in the optimizer's moments."""
+        """Keeps the trials at `places`, here and in the optimizer's moments; drops the others."""
         for name, old in self.weights.items():
             new = old.detach()[places].clone().requires_grad_()
             moments = optimizer.state.pop(old)
@@ -113,7 +113,7 @@ class Stacked:
 
 
 class Alone:
-    """One model as a group of one: no vectorisation between it and the hardware."""
+    """One model as a group of one, without vmap."""
 
     def __init__(self, model: Model, device: torch.device) -> None:
         self.model = model.to(device)

@@ -159,9 +159,7 @@ def whole_pixels(start: float, fraction: float, size: int) -> tuple[int, int]:
 def sides(frames: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Multiplies each side by a matrix: (G, N, 3, H, W), (G, h, H), (G, w, W) -> (G, N, 3, h, w)."""
     groups, images, channels, height, width = frames.shape
-    pixels = frames.permute(0, 1, 3, 4, 2).reshape(
-        groups, images, height, -1
-    )  # no copy: as decoded
+    pixels = frames.permute(0, 1, 3, 4, 2).reshape(groups, images, height, -1)  # no copy: as decoded
     down = (rows[:, None] @ pixels).reshape(groups, images, -1, width, channels)
     planes = down.permute(0, 1, 4, 2, 3).reshape(groups, -1, width)
     across = torch.bmm(planes, columns.mT)

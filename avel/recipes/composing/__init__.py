@@ -1,1 +1,1 @@
-"""A small dataset made from nothing: real mp4 clips whose events are known by construction."""
+"""A small synthetic dataset: real mp4 files whose events are known by construction."""

@@ -1,7 +1,4 @@
-"""A small dataset made from nothing: real mp4 clips in AVE's layout, events known by construction.
-
-Source: the layout is that of AVE (Tian et al., ECCV 2018); the clips are drawn and synthesised here.
-"""
+"""Makes a small synthetic dataset in AVE's layout (Tian et al. 2018) whose events are known exactly."""
 
 import os
 from collections.abc import Sequence
@@ -25,8 +22,9 @@ def compose(
 ) -> Path:
     """Makes `clips` clips of `seconds` whole seconds with their annotations and splits; returns the folder.
 
-    An event is a class that is both shown and heard, between whole seconds. In the seconds around it one of
-    the two is missing or another class's. The same arguments make the same clips; those there are kept.
+    An event is a class that is both visible and audible, from one whole second to another. In the other
+    seconds picture or sound is missing, or is of another class. The same arguments make the same clips;
+    those that are there already stay as they are.
 
     Raises:
         ConfigError: too few clips, classes or seconds.
@@ -42,11 +40,11 @@ def compose(
             raise UnknownNameError("demo class", name, SUBJECTS)
     scripts = write_scripts(clips, seed, classes, seconds)
     _check_folder(folder, scripts)
-    paths = {take: clip_path(folder, script) for take, script in enumerate(scripts)}
-    waiting = [take for take, path in paths.items() if not path.exists()]
-    done = clips - len(waiting)
+    paths = {number: clip_path(folder, script) for number, script in enumerate(scripts)}
+    missing = [number for number, path in paths.items() if not path.exists()]
+    done = clips - len(missing)
     with ThreadPoolExecutor(os.cpu_count()) as threads, Progress(clips, "clips", start=done) as progress:
-        films = [threads.submit(record, paths[take], scripts[take], seed, take) for take in waiting]
+        films = [threads.submit(record, paths[n], scripts[n], seed, n) for n in missing]
         for film in as_completed(films):
             film.result()
             progress.advance()
@@ -55,9 +53,9 @@ def compose(
     return folder
 
 
-def record(path: Path, script: Script, seed: int, take: int) -> None:
-    """Records `script` into the mp4 `path`; `seed` and `take` choose how it looks and sounds."""
-    film = make_film(script, seed, take)
+def record(path: Path, script: Script, seed: int, number: int) -> None:
+    """Writes `script` as the mp4 `path`; `seed` and the clip's number choose how it looks and sounds."""
+    film = make_film(script, seed, number)
     write_mp4(path, film.frames(), FPS, film.samples(), SAMPLE_RATE)
 
 
@@ -79,10 +77,10 @@ def clip_path(folder: Path, script: Script) -> Path:
 
 
 def _check_folder(folder: Path, scripts: Sequence[Script]) -> None:
-    strangers = {path.name for path in folder.glob("AVE/*.mp4")} - {f"{s.video_id}.mp4" for s in scripts}
-    if strangers:
+    foreign = {path.name for path in folder.glob("AVE/*.mp4")} - {f"{s.video_id}.mp4" for s in scripts}
+    if foreign:
         raise DatasetError(
-            f"{folder / 'AVE'}: holds clips of other arguments or another origin, such as {min(strangers)}",
+            f"{folder / 'AVE'}: holds clips of other arguments or another origin, such as {min(foreign)}",
             hint="choose another folder, or remove this one",
         )
     for name, text in annotation_files(scripts).items():

@@ -1,4 +1,4 @@
-"""A script turned into what a camera and its microphone would have recorded: frames and samples."""
+"""Turns a script into frames and audio samples."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from avel.recipes.composing.script import Script
 from avel.recipes.composing.sounds import Cycle, Samples, band_noise
 from avel.recipes.composing.subjects import SUBJECTS
 
-Frame = NDArray[np.uint8]
+Picture = NDArray[np.uint8]
 WIDTH_PX, HEIGHT_PX, FPS, SAMPLE_RATE = 192, 144, Fraction(12), 16000
 POSES = 12
-"""Pictures of one cycle of a motion."""
+"""Number of pictures in one cycle of a motion."""
 HALF_SIZE = (0.22, 0.32)
 """Half of an object's height, in heights of the frame."""
 CYCLE_HZ, LOUDNESS_DB, AMBIENCE_DB = (1.0, 1.5), (-26, -16), (-60, -40)
 PEAK = 0.9
 EDGE_SECONDS = 0.015
-"""In which a sound swells and fades at the ends of every second, so that its start and end do not click."""
+"""Length of the ramp at both ends of every second of a sound, without which it would click."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Film:
     ambience: Samples
     actors: dict[str, Actor]
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Iterator[Picture]:
         """Yields RGB frames (H, W, 3), frame n at n / FPS."""
         for number in range(len(self.script.video) * int(FPS)):
             seconds = number / float(FPS)
@@ -64,9 +64,9 @@ class Film:
         return np.clip(sum((actor.sound for actor in self.actors.values()), self.ambience), -1, 1)
 
 
-def make_film(script: Script, seed: int, take: int) -> Film:
-    """Returns the film of a script; `seed` and `take` choose place, sizes, colours, tempi and pitches."""
-    rng = np.random.default_rng([seed, take])
+def make_film(script: Script, seed: int, number: int) -> Film:
+    """Returns the film of a script; `seed` and `number` choose place, sizes, colours, tempi and pitches."""
+    rng = np.random.default_rng([seed, number])
     seconds = np.arange(len(script.audio) * SAMPLE_RATE) / SAMPLE_RATE
     ambience = 10 ** (rng.uniform(*AMBIENCE_DB) / 20) * band_noise(rng, seconds, 50, 4000)
     place = draw_place(rng, WIDTH_PX, HEIGHT_PX)
@@ -75,7 +75,7 @@ def make_film(script: Script, seed: int, take: int) -> Film:
     return Film(script, place, ambience[None], actors)
 
 
-def _actor(rng: np.random.Generator, name: str, seconds: Samples, heard: Sequence[bool]) -> Actor:
+def _actor(rng: np.random.Generator, name: str, seconds: Samples, audible: Sequence[bool]) -> Actor:
     subject = SUBJECTS[name]
     cycle = Cycle(rng.uniform(*CYCLE_HZ), rng.uniform())
     colour = painted(subject.hue + rng.uniform(-0.02, 0.02), rng.uniform(0.7, 0.9), rng.uniform(0.65, 0.95))
@@ -92,10 +92,10 @@ def _actor(rng: np.random.Generator, name: str, seconds: Samples, heard: Sequenc
         left, top = middle[0] + half_px * right - width / 2, middle[1] + half_px * down - height / 2
         corners.append((round(left), round(top)))
     sound = np.zeros((1, len(seconds)), np.float32)
-    if any(heard):
-        at = np.repeat(heard, SAMPLE_RATE)
+    if any(audible):
+        at = np.repeat(audible, SAMPLE_RATE)
         voice = subject.sound(cycle, seconds[at], rng)
         voice *= 10 ** (rng.uniform(*LOUDNESS_DB) / 20) / voice.std()
-        swell = np.minimum(1, np.minimum(seconds[at] % 1, 1 - seconds[at] % 1) / EDGE_SECONDS)
-        sound[0, at] = PEAK * np.tanh(voice / PEAK) * swell
+        ramp = np.minimum(1, np.minimum(seconds[at] % 1, 1 - seconds[at] % 1) / EDGE_SECONDS)
+        sound[0, at] = PEAK * np.tanh(voice / PEAK) * ramp
     return Actor(colour, cycle, tuple(poses), tuple(corners), sound)

@@ -1,4 +1,4 @@
-"""Frames and samples into a real mp4: H.264 and AAC by the encoders in PyAV's wheels."""
+"""Writes frames and samples as mp4: H.264 and AAC by the encoders in PyAV's wheels."""
 
 from collections.abc import Iterable
 from fractions import Fraction
@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from avel.recipes.composing.film import Frame
+from avel.recipes.composing.film import Picture
 from avel.recipes.composing.sounds import Samples
 from avel.stores.files import atomic_path
 
@@ -15,11 +15,8 @@ AAC_BITS_PER_SECOND = 48_000
 X264 = {"preset": "ultrafast", "crf": "23"}
 
 
-def write_mp4(path: Path, frames: Iterable[Frame], fps: Fraction, sound: Samples, sample_rate: int) -> None:
-    """Writes frames (H, W, 3) at `fps` and `sound` (channels, n) at `sample_rate`, both from second 0.
-
-    The file is whole or absent.
-    """
+def write_mp4(path: Path, frames: Iterable[Picture], fps: Fraction, sound: Samples, sample_rate: int) -> None:
+    """Writes frames (H, W, 3) at `fps` and `sound` (channels, n) to `path`, whole or not at all."""
     with atomic_path(path) as partial, av.open(str(partial), "w", format="mp4") as container:
         video = container.add_stream("libx264", rate=fps)
         audio = container.add_stream("aac", rate=sample_rate, layout="mono" if len(sound) == 1 else "stereo")
@@ -28,7 +25,7 @@ def write_mp4(path: Path, frames: Iterable[Frame], fps: Fraction, sound: Samples
         track = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound), "fltp", audio.layout.name)
         track.sample_rate, track.pts, track.time_base = sample_rate, 0, Fraction(1, sample_rate)
         video.pix_fmt, video.options = "yuv420p", X264
-        video.codec_context.thread_count = 1  # several threads cut the picture elsewhere: other bytes
+        video.codec_context.thread_count = 1  # with more threads the bytes depend on their number
         for number, pixels in enumerate(frames):
             if number == 0:
                 video.height, video.width = pixels.shape[:2]

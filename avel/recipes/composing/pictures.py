@@ -1,4 +1,4 @@
-"""The six objects of the world and the places in which they appear, each drawn once with PIL.
+"""Draws the six objects and the landscapes of the synthetic clips with PIL.
 
 Coordinates of an object's picture reach from -1 to 1, x to the right and y down. A colour is red, green, blue
 in [0, 255].
@@ -14,11 +14,11 @@ Colour = tuple[int, int, int]
 INK: Colour = (45, 42, 54)
 PALE: Colour = (250, 246, 235)
 OVERSAMPLED = 4
-"""Shapes are drawn so many times larger and then shrunk, which smooths their edges."""
+"""How many times larger shapes are drawn before they are shrunk, which smooths their edges."""
 
 
 class Sketch:
-    """A transparent square picture on which shapes are laid over one another."""
+    """A transparent square picture; each shape is drawn over the earlier ones."""
 
     def __init__(self, side_px: int) -> None:
         self.large_px = OVERSAMPLED * side_px
@@ -50,12 +50,12 @@ class Sketch:
         return [(place + 1) / 2 * self.large_px for place in places]
 
 
-Draw = Callable[[Sketch, Colour], None]
+DrawObject = Callable[[Sketch, Colour], None]
 """Draws an object, most of it in the colour given."""
 
 
 def bell(sketch: Sketch, main: Colour) -> None:
-    """A bell with its clapper, hanging from the upper edge."""
+    """Draws a bell with its clapper, hanging from the upper edge."""
     sketch.oval(shade(main, 0.5), 0, 0.78, 0.16, 0.16)
     sketch.box(shade(main, 0.6), -0.12, -0.95, 0.12, -0.6, corner=0.08)
     down = np.linspace(0, 1, 24)
@@ -68,7 +68,7 @@ def bell(sketch: Sketch, main: Colour) -> None:
 
 
 def train(sketch: Sketch, main: Colour) -> None:
-    """A steam engine, its cab at the left."""
+    """Draws a steam engine, its cab at the left."""
     sketch.box(INK, 0.38, -0.62, 0.6, -0.1)
     sketch.box(main, -0.9, -0.7, -0.1, 0.45, corner=0.06)
     sketch.box(shade(main, 0.6), -0.98, -0.8, -0.02, -0.64, corner=0.06)
@@ -80,7 +80,7 @@ def train(sketch: Sketch, main: Colour) -> None:
 
 
 def helicopter(sketch: Sketch, main: Colour) -> None:
-    """A helicopter seen from its side, its nose at the right."""
+    """Draws a helicopter from the side, its nose at the right."""
     sketch.shape(main, 0, -0.2, -0.95, -0.1, -0.95, 0.05, 0, 0.35)
     sketch.shape(shade(main, 0.7), -0.98, -0.45, -0.8, -0.45, -0.72, 0.1, -0.95, 0.1)
     sketch.oval(main, 0.3, 0.12, 0.62, 0.5)
@@ -91,7 +91,7 @@ def helicopter(sketch: Sketch, main: Colour) -> None:
 
 
 def clock(sketch: Sketch, main: Colour) -> None:
-    """An alarm clock on two feet."""
+    """Draws an alarm clock on two feet."""
     for side in (-1, 1):
         sketch.line(shade(main, 0.6), 0.18, side * 0.3, 0.5, side * 0.6, 0.95)
         sketch.oval(shade(main, 0.7), side * 0.48, -0.68, 0.28, 0.22)
@@ -101,7 +101,7 @@ def clock(sketch: Sketch, main: Colour) -> None:
 
 
 def frog(sketch: Sketch, main: Colour) -> None:
-    """A frog that looks at the viewer."""
+    """Draws a frog that looks at the viewer."""
     for side in (-1, 1):
         sketch.oval(shade(main, 0.75), side * 0.66, 0.5, 0.3, 0.36)
         sketch.oval(main, side * 0.45, -0.5, 0.28, 0.3)
@@ -115,7 +115,7 @@ def frog(sketch: Sketch, main: Colour) -> None:
 
 
 def bird(sketch: Sketch, main: Colour) -> None:
-    """A bird seen from its side, its beak at the right."""
+    """Draws a bird from the side, its beak at the right."""
     sketch.shape(shade(main, 0.7), -0.4, 0.1, -1.0, -0.25, -0.95, 0.2, -0.4, 0.5)
     sketch.line(INK, 0.06, 0, 0.6, 0, 0.95)
     sketch.oval(main, 0, 0.18, 0.62, 0.52)

@@ -1,4 +1,4 @@
-"""What happens in each clip of the world, second by second, before anything is drawn or sounds."""
+"""Decides what happens in each synthetic clip, second by second."""
 
 import zlib
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ SHORTEST_EVENT, LONGEST_EVENT = 0.3, 0.7
 TEST_FRACTION, VAL_FRACTION = 0.25, 0.15
 Names = tuple[str, ...]
 Second = tuple[Names, Names]
-"""The classes shown, and those sounding."""
+"""Classes that are shown, and classes that sound."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def write_scripts(clips: int, seed: int, classes: Sequence[str], seconds: int) -
     splits = ["train"] * (clips - val - test) + ["val"] * val + ["test"] * test
     rng = np.random.default_rng([seed, clips, seconds, zlib.crc32("&".join(classes).encode())])
     letters = rng.choice(list(ascii_letters + digits), (clips, 11))
-    letters[1::4, 0], letters[2, 0] = "-", "_"  # ids on the web begin so, too
+    letters[1::4, 0], letters[2, 0] = "-", "_"  # as some YouTube ids begin
     scripts = []
     for clip, split in enumerate(splits):
         name = classes[clip % len(classes)]
@@ -74,10 +74,10 @@ def _check(clips: int, classes: Sequence[str], seconds: int) -> None:
 
 
 def _background(rng: np.random.Generator, name: str, classes: Sequence[str], seconds: int) -> list[Second]:
-    """Returns background seconds of a clip about `name`, in scenes of one to three.
+    """Returns background seconds of a clip about `name`, in scenes of one to three seconds.
 
-    The object is shown in silence or beside the sound of another class, or its sound is heard without an
-    object or beside another one: neither modality by itself tells such a second from the event.
+    The object appears without sound or with that of another class, or its sound comes without an object or
+    with another one, so that neither modality alone tells such a second from the event.
     """
     scenes: list[Second] = []
     while len(scenes) < seconds:

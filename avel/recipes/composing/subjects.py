@@ -1,4 +1,4 @@
-"""The event classes of the world: what is drawn, in which colour, how it moves and what sounds."""
+"""Event classes of the synthetic clips: how each looks, moves and sounds."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class Subject:
             degrees it is turned clockwise; at phase 0.5 it is as far on the other side.
     """
 
-    draw: pictures.Draw
+    draw: pictures.DrawObject
     hue: float
     sway: tuple[float, float, float]
     sound: sounds.Sound

@@ -1,4 +1,4 @@
-"""The band below a previewed video: all events on a bar, a playhead, and the event of the moment in words."""
+"""Draws the band below a previewed video: a bar with all events, a playhead, and the present event's name."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from PIL import Image, ImageDraw, ImageFont
 from avel.recipes.predicting.events import FoundEvent, VideoEvents
 from avel.views.plots.style import EMPTY, INK, PAPER, SERIES
 
-SHARE_OF_WIDTH, LEAST_PIXELS = 0.085, 40
+FRACTION_OF_WIDTH, LEAST_PIXELS = 0.085, 40
 
 
 class Band:
-    """Rows of pixels to be put below each frame; `height` is even, as H.264 wants it."""
+    """Pixels to be put below each frame; `height` is even, which H.264 requires."""
 
     def __init__(self, found: VideoEvents, width: int) -> None:
         self._found, self._width = found, width
-        self.height = max(LEAST_PIXELS, round(SHARE_OF_WIDTH * width)) // 2 * 2
+        self.height = max(LEAST_PIXELS, round(FRACTION_OF_WIDTH * width)) // 2 * 2
         self._text_height = self.height // 2
         names = dict.fromkeys(event.category for event in found.events)
         self._colours = {name: SERIES[place % len(SERIES)] for place, name in enumerate(names)}
         self._captioned = functools.lru_cache(maxsize=64)(self._caption)
 
     def at(self, seconds: float) -> NDArray[np.uint8]:
-        """The band with its playhead at `seconds`: (height, width, 3)."""
+        """Returns the band with its playhead at `seconds`: (height, width, 3)."""
         band = self._captioned(self._event_at(seconds)).copy()
         place = int(self._x(seconds))
         half = max(1, self._width // 400)
@@ -39,11 +39,11 @@ class Band:
         return next(inside, None)
 
     def _x(self, seconds: float) -> float:
-        share = seconds / max(self._found.valid_seconds, 1e-6)
-        return min(max(share, 0.0), 1.0) * (self._width - 1)
+        fraction = seconds / max(self._found.valid_seconds, 1e-6)
+        return min(max(fraction, 0.0), 1.0) * (self._width - 1)
 
     def _caption(self, now: FoundEvent | None) -> NDArray[np.uint8]:
-        """Bar and words while one event, or none, is on."""
+        """Draws bar and name for one present event, or none."""
         image = Image.new("RGB", (self._width, self.height), PAPER)
         draw = ImageDraw.Draw(image)
         top = self._text_height + 2
@@ -60,5 +60,5 @@ class Band:
         return np.asarray(image).copy()
 
     def _font(self) -> ImageFont.FreeTypeFont:
-        """matplotlib's own font: it is always there, and knows most scripts' letters."""
+        """Returns matplotlib's own font: it is always there and has the letters of most scripts."""
         return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), round(self._text_height * 0.62))

@@ -28,12 +28,12 @@ class FoundEvent:
 
 @dataclass(frozen=True)
 class VideoEvents:
-    """What a run finds in one video.
+    """Events found in one video.
 
     Attributes:
         valid_seconds: length of the video.
         segments: most probable class and its probability, one pair for each segment.
-        damage: what of the file could not be read; empty for a whole one.
+        damage: which part of the file could not be read, or "".
     """
 
     video: str
@@ -47,7 +47,7 @@ class VideoEvents:
 def find_events(
     probabilities: NDArray[Any], names: Sequence[str], segment_seconds: float, valid_seconds: float
 ) -> tuple[FoundEvent, ...]:
-    """Runs of one class that is not background, the last of `names`: (L, K) -> events in order of time."""
+    """Lists runs of one class, but background, the last of `names`: (L, K) -> events in order of time."""
     predicted = decode_argmax(probabilities[None])[0]
     return tuple(
         FoundEvent(
@@ -61,7 +61,7 @@ def find_events(
 
 
 def as_table(found: Sequence[VideoEvents]) -> str:
-    """Aligned columns; a video without events says so."""
+    """Formats events in aligned columns, one line for a video without any."""
     lines: list[tuple[Any, ...]] = []
     for video in found:
         for event in video.events:
@@ -73,12 +73,12 @@ def as_table(found: Sequence[VideoEvents]) -> str:
 
 
 def as_json(found: Sequence[VideoEvents]) -> str:
-    """A list of videos with their events and segments."""
+    """Formats videos with their events and segments as a JSON list."""
     return json.dumps([asdict(video) for video in found], indent=2) + "\n"
 
 
 def as_csv(found: Sequence[VideoEvents]) -> str:
-    """One line an event, with a header."""
+    """Formats events as CSV with a header, one line each."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(("video", "start_seconds", "end_seconds", "category", "probability"))
@@ -89,7 +89,7 @@ def as_csv(found: Sequence[VideoEvents]) -> str:
 
 
 def as_vtt(found: Sequence[VideoEvents]) -> str:
-    """WebVTT subtitles of one video (W3C, WebVTT 1): each event a cue over its seconds."""
+    """Formats one video's events as WebVTT subtitles (W3C, WebVTT 1), one cue each."""
     cues = [
         f"{stamp(event.start_seconds)} --> {stamp(event.end_seconds)}\n"
         f"{_cue_text(event.category)} {event.probability:.0%}\n"
@@ -100,7 +100,7 @@ def as_vtt(found: Sequence[VideoEvents]) -> str:
 
 
 def stamp(seconds: float) -> str:
-    """A WebVTT time.
+    """Formats a WebVTT time.
 
     >>> stamp(3671.5)
     '01:01:11.500'
@@ -112,15 +112,15 @@ def stamp(seconds: float) -> str:
 
 
 def _cue_text(text: str) -> str:
-    """Free of markup and of lines that would end the cue."""
+    """Escapes markup, and removes line breaks, which would end the cue."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return " ".join(escaped.split())
 
 
-FORMATS: dict[str, Callable[[Sequence[VideoEvents]], str]] = {
+WRITERS: dict[str, Callable[[Sequence[VideoEvents]], str]] = {
     "table": as_table,
     "json": as_json,
     "csv": as_csv,
     "vtt": as_vtt,
 }
-"""Name of a format -> what writes it."""
+"""Format -> function that formats events in it."""

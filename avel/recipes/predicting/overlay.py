@@ -1,4 +1,4 @@
-"""A video's events drawn where one sees them: a picture of the time axis, or a copy with a timeline below."""
+"""Draws a video's events: a picture over the time axis, or a copy of the video with a timeline below."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from avel.views.plots.timeline import Clip, Track, draw_clip
 PICTURES, PICTURE_PIXELS = 12, 160
 LARGEST_WIDTH = 1280
 CLOCK = Fraction(1, 90000)
-"""Ticks of the copy's picture stream: MPEG's own, fine enough for every frame rate."""
+"""Time base of the copy's video stream: MPEG's own, fine enough for every frame rate."""
 X264 = {"preset": "veryfast", "crf": "22"}
 
 
 def write_preview(found: VideoEvents, out: Path) -> None:
-    """`out` by its ending: .png, or .mp4 with picture and sound.
+    """Writes `out` in the format of its ending: .png, or .mp4 with picture and sound.
 
     Raises:
         ClipRefused: the video cannot be read.
@@ -80,7 +80,7 @@ def _picture(found: VideoEvents, out: Path) -> None:
 
 
 def _copy(found: VideoEvents, partial: Path) -> None:
-    """Picture and sound re-encoded, a band below the picture: where events are, and which is on now."""
+    """Re-encodes picture and sound, with a band below that shows all events and the present one."""
     grid = Grid(max(1, len(found.segments)), found.segment_seconds)
     with open_media(Path(found.video), grid) as media:
         origin = Fraction(media.info.origin_seconds)
@@ -103,7 +103,7 @@ def _copy(found: VideoEvents, partial: Path) -> None:
 
 
 def _frames(source: Any, streams: list[Any]) -> Iterator[Any]:
-    """Decoded frames in the order of the file; what does not decode is left out."""
+    """Yields decoded frames in the order of the file; packets that cannot be decoded are left out."""
     for packet in source.demux(*streams):
         try:
             yield from packet.decode()
@@ -112,7 +112,7 @@ def _frames(source: Any, streams: list[Any]) -> Iterator[Any]:
 
 
 class _PictureWriter:
-    """Frames with the band below, on the clip's clock."""
+    """Encodes frames with the band below; time 0 is the clip's start."""
 
     def __init__(self, target: Any, found: VideoEvents, origin: Fraction) -> None:
         self._target, self._found, self._origin = target, found, origin
@@ -141,20 +141,20 @@ class _PictureWriter:
         self._target.mux(self._stream.encode(encoded))
 
     def close(self) -> None:
-        """Writes what the encoder still holds."""
+        """Writes the frames that the encoder has not given out yet."""
         if self._band is not None:
             self._target.mux(self._stream.encode(None))
 
     def _begin(self, height: int, width: int) -> None:
-        share = min(1.0, LARGEST_WIDTH / width)
-        self._width, self._height = (max(2, round(side * share / 2) * 2) for side in (width, height))
+        scale = min(1.0, LARGEST_WIDTH / width)
+        self._width, self._height = (max(2, round(side * scale / 2) * 2) for side in (width, height))
         self._band = Band(self._found, self._width)
         self._stream.width = self._width
         self._stream.height = self._height + self._band.height
 
 
 def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB, turned as the container says."""
+    """Returns RGB (H, W, 3), rotated as the container says."""
     pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
     return np.rot90(pixels, round(frame.rotation / 90))
 

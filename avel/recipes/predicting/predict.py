@@ -1,4 +1,4 @@
-"""`avel predict`: the events in videos, by a trained head and the encoders behind it."""
+"""`avel predict`: finds events in videos by a trained head and the encoders of its features."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from avel.heads.training.fit import arithmetic
 from avel.heads.training.records import TrialRecord, load_model, read_trial, read_trials
 from avel.pipeline.media.refusal import ClipRefused
 from avel.progress import Progress, note
-from avel.recipes.predicting.events import FORMATS, VideoEvents, find_events
+from avel.recipes.predicting.events import WRITERS, VideoEvents, find_events
 from avel.recipes.predicting.overlay import write_preview
-from avel.recipes.predicting.seeing import Seen, Seer
+from avel.recipes.predicting.video_encoder import VideoEncoder, VideoFeatures
 from avel.recipes.predicting.windows import merge_windows, window_starts
 from avel.stores.files import write_text
 from avel.stores.runs import Run
@@ -35,13 +35,13 @@ WINDOWS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Predicted:
-    """What was found in videos.
+    """Events found in videos.
 
     Attributes:
-        found: the videos that could be read.
-        failed: the others, and why.
+        found: events of each video that could be read.
+        failed: video that could not -> why.
         trials: the run's trials whose probabilities were averaged.
-        written: files that were asked for.
+        written: files that were written.
     """
 
     found: tuple[VideoEvents, ...]
@@ -50,8 +50,8 @@ class Predicted:
     written: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """The events as a table."""
-        return FORMATS["table"](self.found).splitlines()
+        """Returns the events as a table."""
+        return WRITERS["table"](self.found).splitlines()
 
 
 def predict(
@@ -66,7 +66,7 @@ def predict(
     audio_weights: Path | str | None = None,
     device: str = "auto",
 ) -> Predicted:
-    """Events of videos of any length, with the staging and the encoders of the cache that `run` learned from.
+    """Finds events in videos of any length, which are staged and encoded like the cache of `run`.
 
     >>> predict("runs/tacma", ["street.mp4"]).found[0].events[0]  # doctest: +SKIP
     FoundEvent(start_seconds=2.0, end_seconds=7.0, category='Church bell', probability=0.93)
@@ -90,46 +90,49 @@ def predict(
     cache = open_cache(opened)
     target = choose_device(device)
     weights = {"visual": visual_weights, "audio": audio_weights}
-    seer = Seer(
+    video_encoder = VideoEncoder(
         cache,
         encoder=None if encoder is None else Path(encoder),
         weights={kind: Path(path) for kind, path in weights.items() if path is not None},
         device=str(target),
     )
     chosen = choose_trials(opened, trial)
-    models = [(kept, load_model(opened, kept, target)) for kept in chosen]
+    models = [(record, load_model(opened, record, target)) for record in chosen]
     names = SingleLabel(tuple(opened.inputs["categories"])).class_names
     found: list[VideoEvents] = []
     failed: dict[str, str] = {}
     with Progress(len(videos), "videos") as progress:
         for video in map(Path, videos):
             try:
-                seen = seer.see(video)
-                found.append(
-                    _events(video, seen, judge(seer, models, seen, target), names, seer.grid.segment_seconds)
-                )
+                features = video_encoder.encode(video)
+                probabilities = segment_probabilities(video_encoder, models, features, target)
+                seconds = video_encoder.grid.segment_seconds
+                found.append(_events(video, features, probabilities, names, seconds))
             except ClipRefused as refused:
                 failed[str(video)] = refused.message
                 note(f"{video}: {refused.message}")
             progress.advance(failed=int(str(video) in failed))
     written = _write(found, out, preview)
-    return Predicted(tuple(found), failed, tuple(kept.name for kept in chosen), written)
+    return Predicted(tuple(found), failed, tuple(record.name for record in chosen), written)
 
 
-def judge(
-    seer: Seer, models: Sequence[tuple[TrialRecord, Model]], seen: Seen, device: torch.device
+def segment_probabilities(
+    video_encoder: VideoEncoder,
+    models: Sequence[tuple[TrialRecord, Model]],
+    features: VideoFeatures,
+    device: torch.device,
 ) -> NDArray[np.float64]:
-    """Class probabilities of every segment, the mean over trials: -> (L, K)."""
-    length = len(seen.vectors["cnn_a"])
-    starts = window_starts(length, seer.segments)
+    """Computes class probabilities of every segment, the mean over trials: -> (L, K)."""
+    length = len(features.vectors["cnn_a"])
+    starts = window_starts(length, video_encoder.segments)
     total: NDArray[np.float64] | None = None
     parts: list[list[Tensor]] = [[] for _ in models]
     for first in range(0, len(starts), WINDOWS_AT_ONCE):
-        windows = _windows(seen, starts[first : first + WINDOWS_AT_ONCE], seer.segments, device)
-        windows |= seer.encoder.temporal(windows)
-        for place, (kept, model) in enumerate(models):
-            audio, visual = (windows[name].float() for name in ARRAYS[kept.source])
-            with torch.inference_mode(), arithmetic(kept.config, device):
+        windows = _windows(features, starts[first : first + WINDOWS_AT_ONCE], video_encoder.segments, device)
+        windows |= video_encoder.encoder.temporal(windows)
+        for place, (record, model) in enumerate(models):
+            audio, visual = (windows[name].float() for name in ARRAYS[record.source])
+            with torch.inference_mode(), arithmetic(record.config, device):
                 parts[place].append(SingleLabel.probabilities(model(audio, visual).logits).cpu())
     for probabilities in parts:
         merged = merge_windows(torch.cat(probabilities).double().numpy(), starts)
@@ -138,16 +141,18 @@ def judge(
     return total / len(models)
 
 
-def _windows(seen: Seen, starts: list[int], width: int, device: torch.device) -> dict[str, Tensor]:
-    """Stretches of T segments: (L, ...) -> (W, T, ...) by name."""
+def _windows(
+    features: VideoFeatures, starts: list[int], width: int, device: torch.device
+) -> dict[str, Tensor]:
+    """Cuts out windows of T segments: (L, ...) -> (W, T, ...) by name."""
     return {
         name: torch.stack([values[start : start + width] for start in starts]).to(device)
-        for name, values in seen.vectors.items()
+        for name, values in features.vectors.items()
     }
 
 
 def choose_trials(run: Run, name: str | None) -> list[TrialRecord]:
-    """The trial of that name; or all of the setting with the best mean validation accuracy.
+    """Returns the trial of that name, or all of the setting with the best mean validation accuracy.
 
     Raises:
         StoreError: no such trial, or none that was trained to its end.
@@ -155,33 +160,33 @@ def choose_trials(run: Run, name: str | None) -> list[TrialRecord]:
     if name is not None:
         return [read_trial(run, name)]
     groups: dict[str, list[TrialRecord]] = {}
-    for kept in read_trials(run):
-        if kept.trained:
-            groups.setdefault(group_name(kept), []).append(kept)
+    for record in read_trials(run):
+        if record.trained:
+            groups.setdefault(group_name(record), []).append(record)
     if not groups:
         raise StoreError(f"{run.path}: no trained trial", hint="give the same avel train-head command again")
-    return max(groups.values(), key=lambda group: float(np.mean([kept.val_accuracy for kept in group])))
+    return max(groups.values(), key=lambda group: float(np.mean([record.val_accuracy for record in group])))
 
 
 def _events(
     video: Path,
-    seen: Seen,
+    features: VideoFeatures,
     probabilities: NDArray[np.float64],
     names: tuple[str, ...],
     segment_seconds: float,
 ) -> VideoEvents:
-    shown = probabilities[: seen.shown(segment_seconds)]
+    shown = probabilities[: features.segments(segment_seconds)]
     best = shown.argmax(1)
     return VideoEvents(
         video=str(video),
-        valid_seconds=round(seen.valid_seconds, 3),
+        valid_seconds=round(features.valid_seconds, 3),
         segment_seconds=segment_seconds,
-        events=find_events(shown, names, segment_seconds, seen.valid_seconds),
+        events=find_events(shown, names, segment_seconds, features.valid_seconds),
         segments=tuple(
             (names[number], round(float(shown[place, number]), 4))
             for place, number in enumerate(best.tolist())
         ),
-        damage=seen.damage,
+        damage=features.damage,
     )
 
 
@@ -205,7 +210,7 @@ def _check(videos: Sequence[Any], out: Path | str | None, preview: Path | str | 
 def _write(found: list[VideoEvents], out: Path | str | None, preview: Path | str | None) -> tuple[str, ...]:
     if out is not None:
         path = Path(out)
-        write_text(path, FORMATS[path.suffix.lower().removeprefix(".")](found))
+        write_text(path, WRITERS[path.suffix.lower().removeprefix(".")](found))
     if preview is not None:
         if not found:
             raise AvelError(f"{preview}: nothing to draw, the video could not be read")

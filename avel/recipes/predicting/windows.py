@@ -1,8 +1,8 @@
-"""Windows of T segments over a video of any length, and how what they say is merged.
+"""Cuts a video of any length into windows of T segments, and merges their probabilities.
 
-The rule: windows begin every T / 2 segments (rounded up), the last one ends with the video. A segment's
+Windows begin every T / 2 segments (rounded up), the last one ends with the video. A segment's
 probabilities are the weighted mean over the windows that hold it; the weight is the segment's distance to the
-nearer end of the window, counted from 1, because Bi-LSTMs and attention know least at the ends.
+nearer end of the window, counted from 1, because Bi-LSTMs and attention have least context at the ends.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 def window_starts(segments: int, width: int) -> list[int]:
-    """First segment of each window of `width`; a video no longer than that is one window.
+    """Lists the first segment of each window of `width`; a video no longer than that is one window.
 
     >>> window_starts(10, 10), window_starts(24, 10)
     ([0], [0, 5, 10, 14])
@@ -24,7 +24,7 @@ def window_starts(segments: int, width: int) -> list[int]:
 
 
 def merge_windows(probabilities: NDArray[np.float64], starts: list[int]) -> NDArray[np.float64]:
-    """Weighted mean over windows: (W, T, K) -> (L, K), L the segments up to the end of the last window."""
+    """Averages probabilities over windows, by weight: (W, T, K) -> (L, K)."""
     width = probabilities.shape[1]
     place = np.arange(width)
     weight = np.minimum(place + 1, width - place).astype(np.float64)

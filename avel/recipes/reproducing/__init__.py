@@ -1,1 +1,1 @@
-"""`avel reproduce`: the paper's tables on one's own clips, its figures beside those measured."""
+"""`avel reproduce`: measures the paper's tables on other clips, beside the paper's figures."""

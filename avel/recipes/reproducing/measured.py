@@ -1,4 +1,4 @@
-"""A reproduced table of the paper: its rows, and those whose order is not the paper's."""
+"""Results of a reproduced table, and pairs of rows whose order differs from the paper's."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from avel.text import table as as_table
 
 @dataclass(frozen=True)
 class Measured:
-    """One line of a reproduced table; accuracies in % of the test segments, at the best validation epoch.
+    """One row of a reproduced table; accuracies in % of the test segments, at the best validation epoch.
 
     Attributes:
         paper_percent: the paper's figure, on AVE; None where it has none.
         accuracy_percent: mean and standard deviation over seeds; empty for a method that has no head here.
         holding_background_percent: the same over the clips that hold background.
         validation_percent: validation accuracy at the epoch that was chosen by it.
-        best_test_epoch_percent: what choosing the epoch by the test split would have claimed.
+        best_test_epoch_percent: test accuracy where the epoch is chosen by test, too high a figure.
     """
 
     name: str
@@ -37,9 +37,9 @@ class Reproduced:
     Attributes:
         trivial_baselines_percent: rule that needs no model -> its accuracy on this test split.
         reversed_order: pairs of rows whose order is not the paper's: (better here, better in the paper).
-        notes: how rows differ from the paper's, and what would bring them nearer.
-        seconds: wall time of this call, which makes only what was not there yet.
-        picture: path of the same table drawn.
+        notes: how rows differ from the paper's, and which setting changes that.
+        seconds: wall time of this call, which trains only what was missing.
+        picture: path of the chart of the table.
     """
 
     table: str

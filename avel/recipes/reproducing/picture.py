@@ -1,4 +1,4 @@
-"""A reproduced table as a picture: the paper's figure and the measured one for each row, on one axis."""
+"""Draws a reproduced table: the paper's and the measured accuracy of each row, on one axis."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from avel.recipes.reproducing.measured import Measured
 from avel.views.plots.style import BLUE, MUTED, QUIET, VERMILLION, figure, save
 
 
-def draw(rows: Sequence[Measured], baselines: Mapping[str, float], title: str, out: Path) -> Path:
-    """Draws rows from top to bottom, accuracy in % to the right, with its std over seeds."""
+def draw_table(rows: Sequence[Measured], baselines: Mapping[str, float], title: str, out: Path) -> Path:
+    """Draws one line for each row, accuracy in % to the right, with its std over seeds; returns `out`."""
     with figure(7.2, 1.3 + 0.28 * len(rows)) as drawn:
         axes = drawn.subplots()
         for place, row in enumerate(rows):

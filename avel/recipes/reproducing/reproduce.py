@@ -1,4 +1,4 @@
-"""`avel reproduce`: all that one table of the paper needs, and the paper's figures beside ours."""
+"""`avel reproduce`: trains everything that one table of the paper compares."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from avel.pipeline.config import CacheConfig, PretrainConfig
 from avel.pipeline.pretraining.pretrain import pretrain
 from avel.progress import note
 from avel.recipes.reproducing.measured import Measured, Reproduced, reversed_order
-from avel.recipes.reproducing.picture import draw
-from avel.recipes.reproducing.tables import BACKBONES, ENCODERS, TABLES, TITLES, Row
+from avel.recipes.reproducing.picture import draw_table
+from avel.recipes.reproducing.tables import BACKBONES, ENCODERS, TABLES, TITLES, PaperRow
 from avel.stores.files import check_own, write_json, write_text
 from avel.text import as_plain
 
 WITHOUT_MAPS = ", without AGVA"
-"""Ends the name of a row whose head attends over visual maps that were not cached."""
+"""Suffix of a row whose head would attend over visual maps, which are not cached."""
 MAPS_NOTE = (
     "without AGVA: on the CNNs' vectors; --set cache-features.keep_maps=true into another folder keeps maps"
 )
@@ -44,23 +44,23 @@ def reproduce(
     caching: CacheConfig | None = None,
     heads: Mapping[str, Any] | None = None,
 ) -> Reproduced:
-    """Trains what a table of the paper compares, on the clips of `store`; gives the paper's figures beside.
+    """Trains what a table of the paper compares, on the clips of `store`, and compares with its figures.
 
-    Each seed repeats everything: encoders, features, head. Encoders and features stay below `out`, where all
-    tables use them; the same call goes on where an interrupted one stopped.
+    Each seed repeats everything: encoders, features, head. Encoders and features stay in `out` for the other
+    tables; the same call resumes an interrupted one.
 
     Args:
         table: table2, table3, table4, table5 or figure6.
-        seeds: repetitions, with consecutive seeds from those of the configs.
-        pretraining: settings of AV-BT; the rows of Tables 4 and 5 change theirs on top.
+        seeds: number of repetitions, with consecutive seeds from those of the configs on.
+        pretraining: settings of AV-BT; rows of Tables 4 and 5 override some.
         caching: settings of the features; backbones and their weights come from `pretraining`.
-        heads: settings of all the table's heads, name to value; each row chooses the head.
+        heads: name -> value, settings of every head in the table; each row chooses the head.
 
     Raises:
         UnknownNameError: no such table.
         ConfigError: a setting that one of the heads does not know, or that this function decides; Table 5
-            with frozen CNNs that see no augmentation; `out` holds another's file of the name of one of ours.
-        AvelError: what the stages raise.
+            with frozen CNNs and without augmentation; `out` holds a foreign file that would be overwritten.
+        AvelError: a stage fails.
     """
     began = time.monotonic()
     if table not in TABLES:
@@ -74,7 +74,7 @@ def reproduce(
             raise ConfigError(f"{name}={heads[name]!r} of the heads has no effect here", hint=hint)
     if table == "table5" and pretraining.freeze_backbone and not pretraining.frozen.augment:
         raise ConfigError(
-            "table5 compares augmentations, which frozen CNNs are not given",
+            "table5 compares augmentations, but frozen CNNs read frames without any",
             hint="--set pretrain.frozen_augment=true (or pretrain.freeze_backbone=false)",
         )
     for row in TABLES[table]:
@@ -84,12 +84,12 @@ def reproduce(
     out = Path(out)
     stages = _Stages(str(store), out, table, pretraining, caching, heads)
     found = {
-        row.name: [stages.judge(row, seed) for seed in range(seeds)]
+        row.name: [stages.evaluate(row, seed) for seed in range(seeds)]
         for row in TABLES[table]
         if row.head is not None
     }
     rows = tuple(_measured(row, found.get(row.name, [])) for row in TABLES[table])
-    picture = draw(rows, stages.trivial_baselines_percent, TITLES[table], out / f"{table}.png")
+    picture = draw_table(rows, stages.trivial_baselines_percent, TITLES[table], out / f"{table}.png")
     reproduced = Reproduced(
         table,
         seeds,
@@ -108,8 +108,8 @@ def reproduce(
     return reproduced
 
 
-def row_config(row: Row, heads: Mapping[str, Any], seed: int = 0) -> TrainConfig:
-    """Returns how a row's head is trained: `heads` for all, then the row's own settings.
+def row_config(row: PaperRow, heads: Mapping[str, Any], seed: int = 0) -> TrainConfig:
+    """Returns the config of a row's head: `heads` first, then the row's own settings.
 
     Raises:
         ConfigError: a setting that the row's head does not know.
@@ -120,7 +120,7 @@ def row_config(row: Row, heads: Mapping[str, Any], seed: int = 0) -> TrainConfig
 
 
 class _Stages:
-    """The folder in which everything is trained once: encoders/, features/, and heads of each table."""
+    """Makes each encoder, cache and head once, in the folders encoders/, features/ and that of the table."""
 
     def __init__(
         self,
@@ -136,8 +136,8 @@ class _Stages:
         self.trivial_baselines_percent: dict[str, float] = {}
         self._features: dict[tuple[str, int], Path] = {}
 
-    def judge(self, row: Row, seed: int) -> GroupEvaluation:
-        """Trains and judges one row's head with one seed."""
+    def evaluate(self, row: PaperRow, seed: int) -> GroupEvaluation:
+        """Trains and evaluates one row's head with one seed."""
         assert row.head is not None
         note(f"\n== {row.name}, seed {seed}")
         cache = self.features(row.features, 0 if row.features == BACKBONES else seed)
@@ -148,7 +148,7 @@ class _Stages:
         return result.groups[config.head.name]
 
     def features(self, name: str, seed: int) -> Path:
-        """Makes the cache of one kind of features, or checks it, once a call; the CNNs' own have no seed."""
+        """Returns the cache of features of one kind and seed; makes or checks it at first use."""
         if (name, seed) not in self._features:
             self._features[name, seed] = self._make_features(name, seed)
         return self._features[name, seed]
@@ -187,7 +187,7 @@ class _Stages:
         return run
 
 
-def _measured(row: Row, groups: list[GroupEvaluation]) -> Measured:
+def _measured(row: PaperRow, groups: list[GroupEvaluation]) -> Measured:
     if row.head is None:
         return Measured(row.name, row.paper_percent)
     without_maps = head_class(row_config(row, {})).sources[0] == "maps" != groups[0].inputs
@@ -202,5 +202,5 @@ def _measured(row: Row, groups: list[GroupEvaluation]) -> Measured:
 
 
 def _over_seeds(repetitions: Iterable[Spread]) -> Spread:
-    """Returns the spread over repetitions of one seed each, without those in which nothing was counted."""
+    """Returns mean and std over repetitions of one seed each, without those that have no figure."""
     return Spread.of([one.mean for one in repetitions if one.mean is not None])

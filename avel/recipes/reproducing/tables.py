@@ -1,4 +1,4 @@
-"""What the tables of Ran et al. 2022 compare: for each row its features, its head, and the paper's figure.
+"""Tables of Ran et al. 2022: features, head and accuracy of each row.
 
 Accuracies in % of AVE's test segments, from Tables 2-5 and the text about Figure 6. Rows of methods that
 have no head here show the paper's figure alone; rows without a figure are not in the paper, for comparison.
@@ -19,16 +19,16 @@ ENCODERS: Mapping[str, Mapping[str, Any]] = {
     **PRESETS,
     UNTRAINED: {"epochs": 1, "lr_scale": 0.0, "lr_scale_backbone": 0.0},
 }
-"""Features -> the settings of their pretraining; random Bi-LSTMs are those that AV-BT starts from."""
+"""Features -> settings of their pretraining; UNTRAINED keeps the Bi-LSTMs that AV-BT starts from."""
 
-MLP = {"head": "mlp"}
-AUDIO, VISUAL = (MLP | {"modality": modality, "merge": "add"} for modality in ("audio", "visual"))
-"""`add` also where the user's `merge` is another: one modality cannot be concatenated."""
+PROBE = {"head": "mlp"}
+AUDIO_PROBE, VISUAL_PROBE = (PROBE | {"modality": name, "merge": "add"} for name in ("audio", "visual"))
+"""They set `merge`, because a user's merge="concatenate" for all rows would be an error for one modality."""
 CONCATENATED = {"head": "mlp", "merge": "concatenate"}
 
 
 @dataclass(frozen=True)
-class Row:
+class PaperRow:
     """One line of a table.
 
     Attributes:
@@ -41,58 +41,58 @@ class Row:
     name: str
     paper_percent: float | None = None
     features: str = AVBT
-    head: Mapping[str, Any] | None = field(default_factory=lambda: MLP)
+    head: Mapping[str, Any] | None = field(default_factory=lambda: PROBE)
 
 
 TABLE_2 = (
-    Row("supervised Bi-LSTM, audio", 59.5, BACKBONES, {"head": "bilstm", "modality": "audio"}),
-    Row("supervised Bi-LSTM, visual", 55.3, BACKBONES, {"head": "bilstm", "modality": "visual"}),
-    Row("AVEL", 71.3, BACKBONES, {"head": "avel"}),
-    Row("CNN vectors, concatenated", None, BACKBONES, CONCATENATED),
-    Row("random Bi-LSTMs, audio + visual", None, UNTRAINED),
-    Row("AV-BT, audio", 63.5, head=AUDIO),
-    Row("AV-BT, visual", 61.0, head=VISUAL),
-    Row("AV-BT, audio + visual", 75.6),
+    PaperRow("supervised Bi-LSTM, audio", 59.5, BACKBONES, {"head": "bilstm", "modality": "audio"}),
+    PaperRow("supervised Bi-LSTM, visual", 55.3, BACKBONES, {"head": "bilstm", "modality": "visual"}),
+    PaperRow("AVEL", 71.3, BACKBONES, {"head": "avel"}),
+    PaperRow("CNN vectors, concatenated", None, BACKBONES, CONCATENATED),
+    PaperRow("random Bi-LSTMs, audio + visual", None, UNTRAINED),
+    PaperRow("AV-BT, audio", 63.5, head=AUDIO_PROBE),
+    PaperRow("AV-BT, visual", 61.0, head=VISUAL_PROBE),
+    PaperRow("AV-BT, audio + visual", 75.6),
 )
 
 TABLE_3 = (
-    Row("CMAN", 73.3, head=None),
-    Row("AVRB", 74.8, head=None),
-    Row("AVIN", 75.2, head=None),
-    Row("MPN", 75.2, head=None),
-    Row("JCAN", 76.2, head=None),
-    Row("PSP, no pair loss", 76.6, BACKBONES, {"head": "psp", "pair_loss": 0.0}),
-    Row("AVT", 76.8, head=None),
-    Row("PSP, with its pair loss", None, BACKBONES, {"head": "psp"}),
-    Row("AV-BT + MLP", 75.6),
-    Row("AV-BT + TACMA", 77.2, head={"head": "tacma"}),
-    Row("AV-BT + TACMA, Eq. 6 as printed", None, head={"head": "tacma", "routing": "printed"}),
+    PaperRow("CMAN", 73.3, head=None),
+    PaperRow("AVRB", 74.8, head=None),
+    PaperRow("AVIN", 75.2, head=None),
+    PaperRow("MPN", 75.2, head=None),
+    PaperRow("JCAN", 76.2, head=None),
+    PaperRow("PSP, no pair loss", 76.6, BACKBONES, {"head": "psp", "pair_loss": 0.0}),
+    PaperRow("AVT", 76.8, head=None),
+    PaperRow("PSP, with its pair loss", None, BACKBONES, {"head": "psp"}),
+    PaperRow("AV-BT + MLP", 75.6),
+    PaperRow("AV-BT + TACMA", 77.2, head={"head": "tacma"}),
+    PaperRow("AV-BT + TACMA, Eq. 6 as printed", None, head={"head": "tacma", "routing": "printed"}),
 )
 
 TABLE_4 = (
-    Row("AV-BT, audio + visual", 75.6),
-    Row("AV-BT, audio", 63.5, head=AUDIO),
-    Row("AV-BT, visual", 61.0, head=VISUAL),
-    Row("with AGVA, audio + visual", 71.5, "table4-agva"),
-    Row("separate projectors, audio + visual", 72.5, "table4-separate-projectors"),
-    Row("separate projectors, audio", 63.0, "table4-separate-projectors", AUDIO),
-    Row("separate projectors, visual", 60.4, "table4-separate-projectors", VISUAL),
+    PaperRow("AV-BT, audio + visual", 75.6),
+    PaperRow("AV-BT, audio", 63.5, head=AUDIO_PROBE),
+    PaperRow("AV-BT, visual", 61.0, head=VISUAL_PROBE),
+    PaperRow("with AGVA, audio + visual", 71.5, "table4-agva"),
+    PaperRow("separate projectors, audio + visual", 72.5, "table4-separate-projectors"),
+    PaperRow("separate projectors, audio", 63.0, "table4-separate-projectors", AUDIO_PROBE),
+    PaperRow("separate projectors, visual", 60.4, "table4-separate-projectors", VISUAL_PROBE),
 )
 
 ACCURACY_5 = (74.0, 74.5, 74.2, 74.3, 74.4, 75.6, 74.3, 74.7, 74.5, 74.4)
 TABLE_5 = tuple(
-    Row(preset.removeprefix("table5-").replace("-", " "), percent, preset)
+    PaperRow(preset.removeprefix("table5-").replace("-", " "), percent, preset)
     for preset, percent in zip(
         (name for name in PRESETS if name.startswith("table5-")), ACCURACY_5, strict=True
     )
 )
 
 FIGURE_6 = tuple(
-    Row(f"theta {theta:g}", {0.0: 76.0, 0.03: 77.2}.get(theta), head={"head": "tacma", "theta": theta})
+    PaperRow(f"theta {theta:g}", {0.0: 76.0, 0.03: 77.2}.get(theta), head={"head": "tacma", "theta": theta})
     for theta in (0.0, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.1, 0.3)
 )
 
-TABLES: Mapping[str, tuple[Row, ...]] = {
+TABLES: Mapping[str, tuple[PaperRow, ...]] = {
     "table2": TABLE_2,
     "table3": TABLE_3,
     "table4": TABLE_4,

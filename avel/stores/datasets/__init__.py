@@ -1,1 +1,1 @@
-"""What a dataset says: its samples, videos and splits, one file for each format."""
+"""Datasets: videos, samples and splits, one file for each format."""

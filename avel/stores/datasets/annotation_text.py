@@ -1,4 +1,4 @@
-"""The text of annotation files as it was written: UTF-8, or an error that names the byte."""
+"""Reads the text of annotation files; an error names the byte that is not UTF-8."""
 
 import re
 import shlex
@@ -37,7 +37,7 @@ def read_text(path: Path) -> str:
 
 
 def seconds(text: str) -> float:
-    """Returns a time. Unlike `float`, takes neither `1_000` nor digits of other scripts.
+    """Parses a time; unlike `float` it refuses `1_000` and non-ASCII digits.
 
     Raises:
         ValueError: no number.

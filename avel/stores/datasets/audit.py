@@ -1,4 +1,4 @@
-"""What a dataset's annotations hold and where they contradict or leak: figures to see before using it."""
+"""Audits a dataset's annotations: counts, contradictions, leaks between splits, trivial baselines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from avel.stores.datasets.labels import class_segments, overlaps
 
 @dataclass(frozen=True)
 class TrivialBaselines:
-    """Segment accuracies in percent that need no model: any result has to be read beside them."""
+    """Segment accuracies in percent of rules that need no model."""
 
     always_background: float
     never_background: float
@@ -26,17 +26,17 @@ class TrivialBaselines:
 
 @dataclass(frozen=True)
 class Audit:
-    """The figures of one dataset on one grid; samples are given by their numbers.
+    """Figures of one dataset on one grid; samples are given by their numbers.
 
     Attributes:
         samples_of_shared_videos: video id -> its samples, for videos that have several.
         shared_with_other_bounds: those of them whose samples differ in onset or offset.
         shared_with_one_class: those of them that have a class in several samples.
-        dash_samples, underscore_samples: samples whose id starts with "-" (must not be read as an option) or
-            "_".
-        categories_with_spaces, categories_with_commas: names that break what is split there.
+        dash_samples, underscore_samples: number of samples whose id starts with "-" (which a command may take
+            for an option) or "_".
+        categories_with_spaces, categories_with_commas: names that need care where text is split at these.
         events_of_class: class -> number of events.
-        samples_of_events: number of events -> samples that have so many.
+        samples_of_events: number of events -> number of samples with so many.
         samples_of_length: event segments -> number of samples; 0 is a sample that is all background.
         samples_of_split: split -> number of samples; "" counts samples in none.
         empty_samples: samples without any event segment.
@@ -75,16 +75,16 @@ class Audit:
     extra_files: tuple[str, ...]
 
     @property
-    def background_share(self) -> float:
+    def background_fraction(self) -> float:
         """Background segments over all segments; 0 where nothing is annotated."""
         return self.background_segments / max(1, self.background_segments + self.event_segments)
 
     def facts(self) -> dict[str, Any]:
-        """Everything, as plain values that JSON holds."""
-        return asdict(self) | {"background_share": self.background_share}
+        """Returns all figures as plain values for JSON."""
+        return asdict(self) | {"background_fraction": self.background_fraction}
 
     def remarks(self) -> tuple[str, ...]:
-        """What a user of the dataset should know, a sentence each; none of it makes the dataset unusable."""
+        """Lists what a user of the dataset should know, a sentence each."""
         found = [
             f"{len(samples)} {split} samples use a video that is also in train"
             for split, samples in self.leaked_samples.items()
@@ -114,7 +114,7 @@ class Audit:
 
 
 def audit(dataset: Dataset, grid: Grid | None = None) -> Audit:
-    """Counts a dataset through: histograms, trivial baselines, leaks, samples without event, lost files.
+    """Computes the figures of a dataset; by default on a grid of 10 segments of 1 s.
 
     >>> audit(read_dataset("AVE_Dataset")).trivial_baselines["test"].always_background  # doctest: +SKIP
     17.786069651741293
@@ -163,7 +163,7 @@ def audit(dataset: Dataset, grid: Grid | None = None) -> Audit:
 
 
 def _event_segments(dataset: Dataset, grid: Grid) -> NDArray[np.bool_]:
-    """Which segments of each sample hold an event, of any class or several: (R, T)."""
+    """Returns True where a segment of a sample holds an event of any class: (R, T)."""
     holds_event = np.zeros((len(dataset.samples), grid.segments), bool)
     sample, _, has = class_segments(dataset.event_table(), grid.segments, grid.segment_seconds)
     np.logical_or.at(holds_event, sample, has)
@@ -175,7 +175,7 @@ def _numbers(dataset: Dataset, chosen: NDArray[np.bool_]) -> tuple[int, ...]:
 
 
 def _shared(dataset: Dataset) -> dict[str, list[Sample]]:
-    """Video id -> its samples, for videos that have several."""
+    """Returns video id -> its samples, for videos that have several."""
     samples: dict[str, list[Sample]] = {}
     for sample in dataset.samples:
         samples.setdefault(sample.video_id, []).append(sample)
@@ -187,7 +187,7 @@ def _bounds(sample: Sample) -> tuple[tuple[float, float], ...]:
 
 
 def _one_class(samples: list[Sample]) -> bool:
-    """Whether a class has events in several of the samples."""
+    """Returns True if a class has events in several of the samples."""
     classes = [name for sample in samples for name in {event.category for event in sample.events or ()}]
     return len(set(classes)) < len(classes)
 
@@ -210,7 +210,7 @@ def _leaked(dataset: Dataset) -> dict[str, tuple[int, ...]]:
 def _trivial_baselines(
     dataset: Dataset, holds_event: NDArray[np.bool_], known: NDArray[np.bool_]
 ) -> dict[str, TrivialBaselines]:
-    """Per split that has samples of known events; an event is right wherever a segment is no background."""
+    """Returns the baselines of each split that has samples with known events."""
     split_of = np.array([sample.split for sample in dataset.samples], object)
     present = [split for split in SPLITS if (split_of == split).any()]
     found = {}

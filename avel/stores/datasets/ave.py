@@ -1,4 +1,4 @@
-"""AVE's own layout: `Category&VideoID&Quality&Start&End`, split or order files, `AVE/<VideoID>.mp4`."""
+"""Reads AVE's layout: lines `Category&VideoID&Quality&Start&End`, split or order files, `AVE/VIDEOID.mp4`."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from avel.stores.datasets.formats import FORMATS, DatasetFormat
 ANNOTATIONS = "Annotations.txt"
 
 
-def find(root: Path) -> Path | None:
-    """The folder at or one below `root` that holds `Annotations.txt`, None where there is none."""
+def find_folder(root: Path) -> Path | None:
+    """Returns `root` or its `AVE_Dataset`, whichever holds `Annotations.txt`; None where neither does."""
     candidates = [root, root / "AVE_Dataset"]
     return next((folder for folder in candidates if (folder / ANNOTATIONS).is_file()), None)
 
 
 @FORMATS.register("ave")
 class AVE(DatasetFormat[None]):
-    """AVE's folder: each annotation is a sample with one event, also where a video has several.
+    """AVE's layout: each annotation is a sample with one event, even where a video has several annotations.
 
     Videos may be absent: their `path` is "" then.
     """
 
     @staticmethod
     def matches(folder: Path) -> bool:
-        return find(folder) is not None
+        return find_folder(folder) is not None
 
     def read(self, folder: Path) -> Dataset:
         """Returns the samples in the order of `Annotations.txt`.
@@ -40,7 +40,7 @@ class AVE(DatasetFormat[None]):
             MissingPathError: no `Annotations.txt`.
             DatasetError: a line that is not five fields, or a split line that is no annotation.
         """
-        found = find(folder)
+        found = find_folder(folder)
         if found is None:
             raise MissingPathError(f"{folder}: holds no {ANNOTATIONS}")
         samples = _with_splits(found, read_annotations(found / ANNOTATIONS))
@@ -59,7 +59,7 @@ def media_folder(folder: Path) -> Path:
 
 
 def media_files(folder: Path) -> dict[str, list[Path]]:
-    """Video id -> its files, of every video in the media folder; several where only their endings differ."""
+    """Returns video id -> its files in the media folder; several where only their endings differ."""
     files: dict[str, list[Path]] = {}
     for name in list_files(media_folder(folder), below=False).videos:
         path = media_folder(folder) / name
@@ -83,7 +83,7 @@ def _videos(samples: tuple[Sample, ...], files: dict[str, list[Path]]) -> tuple[
 
 
 def read_annotations(path: Path) -> tuple[Sample, ...]:
-    """Reads an AVE annotation or split file, a sample a line, from 0; the times of a header are no numbers.
+    """Reads an AVE annotation or split file, a sample a line; a first line whose times are words is a header.
 
     Raises:
         DatasetError: a line that is not five fields, or text that is not UTF-8.

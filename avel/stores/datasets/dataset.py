@@ -1,7 +1,7 @@
-"""What a dataset says: videos; samples, each a video in a split; and the events of each sample.
+"""Datasets: videos; samples, each a video in a split; and the events of each sample.
 
-A sample is not an annotation: it may have one event, several, none (all background), or events that nobody
-knows. Nor is it a video: AVE has 4143 samples of 4097 videos. Media and features belong to a video, events
+A sample is not an annotation: it may have one event, several, none (all background), or events that are not
+known. Nor is it a video: AVE has 4143 samples of 4097 videos. Media and features belong to a video, events
 and splits to a sample (Tian et al. 2018; the authors' annotation files).
 """
 
@@ -30,7 +30,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Event:
-    """Something that is seen and heard from `onset_seconds` to `offset_seconds` of a clip; its class.
+    """An event, visible and audible from `onset_seconds` to `offset_seconds` of a clip.
 
     `where` is the file and line it was read from, for messages; it is neither stored nor compared.
     """
@@ -43,12 +43,12 @@ class Event:
 
 @dataclass(frozen=True)
 class Sample:
-    """A video in a split, with its events: what is trained on or judged as one.
+    """A video in a split, with its events: one unit of training and evaluation.
 
     Attributes:
         number: its number in the dataset; of AVE the line of the annotation file, from 0.
-        events: () where all is background, None where nobody knows.
-        quality: as the dataset says it.
+        events: () where all is background, None where they are not known.
+        quality: rating of the annotation, as the dataset has it.
         split: "train", "val", "test", or "" where the dataset names none.
         where: file and line it was read from, for messages; neither stored nor compared.
     """
@@ -130,7 +130,7 @@ class Dataset:
         )
 
     def check_grid(self, grid: Grid) -> None:
-        """Refuses events that lie wholly beyond a grid: nothing of them would be left.
+        """Refuses events that begin after the end of a grid, since all of their seconds would be lost.
 
         Raises:
             DatasetError: there is one; the first is named with its file and line.
@@ -150,7 +150,7 @@ class Dataset:
             )
 
     def place(self, sample: Sample, event: Event | None = None) -> str:
-        """Returns where a sample or one of its events stands, for messages: file and line, and its video."""
+        """Returns file, line and video of a sample or one of its events, for messages."""
         where = (event.where if event else "") or sample.where
         return f"{where or f'{self.root}: sample {sample.number}'} ({sample.video_id})"
 

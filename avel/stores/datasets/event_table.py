@@ -1,4 +1,4 @@
-"""A table of events, CSV or Parquet, row by row; ids and classes are text as it was written."""
+"""Reads a table of events, CSV or Parquet; ids and classes are text exactly as written."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ COLUMNS = {
     "split": ("split", "set", "subset"),
     "quality": ("quality",),
 }
-"""Field of a row -> column names that are understood, in any case; split and quality may be absent."""
+"""Field of a row -> accepted column names, in any case; split and quality may be absent."""
 
 OPTIONAL = ("split", "quality")
 TIMES = ("onset_seconds", "offset_seconds")
-UNKNOWN = "?"
-"""Class of a row, without times, that says of a video: nobody knows its events."""
+UNKNOWN_EVENTS = "?"
+"""Class of a row without times that marks the video's events as not known."""
 
 Columns = tuple[list[str], dict[str, list[str]]]
-"""Where each row stands in its file, and the text of its fields, by field."""
+"""Line or row number of each row, and the text of its fields, by field."""
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """What one row says of a video in a split: an event; or, without one, that there is none.
+    """One row of the table.
 
     Attributes:
-        name: the video's name as the table has it.
-        known: False where the row says that the video's events are not known.
+        name: name of the video, as written.
+        event: None where the row says that the video has none, or that they are not known.
+        known: False where the video's events are not known.
         where: file and line or row.
     """
 
@@ -73,17 +74,17 @@ def read_events(path: Path) -> tuple[TableRow, ...]:
 def _row(where: str, text: dict[str, str]) -> TableRow:
     name, category, times = text["video_id"], text["category"], [text[field] for field in TIMES]
     event = None
-    if any(times) or category not in ("", UNKNOWN):
+    if any(times) or category not in ("", UNKNOWN_EVENTS):
         try:
             event = Event(category, seconds(times[0]), seconds(times[1]), where)
         except ValueError as error:
             raise DatasetError(f"{where} ({name}): {error}") from None
-    known = event is not None or category != UNKNOWN
+    known = event is not None or category != UNKNOWN_EVENTS
     return TableRow(name, event, known, text.get("quality", ""), text.get("split", ""), where)
 
 
 def _csv(path: Path) -> Columns:
-    """Reads no type into a column: `001` stays `001`."""
+    """Reads all columns as text: `001` stays `001`."""
     records: list[tuple[int, list[str]]] = []
     reader, line = csv.reader(io.StringIO(read_text(path), newline=""), strict=True), 1
     try:
@@ -121,7 +122,7 @@ def _parquet(path: Path) -> Columns:
 
 
 def _as_text(path: Path, field: str, column: pa.ChunkedArray) -> list[str]:
-    """The values of a column, "" for null; refuses types whose text would be a guess."""
+    """Returns the values of a column as text, "" for null; refuses types without one obvious text."""
     import pyarrow as pa
 
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
@@ -139,7 +140,7 @@ def _as_text(path: Path, field: str, column: pa.ChunkedArray) -> list[str]:
 
 
 def _choose(path: Path, names: list[str]) -> dict[str, int]:
-    """Field -> number of its column."""
+    """Returns field -> number of its column."""
     tidy, chosen = [name.strip().lower() for name in names], {}
     for field, known in COLUMNS.items():
         column = next((name for name in known if name in tidy), None)

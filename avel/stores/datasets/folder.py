@@ -24,19 +24,19 @@ OTHER_SUFFIXES = frozenset(
         ".mp4v .mpe .mpv .mxf .nut .ogm .qt .rm .rmvb .swf .vob .wtv .y4m"
     ).split()
 )
-"""Endings of videos that are not looked for: such a file is left out, and named, unless a row names it."""
+"""Endings of videos that are taken only if a row names them; otherwise a note says that they are left out."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """What a folder holds, as sorted paths below it.
+    """Contents of a folder, as sorted paths below it.
 
     Attributes:
-        videos: files with an ending that is looked for.
+        videos: files with one of VIDEO_SUFFIXES.
         others: all other files.
         linked: folders that are links; they are not followed.
         closed: folders that cannot be read.
-        broken: what has a video's ending and is no file, such as a link that leads nowhere.
+        broken: names with a video's ending that are no files, such as broken links.
     """
 
     videos: tuple[str, ...]
@@ -46,16 +46,16 @@ class Files:
     broken: tuple[str, ...]
 
     def left_out(self, named: Collection[str] = ()) -> str:
-        """Says which videos and folders are left out, how many, and why; "" where none is.
+        """Describes which videos and folders are left out and why; "" where none is.
 
-        `named` are the `others` that a row names, which are taken.
+        `named` are those of `others` that a row names; they are not left out.
         """
         unknown = [name for name in self.others if _ending(name) in OTHER_SUFFIXES and name not in named]
         groups = (
             ("ending not looked for", unknown),
             ("linked folder, not followed", self.linked),
             ("folder cannot be read", self.closed),
-            ("no file, or a link that leads nowhere", self.broken),
+            ("no file, or a broken link", self.broken),
         )
         return "; ".join(f"{_first(names)} ({len(names)}: {why})" for why, names in groups if names)
 
@@ -87,7 +87,7 @@ def list_files(root: Path, *, below: bool = True) -> Files:
 class Folder(DatasetFormat["Folder.Config"]):
     """Any folder of videos. The rows of one video and split are the events of one sample.
 
-    They are one sample because two rows on their own would call each other's seconds background.
+    With a sample for each row, the events of one would be background in the other.
     """
 
     @dataclasses.dataclass(frozen=True)
@@ -105,8 +105,8 @@ class Folder(DatasetFormat["Folder.Config"]):
 
         A video's id is its path below the folder, with its ending only if another file has the same without.
         A row names a video by that path, with or without ending, or by its absolute path. A name without
-        folder may also be that of the only such file in any folder. What fits no file is a video that is
-        missing; a video without any row has no sample.
+        folder also matches a file in any folder, if there is only one. A name that matches no file belongs to
+        a missing video; a video without any row has no sample.
 
         Raises:
             MissingPathError: no such annotation file.
@@ -157,15 +157,15 @@ def _says(row: TableRow) -> str:
 
 
 def _ids(videos: tuple[str, ...]) -> dict[str, str]:
-    """File -> id, its path without ending unless that names another file as well."""
+    """Returns file -> id: its path without ending, unless another file has the same."""
     uses = Counter([*map(_without_ending, videos), *videos])
     return {name: _without_ending(name) if uses[_without_ending(name)] == 1 else name for name in videos}
 
 
 def _files_of(rows: Iterable[TableRow], root: Path, files: Files) -> dict[str, str]:
-    """Name of a video in a row -> the file that is meant, "" where there is none.
+    """Returns name in a row -> the file that it names, "" where there is none.
 
-    Names are looked up by path first, and in other folders only if they name no folder.
+    Names are looked up by path first; those without a folder then also in every folder.
     """
     paths = [_by(str, files.videos), _by(_without_ending, files.videos)]
     names = [_by(os.path.basename, files.videos), _by(_bare, files.videos)]
@@ -196,7 +196,7 @@ def _by(key: Callable[[str], str], files: Iterable[str]) -> dict[str, list[str]]
 
 
 def _below(name: str, roots: Iterable[str]) -> str:
-    """The path below the folder of videos that a name gives, `./a` and absolute paths included."""
+    """Returns a name as path below the folder of videos, also for `./a` and absolute paths."""
     path = PurePath(os.path.normpath(name))
     root = next((root for root in roots if path.is_relative_to(root)), None)
     return (path.relative_to(root) if root else path).as_posix()

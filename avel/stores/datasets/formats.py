@@ -1,4 +1,4 @@
-"""Dataset formats by name, and which of them a folder has."""
+"""Registers dataset formats, and finds the format of a folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from avel.registry import Registry
 from avel.stores.datasets.dataset import Dataset
 
 PLAIN = "folder"
-"""The format of a folder in which no other format is found."""
+"""Format of a folder that matches no other."""
 C = TypeVar("C")
 
 FORMATS: Registry[Any] = Registry(
@@ -25,8 +25,8 @@ FORMATS: Registry[Any] = Registry(
 class DatasetFormat(ABC, Generic[C]):
     """Base of all formats: one file each, registered under the name that `--format` takes.
 
-    Settings, where a format has any, stand in a nested `Config` derived from ComponentConfig; `read` finds
-    them in `self.config`, which is None for a format without.
+    A format with settings has a nested `Config` derived from ComponentConfig; `self.config` is an instance of
+    it, or None for a format without settings.
     """
 
     def __init__(self, config: C) -> None:
@@ -35,7 +35,7 @@ class DatasetFormat(ABC, Generic[C]):
     @staticmethod
     @abstractmethod
     def matches(folder: Path) -> bool:
-        """Returns whether the folder is laid out in this format, by the names of its files."""
+        """Returns True if the names of its files say that the folder has this format."""
 
     @abstractmethod
     def read(self, folder: Path) -> Dataset:
@@ -85,7 +85,7 @@ def read_dataset(
 
 
 def find_format(root: Path) -> str:
-    """Returns the name of the format whose files are in the folder; that of a plain folder where none is.
+    """Returns the name of the format that matches the folder; PLAIN where none does.
 
     Raises:
         DatasetError: two formats match.

@@ -1,7 +1,7 @@
-"""Labels of samples on a grid of segments: the one place where events become labels.
+"""Turns events into labels of segments; the only place that does so.
 
-A class has a segment if its events cover at least half of it. Where two classes, one after the other, share a
-segment by halves, the class that comes first in the sample has it.
+A class has a segment if its events cover at least half of it. Where two classes each cover exactly half, the
+one that comes first in the sample has it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ UNKNOWN = -1
 NO_CLASS = -1
 """Video label of a sample that has not exactly one event class."""
 ROUNDING_SECONDS = 1e-9
-"""What sums of seconds may be off by: far less than a sample of sound, far more than float64's last bit."""
+"""Tolerance of sums of seconds: far less than one audio sample, far more than float64's rounding."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ def covered_seconds(
 def class_segments(
     events: EventTable, segments: int, segment_seconds: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Returns which segments each class of each sample has: sample (P,), class (P,), whether (P, T).
+    """Returns the segments of each class of each sample: sample (P,), class (P,), whether it has (P, T).
 
-    There is one of the P pairs for each class of a sample, in the order of samples, then of first onsets.
-    Seconds that several events of one class cover count once.
+    The P pairs of sample and class are in the order of samples, then of first onsets. Seconds that several
+    events of one class cover count once.
     """
     order = np.lexsort((events.onset_seconds, events.category, events.sample))
     sorted_events = events.take(order)
@@ -87,7 +87,7 @@ def class_segments(
     first = np.ones(len(events), bool)
     first[1:] = (pairs[1:] != pairs[:-1]).any(1)
     reached = 0.0
-    for place in range(len(events)):  # of events of one class, what comes later keeps the seconds it adds
+    for place in range(len(events)):  # cut from each event the seconds that earlier ones of its class cover
         onset[place] = onset[place] if first[place] else max(onset[place], reached)
         reached = offset[place] if first[place] else max(offset[place], reached)
     seconds = covered_seconds(onset, offset, segments, segment_seconds)
@@ -127,7 +127,7 @@ def segment_labels(
         )
     labels = np.where(known[:, None], background, UNKNOWN).repeat(segments, 1).astype(np.int64)
     sample, category, has = class_segments(events, segments, segment_seconds)
-    for place in reversed(range(len(sample))):  # so that the class that comes first is written last
+    for place in reversed(range(len(sample))):  # the class that comes first is written last, so it wins ties
         labels[sample[place], has[place]] = category[place]
     return labels
 

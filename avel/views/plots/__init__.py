@@ -1,1 +1,1 @@
-"""`avel plot`, and how all of avel's pictures look."""
+"""`avel plot`, and the style of all pictures."""

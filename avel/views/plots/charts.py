@@ -1,4 +1,4 @@
-"""Charts of runs: confusion matrix (Figure 5), learning curves, sweep (Figure 6), t-SNE (Figure 7)."""
+"""Draws charts of runs: confusion matrix (Figure 5), learning curves, sweep (Figure 6), t-SNE (Figure 7)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from avel.views.series import Curve, Sweep
 FRACTIONS = LinearSegmentedColormap.from_list(
     "fractions", ["#ffffff", "#cfe3f2", "#56a3d0", "#0072B2", "#00304d"]
 )
-"""White to dark blue, its lightness falling evenly, so that it also reads in print."""
+"""White to dark blue; lightness falls evenly, so that it also works in grey."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ def draw_sweep(drawn: Figure, sweep: Sweep) -> None:
     best = max(spread.mean or 0 for line in sweep.lines for spread in line.spreads)
     gap = min(0.06, 0.8 / len(sweep.lines))
     for number, line in enumerate(sweep.lines):
-        beside = gap * (number - (len(sweep.lines) - 1) / 2)  # so that no line hides another
-        places = np.array(line.place) + beside
+        offset = gap * (number - (len(sweep.lines) - 1) / 2)  # so that no line hides another
+        places = np.array(line.place) + offset
         colour = SERIES[number % len(SERIES)]
         axes.errorbar(
             places,

@@ -1,4 +1,4 @@
-"""`avel plot`: one picture of a run, fit for a paper."""
+"""`avel plot`: draws one picture of a run for a paper."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from avel.views.plots.timeline import Clip, Track, draw_clip
 from avel.views.reading import HeadRun, read_run
 from avel.views.series import curves_of, runs_below, sweep_of
 
-Kind = Literal["confusion", "curves", "tsne", "sweep", "timeline"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+PlotKind = Literal["confusion", "curves", "tsne", "sweep", "timeline"]
+KINDS: tuple[PlotKind, ...] = get_args(PlotKind)
 CLASSES_SHOWN = 7
-"""Classes in colour in a t-SNE: as many as there are colours that everybody can tell apart."""
+"""Most classes in colour in a t-SNE: the number of SERIES."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that was written."""
+    """A picture that was written: its kind, path, and contents in words."""
 
     kind: str
     out: str
@@ -59,7 +59,7 @@ def plot(
     Args:
         run: a run folder; for `sweep` the run of a sweep, or a folder of runs that differ in a setting.
         kind: confusion (Figure 5), sweep (6), tsne (7), timeline (8), or curves.
-        split: whose segments are shown.
+        split: split whose segments are shown.
         setting: setting on the axis of a `sweep`; by default the only one that was swept.
         video: clip of the timeline; by default one that is partly right and holds background.
         store: clip store with the frames and sound, where it is not the one that the cache names.
@@ -76,7 +76,7 @@ def plot(
         "confusion": lambda: _confusion(read_run(run), split),
         "curves": lambda: _curves(Run.open(run)),
         "tsne": lambda: _tsne(read_run(run), split),
-        "sweep": lambda: _sweep(Path(run), split, setting),
+        "sweep": lambda: _sweep_chart(Path(run), split, setting),
         "timeline": lambda: _timeline(read_run(run), split, video, store),
     }
     drawn, shows = draw[kind]()
@@ -96,11 +96,8 @@ def demo_picture(
     """Draws one clip with some runs' predictions, beside all runs' accuracy and the trivial baselines.
 
     Args:
-        runs: name in the picture -> run; the last one is the one the picture is about.
+        runs: name in the picture -> run; the last one chooses the clip.
         shown: names of the runs whose predictions are drawn; by default the last two.
-
-    Raises:
-        as `plot`.
     """
     target = picture_path(out)
     read = {name: read_run(path) for name, path in runs.items()}
@@ -144,12 +141,12 @@ def clip_of(runs: dict[str, HeadRun], sample: int, store: Path | str | None = No
 
 
 def choose_clip(run: HeadRun, split: str) -> int:
-    """Returns the place of a clip that is about half event, half background, and mostly but not all right."""
-    places = run.judged_of(split)
+    """Returns the place of the clip nearest to 45 % background and 85 % right segments."""
+    places = run.known_places_of(split)
     right = (run.prediction[0, places] == run.label[places]).mean(1)
     background = (run.label[places] == run.task.background).mean(1)
-    far = np.abs(right - 0.85) + np.abs(background - 0.45)
-    return int(places[int(far.argmin())])
+    distance = np.abs(right - 0.85) + np.abs(background - 0.45)
+    return int(places[int(distance.argmin())])
 
 
 def _confusion(run: HeadRun, split: str) -> tuple[Figure, str]:
@@ -169,7 +166,7 @@ def _curves(run: Run) -> tuple[Figure, str]:
     return drawn, ", ".join(panels)
 
 
-def _sweep(path: Path, split: str, setting: str | None) -> tuple[Figure, str]:
+def _sweep_chart(path: Path, split: str, setting: str | None) -> tuple[Figure, str]:
     sweep = sweep_of(runs_below(path), split, setting)
     with figure(max(4.2, 1.6 + 0.45 * len(sweep.values)), 3.2) as drawn:
         draw_sweep(drawn, sweep)
@@ -191,7 +188,7 @@ def _tsne(run: HeadRun, split: str) -> tuple[Figure, str]:
 
 
 def most_frequent(classes: NDArray[np.int64], background: int) -> list[int]:
-    """Returns the event classes with the most segments, at most as many as there are colours."""
+    """Returns the event classes with the most segments, CLASSES_SHOWN at most."""
     counts = np.bincount(classes, minlength=background + 1)[:background]
     order = np.argsort(-counts, kind="stable")[:CLASSES_SHOWN]
     return [int(number) for number in order if counts[number]]

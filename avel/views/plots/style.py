@@ -1,6 +1,6 @@
-"""How avel's pictures look: colours that everybody can tell apart, fonts, and how they are saved.
+"""Style of all pictures: colours, fonts, file formats.
 
-Okabe and Ito, *Color Universal Design*, 2008: eight colours, told apart under every common colour blindness.
+The colours are those of Okabe and Ito, *Color Universal Design*, 2008, for every common colour blindness.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ ORANGE, SKY, YELLOW, BLACK = "#E69F00", "#56B4E9", "#F0E442", "#000000"
 SERIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 """Colours of runs and classes, in order; yellow is left out, because it is too light for lines on white."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-"""Shapes that go with SERIES, for those who see no colours at all."""
+"""Shapes that go with SERIES, for readers without colours."""
 INK, MUTED, RULE, PAPER = "#1b1b1b", "#5f6368", "#d0d4d9", "#ffffff"
 EMPTY = "#e8eaed"
 """Background segments."""
 QUIET = "#7d8fa0"
-"""Bars that another one is compared with."""
+"""Bars of the runs beside the main one."""
 FAINT = "#c3c8ce"
 """Points of classes that are not shown in colour."""
 
-FORMATS = (".png", ".svg", ".pdf")
+PICTURE_ENDINGS = (".png", ".svg", ".pdf")
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -71,19 +71,21 @@ def figure(width_inches: float, height_inches: float) -> Iterator[Figure]:
 
 
 def picture_path(out: Path | str) -> Path:
-    """Returns `out` as a path, if a picture can have that name.
+    """Returns `out` as a path, its ending checked.
 
     Raises:
         ConfigError: an ending that is none of .png, .svg, .pdf.
     """
     path = Path(out)
-    if path.suffix.lower() not in FORMATS:
-        raise ConfigError(f"{path}: a picture ends in {', '.join(FORMATS)}", hint=f"--out {path.stem}.png")
+    if path.suffix.lower() not in PICTURE_ENDINGS:
+        raise ConfigError(
+            f"{path}: a picture ends in {', '.join(PICTURE_ENDINGS)}", hint=f"--out {path.stem}.png"
+        )
     return path
 
 
 def save(drawn: Figure, out: Path) -> None:
-    """Writes the figure to `out`, whole or not at all; a PNG has 200 dots an inch."""
+    """Writes the figure to `out`, whole or not at all; PNG at 200 dots per inch."""
     kind = out.suffix.lower().removeprefix(".")
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
     with atomic_path(out) as partial, rc_context(STYLE):

@@ -1,4 +1,4 @@
-"""One clip on one time axis: frames, spectrogram, labels, predictions (Figure 8)."""
+"""Draws one clip over time: frames, spectrogram, labels, predictions (Figure 8)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from avel.views.plots.style import BLUE, EMPTY, INK, MUTED, PAPER, VERMILLION, b
 BAR, STRIP, SOUND = 0.42, 1.0, 0.8
 """Relative heights of a bar of segments, the frames, the spectrogram."""
 WRONG = "#fbe3d6"
-"""Under the hatching of wrong segments."""
+"""Ground of the hatching of wrong segments."""
 LETTERS_A_LINE = 84
-"""How many letters a bar has room for from end to end."""
+"""Number of letters that fit into a bar of full width."""
 
 
 COLOURS = {"label": INK, "right": BLUE, "prediction": BLUE, "wrong": WRONG, "background": EMPTY}
@@ -28,7 +28,7 @@ COLOURS = {"label": INK, "right": BLUE, "prediction": BLUE, "wrong": WRONG, "bac
 
 @dataclass(frozen=True)
 class Track:
-    """One bar below the spectrogram; its blocks come from the task, as `SingleLabel.blocks`."""
+    """One bar below the spectrogram, of labels or predictions; `SingleLabel.blocks` makes its blocks."""
 
     name: str
     blocks: tuple[Block, ...]
@@ -36,7 +36,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Clip:
-    """What is known of one clip.
+    """Contents of the picture of one clip.
 
     Attributes:
         segments: T.
@@ -144,7 +144,7 @@ def _fit(axes: Axes, text: str, x: float, width: float, seconds: float, ink: str
 
 
 def legend(axes: Axes) -> None:
-    """Draws what blue, hatching and grey mean, at the upper right of the top row."""
+    """Draws the legend of blue, hatching and grey at the upper right."""
     marks = [
         Rectangle((0, 0), 1, 1, facecolor=BLUE, label="right"),
         Rectangle((0, 0), 1, 1, facecolor=WRONG, edgecolor=VERMILLION, hatch="////", label="wrong"),

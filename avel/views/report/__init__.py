@@ -1,1 +1,1 @@
-"""One static page about runs: numbers, charts, and a browser of the clips behind them."""
+"""`avel report`: a static page about runs, with numbers, charts and a browser of the clips."""

@@ -1,4 +1,4 @@
-"""The page's clips: a line a sample in data/clips.js, details in parts that the page loads when needed."""
+"""Data of the page's clips: one table in data/clips.js, details in files that the page loads when needed."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from avel.views.reading import HeadRun
 from avel.views.report.pictures import link_video, write_pictures
 
 DETAIL_CLIPS = 32
-"""Clips in one detail file: small enough to be read at a click."""
+"""Clips in one detail file, so few that it loads at once."""
 BROWSED_RUNS, BROWSED_TRIALS = 8, 5
-"""Runs and trials whose predictions are on the page clip by clip; charts show all."""
-TOP = 3
+"""Most runs, and trials of each, whose predictions are on the page clip by clip; charts show all."""
+TOP_CLASSES = 3
 
 
 @dataclass(frozen=True)
-class Browsed:
-    """The clips of the page: C samples of the dataset, in the order of splits and samples.
+class BrowsedClips:
+    """Clips of the page: C samples of the dataset, in the order of splits and samples.
 
     Attributes:
         samples: (C,) numbers of the samples.
+        first: (C,) a run that predicts the sample, and the sample's index in its arrays.
         runs: runs whose predictions are shown.
-        places: run -> (C,) place of each clip in its arrays, -1 where it has none.
+        places: run -> (C,) index of each clip in its arrays, -1 where it has none.
     """
 
     samples: NDArray[np.int64]
@@ -41,12 +42,12 @@ class Browsed:
 
     @property
     def clip_of_sample(self) -> dict[int, int]:
-        """Number of the sample -> the clip's number on the page."""
+        """Number of a sample -> number of its clip on the page."""
         return {int(number): clip for clip, number in enumerate(self.samples)}
 
 
-def browse(runs: Sequence[HeadRun]) -> Browsed:
-    """Collects the clips that any run predicts.
+def browse(runs: Sequence[HeadRun]) -> BrowsedClips:
+    """Collects the clips for which any run has predictions.
 
     Raises:
         StaleError: the runs belong to different datasets.
@@ -55,17 +56,17 @@ def browse(runs: Sequence[HeadRun]) -> Browsed:
     for run in runs:
         for place, number in enumerate(run.sample.tolist()):
             other, at = first.setdefault(number, (run, place))
-            if not _alike(other, at, run, place):
+            if not _same_sample(other, at, run, place):
                 raise StaleError(
                     f"{other.run.path} and {run.run.path} are of two datasets: sample {number} differs",
                     hint="make a report of each",
                 )
     samples = np.array(list(first), np.int64)
     shown = tuple(runs[:BROWSED_RUNS])
-    return Browsed(samples, tuple(first.values()), shown, tuple(_places(run, samples) for run in shown))
+    return BrowsedClips(samples, tuple(first.values()), shown, tuple(_places(run, samples) for run in shown))
 
 
-def _alike(one: HeadRun, place: int, other: HeadRun, at: int) -> bool:
+def _same_sample(one: HeadRun, place: int, other: HeadRun, at: int) -> bool:
     same = one.video_id[place] == other.video_id[at] and one.task == other.task
     return same and np.array_equal(one.label[place], other.label[at])
 
@@ -75,8 +76,8 @@ def _places(run: HeadRun, samples: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.array([known.get(number, -1) for number in samples.tolist()], np.int64)
 
 
-def clip_table(browsed: Browsed, footage: Footage, folder: Path, *, copy_videos: bool) -> dict[str, Any]:
-    """Returns what data/clips.js holds; writes pictures, and with `copy_videos` the videos, into `folder`."""
+def clip_table(browsed: BrowsedClips, footage: Footage, folder: Path, *, copy_videos: bool) -> dict[str, Any]:
+    """Returns the contents of data/clips.js; writes pictures, and copies videos if told, into `folder`."""
     ids = [run.video_id[place] for run, place in browsed.first]
     videos = list(dict.fromkeys(ids))
     number_of = {video_id: number for number, video_id in enumerate(videos)}
@@ -116,7 +117,7 @@ def _footage(
     return media, paths
 
 
-def details(browsed: Browsed) -> Iterator[tuple[str, list[Any]]]:
+def details(browsed: BrowsedClips) -> Iterator[tuple[str, list[Any]]]:
     """Yields detail files by name: for each clip, run and trial the likeliest classes and attention maps."""
     insides = [_insides(run, places) for run, places in zip(browsed.runs, browsed.places, strict=True)]
     for start in range(0, len(browsed.samples), DETAIL_CLIPS):
@@ -125,14 +126,14 @@ def details(browsed: Browsed) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _insides(run: HeadRun, places: NDArray[np.int64]) -> list[Inside]:
-    """Runs each shown trial on all clips; of those without predictions row 0 stands in and is not used."""
+    """Runs each shown trial on all clips; results of clips without predictions are not used."""
     return [
         look_inside(run, trial, np.maximum(places, 0))
         for trial in range(min(len(run.trials), BROWSED_TRIALS))
     ]
 
 
-def _detail(browsed: Browsed, insides: list[list[Inside]], clip: int) -> list[Any]:
+def _detail(browsed: BrowsedClips, insides: list[list[Inside]], clip: int) -> list[Any]:
     found: list[Any] = []
     for run, places, trials in zip(browsed.runs, browsed.places, insides, strict=True):
         place = int(places[clip])
@@ -142,8 +143,8 @@ def _detail(browsed: Browsed, insides: list[list[Inside]], clip: int) -> list[An
 
 
 def _trial(probability: NDArray[np.float32], inside: Inside, clip: int) -> dict[str, Any]:
-    """Returns (T, K) and maps (T, T) as whole numbers: percent and thousandths."""
-    order = np.argsort(-probability, axis=1, kind="stable")[:, :TOP]
+    """Returns the likeliest classes in percent, and maps (T, T) in thousandths, as whole numbers."""
+    order = np.argsort(-probability, axis=1, kind="stable")[:, :TOP_CLASSES]
     percent = np.rint(100 * np.take_along_axis(probability, order, 1)).astype(int)
     top = np.stack((order, percent), axis=-1)
     maps = {name: np.rint(1000 * values[clip]).astype(int) for name, values in inside.attention.items()}

@@ -1,4 +1,4 @@
-"""The report's own files in a folder of the user's: a list says which they are, and no others are touched."""
+"""Replaces the files of an older report, which a list in its folder names; touches no others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from avel.errors import ConfigError
 from avel.stores.files import write_json
 
 LIST = "report-files.json"
-"""Lists the files that a report wrote, itself among them."""
+"""Name of the list of the files that a report wrote, itself included."""
 INDEX = "index.html"
 
 
@@ -29,10 +29,10 @@ def own_files(folder: Path) -> set[str]:
     inside = list(folder.rglob("*"))
     files = {path.relative_to(folder).as_posix() for path in inside if not _is_folder(path)}
     folders = {path.relative_to(folder).as_posix() for path in inside if _is_folder(path)}
-    strange = sorted(files - listed) or sorted(folders - _folders(listed))
-    if strange:
+    foreign = sorted(files - listed) or sorted(folders - _folders(listed))
+    if foreign:
         raise ConfigError(
-            f"{folder / strange[0]}: was not written by avel report, which replaces its own files only",
+            f"{folder / foreign[0]}: was not written by avel report, which replaces its own files only",
             hint="--out another folder, or move this away",
         )
     return files
@@ -41,8 +41,8 @@ def own_files(folder: Path) -> set[str]:
 def put_in_place(made: Path, folder: Path, old: set[str]) -> None:
     """Moves the files below `made` into `folder`, where they replace the `old` ones.
 
-    A kill leaves a folder without index.html whose list names all that is in it, so that the next report may
-    replace it.
+    A process killed meanwhile leaves a folder without index.html, whose list names all files in it. The next
+    report may then replace them.
     """
     new = {path.relative_to(made).as_posix() for path in made.rglob("*") if not _is_folder(path)} | {LIST}
     folder.mkdir(exist_ok=True)
@@ -50,8 +50,8 @@ def put_in_place(made: Path, folder: Path, old: set[str]) -> None:
     (folder / INDEX).unlink(missing_ok=True)
     for name in old - new:
         (folder / name).unlink(missing_ok=True)
-    for name in sorted(_folders(old) - _folders(new), reverse=True):  # what is within comes first
-        with contextlib.suppress(OSError):  # somebody put a file there meanwhile
+    for name in sorted(_folders(old) - _folders(new), reverse=True):  # inner folders first
+        with contextlib.suppress(OSError):  # another program put a file there meanwhile
             (folder / name).rmdir()
     for name in [*sorted(new - {LIST, INDEX}), INDEX]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The page's numbers: what each group of seeds scores, how it learned, the sweeps, the t-SNE panels."""
+"""Numbers of the page: accuracies and learning curves of each run, sweeps, t-SNE panels."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from avel.views.reading import HeadRun
 from avel.views.series import curves_of, sweep_of, swept_settings
 
 CLOUD_RUNS = 6
-"""Runs whose fused vectors get a panel; each costs seconds."""
+"""Most runs with a t-SNE panel; each takes seconds."""
 CLOUD_POINTS = 1000
 CURVE_POINTS = 200
-"""Epochs of a curve on the page: more would not be visible."""
+"""Most epochs of a curve on the page; more would not be visible."""
 
 
-def groups_of(run: HeadRun) -> dict[str, HeadRun]:
+def split_by_setting(run: HeadRun) -> dict[str, HeadRun]:
     """Splits a run into groups of trials that differ in the seed alone, each under its name."""
     trials: dict[str, list[int]] = {}
     for place, record in enumerate(run.records):
@@ -46,17 +46,17 @@ def groups_of(run: HeadRun) -> dict[str, HeadRun]:
 
 
 def judged(run: HeadRun) -> dict[str, Evaluation]:
-    """Returns split -> what `avel evaluate` finds on it."""
+    """Evaluates a run on each of its splits: split -> results."""
     return {split: judge(run.run, run.predictions(split), split) for split in sorted(set(run.split.tolist()))}
 
 
 def judged_split(run: HeadRun) -> str:
-    """Returns the split that panels of one split are about: test, or val where test has no labels."""
+    """Returns the split for sweeps and t-SNE: test, or val where test has no labels."""
     return str(run.split[run.known][0])
 
 
 def run_summary(group: HeadRun, measured: Mapping[str, GroupEvaluation]) -> dict[str, Any]:
-    """Returns one line of the page's list of runs; `measured` is its evaluation on each split."""
+    """Returns the page's data of one run; `measured` is split -> its results."""
     curves = {
         title: [
             {"name": curve.name, "epoch": thinned(curve.epoch), "value": np.round(thinned(curve.value), 4)}
@@ -82,7 +82,7 @@ def thinned(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def sweep_summaries(read: Sequence[HeadRun], split: str) -> list[dict[str, Any]]:
     """Returns a chart for each setting that a run has swept, else for the one in which the runs differ.
 
-    The head is then no such setting: the bars of accuracy compare heads.
+    Runs that differ in the head alone get none, since the accuracy chart compares heads.
     """
     tested = [run for run in read if (run.known & (run.split == split)).any()]
     sweeps = [(run.name, sweep_of([run], split, name)) for run in tested for name in swept_settings([run])]
@@ -95,7 +95,7 @@ def sweep_summaries(read: Sequence[HeadRun], split: str) -> list[dict[str, Any]]
 def cloud_summary(
     groups: Sequence[HeadRun], split: str, clip_of_sample: dict[int, int]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Returns t-SNE panels, a set for each cache, and what was left out; samples become the page's clips."""
+    """Returns t-SNE panels, a set for each cache, and notes on what was left out."""
     sets: dict[str, tuple[Embedding, HeadRun]] = {}
     notes: list[str] = []
     try:

@@ -1,4 +1,4 @@
-"""`avel report`: one static page about runs, which opens from disk and needs no network."""
+"""`avel report`: writes a static page about runs, which opens from disk without a network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Report:
         index: the file to open.
         clips: clips in the browser.
         bytes: size of the folder.
-        left_out: what the page could have shown but does not, and why.
+        left_out: contents that the page lacks, and why.
     """
 
     index: str
@@ -75,7 +75,7 @@ def report(
 def _write(
     read: list[HeadRun], folder: Path, store: Path | str | None, copy_videos: bool, tsne: bool
 ) -> tuple[tuple[str, ...], int, tuple[str, ...]]:
-    groups = [item for run in read for item in numbers.groups_of(run).items()]
+    groups = [item for run in read for item in numbers.split_by_setting(run).items()]
     judged = {run.run.path: numbers.judged(run) for run in read}
     shown = [group for _, group in groups]
     browsed = clips.browse(shown)
@@ -120,7 +120,7 @@ def _left_out(shown: list[HeadRun], without_store: bool) -> list[str]:
 
 
 def distinct(read: list[HeadRun]) -> list[HeadRun]:
-    """Gives runs names that differ: those of one name get their parent folders in front.
+    """Makes the names of runs unique by parent folders in front.
 
     Raises:
         ConfigError: the same run twice.
@@ -136,7 +136,7 @@ def distinct(read: list[HeadRun]) -> list[HeadRun]:
 
 
 def put(folder: Path, name: str, value: Any) -> None:
-    """Writes `value` as data/NAME.js, a script: pages opened from disk may not read JSON files."""
+    """Writes `value` as a script, data/NAME.js, since pages opened from disk may not read JSON files."""
     text = json.dumps(value, default=_plain, separators=(",", ":"))
     safe = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     write_text(folder / "data" / f"{name}.js", f"avel.put({json.dumps(name)}, {safe});\n")

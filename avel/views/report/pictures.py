@@ -1,4 +1,4 @@
-"""Pictures of clips for the page: a strip of frames, the spectrogram, a thumbnail; JPEG files by number."""
+"""Writes pictures of clips for the page: a strip of frames, a spectrogram and a thumbnail as JPEG files."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def spectrogram(log_mel: NDArray[np.float32]) -> Image.Image:
 
 
 def link_video(source: Path | None, folder: Path, number: int, *, copy: bool) -> str | None:
-    """Returns the address of a video from the page in `folder`: a relative path, or a copy beside it."""
+    """Returns the link from the page in `folder` to a video, or to a copy of it beside the page."""
     if source is None:
         return None
     if copy:

@@ -15,7 +15,7 @@ from avel.console import DONE
 from avel.console import run as run_command
 from avel.errors import MissingPathError, StoreError
 from avel.heads.evaluation.results import Evaluation, FailedTrial
-from avel.heads.evaluation.runs import RunLine, compared, list_runs
+from avel.heads.evaluation.runs import RunLine, list_runs, run_table
 from avel.heads.train import sweep, train_head
 from avel.stores.files import write_json
 from avel.stores.runs import Run
@@ -132,7 +132,7 @@ def test_trials_that_failed_are_counted_and_a_group_of_them_keeps_its_line(tmp_p
         ("lr=0.001", 2, 1),
         ("lr=1e+38", 0, 2),
     ]
-    header, _, judged, failed = (re.split("  +", row) for row in compared(lines))
+    header, _, judged, failed = (re.split("  +", row) for row in run_table(lines))
     assert header[:5] == ["run", "settings", "seeds", "failed", "test"]
     assert judged[1:4] == ["mlp lr=0.001", "2", "1"]
     assert failed[1:4] == ["mlp lr=1e+38", "2", "failed"]
@@ -142,7 +142,7 @@ def test_the_table_names_caches_where_there_are_several(tmp_path: Path) -> None:
     for name, seed in (("one", 0), ("other", 1)):
         train_head(write_cache(tmp_path / f"{name}.h5", seed=seed), tmp_path / "runs" / name, epochs=1)
     lines = list_runs(tmp_path / "runs")
-    header, _, *rows = compared(lines)
+    header, _, *rows = run_table(lines)
     assert header.endswith("cache")
     assert [row.split()[-1] for row in rows] == [line.inputs for line in lines]
 
@@ -152,7 +152,7 @@ def test_runs_of_another_kind_are_listed_without_figures(tmp_path: Path) -> None
     write_json(tmp_path / "avbt" / "run.json", record)
     (line,) = list_runs(tmp_path)
     assert (line.run, line.kind, line.head, line.accuracy_percent) == ("avbt", "pretrain", "", None)
-    assert re.split("  +", compared([line])[2]) == ["avbt", "pretrain", "not finished"]
+    assert re.split("  +", run_table([line])[2]) == ["avbt", "pretrain", "not finished"]
 
 
 def test_a_run_whose_results_are_damaged_is_named(runs: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from avel.heads.models.cace import segment_contrast
+from avel.heads.models.cace import two_view_contrast
 from avel.heads.training.data import load_data
 from avel.heads.training.fit import Training, make_model
 from avel.heads.training.trials import Trial
@@ -111,7 +111,7 @@ def test_the_contrast_in_loops() -> None:
     refined, noisy = drawn(3, 4)
     event = torch.tensor([[1, 0, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1]]).bool()
     for temperature in (0.5, 0.05):
-        found = segment_contrast(refined, noisy, event, temperature).item()
+        found = two_view_contrast(refined, noisy, event, temperature).item()
         expected = contrast_by_hand(refined.numpy(), noisy.numpy(), event.numpy(), temperature)
         assert found == pytest.approx(expected, rel=1e-9)
 
@@ -120,7 +120,7 @@ def test_the_contrast_in_loops() -> None:
 def test_identical_segments_are_as_alike_as_they_can_be(event: bool, expected: float) -> None:
     """Ten segments make twenty rows, each with nineteen others; in float32, at the published temperature."""
     rows = torch.nn.functional.normalize(torch.ones(2, 10, 8), dim=-1)
-    loss = segment_contrast(rows, rows, torch.full((2, 10), event), 0.01)
+    loss = two_view_contrast(rows, rows, torch.full((2, 10), event), 0.01)
     assert loss.item() == pytest.approx(np.log(expected), rel=1e-5)
 
 
@@ -131,13 +131,13 @@ def test_event_rows_have_all_event_rows_for_positives_others_their_twin() -> Non
     rest = np.e + 8  # the twin, and eight rows at right angles
     positives = [*3 * [(np.e + 4) / 5], *2 * [np.e]]  # 2 n - 1 = 5, or 1
     expected = np.mean([-np.log(value / rest) for value in positives])
-    assert segment_contrast(directions, directions, event, 1.0).item() == pytest.approx(expected, rel=1e-9)
+    assert two_view_contrast(directions, directions, event, 1.0).item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_contrast_has_a_gradient_in_float32() -> None:
     refined, noisy = (values.float().requires_grad_() for values in drawn(2, 6))
     event = torch.tensor([[1, 1, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0]]).bool()
-    segment_contrast(refined, noisy, event, 0.01).backward()
+    two_view_contrast(refined, noisy, event, 0.01).backward()
     for values in (refined, noisy):
         assert values.grad is not None
         assert values.grad.isfinite().all()

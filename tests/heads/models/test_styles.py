@@ -81,13 +81,13 @@ def test_mpn_style(maps: bool) -> None:
     output = model(audio, visual)
     found = {name: numpy(values) for name, values in output.extras.items()}
     for clip in range(B):
-        x, y, part = audio[clip].numpy(), pooled(visual[clip].numpy()), below(w, "what.")
+        x, y, part = audio[clip].numpy(), pooled(visual[clip].numpy()), below(w, "co_attention.")
         a, v = linear(part, "audio", x), linear(part, "visual", y)
         a, v = (transformer_layer(below(part, f"self_{m}."), z, z)[0] for m, z in (("a", a), ("v", v)))
         both_a = transformer_layer(below(part, "cross_a."), a, v)[0]
         both_v = transformer_layer(below(part, "cross_v."), v, a)[0]
         category = linear(w, "category", np.concatenate((both_a.mean(0), both_v.mean(0))))
-        local = np.concatenate((gated(below(w, "when_a."), x), gated(below(w, "when_v."), y)), 1)
+        local = np.concatenate((gated(below(w, "gate_a."), x), gated(below(w, "gate_v."), y)), 1)
         np.testing.assert_allclose(found["category"][clip], category, rtol=1e-7)
         np.testing.assert_allclose(found["relevance"][clip], linear(w, "relevance", local)[:, 0], rtol=1e-7)
     decided = decide(found["relevance"], found["category"])
@@ -98,7 +98,7 @@ def test_mpn_style(maps: bool) -> None:
 
 
 def test_mpn_style_learns_what_and_when_apart() -> None:
-    for taught, untouched in (("category", "when_"), ("relevance", "what.")):
+    for taught, untouched in (("category", "gate_"), ("relevance", "co_attention.")):
         model, _ = model_of("mpn_style")
         model(*clips()).extras[taught].sum().backward()
         trained = {name for name, weight in model.head.named_parameters() if weight.grad is not None}
@@ -143,7 +143,7 @@ def test_avt_style_sees_cells_without_their_places_but_segments_with_theirs() ->
     output = model(audio, maps)
     torch.testing.assert_close(model(audio, maps.flip(2, 3)).logits, output.logits)
     assert not torch.allclose(model(audio.flip(1), maps.flip(1)).logits, output.logits.flip(1))
-    for name in ("instances", "over_time"):
+    for name in ("cells", "over_time"):
         torch.testing.assert_close(output.extras[name].sum(-1), torch.ones(B, T, dtype=torch.float64))
 
 

@@ -40,13 +40,13 @@ def test_free_memory_is_the_least_of_machine_and_cgroups(tmp_path: Path, monkeyp
 def test_blocks_come_from_memory_that_is_kept(kept: bool) -> None:
     code = f"""
 import ctypes, torch
-from avel.heads.training.memory import keep_freed_memory
+from avel.heads.training.memory import reuse_freed_memory
 class Mallinfo(ctypes.Structure):  # mallinfo(3)
     _fields_ = [(name, ctypes.c_int) for name in "arena ordblks smblks hblks a b c d e f".split()]
 libc = ctypes.CDLL(None)
 libc.mallinfo.restype = Mallinfo
 if {kept}:
-    keep_freed_memory()
+    reuse_freed_memory()
 before = libc.mallinfo().hblks
 block = torch.ones(5_000_000)
 print(libc.mallinfo().hblks - before)

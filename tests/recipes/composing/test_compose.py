@@ -84,12 +84,12 @@ def test_the_train_rolls_to_the_right_and_back_once_a_cycle(made: Made) -> None:
     assert lefts[0] - lefts[len(lefts) // 2] == pytest.approx(0.35 * actor.poses[0].height, abs=1)
     assert len({top for _, top in actor.corners}) == 1
     for seconds in (0.0, 0.4, 3.9):
-        cycles = actor.cycle.start + actor.cycle.hz * seconds
+        cycles = actor.cycle.start + actor.cycle.cycles_per_second * seconds
         assert actor.pose(seconds) == int((cycles - int(cycles)) * len(lefts))
 
 
 def test_beats_are_counted_from_phase_zero() -> None:
-    cycle = Cycle(hz=2.0, start=0.5)  # at phase 0 at 0.25 s, 0.75 s, ...
+    cycle = Cycle(cycles_per_second=2.0, start=0.5)  # at phase 0 at 0.25 s, 0.75 s, ...
     assert cycle.since(np.array([0.25, 0.3, 0.7]), 1) == pytest.approx([0, 0.05, 0.45], abs=1e-6)
     assert cycle.since(np.array([0.25, 0.3, 0.51]), 2) == pytest.approx([0, 0.05, 0.01], abs=1e-6)
 

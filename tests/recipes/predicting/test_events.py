@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from avel.recipes.predicting.events import FORMATS, FoundEvent, VideoEvents, find_events, stamp
+from avel.recipes.predicting.events import WRITERS, FoundEvent, VideoEvents, find_events, stamp
 
 NAMES = ("Bell", "Dog, <b>barking</b> --> &", "background")
 
@@ -32,16 +32,16 @@ def test_runs_of_a_class_become_events_that_end_with_the_video() -> None:
 
 def test_background_alone_is_no_event() -> None:
     assert find_events(probabilities([2, 2]), NAMES, 1.0, 2.0) == ()
-    assert "no event" in FORMATS["table"]([found()])
+    assert "no event" in WRITERS["table"]([found()])
 
 
 def test_json_and_csv_hold_what_was_found() -> None:
     video = found(FoundEvent(0.5, 2.0, NAMES[1], 0.75))
-    (read,) = json.loads(FORMATS["json"]([video]))
+    (read,) = json.loads(WRITERS["json"]([video]))
     assert read["events"] == [
         {"start_seconds": 0.5, "end_seconds": 2.0, "category": NAMES[1], "probability": 0.75}
     ]
-    (line,) = csv.DictReader(io.StringIO(FORMATS["csv"]([video])))
+    (line,) = csv.DictReader(io.StringIO(WRITERS["csv"]([video])))
     assert line == {
         "video": "-a b.mp4",
         "start_seconds": "0.5",
@@ -52,7 +52,7 @@ def test_json_and_csv_hold_what_was_found() -> None:
 
 
 def test_subtitles_follow_the_format_and_hold_no_markup() -> None:
-    text = FORMATS["vtt"](
+    text = WRITERS["vtt"](
         [found(FoundEvent(0.5, 2.0, NAMES[1], 0.75), FoundEvent(2.0, 4.5, "Bell\n\nx", 1.0))]
     )
     header, first, second = text.rstrip("\n").split("\n\n")

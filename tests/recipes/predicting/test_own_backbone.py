@@ -25,7 +25,7 @@ from avel.pipeline.encoders.weights import State, load_into
 from avel.pipeline.pretraining.pretrain import pretrain
 from avel.pipeline.staging.extract import extract
 from avel.recipes.predicting.predict import predict
-from avel.recipes.predicting.seeing import Seer
+from avel.recipes.predicting.video_encoder import VideoEncoder
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 from tests.views.made import video
@@ -142,10 +142,10 @@ def test_a_cache_records_the_settings_and_predicts_with_them(
     cache = FeatureCache.open(path)
     assert cache.provenance["encoder"]["visual"]["stripes"] == {"side": 12}
     assert cache.provenance["encoder"]["audio"]["bands"] == {"side": 16}
-    seen = Seer(cache).see(folder / "clips" / "4.mp4")
+    features = VideoEncoder(cache).encode(folder / "clips" / "4.mp4")
     place = cache.video_ids.index("4")
     for name in ("cnn_a", "cnn_v"):
-        np.testing.assert_allclose(seen.vectors[name], cache.read(name)[place], atol=1e-5)
+        np.testing.assert_allclose(features.vectors[name], cache.read(name)[place], atol=1e-5)
     train_head(path, tmp_path / "run", head="mlp", merge="concatenate", epochs=1, device="cpu")
     assert len(predict(tmp_path / "run", [folder / "clips" / "4.mp4"], device="cpu").found) == 1
 

@@ -19,7 +19,7 @@ from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.kept import save_encoder
 from avel.pipeline.staging.extract import extract
 from avel.recipes.predicting.predict import choose_trials, predict
-from avel.recipes.predicting.seeing import Seer
+from avel.recipes.predicting.video_encoder import VideoEncoder
 from avel.stores.exchange import import_features
 from avel.stores.features import FeatureCache
 from avel.views.reading import read_run
@@ -70,12 +70,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def test_a_clip_is_seen_as_its_cache_has_seen_it(world: World) -> None:
     cache = FeatureCache.open(world.cache)
-    seer = Seer(cache)
+    video_encoder = VideoEncoder(cache)
     for place, video_id in enumerate(cache.video_ids):
-        seen = seer.see(world.folder / "clips" / f"{video_id}.mp4")
-        assert seen.valid_seconds == pytest.approx(T, abs=0.1)
+        features = video_encoder.encode(world.folder / "clips" / f"{video_id}.mp4")
+        assert features.valid_seconds == pytest.approx(T, abs=0.1)
         for name in ("cnn_a", "cnn_v"):
-            np.testing.assert_allclose(seen.vectors[name], cache.read(name)[place], atol=1e-5)
+            np.testing.assert_allclose(features.vectors[name], cache.read(name)[place], atol=1e-5)
 
 
 def test_events_are_those_of_the_runs_own_predictions(world: World) -> None:
@@ -117,8 +117,8 @@ def test_videos_of_any_length(world: World, tmp_path: Path, seconds: int, segmen
 
 def test_a_long_video_is_encoded_once_a_segment(world: World, tmp_path: Path) -> None:
     video(tmp_path / "v.mp4", 23, 100)
-    seer = Seer(FeatureCache.open(world.cache))
-    pieces = [seer.see(tmp_path / "v.mp4").vectors["cnn_v"]]
+    video_encoder = VideoEncoder(FeatureCache.open(world.cache))
+    pieces = [video_encoder.encode(tmp_path / "v.mp4").vectors["cnn_v"]]
     assert pieces[0].shape[0] == 23
     assert torch.isfinite(pieces[0]).all()
     changes = (pieces[0][1:] - pieces[0][:-1]).abs().amax(1)
@@ -170,12 +170,12 @@ def test_staging_that_cannot_be_repeated_is_refused(world: World) -> None:
     cache = FeatureCache.open(world.cache)
     cache.provenance["staging"]["settings"]["size"] = 64
     with pytest.raises(StaleError, match="cannot repeat"):
-        Seer(cache)
+        VideoEncoder(cache)
 
 
 def test_a_cache_not_made_by_avel_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="were not made by avel"):
-        Seer(FeatureCache.open(write_cache(tmp_path / "features.h5")))
+        VideoEncoder(FeatureCache.open(write_cache(tmp_path / "features.h5")))
 
 
 def test_a_head_on_imported_features_has_no_encoder_to_see_with(world: World, tmp_path: Path) -> None:
@@ -207,13 +207,13 @@ def test_backbones_alone_are_known_by_the_hash_of_their_weights(world: World, tm
     cache = tmp_path / "raw.h5"
     cache_features(world.folder / "s.zarr", cache, device="cpu", crop_size=42, **ENCODER)
     opened = FeatureCache.open(cache)
-    seen = Seer(opened).see(world.folder / "clips" / f"{opened.video_ids[0]}.mp4")
-    np.testing.assert_allclose(seen.vectors["cnn_v"], opened.f_v[0], atol=1e-5)
+    features = VideoEncoder(opened).encode(world.folder / "clips" / f"{opened.video_ids[0]}.mp4")
+    np.testing.assert_allclose(features.vectors["cnn_v"], opened.f_v[0], atol=1e-5)
     opened.provenance["encoder"]["visual"]["weights"] = "0" * 64
     with pytest.raises(MissingPathError, match="visual weights of hash 0000"):
-        Seer(opened)
+        VideoEncoder(opened)
     with pytest.raises(StaleError, match="hash"):
-        Seer(opened, weights={"visual": world.cache})
+        VideoEncoder(opened, weights={"visual": world.cache})
 
 
 def test_cnns_that_a_seed_or_a_name_gives_otherwise_now_are_refused(world: World, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_cnns_that_a_seed_or_a_name_gives_otherwise_now_are_refused(world: World
     opened = FeatureCache.open(cache)
     opened.provenance["encoder"]["seed"] = 1
     with pytest.raises(StaleError, match=r"made with CNNs of weights [\s\S]*cache-features .*--overwrite"):
-        Seer(opened)
+        VideoEncoder(opened)
 
 
 def test_a_bilstm_predicts_in_bfloat16(world: World, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_counts_a_small_dataset(tmp_path: Path) -> None:
     assert (found.categories_with_spaces, found.categories_with_commas) == ((), ())
     assert found.events_of_class == {"bark": 3, "bell": 1}
     assert found.samples_of_length == {0: 1, 1: 1, 3: 1, 10: 1}
-    assert (found.event_segments, found.background_segments, found.background_share) == (14, 26, 0.65)
+    assert (found.event_segments, found.background_segments, found.background_fraction) == (14, 26, 0.65)
     assert (found.whole_clip_samples, found.empty_samples) == (1, (2,))
     assert found.videos_in_both == {"train and val": 0, "train and test": 1, "val and test": 0}
     assert found.leaked_samples == {"val": (), "test": (1,)}
@@ -75,7 +75,7 @@ def test_samples_of_any_number_of_events_are_counted(tmp_path: Path) -> None:
 
 def test_videos_without_annotations_have_no_baselines(tmp_path: Path) -> None:
     found = audit(make_dataset("plain", tmp_path, (), (Video("a", "a.mp4"),)))
-    assert (found.samples, found.trivial_baselines, found.extra_files, found.background_share) == (
+    assert (found.samples, found.trivial_baselines, found.extra_files, found.background_fraction) == (
         0,
         {},
         (),
@@ -95,7 +95,7 @@ def test_reports_the_known_figures_of_ave(data: Path) -> None:
     assert (found.shared_with_other_bounds, found.shared_with_one_class) == ((), ())
     assert (found.dash_samples, found.underscore_samples) == (1030, 2)
     assert (len(found.categories_with_spaces), len(found.categories_with_commas)) == (12, 7)
-    assert found.background_share == 7078 / 41430
+    assert found.background_fraction == 7078 / 41430
     assert (found.event_segments, found.background_segments) == (34352, 7078)
     assert found.whole_clip_samples == 2750
     assert {split: len(rows) for split, rows in found.leaked_samples.items()} == {"val": 10, "test": 8}

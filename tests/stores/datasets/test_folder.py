@@ -142,7 +142,7 @@ def test_linked_folders_and_links_that_lead_nowhere_are_named(
     assert [video.video_id for video in read_dataset(root).videos] == ["a", "d"]
     left_out = capfd.readouterr().err
     assert "linked (1: linked folder, not followed)" in left_out
-    assert "c.mp4 (1: no file, or a link that leads nowhere)" in left_out
+    assert "c.mp4 (1: no file, or a broken link)" in left_out
 
 
 @pytest.fixture

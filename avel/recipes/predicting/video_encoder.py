@@ -1,4 +1,4 @@
-"""A video of any length through the staging and the encoders that a feature cache was made with."""
+"""Encodes videos of any length by the staging and the encoders that a feature cache was made with."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from avel.stores.files import sha256_file
 from avel.stores.jpeg import Colours, decode_jpeg, encode_jpeg
 
 LONGEST_SECONDS = 86400
-"""Of a longer video the first day is read."""
+"""Most seconds that are read of a video: a day."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """L segments of one video: by name, CNN vectors (L, ...); L is at least T."""
+class VideoFeatures:
+    """CNN vectors of one video, name -> (L, ...); L is the number of segments, at least T."""
 
     vectors: dict[str, Tensor]
     valid_seconds: float
     damage: str
 
-    def shown(self, segment_seconds: float) -> int:
-        """Segments that the video covers at least by half."""
+    def segments(self, segment_seconds: float) -> int:
+        """Counts the segments that the video covers by half or more, 1 at least."""
         return max(1, int(self.valid_seconds / segment_seconds + 0.5))
 
 
-class Seer:
-    """Stages and encodes videos as the clips of a cache were.
+class VideoEncoder:
+    """Stages and encodes videos in the way in which the clips of a cache were.
 
     Args:
         cache: the cache whose staging and encoders are taken.
@@ -71,11 +71,11 @@ class Seer:
         self.staging = staging_of(cache)
         self.grid = self.staging.grid()
         self.encoder = PartEncoder(_work(cache, encoder, weights or {}), device)
-        _refuse_other_cnns(cache, self.encoder.cnn_digest)
+        _check_cnns(cache, self.encoder.cnn_digest)
         self._frames: list[int] = cache.provenance["preprocessing"]["frames"]
 
-    def see(self, path: Path) -> Seen:
-        """CNN vectors of every segment of a video, in bounded memory.
+    def encode(self, path: Path) -> VideoFeatures:
+        """Computes the CNN vectors of every segment of a video, in bounded memory.
 
         Raises:
             ClipRefused: the video cannot be read.
@@ -84,32 +84,32 @@ class Seer:
         parts: dict[str, list[Tensor]] = {}
         with self._open(path, grid) as media:
             for frames, samples in zip(media.frames(), media.samples(), strict=True):
-                for name, values in self._encoded(frames, media.colours, samples).items():
+                for name, values in self._encode_chunk(frames, media.colours, samples).items():
                     parts.setdefault(name, []).append(values[0].cpu())
             info = media.info
         vectors = {name: torch.cat(values) for name, values in parts.items()}
-        return Seen(vectors, info.valid_seconds, info.damage)
+        return VideoFeatures(vectors, info.valid_seconds, info.damage)
 
-    def _encoded(
+    def _encode_chunk(
         self, frames: NDArray[np.uint8], colours: Colours, samples: NDArray[np.float32]
     ) -> dict[str, Tensor]:
-        """One chunk of n segments: n * N frames, (n * samples,) -> (1, n, ...) by name."""
-        form = frames.shape[1:]
-        chosen = frames.reshape(-1, self.grid.frames_per_segment, *form)[:, self._frames]
-        images = self.encoder.cropped(self._stored(chosen.reshape(-1, *form), colours))
+        """Encodes one chunk of n segments: n * N frames, (n * samples,) -> (1, n, ...) by name."""
+        shape = frames.shape[1:]
+        chosen = frames.reshape(-1, self.grid.frames_per_segment, *shape)[:, self._frames]
+        images = self.encoder.cropped(self._through_jpeg(chosen.reshape(-1, *shape), colours))
         patches = log_mel(samples.reshape(-1, self.grid.samples_per_segment), self.grid.sample_rate)
         pictures = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
         return self.encoder.cnn(pictures[None], torch.from_numpy(patches)[None])
 
-    def _stored(self, frames: NDArray[np.uint8], colours: Colours) -> NDArray[np.uint8]:
-        """Frames as they come back from a store: JPEG loses a little, and the encoders have seen that."""
+    def _through_jpeg(self, frames: NDArray[np.uint8], colours: Colours) -> NDArray[np.uint8]:
+        """Returns frames with the loss of the store's JPEG, with which the encoders were trained."""
         if self.staging.frame_codec == "raw":
             return frames
         quality = self.staging.jpeg_quality
         return np.stack([decode_jpeg(encode_jpeg(frame, quality, colours)) for frame in frames])
 
     def _grid_of(self, path: Path) -> Grid:
-        """The staging's grid with as many segments as the video has, T at least."""
+        """Returns the staging's grid with as many segments as the video has, T at least."""
         seconds = self.grid.segment_seconds
         with self._open(path, self._of_length(int(LONGEST_SECONDS / seconds))) as media:
             covered = int(media.info.valid_seconds / seconds + 0.5)
@@ -123,10 +123,10 @@ class Seer:
 
 
 def staging_of(cache: FeatureCache) -> ExtractConfig:
-    """The config that the cache's clips were staged with.
+    """Returns the config that the cache's clips were staged with.
 
     Raises:
-        StaleError: this avel would stage them otherwise.
+        StaleError: this version of avel cannot stage in that way.
     """
     staging = cache.provenance["staging"]
     known = {field.name for field in fields(ExtractConfig)}
@@ -141,11 +141,15 @@ def staging_of(cache: FeatureCache) -> ExtractConfig:
 
 
 def _work(cache: FeatureCache, encoder: Path | None, weights: dict[str, Path]) -> Work:
-    """What PartEncoder needs; the networks are those of the cache, or an error says what differs."""
+    """Describes the cache's networks for PartEncoder.
+
+    Raises:
+        MissingPathError, StaleError: encoder or weights are gone, or are not those of the cache.
+    """
     identity = cache.provenance["encoder"]
     dtype = cache.provenance["preprocessing"]["dtype"]
     if identity["kind"] == "run":
-        path = checked_encoder(cache, encoder)
+        path = find_encoder(cache, encoder)
         return Work("", path, CacheConfig(dtype=dtype), cache.provenance, Parts(Path()))
     chosen = {
         kind: identity[kind] | {"weights": _backbone_weights(cache, kind, weights.get(kind))}
@@ -156,8 +160,8 @@ def _work(cache: FeatureCache, encoder: Path | None, weights: dict[str, Path]) -
     return Work("", None, config, cache.provenance, Parts(Path()))
 
 
-def checked_encoder(cache: FeatureCache, encoder: Path | None = None) -> Path:
-    """The encoder run of a cache, by its digest.
+def find_encoder(cache: FeatureCache, encoder: Path | None = None) -> Path:
+    """Returns the encoder run that a cache was made with, its digest compared.
 
     Raises:
         MissingPathError: it is not there.
@@ -179,8 +183,12 @@ def checked_encoder(cache: FeatureCache, encoder: Path | None = None) -> Path:
     return path
 
 
-def _refuse_other_cnns(cache: FeatureCache, found: str) -> None:
-    """Raises StaleError where a published name or a seed has given other CNNs than it gave the cache."""
+def _check_cnns(cache: FeatureCache, found: str) -> None:
+    """Compares the CNNs by digest, since a published name or a seed may stand for other weights now.
+
+    Raises:
+        StaleError: they differ from those of the cache.
+    """
     made_with = cache.provenance["cnn"]
     if found != made_with:
         raise StaleError(
@@ -190,7 +198,7 @@ def _refuse_other_cnns(cache: FeatureCache, found: str) -> None:
 
 
 def _backbone_weights(cache: FeatureCache, kind: str, given: Path | None) -> str:
-    """Weights of a CNN as CacheConfig takes them: a published name as it is, a hash as the file given."""
+    """Returns the weights of a CNN as CacheConfig takes them: the published name, or the file of the hash."""
     wanted = str(cache.provenance["encoder"][kind]["weights"])
     if len(wanted) != 64:
         return wanted
