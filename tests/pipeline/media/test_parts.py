@@ -118,7 +118,7 @@ def test_of_three_matroska_files_the_third_is_named(tmp_path: Path) -> None:
 
 
 def stamp_back(path: Path, kinds: set[int], after: int, back: int) -> Path:
-    """Stamps each tag of an FLV file of these kinds (8 audio, 9 video) `back` ms earlier from `after` ms on."""
+    """Stamps the tags of an FLV file (8 audio, 9 video) from `after` ms on `back` ms earlier."""
     data, place = bytearray(path.read_bytes()), 13
     while place + 11 < len(data):
         milliseconds = int.from_bytes(data[place + 4 : place + 7])
