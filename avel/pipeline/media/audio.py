@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,9 @@ from avel.pipeline.media.scan import ScannedStream, packets, with_drain
 BLOCK_SAMPLES = 16384
 """Least number of samples that are resampled at once."""
 
+MOST_TRIED_PACKETS = 64
+"""Packets of which one must decode, where a file has several audio streams to choose from."""
+
 FULL_SCALE = 32768.0
 
 
@@ -32,6 +35,7 @@ class AudioReader:
         gaps: seconds of each silence where time stamps leap ahead.
         overlaps: seconds of each piece left out where time stamps leap back.
         jitter_seconds: the most that a time stamp was off without being followed.
+        end_seconds: where the last decoded audio ends, in seconds after the origin.
     """
 
     def __init__(self, path: Path, stream: ScannedStream, grid: Grid, origin: Fraction) -> None:
@@ -40,12 +44,12 @@ class AudioReader:
         self.has_audio = False
         self.gaps: list[float] = []
         self.overlaps: list[float] = []
-        self.jitter_seconds = 0.0
+        self.jitter_seconds = self.end_seconds = 0.0
 
     def samples(self) -> Iterator[NDArray[np.float32]]:
         """Yields chunks (n,) in [-1, 1] of at most ten segments, `grid.samples` in all; gaps are silent."""
         self.errors = self.unmixed = 0
-        self.has_audio, self.jitter_seconds = False, 0.0
+        self.has_audio, self.jitter_seconds, self.end_seconds = False, 0.0, 0.0
         self.gaps, self.overlaps = [], []
         total = self._grid.samples
         step = CHUNK_SEGMENTS * self._grid.samples_per_segment
@@ -110,6 +114,8 @@ class AudioReader:
         clock = SampleClock(self._stamped())
         for seconds, frame in clock.times():
             self.jitter_seconds = clock.jitter_seconds
+            end = seconds + frame.samples / frame.sample_rate - self._origin
+            self.end_seconds = max(self.end_seconds, end)
             yield seconds, frame
 
     def _stamped(self) -> Iterator[tuple[float | None, AudioFrame]]:
@@ -186,6 +192,19 @@ class _Run:
             return
         for piece in mixed:
             yield piece.to_ndarray()[0].astype(np.float32) / np.float32(FULL_SCALE)
+
+
+def is_decodable(path: Path, stream: ScannedStream) -> bool:
+    """Returns whether the first packets of a stream can be decoded, and mixed to mono."""
+    for packet, context in islice(with_drain(packets(path, stream)), MOST_TRIED_PACKETS):
+        try:
+            for frame in context.decode(packet):
+                AudioResampler(format="s16", layout="mono", rate=frame.sample_rate).resample(frame)
+                return True
+        except FAULTS as error:
+            if isinstance(error, MemoryError):
+                raise
+    return False
 
 
 def _format(frame: AudioFrame) -> tuple[str, str, int]:

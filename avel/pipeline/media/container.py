@@ -1,8 +1,10 @@
 """Opens a file with FFmpeg, and turns FFmpeg's errors into ClipRefused."""
 
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import av
@@ -15,6 +17,11 @@ FAULTS = (av.error.FFmpegError, OSError, ValueError, IndexError)
 
 FORWARDING = {"concat", "dash", "hls", "image2", "imf", "rtsp", "sdp", "vobsub", "webm_dash_manifest"}
 """Formats that make FFmpeg read other files or hosts instead of this file."""
+HEADERS = {
+    "matroska": re.compile(rb"\x1aE\xdf\xa3.{0,64}?(matroska|webm)", re.DOTALL),
+    "flv": re.compile(rb"FLV\x01"),
+}
+"""How files begin in formats of which FFmpeg does not read all that are joined."""
 FORMATS = ",".join(sorted(av.formats_available - FORWARDING))
 
 
@@ -45,6 +52,19 @@ def open_container(path: Path) -> Iterator[InputContainer]:
         container.close()
 
 
+def codec_name(container: InputContainer, index: int) -> str:
+    """Returns the name of a stream's codec, or its tag in the container; "unknown" where neither is known.
+
+    PyAV names only codecs that it can decode. FFmpeg's log names the others.
+    """
+    av.logging.set_level(av.logging.INFO)
+    text: str = container.dumps_format()  # type: ignore[attr-defined] # PyAV's stubs lack it
+    av.logging.set_level(None)
+    found = re.search(rf"Stream #0:{index}\b.*?: \w+: (\w+)(?: \([^)]*?\))*? ?(?:\((\S+) / 0x)?", text)
+    names = found.groups() if found else ()
+    return next((name for name in names if name and name != "none"), "unknown")
+
+
 @contextmanager
 def refusing_faults() -> Iterator[None]:
     """Turns FFmpeg's errors within the block into ClipRefused, as memory or unreadable."""
@@ -62,17 +82,43 @@ def fault_text(error: Exception) -> str:
     return str(text).splitlines()[0]
 
 
+def unread_file(path: Path, container: InputContainer, read_bytes: int) -> int | None:
+    """Returns where another file begins behind the `read_bytes` that hold the streams, None where none does.
+
+    Joined MPEG-TS and MPEG-PS are read to their end. Of joined MP4 and FLV files FFmpeg reads the first, and
+    of Matroska files two.
+    """
+    names = container.format.name.split(",")
+    if "mp4" in names:
+        return next(
+            (at for at, kind, _ in _boxes(path) if kind == b"ftyp" and at >= max(read_bytes, 1)), None
+        )
+    header = next((header for name, header in HEADERS.items() if name in names), None)
+    if header is None or not 0 < read_bytes < path.stat().st_size:
+        return None
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        found = header.search(data, read_bytes)
+        return found.start() if found else None
+
+
 def is_cut_short(path: Path) -> bool:
     """Returns whether an MP4 or QuickTime file ends within one of its boxes, or has no index `moov`."""
-    size, position, kinds = path.stat().st_size, 0, []
+    end, kinds = 0, []
+    for at, kind, length in _boxes(path):
+        kinds.append(kind)
+        end = at + length
+        if kinds[0] not in (b"ftyp", b"wide", b"mdat", b"moov", b"free", b"skip"):
+            return False
+    return end > path.stat().st_size or b"moov" not in kinds
+
+
+def _boxes(path: Path) -> Iterator[tuple[int, bytes, int]]:
+    """Yields position, kind and length of each box of an MP4 or QuickTime file."""
+    size, position = path.stat().st_size, 0
     with path.open("rb") as file:
         while position < size:
             file.seek(position)
-            header = file.read(16).ljust(16, b"\0")
-            length, kind, large = struct.unpack(">I4sQ", header)
-            kinds.append(kind)
-            if kinds[0] not in (b"ftyp", b"wide", b"mdat", b"moov", b"free", b"skip"):
-                return False
-            length = large if length == 1 else length or size - position
-            position += max(length, 8)
-    return position > size or b"moov" not in kinds
+            length, kind, large = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
+            length = max(large if length == 1 else length or size - position, 8)
+            yield position, kind, length
+            position += length

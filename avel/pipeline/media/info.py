@@ -10,6 +10,11 @@ from av.container import InputContainer
 from avel.grid import Grid
 from avel.pipeline.media.scan import ScannedStream
 
+STILL_FORMATS = frozenset({"apng", "avif", "gif", "ico", "jpegxl_anim", "mjpeg", "webp"})
+"""FFmpeg's formats of pictures, beside those that it names `_pipe`. Some also hold animations."""
+STILL_BRANDS = frozenset({"avif", "heic", "heif", "heix", "mif1"})
+"""Brands of pictures in the boxes of MP4: HEIF and AVIF."""
+
 
 @dataclass(frozen=True)
 class MediaInfo:
@@ -57,11 +62,23 @@ def stamp_faults(stream: ScannedStream, grid: Grid, origin: Fraction) -> list[st
     if stream.untimed:
         return [f"{kind} packets without a time: {stream.untimed}"]
     times, end = sorted(set(stream.times)), float(origin + Fraction(grid.seconds)) / stream.tick_seconds
-    ticks, start, after = max(((b - a, a, b) for a, b in pairwise(times) if a < end), default=(0, 0, 0))
-    if (ticks - stream.usual_ticks) * stream.tick_seconds <= grid.segment_seconds:
+    _, start, after = max(((b - a, a, b) for a, b in pairwise(times) if a < end), default=(0, 0, 0))
+    if not is_long(stream, grid, start, after):
         return []
     left, right = (float(pts * stream.time_base - origin) for pts in (start, after))
     return [f"no new {kind} between {left:.2f} s and {right:.2f} s"]
+
+
+def is_long(stream: ScannedStream, grid: Grid, start: int, after: int) -> bool:
+    """Returns whether from one time stamp to the next it is more than a segment longer than usual."""
+    return (after - start - stream.usual_ticks) * stream.tick_seconds > grid.segment_seconds
+
+
+def is_still(container: InputContainer, video: ScannedStream) -> bool:
+    """Returns whether a file is a single picture in a format of pictures, whatever its name."""
+    name, brand = container.format.name, container.metadata.get("major_brand", "")
+    is_picture = name.endswith("_pipe") or name in STILL_FORMATS or brand in STILL_BRANDS
+    return is_picture and len(video.times) == 1
 
 
 def pixel_aspect(video: ScannedStream) -> float:

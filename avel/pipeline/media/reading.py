@@ -8,11 +8,13 @@ What happens where files leave a choice:
   `info.damage` says so. It is refused as truncated only if it has less than one segment of video.
 - *No time stamp.* A picture without one is shown one usual step after the picture before it.
 - *Leaps.* Where time stamps leap ahead, the last picture stays, audio is silent, and `info.damage` says so.
+- *Joined files.* Where all time stamps leap back, the next part follows the one before, as `parts` explains.
 - *Jitter.* Audio whose time stamps jitter is presented without a gap, as `SampleClock` explains.
 - *Several streams.* FFmpeg's best video stream is read, and the audio that belongs to it, but no cover art.
+  Where that audio cannot be decoded, the first stream that can be is read, and `info.damage` says so.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +27,23 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 from avel.grid import CHUNK_SEGMENTS, Grid
-from avel.pipeline.media.audio import AudioReader
-from avel.pipeline.media.container import is_cut_short, open_container, refusing_faults
-from avel.pipeline.media.info import MediaInfo, media_info, pixel_aspect, stamp_faults, stated_seconds
+from avel.pipeline.media.audio import AudioReader, is_decodable
+from avel.pipeline.media.container import (
+    codec_name,
+    is_cut_short,
+    open_container,
+    refusing_faults,
+    unread_file,
+)
+from avel.pipeline.media.info import (
+    MediaInfo,
+    is_still,
+    media_info,
+    pixel_aspect,
+    stamp_faults,
+    stated_seconds,
+)
+from avel.pipeline.media.parts import follow_parts
 from avel.pipeline.media.picture import PictureScaler, Resize, jpeg_colours
 from avel.pipeline.media.refusal import ClipRefused, Reason
 from avel.pipeline.media.sample_clock import GAP_SECONDS
@@ -126,20 +142,26 @@ class Media:
         if not audio.has_audio and self._missing_audio == "fail":
             start = f"the audio starts at {self.info.audio_start_seconds:.1f} s"
             raise ClipRefused("no-audio", "; ".join(faults) or start)
+        if audio.errors:
+            self._end_earlier(audio_end_seconds=audio.end_seconds)
 
     def _check_video(self) -> None:
         covered = self._video.covered_seconds
         stated = min(self._stated_seconds, self._grid.seconds)
         if covered < min(stated, self._grid.segment_seconds) - 0.5 / max(self.info.fps, 1):
             raise ClipRefused("truncated", f"the video ends at {covered:.2f} s of {stated:.2f} s")
+        for fault in self._video.faults():
+            self._add_damage(fault)
         if stated - covered > self._grid.segment_seconds:
             self._add_damage(f"the video ends at {covered:.2f} s of {stated:.2f} s")
-            valid = min(self._grid.seconds, max(covered, self.info.audio_end_seconds))
-            self.info = replace(self.info, video_end_seconds=covered, valid_seconds=valid)
-        if self._video.errors:
-            self._add_damage(f"video packets not decoded: {self._video.errors}")
-        if self._video.corrupt:
-            self._add_damage(f"pictures incomplete: {self._video.corrupt}")
+        if self._video.errors or stated - covered > self._grid.segment_seconds:
+            self._end_earlier(video_end_seconds=covered)
+
+    def _end_earlier(self, **ends: float) -> None:
+        """Moves the stated end of a stream to where its last decoded picture or samples end."""
+        info = replace(self.info, **{name: min(end, getattr(self.info, name)) for name, end in ends.items()})
+        valid = min(self._grid.seconds, max(info.video_end_seconds, info.audio_end_seconds))
+        self.info = replace(info, valid_seconds=valid)
 
     def _add_damage(self, what: str) -> None:
         if what not in self.info.damage:
@@ -170,22 +192,27 @@ def open_media(
     """
     path = Path(path)
     with open_container(path) as container:
-        video, audio = _choose_streams(path, container)
+        video, tracks = _choose_streams(path, container)
+        fault = scan(container, [video, *tracks], grid.seconds, alive)
+        audio, audio_faults = _choose_audio(path, container, tracks)
         streams = [stream for stream in (video, audio) if stream is not None]
-        fault = scan(container, streams, grid.seconds, alive)
+        joined = _follow_parts(streams)
         if not video.times:
             raise ClipRefused(*_emptiness(container, fault))
-        if audio is None or not audio.times:
-            if missing_audio == "fail":
-                raise ClipRefused("no-audio", "no audio stream, or an empty one")
-            audio = None
+        if is_still(container, video):
+            raise ClipRefused("no-video", f"a still picture ({video.av_stream.codec_context.name})")
+        if audio is None and missing_audio == "fail":
+            if audio_faults:
+                raise ClipRefused("unsupported", "; ".join(audio_faults))
+            raise ClipRefused("no-audio", "no audio stream, or an empty one")
         origin = min(stream.start_seconds for stream in (video, audio) if stream is not None)
         late = float(video.start_seconds - origin)
         if late >= grid.seconds:
             raise ClipRefused("no-video", f"the video starts {late:.1f} s after the audio")
         info = media_info(video, audio, grid, origin)
         faults = [each for stream in streams for each in stamp_faults(stream, grid, origin)]
-        info = replace(info, damage="; ".join(filter(None, (fault, *faults))))
+        damage = (fault, *joined, *faults, *audio_faults, *_unread(path, container, streams))
+        info = replace(info, damage="; ".join(filter(None, damage)))
         colours = jpeg_colours(video.av_stream, grid.size) if for_jpeg else "rgb"
         scaler = PictureScaler(grid.size, resize, pixel_aspect(video), colours)
         yield Media(
@@ -208,6 +235,33 @@ def _leaps(audio: AudioReader) -> Iterator[str]:
         yield f"the audio's time stamps jitter by up to {audio.jitter_seconds * 1000:.0f} ms: not followed"
 
 
+def _follow_parts(streams: list[ScannedStream]) -> list[str]:
+    """Lets the parts of a joined file follow each other, and returns what was done."""
+    begins = follow_parts(streams)
+    for stream in streams:
+        stream.settle()
+    if begins is None:
+        leaps = [(stream.av_stream.type, len(stream.parts) - 1) for stream in streams]
+        return [
+            f"time stamps of the {kind} alone leap back: {count}, not followed"
+            for kind, count in leaps
+            if count
+        ]
+    if not begins:
+        return []
+    first = begins[0] - float(min(stream.start_seconds for stream in streams))
+    more = f", and {len(begins) - 1} times more" if len(begins) > 1 else ""
+    return [f"time stamps begin anew at {first:.2f} s{more}: joined there"]
+
+
+def _unread(path: Path, container: InputContainer, streams: list[ScannedStream]) -> Iterator[str]:
+    """Yields that another file follows, where the grid goes on behind the one that was read."""
+    if not all(stream.passed for stream in streams):
+        begin = unread_file(path, container, max(stream.read_bytes for stream in streams))
+        if begin is not None:
+            yield f"another file that was joined to it at byte {begin} is not read"
+
+
 def _emptiness(container: InputContainer, fault: str) -> tuple[Reason, str]:
     """Returns why a video stream has no packet, and the detail."""
     stated = (container.duration or 0) / av.time_base
@@ -216,21 +270,45 @@ def _emptiness(container: InputContainer, fault: str) -> tuple[Reason, str]:
     return "unreadable", "the video stream is empty"
 
 
-def _choose_streams(path: Path, container: InputContainer) -> tuple[ScannedStream, ScannedStream | None]:
-    """Returns the video stream and the audio stream to read, None without a decodable one.
+def _choose_streams(path: Path, container: InputContainer) -> tuple[ScannedStream, list[ScannedStream]]:
+    """Returns the video stream to read, and the audio streams that have a decoder, the best first.
 
     Raises:
-        ClipRefused: there is no video stream, or no decoder for it.
+        ClipRefused: there is no video stream, or no decoder for any.
     """
     videos = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
     if not videos:
         raise ClipRefused("truncated" if is_cut_short(path) else "no-video", "no video stream")
-    best: Any = container.streams.best("video")
-    video = best if best in videos else videos[0]
-    if video.codec_context is None:
-        raise ClipRefused("unsupported", "no decoder for the video stream")
-    audio: Any = container.streams.best("audio", related=video)
-    if audio is not None and audio.codec_context is None:
-        audio = None
+    decodable = _decodable(videos, container.streams.best("video"))
+    if not decodable:
+        name = codec_name(container, videos[0].index)
+        raise ClipRefused("unsupported", f"no decoder for the video ({name})")
+    best = container.streams.best("audio", related=decodable[0])
+    tracks = _decodable(container.streams.audio, best)
     timed = container.format.name != "avi"
-    return ScannedStream(video, timed=timed), ScannedStream(audio) if audio is not None else None
+    return ScannedStream(decodable[0], timed=timed), [ScannedStream(track) for track in tracks]
+
+
+def _decodable(streams: Sequence[Any], best: Any) -> list[Any]:
+    """Returns the streams that have a decoder, the best first if it has one."""
+    ordered = sorted(streams, key=lambda stream: stream is not best)
+    return [stream for stream in ordered if stream.codec_context is not None]
+
+
+def _choose_audio(
+    path: Path, container: InputContainer, tracks: list[ScannedStream]
+) -> tuple[ScannedStream | None, list[str]]:
+    """Returns the audio stream to read, None without any, and what is wrong with the others."""
+    faults = [
+        f"no decoder for the audio ({codec_name(container, each.index)})"
+        for each in container.streams.audio
+        if each.codec_context is None
+    ]
+    present = [track for track in tracks if track.times]
+    if len(present) < 2:
+        return next(iter(present), None), faults
+    for track in present:
+        if is_decodable(path, track):
+            return track, faults
+        faults.append(f"no packet decodes of the audio ({track.av_stream.codec_context.name})")
+    return present[0], faults

@@ -7,6 +7,7 @@ the time stamps stay, 8 bytes a packet, and decoding opens the file again.
 import math
 import struct
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -17,6 +18,7 @@ from av.container import InputContainer
 from av.packet import Packet
 
 from avel.pipeline.media.container import FAULTS, fault_text, open_container
+from avel.pipeline.media.parts import REORDERED_PICTURES, Part
 
 MOST_PACKET_BYTES = 48 * 2**20
 """Most bytes of one file's packets that stay in memory; a 10 s clip from the web has 1-4 MiB."""
@@ -28,6 +30,11 @@ ALIVE_EVERY_PACKETS = 1000
 
 MARGIN_SECONDS = 0.5
 """Seconds to read on after the grid's end, for reordered pictures and the resampler's delay."""
+PARTS_MARGIN_SECONDS = 5.0
+"""The same where time stamps leap back, since not every leap is followed."""
+
+DEFAULT_FPS = 25
+"""Of pictures without any time stamp whose codec states no rate, as FFmpeg takes them."""
 
 
 @dataclass
@@ -39,8 +46,12 @@ class ScannedStream:
         timed: packets have times of presentation. AVI has only times of decoding. libavformat derives wrong
             times from them for H.264 with B pictures, so pictures take the times of decoding in order.
         untimed: number of presented packets without a time, which MPEG-TS and MPEG-PS allow.
+        steady: no packet has a time, as in raw H.264: picture n is presented after n usual steps.
+        usual_ticks: ticks from one picture to the next, 0 of audio.
         packets: all packets, or None once they would take too much memory.
+        parts: stretches between which time stamps leap back; one of most files.
         passed: the scan has read beyond the grid's end.
+        read_bytes: where the last scanned packet ends in the file.
     """
 
     av_stream: Any  # a video or audio stream of PyAV
@@ -49,12 +60,16 @@ class ScannedStream:
     times: "array[int]" = field(default_factory=lambda: array("q"))
     timed: bool = True
     untimed: int = 0
+    steady: bool = False
     packets: "list[Packet[Any]] | None" = field(default_factory=list)
-    start_pts: int | None = None
-    end_pts: int = 0
+    parts: list[Part] = field(default_factory=list)
     primed_pts: int | None = None
     """Where audio begins: priming of the encoder, and what an edit list cuts off, are decoded but dropped."""
     passed: bool = False
+    read_bytes: int = 0
+    _count: int = 0
+    _ticks_before: int = 0
+    _untimed_ticks: int = 0
 
     def __post_init__(self) -> None:
         self.time_base = Fraction(self.av_stream.time_base)
@@ -62,22 +77,60 @@ class ScannedStream:
         rate = self.av_stream.average_rate if self.av_stream.type == "video" else None
         self.usual_ticks = round(1 / (rate * self.time_base)) if rate else 0
 
-    def add(self, packet: "Packet[Any]") -> None:
-        """Adds one packet. Packets that an edit list discards are decoded, but have no time."""
+    def add(self, packet: "Packet[Any]", number: int) -> None:
+        """Adds the file's packet `number`. Those that an edit list discards have no time."""
         if self.packets is not None:
             self.packets.append(packet)
-        if self.start_pts is None and self.av_stream.type == "audio" and packet.has_sidedata("skip_samples"):
+        self.read_bytes = max(self.read_bytes, (packet.pos or 0) + packet.size)
+        part = self._part_of(packet, number)
+        self._count += 1
+        if not self.times and self.av_stream.type == "audio" and packet.has_sidedata("skip_samples"):
             self.primed_pts = self._primed(packet)
         if packet.is_discard:
             return
         pts = packet.pts if self.timed else packet.dts
         if pts is None:
             self.untimed += 1
+            self._untimed_ticks = self._untimed_ticks or packet.duration or self._step_of_codec()
             return
         self.times.append(pts)
-        end = pts + (packet.duration or self.usual_ticks)
-        self.end_pts = end if self.start_pts is None else max(self.end_pts, end)
-        self.start_pts = pts if self.start_pts is None else min(self.start_pts, pts)
+        part.present(pts, packet.dts, packet.duration or self.usual_ticks)
+
+    def settle(self) -> None:
+        """Moves all time stamps by the offsets of their parts; gives pictures times where none has any."""
+        if self.untimed and not self.times and self.av_stream.type == "video":
+            self.steady, self.usual_ticks = True, self._untimed_ticks
+            self.times = array("q", (number * self.usual_ticks for number in range(self.untimed)))
+            self.parts[0].present(0, None, self.untimed * self.usual_ticks)
+            self.untimed = 0
+        ends = [part.times_before for part in self.parts[1:]] + [len(self.times)]
+        for part, end in zip(self.parts, ends, strict=False):
+            if part.offset:
+                self.times[part.times_before : end] = array(
+                    "q", (time + part.offset for time in self.times[part.times_before : end])
+                )
+        if self.packets is not None:
+            for number, packet in enumerate(self.packets):
+                self.move(packet, number)
+
+    def move(self, packet: "Packet[Any]", number: int) -> None:
+        """Moves the time stamps of the stream's packet `number` by the offset of its part."""
+        if len(self.parts) < 2:
+            return
+        place = bisect_right(self.parts, number, key=lambda part: part.packets_before) - 1
+        offset = self.parts[place].offset
+        packet.pts = None if packet.pts is None else packet.pts + offset
+        packet.dts = None if packet.dts is None else packet.dts + offset
+
+    @property
+    def start_pts(self) -> int | None:
+        """Time stamp of the first picture or sample, None without any."""
+        return min((part.start + part.offset for part in self.parts if part.start is not None), default=None)
+
+    @property
+    def end_pts(self) -> int:
+        """Time stamp at which the last scanned picture or sample ends."""
+        return max((part.end + part.offset for part in self.parts if part.start is not None), default=0)
 
     @property
     def start_seconds(self) -> Fraction:
@@ -89,6 +142,30 @@ class ScannedStream:
     def end_seconds(self) -> Fraction:
         """Seconds on the container's clock at which the last scanned packet ends."""
         return self.end_pts * self.time_base
+
+    @property
+    def scanned_seconds(self) -> float:
+        """Seconds scanned so far, after the start of the stream."""
+        if not self.times:
+            return self.untimed * self._untimed_ticks * self.tick_seconds
+        return (self._ticks_before + self.parts[-1].ticks) * self.tick_seconds
+
+    def _part_of(self, packet: "Packet[Any]", number: int) -> Part:
+        """Returns the part to which a packet belongs, a new one where its time stamp leaps back."""
+        time = None if packet.is_discard else packet.pts if packet.dts is None else packet.dts
+        slack = 0 if packet.is_keyframe else REORDERED_PICTURES * self.usual_ticks
+        if not self.parts:
+            self.parts.append(Part(0, 0, number))
+        elif time is not None and self.parts[-1].leaps(time, slack, self.tick_seconds):
+            self._ticks_before += self.parts[-1].ticks
+            self.parts.append(Part(self._count, len(self.times), number))
+        self.parts[-1].follow(time, number)
+        return self.parts[-1]
+
+    def _step_of_codec(self) -> int:
+        """Returns the ticks from one picture to the next that the codec states, or those of 25 fps."""
+        rate = self.av_stream.guessed_rate if self.av_stream.type == "video" else None
+        return round(1 / ((rate or DEFAULT_FPS) * self.time_base))
 
     def _primed(self, packet: "Packet[Any]") -> int | None:
         """Returns the time stamp after the samples that the first packet tells to skip."""
@@ -115,25 +192,25 @@ def scan(
             if not packet.size:
                 continue  # the demuxer marks the end of each stream by an empty packet
             stream = by_index[packet.stream_index]
-            stream.add(packet)
+            stream.add(packet, number)
             packet_bytes += packet.size + PACKET_OVERHEAD_BYTES
             if packet_bytes > MOST_PACKET_BYTES:
                 for each in streams:
                     each.packets = None
-            if _beyond(stream, packet, streams, seconds):
+            if _beyond(stream, streams, seconds):
                 break
     except FAULTS as error:
         return fault_text(error)
     return ""
 
 
-def _beyond(
-    stream: ScannedStream, packet: "Packet[Any]", streams: list[ScannedStream], seconds: float
-) -> bool:
+def _beyond(stream: ScannedStream, streams: list[ScannedStream], seconds: float) -> bool:
     """Returns whether all streams are beyond the clip; later packets are presented later still."""
-    if packet.dts is not None and (time := packet.dts * stream.tick_seconds) > seconds and not stream.passed:
-        starts = [each.start_pts * each.tick_seconds for each in streams if each.start_pts is not None]
-        stream.passed = time > min(starts, default=math.inf) + seconds + MARGIN_SECONDS
+    if not stream.passed:
+        starts = [(each.parts[0].start or 0) * each.tick_seconds for each in streams if each.times]
+        late = (stream.parts[0].start or 0) * stream.tick_seconds - min(starts, default=0.0)
+        margin = MARGIN_SECONDS if len(stream.parts) == 1 else PARTS_MARGIN_SECONDS
+        stream.passed = stream.scanned_seconds + late > seconds + margin
     return all(each.passed for each in streams)
 
 
@@ -144,8 +221,11 @@ def packets(path: Path, stream: ScannedStream) -> "Iterator[Packet[Any]]":
         yield from stream.packets
         return
     with open_container(path) as container:
+        number = 0
         for packet in container.demux(container.streams[stream.av_stream.index]):
             if packet.size:
+                stream.move(packet, number)
+                number += 1
                 yield packet
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from avel.grid import Grid
 from avel.pipeline.media.container import FAULTS
+from avel.pipeline.media.info import is_long
 from avel.pipeline.media.picture import PictureScaler
 from avel.pipeline.media.refusal import ClipRefused
 from avel.pipeline.media.scan import ScannedStream, packets, with_drain
@@ -36,8 +37,9 @@ class VideoReader:
         self._origin = origin
         self._clock = Clock(stream.time_base, origin, grid.fps)
         all_timed = stream.timed and not stream.untimed
-        self._can_skip = all_timed and stream.av_stream.codec_context.name in SKIPPING
+        self._can_skip = all_timed and not stream.steady and stream.av_stream.codec_context.name in SKIPPING
         self.decoded = self.errors = self.corrupt = 0
+        self._frozen = 0, 0
         self.scale_seconds = 0.0
         self._covered_pts: int | None = None
 
@@ -52,6 +54,18 @@ class VideoReader:
         end = self._covered_pts
         return 0.0 if end is None else max(0.0, float(end * self._stream.time_base - self._origin))
 
+    def faults(self) -> Iterator[str]:
+        """Yields what could not be decoded; known once `pictures` is exhausted."""
+        if self.errors:
+            yield f"video packets not decoded: {self.errors}"
+        if self.corrupt:
+            yield f"pictures incomplete: {self.corrupt}"
+        start, after = self._frozen
+        lost = sum(start < pts < after for pts in self._stream.times)
+        if lost and is_long(self._stream, self._grid, start, after):
+            left, right = (float(pts * self._stream.time_base - self._origin) for pts in self._frozen)
+            yield f"none of {lost} pictures decoded between {left:.2f} s and {right:.2f} s"
+
     def allocate(self, frames: int) -> NDArray[np.uint8]:
         """Allocates n frames in `colours`."""
         return self._scaler.allocate(frames)
@@ -65,7 +79,7 @@ class VideoReader:
             ClipRefused: no picture can be decoded.
         """
         self.decoded = self.errors = self.corrupt = 0
-        self._covered_pts = None
+        self._covered_pts, self._frozen = None, (0, 0)
         scaled = self.allocate(1)[0]
         done = 0  # slots filled so far
         for frame, after in self._shown():
@@ -86,6 +100,8 @@ class VideoReader:
             if current is None:
                 current, current_pts = frame, pts
             elif pts > current_pts:  # drop a picture that is decoded after a later one, as players do
+                if pts - current_pts > self._frozen[1] - self._frozen[0]:
+                    self._frozen = current_pts, pts
                 after = min(self._clock.slot(pts), slots)
                 yield current, after
                 current, current_pts = frame, pts
@@ -133,7 +149,9 @@ class VideoReader:
                 heappush(decode_times, packet.dts)
             for frame in frames:
                 self.corrupt += frame.is_corrupt
-                if not timed:
+                if self._stream.steady:
+                    last = 0 if last is None else last + self._stream.usual_ticks
+                elif not timed:
                     last = heappop(decode_times) if decode_times else None
                 elif frame.pts is not None:
                     last = frame.pts
@@ -144,6 +162,6 @@ class VideoReader:
 
     def _cover(self, frame: VideoFrame, pts: int) -> None:
         """Moves the end of the decoded pictures to the end of this one, if that is later."""
-        end = pts + (frame.duration or self._stream.usual_ticks)
+        end = min(pts + (frame.duration or self._stream.usual_ticks), self._stream.end_pts)
         if self._covered_pts is None or end > self._covered_pts:
             self._covered_pts = end

@@ -1,0 +1,150 @@
+"""Follows time stamps that begin anew within a file, as in files that were joined byte by byte.
+
+Recordings in MPEG-TS, MPEG-PS and Matroska can be joined without a tool, and some recorders begin anew after
+a pause. Each part then has time stamps of its own:
+
+    file        |-- part 1: 0 to 5 s --|-- part 2: 0 to 5 s --|
+    presented   0                      5                      10 s
+
+A part begins where the time stamps of all streams leap back. Where those of one stream alone leap back, its
+part would lose the other's clock, so they are not followed: the earlier audio and pictures stay.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+LEAP_SECONDS = 0.2
+"""Least leap back that begins a part. Audio jitters by less, and FFmpeg's command line follows 0.1 s."""
+WRAP_SECONDS = 2**32 / 90000
+"""A leap ahead by half of MPEG's clock, 13 hours, is a leap back: FFmpeg takes it for an overflow."""
+REORDERED_PICTURES = 17
+"""Pictures by which time stamps may go back without a leap, where Matroska has no times of decoding."""
+
+
+@dataclass
+class Part:
+    """A stretch of one stream whose time stamps do not leap back. Times are in ticks.
+
+    Attributes:
+        packets_before: packets of the stream before it.
+        times_before: the same of its packets that are presented and have a time.
+        first_number: number of its first packet among the file's packets.
+        last_number: the same of its last packet.
+        start: time stamp of the picture or sample that is presented first, None without any.
+        offset: ticks by which its time stamps are moved.
+    """
+
+    packets_before: int
+    times_before: int
+    first_number: int
+    last_number: int = 0
+    start: int | None = None
+    offset: int = 0
+    _longest_end: int = 0
+    _latest: int | None = None
+    _last_pts: int = 0
+    _first_dts: int | None = None
+    _dts_end: int = 0
+    _reordered: bool = False
+
+    def leaps(self, time: int, slack: int, tick_seconds: float) -> bool:
+        """Returns whether `time`, of the packet after this part's last, lies back by more than `slack`."""
+        if self._latest is None:
+            return False
+        ahead = time - self._latest
+        return ahead < -slack - LEAP_SECONDS / tick_seconds or ahead > WRAP_SECONDS / tick_seconds
+
+    def follow(self, time: int | None, number: int) -> None:
+        """Notes the time of a packet in the order of the file."""
+        self.last_number = number
+        if time is not None and (self._latest is None or time > self._latest):
+            self._latest = time
+
+    def present(self, pts: int, dts: int | None, duration: int) -> None:
+        """Notes that a packet is presented from `pts` on for `duration`."""
+        if self.start is None:
+            self.start, self._longest_end, self._first_dts = pts, pts + duration, dts
+        else:
+            self._reordered |= pts < self._last_pts
+            self.start, self._longest_end = min(self.start, pts), max(self._longest_end, pts + duration)
+        self._last_pts = pts
+        if dts is not None:
+            self._dts_end = dts + duration
+
+    @property
+    def end(self) -> int:
+        """End of the picture or samples that are presented last.
+
+        A packet's duration is often the time until the next one is decoded. With B pictures that is not the
+        time for which it is presented, but the sum of all is the same.
+        """
+        if self.start is None or not self._reordered or self._first_dts is None:
+            return self._longest_end
+        return min(self._longest_end, self._dts_end + self.start - self._first_dts)
+
+    @property
+    def ticks(self) -> int:
+        """Ticks from its start to the end of what is decoded last."""
+        return 0 if self.start is None or self._latest is None else max(0, self._latest - self.start)
+
+
+class InParts(Protocol):
+    """A stream whose packets were scanned into parts."""
+
+    parts: list[Part]
+    tick_seconds: float
+    time_base: Fraction
+
+
+def follow_parts(streams: Sequence[InParts]) -> list[float] | None:
+    """Moves the parts of all streams so that each begins where the one before ends: sets their `offset`.
+
+    Returns the seconds at which a part begins, without the first, on the container's clock; None where the
+    time stamps of one stream leap back alone, and nothing was moved.
+    """
+    groups = _grouped(streams)
+    if groups is None:
+        return None
+    begins: list[float] = []
+    end: Fraction | None = None
+    for group in groups:
+        presented = [(stream, part) for stream, part in group if part.start is not None]
+        if not presented:
+            continue
+        start = min(_seconds(part.start, stream) for stream, part in presented)
+        move = Fraction(0) if end is None else end - start
+        if end is not None:
+            begins.append(float(end))
+        for stream, part in group:
+            part.offset = round(move / stream.time_base)
+        end = max(_seconds(part.end + part.offset, stream) for stream, part in presented)
+    return begins
+
+
+def _seconds(ticks: int | None, stream: InParts) -> Fraction:
+    return (ticks or 0) * stream.time_base
+
+
+def _grouped(streams: Sequence[InParts]) -> list[list[tuple[InParts, Part]]] | None:
+    """Returns the parts of all streams that belong together.
+
+    None where a stream goes on while the time stamps of another leap back.
+    """
+    leading = max(streams, key=lambda stream: len(stream.parts))
+    groups: list[list[tuple[InParts, Part]]] = [[(leading, part)] for part in leading.parts]
+    begins = [part.first_number for part in leading.parts[1:]]
+    for stream in streams:
+        if stream is leading:
+            continue
+        for number, part in enumerate(stream.parts):
+            if len(stream.parts) == len(groups):
+                place = number
+            else:  # the stream is missing from some parts
+                place = bisect_right(begins, part.first_number)
+                if place < len(begins) and part.last_number > begins[place]:
+                    return None
+            groups[place].append((stream, part))
+    return groups
