@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 # OpenMP reads this once, as torch is imported. By default a thread spins while it waits for another one.
-# Beside other busy processes it then keeps that thread from running, and small products take ten times as long.
+# Beside other busy processes that keeps the other one from running: small products take ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = version("avel")
