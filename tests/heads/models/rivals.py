@@ -1,11 +1,12 @@
 """What the tests of the published heads share: small models in float64, clips, losses written out."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from avel.heads.models.head import Model, Widths, build_model
+from avel.heads.models.head import HeadOutput, Model, Widths, build_model
 from tests.heads.by_hand import Weights, sigmoid, softmax
 from tests.heads.synthetic import train_config
 
@@ -94,6 +95,22 @@ def instance_loss(relevance: np.ndarray, category: np.ndarray, categories: list[
         for k, score in enumerate(softmax(np.array(largest))):
             terms.append(-np.log(sigmoid(score if k == wanted else -score)))
     return float(np.mean(terms))
+
+
+def event_loss(output: HeadOutput, labels: np.ndarray) -> float:
+    """What the fully supervised heads add their own terms to."""
+    relevance, category = numpy(output.extras["relevance"]), numpy(output.extras["category"])
+    return relevance_loss(relevance, labels) + category_loss(category, labels)
+
+
+def assert_as_by_hand(output: HeadOutput, expected: Sequence[Mapping[str, np.ndarray]]) -> None:
+    """Holds extras, all but AGVA's weights, to each clip by hand, and scores to the published decoder."""
+    for clip, by_hand in enumerate(expected):
+        assert set(output.extras) - {"agva"} == set(by_hand)
+        for name, values in by_hand.items():
+            np.testing.assert_allclose(numpy(output.extras[name])[clip], values, rtol=1e-7, atol=1e-10)
+    decision = decide(numpy(output.extras["relevance"]), numpy(output.extras["category"]))
+    np.testing.assert_array_equal(output.logits.argmax(-1).numpy(), decision)
 
 
 def numpy(values: torch.Tensor) -> np.ndarray:

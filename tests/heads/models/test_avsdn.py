@@ -10,14 +10,13 @@ from tests.heads.models.rivals import (
     LABELS,
     B,
     T,
-    category_loss,
+    assert_as_by_hand,
     clips,
-    decide,
+    event_loss,
     instance_loss,
     live_parameters,
     model_of,
     numpy,
-    relevance_loss,
 )  # fmt: skip
 
 States = list[tuple[np.ndarray, np.ndarray]]
@@ -36,8 +35,8 @@ def fuse(w: Weights, p: np.ndarray, q: np.ndarray) -> np.ndarray:
     return np.asarray((np.tanh(p + u) + np.tanh(q + u)) / 2)
 
 
-def by_hand(w: Weights, audio: np.ndarray, visual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Relevance (T,) and category (K - 1,) of one clip, maps (T, H, W, C) or vectors (T, C)."""
+def by_hand(w: Weights, audio: np.ndarray, visual: np.ndarray) -> dict[str, np.ndarray]:
+    """One clip, maps (T, H, W, C) or vectors (T, C)."""
     seen = visual
     if visual.ndim == 4:
         seen = agva(below(w, "agva."), audio, visual.reshape(T, -1, D_V))
@@ -53,7 +52,10 @@ def by_hand(w: Weights, audio: np.ndarray, visual: np.ndarray) -> tuple[np.ndarr
     forward, _ = lstm_states(d, "", joined, (starts[0][0], starts[0][1]))
     backward, _ = lstm_states(d, "_reverse", joined[::-1], (starts[1][0], starts[1][1]))
     decoded = relu(np.concatenate((forward, backward[::-1]), 1))
-    return linear(w, "relevance", decoded)[:, 0], linear(w, "category", decoded.mean(0)[None])[0]
+    return {
+        "relevance": linear(w, "relevance", decoded)[:, 0],
+        "category": linear(w, "category", decoded.mean(0)[None])[0],
+    }
 
 
 @pytest.mark.parametrize("maps", [True, False], ids=["maps", "vectors"])
@@ -62,18 +64,14 @@ def test_every_step_in_loops(supervision: str, maps: bool) -> None:
     model, w = model_of("avsdn", cells=4 if maps else 0, supervision=supervision)
     audio, visual = clips(maps)
     output = model(audio, visual)
-    e, z = numpy(output.extras["relevance"]), numpy(output.extras["category"])
-    for clip in range(B):
-        relevance, category = by_hand(w, audio[clip].numpy(), visual[clip].numpy())
-        np.testing.assert_allclose(e[clip], relevance, rtol=1e-7, atol=1e-10)
-        np.testing.assert_allclose(z[clip], category, rtol=1e-7, atol=1e-10)
-    np.testing.assert_array_equal(output.logits.argmax(-1).numpy(), decide(e, z))
+    pairs = zip(audio.numpy(), visual.numpy(), strict=True)
+    assert_as_by_hand(output, [by_hand(w, a, v) for a, v in pairs])
     if supervision == "weak":
-        found = model.loss(output, torch.tensor([2, 1])).item()
-        assert found == pytest.approx(instance_loss(e, z, [2, 1]), rel=1e-9)
+        e, z = numpy(output.extras["relevance"]), numpy(output.extras["category"])
+        found, expected = model.loss(output, torch.tensor([2, 1])), instance_loss(e, z, [2, 1])
     else:
-        expected = relevance_loss(e, LABELS.numpy()) + category_loss(z, LABELS.numpy())
-        assert model.loss(output, LABELS).item() == pytest.approx(expected, rel=1e-9)
+        found, expected = model.loss(output, LABELS), event_loss(output, LABELS.numpy())
+    assert found.item() == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("supervision", ["full", "weak"])

@@ -12,14 +12,13 @@ from tests.heads.models.rivals import (
     B,
     K,
     T,
-    category_loss,
+    assert_as_by_hand,
     clips,
-    decide,
+    event_loss,
     instance_loss,
     live_parameters,
     model_of,
     numpy,
-    relevance_loss,
 )  # fmt: skip
 
 PLAIN = {"pair_loss": 0.0, "segment_loss": 0.0, "video_loss": 0.0}
@@ -85,12 +84,8 @@ def unit(row: np.ndarray) -> np.ndarray:
 def test_every_step_in_loops(settings: dict[str, object], threshold: float, maps: bool) -> None:
     model, w = model_of("cpsp", cells=4 if maps else 0, **settings)
     audio, visual = clips(maps)
-    output = model(audio, visual)
-    for clip in range(B):
-        for name, values in by_hand(w, audio[clip].numpy(), visual[clip].numpy(), threshold).items():
-            np.testing.assert_allclose(numpy(output.extras[name])[clip], values, rtol=1e-7, atol=1e-10)
-    decision = decide(numpy(output.extras["relevance"]), numpy(output.extras["category"]))
-    np.testing.assert_array_equal(output.logits.argmax(-1).numpy(), decision)
+    pairs = zip(audio.numpy(), visual.numpy(), strict=True)
+    assert_as_by_hand(model(audio, visual), [by_hand(w, a, v, threshold) for a, v in pairs])
 
 
 def pair_by_hand(similarity: np.ndarray, labels: np.ndarray) -> float:
@@ -135,7 +130,7 @@ def test_the_losses_in_loops() -> None:
         losses[name] = model.loss(output, LABELS).item()
     found = {name: numpy(values) for name, values in output.extras.items()}
     labels, fused = LABELS.numpy(), found["fused"]
-    plain = relevance_loss(found["relevance"], labels) + category_loss(found["category"], labels)
+    plain = event_loss(output, labels)
     assert losses["plain"] == pytest.approx(plain, rel=1e-9)
     pair = 100 * pair_by_hand(found["similarity"], labels)
     assert losses["pair_loss"] - plain == pytest.approx(pair, rel=1e-7)

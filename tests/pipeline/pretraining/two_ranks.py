@@ -14,7 +14,10 @@ def run_two_ranks(work: Callable[..., None], folder: Path, *more: str) -> None:
     """Calls `work(rank, folder, *more)`, a function of a module, in two processes of one group."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    multiprocessing.spawn(_as_rank, (port, work, str(folder), *more), nprocs=2)  # type: ignore[no-untyped-call]
+    # Both are forked from one process that has imported what they need.
+    multiprocessing.get_context("forkserver").set_forkserver_preload([work.__module__])
+    arguments = (port, work, str(folder), *more)
+    multiprocessing.start_processes(_as_rank, arguments, nprocs=2, start_method="forkserver")
 
 
 def _as_rank(rank: int, port: int, work: Callable[..., None], *arguments: Any) -> None:
