@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,7 @@ from avel.recipes.reproducing.tables import TABLES
 PATH = click.Path(path_type=Path)
 SPLIT = click.Choice(["val", "test"])
 IDS = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
-"""Ids of clips may start with a dash; they are never options, and `-h` within one does not ask for help."""
-
-
-def example(*commands: str) -> str:
-    """Returns the examples that end a command's help."""
-    return "\b\nExample:\n" + "\n".join(f"  {command}" for command in commands)
+"""Context of commands that take ids of clips, which may begin with a dash: they are no options, nor `-h`."""
 
 
 class InOrder(click.Group):
@@ -54,7 +50,14 @@ class InOrder(click.Group):
         return list(self.commands)
 
 
-@click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(
+    cls=InOrder,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 120,
+        "show_default": True,
+    },
+)
 @click.version_option(avel.__version__, prog_name="avel")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and results only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the traceback of an error.")
@@ -63,11 +66,12 @@ def cli(quiet: bool, verbose: bool) -> None:
     verbosity(quiet, verbose)
 
 
-@cli.command(
-    epilog=example(
-        "avel extract AVE_Dataset ave.zarr", "avel extract videos/ clips.zarr --annotations events.csv"
-    )
-)
+def command(*examples: str, **more: Any) -> Callable[[Callable[..., int]], click.Command]:
+    """Adds a command to `cli`; its help ends with the examples."""
+    return cli.command(epilog="\b\nExample:\n" + "\n".join(f"  {each}" for each in examples), **more)
+
+
+@command("avel extract AVE_Dataset ave.zarr", "avel extract videos/ clips.zarr --annotations events.csv")
 @click.argument("dataset", type=PATH)
 @click.argument("store")
 @dataset_options
@@ -83,25 +87,26 @@ def cli(quiet: bool, verbose: bool) -> None:
 @settings(ExtractConfig, "extract")
 @json_option
 def extract(dataset: Path, store: str, as_json: bool, **options: Any) -> int:
-    """Stage the clips of DATASET in STORE: frames and log-mel patches on one time grid.
+    """Stage clips: frames and log-mel patches on a time grid.
 
-    DATASET is a folder in AVE's layout, of another format, or any folder of videos. STORE is a folder or an
-    s3:// URL. The same command goes on where an interrupted one stopped.
+    Reads the videos of DATASET, a folder in AVE's layout, of another format, or any folder of videos. Writes
+    to STORE, a folder or an s3:// URL. The same command resumes an interrupted one.
     """
     summary = avel.extract(dataset, store, **options)
     show(summary, as_json)
     return SOME_FAILED if summary.failed and not options["dry_run"] else DONE
 
 
-@cli.command(epilog=example("avel pretrain ave.zarr runs/avbt --epochs 100"))
+@command("avel pretrain ave.zarr runs/avbt --epochs 100")
 @click.argument("store")
 @click.argument("run", type=PATH)
 @settings(PretrainConfig, "pretrain", PRESETS)
 @json_option
 def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
-    """Train AV-BT encoders without labels on the staged train split of STORE, and save them in RUN.
+    """Train AV-BT encoders without labels.
 
-    For several GPUs start it with torchrun: torchrun --nproc-per-node 4 -m avel pretrain STORE RUN.
+    Learns from the train split in STORE, and saves the encoders in RUN. For several GPUs start it with
+    torchrun: torchrun --nproc-per-node 4 -m avel pretrain STORE RUN.
     """
     summary = avel.pretrain(store, run, **options)
     if os.environ.get("RANK", "0") == "0":  # torchrun starts this command once for each GPU
@@ -109,7 +114,7 @@ def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
     return DONE
 
 
-@cli.command("cache-features", epilog=example("avel cache-features ave.zarr ave.h5 --encoder runs/avbt"))
+@command("avel cache-features ave.zarr ave.h5 --encoder runs/avbt", name="cache-features")
 @click.argument("store")
 @click.argument("cache", type=PATH)
 @click.option(
@@ -118,7 +123,7 @@ def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
     help="Run of avel pretrain; without it the cache holds the backbones' own vectors.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the cache that is there.")
-@click.option("--scheduler", help="Address of a dask scheduler whose workers share the parts.")
+@click.option("--scheduler", help="Address of a running dask scheduler, whose workers encode the clips.")
 @click.option(
     "--cnn-from",
     type=PATH,
@@ -127,18 +132,17 @@ def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
 @settings(CacheConfig, "cache-features")
 @json_option
 def cache_features(store: str, cache: Path, as_json: bool, **options: Any) -> int:
-    """Run the encoders over STORE, and write f_a, f_v, labels, splits and provenance to CACHE (HDF5).
+    """Compute the encoders' features of staged clips.
 
-    The same command goes on where an interrupted one stopped, and computes new clips only.
+    Writes f_a, f_v, labels, splits and provenance of the clips in STORE to CACHE (HDF5). The same command
+    resumes an interrupted one, and computes only clips that are new or have changed.
     """
     summary = avel.cache_features(store, cache, **options)
     show(summary, as_json)
     return SOME_FAILED if summary.failed else DONE
 
 
-@cli.command(
-    "import-features", epilog=example("avel import-features AVE_features/ ave.h5 --dataset AVE_Dataset")
-)
+@command("avel import-features AVE_features/ ave.h5 --dataset AVE_Dataset", name="import-features")
 @click.argument("source", type=PATH, nargs=-1, required=True)
 @click.argument("cache", type=PATH)
 @click.option("--dataset", type=PATH, help="Folder of the annotations.  [default: the features' folder]")
@@ -147,105 +151,113 @@ def cache_features(store: str, cache: Path, as_json: bool, **options: Any) -> in
     "--maps-dtype",
     type=click.Choice(["float16", "float32"]),
     default="float16",
-    show_default=True,
     help="Number format of the visual maps in the cache.",
 )
 @click.option("--any-size", is_flag=True, help="Take other widths and grids than the published files have.")
 @click.option("--overwrite", is_flag=True, help="Replace the cache that is there.")
 @json_option
 def import_features(source: tuple[Path, ...], cache: Path, as_json: bool, **options: Any) -> int:
-    """Make CACHE of the community's AVE files: SOURCE is their folder, or the files themselves."""
+    """Make a feature cache of the published AVE files.
+
+    SOURCE is their folder, or the files themselves.
+    """
     show(avel.import_features(source[0] if len(source) == 1 else source, cache, **options), as_json)
     return DONE
 
 
-@cli.command("export-features", epilog=example("avel export-features ave.h5 exported/ --format ave"))
+@command("avel export-features ave.h5 exported/ --format ave", name="export-features")
 @click.argument("cache", type=PATH)
 @click.argument("folder", type=PATH)
-@click.option("--format", type=click.Choice(["ave"]), default="ave", show_default=True, help="Whose files.")
+@click.option("--format", type=click.Choice(["ave"]), default="ave", help="Format of the files.")
 @click.option(
     "--level",
     type=click.Choice(["cnn", "encoder"]),
-    help="The CNNs' vectors or f_a and f_v.  [default: cnn where the cache holds them]",
+    help="The CNNs' vectors, or f_a and f_v.  [default: cnn where the cache holds them]",
 )
 @click.option(
     "--dtype",
     type=click.Choice(["float64", "float32"]),
     default="float64",
-    show_default=True,
-    help="Number format of the features; the community's is float64.",
+    help="Number format of the features; the published one is float64.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace files of these names that are there.")
 @json_option
 def export_features(cache: Path, folder: Path, as_json: bool, **options: Any) -> int:
-    """Write CACHE as the files that the published code of AVEL and PSP reads, a row a sample."""
+    """Write a cache as the files that published code reads.
+
+    They are those that the code of AVEL and PSP reads, one row for each sample.
+    """
     show(avel.export_features(cache, folder, **options), as_json)
     return DONE
 
 
-@cli.command(epilog=example("avel diff mine.h5 theirs.h5"))
+@command("avel diff mine.h5 theirs.h5")
 @click.argument("a", type=PATH)
 @click.argument("b", type=PATH)
 @json_option
 def diff(a: Path, b: Path, as_json: bool) -> int:
-    """Compare two feature caches clip by clip: cosine, largest difference, what one of them lacks."""
+    """Compare two feature caches clip by clip.
+
+    Prints cosines, largest differences, and what is in one of them only.
+    """
     show(avel.diff(a, b), as_json)
     return DONE
 
 
-@cli.command("train-head", epilog=example("avel train-head ave.h5 runs/tacma --head tacma --seeds 5"))
+@command("avel train-head ave.h5 runs/tacma --head tacma --seeds 5", name="train-head")
 @click.argument("cache", type=PATH)
 @click.argument("run", type=PATH)
 @settings(TrainConfig, "train-head")
 @json_option
 def train_head(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
-    """Train a fusion head on CACHE, a trial for each seed; RUN holds each at its best validation epoch."""
+    """Train a fusion head, once for each seed.
+
+    Learns from the features in CACHE; RUN holds each trial at its best validation epoch.
+    """
     show(avel.train_head(cache, run, **options), as_json)
     return DONE
 
 
-@cli.command(epilog=example("avel heads", "avel heads psp"))
+@command("avel heads", "avel heads psp")
 @click.argument("name", required=False)
 @json_option
 def heads(name: str | None, as_json: bool) -> int:
-    """List the fusion heads, or the settings of the head NAME with their types and defaults."""
+    """List the fusion heads, or the settings of one.
+
+    With NAME it prints that head's settings with their types and defaults.
+    """
     from avel.heads.catalog import describe_head, head_lines, list_heads, setting_lines
 
     if name is None:
-        found = list_heads()
-        show(found, as_json) if as_json else click.echo("\n".join(head_lines(found)))
+        show(list_heads(), as_json, head_lines)
     else:
-        head = describe_head(name)
-        show(head, as_json) if as_json else click.echo("\n".join(setting_lines(head)))
+        show(describe_head(name), as_json, setting_lines)
     return DONE
 
 
-@cli.command(epilog=example("avel sweep ave.h5 runs/theta --set theta=0,0.01,0.03,0.06 --seeds 5"))
+@command("avel sweep ave.h5 runs/theta --set theta=0,0.01,0.03,0.06 --seeds 5")
 @click.argument("cache", type=PATH)
 @click.argument("run", type=PATH)
 @settings(TrainConfig, "train-head", vary=True)
 @json_option
 def sweep(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
-    """Train a head for every combination of settings: --set with several values, separated by commas."""
+    """Train a head for every combination of settings.
+
+    --set takes several values of a setting, separated by commas.
+    """
     show(avel.sweep(cache, run, **options), as_json)
     return DONE
 
 
-@cli.command(
-    epilog=example(
-        "avel reproduce table2 ave.zarr reproduced/ --seeds 3",
-        "avel reproduce table4 small.zarr reproduced/ --preset small --set train-head.lr=1e-3",
-    )
+@command(
+    "avel reproduce table2 ave.zarr reproduced/ --seeds 3",
+    "avel reproduce table4 small.zarr reproduced/ --preset small --set train-head.lr=1e-3",
 )
 @click.argument("table", type=click.Choice(list(TABLES)))
 @click.argument("store")
 @click.argument("out", type=PATH)
 @click.option(
-    "--seeds",
-    type=click.IntRange(1),
-    default=3,
-    show_default=True,
-    help="Repetitions of everything, encoders included.",
+    "--seeds", type=click.IntRange(1), default=3, help="Repetitions of everything, encoders included."
 )
 @stage_settings(
     {
@@ -258,43 +270,40 @@ def sweep(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
 )
 @json_option
 def reproduce(table: str, store: str, out: Path, as_json: bool, **options: Any) -> int:
-    """Train what TABLE of the paper compares on the clips of STORE, and compare it with the paper's figures.
+    """Measure a table of the paper on your clips.
 
-    All files go to OUT, where the tables share encoders and features. The same command goes on where an
-    interrupted one stopped.
+    Trains all that TABLE compares on the clips of STORE, and prints the paper's figures beside. All files go
+    to OUT, where the tables use the same encoders and features. The same command resumes an interrupted one.
     """
-    reproduced = avel.reproduce(table, store, out, **options)
-    show(reproduced, as_json) if as_json else click.echo("\n".join(reproduced.lines()))
+    show(avel.reproduce(table, store, out, **options), as_json)
     return DONE
 
 
-@cli.command(epilog=example("avel runs runs/", "avel runs runs/ --csv"))
+@command("avel runs runs/", "avel runs runs/ --csv")
 @click.argument("folder", type=PATH)
 @click.option("--csv", "as_csv", is_flag=True, help="Print the table as CSV on stdout.")
 @json_option
 def runs(folder: Path, as_csv: bool, as_json: bool) -> int:
-    """List the runs below FOLDER with their settings and accuracies; --json and --csv print every column.
+    """List the runs in a folder with their accuracies.
 
-    Accuracies are percent of segments: test at the best validation epoch with its standard deviation over
-    seeds, that validation accuracy, test at the best test epoch, test on samples that hold background.
+    Takes all runs below FOLDER. Accuracies are percent of segments: test at the best validation epoch, with
+    its standard deviation over seeds, that validation accuracy, test at the best test epoch, test on samples
+    that hold background. --json and --csv print every column.
     """
     from avel.heads.evaluation.runs import run_table
 
     found = avel.list_runs(folder)
-    show_rows(found, as_csv) if as_json or as_csv else click.echo("\n".join(run_table(found)))
+    show_rows(found) if as_csv else show(found, as_json, run_table)
     return DONE
 
 
-@cli.command(
-    epilog=example("avel evaluate runs/tacma --split val --json", "avel evaluate runs/tacma --decoder event")
-)
+@command("avel evaluate runs/tacma --split val --json", "avel evaluate runs/tacma --decoder event")
 @click.argument("run", type=PATH)
-@click.option("--split", type=SPLIT, default="test", show_default=True, help="Split to evaluate.")
+@click.option("--split", type=SPLIT, default="test", help="Split to evaluate.")
 @click.option(
     "--decoder",
     type=click.Choice(["argmax", "event"]),
     default="argmax",
-    show_default=True,
     help="argmax: the most probable class of each segment; event: one event class for each sample, and for "
     "each segment that class or background.",
 )
@@ -302,48 +311,53 @@ def runs(folder: Path, as_csv: bool, as_json: bool) -> int:
     "--onset-tolerance",
     type=click.FloatRange(0),
     default=1,
-    show_default=True,
     help="Segments by which the onset of a predicted event may be early or late.",
 )
 @click.option(
     "--offset-tolerance",
     type=click.FloatRange(0),
     default=1,
-    show_default=True,
     help="Segments by which its offset may be early or late.",
 )
 @json_option
 def evaluate(run: Path, as_json: bool, **options: Any) -> int:
-    """Print the segment accuracy of RUN on a split: mean and std over seeds, and trivial baselines."""
+    """Print the accuracy of a run on a split.
+
+    Mean and standard deviation over the seeds of RUN, beside trivial baselines.
+    """
     show(avel.evaluate(run, **options), as_json)
     return DONE
 
 
-@cli.command(
-    epilog=example("avel inspect ave.zarr --verify", "avel inspect videos/ --annotations events.csv")
-)
+@command("avel inspect ave.zarr --verify", "avel inspect videos/ --annotations events.csv")
 @click.argument("path")
 @click.option("--verify", is_flag=True, help="Read everything, and compare every checksum.")
 @dataset_options
 @json_option
 def inspect(path: str, as_json: bool, **options: Any) -> int:
-    """Print what PATH (a dataset, store, cache or run) holds, and whether it is complete."""
+    """Print the contents of a dataset, store, cache or run.
+
+    Also says whether PATH is complete; the exit code is 1 if not.
+    """
     found = avel.inspect(path, **options)
     show(found if as_json else found.brief(), as_json)
     return DONE if found.whole else ERROR
 
 
-@cli.command(context_settings=IDS, epilog=example("avel preview ave.zarr -0DuwSO3J74 sheet.png"))
+@command("avel preview ave.zarr -0DuwSO3J74 sheet.png", context_settings=IDS)
 @click.argument("store")
 @click.argument("video_id", metavar="ID")
 @click.argument("out", type=PATH)
 def preview(store: str, video_id: str, out: Path) -> int:
-    """Draw the staged clip ID of STORE as a contact sheet: ten frames over ten patches, with its labels."""
+    """Draw a staged clip as a contact sheet.
+
+    Writes ten frames of the clip ID over ten log-mel patches, with its labels, to OUT.
+    """
     show(str(avel.preview(store, video_id, out)), as_json=False)
     return DONE
 
 
-@cli.command(epilog=example("avel report runs/mlp runs/tacma --out report"))
+@command("avel report runs/mlp runs/tacma --out report")
 @click.argument("runs", type=PATH, nargs=-1, required=True)
 @click.option(
     "--out",
@@ -353,43 +367,42 @@ def preview(store: str, video_id: str, out: Path) -> int:
 )
 @click.option("--store", help="Clip store with frames and sound.  [default: the one the cache names]")
 @click.option("--copy-videos", is_flag=True, help="Copy the videos beside the page instead of linking them.")
-@click.option(
-    "--tsne/--no-tsne", default=True, show_default=True, help="Draw t-SNE panels, which needs scikit-learn."
-)
+@click.option("--tsne/--no-tsne", default=True, help="Draw t-SNE panels, which needs scikit-learn.")
 @json_option
 def report(runs: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> int:
-    """Write a static page about RUNS: numbers, charts, and a browser of the clips."""
+    """Write a static page about runs.
+
+    It shows numbers, charts, and a browser of the clips.
+    """
     show(avel.report(runs, out, **options), as_json)
     return DONE
 
 
-@cli.command(
-    epilog=example(
-        "avel plot runs/tacma confusion --out confusion.pdf",
-        "avel plot runs/theta sweep --setting theta --out figure6.pdf",
-    )
+@command(
+    "avel plot runs/tacma confusion --out confusion.pdf",
+    "avel plot runs/theta sweep --setting theta --out figure6.pdf",
 )
 @click.argument("run", type=PATH)
 @click.argument("kind", type=click.Choice(["confusion", "curves", "tsne", "sweep", "timeline"]))
 @click.option("--out", type=PATH, required=True, help="Picture to write: .png, .svg or .pdf.")
-@click.option(
-    "--split", type=SPLIT, default="test", show_default=True, help="Split whose segments are shown."
-)
+@click.option("--split", type=SPLIT, default="test", help="Split whose segments are shown.")
 @click.option("--setting", help="sweep: setting on the axis.  [default: the only one that was swept]")
 @click.option("--video", help="timeline: id of the clip.  [default: one that is partly right]")
 @click.option("--store", help="timeline: clip store.  [default: the one the cache names]")
 @json_option
 def plot(run: Path, kind: str, out: Path, as_json: bool, **options: Any) -> int:
-    """Draw one picture of RUN for a paper; sweep takes the run of a sweep, or a folder of runs."""
+    """Draw one picture of a run for a paper.
+
+    For sweep, RUN is the run of a sweep or a folder of runs.
+    """
     show(avel.plot(run, kind, out, **options), as_json)
     return DONE
 
 
-@cli.command(
+@command(
+    "avel predict runs/tacma street.mp4",
+    "avel predict runs/tacma street.mp4 --out street.vtt",
     context_settings=IDS,
-    epilog=example(
-        "avel predict runs/tacma street.mp4", "avel predict runs/tacma street.mp4 --out street.vtt"
-    ),
 )
 @click.argument("run", type=PATH)
 @click.argument("videos", type=PATH, nargs=-1, required=True)
@@ -397,48 +410,49 @@ def plot(run: Path, kind: str, out: Path, as_json: bool, **options: Any) -> int:
 @click.option("--preview", type=PATH, help="Draw the events of one video: .png, or .mp4 with a timeline.")
 @click.option("--trial", help="One trial of the run.  [default: the mean over its best setting's]")
 @click.option("--encoder", type=PATH, help="Run of avel pretrain.  [default: where the cache says]")
-@click.option("--visual-weights", type=PATH, help="Weights file of a visual backbone used as it is.")
-@click.option("--audio-weights", type=PATH, help="Weights file of an audio backbone used as it is.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
+@click.option("--visual-weights", type=PATH, help="Weights of a visual CNN that the cache knows by hash.")
+@click.option("--audio-weights", type=PATH, help="Weights of an audio CNN that the cache knows by hash.")
+@click.option("--device", default="auto", help="cpu, cuda, cuda:N, or auto: a GPU where there is one.")
 @json_option
 def predict(run: Path, videos: tuple[Path, ...], as_json: bool, **options: Any) -> int:
-    """Find the events in VIDEOS of any length with the trained head RUN and the encoders behind it."""
+    """Find the events in videos of any length.
+
+    Uses the trained head of RUN, and the encoders of the cache that it was trained on.
+    """
     predicted = avel.predict(run, videos, **options)
-    show(predicted, as_json) if as_json else click.echo("\n".join(predicted.lines()))
+    show(predicted, as_json)
     return SOME_FAILED if predicted.failed else DONE
 
 
-@cli.command(epilog=example("avel doctor"))
-@click.option(
-    "--self-test/--no-self-test",
-    default=True,
-    show_default=True,
-    help="Take one small clip through every stage.",
-)
+@command("avel doctor")
+@click.option("--self-test/--no-self-test", default=True, help="Take one small clip through every stage.")
 @json_option
 def doctor(self_test: bool, as_json: bool) -> int:
-    """Check this machine: versions, GPU, decoders, disk, memory, and one clip through every stage."""
+    """Check this machine for what avel needs.
+
+    Versions, GPU, decoders, disk, memory, and one clip through every stage.
+    """
     found = avel.doctor(self_test=self_test)
-    show(found, as_json) if as_json else click.echo("\n".join(found.lines()))
+    show(found, as_json)
     return DONE if found.passed else ERROR
 
 
-@cli.command(epilog=example("avel demo demo/"))
+@command("avel demo demo/")
 @click.argument("folder", type=PATH)
-@click.option(
-    "--clips", type=click.IntRange(24, 1000), default=240, show_default=True, help="Clips to compose."
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of clips and weights.")
+@click.option("--clips", type=click.IntRange(24, 1000), default=240, help="Clips to make.")
+@click.option("--seed", type=int, default=0, help="Seed of clips and weights.")
 @json_option
 def demo(folder: Path, clips: int, seed: int, as_json: bool) -> int:
-    """Run every stage in a few minutes, on clips that it makes itself in FOLDER."""
-    result = avel.demo(folder, clips=clips, seed=seed)
-    show(result, as_json) if as_json else click.echo("\n".join(result.lines()))
+    """Run every stage on synthetic clips, in a few minutes.
+
+    Makes the clips itself; all files go to FOLDER.
+    """
+    show(avel.demo(folder, clips=clips, seed=seed), as_json)
     return DONE
 
 
 def main() -> None:
-    """Entry point of the `avel` command."""
+    """Runs the `avel` command, and exits with its code."""
     code = run(cli)
     gc.freeze()  # else Python collects garbage over every module at exit, which takes 0.2 to 0.4 s
     sys.exit(code)

@@ -239,7 +239,6 @@ def dataset_options(command: F) -> F:
             "--format",
             type=choices,
             default="auto",
-            show_default=True,
             help="Format of the dataset; auto takes that whose files are there, else a folder of videos.",
         ),
         click.option(
@@ -273,22 +272,22 @@ def json_option(command: F) -> F:
     )
 
 
-def show(result: Any, as_json: bool) -> None:
-    """Prints a result on stdout: JSON for scripts, or aligned lines `name  value` for people."""
-    plain = as_plain(result)
+def show(result: Any, as_json: bool, lines_of: Callable[[Any], list[str]] | None = None) -> None:
+    """Prints a result on stdout: as JSON for scripts, or as lines for people.
+
+    The lines are those of `lines_of`, else of the result's own method `lines`, else `name  value`.
+    """
     if as_json:
-        click.echo(json.dumps(plain, indent=2))
+        click.echo(json.dumps(as_plain(result), indent=2))
         return
-    for line in lines(plain):
-        click.echo(line)
+    if lines_of is None:
+        lines_of = getattr(type(result), "lines", lambda other: lines(as_plain(other)))
+    click.echo("\n".join(lines_of(result)))
 
 
-def show_rows(results: Sequence[Any], as_csv: bool) -> None:
-    """Prints results of one kind on stdout, all their fields: as CSV, a line for each, or as JSON."""
+def show_rows(results: Sequence[Any]) -> None:
+    """Prints results of one kind on stdout as CSV, one line each."""
     rows = [as_plain(result) for result in results]
-    if not as_csv:
-        click.echo(json.dumps(rows, indent=2))
-        return
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(rows[0])
     for row in rows:

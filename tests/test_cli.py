@@ -112,7 +112,8 @@ def test_quiet_prints_results_only(calls: list[Any], capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_shows_the_choices_and_the_default_of_every_option(name: str) -> None:
-    context = click.Context(cli.commands[name], info_name=name)
+    parent = click.Context(cli, **cli.context_settings)
+    context = click.Context(cli.commands[name], parent=parent, info_name=name)
     for parameter in cli.commands[name].params:
         record = parameter.get_help_record(context)
         if not isinstance(parameter, click.Option) or record is None:
