@@ -1,11 +1,13 @@
 """Finds torch devices by name. Of the modules beside it only `nn` may import torch too."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from avel.errors import ConfigError
+from avel.errors import ConfigError, DeviceMemoryError
 from avel.progress import note
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -41,3 +43,41 @@ def note_slow_bfloat16(device: torch.device, dtype: str) -> None:
             "this processor has no bfloat16 (neither AMX nor AVX-512-BF16): "
             "CNNs take 2.5 to 20 times as long as with --dtype float32"
         )
+
+
+def choose_dtype(name: str, device: torch.device) -> str:
+    """Returns the number format of a name; auto is bfloat16 on a GPU that computes it, else float32."""
+    if name != "auto":
+        return name
+    return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported(False) else "float32"
+
+
+def hardware_of(device: torch.device) -> str:
+    """Returns a device in words for the provenance; on a GPU products of float32 are taken in TF32."""
+    return f"{torch.cuda.get_device_name(device)}, float32 as TF32" if device.type == "cuda" else "cpu"
+
+
+@contextmanager
+def tf32(device: torch.device) -> Iterator[None]:
+    """Takes products of float32 in TF32 on a GPU, and restores what was set before."""
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def explain_full_memory(hint: str) -> Iterator[None]:
+    """Turns a GPU that is out of memory into an error that says what to do.
+
+    Raises:
+        DeviceMemoryError: it is.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        what = str(error).partition(". GPU ")[0]
+        raise DeviceMemoryError(f"the GPU's memory is full: {what}", hint=hint) from None

@@ -87,5 +87,9 @@ class WeightsError(AvelError):
     """Network weights that are missing or do not fit the architecture."""
 
 
+class DeviceMemoryError(AvelError):
+    """A GPU that has less memory than the work takes."""
+
+
 class TrainingError(AvelError):
     """Training that cannot start or had to stop."""

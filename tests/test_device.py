@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from avel import device
-from avel.device import choose_device, note_slow_bfloat16
+from avel.device import choose_device, choose_dtype, note_slow_bfloat16, tf32
 from avel.errors import ConfigError
 
 
@@ -67,3 +67,28 @@ def test_bfloat16_without_instructions_for_it_is_said_to_be_slow(
     monkeypatch.setattr(device, "CPU_INFO", tmp_path / "cpuinfo")
     note_slow_bfloat16(torch.device(name), dtype)
     assert ("--dtype float32" in capsys.readouterr().err) is said
+
+
+@pytest.mark.parametrize(
+    ("asked", "place", "has_it", "chosen"),
+    [
+        ("auto", "cuda", True, "bfloat16"),
+        ("auto", "cuda", False, "float32"),
+        ("auto", "cpu", True, "float32"),
+        ("float32", "cuda", True, "float32"),
+        ("bfloat16", "cpu", True, "bfloat16"),
+    ],
+)
+def test_gpus_that_compute_bfloat16_take_it_unless_asked_otherwise(
+    asked: str, place: str, has_it: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda emulated: has_it and not emulated)
+    assert choose_dtype(asked, torch.device(place)) == chosen
+
+
+def test_float32_is_taken_in_tf32_on_a_gpu_alone_and_only_meanwhile() -> None:
+    before = torch.get_float32_matmul_precision()
+    for name, inside in (("cuda", "high"), ("cpu", before)):
+        with tf32(torch.device(name)):
+            assert torch.get_float32_matmul_precision() == inside
+        assert torch.get_float32_matmul_precision() == before

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from avel.device import choose_device
+from avel.device import choose_device, explain_full_memory
 from avel.errors import ConfigError, TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.evaluate import evaluate, predict_split
@@ -131,7 +131,8 @@ def _train(run: Run, planned: Sequence[Planned], loaded: _Loaded, device: torch.
 
     for group in stackable_groups(untrained, stacks):
         data = loaded.data(group[0].trial.config)
-        fit([item.trial for item in group], data, device, lambda line: run.log(**line), write)
+        with explain_full_memory("name a smaller --batch-size, or --together never"):
+            fit([item.trial for item in group], data, device, lambda line: run.log(**line), write)
 
 
 def _judge(run: Run, loaded: _Loaded) -> None:

@@ -223,21 +223,22 @@ class PretrainConfig:
         "auto",
         "Batch-norm statistics in the CNNs: as loaded, the batch's, or auto: as loaded if pretrained.",
     )
-    dtype: Literal["float32", "bfloat16"] = option(
-        "float32",
-        "Number format of the CNNs and the projector (bfloat16: faster where the processor has it).",
+    dtype: Literal["auto", "float32", "bfloat16"] = option(
+        "auto",
+        "Number format of the CNNs and the projector; auto: bfloat16 on a GPU that has it, else float32.",
     )
     device: str = option("auto", "cpu, cuda, cuda:N, or auto: a GPU where there is one.", numeric=False)
     deterministic: bool = option(
         False, "Deterministic kernels: the same weights from the same seed on a GPU."
     )
     compile: bool = option(False, "torch.compile the CNNs.", numeric=False)
-    clips_at_once: int = option(
-        0,
+    clips_at_once: int | None = option(
+        None,
         "Clips whose CNN activations are held at once, 0 for all of a step: the same gradients in less "
         "memory, for one more forward pass.",
         numeric=False,
         low=0,
+        shown="as many as fit on a GPU, all on a CPU",
     )
     workers: int = option(2, "Threads that read and decode frames.", numeric=False, low=1)
     probe_every: int = option(
@@ -270,8 +271,10 @@ class CacheConfig:
     )
     keep_cnn: bool = option(False, "Also keep the CNN vectors, before the Bi-LSTMs.")
     keep_maps: bool = option(False, "Also keep the visual maps, in float16, for heads that attend over them.")
-    dtype: Literal["float32", "bfloat16"] = option(
-        "float32", "Number format of the CNNs (bfloat16: faster where the processor has it)."
+    dtype: Literal["auto", "float32", "bfloat16"] = option(
+        "auto",
+        "Number format of the CNNs; auto: as the cache that is there, else bfloat16 on a GPU that has it, "
+        "else float32.",
     )
     batch_size: int = option(8, "Clips that go through the encoder at once.", numeric=False, low=1)
     workers: int = option(

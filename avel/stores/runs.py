@@ -44,7 +44,9 @@ class Run:
     record: dict[str, Any]
 
     @classmethod
-    def create(cls, path: Path | str, kind: Kind, config: Any, *, inputs: dict[str, Any]) -> Run:
+    def create(
+        cls, path: Path | str, kind: Kind, config: Any, *, inputs: dict[str, Any], hardware: str = ""
+    ) -> Run:
         """Begins a run, or continues the run at `path` if it has the same kind, config and inputs.
 
         Settings that do not change results (devices, workers, how often to save) may differ.
@@ -66,7 +68,11 @@ class Run:
         if path.exists() and not _just_begun(path, toml):
             raise StoreError(f"{path}: exists and is no avel run", hint="choose another folder")
         write_text(path / "config.toml", toml)
-        record |= {"versions": versions(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        record |= {
+            "versions": versions(),
+            "hardware": hardware,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
         write_json(path / "run.json", record)
         return cls(path, record)
 

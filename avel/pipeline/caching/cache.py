@@ -86,7 +86,7 @@ def cache_features(
     """
     began = time.monotonic()
     config = resolve(CacheConfig, "cache-features", base=config, options=options)
-    task = make_task(ClipStore.open(store), Path(cache), encoder, config, cnn_from)
+    task = make_task(ClipStore.open(store), Path(cache), encoder, config, cnn_from, overwrite, scheduler)
     found = find(task, overwrite)
     if found.is_whole(task):
         assert found.cache is not None
@@ -151,7 +151,8 @@ def _merge(task: Task, found: Found, parts: Parts, made: dict[str, Place], faile
         arrays={name: Gathered(name, ordered) for name in task.recipe["arrays"]},
         segment_seconds=clips.grid.segment_seconds,
         missing=missing,
-        provenance=_provenance(task, found, names, failed) | {"cnn": _one_cnn(task, found, parts)},
+        provenance=_provenance(task, found, names, failed)
+        | {"cnn": _one_cnn(task, found, parts), "hardware": _hardware(found, parts)},
     )
 
 
@@ -163,7 +164,7 @@ def _one_cnn(task: Task, found: Found, parts: Parts) -> str | None:
     Raises:
         StaleError: they are not the same for all; the parts are removed, so that the hint is the way out.
     """
-    digests = parts.cnns()
+    digests = parts.made_with("cnn")
     if found.cache is not None and found.kept:
         digests |= {str(found.cache.provenance["cnn"])}
     if len(digests) > 1:
@@ -174,6 +175,12 @@ def _one_cnn(task: Task, found: Found, parts: Parts) -> str | None:
             hint=f"{task.command('--overwrite')} makes it anew",
         )
     return next(iter(digests), None)
+
+
+def _hardware(found: Found, parts: Parts) -> list[str]:
+    """Returns the devices behind all features of the cache."""
+    kept = found.cache.provenance.get("hardware", []) if found.cache is not None and found.kept else []
+    return sorted({*kept, *parts.made_with("hardware")})
 
 
 def _provenance(task: Task, found: Found, names: tuple[str, ...], failed: dict[str, str]) -> dict[str, Any]:

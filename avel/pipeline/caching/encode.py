@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avel.ahead import read_ahead
+from avel.device import hardware_of
 from avel.errors import StaleError, StoreError
 from avel.pipeline.caching.key import frames_of_clip
 from avel.pipeline.caching.parts import Arrays, Parts
@@ -59,12 +60,13 @@ class Clips:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A part: names, arrays (n, T, ...) by name, why the others failed, and the digest of the CNNs."""
+    """A part: names, arrays (n, T, ...) by name, why others failed, the CNNs' digest, the device."""
 
     video_ids: tuple[str, ...]
     arrays: Arrays
     failures: dict[str, str]
     cnn: str
+    hardware: str
 
 
 def chosen_encoder(work: Work) -> Encoder:
@@ -118,7 +120,7 @@ class PartEncoder:
                     found[name].append(_kept(name, values))
                 advance(len(clips.video_ids) + len(clips.failures), len(clips.failures))
             arrays = {name: np.concatenate(values) for name, values in found.items() if values}
-            yield Encoded(tuple(names), arrays, failures, self.cnn_digest)
+            yield Encoded(tuple(names), arrays, failures, self.cnn_digest, hardware_of(self.device))
 
     def read(self, batch: tuple[int, tuple[str, ...]]) -> Clips:
         """Reads and decodes one batch of a part; damaged clips are left out by name."""
@@ -162,7 +164,7 @@ class PartEncoder:
         log_mel = log_mel.to(self.device, non_blocking=True)
         if frames.shape[-1] != self._crop_size:
             frames = centre_crop(frames, self._crop_size)
-        half = self.work.config.dtype == "bfloat16"
+        half = self.work.recipe["preprocessing"]["dtype"] == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             visual, maps = self._visual(frames)
             audio = split(self.encoder.run("audio", log_mel.flatten(0, 1)), log_mel)

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -51,24 +51,26 @@ class Parts:
                     places[name] = Place(path, index)
         return places
 
-    def write(self, sources: Mapping[str, str], arrays: Arrays, cnn: str) -> dict[str, Place]:
-        """Writes features of some videos, (n, T, ...) each, and the CNNs' digest; returns the places."""
+    def write(
+        self, sources: Mapping[str, str], arrays: Arrays, *, cnn: str, hardware: str
+    ) -> dict[str, Place]:
+        """Writes features of some videos, (n, T, ...) each, and what made them; returns their places."""
         names = tuple(sources)
         path = self.folder / f"{digest_of(list(sources.items()))}.h5"
         room = sum(values.nbytes for values in arrays.values()) + NAME_BYTES * len(names)
         with new_file(path, room) as file:
             file["video_ids"], file["sources"] = list(names), list(sources.values())
-            file.attrs["cnn"] = cnn
+            file.attrs.update(cnn=cnn, hardware=hardware)
             for name, values in arrays.items():
                 file[name] = values
         return {name: Place(path, index) for index, name in enumerate(names)}
 
-    def cnns(self) -> set[str]:
-        """Returns the digests of the CNNs behind the finished parts."""
+    def made_with(self, what: Literal["cnn", "hardware"]) -> set[str]:
+        """Returns the digests of the CNNs behind the finished parts, or the devices."""
         found = set()
         for path in self.folder.glob("*.h5"):
             with h5py.File(path, "r") as file:
-                found.add(str(file.attrs["cnn"]))
+                found.add(str(file.attrs[what]))
         return found
 
     def remove(self) -> None:

@@ -80,6 +80,8 @@ def make_task(
     encoder: Path | str | None,
     config: CacheConfig,
     cnn_from: Path | str | None,
+    overwrite: bool = False,
+    scheduler: str | None = None,
 ) -> Task:
     """Returns the task of a call.
 
@@ -101,12 +103,30 @@ def make_task(
         cache,
         path,
         config,
-        recipe(clips, path, config),
+        recipe(clips, path, replace(config, dtype=_dtype(config, cache, cnn_from, overwrite, scheduler))),
         sources,
         reasons,
         annotations_digest(clips, reasons),
         None if cnn_from is None else Path(cnn_from),
     )
+
+
+def _dtype(
+    config: CacheConfig, cache: Path, cnn_from: Path | str | None, overwrite: bool, scheduler: str | None
+) -> Any:
+    """Returns the number format asked for; for auto that of the cache or vectors, or the device's own."""
+    if config.dtype != "auto":
+        return config.dtype
+    for path in (None if overwrite else cache, cnn_from):
+        if path is not None and Path(path).exists():
+            made = FeatureCache.open(path).provenance.get("preprocessing", {}).get("dtype")
+            if made is not None:
+                return made
+    if scheduler is not None:
+        return "float32"  # the workers may have other devices than this machine
+    from avel.pipeline.caching.workers import dtype_of_devices  # imports torch
+
+    return dtype_of_devices(config.device)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from avel.device import choose_device, note_slow_bfloat16
+from avel.device import choose_device, choose_dtype, explain_full_memory, note_slow_bfloat16, tf32
 from avel.pipeline.caching.encode import Encoded, PartEncoder, Work, part_encoder
 from avel.pipeline.caching.parts import Place
 from avel.progress import Progress
@@ -21,6 +21,7 @@ Written = tuple[dict[str, Place], dict[str, str]]
 """Where the videos of a part lie, and why others could not be read."""
 Sources = Mapping[str, str]
 
+FULL = "name a smaller --batch-size; finished parts are kept"
 _computing = Lock()
 """One thread of a process at a time: drawing weights and tracing a CNN change what all threads share, and one
 forward takes all cores anyway."""
@@ -36,7 +37,7 @@ def encode_all(work: Work, parts: Sequence[Sources], scheduler: str | None) -> I
             yield from _on_cluster(work, parts, scheduler, progress)
             return
         devices = devices_of(work.config.device)
-        note_slow_bfloat16(torch.device(devices[0]), work.config.dtype)
+        note_slow_bfloat16(torch.device(devices[0]), work.recipe["preprocessing"]["dtype"])
         if len(devices) > 1 and len(parts) > 1:
             yield from _on_devices(work, parts, devices, progress)
         else:
@@ -57,20 +58,29 @@ def devices_of(asked: str) -> list[str]:
     return [str(choose_device(name.strip())) for name in asked.split(",")]
 
 
+def dtype_of_devices(asked: str) -> str:
+    """Returns bfloat16 where all devices asked for are GPUs that compute it, else float32."""
+    dtypes = {choose_dtype("auto", torch.device(name)) for name in devices_of(asked)}
+    return dtypes.pop() if len(dtypes) == 1 else "float32"
+
+
 def _here(work: Work, parts: Sequence[Sources], device: str, progress: Progress) -> Iterator[Written]:
     def advance(done: int, failed: int) -> None:
         progress.advance(done, failed=failed)
 
-    computed = part_encoder(work, device).parts([tuple(part) for part in parts], advance)
-    for sources, encoded in zip(parts, computed, strict=True):
-        yield _write(work, sources, encoded)
+    place = torch.device(device)
+    with tf32(place), explain_full_memory(FULL):
+        computed = part_encoder(work, device).parts([tuple(part) for part in parts], advance)
+        for sources, encoded in zip(parts, computed, strict=True):
+            yield _write(work, sources, encoded)
 
 
 def _write(work: Work, sources: Sources, encoded: Encoded) -> Written:
     if not encoded.video_ids:
         return {}, encoded.failures
     kept = {name: sources[name] for name in encoded.video_ids}
-    return work.parts.write(kept, encoded.arrays, encoded.cnn), encoded.failures
+    places = work.parts.write(kept, encoded.arrays, cnn=encoded.cnn, hardware=encoded.hardware)
+    return places, encoded.failures
 
 
 def _on_cluster(
@@ -144,7 +154,7 @@ def _counted(written: Written, progress: Progress) -> Written:
 
 def encode_part(work: Work, sources: Sources, device: str) -> Written:
     """Computes and writes one part, in a worker process."""
-    with _computing:
+    with _computing, tf32(torch.device(device)), explain_full_memory(FULL):
         encoded = next(_encoder(_Same(work), device).parts([tuple(sources)]))
     return _write(work, sources, encoded)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,16 @@ import torch
 from torch import Tensor
 
 from avel.config import resolve
-from avel.device import note_slow_bfloat16
+from avel.device import choose_dtype, explain_full_memory, hardware_of, note_slow_bfloat16, tf32
 from avel.digests import digest_of
 from avel.errors import AvelError, TrainingError
-from avel.grid import evenly_spaced
+from avel.grid import Grid, evenly_spaced
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.kept import encoder_digest
 from avel.pipeline.pretraining.checkpoint import start_from
+from avel.pipeline.pretraining.footprint import choose_clips_at_once, measure_footprint
 from avel.pipeline.pretraining.loader import ClipLoader, steps_per_epoch
 from avel.pipeline.pretraining.parallel import barrier, process_group, rank, world_size
 from avel.pipeline.pretraining.probe import Probe
@@ -36,6 +39,7 @@ from avel.stores.files import only_one
 from avel.stores.runs import Run, remove_unused
 
 VECTORS = "vectors"
+FULL = "name a smaller --clips-at-once, or --batch-size; the run goes on from its last checkpoint"
 STANDARD_CLIPS = 256
 """Training clips that `standardise` takes its statistics from when the CNNs are not frozen: evenly spaced,
 since a dataset may be sorted by class."""
@@ -63,12 +67,12 @@ def pretrain(
         set_verbosity(0)
     config = check_config(resolve(PretrainConfig, "pretrain", base=config, options=options))
     source = store if isinstance(store, ClipStore) else ClipStore.open(store)
-    device = device_of_process(config.device)
+    device, path = device_of_process(config.device), Path(run)
     video_ids = training_videos(source)
-    note_slow_bfloat16(device, config.dtype)
-    path = Path(run)
     is_new = not path.exists()
-    with process_group(device), determinism(config, device):
+    config = replace(config, dtype=_dtype(path, config, device))
+    note_slow_bfloat16(device, config.dtype)
+    with process_group(device), determinism(config, device), tf32(device), explain_full_memory(FULL):
         held = only_one(path, "run") if rank() == 0 else nullcontext()
         with held:
             try:
@@ -77,6 +81,13 @@ def pretrain(
                 if is_new and rank() == 0:
                     remove_unused(path)
                 raise
+
+
+def _dtype(run: Path, config: PretrainConfig, device: torch.device) -> Any:
+    """Returns the number format asked for; for auto that of the run that is there, or the device's."""
+    if config.dtype == "auto" and (run / "run.json").is_file():
+        return Run.open(run, "pretrain").config(PretrainConfig).dtype
+    return choose_dtype(config.dtype, device)
 
 
 def training_videos(store: ClipStore) -> list[str]:
@@ -112,7 +123,7 @@ def _pretrain(
         "encoder": encoder_digest(encoder),
     }
     if rank() == 0:
-        Run.create(path, "pretrain", config, inputs=inputs)
+        Run.create(path, "pretrain", config, inputs=inputs, hardware=hardware_of(device))
     barrier()
     run = Run.open(path, "pretrain")
     if run.finished:
@@ -125,12 +136,25 @@ def _pretrain(
             hint="raise --batch-size, or start fewer processes",
         )
     probe = Probe(store, frozen=config.freeze_backbone) if config.probe_every and rank() == 0 else None
+    config = replace(config, clips_at_once=_clips_at_once(twins, config, store.grid, len(video_ids), device))
     twins = move_to_device(twins, config, device)
     batches = make_batches(twins.encoder, store, video_ids, path, config)
     trainer = Trainer(twins, make_optimizer(twins, config), config, device)
     with closing(Recorder(run, trainer, len(video_ids), batches.steps, probe)) as recorder:
         _train(trainer, batches, recorder, len(video_ids))
         return recorder.summary()
+
+
+def _clips_at_once(
+    twins: Twins, config: PretrainConfig, grid: Grid, videos: int, device: torch.device
+) -> int:
+    """Returns how many clips the CNNs take together, 0 for all: as asked for, or as many as fit on a GPU."""
+    if config.clips_at_once is not None or config.freeze_backbone or device.type != "cuda":
+        return config.clips_at_once or 0
+    footprint = measure_footprint(twins, config, grid)
+    clips = math.ceil(videos / steps_per_epoch(videos, config.batch_size) / world_size())
+    free_bytes = torch.cuda.mem_get_info(device)[0]
+    return choose_clips_at_once(footprint, config, clips, free_bytes, can_cut=not twins.learns_statistics)
 
 
 def _train(trainer: Trainer, batches: Batches, recorder: Recorder, clips: int) -> None:

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from avel.errors import ConfigError
 from avel.pipeline.config import PretrainConfig
@@ -70,6 +71,12 @@ class Twins(nn.Module):
         """Lists the CNNs whose batch norms, if they have any, take the statistics of the batch."""
         learned = {} if self.frozen else self.encoder.batch_statistics
         return [getattr(self.encoder, name) for name, batch in learned.items() if batch]
+
+    @property
+    def learns_statistics(self) -> bool:
+        """Says whether a CNN has batch norms that take the statistics of the batch."""
+        parts = [part for cnn in self.learning_statistics() for part in cnn.modules()]
+        return any(isinstance(part, _BatchNorm) for part in parts)
 
     @staticmethod
     def project(features: Tensor, projector: nn.Module) -> Tensor:

@@ -7,7 +7,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -48,9 +47,7 @@ class Trainer:
         self.model: nn.Module = twins
         self.piecewise = bool(config.clips_at_once) and not config.freeze_backbone
         self.shown = ""
-        if self.piecewise and any(
-            isinstance(part, _BatchNorm) for cnn in twins.learning_statistics() for part in cnn.modules()
-        ):
+        if self.piecewise and twins.learns_statistics:
             raise ConfigError(
                 "clips_at_once needs CNNs whose batch norms are frozen", hint="--backbone-batchnorm frozen"
             )
@@ -95,9 +92,8 @@ class Trainer:
         Their vectors first, without gradient; the loss and its gradient at the vectors; then the CNNs again,
         piece by piece, from that gradient down.
         """
-        pieces = [
-            slice(n, n + self.config.clips_at_once) for n in range(0, len(visual), self.config.clips_at_once)
-        ]
+        at_once = self.config.clips_at_once or len(visual)
+        pieces = [slice(first, first + at_once) for first in range(0, len(visual), at_once)]
         with torch.no_grad():
             parts = [self.twins.cnn(visual[piece], audio[piece]) for piece in pieces]
         vectors = [torch.cat(part).requires_grad_() for part in zip(*parts, strict=True)]

@@ -424,7 +424,8 @@ def test_interrupted_parts_of_other_settings_are_not_used(store: Path, run: Path
 
     path = tmp_path / "c.h5"
     other = Parts.of(path, {"other": 1})
-    other.write({"-v0": "-v0-1"}, {"f_a": np.zeros((1, 3, 16)), "f_v": np.zeros((1, 3, 16))}, "cnn")
+    arrays = {"f_a": np.zeros((1, 3, 16)), "f_v": np.zeros((1, 3, 16))}
+    other.write({"-v0": "-v0-1"}, arrays, cnn="cnn", hardware="cpu")
     summary = cache_features(store, path, encoder=run, config=CacheConfig())
     assert (summary.encoded, summary.resumed) == (10, 0)
     with h5py.File(path) as file:

@@ -186,8 +186,19 @@ def test_parts_of_other_weights_are_not_mixed_either(store: Path, tmp_path: Path
     arrays = {name: made.read(name)[:1] for name in ("f_a", "f_v")}
     path.unlink()
     recipe = {name: made.provenance[name] for name in ("encoder", "staging", "preprocessing", "arrays")}
-    Parts.of(path, recipe).write({"-v0": "-v0-1"}, arrays, "0123456789abcdef")
+    Parts.of(path, recipe).write({"-v0": "-v0-1"}, arrays, cnn="0123456789abcdef", hardware="cpu")
     with pytest.raises(StaleError, match="other weights") as error:
         cache_features(store, path, **TINY)
     follow(error)
     assert FeatureCache.open(path).digest == made.digest
+
+
+def test_a_cache_is_extended_in_the_number_format_that_it_was_made_in(store: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c.h5"
+    cache_features(store, path, dtype="bfloat16", **TINY)
+    assert cache_features(store, path, **TINY).kept == 10
+    assert FeatureCache.open(path).provenance["preprocessing"]["dtype"] == "bfloat16"
+    cache_features(store, path, overwrite=True, **TINY)
+    provenance = FeatureCache.open(path).provenance
+    assert provenance["preprocessing"]["dtype"] == "float32", "auto on a CPU"
+    assert provenance["hardware"] == ["cpu"]

@@ -1,0 +1,98 @@
+"""Estimates the GPU memory of a training step, to cut or refuse one that cannot fit before it starts."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from avel.errors import ConfigError
+from avel.grid import MEL_BANDS, MEL_FRAMES, Grid
+from avel.pipeline.config import PretrainConfig
+from avel.pipeline.pretraining.projector import Twins
+from avel.progress import note
+
+USABLE = 0.9
+"""Fraction of the free memory that is planned with; the rest is for what cuDNN and the allocator take."""
+BYTES_PER_WEIGHT = 4 * 4
+"""Of a weight in float32, its gradient and two states of the optimizer."""
+PROJECTED_BYTES = 2**30
+"""For the embeddings, C of Eq. 1 and their gradients: several times 1280 x 4096 and 4096 x 4096 numbers."""
+GB = 2**30
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of a training step: `fixed`, and those of each clip for its inputs and its activations."""
+
+    fixed: int
+    inputs: int
+    activations: int
+
+    def step(self, clips: int, clips_at_once: int = 0) -> int:
+        """Returns the bytes of a step of `clips`, whose CNNs take `clips_at_once` together, 0 for all."""
+        return self.fixed + clips * self.inputs + min(clips_at_once or clips, clips) * self.activations
+
+
+def measure_footprint(twins: Twins, config: PretrainConfig, grid: Grid) -> Footprint:
+    """Returns the footprint of training `twins`, found by a forward pass on tensors without memory."""
+    one, two = (_saved_bytes(twins, config, grid, clips) for clips in (1, 2))
+    crop = config.augmentation.crop_size
+    weights = sum(weight.numel() for weight in twins.parameters())
+    return Footprint(
+        fixed=weights * BYTES_PER_WEIGHT + max(0, 2 * one - two) + PROJECTED_BYTES,
+        inputs=grid.segments * 3 * (4 * crop**2 + grid.size**2),
+        activations=two - one,
+    )
+
+
+def _saved_bytes(twins: Twins, config: PretrainConfig, grid: Grid, clips: int) -> int:
+    """Returns the bytes that autograd keeps of the CNNs' forward pass: activations and folded weights."""
+    dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+    encoder = copy.deepcopy(twins.encoder).to("meta", dtype).train()
+    own = [weight.untyped_storage() for weight in encoder.parameters()]
+    found = {id(storage): storage for storage in own}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        found[id(storage)] = storage  # held, so that no other storage gets its id
+        return tensor
+
+    crop = config.augmentation.crop_size
+    frames = torch.empty(clips, grid.segments, 3, crop, crop, dtype=dtype, device="meta")
+    log_mel = torch.empty(clips, grid.segments, MEL_FRAMES, MEL_BANDS, dtype=dtype, device="meta")
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        encoder.cnn(frames, log_mel)
+    return sum(storage.nbytes() for storage in found.values()) - sum(storage.nbytes() for storage in own)
+
+
+def choose_clips_at_once(
+    footprint: Footprint, config: PretrainConfig, clips: int, free_bytes: int, can_cut: bool
+) -> int:
+    """Returns how many clips the CNNs take together, 0 for all `clips` of a step: as many as fit.
+
+    Args:
+        can_cut: whether the CNNs give the same in pieces, which learned batch statistics do not.
+
+    Raises:
+        ConfigError: even one clip does not fit, or all must go together and do not fit.
+    """
+    limit = USABLE * free_bytes
+    if config.clips_at_once is not None:
+        return config.clips_at_once
+    if footprint.step(clips) <= limit:
+        return 0
+    needs = f"a step of {clips} clips takes about {footprint.step(clips) / GB:.1f} GB of GPU memory"
+    needs += f", {free_bytes / GB:.1f} GB are free"
+    at_once = clips
+    while can_cut and at_once > 1:
+        at_once = (at_once + 1) // 2
+        if footprint.step(clips, at_once) <= limit:
+            note(f"{needs}: as --clips-at-once {at_once}, in {footprint.step(clips, at_once) / GB:.1f} GB")
+            return at_once
+    fitting = max(1, int((limit - footprint.fixed) / (footprint.inputs + footprint.activations)))
+    cheaper = "" if config.dtype == "bfloat16" else " or --dtype bfloat16"
+    frozen = "" if can_cut else " or --backbone-batchnorm frozen"
+    raise ConfigError(needs, hint=f"--batch-size {fitting} for each process{cheaper}{frozen}")

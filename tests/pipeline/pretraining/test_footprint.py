@@ -1,0 +1,92 @@
+"""The memory of a step on a GPU, estimated without one: known sizes, cut to what is free, or refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from avel.errors import ConfigError, DeviceMemoryError
+from avel.grid import Grid
+from avel.pipeline.encoders.build import build_encoder
+from avel.pipeline.pretraining.footprint import Footprint, choose_clips_at_once, measure_footprint
+from avel.pipeline.pretraining.pretrain import pretrain
+from avel.pipeline.pretraining.projector import Twins
+from avel.pipeline.pretraining.training import Trainer
+from avel.stores.clips import ClipStore
+from avel.stores.runs import Run
+from tests.pipeline.configs import changed
+from tests.pipeline.pretraining.small_runs import CONFIG
+
+GB = 2**30
+
+
+@pytest.mark.parametrize(("dtype", "number_bytes"), [("float32", 4), ("bfloat16", 2)])
+def test_activations_are_the_inputs_of_each_convolution(dtype: str, number_bytes: int) -> None:
+    config = changed(CONFIG, dtype=dtype, crop_size=32, backbone_batchnorm="frozen")
+    found = measure_footprint(Twins(build_encoder(config), config), config, Grid(segments=5))
+    # the strided convolutions of a tiny CNN: each input, and the last output behind its ReLU
+    frame = 3 * 32 * 32 + 16 * 16**2 + 32 * 8**2 + 64 * 4**2 + 128 * 2**2
+    patch = 96 * 64 + 16 * 48 * 32 + 32 * 24 * 16 + 64 * 12 * 8 + 128 * 6 * 4
+    assert found.activations == 5 * (frame + patch) * number_bytes
+    assert found.inputs == 5 * 3 * (4 * 32**2 + 256**2)
+
+
+def test_learned_batch_norms_take_more() -> None:
+    taken = []
+    for batchnorm in ("frozen", "batch"):
+        config = changed(CONFIG, backbone_batchnorm=batchnorm)
+        taken.append(measure_footprint(Twins(build_encoder(config), config), config, Grid()).activations)
+    assert taken[1] > 1.4 * taken[0]
+
+
+PAPER = Footprint(fixed=4 * GB, inputs=0, activations=GB // 2)
+
+
+@pytest.mark.parametrize(
+    ("free_gb", "asked", "chosen"), [(80, None, 0), (60, None, 64), (12, None, 8), (12, 0, 0), (12, 5, 5)]
+)
+def test_a_step_is_cut_to_the_memory_that_is_free(
+    free_gb: int, asked: int | None, chosen: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = changed(CONFIG, clips_at_once=asked)
+    assert choose_clips_at_once(PAPER, config, 128, free_gb * GB, can_cut=True) == chosen
+    said = capsys.readouterr().err
+    assert (f"--clips-at-once {chosen}" in said) is (asked is None and chosen > 0)
+
+
+@pytest.mark.parametrize(
+    ("free_gb", "can_cut", "hint"),
+    [
+        (60, False, "--batch-size 100 for each process or --dtype bfloat16 or --backbone-batchnorm frozen"),
+        (4, True, "--batch-size 1 for each process or --dtype bfloat16"),
+    ],
+)
+def test_a_step_that_cannot_be_cut_is_refused(free_gb: int, can_cut: bool, hint: str) -> None:
+    config = changed(CONFIG, dtype="float32")
+    with pytest.raises(
+        ConfigError, match=f"128 clips takes about 68.0 GB .*{free_gb}.0 GB are free"
+    ) as caught:
+        choose_clips_at_once(PAPER, config, 128, free_gb * GB, can_cut=can_cut)
+    assert caught.value.hint == hint
+
+
+def test_a_full_gpu_is_an_error_that_says_what_to_do(
+    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Trainer, *inputs: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total ...")
+
+    monkeypatch.setattr(Trainer, "step", full)
+    with pytest.raises(DeviceMemoryError, match=r"Tried to allocate 2\.00 GiB\n") as caught:
+        pretrain(store, tmp_path / "run", CONFIG)
+    assert "--clips-at-once" in caught.value.hint
+
+
+def test_a_run_goes_on_in_the_number_format_that_it_began_with(store: ClipStore, tmp_path: Path) -> None:
+    pretrain(store, tmp_path / "run", CONFIG, epochs=1, dtype="bfloat16")
+    pretrain(store, tmp_path / "run", CONFIG, epochs=1)
+    assert Run.open(tmp_path / "run").record["config"]["dtype"] == "bfloat16"
+    pretrain(store, tmp_path / "other", CONFIG, epochs=1)
+    assert Run.open(tmp_path / "other").record["config"]["dtype"] == "float32", "on a CPU"
+    assert Run.open(tmp_path / "other").record["hardware"] == "cpu"
