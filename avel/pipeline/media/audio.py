@@ -46,6 +46,18 @@ class AudioReader:
         self.overlaps: list[float] = []
         self.jitter_seconds = self.end_seconds = 0.0
 
+    def zeros_begin_seconds(self) -> float:
+        """Returns from where on all packets hold nothing but zeros, in seconds after the origin.
+
+        Zeros are silence in some codecs, and what is left of a file of which the end was never written.
+        """
+        end = float(self._stream.end_seconds) - self._origin
+        for packet in reversed(self._stream.packets or []):
+            if any(bytes(packet)) or packet.pts is None:
+                break
+            end = packet.pts * self._stream.tick_seconds - self._origin
+        return end
+
     def samples(self) -> Iterator[NDArray[np.float32]]:
         """Yields chunks (n,) in [-1, 1] of at most ten segments, `grid.samples` in all; gaps are silent."""
         self.errors = self.unmixed = 0

@@ -62,16 +62,11 @@ def stamp_faults(stream: ScannedStream, grid: Grid, origin: Fraction) -> list[st
     if stream.untimed:
         return [f"{kind} packets without a time: {stream.untimed}"]
     times, end = sorted(set(stream.times)), float(origin + Fraction(grid.seconds)) / stream.tick_seconds
-    _, start, after = max(((b - a, a, b) for a, b in pairwise(times) if a < end), default=(0, 0, 0))
-    if not is_long(stream, grid, start, after):
+    ticks, start, after = max(((b - a, a, b) for a, b in pairwise(times) if a < end), default=(0, 0, 0))
+    if (ticks - stream.usual_ticks) * stream.tick_seconds <= grid.segment_seconds:
         return []
     left, right = (float(pts * stream.time_base - origin) for pts in (start, after))
     return [f"no new {kind} between {left:.2f} s and {right:.2f} s"]
-
-
-def is_long(stream: ScannedStream, grid: Grid, start: int, after: int) -> bool:
-    """Returns whether from one time stamp to the next it is more than a segment longer than usual."""
-    return (after - start - stream.usual_ticks) * stream.tick_seconds > grid.segment_seconds
 
 
 def is_still(container: InputContainer, video: ScannedStream) -> bool:

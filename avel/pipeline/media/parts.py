@@ -45,6 +45,7 @@ class Part:
     offset: int = 0
     _longest_end: int = 0
     _latest: int | None = None
+    _least_end: int = 0
     _last_pts: int = 0
     _first_dts: int | None = None
     _dts_end: int = 0
@@ -63,14 +64,15 @@ class Part:
         if time is not None and (self._latest is None or time > self._latest):
             self._latest = time
 
-    def present(self, pts: int, dts: int | None, duration: int) -> None:
-        """Notes that a packet is presented from `pts` on for `duration`."""
+    def present(self, pts: int, dts: int | None, duration: int, usual: int = 0) -> None:
+        """Notes that a packet is presented from `pts` on for `duration`, which is `usual` of most packets."""
         if self.start is None:
-            self.start, self._longest_end, self._first_dts = pts, pts + duration, dts
-        else:
-            self._reordered |= pts < self._last_pts
-            self.start, self._longest_end = min(self.start, pts), max(self._longest_end, pts + duration)
-        self._last_pts = pts
+            self.start = self._longest_end = self._least_end = self._last_pts = pts
+            self._first_dts = dts
+        self._reordered |= pts < self._last_pts
+        self.start, self._last_pts = min(self.start, pts), pts
+        self._longest_end = max(self._longest_end, pts + duration)
+        self._least_end = max(self._least_end, pts + min(duration, usual))
         if dts is not None:
             self._dts_end = dts + duration
 
@@ -79,11 +81,12 @@ class Part:
         """End of the picture or samples that are presented last.
 
         A packet's duration is often the time until the next one is decoded. With B pictures that is not the
-        time for which it is presented, but the sum of all is the same.
+        time for which it is presented, but the sum of all is about the same.
         """
         if self.start is None or not self._reordered or self._first_dts is None:
             return self._longest_end
-        return min(self._longest_end, self._dts_end + self.start - self._first_dts)
+        end = min(self._longest_end, self._dts_end + self.start - self._first_dts)
+        return max(end, self._least_end)
 
     @property
     def ticks(self) -> int:

@@ -152,10 +152,13 @@ class Media:
             raise ClipRefused("truncated", f"the video ends at {covered:.2f} s of {stated:.2f} s")
         for fault in self._video.faults():
             self._add_damage(fault)
+        if self._video.errors:
+            self._end_earlier(video_end_seconds=covered)
         if stated - covered > self._grid.segment_seconds:
             self._add_damage(f"the video ends at {covered:.2f} s of {stated:.2f} s")
-        if self._video.errors or stated - covered > self._grid.segment_seconds:
             self._end_earlier(video_end_seconds=covered)
+            if self._audio is not None and self._video.errors:
+                self._end_earlier(audio_end_seconds=self._audio.zeros_begin_seconds())
 
     def _end_earlier(self, **ends: float) -> None:
         """Moves the stated end of a stream to where its last decoded picture or samples end."""

@@ -94,7 +94,7 @@ class ScannedStream:
             self._untimed_ticks = self._untimed_ticks or packet.duration or self._step_of_codec()
             return
         self.times.append(pts)
-        part.present(pts, packet.dts, packet.duration or self.usual_ticks)
+        part.present(pts, packet.dts, packet.duration or self.usual_ticks, self.usual_ticks)
 
     def settle(self) -> None:
         """Moves all time stamps by the offsets of their parts; gives pictures times where none has any."""
@@ -152,8 +152,11 @@ class ScannedStream:
 
     def _part_of(self, packet: "Packet[Any]", number: int) -> Part:
         """Returns the part to which a packet belongs, a new one where its time stamp leaps back."""
-        time = None if packet.is_discard else packet.pts if packet.dts is None else packet.dts
-        slack = 0 if packet.is_keyframe else REORDERED_PICTURES * self.usual_ticks
+        time, slack = None if packet.is_discard else packet.dts, 0
+        if self.av_stream.type == "video" and not packet.is_keyframe:
+            slack = REORDERED_PICTURES * self.usual_ticks
+            if packet.pts == packet.dts and self.av_stream.codec_context.has_b_frames:
+                time = None  # Matroska has no times of decoding, and B pictures go back
         if not self.parts:
             self.parts.append(Part(0, 0, number))
         elif time is not None and self.parts[-1].leaps(time, slack, self.tick_seconds):

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 from heapq import heappop, heappush
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 
 from avel.grid import Grid
 from avel.pipeline.media.container import FAULTS
-from avel.pipeline.media.info import is_long
 from avel.pipeline.media.picture import PictureScaler
 from avel.pipeline.media.refusal import ClipRefused
 from avel.pipeline.media.scan import ScannedStream, packets, with_drain
@@ -60,11 +60,11 @@ class VideoReader:
             yield f"video packets not decoded: {self.errors}"
         if self.corrupt:
             yield f"pictures incomplete: {self.corrupt}"
-        start, after = self._frozen
-        lost = sum(start < pts < after for pts in self._stream.times)
-        if lost and is_long(self._stream, self._grid, start, after):
+        times = sorted({pts for pts in self._stream.times if self._frozen[0] <= pts <= self._frozen[1]})
+        untold = self._frozen[1] - self._frozen[0] - max((b - a for a, b in pairwise(times)), default=0)
+        if (untold - self._stream.usual_ticks) * self._stream.tick_seconds > self._grid.segment_seconds:
             left, right = (float(pts * self._stream.time_base - self._origin) for pts in self._frozen)
-            yield f"none of {lost} pictures decoded between {left:.2f} s and {right:.2f} s"
+            yield f"none of {len(times) - 2} pictures decoded between {left:.2f} s and {right:.2f} s"
 
     def allocate(self, frames: int) -> NDArray[np.uint8]:
         """Allocates n frames in `colours`."""
