@@ -1,4 +1,4 @@
-"""The text of annotation files as it was written: UTF-8, or an error that names the byte; its rows and values."""
+"""The text of annotation files as it was written: UTF-8, or an error that names the byte; its rows."""
 
 import csv
 import io
@@ -78,7 +78,7 @@ def read_records(path: Path, separator: str = ",") -> tuple[list[str], list[tupl
 
 
 def read_rows(path: Path, columns: Sequence[str], separator: str = ",") -> list[TextRow]:
-    """Returns the rows of a CSV that has these columns, and maybe others; names and fields without blanks around.
+    """Returns the rows of a CSV that has these columns, and maybe others, without blanks around fields.
 
     Raises:
         MissingPathError, DatasetError: as `read_records`; a column that is absent or there twice.
@@ -90,9 +90,7 @@ def read_rows(path: Path, columns: Sequence[str], separator: str = ",") -> list[
             what = "no column" if column not in names else f"{names.count(column)} columns"
             raise DatasetError(f"{path}: {what} {column}; it has {', '.join(names)}")
     return [
-        TextRow(
-            dict(zip(names, (value.strip() for value in values), strict=True)), f"{path}: line {line}"
-        )
+        TextRow(dict(zip(names, (value.strip() for value in values), strict=True)), f"{path}: line {line}")
         for line, values in records
     ]
 

@@ -43,6 +43,7 @@ class TableRow:
         event: None where the row says that the video has none, or that they are not known.
         known: False where the video's events are not known.
         where: file and line or row.
+        tag: that of the sample.
     """
 
     name: str
@@ -51,6 +52,7 @@ class TableRow:
     quality: str
     split: str
     where: str
+    tag: str = ""
 
 
 def read_events(path: Path) -> tuple[TableRow, ...]:
@@ -70,9 +72,7 @@ def read_events(path: Path) -> tuple[TableRow, ...]:
     )
 
 
-def samples_of_rows(
-    rows: Iterable[TableRow], id_of: Mapping[str, str] | None = None
-) -> tuple[Sample, ...]:
+def samples_of_rows(rows: Iterable[TableRow], id_of: Mapping[str, str] | None = None) -> tuple[Sample, ...]:
     """Returns a sample for each video and split, in order of their first rows; the rows are its events.
 
     Args:
@@ -95,7 +95,7 @@ def samples_of_rows(
                     hint="take one of the rows out",
                 )
         events = tuple(row.event for row in own if row.event is not None) if first.known else None
-        samples.append(Sample(number, video_id, events, first.quality, split, first.where))
+        samples.append(Sample(number, video_id, events, first.quality, split, first.where, first.tag))
     return tuple(samples)
 
 
