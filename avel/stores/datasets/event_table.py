@@ -95,7 +95,7 @@ def samples_of_rows(rows: Iterable[TableRow], id_of: Mapping[str, str] | None = 
                     hint="take one of the rows out",
                 )
         events = tuple(row.event for row in own if row.event is not None) if first.known else None
-        samples.append(Sample(number, video_id, events, first.quality, split, first.where, first.tag))
+        samples.append(Sample(number, video_id, events, first.quality, split, first.where, tag=first.tag))
     return tuple(samples)
 
 
