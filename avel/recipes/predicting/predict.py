@@ -23,7 +23,7 @@ from avel.heads.training.fit import arithmetic
 from avel.heads.training.records import TrialRecord, load_model, read_trial, read_trials
 from avel.pipeline.media.refusal import ClipRefused
 from avel.progress import Progress, note
-from avel.recipes.predicting.events import ENDINGS, WRITERS, OF_ONE_VIDEO, VideoEvents, find_events
+from avel.recipes.predicting.events import ENDINGS, OF_ONE_VIDEO, WRITERS, VideoEvents, find_events
 from avel.recipes.predicting.overlay import write_preview
 from avel.recipes.predicting.video_encoder import VideoEncoder, VideoFeatures
 from avel.recipes.predicting.windows import merge_windows, window_starts
