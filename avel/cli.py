@@ -402,11 +402,19 @@ def plot(run: Path, kind: str, out: Path, as_json: bool, **options: Any) -> int:
 @command(
     "avel predict runs/tacma street.mp4",
     "avel predict runs/tacma street.mp4 --out street.vtt",
+    "avel predict runs/tacma street.mp4 market.mp4 --out events.json --format activitynet",
     context_settings=IDS,
 )
 @click.argument("run", type=PATH)
 @click.argument("videos", type=PATH, nargs=-1, required=True)
-@click.option("--out", type=PATH, help="File to write the events to: .json, .csv or .vtt.")
+@click.option("--out", type=PATH, help="File to write the events to: .json, .csv, .vtt, .txt or .tsv.")
+@click.option(
+    "--format",
+    type=click.Choice(["auto", "json", "csv", "vtt", "audacity", "desed", "activitynet"]),
+    default="auto",
+    show_default=True,
+    help="Format of --out; auto goes by its ending: .txt is Audacity's label track, .tsv DESED's table.",
+)
 @click.option("--preview", type=PATH, help="Draw the events of one video: .png, or .mp4 with a timeline.")
 @click.option("--trial", help="One trial of the run.  [default: the mean over its best setting's]")
 @click.option("--encoder", type=PATH, help="Run of avel pretrain.  [default: where the cache says]")

@@ -251,7 +251,7 @@ def dataset_options(command: F) -> F:
         click.option(
             "--annotations",
             type=click.Path(path_type=Path),
-            help="CSV or Parquet of events, for a plain folder of videos.",
+            help="CSV or Parquet of events in a plain folder of videos, ActivityNet's JSON or DESED's TSV.",
         ),
     ]
 

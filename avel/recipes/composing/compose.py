@@ -1,24 +1,32 @@
-"""Makes a small synthetic dataset in AVE's layout (Tian et al. 2018) whose events are known exactly."""
+"""Makes a small synthetic dataset in the layout of a published one, whose events are known exactly."""
 
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from avel.errors import DatasetError, UnknownNameError
+from avel.errors import ConfigError, DatasetError, UnknownNameError
 from avel.progress import Progress
 from avel.recipes.composing.film import FPS, SAMPLE_RATE, make_film
+from avel.recipes.composing.layouts import LAYOUTS, Layout
 from avel.recipes.composing.mp4 import write_mp4
-from avel.recipes.composing.script import Script, write_scripts
+from avel.recipes.composing.script import Course, Script, write_scripts
 from avel.recipes.composing.subjects import SUBJECTS
+from avel.stores.datasets.segment_vector import SEGMENTS
 from avel.stores.files import write_text
 
 CLASSES = tuple(SUBJECTS)
-HEADER = "Category&VideoID&Quality&StartTime&EndTime"
 
 
 def compose(
-    folder: str | Path, *, clips: int = 48, seed: int = 0, classes: Sequence[str] = CLASSES, seconds: int = 10
+    folder: str | Path,
+    *,
+    clips: int = 48,
+    seed: int = 0,
+    classes: Sequence[str] = CLASSES,
+    seconds: int = 10,
+    layout: str = "ave",
+    course: Course | None = None,
 ) -> Path:
     """Makes `clips` clips of `seconds` whole seconds with their annotations and splits; returns the folder.
 
@@ -26,9 +34,13 @@ def compose(
     seconds picture or sound is missing, or is of another class. The same arguments make the same clips;
     those that are there already stay as they are.
 
+    Args:
+        layout: the dataset in whose layout it is written, by the name of its format.
+        course: what happens in a clip, for layouts that can say so; by default what is usual there.
+
     Raises:
-        ConfigError: too few clips, classes or seconds.
-        UnknownNameError: a class that cannot be drawn.
+        ConfigError: too few clips, classes or seconds; seconds or a course that the layout has no words for.
+        UnknownNameError: a class that cannot be drawn, or no such layout.
         DatasetError: `folder` holds other clips or annotations.
 
     >>> compose("demo/dataset", clips=18)  # doctest: +SKIP
@@ -38,9 +50,13 @@ def compose(
     for name in classes:
         if name not in SUBJECTS:
             raise UnknownNameError("demo class", name, SUBJECTS)
-    scripts = write_scripts(clips, seed, classes, seconds)
-    _check_folder(folder, scripts)
-    paths = {number: clip_path(folder, script) for number, script in enumerate(scripts)}
+    if layout not in LAYOUTS:
+        raise UnknownNameError("layout", layout, LAYOUTS)
+    chosen = LAYOUTS[layout]
+    scripts = write_scripts(clips, seed, classes, seconds, course or chosen.course, chosen.unseen)
+    _check_layout(layout, seconds, course)
+    _check_folder(folder, scripts, chosen)
+    paths = {number: clip_path(folder, script, number, layout) for number, script in enumerate(scripts)}
     missing = [number for number, path in paths.items() if not path.exists()]
     done = clips - len(missing)
     with ThreadPoolExecutor(os.cpu_count()) as threads, Progress(clips, "clips", start=done) as progress:
@@ -48,7 +64,7 @@ def compose(
         for film in as_completed(films):
             film.result()
             progress.advance()
-    for name, text in annotation_files(scripts).items():
+    for name, text in chosen.files(scripts).items():
         write_text(folder / name, text)
     return folder
 
@@ -59,31 +75,32 @@ def record(path: Path, script: Script, seed: int, number: int) -> None:
     write_mp4(path, film.frames(), FPS, film.samples(), SAMPLE_RATE)
 
 
-def annotation_files(scripts: Sequence[Script]) -> dict[str, str]:
-    """Returns AVE's text files by name: each split's lines, and all of them below a header."""
-    lines = {
-        script: f"{script.category}&{script.video_id}&good&{script.start_seconds}&{script.end_seconds}\n"
-        for script in scripts
-    }
-    files = {"Annotations.txt": HEADER + "\n" + "".join(lines.values())}
-    for split in ("train", "val", "test"):
-        files[f"{split}Set.txt"] = "".join(line for script, line in lines.items() if script.split == split)
-    return files
+def clip_path(folder: Path, script: Script, number: int = 0, layout: str = "ave") -> Path:
+    """Returns where the clip of a script, of that number, lies in the dataset."""
+    return folder / LAYOUTS[layout].clip(number, script)
 
 
-def clip_path(folder: Path, script: Script) -> Path:
-    """Returns where a script's clip lies in the dataset."""
-    return folder / "AVE" / f"{script.video_id}.mp4"
-
-
-def _check_folder(folder: Path, scripts: Sequence[Script]) -> None:
-    foreign = {path.name for path in folder.glob("AVE/*.mp4")} - {f"{s.video_id}.mp4" for s in scripts}
-    if foreign:
-        raise DatasetError(
-            f"{folder / 'AVE'}: holds clips of other arguments or another origin, such as {min(foreign)}",
-            hint="choose another folder, or remove this one",
+def _check_layout(layout: str, seconds: int, course: Course | None) -> None:
+    chosen = LAYOUTS[layout]
+    if chosen.course == "runs" and seconds != SEGMENTS:
+        raise ConfigError(f"seconds={seconds}: clips of {layout} have {SEGMENTS} seconds")
+    if course not in (None, chosen.course) and chosen.course != "mixed":
+        raise ConfigError(
+            f"course={course!r}: the layout of {layout} cannot say it",
+            hint="layout='activitynet' or layout='desed'",
         )
-    for name, text in annotation_files(scripts).items():
+
+
+def _check_folder(folder: Path, scripts: Sequence[Script], layout: Layout) -> None:
+    own = {folder / layout.clip(number, script) for number, script in enumerate(scripts)}
+    for place in sorted({path.parent for path in own}):
+        foreign = set(place.glob("*.mp4")) - own
+        if foreign:
+            raise DatasetError(
+                f"{place}: holds clips of other arguments or another origin, such as {min(foreign).name}",
+                hint="choose another folder, or remove this one",
+            )
+    for name, text in layout.files(scripts).items():
         if (folder / name).exists() and (folder / name).read_bytes() != text.encode():
             raise DatasetError(
                 f"{folder / name}: is of other arguments or another origin, and would be overwritten",

@@ -3,11 +3,14 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from string import ascii_letters, digits
+from typing import Literal
 
 import numpy as np
 
 from avel.errors import ConfigError
+from avel.stores.datasets.dataset import Event
 
 LONGEST_SCENE_SECONDS = 3
 SHORTEST_EVENT, LONGEST_EVENT = 0.3, 0.7
@@ -16,28 +19,51 @@ TEST_FRACTION, VAL_FRACTION = 0.25, 0.15
 Names = tuple[str, ...]
 Second = tuple[Names, Names]
 """Classes that are shown, and classes that sound."""
+Course = Literal["one", "runs", "mixed", "overlapping"]
+"""What happens in a clip: one event; none to three of one class; one to three of any; two that overlap."""
+MOST_EVENTS = 3
 
 
 @dataclass(frozen=True)
 class Script:
     """One clip: `video[t]` and `audio[t]` name the classes shown and sounding in second t (T tuples each).
 
-    The event, `category` from `start_seconds` to `end_seconds`, is where both name it.
+    `category` is the class that the clip is about, also where it has no event.
     """
 
     video_id: str
     category: str
-    start_seconds: int
-    end_seconds: int
     video: tuple[Names, ...]
     audio: tuple[Names, ...]
     split: str
 
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The events, in order of time: seconds in which a class is both shown and sounds."""
+        held = [set(video) & set(audio) for video, audio in zip(self.video, self.audio, strict=True)]
+        found = []
+        for name in sorted(set().union(*held)):
+            second = 0
+            for is_event, run in groupby(name in names for names in held):
+                end = second + len(list(run))
+                if is_event:
+                    found.append(Event(name, second, end))
+                second = end
+        return tuple(sorted(found, key=lambda event: event.onset_seconds))
 
-def write_scripts(clips: int, seed: int, classes: Sequence[str], seconds: int) -> tuple[Script, ...]:
+
+def write_scripts(
+    clips: int,
+    seed: int,
+    classes: Sequence[str],
+    seconds: int,
+    course: Course = "one",
+    unseen: int = 0,
+) -> tuple[Script, ...]:
     """Returns `clips` scripts, the classes in turn.
 
-    The splits hold about 60, 15 and 25 % of the clips, and every class is in each.
+    The splits hold about 60, 15 and 25 % of the clips, and every class is in each; but train has none of the
+    last `unseen` classes.
 
     Raises:
         ConfigError: too few clips, classes or seconds for that.
@@ -45,20 +71,47 @@ def write_scripts(clips: int, seed: int, classes: Sequence[str], seconds: int) -
     _check(clips, classes, seconds)
     test, val = (max(len(classes), round(fraction * clips)) for fraction in (TEST_FRACTION, VAL_FRACTION))
     splits = ["train"] * (clips - val - test) + ["val"] * val + ["test"] * test
-    rng = np.random.default_rng([seed, clips, seconds, zlib.crc32("&".join(classes).encode())])
+    drawn = "&".join((*classes, *(() if course == "one" else (course,))))
+    rng = np.random.default_rng([seed, clips, seconds, zlib.crc32(drawn.encode())])
     letters = rng.choice(list(ascii_letters + digits), (clips, 11))
     letters[1::4, 0], letters[2, 0] = "-", "_"  # as some YouTube ids begin
     scripts = []
     for clip, split in enumerate(splits):
-        name = classes[clip % len(classes)]
+        there = classes[: len(classes) - unseen] if split == "train" else classes
+        name = there[clip % len(there)]
+        scenes: list[Second] = []
+        for names, run in groupby(_happening(rng, name, there, seconds, course)):
+            length = len(list(run))
+            scenes += [(names, names)] * length if names else _background(rng, name, there, length)
+        video, audio = (tuple(side) for side in zip(*scenes, strict=True))
+        scripts.append(Script("".join(letters[clip]), name, video, audio, split))
+    return tuple(scripts)
+
+
+def _happening(
+    rng: np.random.Generator, name: str, classes: Sequence[str], seconds: int, course: Course
+) -> list[Names]:
+    """Returns the classes that have an event in each second of a clip about `name`."""
+    if course == "one":
         length = round(seconds * rng.uniform(SHORTEST_EVENT, LONGEST_EVENT))
         start = int(rng.integers(0, seconds - length + 1))
-        before = _background(rng, name, classes, start)
-        after = _background(rng, name, classes, seconds - start - length)
-        scenes = [*before, *[((name,), (name,))] * length, *after]
-        video, audio = (tuple(side) for side in zip(*scenes, strict=True))
-        scripts.append(Script("".join(letters[clip]), name, start, start + length, video, audio, split))
-    return tuple(scripts)
+        events = [(name, start, start + length)]
+    elif course == "overlapping":
+        other = str(rng.choice([each for each in classes if each != name]))
+        first, second, third, last = _cuts(rng, 4, seconds)
+        events = [(name, first, third), (other, second, last)]
+    else:
+        most = min(MOST_EVENTS, (seconds + 1) // 2)
+        cuts = _cuts(rng, 2 * int(rng.integers(course == "mixed", most + 1)), seconds)
+        spans = list(zip(cuts[::2], cuts[1::2], strict=True))
+        others = [str(rng.choice(classes)) for _ in spans[1:]] if course == "mixed" else [name] * len(spans)
+        events = [(each, *span) for each, span in zip((name, *others), spans, strict=False)]
+    return [tuple(each for each, start, end in events if start <= second < end) for second in range(seconds)]
+
+
+def _cuts(rng: np.random.Generator, count: int, seconds: int) -> list[int]:
+    """Returns so many different whole seconds of a clip, its end included, in order."""
+    return sorted(rng.choice(seconds + 1, count, replace=False).tolist())
 
 
 def _check(clips: int, classes: Sequence[str], seconds: int) -> None:

@@ -1,4 +1,4 @@
-"""Events of a video, and the files that hold them: a table, JSON, CSV, WebVTT subtitles."""
+"""Events of a video, and the files that hold them, those of other tools and datasets among them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from avel.heads.tasks.decoders import decode_argmax
 from avel.heads.tasks.metrics import events_of
+from avel.stores.datasets.activitynet import activitynet_text
+from avel.stores.datasets.dataset import Annotated, Event
+from avel.stores.datasets.desed import desed_text
 from avel.text import table
 
 
@@ -99,6 +103,34 @@ def as_vtt(found: Sequence[VideoEvents]) -> str:
     return "\n".join(["WEBVTT\n", *cues])
 
 
+def as_audacity(found: Sequence[VideoEvents]) -> str:
+    """Label track of one video for Audacity: lines `start<TAB>end<TAB>class`, in seconds."""
+    return "".join(
+        f"{event.start_seconds:.6f}\t{event.end_seconds:.6f}\t{' '.join(event.category.split())}\n"
+        for video in found
+        for event in video.events
+    )
+
+
+def as_activitynet(found: Sequence[VideoEvents]) -> str:
+    """ActivityNet's JSON, videos by their names without ending; probabilities as scores."""
+    return activitynet_text(_annotated(video, Path(video.video).stem) for video in found)
+
+
+def as_desed(found: Sequence[VideoEvents]) -> str:
+    """DESED's table, videos by the names of their files."""
+    return desed_text(_annotated(video, Path(video.video).name) for video in found)
+
+
+def _annotated(video: VideoEvents, name: str) -> Annotated:
+    return Annotated(
+        name,
+        video.valid_seconds,
+        tuple(Event(event.category, event.start_seconds, event.end_seconds) for event in video.events),
+        scores=tuple(event.probability for event in video.events),
+    )
+
+
 def stamp(seconds: float) -> str:
     """Formats a WebVTT time.
 
@@ -122,5 +154,12 @@ WRITERS: dict[str, Callable[[Sequence[VideoEvents]], str]] = {
     "json": as_json,
     "csv": as_csv,
     "vtt": as_vtt,
+    "audacity": as_audacity,
+    "activitynet": as_activitynet,
+    "desed": as_desed,
 }
 """Format -> function that formats events in it."""
+ENDINGS = {".json": "json", ".csv": "csv", ".vtt": "vtt", ".txt": "audacity", ".tsv": "desed"}
+"""Ending of a file -> the format that it has unless another is named."""
+OF_ONE_VIDEO = ("vtt", "audacity")
+"""Formats that do not name the video."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avel.device import choose_device
-from avel.errors import AvelError, ConfigError, StoreError
+from avel.errors import AvelError, ConfigError, StoreError, UnknownNameError
 from avel.heads.evaluation.evaluate import group_name
 from avel.heads.models.head import Model
 from avel.heads.tasks.single_label import SingleLabel
@@ -22,7 +23,7 @@ from avel.heads.training.fit import arithmetic
 from avel.heads.training.records import TrialRecord, load_model, read_trial, read_trials
 from avel.pipeline.media.refusal import ClipRefused
 from avel.progress import Progress, note
-from avel.recipes.predicting.events import WRITERS, VideoEvents, find_events
+from avel.recipes.predicting.events import ENDINGS, OF_ONE_VIDEO, WRITERS, VideoEvents, find_events
 from avel.recipes.predicting.overlay import write_preview
 from avel.recipes.predicting.video_encoder import VideoEncoder, VideoFeatures
 from avel.recipes.predicting.windows import merge_windows, window_starts
@@ -59,6 +60,7 @@ def predict(
     videos: Sequence[Path | str],
     *,
     out: Path | str | None = None,
+    format: str = "auto",
     preview: Path | str | None = None,
     trial: str | None = None,
     encoder: Path | str | None = None,
@@ -72,7 +74,8 @@ def predict(
     FoundEvent(start_seconds=2.0, end_seconds=7.0, category='Church bell', probability=0.93)
 
     Args:
-        out: file for the events: .json, .csv or .vtt (of one video).
+        out: file for the events: .json, .csv, .tsv (DESED), or of one video .vtt, .txt (Audacity).
+        format: what `out` is written in, such as activitynet; "auto" goes by its ending.
         preview: picture (.png) or copy (.mp4) of one video with the events drawn in.
         trial: one trial of the run; by default the mean over the trials of its best setting on val.
         encoder: where the cache's encoder run lies now, if it was moved.
@@ -80,12 +83,13 @@ def predict(
         audio_weights: the same for the audio backbone.
 
     Raises:
-        ConfigError: no videos, more than one for a file that holds one, or a file that is one of the videos.
+        ConfigError: no videos, more than one for a file that holds one, two of one name for a file that names
+            them, or a file that is one of the videos.
         MissingPathError, StoreError: run, cache or encoder are gone or damaged.
         StaleError: encoder or staging are not those of the cache.
         ClipRefused: `preview` of a video that cannot be read.
     """
-    _check(videos, out, preview)
+    kind = _check(videos, out, format, preview)
     opened = Run.open(run, "heads")
     cache = open_cache(opened)
     target = choose_device(device)
@@ -112,7 +116,7 @@ def predict(
                 failed[str(video)] = refused.message
                 note(f"{video}: {refused.message}")
             progress.advance(failed=int(str(video) in failed))
-    written = _write(found, out, preview)
+    written = _write(found, out, kind, preview)
     return Predicted(tuple(found), failed, tuple(record.name for record in chosen), written)
 
 
@@ -190,27 +194,48 @@ def _events(
     )
 
 
-def _check(videos: Sequence[Any], out: Path | str | None, preview: Path | str | None) -> None:
+def _check(videos: Sequence[Any], out: Path | str | None, format: str, preview: Path | str | None) -> str:
+    """Returns the name of the format of `out`, "" without `out`."""
     if not videos:
         raise ConfigError("no videos", hint="avel predict RUN VIDEO...")
-    kinds = {"out": (out, (".json", ".csv", ".vtt")), "preview": (preview, (".png", ".mp4"))}
-    for name, (path, endings) in kinds.items():
-        if path is not None and Path(path).suffix.lower() not in endings:
-            raise ConfigError(f"{path}: --{name} ends in {', '.join(endings)}")
+    kind = "" if out is None else _format_of(Path(out), format)
+    if preview is not None and Path(preview).suffix.lower() not in (".png", ".mp4"):
+        raise ConfigError(f"{preview}: --preview ends in .png, .mp4")
     for target in (out, preview):
         if target is not None and Path(target).resolve() in {Path(video).resolve() for video in videos}:
             raise ConfigError(
                 f"{target}: is one of the videos, and would be overwritten", hint="name another file"
             )
-    single = preview if preview is not None else out if Path(out or "").suffix.lower() == ".vtt" else None
+    single = preview if preview is not None else out if kind in OF_ONE_VIDEO else None
     if single is not None and len(videos) > 1:
         raise ConfigError(f"{single}: holds one video, {len(videos)} are given", hint="name one video")
+    names = Counter(Path(video).stem for video in videos)
+    twice = next((name for name, count in names.items() if count > 1), None)
+    if twice is not None and kind in ("activitynet", "desed"):
+        raise ConfigError(
+            f"{out}: several videos are named {twice!r}, and {kind} names no folders",
+            hint="predict them one by one",
+        )
+    return kind
 
 
-def _write(found: list[VideoEvents], out: Path | str | None, preview: Path | str | None) -> tuple[str, ...]:
+def _format_of(out: Path, format: str) -> str:
+    if format != "auto":
+        if format not in WRITERS:
+            raise UnknownNameError("format", format, ["auto", *WRITERS])
+        return format
+    if out.suffix.lower() not in ENDINGS:
+        raise ConfigError(
+            f"{out}: --out ends in {', '.join(ENDINGS)}", hint="or name the format with --format"
+        )
+    return ENDINGS[out.suffix.lower()]
+
+
+def _write(
+    found: list[VideoEvents], out: Path | str | None, kind: str, preview: Path | str | None
+) -> tuple[str, ...]:
     if out is not None:
-        path = Path(out)
-        write_text(path, WRITERS[path.suffix.lower().removeprefix(".")](found))
+        write_text(Path(out), WRITERS[kind](found))
     if preview is not None:
         if not found:
             raise AvelError(f"{preview}: nothing to draw, the video could not be read")

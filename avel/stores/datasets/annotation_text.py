@@ -1,8 +1,14 @@
-"""Reads the text of annotation files; an error names the byte that is not UTF-8."""
+"""The text of annotation files as it was written: UTF-8, or an error that names the byte; its rows."""
 
+import csv
+import io
+import json
 import re
 import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from avel.errors import DatasetError, MissingPathError
 
@@ -34,6 +40,81 @@ def read_text(path: Path) -> str:
             hint=_convert(path, "UTF-16BE" if data[0] == 0 else "UTF-16LE") if wide else "take it out",
         )
     return text.removeprefix("\ufeff")
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """One row of a table: the text of its fields by column, and where it stands, for messages."""
+
+    fields: dict[str, str]
+    where: str
+
+
+def read_records(path: Path, separator: str = ",") -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Returns the names in the header of a CSV, and of each row its line and its fields as they are written.
+
+    Reads no type into a column: `001` stays `001`.
+
+    Raises:
+        MissingPathError: no such file.
+        DatasetError: it is empty or no CSV, or a row has more or fewer fields than the header; with the line.
+    """
+    records: list[tuple[int, list[str]]] = []
+    reader, line = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=separator, strict=True), 1
+    try:
+        for values in reader:
+            if values:
+                records.append((line, values))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DatasetError(f"{path}: line {line}: {error}", hint="give a CSV with a header line") from None
+    if not records:
+        raise DatasetError(f"{path}: is empty", hint="give a CSV with a header line, or a Parquet file")
+    (_, names), *records = records
+    for line, values in records:
+        if len(values) != len(names):
+            raise DatasetError(f"{path}: line {line}: {len(values)} fields, the header has {len(names)}")
+    return names, records
+
+
+def read_rows(path: Path, columns: Sequence[str], separator: str = ",") -> list[TextRow]:
+    """Returns the rows of a CSV that has these columns, and maybe others, without blanks around fields.
+
+    Raises:
+        MissingPathError, DatasetError: as `read_records`; a column that is absent or there twice.
+    """
+    names, records = read_records(path, separator)
+    names = [name.strip() for name in names]
+    for column in columns:
+        if names.count(column) != 1:
+            what = "no column" if column not in names else f"{names.count(column)} columns"
+            raise DatasetError(f"{path}: {what} {column}; it has {', '.join(names)}")
+    return [
+        TextRow(dict(zip(names, (value.strip() for value in values), strict=True)), f"{path}: line {line}")
+        for line, values in records
+    ]
+
+
+def read_json(path: Path) -> Any:
+    """Returns what a JSON file holds.
+
+    Raises:
+        MissingPathError: no such file.
+        DatasetError: it is no JSON, or an object names a key twice.
+    """
+    try:
+        return json.loads(read_text(path), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{path}: no JSON: {error}", hint="fetch it again") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns an object of JSON; of a key that is there twice, Python would keep the last silently."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, _ in pairs if sum(other == key for other, _ in pairs) > 1)
+        raise ValueError(f"key {twice!r} is there twice")
+    return found
 
 
 def seconds(text: str) -> float:

@@ -39,6 +39,7 @@ class Audit:
         samples_of_events: number of events -> number of samples with so many.
         samples_of_length: event segments -> number of samples; 0 is a sample that is all background.
         samples_of_split: split -> number of samples; "" counts samples in none.
+        samples_of_tag: tag -> number of samples, where the dataset tags any.
         empty_samples: samples without any event segment.
         unknown_samples: samples whose events are not known; no figure about segments counts them.
         overlapping_samples: samples in which events of two classes overlap.
@@ -62,6 +63,7 @@ class Audit:
     samples_of_events: dict[int, int]
     samples_of_length: dict[int, int]
     samples_of_split: dict[str, int]
+    samples_of_tag: dict[str, int]
     event_segments: int
     background_segments: int
     whole_clip_samples: int
@@ -148,6 +150,7 @@ def audit(dataset: Dataset, grid: Grid | None = None) -> Audit:
         ),
         samples_of_length=dict(sorted(Counter(lengths[known].tolist()).items())),
         samples_of_split=dict(Counter(sample.split for sample in samples)),
+        samples_of_tag=dict(Counter(sample.tag for sample in samples if sample.tag)),
         event_segments=events,
         background_segments=int(known.sum()) * grid.segments - events,
         whole_clip_samples=int((lengths == grid.segments).sum()),

@@ -7,11 +7,10 @@ import io
 from pathlib import Path
 
 from avel.errors import DatasetError, MissingPathError, StoreError
-from avel.progress import note
 from avel.stores.datasets.annotation_text import read_text, seconds
-from avel.stores.datasets.dataset import SPLITS, Dataset, Event, Sample, Video, make_dataset
-from avel.stores.datasets.folder import list_files
+from avel.stores.datasets.dataset import SPLITS, Dataset, Event, Sample, make_dataset
 from avel.stores.datasets.formats import FORMATS, DatasetFormat
+from avel.stores.datasets.media import match_media, media_files
 
 ANNOTATIONS = "Annotations.txt"
 
@@ -44,42 +43,9 @@ class AVE(DatasetFormat[None]):
         if found is None:
             raise MissingPathError(f"{folder}: holds no {ANNOTATIONS}")
         samples = _with_splits(found, read_annotations(found / ANNOTATIONS))
-        files = media_files(found)
-        videos = _videos(samples, files)
-        named = {video.video_id for video in videos}
-        extra = [path for video_id, paths in files.items() if video_id not in named for path in paths]
-        if left_out := list_files(media_folder(found), below=False).left_out():
-            note(f"{media_folder(found)}: left out: {left_out}")
+        media = found / "AVE" if (found / "AVE").is_dir() else found
+        videos, extra = match_media(samples, media_files(media, below=False))
         return make_dataset(folder.resolve().name, folder, samples, videos, extra)
-
-
-def media_folder(folder: Path) -> Path:
-    """Returns `AVE/` or, where that is absent, the folder itself."""
-    return folder / "AVE" if (folder / "AVE").is_dir() else folder
-
-
-def media_files(folder: Path) -> dict[str, list[Path]]:
-    """Returns video id -> its files in the media folder; several where only their endings differ."""
-    files: dict[str, list[Path]] = {}
-    for name in list_files(media_folder(folder), below=False).videos:
-        path = media_folder(folder) / name
-        files.setdefault(path.stem, []).append(path)
-    return files
-
-
-def _videos(samples: tuple[Sample, ...], files: dict[str, list[Path]]) -> tuple[Video, ...]:
-    first: dict[str, Sample] = {}
-    for sample in samples:
-        first.setdefault(sample.video_id, sample)
-    videos = []
-    for video_id, sample in first.items():
-        found = files.get(video_id, [])
-        if len(found) > 1:
-            raise DatasetError(
-                f"{sample.where} ({video_id}): may be {', '.join(map(str, found))}", hint="leave one of them"
-            )
-        videos.append(Video(video_id, str(found[0]) if found else ""))
-    return tuple(videos)
 
 
 def read_annotations(path: Path) -> tuple[Sample, ...]:

@@ -51,6 +51,7 @@ class Sample:
         quality: rating of the annotation, as the dataset has it.
         split: "train", "val", "test", or "" where the dataset names none.
         where: file and line it was read from, for messages; neither stored nor compared.
+        tag: a word by which samples are judged apart, such as "seen" or "unseen" classes; "" for none.
     """
 
     number: int
@@ -59,6 +60,24 @@ class Sample:
     quality: str = ""
     split: str = ""
     where: str = dataclasses.field(default="", compare=False)
+    tag: str = ""
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """A clip with what is said of it, to be written in a format of the field.
+
+    Attributes:
+        seconds: length of the clip.
+        events: in order of time; () where there is none, None where nobody knows.
+        scores: how sure each event is, in [0, 1]; () where they are annotated.
+    """
+
+    video_id: str
+    seconds: float
+    events: tuple[Event, ...] | None
+    split: str = ""
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -180,6 +199,7 @@ class Dataset:
                 "events_known": pa.array([sample.events is not None for sample in self.samples], pa.bool_()),
                 "quality": pa.array([sample.quality for sample in self.samples], pa.string()),
                 "split": pa.array([sample.split for sample in self.samples], pa.string()),
+                "tag": pa.array([sample.tag for sample in self.samples], pa.string()),
             }
         )
         held = [(sample.number, event) for sample in self.samples for event in sample.events or ()]
@@ -213,6 +233,7 @@ class Dataset:
                 tuple(events_of.get(sample["sample"], ())) if sample["events_known"] else None,
                 sample["quality"],
                 sample["split"],
+                tag=sample.get("tag", ""),  # stores of earlier versions have none
             )
             for sample in tables["samples"].to_pylist()
         )

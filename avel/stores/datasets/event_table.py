@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avel.errors import DatasetError, MissingPathError
 from avel.stores.arrow import read_parquet
-from avel.stores.datasets.annotation_text import read_text, seconds
-from avel.stores.datasets.dataset import Event
+from avel.stores.datasets.annotation_text import read_records, seconds
+from avel.stores.datasets.dataset import Event, Sample
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,6 +43,7 @@ class TableRow:
         event: None where the row says that the video has none, or that they are not known.
         known: False where the video's events are not known.
         where: file and line or row.
+        tag: that of the sample.
     """
 
     name: str
@@ -52,6 +52,7 @@ class TableRow:
     quality: str
     split: str
     where: str
+    tag: str = ""
 
 
 def read_events(path: Path) -> tuple[TableRow, ...]:
@@ -71,6 +72,37 @@ def read_events(path: Path) -> tuple[TableRow, ...]:
     )
 
 
+def samples_of_rows(rows: Iterable[TableRow], id_of: Mapping[str, str] | None = None) -> tuple[Sample, ...]:
+    """Returns a sample for each video and split, in order of their first rows; the rows are its events.
+
+    Args:
+        id_of: name of a video in a row -> its id; by default they are the same.
+
+    Raises:
+        DatasetError: rows of one sample that contradict each other.
+    """
+    rows_of: dict[tuple[str, str], list[TableRow]] = {}
+    for row in rows:
+        rows_of.setdefault((row.name if id_of is None else id_of[row.name], row.split), []).append(row)
+    samples = []
+    for number, ((video_id, split), own) in enumerate(rows_of.items()):
+        first = own[0]
+        for row in own[1:]:
+            if (row.event is None, row.known) != (first.event is None, first.known):
+                raise DatasetError(
+                    f"{row.where} ({row.name}): {_says(row)}, and {first.where} says of the same video and "
+                    f"split: {_says(first)}",
+                    hint="take one of the rows out",
+                )
+        events = tuple(row.event for row in own if row.event is not None) if first.known else None
+        samples.append(Sample(number, video_id, events, first.quality, split, first.where, tag=first.tag))
+    return tuple(samples)
+
+
+def _says(row: TableRow) -> str:
+    return "an event" if row.event else "no event" if row.known else "its events are not known"
+
+
 def _row(where: str, text: dict[str, str]) -> TableRow:
     name, category, times = text["video_id"], text["category"], [text[field] for field in TIMES]
     event = None
@@ -84,22 +116,7 @@ def _row(where: str, text: dict[str, str]) -> TableRow:
 
 
 def _csv(path: Path) -> Columns:
-    """Reads all columns as text: `001` stays `001`."""
-    records: list[tuple[int, list[str]]] = []
-    reader, line = csv.reader(io.StringIO(read_text(path), newline=""), strict=True), 1
-    try:
-        for values in reader:
-            if values:
-                records.append((line, values))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DatasetError(f"{path}: line {line}: {error}", hint="give a CSV with a header line") from None
-    if not records:
-        raise DatasetError(f"{path}: is empty", hint="give a CSV with a header line, or a Parquet file")
-    (_, names), *records = records
-    for line, values in records:
-        if len(values) != len(names):
-            raise DatasetError(f"{path}: line {line}: {len(values)} fields, the header has {len(names)}")
+    names, records = read_records(path)
     chosen = _choose(path, names)
     columns = {field: [values[column] for _, values in records] for field, column in chosen.items()}
     return [f"line {line}" for line, _ in records], columns

@@ -9,8 +9,8 @@ from pathlib import Path, PurePath
 from avel.config import ComponentConfig, option
 from avel.errors import DatasetError
 from avel.progress import note
-from avel.stores.datasets.dataset import Dataset, Sample, Video, make_dataset
-from avel.stores.datasets.event_table import TableRow, read_events
+from avel.stores.datasets.dataset import Dataset, Video, make_dataset
+from avel.stores.datasets.event_table import TableRow, read_events, samples_of_rows
 from avel.stores.datasets.formats import FORMATS, PLAIN, DatasetFormat
 
 VIDEO_SUFFIXES = frozenset(
@@ -126,34 +126,10 @@ class Folder(DatasetFormat["Folder.Config"]):
         if left_out:
             note(f"{folder}: left out: {left_out}")
         id_of = _ids(files.videos) | {name: name for name in named}
-        samples = _samples(rows, {name: id_of.get(file, name) for name, file in file_of.items()})
+        samples = samples_of_rows(rows, {name: id_of.get(file, name) for name, file in file_of.items()})
         videos = [Video(video_id, str(folder / name)) for name, video_id in id_of.items()]
         absent = dict.fromkeys(name for name, file in file_of.items() if not file)
         return make_dataset(folder.name, folder, samples, (*videos, *(Video(name, "") for name in absent)))
-
-
-def _samples(rows: Iterable[TableRow], id_of: dict[str, str]) -> tuple[Sample, ...]:
-    """Returns a sample for each video and split, in order of their first rows."""
-    rows_of: dict[tuple[str, str], list[TableRow]] = {}
-    for row in rows:
-        rows_of.setdefault((id_of[row.name], row.split), []).append(row)
-    samples = []
-    for number, ((video_id, split), own) in enumerate(rows_of.items()):
-        first = own[0]
-        for row in own[1:]:
-            if (row.event is None, row.known) != (first.event is None, first.known):
-                raise DatasetError(
-                    f"{row.where} ({row.name}): {_says(row)}, and {first.where} says of the same video and "
-                    f"split: {_says(first)}",
-                    hint="take one of the rows out",
-                )
-        events = tuple(row.event for row in own if row.event is not None) if first.known else None
-        samples.append(Sample(number, video_id, events, first.quality, split, first.where))
-    return tuple(samples)
-
-
-def _says(row: TableRow) -> str:
-    return "an event" if row.event else "no event" if row.known else "its events are not known"
 
 
 def _ids(videos: tuple[str, ...]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from avel.config import resolve
 from avel.errors import ConfigError, DatasetError, MissingPathError, UnknownNameError
@@ -17,7 +17,15 @@ C = TypeVar("C")
 
 FORMATS: Registry[Any] = Registry(
     "dataset format",
-    modules={"ave": "avel.stores.datasets.ave", PLAIN: "avel.stores.datasets.folder"},
+    modules={
+        "activitynet": "avel.stores.datasets.activitynet",
+        "ave": "avel.stores.datasets.ave",
+        "ave-pm": "avel.stores.datasets.ave_pm",
+        "desed": "avel.stores.datasets.desed",
+        "ov-avebench": "avel.stores.datasets.ov_avebench",
+        "vggsound-avel": "avel.stores.datasets.vggsound_avel",
+        PLAIN: "avel.stores.datasets.folder",
+    },
     group="avel.dataset_formats",
 )
 
@@ -27,7 +35,13 @@ class DatasetFormat(ABC, Generic[C]):
 
     A format with settings has a nested `Config` derived from ComponentConfig; `self.config` is an instance of
     it, or None for a format without settings.
+
+    Attributes:
+        annotations_ending: ending of the file of annotations, ".json", where that alone tells the format; its
+            `Config` has a setting `annotations` then.
     """
+
+    annotations_ending: ClassVar[str] = ""
 
     def __init__(self, config: C) -> None:
         self.config = config
@@ -57,8 +71,9 @@ def read_dataset(
     >>> read_dataset("clips", format="mine", channel=2)  # doctest: +SKIP
 
     Args:
-        annotations: CSV or Parquet of events beside a plain folder of videos.
-        format: name of a format; "auto" takes the one whose files are there, else a plain folder of videos.
+        annotations: CSV or Parquet of events in a plain folder of videos, ActivityNet's JSON, DESED's TSV.
+        format: name of a format; "auto" takes that of the annotations by their ending, without them the one
+            whose files are there, else a plain folder of videos.
         settings: settings of the format, by name; with "auto" of the one that is found.
 
     Raises:
@@ -71,7 +86,9 @@ def read_dataset(
         raise MissingPathError(f"{root}: no such folder", hint="give the folder that holds the videos")
     if annotations is not None:
         settings["annotations"] = annotations
-    name = format if format != "auto" else PLAIN if annotations is not None else find_format(root)
+    name = format
+    if format == "auto":
+        name = find_format(root) if annotations is None else _format_of(Path(annotations))
     if name not in FORMATS:
         raise UnknownNameError(FORMATS.kind, name, ["auto", *FORMATS])
     found = FORMATS[name]
@@ -82,6 +99,12 @@ def read_dataset(
         )
     reader: DatasetFormat[Any] = found(kind and resolve(kind, "extract", options=settings))
     return reader.read(root)
+
+
+def _format_of(annotations: Path) -> str:
+    """Returns the name of the format whose annotations end so; that of a plain folder where none does."""
+    ending = annotations.suffix.lower()
+    return next((name for name in FORMATS if ending and FORMATS[name].annotations_ending == ending), PLAIN)
 
 
 def find_format(root: Path) -> str:

@@ -1,13 +1,17 @@
-"""Events from probabilities, and the four formats, read back by others' readers."""
+"""Events from probabilities, and the formats they are written in, read back by other readers."""
 
 import csv
 import io
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from avel.recipes.predicting.events import WRITERS, FoundEvent, VideoEvents, find_events, stamp
+from avel.stores.datasets.dataset import Event
+from avel.stores.datasets.formats import read_dataset
 
 NAMES = ("Bell", "Dog, <b>barking</b> --> &", "background")
 
@@ -62,6 +66,29 @@ def test_subtitles_follow_the_format_and_hold_no_markup() -> None:
         "Dog, &lt;b&gt;barking&lt;/b&gt; --&gt; &amp; 75%",
     ]
     assert second.split("\n") == ["00:00:02.000 --> 00:00:04.500", "Bell x 100%"]
+
+
+def test_a_label_track_holds_a_line_for_each_event() -> None:
+    text = WRITERS["audacity"]([found(FoundEvent(0.5, 2.0, "Bell\tx", 0.75), FoundEvent(2, 4.5, "Dog", 1))])
+    assert text == "0.500000\t2.000000\tBell x\n2.000000\t4.500000\tDog\n"
+    assert WRITERS["audacity"]([found()]) == ""
+
+
+def test_annotations_of_the_field_read_back_as_events(tmp_path: Path) -> None:
+    events = FoundEvent(0.5, 2.0, NAMES[1], 0.75), FoundEvent(2.0, 4.5, "Bell", 1.0)
+    videos = [found(*events), replace(found(), video="x/b.mp4")]
+    for kind, name in (("activitynet", "annotations.json"), ("desed", "test.tsv")):
+        folder = tmp_path / kind
+        folder.mkdir()
+        (folder / name).write_text(WRITERS[kind](videos))
+        dataset = read_dataset(folder, format=kind)
+        assert [(each.video_id, each.events) for each in dataset.samples] == [
+            ("-a b", (Event(NAMES[1], 0.5, 2.0), Event("Bell", 2.0, 4.5))),
+            ("b", ()),
+        ]
+    database = json.loads(WRITERS["activitynet"](videos))["database"]
+    assert [each["score"] for each in database["-a b"]["annotations"]] == [0.75, 1.0]
+    assert database["-a b"]["duration"] == 4.5
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from avel.errors import ConfigError, MissingPathError, StaleError, StoreError
+from avel.cli import cli
+from avel.console import DONE, run
+from avel.errors import ConfigError, MissingPathError, StaleError, StoreError, UnknownNameError
 from avel.heads.train import sweep
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.encoders.build import build_encoder
@@ -131,6 +133,10 @@ def test_files_and_failures(world: World, tmp_path: Path) -> None:
     predicted = predict(
         world.run, [tmp_path / "broken.mp4", good], out=tmp_path / "events.json", device="cpu"
     )
+    words = ["predict", str(world.run), str(good), "--out", str(tmp_path / "x.json"), "--device", "cpu"]
+    assert run(cli, [*words, "--format", "activitynet"]) == DONE
+    events = json.loads((tmp_path / "x.json").read_text())["database"]["-6"]["annotations"]
+    assert [each["label"] for each in events] == [each.category for each in predicted.found[0].events]
     assert list(predicted.failed) == [str(tmp_path / "broken.mp4")]
     (read,) = json.loads((tmp_path / "events.json").read_text())
     assert read["video"] == str(good)
@@ -194,7 +200,14 @@ def test_what_cannot_be_asked_for(world: World, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds one video"):
         predict(world.run, two, preview=tmp_path / "x.png")
     with pytest.raises(ConfigError, match="ends in"):
-        predict(world.run, two, out=tmp_path / "x.txt")
+        predict(world.run, two, out=tmp_path / "x.doc")
+    for out, kind in (("x.txt", "auto"), ("x", "vtt")):
+        with pytest.raises(ConfigError, match="holds one video"):
+            predict(world.run, two, out=tmp_path / out, format=kind)
+    with pytest.raises(UnknownNameError, match="no format named 'srt'"):
+        predict(world.run, two, out=tmp_path / "x.srt", format="srt")
+    with pytest.raises(ConfigError, match="several videos are named '-6'"):
+        predict(world.run, [two[0], tmp_path / "-6.mkv"], out=tmp_path / "x.tsv")
     (tmp_path / "link.mp4").symlink_to(two[0])
     before = two[0].read_bytes()
     for preview in (two[0], tmp_path / "link.mp4"):

@@ -1,0 +1,85 @@
+"""AVE-PM's layout: `train.csv`, `val.csv`, `test.csv`, `class_name_mapping.csv`, `videos/<sample_id>.mp4`.
+
+Source: the authors' repository, https://github.com/dzdydx/ave-pm (Liu et al. 2025).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from avel.errors import DatasetError, MissingPathError
+from avel.stores.datasets.annotation_text import TextRow, read_rows, seconds
+from avel.stores.datasets.dataset import SPLITS, Dataset, Event, make_dataset
+from avel.stores.datasets.event_table import TableRow, samples_of_rows
+from avel.stores.datasets.formats import FORMATS, DatasetFormat
+from avel.stores.datasets.media import MediaConfig, match_media, media_files
+
+CLASSES = "class_name_mapping.csv"
+COLUMNS = ("sample_id", "onset", "offset", "label")
+
+
+def find(folder: Path) -> Path | None:
+    """Returns where the tables are: the folder itself, or where the repository has them below it."""
+    candidates = (folder, folder / "AVE-PM", folder / "dataset" / "AVE-PM")
+    return next((each for each in candidates if (each / CLASSES).is_file()), None)
+
+
+@FORMATS.register("ave-pm")
+class AVEPM(DatasetFormat["AVEPM.Config"]):
+    """AVE-PM's folder: clips of ten seconds by number, each with one event, to hundredths of a second."""
+
+    @dataclass(frozen=True)
+    class Config(MediaConfig):
+        """Settings of AVE-PM."""
+
+    @staticmethod
+    def matches(folder: Path) -> bool:
+        return find(folder) is not None
+
+    def read(self, folder: Path) -> Dataset:
+        """Returns the samples of train, val and test, in the order of their tables.
+
+        Raises:
+            MissingPathError: no table of classes or of samples.
+            DatasetError: a row that cannot be read, or a class that has no name.
+        """
+        found = find(folder)
+        tables = [] if found is None else [found / f"{split}.csv" for split in SPLITS]
+        if found is None or not any(table.is_file() for table in tables):
+            raise MissingPathError(
+                f"{found or folder}: holds no {'train.csv, val.csv or test.csv' if found else CLASSES}",
+                hint="copy dataset/AVE-PM of the authors' repository",
+            )
+        names = _names(found / CLASSES)
+        rows = [
+            _row(row, names, table.stem)
+            for table in tables
+            if table.is_file()
+            for row in read_rows(table, COLUMNS)
+        ]
+        samples = samples_of_rows(rows)
+        videos, extra = match_media(samples, media_files(self.config.videos or found))
+        return make_dataset(folder.resolve().name, folder, samples, videos, extra)
+
+
+def _names(path: Path) -> dict[str, str]:
+    """Class id -> its name, both as text."""
+    names: dict[str, str] = {}
+    for row in read_rows(path, ("class_id", "class_name")):
+        number, name = row.fields["class_id"], row.fields["class_name"]
+        if number in names or name in names.values():
+            raise DatasetError(f"{row.where}: class {number} {name!r} is there twice")
+        names[number] = name
+    return names
+
+
+def _row(row: TextRow, names: dict[str, str], split: str) -> TableRow:
+    sample_id, onset, offset, label = (row.fields[column] for column in COLUMNS)
+    if label not in names:
+        raise DatasetError(f"{row.where} ({sample_id}): class {label!r} is not in {CLASSES}")
+    try:
+        event = Event(names[label], seconds(onset), seconds(offset), row.where)
+    except ValueError as error:
+        raise DatasetError(f"{row.where} ({sample_id}): {error}") from None
+    return TableRow(sample_id, event, True, "", split, row.where)
