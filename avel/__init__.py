@@ -27,6 +27,7 @@ _FUNCTIONS = {
     "list_runs": "avel.heads.evaluation.runs",
     "reproduce": "avel.recipes.reproducing.reproduce",
     "evaluate": "avel.heads.evaluation.evaluate",
+    "compare": "avel.heads.evaluation.compare",
     "inspect": "avel.stores.inspection",
     "preview": "avel.pipeline.staging.preview",
     "report": "avel.views.report.page",

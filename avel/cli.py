@@ -319,6 +319,34 @@ def evaluate(run: Path, as_json: bool, **options: Any) -> int:
     return DONE
 
 
+@cli.command(epilog=example("avel compare runs/tacma runs/mlp"))
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
+@click.option("--split", type=SPLIT, default="test", show_default=True, help="Split to compare on.")
+@click.option(
+    "--decoder",
+    type=click.Choice(["argmax", "event"]),
+    default="argmax",
+    show_default=True,
+    help="How labels are read from probabilities, as in avel evaluate.",
+)
+@click.option(
+    "--settings-a",
+    help="Settings of a sweep A, as avel runs names them.  [default: the best on validation]",
+)
+@click.option("--settings-b", help="The same of B; A and B may be one sweep.")
+@json_option
+def compare(a: Path, b: Path, as_json: bool, **options: Any) -> int:
+    """Compare the runs A and B clip by clip: paired differences with their intervals, and who is right where.
+
+    An interval (95 %) is a bootstrap over videos and seeds. A difference whose interval holds 0 is level:
+    so many clips and seeds cannot tell it.
+    """
+    found = avel.compare(a, b, **options)
+    show(found, as_json) if as_json else click.echo("\n".join(found.lines()))
+    return DONE
+
+
 @cli.command(
     epilog=example("avel inspect ave.zarr --verify", "avel inspect videos/ --annotations events.csv")
 )
