@@ -25,6 +25,7 @@ _FUNCTIONS = {
     "train_head": "avel.heads.train",
     "sweep": "avel.heads.train",
     "list_runs": "avel.heads.evaluation.runs",
+    "leaderboard": "avel.recipes.leaderboard.leaderboard",
     "reproduce": "avel.recipes.reproducing.reproduce",
     "evaluate": "avel.heads.evaluation.evaluate",
     "compare": "avel.heads.evaluation.compare",

@@ -21,6 +21,7 @@ from avel.console import (
     Command,
     dataset_options,
     json_option,
+    loose_settings,
     run,
     settings,
     show,
@@ -228,6 +229,38 @@ def heads(name: str | None, as_json: bool) -> int:
 def sweep(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
     """Train a head for every combination of settings: --set with several values, separated by commas."""
     show(avel.sweep(cache, run, **options), as_json)
+    return DONE
+
+
+@cli.command(
+    epilog=example(
+        "avel leaderboard ave.h5 board/ --heads all --seeds 5",
+        "avel leaderboard ave.h5 weak/ --heads psp,cmbs --supervision weak --against psp",
+    )
+)
+@click.argument("cache", type=PATH)
+@click.argument("out", type=PATH)
+@click.option("--heads", default="all", show_default=True, help="all, or names separated by commas.")
+@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Trials of each head.")
+@click.option(
+    "--supervision",
+    type=click.Choice(["full", "weak"]),
+    default="full",
+    show_default=True,
+    help="Learn from the label of every segment, or from the video's event alone.",
+)
+@click.option("--against", help="Head to compare all with.  [default: the best on validation]")
+@loose_settings("train-head")
+@json_option
+def leaderboard(cache: Path, out: Path, heads: str, as_json: bool, **options: Any) -> int:
+    """Train heads on CACHE, each with its own defaults, and compare them: a table, and a page in OUT.
+
+    --set gives a setting to all heads, --set NAME.KEY=VALUE to one. Heads that the cache does not fit
+    are left out, with the reason. The same command goes on where an interrupted one stopped.
+    """
+    names = heads if heads == "all" else [name.strip() for name in heads.split(",") if name.strip()]
+    board = avel.leaderboard(cache, out, heads=names, **options)
+    show(board, as_json) if as_json else click.echo("\n".join(board.lines()))
     return DONE
 
 
