@@ -22,6 +22,7 @@ from avel.console import (
     Command,
     dataset_options,
     json_option,
+    loose_settings,
     run,
     settings,
     show,
@@ -250,6 +251,36 @@ def sweep(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
 
 
 @command(
+    "avel leaderboard ave.h5 board/ --heads all --seeds 5",
+    "avel leaderboard ave.h5 weak/ --heads psp,cmbs --supervision weak --against psp",
+)
+@click.argument("cache", type=PATH)
+@click.argument("out", type=PATH)
+@click.option("--heads", default="all", show_default=True, help="all, or names separated by commas.")
+@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Trials of each head.")
+@click.option(
+    "--supervision",
+    type=click.Choice(["full", "weak"]),
+    default="full",
+    show_default=True,
+    help="Learn from the label of every segment, or from the video's event alone.",
+)
+@click.option("--against", help="Head to compare all with.  [default: the best on validation]")
+@loose_settings("train-head")
+@json_option
+def leaderboard(cache: Path, out: Path, heads: str, as_json: bool, **options: Any) -> int:
+    """Train heads on CACHE, each with its own defaults, and compare them: a table, and a page in OUT.
+
+    --set gives a setting to all heads, --set NAME.KEY=VALUE to one. Heads that the cache does not fit
+    are left out, with the reason. The same command goes on where an interrupted one stopped.
+    """
+    names = heads if heads == "all" else [name.strip() for name in heads.split(",") if name.strip()]
+    board = avel.leaderboard(cache, out, heads=names, **options)
+    show(board, as_json) if as_json else click.echo("\n".join(board.lines()))
+    return DONE
+
+
+@command(
     "avel reproduce table2 ave.zarr reproduced/ --seeds 3",
     "avel reproduce table4 small.zarr reproduced/ --preset small --set train-head.lr=1e-3",
 )
@@ -326,6 +357,34 @@ def evaluate(run: Path, as_json: bool, **options: Any) -> int:
     Mean and standard deviation over the seeds of RUN, beside trivial baselines.
     """
     show(avel.evaluate(run, **options), as_json)
+    return DONE
+
+
+@command("avel compare runs/tacma runs/mlp")
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
+@click.option("--split", type=SPLIT, default="test", show_default=True, help="Split to compare on.")
+@click.option(
+    "--decoder",
+    type=click.Choice(["argmax", "event"]),
+    default="argmax",
+    show_default=True,
+    help="How labels are read from probabilities, as in avel evaluate.",
+)
+@click.option(
+    "--settings-a",
+    help="Settings of a sweep A, as avel runs names them.  [default: the best on validation]",
+)
+@click.option("--settings-b", help="The same of B; A and B may be one sweep.")
+@json_option
+def compare(a: Path, b: Path, as_json: bool, **options: Any) -> int:
+    """Compare the runs A and B clip by clip: paired differences with their intervals, and who is right where.
+
+    An interval (95 %) is a bootstrap over videos and seeds. A difference whose interval holds 0 is level:
+    so many clips and seeds cannot tell it.
+    """
+    found = avel.compare(a, b, **options)
+    show(found, as_json) if as_json else click.echo("\n".join(found.lines()))
     return DONE
 
 

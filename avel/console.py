@@ -156,6 +156,25 @@ def _check_sweep(config: Any, several: Mapping[str, Sequence[str]], given: Mappi
             )
 
 
+def loose_settings(stage: str) -> Callable[[F], F]:
+    """Gives a command `--config` and `--set KEY=VALUE`; it receives the given values as `settings`, by name.
+
+    They are checked where each head is resolved, for heads differ in what they know.
+    """
+
+    def decorate(command: F) -> F:
+        @functools.wraps(command)
+        def call(*, config_file: Path | None, sets: tuple[str, ...], **values: Any) -> Any:
+            table = {} if config_file is None else flat(read_table(config_file, stage))
+            return command(settings=table | dict(map(split_set, sets)), **values)
+
+        for add in reversed(_sources("KEY=VALUE", None)):
+            call = add(call)
+        return typing.cast(F, call)
+
+    return decorate
+
+
 def stage_settings(
     stages: Mapping[str, tuple[str, type[Any] | None]],
     presets: Mapping[str, Mapping[str, Any]],

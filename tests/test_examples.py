@@ -105,6 +105,12 @@ def given_for_exchange() -> None:
     os.link("mine.h5", "theirs.h5")
 
 
+def given_for_comparing() -> None:
+    """A second run and a sweep."""
+    avel.train_head("ave.h5", "runs/mlp", head="mlp")
+    avel.sweep("ave.h5", "runs/theta", {"theta": [0, 0.03]})
+
+
 def given_for_report() -> None:
     """A second run, a sweep, and two videos."""
     avel.train_head("ave.h5", "runs/mlp", head="mlp")
@@ -118,6 +124,7 @@ GIVEN: dict[str, Callable[[], None]] = {
     "heads": given_for_heads,
     "pretrain": given_for_pretrain,
     "exchange": given_for_exchange,
+    "comparing": given_for_comparing,
     "report": given_for_report,
 }
 """Page -> makes what its examples take as given, beyond what the README's commands have made."""

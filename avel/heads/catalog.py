@@ -9,7 +9,7 @@ import torch
 
 from avel.config import default_text, describe, resolve, settings_of
 from avel.heads.config import HEADS, HeadConfig, TrainConfig
-from avel.heads.models.head import Widths, build_model, head_class
+from avel.heads.models.head import Published, Widths, build_model, head_class
 from avel.text import table
 
 AVE_WIDTHS = {
@@ -29,6 +29,7 @@ class HeadInfo:
         weak: whether it can learn from video labels.
         parameters: how many it has for AVE with the best input.
         source: the publication.
+        published: what was reported for it on AVE.
     """
 
     name: str
@@ -37,6 +38,7 @@ class HeadInfo:
     parameters: int
     source: str
     summary: str
+    published: tuple[Published, ...]
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,11 @@ def setting_lines(described: HeadDescription) -> list[str]:
     head = described.head
     rows = [(each.name, each.type, default_text(each.default), each.help) for each in described.settings]
     about = f"{head.name}: {head.summary} ({head.source})"
-    return [about, "", *table(("setting", "type", "default", "meaning"), rows)]
+    reported = [
+        f"reported on AVE, {each.supervision}: {each} ({each.features}; {each.source})"
+        for each in head.published
+    ]
+    return [about, *reported, "", *table(("setting", "type", "default", "meaning"), rows)]
 
 
 def _info(name: str) -> HeadInfo:
@@ -108,4 +114,5 @@ def _info(name: str) -> HeadInfo:
         sum(parameter.numel() for parameter in model.parameters()),
         head.source,
         (head.__doc__ or "").split("\n")[0],
+        head.published,
     )

@@ -29,7 +29,7 @@ PREDICTED_SPLITS = ("val", "test")
 
 
 def train_head(
-    cache: Path | str, run: Path | str, config: TrainConfig | None = None, **options: Any
+    cache: Path | str | LoadedCache, run: Path | str, config: TrainConfig | None = None, **options: Any
 ) -> Evaluation:
     """Trains one head, `config.seeds` times, and returns its results on the test split.
 
@@ -45,7 +45,7 @@ def train_head(
 
 
 def sweep(
-    cache: Path | str,
+    cache: Path | str | LoadedCache,
     run: Path | str,
     settings: Mapping[str, Sequence[Any]],
     config: TrainConfig | None = None,
@@ -66,33 +66,45 @@ def sweep(
     planned = plan(config, options, settings)
     seeds = len({item.trial.config.seed for item in planned})
     base = dataclasses.replace(planned[0].trial.config, seeds=seeds)
-    opened = FeatureCache.open(cache)
-    device = choose_device(base.device)
-    loaded = _Loaded(opened, device)
+    loaded = cache if isinstance(cache, LoadedCache) else LoadedCache.open(cache, base.device)
     loaded.check(item.trial.config for item in planned)
-    folder = Run.create(run, "heads", base, inputs=_inputs(opened, planned, settings))
+    folder = Run.create(run, "heads", base, inputs=_inputs(loaded.cache, planned, settings))
     with only_one(folder.path, "run"):
         if not folder.finished:
-            _train(folder, planned, loaded, device)
+            _train(folder, planned, loaded)
             _judge(folder, loaded)
     return folder.read_results(Evaluation)
 
 
-class _Loaded:
-    """Features of a cache, each kind of input loaded and checked once."""
+class LoadedCache:
+    """The features that heads read, each kind of input loaded and checked once, for any number of runs."""
 
     def __init__(self, cache: FeatureCache, device: torch.device) -> None:
         self.cache, self.device = cache, device
         self._by_source: dict[str, Data] = {}
 
+    @classmethod
+    def open(cls, path: Path | str, device: str = "auto") -> LoadedCache:
+        """Opens a cache; what heads read of it is loaded when the first of them asks."""
+        return cls(FeatureCache.open(path), choose_device(device))
+
     def data(self, config: TrainConfig) -> Data:
+        """Returns what a head reads.
+
+        Raises:
+            TrainingError: the cache does not hold it, or it cannot be trained on.
+        """
         source = choose_source(self.cache, config)
         if source not in self._by_source:
             self._by_source[source] = load_data(self.cache, config, self.device)
         return self._by_source[source]
 
     def check(self, configs: Iterable[TrainConfig]) -> None:
-        """Checks that every head can be trained on the cache, before a run folder is made."""
+        """Checks that every head can be trained on the cache, before a run folder is made.
+
+        Raises:
+            ConfigError, TrainingError: one cannot.
+        """
         for config in dict.fromkeys(dataclasses.replace(config, seed=0) for config in configs):
             data = self.data(config)
             check_classes(self.cache, data.splits["train"], config)
@@ -113,7 +125,8 @@ def _inputs(
     }
 
 
-def _train(run: Run, planned: Sequence[Planned], loaded: _Loaded, device: torch.device) -> None:
+def _train(run: Run, planned: Sequence[Planned], loaded: LoadedCache) -> None:
+    device = loaded.device
     untrained = [item for item in planned if not is_trained(run, item.trial.name)]
     done = {item.trial.name for item in planned} - {item.trial.name for item in untrained}
     run.rewind([line for line in run.metrics() if line["trial"] in done])
@@ -135,7 +148,7 @@ def _train(run: Run, planned: Sequence[Planned], loaded: _Loaded, device: torch.
             fit([item.trial for item in group], data, device, lambda line: run.log(**line), write)
 
 
-def _judge(run: Run, loaded: _Loaded) -> None:
+def _judge(run: Run, loaded: LoadedCache) -> None:
     """Writes the predictions of all trials that stayed finite, then the results."""
     trials = read_trials(run)
     trained = [trial for trial in trials if trial.trained]

@@ -78,6 +78,10 @@ class HeadRun:
             )
         return chosen
 
+    def judges(self, split: str) -> bool:
+        """Returns whether the run has predictions of samples of that split whose events are known."""
+        return bool((self.known & (self.split == split)).any())
+
     def known_places_of(self, split: str) -> NDArray[np.int64]:
         """Returns the indices of a split's samples whose events are known.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from avel.errors import ConfigError, StoreError
-from avel.heads.evaluation.predictions import Predictions, read_predictions
+from avel.heads.evaluation.predictions import Predictions, judged_part, read_predictions
 from avel.heads.evaluation.results import Evaluation, EventEvaluation, FailedTrial, GroupEvaluation, Spread
 from avel.heads.models.head import Model
 from avel.heads.tasks.decoders import DECODERS, Decoder
@@ -23,13 +22,13 @@ from avel.heads.tasks.metrics import (
     event_scores,
     recall_by_class,
     segment_accuracy,
+    segment_f1_tally,
 )
 from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.training.data import Data, chunks_of
 from avel.heads.training.fit import CLIPS_AT_ONCE, arithmetic
 from avel.heads.training.records import TrialRecord, read_trials
 from avel.progress import note
-from avel.stores.datasets.labels import UNKNOWN
 from avel.stores.runs import Run
 
 
@@ -80,8 +79,8 @@ def judge(
         raise ConfigError(f"no decoder named {decoder!r}", hint=f"choose from {', '.join(DECODERS)}")
     trials = {trial.name: trial for trial in read_trials(run)}
     task = SingleLabel(tuple(run.inputs["categories"]))
-    unknown = int((~_known(predictions[0])).sum()) if predictions else 0
-    of_trial = {item.trial: _judged_part(item) for item in predictions}
+    unknown = int((~predictions[0].known).sum()) if predictions else 0
+    of_trial = {item.trial: judged_part(item) for item in predictions}
     groups: dict[str, list[TrialRecord]] = {}
     for trial in trials.values():
         if trial.trained:
@@ -139,18 +138,6 @@ def predict_split(model: Model, trial: TrialRecord, data: Data, name: str) -> Pr
     )
 
 
-def _known(item: Predictions) -> NDArray[np.bool_]:
-    """Returns True for samples whose events are known: (R,)."""
-    return np.asarray((item.label != UNKNOWN).all(1))
-
-
-def _judged_part(item: Predictions) -> Predictions:
-    """Returns the predictions of samples whose events are known."""
-    known = _known(item)
-    names = ("sample", "video_id", "leaked", "label", "probabilities")
-    return replace(item, **{name: getattr(item, name)[known] for name in names})
-
-
 def _judge_group(
     items: Sequence[Predictions],
     trials: Sequence[TrialRecord],
@@ -180,6 +167,9 @@ def _judge_group(
         interval_percent=_interval_percent(decoded, label, items[0].video_id) if items else None,
         accuracy_without_leaked_percent=_accuracy([each[clean] for each in decoded], label[clean]),
         accuracy_holding_background_percent=_accuracy([each[holding] for each in decoded], label[holding]),
+        segment_f1_percent=Spread.of(
+            [100 * float(segment_f1_tally(each, label, background).value) for each in decoded]
+        ),
         validation_accuracy_percent=Spread.of([100 * trial.val_accuracy for trial in trials]),
         accuracy_at_best_test_epoch_percent=Spread.of(best if has_best else []),
         accuracy_by_decoder_percent={

@@ -1,7 +1,9 @@
 """predictions.parquet of a run: one row for each trial, sample and segment."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,21 @@ class Predictions:
     leaked: NDArray[np.bool_]
     label: NDArray[np.int64]
     probabilities: NDArray[np.float32]
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Which samples' events are known: (R,)."""
+        return np.asarray((self.label != UNKNOWN).all(1))
+
+    def take(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Predictions:
+        """Returns the predictions of some of the samples."""
+        names = ("sample", "video_id", "leaked", "label", "probabilities")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
+
+
+def judged_part(item: Predictions) -> Predictions:
+    """Returns the predictions of samples whose events are known."""
+    return item.take(item.known)
 
 
 def write_predictions(path: Path, predictions: Iterable[Predictions]) -> None:

@@ -65,6 +65,7 @@ class GroupEvaluation:
         interval_percent: 95 % bootstrap interval of the accuracy over videos, (low, high).
         accuracy_without_leaked_percent: without the samples whose video is also in train.
         accuracy_holding_background_percent: on the samples that hold background.
+        segment_f1_percent: F1 over segments, in which background is nothing to be found.
         validation_accuracy_percent: the validation accuracy that chose the epoch, by arg-max.
         accuracy_at_best_test_epoch_percent: test accuracy where the epoch is chosen by test, too high a
             figure; (None, None) on another split, and with another decoder than arg-max.
@@ -80,6 +81,7 @@ class GroupEvaluation:
     interval_percent: tuple[float, float] | None
     accuracy_without_leaked_percent: Spread
     accuracy_holding_background_percent: Spread
+    segment_f1_percent: Spread
     validation_accuracy_percent: Spread
     accuracy_at_best_test_epoch_percent: Spread
     accuracy_by_decoder_percent: dict[Decoder, Spread]

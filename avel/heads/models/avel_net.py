@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from avel.config import option
 from avel.heads.config import HEADS, HeadConfig
-from avel.heads.models.head import Head, HeadOutput, Widths
+from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
 from avel.heads.models.parts import BiLSTM
 from avel.nn import AGVA
 
@@ -28,6 +28,7 @@ class AVELNet(Head):
         epochs: int = 300
 
     source = "Tian et al. 2018"
+    published = (Published(71.3, "full", VGG, "Ran et al. 2022, Table 2"),)
     sources = ("maps", "cnn", "encoded")
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:

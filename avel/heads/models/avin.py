@@ -10,7 +10,7 @@ from torch.nn import functional
 from avel.config import option
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.avel_net import soft_margin
-from avel.heads.models.head import Head, HeadOutput, Widths
+from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
 from avel.heads.models.parts import BiLSTM, at_least_float32
 from avel.nn import AGVA
 
@@ -34,6 +34,10 @@ class AVIN(Head):
         )
 
     source = "Ramaswamy 2020; sizes are avel's"
+    published = (
+        Published(75.2, "full", VGG, "Ran et al. 2022, Table 3"),
+        Published(69.4, "weak", VGG, "notes on Ramaswamy 2020"),
+    )
     sources = ("maps", "cnn", "encoded")
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from avel.heads.config import HEADS
-from avel.heads.models.head import HeadOutput, Widths
+from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.parts import BiLSTM, xavier
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
 from avel.nn import AGVA
@@ -26,6 +26,10 @@ class AVSDN(RelevanceHead):
         epochs: int = 45
 
     source = "Lin et al. 2019, as in the code of Zhou et al. 2022"
+    published = (
+        Published(72.8, "full", VGG, "as Ramaswamy 2020 quotes it"),
+        Published(66.5, "weak", VGG, "as Ramaswamy 2020 quotes it"),
+    )
     sources = ("maps", "cnn", "encoded")
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from avel.config import option
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.cmran import AttentionLayer, cells_of
-from avel.heads.models.head import Head, HeadOutput, Widths
+from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
 from avel.heads.models.parts import at_least_float32, sinusoids
 
 D = 256
@@ -27,6 +27,7 @@ class AVTStyle(Head):
         dropout: float = option(0.1, "Fraction dropped in training, in attention layers.", low=0, high=0.99)
 
     source = "after Lin & Wang 2020; a reconstruction"
+    published = (Published(76.8, "full", VGG, "Ran et al. 2022, Table 3, of AVT"),)
     sources = ("maps", "cnn", "encoded")
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:

@@ -11,7 +11,7 @@ from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.cmbs import SelfAttention, SuppressionConfig, SuppressionHead
 from avel.heads.models.cmran import CELL, HIDDEN
-from avel.heads.models.head import HeadOutput, Widths
+from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.parts import at_least_float32
 from avel.heads.models.relevance import holds_event
 
@@ -32,6 +32,7 @@ class CACE(SuppressionHead):
         temperature: float = option(0.01, "Temperature of the contrastive loss.", low=1e-3)
 
     source = "He et al. 2024"
+    published = (Published(80.8, "full", VGG, "README of its code, at the best test epoch"),)
     sources = ("maps", "cnn", "encoded")
     weak = False
     cross_width: ClassVar[int] = 512

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from avel.heads.config import HEADS, HeadConfig
-from avel.heads.models.head import Head, HeadOutput, Widths
+from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
 from avel.heads.models.parts import at_least_float32
 
 D = 256
@@ -23,6 +23,10 @@ class CMAN(Head):
         """Settings of CMAN's training; none is in its paper."""
 
     source = "Xuan et al. 2020; sizes are avel's"
+    published = (
+        Published(73.3, "full", VGG, "Ran et al. 2022, Table 3"),
+        Published(75.7, "weak", "VGGish, ResNet", "notes on Xuan et al. 2020"),
+    )
     sources = ("maps", "cnn", "encoded")
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:

@@ -19,7 +19,7 @@ from avel.heads.models.cmran import (
     SelfEncoder,
     cells_of,
 )
-from avel.heads.models.head import HeadOutput, Widths
+from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.parts import BiLSTM, at_least_float32
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, category_loss, relevance_loss
 
@@ -144,6 +144,10 @@ class CMBS(SuppressionHead):
         )
 
     source = "Xia and Zhao 2022"
+    published = (
+        Published(79.3, "full", VGG, "Xia and Zhao 2022", checked=False),
+        Published(74.2, "weak", VGG, "Xia and Zhao 2022", checked=False),
+    )
     sources = ("maps", "cnn", "encoded")
 
     config: Config

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from avel.config import option
 from avel.heads.config import HEADS
-from avel.heads.models.head import HeadOutput, Widths
+from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.parts import at_least_float32
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
 
@@ -31,6 +31,10 @@ class CMRAN(RelevanceHead):
         epochs: int = 200
 
     source = "Xu et al. 2020"
+    published = (
+        Published(76.1, "full", VGG, "name of its published checkpoint"),
+        Published(72.4, "weak", VGG, "name of its published checkpoint"),
+    )
     sources = ("maps", "cnn", "encoded")
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:

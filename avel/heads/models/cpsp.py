@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from avel.config import option
 from avel.heads.config import HEADS
-from avel.heads.models.head import HeadOutput, Widths
+from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
 from avel.heads.models.psp import Propagation, bottleneck, pair_loss
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, clip_category, holds_event
@@ -42,6 +42,10 @@ class CPSP(RelevanceHead):
         epochs: int = 45
 
     source = "Zhou et al. 2022"
+    published = (
+        Published(78.6, "full", VGG, "Zhou et al. 2022", checked=False),
+        Published(74.2, "weak", VGG, "Zhou et al. 2022", checked=False),
+    )
     sources = ("maps", "cnn", "encoded")
 
     config: Config

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from avel.heads.config import HEADS
+from avel.heads.models.head import Published
 from avel.heads.models.tacma import TACMA, AttentionConfig
 
 
@@ -18,4 +19,5 @@ class CrossAttention(TACMA):
         theta: ClassVar[float] = 0.0
 
     source = "Ran et al. 2022, Figure 6 at theta = 0"
+    published = (Published(76.0, "full", "AV-BT", "Ran et al. 2022, Figure 6"),)
     buffered = ()

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from avel.config import option
 from avel.heads.config import HEADS
-from avel.heads.models.head import HeadOutput, Widths
+from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.parts import at_least_float32
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, category_loss, relevance_loss
 from avel.nn import AGVA
@@ -32,6 +32,7 @@ class DAM(RelevanceHead):
         milestones: tuple[int, ...] = ()
 
     source = "Wu et al. 2019; sizes of an unofficial implementation"
+    published = (Published(74.5, "full", VGG, "Wu et al. 2019", checked=False),)
     sources = ("maps", "cnn", "encoded")
     weak = False
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,33 @@ class Widths:
     segments: int = 0
 
 
+class Published(NamedTuple):
+    """An accuracy that was reported for a head on AVE's test split.
+
+    Attributes:
+        features: what the head read; "AV-BT", or networks of audio and vision.
+        source: where the figure stands.
+        checked: whether the figure was read there. The others are from memory, and tables mark them "?".
+    """
+
+    percent: float
+    supervision: Literal["full", "weak"]
+    features: str
+    source: str
+    checked: bool = True
+
+    def __str__(self) -> str:
+        """Returns the text of a table's cell.
+
+        >>> str(Published(77.4, "full", "VGGish, VGG-19", "the paper", checked=False))
+        '77.4?'
+        """
+        return f"{self.percent:.1f}" + "?" * (not self.checked)
+
+
+VGG = "VGGish, VGG-19"
+
+
 class HeadOutput(NamedTuple):
     """Scores before softmax, (B, T, K), and other tensors by name, such as attention maps."""
 
@@ -44,6 +71,7 @@ class Head(nn.Module, ABC):
     Attributes:
         Config: settings of the head, a frozen dataclass derived from HeadConfig.
         source: the publication that the head comes from.
+        published: what was reported for it on AVE.
         sources: inputs it can read ("encoded", "cnn", "maps"), the best first.
         weak: whether it can learn from video labels.
         stackable: whether trials can be one batched program: no LSTM, no dropout, no `begin_epoch`.
@@ -53,6 +81,7 @@ class Head(nn.Module, ABC):
 
     Config: ClassVar[type[HeadConfig]]
     source: ClassVar[str] = ""
+    published: ClassVar[tuple[Published, ...]] = ()
     sources: ClassVar[tuple[str, ...]] = ("encoded",)
     weak: ClassVar[bool] = True
     stackable: ClassVar[bool] = False

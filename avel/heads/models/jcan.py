@@ -11,7 +11,7 @@ from avel.config import option
 from avel.errors import ConfigError
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.avel_net import soft_margin
-from avel.heads.models.head import Head, HeadOutput, Widths
+from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
 from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
 from avel.nn import AGVA
 
@@ -37,6 +37,7 @@ class JCAN(Head):
         epochs: int = 300
 
     source = "Duan et al. 2021"
+    published = (Published(76.2, "full", VGG, "Ran et al. 2022, Table 3"),)
     sources = ("maps", "cnn", "encoded")
     weak = False
 

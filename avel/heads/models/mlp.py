@@ -9,7 +9,7 @@ from torch import Tensor
 from avel.config import option
 from avel.errors import ConfigError
 from avel.heads.config import HEADS, HeadConfig
-from avel.heads.models.head import Head, HeadOutput, Widths
+from avel.heads.models.head import Head, HeadOutput, Published, Widths
 from avel.heads.models.parts import ClassifierMLP, PaperConfig
 
 
@@ -60,6 +60,7 @@ class MLP(Head):
         """Settings of the probe."""
 
     source = "Ran et al. 2022, Section 4.2.1"
+    published = (Published(75.6, "full", "AV-BT", "Ran et al. 2022, Table 2"),)
     sources = ("encoded", "cnn")
     stackable = True
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.cmran import AttentionLayer
-from avel.heads.models.head import HeadOutput, Widths
+from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
 
 D = 256
@@ -28,6 +28,7 @@ class MPNStyle(RelevanceHead):
         milestones: tuple[int, ...] = ()
 
     source = "after Yu et al. 2021; a reconstruction"
+    published = (Published(75.2, "full", VGG, "Ran et al. 2022, Table 3, of MPN"),)
     sources = ("maps", "cnn", "encoded")
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from avel.config import option
 from avel.heads.config import HEADS, HeadConfig
-from avel.heads.models.head import Head, HeadOutput, Widths
+from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
 from avel.heads.models.parts import BiLSTM, at_least_float32
 from avel.nn import AGVA
 
@@ -39,6 +39,10 @@ class PSP(Head):
         epochs: int = 300
 
     source = "Zhou et al. 2021"
+    published = (
+        Published(76.6, "full", VGG, "Ran et al. 2022, Table 3, without its pair loss"),
+        Published(73.5, "weak", VGG, "Zhou et al. 2021", checked=False),
+    )
     sources = ("maps", "cnn", "encoded")
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from avel.config import option
 from avel.errors import ConfigError
 from avel.heads.config import HEADS
-from avel.heads.models.head import Head, HeadOutput, Widths
+from avel.heads.models.head import Head, HeadOutput, Published, Widths
 from avel.heads.models.parts import ClassifierMLP, PaperConfig, at_least_float32
 
 SMALLEST_ATTENTION = 1e-6
@@ -46,6 +46,7 @@ class TACMA(Head):
         theta: float = option(0.03, "Decay of attention with time difference, Eq. 4.", low=0)
 
     source = "Ran et al. 2022, Section 3.3"
+    published = (Published(77.2, "full", "AV-BT", "Ran et al. 2022, Table 3"),)
     sources = ("encoded", "cnn")
     stackable = True
     buffered: ClassVar[tuple[str, ...]] = ("theta",)

@@ -87,24 +87,73 @@ def event_scores(
     onset_tolerance: float = 0,
     offset_tolerance: float = 0,
 ) -> EventScores:
-    """Matches events one to one by class, onset and offset: (R, T), (R, T) -> counts.
+    """Sums `event_counts` over samples: (R, T), (R, T) -> counts; tolerances in segments."""
+    matched, *others = event_counts(predicted, labels, background, onset_tolerance, offset_tolerance).T
+    return EventScores(int(matched.sum()), *(int(counted.sum()) for counted in others))
 
-    Tolerances are in segments. Events of one class in a clip do not overlap, so their onsets and offsets are
-    in the same order, and taking the first that fits gives the most matches.
+
+def event_counts(
+    predicted: Labels, labels: Labels, background: int, onset_tolerance: float, offset_tolerance: float
+) -> Labels:
+    """Matched, predicted and true events of each sample: (R, T), (R, T) -> (R, 3); tolerances in segments.
+
+    Events are matched one to one by class, onset and offset. Events of one class in a clip do not overlap, so
+    onsets and offsets are in the same order and taking the first that fits matches as many as can be.
     """
-    matched = predicted_count = true_count = 0
-    for predicted_row, label_row in zip(predicted, labels, strict=True):
+    counts = np.zeros((len(labels), 3), np.int64)
+    for place, (predicted_row, label_row) in enumerate(zip(predicted, labels, strict=True)):
         free = events_of(predicted_row, background)
         true = events_of(label_row, background)
-        predicted_count, true_count = predicted_count + len(free), true_count + len(true)
+        counts[place, 1:] = len(free), len(true)
         for category, onset, offset in true:
             for event in free:
                 near = abs(event[1] - onset) <= onset_tolerance and abs(event[2] - offset) <= offset_tolerance
                 if event[0] == category and near:
                     free.remove(event)
-                    matched += 1
+                    counts[place, 0] += 1
                     break
-    return EventScores(matched, predicted_count, true_count)
+    return counts
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What each sample adds to a metric that is a ratio of two sums: part (..., R) of whole (..., R)."""
+
+    part: NDArray[np.float64]
+    whole: NDArray[np.float64]
+
+    @property
+    def value(self) -> NDArray[np.float64]:
+        """The metric: sum of parts over sum of wholes, 0 where the whole is nothing: (..., R) -> (...)."""
+        return ratio(self.part.sum(-1), self.whole.sum(-1))
+
+
+def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divides; 0 where the whole is 0: (...), (...) -> (...)."""
+    return np.divide(part, whole, out=np.zeros(np.shape(part)), where=np.asarray(whole) > 0)
+
+
+def accuracy_tally(predicted: Labels, labels: Labels) -> Tally:
+    """Right segments of all, background included: (R, T), (R, T) -> (R,)."""
+    return Tally((predicted == labels).sum(1).astype(float), np.full(len(labels), float(labels.shape[1])))
+
+
+def segment_f1_tally(predicted: Labels, labels: Labels, background: int) -> Tally:
+    """F1 over segments, in which background is nothing to be found: (R, T), (R, T) -> (R,).
+
+    A segment counts as found if it holds an event and the class is right.
+    """
+    found = ((predicted == labels) & (labels != background)).sum(1)
+    claimed, true = ((values != background).sum(1) for values in (predicted, labels))
+    return Tally(2.0 * found, (claimed + true).astype(float))
+
+
+def event_f1_tally(
+    predicted: Labels, labels: Labels, background: int, onset_tolerance: float, offset_tolerance: float
+) -> Tally:
+    """F1 over events, matched as `event_counts` does: (R, T), (R, T) -> (R,)."""
+    matched, claimed, true = event_counts(predicted, labels, background, onset_tolerance, offset_tolerance).T
+    return Tally(2.0 * matched, (claimed + true).astype(float))
 
 
 def bootstrap_interval(

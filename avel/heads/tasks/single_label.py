@@ -15,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.heads.tasks.decoders import DECODERS, Decoder
-from avel.heads.tasks.metrics import Labels, trivial_baselines
+from avel.heads.tasks.metrics import (
+    Labels,
+    Tally,
+    accuracy_tally,
+    event_f1_tally,
+    segment_f1_tally,
+    trivial_baselines,
+)
 from avel.stores.datasets.labels import UNKNOWN
 from avel.stores.features import CachedSamples, FeatureCache
 
@@ -100,6 +107,16 @@ class SingleLabel:
     def trivial_baselines(self, labels: Labels) -> dict[str, float]:
         """Returns rule without a model -> fraction of right segments: (R, T)."""
         return trivial_baselines(labels, self.background)
+
+    def tallies(
+        self, predicted: Labels, labels: Labels, onset_tolerance: float = 1, offset_tolerance: float = 1
+    ) -> dict[str, Tally]:
+        """Returns metric -> what each sample adds to it: (R, T), (R, T) -> (R,); tolerances in segments."""
+        return {
+            "accuracy": accuracy_tally(predicted, labels),
+            "segment_f1": segment_f1_tally(predicted, labels, self.background),
+            "event_f1": event_f1_tally(predicted, labels, self.background, onset_tolerance, offset_tolerance),
+        }
 
     def title(self, labels: Labels) -> str:
         """Names the classes of a clip's labels (T,), in order of time."""

@@ -25,7 +25,10 @@ FOLDER = "trials"
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial as its run records it; `settings` are those a sweep varied, accuracies are fractions."""
+    """One trial as its run records it; `settings` are those a sweep varied, accuracies are fractions.
+
+    `train_seconds` is 0 in runs that did not record it.
+    """
 
     name: str
     settings: dict[str, Any]
@@ -40,6 +43,7 @@ class TrialRecord:
     best_test_epoch: int
     best_test_accuracy: float | None
     failure: str
+    train_seconds: float = 0.0
 
     @property
     def trained(self) -> bool:

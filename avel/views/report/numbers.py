@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from avel.errors import ConfigError
 from avel.heads.evaluation.evaluate import group_name, judge
+from avel.heads.evaluation.paired import differences
 from avel.heads.evaluation.results import Evaluation, GroupEvaluation
 from avel.progress import Progress
 from avel.stores.runs import versions
@@ -55,6 +57,21 @@ def judged_split(run: HeadRun) -> str:
     return str(run.split[run.known][0])
 
 
+def comparisons(groups: Sequence[HeadRun]) -> dict[str, dict[str, Any]]:
+    """Returns split -> "a-b", the places of two runs, a before b -> metric -> A's difference to B.
+
+    Pairs without samples that both judge are left out.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for (place_a, a), (place_b, b) in itertools.combinations(enumerate(groups), 2):
+        for split in sorted({*a.split.tolist()} & {*b.split.tolist()}):
+            common = {*a.sample[a.known_places_of(split)].tolist()} if a.judges(split) else set()
+            if b.judges(split) and common & {*b.sample[b.known_places_of(split)].tolist()}:
+                pair = differences(a.predictions(split), b.predictions(split), a.task)
+                found.setdefault(split, {})[f"{place_a}-{place_b}"] = as_plain(pair)
+    return found
+
+
 def run_summary(group: HeadRun, measured: Mapping[str, GroupEvaluation]) -> dict[str, Any]:
     """Returns the page's data of one run; `measured` is split -> its results."""
     curves = {
@@ -84,7 +101,7 @@ def sweep_summaries(read: Sequence[HeadRun], split: str) -> list[dict[str, Any]]
 
     Runs that differ in the head alone get none, since the accuracy chart compares heads.
     """
-    tested = [run for run in read if (run.known & (run.split == split)).any()]
+    tested = [run for run in read if run.judges(split)]
     sweeps = [(run.name, sweep_of([run], split, name)) for run in tested for name in swept_settings([run])]
     differing = swept_settings(tested)
     if not sweeps and len(differing) == 1 and differing != ["head"]:

@@ -100,6 +100,7 @@ def _write(
             )
             for name, group in groups
         ],
+        "comparisons": numbers.comparisons(browsed.runs),
         "sweeps": numbers.sweep_summaries(read, split),
         "clouds": clouds,
         "detail_clips": clips.DETAIL_CLIPS,

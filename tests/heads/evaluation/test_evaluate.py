@@ -66,6 +66,8 @@ def test_numbers_worked_out_by_hand(run: Path) -> None:
     assert clean.mean == pytest.approx(100 * (7 + 6) / 16)
     assert clean.std == pytest.approx(100 * (1 / 8) / np.sqrt(2))
     assert group.accuracy_holding_background_percent.mean == pytest.approx(100 * (6 + 8) / 16)
+    segments = group.segment_f1_percent.mean  # 2 and 4 events' segments found right of 7 and 5, 7 are true
+    assert segments == pytest.approx(50 * (2 * 6 / (7 + 7) + 2 * 5 / (7 + 7)))
     assert group.validation_accuracy_percent == Spread(pytest.approx(80.0), 0.0)
     assert group.recall_percent == {"bell": 100.0, "dog, barking": pytest.approx(70.0)}
     assert group.background_recall_percent == pytest.approx(90.0)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from avel.heads.evaluation.compare import compare
 from avel.heads.train import sweep, train_head
 from avel.views.report.page import put, report
 from tests.chromium import browser, errors, phone
@@ -98,6 +99,31 @@ def test_a_screenshot_shows_each_second_under_its_mark(page: Any) -> None:
     left, width = page.execute_script(place)
     frames = [shot.getpixel((int(left + (second + 0.5) / T * width), 36)) for second in range(T)]
     assert [red for red, *_ in frames] == pytest.approx([40 * second for second in range(T)], abs=12)
+
+
+def test_two_runs_stand_side_by_side_and_a_clip_they_differ_on_opens(page: Any, made: Made) -> None:
+    found = compare(made.runs[1], made.runs[0])  # the page begins with the last run against the first
+    rows = [row.text.split("\n") for row in page.find_elements("css selector", ".difference-row")]
+    accuracy = found.differences["accuracy"]
+    assert rows[0][0] == "segment accuracy"
+    assert rows[0][-1].startswith(f"{accuracy.points:+.1f}".replace("-", "\N{MINUS SIGN}"))
+    assert rows[0][-1].endswith("level") == accuracy.level
+    choose(page, "compare-b", "1")
+    assert "Choose two runs" in page.find_element("id", "compare").text
+    choose(page, "compare-b", "0")
+    most = max(abs(clip.a_percent - clip.b_percent) for clip in found.clips)
+    cells = page.find_elements("css selector", "#compare tbody td")
+    a, b = (float(cell.text.removesuffix(" %")) for cell in cells[1:3])
+    assert abs(a - b) == pytest.approx(most, abs=1.01)  # both are rounded
+    page.find_element("css selector", "#compare tbody button").click()
+    until(page, "return document.querySelector('#clips h3 small')?.textContent.includes('sample')")
+
+
+def test_an_address_with_a_clip_opens_it(driver: Any, folder: Path, made: Made) -> None:
+    driver.get("about:blank")
+    driver.get((folder / "index.html").as_uri() + "#clip-2")
+    until(driver, "return document.querySelector('#clips h3 small')?.textContent.includes('sample 2,')")
+    assert not errors(driver)
 
 
 def test_a_sweep_is_drawn_over_its_setting(

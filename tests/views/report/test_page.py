@@ -16,11 +16,12 @@ import pytest
 import torch
 
 from avel.errors import ConfigError, StaleError, StoreError
+from avel.heads.evaluation.compare import compare
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.results import GroupEvaluation
 from avel.heads.train import sweep, train_head
 from avel.heads.training.records import load_model, read_trial
-from avel.text import from_plain
+from avel.text import as_plain, from_plain
 from avel.views.embedding import obstacle, tsne
 from avel.views.inside import look_inside
 from avel.views.plots.plot import plot
@@ -71,6 +72,17 @@ def test_numbers_are_those_of_evaluate(made: Made, tmp_path: Path) -> None:
         for split, measured in run["measured"].items():
             assert from_plain(GroupEvaluation, measured) == evaluate(path, split).groups[path.name]
         assert [curve["epoch"] for curve in run["curves"]["loss"]] == [[1, 2, 3], [1, 2, 3]]
+
+
+def test_pairs_of_runs_are_compared_as_the_command_does(made: Made, tmp_path: Path) -> None:
+    report(made.runs, tmp_path / "page", tsne=False)
+    summary = data(tmp_path / "page", "summary")
+    assert set(summary["comparisons"]) == {"test", "val"}
+    for split, pairs in summary["comparisons"].items():
+        assert set(pairs) == {"0-1"}
+        assert pairs["0-1"] == as_plain(compare(*made.runs, split=split).differences)
+    report(made.runs[:1], tmp_path / "one", tsne=False)
+    assert data(tmp_path / "one", "summary")["comparisons"] == {}
 
 
 def test_whatever_a_run_has_swept_is_charted(made: Made, tmp_path: Path) -> None:

@@ -40,12 +40,13 @@ function start() {
   drawHeader();
   drawChoices();
   drawAccuracy();
+  avel.data.clips.predictions.length > 1 ? drawComparison() : leaveOut("compare");
   avel.data.summary.runs.some((run) => Object.keys(run.curves).length) ? drawCurves() : leaveOut("curves");
   drawConfusion();
   avel.data.summary.clouds.length ? drawClouds() : leaveOut("clouds");
   avel.data.summary.sweeps.length ? drawSweeps() : leaveOut("sweeps");
   drawBrowser();
-  const clip = linked ? avel.data.clips.sample.indexOf(Number(wanted[1])) : -1;
+  const clip = linked ? avel.data.clips.sample.indexOf(Number(linked[1])) : -1;
   if (clip >= 0) openClip(clip);
 }
 

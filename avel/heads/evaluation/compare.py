@@ -1,0 +1,264 @@
+"""`compare`: two runs on the same clips, their paired differences, and who is right where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.errors import StoreError, UnknownNameError
+from avel.heads.evaluation.evaluate import group_name
+from avel.heads.evaluation.paired import Difference, aligned, difference, tally
+from avel.heads.evaluation.predictions import Predictions, read_predictions
+from avel.heads.evaluation.results import Spread
+from avel.heads.tasks.decoders import Decoder
+from avel.heads.tasks.metrics import Tally
+from avel.heads.tasks.single_label import SingleLabel
+from avel.heads.training.records import TrialRecord, read_trials
+from avel.stores.runs import Run
+from avel.text import table
+
+METRICS = {"accuracy": "segment accuracy", "segment_f1": "segment F1", "event_f1": "event F1"}
+"""Metric of a task -> what tables call it."""
+SHOWN_CLIPS = 5
+"""Clips on each end of the list that a terminal shows; JSON holds all."""
+
+
+@dataclass(frozen=True)
+class GroupPredictions:
+    """The trials of a run that differ in the seed alone, and what each says of one split."""
+
+    run: Run
+    name: str
+    trials: tuple[TrialRecord, ...]
+    items: tuple[Predictions, ...]
+
+    @property
+    def task(self) -> SingleLabel:
+        """The task that the run was trained for."""
+        return SingleLabel(tuple(self.run.inputs["categories"]))
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """One of two runs, on the clips that both judge; spreads are over its seeds.
+
+    Attributes:
+        settings: the head's name, or the settings of a sweep that were compared.
+    """
+
+    run: str
+    settings: str
+    seeds: tuple[int, ...]
+    accuracy_percent: Spread
+    segment_f1_percent: Spread
+    event_f1_percent: Spread
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Percent of segments by who is right, averaged over all pairs of a seed of A and a seed of B."""
+
+    both_percent: float
+    only_a_percent: float
+    only_b_percent: float
+    neither_percent: float
+
+
+@dataclass(frozen=True)
+class ComparedClip:
+    """One sample: percent of its segments that A and B have right, averaged over their seeds.
+
+    `events` names its classes in order of time.
+    """
+
+    sample: int
+    video_id: str
+    events: str
+    a_percent: float
+    b_percent: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs on the same samples of one split.
+
+    Attributes:
+        left_out: samples that only one of them judges.
+        differences: metric -> A's minus B's, in points.
+        clips: those where A is ahead most first.
+    """
+
+    split: str
+    decoder: Decoder
+    samples: int
+    left_out: int
+    a: ComparedRun
+    b: ComparedRun
+    differences: dict[str, Difference]
+    agreement: Agreement
+    clips: tuple[ComparedClip, ...]
+
+    def lines(self) -> list[str]:
+        """Returns the comparison for people."""
+        sides = [
+            (f"{name}: {side.run} ({side.settings})", side)
+            for name, side in zip("AB", (self.a, self.b), strict=True)
+        ]
+        rows: list[tuple[Any, ...]] = [
+            (
+                title,
+                *(str(getattr(side, f"{metric}_percent")) for _, side in sides),
+                str(self.differences[metric]),
+            )
+            for metric, title in METRICS.items()
+        ]
+        shares = self.agreement
+        who = [
+            f"right in {shares.both_percent:.1f} % of segments: both",
+            f"{shares.only_a_percent:.1f}: only A",
+            f"{shares.only_b_percent:.1f}: only B",
+            f"{shares.neither_percent:.1f}: neither",
+        ]
+        return [
+            *(about for about, _ in sides),
+            "",
+            *table((f"{self.split}, {self.samples} clips", "A", "B", "A - B, 95 % interval"), rows),
+            "",
+            self.differences["accuracy"].explained(),
+            "; ".join(who),
+            *([f"{self.left_out} clips that only one of them judges are left out"] if self.left_out else []),
+            "",
+            *table(("clip", "events", "A right, %", "B right, %"), self._ends()),
+        ]
+
+    def _ends(self) -> list[tuple[Any, ...]]:
+        """The clips on which A and B differ most, on either side."""
+        ahead = [clip for clip in self.clips if clip.a_percent > clip.b_percent][:SHOWN_CLIPS]
+        behind = [clip for clip in self.clips if clip.a_percent < clip.b_percent][-SHOWN_CLIPS:]
+        return [
+            (clip.video_id, clip.events, round(clip.a_percent, 1), round(clip.b_percent, 1))
+            for clip in ahead + behind
+        ]
+
+
+def compare(
+    a: Path | str,
+    b: Path | str,
+    *,
+    split: Literal["val", "test"] = "test",
+    decoder: Decoder = "argmax",
+    settings_a: str | None = None,
+    settings_b: str | None = None,
+) -> Comparison:
+    """Compares two runs clip by clip; of a sweep the settings that are best on validation.
+
+    >>> compare("runs/tacma", "runs/mlp").differences["accuracy"].level  # doctest: +SKIP
+    True
+
+    Args:
+        settings_a, settings_b: the settings of a sweep to take instead, as its results name them.
+
+    Raises:
+        MissingPathError: no such run.
+        StoreError: a run without predictions of the split, or no samples in common.
+        UnknownNameError: no such settings.
+    """
+    return compare_groups(read_group(a, split, settings_a), read_group(b, split, settings_b), decoder)
+
+
+def read_group(path: Path | str, split: str, name: str | None = None) -> GroupPredictions:
+    """Reads the predictions of one group of a run's trials, by default of the best one on validation.
+
+    Raises:
+        MissingPathError: no such run.
+        StoreError: no trained trials, or no predictions of the split.
+        UnknownNameError: the run has no group of that name.
+    """
+    run = Run.open(path, "heads")
+    groups: dict[str, list[TrialRecord]] = {}
+    for trial in read_trials(run):
+        if trial.trained:
+            groups.setdefault(group_name(trial), []).append(trial)
+    if name and name not in groups:
+        raise UnknownNameError("settings", name, groups, where=str(run.path))
+    held = read_predictions(run.path / "predictions.parquet")
+    if not groups or split not in held:
+        raise StoreError(
+            f"{run.path}: no predictions of split {split!r}", hint=f"choose from {', '.join(held)}"
+        )
+    chosen = name or max(groups, key=lambda each: np.mean([trial.val_accuracy for trial in groups[each]]))
+    of_trial = {item.trial: item for item in held[split]}
+    items = tuple(of_trial[trial.name] for trial in groups[chosen])
+    return GroupPredictions(run, chosen, tuple(groups[chosen]), items)
+
+
+def compare_groups(a: GroupPredictions, b: GroupPredictions, decoder: Decoder = "argmax") -> Comparison:
+    """Compares what two groups of trials say of the same samples.
+
+    Raises:
+        StoreError: no sample in common, or they have other labels.
+    """
+    task = a.task
+    left, right = aligned(a.items, b.items)
+    of_a, of_b = tally(left, task, decoder), tally(right, task, decoder)
+    hits = [
+        np.stack([task.decode(item.probabilities, decoder) == item.label for item in items])
+        for items in (left, right)
+    ]
+    samples = len(left[0].sample)
+    return Comparison(
+        split=left[0].split,
+        decoder=decoder,
+        samples=samples,
+        left_out=sum(int(items[0].known.sum()) - samples for items in (a.items, b.items)),
+        a=_side(a, of_a),
+        b=_side(b, of_b),
+        differences={name: difference(of_a[name], of_b[name], left[0].video_id) for name in of_a},
+        agreement=_agreement(*hits),
+        clips=_clips(left[0], task, *hits),
+    )
+
+
+def _side(group: GroupPredictions, tallies: dict[str, Tally]) -> ComparedRun:
+    spreads = {name: Spread.of((100 * each.value).tolist()) for name, each in tallies.items()}
+    return ComparedRun(
+        str(group.run.path),
+        group.name,
+        tuple(trial.seed for trial in group.trials),
+        spreads["accuracy"],
+        spreads["segment_f1"],
+        spreads["event_f1"],
+    )
+
+
+def _agreement(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Agreement:
+    """(M_a, R, T), (M_b, R, T) -> shares; the mean over pairs of trials is a product of means."""
+    right_a, right_b = a.mean(0), b.mean(0)
+    parts = (
+        right_a * right_b,
+        right_a * (1 - right_b),
+        (1 - right_a) * right_b,
+        (1 - right_a) * (1 - right_b),
+    )
+    return Agreement(*(100 * float(part.mean()) for part in parts))
+
+
+def _clips(
+    about: Predictions, task: SingleLabel, a: NDArray[np.bool_], b: NDArray[np.bool_]
+) -> tuple[ComparedClip, ...]:
+    right_a, right_b = (100 * each.mean((0, 2)) for each in (a, b))
+    order = np.argsort(right_b - right_a, kind="stable").tolist()
+    return tuple(
+        ComparedClip(
+            int(about.sample[place]),
+            str(about.video_id[place]),
+            task.title(about.label[place]),
+            float(right_a[place]),
+            float(right_b[place]),
+        )
+        for place in order
+    )

@@ -1,0 +1,192 @@
+"""Which of two is better, and whether it can be told: differences bootstrapped over videos and seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.errors import StoreError
+from avel.heads.evaluation.predictions import Predictions, judged_part
+from avel.heads.tasks.decoders import Decoder
+from avel.heads.tasks.metrics import Tally, ratio
+from avel.heads.tasks.single_label import SingleLabel
+
+DRAWS = 2000
+WIDTH = 1.96
+"""Standard errors from the middle of a 95 % interval to its end."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of A minus that of B on the same samples, in points of percent, with its 95 % interval.
+
+    The interval is a bootstrap: videos are drawn with replacement, the same for A and B, and so are the seeds
+    of A and those of B. Of M seeds M - 1 are drawn, which makes the spread of the mean what it is expected to
+    be; all M would make it too small by (M - 1) / M. One seed has no spread, so nothing of it is in the
+    interval.
+
+    Attributes:
+        level: whether 0 is within the interval, so that A and B cannot be told apart.
+        clips, seeds: how many samples were compared, and the trials of A and of B.
+        resolved_points: half the width of the interval; a smaller difference cannot be told from none.
+        clips_needed: samples at which the interval around a difference of this size would just leave out 0,
+            with these seeds; None if no number would do.
+        seeds_needed: trials of A and of B that would, with these samples; None if no number would do, or if
+            A or B has one seed.
+    """
+
+    points: float
+    low_points: float
+    high_points: float
+    level: bool
+    clips: int
+    seeds: tuple[int, int]
+    resolved_points: float
+    clips_needed: int | None
+    seeds_needed: int | None
+
+    def __str__(self) -> str:
+        """Returns the text of a table's cell.
+
+        >>> str(Difference(1.62, -0.44, 3.71, True, 402, (5, 5), 2.1, 640, 12))
+        '+1.6 [-0.4, 3.7] level'
+        """
+        interval = f"{self.points:+.1f} [{self.low_points:.1f}, {self.high_points:.1f}]"
+        return interval + " level" * self.level
+
+    def explained(self) -> str:
+        """Says what it takes to tell a difference of this size.
+
+        >>> Difference(1.62, -0.44, 3.71, True, 402, (5, 5), 2.1, 640, None).explained()
+        '402 clips and 5 seeds resolve 2.1 points, the difference is 1.6: 640 clips with these seeds would do'
+        """
+        a, b = self.seeds
+        seeds = f"{a} seed{'s' * (a != 1)}" if a == b else f"{a} and {b} seeds"
+        resolve = f"{self.clips} clips and {seeds} resolve {self.resolved_points:.1f} points"
+        said = f"{resolve}, the difference is {abs(self.points):.1f}"
+        if not self.level:
+            return said
+        ways = [f"{self.clips_needed} clips with these seeds"] * (self.clips_needed is not None)
+        ways += [f"{self.seeds_needed} seeds on these clips"] * (self.seeds_needed is not None)
+        return f"{said}: " + (
+            f"{' or '.join(ways)} would do" if ways else "it takes more clips and more seeds"
+        )
+
+
+def difference(a: Tally, b: Tally, video_id: NDArray[np.object_], *, seed: int = 0) -> Difference:
+    """Returns A's metric minus B's with its interval: tallies (M_a, R) and (M_b, R), videos (R,).
+
+    Samples that share a video are drawn together, for they are not independent.
+    """
+    _, video = np.unique(video_id.astype(str), return_inverse=True)
+    random = np.random.default_rng(seed)
+    count = int(video.max()) + 1
+    drawn = random.multinomial(count, np.full(count, 1 / count), size=DRAWS)
+    values = [_of_draws(tally, video, drawn) for tally in (a, b)]
+    both = _seeds_drawn(values[0], random) - _seeds_drawn(values[1], random)
+    low, high = np.quantile(both, [0.025, 0.975])
+    points = float(a.value.mean() - b.value.mean())
+    seeds = len(a.part), len(b.part)
+    over_videos = float(np.var(values[0].mean(1) - values[1].mean(1)))
+    spreads = [float(np.var(tally.value, ddof=1)) if len(tally.part) > 1 else 0.0 for tally in (a, b)]
+    over_seeds = sum(spread / trials for spread, trials in zip(spreads, seeds, strict=True))
+    allowed = (points / WIDTH) ** 2
+    return Difference(
+        points=100 * points,
+        low_points=100 * float(low),
+        high_points=100 * float(high),
+        level=bool(low <= 0 <= high),
+        clips=len(video),
+        seeds=seeds,
+        resolved_points=100 * float(high - low) / 2,
+        clips_needed=_needed(len(video) * over_videos, allowed - over_seeds),
+        seeds_needed=_needed(sum(spreads), allowed - over_videos) if min(seeds) > 1 else None,
+    )
+
+
+def aligned(
+    a: Sequence[Predictions], b: Sequence[Predictions]
+) -> tuple[list[Predictions], list[Predictions]]:
+    """Returns both on the samples that both judge, in the order of A's: trials of A, trials of B.
+
+    Raises:
+        StoreError: no sample in common, or they have other labels.
+    """
+    left, right = [judged_part(item) for item in a], [judged_part(item) for item in b]
+    place = {number: at for at, number in enumerate(right[0].sample.tolist())}
+    common = [(at, place[number]) for at, number in enumerate(left[0].sample.tolist()) if number in place]
+    if not common:
+        raise StoreError(
+            f"{left[0].trial} and {right[0].trial}: no sample of split {left[0].split!r} in common",
+            hint="compare runs on features of one dataset",
+        )
+    of_a, of_b = (np.array(places) for places in zip(*common, strict=True))
+    left, right = [item.take(of_a) for item in left], [item.take(of_b) for item in right]
+    same = left[0].label.shape == right[0].label.shape and (left[0].video_id == right[0].video_id).all()
+    if not same or (left[0].label != right[0].label).any():
+        raise StoreError(
+            f"the samples of {left[0].trial} and {right[0].trial} have other labels or videos",
+            hint="compare runs on features of one dataset and one grid",
+        )
+    return left, right
+
+
+def tally(
+    items: Sequence[Predictions],
+    task: SingleLabel,
+    decoder: Decoder = "argmax",
+    onset_tolerance: float = 1,
+    offset_tolerance: float = 1,
+) -> dict[str, Tally]:
+    """Returns metric -> its tally over M trials and R samples, (M, R); tolerances in segments."""
+    tallies = [
+        task.tallies(task.decode(item.probabilities, decoder), item.label, onset_tolerance, offset_tolerance)
+        for item in items
+    ]
+    return {
+        name: Tally(
+            np.stack([each[name].part for each in tallies]), np.stack([each[name].whole for each in tallies])
+        )
+        for name in tallies[0]
+    }
+
+
+def differences(
+    a: Sequence[Predictions], b: Sequence[Predictions], task: SingleLabel, decoder: Decoder = "argmax"
+) -> dict[str, Difference]:
+    """Returns metric -> A's minus B's, on the samples that both judge.
+
+    Raises:
+        StoreError: no sample in common, or they have other labels.
+    """
+    left, right = aligned(a, b)
+    of_a, of_b = tally(left, task, decoder), tally(right, task, decoder)
+    return {name: difference(of_a[name], of_b[name], left[0].video_id) for name in of_a}
+
+
+def _of_draws(each: Tally, video: NDArray[np.int64], drawn: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The metric of each trial in each draw of videos: (M, R), (R,), (D, V) -> (D, M)."""
+    part, whole = (
+        drawn.astype(np.float64)
+        @ np.stack([np.bincount(video, row, minlength=drawn.shape[1]) for row in rows], 1)
+        for rows in (each.part, each.whole)
+    )
+    return ratio(part, whole)
+
+
+def _seeds_drawn(values: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
+    """The mean over M - 1 drawn trials, of one over itself: (D, M) -> (D,)."""
+    draws, trials = values.shape
+    if trials == 1:
+        return values[:, 0]
+    chosen = random.multinomial(trials - 1, np.full(trials, 1 / trials), size=draws)
+    return np.asarray((values * chosen).sum(1) / (trials - 1), np.float64)
+
+
+def _needed(variance: float, allowed: float) -> int | None:
+    """How many the variance of one must be divided by, so that it is what is allowed."""
+    return max(1, math.ceil(variance / allowed - 1e-9)) if allowed > 0 else None

@@ -1,0 +1,1 @@
+"""`avel leaderboard`: every head under one protocol, as a table and a page."""

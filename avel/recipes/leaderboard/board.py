@@ -1,0 +1,136 @@
+"""A leaderboard as typed values: one line a head, and its table for a terminal."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from avel.heads.evaluation.paired import Difference
+from avel.heads.evaluation.results import Spread
+from avel.heads.models.head import Published
+from avel.text import table
+
+
+@dataclass(frozen=True)
+class HeadLine:
+    """One head: percent on the test split, at each seed's best validation epoch; spreads are over seeds.
+
+    Attributes:
+        source: the publication that the head comes from.
+        inputs: which features it read.
+        interval_percent: 95 % bootstrap interval of the accuracy over videos.
+        holding_background_percent: accuracy on the clips that hold background.
+        best_test_epoch_percent: what choosing the epoch by the test split would have claimed.
+        published: what was reported for it on AVE, for this supervision; None where nothing is known.
+        parameters: on the features of this cache.
+        epoch_seconds: in which a trial learns one epoch, judging aside; None in runs that did not record it.
+        differences: metric -> this head's minus the chosen head's; empty for that head itself.
+    """
+
+    head: str
+    source: str
+    inputs: str
+    run: str
+    seeds: tuple[int, ...]
+    accuracy_percent: Spread
+    interval_percent: tuple[float, float] | None
+    holding_background_percent: Spread
+    segment_f1_percent: Spread
+    event_f1_percent: Spread
+    validation_percent: Spread
+    best_test_epoch_percent: Spread
+    published: Published | None
+    parameters: int
+    epoch_seconds: float | None
+    differences: dict[str, Difference]
+
+
+@dataclass(frozen=True)
+class SkippedHead:
+    """A head that is not on the board, and why."""
+
+    head: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Heads on one cache, the most accurate first.
+
+    Attributes:
+        against: the head that all are compared with.
+        samples: test samples that were judged.
+        level: heads whose difference in accuracy to `against` has 0 within its interval.
+        seconds: wall time of this call, which trains only what was not there yet.
+        page: the HTML page; JSON and CSV of the same name lie beside it.
+    """
+
+    cache: str
+    cache_digest: str
+    supervision: str
+    against: str
+    samples: int
+    trivial_baselines_percent: dict[str, float]
+    heads: tuple[HeadLine, ...]
+    level: tuple[str, ...]
+    skipped: tuple[SkippedHead, ...]
+    seconds: float
+    page: str
+
+    @property
+    def resolved_points(self) -> float | None:
+        """The median over heads of the smallest difference in accuracy that could be told; None for one."""
+        found = [line.differences["accuracy"].resolved_points for line in self.heads if line.differences]
+        return statistics.median(found) if found else None
+
+    def lines(self) -> list[str]:
+        """Returns the board for people."""
+        header = (
+            *("head", "seeds", "test", "95 % interval", "with background", "event F1", "best test epoch"),
+            *("reported", "parameters", "s/epoch", f"- {self.against}"),
+        )
+        rows: list[tuple[Any, ...]] = [_row(line) for line in self.heads]
+        rows += [
+            (f"({name})", "", f"{value:.1f}", *[""] * (len(header) - 3))
+            for name, value in self.trivial_baselines_percent.items()
+        ]
+        return [*table(header, rows), "", *self.notes(), "", self.page]
+
+    def notes(self) -> list[str]:
+        """Says what is level, what was left out, and what the figures are worth."""
+        said = [f"level with {self.against}: {', '.join(self.level) or 'none'}"]
+        if self.resolved_points is not None:
+            resolved = f"{self.resolved_points:.1f}"
+            said.append(f"{self.samples} clips and these seeds resolve about {resolved} points of accuracy")
+        said += [f"left out: {each.head}: {each.reason}" for each in self.skipped]
+        if any(line.published for line in self.heads):
+            told = "reported: on AVE, mostly from other features and one seed, often at the best test epoch"
+            said.append(f"{told}; ? not checked against the paper")
+        return said
+
+
+def _row(line: HeadLine) -> tuple[Any, ...]:
+    low, high = line.interval_percent or (None, None)
+    return (
+        line.head,
+        str(len(line.seeds)),
+        str(line.accuracy_percent),
+        "" if low is None else f"{low:.1f} to {high:.1f}",
+        str(line.holding_background_percent),
+        str(line.event_f1_percent),
+        str(line.best_test_epoch_percent),
+        str(line.published or ""),
+        short(line.parameters),
+        "" if line.epoch_seconds is None else f"{line.epoch_seconds:.2f}",
+        str(line.differences.get("accuracy", "")),
+    )
+
+
+def short(count: int) -> str:
+    """Returns a count in few digits.
+
+    >>> short(1537870), short(46365)
+    ('1.54 M', '46 k')
+    """
+    return f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"

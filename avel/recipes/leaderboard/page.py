@@ -1,0 +1,136 @@
+"""The leaderboard as one HTML page: no script, no network, every name escaped."""
+
+from __future__ import annotations
+
+from html import escape
+
+from avel.heads.evaluation.paired import Difference
+from avel.heads.evaluation.results import Spread
+from avel.recipes.leaderboard.board import HeadLine, Leaderboard, short
+
+STYLE = """
+:root { color-scheme: light dark;
+  --paper: #fff; --ink: #1b1b1b; --muted: #5f6368; --rule: #d9dce0; --mark: #0072b2; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #16181b; --ink: #e8eaed; --muted: #a3a9b0; --rule: #363b41; --mark: #3d9fe0; }
+}
+body { max-width: 90rem; margin: 1.5rem auto; padding: 0 1rem; background: var(--paper); color: var(--ink);
+  font: 15px/1.45 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+h1 { margin: 0; font-size: 1.5rem; }
+p, li, small { color: var(--muted); }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--rule); text-align: right;
+  white-space: nowrap; }
+thead th { white-space: normal; vertical-align: bottom; color: var(--muted); }
+th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); }
+th small { display: block; max-width: 14rem; font-weight: normal; white-space: normal; }
+.against { background: color-mix(in srgb, var(--mark) 10%, var(--paper)); }
+svg { vertical-align: middle; }
+line { stroke: var(--ink); } .zero { stroke: var(--muted); stroke-dasharray: 3 2; }
+circle { fill: var(--mark); } .level circle { fill: var(--paper); stroke: var(--muted); stroke-width: 2; }
+"""
+WIDTH = 160
+"""Width of the drawn intervals in pixels."""
+
+
+def page(board: Leaderboard) -> str:
+    """Returns the page."""
+    about = (
+        f"{board.samples} test clips of {escape(board.cache)} ({escape(board.cache_digest)}),"
+        f" {board.supervision} supervision; epochs chosen on validation."
+        " Percent; mean ± standard deviation over seeds."
+    )
+    baselines = "; ".join(
+        f"{escape(name)} {value:.1f}" for name, value in board.trivial_baselines_percent.items()
+    )
+    widest = max(
+        (max(abs(each.low_points), abs(each.high_points)) for each in _differences(board)), default=1.0
+    )
+    rows = "\n".join(_row(line, board.against, max(widest, 1.0)) for line in board.heads)
+    columns = (
+        *("head", "reads", "seeds", "test accuracy", "95 % interval over videos", "clips with background"),
+        *("segment F1", "event F1", "validation", "best test epoch *", "reported on AVE", "parameters"),
+        *("seconds an epoch", f"accuracy - {board.against}, 95 %", f"event F1 - {board.against}, 95 %"),
+    )
+    header = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    notes = "\n".join(f"<li>{escape(text)}</li>" for text in (*board.notes(), *EXPLAINED))
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>avel leaderboard</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<h1>avel leaderboard</h1>
+<p>{about}<br>Trivial baselines: {baselines or "none"}.</p>
+<div class="scroll"><table>
+<thead><tr>{header}</tr></thead>
+<tbody>
+{rows}
+</tbody>
+</table></div>
+<ul>
+{notes}
+</ul>
+</body>
+</html>
+"""
+
+
+EXPLAINED = (
+    "Differences are paired, clip by clip; their intervals are a bootstrap over videos and seeds. A hollow"
+    " mark is level: the interval holds 0, so these clips and seeds cannot tell the heads apart.",
+    "Many heads on one test split: of twenty that are really level, one is expected outside its interval.",
+    "* what choosing the epoch on the test split would have claimed",
+)
+
+
+def _differences(board: Leaderboard) -> list[Difference]:
+    return [line.differences["accuracy"] for line in board.heads if line.differences]
+
+
+def _row(line: HeadLine, against: str, widest: float) -> str:
+    low, high = line.interval_percent or (None, None)
+    reported = "-"
+    if line.published is not None:
+        told = escape(f"{line.published.features}; {line.published.source}", quote=True)
+        reported = f'<span title="{told}">{line.published}</span>'
+    accuracy = line.differences.get("accuracy")
+    cells = (
+        escape(line.inputs),
+        str(len(line.seeds)),
+        _spread(line.accuracy_percent),
+        "-" if low is None else f"{low:.1f} to {high:.1f}",
+        *map(_spread, (line.holding_background_percent, line.segment_f1_percent, line.event_f1_percent)),
+        *map(_spread, (line.validation_percent, line.best_test_epoch_percent)),
+        reported,
+        short(line.parameters),
+        "-" if line.epoch_seconds is None else f"{line.epoch_seconds:.2f}",
+        "compared with" if accuracy is None else f"{_drawn(accuracy, widest)} {escape(str(accuracy))}",
+        escape(str(line.differences.get("event_f1", ""))),
+    )
+    name = f"<th>{escape(line.head)}<small>{escape(line.source)}</small></th>"
+    marked = ' class="against"' if line.head == against else ""
+    return f"<tr{marked}>{name}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _spread(value: Spread) -> str:
+    return str(value).replace("+-", "±") or "-"
+
+
+def _drawn(found: Difference, widest: float) -> str:
+    """Draws the interval on an axis from -widest to widest, 0 in the middle."""
+    low, middle, high = (
+        WIDTH / 2 * (1 + 0.95 * points / widest)
+        for points in (found.low_points, found.points, found.high_points)
+    )
+    level = ' class="level"' if found.level else ""
+    return (
+        f'<svg width="{WIDTH}" height="18" role="img" aria-label="{escape(str(found), quote=True)}"{level}>'
+        f'<line class="zero" x1="{WIDTH / 2}" x2="{WIDTH / 2}" y1="0" y2="18"/>'
+        f'<line x1="{low:.1f}" x2="{high:.1f}" y1="9" y2="9"/><circle cx="{middle:.1f}" cy="9" r="4"/></svg>'
+    )

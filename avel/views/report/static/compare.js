@@ -1,0 +1,87 @@
+"use strict";
+// Two runs side by side: paired differences with their intervals, and the clips on which they differ most.
+
+const METRICS = { accuracy: "segment accuracy", segment_f1: "segment F1", event_f1: "event F1" };
+const DIFFERING_CLIPS = 8;
+
+function drawComparison() {
+  const runs = avel.data.summary.runs.slice(0, avel.data.clips.predictions.length);
+  const view = { a: runs.length - 1, b: 0 };
+  const box = h("div");
+  const redraw = () => box.replaceChildren(...comparison(runs, view));
+  const select = (side) => {
+    const change = (value) => {
+      view[side] = Number(value);
+      redraw();
+    };
+    return choice(runs.map((run, at) => [at, run.name]), view[side], change, { id: `compare-${side}` });
+  };
+  $("compare").append(h("p", { class: "choices" }, h("label", {}, "A ", select("a")), h("label", {}, "B ", select("b"))), box);
+  avel.listen(redraw);
+}
+
+function comparison(runs, { a, b }) {
+  if (a === b) return [h("p", { class: "note" }, "Choose two runs.")];
+  const held = avel.data.summary.comparisons[avel.state.split] || {};
+  const sign = a < b ? 1 : -1;
+  const pair = held[`${Math.min(a, b)}-${Math.max(a, b)}`];
+  if (!pair) return [h("p", { class: "note" }, "No clips of this split that both runs judge.")];
+  const widest = Math.max(1, ...Object.values(pair).flatMap((each) => [Math.abs(each.low_points), Math.abs(each.high_points)]));
+  const rows = Object.entries(METRICS).map(([name, title]) => differenceRow(title, pair[name], sign, widest));
+  const { clips, seeds, resolved_points: resolved } = pair.accuracy;
+  const told = `${plural(clips, "clip")}, ${seeds[sign > 0 ? 0 : 1]} and ${plural(seeds[sign > 0 ? 1 : 0], "seed")}: differences in accuracy below ${resolved.toFixed(1)} points cannot be told from none.`;
+  const note = "A − B in points of percent; intervals (95 %) are a bootstrap over videos and seeds. Level: the interval holds 0. ";
+  return [h("div", { class: "bars" }, rows), h("p", { class: "note" }, note + told), ...differingClips(runs, a, b)];
+}
+
+function differenceRow(title, found, sign, widest) {
+  const [low, high] = [sign * found.low_points, sign * found.high_points].sort((one, other) => one - other);
+  const points = sign * found.points;
+  const place = (value) => `${50 + (48 * value) / widest}%`;
+  const text = `${points >= 0 ? "+" : "−"}${Math.abs(points).toFixed(1)} [${low.toFixed(1)}, ${high.toFixed(1)}]${found.level ? " level" : ""}`;
+  return h(
+    "div",
+    { class: "difference-row" },
+    h("span", { class: "bar-name" }, title),
+    h(
+      "div",
+      { class: "bar-track" },
+      h("i", { class: "baseline", style: { left: "50%" } }),
+      h("i", { class: "whisker", style: { left: place(low), width: `${(48 * (high - low)) / widest}%` } }),
+      h("i", { class: found.level ? "point level" : "point", style: { left: place(points) } })
+    ),
+    h("span", { class: "difference" }, text)
+  );
+}
+
+/** The clips of the split on which the mean over seeds differs most, either way. */
+function differingClips(runs, a, b) {
+  const { label, predictions, title, video, video_id: ids } = avel.data.clips;
+  const right = (run, clip) => {
+    const shares = predictions[run].filter((trial) => trial[clip]).map((trial) => share(trial[clip], label[clip]));
+    return shares.length ? shares.reduce((sum, each) => sum + each, 0) / shares.length : null;
+  };
+  const both = clipsOfSplit()
+    .filter((clip) => label[clip])
+    .map((clip) => ({ clip, a: right(a, clip), b: right(b, clip) }))
+    .filter((each) => each.a !== null && each.b !== null && each.a !== each.b);
+  both.sort((one, other) => Math.abs(other.a - other.b) - Math.abs(one.a - one.b));
+  if (!both.length) return [h("p", { class: "note" }, "Both have the same segments right in every clip.")];
+  const head = h("tr", {}, ["clip", "events", "A right", "B right"].map((text) => h("th", {}, text)));
+  const body = both.slice(0, DIFFERING_CLIPS).map((each) =>
+    h(
+      "tr",
+      {},
+      h("th", {}, h("button", { click: () => openClip(each.clip) }, ids[video[each.clip]])),
+      h("td", {}, title[each.clip]),
+      h("td", {}, percent(each.a, 0)),
+      h("td", {}, percent(each.b, 0))
+    )
+  );
+  return [
+    h("h3", {}, "Where they differ most"),
+    h("div", { class: "scroll" }, h("table", { class: "numbers" }, h("thead", {}, head), h("tbody", {}, body))),
+  ];
+}
+
+const share = (found, labels) => found.filter((number, segment) => number === labels[segment]).length / labels.length;
