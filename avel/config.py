@@ -286,7 +286,7 @@ def read_table(path: Path, stage: str) -> dict[str, Any]:
         raise MissingPathError(f"{path}: no such config file")
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}", hint="save it as UTF-8 text") from None
     if not any(isinstance(value, dict) for value in document.values()):
         return document

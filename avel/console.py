@@ -28,7 +28,7 @@ from avel.config import (
 from avel.errors import AvelError, ConfigError, UnknownNameError
 from avel.progress import note, set_verbosity
 from avel.stores.datasets.formats import FORMATS as DATASET_FORMATS
-from avel.text import as_plain, lines
+from avel.text import as_plain, csv_cell, lines, printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -301,7 +301,8 @@ def show(result: Any, as_json: bool, lines_of: Callable[[Any], list[str]] | None
         return
     if lines_of is None:
         lines_of = getattr(type(result), "lines", lambda other: lines(as_plain(other)))
-    click.echo("\n".join(lines_of(result)))
+    for line in lines_of(result):
+        click.echo(printable(line))  # control characters do not reach the terminal
 
 
 def show_rows(results: Sequence[Any]) -> None:
@@ -310,7 +311,8 @@ def show_rows(results: Sequence[Any]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(rows[0])
     for row in rows:
-        writer.writerow(json.dumps(cell) if isinstance(cell, dict) else cell for cell in row.values())
+        cells = (json.dumps(cell) if isinstance(cell, dict) else cell for cell in row.values())
+        writer.writerow(printable(csv_cell(cell)) if isinstance(cell, str) else cell for cell in cells)
 
 
 def run(group: click.Group, arguments: list[str] | None = None) -> int:
@@ -324,7 +326,9 @@ def run(group: click.Group, arguments: list[str] | None = None) -> int:
         code = USAGE
     except AvelError as error:
         note(traceback.format_exc().rstrip(), level=2)
-        click.echo(f"avel: error: {error}", err=True)
+        click.echo(f"avel: error: {printable(error.message)}", err=True)
+        if error.hint:
+            click.echo(f"  next: {printable(error.hint)}", err=True)
         code = error.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED

@@ -11,6 +11,10 @@ MEL_FRAMES = 96
 """STFT windows in the log-mel patch of a segment, as in VGGish."""
 MEL_BANDS = 64
 """Mel bands of the log-mel patch, as in VGGish."""
+MOST = {"segments": 100_000, "segment_seconds": 3600, "fps": 1000, "sample_rate": 1_000_000, "size": 4096}
+"""Largest values of a grid: 28 hours of segments of a second."""
+MOST_CHUNK_GIB = 16
+"""Most that the raw frames of one chunk may take."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,8 @@ class Grid:
     """T segments of `segment_seconds`, video at `fps`, audio at `sample_rate`, frames of `size` x `size`.
 
     Raises:
-        ConfigError: a value is not positive, or a segment is not a whole number of frames and samples.
+        ConfigError: a value is not positive or far too large, or a segment is not a whole number of frames
+            and samples.
 
     >>> Grid().frames, Grid().samples
     (160, 160000)
@@ -34,12 +39,21 @@ class Grid:
         for name in ("segments", "segment_seconds", "fps", "sample_rate", "size"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be positive")
+            if getattr(self, name) > MOST[name]:
+                raise ConfigError(f"{name}={getattr(self, name)!r} must be at most {MOST[name]}")
         for per_second, name in ((self.fps, "fps"), (self.sample_rate, "sample_rate")):
             if (Fraction(self.segment_seconds) * per_second).denominator != 1:
                 raise ConfigError(
                     f"segment_seconds={self.segment_seconds} is no whole number of 1/{per_second} s ({name})",
                     hint=f"change segment_seconds or {name} so that their product is whole",
                 )
+        gib = min(self.segments, CHUNK_SEGMENTS) * self.frames_per_segment * 3 * self.size**2 / 2**30
+        if gib > MOST_CHUNK_GIB:
+            raise ConfigError(
+                f"{CHUNK_SEGMENTS} segments of {self.frames_per_segment} frames of {self.size} x {self.size} "
+                f"pixels take {gib:.0f} GiB, and at most {MOST_CHUNK_GIB} are held",
+                hint="make segment_seconds, fps or size smaller",
+            )
 
     @property
     def seconds(self) -> float:

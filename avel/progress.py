@@ -6,6 +6,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from avel.text import printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
@@ -24,7 +26,7 @@ def set_verbosity(level: int) -> None:
 def note(message: str, *, level: int = 1) -> None:
     """Prints a line on stderr if the verbosity is `level` or more."""
     if _level >= level:
-        print(message, file=sys.stderr, flush=True)
+        print(printable(message, keep="\n\t"), file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -64,7 +66,7 @@ class Progress:
         """Counts `steps` more as done, of which `failed` failed; `note` replaces the note shown."""
         self.done += steps
         self.failed += failed
-        self._note = note or self._note
+        self._note = printable(note) or self._note
         if self._bar:
             self._bar.update(
                 self._bar.task_ids[0], completed=self.done, extra=f"{self._rate()}  {self._extra()}"

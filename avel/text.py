@@ -1,9 +1,17 @@
 """Converts results to text: to plain values for JSON and back, to aligned lines and tables for people."""
 
 import dataclasses
+import re
 import typing
 from collections.abc import Mapping
 from typing import Any
+
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that act on a terminal or turn the order of text, and halves of characters."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell of a CSV begins that a spreadsheet would compute."""
+SHOWN = 60
+"""Most characters of a wrong value in an error."""
 
 
 def as_plain(result: Any) -> Any:
@@ -25,23 +33,32 @@ def from_plain(kind: Any, plain: Any, field: str = "") -> Any:
     (1.0, 2.5)
 
     Args:
-        kind: a dataclass, dict[str, ...], tuple, Literal, float, int, str, bool, or one of them or None.
+        kind: a dataclass, dict[str, ...], tuple, Literal, float, int, str, bool, one of them or None, or Any.
         field: where the value stands, for the error.
 
     Raises:
-        ValueError: a value is missing or of another type; the message begins with its field.
+        ValueError: a value is missing, unknown or of another type; the message begins with its field.
     """
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     begin = f"{field}." if field else ""
+    if kind is Any:
+        return plain
     if dataclasses.is_dataclass(kind) and isinstance(plain, dict):
         hints = typing.get_type_hints(kind)
         for name in hints:
             if name not in plain:
                 raise ValueError(f"{begin}{name} is missing")
+        for name in plain:
+            if name not in hints:
+                raise ValueError(f"{begin}{name} is not known")
         return kind(**{name: from_plain(hint, plain[name], begin + name) for name, hint in hints.items()})  # type: ignore[operator]
     if origin is dict and isinstance(plain, dict):
+        if inner == (str, str) and all(type(value) is str for value in plain.values()):
+            return plain
         return {name: from_plain(inner[1], value, begin + name) for name, value in plain.items()}
     if origin is tuple and isinstance(plain, list):
+        if inner == (str, ...) and all(type(item) is str for item in plain):  # ids: there may be a million
+            return tuple(plain)
         kinds = inner[:1] * len(plain) if inner[-1] is Ellipsis else inner
         if len(kinds) == len(plain):
             pairs = enumerate(zip(kinds, plain, strict=True))
@@ -54,7 +71,8 @@ def from_plain(kind: Any, plain: Any, field: str = "") -> Any:
         return float(plain)
     if kind in (int, str, bool) and type(plain) is kind:
         return plain
-    raise ValueError(f"{field or 'the value'} is {plain!r}, not {_type_name(kind)}")
+    shown = repr(plain) if len(repr(plain)) <= SHOWN else f"{repr(plain)[:SHOWN]}..."
+    raise ValueError(f"{field or 'the value'} is {shown}, not {_type_name(kind)}")
 
 
 def _type_name(kind: Any) -> str:
@@ -66,6 +84,31 @@ def _type_name(kind: Any) -> str:
         inner = typing.get_args(kind)
         return "a list" if inner[-1] is Ellipsis else f"a list of {len(inner)}"
     return plain.get(kind, "an object")
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Returns text for a terminal: control characters, but for those in `keep`, become what Python writes.
+
+    >>> printable("a\x1b[31m\nb")
+    'a\\x1b[31m\\nb'
+    """
+    return CONTROL.sub(
+        lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode(), text
+    )
+
+
+def csv_cell(value: Any) -> Any:
+    """Returns a cell of a CSV; a text that a spreadsheet would compute gets an apostrophe in front.
+
+    >>> csv_cell("=1+1"), csv_cell("-0DuwSO3J74"), csv_cell("dog"), csv_cell(-1.5)
+    ("'=1+1", "'-0DuwSO3J74", 'dog', -1.5)
+    """
+    return f"'{value}" if isinstance(value, str) and value.lstrip("'").startswith(FORMULA) else value
+
+
+def from_csv_cell(text: str) -> str:
+    """Returns the text that `csv_cell` made a cell of."""
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(FORMULA) else text
 
 
 def lines(plain: Any, indent: str = "") -> list[str]:
@@ -96,7 +139,7 @@ def _inline(value: Any) -> str:
         return ", ".join(f"{key} {_inline(item)}" for key, item in value.items())
     if isinstance(value, list):
         return ", ".join(_inline(item) for item in value) or "none"
-    return str(value)
+    return printable(str(value))
 
 
 def table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:

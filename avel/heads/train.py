@@ -19,11 +19,12 @@ from avel.heads.models.head import build_model
 from avel.heads.training.data import Data, check_classes, choose_source, load_data
 from avel.heads.training.fit import TrialOutcome, can_stack, fit
 from avel.heads.training.plan import Planned, plan, stackable_groups
-from avel.heads.training.records import is_trained, load_model, read_trials, write_trial
+from avel.heads.training.records import HeadInputs, is_trained, load_model, read_trials, write_trial
 from avel.progress import note
 from avel.stores.features import FeatureCache
-from avel.stores.files import only_one
+from avel.stores.files import check_can_write, only_one
 from avel.stores.runs import Run
+from avel.text import as_plain
 
 PREDICTED_SPLITS = ("val", "test")
 
@@ -64,6 +65,7 @@ def sweep(
         if key in options:
             raise ConfigError(f"a sweep over {key!r} beside {key}={options[key]!r}", hint="give one of them")
     planned = plan(config, options, settings)
+    check_can_write(Path(run), folder=True)
     seeds = len({item.trial.config.seed for item in planned})
     base = dataclasses.replace(planned[0].trial.config, seeds=seeds)
     loaded = cache if isinstance(cache, LoadedCache) else LoadedCache.open(cache, base.device)
@@ -114,22 +116,23 @@ class LoadedCache:
 def _inputs(
     cache: FeatureCache, planned: Sequence[Planned], settings: Mapping[str, Sequence[Any]]
 ) -> dict[str, Any]:
-    return {
-        "cache": str(cache.path.resolve()),
-        "cache_digest": cache.digest,
-        "segments": cache.grid_segments,
-        "segment_seconds": cache.segment_seconds,
-        "categories": list(cache.categories),
-        "swept": list(settings),
-        "trials": [item.trial.name for item in planned],
-    }
+    inputs = HeadInputs(
+        cache=str(cache.path.resolve()),
+        cache_digest=cache.digest,
+        segments=cache.grid_segments,
+        segment_seconds=cache.segment_seconds,
+        categories=cache.categories,
+        swept=tuple(settings),
+        trials=tuple(item.trial.name for item in planned),
+    )
+    return dict(as_plain(inputs))
 
 
 def _train(run: Run, planned: Sequence[Planned], loaded: LoadedCache) -> None:
     device = loaded.device
     untrained = [item for item in planned if not is_trained(run, item.trial.name)]
     done = {item.trial.name for item in planned} - {item.trial.name for item in untrained}
-    run.rewind([line for line in run.metrics() if line["trial"] in done])
+    run.rewind([line for line in run.metrics() if line.get("trial") in done])
 
     def stacks(config: TrainConfig) -> bool:
         return can_stack(config, loaded.data(config), device)
@@ -163,5 +166,5 @@ def _judge(run: Run, loaded: LoadedCache) -> None:
         for split in PREDICTED_SPLITS
         if split in (data := loaded.data(trial.config)).splits
     )
-    write_predictions(run.path / "predictions.parquet", predictions)
+    write_predictions(run, predictions)
     run.finish(evaluate(run.path))

@@ -1,4 +1,4 @@
-"""Reads Parquet files without Arrow's threads.
+"""Reads Parquet files without Arrow's threads; avel's own ones against a schema and their seal.
 
 Arrow's threads may still run when a short script ends, and then abort it (SIGABRT). All of avel reads tables
 through this module, which a test checks.
@@ -6,22 +6,91 @@ through this module, which a test checks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from avel.errors import StoreError
+from avel.stores.documents import SEAL
+from avel.stores.seal import OPEN, fault, sealed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 def read_parquet(source: Path | bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """Reads a Parquet file, or its bytes: all columns, or only the named ones.
+    """Reads a Parquet file, or its bytes: all columns, or only the named ones; checks its pages' checksums.
 
     Raises:
-        pyarrow.ArrowInvalid: this is not a Parquet file.
+        pyarrow.ArrowException, OSError: this is not a Parquet file, or it is damaged.
     """
     import pyarrow as pa
     from pyarrow import parquet
 
-    with parquet.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source) as file:
-        return file.read(None if columns is None else list(columns), use_threads=False)
+    opened = pa.BufferReader(source) if isinstance(source, bytes) else source
+    with parquet.ParquetFile(opened, page_checksum_verification=True) as file:
+        table = file.read(None if columns is None else list(columns), use_threads=False)
+    table.validate(full=True)  # text that is no UTF-8, lists that end beyond their values
+    return table
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """Returns a table as a Parquet file with checksums: one of every page, and a seal of the whole."""
+    from pyarrow import parquet
+
+    buffer = io.BytesIO()
+    with parquet.ParquetWriter(buffer, table.schema, compression="zstd", write_page_checksum=True) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({SEAL: OPEN})
+    return sealed(buffer.getvalue(), last=True)
+
+
+def read_own_parquet(
+    data: bytes,
+    schema: pa.Schema,
+    where: object,
+    hint: str,
+    choices: Mapping[str, Sequence[str]] | None = None,
+) -> pa.Table:
+    """Reads what `to_parquet` made of a table of this schema.
+
+    Args:
+        choices: column of texts -> the only ones it may hold.
+
+    Raises:
+        StoreError: no such table, or bytes of it have changed; with file and column.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(pa.BufferReader(data)) as file:
+            wrong = _difference(file.schema_arrow, schema)
+        wrong = wrong or fault(data, last=True)
+        table = pa.table({}) if wrong else read_parquet(data)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{where} is damaged: {error}", hint=hint) from None
+    for field in () if wrong else schema:
+        column = table[field.name]
+        if column.null_count and not field.nullable:
+            wrong = wrong or f"column {field.name} lacks {column.null_count} values"
+        known = (choices or {}).get(field.name)
+        if known and not (right := pc.is_in(column, pa.array(known))).to_numpy().all():
+            strange = column.filter(pc.invert(right))[0].as_py()
+            wrong = wrong or f"column {field.name} holds {strange!r}, not one of {', '.join(known)}"
+    if wrong:
+        raise StoreError(f"{where}: {wrong}", hint=hint)
+    return table
+
+
+def _difference(found: pa.Schema, wanted: pa.Schema) -> str:
+    """Says in which column a table differs from its schema; "" where it does not."""
+    for field in wanted:
+        if found.names.count(field.name) != 1:
+            return f"column {field.name} is missing"
+        if found.field(field.name).type != field.type:
+            return f"column {field.name} is {found.field(field.name).type}, not {field.type}"
+    others = [name for name in found.names if name not in wanted.names]
+    return f"column {others[0]} is not known" if others else ""

@@ -39,8 +39,8 @@ def _wrong_shapes(store: ClipStore) -> list[str]:
     }
     try:
         shapes = {name: array.shape for name, array in store.arrays.items()}
-    except KeyError as error:
-        return [f"the array {error} is missing"]
+    except StoreError as error:
+        return [error.message]
     return [
         f"{name} has the shape {shapes[name]}, the store's settings say {expected[name]}"
         for name in expected

@@ -5,7 +5,6 @@ Every chunk belongs to one video, so processes that stage different videos never
 
 from __future__ import annotations
 
-import io
 import socket
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,10 +14,10 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.errors import UnstableSpecificationWarning
 
 from avel.errors import AvelError, StaleError, StoreError, WriteError
+from avel.stores.arrow import to_parquet
 from avel.stores.clips import (
     FRAMES,
     LOG_MEL,
@@ -26,9 +25,8 @@ from avel.stores.clips import (
     RUN,
     START_AGAIN,
     StoreAttributes,
+    array_spec,
     chunk_names,
-    frames_shape,
-    log_mel_shape,
     read_attributes,
 )
 from avel.stores.datasets.dataset import Dataset
@@ -67,26 +65,24 @@ def prepare_store(location: Location, attributes: StoreAttributes, run: str = ""
         if found is None or (found.grid, found.frame_codec) != (attributes.grid, attributes.frame_codec):
             zarr.open_group(store, mode="a", use_consolidated=False).attrs.put({})
             location.delete([name for array in (FRAMES, LOG_MEL) for name in location.names(array)])
-            _create_arrays(store, attributes)
+            for name in (FRAMES, LOG_MEL):
+                zarr.create_array(store, name=name, overwrite=True, **array_spec(attributes, name))
         elif found.video_ids != attributes.video_ids:
             group = zarr.open_group(store, mode="r+", use_consolidated=False)
             for name in (FRAMES, LOG_MEL):
                 array: Any = group[name]
                 array.resize((len(attributes.video_ids), *array.shape[1:]))
-        if found != attributes:
-            zarr.open_group(store, mode="r+", use_consolidated=False).update_attributes(attributes.as_json())
-    location.sync([f"{FRAMES}/zarr.json", f"{LOG_MEL}/zarr.json", "zarr.json"])
+    location.sync([f"{FRAMES}/zarr.json", f"{LOG_MEL}/zarr.json"])
+    if found != attributes:
+        location.write("zarr.json", attributes.as_json())
 
 
 def write_dataset(location: Location, dataset: Dataset) -> None:
     """Writes the dataset's tables into the store, where they differ from those there."""
-    import pyarrow.parquet as pq
-
     for name, table in dataset.tables().items():
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer)
-        if location.read(f"dataset/{name}.parquet") != buffer.getvalue():
-            location.write(f"dataset/{name}.parquet", buffer.getvalue())
+        data = to_parquet(table)
+        if location.read(f"dataset/{name}.parquet") != data:
+            location.write(f"dataset/{name}.parquet", data)
 
 
 class ClipWriter:
@@ -203,30 +199,6 @@ def erase(location: Location, attributes: StoreAttributes, row: int) -> None:
     """
     with writing(location):
         location.delete(chunk_names(attributes, row))
-
-
-def _create_arrays(store: Any, attributes: StoreAttributes) -> None:
-    videos, grid = len(attributes.video_ids), attributes.grid
-    frames: dict[str, Any] = {
-        "shape": (videos, *frames_shape(attributes)),
-        "chunks": (1, attributes.chunk_frames),
-        "dtype": "variable_length_bytes",
-        "compressors": [Crc32cCodec()],
-    }
-    if attributes.frame_codec == "raw":
-        frames["chunks"] += (grid.size, grid.size, 3)
-        frames |= {"dtype": "uint8", "compressors": [ZstdCodec(level=3), Crc32cCodec()]}
-    zarr.create_array(store, name=FRAMES, overwrite=True, **frames)
-    zarr.create_array(
-        store,
-        name=LOG_MEL,
-        shape=(videos, *log_mel_shape(grid)),
-        chunks=(1, attributes.chunk_segments, *log_mel_shape(grid)[1:]),
-        dtype="float32",
-        fill_value=np.nan,
-        compressors=[Crc32cCodec()],
-        overwrite=True,
-    )
 
 
 def check_place(location: Location) -> None:

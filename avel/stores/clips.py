@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import shlex
 import struct
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.errors import MissingPathError, StoreError, UnknownNameError
+from avel.errors import DatasetError, MissingPathError, StoreError, UnknownNameError
 from avel.grid import CHUNK_SEGMENTS, MEL_BANDS, MEL_FRAMES, Grid
 from avel.stores.chunks import elements, floats
+from avel.stores.documents import SEAL, parse, typed
 from avel.stores.jpeg import decode_jpeg
 from avel.stores.location import Location, first_line, locate
 from avel.stores.manifest import Entry, read_manifest, to_table
+from avel.stores.seal import OPEN, fault, sealed
+from avel.text import as_plain
 
 if TYPE_CHECKING:
     import os
@@ -30,14 +35,13 @@ if TYPE_CHECKING:
 F = TypeVar("F")
 """A frame, as a JPEG file or decoded."""
 
-FORMAT, VERSION = "avel-clips", 2
+FORMAT, VERSION = "avel-clips", 3
 FRAMES, LOG_MEL = "frames", "log_mel"
 RUN = ".run"
 """Name of the file with the token of the last run that staged clips into the store."""
 OWN_NAMES = frozenset({FRAMES, LOG_MEL, "manifest", "dataset", "zarr.json", "config.toml", ".lock", RUN})
 """Names of all files and folders directly in a store."""
 START_AGAIN = "remove its zarr.json, and avel extract stages all clips again"
-DATASET_TABLES = ("samples", "events", "videos")
 ACCESS = "check its access rights; for an object store also AWS_ENDPOINT_URL, AWS_REGION and the keys"
 
 
@@ -48,7 +52,7 @@ class StoreAttributes:
     grid: Grid
     settings: dict[str, Any]
     digest: str
-    frame_codec: str
+    frame_codec: Literal["jpeg", "raw"]
     video_ids: tuple[str, ...]
 
     @property
@@ -66,17 +70,11 @@ class StoreAttributes:
         """Chunks of one video in each of the two arrays."""
         return -(-self.grid.segments // self.chunk_segments)
 
-    def as_json(self) -> dict[str, Any]:
-        """Returns what is written as the attributes of the Zarr group."""
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "grid": vars(self.grid),
-            "settings": self.settings,
-            "digest": self.digest,
-            "frame_codec": self.frame_codec,
-            "video_ids": list(self.video_ids),
-        }
+    def as_json(self) -> bytes:
+        """Returns the zarr.json of a Zarr group with these attributes."""
+        attributes = {SEAL: OPEN, "format": FORMAT, "version": VERSION, **as_plain(self)}
+        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        return sealed(json.dumps(group, indent=2).encode())
 
 
 class ClipStore:
@@ -103,7 +101,8 @@ class ClipStore:
         location = locate(path)
         attributes = read_attributes(location)
         if attributes is None:
-            raise MissingPathError(f"{path}: no clip store", hint=f"avel extract DATASET {path}")
+            hint = shlex.join(["avel", "extract", "DATASET", str(path)])
+            raise MissingPathError(f"{path}: no clip store", hint=hint)
         return cls(location, attributes)
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
@@ -135,13 +134,20 @@ class ClipStore:
     @cached_property
     def dataset(self) -> Dataset:
         """The dataset that was staged: videos, and samples with their events."""
-        from avel.stores.arrow import read_parquet
-        from avel.stores.datasets.dataset import Dataset
+        from avel.stores.arrow import read_own_parquet
+        from avel.stores.datasets.dataset import Dataset, table_schemas
 
-        parts = {name: self.location.read(f"dataset/{name}.parquet") for name in DATASET_TABLES}
-        if None in parts.values():
-            raise StoreError(f"{self.location.url}: holds no dataset tables", hint="avel extract writes them")
-        return Dataset.from_tables({name: read_parquet(data or b"") for name, data in parts.items()})
+        tables, hint = {}, "remove the folder dataset/ of the store, and give the avel extract command again"
+        for name, schema in table_schemas().items():
+            where = f"{self.location.url}/dataset/{name}.parquet"
+            data = self.location.read(f"dataset/{name}.parquet")
+            if data is None:
+                raise StoreError(f"{where} is missing", hint="avel extract writes it")
+            tables[name] = read_own_parquet(data, schema, where, hint)
+        try:
+            return Dataset.from_tables(tables)
+        except DatasetError as error:
+            raise StoreError(f"{self.location.url}/dataset: {error.message}", hint=hint) from None
 
     def manifest(self) -> pa.Table:
         """Returns one row per video: state and reason, hash of the source, valid seconds, time by step."""
@@ -241,10 +247,40 @@ class ClipStore:
     @cached_property
     def arrays(self) -> dict[str, Any]:
         """The Zarr arrays by name, open for reading."""
-        import zarr
+        from zarr.errors import UnstableSpecificationWarning
 
-        group = zarr.open_group(self.location.zarr(), mode="r", use_consolidated=False)
-        return {name: group[name] for name in (FRAMES, LOG_MEL)}
+        with warnings.catch_warnings():  # as when they are written
+            warnings.simplefilter("ignore", UnstableSpecificationWarning)
+            return {name: self._array(name) for name in (FRAMES, LOG_MEL)}
+
+    def _array(self, name: str) -> Any:
+        """Opens a Zarr array, and compares it with what the store's settings make of it.
+
+        Raises:
+            StoreError: it is missing or damaged, or of another form.
+        """
+        import zarr
+        from zarr.errors import ArrayNotFoundError
+        from zarr.storage import MemoryStore
+
+        where = f"{self.location.url}/{name}/zarr.json"
+        try:
+            array = zarr.open_array(self.location.zarr(), path=name, mode="r")
+        except ArrayNotFoundError:
+            raise StoreError(f"{where} is missing", hint=START_AGAIN) from None
+        except Exception as error:  # whatever zarr makes of JSON that is not its own
+            raise StoreError(f"{where} is damaged: {first_line(error)}", hint=START_AGAIN) from None
+        expected = zarr.create_array(MemoryStore(), **array_spec(self.attributes, name))
+        form: dict[str, Any] = dict(array.metadata.to_dict())
+        wanted: dict[str, Any] = dict(expected.metadata.to_dict())
+        form["shape"], wanted["shape"] = form["shape"][1:], wanted["shape"][1:]  # rows may be to come
+        for key in wanted:
+            if repr(form.get(key)) != repr(wanted[key]):
+                raise StoreError(
+                    f"{where}: {key} is {form.get(key)}, by the store's settings it is {wanted[key]}",
+                    hint=START_AGAIN,
+                )
+        return array
 
     def _row(self, video_id: str) -> int:
         entry = self.entries.get(video_id)
@@ -253,10 +289,15 @@ class ClipStore:
         if not self.is_staged(entry):
             why = f"{entry.state} ({entry.reason or entry.cause})"
             raise StoreError(f"{self.location.url}: {video_id} is {why}", hint=self._repair())
+        if self.video_ids[entry.row : entry.row + 1] != (video_id,):
+            raise StoreError(
+                f"{self.location.url}: row {entry.row} is {video_id} in the manifest, but not in zarr.json",
+                hint=self._repair(),
+            )
         return entry.row
 
     def _repair(self) -> str:
-        return f"avel extract {self.dataset.root} {self.location.url}"
+        return shlex.join(["avel", "extract", self.dataset.root, self.location.url])
 
 
 def read_attributes(location: Location) -> StoreAttributes | None:
@@ -269,24 +310,27 @@ def read_attributes(location: Location) -> StoreAttributes | None:
         found_json = location.read("zarr.json")
     except location.errors as error:
         raise StoreError(f"{location.url}: cannot be read: {first_line(error)}", hint=ACCESS) from None
-    try:
-        attributes = json.loads(found_json or "{}").get("attributes")
-    except ValueError as error:
-        raise StoreError(f"{location.url}: zarr.json is damaged: {error}", hint=START_AGAIN) from None
-    if not attributes:  # no group, or one that an interrupted run had only begun
+    if found_json is None:
         return None
-    found = (attributes.get("format"), attributes.get("version"))
-    if found != (FORMAT, VERSION):
+    where = f"{location.url}/zarr.json"
+    found = parse(found_json, where, START_AGAIN).get("attributes")
+    if not found:  # a group that an interrupted run had only begun
+        return None
+    if not isinstance(found, dict):
+        raise StoreError(f"{where}: its attributes are no JSON object", hint=START_AGAIN)
+    form = found.pop("format", None), found.pop("version", None)
+    if form != (FORMAT, VERSION):
         raise StoreError(
-            f"{location.url}: format {found[0]!r} version {found[1]}, this avel reads {FORMAT!r} {VERSION}"
+            f"{where}: format {form[0]!r} version {form[1]!r}, this avel reads {FORMAT!r} {VERSION}",
+            hint="stage the clips into a new store with avel extract",
         )
-    return StoreAttributes(
-        grid=Grid(**attributes["grid"]),
-        settings=attributes["settings"],
-        digest=attributes["digest"],
-        frame_codec=attributes["frame_codec"],
-        video_ids=tuple(attributes["video_ids"]),
-    )
+    found.pop(SEAL, None)
+    attributes = typed(StoreAttributes, found, where, START_AGAIN)
+    if broken := fault(found_json):
+        raise StoreError(f"{where}: {broken}", hint=START_AGAIN)
+    if len(set(attributes.video_ids)) < len(attributes.video_ids):
+        raise StoreError(f"{where}: video_ids names a video twice", hint=START_AGAIN)
+    return attributes
 
 
 def log_mel_shape(grid: Grid) -> tuple[int, int, int]:
@@ -298,6 +342,33 @@ def frames_shape(attributes: StoreAttributes) -> tuple[int, ...]:
     """Returns the shape of one video's frames: (T * N,) JPEG files, or (T * N, H, W, C) raw."""
     grid = attributes.grid
     return (grid.frames, grid.size, grid.size, 3) if attributes.frame_codec == "raw" else (grid.frames,)
+
+
+def array_spec(attributes: StoreAttributes, name: str) -> dict[str, Any]:
+    """Returns how zarr makes one of a store's arrays: shape, chunks, type, codecs."""
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    videos, grid = len(attributes.video_ids), attributes.grid
+    if name == LOG_MEL:
+        return {
+            "shape": (videos, *log_mel_shape(grid)),
+            "chunks": (1, attributes.chunk_segments, *log_mel_shape(grid)[1:]),
+            "dtype": "float32",
+            "fill_value": np.nan,
+            "compressors": [Crc32cCodec()],
+        }
+    shape = {"shape": (videos, *frames_shape(attributes))}
+    if attributes.frame_codec == "raw":
+        return shape | {
+            "chunks": (1, attributes.chunk_frames, grid.size, grid.size, 3),
+            "dtype": "uint8",
+            "compressors": [ZstdCodec(level=3), Crc32cCodec()],
+        }
+    return shape | {
+        "chunks": (1, attributes.chunk_frames),
+        "dtype": "variable_length_bytes",
+        "compressors": [Crc32cCodec()],
+    }
 
 
 def chunk_names(attributes: StoreAttributes, row: int) -> list[str]:

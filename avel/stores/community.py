@@ -19,6 +19,7 @@ from avel.errors import DatasetError, MissingPathError, StoreError
 from avel.stores.datasets.ave import read_order
 from avel.stores.datasets.dataset import SPLITS, Dataset
 from avel.stores.datasets.labels import UNKNOWN, EventTable
+from avel.stores.hdf5 import array_of, opened
 
 KEYS = ("avadataset", "dataset")
 """Possible names of the one array, the first that is there is taken."""
@@ -37,6 +38,7 @@ DIMENSIONS = {name: 1 + len(size) for name, size in SIZES.items()} | {
     **dict.fromkeys((EVENT_LABELS, CLASS_FRACTIONS, PRESENCE), 2),
     **dict.fromkeys(SEGMENT_LABELS, 3),
 }
+FETCH = "fetch it again"
 MOST_WRONG = 0.01
 """Fraction of rows whose events may differ from the annotations; with more, the row order must be another."""
 
@@ -73,15 +75,13 @@ def array(path: Path, rows: int, *, any_size: bool = False) -> Iterator[h5py.Dat
         StoreError: not HDF5, or no array under a known key.
         DatasetError: another number of rows or dimensions, or, without `any_size`, rows of another size.
     """
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise StoreError(f"{path}: not a readable HDF5 file: {error}", hint="fetch it again") from None
-    with file:
+    with opened(path, FETCH) as file:
         key = next((key for key in KEYS if key in file), None)
         if key is None:
             raise StoreError(f"{path}: no array named {' or '.join(KEYS)}, only {', '.join(file) or 'none'}")
-        found, wanted = file[key], DIMENSIONS.get(path.name)
+        found, wanted = array_of(file, key, FETCH), DIMENSIONS.get(path.name)
+        if found.dtype.kind not in "fiu":
+            raise StoreError(f"{path}: {key} is {found.dtype}, not numbers", hint=FETCH)
         if wanted is not None and found.ndim != wanted:
             raise DatasetError(f"{path}: {found.shape}, need {wanted} dimensions")
         size = SIZES.get(path.name)
@@ -90,9 +90,9 @@ def array(path: Path, rows: int, *, any_size: bool = False) -> Iterator[h5py.Dat
                 f"{path}: rows of {found.shape[1:]}, the published file has {size}",
                 hint="fetch it again; --any-size takes features of another network or grid",
             )
-        if found.shape[0] != rows:
+        if found.shape[:1] != (rows,):
             raise DatasetError(
-                f"{path}: {found.shape[0]} rows, the annotations have {rows}",
+                f"{path}: {found.shape[0] if found.shape else 0} rows, the annotations have {rows}",
                 hint="give the annotations that belong to these files with --dataset",
             )
         yield found

@@ -20,8 +20,9 @@ from avel.stores.community import AUDIO_FILE, MAPS_FILE, VECTORS_FILE, Truth
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import PLAIN, find_format, read_dataset
 from avel.stores.feature_samples import samples_of_videos
-from avel.stores.features import ArrayLike, write_features
-from avel.stores.files import sha256_file
+from avel.stores.features import write_features
+from avel.stores.files import check_can_write, sha256_file
+from avel.stores.hdf5 import ArrayLike
 from avel.stores.runs import versions
 
 FileArrays = dict[str, h5py.Dataset]
@@ -71,8 +72,9 @@ def import_features(
         DatasetError: shapes, orders or labels that contradict the annotations.
         StoreError: a damaged file, or `cache` exists and `overwrite` is not given.
     """
-    files = community.find_files(_paths(source))
     cache = Path(cache)
+    check_can_write(cache)
+    files = community.find_files(_paths(source))
     if cache.exists() and not overwrite:
         raise StoreError(f"{cache}: exists", hint="add --overwrite, or choose another file")
     orders = community.read_orders(files)
@@ -85,7 +87,7 @@ def import_features(
         }
         grid = _common_grid(file_arrays)
         vectors = _vectors(file_arrays)
-        without = _samples_with_nan(file_arrays, vectors)
+        without = _samples_without_numbers(file_arrays, vectors)
         video_ids, first_row, reasons = _present_videos(known, without)
         there = set(video_ids)
         present = np.array([sample.video_id in there for sample in known.samples], bool)
@@ -145,15 +147,23 @@ def _vectors(file_arrays: FileArrays) -> dict[str, NDArray[Any]]:
     }
 
 
-def _samples_with_nan(file_arrays: FileArrays, vectors: dict[str, NDArray[Any]]) -> dict[int, str]:
-    """Returns row -> files in which it holds NaN; the mean over cells is NaN where one cell is."""
+def _samples_without_numbers(file_arrays: FileArrays, vectors: dict[str, NDArray[Any]]) -> dict[int, str]:
+    """Returns row -> files in which it holds NaN or infinity; a mean over cells is NaN where one cell is.
+
+    The authors mark rows without features by NaN. For an infinity, the place of the first one is named.
+    """
     found: dict[int, list[str]] = {}
     for name, rows in file_arrays.items():
         values = vectors.get(name, rows)
         for number in range(rows.shape[0]):
-            if np.isnan(values[number]).any():
-                found.setdefault(number, []).append(name)
-    return {number: ", ".join(names) for number, names in found.items()}
+            row = np.asarray(values[number], np.float32)
+            if np.isfinite(row).all():
+                continue
+            infinite = np.argwhere(np.isinf(row))
+            place = ", ".join(map(str, infinite[0])) if len(infinite) else ""
+            what = f"infinity in {name}, row {number}, at ({place})" if place else f"NaN in {name}"
+            found.setdefault(number, []).append(what)
+    return {number: ", ".join(what) for number, what in found.items()}
 
 
 def _arrays(
@@ -173,12 +183,12 @@ def _arrays(
 def _present_videos(
     dataset: Dataset, without: Mapping[int, str]
 ) -> tuple[tuple[str, ...], NDArray[np.int64], dict[str, str]]:
-    """Returns ids of videos with features, the row of each, and id -> reason for the others (NaN)."""
+    """Returns ids of videos with features, the row of each, and id -> reason for the others."""
     first_row: dict[str, int] = {}
     reasons: dict[str, str] = {}
     for row, sample in enumerate(dataset.samples):
         if row in without:
-            reasons[sample.video_id] = f"NaN in {without[row]}"
+            reasons[sample.video_id] = without[row]
         else:
             first_row.setdefault(sample.video_id, row)
     return tuple(first_row), np.array(list(first_row.values()), np.int64), reasons
@@ -200,6 +210,12 @@ def _shared_samples(dataset: Dataset, file_arrays: FileArrays, without: Set[int]
         )
     if not several:
         return "row order: cannot be checked, no video has several rows"
+    if differ > len(several) / 2:
+        raise DatasetError(
+            f"row order: {differ} of the {len(several)} videos with several rows differ between them, so the "
+            "files are in another order than the annotations",
+            hint="give the annotations that belong to these files with --dataset",
+        )
     if differ:
         return f"row order: {differ} of {len(several)} videos differ between their rows; the first is taken"
     return f"row order: right, the {len(several)} videos with several rows carry the same features in each"

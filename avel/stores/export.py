@@ -25,8 +25,11 @@ from avel.stores.community import (
     Truth,
 )
 from avel.stores.datasets.dataset import SPLITS
+from avel.stores.documents import typed
 from avel.stores.features import FeatureCache
+from avel.stores.files import check_can_write
 from avel.stores.hdf5 import new_file
+from avel.stores.provenance import AGAIN
 
 BLOCK_ROWS = 64
 EXPORT_FORMATS = ("ave",)
@@ -35,6 +38,13 @@ PUBLISHED_CLASSES = 29
 PUBLISHED_HELD_OUT_ROWS = 402
 """Rows of val, and of test; the published code reads each as one batch."""
 TAKE_THE_AUTHORS = f"not written, take the authors': {', '.join(community.NOT_READ)}"
+
+
+@dataclass(frozen=True)
+class Orders:
+    """Split -> numbers of its samples, in the sequence of the file they were imported with."""
+
+    splits: dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,8 @@ def export_features(
     """
     if format not in EXPORT_FORMATS:
         raise UnknownNameError("format", format, EXPORT_FORMATS)
+    folder = Path(folder)
+    check_can_write(folder, folder=True)
     opened = FeatureCache.open(cache)
     if not len(opened.samples):
         raise StoreError(f"{cache}: holds no samples, so the files would have no rows")
@@ -82,7 +94,7 @@ def export_features(
     }
     if "maps" in opened.shapes:
         names[MAPS_FILE] = "maps"
-    folder, shapes = Path(folder), {}
+    shapes = {}
     truth = Truth(opened.labels(), opened.samples.events, opened.classes)
     if not overwrite:
         _refuse_existing(folder, (*names, *LABELS, *ORDERS))
@@ -138,7 +150,8 @@ def _write_labels(cache: FeatureCache, truth: Truth, folder: Path) -> dict[str, 
 def _write_orders(cache: FeatureCache, folder: Path) -> dict[str, tuple[int, ...]]:
     """Writes the order files: rows with features, as they were imported, else ascending."""
     shapes: dict[str, tuple[int, ...]] = {}
-    imported = cache.provenance.get("orders", {})
+    where = f"{cache.path}: provenance: orders"
+    imported = typed(Orders, {"splits": cache.provenance.get("orders") or {}}, where, AGAIN).splits
     for name, split in ORDERS.items():
         held = set(cache.samples.number[cache.samples.split == split].tolist())
         order = [row for row in imported.get(split, sorted(held)) if row in held]

@@ -4,10 +4,10 @@ import json
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self, TypeVar
 
 import h5py
 import numpy as np
@@ -15,24 +15,29 @@ from numpy.typing import NDArray
 
 from avel.digests import digest_of
 from avel.errors import MissingPathError, StoreError
+from avel.stores.datasets.dataset import SPLITS
 from avel.stores.datasets.labels import EventTable, segment_labels, video_labels
-from avel.stores.hdf5 import new_file
+from avel.stores.documents import parse, typed
+from avel.stores.hdf5 import (
+    BLOCK_ROWS,
+    CHECKSUMS,
+    ArrayLike,
+    array_of,
+    new_file,
+    opened,
+    read_rows,
+    write_rows,
+)
+from avel.stores.provenance import AGAIN, Made, made_of, places_of
 
 FORMAT, VERSION = "avel-features", 3
 VECTORS = ("f_a", "f_v", "cnn_a", "cnn_v")
 MAPS = "maps"
-BLOCK_VIDEOS = 64
+BLOCK_VIDEOS = BLOCK_ROWS
 PER_STRING_BYTES = 128
+C = TypeVar("C", bound="FeatureCache")
 PLACES = ("store", "run", "options")
 """Keys of the provenance that hold paths; the digest leaves them out, so that inputs may move."""
-
-
-class ArrayLike(Protocol):
-    """An array to write: numpy, an HDF5 dataset, anything with a shape whose slices are numpy arrays."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    def __getitem__(self, key: slice, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -105,30 +110,26 @@ class FeatureCache:
     provenance: dict[str, Any]
     digest: str
     shapes: dict[str, tuple[int, ...]]
+    checksums: dict[str, NDArray[np.uint32]]
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
-        """Reads everything but the features.
+        """Reads everything but the features, and compares it with the digest.
 
         Raises:
+            BusyError: another program has it open for writing.
             MissingPathError: no such file.
             StoreError: not a feature cache, damaged, or of another version.
         """
         path = Path(path)
-        with _opened(path) as file:
-            arrays = {name: tuple(file[name].shape) for name in (*VECTORS, MAPS) if name in file}
-            return cls(
-                path,
-                int(file.attrs["segments"]),
-                float(file.attrs["segment_seconds"]),
-                _text(file, "video_ids"),
-                _text(file, "categories"),
-                _read_samples(file),
-                _read_missing(file),
-                json.loads(file.attrs["provenance"]),
-                str(file.attrs["digest"]),
-                arrays,
-            )
+        if not path.is_file():
+            hint = shlex.join(["avel", "cache-features", "STORE", str(path)])
+            raise MissingPathError(f"{path}: no such feature cache", hint=hint)
+        with opened(path, AGAIN) as file:
+            cache = _read(cls, path, file)
+        if cache.digest != _digest_of(cache):
+            raise StoreError(f"{path}: is damaged: its content does not match its digest", hint=AGAIN)
+        return cache
 
     @property
     def classes(self) -> int:
@@ -178,26 +179,25 @@ class FeatureCache:
             raise StoreError(
                 f"{self.path}: no {name!r} in this cache, only {held}", hint=self._how_to_add(name)
             )
-        with _opened(self.path) as file:
-            dataset = file[name]
-            try:
-                if videos is None:
-                    return np.asarray(dataset[()])
-                result = np.empty((len(videos), *dataset.shape[1:]), dataset.dtype)
-                for place, video in enumerate(videos):
-                    result[place] = dataset[int(video)]
-            except OSError as error:
-                raise StoreError(
-                    f"{self.path}: {name} is damaged: {error}", hint="make the cache again"
-                ) from None
-            return result
+        with opened(self.path, self._make_again()) as file:
+            rows = slice(None) if videos is None else videos.tolist()
+            array = array_of(file, name, self._make_again())
+            return read_rows(array, self.checksums[name], rows, self._make_again())
+
+    def _make_again(self) -> str:
+        return self.command("--overwrite") or "import the features again, with --overwrite"
 
     def command(self, *more: str) -> str:
         """Returns the command that made the cache, with more options; "" where it was imported."""
-        made = self.provenance
-        if "store" not in made:
+        places = places_of(self.path, self.provenance)
+        if places.store is None:
             return ""
-        return cache_command(made["store"], self.path, made.get("run"), made.get("options", ""), *more)
+        return cache_command(places.store, self.path, places.run, places.options or "", *more)
+
+    @property
+    def made(self) -> Made:
+        """How `avel cache-features` made it; StoreError where it did not, or the provenance is damaged."""
+        return made_of(self.path, self.provenance)
 
     def _how_to_add(self, name: str) -> str:
         option = "--keep-maps" if name == MAPS else "--keep-cnn"
@@ -221,11 +221,10 @@ def write_features(
     Raises:
         StoreError: arrays or samples that do not fit each other.
     """
-    _check(video_ids, categories, samples, arrays)
+    _check(video_ids, categories, samples, {name: tuple(source.shape) for name, source in arrays.items()})
     text = json.dumps(dict(provenance or {}), sort_keys=True)
-    digest = content_digest(provenance or {}, video_ids, categories, samples, segment_seconds, arrays)
     with new_file(path, _room(arrays, samples, text, (*video_ids, *categories), missing)) as file:
-        file.attrs.update(format=FORMAT, version=VERSION, provenance=text, digest=digest)
+        file.attrs.update(format=FORMAT, version=VERSION, provenance=text)
         file.attrs.update(segments=int(arrays["f_a"].shape[1]), segment_seconds=float(segment_seconds))
         file["video_ids"], file["categories"] = _strings(video_ids), _strings(categories)
         for name, values in _columns(samples).items():
@@ -233,8 +232,11 @@ def write_features(
         file["missing_sample"] = np.array([item.sample for item in missing], np.int64)
         file["missing_video_id"] = _strings([item.video_id for item in missing])
         file["missing_reason"] = _strings([item.reason for item in missing])
-        for name, source in arrays.items():
-            _write_array(file, name, source)
+        sums = {name: write_rows(file, name, source, _dtype(name, source)) for name, source in arrays.items()}
+        digest = content_digest(
+            json.loads(text), video_ids, categories, samples, segment_seconds, missing, sums
+        )
+        file.attrs["digest"] = digest
     return digest
 
 
@@ -267,19 +269,6 @@ def _dtype(name: str, source: ArrayLike) -> type[np.floating[Any]]:
     return np.float16 if name == MAPS and getattr(source, "dtype", None) != np.float32 else np.float32
 
 
-def _write_array(file: h5py.File, name: str, source: ArrayLike) -> None:
-    """Writes vectors contiguously, maps in one checksummed chunk for each video."""
-    shape = tuple(source.shape)
-    if name == MAPS:
-        dataset = file.create_dataset(
-            name, shape, _dtype(name, source), chunks=(1, *shape[1:]), fletcher32=True
-        )
-    else:
-        dataset = file.create_dataset(name, shape, _dtype(name, source))
-    for start in range(0, shape[0], BLOCK_VIDEOS):
-        dataset[start : start + BLOCK_VIDEOS] = source[start : start + BLOCK_VIDEOS]
-
-
 def _columns(samples: CachedSamples) -> dict[str, NDArray[Any]]:
     """Returns name in the file -> column."""
     return {
@@ -299,26 +288,40 @@ def _check(
     video_ids: tuple[str, ...],
     categories: tuple[str, ...],
     samples: CachedSamples,
-    arrays: Mapping[str, ArrayLike],
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> None:
-    unknown = set(arrays) - {*VECTORS, MAPS}
-    if unknown or not {"f_a", "f_v"} <= set(arrays):
-        raise StoreError(f"a feature cache holds f_a, f_v and maybe cnn_a, cnn_v, maps, not {sorted(arrays)}")
-    segments = arrays["f_a"].shape[1]
-    for name, source in arrays.items():
-        if tuple(source.shape[:2]) != (len(video_ids), segments):
-            raise StoreError(f"{name} is {tuple(source.shape)}, not ({len(video_ids)}, {segments}, ...)")
+    """Checks that what a cache holds fits together; raises StoreError."""
+    unknown = set(shapes) - {*VECTORS, MAPS}
+    if unknown or not {"f_a", "f_v"} <= set(shapes):
+        raise StoreError(f"a feature cache holds f_a, f_v and maybe cnn_a, cnn_v, maps, not {sorted(shapes)}")
+    rows = (len(video_ids), *shapes["f_a"][1:2])
+    for name, shape in shapes.items():
+        if shape[:2] != rows or len(shape) != (5 if name == MAPS else 3) or not all(shape[1:]):
+            raise StoreError(f"{name} is {shape}, not ({', '.join(map(str, rows))}, ...)")
+    if len(set(video_ids)) < len(video_ids):
+        raise StoreError("video_ids names a video twice")
+    lengths = {name: len(values) for name, values in _columns(samples).items()}
+    for name, length in lengths.items():
+        wanted = len(samples.events) if name.startswith("event_") else len(samples)
+        if length != wanted:
+            raise StoreError(f"{name} has {length} values, not {wanted}")
     if len(samples) and not 0 <= samples.video.min() <= samples.video.max() < len(video_ids):
         raise StoreError(f"a sample names video {samples.video.max()} of {len(video_ids)}")
+    if len(np.unique(samples.number)) < len(samples):
+        raise StoreError("sample: two samples have one number")
+    if strange := set(samples.split.tolist()) - {*SPLITS, ""}:
+        raise StoreError(f"split: {sorted(strange)[0]!r} is none of {', '.join(SPLITS)}")
     events = samples.events
-    if not samples.known[events.sample[events.sample < len(samples)]].all():
-        raise StoreError("an event is of a sample whose events are not known")
     for what, numbers, count in (
         ("sample", events.sample, len(samples)),
         ("class", events.category, len(categories)),
     ):
         if len(events) and not 0 <= numbers.min() <= numbers.max() < count:
             raise StoreError(f"an event is of {what} {numbers.max()}, there are {count}")
+    if not samples.known[events.sample].all():
+        raise StoreError("an event is of a sample whose events are not known")
+    if not (np.isfinite(events.offset_seconds) & (events.onset_seconds >= 0)).all():
+        raise StoreError("an event's onset or offset is no time")
 
 
 def content_digest(
@@ -327,55 +330,119 @@ def content_digest(
     categories: tuple[str, ...],
     samples: CachedSamples,
     segment_seconds: float,
-    arrays: Mapping[str, ArrayLike],
+    missing: tuple[Missing, ...],
+    checksums: Mapping[str, NDArray[np.uint32]],
 ) -> str:
-    """Returns 16 hex digits over provenance, names, samples and vectors; maps follow from the provenance."""
+    """Returns 16 hex digits over provenance, names, samples, and the checksum of every row of every array."""
     made = {key: value for key, value in provenance.items() if key not in PLACES}
     columns = _columns(samples)
     words = {name: list(map(str, values)) for name, values in columns.items() if values.dtype == object}
-    about = [made, video_ids, categories, float(segment_seconds), sorted(arrays), words]
+    absent = [[item.sample, item.video_id, item.reason] for item in missing]
+    about = [made, video_ids, categories, float(segment_seconds), absent, words]
     numbers = [(name, values) for name, values in columns.items() if name not in words]
-    blocks = (
-        (name, np.asarray(arrays[name][start : start + BLOCK_VIDEOS], np.float32))
-        for name in VECTORS
-        if name in arrays
-        for start in range(0, len(video_ids), BLOCK_VIDEOS)
+    return digest_of(about, chain(numbers, sorted(checksums.items())))
+
+
+def _digest_of(cache: FeatureCache) -> str:
+    return content_digest(
+        cache.provenance,
+        cache.video_ids,
+        cache.categories,
+        cache.samples,
+        cache.segment_seconds,
+        cache.missing,
+        cache.checksums,
     )
-    return digest_of(about, chain(numbers, blocks))
 
 
-def _opened(path: Path) -> h5py.File:
-    if not path.is_file():
-        raise MissingPathError(f"{path}: no such feature cache", hint=f"avel cache-features STORE {path}")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise StoreError(f"{path}: not a readable HDF5 file: {error}", hint="make the cache again") from None
-    found = (file.attrs.get("format"), file.attrs.get("version"))
-    if found != (FORMAT, VERSION):
-        file.close()
+@dataclass(frozen=True)
+class _Attributes:
+    """The attributes of a cache, apart from its format."""
+
+    segments: int
+    segment_seconds: float
+    provenance: str
+    digest: str
+
+
+def _read(kind: type[C], path: Path, file: h5py.File) -> C:
+    """Reads all of a cache but its arrays of features; raises StoreError with what is wrong."""
+    given = {name: _plain(file.attrs.get(name)) for name in ("format", "version")}
+    if (given["format"], given["version"]) != (FORMAT, VERSION):
         raise StoreError(
-            f"{path}: format {found[0]!r} version {found[1]}, this avel reads {FORMAT!r} {VERSION}",
-            hint="make it again with the same avel cache-features command and --overwrite",
+            f"{path}: format {given['format']!r} version {given['version']!r}, "
+            f"this avel reads {FORMAT!r} {VERSION}",
+            hint=AGAIN,
         )
-    return file
+    names = [field.name for field in fields(_Attributes)]
+    attributes = typed(
+        _Attributes, {name: _plain(file.attrs[name]) for name in names if name in file.attrs}, path, AGAIN
+    )
+    held = [name for name in (*VECTORS, MAPS) if name in file]
+    missing = (
+        _numbers(file, "missing_sample", np.int64).tolist(),
+        _text(file, "missing_video_id"),
+        _text(file, "missing_reason"),
+    )
+    if len(set(map(len, missing))) > 1:
+        raise StoreError(f"{path}: the columns missing_... differ in length", hint=AGAIN)
+    cache = kind(
+        path,
+        attributes.segments,
+        attributes.segment_seconds,
+        _text(file, "video_ids"),
+        _text(file, "categories"),
+        _read_samples(file),
+        tuple(Missing(*values) for values in zip(*missing, strict=True)),
+        parse(attributes.provenance.encode(), f"{path}: provenance", AGAIN),
+        attributes.digest,
+        {name: tuple(array_of(file, name, AGAIN).shape) for name in held},
+        {name: _numbers(file, name + CHECKSUMS, np.uint32) for name in held},
+    )
+    try:
+        _check(cache.video_ids, cache.categories, cache.samples, cache.shapes)
+    except StoreError as error:
+        raise StoreError(f"{path}: {error.message}", hint=AGAIN) from None
+    for name in held:
+        if file[name].dtype not in (np.float32, np.float16):
+            raise StoreError(f"{path}: {name} is {file[name].dtype}, not float32", hint=AGAIN)
+        if len(cache.checksums[name]) != len(cache.video_ids):
+            raise StoreError(f"{path}: {name + CHECKSUMS} has not one value for each video", hint=AGAIN)
+    if cache.grid_segments != cache.shapes["f_a"][1] or not 0 < cache.segment_seconds < math.inf:
+        raise StoreError(
+            f"{path}: {cache.grid_segments} segments of {cache.segment_seconds} s do not fit f_a", hint=AGAIN
+        )
+    return cache
+
+
+def _plain(value: Any) -> Any:
+    """Returns an attribute as JSON would hold it."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _read_samples(file: h5py.File) -> CachedSamples:
     events = EventTable(
-        *(file[f"event_{name}"][()] for name in ("sample", "category", "onset_seconds", "offset_seconds"))
+        _numbers(file, "event_sample", np.int64),
+        _numbers(file, "event_category", np.int64),
+        _numbers(file, "event_onset_seconds", np.float64),
+        _numbers(file, "event_offset_seconds", np.float64),
     )
-    number, video, leaked, known = (file[name][()] for name in ("sample", "video", "leaked", "events_known"))
-    return CachedSamples(number, video, np.array(_text(file, "split"), object), leaked, known, events)
+    return CachedSamples(
+        _numbers(file, "sample", np.int64),
+        _numbers(file, "video", np.int64),
+        np.array(_text(file, "split"), object),
+        _numbers(file, "leaked", np.bool_),
+        _numbers(file, "events_known", np.bool_),
+        events,
+    )
 
 
-def _read_missing(file: h5py.File) -> tuple[Missing, ...]:
-    columns = (
-        file["missing_sample"][()].tolist(),
-        _text(file, "missing_video_id"),
-        _text(file, "missing_reason"),
-    )
-    return tuple(Missing(*values) for values in zip(*columns, strict=True))
+def _numbers(file: h5py.File, name: str, dtype: type[np.generic]) -> NDArray[Any]:
+    """Reads a column of numbers: (n,)."""
+    array = array_of(file, name, AGAIN, dimensions=1)
+    if array.dtype != dtype:
+        raise StoreError(f"{file.filename}: {name} is {array.dtype}, not {np.dtype(dtype)}", hint=AGAIN)
+    return np.asarray(array[()])
 
 
 def _strings(values: Any) -> NDArray[Any]:
@@ -383,7 +450,11 @@ def _strings(values: Any) -> NDArray[Any]:
 
 
 def _text(file: h5py.File, name: str) -> tuple[str, ...]:
-    return tuple(file[name].asstr()[()].tolist())
+    """Reads a column of texts: (n,)."""
+    array = array_of(file, name, AGAIN, dimensions=1)
+    if h5py.check_string_dtype(array.dtype) is None:
+        raise StoreError(f"{file.filename}: {name} is {array.dtype}, not text", hint=AGAIN)
+    return tuple(array.asstr()[()].tolist())
 
 
 def cache_command(

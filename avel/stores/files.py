@@ -105,10 +105,33 @@ def process_runs(pid: int) -> bool:
     return bool(psutil.pid_exists(pid))
 
 
+def check_can_write(path: Path, *, folder: bool = False) -> None:
+    """Checks, before long work, that a file, or a folder, can be made at `path`; leaves nothing there.
+
+    Raises:
+        WriteError: it cannot.
+    """
+    with as_write_error(path):
+        if path.exists() and path.is_dir() != folder:
+            code = errno.ENOTDIR if folder else errno.EISDIR
+            raise OSError(code, os.strerror(code))
+        inside = path / "probe" if folder else path
+        while not inside.parent.exists():
+            inside = inside.parent
+        probe = inside.with_name(f".{inside.name}.{socket.gethostname()}.{os.getpid()}.partial")
+        probe.touch()
+        probe.unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes `text` to `path`, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes `data` to `path`, whole or not at all."""
     with atomic_path(path) as partial:
-        partial.write_text(text)
+        partial.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:

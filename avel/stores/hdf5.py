@@ -1,16 +1,40 @@
-"""Creates HDF5 files, whole or not at all, after a check that the disk has room for them."""
+"""Creates HDF5 files, whole or not at all, and reads them without following what leads out of them.
 
+The vectors and maps of avel's own files carry a checksum for every row.
+"""
+
+from __future__ import annotations
+
+import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
+import google_crc32c
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 
+from avel.errors import AvelError, BusyError, StoreError
 from avel.stores.files import atomic_path
 
 OVERHEAD = 1 << 20
 """Bytes that HDF5 needs for itself at the most, in addition to 1 % of the data."""
+BLOCK_ROWS = 64
+CHECKSUMS = "_crc32c"
+"""How the name of the checksums of an array ends."""
+MOST_PACKED = 1100
+"""Times that an array may be larger than its bytes in the file; deflate's most is 1032."""
+
+
+class ArrayLike(Protocol):
+    """An array to write: numpy, an HDF5 dataset, anything with a shape whose slices are numpy arrays."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def __getitem__(self, key: slice, /) -> Any: ...
 
 
 @contextmanager
@@ -33,3 +57,101 @@ def new_file(path: Path, room: int) -> Iterator[h5py.File]:
         with h5py.File(raw, "w") as file:
             os.posix_fallocate(raw.fileno(), 0, room)
             yield file
+
+
+@contextmanager
+def opened(path: Path, hint: str) -> Iterator[h5py.File]:
+    """Opens a file to read.
+
+    Raises:
+        BusyError: another program has it open for writing.
+        StoreError: it is no HDF5 file, or what the block reads of it is damaged or missing.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except AvelError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
+        if getattr(error, "errno", None) in (errno.EAGAIN, errno.EACCES) or "h5clear" in str(error):
+            raise BusyError(
+                f"{path}: is open elsewhere: another program holds it for writing, or left it so",
+                hint="close it there, then give this command again",
+            ) from None
+        raise StoreError(f"{path}: not a readable HDF5 file: {error}", hint=hint) from None
+
+
+def array_of(file: h5py.Group, name: str, hint: str, *, dimensions: int | None = None) -> h5py.Dataset:
+    """Returns an array whose values lie in the file itself.
+
+    Raises:
+        StoreError: it is missing, or no array; its values lie in other files, or are fewer than it says.
+    """
+    where = f"{file.file.filename}: {name}"
+    link = file.get(name, getlink=True)
+    if link is None:
+        raise StoreError(f"{where} is missing", hint=hint)
+    if not isinstance(link, h5py.HardLink):
+        raise StoreError(
+            f"{where} is a link to {getattr(link, 'filename', '')}{link.path}, which is not followed",
+            hint="take a file that holds the values itself",
+        )
+    array = file[name]
+    if not isinstance(array, h5py.Dataset) or array.shape is None:
+        raise StoreError(f"{where} is no array", hint=hint)
+    if array.external or array.is_virtual:
+        outside = array.external[0][0] if array.external else "other files"
+        raise StoreError(
+            f"{where}: its values lie in {outside}, which is not read",
+            hint="take a file that holds the values itself",
+        )
+    if dimensions is not None and array.ndim != dimensions:
+        raise StoreError(f"{where} has {array.ndim} dimensions, not {dimensions}", hint=hint)
+    if array.nbytes > MOST_PACKED * array.id.get_storage_size():
+        raise StoreError(
+            f"{where} says it is {array.shape}, but the file holds {array.id.get_storage_size()} bytes of it",
+            hint=hint,
+        )
+    return array
+
+
+def write_rows(file: h5py.File, name: str, source: ArrayLike, dtype: Any) -> NDArray[np.uint32]:
+    """Writes an array, contiguous, and the CRC-32C of each of its rows, which it also returns."""
+    array = file.create_dataset(name, tuple(source.shape), dtype)
+    sums = np.zeros(len(array), np.uint32)
+    for start in range(0, len(array), BLOCK_ROWS):
+        block = np.ascontiguousarray(source[start : start + BLOCK_ROWS], dtype)
+        array[start : start + BLOCK_ROWS] = block
+        sums[start : start + BLOCK_ROWS] = checksums(block)
+    file[name + CHECKSUMS] = sums
+    return sums
+
+
+def checksums(rows: NDArray[Any]) -> list[int]:
+    """Returns the CRC-32C of each row's bytes."""
+    return [google_crc32c.value(row) for row in np.ascontiguousarray(rows)]
+
+
+def read_rows(
+    array: h5py.Dataset, sums: NDArray[np.uint32], rows: slice | Sequence[int], hint: str
+) -> NDArray[Any]:
+    """Reads rows of an array and compares their checksums.
+
+    Raises:
+        StoreError: a row's bytes have changed; with its number.
+    """
+    numbers = range(len(array))[rows] if isinstance(rows, slice) else rows
+    if isinstance(rows, slice):
+        values = np.asarray(array[rows])
+    else:
+        values = np.empty((len(rows), *array.shape[1:]), array.dtype)
+        for place, row in enumerate(rows):
+            values[place] = array[int(row)]
+    for number, found in zip(numbers, checksums(values), strict=True):
+        if found != sums[number]:
+            raise StoreError(
+                f"{array.file.filename}: row {number} of {array.name[1:]} is damaged: "
+                "its checksum does not match",
+                hint=hint,
+            )
+    return values

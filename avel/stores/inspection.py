@@ -136,6 +136,7 @@ def _cache(path: str, verify: bool) -> Findings:
     cache = FeatureCache.open(path)
     made = dict(cache.provenance)
     clips = made.pop("clips", {})
+    clips = clips if isinstance(clips, dict) else {}
     facts = {
         "videos": len(cache.video_ids),
         "samples": len(cache.samples),
@@ -169,30 +170,21 @@ def _run(path: str, verify: bool) -> Findings:
 
     run = Run.open(path)
     weights = sorted(Path(path).rglob("*.safetensors"))
+    problems = [f"not finished: give the avel {COMMANDS[run.kind]} command again"]
+    if run.finished:
+        problems = run.faults(verify=verify)
     facts = {
         "stage": COMMANDS[run.kind],
         "finished": run.finished,
         "inputs": run.inputs,
-        "config": run.record["config"],
-        "versions": run.record.get("versions", {}),
+        "config": run.record.config,
+        "versions": run.record.versions,
         "metrics": len(run.metrics()),
         "results": run.results if run.finished else {},
         "weights": {str(file.relative_to(path)): file.stat().st_size for file in weights},
         "bytes": disk_bytes(Path(path)),
     }
-    problems = [] if run.finished else [f"not finished: give the avel {COMMANDS[run.kind]} command again"]
-    return facts, problems + [what for file in weights if verify for what in _weights(file)]
-
-
-def _weights(path: Path) -> list[str]:
-    """Opens a safetensors file, which checks header and length; returns what is wrong."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy"):
-            return []
-    except SafetensorError as error:
-        return [f"{path.name} is damaged: {error}"]
+    return facts, problems
 
 
 def _cut(value: Any) -> Any:

@@ -6,19 +6,22 @@ whole or absent. Parts are merged now and then; a killed merge leaves entries tw
 
 from __future__ import annotations
 
-import io
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from avel.errors import StoreError
+from avel.stores.arrow import read_own_parquet, to_parquet
 from avel.stores.location import Location
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FOLDER = "manifest"
+PART = re.compile(FOLDER + r"/part-(\d{8,18})\.parquet")
 MERGE_AT_PARTS = 64
+MEND = "remove this file, and avel extract stages again the clips that it listed"
 READ_ATTEMPTS = 5
 LONGEST_DETAIL = 500
 
@@ -74,7 +77,7 @@ def read_manifest(location: Location) -> dict[str, Entry]:
     """Returns the latest entry of every video by its id, in array order.
 
     Raises:
-        StoreError: a part is no Parquet file.
+        StoreError: a part is damaged.
     """
     rows: dict[str, Entry] = {}
     for table in _tables(location):
@@ -87,9 +90,15 @@ def to_table(entries: Iterable[Entry]) -> pa.Table:
     """Returns entries as an Arrow table, one row per video."""
     import pyarrow as pa
 
+    return pa.Table.from_pylist([vars(entry) for entry in entries], schema=_schema())
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
     kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
-    schema = pa.schema([(field.name, kinds.get(str(field.type), pa.string())) for field in fields(Entry)])
-    return pa.Table.from_pylist([vars(entry) for entry in entries], schema=schema)
+    types = {each.name: kinds.get(str(each.type), pa.string()) for each in fields(Entry)}
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
 
 
 class ManifestWriter:
@@ -97,7 +106,7 @@ class ManifestWriter:
 
     def __init__(self, location: Location) -> None:
         self._location = location
-        self._parts = location.names(FOLDER)
+        self._parts = _parts(location)
         self.entries = read_manifest(location)
 
     def append(self, entries: Iterable[Entry]) -> None:
@@ -119,13 +128,9 @@ class ManifestWriter:
             self._parts = self._parts[len(old) :]
 
     def _write(self, entries: list[Entry]) -> None:
-        import pyarrow.parquet as pq
-
-        number = int(self._parts[-1].rpartition("-")[2].partition(".")[0]) + 1 if self._parts else 0
+        number = int(PART.fullmatch(self._parts[-1])[1]) + 1 if self._parts else 0  # type: ignore[index]
         name = f"{FOLDER}/part-{number:08d}.parquet"
-        buffer = io.BytesIO()
-        pq.write_table(to_table(entries), buffer)
-        self._location.write(name, buffer.getvalue())
+        self._location.write(name, to_parquet(to_table(entries)))
         self._parts.append(name)
 
 
@@ -139,21 +144,23 @@ def counts(entries: Mapping[str, Entry]) -> dict[str, int]:
     return found
 
 
+def _parts(location: Location) -> list[str]:
+    """Lists the parts, oldest first; other files in the folder are none."""
+    return [name for name in location.names(FOLDER) if PART.fullmatch(name)]
+
+
 def _tables(location: Location) -> list[pa.Table]:
     """Reads the parts, oldest first; starts again where a merge removed one meanwhile."""
-    import pyarrow as pa
-
-    from avel.stores.arrow import read_parquet
-
+    choices = {"state": get_args(State), "cause": get_args(Cause)}
     for _ in range(READ_ATTEMPTS):
-        names = location.names(FOLDER)
-        found = [location.read(name) for name in names]
-        if None in found:
+        found = {name: location.read(name) for name in _parts(location)}
+        if None in found.values():
             continue
-        try:
-            return [read_parquet(data) for data in found if data is not None]
-        except pa.ArrowInvalid as error:
-            raise StoreError(f"{location.url}: a manifest part is damaged: {error}") from None
+        return [
+            read_own_parquet(data, _schema(), f"{location.url}/{name}", MEND, choices)
+            for name, data in found.items()
+            if data is not None
+        ]
     raise StoreError(
         f"{location.url}: the manifest changes faster than it can be read", hint="try again later"
     )

@@ -1,6 +1,7 @@
 """Reads and writes a run folder: config.toml, its inputs (run.json), metrics.jsonl and results.json.
 
-The stage that trains also writes weights (safetensors) and predictions (Parquet) into the folder.
+The stage that trains also writes weights (safetensors) and predictions (Parquet) into the folder. A finished
+run lists sizes and hashes of its files in files.json.
 """
 
 from __future__ import annotations
@@ -10,24 +11,28 @@ import platform
 import re
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from avel.config import as_dict, flat, resolve, settings_of, to_toml
-from avel.errors import MissingPathError, StoreError
-from avel.stores.files import LOCK, as_write_error, write_json, write_text
-from avel.text import as_plain, from_plain
+from avel.errors import ConfigError, MissingPathError, StoreError
+from avel.stores.documents import SEAL, parse, read_document, typed, write_document
+from avel.stores.files import LOCK, as_write_error, sha256_file, write_text
+from avel.stores.seal import fault
+from avel.text import as_plain
 
 FORMAT = 3
-RECORD = ("config.toml", "run.json")
 R = TypeVar("R")
 Kind = Literal["pretrain", "heads"]
 COMMANDS: dict[Kind, str] = {"pretrain": "pretrain", "heads": "train-head"}
 """Kind of run -> the command that makes it, which also names its table in config.toml."""
 LEFTOVERS = re.compile(re.escape(LOCK) + r"|\.(config\.toml|run\.json)\..*\.partial")
 """Names of the lock and of partial files that a killed run leaves of the first two files."""
+RECORD, RESULTS, FILES, METRICS = "run.json", "results.json", "files.json", "metrics.jsonl"
+UNLISTED = (RECORD, RESULTS, FILES)
+"""Files of a run that files.json does not list: they carry checksums of their own."""
 LIBRARIES = ("avel", "torch", "torchvision", "torchaudio", "numpy", "av", "zarr", "h5py")
 
 
@@ -37,11 +42,39 @@ def versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
+class RunRecord:
+    """What run.json holds: the kind of run, settings, paths and digests of inputs, who made it when."""
+
+    format: int
+    kind: Kind
+    config: dict[str, Any]
+    inputs: dict[str, Any]
+    versions: dict[str, str]
+    hardware: str
+    started: str
+
+
+@dataclass(frozen=True)
+class ListedFile:
+    """One file of a finished run."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class FileList:
+    """What files.json holds: name below the run's folder -> the file."""
+
+    files: dict[str, ListedFile]
+
+
+@dataclass(frozen=True)
 class Run:
     """One run folder, open for reading and appending."""
 
     path: Path
-    record: dict[str, Any]
+    record: RunRecord
 
     @classmethod
     def create(
@@ -55,25 +88,23 @@ class Run:
             StoreError: `path` contains another run or other files.
         """
         path = Path(path)
-        record: dict[str, Any] = {
-            "format": FORMAT,
-            "kind": kind,
-            "config": as_dict(config),
-            "inputs": inputs,
-        }
-        if (path / "run.json").is_file():
+        record = RunRecord(
+            FORMAT,
+            kind,
+            as_dict(config),
+            inputs,
+            versions(),
+            hardware,
+            time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        )
+        if (path / RECORD).is_file():
             may_differ = {setting.key for setting in settings_of(config) if not setting.numeric}
             return _same_run(cls.open(path), record, may_differ)
         toml = to_toml(config, COMMANDS[kind])
         if path.exists() and not _just_begun(path, toml):
             raise StoreError(f"{path}: exists and is no avel run", hint="choose another folder")
         write_text(path / "config.toml", toml)
-        record |= {
-            "versions": versions(),
-            "hardware": hardware,
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        }
-        write_json(path / "run.json", record)
+        write_document(path / RECORD, vars(record))
         return cls(path, record)
 
     @classmethod
@@ -82,33 +113,48 @@ class Run:
 
         Raises:
             MissingPathError: there is no run.
-            StoreError: the run has another kind or format.
+            StoreError: the run has another kind or format, or its record is damaged.
         """
-        path = Path(path)
-        if not (path / "run.json").is_file():
+        path, again = Path(path), "make the run again, in another folder"
+        file = path / RECORD
+        if not file.is_file():
             raise MissingPathError(f"{path}: no avel run", hint="avel pretrain or avel train-head makes one")
-        record = json.loads((path / "run.json").read_text())
-        if record.get("format") != FORMAT:
-            raise StoreError(f"{path}: run format {record.get('format')}, this avel reads {FORMAT}")
-        if kind is not None and record["kind"] != kind:
+        data = file.read_bytes()
+        found = parse(data, file, again).get("format")
+        if found != FORMAT:
+            raise StoreError(f"{file}: format {found!r}, this avel reads {FORMAT}", hint=again)
+        record = read_document(RunRecord, data, file, again)
+        if kind is not None and record.kind != kind:
             raise StoreError(
-                f"{path}: made by avel {COMMANDS[record['kind']]}, need one made by avel {COMMANDS[kind]}"
+                f"{path}: made by avel {COMMANDS[record.kind]}, need one made by avel {COMMANDS[kind]}"
             )
         return cls(path, record)
 
     @property
     def kind(self) -> Kind:
         """Kind of the run, which says which command made it."""
-        return self.record["kind"]  # type: ignore[no-any-return]
+        return self.record.kind
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """Paths and digests of the run's inputs."""
-        return dict(self.record["inputs"])
+        """Paths and digests of what the run was made from, to show; `read_inputs` returns them typed."""
+        return dict(self.record.inputs)
 
-    def config(self, config_type: type[Any]) -> Any:
-        """Reads the resolved config as a `config_type`."""
-        return resolve(config_type, COMMANDS[self.kind], file=self.path / "config.toml")
+    def read_inputs(self, kind: type[R]) -> R:
+        """Reads the inputs as the dataclass `kind`.
+
+        Raises:
+            StoreError: one is missing, or of another type.
+        """
+        return typed(kind, self.record.inputs, self.path / RECORD, "make the run again, in another folder")
+
+    def config(self, config_type: type[R]) -> R:
+        """Returns the resolved settings as a `config_type`.
+
+        Raises:
+            StoreError: one is not known here, or has another type.
+        """
+        return read_config(config_type, COMMANDS[self.kind], self.record.config, self.path / RECORD)
 
     def log(self, **values: Any) -> None:
         """Appends one line to metrics.jsonl.
@@ -116,45 +162,52 @@ class Run:
         Raises:
             WriteError: the file cannot be written.
         """
-        path = self.path / "metrics.jsonl"
+        path = self.path / METRICS
         with as_write_error(path), path.open("a") as file:
             file.write(json.dumps(values) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Reads the lines of metrics.jsonl, without a last line that a kill has cut off."""
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text().split("\n")[:-1] if path.is_file() else []
-        return [json.loads(line) for line in lines]
+        """Reads the lines of metrics.jsonl, without a last line that a kill has cut off.
+
+        Raises:
+            StoreError: a line is no JSON object, or its epoch no whole number.
+        """
+        path = self.path / METRICS
+        lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+        hint = f"delete that line; avel {COMMANDS[self.kind]} goes on without it"
+        found = [parse(line, f"{path}: line {number}", hint) for number, line in enumerate(lines, 1)]
+        for number, line in enumerate(found, 1):
+            typed(Line, {key: line.get(key) for key in ("epoch", "trial")}, f"{path}: line {number}", hint)
+        return found
 
     def rewind(self, keep: list[dict[str, Any]]) -> None:
         """Replaces the lines of metrics.jsonl by `keep`, those logged before the checkpoint was written."""
-        write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in keep))
+        write_text(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in keep))
 
     def finish(self, results: Any) -> None:
-        """Writes a dataclass of results as results.json, which marks the run as finished."""
-        write_json(self.path / "results.json", as_plain(results))
+        """Lists the run's files, then writes a dataclass of results, which marks the run as finished."""
+        listed = {
+            str(path.relative_to(self.path)): ListedFile(path.stat().st_size, sha256_file(path))
+            for path in sorted(self.path.rglob("*"))
+            if _is_listed(path)
+        }
+        write_document(self.path / FILES, as_plain(FileList(listed)))
+        write_document(self.path / RESULTS, as_plain(results))
 
     @property
     def finished(self) -> bool:
         """True if the run has its results.json."""
-        return (self.path / "results.json").is_file()
+        return (self.path / RESULTS).is_file()
 
     @property
     def results(self) -> dict[str, Any]:
         """Contents of results.json as plain values; `read_results` returns them typed.
 
         Raises:
-            StoreError: the run is not finished, or the file is no JSON.
+            StoreError: the run is not finished, or the file is damaged.
         """
-        if not self.finished:
-            raise StoreError(
-                f"{self.path}: not finished",
-                hint=f"give the same avel {COMMANDS[self.kind]} command again to go on",
-            )
-        try:
-            return json.loads((self.path / "results.json").read_text())  # type: ignore[no-any-return]
-        except ValueError as error:
-            raise self._damaged(str(error)) from None
+        plain = parse(self._results(), self.path / RESULTS, self._mend())
+        return {key: value for key, value in plain.items() if key != SEAL}
 
     def read_results(self, kind: type[R]) -> R:
         """Reads the results that `finish` wrote, as the dataclass `kind`.
@@ -162,22 +215,73 @@ class Run:
         Raises:
             StoreError: the run is not finished, or a value in the file is missing or of another type.
         """
-        plain = self.results
-        try:
-            return from_plain(kind, plain)  # type: ignore[no-any-return]
-        except ValueError as error:
-            raise self._damaged(str(error)) from None
+        return read_document(kind, self._results(), self.path / RESULTS, self._mend())
 
-    def _damaged(self, what: str) -> StoreError:
-        return StoreError(
-            f"{self.path / 'results.json'}: {what}",
-            hint=f"delete the file and give the same avel {COMMANDS[self.kind]} command again",
+    def _results(self) -> bytes:
+        if not self.finished:
+            raise StoreError(
+                f"{self.path}: not finished",
+                hint=f"give the same avel {COMMANDS[self.kind]} command again to go on",
+            )
+        return (self.path / RESULTS).read_bytes()
+
+    def _mend(self) -> str:
+        return f"delete the file and give the same avel {COMMANDS[self.kind]} command again"
+
+    def faults(self, *, verify: bool) -> list[str]:
+        """Returns a line for each file of a finished run that is not as it was; with `verify` reads them all.
+
+        Raises:
+            StoreError: the list of files is damaged.
+        """
+        path = self.path / FILES
+        if not path.is_file():
+            return [f"{FILES} is missing"]
+        listed = read_document(FileList, path.read_bytes(), path, self._mend()).files
+        found = {name: self._fault(name, about, verify) for name, about in listed.items()}
+        if verify and (broken := fault((self.path / RESULTS).read_bytes())):
+            found[RESULTS] = broken
+        return [f"{name}: {what}" for name, what in found.items() if what]
+
+    def _fault(self, name: str, about: ListedFile, verify: bool) -> str:
+        path = self.path / name
+        if not path.is_file():
+            return "is missing"
+        size = path.stat().st_size
+        if size != about.bytes:
+            return f"has {size} bytes instead of {about.bytes}"
+        return (
+            "bytes have changed since avel wrote it" if verify and sha256_file(path) != about.sha256 else ""
         )
+
+
+@dataclass(frozen=True)
+class Line:
+    """What every reader takes from a line of metrics.jsonl: its epoch, and of a head's run its trial."""
+
+    epoch: int | None
+    trial: str | None
+
+
+def read_config(kind: type[R], stage: str, values: dict[str, Any], where: object) -> R:
+    """Returns recorded settings as the config `kind`.
+
+    Raises:
+        StoreError: one is not known here, or has another type.
+    """
+    try:
+        return resolve(kind, stage, options=values)
+    except ConfigError as error:
+        raise StoreError(f"{where}: {error.message}", hint=error.hint) from None
+
+
+def _is_listed(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".") and path.name not in UNLISTED
 
 
 def remove_unused(path: Path) -> None:
     """Removes a run's folder where it holds nothing but the record of what was asked for."""
-    if all(item.name in RECORD or LEFTOVERS.fullmatch(item.name) for item in path.iterdir()):
+    if all(item.name in ("config.toml", RECORD) or LEFTOVERS.fullmatch(item.name) for item in path.iterdir()):
         shutil.rmtree(path)
 
 
@@ -189,27 +293,31 @@ def _just_begun(path: Path, toml: str) -> bool:
     return all(item.name == "config.toml" and item.read_text() == toml for item in files)
 
 
-def _same_run(found: Run, asked: dict[str, Any], may_differ: set[str]) -> Run:
-    """Returns `found` if its record equals `asked`, apart from the settings in `may_differ`.
+def _same_run(found: Run, asked: RunRecord, may_differ: set[str]) -> Run:
+    """Returns `found` if its record is the one asked for; settings in `may_differ` are not compared.
 
     Inputs of the same digest may have moved; run.json then gets their new paths.
 
     Raises:
         StoreError: the kind, a setting or an input differs.
     """
-    if found.kind != asked["kind"]:
+    if found.kind != asked.kind:
         raise StoreError(f"{found.path}: holds a {found.kind} run", hint="choose another folder")
-    places = {key for key in asked["inputs"] if f"{key}_digest" in asked["inputs"]}
-    for part, ignored in (("config", may_differ), ("inputs", places)):
-        old, new = flat(found.record[part]), flat(asked[part])
+    places = {key for key in asked.inputs if f"{key}_digest" in asked.inputs}
+    compared = {
+        "config": (found.record.config, asked.config, may_differ),
+        "inputs": (found.record.inputs, asked.inputs, places),
+    }
+    for part, (before, now, ignored) in compared.items():
+        old, new = flat(before), flat(now)
         names = sorted(key for key in {*old, *new} - ignored if old.get(key) != new.get(key))
         if names:
             shown = ", ".join(f"{key} was {old.get(key)!r}, is now {new.get(key)!r}" for key in names)
             raise StoreError(
                 f"{found.path}: holds a run with other {part}: {shown}", hint="choose another folder"
             )
-    if found.inputs == asked["inputs"]:
+    if found.inputs == asked.inputs:
         return found
-    moved = found.record | {"inputs": asked["inputs"]}
-    write_json(found.path / "run.json", moved)
+    moved = replace(found.record, inputs=asked.inputs)
+    write_document(found.path / RECORD, vars(moved))
     return Run(found.path, moved)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +15,8 @@ from avel.errors import AvelError
 from avel.progress import note
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
+from avel.stores.files import sha256_file
+from avel.stores.provenance import places_of
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,22 @@ class Footage:
 
     @cached_property
     def videos(self) -> dict[str, Path]:
-        """Video id -> its file, for those that are there."""
+        """Video id -> its file, for those that are there, below the folder of the dataset."""
         if self.store is None:
             return {}
+        root = os.path.abspath(self.store.dataset.root)
         paths = ((video.video_id, Path(video.path)) for video in self.store.dataset.videos if video.path)
-        return {video_id: path for video_id, path in paths if path.is_file()}
+        return {
+            video_id: path
+            for video_id, path in paths
+            if Path(os.path.abspath(path)).is_relative_to(root) and path.is_file()
+        }
+
+    def is_original(self, video_id: str) -> bool:
+        """Returns whether a video's file still has the SHA-256 with which the clip was staged."""
+        if self.store is None or video_id not in self.staged:
+            return False
+        return sha256_file(self.videos[video_id]) == self.store.entries[video_id].source_sha256
 
     @cached_property
     def staged(self) -> frozenset[str]:
@@ -57,8 +72,11 @@ def open_footage(cache: FeatureCache, store: Path | str | None = None) -> Footag
     """
     if store is not None:
         return Footage(ClipStore.open(store), cache.grid_segments)
-    place = cache.provenance.get("store")
+    place = places_of(cache.path, cache.provenance).store
     if place is None:
+        return Footage(None, cache.grid_segments)
+    if "://" in place:  # a file that somebody sent must not make this machine connect anywhere
+        note(f"frames, sound and videos are left out: --store {shlex.quote(place)} reads them from there")
         return Footage(None, cache.grid_segments)
     try:
         return Footage(ClipStore.open(place), cache.grid_segments)

@@ -6,7 +6,6 @@ import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from avel.errors import StoreError
 from avel.heads.evaluation.predictions import Predictions, read_predictions
 from avel.heads.tasks.metrics import confusion
 from avel.heads.tasks.single_label import SingleLabel
-from avel.heads.training.records import TrialRecord, read_trial
+from avel.heads.training.records import AGAIN, HeadInputs, TrialRecord, read_trial
 from avel.stores.datasets.labels import UNKNOWN
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
@@ -146,28 +145,30 @@ def open_cache(run: Run) -> FeatureCache:
         MissingPathError: it is not there any more.
         StoreError: another cache lies in its place.
     """
-    inputs = run.inputs
-    cache = FeatureCache.open(inputs["cache"])
-    if cache.digest != inputs["cache_digest"]:
+    inputs = run.read_inputs(HeadInputs)
+    cache = FeatureCache.open(inputs.cache)
+    if cache.digest != inputs.cache_digest:
         again = shlex.join(["avel", "train-head", str(cache.path), f"{run.path}-again"])
         raise StoreError(
-            f"{cache.path}: digest {cache.digest}, {run.path} was trained on {inputs['cache_digest']}: "
+            f"{cache.path}: digest {cache.digest}, {run.path} was trained on {inputs.cache_digest}: "
             f"{_differences(cache, inputs)}",
             hint=f"put the old cache back, or {again} --config {shlex.quote(str(run.path / 'config.toml'))}",
         )
     return cache
 
 
-def _differences(cache: FeatureCache, inputs: dict[str, Any]) -> str:
+def _differences(cache: FeatureCache, inputs: HeadInputs) -> str:
     """Describes how the cache differs from the one that the run was trained on, and which encoder made it."""
     found = []
-    if cache.grid_segments != inputs["segments"]:
-        found.append(f"{cache.grid_segments} segments instead of {inputs['segments']}")
-    if list(cache.categories) != inputs["categories"]:
-        found.append(f"other classes ({len(cache.categories)}, were {len(inputs['categories'])})")
+    if cache.grid_segments != inputs.segments:
+        found.append(f"{cache.grid_segments} segments instead of {inputs.segments}")
+    if cache.categories != inputs.categories:
+        found.append(f"other classes ({len(cache.categories)}, were {len(inputs.categories)})")
     encoder = cache.provenance.get("encoder")
     made = (
-        f"{encoder['kind']} {encoder.get('digest', '')}".strip() if isinstance(encoder, dict) else "unknown"
+        f"{encoder.get('kind', '')} {encoder.get('digest', '')}".strip()
+        if isinstance(encoder, dict)
+        else "unknown"
     )
     return f"{', '.join(found) or 'other features or samples'}; it is now made by encoder {made}"
 
@@ -180,7 +181,7 @@ def read_run(path: Path | str) -> HeadRun:
         StoreError: not a finished run of a head, or its predictions do not fit together.
     """
     run = Run.open(path, "heads")
-    by_split = read_predictions(run.path / "predictions.parquet")
+    by_split = read_predictions(run)
     return _assemble(run, [by_split[split] for split in sorted(by_split, key=_order)])
 
 
@@ -189,6 +190,8 @@ def _order(split: str) -> tuple[int, str]:
 
 
 def _assemble(run: Run, parts: list[list[Predictions]]) -> HeadRun:
+    if not parts:
+        raise StoreError(f"{run.path}: holds predictions of no split", hint=AGAIN)
     names = tuple(item.trial for item in parts[0])
     if any(tuple(item.trial for item in part) != names for part in parts):
         raise StoreError(f"{run.path}: not every trial has predictions of every split")
@@ -196,7 +199,7 @@ def _assemble(run: Run, parts: list[list[Predictions]]) -> HeadRun:
     return HeadRun(
         run=run,
         name=run.path.resolve().name,
-        task=SingleLabel(tuple(run.inputs["categories"])),
+        task=SingleLabel(run.read_inputs(HeadInputs).categories),
         trials=names,
         sample=np.concatenate([item.sample for item in first]),
         video_id=tuple(str(name) for item in first for name in item.video_id),

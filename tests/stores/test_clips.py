@@ -21,6 +21,7 @@ from avel.stores.clips import ClipStore, StoreAttributes, read_attributes
 from avel.stores.datasets.dataset import Dataset, Event, Sample, Video
 from avel.stores.location import LocalLocation, locate
 from avel.stores.manifest import Entry, ManifestWriter
+from tests.stores.forging import forge_json
 
 GRID = Grid(segments=12, fps=2, size=16)
 ATTRIBUTES = StoreAttributes(GRID, {"size": 16}, "digest0", "jpeg", ("-a", "b", "black"))
@@ -216,14 +217,14 @@ def test_a_machine_that_does_not_see_the_store_says_so(tmp_path: Path) -> None:
     assert "same absolute paths" in unseen.value.hint
 
 
-@pytest.mark.parametrize("cut_at", ["delete", "_create_arrays", "as_json"])
+@pytest.mark.parametrize("cut_at", ["delete", "array_spec", "as_json"])
 def test_a_kill_while_the_form_changes_leaves_no_store(
     store: ClipStore, monkeypatch: pytest.MonkeyPatch, cut_at: str
 ) -> None:
     def cut(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    place = {"delete": LocalLocation, "_create_arrays": clip_writer, "as_json": StoreAttributes}[cut_at]
+    place = {"delete": LocalLocation, "array_spec": clip_writer, "as_json": StoreAttributes}[cut_at]
     other = replace(ATTRIBUTES, grid=replace(GRID, segments=2), digest="digest1")
     with monkeypatch.context() as patched:
         patched.setattr(place, cut_at, cut)
@@ -236,14 +237,14 @@ def test_a_kill_while_the_form_changes_leaves_no_store(
 
 def test_arrays_of_another_form_than_the_store_says_are_found(tmp_path: Path) -> None:
     path = build(tmp_path / "clips.zarr")
-    document = json.loads((path / "zarr.json").read_text())
-    document["attributes"]["grid"]["segments"] = 24
-    (path / "zarr.json").write_text(json.dumps(document))
-    store = ClipStore.open(path)
-    assert verify_clips(store) == (
-        "frames has the shape (3, 24), the store's settings say (3, 48)",
-        "log_mel has the shape (3, 12, 96, 64), the store's settings say (3, 24, 96, 64)",
-    )
+
+    def longer(document: dict) -> dict:
+        document["attributes"]["grid"]["segments"] = 24
+        return document
+
+    forge_json(path / "zarr.json", longer)
+    (found,) = verify_clips(ClipStore.open(path))
+    assert found.endswith("frames/zarr.json: shape is (24,), by the store's settings it is (48,)")
 
 
 def test_a_chunk_of_fewer_frames_is_damage(store: ClipStore, tmp_path: Path) -> None:

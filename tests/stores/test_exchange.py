@@ -311,8 +311,7 @@ def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> None:
         folder.mkdir()
         (folder / "Annotations.txt").write_text("".join(f"Bark&v{n}&good&0&10\n" for n in range(count)))
         save(folder / "audio_feature.h5", np.ones((count, 10, 128)))
-        with h5py.File(folder / "visual_feature.h5", "w") as file:
-            file.create_dataset("avadataset", (count, 10, 7, 7, 64), np.float64)
+        sparse_maps(folder / "visual_feature.h5", (count, 10, 7, 7, 64), {})
         tracemalloc.start()
         import_features(folder, folder / "cache.h5", any_size=True)
         export_features(folder / "cache.h5", folder / "out")

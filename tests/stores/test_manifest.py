@@ -58,7 +58,7 @@ def test_appending_nothing_writes_nothing(tmp_path: Path) -> None:
 def test_a_damaged_part_is_an_error_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "manifest").mkdir()
     (tmp_path / "manifest" / "part-00000000.parquet").write_bytes(b"PAR1 not really PAR1")
-    with pytest.raises(StoreError, match="manifest part is damaged"):
+    with pytest.raises(StoreError, match=r"manifest/part-00000000.parquet is damaged"):
         read_manifest(locate(tmp_path))
 
 

@@ -24,7 +24,7 @@ def test_a_run_keeps_config_inputs_and_versions(tmp_path: Path) -> None:
     run = Run.open(tmp_path / "r", "heads")
     assert run.config(Sample) == Sample(5)
     assert run.inputs == {"cache": "abc"}
-    assert set(run.record["versions"]) >= {"python", "avel", "torch"}
+    assert set(run.record.versions) >= {"python", "avel", "torch"}
 
 
 def test_metrics_survive_a_kill_in_mid_line(tmp_path: Path) -> None:

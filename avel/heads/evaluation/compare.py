@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from avel.errors import StoreError, UnknownNameError
 from avel.heads.evaluation.evaluate import group_name
 from avel.heads.evaluation.paired import Difference, aligned, difference, tally
-from avel.heads.evaluation.predictions import Predictions, read_predictions
+from avel.heads.evaluation.predictions import Predictions, check_complete, read_predictions
 from avel.heads.evaluation.results import Spread
 from avel.heads.tasks.decoders import Decoder
 from avel.heads.tasks.metrics import Tally
 from avel.heads.tasks.single_label import SingleLabel
-from avel.heads.training.records import TrialRecord, read_trials
+from avel.heads.training.records import HeadInputs, TrialRecord, read_trials
 from avel.stores.runs import Run
 from avel.text import table
 
@@ -39,7 +39,7 @@ class GroupPredictions:
     @property
     def task(self) -> SingleLabel:
         """The task that the run was trained for."""
-        return SingleLabel(tuple(self.run.inputs["categories"]))
+        return SingleLabel(self.run.read_inputs(HeadInputs).categories)
 
 
 @dataclass(frozen=True)
@@ -185,13 +185,14 @@ def read_group(path: Path | str, split: str, name: str | None = None) -> GroupPr
             groups.setdefault(group_name(trial), []).append(trial)
     if name and name not in groups:
         raise UnknownNameError("settings", name, groups, where=str(run.path))
-    held = read_predictions(run.path / "predictions.parquet")
+    held = read_predictions(run)
     if not groups or split not in held:
         raise StoreError(
             f"{run.path}: no predictions of split {split!r}", hint=f"choose from {', '.join(held)}"
         )
     chosen = name or max(groups, key=lambda each: np.mean([trial.val_accuracy for trial in groups[each]]))
     of_trial = {item.trial: item for item in held[split]}
+    check_complete(run, groups[chosen], of_trial, split)
     items = tuple(of_trial[trial.name] for trial in groups[chosen])
     return GroupPredictions(run, chosen, tuple(groups[chosen]), items)
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from avel.errors import ConfigError, StoreError
-from avel.heads.evaluation.predictions import Predictions, judged_part, read_predictions
+from avel.heads.evaluation.predictions import Predictions, check_complete, judged_part, read_predictions
 from avel.heads.evaluation.results import Evaluation, EventEvaluation, FailedTrial, GroupEvaluation, Spread
 from avel.heads.models.head import Model
 from avel.heads.tasks.decoders import DECODERS, Decoder
@@ -27,7 +27,7 @@ from avel.heads.tasks.metrics import (
 from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.training.data import Data, chunks_of
 from avel.heads.training.fit import CLIPS_AT_ONCE, arithmetic
-from avel.heads.training.records import TrialRecord, read_trials
+from avel.heads.training.records import HeadInputs, TrialRecord, read_trials
 from avel.progress import note
 from avel.stores.runs import Run
 
@@ -51,11 +51,10 @@ def evaluate(
         ConfigError: no such decoder.
     """
     opened = Run.open(run, "heads")
-    file = opened.path / "predictions.parquet"
-    by_split = read_predictions(file)
+    by_split = read_predictions(opened)
     if split not in (*by_split, "test"):  # a cache may have no test samples
         raise StoreError(
-            f"{file}: no predictions of split {split!r}", hint=f"choose from {', '.join(by_split)}"
+            f"{opened.path}: no predictions of split {split!r}", hint=f"choose from {', '.join(by_split)}"
         )
     return judge(opened, by_split.get(split, []), split, decoder, onset_tolerance, offset_tolerance)
 
@@ -78,7 +77,7 @@ def judge(
     if decoder not in DECODERS:
         raise ConfigError(f"no decoder named {decoder!r}", hint=f"choose from {', '.join(DECODERS)}")
     trials = {trial.name: trial for trial in read_trials(run)}
-    task = SingleLabel(tuple(run.inputs["categories"]))
+    task = SingleLabel(run.read_inputs(HeadInputs).categories)
     unknown = int((~predictions[0].known).sum()) if predictions else 0
     of_trial = {item.trial: judged_part(item) for item in predictions}
     groups: dict[str, list[TrialRecord]] = {}
@@ -86,6 +85,8 @@ def judge(
         if trial.trained:
             groups.setdefault(group_name(trial), []).append(trial)
     first = next(iter(of_trial.values()), None)
+    if predictions:
+        check_complete(run, [trial for group in groups.values() for trial in group], of_trial, split)
     judged = 0 if first is None else len(first.sample)
     if unknown or not judged:
         note(f"{run.path}: {judged} {split} samples are judged, {unknown} have events that are not known")

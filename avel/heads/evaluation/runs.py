@@ -13,6 +13,7 @@ from avel.config import settings_of
 from avel.errors import MissingPathError
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.results import Evaluation, GroupEvaluation, Spread
+from avel.heads.training.records import HeadInputs
 from avel.stores.runs import Run
 from avel.text import table
 
@@ -72,7 +73,9 @@ def list_runs(folder: Path | str) -> list[RunLine]:
 
 
 def _lines(run: Run, folder: Path, differing: Sequence[str]) -> list[RunLine]:
-    heads, swept = run.kind == "heads", run.inputs.get("swept", ())
+    heads = run.kind == "heads"
+    inputs = run.read_inputs(HeadInputs) if heads else None
+    swept = inputs.swept if inputs else ()
     config = _settings_of(run) if heads else {}
     differing = [key for key in differing if key not in swept]
     line = RunLine(
@@ -81,8 +84,8 @@ def _lines(run: Run, folder: Path, differing: Sequence[str]) -> list[RunLine]:
         state="finished" if run.finished else "not finished",
         head=config["head"] if heads and "head" not in swept else "",
         differs={key: config[key] for key in differing if config.get(key) is not None},
-        inputs=str(run.inputs.get("cache_digest", "")),
-        started=str(run.record.get("started", "")),
+        inputs=inputs.cache_digest if inputs else "",
+        started=run.record.started,
     )
     if not (run.finished and heads):
         return [line]
@@ -170,7 +173,7 @@ def _differing(runs: Sequence[Run]) -> list[str]:
     """Lists settings that change numbers and are not the same in all runs whose head knows them."""
     values: dict[str, set[str]] = {}
     for run in runs:
-        swept = run.inputs.get("swept", ())
+        swept = run.read_inputs(HeadInputs).swept
         for key, value in _settings_of(run).items():
             if key not in swept:
                 values.setdefault(key, set()).add(json.dumps(value))

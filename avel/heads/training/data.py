@@ -1,5 +1,6 @@
 """Inputs and labels of heads, read from a feature cache and checked before training."""
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -211,7 +212,8 @@ def _split(cache: FeatureCache, name: str, device: torch.device) -> Split:
     samples = cache.samples.take(np.flatnonzero(cache.samples.split == name))
     if not len(samples):
         raise TrainingError(
-            f"{cache.path}: no sample of split {name!r} has features", hint=f"avel inspect {cache.path}"
+            f"{cache.path}: no sample of split {name!r} has features",
+            hint=shlex.join(["avel", "inspect", str(cache.path)]),
         )
     _check_labelled(cache, name, samples)
     labels, video_labels = SingleLabel.targets(cache, samples)

@@ -3,37 +3,53 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
-from avel.config import as_dict, resolve
+from avel.config import as_dict
 from avel.errors import StoreError
 from avel.heads.config import TrainConfig
 from avel.heads.models.head import Model, Widths, build_model
 from avel.heads.training.fit import TrialOutcome
-from avel.stores.files import atomic_path, write_json
-from avel.stores.runs import Run
+from avel.stores.documents import read_document, write_document
+from avel.stores.runs import Run, read_config
+from avel.stores.tensors import load_tensors, save_tensors
 
 FOLDER = "trials"
+AGAIN = "train into another run folder, with the same avel train-head command"
 
 
 @dataclass(frozen=True)
-class TrialRecord:
-    """One trial as its run records it; `settings` are those a sweep varied, accuracies are fractions.
+class HeadInputs:
+    """What a head run was made from: its feature cache, what it took of it, and the plan of its trials."""
 
-    `train_seconds` is 0 in runs that did not record it.
-    """
+    cache: str
+    cache_digest: str
+    segments: int
+    segment_seconds: float
+    categories: tuple[str, ...]
+    swept: tuple[str, ...]
+    trials: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.segments < 1:
+            raise StoreError(f"inputs.segments is {self.segments}")
+        if strange := [name for name in self.trials if "/" in name or name.startswith(".")]:
+            raise StoreError(f"inputs.trials holds {strange[0]!r}, which names no file of the run")
+
+
+@dataclass(frozen=True)
+class KeptTrial:
+    """A trial's JSON file; `settings` are those a sweep varied, accuracies are fractions."""
 
     name: str
     settings: dict[str, Any]
     seed: int
-    config: TrainConfig
+    config: dict[str, Any]
     widths: Widths
     source: str
     epochs: int
@@ -43,7 +59,14 @@ class TrialRecord:
     best_test_epoch: int
     best_test_accuracy: float | None
     failure: str
-    train_seconds: float = 0.0
+    train_seconds: float
+
+
+@dataclass(frozen=True)
+class TrialRecord(KeptTrial):
+    """One trial as its run records it, with its config."""
+
+    config: TrainConfig  # type: ignore[assignment]
 
     @property
     def trained(self) -> bool:
@@ -57,8 +80,7 @@ def write_trial(
     """Writes a trial's weights, then the record that says it is done."""
     name = outcome.trial.name
     if outcome.state:
-        with atomic_path(_path(run, name, "safetensors")) as partial:
-            save_file({key: value.cpu().contiguous() for key, value in outcome.state.items()}, partial)
+        save_tensors(_path(run, name, "safetensors"), outcome.state)
     record = {
         "name": name,
         "settings": dict(settings),
@@ -69,7 +91,7 @@ def write_trial(
     }
     measured = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)}
     del measured["trial"], measured["state"]
-    write_json(_path(run, name, "json"), record | measured)
+    write_document(_path(run, name, "json"), record | measured)
 
 
 def is_trained(run: Run, name: str) -> bool:
@@ -81,25 +103,35 @@ def read_trial(run: Run, name: str) -> TrialRecord:
     """Reads a trial's record.
 
     Raises:
-        StoreError: the run has no such trial, or has not trained it yet.
+        StoreError: the run has no such trial, or has not trained it yet; or the record is damaged.
     """
     if not is_trained(run, name):
-        trained = ", ".join(sorted(path.stem for path in (run.path / FOLDER).glob("*.json"))) or "none"
-        raise StoreError(f"{run.path}: no trained trial {name!r}", hint=f"the run holds {trained}")
-    record = json.loads(_path(run, name, "json").read_text())
-    config = resolve(TrainConfig, "train-head", options=record.pop("config"))
-    return TrialRecord(config=config, widths=Widths(**record.pop("widths")), **record)
+        held = ", ".join(sorted(path.stem for path in (run.path / FOLDER).glob("*.json"))) or "none"
+        raise StoreError(f"{run.path}: no trained trial {name!r}", hint=f"the run holds {held}")
+    path = _path(run, name, "json")
+    kept = read_document(KeptTrial, path.read_bytes(), path, AGAIN)
+    if kept.name != name:
+        raise StoreError(f"{path}: name is {kept.name!r}, not {name!r}", hint=AGAIN)
+    return TrialRecord(**vars(kept) | {"config": read_config(TrainConfig, "train-head", kept.config, path)})
 
 
 def read_trials(run: Run) -> list[TrialRecord]:
     """Reads all trials that are done, in the order of the run's plan."""
-    return [read_trial(run, name) for name in run.inputs["trials"] if is_trained(run, name)]
+    return [read_trial(run, name) for name in run.read_inputs(HeadInputs).trials if is_trained(run, name)]
 
 
 def load_model(run: Run, trial: TrialRecord, device: torch.device | str = "cpu") -> Model:
-    """Loads a trial's model at its best validation epoch, in evaluation mode."""
+    """Loads a trial's model at its best validation epoch, in evaluation mode.
+
+    Raises:
+        StoreError: its weights are missing or damaged, or of another form than its record says.
+    """
+    path = _path(run, trial.name, "safetensors")
     model = build_model(trial.config, trial.widths, trial.seed)
-    model.load_state_dict(load_file(_path(run, trial.name, "safetensors")))
+    try:
+        model.load_state_dict(load_tensors(path, AGAIN)[0])
+    except RuntimeError as error:
+        raise StoreError(f"{path}: does not fit the trial's record: {error}", hint=AGAIN) from None
     return model.to(device).eval()
 
 

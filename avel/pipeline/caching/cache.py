@@ -21,7 +21,7 @@ from avel.pipeline.config import CacheConfig
 from avel.stores.clips import ClipStore
 from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import FeatureCache, write_features
-from avel.stores.files import only_one
+from avel.stores.files import check_can_write, only_one
 from avel.stores.runs import versions
 
 
@@ -86,6 +86,7 @@ def cache_features(
     """
     began = time.monotonic()
     config = resolve(CacheConfig, "cache-features", base=config, options=options)
+    check_can_write(Path(cache))
     task = make_task(ClipStore.open(store), Path(cache), encoder, config, cnn_from, overwrite, scheduler)
     found = find(task, overwrite)
     if found.is_whole(task):
@@ -166,7 +167,7 @@ def _one_cnn(task: Task, found: Found, parts: Parts) -> str | None:
     """
     digests = parts.made_with("cnn")
     if found.cache is not None and found.kept:
-        digests |= {str(found.cache.provenance["cnn"])}
+        digests |= {str(found.cache.made.cnn)}
     if len(digests) > 1:
         parts.remove()
         raise StaleError(
@@ -179,15 +180,15 @@ def _one_cnn(task: Task, found: Found, parts: Parts) -> str | None:
 
 def _hardware(found: Found, parts: Parts) -> list[str]:
     """Returns the devices behind all features of the cache."""
-    kept = found.cache.provenance.get("hardware", []) if found.cache is not None and found.kept else []
+    kept = list(found.cache.made.hardware) if found.cache is not None and found.kept else []
     return sorted({*kept, *parts.made_with("hardware")})
 
 
 def _provenance(task: Task, found: Found, names: tuple[str, ...], failed: dict[str, str]) -> dict[str, Any]:
     grid: Grid = task.clips.grid
     used = versions()
-    before = found.cache.provenance if found.cache is not None and found.kept else {}
-    earlier = [*before.get("earlier_versions", []), *([before["versions"]] if before else [])]
+    before = found.cache.made if found.cache is not None and found.kept else None
+    earlier = [*before.earlier_versions, before.versions] if before else []
     return task.recipe | {
         "annotations": task.annotations,
         "clips": {name: task.sources[name] for name in names},

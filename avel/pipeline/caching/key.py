@@ -11,17 +11,20 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from avel.config import as_dict, settings_of
 from avel.digests import digest_of
 from avel.errors import ConfigError, MissingPathError, StaleError, StoreError
 from avel.grid import Grid, evenly_spaced
-from avel.pipeline.config import BackboneConfig, CacheConfig
-from avel.pipeline.encoders.header import LAST, check_header
+from avel.pipeline.config import BackboneConfig, CacheConfig, PretrainConfig
+from avel.pipeline.encoders.header import AGAIN, LAST, read_spec
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from avel.stores.files import sha256_file
+from avel.stores.runs import RECORD, Run
+from avel.stores.seal import fault_of_file
+from avel.stores.tensors import read_header
 
 RANDOM, PUBLISHED = "random", "published"
 CROP_PIXELS = 224
@@ -76,8 +79,8 @@ def pretraining_seed(encoder: Path | None) -> int | None:
     """Returns the seed that an encoder's run of `pretrain` was started with; None where no run tells."""
     if encoder is None:
         return None
-    record = (encoder if encoder.is_dir() else encoder.parent) / "run.json"
-    return json.loads(record.read_text())["config"].get("seed") if record.is_file() else None
+    folder = encoder if encoder.is_dir() else encoder.parent
+    return Run.open(folder, "pretrain").config(PretrainConfig).seed if (folder / RECORD).is_file() else None
 
 
 def _encoder_identity(encoder: Path | None, config: CacheConfig) -> dict[str, Any]:
@@ -136,14 +139,11 @@ def encoder_file_digest(path: Path) -> tuple[dict[str, Any], str]:
     path = path / LAST if path.is_dir() else path
     if not path.is_file():
         raise MissingPathError(f"{path}: no encoder", hint="avel pretrain STORE RUN trains one")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            check_header(path, header)
-            spec: dict[str, Any] = json.loads(header["encoder"])
-            return spec, digest_of(spec, ((name, file.get_tensor(name)) for name in sorted(file.keys())))
-    except SafetensorError as error:
-        raise StoreError(f"{path}: not a whole safetensors file: {error}") from None
+    _, spec = read_spec(path, read_header(path, AGAIN))
+    if broken := fault_of_file(path):
+        raise StoreError(f"{path}: {broken}", hint=AGAIN)
+    with safe_open(path, framework="numpy") as file:
+        return spec, digest_of(spec, ((name, file.get_tensor(name)) for name in sorted(file.keys())))
 
 
 def annotations_digest(clips: ClipStore, reasons: Mapping[str, str]) -> str:
@@ -183,7 +183,7 @@ def refuse_vectors(cache: Path, wanted: Mapping[str, Any], sources: Mapping[str,
     if has_agva(wanted["encoder"]) or "maps" in wanted["arrays"]:
         raise ConfigError("cnn_from gives vectors, and this needs maps", hint="leave out --cnn-from")
     found = FeatureCache.open(cache)
-    made_of = found.provenance.get("clips", {})
+    made_of = found.made.clips if "store" in found.provenance else {}
     lacking = [name for name, source in sources.items() if made_of.get(name) != source]
     differences = [
         f"{where} was {_short(old)}, wanted is {_short(new)}"

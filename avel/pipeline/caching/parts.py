@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from avel.digests import digest_of
-from avel.stores.hdf5 import new_file
+from avel.errors import StoreError
+from avel.progress import note
+from avel.stores.hdf5 import CHECKSUMS, array_of, new_file, opened, read_rows, write_rows
 
 PART_VIDEOS = 64
 NAME_BYTES = 1024
@@ -30,6 +32,16 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What one part is about: its videos, the SHA-256 of their sources, and what computed the features."""
+
+    video_ids: list[str]
+    sources: list[str]
+    cnn: str
+    hardware: str
+
+
+@dataclass(frozen=True)
 class Parts:
     """The parts folder of one cache and one recipe; a part of another recipe is never looked at."""
 
@@ -43,13 +55,32 @@ class Parts:
     def finished(self, sources: Mapping[str, str]) -> dict[str, Place]:
         """Returns the place of each video that a part holds as made from the source wanted now."""
         places = {}
-        for path in sorted(self.folder.glob("*.h5")):
-            with h5py.File(path, "r") as file:
-                names, hashes = file["video_ids"].asstr()[()], file["sources"].asstr()[()]
-            for index, (name, source) in enumerate(zip(names, hashes, strict=True)):
+        for path, part in self._read().items():
+            for index, (name, source) in enumerate(zip(part.video_ids, part.sources, strict=True)):
                 if sources.get(name) == source:
                     places[name] = Place(path, index)
         return places
+
+    def _read(self) -> dict[Path, Part]:
+        """Reads what each part is about; a damaged one is removed, and its videos are computed again."""
+        found = {}
+        for path in sorted(self.folder.glob("*.h5")):
+            try:
+                with opened(path, "") as file:
+                    names, sources = (array_of(file, name, "") for name in ("video_ids", "sources"))
+                    part = Part(
+                        names.asstr()[()].tolist(),
+                        sources.asstr()[()].tolist(),
+                        str(file.attrs["cnn"]),
+                        str(file.attrs["hardware"]),
+                    )
+                    if file.attrs["digest"] != digest_of(vars(part)):
+                        raise StoreError(f"{path}: is damaged")
+                found[path] = part
+            except StoreError as error:
+                note(f"{error.message}; its clips are computed again")
+                path.unlink()
+        return found
 
     def write(
         self, sources: Mapping[str, str], arrays: Arrays, *, cnn: str, hardware: str
@@ -60,18 +91,15 @@ class Parts:
         room = sum(values.nbytes for values in arrays.values()) + NAME_BYTES * len(names)
         with new_file(path, room) as file:
             file["video_ids"], file["sources"] = list(names), list(sources.values())
-            file.attrs.update(cnn=cnn, hardware=hardware)
+            part = Part(list(names), list(sources.values()), cnn, hardware)
+            file.attrs.update(cnn=cnn, hardware=hardware, digest=digest_of(vars(part)))
             for name, values in arrays.items():
-                file[name] = values
+                write_rows(file, name, values, values.dtype)
         return {name: Place(path, index) for index, name in enumerate(names)}
 
     def made_with(self, what: Literal["cnn", "hardware"]) -> set[str]:
         """Returns the digests of the CNNs behind the finished parts, or the devices."""
-        found = set()
-        for path in self.folder.glob("*.h5"):
-            with h5py.File(path, "r") as file:
-                found.add(str(file.attrs[what]))
-        return found
+        return {str(getattr(part, what)) for part in self._read().values()}
 
     def remove(self) -> None:
         """Removes the parts of this cache, also those of other recipes."""
@@ -88,8 +116,8 @@ class Gathered:
 
     def __init__(self, name: str, places: Sequence[Place]) -> None:
         self._name, self._places = name, places
-        with h5py.File(places[0].path, "r") as file:
-            array = file[name]
+        with opened(places[0].path, _remove(places[0].path)) as file:
+            array = array_of(file, name, _remove(places[0].path))
             self.shape: tuple[int, ...] = (len(places), *array.shape[1:])
             self.dtype: np.dtype[Any] = array.dtype
 
@@ -97,11 +125,15 @@ class Gathered:
         chosen = self._places[key]
         result = np.empty((len(chosen), *self.shape[1:]), self.dtype)
         for path, first, last in _same_file(chosen):
-            with h5py.File(path, "r") as file:
-                array = file[self._name]
-                for place in range(first, last):
-                    result[place] = array[chosen[place].index]
+            with opened(path, _remove(path)) as file:
+                array, sums = (array_of(file, self._name + end, _remove(path)) for end in ("", CHECKSUMS))
+                rows = [chosen[place].index for place in range(first, last)]
+                result[first:last] = read_rows(array, sums[()], rows, _remove(path))
         return result
+
+
+def _remove(path: Path) -> str:
+    return f"remove it, and its clips are computed again: {shlex.join(['rm', str(path)])}"
 
 
 def _same_file(places: Sequence[Place]) -> Iterator[tuple[Path, int, int]]:

@@ -92,7 +92,9 @@ def make_task(
     sources = {name: clips.entries[name].source_sha256 for name in clips.staged}
     if not sources:
         where = clips.location.url
-        raise StoreError(f"{where}: no staged clip", hint=f"avel inspect {where} says why")
+        raise StoreError(
+            f"{where}: no staged clip", hint=f"{shlex.join(['avel', 'inspect', where])} says why"
+        )
     reasons = {
         name: f"{entry.reason or entry.state}: {entry.detail}".removesuffix(": ")
         for name, entry in clips.entries.items()
@@ -147,7 +149,7 @@ class Found:
         return (
             self.cache is not None
             and len(self.kept) == len(self.cache.video_ids) == len(task.sources) - len(self.damaged)
-            and self.cache.provenance["annotations"] == task.annotations
+            and self.cache.made.annotations == task.annotations
         )
 
 
@@ -161,7 +163,7 @@ def find(task: Task, overwrite: bool) -> Found:
         return Found(None, {}, {})
     cache = FeatureCache.open(task.cache)
     refuse_stale(task.cache, cache.provenance, task.recipe, task.command("--overwrite"))
-    made_of = cache.provenance["clips"]
+    made_of = cache.made.clips
     kept = {
         name: Place(cache.path.absolute(), index)
         for index, name in enumerate(cache.video_ids)
@@ -172,7 +174,7 @@ def find(task: Task, overwrite: bool) -> Found:
 
 def still_damaged(task: Task, cache: FeatureCache) -> dict[str, str]:
     """Returns clips that a cache lacks as damaged in the store, and that cannot be read now either -> why."""
-    recorded: Mapping[str, str] = cache.provenance.get("damaged", {})
+    recorded: Mapping[str, str] = cache.made.damaged
     same = [name for name, source in recorded.items() if task.sources.get(name) == source]
     found = {name: _damage(task, name) for name in same}
     return {name: why for name, why in found.items() if why}

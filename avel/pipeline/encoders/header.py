@@ -1,19 +1,69 @@
 """What an encoder file is called and what its header must say; imports no torch."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from avel.errors import StoreError
+from avel.stores.documents import parse, typed
 
-FORMAT = "2"
+FORMAT = "3"
 LAST, BEST = "encoder.safetensors", "encoder-best.safetensors"
 """Files of a run that hold an encoder: after the last epoch, and after the one with the best score."""
+AGAIN = "name a run of this version's avel pretrain"
 
 
-def check_header(path: Path, header: Mapping[str, str]) -> None:
-    """Raises StoreError where a file's header is not that of an encoder of this format."""
+@dataclass(frozen=True)
+class KeptSpec:
+    """What a header says an encoder is made of, in plain values; a backbone's settings are under its name."""
+
+    visual: dict[str, Any]
+    audio: dict[str, Any]
+    encoder: dict[str, Any]
+    crop_size: int
+
+
+@dataclass(frozen=True)
+class KeptBackbone:
+    """A backbone's name, and which of its published forms it has."""
+
+    backbone: str
+    variant: str
+
+
+def read_spec(path: Path, header: Mapping[str, str]) -> tuple[KeptSpec, dict[str, Any]]:
+    """Returns what an encoder file's header says, typed and as the plain values that its digest is over.
+
+    Raises:
+        StoreError: it is not the header of an encoder of this format.
+    """
     if header.get("format") != FORMAT or "encoder" not in header:
         raise StoreError(
             f"{path}: no encoder of format {FORMAT} (its header has {sorted(header)})",
-            hint="name a run of this version's avel pretrain",
+            hint=AGAIN,
         )
+    where = f"{path}: encoder"
+    plain = parse(header["encoder"].encode(), where, AGAIN)
+    return typed(KeptSpec, plain, where, AGAIN), plain
+
+
+def read_pretrained(path: Path, header: Mapping[str, str]) -> tuple[bool, bool]:
+    """Returns whether the visual and the audio backbone began with published weights.
+
+    Raises:
+        StoreError: the header does not say so.
+    """
+    try:
+        plain = json.loads(header.get("pretrained", ""))
+    except ValueError:
+        plain = header.get("pretrained")
+    return typed(Pretrained, {"pretrained": plain}, path, AGAIN).pretrained
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Whether the visual and the audio backbone began with published weights."""
+
+    pretrained: tuple[bool, bool]

@@ -7,31 +7,37 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from avel.config import as_dict, resolve
+from avel.config import as_dict
 from avel.digests import digest_of
 from avel.errors import MissingPathError, StoreError
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, EncoderConfig
 from avel.pipeline.encoders.encoder import BackboneSpec, Encoder, EncoderSpec
-from avel.pipeline.encoders.header import FORMAT, LAST, check_header
+from avel.pipeline.encoders.header import (
+    AGAIN,
+    FORMAT,
+    LAST,
+    KeptBackbone,
+    read_pretrained,
+    read_spec,
+)
 from avel.registry import Registry
-from avel.stores.files import atomic_path
+from avel.stores.documents import typed
+from avel.stores.runs import read_config
+from avel.stores.tensors import load_tensors, read_header, save_tensors
 
 
 def save_encoder(encoder: Encoder, path: Path, **about: Any) -> None:
     """Writes weights and spec into one safetensors file, whole or absent; `about` is kept in its header."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
-    header = {
-        "format": FORMAT,
-        "encoder": json.dumps(as_dict(encoder.spec)),
-        "pretrained": json.dumps([encoder.visual.pretrained, encoder.audio.pretrained]),
-        "about": json.dumps(about),
-    }
-    with atomic_path(path) as partial:
-        save_file(tensors, partial, metadata=header)
+    save_tensors(
+        path,
+        encoder.state_dict(),
+        format=FORMAT,
+        encoder=json.dumps(as_dict(encoder.spec)),
+        pretrained=json.dumps([encoder.visual.pretrained, encoder.audio.pretrained]),
+        about=json.dumps(about),
+    )
 
 
 def load_encoder(path: Path | str, which: str = LAST) -> Encoder:
@@ -46,37 +52,33 @@ def load_encoder(path: Path | str, which: str = LAST) -> Encoder:
     path = path / which if path.is_dir() else path
     if not path.is_file():
         raise MissingPathError(f"{path}: no encoder", hint="avel pretrain STORE RUN trains one")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-        state = load_file(path)
-    except SafetensorError as error:
-        raise StoreError(f"{path}: damaged: {error}") from None
-    check_header(path, header)
-    spec = _spec(json.loads(header["encoder"]))
+    kept, _ = read_spec(path, read_header(path, AGAIN))
+    state, header = load_tensors(path, AGAIN)
+    spec = EncoderSpec(
+        _backbone_spec(VISUAL_BACKBONES, kept.visual, path),
+        _backbone_spec(AUDIO_BACKBONES, kept.audio, path),
+        typed(EncoderConfig, kept.encoder, f"{path}: encoder", AGAIN),
+        kept.crop_size,
+    )
     visual = VISUAL_BACKBONES[spec.visual.backbone.name](spec.visual.backbone)
     audio = AUDIO_BACKBONES[spec.audio.backbone.name](spec.audio.backbone)
     visual.become(spec.visual.variant)
     audio.become(spec.audio.variant)
-    visual.pretrained, audio.pretrained = json.loads(header.get("pretrained", "[true, true]"))
+    visual.pretrained, audio.pretrained = read_pretrained(path, header)
     encoder = Encoder(spec, visual, audio)
-    encoder.load_state_dict(state)
+    try:
+        encoder.load_state_dict(state)
+    except RuntimeError as error:
+        raise StoreError(f"{path}: does not fit its header: {error}", hint=AGAIN) from None
     return encoder.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
-def _spec(kept: Mapping[str, Any]) -> EncoderSpec:
-    """Returns the spec that `as_dict` made plain values of."""
-    return EncoderSpec(
-        _backbone_spec(VISUAL_BACKBONES, kept["visual"]),
-        _backbone_spec(AUDIO_BACKBONES, kept["audio"]),
-        EncoderConfig(**kept["encoder"]),
-        kept["crop_size"],
+def _backbone_spec(registry: Registry[Any], kept: Mapping[str, Any], path: Path) -> BackboneSpec:
+    about = typed(KeptBackbone, {key: kept.get(key) for key in ("backbone", "variant")}, path, AGAIN)
+    settings = kept.get(about.backbone)
+    return BackboneSpec(
+        read_config(registry[about.backbone].Config, about.backbone, settings or {}, path), about.variant
     )
-
-
-def _backbone_spec(registry: Registry[Any], kept: Mapping[str, Any]) -> BackboneSpec:
-    name = kept["backbone"]
-    return BackboneSpec(resolve(registry[name].Config, name, options=kept[name]), kept["variant"])
 
 
 def encoder_digest(encoder: Encoder) -> str:

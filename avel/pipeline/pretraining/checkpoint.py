@@ -4,24 +4,24 @@ One file, so that weights and optimizer state can never be of different epochs; 
 """
 
 import json
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from avel.config import default_text, settings_of
 from avel.errors import MissingPathError, StoreError
 from avel.pipeline.config import PretrainConfig
-from avel.stores.files import atomic_path
+from avel.stores.documents import parse, typed
 from avel.stores.runs import Run
+from avel.stores.tensors import load_tensors, save_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
-FORMAT = "avel-checkpoint-2"
+FORMAT = "avel-checkpoint-3"
 FORM = ("visual.", "audio.", "encoder.", "objective.projector", "objective.shared_projector")
 """Beginnings of the settings that decide which weights a network has."""
 NO_FORM = {"visual.weights", "audio.weights"}
@@ -44,9 +44,7 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, reached:
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{name}:{key}"] = value
-    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with atomic_path(path) as partial:
-        save_file(whole, partial, metadata={"format": FORMAT, "reached": json.dumps(asdict(reached))})
+    save_tensors(path, tensors, format=FORMAT, reached=json.dumps(asdict(reached)))
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> Reached:
@@ -55,12 +53,14 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> Reach
     Raises:
         StoreError: not a checkpoint, or one of another model.
     """
-    tensors, reached = _read(path, f"remove it: rm {path}")
+    tensors, reached = _read(path, f"remove it: {shlex.join(['rm', str(path)])}")
     _put(tensors, model, path)
     parameters = dict(model.named_parameters())
     for name, value in tensors.items():
         if name.startswith("optimizer."):
             of, _, key = name.removeprefix("optimizer.").rpartition(":")
+            if of not in parameters:
+                raise StoreError(f"{path}: of another model: no weight {of!r} here")
             optimizer.state[parameters[of]][key] = _beside(parameters[of], value)
     return reached
 
@@ -102,14 +102,11 @@ def start_from(model: nn.Module, run: Path) -> None:
 
 
 def _read(path: Path, hint: str) -> tuple[dict[str, Tensor], Reached]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-    except SafetensorError as error:
-        raise StoreError(f"{path}: damaged: {error}", hint=hint) from None
+    tensors, header = load_tensors(path, hint)
     if header.get("format") != FORMAT:
         raise StoreError(f"{path}: no checkpoint of format {FORMAT}", hint=hint)
-    return load_file(path), Reached(**json.loads(header["reached"]))
+    where = f"{path}: reached"
+    return tensors, typed(Reached, parse(header.get("reached", "").encode(), where, hint), where, hint)
 
 
 def _put(tensors: dict[str, Tensor], model: nn.Module, path: Path) -> None:

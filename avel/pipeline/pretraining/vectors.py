@@ -1,17 +1,16 @@
 """Vectors of frozen CNNs: computed once for every training clip, kept in a file, drawn from like frames."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from avel.config import as_dict
 from avel.digests import digest_of
-from avel.errors import StaleError, StoreError
+from avel.errors import StaleError
 from avel.grid import evenly_spaced
 from avel.pipeline.config import AugmentConfig
 from avel.pipeline.encoders.encoder import Encoder
@@ -20,7 +19,7 @@ from avel.pipeline.pretraining.augment import augment_clips, centre_crop
 from avel.pipeline.pretraining.loader import Batch, ClipSource, batches_of, random_choices, steps_per_epoch
 from avel.pipeline.pretraining.parallel import barrier, rank, world_size
 from avel.progress import Progress
-from avel.stores.files import atomic_path
+from avel.stores.tensors import load_tensors, read_header, save_tensors
 
 PART_VIDEOS = 64
 SEED = 0
@@ -108,8 +107,7 @@ def frozen_vectors(
     with Progress(sum(len(some) for _, _, some in own), "clips") as progress:
         for path, first, some in own:
             cnn_a, cnn_v = compute_vectors(encoder, store, some, frames, progress, augmentation, first, dtype)
-            with atomic_path(path) as partial:
-                save_file({"cnn_a": cnn_a, "cnn_v": cnn_v}, partial, metadata={"key": wanted})
+            save_tensors(path, {"cnn_a": cnn_a, "cnn_v": cnn_v}, key=wanted)
     barrier()
     return _joined(starts, len(video_ids))
 
@@ -166,23 +164,23 @@ def _is_kept(path: Path, wanted: str) -> bool:
     """Says whether a part is there; raises StaleError if it is of other inputs, StoreError if damaged."""
     if not path.is_file():
         return False
-    try:
-        with safe_open(path, framework="pt") as file:
-            key = (file.metadata() or {}).get("key")
-    except SafetensorError as error:
-        raise StoreError(f"{path}: damaged: {error}", hint=f"remove it: rm {path}") from None
-    if key != wanted:
+    if read_header(path, _remove(path)).get("key") != wanted:
         raise StaleError(
-            f"{path}: vectors of other CNNs, clips or frames", hint=f"remove them: rm -r {path.parent}"
+            f"{path}: vectors of other CNNs, clips or frames",
+            hint=f"remove them: {shlex.join(['rm', '-r', str(path.parent)])}",
         )
     return True
+
+
+def _remove(path: Path) -> str:
+    return f"remove it: {shlex.join(['rm', str(path)])}"
 
 
 def _joined(starts: dict[Path, int], clips: int) -> tuple[Tensor, Tensor]:
     """Joins all parts, copied in one by one, since concatenating would hold everything twice."""
     whole: dict[str, Tensor] = {}
     for path, first in starts.items():
-        for name, part in load_file(path).items():
+        for name, part in load_tensors(path, _remove(path))[0].items():
             if name not in whole:
                 whole[name] = part.new_empty(clips, *part.shape[1:])
             whole[name][first : first + len(part)] = part

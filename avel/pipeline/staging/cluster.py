@@ -152,10 +152,23 @@ def _local_cluster(threads: int, loop: IOLoop) -> Any:
             memory_limit=0,
             dashboard_address=f"{LOOPBACK}:8787",
             scheduler_kwargs={"dashboard": False},  # the server runs without pages; _Pages loads them
+            worker_class=_worker_class(),
+            worker_dashboard_address=f"{LOOPBACK}:0",  # without an address it would listen on all
             loop=loop,
         )
     local.scheduler.http_application.add_application(_Pages(local.scheduler))
     return local
+
+
+def _worker_class() -> type:
+    """Returns dask's worker without pages, which LocalCluster would load for an address."""
+    from distributed import Worker
+
+    class PagelessWorker(Worker):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options | {"dashboard": False})
+
+    return PagelessWorker
 
 
 class _Pages:

@@ -1,5 +1,6 @@
 """Draws one staged clip for `avel preview`: its frames, its log-mel patches and its labels."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from avel.grid import MEL_BANDS, MEL_FRAMES, evenly_spaced
 from avel.stores.clips import ClipStore
 from avel.stores.datasets.dataset import Event, Sample
 from avel.stores.datasets.labels import EventTable, class_segments
-from avel.stores.files import atomic_path
+from avel.stores.files import atomic_path, check_can_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,10 +35,12 @@ def preview(store: ClipStore | Path | str, video_id: str, out: Path | str) -> Pa
         StoreError: the clip is not staged, or `out` does not end in .png.
         UnknownNameError: the store has no such video.
     """
-    opened = store if isinstance(store, ClipStore) else ClipStore.open(store)
     path = Path(out)
     if path.suffix.lower() != ".png":
-        raise StoreError(f"{path}: a preview is a PNG", hint=f"name it {path.with_suffix('.png')}")
+        name = shlex.quote(str(path.with_suffix(".png")))
+        raise StoreError(f"{path}: a preview is a PNG", hint=f"name it {name}")
+    check_can_write(path)
+    opened = store if isinstance(store, ClipStore) else ClipStore.open(store)
     figure = draw(opened, video_id)
     with atomic_path(path) as partial:
         figure.savefig(partial, format="png", dpi=DOTS_PER_INCH)

@@ -17,7 +17,7 @@ from avel.heads.tasks.metrics import events_of
 from avel.stores.datasets.activitynet import activitynet_text
 from avel.stores.datasets.dataset import Annotated, Event
 from avel.stores.datasets.desed import desed_text
-from avel.text import table
+from avel.text import csv_cell, table
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def as_csv(found: Sequence[VideoEvents]) -> str:
     writer.writerow(("video", "start_seconds", "end_seconds", "category", "probability"))
     for video in found:
         for event in video.events:
-            writer.writerow((video.video, *asdict(event).values()))
+            writer.writerow(map(csv_cell, (video.video, *asdict(event).values())))
     return buffer.getvalue()
 
 

@@ -20,14 +20,14 @@ from avel.heads.models.head import Model
 from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.training.data import ARRAYS
 from avel.heads.training.fit import arithmetic
-from avel.heads.training.records import TrialRecord, load_model, read_trial, read_trials
+from avel.heads.training.records import HeadInputs, TrialRecord, load_model, read_trial, read_trials
 from avel.pipeline.media.refusal import ClipRefused
 from avel.progress import Progress, note
 from avel.recipes.predicting.events import ENDINGS, OF_ONE_VIDEO, WRITERS, VideoEvents, find_events
 from avel.recipes.predicting.overlay import write_preview
 from avel.recipes.predicting.video_encoder import VideoEncoder, VideoFeatures
 from avel.recipes.predicting.windows import merge_windows, window_starts
-from avel.stores.files import write_text
+from avel.stores.files import check_can_write, write_text
 from avel.stores.runs import Run
 from avel.views.reading import open_cache
 
@@ -102,7 +102,7 @@ def predict(
     )
     chosen = choose_trials(opened, trial)
     models = [(record, load_model(opened, record, target)) for record in chosen]
-    names = SingleLabel(tuple(opened.inputs["categories"])).class_names
+    names = SingleLabel(opened.read_inputs(HeadInputs).categories).class_names
     found: list[VideoEvents] = []
     failed: dict[str, str] = {}
     with Progress(len(videos), "videos") as progress:
@@ -201,6 +201,9 @@ def _check(videos: Sequence[Any], out: Path | str | None, format: str, preview: 
     kind = "" if out is None else _format_of(Path(out), format)
     if preview is not None and Path(preview).suffix.lower() not in (".png", ".mp4"):
         raise ConfigError(f"{preview}: --preview ends in .png, .mp4")
+    for target in (out, preview):
+        if target is not None:
+            check_can_write(Path(target))
     for target in (out, preview):
         if target is not None and Path(target).resolve() in {Path(video).resolve() for video in videos}:
             raise ConfigError(

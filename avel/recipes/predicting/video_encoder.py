@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avel.config import digest, resolve
+from avel.config import digest
 from avel.errors import MissingPathError, StaleError, StoreError
 from avel.grid import Grid
 from avel.pipeline.caching.encode import PartEncoder, Work
@@ -23,6 +23,8 @@ from avel.pipeline.media.reading import Media, open_media
 from avel.stores.features import FeatureCache
 from avel.stores.files import sha256_file
 from avel.stores.jpeg import Colours, decode_jpeg, encode_jpeg
+from avel.stores.provenance import AGAIN, places_of
+from avel.stores.runs import read_config
 
 LONGEST_SECONDS = 86400
 """Most seconds that are read of a video: a day."""
@@ -62,7 +64,7 @@ class VideoEncoder:
         weights: dict[str, Path] | None = None,
         device: str = "cpu",
     ) -> None:
-        if cache.provenance.get("encoder", {"kind": "imported"})["kind"] == "imported":
+        if places_of(cache.path, cache.provenance).store is None:
             raise StoreError(
                 f"{cache.path}: its features were not made by avel, so no video can be encoded like them",
                 hint="make a cache with avel cache-features, and train the head on that",
@@ -72,7 +74,9 @@ class VideoEncoder:
         self.grid = self.staging.grid()
         self.encoder = PartEncoder(_work(cache, encoder, weights or {}), device)
         _check_cnns(cache, self.encoder.cnn_digest)
-        self._frames: list[int] = cache.provenance["preprocessing"]["frames"]
+        self._frames = list(cache.made.preprocessing.frames)
+        if not all(0 <= frame < self.grid.frames_per_segment for frame in self._frames):
+            raise StoreError(f"{cache.path}: preprocessing.frames: a segment has fewer", hint=AGAIN)
 
     def encode(self, path: Path) -> VideoFeatures:
         """Computes the CNN vectors of every segment of a video, in bounded memory.
@@ -128,14 +132,13 @@ def staging_of(cache: FeatureCache) -> ExtractConfig:
     Raises:
         StaleError: this version of avel cannot stage in that way.
     """
-    staging = cache.provenance["staging"]
-    known = {field.name for field in fields(ExtractConfig)}
-    if set(staging["settings"]) <= known:
-        config = ExtractConfig(**staging["settings"])
-        if digest(config) == staging["digest"]:
+    staging = cache.made.staging
+    with suppress(StoreError):
+        config = read_config(ExtractConfig, "extract", staging.settings, cache.path)
+        if digest(config) == staging.digest:
             return config
     raise StaleError(
-        f"{cache.path}: its clips were staged as {staging['digest']}, which this avel cannot repeat",
+        f"{cache.path}: its clips were staged as {staging.digest}, which this avel cannot repeat",
         hint="stage the clips again with avel extract, then make cache and head anew",
     )
 
@@ -146,17 +149,18 @@ def _work(cache: FeatureCache, encoder: Path | None, weights: dict[str, Path]) -
     Raises:
         MissingPathError, StaleError: encoder or weights are gone, or are not those of the cache.
     """
-    identity = cache.provenance["encoder"]
-    dtype = cache.provenance["preprocessing"]["dtype"]
-    if identity["kind"] == "run":
+    made = cache.made
+    identity, dtype = made.encoder, made.preprocessing.dtype
+    kind = made.encoder_identity(cache.path).kind
+    if kind == "run":
         path = find_encoder(cache, encoder)
         return Work("", path, CacheConfig(dtype=dtype), cache.provenance, Parts(Path()))
     chosen = {
-        kind: identity[kind] | {"weights": _backbone_weights(cache, kind, weights.get(kind))}
-        for kind in ("visual", "audio")
+        name: identity[name] | {"weights": _backbone_weights(cache, name, weights.get(name))}
+        for name in ("visual", "audio")
     }
-    chosen |= {"dtype": dtype, "untrained": identity["kind"] == "untrained", "seed": identity.get("seed", 0)}
-    config = resolve(CacheConfig, "cache-features", options=chosen)
+    chosen |= {"dtype": dtype, "untrained": kind == "untrained", "seed": identity.get("seed", 0)}
+    config = read_config(CacheConfig, "cache-features", chosen, cache.path)
     return Work("", None, config, cache.provenance, Parts(Path()))
 
 
@@ -167,8 +171,9 @@ def find_encoder(cache: FeatureCache, encoder: Path | None = None) -> Path:
         MissingPathError: it is not there.
         StaleError: it holds other weights than the cache was made with.
     """
-    wanted = cache.provenance["encoder"]["digest"]
-    path = encoder or Path(cache.provenance["run"])
+    made = cache.made
+    wanted = made.encoder_identity(cache.path).digest
+    path = encoder or Path(made.run or "")
     if not path.exists():
         raise MissingPathError(
             f"{path}: the encoder that {cache.path} was made with is not there",
@@ -189,7 +194,7 @@ def _check_cnns(cache: FeatureCache, found: str) -> None:
     Raises:
         StaleError: they differ from those of the cache.
     """
-    made_with = cache.provenance["cnn"]
+    made_with = cache.made.cnn
     if found != made_with:
         raise StaleError(
             f"{cache.path}: made with CNNs of weights {made_with}, the same names and seed now give {found}",
@@ -199,7 +204,7 @@ def _check_cnns(cache: FeatureCache, found: str) -> None:
 
 def _backbone_weights(cache: FeatureCache, kind: str, given: Path | None) -> str:
     """Returns the weights of a CNN as CacheConfig takes them: the published name, or the file of the hash."""
-    wanted = str(cache.provenance["encoder"][kind]["weights"])
+    wanted = cache.made.weights(cache.path, kind)
     if len(wanted) != 64:
         return wanted
     if given is None:

@@ -24,7 +24,7 @@ from avel.progress import note
 from avel.recipes.reproducing.measured import Measured, Reproduced, reversed_order
 from avel.recipes.reproducing.picture import draw_table
 from avel.recipes.reproducing.tables import BACKBONES, ENCODERS, TABLES, TITLES, PaperRow
-from avel.stores.files import check_own, write_json, write_text
+from avel.stores.files import check_can_write, check_own, write_json, write_text
 from avel.text import as_plain
 
 WITHOUT_MAPS = ", without AGVA"
@@ -77,6 +77,7 @@ def reproduce(
             "table5 compares augmentations, but frozen CNNs read frames without any",
             hint="--set pretrain.frozen_augment=true (or pretrain.freeze_backbone=false)",
         )
+    check_can_write(Path(out), folder=True)
     for row in TABLES[table]:
         if row.head is not None:
             row_config(row, heads)

@@ -119,17 +119,15 @@ def read_order(path: Path) -> list[int]:
     Raises:
         StoreError: damaged, or no order file.
     """
-    import h5py
+    from avel.stores.hdf5 import array_of, opened
 
-    try:
-        with h5py.File(path, "r") as file:
-            return [int(number) for number in file["order"][()]]
-    except OSError as error:
-        raise StoreError(f"{path}: not a readable HDF5 file: {error}", hint="fetch it again") from None
-    except (KeyError, TypeError, ValueError):
-        raise StoreError(
-            f"{path}: no list of sample numbers under 'order'", hint="fetch it again, or take it away"
-        ) from None
+    hint = "fetch it again, or take it away"
+    with opened(path, hint) as file:
+        order = array_of(file, "order", hint, dimensions=1)
+        numbers: list[int] = order[()].tolist()
+    if not all(isinstance(number, int) for number in numbers):
+        raise StoreError(f"{path}: order holds other things than numbers of samples", hint=hint)
+    return numbers
 
 
 def _assign(split_of: dict[int, str], number: int, split: str, path: Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from avel.errors import DatasetError
 from avel.grid import Grid
@@ -192,37 +192,45 @@ class Dataset:
         import pyarrow as pa
 
         metadata = {"name": self.name, "root": self.root, "categories": "\n".join(self.categories)}
-        samples = pa.table(
-            {
-                "sample": pa.array([sample.number for sample in self.samples], pa.int32()),
-                "video_id": pa.array([sample.video_id for sample in self.samples], pa.string()),
-                "events_known": pa.array([sample.events is not None for sample in self.samples], pa.bool_()),
-                "quality": pa.array([sample.quality for sample in self.samples], pa.string()),
-                "split": pa.array([sample.split for sample in self.samples], pa.string()),
-                "tag": pa.array([sample.tag for sample in self.samples], pa.string()),
-            }
-        )
-        held = [(sample.number, event) for sample in self.samples for event in sample.events or ()]
-        events = pa.table(
-            {
-                "sample": pa.array([number for number, _ in held], pa.int32()),
-                "category": pa.array([event.category for _, event in held], pa.string()),
-                "onset_seconds": pa.array([event.onset_seconds for _, event in held], pa.float64()),
-                "offset_seconds": pa.array([event.offset_seconds for _, event in held], pa.float64()),
-            }
-        )
-        videos = pa.table(
-            {
-                "video_id": pa.array([video.video_id for video in self.videos], pa.string()),
-                "path": pa.array([video.path for video in self.videos], pa.string()),
-            }
-        )
-        return {"samples": samples.replace_schema_metadata(metadata), "events": events, "videos": videos}
+        rows: dict[str, list[dict[str, Any]]] = {
+            "samples": [
+                {
+                    "sample": sample.number,
+                    "video_id": sample.video_id,
+                    "events_known": sample.events is not None,
+                    "quality": sample.quality,
+                    "split": sample.split,
+                    "tag": sample.tag,
+                }
+                for sample in self.samples
+            ],
+            "events": [
+                {
+                    "sample": sample.number,
+                    "category": event.category,
+                    "onset_seconds": event.onset_seconds,
+                    "offset_seconds": event.offset_seconds,
+                }
+                for sample in self.samples
+                for event in sample.events or ()
+            ],
+            "videos": [vars(video) for video in self.videos],
+        }
+        found = {name: pa.Table.from_pylist(rows[name], schema) for name, schema in table_schemas().items()}
+        return found | {"samples": found["samples"].replace_schema_metadata(metadata)}
 
     @classmethod
     def from_tables(cls, tables: dict[str, pa.Table]) -> Dataset:
-        """Returns the dataset that `tables` came from."""
-        metadata = {key.decode(): value.decode() for key, value in tables["samples"].schema.metadata.items()}
+        """Returns the dataset that `tables` came from.
+
+        Raises:
+            DatasetError: they contradict each other, or hold what no dataset may.
+        """
+        metadata = {
+            key.decode(): value.decode() for key, value in (tables["samples"].schema.metadata or {}).items()
+        }
+        if missing := [name for name in ("name", "root", "categories") if name not in metadata]:
+            raise DatasetError(f"samples: no {missing[0]} in the schema")
         events_of: dict[int, list[Event]] = {}
         for event in tables["events"].to_pylist():
             events_of.setdefault(event.pop("sample"), []).append(Event(**event))
@@ -230,20 +238,51 @@ class Dataset:
             Sample(
                 sample["sample"],
                 sample["video_id"],
-                tuple(events_of.get(sample["sample"], ())) if sample["events_known"] else None,
+                tuple(events_of.pop(sample["sample"], ())) if sample["events_known"] else None,
                 sample["quality"],
                 sample["split"],
-                tag=sample.get("tag", ""),  # stores of earlier versions have none
+                tag=sample["tag"],
             )
             for sample in tables["samples"].to_pylist()
         )
-        return cls(
+        if events_of:
+            raise DatasetError(f"events: of sample {next(iter(events_of))}, which has none")
+        dataset = cls(
             name=metadata["name"],
             root=metadata["root"],
             categories=tuple(metadata["categories"].split("\n")) if metadata["categories"] else (),
             samples=samples,
             videos=tuple(Video(**video) for video in tables["videos"].to_pylist()),
         )
+        _check(dataset)
+        return dataset
+
+
+def table_schemas() -> dict[str, pa.Schema]:
+    """Returns the schemas of a dataset's tables."""
+    import pyarrow as pa
+
+    columns = {
+        "samples": {
+            "sample": pa.int32(),
+            "video_id": pa.string(),
+            "events_known": pa.bool_(),
+            "quality": pa.string(),
+            "split": pa.string(),
+            "tag": pa.string(),
+        },
+        "events": {
+            "sample": pa.int32(),
+            "category": pa.string(),
+            "onset_seconds": pa.float64(),
+            "offset_seconds": pa.float64(),
+        },
+        "videos": {"video_id": pa.string(), "path": pa.string()},
+    }
+    return {
+        name: pa.schema([pa.field(key, kind, nullable=False) for key, kind in kinds.items()])
+        for name, kinds in columns.items()
+    }
 
 
 def make_dataset(
@@ -265,19 +304,25 @@ def make_dataset(
         dataclasses.replace(video, path=os.path.abspath(video.path)) if video.path else video
         for video in videos
     )
-    dataset = Dataset(name, str(root), categories, samples, located, tuple(map(str, extra_files)))
-    known = {video.video_id for video in videos}
-    numbers: set[int] = set()
-    for sample in samples:
+    dataset = Dataset(name, os.path.abspath(root), categories, samples, located, tuple(map(str, extra_files)))
+    _check(dataset)
+    return dataset
+
+
+def _check(dataset: Dataset) -> None:
+    """Checks what holds of every dataset; raises DatasetError with file and line where they are known."""
+    known, numbers = {video.video_id for video in dataset.videos}, set()
+    for sample in dataset.samples:
         _check_sample(sample, dataset.place(sample))
         for event in sample.events or ():
             _check_event(event, dataset.place(sample, event))
+            if event.category not in dataset.class_ids:
+                raise DatasetError(f"{dataset.place(sample, event)}: no class named {event.category!r}")
         if sample.video_id not in known:
             raise DatasetError(f"{dataset.place(sample)}: no such video")
         if sample.number in numbers:
             raise DatasetError(f"{dataset.place(sample)}: two samples have number {sample.number}")
         numbers.add(sample.number)
-    return dataset
 
 
 def _check_sample(sample: Sample, where: str) -> None:

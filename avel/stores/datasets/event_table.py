@@ -11,6 +11,7 @@ from avel.errors import DatasetError, MissingPathError
 from avel.stores.arrow import read_parquet
 from avel.stores.datasets.annotation_text import read_records, seconds
 from avel.stores.datasets.dataset import Event, Sample
+from avel.text import from_csv_cell
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -118,7 +119,9 @@ def _row(where: str, text: dict[str, str]) -> TableRow:
 def _csv(path: Path) -> Columns:
     names, records = read_records(path)
     chosen = _choose(path, names)
-    columns = {field: [values[column] for _, values in records] for field, column in chosen.items()}
+    columns = {
+        field: [from_csv_cell(values[column]) for _, values in records] for field, column in chosen.items()
+    }
     return [f"line {line}" for line, _ in records], columns
 
 

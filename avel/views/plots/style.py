@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from avel.errors import ConfigError
-from avel.stores.files import atomic_path
+from avel.stores.files import atomic_path, check_can_write
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, YELLOW, BLACK = "#E69F00", "#56B4E9", "#F0E442", "#000000"
@@ -75,12 +75,14 @@ def picture_path(out: Path | str) -> Path:
 
     Raises:
         ConfigError: an ending that is none of .png, .svg, .pdf.
+        WriteError: the place cannot be written.
     """
     path = Path(out)
     if path.suffix.lower() not in PICTURE_ENDINGS:
         raise ConfigError(
             f"{path}: a picture ends in {', '.join(PICTURE_ENDINGS)}", hint=f"--out {path.stem}.png"
         )
+    check_can_write(path)
     return path
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import StaleError
-from avel.progress import Progress
+from avel.progress import Progress, note
 from avel.views.footage import Footage
 from avel.views.inside import Inside, look_inside
 from avel.views.reading import HeadRun
@@ -112,7 +112,11 @@ def _footage(
         for number, video_id in enumerate(videos, 1):
             drawn = write_pictures(footage, video_id, folder / "media", number)
             media.append(number if drawn else 0)
-            paths.append(link_video(footage.videos.get(video_id), folder, number, copy=copy_videos))
+            source = footage.videos.get(video_id)
+            if source is not None and copy_videos and not footage.is_original(video_id):
+                note(f"{source}: is not copied, since it is not the file that was staged as {video_id}")
+                source = None
+            paths.append(link_video(source, folder, number, copy=copy_videos))
             progress.advance()
     return media, paths
 

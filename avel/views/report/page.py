@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from avel.errors import ConfigError
-from avel.stores.files import disk_bytes, partial_folder, write_text
+from avel.stores.files import check_can_write, disk_bytes, partial_folder, write_text
 from avel.views.footage import open_footage
 from avel.views.reading import HeadRun, read_run
 from avel.views.report import clips, numbers
@@ -64,6 +64,7 @@ def report(
     if not runs:
         raise ConfigError("no runs to report", hint="avel report RUN... --out DIR")
     target = Path(out).resolve()
+    check_can_write(target, folder=True)
     old = own_files(target)
     read = distinct([read_run(path) for path in runs])
     with partial_folder(target) as partial:

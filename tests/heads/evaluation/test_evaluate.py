@@ -17,10 +17,10 @@ from avel.heads.evaluation.predictions import Predictions, write_predictions
 from avel.heads.evaluation.results import Evaluation, Spread
 from avel.heads.models.head import Widths
 from avel.heads.training.fit import TrialOutcome
-from avel.heads.training.records import write_trial
+from avel.heads.training.records import HeadInputs, write_trial
 from avel.heads.training.trials import Trial
 from avel.stores.runs import Run
-from avel.text import from_plain
+from avel.text import as_plain, from_plain
 from tests.heads.synthetic import train_config
 
 LABEL = np.array([[2, 0, 0, 2], [1, 1, 1, 1], [2, 1, 2, 2]])
@@ -33,15 +33,15 @@ BY_SEED = {
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     config = train_config(seeds=2)
-    inputs = {"categories": ["bell", "dog, barking"], "trials": ["seed=0", "seed=1"]}
-    opened = Run.create(tmp_path / "run", "heads", config, inputs=inputs)
+    inputs = HeadInputs("c.h5", "0123", 4, 1.0, ("bell", "dog, barking"), (), ("seed=0", "seed=1"))
+    opened = Run.create(tmp_path / "run", "heads", config, inputs=as_plain(inputs))
     items = []
     for seed, predicted in BY_SEED.items():
         trial = Trial(f"seed={seed}", train_config(seed=seed))
         fitted = TrialOutcome(trial, 9, 4 + seed, 0.8, 10 / 12, 7, 11 / 12)
         write_trial(opened, fitted, Widths(8, 8, 3), "encoded", {})
         items.append(predictions(trial.name, predicted))
-    write_predictions(opened.path / "predictions.parquet", items)
+    write_predictions(opened, items)
     return opened.path
 
 
@@ -168,5 +168,5 @@ def test_damaged_results_are_named_by_file_and_field(run: Path, field: str, valu
 
 def test_results_cut_short_are_an_error(run: Path) -> None:
     (run / "results.json").write_text('{"run": ')
-    with pytest.raises(StoreError, match=r"results\.json: Expecting value"):
+    with pytest.raises(StoreError, match=r"results\.json is damaged: no JSON: Expecting value"):
         Run.open(run).read_results(Evaluation)

@@ -17,7 +17,7 @@ from avel.errors import MissingPathError, StoreError
 from avel.heads.evaluation.results import Evaluation, FailedTrial
 from avel.heads.evaluation.runs import RunLine, list_runs, run_table
 from avel.heads.train import sweep, train_head
-from avel.stores.files import write_json
+from avel.pipeline.config import PretrainConfig
 from avel.stores.runs import Run
 from tests.heads.synthetic import write_cache
 
@@ -148,8 +148,7 @@ def test_the_table_names_caches_where_there_are_several(tmp_path: Path) -> None:
 
 
 def test_runs_of_another_kind_are_listed_without_figures(tmp_path: Path) -> None:
-    record = {"format": 2, "kind": "pretrain", "config": {"epochs": 100}, "inputs": {}, "started": "now"}
-    write_json(tmp_path / "avbt" / "run.json", record)
+    Run.create(tmp_path / "avbt", "pretrain", PretrainConfig(), inputs={})
     (line,) = list_runs(tmp_path)
     assert (line.run, line.kind, line.head, line.accuracy_percent) == ("avbt", "pretrain", "", None)
     assert re.split("  +", run_table([line])[2]) == ["avbt", "pretrain", "not finished"]

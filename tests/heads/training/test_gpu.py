@@ -103,7 +103,7 @@ def test_a_run_is_predicted_and_judged(head: str, cache: Path, tmp_path: Path) -
     run = Run.open(tmp_path / "run", "heads")
     trials = read_trials(run)
     config = trials[0].config
-    here, written = data_on(CPU, cache, config), read_predictions(run.path / "predictions.parquet", "test")
+    here, written = data_on(CPU, cache, config), read_predictions(run)["test"]
     for trial, found in zip(trials, written, strict=True):
         expected = predict_split(load_model(run, trial, CPU), trial, here, "test")
         np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-3)

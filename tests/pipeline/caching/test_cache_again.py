@@ -1,7 +1,7 @@
 """What a later call finds: damaged clips that it need not look at again, other versions, hints that mend."""
 
-import json
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from avel.errors import StaleError, StoreError
 from avel.pipeline.caching import cache as module
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.parts import Parts
+from avel.pipeline.config import PretrainConfig
 from avel.stores.features import FeatureCache
 from avel.stores.files import only_one
+from avel.stores.runs import Run
 from tests.pipeline.caching.small_stores import NAMES, RANDOM_TINY, encoder_run, write_store
 
 TINY = {**RANDOM_TINY, "crop_size": 28}
@@ -157,8 +159,9 @@ def test_the_seed_of_the_pretraining_stands_beside_the_encoder(store: Path, tmp_
     run = encoder_run(tmp_path / "run")
     cache_features(store, tmp_path / "c.h5", encoder=run)
     assert FeatureCache.open(tmp_path / "c.h5").provenance["pretraining_seed"] is None
-    (run / "run.json").write_text(json.dumps({"kind": "pretrain", "config": {"seed": 7}}))
-    cache_features(store, tmp_path / "d.h5", encoder=run)
+    Run.create(tmp_path / "pretrained", "pretrain", PretrainConfig(seed=7), inputs={})
+    shutil.copy(run / "encoder.safetensors", tmp_path / "pretrained")
+    cache_features(store, tmp_path / "d.h5", encoder=tmp_path / "pretrained")
     assert FeatureCache.open(tmp_path / "d.h5").provenance["pretraining_seed"] == 7
     cache_features(store, tmp_path / "e.h5", **TINY)
     assert FeatureCache.open(tmp_path / "e.h5").provenance["pretraining_seed"] is None

@@ -1,0 +1,69 @@
+"""JSON files of avel's: written with a seal, read as typed values, refused with file and field."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from avel.errors import AvelError, StoreError
+from avel.stores.files import write_bytes
+from avel.stores.seal import OPEN, fault, sealed
+from avel.text import from_plain
+
+T = TypeVar("T")
+SEAL = "checksum"
+
+
+def write_document(path: Path, values: dict[str, Any]) -> None:
+    """Writes `values` to `path` as indented JSON with a seal, whole or not at all."""
+    write_bytes(path, to_json(values))
+
+
+def to_json(values: dict[str, Any]) -> bytes:
+    """Returns `values` as indented JSON whose first value is the seal of these bytes."""
+    ordered = json.loads(json.dumps(values, sort_keys=True))
+    return sealed((json.dumps({SEAL: OPEN} | ordered, indent=2) + "\n").encode())
+
+
+def read_document(kind: type[T], data: bytes, where: object, hint: str) -> T:
+    """Reads the bytes of a sealed JSON file as the dataclass `kind`.
+
+    Raises:
+        StoreError: no JSON, a value missing or of another type, or changed bytes; with file and field.
+    """
+    plain = parse(data, where, hint)
+    plain.pop(SEAL, None)
+    value = typed(kind, plain, where, hint)
+    if broken := fault(data):
+        raise StoreError(f"{where}: {broken}", hint=hint)
+    return value
+
+
+def parse(data: bytes, where: object, hint: str) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        StoreError: it is none.
+    """
+    try:
+        plain = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{where} is damaged: no JSON: {error}", hint=hint) from None
+    if not isinstance(plain, dict):
+        raise StoreError(f"{where} is no JSON object", hint=hint)
+    return plain
+
+
+def typed(kind: type[T], plain: Any, where: object, hint: str) -> T:
+    """Reads plain values as the dataclass `kind`.
+
+    Raises:
+        StoreError: a value is missing, unknown, or of another type; with file and field.
+    """
+    try:
+        return from_plain(kind, plain)  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise StoreError(f"{where}: {error}", hint=hint) from None
+    except AvelError as error:
+        raise StoreError(f"{where}: {error.message}", hint=hint) from None

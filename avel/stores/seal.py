@@ -1,0 +1,62 @@
+"""Seals: the SHA-256 of a whole file, kept in the file, by which any changed byte of it shows.
+
+The bytes are hashed with zeros in the place of the digest. A seal is text, so Parquet, safetensors, JSON and
+TOML files take it as one more value, and stay readable for any other program.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from pathlib import Path
+from typing import TypeAlias
+
+MARK = b"avel-sha256:"
+OPEN = MARK.decode() + 64 * "0"
+"""The seal of a file whose bytes are not hashed yet; the writer puts it into the file once."""
+
+Buffer: TypeAlias = "bytes | mmap.mmap"
+
+
+def sealed(data: bytes, *, last: bool = False) -> bytes:
+    """Returns `data` with the digest in the place of its first OPEN, or its last one."""
+    at = _place(data, last)
+    return data[:at] + _digest(data, at) + data[at + 64 :]
+
+
+def seal_file(path: Path) -> None:
+    """Puts the digest of a file into it, in the place of its first OPEN."""
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as data:
+        at = _place(data, False)
+        data[at : at + 64] = _digest(data, at)
+
+
+def fault(data: Buffer, *, last: bool = False) -> str:
+    """Returns what is wrong with the bytes of a sealed file, "" where nothing is."""
+    at = _place(data, last)
+    if at < len(MARK) or len(data) < at + 64:
+        return "it carries no checksum of avel's"
+    if data[at : at + 64] != _digest(data, at):
+        return "its checksum does not match: bytes have changed since avel wrote it"
+    return ""
+
+
+def fault_of_file(path: Path) -> str:
+    """Returns what is wrong with a sealed file, "" where nothing is."""
+    if not path.stat().st_size:
+        return "it is empty"
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return fault(data)
+
+
+def _place(data: Buffer, last: bool) -> int:
+    """Where the 64 hex digits of the seal begin; less than the mark's length where there is none."""
+    return (data.rfind(MARK) if last else data.find(MARK)) + len(MARK)
+
+
+def _digest(data: Buffer, at: int) -> bytes:
+    with memoryview(data) as view:
+        digest = hashlib.sha256(view[:at])
+        digest.update(64 * b"0")
+        digest.update(view[at + 64 :])
+    return digest.hexdigest().encode()
