@@ -72,4 +72,4 @@ def check_words(said: str, place: Path, why: str = "No space left on device") ->
     what, step = said.splitlines()
     assert what.startswith(f"avel: error: {place}"), what
     assert why in what
-    assert step == "  next: free some space or repair the place, then give the same command again"
+    assert step == "  next: free some space or repair the disk, then give the same command again"
