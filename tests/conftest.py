@@ -11,11 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from avel.progress import set_verbosity
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Tests run beside one another: one thread each. Torch reads this at its import, so do processes of tests.
     os.environ["OMP_NUM_THREADS"] = "1"
 
 SHARED = Path(os.environ.get("AVEL_SHARED", "../shared"))
+
+
+@pytest.fixture(autouse=True)
+def usual_verbosity() -> None:
+    """Undoes what a test before has silenced: files of tests run in any order."""
+    set_verbosity(1)
 
 
 @pytest.fixture(scope="session")
