@@ -208,6 +208,7 @@ def diff(a: Path, b: Path, as_json: bool) -> int:
 @command("avel train-head ave.h5 runs/tacma --head tacma --seeds 5", name="train-head")
 @click.argument("cache", type=PATH)
 @click.argument("run", type=PATH)
+@click.option("--overwrite", is_flag=True, help="Train anew, in the place of the run that is there.")
 @settings(TrainConfig, "train-head")
 @json_option
 def train_head(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
@@ -239,6 +240,7 @@ def heads(name: str | None, as_json: bool) -> int:
 @command("avel sweep ave.h5 runs/theta --set theta=0,0.01,0.03,0.06 --seeds 5")
 @click.argument("cache", type=PATH)
 @click.argument("run", type=PATH)
+@click.option("--overwrite", is_flag=True, help="Train anew, in the place of the run that is there.")
 @settings(TrainConfig, "train-head", vary=True)
 @json_option
 def sweep(cache: Path, run: Path, as_json: bool, **options: Any) -> int:

@@ -15,7 +15,7 @@ from avel.heads.config import TrainConfig
 from avel.heads.evaluation.evaluate import evaluate, predict_split
 from avel.heads.evaluation.predictions import write_predictions
 from avel.heads.evaluation.results import Evaluation
-from avel.heads.models.head import build_model
+from avel.heads.models.head import build_model, code_digest, head_class
 from avel.heads.training.data import Data, check_classes, choose_source, load_data
 from avel.heads.training.fit import TrialOutcome, can_stack, fit
 from avel.heads.training.plan import Planned, plan, stackable_groups
@@ -23,18 +23,24 @@ from avel.heads.training.records import HeadInputs, is_trained, load_model, read
 from avel.progress import note
 from avel.stores.features import FeatureCache
 from avel.stores.files import check_can_write, only_one
-from avel.stores.runs import Run
+from avel.stores.runs import RECORD, Run, remove_run
 from avel.text import as_plain
 
 PREDICTED_SPLITS = ("val", "test")
 
 
 def train_head(
-    cache: Path | str | LoadedCache, run: Path | str, config: TrainConfig | None = None, **options: Any
+    cache: Path | str | LoadedCache,
+    run: Path | str,
+    config: TrainConfig | None = None,
+    *,
+    overwrite: bool = False,
+    **options: Any,
 ) -> Evaluation:
     """Trains one head, `config.seeds` times, and returns its results on the test split.
 
-    Train and val need labels; without labels in test, or without test samples, its figures are None.
+    Train and val need labels; without labels in test, or without test samples, its figures are None. A run
+    goes on where it stopped, and takes more seeds later; with `overwrite` it is trained anew.
 
     >>> train_head("features.h5", "runs/tacma", head="tacma", seeds=5)  # doctest: +SKIP
 
@@ -42,7 +48,7 @@ def train_head(
         TrainingError: the cache cannot be trained on, or no trial stayed finite.
         StoreError: `run` holds another run.
     """
-    return sweep(cache, run, {}, config, **options)
+    return sweep(cache, run, {}, config, overwrite=overwrite, **options)
 
 
 def sweep(
@@ -50,16 +56,20 @@ def sweep(
     run: Path | str,
     settings: Mapping[str, Sequence[Any]],
     config: TrainConfig | None = None,
+    *,
+    overwrite: bool = False,
     **options: Any,
 ) -> Evaluation:
     """Trains every combination of `settings`, `config.seeds` times each; resumes an interrupted sweep.
+
+    A finished run takes more seeds later; with `overwrite` it is trained anew.
 
     >>> sweep("features.h5", "runs/theta", {"theta": [0, 0.03]}, seeds=5)  # doctest: +SKIP
 
     Raises:
         ConfigError: a setting that the head does not know, or that the cache's features do not fit.
         TrainingError: the cache cannot be trained on, or no trial stayed finite.
-        StoreError: `run` holds another run.
+        StoreError: `run` holds another run, or one of a head whose code has changed since.
     """
     for key in settings:
         if key in options:
@@ -70,12 +80,33 @@ def sweep(
     base = dataclasses.replace(planned[0].trial.config, seeds=seeds)
     loaded = cache if isinstance(cache, LoadedCache) else LoadedCache.open(cache, base.device)
     loaded.check(item.trial.config for item in planned)
-    folder = Run.create(run, "heads", base, inputs=_inputs(loaded.cache, planned, settings))
+    inputs = _inputs(loaded.cache, planned, settings)
+    if overwrite:
+        remove_run(Path(run), "heads")
+    folder = _open(Path(run), base, inputs)
     with only_one(folder.path, "run"):
-        if not folder.finished:
+        if folder.finished:
+            note(
+                f"{folder.path}: finished on {folder.finished_on}, nothing to train; --overwrite trains anew"
+            )
+        else:
             _train(folder, planned, loaded)
             _judge(folder, loaded)
     return folder.read_results(Evaluation)
+
+
+def _open(path: Path, base: TrainConfig, inputs: HeadInputs) -> Run:
+    """Begins a run or goes on with the one that is there, which may have been asked for fewer seeds."""
+    if (path / RECORD).is_file():
+        found = Run.open(path, "heads")
+        before, there = found.config(TrainConfig), found.read_inputs(HeadInputs)
+        if before.seeds < base.seeds and set(there.trials) < set(inputs.trials):
+            fewer = dataclasses.replace(base, seeds=before.seeds)
+            same = dataclasses.replace(inputs, trials=there.trials)
+            found = Run.create(path, "heads", fewer, inputs=as_plain(same))  # refuses all other differences
+            with only_one(path, "run"):
+                return found.reopen(base, as_plain(inputs))
+    return Run.create(path, "heads", base, inputs=as_plain(inputs))
 
 
 class LoadedCache:
@@ -115,8 +146,9 @@ class LoadedCache:
 
 def _inputs(
     cache: FeatureCache, planned: Sequence[Planned], settings: Mapping[str, Sequence[Any]]
-) -> dict[str, Any]:
-    inputs = HeadInputs(
+) -> HeadInputs:
+    heads = {head_class(item.trial.config) for item in planned}
+    return HeadInputs(
         cache=str(cache.path.resolve()),
         cache_digest=cache.digest,
         segments=cache.grid_segments,
@@ -124,8 +156,8 @@ def _inputs(
         categories=cache.categories,
         swept=tuple(settings),
         trials=tuple(item.trial.name for item in planned),
+        head_code={head.Config.name: code_digest(head) for head in heads},
     )
-    return dict(as_plain(inputs))
 
 
 def _train(run: Run, planned: Sequence[Planned], loaded: LoadedCache) -> None:

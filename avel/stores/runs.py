@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 from avel.config import as_dict, flat, resolve, settings_of, to_toml
 from avel.errors import ConfigError, MissingPathError, StoreError
 from avel.stores.documents import SEAL, parse, read_document, typed, write_document
-from avel.stores.files import LOCK, as_write_error, sha256_file, write_text
+from avel.stores.files import LOCK, as_write_error, only_one, sha256_file, write_text
 from avel.stores.seal import fault
 from avel.text import as_plain
 
@@ -156,6 +156,15 @@ class Run:
         """
         return read_config(config_type, COMMANDS[self.kind], self.record.config, self.path / RECORD)
 
+    def reopen(self, config: Any, inputs: dict[str, Any]) -> Run:
+        """Returns the run as one that is not finished, with another config and other inputs."""
+        for name in (RESULTS, FILES):
+            (self.path / name).unlink(missing_ok=True)
+        write_text(self.path / "config.toml", to_toml(config, COMMANDS[self.kind]))
+        record = replace(self.record, config=as_dict(config), inputs=inputs)
+        write_document(self.path / RECORD, vars(record))
+        return Run(self.path, record)
+
     def log(self, **values: Any) -> None:
         """Appends one line to metrics.jsonl.
 
@@ -198,6 +207,12 @@ class Run:
     def finished(self) -> bool:
         """True if the run has its results.json."""
         return (self.path / RESULTS).is_file()
+
+    @property
+    def finished_on(self) -> str:
+        """Date and local time at which a finished run got its results."""
+        changed = (self.path / RESULTS).stat().st_mtime
+        return time.strftime("%Y-%m-%d at %H:%M", time.localtime(changed))
 
     @property
     def results(self) -> dict[str, Any]:
@@ -279,6 +294,20 @@ def _is_listed(path: Path) -> bool:
     return path.is_file() and not path.name.startswith(".") and path.name not in UNLISTED
 
 
+def remove_run(path: Path, kind: Kind) -> None:
+    """Removes the run at `path`, if there is one, unless another process is at work on it.
+
+    Raises:
+        StoreError: the folder holds other files, or a run of another kind.
+        BusyError: another process is at work on it.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    Run.open(path, kind)
+    with only_one(path, "run"):
+        shutil.rmtree(path)
+
+
 def remove_unused(path: Path) -> None:
     """Removes a run's folder where it holds nothing but the record of what was asked for."""
     if all(item.name in ("config.toml", RECORD) or LEFTOVERS.fullmatch(item.name) for item in path.iterdir()):
@@ -313,8 +342,9 @@ def _same_run(found: Run, asked: RunRecord, may_differ: set[str]) -> Run:
         names = sorted(key for key in {*old, *new} - ignored if old.get(key) != new.get(key))
         if names:
             shown = ", ".join(f"{key} was {old.get(key)!r}, is now {new.get(key)!r}" for key in names)
+            again = ", or add --overwrite to train anew" if asked.kind == "heads" else ""
             raise StoreError(
-                f"{found.path}: holds a run with other {part}: {shown}", hint="choose another folder"
+                f"{found.path}: holds a run with other {part}: {shown}", hint=f"choose another folder{again}"
             )
     if found.inputs == asked.inputs:
         return found

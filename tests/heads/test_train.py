@@ -14,11 +14,11 @@ import avel.heads.train
 from avel.cli import cli
 from avel.console import USAGE, varied
 from avel.console import run as run_command
-from avel.errors import ConfigError, StoreError, TrainingError
+from avel.errors import AvelError, ConfigError, StoreError, TrainingError
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.results import Evaluation, FailedTrial
-from avel.heads.models.head import head_class
+from avel.heads.models.head import code_digest, head_class
 from avel.heads.models.mlp import MLP
 from avel.heads.models.tacma import TACMA
 from avel.heads.train import sweep, train_head
@@ -100,6 +100,56 @@ def test_a_finished_run_is_not_trained_again(cache: Path, tmp_path: Path, monkey
     assert train_head(cache, tmp_path / "run", **QUICK) == results
     with pytest.raises(StoreError, match=r"theta was 0\.03, is now 0\.1"):
         train_head(cache, tmp_path / "run", theta=0.1, **QUICK)
+
+
+def test_more_seeds_are_trained_beside_those_that_are_there(cache: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train_head(cache, run, seeds=2, **QUICK)
+    weights = run / "trials" / "seed=0.safetensors"
+    before = weights.stat().st_mtime_ns
+    results = train_head(cache, run, seeds=3, **QUICK)
+    assert weights.stat().st_mtime_ns == before
+    assert results == dataclasses.replace(
+        train_head(cache, tmp_path / "at-once", seeds=3, **QUICK), run=str(run)
+    )
+    assert [trial.name for trial in read_trials(Run.open(run))] == ["seed=0", "seed=1", "seed=2"]
+    with pytest.raises(StoreError, match="seeds was 3, is now 2"):
+        train_head(cache, run, seeds=2, **QUICK)
+    with pytest.raises(StoreError, match="patience was 0, is now 1"):
+        train_head(cache, run, seeds=4, patience=1, **QUICK)
+    assert Run.open(run).finished
+
+
+def test_a_run_of_an_edited_head_is_refused_or_trained_anew(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, written = tmp_path / "run", tmp_path / "idea.py"
+    monkeypatch.setattr("avel.heads.models.head.inspect.getfile", lambda kind: written)
+    written.write_text("scores = audio + visual")
+    first = train_head(cache, run, **QUICK)
+    assert train_head(cache, run, **QUICK) == first
+    assert "nothing to train" in capsys.readouterr().err
+    written.write_text("scores = audio * visual")
+    with pytest.raises(StoreError, match=r"head_code\.tacma was") as refused:
+        train_head(cache, run, **QUICK)
+    assert "--overwrite" in str(refused.value)
+    weights = run / "trials" / "seed=0.safetensors"
+    before = weights.stat().st_mtime_ns
+    train_head(cache, run, overwrite=True, **QUICK)
+    assert weights.stat().st_mtime_ns > before
+
+
+def test_overwrite_removes_nothing_but_a_run_of_heads(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    with pytest.raises(AvelError):
+        train_head(cache, tmp_path / "notes", overwrite=True, **QUICK)
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "mine"
+
+
+def test_heads_have_digests_of_their_own_code() -> None:
+    digests = {name: code_digest(HEADS[name]) for name in HEADS}
+    assert len(set(digests.values())) == len(digests)
 
 
 def test_an_interrupted_sweep_goes_on(cache: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -1,12 +1,15 @@
 """Base class of heads: features of two modalities in, a score for each class and segment out."""
 
+import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from avel.digests import digest_of
 from avel.errors import ConfigError
 from avel.heads.config import HEADS, HeadConfig, TrainConfig
 from avel.heads.models.parts import at_least_float32
@@ -179,6 +182,22 @@ def head_class(config: TrainConfig) -> type[Head]:
             f"head {config.head.name!r} cannot learn from video labels", hint="--supervision full"
         )
     return found
+
+
+def code_digest(head: type[Head]) -> str:
+    """Returns 16 hex digits over the files in which a head and the heads that it is derived from are written.
+
+    A head without a file, such as one typed at a prompt, counts by its name alone.
+    """
+    written = [kind for kind in head.__mro__ if issubclass(kind, Head) and kind is not Head]
+    return digest_of({f"{kind.__module__}.{kind.__qualname__}": _code(kind) for kind in written})
+
+
+def _code(kind: type) -> str:
+    try:
+        return Path(inspect.getfile(kind)).read_text()
+    except (OSError, TypeError):
+        return ""
 
 
 def build_model(config: TrainConfig, widths: Widths, seed: int) -> Model:

@@ -25,7 +25,10 @@ AGAIN = "train into another run folder, with the same avel train-head command"
 
 @dataclass(frozen=True)
 class HeadInputs:
-    """What a head run was made from: its feature cache, what it took of it, and the plan of its trials."""
+    """What a head run was made from: its feature cache, what it took of it, the plan of its trials.
+
+    `head_code` maps the name of a head to the digest of the code that it is written in.
+    """
 
     cache: str
     cache_digest: str
@@ -34,6 +37,7 @@ class HeadInputs:
     categories: tuple[str, ...]
     swept: tuple[str, ...]
     trials: tuple[str, ...]
+    head_code: dict[str, str]
 
     def __post_init__(self) -> None:
         if self.segments < 1:

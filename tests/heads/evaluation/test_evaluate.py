@@ -33,7 +33,7 @@ BY_SEED = {
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     config = train_config(seeds=2)
-    inputs = HeadInputs("c.h5", "0123", 4, 1.0, ("bell", "dog, barking"), (), ("seed=0", "seed=1"))
+    inputs = HeadInputs("c.h5", "0123", 4, 1.0, ("bell", "dog, barking"), (), ("seed=0", "seed=1"), {})
     opened = Run.create(tmp_path / "run", "heads", config, inputs=as_plain(inputs))
     items = []
     for seed, predicted in BY_SEED.items():
