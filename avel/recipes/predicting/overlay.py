@@ -20,7 +20,7 @@ from avel.pipeline.media.refusal import ClipRefused
 from avel.recipes.predicting.band import Band
 from avel.recipes.predicting.events import VideoEvents
 from avel.stores.datasets.labels import UNKNOWN
-from avel.stores.files import atomic_path
+from avel.stores.files import atomic_path, file_at
 from avel.views.plots.style import figure, save
 from avel.views.plots.timeline import Clip, Track, draw_clip
 
@@ -60,7 +60,7 @@ def _picture(found: VideoEvents, out: Path) -> None:
     number_of = {name: number for number, name in enumerate(task.class_names)}
     classes = np.array([number_of[name] for name, _ in found.segments])
     blocks = task.blocks(classes, np.full(length, UNKNOWN))
-    with open_media(Path(found.video), grid) as media:
+    with open_media(file_at(found.video), grid) as media:
         frames = np.concatenate(list(media.frames()))[:: grid.frames_per_segment]
         patches = [
             log_mel(chunk.reshape(-1, grid.samples_per_segment), grid.sample_rate)
@@ -91,7 +91,7 @@ def _copy(found: VideoEvents, partial: Path) -> None:
     Both come as staging reads them, so the copy shows and plays what the head was given, but in full size.
     """
     grid = _grid(found, len(found.segments) + 1, sample_rate=SAMPLE_RATE)
-    with open_media(Path(found.video), grid) as media, av.open(str(partial), "w", format="mp4") as target:
+    with open_media(file_at(found.video), grid) as media, av.open(str(partial), "w", format="mp4") as target:
         pictures = _PictureWriter(target, found)
         audio = _AudioWriter(target, media, found.valid_seconds) if media.info.audio_codec else None
         for frame, seconds in media.full_pictures():
