@@ -40,7 +40,7 @@ VP9 = replace(
     hz=48000,
 )
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
-FILMS: "dict[str, Film]" = {
+FILMS: dict[str, Film] = {
     "mp4": FILM,
     "fragments.mp4": replace(FILM, form=FRAGMENTS, options={"bf": "0", "g": "5"}),
     "mov": PLAIN,
