@@ -24,7 +24,7 @@ from avel.pipeline.media.refusal import REASONS, ClipRefused
 from tests.media import Film, compose, steady
 from tests.stores.fuzzing import cut, flip, move, overwrite
 
-HANG_SECONDS = 20
+HANG_SECONDS = 60
 GRID = Grid(segments=3, fps=4, size=32)
 FILM = Film(steady(10, 2), 32, 32, clicks=(0.5,), sound_seconds=2.0, tick=Fraction(1, 10))
 MPEG = replace(FILM, times=steady(25, 2), codec="mpeg2video", sound_codec="mp2", tick=Fraction(1, 25))
