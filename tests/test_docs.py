@@ -10,6 +10,7 @@ import pytest
 
 import avel
 from avel.cli import cli
+from avel.stores.datasets.folder import VIDEO_SUFFIXES
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -38,3 +39,9 @@ def test_the_readme_links_every_page_of_the_site() -> None:
     assert [
         page.name for page in PAGES[1:] if f"](docs/{page.name})" not in readme and page.stem != "index"
     ] == []
+
+
+def test_the_endings_of_videos_are_those_looked_for() -> None:
+    page = (ROOT / "docs" / "formats-read.md").read_text()
+    line = next(line for line in page.splitlines() if line.startswith("| endings that are looked for"))
+    assert set(re.findall(r"\.[a-z0-9]+", line)) == VIDEO_SUFFIXES

@@ -9,7 +9,7 @@ import shutil
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from avel.errors import AvelError, BusyError, ConfigError, WriteError
@@ -137,6 +137,23 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` to `path` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def path_text(path: PurePath | str) -> str:
+    """Returns a path as text that tables and JSON can hold: bytes that are not UTF-8 become `\\xNN`.
+
+    >>> path_text("caf\\udce9.mp4")
+    'caf\\\\xe9.mp4'
+    """
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def file_at(text: str) -> Path:
+    """Returns the path that `path_text` made the text of. A file of just that name comes first."""
+    if "\\x" not in text or os.path.lexists(text):
+        return Path(text)
+    escaped = re.compile(rb"\\x([0-9a-f]{2})")
+    return Path(os.fsdecode(escaped.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(text))))
 
 
 def sha256_file(path: Path) -> str:

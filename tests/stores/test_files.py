@@ -1,6 +1,7 @@
 """Files are whole or absent, and one process at a time holds a folder."""
 
 import multiprocessing
+import os
 import signal
 import socket
 import subprocess
@@ -14,8 +15,10 @@ from avel.stores.files import (
     atomic_path,
     check_own,
     disk_bytes,
+    file_at,
     only_one,
     partial_folder,
+    path_text,
     sha256_file,
     write_text,
 )
@@ -185,3 +188,16 @@ with partial_folder(Path(sys.argv[1])) as partial:
         assert not left.exists()
         assert list(tmp_path.iterdir()) == [partial]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_path_that_is_not_utf8_goes_into_text_and_back(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9 \xff.mp4")
+    path.touch()
+    text = path_text(path)
+    assert text == f"{tmp_path}/caf\\xe9 \\xff.mp4"
+    assert text.encode()
+    assert file_at(text) == path
+    literal = tmp_path / "caf\\xe9 \\xff.mp4"
+    literal.touch()
+    assert file_at(text) == literal  # of that very name
+    assert file_at(path_text(tmp_path / "düne.mp4")) == tmp_path / "düne.mp4"

@@ -24,6 +24,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition
+from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from avel.grid import CHUNK_SEGMENTS, Grid
@@ -100,6 +101,15 @@ class Media:
         with refusing_faults():
             yield from self._video.pictures()
         self._check_video()
+
+    def full_pictures(self) -> Iterator[tuple[VideoFrame, float]]:
+        """Yields every decoded picture as it is in the file, with its seconds after the origin.
+
+        Raises:
+            ClipRefused: unreadable or memory.
+        """
+        with refusing_faults():
+            yield from self._video.full_pictures()
 
     def frames(self, segments: int = CHUNK_SEGMENTS) -> Iterator[NDArray[np.uint8]]:
         """Yields `pictures`, repeated for each slot, in chunks (n, ...) of at most `segments` segments.

@@ -90,7 +90,24 @@ class VideoReader:
                 yield scaled, after - done
                 done = after
         if not self.decoded:
-            raise ClipRefused("unreadable", f"none of {len(self._stream.times)} pictures can be decoded")
+            raise self._unreadable()
+
+    def full_pictures(self) -> Iterator[tuple[VideoFrame, float]]:
+        """Yields every decoded picture in full size, with its seconds after the origin.
+
+        Raises:
+            ClipRefused: no picture can be decoded.
+        """
+        latest: int | None = None
+        for frame, pts in self._decode(set()):
+            if latest is None or pts > latest:
+                latest = pts
+                yield frame, float(pts * self._stream.time_base - self._origin)
+        if latest is None:
+            raise self._unreadable()
+
+    def _unreadable(self) -> ClipRefused:
+        return ClipRefused("unreadable", f"none of {len(self._stream.times)} pictures can be decoded")
 
     def _shown(self) -> Iterator[tuple[VideoFrame, int]]:
         """Yields each picture with the first slot at which it is no longer on screen."""

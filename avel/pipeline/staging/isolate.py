@@ -25,6 +25,7 @@ from avel.pipeline.media.refusal import Reason
 from avel.pipeline.staging.child import HASHED, MIB
 from avel.stores.clip_writer import erase, is_run_of
 from avel.stores.clips import read_attributes
+from avel.stores.files import file_at
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, failed
 
@@ -269,6 +270,6 @@ def fail_lost_clip(entry: Entry, lost: LostChild, store: str, config: ExtractCon
 def with_source(entry: Entry) -> Entry:
     """Returns the entry with size and modification time of its file, which the next run compares."""
     with suppress(OSError):
-        status = os.stat(entry.source_path)
+        status = os.stat(file_at(entry.source_path))
         return replace(entry, source_bytes=status.st_size, source_mtime_ns=status.st_mtime_ns)
     return entry

@@ -11,6 +11,7 @@ from avel.pipeline.media.refusal import ClipRefused
 from avel.pipeline.staging.stage import fingerprint
 from avel.stores.clips import StoreAttributes
 from avel.stores.datasets.dataset import Dataset
+from avel.stores.files import file_at
 from avel.stores.manifest import Cause, Entry
 
 
@@ -188,7 +189,7 @@ def _as_on_disk(entry: Entry, path: str) -> Entry:
 def _status(path: str) -> tuple[int, int] | None:
     """Returns size and modification time of a file; None where there is none."""
     try:
-        status = os.stat(path)
+        status = os.stat(file_at(path))
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns
@@ -197,7 +198,7 @@ def _status(path: str) -> tuple[int, int] | None:
 def _readable(path: str) -> bool:
     """Returns whether the file opens, since missing permissions and stale mounts show only then."""
     try:
-        with open(path, "rb"):
+        with open(file_at(path), "rb"):
             return True
     except OSError:
         return False

@@ -20,6 +20,7 @@ from avel.pipeline.media.log_mel import log_mel
 from avel.pipeline.media.reading import Media, open_media
 from avel.pipeline.media.refusal import ClipRefused
 from avel.stores.clip_writer import ClipWriter
+from avel.stores.files import file_at
 from avel.stores.jpeg import encode_jpeg
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, failed
@@ -109,7 +110,7 @@ class Stager:
         return replace(failed(entry, reason, detail), settings=self.digest, **watch.columns())
 
     def _stage(self, entry: Entry, watch: Stopwatch) -> Entry:
-        config, path = self.config, Path(entry.source_path)
+        config, path = self.config, file_at(entry.source_path)
         opening = open_media(
             path,
             self.grid,
@@ -195,7 +196,7 @@ def fingerprint(entry: Entry, alive: Callable[[], None] = lambda: None) -> Entry
         ClipRefused: the file is missing or cannot be read.
     """
     try:
-        with open(entry.source_path, "rb") as file:
+        with open(file_at(entry.source_path), "rb") as file:
             status, sha256 = os.fstat(file.fileno()), hashlib.sha256()
             while piece := file.read(PIECE_BYTES):
                 sha256.update(piece)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,14 @@ from numpy.typing import NDArray
 from avel.errors import AvelError
 from avel.grid import Grid, evenly_spaced
 from avel.heads.tasks.single_label import BACKGROUND, SingleLabel
-from avel.pipeline.media.container import FAULTS, open_container
+from avel.pipeline.media.container import FAULTS
 from avel.pipeline.media.log_mel import log_mel
-from avel.pipeline.media.reading import open_media
+from avel.pipeline.media.reading import Media, open_media
 from avel.pipeline.media.refusal import ClipRefused
 from avel.recipes.predicting.band import Band
 from avel.recipes.predicting.events import VideoEvents
 from avel.stores.datasets.labels import UNKNOWN
-from avel.stores.files import atomic_path
+from avel.stores.files import atomic_path, file_at
 from avel.views.plots.style import figure, save
 from avel.views.plots.timeline import Clip, Track, draw_clip
 
@@ -29,6 +28,7 @@ PICTURES, PICTURE_PIXELS = 12, 160
 LARGEST_WIDTH = 1280
 CLOCK = Fraction(1, 90000)
 """Time base of the copy's video stream: MPEG's own, fine enough for every frame rate."""
+SAMPLE_RATE = 48000
 X264 = {"preset": "veryfast", "crf": "22"}
 
 
@@ -55,12 +55,12 @@ def write_preview(found: VideoEvents, out: Path) -> None:
 
 def _picture(found: VideoEvents, out: Path) -> None:
     length, seconds = len(found.segments), found.segment_seconds
-    grid = Grid(length, seconds, max(1, round(1 / seconds)), size=PICTURE_PIXELS)
+    grid = _grid(found, length, size=PICTURE_PIXELS)
     task = SingleLabel(tuple(dict.fromkeys(name for name, _ in found.segments if name != BACKGROUND)))
     number_of = {name: number for number, name in enumerate(task.class_names)}
     classes = np.array([number_of[name] for name, _ in found.segments])
     blocks = task.blocks(classes, np.full(length, UNKNOWN))
-    with open_media(Path(found.video), grid) as media:
+    with open_media(file_at(found.video), grid) as media:
         frames = np.concatenate(list(media.frames()))[:: grid.frames_per_segment]
         patches = [
             log_mel(chunk.reshape(-1, grid.samples_per_segment), grid.sample_rate)
@@ -79,63 +79,86 @@ def _picture(found: VideoEvents, out: Path) -> None:
     save(drawn, out)
 
 
+def _grid(found: VideoEvents, segments: int, **options: int) -> Grid:
+    """Returns a grid of the fewest frames whose segments are as long as those of the events."""
+    fps = Fraction(found.segment_seconds).denominator
+    return Grid(segments, found.segment_seconds, fps, **options)
+
+
 def _copy(found: VideoEvents, partial: Path) -> None:
-    """Re-encodes picture and sound, with a band below that shows all events and the present one."""
-    grid = Grid(max(1, len(found.segments)), found.segment_seconds)
-    with open_media(Path(found.video), grid) as media:
-        origin = Fraction(media.info.origin_seconds)
-    with open_container(Path(found.video)) as source, av.open(str(partial), "w", format="mp4") as target:
-        picture = source.streams.best("video")
-        sound: Any = source.streams.best("audio", related=picture)
-        writer = _PictureWriter(target, found, origin)
-        voice = target.add_stream("aac", rate=sound.codec_context.sample_rate) if sound else None
-        for frame in _frames(source, [stream for stream in (picture, sound) if stream]):
-            if isinstance(frame, av.VideoFrame):
-                writer.write(frame)
-            elif voice is not None:
-                start = round(origin / frame.time_base)
-                if frame.pts is not None and frame.pts >= start:
-                    frame.pts -= start
-                    target.mux(voice.encode(frame))
-        writer.close()
-        if voice is not None:
-            target.mux(voice.encode(None))
+    """Encodes picture and audio again, with a band below the picture: where events are, and which is on now.
+
+    Both come as staging reads them, so the copy shows and plays what the head was given, but in full size.
+    """
+    grid = _grid(found, len(found.segments) + 1, sample_rate=SAMPLE_RATE)
+    with open_media(file_at(found.video), grid) as media, av.open(str(partial), "w", format="mp4") as target:
+        pictures = _PictureWriter(target, found)
+        audio = _AudioWriter(target, media, found.valid_seconds) if media.info.audio_codec else None
+        for frame, seconds in media.full_pictures():
+            pictures.write(frame, seconds)
+            if audio is not None:
+                audio.write_until(seconds)
+        pictures.close()
+        if audio is not None:
+            audio.close()
 
 
-def _frames(source: Any, streams: list[Any]) -> Iterator[Any]:
-    """Yields decoded frames in the order of the file; packets that cannot be decoded are left out."""
-    for packet in source.demux(*streams):
-        try:
-            yield from packet.decode()
-        except FAULTS:
-            continue
+class _AudioWriter:
+    """Writes the audio that staging reads, a second at a time, up to the picture that was written last."""
+
+    def __init__(self, target: Any, media: Media, seconds: float) -> None:
+        self._target, self._chunks = target, media.samples()
+        self._stream = target.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
+        self._done, self._samples = 0, round(seconds * SAMPLE_RATE)
+
+    def write_until(self, seconds: float) -> None:
+        """Encodes chunks until one reaches `seconds`."""
+        while self._done < min(self._samples, seconds * SAMPLE_RATE) and self._write():
+            pass
+
+    def close(self) -> None:
+        """Writes the rest, and what the encoder still holds."""
+        while self._write():
+            pass
+        self._target.mux(self._stream.encode(None))
+
+    def _write(self) -> bool:
+        chunk = next(self._chunks, None)
+        if chunk is None:
+            return False
+        chunk = chunk[: max(0, self._samples - self._done)]
+        for first in range(0, len(chunk), SAMPLE_RATE):
+            part = np.ascontiguousarray(chunk[None, first : first + SAMPLE_RATE])
+            frame = av.AudioFrame.from_ndarray(part, "fltp", "mono")
+            frame.sample_rate, frame.time_base = SAMPLE_RATE, Fraction(1, SAMPLE_RATE)
+            frame.pts = self._done + first
+            self._target.mux(self._stream.encode(frame))
+        self._done += len(chunk)
+        return True
 
 
 class _PictureWriter:
-    """Encodes frames with the band below; time 0 is the clip's start."""
+    """Writes frames with the band below, on the clip's clock."""
 
-    def __init__(self, target: Any, found: VideoEvents, origin: Fraction) -> None:
-        self._target, self._found, self._origin = target, found, origin
+    def __init__(self, target: Any, found: VideoEvents) -> None:
+        self._target, self._found = target, found
         self._stream = target.add_stream("libx264", rate=30, options=X264)
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = CLOCK
         self._band: Band | None = None
         self._last = -1
 
-    def write(self, frame: av.VideoFrame) -> None:
-        """Encodes one frame; those before the clip's start or without a time are left out."""
-        if frame.pts is None or frame.time_base is None:
-            return
-        seconds = frame.pts * frame.time_base - self._origin
+    def write(self, frame: av.VideoFrame, seconds: float) -> None:
+        """Encodes one frame, which is presented at `seconds`."""
         ticks = round(seconds / CLOCK)
-        if seconds < 0 or ticks <= self._last:
+        if ticks <= self._last:
             return
         self._last = ticks
         pixels = _upright(frame)
         if self._band is None:
             self._begin(*pixels.shape[:2])
         assert self._band is not None
-        whole = np.concatenate((_resized(pixels, self._width, self._height), self._band.at(float(seconds))))
+        whole = np.concatenate((_resized(pixels, self._width, self._height), self._band.at(seconds)))
         encoded = av.VideoFrame.from_ndarray(np.ascontiguousarray(whole), format="rgb24")
         encoded.pts, encoded.time_base = ticks, CLOCK
         self._target.mux(self._stream.encode(encoded))

@@ -27,7 +27,7 @@ from avel.recipes.predicting.events import ENDINGS, OF_ONE_VIDEO, WRITERS, Video
 from avel.recipes.predicting.overlay import write_preview
 from avel.recipes.predicting.video_encoder import VideoEncoder, VideoFeatures
 from avel.recipes.predicting.windows import merge_windows, window_starts
-from avel.stores.files import check_can_write, write_text
+from avel.stores.files import check_can_write, path_text, write_text
 from avel.stores.runs import Run
 from avel.views.reading import open_cache
 
@@ -113,9 +113,9 @@ def predict(
                 seconds = video_encoder.grid.segment_seconds
                 found.append(_events(video, features, probabilities, names, seconds))
             except ClipRefused as refused:
-                failed[str(video)] = refused.message
+                failed[path_text(video)] = refused.message
                 note(f"{video}: {refused.message}")
-            progress.advance(failed=int(str(video) in failed))
+            progress.advance(failed=int(path_text(video) in failed))
     written = _write(found, out, kind, preview)
     return Predicted(tuple(found), failed, tuple(record.name for record in chosen), written)
 
@@ -182,7 +182,7 @@ def _events(
     shown = probabilities[: features.segments(segment_seconds)]
     best = shown.argmax(1)
     return VideoEvents(
-        video=str(video),
+        video=path_text(video),
         valid_seconds=round(features.valid_seconds, 3),
         segment_seconds=segment_seconds,
         events=find_events(shown, names, segment_seconds, features.valid_seconds),

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from avel.errors import DatasetError
 from avel.grid import Grid
+from avel.stores.files import path_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -301,10 +302,11 @@ def make_dataset(
     """
     categories = tuple(dict.fromkeys(event.category for sample in samples for event in sample.events or ()))
     located = tuple(
-        dataclasses.replace(video, path=os.path.abspath(video.path)) if video.path else video
+        dataclasses.replace(video, path=path_text(os.path.abspath(video.path))) if video.path else video
         for video in videos
     )
-    dataset = Dataset(name, os.path.abspath(root), categories, samples, located, tuple(map(str, extra_files)))
+    extra = tuple(map(path_text, extra_files))
+    dataset = Dataset(path_text(name), path_text(os.path.abspath(root)), categories, samples, located, extra)
     _check(dataset)
     return dataset
 

@@ -12,6 +12,7 @@ from avel.progress import note
 from avel.stores.datasets.dataset import Dataset, Video, make_dataset
 from avel.stores.datasets.event_table import TableRow, read_events, samples_of_rows
 from avel.stores.datasets.formats import FORMATS, PLAIN, DatasetFormat
+from avel.stores.files import path_text
 
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .flv .wmv .ogv .3gp".split()  # noqa: SIM905
@@ -61,7 +62,7 @@ class Files:
 
 
 def list_files(root: Path, *, below: bool = True) -> Files:
-    """Lists the files in `root` and, where `below`, in every folder below it."""
+    """Lists the files in `root` and, where `below`, in every folder below it, by their `path_text`."""
     found: dict[str, list[str]] = {field.name: [] for field in dataclasses.fields(Files)}
     for folder, folders, names in os.walk(root, onerror=lambda error: found["closed"].append(error.filename)):
         for path in (os.path.join(folder, name) for name in names):
@@ -76,7 +77,7 @@ def list_files(root: Path, *, below: bool = True) -> Files:
     return Files(
         **{
             kind: tuple(
-                path.as_posix() for path in sorted(PurePath(path).relative_to(root) for path in paths)
+                path_text(path) for path in sorted(PurePath(path).relative_to(root) for path in paths)
             )
             for kind, paths in found.items()
         }

@@ -1,5 +1,6 @@
 """Staging one clip: the store holds what the reader saw, in chunks, at any length."""
 
+import os
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,9 +15,10 @@ from avel.pipeline.media.reading import open_media
 from avel.pipeline.staging.plan import RestageOptions, make_plan
 from avel.pipeline.staging.stage import PIECE_BYTES, Stager, Stopwatch, fingerprint
 from avel.stores.clip_check import verify_clips
-from avel.stores.clip_writer import prepare_store
+from avel.stores.clip_writer import prepare_store, write_dataset
 from avel.stores.clips import ClipStore
 from avel.stores.datasets.dataset import Dataset, Video
+from avel.stores.datasets.formats import read_dataset
 from avel.stores.jpeg import encode_jpeg
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter
@@ -134,3 +136,23 @@ def test_a_picture_is_encoded_once_for_all_slots_that_show_it(
     shown = [encoded[slot // per_picture] for slot in range(config.grid().frames)]
     assert len(encoded) == 8
     assert store.jpegs("clip", range(config.grid().frames)) == shown
+
+
+def test_a_file_whose_name_is_not_utf8_is_staged_beside_others(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    make_clip(videos / "good.mp4")
+    make_clip(videos / "bad.mp4").rename(videos / os.fsdecode(b"caf\xe9.mp4"))
+    dataset, place = read_dataset(videos), locate(tmp_path / "store.zarr")
+    plan = make_plan(dataset, SMALL, None, {}, RestageOptions())
+    prepare_store(place, plan.attributes)
+    write_dataset(place, dataset)
+    stager = Stager(str(tmp_path / "store.zarr"), SMALL)
+    ManifestWriter(place).append([stager.stage(entry) for entry in plan.todo])
+    store = ClipStore.open(tmp_path / "store.zarr")
+    assert {name: entry.state for name, entry in store.entries.items()} == {
+        "caf\\xe9": "staged",
+        "good": "staged",
+    }
+    again = make_plan(dataset, SMALL, plan.attributes, store.entries, RestageOptions())
+    assert (again.todo, len(again.unchanged), again.unreadable) == ((), 2, 0)
