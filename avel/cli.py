@@ -328,20 +328,21 @@ def reproduce(table: str, store: str, out: Path, as_json: bool, **options: Any) 
     return DONE
 
 
-@command("avel runs runs/", "avel runs runs/ --csv")
+@command("avel runs runs/", "avel runs runs/ --against runs/mlp")
 @click.argument("folder", type=PATH)
+@click.option("--against", type=PATH, help="Run to compare all with: adds paired differences.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the table as CSV on stdout.")
 @json_option
-def runs(folder: Path, as_csv: bool, as_json: bool) -> int:
+def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int:
     """List the runs in a folder with their accuracies.
 
     Takes all runs below FOLDER. Accuracies are percent of segments: test at the best validation epoch, with
-    its standard deviation over seeds, that validation accuracy, test at the best test epoch, test on samples
-    that hold background. --json and --csv print every column.
+    its standard deviation over seeds, F1 over events, that validation accuracy, test at the best test epoch,
+    test on samples that hold background. --json and --csv print every column.
     """
     from avel.heads.evaluation.runs import run_table
 
-    found = avel.list_runs(folder)
+    found = avel.list_runs(folder, against=against)
     show_rows(found) if as_csv else show(found, as_json, run_table)
     return DONE
 
