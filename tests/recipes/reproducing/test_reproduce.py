@@ -205,7 +205,7 @@ def test_a_set_without_its_stage_is_refused(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_frozen_cnns_see_no_augmentation(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="are not given"):
+    with pytest.raises(ConfigError, match="without any"):
         reproduce("table5", tmp_path, tmp_path, pretraining=pretrain_config(freeze_backbone=True))
 
 
