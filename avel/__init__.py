@@ -29,6 +29,7 @@ _FUNCTIONS = {
     "reproduce": "avel.recipes.reproducing.reproduce",
     "evaluate": "avel.heads.evaluation.evaluate",
     "compare": "avel.heads.evaluation.compare",
+    "score": "avel.heads.evaluation.score",
     "inspect": "avel.stores.inspection",
     "preview": "avel.pipeline.staging.preview",
     "report": "avel.views.report.page",

@@ -39,6 +39,25 @@ PATH = click.Path(path_type=Path)
 SPLIT = click.Choice(["val", "test"])
 IDS = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
 """Context of commands that take ids of clips, which may begin with a dash: they are no options, nor `-h`."""
+DECODER = click.option(
+    "--decoder",
+    type=click.Choice(["argmax", "event"]),
+    default="argmax",
+    help="argmax: the most probable class of each segment; event: one event class for each sample, and for "
+    "each segment that class or background.",
+)
+ONSET_TOLERANCE = click.option(
+    "--onset-tolerance",
+    type=click.FloatRange(0),
+    default=1,
+    help="Segments by which the onset of a predicted event may be early or late.",
+)
+OFFSET_TOLERANCE = click.option(
+    "--offset-tolerance",
+    type=click.FloatRange(0),
+    default=1,
+    help="Segments by which its offset may be early or late.",
+)
 
 
 class InOrder(click.Group):
@@ -258,13 +277,12 @@ def sweep(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
 )
 @click.argument("cache", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--heads", default="all", show_default=True, help="all, or names separated by commas.")
-@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Trials of each head.")
+@click.option("--heads", default="all", help="all, or names separated by commas.")
+@click.option("--seeds", type=click.IntRange(1), default=5, help="Trials of each head.")
 @click.option(
     "--supervision",
     type=click.Choice(["full", "weak"]),
     default="full",
-    show_default=True,
     help="Learn from the label of every segment, or from the video's event alone.",
 )
 @click.option("--against", help="Head to compare all with.  [default: the best on validation]")
@@ -312,20 +330,21 @@ def reproduce(table: str, store: str, out: Path, as_json: bool, **options: Any) 
     return DONE
 
 
-@command("avel runs runs/", "avel runs runs/ --csv")
+@command("avel runs runs/", "avel runs runs/ --against runs/mlp")
 @click.argument("folder", type=PATH)
+@click.option("--against", type=PATH, help="Run to compare all with: adds paired differences.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the table as CSV on stdout.")
 @json_option
-def runs(folder: Path, as_csv: bool, as_json: bool) -> int:
+def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int:
     """List the runs in a folder with their accuracies.
 
     Takes all runs below FOLDER. Accuracies are percent of segments: test at the best validation epoch, with
-    its standard deviation over seeds, that validation accuracy, test at the best test epoch, test on samples
-    that hold background. --json and --csv print every column.
+    its standard deviation over seeds, F1 over events, that validation accuracy, test at the best test epoch,
+    test on samples that hold background. --json and --csv print every column.
     """
     from avel.heads.evaluation.runs import run_table
 
-    found = avel.list_runs(folder)
+    found = avel.list_runs(folder, against=against)
     show_rows(found) if as_csv else show(found, as_json, run_table)
     return DONE
 
@@ -333,25 +352,9 @@ def runs(folder: Path, as_csv: bool, as_json: bool) -> int:
 @command("avel evaluate runs/tacma --split val --json", "avel evaluate runs/tacma --decoder event")
 @click.argument("run", type=PATH)
 @click.option("--split", type=SPLIT, default="test", help="Split to evaluate.")
-@click.option(
-    "--decoder",
-    type=click.Choice(["argmax", "event"]),
-    default="argmax",
-    help="argmax: the most probable class of each segment; event: one event class for each sample, and for "
-    "each segment that class or background.",
-)
-@click.option(
-    "--onset-tolerance",
-    type=click.FloatRange(0),
-    default=1,
-    help="Segments by which the onset of a predicted event may be early or late.",
-)
-@click.option(
-    "--offset-tolerance",
-    type=click.FloatRange(0),
-    default=1,
-    help="Segments by which its offset may be early or late.",
-)
+@DECODER
+@ONSET_TOLERANCE
+@OFFSET_TOLERANCE
 @json_option
 def evaluate(run: Path, as_json: bool, **options: Any) -> int:
     """Print the accuracy of a run on a split.
@@ -362,17 +365,41 @@ def evaluate(run: Path, as_json: bool, **options: Any) -> int:
     return DONE
 
 
+@command(
+    "avel score labels.npy --dataset AVE_Dataset",
+    "avel score seed0.parquet seed1.parquet --dataset AVE_Dataset --decoder event",
+)
+@click.argument("predictions", type=PATH, nargs=-1, required=True)
+@click.option("--dataset", type=PATH, required=True, help="Folder of the annotations.")
+@click.option("--split", type=SPLIT, default="test", help="Split to judge.")
+@DECODER
+@ONSET_TOLERANCE
+@OFFSET_TOLERANCE
+@click.option("--segments", type=click.IntRange(1), default=10, help="Segments of a sample, T.")
+@click.option("--segment-seconds", type=click.FloatRange(0), default=1.0, help="Length of a segment.")
+@dataset_options
+@json_option
+def score(predictions: tuple[Path, ...], dataset: Path, as_json: bool, **options: Any) -> int:
+    """Judge predictions of any program as avel judges its heads.
+
+    Several files count as so many seeds.
+
+    \b
+    .npy          (rows, T) class numbers or (rows, T, K) scores; rows are those of the split or of the whole
+                  dataset, in annotation order; background is the last class
+    CSV, Parquet  a row a segment: sample or video_id, segment (from 0), and prediction (name or number),
+                  probabilities (a list, Parquet), or a column for each class
+    CSV, Parquet  a row an event: video_id, category, onset_seconds, offset_seconds; the rest is background
+    """
+    show(avel.score(predictions, dataset, **options), as_json)
+    return DONE
+
+
 @command("avel compare runs/tacma runs/mlp")
 @click.argument("a", type=PATH)
 @click.argument("b", type=PATH)
 @click.option("--split", type=SPLIT, default="test", show_default=True, help="Split to compare on.")
-@click.option(
-    "--decoder",
-    type=click.Choice(["argmax", "event"]),
-    default="argmax",
-    show_default=True,
-    help="How labels are read from probabilities, as in avel evaluate.",
-)
+@DECODER
 @click.option(
     "--settings-a",
     help="Settings of a sweep A, as avel runs names them.  [default: the best on validation]",

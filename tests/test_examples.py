@@ -25,11 +25,13 @@ from avel import progress
 from avel.cli import cli
 from avel.config import resolve
 from avel.console import DONE, run
+from avel.grid import Grid
 from avel.heads.config import HEADS, TrainConfig
 from avel.pipeline.config import VISUAL_BACKBONES, CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.pretraining.presets import PRESETS
 from avel.recipes.composing.compose import compose
 from avel.recipes.composing.subjects import SUBJECTS
+from avel.stores.datasets.formats import read_dataset
 
 CONFIGS = {
     "extract": ExtractConfig,
@@ -106,7 +108,9 @@ def given_for_exchange() -> None:
 
 
 def given_for_comparing() -> None:
-    """A second run and a sweep."""
+    """A second run, a sweep, and predictions in the order of the annotations."""
+    dataset = read_dataset("AVE_Dataset")
+    np.save("labels.npy", dataset.labels(Grid()))
     avel.train_head("ave.h5", "runs/mlp", head="mlp")
     avel.sweep("ave.h5", "runs/theta", {"theta": [0, 0.03]})
 

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from avel.errors import ConfigError, StoreError
+from avel.heads.evaluation.judging import judge_predictions
 from avel.heads.evaluation.predictions import Predictions, check_complete, judged_part, read_predictions
-from avel.heads.evaluation.results import Evaluation, EventEvaluation, FailedTrial, GroupEvaluation, Spread
+from avel.heads.evaluation.results import Evaluation, FailedTrial, GroupEvaluation, Spread
 from avel.heads.models.head import Model
 from avel.heads.tasks.decoders import DECODERS, Decoder
-from avel.heads.tasks.metrics import (
-    bootstrap_interval,
-    confusion,
-    event_scores,
-    recall_by_class,
-    segment_accuracy,
-    segment_f1_tally,
-)
 from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.training.data import Data, chunks_of
 from avel.heads.training.fit import CLIPS_AT_ONCE, arithmetic
@@ -147,69 +137,15 @@ def _judge_group(
     tolerances: tuple[float, float],
 ) -> GroupEvaluation:
     """Evaluates trials that differ in the seed alone; without items all accuracies on the split are None."""
-    decoded = [task.decode(item.probabilities, decoder) for item in items]
-    classes, background = task.background + 1, task.background
-    label = items[0].label if items else np.empty((0, 0), np.int64)
-    clean = ~items[0].leaked if items else np.empty(0, bool)
-    holding = (label == background).any(1)
-    counts = sum(
-        (confusion(each, label, classes) for each in decoded), np.zeros((classes, classes), np.int64)
-    )
-    recalls = [None if math.isnan(value) else 100 * value for value in recall_by_class(counts).tolist()]
     # Training recorded the best test epoch by arg-max, so its accuracy is not that of another decoder
     has_best = bool(items) and items[0].split == "test" and decoder == "argmax"
     best = [100 * trial.best_test_accuracy for trial in trials if trial.best_test_accuracy is not None]
     return GroupEvaluation(
+        **vars(judge_predictions(items, task, decoder, tolerances)),
         head=trials[0].config.head.name,
         inputs=trials[0].source,
         seeds=tuple(trial.seed for trial in trials),
         best_epochs=tuple(trial.best_epoch for trial in trials),
-        accuracy_percent=_accuracy(decoded, label),
-        interval_percent=_interval_percent(decoded, label, items[0].video_id) if items else None,
-        accuracy_without_leaked_percent=_accuracy([each[clean] for each in decoded], label[clean]),
-        accuracy_holding_background_percent=_accuracy([each[holding] for each in decoded], label[holding]),
-        segment_f1_percent=Spread.of(
-            [100 * float(segment_f1_tally(each, label, background).value) for each in decoded]
-        ),
         validation_accuracy_percent=Spread.of([100 * trial.val_accuracy for trial in trials]),
         accuracy_at_best_test_epoch_percent=Spread.of(best if has_best else []),
-        accuracy_by_decoder_percent={
-            name: _accuracy([task.decode(item.probabilities, name) for item in items], label)
-            for name in DECODERS
-        },
-        recall_percent=dict(zip(task.categories, recalls, strict=False)),
-        background_recall_percent=recalls[-1],
-        events=_judge_events(decoded, label, background, *tolerances),
-    )
-
-
-def _interval_percent(
-    decoded: Sequence[NDArray[np.int64]], label: NDArray[np.int64], video_id: NDArray[np.object_]
-) -> tuple[float, float]:
-    right = np.mean([predicted == label for predicted in decoded], 0).mean(1)
-    low, high = bootstrap_interval(right, video_id)
-    return 100 * low, 100 * high
-
-
-def _accuracy(decoded: Sequence[NDArray[np.int64]], label: NDArray[np.int64]) -> Spread:
-    return Spread.of([100 * segment_accuracy(predicted, label) for predicted in decoded])
-
-
-def _judge_events(
-    decoded: Sequence[NDArray[np.int64]],
-    label: NDArray[np.int64],
-    background: int,
-    onset: float,
-    offset: float,
-) -> EventEvaluation:
-    scores = [
-        event_scores(predicted, label, background, onset_tolerance=onset, offset_tolerance=offset)
-        for predicted in decoded
-    ]
-    return EventEvaluation(
-        onset_tolerance_segments=onset,
-        offset_tolerance_segments=offset,
-        f1_percent=Spread.of([100 * score.f1 for score in scores]),
-        precision_percent=Spread.of([100 * score.precision for score in scores]),
-        recall_percent=Spread.of([100 * score.recall for score in scores]),
     )

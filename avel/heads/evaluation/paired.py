@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -166,6 +167,12 @@ def differences(
     left, right = aligned(a, b)
     of_a, of_b = tally(left, task, decoder), tally(right, task, decoder)
     return {name: difference(of_a[name], of_b[name], left[0].video_id) for name in of_a}
+
+
+def resolved_points(found: Iterable[Mapping[str, Difference]]) -> float | None:
+    """Returns the median of what the differences in accuracy resolve, in points; None without any."""
+    resolved = [each["accuracy"].resolved_points for each in found if each]
+    return statistics.median(resolved) if resolved else None
 
 
 def _of_draws(each: Tally, video: NDArray[np.int64], drawn: NDArray[np.int64]) -> NDArray[np.float64]:

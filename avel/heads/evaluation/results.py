@@ -54,40 +54,51 @@ class EventEvaluation:
 
 
 @dataclass(frozen=True)
-class GroupEvaluation:
-    """Results on one split of trials that differ in the seed alone.
+class Judged:
+    """How well trials that differ in the seed alone do on one split; or the sets of predictions of others.
 
-    Accuracies are percent of segments, background included, at each trial's best validation epoch. Where no
-    sample of the split has known events, all but the validation accuracy is None.
+    Accuracies are percent of segments, background included. All is None where no sample of the split has
+    known events.
 
     Attributes:
-        inputs: which features the head read.
         interval_percent: 95 % bootstrap interval of the accuracy over videos, (low, high).
         accuracy_without_leaked_percent: without the samples whose video is also in train.
         accuracy_holding_background_percent: on the samples that hold background.
         segment_f1_percent: F1 over segments, in which background is nothing to be found.
-        validation_accuracy_percent: the validation accuracy that chose the epoch, by arg-max.
-        accuracy_at_best_test_epoch_percent: test accuracy where the epoch is chosen by test, too high a
-            figure; (None, None) on another split, and with another decoder than arg-max.
         accuracy_by_decoder_percent: decoder -> accuracy.
         recall_percent: event class -> recall over the segments of all seeds; None for a class without any.
+    """
+
+    accuracy_percent: Spread
+    interval_percent: tuple[float, float] | None
+    accuracy_without_leaked_percent: Spread
+    accuracy_holding_background_percent: Spread
+    segment_f1_percent: Spread
+    accuracy_by_decoder_percent: dict[Decoder, Spread]
+    recall_percent: dict[str, float | None]
+    background_recall_percent: float | None
+    events: EventEvaluation
+
+
+@dataclass(frozen=True)
+class GroupEvaluation(Judged):
+    """How well the trials of one setting, which differ in the seed alone, do on a split.
+
+    Accuracies are those at each trial's best validation epoch.
+
+    Attributes:
+        inputs: which features the head read.
+        validation_accuracy_percent: the validation accuracy that chose the epoch, by arg-max.
+        accuracy_at_best_test_epoch_percent: what choosing the epoch by the test split would have claimed;
+            (None, None) on another split, and with another decoder than arg-max.
     """
 
     head: str
     inputs: str
     seeds: tuple[int, ...]
     best_epochs: tuple[int, ...]
-    accuracy_percent: Spread
-    interval_percent: tuple[float, float] | None
-    accuracy_without_leaked_percent: Spread
-    accuracy_holding_background_percent: Spread
-    segment_f1_percent: Spread
     validation_accuracy_percent: Spread
     accuracy_at_best_test_epoch_percent: Spread
-    accuracy_by_decoder_percent: dict[Decoder, Spread]
-    recall_percent: dict[str, float | None]
-    background_recall_percent: float | None
-    events: EventEvaluation
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from avel.config import settings_of
 from avel.errors import MissingPathError
 from avel.heads.config import TrainConfig
+from avel.heads.evaluation.compare import GroupPredictions, read_group
+from avel.heads.evaluation.paired import Difference, differences
 from avel.heads.evaluation.results import Evaluation, GroupEvaluation, Spread
 from avel.heads.training.records import HeadInputs
 from avel.stores.runs import Run
@@ -29,6 +31,7 @@ class RunLine:
         group: the head, or the settings that a sweep varied; "" where there are no results.
         seeds: number of trials with results.
         failed: number of trials that did not stay finite; a line of only such trials has no figures.
+        differences: metric -> this line's minus that of the run it is compared with, if any.
         differs: settings that differ among the listed head runs, without those that this run sweeps.
         inputs: digest of the feature cache; compare runs of the same one.
     """
@@ -46,22 +49,30 @@ class RunLine:
     high_percent: float | None = None
     accuracy_without_leaked_percent: float | None = None
     holding_background_percent: float | None = None
+    segment_f1_percent: float | None = None
+    event_f1_percent: float | None = None
     validation_percent: float | None = None
     best_test_epoch_percent: float | None = None
+    differences: dict[str, Difference] = field(default_factory=dict)
     differs: dict[str, Any]
     inputs: str
     started: str
 
 
-def list_runs(folder: Path | str) -> list[RunLine]:
+def list_runs(folder: Path | str, *, against: Path | str | None = None) -> list[RunLine]:
     """Lists all runs below `folder`, by path; trials that differ in the seed alone are one line.
 
     >>> [(line.run, line.group, line.accuracy_percent) for line in list_runs("runs")]  # doctest: +SKIP
     [('theta', 'theta=0.0', 79.5), ('theta', 'theta=0.03', 80.6)]
 
+    Args:
+        against: a run that all with results on test are compared with, a sweep by its best settings on
+            validation.
+
     Raises:
-        MissingPathError: no such folder, or no run below it.
-        StoreError: a run of another format, or whose results are damaged.
+        MissingPathError: no such folder or run, or no run below it.
+        StoreError: a run of another format, or whose results are damaged; one that shares no test samples
+            with `against`.
     """
     folder = Path(folder)
     paths = sorted(path.parent for path in folder.rglob("run.json"))
@@ -69,7 +80,21 @@ def list_runs(folder: Path | str) -> list[RunLine]:
         raise MissingPathError(f"{folder}: no avel run here", hint="avel train-head makes one")
     runs = [Run.open(path) for path in paths]
     differing = _differing([run for run in runs if run.kind == "heads"])
-    return [line for run in runs for line in _lines(run, folder, differing)]
+    lines = [line for run in runs for line in _lines(run, folder, differing)]
+    if against is None:
+        return lines
+    other = read_group(against, "test")
+    return [_compared(line, folder, other) for line in lines]
+
+
+def _compared(line: RunLine, folder: Path, other: GroupPredictions) -> RunLine:
+    """Returns the line with its differences to another run, if it has accuracies on test."""
+    if line.accuracy_percent is None:
+        return line
+    group = read_group(folder / line.run, "test", line.group)
+    if (group.run.path.resolve(), group.name) == (other.run.path.resolve(), other.name):
+        return line
+    return replace(line, differences=differences(group.items, other.items, group.task))
 
 
 def _lines(run: Run, folder: Path, differing: Sequence[str]) -> list[RunLine]:
@@ -111,6 +136,8 @@ def _judged(line: RunLine, name: str, group: GroupEvaluation, failed: int) -> Ru
         high_percent=high,
         accuracy_without_leaked_percent=group.accuracy_without_leaked_percent.mean,
         holding_background_percent=group.accuracy_holding_background_percent.mean,
+        segment_f1_percent=group.segment_f1_percent.mean,
+        event_f1_percent=group.events.f1_percent.mean,
         validation_percent=group.validation_accuracy_percent.mean,
         best_test_epoch_percent=group.accuracy_at_best_test_epoch_percent.mean,
     )
@@ -120,10 +147,12 @@ def run_table(lines: Sequence[RunLine]) -> list[str]:
     """Formats lines as a table; `--json` and `--csv` hold every field."""
     several = len({line.inputs for line in lines if line.inputs}) > 1
     failures = any(line.failed for line in lines)
+    paired = any(line.differences for line in lines)
     header = (
         *("run", "settings", "seeds"),
         *(("failed",) if failures else ()),
-        *("test", "val", "best test epoch", "holding background"),
+        *("test", "event F1", "val", "best test epoch", "holding background"),
+        *(("difference, 95 %",) if paired else ()),
         *(("cache",) if several else ()),
     )
     rows = [
@@ -136,11 +165,13 @@ def run_table(lines: Sequence[RunLine]) -> list[str]:
             *(
                 str(Spread(value))
                 for value in (
+                    line.event_f1_percent,
                     line.validation_percent,
                     line.best_test_epoch_percent,
                     line.holding_background_percent,
                 )
             ),
+            *((str(line.differences.get("accuracy", "")),) if paired else ()),
             *((line.inputs,) if several else ()),
         )
         for line in lines

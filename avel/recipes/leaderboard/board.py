@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from avel.heads.evaluation.paired import Difference
+from avel.heads.evaluation.paired import Difference, resolved_points
 from avel.heads.evaluation.results import Spread
 from avel.heads.models.head import Published
 from avel.text import table
@@ -78,12 +77,6 @@ class Leaderboard:
     seconds: float
     page: str
 
-    @property
-    def resolved_points(self) -> float | None:
-        """The median over heads of the smallest difference in accuracy that could be told; None for one."""
-        found = [line.differences["accuracy"].resolved_points for line in self.heads if line.differences]
-        return statistics.median(found) if found else None
-
     def lines(self) -> list[str]:
         """Returns the board for people."""
         header = (
@@ -100,9 +93,9 @@ class Leaderboard:
     def notes(self) -> list[str]:
         """Says what is level, what was left out, and what the figures are worth."""
         said = [f"level with {self.against}: {', '.join(self.level) or 'none'}"]
-        if self.resolved_points is not None:
-            resolved = f"{self.resolved_points:.1f}"
-            said.append(f"{self.samples} clips and these seeds resolve about {resolved} points of accuracy")
+        found = resolved_points(line.differences for line in self.heads)
+        if found is not None:
+            said.append(f"{self.samples} clips and these seeds resolve about {found:.1f} points of accuracy")
         said += [f"left out: {each.head}: {each.reason}" for each in self.skipped]
         if any(line.published for line in self.heads):
             told = "reported: on AVE, mostly from other features and one seed, often at the best test epoch"

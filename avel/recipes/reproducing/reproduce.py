@@ -14,6 +14,8 @@ import tomli_w
 from avel.config import resolve, to_toml
 from avel.errors import ConfigError, UnknownNameError
 from avel.heads.config import TrainConfig
+from avel.heads.evaluation.compare import GroupPredictions, read_group
+from avel.heads.evaluation.paired import differences
 from avel.heads.evaluation.results import GroupEvaluation, Spread
 from avel.heads.models.head import head_class
 from avel.heads.train import train_head
@@ -23,7 +25,7 @@ from avel.pipeline.pretraining.pretrain import pretrain
 from avel.progress import note
 from avel.recipes.reproducing.measured import Measured, Reproduced, reversed_order
 from avel.recipes.reproducing.picture import draw_table
-from avel.recipes.reproducing.tables import BACKBONES, ENCODERS, TABLES, TITLES, PaperRow
+from avel.recipes.reproducing.tables import AGAINST, BACKBONES, ENCODERS, TABLES, TITLES, PaperRow
 from avel.stores.files import check_can_write, check_own, write_json, write_text
 from avel.text import as_plain
 
@@ -89,7 +91,8 @@ def reproduce(
         for row in TABLES[table]
         if row.head is not None
     }
-    rows = tuple(_measured(row, found.get(row.name, [])) for row in TABLES[table])
+    against = found[AGAINST[table]]
+    rows = tuple(_measured(row, found.get(row.name, []), against) for row in TABLES[table])
     picture = draw_table(rows, stages.trivial_baselines_percent, TITLES[table], out / f"{table}.png")
     reproduced = Reproduced(
         table,
@@ -137,16 +140,17 @@ class _Stages:
         self.trivial_baselines_percent: dict[str, float] = {}
         self._features: dict[tuple[str, int], Path] = {}
 
-    def evaluate(self, row: PaperRow, seed: int) -> GroupEvaluation:
-        """Trains and evaluates one row's head with one seed."""
+    def evaluate(self, row: PaperRow, seed: int) -> tuple[GroupEvaluation, GroupPredictions]:
+        """Trains and evaluates one row's head with one seed; returns its figures and its test predictions."""
         assert row.head is not None
         note(f"\n== {row.name}, seed {seed}")
         cache = self.features(row.features, 0 if row.features == BACKBONES else seed)
         config = row_config(row, self.heads, seed)
         name = re.sub(r"[^\w.]+", "-", row.name)
-        result = train_head(cache, self.out / self.table / f"{name}-seed{seed}", config)
+        run = self.out / self.table / f"{name}-seed{seed}"
+        result = train_head(cache, run, config)
         self.trivial_baselines_percent = result.trivial_baselines_percent
-        return result.groups[config.head.name]
+        return result.groups[config.head.name], read_group(run, "test")
 
     def features(self, name: str, seed: int) -> Path:
         """Returns the cache of features of one kind and seed; makes or checks it at first use."""
@@ -188,17 +192,25 @@ class _Stages:
         return run
 
 
-def _measured(row: PaperRow, groups: list[GroupEvaluation]) -> Measured:
+Repetitions = list[tuple[GroupEvaluation, GroupPredictions]]
+"""A row's head, trained and judged once for each seed."""
+
+
+def _measured(row: PaperRow, repetitions: Repetitions, against: Repetitions) -> Measured:
     if row.head is None:
         return Measured(row.name, row.paper_percent)
+    groups = [group for group, _ in repetitions]
+    ours, theirs = ([item for _, said in each for item in said.items] for each in (repetitions, against))
     without_maps = head_class(row_config(row, {})).sources[0] == "maps" != groups[0].inputs
     return Measured(
         row.name + WITHOUT_MAPS * without_maps,
         row.paper_percent,
         _over_seeds(group.accuracy_percent for group in groups),
         _over_seeds(group.accuracy_holding_background_percent for group in groups),
+        _over_seeds(group.events.f1_percent for group in groups),
         _over_seeds(group.validation_accuracy_percent for group in groups),
         _over_seeds(group.accuracy_at_best_test_epoch_percent for group in groups),
+        {} if repetitions is against else differences(ours, theirs, repetitions[0][1].task),
     )
 
 

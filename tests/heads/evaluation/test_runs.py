@@ -14,6 +14,7 @@ from avel.cli import cli
 from avel.console import DONE
 from avel.console import run as run_command
 from avel.errors import MissingPathError, StoreError
+from avel.heads.evaluation.compare import compare
 from avel.heads.evaluation.results import Evaluation, FailedTrial
 from avel.heads.evaluation.runs import RunLine, list_runs, run_table
 from avel.heads.train import sweep, train_head
@@ -81,7 +82,7 @@ def test_the_command_shows_what_one_compares_by(runs: Path, capsys: pytest.Captu
     assert run_command(cli, ["runs", str(runs)]) == DONE
     header, _, *rows = capsys.readouterr().out.splitlines()
     assert re.split("  +", header) == [
-        *("run", "settings", "seeds", "test", "val", "best test epoch", "holding background")
+        *("run", "settings", "seeds", "test", "event F1", "val", "best test epoch", "holding background")
     ]
     assert [re.split("  +", row)[:3] for row in rows] == [
         ["heads", "head=cross_attention", "1"],
@@ -93,6 +94,7 @@ def test_the_command_shows_what_one_compares_by(runs: Path, capsys: pytest.Captu
     last = list_runs(runs)[-1]
     assert re.split("  +", rows[-1])[3:] == [
         f"{last.accuracy_percent:.1f} +- {last.std_percent:.1f}",
+        f"{last.event_f1_percent:.1f}",
         f"{last.validation_percent:.1f}",
         f"{last.best_test_epoch_percent:.1f}",
         f"{last.holding_background_percent:.1f}",
@@ -136,6 +138,18 @@ def test_trials_that_failed_are_counted_and_a_group_of_them_keeps_its_line(tmp_p
     assert header[:5] == ["run", "settings", "seeds", "failed", "test"]
     assert judged[1:4] == ["mlp lr=0.001", "2", "1"]
     assert failed[1:4] == ["mlp lr=1e+38", "2", "failed"]
+
+
+def test_runs_are_compared_with_one_of_them(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = {(line.run, line.group): line for line in list_runs(runs, against=runs / "tacma")}
+    assert lines["tacma", "tacma"].differences == {}
+    for group in ("theta=0.0", "theta=0.1"):
+        found = compare(runs / "theta", runs / "tacma", settings_a=group)
+        assert lines["theta", group].differences == found.differences
+    assert run_command(cli, ["runs", str(runs), "--against", str(runs / "tacma")]) == DONE
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    assert header.endswith("difference, 95 %")
+    assert rows[-1].endswith(str(lines["theta", "theta=0.1"].differences["accuracy"]))
 
 
 def test_the_table_names_caches_where_there_are_several(tmp_path: Path) -> None:

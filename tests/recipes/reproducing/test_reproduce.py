@@ -15,7 +15,7 @@ from avel.heads.models.head import Widths, build_model
 from avel.heads.training.records import read_trial
 from avel.recipes.reproducing.measured import Measured, reversed_order
 from avel.recipes.reproducing.reproduce import reproduce, row_config
-from avel.recipes.reproducing.tables import BACKBONES, ENCODERS, TABLES, TITLES
+from avel.recipes.reproducing.tables import AGAINST, BACKBONES, ENCODERS, TABLES, TITLES
 from avel.stores.runs import Run
 from tests.pipeline.caching.small_stores import write_store
 from tests.pipeline.configs import cache_config, changed, pretrain_config
@@ -51,6 +51,7 @@ def test_every_table_names_heads_and_encoders_that_exist(table: str) -> None:
     rows = TABLES[table]
     assert table in TITLES
     assert len({row.name for row in rows}) == len(rows)
+    assert AGAINST[table] in {row.name for row in rows if row.head is not None}
     for row in rows:
         assert row.features == BACKBONES or row.features in ENCODERS
         if row.head is not None:
@@ -82,6 +83,13 @@ def test_table_2_from_clips_to_figures(store: Path, tmp_path: Path) -> None:
         assert row.accuracy_percent.mean is not None
         assert 0 <= row.accuracy_percent.mean <= 100
         assert row.validation_percent.mean is not None
+        assert row.event_f1_percent.mean is not None
+        if row.name == AGAINST["table2"]:
+            assert row.differences == {}
+        else:
+            ours, theirs = row.accuracy_percent.mean, rows[AGAINST["table2"]].accuracy_percent.mean
+            assert row.differences["accuracy"].points == pytest.approx(ours - (theirs or 0))
+            assert row.differences["accuracy"].seeds == (2, 2)
     assert "AVEL, without AGVA" in rows
     assert any("keep_maps=true" in line for line in found.lines())
     kept = json.loads((tmp_path / "table2.json").read_text())
@@ -110,6 +118,9 @@ def test_psp_attends_over_maps_where_they_are_kept(store: Path, tmp_path: Path) 
         "PSP, with its pair loss",
     ]
     assert not found.notes
+    lines = "\n".join(found.lines())
+    assert "JCAN" in lines
+    assert "resolve about" in lines
     run = Run.open(tmp_path / "table3" / "PSP-with-its-pair-loss-seed0")
     assert read_trial(run, "seed=0").source == "maps"
 
@@ -194,7 +205,7 @@ def test_a_set_without_its_stage_is_refused(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_frozen_cnns_see_no_augmentation(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="are not given"):
+    with pytest.raises(ConfigError, match="without any"):
         reproduce("table5", tmp_path, tmp_path, pretraining=pretrain_config(freeze_backbone=True))
 
 

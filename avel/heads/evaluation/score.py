@@ -1,0 +1,120 @@
+"""`score`: anybody's predictions, judged by the protocol that heads are judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from avel.errors import ConfigError, DatasetError
+from avel.grid import Grid
+from avel.heads.evaluation.judging import judge_predictions
+from avel.heads.evaluation.predictions import Predictions, judged_part
+from avel.heads.evaluation.results import Judged
+from avel.heads.evaluation.submissions import read_submission
+from avel.heads.tasks.decoders import DECODERS, Decoder
+from avel.heads.tasks.single_label import SingleLabel
+from avel.stores.datasets.formats import read_dataset
+
+
+@dataclass(frozen=True)
+class Score(Judged):
+    """Predictions of others on one split of a dataset; spreads are over the sets of predictions.
+
+    Attributes:
+        predictions: where each set was read from.
+        decoder: how labels were read from scores.
+        samples: those that were judged.
+        unknown_samples: those whose events are not known.
+        leaked_samples: judged ones whose video is also in train.
+        trivial_baselines_percent: rule that needs no model -> its accuracy.
+    """
+
+    predictions: tuple[str, ...]
+    dataset: str
+    split: str
+    decoder: Decoder
+    samples: int
+    unknown_samples: int
+    leaked_samples: int
+    trivial_baselines_percent: dict[str, float]
+
+
+def score(
+    predictions: Path | str | Sequence[Path | str],
+    dataset: Path | str,
+    *,
+    split: Literal["val", "test"] = "test",
+    decoder: Decoder = "argmax",
+    onset_tolerance: float = 1,
+    offset_tolerance: float = 1,
+    segments: int = 10,
+    segment_seconds: float = 1.0,
+    annotations: Path | str | None = None,
+    format: str = "auto",
+    format_settings: Mapping[str, Any] | None = None,
+) -> Score:
+    """Judges predictions on the samples of one split; several files count as so many seeds.
+
+    >>> score("labels.npy", "AVE_Dataset").accuracy_percent  # doctest: +SKIP
+    Spread(mean=77.4, std=None)
+
+    Args:
+        predictions: .npy, CSV or Parquet files, as `avel score --help` lists them.
+        dataset: folder of the annotations.
+        onset_tolerance, offset_tolerance: of events, in segments.
+        segments, segment_seconds: the grid of the predictions.
+
+    Raises:
+        MissingPathError: no such file or folder.
+        DatasetError: predictions that cannot be read or do not fit the dataset; a split without samples.
+        ConfigError: no such decoder, or one that needs scores where there are labels alone.
+    """
+    if decoder not in DECODERS:
+        raise ConfigError(f"no decoder named {decoder!r}", hint=f"choose from {', '.join(DECODERS)}")
+    data = read_dataset(dataset, annotations, format=format, **(format_settings or {}))
+    samples = [sample for sample in data.samples if sample.split == split]
+    if not samples:
+        raise DatasetError(f"{data.root}: no samples of split {split!r}", hint="--split val, for example")
+    grid = Grid(segments=segments, segment_seconds=segment_seconds)
+    paths = [predictions] if isinstance(predictions, str | Path) else list(predictions)
+    sets = [
+        each
+        for path in paths
+        for each in read_submission(Path(path), data, samples, segments, segment_seconds)
+    ]
+    scored = all(each.has_scores for each in sets)
+    if decoder != "argmax" and not scored:
+        raise ConfigError(
+            f"decoder {decoder!r} needs scores, and there are labels alone", hint="leave it out"
+        )
+    leaked = data.leaked()
+    about = (
+        np.array([sample.number for sample in samples], np.int64),
+        np.array([sample.video_id for sample in samples], object),
+        np.array([sample.number in leaked for sample in samples], bool),
+        data.labels(grid, samples),
+    )
+    whole = [Predictions(each.name, split, *about, each.scores) for each in sets]
+    items = [judged_part(item) for item in whole]
+    task = SingleLabel(data.categories)
+    judged = len(items[0].sample)
+    decoders: tuple[Decoder, ...] = tuple(DECODERS) if scored else ("argmax",)
+    found = judge_predictions(
+        items if judged else [], task, decoder, (onset_tolerance, offset_tolerance), decoders
+    )
+    baselines = task.trivial_baselines(items[0].label) if judged else {}
+    return Score(
+        **vars(found),
+        predictions=tuple(each.name for each in sets),
+        dataset=str(data.root),
+        split=split,
+        decoder=decoder,
+        samples=judged,
+        unknown_samples=len(samples) - judged,
+        leaked_samples=int(items[0].leaked.sum()),
+        trivial_baselines_percent={name: 100 * accuracy for name, accuracy in baselines.items()},
+    )
