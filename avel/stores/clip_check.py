@@ -9,6 +9,7 @@ import numpy as np
 from avel.errors import StoreError
 from avel.stores.clips import FRAMES, LOG_MEL, ClipStore, chunk_names, frames_shape, log_mel_shape
 from avel.stores.manifest import Entry
+from avel.stores.seal import fault
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
@@ -18,6 +19,9 @@ def verify_clips(store: ClipStore) -> tuple[str, ...]:
     found = _wrong_shapes(store)
     if found:  # then no array can be read by row and segment
         return tuple(found)
+    settings = store.location.read("config.toml")
+    if settings is not None and (broken := fault(settings)):
+        found.append(f"config.toml: {broken}")
     rows: dict[int, str] = {}
     for video_id, entry in store.entries.items():
         if entry.row >= len(store.video_ids) or store.video_ids[entry.row] != video_id:

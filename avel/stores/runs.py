@@ -287,7 +287,8 @@ def read_config(kind: type[R], stage: str, values: dict[str, Any], where: object
     try:
         return resolve(kind, stage, options=values)
     except ConfigError as error:
-        raise StoreError(f"{where}: {error.message}", hint=error.hint) from None
+        hint = error.hint or f"make it again with the avel {stage} of this version"
+        raise StoreError(f"{where}: {error.message}", hint=hint) from None
 
 
 def _is_listed(path: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from avel.config import as_dict
-from avel.errors import StoreError
+from avel.errors import ConfigError, StoreError
 from avel.heads.config import TrainConfig
 from avel.heads.models.head import Model, Widths, build_model
 from avel.heads.training.fit import TrialOutcome
@@ -131,10 +131,10 @@ def load_model(run: Run, trial: TrialRecord, device: torch.device | str = "cpu")
         StoreError: its weights are missing or damaged, or of another form than its record says.
     """
     path = _path(run, trial.name, "safetensors")
-    model = build_model(trial.config, trial.widths, trial.seed)
     try:
+        model = build_model(trial.config, trial.widths, trial.seed)
         model.load_state_dict(load_tensors(path, AGAIN)[0])
-    except RuntimeError as error:
+    except (RuntimeError, ConfigError) as error:
         raise StoreError(f"{path}: does not fit the trial's record: {error}", hint=AGAIN) from None
     return model.to(device).eval()
 

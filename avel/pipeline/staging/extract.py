@@ -25,6 +25,7 @@ from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.location import Location, locate
 from avel.stores.manifest import Entry, ManifestWriter, failed, read_manifest
+from avel.stores.seal import OPEN, sealed
 
 
 def extract(
@@ -123,7 +124,7 @@ def _begin(
         replace(failed(entry, "missing", "it left the dataset"), settings=settings) for entry in plan.removed
     )
     write_dataset(location, data)
-    location.write("config.toml", to_toml(config, "extract").encode())
+    location.write("config.toml", sealed(f"# {OPEN}\n{to_toml(config, 'extract')}".encode()))
     if plan.voided:
         note(f"{plan.voided} staged clips of other settings are deleted: they left the dataset")
     limited = sum(entry.reason in ("timeout", "memory") for entry in plan.unchanged)
