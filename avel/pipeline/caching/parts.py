@@ -137,7 +137,7 @@ def _remove(path: Path) -> str:
 
 
 def _same_file(places: Sequence[Place]) -> Iterator[tuple[Path, int, int]]:
-    """Runs of neighbours that lie in one file: (path, first, end)."""
+    """Yields ranges of neighbours that lie in one file: (path, first, end)."""
     first = 0
     for place in range(1, len(places) + 1):
         if place == len(places) or places[place].path != places[first].path:

@@ -34,7 +34,7 @@ def own_log_mel(log_mel: Tensor) -> Tensor:
 
 
 def pad_same(x: Tensor, stride: int) -> Tensor:
-    """TensorFlow's SAME for a 3x3 kernel on even sides: stride 2 pads right and below only."""
+    """Pads like TensorFlow's SAME for a 3x3 kernel on even sides: stride 2 pads right and below only."""
     return F.pad(x, (0, 1, 0, 1) if stride == 2 else (1, 1, 1, 1))
 
 

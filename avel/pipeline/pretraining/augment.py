@@ -84,7 +84,7 @@ def random_box(random: np.random.Generator, scale: tuple[float, float]) -> tuple
 
 
 def random_jitter(random: np.random.Generator) -> tuple[tuple[str, float], ...]:
-    """Factors of brightness, contrast, saturation and hue in a random order."""
+    """Draws factors of brightness, contrast, saturation and hue, in random order."""
     factors = [
         ("brightness", random.uniform(1 - STRENGTHS[0], 1 + STRENGTHS[0])),
         ("contrast", random.uniform(1 - STRENGTHS[1], 1 + STRENGTHS[1])),

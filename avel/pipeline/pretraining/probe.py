@@ -65,7 +65,7 @@ def features_of(encoder: Encoder, cnn_a: Tensor, cnn_v: Tensor) -> Tensor:
 
 
 def ridge_classes(train: Tensor, labels: Tensor, test: Tensor, classes: int) -> Tensor:
-    """Class of each test vector by ridge regression on one-hot labels: (n, D), (n,), (m, D) -> (m,)."""
+    """Classifies test vectors by ridge regression on one-hot labels: (n, D), (n,), (m, D) -> (m,)."""
     standard = Standard(train.shape[1]).to(train)
     standard.fit(train)
     x, y = standard(train), torch.nn.functional.one_hot(labels, classes).to(train)

@@ -80,7 +80,7 @@ class Trainer:
         return values
 
     def backward(self, visual: Tensor, audio: Tensor) -> Tensor:
-        """Gradients of Eq. 2 in one pass -> `step_values`, (6,)."""
+        """Computes the gradients of Eq. 2 in one pass -> `step_values`, (6,)."""
         z_a, z_v = self.model(visual, audio)
         loss = avbt_loss(z_a, z_v, self.config.objective.lambd, self.config.objective.correlate)
         torch.autograd.backward(loss.total)

@@ -67,7 +67,7 @@ class Sign:
 
 
 def _limit_memory(mib: int) -> None:
-    """Allocations beyond the limit fail, also where they come faster than the parent looks."""
+    """Makes allocations beyond a limit fail, even those that come faster than the parent checks."""
     process = psutil.Process()
     held = process.memory_info().data
     process.rlimit(psutil.RLIMIT_DATA, (held + mib * MIB, psutil.RLIM_INFINITY))

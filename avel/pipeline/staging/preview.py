@@ -124,7 +124,7 @@ def _draw_events(
 
 
 def _has(event: Event, store: ClipStore) -> NDArray[np.bool_]:
-    """Which segments the event has: (T,)."""
+    """Returns True for the segments that the event has: (T,)."""
     onset, offset = np.array([[event.onset_seconds], [event.offset_seconds]])
     table = EventTable(np.zeros(1, np.int64), np.zeros(1, np.int64), onset, offset)
     _, _, has = class_segments(table, store.grid.segments, store.grid.segment_seconds)

@@ -1,0 +1,100 @@
+"""The words of avel: none that the field has another word for, docstrings that begin with a verb."""
+
+import ast
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+AVEL = Path(__file__).resolve().parents[1] / "avel"
+MODULES = sorted(AVEL.rglob("*.py"))
+BANNED = {
+    **dict.fromkeys(("seen", "seer", "heard"), "video, audio, frames, waveform, log_mel"),
+    "hz": "sample_rate",
+    "deviation": "std",
+    **dict.fromkeys(("share", "shares"), "fraction"),
+    **dict.fromkeys(("floor", "floors"), "trivial_baseline"),
+    **dict.fromkeys(("member", "members", "fitted"), "trial"),
+    **dict.fromkeys(("precise", "settled", "fade"), "softmax(x.float()), and why"),
+    "wish": "request, options",
+}
+"""Part of a name that avel defines, `a_b` and `AB` having two -> what to say instead."""
+BANNED_NAMES = {
+    "weight_rate": "lr",
+    "decay_after": "milestones",
+    "redundancy_weight": "lambd",
+    "Kept": "Trial",
+}
+TEXTS = (tokenize.COMMENT, tokenize.STRING)
+UNITS = ("hz",)
+"""Parts that may end a name which says of what they are: `tone_hz`."""
+BANNED_TEXT = {
+    r"\bshares? of\b": "fraction of",
+    r"(?<!standard )\bdeviations?\b": "std, difference",
+    r"\b(member|wish|seer)s?\b": "trial, request",
+}
+"""Pattern in comments, docstrings and messages -> what to say instead."""
+NOUNS = {"Class", "Events", "Features", "Frames", "Gradients", "Logits", "Scores", "Segments", "Vectors"}
+"""Words that end like a verb in the third person, and begin no docstring."""
+
+
+def defined_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yields line and name of everything that a module defines: functions, classes, arguments, variables."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.attr
+
+
+def parts_of(name: str) -> list[str]:
+    """Returns the words of a name: `ClipStore`, `clip_store` and `_CLIP_STORE` are clip, store."""
+    return [part.lower() for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)]
+
+
+def test_names_are_the_words_of_the_field() -> None:
+    found = []
+    for path in MODULES:
+        for line, name in [*defined_names(ast.parse(path.read_text())), (1, path.stem)]:
+            parts = parts_of(name)
+            own = parts[:-1] if len(parts) > 1 and parts[-1] in UNITS else parts
+            instead = [BANNED_NAMES.get(name), *map(BANNED.get, own)]
+            found += [f"{path}:{line}: {name}; say {word}" for word in instead if word]
+    assert not found, "\n".join(found)
+
+
+def test_comments_and_texts_use_the_words_of_the_field() -> None:
+    found = []
+    for path in MODULES:
+        with path.open("rb") as file:
+            texts = [each for each in tokenize.tokenize(file.readline) if each.type in TEXTS]
+        for text in texts:
+            wrong = [item for item in BANNED_TEXT.items() if re.search(item[0], text.string, re.IGNORECASE)]
+            found += [f"{path}:{text.start[0]}: {pattern}; say {instead}" for pattern, instead in wrong]
+    assert not found, "\n".join(found)
+
+
+def test_docstrings_of_functions_begin_with_a_verb() -> None:
+    found = []
+    for path in MODULES:
+        if path.stem == "cli":  # whose docstrings are the help of commands: "Train", not "Trains"
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                text = ast.get_docstring(node)
+                attribute = any(ast.unparse(each).endswith("property") for each in node.decorator_list)
+                first = re.match(r"[A-Z][A-Za-z-]*s\b(?!')", text or "Returns")
+                if not attribute and (first is None or first[0] in NOUNS):
+                    found.append(f"{path}:{node.lineno}: {node.name}: {(text or '')[:60]}")
+    assert not found, "\n".join(found)
+
+
+def test_the_rules_find_what_they_forbid() -> None:
+    tree = ast.parse("class Kept: pass\ndef f(shareOfRows): self.low_hz = hz_low = 1")
+    assert {name for _, name in defined_names(tree)} == {"Kept", "f", "shareOfRows", "low_hz", "hz_low"}
+    assert parts_of("shareOfRows") == ["share", "of", "rows"]
+    assert parts_of("_TONE_HZ") == ["tone", "hz"]
