@@ -11,7 +11,6 @@ with, preset, file, `--set`, options.
 import dataclasses
 import math
 import tomllib
-import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import tomli_w
 from avel.digests import digest_of
 from avel.errors import ConfigError, MissingPathError, UnknownNameError
 from avel.registry import Registry
+from avel.text import describe, is_union
 
 C = TypeVar("C")
 STAGES = ("extract", "pretrain", "cache-features", "train-head")
@@ -341,19 +341,6 @@ def convert(setting: Setting, value: Any, source: str) -> Any:
     return result
 
 
-def describe(hinted: Any) -> str:
-    """Returns a type in words, for error messages and help."""
-    if typing.get_origin(hinted) is typing.Literal:
-        return "one of " + ", ".join(str(choice) for choice in typing.get_args(hinted))
-    if _is_union(hinted):
-        return " or ".join(describe(part) for part in typing.get_args(hinted) if part is not type(None))
-    if typing.get_origin(hinted) is tuple:
-        return f"a comma-separated list of {describe(typing.get_args(hinted)[0])}"
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(
-        hinted, "a path"
-    )
-
-
 def default_text(default: Any) -> str:
     """Returns a default as one would type it."""
     if isinstance(default, bool):
@@ -375,14 +362,9 @@ def split_set(item: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
-def _is_union(hinted: Any) -> bool:
-    """Returns True for a union: `int | None` is a types.UnionType, `Literal[...] | None` a typing.Union."""
-    return isinstance(hinted, types.UnionType) or typing.get_origin(hinted) is typing.Union
-
-
 def _coerce(hinted: Any, value: Any) -> Any:
     origin, arguments = typing.get_origin(hinted), typing.get_args(hinted)
-    if _is_union(hinted):
+    if is_union(hinted):
         if value is None or (isinstance(value, str) and value.lower() in ("none", "")):
             if type(None) in arguments:
                 return None

@@ -17,7 +17,6 @@ import click
 from avel.config import (
     Setting,
     default_text,
-    describe,
     flat,
     read_table,
     resolve,
@@ -28,7 +27,7 @@ from avel.config import (
 from avel.errors import AvelError, ConfigError, UnknownNameError
 from avel.progress import note, set_verbosity
 from avel.stores.datasets.formats import FORMATS as DATASET_FORMATS
-from avel.text import as_plain, csv_cell, lines, printable
+from avel.text import as_plain, csv_cell, describe, lines, printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 

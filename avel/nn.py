@@ -1,15 +1,19 @@
-"""Networks of both encoders and heads: audio-guided visual attention; and a check for bfloat16 LSTMs.
+"""Networks of both encoders and heads: visual attention, standardisation; and a check for bfloat16 LSTMs.
 
 Pipeline and heads never import each other, so what both need is here. Of the modules beside it only `device`
 may import torch too.
 """
 
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from avel.progress import note
+
+ROWS_AT_ONCE = 1 << 14
+"""Vectors that are turned into float64 together for their mean and std."""
 
 
 class AGVA(nn.Module):
@@ -30,6 +34,43 @@ class AGVA(nn.Module):
         scores = self.score(torch.tanh(joined)).squeeze(-1)
         weights = torch.softmax(scores, -1, dtype=torch.promote_types(scores.dtype, torch.float32))
         return torch.einsum("btn,btnc->btc", weights.to(cells.dtype), cells), weights
+
+
+class Standard(nn.Module):
+    """Standardises features, (x - mean) / std; the identity until mean and std are set."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+
+    def fit(self, vectors: Tensor) -> None:
+        """Sets mean and std to those of (n, D) vectors; a constant feature gets std 1."""
+        mean = _sum(vectors, lambda part: part) / len(vectors)
+        std = (_sum(vectors, lambda part: (part - mean) ** 2) / (len(vectors) - 1)).sqrt()
+        self.set(mean, std)
+
+    def set(self, mean: Tensor, std: Tensor) -> None:
+        """Sets mean and std of each feature, (D,); a std of 0 counts as 1."""
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > 1e-6, std, 1.0))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Standardises each feature: (..., D) -> (..., D)."""
+        return (vectors - self.mean) / self.std
+
+    def before(self, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+        """Returns weight and bias by which `layer` takes raw vectors instead of standardised ones."""
+        weight = layer.weight / self.std
+        return weight, layer.bias - (weight * self.mean).sum(-1)  # a product that autocast leaves alone
+
+
+def _sum(vectors: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+    """Sums in float64, a part at a time, since maps of a whole dataset in float64 would not fit."""
+    return torch.stack([of(part.double()).sum(0) for part in torch.split(vectors, ROWS_AT_ONCE)]).sum(0)
 
 
 @functools.cache

@@ -2,8 +2,10 @@
 
 import dataclasses
 import re
+import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -72,18 +74,26 @@ def from_plain(kind: Any, plain: Any, field: str = "") -> Any:
     if kind in (int, str, bool) and type(plain) is kind:
         return plain
     shown = repr(plain) if len(repr(plain)) <= SHOWN else f"{repr(plain)[:SHOWN]}..."
-    raise ValueError(f"{field or 'the value'} is {shown}, not {_type_name(kind)}")
+    raise ValueError(f"{field or 'the value'} is {shown}, not {describe(kind)}")
 
 
-def _type_name(kind: Any) -> str:
-    """Names a type in words for an error message."""
+def describe(kind: Any) -> str:
+    """Returns a type in words, for error messages and help."""
+    inner = typing.get_args(kind)
     if typing.get_origin(kind) is typing.Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(kind)))
-    plain = {float: "a number", int: "a whole number", str: "text", bool: "true or false"}
+        return "one of " + ", ".join(map(str, inner))
+    if is_union(kind):
+        return " or ".join(describe(part) for part in inner if part is not type(None))
     if typing.get_origin(kind) is tuple:
-        inner = typing.get_args(kind)
-        return "a list" if inner[-1] is Ellipsis else f"a list of {len(inner)}"
-    return plain.get(kind, "an object")
+        count = "" if inner[-1] is Ellipsis else f" of {len(inner)}"
+        return f"a list{count}, separated by commas, each {describe(inner[0])}"
+    words = {float: "a number", int: "a whole number", str: "text", bool: "true or false", Path: "a path"}
+    return words.get(kind, "an object")
+
+
+def is_union(kind: Any) -> bool:
+    """Returns True for a union: `int | None` is a types.UnionType, `Literal[...] | None` a typing.Union."""
+    return isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
 
 
 def printable(text: str, keep: str = "") -> str:

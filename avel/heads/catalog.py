@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from avel.config import default_text, describe, resolve, settings_of
+from avel.config import default_text, resolve, settings_of
 from avel.heads.config import HEADS, HeadConfig, TrainConfig
 from avel.heads.models.head import Published, Widths, build_model, head_class
-from avel.text import table
+from avel.text import describe, table
 
 AVE_WIDTHS = {
     "encoded": Widths(256, 256, 29, segments=10),

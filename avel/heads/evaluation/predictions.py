@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.training.records import AGAIN, HeadInputs, TrialRecord
 from avel.stores.arrow import read_own_parquet, to_parquet
 from avel.stores.datasets.dataset import SPLITS
-from avel.stores.datasets.labels import UNKNOWN
+from avel.stores.datasets.labels import UNKNOWN, take
 from avel.stores.files import write_bytes
 from avel.stores.runs import Run
 
@@ -43,13 +43,12 @@ class Predictions:
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """Which samples' events are known: (R,)."""
+        """True for samples whose events are known: (R,)."""
         return np.asarray((self.label != UNKNOWN).all(1))
 
     def take(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Predictions:
         """Returns the predictions of some of the samples."""
-        names = ("sample", "video_id", "leaked", "label", "probabilities")
-        return replace(self, **{name: getattr(self, name)[chosen] for name in names})
+        return take(self, chosen)
 
 
 def judged_part(item: Predictions) -> Predictions:

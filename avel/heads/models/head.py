@@ -14,6 +14,7 @@ from avel.errors import ConfigError
 from avel.heads.config import HEADS, HeadConfig, TrainConfig
 from avel.heads.models.parts import at_least_float32
 from avel.heads.tasks.single_label import SingleLabel
+from avel.nn import Standard
 
 
 @dataclass(frozen=True)
@@ -123,44 +124,20 @@ class Head(nn.Module, ABC):
         return SingleLabel.video_loss(output.logits, video_labels)
 
 
-class Standardised(nn.Module):
-    """A fixed shift and scale of each feature, as measured over train."""
-
-    audio_mean: Tensor
-    audio_scale: Tensor
-    visual_mean: Tensor
-    visual_scale: Tensor
-
-    def __init__(self, widths: Widths) -> None:
-        super().__init__()
-        for name, width in (("audio", widths.audio), ("visual", widths.visual)):
-            self.register_buffer(f"{name}_mean", torch.zeros(width))
-            self.register_buffer(f"{name}_scale", torch.ones(width))
-
-    def set(self, name: str, mean: Tensor, scale: Tensor) -> None:
-        """Sets the shift and scale of "audio" or "visual": (D,), (D,)."""
-        self.get_buffer(f"{name}_mean").copy_(mean)
-        self.get_buffer(f"{name}_scale").copy_(scale)
-
-    def forward(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
-        """Shifts and scales to mean 0 and std 1 over train: (..., D), (..., D) -> the same shapes."""
-        scaled_audio = (audio - self.audio_mean) * self.audio_scale
-        return scaled_audio, (visual - self.visual_mean) * self.visual_scale
-
-
 class Model(nn.Module):
     """A head with the standardisation before it, as it is trained and saved."""
 
     def __init__(self, head: Head, widths: Widths, config: TrainConfig) -> None:
         super().__init__()
         self.head = head
-        self.standardised = Standardised(widths) if config.standardise else None
+        self.standard_a = Standard(widths.audio) if config.standardise else None
+        self.standard_v = Standard(widths.visual) if config.standardise else None
         self.weak = config.supervision == "weak"
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
         """Returns scores: (B, T, D), (B, T, ...) -> logits (B, T, K)."""
-        if self.standardised is not None:
-            audio, visual = self.standardised(audio, visual)
+        if self.standard_a is not None and self.standard_v is not None:
+            audio, visual = self.standard_a(audio), self.standard_v(visual)
         output: HeadOutput = self.head(audio, visual)
         return output
 

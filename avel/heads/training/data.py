@@ -19,7 +19,7 @@ from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.training.memory import free_memory_gb
 from avel.progress import note
 from avel.stores.datasets.dataset import SPLITS
-from avel.stores.datasets.labels import NO_CLASS
+from avel.stores.datasets.labels import NO_CLASS, take
 from avel.stores.features import CachedSamples, FeatureCache
 
 ARRAYS = {"encoded": ("f_a", "f_v"), "cnn": ("cnn_a", "cnn_v"), "maps": ("cnn_a", "maps")}
@@ -57,19 +57,7 @@ class Split:
         """Returns the samples to train on: all, or with weak supervision those of one event class."""
         if config.supervision == "full" or self.one_class.all():
             return self
-        places = np.flatnonzero(self.one_class)
-        on_device = torch.from_numpy(places).to(self.videos.device)
-        return Split(
-            self.name,
-            self.number[places],
-            self.video_id[places],
-            self.leaked[places],
-            self.known[places],
-            self.one_class[places],
-            self.videos[on_device],
-            self.labels[on_device],
-            self.video_labels[on_device],
-        )
+        return take(self, np.flatnonzero(self.one_class))
 
 
 @dataclass(frozen=True)
@@ -159,10 +147,7 @@ def chunks_of(order: Tensor, size: int) -> list[Tensor]:
 
 
 def feature_statistics(features: Features, train: Split) -> dict[str, tuple[Tensor, Tensor]]:
-    """Computes mean and 1 / std of each feature over the train videos: "audio", "visual" -> (D,), (D,).
-
-    A feature that is constant in train gets the factor 1, since it may vary in the other splits.
-    """
+    """Computes mean and std of each feature over the train videos: "audio", "visual" -> (D,), (D,)."""
     chunks = chunks_of(torch.unique(train.videos), 64)
     sums: dict[str, list[Tensor]] = {"audio": [], "visual": []}
     for audio, visual in features.batches(chunks):
@@ -176,7 +161,7 @@ def feature_statistics(features: Features, train: Split) -> dict[str, tuple[Tens
         total, squares, count = torch.stack(parts).sum(0)
         mean = total / count
         std = (squares / count - mean.square()).clamp_min(0).sqrt()
-        result[name] = (mean.float(), torch.where(std > 1e-6, std, 1.0).reciprocal().float())
+        result[name] = (mean.float(), std.float())
     return result
 
 

@@ -198,9 +198,9 @@ class Training:
 def make_model(trial: Trial, data: Data) -> Model:
     """Builds the model of a trial; with `standardise` it gets the statistics of the train features."""
     model = build_model(trial.config, data.widths, trial.config.seed)
-    if model.standardised is not None:
-        for name, (mean, scale) in data.statistics.items():
-            model.standardised.set(name, mean, scale)
+    for name, standard in (("audio", model.standard_a), ("visual", model.standard_v)):
+        if standard is not None:
+            standard.set(*data.statistics[name])
     return model
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from avel.config import ComponentConfig
-from avel.nn import AGVA
+from avel.nn import AGVA, Standard
 from avel.pipeline.config import EncoderConfig
 from avel.pipeline.encoders.backbones import AudioBackbone, VisualBackbone
 from avel.pipeline.encoders.folding import folded
@@ -17,8 +17,6 @@ from avel.pipeline.encoders.folding import folded
 PIXELS_AT_ONCE = 8 * 224 * 224
 """What a CPU takes through a CNN together where nothing is learned: eight frames, or 65 patches. Of more, the
 kernel pages in the memory of each layer anew, which takes half of the time at 80 frames."""
-ROWS_AT_ONCE = 1 << 14
-"""Vectors that are turned into float64 together for their mean and std."""
 
 
 @dataclass(frozen=True)
@@ -155,39 +153,6 @@ class Encoder(nn.Module):
     def dtype(self) -> torch.dtype:
         """Returns the number format of the Bi-LSTMs."""
         return next(self.audio_lstm.parameters()).dtype
-
-
-class Standard(nn.Module):
-    """(x - mean) / std, statistics set once from training clips; the identity before."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("std", torch.ones(width))
-
-    def fit(self, vectors: Tensor) -> None:
-        """Takes mean and std of (n, D) vectors; a feature that never varies is left unscaled."""
-        mean = _sum(vectors, lambda part: part) / len(vectors)
-        std = (_sum(vectors, lambda part: (part - mean) ** 2) / (len(vectors) - 1)).sqrt()
-        self.mean.copy_(mean)
-        self.std.copy_(torch.where(std > 1e-6, std, 1.0))
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        """Standardises each feature: (..., D) -> (..., D)."""
-        return (vectors - self.mean) / self.std
-
-    def before(self, layer: nn.Linear) -> tuple[Tensor, Tensor]:
-        """Returns weight and bias by which `layer` takes raw vectors instead of standardised ones."""
-        weight = layer.weight / self.std
-        return weight, layer.bias - (weight * self.mean).sum(-1)  # a product that autocast leaves alone
-
-
-def _sum(vectors: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
-    """Sums in float64, a part at a time, since maps of a whole dataset in float64 would not fit."""
-    return torch.stack([of(part.double()).sum(0) for part in torch.split(vectors, ROWS_AT_ONCE)]).sum(0)
 
 
 def unit(frames: Tensor) -> Tensor:

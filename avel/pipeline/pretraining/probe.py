@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from avel.errors import TrainingError
-from avel.pipeline.encoders.encoder import Encoder, Standard
+from avel.nn import Standard
+from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.pretraining.vectors import compute_vectors
 from avel.stores.clips import ClipStore
 

@@ -7,19 +7,27 @@ one that comes first in the sample has it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import DatasetError
 
+Table = TypeVar("Table", bound=Any)
 UNKNOWN = -1
 """Label of every segment of a sample whose events are not known."""
 NO_CLASS = -1
 """Video label of a sample that has not exactly one event class."""
 ROUNDING_SECONDS = 1e-9
 """Tolerance of sums of seconds: far less than one audio sample, far more than float64's rounding."""
+
+
+def take(table: Table, chosen: Any) -> Table:
+    """Returns a dataclass of columns with some rows; fields of text stay."""
+    columns = {name: value for name, value in vars(table).items() if not isinstance(value, str)}
+    return replace(table, **{name: column[chosen] for name, column in columns.items()})
 
 
 @dataclass(frozen=True)
@@ -42,12 +50,7 @@ class EventTable:
 
     def take(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> EventTable:
         """Returns some of the events."""
-        return EventTable(
-            self.sample[chosen],
-            self.category[chosen],
-            self.onset_seconds[chosen],
-            self.offset_seconds[chosen],
-        )
+        return take(self, chosen)
 
 
 @dataclass(frozen=True)

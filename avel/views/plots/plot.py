@@ -89,11 +89,8 @@ def demo_picture(
     out: Path | str,
     *,
     shown: tuple[str, ...] = (),
-    split: str = "test",
-    video: str | None = None,
-    store: Path | str | None = None,
 ) -> Picture:
-    """Draws one clip with some runs' predictions, beside all runs' accuracy and the trivial baselines.
+    """Draws a test clip with some runs' predictions, beside all runs' accuracy and the trivial baselines.
 
     Args:
         runs: name in the picture -> run; the last one chooses the clip.
@@ -103,17 +100,17 @@ def demo_picture(
     read = {name: read_run(path) for name, path in runs.items()}
     names = shown or tuple(read)[-2:]
     main = read[names[-1]]
-    place = choose_clip(main, split) if video is None else main.place_of(video)
-    clip = clip_of({name: read[name] for name in names}, int(main.sample[place]), store)
+    place = choose_clip(main, "test")
+    clip = clip_of({name: read[name] for name in names}, int(main.sample[place]))
     with figure(12.5, 3.9) as drawn:
         left, right = drawn.subfigures(1, 2, squeeze=False, width_ratios=(2.6, 1), wspace=0.03)[0]
         draw_clip(left, clip)
         axes = right.subplots()
-        accuracy = [each.accuracy(split) for each in read.values()]
-        draw_accuracy(axes, list(read), accuracy, main.trivial_baselines(split))
+        accuracy = [each.accuracy("test") for each in read.values()]
+        draw_accuracy(axes, list(read), accuracy, main.trivial_baselines("test"))
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
     save(drawn, target)
-    return Picture("demo", str(target), f"{main.video_id[place]} and {len(read)} runs on {split}")
+    return Picture("demo", str(target), f"{main.video_id[place]} and {len(read)} runs on test")
 
 
 def clip_of(runs: dict[str, HeadRun], sample: int, store: Path | str | None = None) -> Clip:

@@ -7,9 +7,10 @@ import torch
 from safetensors.torch import save_file
 
 from avel.errors import MissingPathError, StoreError
+from avel.nn import Standard
 from avel.pipeline.config import VISUAL_BACKBONES
 from avel.pipeline.encoders.build import build_encoder
-from avel.pipeline.encoders.encoder import Encoder, Standard, map_cells
+from avel.pipeline.encoders.encoder import Encoder, map_cells
 from avel.pipeline.encoders.kept import cnn_digest, encoder_digest, load_encoder, save_encoder
 from tests.pipeline.configs import changed, made, pretrain_config
 
