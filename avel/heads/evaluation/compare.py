@@ -116,12 +116,12 @@ class Comparison:
             )
             for metric, title in METRICS.items()
         ]
-        shares = self.agreement
+        agreement = self.agreement
         who = [
-            f"right in {shares.both_percent:.1f} % of segments: both",
-            f"{shares.only_a_percent:.1f}: only A",
-            f"{shares.only_b_percent:.1f}: only B",
-            f"{shares.neither_percent:.1f}: neither",
+            f"right in {agreement.both_percent:.1f} % of segments: both",
+            f"{agreement.only_a_percent:.1f}: only A",
+            f"{agreement.only_b_percent:.1f}: only B",
+            f"{agreement.neither_percent:.1f}: neither",
         ]
         return [
             *(about for about, _ in sides),
@@ -136,7 +136,7 @@ class Comparison:
         ]
 
     def _ends(self) -> list[tuple[Any, ...]]:
-        """The clips on which A and B differ most, on either side."""
+        """Returns rows of the clips on which A is furthest ahead of B, then of B ahead of A."""
         ahead = [clip for clip in self.clips if clip.a_percent > clip.b_percent][:SHOWN_CLIPS]
         behind = [clip for clip in self.clips if clip.a_percent < clip.b_percent][-SHOWN_CLIPS:]
         return [
@@ -185,13 +185,13 @@ def read_group(path: Path | str, split: str, name: str | None = None) -> GroupPr
             groups.setdefault(group_name(trial), []).append(trial)
     if name and name not in groups:
         raise UnknownNameError("settings", name, groups, where=str(run.path))
-    held = read_predictions(run)
-    if not groups or split not in held:
+    by_split = read_predictions(run)
+    if not groups or split not in by_split:
         raise StoreError(
-            f"{run.path}: no predictions of split {split!r}", hint=f"choose from {', '.join(held)}"
+            f"{run.path}: no predictions of split {split!r}", hint=f"choose from {', '.join(by_split)}"
         )
     chosen = name or max(groups, key=lambda each: np.mean([trial.val_accuracy for trial in groups[each]]))
-    of_trial = {item.trial: item for item in held[split]}
+    of_trial = {item.trial: item for item in by_split[split]}
     check_complete(run, groups[chosen], of_trial, split)
     items = tuple(of_trial[trial.name] for trial in groups[chosen])
     return GroupPredictions(run, chosen, tuple(groups[chosen]), items)
@@ -237,7 +237,7 @@ def _side(group: GroupPredictions, tallies: dict[str, Tally]) -> ComparedRun:
 
 
 def _agreement(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Agreement:
-    """(M_a, R, T), (M_b, R, T) -> shares; the mean over pairs of trials is a product of means."""
+    """Returns the mean over all pairs of trials, a product of means: (M_a, R, T), (M_b, R, T)."""
     right_a, right_b = a.mean(0), b.mean(0)
     parts = (
         right_a * right_b,

@@ -1,4 +1,4 @@
-"""Which of two is better, and whether it can be told: differences bootstrapped over videos and seeds."""
+"""Tests whether A is better than B: bootstraps their difference over videos and seeds."""
 
 from __future__ import annotations
 
@@ -25,19 +25,18 @@ WIDTH = 1.96
 class Difference:
     """A metric of A minus that of B on the same samples, in points of percent, with its 95 % interval.
 
-    The interval is a bootstrap: videos are drawn with replacement, the same for A and B, and so are the seeds
-    of A and those of B. Of M seeds M - 1 are drawn, which makes the spread of the mean what it is expected to
-    be; all M would make it too small by (M - 1) / M. One seed has no spread, so nothing of it is in the
-    interval.
+    The interval is a bootstrap: it draws videos with replacement, the same for A and B, and seeds of each. Of
+    M seeds it draws M - 1, since the variance of the mean of M draws would be too small by (M - 1) / M. With
+    one seed the interval leaves out the variance over seeds.
 
     Attributes:
-        level: whether 0 is within the interval, so that A and B cannot be told apart.
-        clips, seeds: how many samples were compared, and the trials of A and of B.
-        resolved_points: half the width of the interval; a smaller difference cannot be told from none.
-        clips_needed: samples at which the interval around a difference of this size would just leave out 0,
-            with these seeds; None if no number would do.
-        seeds_needed: trials of A and of B that would, with these samples; None if no number would do, or if
-            A or B has one seed.
+        level: whether 0 is within the interval, so that the difference may be chance.
+        clips, seeds: number of samples, and of trials of A and of B.
+        resolved_points: half the width of the interval: the smallest difference that it can show.
+        clips_needed: number of samples with which a difference of this size would be outside of chance, with
+            these seeds; None if no number would do.
+        seeds_needed: number of trials of each that would do, with these samples; None if no number would do,
+            or if A or B has one seed.
     """
 
     points: float
@@ -60,7 +59,7 @@ class Difference:
         return interval + " level" * self.level
 
     def explained(self) -> str:
-        """Says what it takes to tell a difference of this size.
+        """Says how many clips or seeds it takes to show a difference of this size.
 
         >>> Difference(1.62, -0.44, 3.71, True, 402, (5, 5), 2.1, 640, None).explained()
         '402 clips and 5 seeds resolve 2.1 points, the difference is 1.6: 640 clips with these seeds would do'
@@ -81,7 +80,7 @@ class Difference:
 def difference(a: Tally, b: Tally, video_id: NDArray[np.object_], *, seed: int = 0) -> Difference:
     """Returns A's metric minus B's with its interval: tallies (M_a, R) and (M_b, R), videos (R,).
 
-    Samples that share a video are drawn together, for they are not independent.
+    It draws videos, not samples: samples of one video are not independent.
     """
     _, video = np.unique(video_id.astype(str), return_inverse=True)
     random = np.random.default_rng(seed)
@@ -176,7 +175,7 @@ def resolved_points(found: Iterable[Mapping[str, Difference]]) -> float | None:
 
 
 def _of_draws(each: Tally, video: NDArray[np.int64], drawn: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The metric of each trial in each draw of videos: (M, R), (R,), (D, V) -> (D, M)."""
+    """Computes the metric of each trial in each draw of videos: (M, R), (R,), (D, V) -> (D, M)."""
     part, whole = (
         drawn.astype(np.float64)
         @ np.stack([np.bincount(video, row, minlength=drawn.shape[1]) for row in rows], 1)
@@ -186,7 +185,7 @@ def _of_draws(each: Tally, video: NDArray[np.int64], drawn: NDArray[np.int64]) -
 
 
 def _seeds_drawn(values: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
-    """The mean over M - 1 drawn trials, of one over itself: (D, M) -> (D,)."""
+    """Averages over M - 1 drawn trials, or the only one: (D, M) -> (D,)."""
     draws, trials = values.shape
     if trials == 1:
         return values[:, 0]
@@ -195,5 +194,5 @@ def _seeds_drawn(values: NDArray[np.float64], random: np.random.Generator) -> ND
 
 
 def _needed(variance: float, allowed: float) -> int | None:
-    """How many the variance of one must be divided by, so that it is what is allowed."""
+    """Returns the number by which a variance must be divided to be `allowed`; None if none will do."""
     return max(1, math.ceil(variance / allowed - 1e-9)) if allowed > 0 else None

@@ -95,10 +95,11 @@ def event_scores(
 def event_counts(
     predicted: Labels, labels: Labels, background: int, onset_tolerance: float, offset_tolerance: float
 ) -> Labels:
-    """Matched, predicted and true events of each sample: (R, T), (R, T) -> (R, 3); tolerances in segments.
+    """Counts matched, predicted and true events of each sample: (R, T), (R, T) -> (R, 3).
 
-    Events are matched one to one by class, onset and offset. Events of one class in a clip do not overlap, so
-    onsets and offsets are in the same order and taking the first that fits matches as many as can be.
+    Events are matched one to one by class, onset and offset, tolerances in segments. Events of one class in a
+    clip do not overlap, so their onsets and offsets are in the same order, and taking the first that fits
+    gives the most matches.
     """
     counts = np.zeros((len(labels), 3), np.int64)
     for place, (predicted_row, label_row) in enumerate(zip(predicted, labels, strict=True)):
@@ -117,14 +118,14 @@ def event_counts(
 
 @dataclass(frozen=True)
 class Tally:
-    """What each sample adds to a metric that is a ratio of two sums: part (..., R) of whole (..., R)."""
+    """A metric that is a ratio of two sums over samples: those of part (..., R) and whole (..., R)."""
 
     part: NDArray[np.float64]
     whole: NDArray[np.float64]
 
     @property
     def value(self) -> NDArray[np.float64]:
-        """The metric: sum of parts over sum of wholes, 0 where the whole is nothing: (..., R) -> (...)."""
+        """Value of the metric, sum of parts over sum of wholes, 0 where that is 0: (..., R) -> (...)."""
         return ratio(self.part.sum(-1), self.whole.sum(-1))
 
 
@@ -134,26 +135,26 @@ def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.f
 
 
 def accuracy_tally(predicted: Labels, labels: Labels) -> Tally:
-    """Right segments of all, background included: (R, T), (R, T) -> (R,)."""
+    """Returns right segments over all, background included: (R, T), (R, T) -> (R,)."""
     return Tally((predicted == labels).sum(1).astype(float), np.full(len(labels), float(labels.shape[1])))
 
 
 def segment_f1_tally(predicted: Labels, labels: Labels, background: int) -> Tally:
-    """F1 over segments, in which background is nothing to be found: (R, T), (R, T) -> (R,).
+    """Returns F1 over segments, where background does not count as found: (R, T), (R, T) -> (R,).
 
-    A segment counts as found if it holds an event and the class is right.
+    A segment is found if it holds an event and its class is right.
     """
     found = ((predicted == labels) & (labels != background)).sum(1)
-    claimed, true = ((values != background).sum(1) for values in (predicted, labels))
-    return Tally(2.0 * found, (claimed + true).astype(float))
+    positive, true = ((values != background).sum(1) for values in (predicted, labels))
+    return Tally(2.0 * found, (positive + true).astype(float))
 
 
 def event_f1_tally(
     predicted: Labels, labels: Labels, background: int, onset_tolerance: float, offset_tolerance: float
 ) -> Tally:
-    """F1 over events, matched as `event_counts` does: (R, T), (R, T) -> (R,)."""
-    matched, claimed, true = event_counts(predicted, labels, background, onset_tolerance, offset_tolerance).T
-    return Tally(2.0 * matched, (claimed + true).astype(float))
+    """Returns F1 over events, matched by `event_counts`: (R, T), (R, T) -> (R,)."""
+    matched, positive, true = event_counts(predicted, labels, background, onset_tolerance, offset_tolerance).T
+    return Tally(2.0 * matched, (positive + true).astype(float))
 
 
 def bootstrap_interval(

@@ -62,10 +62,10 @@ def ave_pm_files(scripts: Scripts) -> dict[str, str]:
 
 def ov_avebench_files(scripts: Scripts) -> dict[str, str]:
     """Returns OV-AVEBench's table, and its labels as text of lists in a JSON."""
-    seen = {script.category for script in scripts if script.split == "train"}
+    trained = {script.category for script in scripts if script.split == "train"}
     rows = ["split,cls_name,cls_type,vid_name"]
     for script in scripts:
-        kind = "close" if script.category in seen else "open"
+        kind = "close" if script.category in trained else "open"
         rows.append(f"{script.split},{script.category},{kind},{script.video_id}")
     labels = {
         script.video_id: {"category": script.category, "label": str(_vector(script))} for script in scripts

@@ -104,7 +104,7 @@ def as_vtt(found: Sequence[VideoEvents]) -> str:
 
 
 def as_audacity(found: Sequence[VideoEvents]) -> str:
-    """Label track of one video for Audacity: lines `start<TAB>end<TAB>class`, in seconds."""
+    """Formats one video's events as Audacity's label track: lines `start<TAB>end<TAB>class`, in seconds."""
     return "".join(
         f"{event.start_seconds:.6f}\t{event.end_seconds:.6f}\t{' '.join(event.category.split())}\n"
         for video in found
@@ -113,12 +113,12 @@ def as_audacity(found: Sequence[VideoEvents]) -> str:
 
 
 def as_activitynet(found: Sequence[VideoEvents]) -> str:
-    """ActivityNet's JSON, videos by their names without ending; probabilities as scores."""
+    """Formats events as ActivityNet's JSON, videos by name without ending, probabilities as scores."""
     return activitynet_text(_annotated(video, Path(video.video).stem) for video in found)
 
 
 def as_desed(found: Sequence[VideoEvents]) -> str:
-    """DESED's table, videos by the names of their files."""
+    """Formats events as DESED's table, videos by the names of their files."""
     return desed_text(_annotated(video, Path(video.video).name) for video in found)
 
 

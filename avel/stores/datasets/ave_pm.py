@@ -64,7 +64,7 @@ class AVEPM(DatasetFormat["AVEPM.Config"]):
 
 
 def _names(path: Path) -> dict[str, str]:
-    """Class id -> its name, both as text."""
+    """Reads class id -> class name, both as text."""
     names: dict[str, str] = {}
     for row in read_rows(path, ("class_id", "class_name")):
         number, name = row.fields["class_id"], row.fields["class_name"]
