@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Results go to stdout, progress and notes to stderr.
+"""Command line: parse, call, print. Results go to stdout, progress and notes to stderr.
 
 Exit codes: 0 all done, 1 error, 2 wrong usage, 3 finished but some clips failed, 130 interrupted.
 """

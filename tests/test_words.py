@@ -34,6 +34,7 @@ BANNED_TEXT = {
     r"\b(member|wish|seer)s?\b": "trial, request",
 }
 """Pattern in comments, docstrings and messages -> what to say instead."""
+QUESTION = re.compile(r"(What|Whether|Which|Where|How|The)\b")
 NOUNS = {"Class", "Events", "Features", "Frames", "Gradients", "Logits", "Scores", "Segments", "Vectors"}
 """Words that end like a verb in the third person, and begin no docstring."""
 
@@ -93,8 +94,21 @@ def test_docstrings_of_functions_begin_with_a_verb() -> None:
     assert not found, "\n".join(found)
 
 
+def test_no_docstring_begins_with_a_question_word() -> None:
+    """Of modules, classes and constants, too: they name or do something."""
+    found = []
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                begins = QUESTION.match(str(node.value.value))
+                found += [f"{path}:{node.lineno}: {node.value.value[:60]}"] if begins else []
+    assert not found, "\n".join(found)
+
+
 def test_the_rules_find_what_they_forbid() -> None:
     tree = ast.parse("class Kept: pass\ndef f(shareOfRows): self.low_hz = hz_low = 1")
     assert {name for _, name in defined_names(tree)} == {"Kept", "f", "shareOfRows", "low_hz", "hz_low"}
     assert parts_of("shareOfRows") == ["share", "of", "rows"]
     assert parts_of("_TONE_HZ") == ["tone", "hz"]
+    assert QUESTION.match("Whether it is so.")
+    assert not QUESTION.match("Theta of TACMA.")

@@ -110,7 +110,7 @@ def _open(path: Path, base: TrainConfig, inputs: HeadInputs) -> Run:
 
 
 class LoadedCache:
-    """The features that heads read, each kind of input loaded and checked once, for any number of runs."""
+    """Features of a cache, each kind of input loaded and checked once, for any number of runs."""
 
     def __init__(self, cache: FeatureCache, device: torch.device) -> None:
         self.cache, self.device = cache, device

@@ -28,7 +28,7 @@ OWN = "the backbone's own"
 
 @dataclass(frozen=True)
 class ExtractConfig:
-    """How clips are staged: the grid, the frames' encoding, and what happens to clips that resist."""
+    """Settings of staging: the grid, the frames' encoding, limits for bad clips."""
 
     segments: int = option(10, "Segments T of a clip; longer clips are cut, shorter ones padded.", low=1)
     segment_seconds: float = option(
@@ -81,7 +81,7 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class VisualConfig(BackboneConfig):
-    """The CNN of the frames, where an encoder may be given instead."""
+    """CNN of the frames, where an encoder may be given instead."""
 
     backbone: ComponentConfig | None = component(
         VISUAL_BACKBONES, None, "CNN of the frames where no --encoder is given.", shown="resnet50"
@@ -90,7 +90,7 @@ class VisualConfig(BackboneConfig):
 
 @dataclass(frozen=True)
 class AudioConfig(BackboneConfig):
-    """The CNN of the log-mel patches, where an encoder may be given instead."""
+    """CNN of the log-mel patches, where an encoder may be given instead."""
 
     backbone: ComponentConfig | None = component(
         AUDIO_BACKBONES, None, "CNN of the log-mel patches where no --encoder is given.", shown="vggish"
@@ -99,21 +99,21 @@ class AudioConfig(BackboneConfig):
 
 @dataclass(frozen=True)
 class VisualBackboneConfig(VisualConfig):
-    """The CNN of the frames."""
+    """CNN of the frames."""
 
     backbone: ComponentConfig = component(VISUAL_BACKBONES, "resnet50", "CNN of the frames.", shown=OWN)
 
 
 @dataclass(frozen=True)
 class AudioBackboneConfig(AudioConfig):
-    """The CNN of the log-mel patches."""
+    """CNN of the log-mel patches."""
 
     backbone: ComponentConfig = component(AUDIO_BACKBONES, "vggish", "CNN of the log-mel patches.", shown=OWN)
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """What an encoder is made of beside its CNNs (Section 3.2.1)."""
+    """Settings of an encoder beside its CNNs (Section 3.2.1)."""
 
     agva: bool = option(False, "Audio-guided visual attention before the visual Bi-LSTM (Table 4).")
     visual_width: int = option(512, "Wider visual vectors go through a learned Linear to this.", low=1)
@@ -123,7 +123,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """The projector and the loss of Eq. 2."""
+    """Projector and the loss of Eq. 2."""
 
     projector: str = option("2048-4096-4096", "Widths of the projector's linear layers.")
     shared_projector: bool = option(True, "One projector for both modalities; false is Table 4's row.")
@@ -135,7 +135,7 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The optimizer, its learning rates by part, and their schedule (Section 4.1)."""
+    """Optimizer, its learning rates by part, and their schedule (Section 4.1)."""
 
     optimizer: Literal["lars", "adamw"] = option(
         "lars", "lars as the paper; adamw suits few clips and small batches better."
@@ -163,7 +163,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What is drawn for the frames of a clip (Table 5); a strength is Barlow Twins' unless it stands here."""
+    """Augmentations of a clip's frames (Table 5), with Barlow Twins' strengths where none is set here."""
 
     crop: bool = option(True, "Random resized crop; without it, a centre crop.")
     crop_scale: tuple[float, float] = option(
@@ -182,7 +182,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class FrozenConfig:
-    """What `freeze_backbone` computes once and keeps."""
+    """Settings of the vectors that `freeze_backbone` computes once."""
 
     frames: int = option(
         16, "Frames of each segment whose vectors --freeze-backbone keeps, evenly spaced.", low=1
@@ -257,7 +257,7 @@ class PretrainConfig:
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """Which networks read the staged clips, which frames, and which outputs are kept."""
+    """Settings of a feature cache: networks, frames, and arrays to keep."""
 
     untrained: bool = option(
         False, "Put Bi-LSTMs with random weights on the CNNs: what AV-BT has to beat (no --encoder)."

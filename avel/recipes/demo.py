@@ -29,14 +29,14 @@ FILES = {
     "untrained": "untrained.h5",
     "picture": "demo.png",
 }
-"""What the demo makes -> its name in the demo's folder."""
+"""Result of the demo -> its name in the demo's folder."""
 
 READING = (
     "An event is where its object is both visible and audible, so audio or visual alone cannot find it. The",
     "row mlp untrained has random weights where the others have AV-BT. The label of a second depends on that",
     "second alone, so TACMA's attention to the others has little to add to mlp both here.",
 )
-"""How to read the table."""
+"""Text that explains the table."""
 
 NEXT = (
     "next, on your own clips (AVE's folder, or any folder of videos with a CSV of events):",

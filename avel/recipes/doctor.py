@@ -24,7 +24,7 @@ EXTRAS = {"scikit-learn": "avel[plots]", "obstore": "avel[s3]"}
 """Optional library -> the extra that installs it."""
 CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4", "aac", "mp3", "opus", "vorbis")
 LEAST_DISK_GB, LEAST_MEMORY_GB = 5.0, 4.0
-"""What the demo and small datasets need; AVE needs 14 GB for its store."""
+"""Enough for the demo and small datasets; AVE's store takes 14 GB."""
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""The files between the stages: Zarr clips, HDF5 features, Parquet manifest, run folder."""
+"""Files between the stages: Zarr clips, HDF5 features, Parquet manifest, run folder."""

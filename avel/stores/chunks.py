@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 LENGTH_BYTES = CHECKSUM_BYTES = 4
 RESIDUE = 0x48674BC7
-"""The CRC-32C of any content followed by its own CRC-32C."""
+"""CRC-32C of any content followed by its own CRC-32C."""
 
 
 def verified(chunk: bytes) -> memoryview:

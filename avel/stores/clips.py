@@ -47,7 +47,7 @@ ACCESS = "check its access rights; for an object store also AWS_ENDPOINT_URL, AW
 
 @dataclass(frozen=True)
 class StoreAttributes:
-    """The attributes of a store: its grid, the settings it was staged with, its videos in array order."""
+    """Attributes of a store: its grid, the settings it was staged with, its videos in array order."""
 
     grid: Grid
     settings: dict[str, Any]
@@ -133,7 +133,7 @@ class ClipStore:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The dataset that was staged: videos, and samples with their events."""
+        """Dataset that was staged: videos, and samples with their events."""
         from avel.stores.arrow import read_own_parquet
         from avel.stores.datasets.dataset import Dataset, table_schemas
 
@@ -246,7 +246,7 @@ class ClipStore:
 
     @cached_property
     def arrays(self) -> dict[str, Any]:
-        """The Zarr arrays by name, open for reading."""
+        """Zarr arrays by name, open for reading."""
         from zarr.errors import UnstableSpecificationWarning
 
         with warnings.catch_warnings():  # as when they are written

@@ -42,7 +42,7 @@ PLACES = ("store", "run", "options")
 
 @dataclass(frozen=True)
 class CachedSamples:
-    """The R samples whose video is cached.
+    """R samples whose video is cached.
 
     Attributes:
         number: (R,) int64, the sample's number in its dataset.

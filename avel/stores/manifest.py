@@ -31,7 +31,7 @@ Cause = Literal["new", "source-changed", "settings-changed", "retry-failed", "ov
 
 @dataclass(frozen=True)
 class Entry:
-    """The state of one video in a store.
+    """State of one video in a store.
 
     Attributes:
         row: its index in the arrays.
@@ -102,7 +102,7 @@ def _schema() -> pa.Schema:
 
 
 class ManifestWriter:
-    """The only writer of a store's manifest."""
+    """Only writer of a store's manifest."""
 
     def __init__(self, location: Location) -> None:
         self._location = location

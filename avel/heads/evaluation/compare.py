@@ -29,7 +29,7 @@ SHOWN_CLIPS = 5
 
 @dataclass(frozen=True)
 class GroupPredictions:
-    """The trials of a run that differ in the seed alone, and what each says of one split."""
+    """Trials of a run that differ in the seed alone, and their predictions on one split."""
 
     run: Run
     name: str
@@ -38,7 +38,7 @@ class GroupPredictions:
 
     @property
     def task(self) -> SingleLabel:
-        """The task that the run was trained for."""
+        """Task that the run was trained for."""
         return SingleLabel(self.run.read_inputs(HeadInputs).categories)
 
 

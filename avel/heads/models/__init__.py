@@ -1,1 +1,1 @@
-"""The fusion heads, one file each."""
+"""Fusion heads, one file each."""

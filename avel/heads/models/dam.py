@@ -80,6 +80,6 @@ def matching(f_a: Tensor, f_v: Tensor, g_a: Tensor, g_v: Tensor) -> Tensor:
     """
     dots = torch.stack((f_a @ g_v.unsqueeze(-1), f_v @ g_a.unsqueeze(-1))).squeeze(-1)
     dots = at_least_float32(dots)
-    # The factors 1/2 of p and 1 - p cancel
+    # Both p and 1 - p have the factor 1/2, which cancels
     p, rest = functional.logsigmoid(dots).logsumexp(0), functional.logsigmoid(-dots).logsumexp(0)
     return p - rest

@@ -1,4 +1,4 @@
-"""The MLP probe of Table 2: the classification layer alone, on audio, on visual, or on both."""
+"""MLP probe of Table 2: the classification layer alone, on audio, on visual, or on both."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""The task of AVEL: every segment has one label, the class of an event or background.
+"""Task of AVEL: every segment has one label, the class of an event or background.
 
 All that depends on it is here (targets, losses, accuracy in training, what plots show) and in the decoders
 and metrics beside. Another task would be another class with these methods.

@@ -27,7 +27,7 @@ from avel.stores.runs import versions
 
 @dataclass(frozen=True)
 class CacheSummary:
-    """What a call did. `encoded` + `kept` + `resumed` are all videos of the cache.
+    """Results of a call. `encoded` + `kept` + `resumed` are all videos of the cache.
 
     Attributes:
         samples: samples whose video is in the cache.

@@ -34,7 +34,7 @@ AHEAD = 2
 
 @dataclass(frozen=True)
 class Work:
-    """What every part has in common; pickles, so that a part can be computed in any process.
+    """Inputs that all parts have in common; pickles, so that a part can be computed in any process.
 
     `cnn_from` is a cache whose CNN vectors are taken instead of computing them again.
     """
@@ -77,7 +77,7 @@ def chosen_encoder(work: Work) -> Encoder:
 
 
 class PartEncoder:
-    """The features of a list of videos; open once for many parts.
+    """Features of a list of videos; open once for many parts.
 
     >>> next(PartEncoder(work).parts([("a", "b")])).arrays["f_a"].shape  # doctest: +SKIP
     (2, 10, 256)
@@ -200,7 +200,7 @@ class PartEncoder:
 
 
 class TemporalEncoder(PartEncoder):
-    """The same features from CNN vectors that another cache holds; only the Bi-LSTMs run.
+    """Same features from CNN vectors that another cache holds; only the Bi-LSTMs run.
 
     Raises:
         StaleError: that cache's vectors come from other CNNs.

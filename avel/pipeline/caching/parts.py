@@ -25,7 +25,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Place:
-    """Where the features of one video lie: its index in a part, or in the cache that is being extended."""
+    """Place of the features of one video: its index in a part, or in the cache that is being extended."""
 
     path: Path
     index: int
@@ -43,7 +43,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts folder of one cache and one recipe; a part of another recipe is never looked at."""
+    """Parts folder of one cache and one recipe; a part of another recipe is never looked at."""
 
     folder: Path
 

@@ -133,7 +133,7 @@ def _dtype(
 
 @dataclass(frozen=True)
 class Found:
-    """What the cache that is there gives a task.
+    """Features of an earlier cache that a task can take over.
 
     Attributes:
         kept: where it holds the features of a source that is still the same.

@@ -18,7 +18,7 @@ from avel.pipeline.caching.parts import Place
 from avel.progress import Progress
 
 Written = tuple[dict[str, Place], dict[str, str]]
-"""Where the videos of a part lie, and why others could not be read."""
+"""Places of the videos of a part, and reasons why others could not be read."""
 Sources = Mapping[str, str]
 
 FULL = "name a smaller --batch-size; finished parts are kept"
@@ -26,7 +26,7 @@ _computing = Lock()
 """One thread of a process at a time: drawing weights and tracing a CNN change what all threads share, and one
 forward takes all cores anyway."""
 _device = ""
-"""The device that a process of `_on_devices` was given."""
+"""Device that a process of `_on_devices` was given."""
 
 
 def encode_all(work: Work, parts: Sequence[Sources], scheduler: str | None) -> Iterator[Written]:

@@ -1,1 +1,1 @@
-"""The two-stream encoder of AV-BT, its CNNs and their weights."""
+"""Two-stream encoder of AV-BT, its CNNs and their weights."""

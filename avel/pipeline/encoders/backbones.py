@@ -1,4 +1,4 @@
-"""The CNN under each Bi-LSTM: what a backbone must offer, and loading its weights.
+"""Base classes of the CNNs below the Bi-LSTMs, and loading of their weights.
 
 A new backbone is one class in one file with one decorator and its settings in a nested `Config`; a package
 outside avel names its module under the entry-point group `avel.visual_backbones` or `avel.audio_backbones`.

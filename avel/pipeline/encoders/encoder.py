@@ -1,4 +1,4 @@
-"""The two-stream encoder of AV-BT (Section 3.2.1): a CNN and a Bi-LSTM for each modality."""
+"""Two-stream encoder of AV-BT (Section 3.2.1): a CNN and a Bi-LSTM for each modality."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from avel.pipeline.encoders.backbones import AudioBackbone, VisualBackbone
 from avel.pipeline.encoders.folding import folded
 
 PIXELS_AT_ONCE = 8 * 224 * 224
-"""What a CPU takes through a CNN together where nothing is learned: eight frames, or 65 patches. Of more, the
+"""Pixels of one forward pass on a CPU without gradients: eight frames, or 65 patches. With more, the
 kernel pages in the memory of each layer anew, which takes half of the time at 80 frames."""
 
 
@@ -29,7 +29,7 @@ class BackboneSpec:
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """What an encoder is made of, apart from its weights; kept in the header of its file."""
+    """Architecture of an encoder, without its weights; kept in the header of its file."""
 
     visual: BackboneSpec
     audio: BackboneSpec

@@ -1,4 +1,4 @@
-"""What an encoder file is called and what its header must say; imports no torch."""
+"""Names of encoder files, and the check of their headers; imports no torch."""
 
 import json
 from collections.abc import Mapping

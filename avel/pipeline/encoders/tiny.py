@@ -41,7 +41,7 @@ class TinyVisual(VisualBackbone):
 
     @dataclass(frozen=True)
     class Config(TinyConfig):
-        """Those of both."""
+        """Settings of both small CNNs."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -64,7 +64,7 @@ class TinyAudio(AudioBackbone):
 
     @dataclass(frozen=True)
     class Config(TinyConfig):
-        """Those of both."""
+        """Settings of both small CNNs."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)

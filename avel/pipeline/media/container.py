@@ -13,7 +13,7 @@ from av.container import InputContainer
 from avel.pipeline.media.refusal import ClipRefused, Reason
 
 FAULTS = (av.error.FFmpegError, OSError, ValueError, IndexError)
-"""What PyAV raises for bad data; IndexError where a broken MPEG-TS changes its streams."""
+"""Errors that PyAV raises for bad data; IndexError where a broken MPEG-TS changes its streams."""
 
 FORWARDING = {"concat", "dash", "hls", "image2", "imf", "rtsp", "sdp", "vobsub", "webm_dash_manifest"}
 """Formats that make FFmpeg read other files or hosts instead of this file."""
@@ -21,7 +21,7 @@ HEADERS = {
     "matroska": re.compile(rb"\x1aE\xdf\xa3.{0,64}?(matroska|webm)", re.DOTALL),
     "flv": re.compile(rb"FLV\x01"),
 }
-"""How files begin in formats of which FFmpeg does not read all that are joined."""
+"""First bytes of formats of which FFmpeg does not read all joined files."""
 FORMATS = ",".join(sorted(av.formats_available - FORWARDING))
 
 

@@ -27,14 +27,14 @@ class MediaInfo:
     audio_codec: str
     """Empty where there is no audio that can be decoded."""
     origin_seconds: float
-    """The clip's origin on the container's clock."""
+    """Clip's origin on the container's clock."""
     video_end_seconds: float
     audio_start_seconds: float
     audio_end_seconds: float
     valid_seconds: float
     """Seconds of the grid that the file covers. The rest is its last picture, and silence."""
     damage: str
-    """What is missing or cannot be decoded; empty for a whole file. Complete once both streams are read."""
+    """Parts that are missing or cannot be decoded, "" for none; complete once both streams are read."""
 
 
 def media_info(video: ScannedStream, audio: ScannedStream | None, grid: Grid, origin: Fraction) -> MediaInfo:

@@ -82,7 +82,7 @@ class Media:
 
     @property
     def has_audio(self) -> bool:
-        """Whether any audio lies on the grid; known once `samples` is exhausted."""
+        """True if any audio lies on the grid; known once `samples` is exhausted."""
         return self._audio is not None and self._audio.has_audio
 
     @property

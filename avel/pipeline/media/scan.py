@@ -31,7 +31,7 @@ ALIVE_EVERY_PACKETS = 1000
 MARGIN_SECONDS = 0.5
 """Seconds to read on after the grid's end, for reordered pictures and the resampler's delay."""
 PARTS_MARGIN_SECONDS = 5.0
-"""The same where time stamps leap back, since not every leap is followed."""
+"""Same where time stamps leap back, since not every leap is followed."""
 
 DEFAULT_FPS = 25
 """Of pictures without any time stamp whose codec states no rate, as FFmpeg takes them."""
@@ -39,7 +39,7 @@ DEFAULT_FPS = 25
 
 @dataclass
 class ScannedStream:
-    """What the scan found of one stream.
+    """Results of the scan of one stream.
 
     Attributes:
         times: time stamps of the packets that are presented, in file order.
@@ -64,7 +64,7 @@ class ScannedStream:
     packets: "list[Packet[Any]] | None" = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     primed_pts: int | None = None
-    """Where audio begins: priming of the encoder, and what an edit list cuts off, are decoded but dropped."""
+    """Start of the audio: an encoder's priming, and what an edit list cuts off, are decoded but dropped."""
     passed: bool = False
     read_bytes: int = 0
     _count: int = 0

@@ -24,7 +24,7 @@ BLUR_PROBABILITY, SOLARIZE_PROBABILITY = 0.5, 0.1
 """Barlow Twins blurs one view always and the other at 0.1, and solarises at 0 and 0.2; AV-BT has one view."""
 SIGMA_PIXELS = (0.1, 2.0)
 STRENGTHS = (0.4, 0.4, 0.2, 0.1)
-"""Of brightness, contrast, saturation and hue."""
+"""Strengths of brightness, contrast, saturation and hue."""
 DRAW_STREAM = 3
 """Last number of the seed of a draw; the order and the frames of an epoch have others (loader.py)."""
 CLIPS_AT_ONCE = 16
@@ -33,7 +33,7 @@ CLIPS_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Draw:
-    """What happens to one clip's frames (or to one frame): the crop in fractions of the side, and the rest.
+    """Random choices for a clip's frames, or for one frame: the crop in fractions of the side, and others.
 
     `jitter` holds brightness, contrast, saturation and hue in the order to apply them; `sigma_pixels` is 0
     where nothing is blurred.

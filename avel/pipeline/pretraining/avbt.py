@@ -1,4 +1,4 @@
-"""The objective of AV-BT: Eq. 1 and 2 of Ran et al. 2022, for one process or many."""
+"""Objective of AV-BT: Eq. 1 and 2 of Ran et al. 2022, for one process or many."""
 
 from dataclasses import dataclass
 from typing import Literal

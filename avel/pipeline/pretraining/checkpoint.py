@@ -30,7 +30,7 @@ NO_FORM = {"visual.weights", "audio.weights"}
 
 @dataclass(frozen=True)
 class Reached:
-    """How far a run has come: epochs done, steps done, and the best score so far with its epoch."""
+    """Progress of a run: epochs and steps done, and the best score so far with its epoch."""
 
     epochs: int = 0
     steps: int = 0

@@ -17,7 +17,7 @@ from avel.progress import note
 USABLE = 0.9
 """Fraction of the free memory that is planned with; the rest is for what cuDNN and the allocator take."""
 BYTES_PER_WEIGHT = 4 * 4
-"""Of a weight in float32, its gradient and two states of the optimizer."""
+"""Float32 bytes of a weight, its gradient and two states of the optimizer."""
 PROJECTED_BYTES = 2**30
 """For the embeddings, C of Eq. 1 and their gradients: several times 1280 x 4096 and 4096 x 4096 numbers."""
 GB = 2**30

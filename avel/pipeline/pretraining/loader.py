@@ -26,7 +26,7 @@ ORDER_STREAM, FRAME_STREAM = 1, 2
 
 
 class ClipSource(Protocol):
-    """What a loader needs of a clip store."""
+    """Methods of a clip store that a loader calls."""
 
     grid: Grid
 

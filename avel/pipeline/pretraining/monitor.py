@@ -96,7 +96,7 @@ def collapse(means: EpochMeans) -> str | None:
 
 
 class Movement:
-    """How far each part's weights are from where they started, relative to their start."""
+    """Distance of each part's weights from their start, relative to the norm of the start."""
 
     def __init__(self, twins: Twins) -> None:
         self._start = {

@@ -18,7 +18,7 @@ from avel.stores.runs import Run
 
 @dataclass(frozen=True)
 class PretrainSummary:
-    """What a finished run came to; `best_score` is the probe's val accuracy, or minus the loss."""
+    """Summary of a finished run; `best_score` is the probe's val accuracy, or minus the loss."""
 
     run: str
     encoder: str

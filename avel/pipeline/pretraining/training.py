@@ -1,4 +1,4 @@
-"""The training loop of AV-BT (Algorithm 1) over batches from a loader, on one device or many."""
+"""Training loop of AV-BT (Algorithm 1) over batches from a loader, on one device or many."""
 
 import os
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from avel.progress import Progress
 
 
 class Batches(Protocol):
-    """Where batches come from: `ClipLoader` or `FrozenVectors`."""
+    """Source of batches: `ClipLoader` or `FrozenVectors`."""
 
     @property
     def clips(self) -> int:

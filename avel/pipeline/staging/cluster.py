@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 30
 WORKER_SECONDS = 5
-"""After so long without a worker the user is told."""
+"""Seconds without a worker after which the user is told."""
 LOOPBACK = "127.0.0.1"
 LINGER_SECONDS = 0.02
 """Longer than dask waits for more messages before it sends some (10 ms)."""
 
 
 class SchedulerLostError(AvelError):
-    """The dask scheduler ended during a run, or cannot be reached any more."""
+    """Dask scheduler ended during a run, or cannot be reached any more."""
 
 
 @contextmanager

@@ -19,7 +19,7 @@ SAMPLE_CLIPS = 4
 
 @dataclass(frozen=True)
 class Forecast:
-    """What `--dry-run` expects of a run.
+    """Estimates of `--dry-run`.
 
     Attributes:
         clips: how many clips would be staged.

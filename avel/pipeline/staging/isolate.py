@@ -46,12 +46,12 @@ KILL_RETRIES = 2
 
 
 class IsolationError(AvelError):
-    """The decoding process cannot be started, or was closed while it was needed."""
+    """Decoding process cannot be started, or was closed while it was needed."""
 
 
 @dataclass(frozen=True)
 class LostChild:
-    """How a child ended, or was ended, while it staged a clip.
+    """End of a child that was staging a clip, by itself or by its parent.
 
     Attributes:
         reason: why the clip fails, if it fails.

@@ -17,7 +17,7 @@ from avel.stores.manifest import Cause, Entry
 
 @dataclass(frozen=True)
 class Plan:
-    """The work of one run.
+    """Work of one run.
 
     Attributes:
         attributes: the store's attributes after the run: old videos keep their rows, new ones follow.
@@ -41,7 +41,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class RestageOptions:
-    """Which clips to stage again although nothing about them changed: failed ones, or all."""
+    """Options that stage unchanged clips again: failed ones, or all."""
 
     retry_failed: bool = False
     overwrite: bool = False

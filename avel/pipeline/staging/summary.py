@@ -12,7 +12,7 @@ from avel.stores.manifest import Entry
 
 @dataclass(frozen=True)
 class ExtractSummary:
-    """What a run did. Except in a dry run, `staged` + `skipped` + `failed` are all videos of the dataset.
+    """Results of a run. Except in a dry run, `staged` + `skipped` + `failed` are all videos of the dataset.
 
     Attributes:
         staged: clips staged in this run.

@@ -21,7 +21,7 @@ from avel.stores.manifest import Entry
 
 
 class Decoders:
-    """The children in which one run decodes clips from this process, `most` at once.
+    """Children in which one run decodes clips from this process, `most` at once.
 
     A clip occupies a child while it is decoded, but not while it is flushed to the disk: meanwhile the child
     decodes the next clip.
@@ -96,7 +96,7 @@ class Decoders:
 
 
 THREADS_A_DECODER = 2
-"""Of two threads one watches the child, while the other waits for the disk."""
+"""Two, of which one watches the child while the other waits for the disk."""
 
 _decoders: dict[str, Decoders] = {}
 _closed: set[str] = set()

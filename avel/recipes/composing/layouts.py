@@ -1,4 +1,4 @@
-"""The layouts in which a composed world can be written: those of the datasets that avel reads."""
+"""Writes synthetic datasets in the layouts that avel reads."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from avel.stores.datasets.desed import desed_text
 Scripts = Sequence[Script]
 HEADER = "Category&VideoID&Quality&StartTime&EndTime"
 INSIDE_SECONDS = 0.25
-"""By which AVE-PM's events are annotated to begin later and end earlier: their labels stay the same."""
+"""Seconds by which AVE-PM's events begin later and end earlier; their labels stay the same."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a dataset lies in its folder.
+    """Layout of a dataset in its folder.
 
     Attributes:
         clip: number and script of a clip -> its file, below the folder of the dataset.
-        files: the scripts -> text of each file of annotations.
-        course: what happens in its clips.
-        unseen: how many classes train lacks.
+        files: scripts -> text of each annotation file.
+        course: kind of events in its clips.
+        unseen: number of classes without train clips.
     """
 
     clip: Callable[[int, Script], str]
@@ -125,4 +125,4 @@ LAYOUTS: dict[str, Layout] = {
     "activitynet": Layout(lambda _, script: f"videos/{script.video_id}.mp4", activitynet_files, "mixed"),
     "desed": Layout(lambda _, script: f"videos/{script.video_id}.mp4", desed_files, "mixed"),
 }
-"""Name of a format of datasets -> its layout."""
+"""Name of a dataset format -> its layout."""

@@ -14,7 +14,7 @@ Colour = tuple[int, int, int]
 INK: Colour = (45, 42, 54)
 PALE: Colour = (250, 246, 235)
 OVERSAMPLED = 4
-"""How many times larger shapes are drawn before they are shrunk, which smooths their edges."""
+"""Factor by which shapes are drawn larger, and then shrunk, which smooths their edges."""
 
 
 class Sketch:

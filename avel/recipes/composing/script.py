@@ -20,7 +20,7 @@ Names = tuple[str, ...]
 Second = tuple[Names, Names]
 """Classes that are shown, and classes that sound."""
 Course = Literal["one", "runs", "mixed", "overlapping"]
-"""What happens in a clip: one event; none to three of one class; one to three of any; two that overlap."""
+"""Events of a clip: one; none to three of one class; one to three of any class; two that overlap."""
 MOST_EVENTS = 3
 
 
@@ -39,7 +39,7 @@ class Script:
 
     @property
     def events(self) -> tuple[Event, ...]:
-        """The events, in order of time: seconds in which a class is both shown and sounds."""
+        """Events in order of time: seconds in which a class is both shown and sounds."""
         held = [set(video) & set(audio) for video, audio in zip(self.video, self.audio, strict=True)]
         found = []
         for name in sorted(set().union(*held)):

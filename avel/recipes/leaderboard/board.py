@@ -17,13 +17,13 @@ class HeadLine:
 
     Attributes:
         source: the publication that the head comes from.
-        inputs: which features it read.
+        inputs: features that it read.
         interval_percent: 95 % bootstrap interval of the accuracy over videos.
         holding_background_percent: accuracy on the clips that hold background.
-        best_test_epoch_percent: what choosing the epoch by the test split would have claimed.
-        published: what was reported for it on AVE, for this supervision; None where nothing is known.
-        parameters: on the features of this cache.
-        epoch_seconds: in which a trial learns one epoch, judging aside; None in runs that did not record it.
+        best_test_epoch_percent: test accuracy where the epoch is chosen by test, too high a figure.
+        published: accuracy reported for it on AVE, for this supervision; None where none is known.
+        parameters: their number on the features of this cache.
+        epoch_seconds: training time of one epoch of a trial; None in runs that did not record it.
         differences: metric -> this head's minus the chosen head's; empty for that head itself.
     """
 
@@ -59,10 +59,10 @@ class Leaderboard:
 
     Attributes:
         against: the head that all are compared with.
-        samples: test samples that were judged.
-        level: heads whose difference in accuracy to `against` has 0 within its interval.
-        seconds: wall time of this call, which trains only what was not there yet.
-        page: the HTML page; JSON and CSV of the same name lie beside it.
+        samples: number of test samples with known events.
+        level: heads whose difference in accuracy to `against` may be chance: 0 is within its interval.
+        seconds: wall time of this call, which trains only what was missing.
+        page: path of the HTML page; JSON and CSV of the same name lie beside it.
     """
 
     cache: str

@@ -1,4 +1,4 @@
-"""`leaderboard`: trains every head with its own defaults on one cache, and judges all alike."""
+"""`avel leaderboard`: trains all heads with their own defaults on one cache, and compares them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from avel.text import as_plain
 
 NAME = "leaderboard"
 OWN = ("head", "seeds", "supervision")
-"""Settings that the function decides itself."""
+"""Settings that `leaderboard` decides itself."""
 
 
 def leaderboard(
@@ -44,8 +44,8 @@ def leaderboard(
 ) -> Leaderboard:
     """Trains heads on a cache, each with its own defaults, and compares all with one of them.
 
-    Each head is a run in a folder of its name below `out`; runs that are finished are read, so the same call
-    goes on where an earlier one stopped. A head that the cache does not fit is left out, with the reason.
+    Each head is a run in a folder of its name below `out`. The same call resumes an interrupted one. A head
+    that does not fit the cache is left out, with the reason.
 
     >>> leaderboard("ave.h5", "board", heads=("tacma", "mlp"), seeds=5).level  # doctest: +SKIP
     ('mlp',)
@@ -53,11 +53,12 @@ def leaderboard(
     Args:
         heads: names, or "all".
         against: the head to compare with; by default the best on validation.
-        settings: settings of all heads on top of their defaults; "NAME.KEY" is of one alone.
+        settings: settings of all heads on top of their defaults; "NAME.KEY" is that of one head.
 
     Raises:
         UnknownNameError: no such head.
-        ConfigError: a setting that one of the heads does not know; `out` holds another's file of our name.
+        ConfigError: a setting that one of the heads does not know; `out` holds a foreign
+            file that would be overwritten.
         TrainingError: no head can be trained on the cache, or the one to compare with cannot.
         StoreError: `out` holds runs of other settings or of another cache.
     """
@@ -70,7 +71,9 @@ def leaderboard(
     loaded = LoadedCache.open(cache, next(iter(configs.values())).device)
     skipped: list[SkippedHead] = []
     groups: dict[str, GroupPredictions] = {}
-    order = sorted(configs, key=lambda name: name != against)  # what all are compared with fails first
+    order = sorted(
+        configs, key=lambda name: name != against
+    )  # `against` first, since without it nothing can be compared
     for number, name in enumerate(order, 1):
         note(f"\n== head {number} of {len(configs)}: {name}, {seeds} seeds")
         try:
@@ -112,7 +115,7 @@ def leaderboard(
 def plan_heads(
     heads: str | Sequence[str], seeds: int, supervision: str, settings: Mapping[str, Any]
 ) -> dict[str, TrainConfig]:
-    """Returns head -> how it is trained.
+    """Returns head -> config of its training.
 
     Raises:
         UnknownNameError: no such head.

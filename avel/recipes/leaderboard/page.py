@@ -1,4 +1,4 @@
-"""The leaderboard as one HTML page: no script, no network, every name escaped."""
+"""Writes the leaderboard as one HTML page: no script, no network, every name escaped."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WIDTH = 160
 
 
 def page(board: Leaderboard) -> str:
-    """Returns the page."""
+    """Returns the HTML of the page."""
     about = (
         f"{board.samples} test clips of {escape(board.cache)} ({escape(board.cache_digest)}),"
         f" {board.supervision} supervision; epochs chosen on validation."

@@ -1,4 +1,4 @@
-"""The text of annotation files as it was written: UTF-8, or an error that names the byte; its rows."""
+"""Reads annotation files as UTF-8 text, CSV rows or JSON; errors name the byte or the line."""
 
 import csv
 import io

@@ -21,7 +21,7 @@ class TrivialBaselines:
 
     always_background: float
     never_background: float
-    """The right event in every segment, background never predicted."""
+    """Right event in every segment, background never predicted."""
 
 
 @dataclass(frozen=True)

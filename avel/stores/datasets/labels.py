@@ -32,7 +32,7 @@ def take(table: Table, chosen: Any) -> Table:
 
 @dataclass(frozen=True)
 class EventTable:
-    """The E events of R samples, as columns.
+    """E events of R samples, as columns.
 
     Attributes:
         sample: (E,) int64, index of the event's sample, 0 to R - 1.
@@ -55,7 +55,7 @@ class EventTable:
 
 @dataclass(frozen=True)
 class Overlap:
-    """The first seconds in which a sample, an index, has events of two classes at once."""
+    """First seconds in which a sample, an index, has events of two classes at once."""
 
     sample: int
     categories: tuple[int, int]

@@ -1,4 +1,4 @@
-"""The media of datasets whose annotations name videos by id: files of that name, in any folder below one."""
+"""Finds the media of datasets whose annotations name videos by id: files of that name, in any folder."""
 
 from __future__ import annotations
 

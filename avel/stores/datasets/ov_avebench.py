@@ -21,9 +21,9 @@ from avel.stores.datasets.segment_vector import rows_of_vector
 META = "ovave_dataset_meta.csv"
 COLUMNS = ("split", "cls_name", "cls_type", "vid_name")
 LABELS = ("released_ovavel_dataset_anno.json", "ovavel_dataset_anno.json")
-"""The labels, the better first: the authors' code reads the released ones, which correct the others."""
+"""Files of labels, the better first: the authors' code reads the released ones, which correct the others."""
 TAGS = {"close": "seen", "open": "unseen"}
-"""What the table says of a class -> whether training sees it."""
+"""Word of the table -> whether the class is in train."""
 
 
 def find(folder: Path) -> Path | None:

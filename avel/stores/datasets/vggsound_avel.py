@@ -1,4 +1,4 @@
-"""The layout of VGGSound-AVEL100k and 50k: a CSV of categories and splits, ten seconds of each clip.
+"""Reads the layout of VGGSound-AVEL100k and 50k: a CSV of categories and splits, ten seconds of each clip.
 
 The clips of VGGSound are named by their YouTube id and the second at which they start, `<id>_000017.mp4`; the
 tables have the id alone. Of two clips of one id the authors advise to take the later one.
