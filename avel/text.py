@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Characters that act on a terminal or turn the order of text, and halves of characters."""
+"""Characters that control a terminal or the direction of text, and lone surrogates."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell of a CSV begins that a spreadsheet would compute."""
+"""First characters of CSV cells that a spreadsheet would compute."""
 SHOWN = 60
 """Most characters of a wrong value in an error."""
 

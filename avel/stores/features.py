@@ -196,7 +196,7 @@ class FeatureCache:
 
     @property
     def made(self) -> Made:
-        """How `avel cache-features` made it; StoreError where it did not, or the provenance is damaged."""
+        """Provenance that `avel cache-features` wrote; StoreError for an imported or damaged cache."""
         return made_of(self.path, self.provenance)
 
     def _how_to_add(self, name: str) -> str:
@@ -357,7 +357,7 @@ def _digest_of(cache: FeatureCache) -> str:
 
 @dataclass(frozen=True)
 class _Attributes:
-    """The attributes of a cache, apart from its format."""
+    """Attributes of a cache, apart from its format."""
 
     segments: int
     segment_seconds: float

@@ -24,9 +24,9 @@ OVERHEAD = 1 << 20
 """Bytes that HDF5 needs for itself at the most, in addition to 1 % of the data."""
 BLOCK_ROWS = 64
 CHECKSUMS = "_crc32c"
-"""How the name of the checksums of an array ends."""
+"""Suffix of the name of an array's checksums."""
 MOST_PACKED = 1100
-"""Times that an array may be larger than its bytes in the file; deflate's most is 1032."""
+"""Largest ratio of an array's bytes to its bytes in the file; that of deflate is 1032."""
 
 
 class ArrayLike(Protocol):

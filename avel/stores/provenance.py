@@ -1,4 +1,4 @@
-"""What a feature cache says of how it was made, as typed values."""
+"""Reads the provenance of a feature cache as typed values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AGAIN = "make it again with the same avel cache-features or import-features comm
 
 @dataclass(frozen=True)
 class Places:
-    """Where the inputs of `avel cache-features` lay, and its other options; None in an imported cache."""
+    """Paths of the inputs of `avel cache-features`, and its other options; None in an imported cache."""
 
     store: str | None
     run: str | None
@@ -41,8 +41,8 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
-class Encoder:
-    """How an encoder is known; what else it is made of stands beside, under `visual`, `audio`, `encoder`."""
+class EncoderIdentity:
+    """Kind and digest of an encoder; its parts stand beside, under `visual`, `audio`, `encoder`."""
 
     kind: Literal["run", "backbones", "untrained"]
     digest: str
@@ -50,10 +50,10 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Made:
-    """The provenance that `avel cache-features` writes; `clips` and `damaged` are video id -> SHA-256.
+    """Provenance that `avel cache-features` writes; `clips` and `damaged` are video id -> SHA-256.
 
     Attributes:
-        encoder: `Encoder`, and what it is made of.
+        encoder: kind, digest and parts of the encoder.
         annotations: digest of samples, classes and reasons.
         cnn: digest of the CNNs' weights.
         hardware: devices that they ran on.
@@ -76,17 +76,17 @@ class Made:
     run: str | None
     options: str
 
-    def encoder_identity(self, path: Path) -> Encoder:
-        """Returns how the encoder is known; `path` is the cache, for the error.
+    def encoder_identity(self, path: Path) -> EncoderIdentity:
+        """Returns kind and digest of the encoder; `path` is that of the cache, for the error.
 
         Raises:
             StoreError: the cache does not say it.
         """
         where = f"{path}: provenance: encoder"
-        return typed(Encoder, _some(self.encoder, "kind", "digest"), where, AGAIN)
+        return typed(EncoderIdentity, _some(self.encoder, "kind", "digest"), where, AGAIN)
 
     def weights(self, path: Path, kind: str) -> str:
-        """Returns what an encoder of no run says of the weights of its visual or audio CNN.
+        """Returns the weights of the visual or audio CNN of an encoder that is of no run.
 
         Raises:
             StoreError: the cache does not say it.
@@ -98,7 +98,7 @@ class Made:
 
 
 def places_of(path: Path, provenance: Mapping[str, Any]) -> Places:
-    """Returns where a cache's inputs lay.
+    """Returns the paths of a cache's inputs.
 
     Raises:
         StoreError: an entry is of another type.
@@ -107,7 +107,7 @@ def places_of(path: Path, provenance: Mapping[str, Any]) -> Places:
 
 
 def made_of(path: Path, provenance: Mapping[str, Any]) -> Made:
-    """Returns what the provenance of a cache says.
+    """Returns the typed provenance of a cache.
 
     Raises:
         StoreError: it was not made by `avel cache-features`, or an entry is missing or of another type.

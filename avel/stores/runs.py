@@ -43,7 +43,7 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What run.json holds: the kind of run, settings, paths and digests of inputs, who made it when."""
+    """Contents of run.json: kind of run, settings, paths and digests of inputs, versions, time."""
 
     format: int
     kind: Kind
@@ -64,7 +64,7 @@ class ListedFile:
 
 @dataclass(frozen=True)
 class FileList:
-    """What files.json holds: name below the run's folder -> the file."""
+    """Contents of files.json: name below the run's folder -> the file."""
 
     files: dict[str, ListedFile]
 
@@ -272,7 +272,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Line:
-    """What every reader takes from a line of metrics.jsonl: its epoch, and of a head's run its trial."""
+    """Fields of a line of metrics.jsonl that every reader needs: epoch, and in a head's run the trial."""
 
     epoch: int | None
     trial: str | None

@@ -1,4 +1,4 @@
-"""Seals: the SHA-256 of a whole file, kept in the file, by which any changed byte of it shows.
+"""Seals files: writes the SHA-256 of a whole file into the file, so that any changed byte shows.
 
 The bytes are hashed with zeros in the place of the digest. A seal is text, so Parquet, safetensors, JSON and
 TOML files take it as one more value, and stay readable for any other program.
@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 MARK = b"avel-sha256:"
 OPEN = MARK.decode() + 64 * "0"
-"""The seal of a file whose bytes are not hashed yet; the writer puts it into the file once."""
+"""Placeholder for the seal of a file that is not hashed yet, which the writer puts into it once."""
 
 Buffer: TypeAlias = "bytes | mmap.mmap"
 
@@ -50,7 +50,7 @@ def fault_of_file(path: Path) -> str:
 
 
 def _place(data: Buffer, last: bool) -> int:
-    """Where the 64 hex digits of the seal begin; less than the mark's length where there is none."""
+    """Returns where the 64 hex digits of the seal begin; less than the mark's length without a seal."""
     return (data.rfind(MARK) if last else data.find(MARK)) + len(MARK)
 
 

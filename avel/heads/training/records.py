@@ -25,9 +25,9 @@ AGAIN = "train into another run folder, with the same avel train-head command"
 
 @dataclass(frozen=True)
 class HeadInputs:
-    """What a head run was made from: its feature cache, what it took of it, the plan of its trials.
+    """Inputs of a head run: its feature cache, sizes and classes of that, the names of its trials.
 
-    `head_code` maps the name of a head to the digest of the code that it is written in.
+    `head_code` maps the name of a head to the digest of its source code.
     """
 
     cache: str
@@ -42,12 +42,12 @@ class HeadInputs:
     def __post_init__(self) -> None:
         if self.segments < 1:
             raise StoreError(f"inputs.segments is {self.segments}")
-        if strange := [name for name in self.trials if "/" in name or name.startswith(".")]:
-            raise StoreError(f"inputs.trials holds {strange[0]!r}, which names no file of the run")
+        if outside := [name for name in self.trials if "/" in name or name.startswith(".")]:
+            raise StoreError(f"inputs.trials holds {outside[0]!r}, which names no file of the run")
 
 
 @dataclass(frozen=True)
-class KeptTrial:
+class TrialFile:
     """A trial's JSON file; `settings` are those a sweep varied, accuracies are fractions."""
 
     name: str
@@ -67,7 +67,7 @@ class KeptTrial:
 
 
 @dataclass(frozen=True)
-class TrialRecord(KeptTrial):
+class TrialRecord(TrialFile):
     """One trial as its run records it, with its config."""
 
     config: TrainConfig  # type: ignore[assignment]
@@ -113,7 +113,7 @@ def read_trial(run: Run, name: str) -> TrialRecord:
         held = ", ".join(sorted(path.stem for path in (run.path / FOLDER).glob("*.json"))) or "none"
         raise StoreError(f"{run.path}: no trained trial {name!r}", hint=f"the run holds {held}")
     path = _path(run, name, "json")
-    kept = read_document(KeptTrial, path.read_bytes(), path, AGAIN)
+    kept = read_document(TrialFile, path.read_bytes(), path, AGAIN)
     if kept.name != name:
         raise StoreError(f"{path}: name is {kept.name!r}, not {name!r}", hint=AGAIN)
     return TrialRecord(**vars(kept) | {"config": read_config(TrainConfig, "train-head", kept.config, path)})

@@ -33,7 +33,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Part:
-    """What one part is about: its videos, the SHA-256 of their sources, and what computed the features."""
+    """Contents of one part: its videos, the SHA-256 of their files, digest of the CNNs and device."""
 
     video_ids: list[str]
     sources: list[str]

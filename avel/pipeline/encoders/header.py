@@ -16,8 +16,8 @@ AGAIN = "name a run of this version's avel pretrain"
 
 
 @dataclass(frozen=True)
-class KeptSpec:
-    """What a header says an encoder is made of, in plain values; a backbone's settings are under its name."""
+class SpecHeader:
+    """Architecture of an encoder in a header, as plain values; a backbone's settings are under its name."""
 
     visual: dict[str, Any]
     audio: dict[str, Any]
@@ -26,14 +26,14 @@ class KeptSpec:
 
 
 @dataclass(frozen=True)
-class KeptBackbone:
-    """A backbone's name, and which of its published forms it has."""
+class BackboneHeader:
+    """Name of a backbone, and which of its published forms it has."""
 
     backbone: str
     variant: str
 
 
-def read_spec(path: Path, header: Mapping[str, str]) -> tuple[KeptSpec, dict[str, Any]]:
+def read_spec(path: Path, header: Mapping[str, str]) -> tuple[SpecHeader, dict[str, Any]]:
     """Returns what an encoder file's header says, typed and as the plain values that its digest is over.
 
     Raises:
@@ -46,11 +46,11 @@ def read_spec(path: Path, header: Mapping[str, str]) -> tuple[KeptSpec, dict[str
         )
     where = f"{path}: encoder"
     plain = parse(header["encoder"].encode(), where, AGAIN)
-    return typed(KeptSpec, plain, where, AGAIN), plain
+    return typed(SpecHeader, plain, where, AGAIN), plain
 
 
 def read_pretrained(path: Path, header: Mapping[str, str]) -> tuple[bool, bool]:
-    """Returns whether the visual and the audio backbone began with published weights.
+    """Returns True for the visual, and for the audio backbone, if it began with published weights.
 
     Raises:
         StoreError: the header does not say so.
@@ -64,6 +64,6 @@ def read_pretrained(path: Path, header: Mapping[str, str]) -> tuple[bool, bool]:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Whether the visual and the audio backbone began with published weights."""
+    """True for the visual, and for the audio backbone, if it began with published weights."""
 
     pretrained: tuple[bool, bool]

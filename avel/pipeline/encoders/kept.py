@@ -18,7 +18,7 @@ from avel.pipeline.encoders.header import (
     AGAIN,
     FORMAT,
     LAST,
-    KeptBackbone,
+    BackboneHeader,
     read_pretrained,
     read_spec,
 )
@@ -74,7 +74,7 @@ def load_encoder(path: Path | str, which: str = LAST) -> Encoder:
 
 
 def _backbone_spec(registry: Registry[Any], kept: Mapping[str, Any], path: Path) -> BackboneSpec:
-    about = typed(KeptBackbone, {key: kept.get(key) for key in ("backbone", "variant")}, path, AGAIN)
+    about = typed(BackboneHeader, {key: kept.get(key) for key in ("backbone", "variant")}, path, AGAIN)
     settings = kept.get(about.backbone)
     return BackboneSpec(
         read_config(registry[about.backbone].Config, about.backbone, settings or {}, path), about.variant
