@@ -105,7 +105,10 @@ def load_data(cache: FeatureCache, config: TrainConfig, device: torch.device) ->
         TrainingError: what the head needs is missing, or labels or features cannot be trained on.
     """
     source = choose_source(cache, config)
-    _check_shapes(cache, source)
+    if not len(cache.samples):
+        raise TrainingError(
+            f"{cache.path}: no labels in this cache", hint="stage the dataset with its annotations first"
+        )
     present = set(cache.samples.split)
     splits = {name: _split(cache, name, device) for name in SPLITS if name in present or name != "test"}
     check_classes(cache, splits["train"], config)
@@ -217,18 +220,6 @@ def _split(cache: FeatureCache, name: str, device: torch.device) -> Split:
         labels_there,
         video_labels_there,
     )
-
-
-def _check_shapes(cache: FeatureCache, source: str) -> None:
-    for name in ARRAYS[source]:
-        if cache.shapes[name][1] != cache.grid_segments:
-            raise TrainingError(
-                f"{cache.path}: {name} has {cache.shapes[name][1]} segments, the cache {cache.grid_segments}"
-            )
-    if not len(cache.samples):
-        raise TrainingError(
-            f"{cache.path}: no labels in this cache", hint="stage the dataset with its annotations first"
-        )
 
 
 def _check_labelled(cache: FeatureCache, split: str, samples: CachedSamples) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from avel.errors import TrainingError
+from avel.errors import StoreError, TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.training.data import choose_source, load_data
 from avel.stores.features import FeatureCache
@@ -137,5 +137,5 @@ def test_arrays_of_another_number_of_segments_are_refused(tmp_path: Path) -> Non
         values = file["f_v"][:, :4]
         del file["f_v"]
         file["f_v"] = values
-    with pytest.raises(TrainingError, match="f_v has 4 segments, the cache 6"):
-        load_data(FeatureCache.open(path), train_config(), CPU)
+    with pytest.raises(StoreError, match=r"f_v is \(59, 4, 12\), not \(59, 6, ...\)"):
+        FeatureCache.open(path)
