@@ -67,12 +67,12 @@ class Difference:
         a, b = self.seeds
         seeds = f"{a} seed{'s' * (a != 1)}" if a == b else f"{a} and {b} seeds"
         resolve = f"{self.clips} clips and {seeds} resolve {self.resolved_points:.1f} points"
-        said = f"{resolve}, the difference is {abs(self.points):.1f}"
+        text = f"{resolve}, the difference is {abs(self.points):.1f}"
         if not self.level:
-            return said
+            return text
         ways = [f"{self.clips_needed} clips with these seeds"] * (self.clips_needed is not None)
         ways += [f"{self.seeds_needed} seeds on these clips"] * (self.seeds_needed is not None)
-        return f"{said}: " + (
+        return f"{text}: " + (
             f"{' or '.join(ways)} would do" if ways else "it takes more clips and more seeds"
         )
 

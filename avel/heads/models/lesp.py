@@ -124,20 +124,28 @@ class LESP(RelevanceHead):
         """Returns relevance, category and `bank_losses`, and fills the bank: (B, T, K), (B, T) -> scalar."""
         classes, extras = self.widths.classes, output.extras
         event = holds_event(labels, classes)
-        when = relevance_loss(at_least_float32(extras["foreground"]), labels, classes)
-        what = category_loss(at_least_float32(extras["clip"]), labels, classes)
-        weights = event.to(when.dtype)
-        return when + what + self.bank_losses(extras, clip_category(labels, classes), weights, weights)
+        relevance = relevance_loss(at_least_float32(extras["foreground"]), labels, classes)
+        category = category_loss(at_least_float32(extras["clip"]), labels, classes)
+        weights = event.to(relevance.dtype)
+        return (
+            relevance + category + self.bank_losses(extras, clip_category(labels, classes), weights, weights)
+        )
 
     def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
         """Returns the same, as if the video's event filled the clip: (B, T, K), (B,) -> scalar."""
         extras, known = output.extras, categories < self.widths.classes - 1
         foreground = torch.sigmoid(at_least_float32(extras["foreground"]))
         mean = foreground.mean(1).clamp(1e-7, 1 - 1e-7)
-        when = -torch.where(known, mean.log(), (1 - mean).log()).mean()
+        relevance = -torch.where(known, mean.log(), (1 - mean).log()).mean()
         # (B, 1): as if each clip were one segment
-        what = category_loss(at_least_float32(extras["clip"]), categories.unsqueeze(1), self.widths.classes)
-        return when + what + self.bank_losses(extras, categories, torch.ones_like(foreground), foreground)
+        category = category_loss(
+            at_least_float32(extras["clip"]), categories.unsqueeze(1), self.widths.classes
+        )
+        return (
+            relevance
+            + category
+            + self.bank_losses(extras, categories, torch.ones_like(foreground), foreground)
+        )
 
     def bank_losses(
         self, extras: dict[str, Tensor], categories: Tensor, event_segments: Tensor, foreground: Tensor

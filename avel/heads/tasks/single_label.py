@@ -127,9 +127,9 @@ class SingleLabel:
 
     def blocks(self, classes: Labels, labels: Labels | None = None) -> Iterator[Block]:
         """Yields the blocks of predictions (T,), compared with labels (T,) if given, or of labels alone."""
-        beside = classes if labels is None else labels
-        known = beside != UNKNOWN
-        right = (classes == beside) | ~known
+        reference = classes if labels is None else labels
+        known = reference != UNKNOWN
+        right = (classes == reference) | ~known
         changed = np.any([np.diff(each) != 0 for each in (classes, right.astype(int), known.astype(int))], 0)
         edges = [0, *(np.flatnonzero(changed) + 1).tolist(), len(classes)]
         for first, end in itertools.pairwise(edges):

@@ -92,15 +92,17 @@ class Leaderboard:
 
     def notes(self) -> list[str]:
         """Says what is level, what was left out, and what the figures are worth."""
-        said = [f"level with {self.against}: {', '.join(self.level) or 'none'}"]
+        notes = [f"level with {self.against}: {', '.join(self.level) or 'none'}"]
         found = resolved_points(line.differences for line in self.heads)
         if found is not None:
-            said.append(f"{self.samples} clips and these seeds resolve about {found:.1f} points of accuracy")
-        said += [f"left out: {each.head}: {each.reason}" for each in self.skipped]
+            notes.append(f"{self.samples} clips and these seeds resolve about {found:.1f} points of accuracy")
+        notes += [f"left out: {each.head}: {each.reason}" for each in self.skipped]
         if any(line.published for line in self.heads):
-            told = "reported: on AVE, mostly from other features and one seed, often at the best test epoch"
-            said.append(f"{told}; ? not checked against the paper")
-        return said
+            reported = (
+                "reported: on AVE, mostly from other features and one seed, often at the best test epoch"
+            )
+            notes.append(f"{reported}; ? not checked against the paper")
+        return notes
 
 
 def _row(line: HeadLine) -> tuple[Any, ...]:

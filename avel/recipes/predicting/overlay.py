@@ -74,9 +74,9 @@ def _picture(found: VideoEvents, out: Path) -> None:
         frames=frames[evenly_spaced(length, PICTURES)],
         log_mel=np.concatenate(patches),
     )
-    with figure(10, 2.9) as drawn:
-        draw_clip(drawn, clip)
-    save(drawn, out)
+    with figure(10, 2.9) as fig:
+        draw_clip(fig, clip)
+    save(fig, out)
 
 
 def _grid(found: VideoEvents, segments: int, **options: int) -> Grid:

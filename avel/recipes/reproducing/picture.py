@@ -11,8 +11,8 @@ from avel.views.plots.style import BLUE, MUTED, QUIET, VERMILLION, figure, save
 
 def draw_table(rows: Sequence[Measured], baselines: Mapping[str, float], title: str, out: Path) -> Path:
     """Draws one line for each row, accuracy in % to the right, with its std over seeds; returns `out`."""
-    with figure(7.2, 1.3 + 0.28 * len(rows)) as drawn:
-        axes = drawn.subplots()
+    with figure(7.2, 1.3 + 0.28 * len(rows)) as fig:
+        axes = fig.subplots()
         for place, row in enumerate(rows):
             if row.paper_percent is not None:
                 axes.plot(row.paper_percent, place, "x", color=VERMILLION, markersize=6, zorder=3)
@@ -54,7 +54,7 @@ def draw_table(rows: Sequence[Measured], baselines: Mapping[str, float], title: 
         axes.plot([], [], "o", color=BLUE, markersize=5, label="here")
         axes.plot([], [], "x", color=VERMILLION, markersize=6, label="paper, on AVE")
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.12 - 0.5 / len(rows)), ncols=2, fontsize=8)
-    save(drawn, out)
+    save(fig, out)
     return out
 
 

@@ -33,9 +33,9 @@ class Cloud:
     classes: NDArray[np.int64]
 
 
-def draw_confusion(drawn: Figure, counts: NDArray[np.int64], names: Sequence[str]) -> None:
+def draw_confusion(fig: Figure, counts: NDArray[np.int64], names: Sequence[str]) -> None:
     """Draws counts (K, K): rows are labels, columns predictions, colour the fraction of the row."""
-    axes = drawn.subplots()
+    axes = fig.subplots()
     total = counts.sum(1, keepdims=True)
     fraction = counts / np.maximum(total, 1)
     image = axes.imshow(fraction, cmap=FRACTIONS, vmin=0, vmax=1, interpolation="nearest")
@@ -57,13 +57,13 @@ def draw_confusion(drawn: Figure, counts: NDArray[np.int64], names: Sequence[str
         axes.text(
             predicted, label, f"{counts[label, predicted]}", ha="center", va="center", size=size, color=ink
         )
-    bar = drawn.colorbar(image, ax=axes, shrink=0.6, aspect=30, label="fraction of the label's segments")
+    bar = fig.colorbar(image, ax=axes, shrink=0.6, aspect=30, label="fraction of the label's segments")
     bar.outline.set_visible(False)
 
 
-def draw_curves(drawn: Figure, panels: Mapping[str, Sequence[Curve]]) -> None:
+def draw_curves(fig: Figure, panels: Mapping[str, Sequence[Curve]]) -> None:
     """Draws a panel for each quantity, with a line for each trial, over epochs."""
-    row = drawn.subplots(1, len(panels), squeeze=False)[0]
+    row = fig.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, curves) in zip(row, panels.items(), strict=True):
         for number, curve in enumerate(curves):
             colour = SERIES[number % len(SERIES)]
@@ -76,9 +76,9 @@ def draw_curves(drawn: Figure, panels: Mapping[str, Sequence[Curve]]) -> None:
         row[-1].legend(fontsize=7, ncols=2 if len(row[-1].lines) > 5 else 1)
 
 
-def draw_sweep(drawn: Figure, sweep: Sweep) -> None:
+def draw_sweep(fig: Figure, sweep: Sweep) -> None:
     """Draws accuracy in % over a setting: mean and std over seeds, each seed a dot, the best value named."""
-    axes = drawn.subplots()
+    axes = fig.subplots()
     best = max(spread.mean or 0 for line in sweep.lines for spread in line.spreads)
     gap = min(0.06, 0.8 / len(sweep.lines))
     for number, line in enumerate(sweep.lines):
@@ -110,16 +110,16 @@ def draw_sweep(drawn: Figure, sweep: Sweep) -> None:
     axes.margins(x=0.15, y=0.1)
     axes.grid(axis="y")
     if len(sweep.lines) > 1:
-        drawn.legend(loc="outside upper center", fontsize=7, ncols=2)
+        fig.legend(loc="outside upper center", fontsize=7, ncols=2)
 
 
-def draw_clouds(drawn: Figure, clouds: Sequence[Cloud], names: Sequence[str], shown: Sequence[int]) -> None:
+def draw_clouds(fig: Figure, clouds: Sequence[Cloud], names: Sequence[str], shown: Sequence[int]) -> None:
     """Draws t-SNE panels side by side: the `shown` classes in colour and shape, all others grey."""
-    row = drawn.subplots(1, len(clouds), squeeze=False)[0]
+    row = fig.subplots(1, len(clouds), squeeze=False)[0]
     for axes, cloud in zip(row, clouds, strict=True):
         _cloud(axes, cloud, names, shown)
     handles, labels = row[0].get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), markerscale=1.6)
+    fig.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), markerscale=1.6)
 
 
 def _cloud(axes: Axes, cloud: Cloud, names: Sequence[str], shown: Sequence[int]) -> None:

@@ -79,8 +79,8 @@ def plot(
         "sweep": lambda: _sweep_chart(Path(run), split, setting),
         "timeline": lambda: _timeline(read_run(run), split, video, store),
     }
-    drawn, shows = draw[kind]()
-    save(drawn, target)
+    fig, shows = draw[kind]()
+    save(fig, target)
     return Picture(kind, str(target), shows)
 
 
@@ -102,14 +102,14 @@ def demo_picture(
     main = read[names[-1]]
     place = choose_clip(main, "test")
     clip = clip_of({name: read[name] for name in names}, int(main.sample[place]))
-    with figure(12.5, 3.9) as drawn:
-        left, right = drawn.subfigures(1, 2, squeeze=False, width_ratios=(2.6, 1), wspace=0.03)[0]
+    with figure(12.5, 3.9) as fig:
+        left, right = fig.subfigures(1, 2, squeeze=False, width_ratios=(2.6, 1), wspace=0.03)[0]
         draw_clip(left, clip)
         axes = right.subplots()
         accuracy = [each.accuracy("test") for each in read.values()]
         draw_accuracy(axes, list(read), accuracy, main.trivial_baselines("test"))
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
-    save(drawn, target)
+    save(fig, target)
     return Picture("demo", str(target), f"{main.video_id[place]} and {len(read)} runs on test")
 
 
@@ -149,25 +149,25 @@ def choose_clip(run: HeadRun, split: str) -> int:
 def _confusion(run: HeadRun, split: str) -> tuple[Figure, str]:
     names = run.task.class_names
     side = 3.2 + 0.2 * len(names)
-    with figure(side + 1.2, side) as drawn:
-        draw_confusion(drawn, run.confusion(split), names)
-    return drawn, f"segments of {split} by label and prediction, {len(run.trials)} trials summed"
+    with figure(side + 1.2, side) as fig:
+        draw_confusion(fig, run.confusion(split), names)
+    return fig, f"segments of {split} by label and prediction, {len(run.trials)} trials summed"
 
 
 def _curves(run: Run) -> tuple[Figure, str]:
     panels = curves_of(run)
     if not panels:
         raise StoreError(f"{run.path}: metrics.jsonl holds nothing by epoch", hint="wait for the first epoch")
-    with figure(3.6 * len(panels), 2.8) as drawn:
-        draw_curves(drawn, panels)
-    return drawn, ", ".join(panels)
+    with figure(3.6 * len(panels), 2.8) as fig:
+        draw_curves(fig, panels)
+    return fig, ", ".join(panels)
 
 
 def _sweep_chart(path: Path, split: str, setting: str | None) -> tuple[Figure, str]:
     sweep = sweep_of(runs_below(path), split, setting)
-    with figure(max(4.2, 1.6 + 0.45 * len(sweep.values)), 3.2) as drawn:
-        draw_sweep(drawn, sweep)
-    return drawn, f"accuracy on {split} at {sweep.setting} {', '.join(sweep.values)}"
+    with figure(max(4.2, 1.6 + 0.45 * len(sweep.values)), 3.2) as fig:
+        draw_sweep(fig, sweep)
+    return fig, f"accuracy on {split} at {sweep.setting} {', '.join(sweep.values)}"
 
 
 def _tsne(run: HeadRun, split: str) -> tuple[Figure, str]:
@@ -179,9 +179,9 @@ def _tsne(run: HeadRun, split: str) -> tuple[Figure, str]:
         )
     shown = most_frequent(embedding.classes, run.task.background)
     clouds = [Cloud(title, points, embedding.classes) for title, points in embedding.points.items()]
-    with figure(3.4 * len(clouds), 4.0) as drawn:
-        draw_clouds(drawn, clouds, run.task.class_names, shown)
-    return drawn, f"{len(embedding.classes)} segments of {split}"
+    with figure(3.4 * len(clouds), 4.0) as fig:
+        draw_clouds(fig, clouds, run.task.class_names, shown)
+    return fig, f"{len(embedding.classes)} segments of {split}"
 
 
 def most_frequent(classes: NDArray[np.int64], background: int) -> list[int]:
@@ -195,6 +195,6 @@ def _timeline(run: HeadRun, split: str, video: str | None, store: Path | str | N
     place = choose_clip(run, split) if video is None else run.place_of(video)
     clip = clip_of({run.name: run}, int(run.sample[place]), store)
     tall = 1.2 + 0.9 * (clip.frames is not None) + 0.8 * (clip.log_mel is not None)
-    with figure(8.6, tall + 0.4 * len(clip.tracks)) as drawn:
-        draw_clip(drawn, clip)
-    return drawn, run.video_id[place]
+    with figure(8.6, tall + 0.4 * len(clip.tracks)) as fig:
+        draw_clip(fig, clip)
+    return fig, run.video_id[place]

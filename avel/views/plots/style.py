@@ -86,12 +86,12 @@ def picture_path(out: Path | str) -> Path:
     return path
 
 
-def save(drawn: Figure, out: Path) -> None:
+def save(fig: Figure, out: Path) -> None:
     """Writes the figure to `out`, whole or not at all; PNG at 200 dots per inch."""
     kind = out.suffix.lower().removeprefix(".")
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[kind]
     with atomic_path(out) as partial, rc_context(STYLE):
-        drawn.savefig(partial, format=kind, dpi=200, metadata=undated)
+        fig.savefig(partial, format=kind, dpi=200, metadata=undated)
 
 
 def bare(axes: Axes) -> None:

@@ -53,12 +53,12 @@ class Clip:
     log_mel: NDArray[np.float32] | None = None
 
 
-def draw_clip(drawn: Figure | SubFigure, clip: Clip) -> list[Axes]:
+def draw_clip(fig: Figure | SubFigure, clip: Clip) -> list[Axes]:
     """Draws frames, spectrogram and a bar for each track, all over the same seconds."""
     heights = [STRIP] * (clip.frames is not None) + [SOUND] * (clip.log_mel is not None)
     count = len(heights) + len(clip.tracks)
     heights += [BAR] * len(clip.tracks)
-    column = drawn.subplots(count, 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
+    column = fig.subplots(count, 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
     rest: list[Axes] = list(column)
     if clip.frames is not None:
         _strip(rest.pop(0), clip.frames, clip.segments * clip.segment_seconds / len(clip.frames))
