@@ -10,14 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import StoreError, UnknownNameError
-from avel.heads.evaluation.evaluate import group_name
 from avel.heads.evaluation.paired import Difference, aligned, difference, tally
 from avel.heads.evaluation.predictions import Predictions, check_complete, read_predictions
 from avel.heads.evaluation.results import Spread
 from avel.heads.tasks.decoders import Decoder
 from avel.heads.tasks.metrics import Tally
 from avel.heads.tasks.single_label import SingleLabel
-from avel.heads.training.records import HeadInputs, TrialRecord, read_trials
+from avel.heads.training.records import (
+    HeadInputs,
+    TrialRecord,
+    mean_val_accuracy,
+    read_trials,
+    trained_groups,
+)
 from avel.stores.runs import Run
 from avel.text import table
 
@@ -179,10 +184,7 @@ def read_group(path: Path | str, split: str, name: str | None = None) -> GroupPr
         UnknownNameError: the run has no group of that name.
     """
     run = Run.open(path, "heads")
-    groups: dict[str, list[TrialRecord]] = {}
-    for trial in read_trials(run):
-        if trial.trained:
-            groups.setdefault(group_name(trial), []).append(trial)
+    groups = trained_groups(read_trials(run))
     if name and name not in groups:
         raise UnknownNameError("settings", name, groups, where=str(run.path))
     by_split = read_predictions(run)
@@ -190,7 +192,7 @@ def read_group(path: Path | str, split: str, name: str | None = None) -> GroupPr
         raise StoreError(
             f"{run.path}: no predictions of split {split!r}", hint=f"choose from {', '.join(by_split)}"
         )
-    chosen = name or max(groups, key=lambda each: np.mean([trial.val_accuracy for trial in groups[each]]))
+    chosen = name or max(groups, key=lambda each: mean_val_accuracy(groups[each]))
     of_trial = {item.trial: item for item in by_split[split]}
     check_complete(run, groups[chosen], of_trial, split)
     items = tuple(of_trial[trial.name] for trial in groups[chosen])

@@ -17,7 +17,7 @@ from avel.heads.tasks.decoders import DECODERS, Decoder
 from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.training.data import Data, chunks_of
 from avel.heads.training.fit import CLIPS_AT_ONCE, arithmetic
-from avel.heads.training.records import HeadInputs, TrialRecord, read_trials
+from avel.heads.training.records import HeadInputs, TrialRecord, read_trials, trained_groups
 from avel.progress import note
 from avel.stores.runs import Run
 
@@ -70,10 +70,7 @@ def judge(
     task = SingleLabel(run.read_inputs(HeadInputs).categories)
     unknown = int((~predictions[0].known).sum()) if predictions else 0
     of_trial = {item.trial: judged_part(item) for item in predictions}
-    groups: dict[str, list[TrialRecord]] = {}
-    for trial in trials.values():
-        if trial.trained:
-            groups.setdefault(group_name(trial), []).append(trial)
+    groups = trained_groups(trials.values())
     first = next(iter(of_trial.values()), None)
     if predictions:
         check_complete(run, [trial for group in groups.values() for trial in group], of_trial, split)
@@ -97,17 +94,9 @@ def judge(
             for name, group in groups.items()
         },
         failed_trials=tuple(
-            FailedTrial(trial.name, group_name(trial), trial.failure)
-            for trial in trials.values()
-            if trial.failure
+            FailedTrial(trial.name, trial.group, trial.failure) for trial in trials.values() if trial.failure
         ),
     )
-
-
-def group_name(trial: TrialRecord) -> str:
-    """Names trials that differ in the seed alone: by their head, or by the settings of a sweep."""
-    settings = ",".join(f"{key}={value}" for key, value in trial.settings.items())
-    return settings or trial.config.head.name
 
 
 def predict_split(model: Model, trial: TrialRecord, data: Data, name: str) -> Predictions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,11 @@ class TrialRecord(TrialFile):
         """True if loss and scores stayed finite."""
         return not self.failure
 
+    @property
+    def group(self) -> str:
+        """Name of the trials that differ from it in the seed alone: head, or settings of a sweep."""
+        return ",".join(f"{key}={value}" for key, value in self.settings.items()) or self.config.head.name
+
 
 def write_trial(
     run: Run, outcome: TrialOutcome, widths: Widths, source: str, settings: Mapping[str, Any]
@@ -122,6 +127,20 @@ def read_trial(run: Run, name: str) -> TrialRecord:
 def read_trials(run: Run) -> list[TrialRecord]:
     """Reads all trials that are done, in the order of the run's plan."""
     return [read_trial(run, name) for name in run.read_inputs(HeadInputs).trials if is_trained(run, name)]
+
+
+def trained_groups(trials: Iterable[TrialRecord]) -> dict[str, list[TrialRecord]]:
+    """Groups the trials that stayed finite and differ in the seed alone, by the name of their group."""
+    groups: dict[str, list[TrialRecord]] = {}
+    for trial in trials:
+        if trial.trained:
+            groups.setdefault(trial.group, []).append(trial)
+    return groups
+
+
+def mean_val_accuracy(trials: Sequence[TrialRecord]) -> float:
+    """Averages validation accuracies, fractions, over trials."""
+    return sum(trial.val_accuracy for trial in trials) / len(trials)
 
 
 def load_model(run: Run, trial: TrialRecord, device: torch.device | str = "cpu") -> Model:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from avel.config import resolve
@@ -21,6 +20,7 @@ from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.paired import differences
 from avel.heads.models.head import build_model, head_class
 from avel.heads.train import LoadedCache, train_head
+from avel.heads.training.records import mean_val_accuracy
 from avel.progress import note
 from avel.recipes.leaderboard.board import HeadLine, Leaderboard, SkippedHead
 from avel.recipes.leaderboard.page import page
@@ -87,7 +87,7 @@ def leaderboard(
         groups[name] = read_group(folder / name, "test")
     if not groups:
         raise TrainingError(f"no head can be trained here; {skipped[0].head}: {skipped[0].reason}")
-    chosen = against or max(groups, key=lambda name: _validation(groups[name]))
+    chosen = against or max(groups, key=lambda name: mean_val_accuracy(groups[name].trials))
     lines = sorted(
         (_line(group, groups[chosen], supervision) for group in groups.values()),
         key=lambda line: -(line.accuracy_percent.mean or 0),
@@ -134,10 +134,6 @@ def plan_heads(
     return {
         name: resolve(TrainConfig, "train-head", options={**settings, **ours, "head": name}) for name in names
     }
-
-
-def _validation(group: GroupPredictions) -> float:
-    return float(np.mean([trial.val_accuracy for trial in group.trials]))
 
 
 def _line(group: GroupPredictions, against: GroupPredictions, supervision: str) -> HeadLine:

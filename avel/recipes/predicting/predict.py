@@ -15,12 +15,19 @@ from torch import Tensor
 
 from avel.device import choose_device
 from avel.errors import AvelError, ConfigError, StoreError, UnknownNameError
-from avel.heads.evaluation.evaluate import group_name
 from avel.heads.models.head import Model
 from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.training.data import ARRAYS
 from avel.heads.training.fit import arithmetic
-from avel.heads.training.records import HeadInputs, TrialRecord, load_model, read_trial, read_trials
+from avel.heads.training.records import (
+    HeadInputs,
+    TrialRecord,
+    load_model,
+    mean_val_accuracy,
+    read_trial,
+    read_trials,
+    trained_groups,
+)
 from avel.pipeline.media.refusal import ClipRefused
 from avel.progress import Progress, note
 from avel.recipes.predicting.events import ENDINGS, OF_ONE_VIDEO, WRITERS, VideoEvents, find_events
@@ -163,13 +170,10 @@ def choose_trials(run: Run, name: str | None) -> list[TrialRecord]:
     """
     if name is not None:
         return [read_trial(run, name)]
-    groups: dict[str, list[TrialRecord]] = {}
-    for record in read_trials(run):
-        if record.trained:
-            groups.setdefault(group_name(record), []).append(record)
+    groups = trained_groups(read_trials(run))
     if not groups:
         raise StoreError(f"{run.path}: no trained trial", hint="give the same avel train-head command again")
-    return max(groups.values(), key=lambda group: float(np.mean([record.val_accuracy for record in group])))
+    return max(groups.values(), key=mean_val_accuracy)
 
 
 def _events(

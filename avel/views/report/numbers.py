@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import ConfigError
-from avel.heads.evaluation.evaluate import group_name, judge
+from avel.heads.evaluation.evaluate import judge
 from avel.heads.evaluation.paired import differences
 from avel.heads.evaluation.results import Evaluation, GroupEvaluation
 from avel.progress import Progress
@@ -33,7 +33,7 @@ def split_by_setting(run: HeadRun) -> dict[str, HeadRun]:
     """Splits a run into groups of trials that differ in the seed alone, each under its name."""
     trials: dict[str, list[int]] = {}
     for place, record in enumerate(run.records):
-        trials.setdefault(group_name(record), []).append(place)
+        trials.setdefault(record.group, []).append(place)
     if len(trials) == 1:
         return {next(iter(trials)): run}
     return {
