@@ -1,4 +1,4 @@
-"""Judges sets of predictions on the same samples, of whatever origin."""
+"""Judges sets of predictions for the same samples, of heads or of other programs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def judge_predictions(
 
     Args:
         tolerances: of onset and offset, in segments.
-        decoders: those whose accuracy is shown beside; labels without scores have "argmax" alone.
+        decoders: those whose accuracies are in the result; labels without scores have "argmax" alone.
     """
     decoded = [task.decode(item.probabilities, decoder) for item in items]
     classes, background = task.background + 1, task.background

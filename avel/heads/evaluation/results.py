@@ -55,7 +55,7 @@ class EventEvaluation:
 
 @dataclass(frozen=True)
 class Judged:
-    """How well trials that differ in the seed alone do on one split; or the sets of predictions of others.
+    """Accuracies on one split of trials that differ in the seed alone, or of sets of predictions.
 
     Accuracies are percent of segments, background included. All is None where no sample of the split has
     known events.
@@ -64,7 +64,7 @@ class Judged:
         interval_percent: 95 % bootstrap interval of the accuracy over videos, (low, high).
         accuracy_without_leaked_percent: without the samples whose video is also in train.
         accuracy_holding_background_percent: on the samples that hold background.
-        segment_f1_percent: F1 over segments, in which background is nothing to be found.
+        segment_f1_percent: F1 over segments, where background does not count as found.
         accuracy_by_decoder_percent: decoder -> accuracy.
         recall_percent: event class -> recall over the segments of all seeds; None for a class without any.
     """
@@ -82,15 +82,15 @@ class Judged:
 
 @dataclass(frozen=True)
 class GroupEvaluation(Judged):
-    """How well the trials of one setting, which differ in the seed alone, do on a split.
+    """Results on one split of trials that differ in the seed alone.
 
     Accuracies are those at each trial's best validation epoch.
 
     Attributes:
         inputs: which features the head read.
         validation_accuracy_percent: the validation accuracy that chose the epoch, by arg-max.
-        accuracy_at_best_test_epoch_percent: what choosing the epoch by the test split would have claimed;
-            (None, None) on another split, and with another decoder than arg-max.
+        accuracy_at_best_test_epoch_percent: test accuracy where the epoch is chosen by test, too high a
+            figure; (None, None) on another split, and with another decoder than arg-max.
     """
 
     head: str

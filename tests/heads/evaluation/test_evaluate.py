@@ -139,7 +139,11 @@ def test_results_are_read_back_as_they_were(run: Path) -> None:
     [
         ("groups.tacma.accuracy_percent.mean", "high", "is 'high', not a number"),
         ("groups.tacma.seeds.1", 0.5, "is 0.5, not a whole number"),
-        ("groups.tacma.interval_percent", [70.0], r"is \[70.0\], not a list of 2"),
+        (
+            "groups.tacma.interval_percent",
+            [70.0],
+            r"is \[70.0\], not a list of 2, separated by commas, each a number",
+        ),
         ("groups.tacma.accuracy_by_decoder_percent", [], r"is \[\], not an object"),
         ("decoder", "viterbi", "is 'viterbi', not one of argmax, event"),
         ("samples", True, "is True, not a whole number"),
