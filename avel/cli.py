@@ -289,14 +289,14 @@ def sweep(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
 @loose_settings("train-head")
 @json_option
 def leaderboard(cache: Path, out: Path, heads: str, as_json: bool, **options: Any) -> int:
-    """Train heads on CACHE, each with its own defaults, and compare them: a table, and a page in OUT.
+    """Train many heads on one cache and compare them.
 
-    --set gives a setting to all heads, --set NAME.KEY=VALUE to one. Heads that the cache does not fit
-    are left out, with the reason. The same command goes on where an interrupted one stopped.
+    Each head is trained with its own defaults. Prints a table, and writes a page to OUT. --set gives a setting
+    to all heads, --set NAME.KEY=VALUE to one. Heads that CACHE does not fit are left out, with the reason. The
+    same command resumes an interrupted one.
     """
     names = heads if heads == "all" else [name.strip() for name in heads.split(",") if name.strip()]
-    board = avel.leaderboard(cache, out, heads=names, **options)
-    show(board, as_json) if as_json else click.echo("\n".join(board.lines()))
+    show(avel.leaderboard(cache, out, heads=names, **options), as_json)
     return DONE
 
 
@@ -371,7 +371,7 @@ def evaluate(run: Path, as_json: bool, **options: Any) -> int:
 )
 @click.argument("predictions", type=PATH, nargs=-1, required=True)
 @click.option("--dataset", type=PATH, required=True, help="Folder of the annotations.")
-@click.option("--split", type=SPLIT, default="test", help="Split to judge.")
+@click.option("--split", type=SPLIT, default="test", help="Split to evaluate.")
 @DECODER
 @ONSET_TOLERANCE
 @OFFSET_TOLERANCE
@@ -380,9 +380,9 @@ def evaluate(run: Path, as_json: bool, **options: Any) -> int:
 @dataset_options
 @json_option
 def score(predictions: tuple[Path, ...], dataset: Path, as_json: bool, **options: Any) -> int:
-    """Judge predictions of any program as avel judges its heads.
+    """Evaluate the predictions of any program.
 
-    Several files count as so many seeds.
+    Computes the metrics of avel evaluate. Several files are several seeds.
 
     \b
     .npy          (rows, T) class numbers or (rows, T, K) scores; rows are those of the split or of the whole
@@ -398,7 +398,7 @@ def score(predictions: tuple[Path, ...], dataset: Path, as_json: bool, **options
 @command("avel compare runs/tacma runs/mlp")
 @click.argument("a", type=PATH)
 @click.argument("b", type=PATH)
-@click.option("--split", type=SPLIT, default="test", show_default=True, help="Split to compare on.")
+@click.option("--split", type=SPLIT, default="test", help="Split to compare on.")
 @DECODER
 @click.option(
     "--settings-a",
@@ -407,13 +407,13 @@ def score(predictions: tuple[Path, ...], dataset: Path, as_json: bool, **options
 @click.option("--settings-b", help="The same of B; A and B may be one sweep.")
 @json_option
 def compare(a: Path, b: Path, as_json: bool, **options: Any) -> int:
-    """Compare the runs A and B clip by clip: paired differences with their intervals, and who is right where.
+    """Compare two runs clip by clip.
 
-    An interval (95 %) is a bootstrap over videos and seeds. A difference whose interval holds 0 is level:
-    so many clips and seeds cannot tell it.
+    Prints the paired differences between A and B, each with its 95 % interval from a bootstrap over videos and
+    seeds, and the clips that only one of them has right. If an interval contains 0, these clips and seeds do
+    not tell which run is better.
     """
-    found = avel.compare(a, b, **options)
-    show(found, as_json) if as_json else click.echo("\n".join(found.lines()))
+    show(avel.compare(a, b, **options), as_json)
     return DONE
 
 
@@ -500,7 +500,6 @@ def plot(run: Path, kind: str, out: Path, as_json: bool, **options: Any) -> int:
     "--format",
     type=click.Choice(["auto", "json", "csv", "vtt", "audacity", "desed", "activitynet"]),
     default="auto",
-    show_default=True,
     help="Format of --out; auto goes by its ending: .txt is Audacity's label track, .tsv DESED's table.",
 )
 @click.option("--preview", type=PATH, help="Draw the events of one video: .png, or .mp4 with a timeline.")

@@ -19,6 +19,12 @@ from avel.progress import set_verbosity
 COMMANDS = sorted(cli.commands)
 
 
+def test_the_list_of_commands_says_each_in_a_whole_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(cli, ["--help"]) == DONE
+    for line in capsys.readouterr().out.partition("Commands:")[2].strip().splitlines():
+        assert line.endswith(".") and not line.endswith("..."), line
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_and_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(cli, [name, "--help"]) == DONE
