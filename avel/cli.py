@@ -291,9 +291,9 @@ def sweep(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
 def leaderboard(cache: Path, out: Path, heads: str, as_json: bool, **options: Any) -> int:
     """Train many heads on one cache and compare them.
 
-    Each head is trained with its own defaults. Prints a table, and writes a page to OUT. --set gives a setting
-    to all heads, --set NAME.KEY=VALUE to one. Heads that CACHE does not fit are left out, with the reason. The
-    same command resumes an interrupted one.
+    Each head is trained with its own defaults. Prints a table, and writes a page to OUT. --set gives a
+    setting to all heads, --set NAME.KEY=VALUE to one. Heads that CACHE does not fit are left out, with the
+    reason. The same command resumes an interrupted one.
     """
     names = heads if heads == "all" else [name.strip() for name in heads.split(",") if name.strip()]
     show(avel.leaderboard(cache, out, heads=names, **options), as_json)
@@ -409,9 +409,9 @@ def score(predictions: tuple[Path, ...], dataset: Path, as_json: bool, **options
 def compare(a: Path, b: Path, as_json: bool, **options: Any) -> int:
     """Compare two runs clip by clip.
 
-    Prints the paired differences between A and B, each with its 95 % interval from a bootstrap over videos and
-    seeds, and the clips that only one of them has right. If an interval contains 0, these clips and seeds do
-    not tell which run is better.
+    Prints the paired differences between A and B, each with its 95 % interval from a bootstrap over videos
+    and seeds, how many segments each labels right, and the clips where they differ most. If an interval
+    contains 0, these clips and seeds do not tell which run is better.
     """
     show(avel.compare(a, b, **options), as_json)
     return DONE

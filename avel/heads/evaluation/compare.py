@@ -92,7 +92,7 @@ class Comparison:
     """Two runs on the same samples of one split.
 
     Attributes:
-        left_out: samples that only one of them judges.
+        left_out: samples that only one of them has.
         differences: metric -> A's minus B's, in points.
         clips: those where A is ahead most first.
     """
@@ -135,7 +135,7 @@ class Comparison:
             "",
             self.differences["accuracy"].explained(),
             "; ".join(who),
-            *([f"{self.left_out} clips that only one of them judges are left out"] if self.left_out else []),
+            *([f"{self.left_out} clips that only one of them has are left out"] if self.left_out else []),
             "",
             *table(("clip", "events", "A right, %", "B right, %"), self._ends()),
         ]
