@@ -48,7 +48,7 @@ class Outer:
 def test_a_dataclass_comes_back_from_json_as_it_was() -> None:
     value = Outer({"a.b": Inner(0.5, None)}, (1.5, 2), "two", (Inner(math.inf, "x"),))
     assert from_plain(Outer, json.loads(json.dumps(as_plain(value)))) == value
-    assert isinstance(from_plain(Inner, {"figure": 1, "name": None}).figure, float)
+    assert isinstance(from_plain(Inner, {"figure": 1, "name": None, "more": 0}).figure, float)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,6 @@ def test_a_dataclass_comes_back_from_json_as_it_was() -> None:
         ({"figure": "1", "name": None}, "figure is '1', not a number"),
         ({"figure": True, "name": None}, "figure is True, not a number"),
         ({"figure": 1.0}, "name is missing"),
-        ({"figure": 1.0, "name": None, "more": 0}, "more is not known"),
         ([], r"the value is \[\], not an object"),
     ],
 )
