@@ -87,3 +87,7 @@ class TrainConfig:
         low=0,
         shown="half of the free memory",
     )
+    tensorboard: bool = option(False, "Also write TensorBoard events (needs tensorboard).", numeric=False)
+    metrics_hook: str = option(
+        "", "MODULE:FUNCTION that is called with the run and each line of its metrics.", numeric=False
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from avel.progress import note
 from avel.stores.features import FeatureCache
 from avel.stores.files import check_can_write, only_one
 from avel.stores.runs import RECORD, Run, remove_run
+from avel.stores.watching import Watchers, check_watchers
 from avel.text import as_plain
 
 PREDICTED_SPLITS = ("val", "test")
@@ -80,6 +82,7 @@ def sweep(
     base = dataclasses.replace(planned[0].trial.config, seeds=seeds)
     loaded = cache if isinstance(cache, LoadedCache) else LoadedCache.open(cache, base.device)
     loaded.check(item.trial.config for item in planned)
+    check_watchers(base.metrics_hook, base.tensorboard)
     inputs = _inputs(loaded.cache, planned, settings)
     if overwrite:
         remove_run(Path(run), "heads")
@@ -177,10 +180,17 @@ def _train(run: Run, planned: Sequence[Planned], loaded: LoadedCache) -> None:
             note(f"{name}: {outcome.failure}; this trial ends here")
         write_trial(run, outcome, data.widths, data.features.source, settings[name])
 
-    for group in stackable_groups(untrained, stacks):
-        data = loaded.data(group[0].trial.config)
-        with explain_full_memory("name a smaller --batch-size, or --together never"):
-            fit([item.trial for item in group], data, device, lambda line: run.log(**line), write)
+    base = planned[0].trial.config
+    with closing(Watchers(run.path, base.metrics_hook, base.tensorboard)) as watchers:
+
+        def log(line: dict[str, Any]) -> None:
+            run.log(**line)
+            watchers.log(line)
+
+        for group in stackable_groups(untrained, stacks):
+            data = loaded.data(group[0].trial.config)
+            with explain_full_memory("name a smaller --batch-size, or --together never"):
+                fit([item.trial for item in group], data, device, log, write)
 
 
 def _judge(run: Run, loaded: LoadedCache) -> None:

@@ -246,6 +246,9 @@ class PretrainConfig:
     )
     checkpoint_every: int = option(1, "Epochs between checkpoints.", numeric=False, low=1)
     tensorboard: bool = option(False, "Also write TensorBoard events (needs tensorboard).", numeric=False)
+    metrics_hook: str = option(
+        "", "MODULE:FUNCTION that is called with the run and each line of its metrics.", numeric=False
+    )
     visual: VisualBackboneConfig = group(VisualBackboneConfig, "Visual backbone", prefix="visual_")
     audio: AudioBackboneConfig = group(AudioBackboneConfig, "Audio backbone", prefix="audio_")
     frozen: FrozenConfig = group(FrozenConfig, "Frozen backbones", prefix="frozen_")

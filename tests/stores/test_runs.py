@@ -60,12 +60,12 @@ def test_a_run_goes_on_with_settings_that_change_no_numbers(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("stage", "free"),
     [
-        (TrainConfig, {"device", "together", "memory_gb"}),
+        (TrainConfig, {"device", "together", "memory_gb", "tensorboard", "metrics_hook"}),
         (
             PretrainConfig,
             {
                 *("device", "workers", "checkpoint_every", "tensorboard", "clips_at_once", "compile"),
-                "frozen_vectors",
+                *("frozen_vectors", "metrics_hook"),
             },
         ),
     ],

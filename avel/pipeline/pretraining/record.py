@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from avel.errors import ConfigError, TrainingError
+from avel.errors import TrainingError
 from avel.pipeline.encoders.header import BEST, LAST
 from avel.pipeline.encoders.kept import save_encoder
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT, Reached, load_checkpoint, save_checkpoint
@@ -14,6 +14,7 @@ from avel.pipeline.pretraining.schedule import lr_fraction
 from avel.pipeline.pretraining.training import Trainer
 from avel.progress import note
 from avel.stores.runs import Run
+from avel.stores.watching import Watchers
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class Recorder:
         self.movement = Movement(trainer.twins)
         self.reached = Reached()
         self._warned = ""
-        self._events: Any = None
-        if self.config.tensorboard and rank() == 0:
-            self._events = event_writer()(str(run.path / "tensorboard"))
+        self._watchers: Watchers | None = None
+        if rank() == 0:
+            self._watchers = Watchers(run.path, self.config.metrics_hook, self.config.tensorboard)
 
     def resume(self) -> Reached:
         """Goes back to the last checkpoint, if there is one; later lines of the metrics are dropped."""
@@ -80,9 +81,9 @@ class Recorder:
         self._keep(number, score)
 
     def close(self) -> None:
-        """Writes out what TensorBoard's events still hold back."""
-        if self._events is not None:
-            self._events.close()
+        """Writes out what those who watch still hold back."""
+        if self._watchers is not None:
+            self._watchers.close()
 
     def summary(self) -> PretrainSummary:
         """Returns the summary of the run; the first process makes it and marks the run finished."""
@@ -131,9 +132,8 @@ class Recorder:
         if self._warned:
             values["collapsed"] = self._warned
         self.run.log(**values)
-        if self._events is not None:
-            for name, value in flat(values).items():
-                self._events.add_scalar(name, value, number)
+        if self._watchers is not None:
+            self._watchers.log(values)
 
     def _keep(self, number: int, score: float | None) -> None:
         best = self.reached.best_score
@@ -145,27 +145,3 @@ class Recorder:
             save_checkpoint(
                 self.run.path / CHECKPOINT, self.trainer.twins, self.trainer.optimizer, self.reached
             )
-
-
-def flat(values: dict[str, Any]) -> dict[str, float]:
-    """Numbers by name, nested ones as `outer/inner`."""
-    found: dict[str, float] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            found |= {f"{name}/{inner}": number for inner, number in flat(value).items()}
-        elif isinstance(value, int | float):
-            found[name] = float(value)
-    return found
-
-
-def event_writer() -> Any:
-    """Returns the class that writes TensorBoard's events.
-
-    Raises:
-        ConfigError: tensorboard is not installed.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ConfigError("tensorboard is not installed", hint="pip install tensorboard") from None
-    return SummaryWriter

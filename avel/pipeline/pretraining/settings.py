@@ -16,8 +16,8 @@ from avel.errors import ConfigError
 from avel.pipeline.config import AugmentConfig, PretrainConfig
 from avel.pipeline.pretraining.checkpoint import can_start_from
 from avel.pipeline.pretraining.projector import projector_widths
-from avel.pipeline.pretraining.record import event_writer
 from avel.progress import note
+from avel.stores.watching import check_watchers
 
 IDLE: Mapping[tuple[str, Any], tuple[str, ...]] = {
     ("freeze_backbone", False): ("frozen_augment", "frozen_frames", "frozen_vectors"),
@@ -43,8 +43,7 @@ def check_config(config: PretrainConfig) -> PretrainConfig:
         idle = _changed(config, names)
         if idle and values[setting] == value:
             note(f"without effect, since {setting} is {str(value).lower()}: {idle}")
-    if config.tensorboard:
-        event_writer()
+    check_watchers(config.metrics_hook, config.tensorboard)
     if config.start_from:
         can_start_from(Path(config.start_from), config)
     longest = config.epochs / 2

@@ -1,0 +1,112 @@
+"""Hands every line of a run's metrics to who watches it: TensorBoard, and a function of the user's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from avel.errors import ConfigError
+
+Hook = Callable[[str, dict[str, Any]], None]
+"""Takes the run's folder and one line of its metrics."""
+
+
+class Watchers:
+    """Those who watch a run; `log` tells them a line, `close` writes out what they still hold back.
+
+    Args:
+        hook: "module:function", or "" for none.
+        tensorboard: whether TensorBoard events are written, into the run's folder `tensorboard`.
+
+    Raises:
+        ConfigError: tensorboard is not installed, or the function cannot be found.
+    """
+
+    def __init__(self, run: Path, hook: str, tensorboard: bool) -> None:
+        self.run = run
+        self.hook = find_hook(hook) if hook else None
+        self.writer = event_writer() if tensorboard else None
+        self._events: dict[str, Any] = {}
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Tells a line: its epoch, and of heads its trial, which has a curve of its own."""
+        if self.hook is not None:
+            self.hook(str(self.run), dict(line))
+        if self.writer is not None:
+            trial = str(line.get("trial", ""))
+            if trial not in self._events:
+                self._events[trial] = self.writer(str(self.run / "tensorboard" / trial))
+            for name, value in numbers_of(line).items():
+                self._events[trial].add_scalar(name, value, line["epoch"])
+
+    def close(self) -> None:
+        """Writes out what TensorBoard's events still hold back."""
+        for events in self._events.values():
+            events.close()
+        self._events.clear()
+
+
+def check_watchers(hook: str, tensorboard: bool) -> None:
+    """Checks, before anything is written, that those who are to watch are there.
+
+    Raises:
+        ConfigError: tensorboard is not installed, or the function cannot be found.
+    """
+    if hook:
+        find_hook(hook)
+    if tensorboard:
+        event_writer()
+
+
+def find_hook(name: str) -> Hook:
+    """Returns the function "module:function"; the working folder is searched too.
+
+    Raises:
+        ConfigError: no such module or function.
+    """
+    module, _, function = name.partition(":")
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.append(folder)
+    try:
+        found = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"metrics_hook={name!r} cannot be found: {error}",
+            hint="--metrics-hook MODULE:FUNCTION, the module in the working folder or installed",
+        ) from None
+    if not callable(found):
+        raise ConfigError(f"metrics_hook={name!r} is no function", hint="def log(run, line): ...")
+    hook: Hook = found
+    return hook
+
+
+def numbers_of(values: dict[str, Any]) -> dict[str, float]:
+    """Returns the numbers by name, nested ones as `outer/inner`.
+
+    >>> numbers_of({"loss": 0.5, "trial": "seed=0", "moved": {"audio": 1}})
+    {'loss': 0.5, 'moved/audio': 1.0}
+    """
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= {f"{name}/{inner}": number for inner, number in numbers_of(value).items()}
+        elif isinstance(value, int | float):
+            found[name] = float(value)
+    return found
+
+
+def event_writer() -> Any:
+    """Returns the class that writes TensorBoard's events.
+
+    Raises:
+        ConfigError: tensorboard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ConfigError("tensorboard is not installed", hint="pip install tensorboard") from None
+    return SummaryWriter

@@ -1,0 +1,70 @@
+"""What watches a run gets every line: a function of the user's, and TensorBoard."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import pytest
+
+from avel.errors import ConfigError
+from avel.heads.train import train_head
+from avel.stores.runs import Run
+from avel.stores.watching import find_hook
+from tests.heads.synthetic import write_cache
+
+HOOK = "seen = []\n\ndef log(run, line):\n    seen.append((run, line))\n"
+
+
+class Events:
+    """Stands for TensorBoard's writer."""
+
+    made: ClassVar[dict[str, "Events"]] = {}
+
+    def __init__(self, folder: str) -> None:
+        self.scalars: dict[tuple[str, int], float] = {}
+        self.closed = False
+        Events.made[folder] = self
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.scalars[name, step] = value
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_function_in_the_working_folder_gets_every_line_of_a_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("my_watch.py").write_text(HOOK)
+    run = tmp_path / "run"
+    train_head(write_cache(tmp_path / "c.h5"), run, epochs=2, seeds=2, metrics_hook="my_watch:log")
+    seen: Any = sys.modules.pop("my_watch").seen  # type: ignore[attr-defined]
+    assert [line for _, line in seen] == Run.open(run).metrics()
+    assert {folder for folder, _ in seen} == {str(run)}
+
+
+def test_each_trial_of_a_head_is_a_curve_of_tensorboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Events  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    run = tmp_path / "run"
+    train_head(write_cache(tmp_path / "c.h5"), run, epochs=2, seeds=2, tensorboard=True)
+    assert set(Events.made) == {str(run / "tensorboard" / f"seed={seed}") for seed in (0, 1)}
+    assert all(events.closed for events in Events.made.values())
+    for line in Run.open(run).metrics():
+        events = Events.made[str(run / "tensorboard" / line["trial"])]
+        assert events.scalars["val_accuracy", line["epoch"]] == line["val_accuracy"]
+
+
+@pytest.mark.parametrize("name", ["no_such_module:log", "json:no_such_function", "json", "math:pi"])
+def test_what_is_no_function_is_refused_before_a_run_begins(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"metrics_hook='{name}'"):
+        find_hook(name)
+    with pytest.raises(ConfigError, match=f"metrics_hook='{name}'"):
+        train_head(write_cache(tmp_path / "c.h5"), tmp_path / "run", epochs=1, metrics_hook=name)
+    assert not (tmp_path / "run").exists()
