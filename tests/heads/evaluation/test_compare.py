@@ -14,10 +14,10 @@ from avel.heads.evaluation.compare import Agreement, Comparison, compare
 from avel.heads.evaluation.predictions import Predictions, write_predictions
 from avel.heads.models.head import Widths
 from avel.heads.training.fit import TrialOutcome
-from avel.heads.training.records import write_trial
+from avel.heads.training.records import HeadInputs, write_trial
 from avel.heads.training.trials import Trial
 from avel.stores.runs import Run
-from avel.text import from_plain
+from avel.text import as_plain, from_plain
 from tests.heads.synthetic import train_config
 
 LABEL = np.array([[2, 0, 0, 2], [1, 1, 1, 1], [2, 1, 2, 2]])
@@ -39,7 +39,8 @@ def write_run(
         for settings, seeds in predicted.items()
         for seed in range(len(seeds))
     ]
-    run = Run.create(path, "heads", train_config(), inputs={"categories": ["bell", "dog"], "trials": names})
+    inputs = HeadInputs("c.h5", "0123", LABEL.shape[1], 1.0, ("bell", "dog"), (), tuple(names))
+    run = Run.create(path, "heads", train_config(), inputs=as_plain(inputs))
     items = []
     for place, (settings, seeds) in enumerate(predicted.items()):
         swept = {"theta": float(settings.removeprefix("theta="))} if settings else {}
@@ -50,7 +51,7 @@ def write_run(
             ids = np.array(["-a", "_b", "c"], object)[samples]
             about = np.array(samples) + 10, ids, np.zeros(len(samples), bool), LABEL[samples]
             items.append(Predictions(trial.name, "test", *about, probabilities))
-    write_predictions(path / "predictions.parquet", items)
+    write_predictions(run, items)
     return path
 
 
