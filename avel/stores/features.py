@@ -232,7 +232,7 @@ def write_features(
         "missing_sample": np.array([item.sample for item in missing], np.int64),
         "missing_video_id": texts(item.video_id for item in missing),
         "missing_reason": texts(item.reason for item in missing),
-        "provenance": texts([text])[0:1].reshape(()),
+        "provenance": texts([text]).reshape(()),
     }
     room = sum(values.nbytes for values in columns.values()) + sum(
         math.prod(source.shape) * np.dtype(_dtype(name, source)).itemsize + 4 * len(video_ids)
