@@ -39,7 +39,7 @@ def from_plain(kind: Any, plain: Any, field: str = "") -> Any:
         field: where the value stands, for the error.
 
     Raises:
-        ValueError: a value is missing, unknown or of another type; the message begins with its field.
+        ValueError: a value is missing or of another type; the message begins with its field.
     """
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     begin = f"{field}." if field else ""
@@ -50,9 +50,6 @@ def from_plain(kind: Any, plain: Any, field: str = "") -> Any:
         for name in hints:
             if name not in plain:
                 raise ValueError(f"{begin}{name} is missing")
-        for name in plain:
-            if name not in hints:
-                raise ValueError(f"{begin}{name} is not known")
         return kind(**{name: from_plain(hint, plain[name], begin + name) for name, hint in hints.items()})  # type: ignore[operator]
     if origin is dict and isinstance(plain, dict):
         if inner == (str, str) and all(type(value) is str for value in plain.values()):

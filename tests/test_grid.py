@@ -42,3 +42,20 @@ def test_lengths_are_positive(field: str) -> None:
 )
 def test_evenly_spaced(count: int, most: int, expected: list[int]) -> None:
     assert evenly_spaced(count, most) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"segments": 10**9}, "segments=1000000000 must be at most 100000"),
+        ({"segment_seconds": 1e9}, "segment_seconds=1000000000.0 must be at most 3600"),
+        ({"segment_seconds": float("nan")}, "segment_seconds=nan must be positive"),
+        ({"fps": 10**9}, "fps=1000000000 must be at most 1000"),
+        ({"size": 10**6}, "size=1000000 must be at most 4096"),
+        ({"size": 4096, "fps": 500}, "10 segments of 500 frames of 4096 x 4096 pixels take 234 GiB"),
+    ],
+)
+def test_what_no_memory_could_hold_is_refused(values: dict[str, float], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        Grid(**values)  # type: ignore[arg-type]
+    Grid(segments=100_000)

@@ -15,7 +15,7 @@ from avel.pipeline.pretraining.pretrain import pretrain
 from avel.pipeline.staging.extract import extract
 from avel.progress import note
 from avel.recipes.composing.compose import compose
-from avel.stores.files import check_own
+from avel.stores.files import check_can_write, check_own
 from avel.text import table
 from avel.views.plots.plot import demo_picture
 
@@ -128,6 +128,7 @@ def demo(folder: Path | str, *, clips: int = 240, seed: int = 0) -> DemoResult:
         AvelError: a stage fails, or `folder` holds a foreign file that would be overwritten.
     """
     folder = Path(folder)
+    check_can_write(folder, folder=True)
     check_own(folder, "heads", (FILES["picture"],))
     seconds: dict[str, float] = {}
 

@@ -318,13 +318,12 @@ def read_attributes(location: Location) -> StoreAttributes | None:
         return None
     if not isinstance(found, dict):
         raise StoreError(f"{where}: its attributes are no JSON object", hint=START_AGAIN)
-    form = found.pop("format", None), found.pop("version", None)
+    form = found.get("format"), found.get("version")
     if form != (FORMAT, VERSION):
         raise StoreError(
             f"{where}: format {form[0]!r} version {form[1]!r}, this avel reads {FORMAT!r} {VERSION}",
             hint="stage the clips into a new store with avel extract",
         )
-    found.pop(SEAL, None)
     attributes = typed(StoreAttributes, found, where, START_AGAIN)
     if broken := fault(found_json):
         raise StoreError(f"{where}: {broken}", hint=START_AGAIN)

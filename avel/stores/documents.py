@@ -33,7 +33,6 @@ def read_document(kind: type[T], data: bytes, where: object, hint: str) -> T:
         StoreError: no JSON, a value missing or of another type, or changed bytes; with file and field.
     """
     plain = parse(data, where, hint)
-    plain.pop(SEAL, None)
     value = typed(kind, plain, where, hint)
     if broken := fault(data):
         raise StoreError(f"{where}: {broken}", hint=hint)
@@ -59,7 +58,7 @@ def typed(kind: type[T], plain: Any, where: object, hint: str) -> T:
     """Reads plain values as the dataclass `kind`.
 
     Raises:
-        StoreError: a value is missing, unknown, or of another type; with file and field.
+        StoreError: a value is missing or of another type; with file and field.
     """
     try:
         return from_plain(kind, plain)  # type: ignore[no-any-return]

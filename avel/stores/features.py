@@ -26,6 +26,8 @@ from avel.stores.hdf5 import (
     new_file,
     opened,
     read_rows,
+    read_texts,
+    texts,
     write_rows,
 )
 from avel.stores.provenance import AGAIN, Made, made_of, places_of
@@ -34,7 +36,6 @@ FORMAT, VERSION = "avel-features", 3
 VECTORS = ("f_a", "f_v", "cnn_a", "cnn_v")
 MAPS = "maps"
 BLOCK_VIDEOS = BLOCK_ROWS
-PER_STRING_BYTES = 128
 C = TypeVar("C", bound="FeatureCache")
 PLACES = ("store", "run", "options")
 """Keys of the provenance that hold paths; the digest leaves them out, so that inputs may move."""
@@ -223,45 +224,32 @@ def write_features(
     """
     _check(video_ids, categories, samples, {name: tuple(source.shape) for name, source in arrays.items()})
     text = json.dumps(dict(provenance or {}), sort_keys=True)
-    with new_file(path, _room(arrays, samples, text, (*video_ids, *categories), missing)) as file:
-        file.attrs.update(format=FORMAT, version=VERSION, provenance=text)
-        file.attrs.update(segments=int(arrays["f_a"].shape[1]), segment_seconds=float(segment_seconds))
-        file["video_ids"], file["categories"] = _strings(video_ids), _strings(categories)
-        for name, values in _columns(samples).items():
-            file[name] = _strings(values) if values.dtype == object else values
-        file["missing_sample"] = np.array([item.sample for item in missing], np.int64)
-        file["missing_video_id"] = _strings([item.video_id for item in missing])
-        file["missing_reason"] = _strings([item.reason for item in missing])
+    columns = _columns(samples)
+    columns |= {name: texts(values) for name, values in columns.items() if values.dtype == object}
+    columns |= {
+        "video_ids": texts(video_ids),
+        "categories": texts(categories),
+        "missing_sample": np.array([item.sample for item in missing], np.int64),
+        "missing_video_id": texts(item.video_id for item in missing),
+        "missing_reason": texts(item.reason for item in missing),
+        "provenance": texts([text]).reshape(()),
+    }
+    room = sum(values.nbytes for values in columns.values()) + sum(
+        math.prod(source.shape) * np.dtype(_dtype(name, source)).itemsize + 4 * len(video_ids)
+        for name, source in arrays.items()
+    )
+    with new_file(path, room) as file:
+        for name, values in columns.items():
+            file[name] = values
         sums = {name: write_rows(file, name, source, _dtype(name, source)) for name, source in arrays.items()}
         digest = content_digest(
             json.loads(text), video_ids, categories, samples, segment_seconds, missing, sums
         )
-        file.attrs["digest"] = digest
+        file.attrs.update(
+            version=VERSION, segments=int(arrays["f_a"].shape[1]), segment_seconds=float(segment_seconds)
+        )
+        file.attrs.update(format=np.bytes_(FORMAT), digest=np.bytes_(digest))
     return digest
-
-
-def _room(
-    arrays: Mapping[str, ArrayLike],
-    samples: CachedSamples,
-    text: str,
-    names: tuple[str, ...],
-    missing: tuple[Missing, ...],
-) -> int:
-    """Returns the most bytes that a cache takes; HDF5 adds some for each string and each chunk."""
-    values = sum(
-        math.prod(source.shape) * np.dtype(_dtype(name, source)).itemsize for name, source in arrays.items()
-    )
-    columns = _columns(samples).values()
-    texts = [word for column in columns if column.dtype == object for word in column]
-    texts += [word for item in missing for word in (item.video_id, item.reason)]
-    strings = [*names, *texts]
-    written = sum(len(str(word).encode()) for word in strings) + 2 * len(text.encode())
-    return int(
-        values
-        + sum(column.nbytes for column in columns)
-        + written
-        + PER_STRING_BYTES * (len(strings) + len(names))
-    )
 
 
 def _dtype(name: str, source: ArrayLike) -> type[np.floating[Any]]:
@@ -361,7 +349,6 @@ class _Attributes:
 
     segments: int
     segment_seconds: float
-    provenance: str
     digest: str
 
 
@@ -381,8 +368,8 @@ def _read(kind: type[C], path: Path, file: h5py.File) -> C:
     held = [name for name in (*VECTORS, MAPS) if name in file]
     missing = (
         _numbers(file, "missing_sample", np.int64).tolist(),
-        _text(file, "missing_video_id"),
-        _text(file, "missing_reason"),
+        read_texts(file, "missing_video_id", AGAIN),
+        read_texts(file, "missing_reason", AGAIN),
     )
     if len(set(map(len, missing))) > 1:
         raise StoreError(f"{path}: the columns missing_... differ in length", hint=AGAIN)
@@ -390,11 +377,11 @@ def _read(kind: type[C], path: Path, file: h5py.File) -> C:
         path,
         attributes.segments,
         attributes.segment_seconds,
-        _text(file, "video_ids"),
-        _text(file, "categories"),
+        tuple(read_texts(file, "video_ids", AGAIN)),
+        tuple(read_texts(file, "categories", AGAIN)),
         _read_samples(file),
         tuple(Missing(*values) for values in zip(*missing, strict=True)),
-        parse(attributes.provenance.encode(), f"{path}: provenance", AGAIN),
+        parse(read_texts(file, "provenance", AGAIN, dimensions=0).encode(), f"{path}: provenance", AGAIN),
         attributes.digest,
         {name: tuple(array_of(file, name, AGAIN).shape) for name in held},
         {name: _numbers(file, name + CHECKSUMS, np.uint32) for name in held},
@@ -417,7 +404,8 @@ def _read(kind: type[C], path: Path, file: h5py.File) -> C:
 
 def _plain(value: Any) -> Any:
     """Returns an attribute as JSON would hold it."""
-    return value.item() if isinstance(value, np.generic) else value
+    plain = value.item() if isinstance(value, np.generic) else value
+    return plain.decode(errors="replace") if isinstance(plain, bytes) else plain
 
 
 def _read_samples(file: h5py.File) -> CachedSamples:
@@ -430,7 +418,7 @@ def _read_samples(file: h5py.File) -> CachedSamples:
     return CachedSamples(
         _numbers(file, "sample", np.int64),
         _numbers(file, "video", np.int64),
-        np.array(_text(file, "split"), object),
+        np.array(read_texts(file, "split", AGAIN), object),
         _numbers(file, "leaked", np.bool_),
         _numbers(file, "events_known", np.bool_),
         events,
@@ -443,18 +431,6 @@ def _numbers(file: h5py.File, name: str, dtype: type[np.generic]) -> NDArray[Any
     if array.dtype != dtype:
         raise StoreError(f"{file.filename}: {name} is {array.dtype}, not {np.dtype(dtype)}", hint=AGAIN)
     return np.asarray(array[()])
-
-
-def _strings(values: Any) -> NDArray[Any]:
-    return np.array([str(value) for value in values], dtype=h5py.string_dtype())
-
-
-def _text(file: h5py.File, name: str) -> tuple[str, ...]:
-    """Reads a column of texts: (n,)."""
-    array = array_of(file, name, AGAIN, dimensions=1)
-    if h5py.check_string_dtype(array.dtype) is None:
-        raise StoreError(f"{file.filename}: {name} is {array.dtype}, not text", hint=AGAIN)
-    return tuple(array.asstr()[()].tolist())
 
 
 def cache_command(

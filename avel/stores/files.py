@@ -111,16 +111,18 @@ def check_can_write(path: Path, *, folder: bool = False) -> None:
     Raises:
         WriteError: it cannot.
     """
-    with as_write_error(path):
+    try:
         if path.exists() and path.is_dir() != folder:
-            code = errno.ENOTDIR if folder else errno.EISDIR
-            raise OSError(code, os.strerror(code))
+            raise OSError(errno.ENOTDIR if folder else errno.EISDIR, "")
         inside = path / "probe" if folder else path
         while not inside.parent.exists():
             inside = inside.parent
         probe = inside.with_name(f".{inside.name}.{socket.gethostname()}.{os.getpid()}.partial")
         probe.touch()
         probe.unlink()
+    except OSError as error:
+        hint = MEND if error.errno in FULL else "choose another place, or see to its access rights"
+        raise WriteError(f"{path}: {os.strerror(error.errno or 0)}", hint=hint) from None
 
 
 def write_text(path: Path, text: str) -> None:

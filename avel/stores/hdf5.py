@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +25,8 @@ OVERHEAD = 1 << 20
 BLOCK_ROWS = 64
 CHECKSUMS = "_crc32c"
 """Suffix of the name of an array's checksums."""
+FORMS = ("v108", "v108")
+"""Forms of HDF5 1.8, whose own checksums keep the library from following a damaged file in circles."""
 MOST_PACKED = 1100
 """Largest ratio of an array's bytes to its bytes in the file; that of deflate is 1032."""
 
@@ -54,7 +56,7 @@ def new_file(path: Path, room: int) -> Iterator[h5py.File]:
         room += room // 100 + OVERHEAD
         os.posix_fallocate(raw.fileno(), 0, room)
         os.ftruncate(raw.fileno(), 0)  # HDF5 starts only in an empty file, and truncates it when it closes
-        with h5py.File(raw, "w") as file:
+        with h5py.File(raw, "w", libver=FORMS) as file:
             os.posix_fallocate(raw.fileno(), 0, room)
             yield file
 
@@ -113,6 +115,25 @@ def array_of(file: h5py.Group, name: str, hint: str, *, dimensions: int | None =
             hint=hint,
         )
     return array
+
+
+def texts(values: Iterable[object]) -> NDArray[Any]:
+    """Returns texts for a file, all of one length: those of any length lie in a heap without checksums."""
+    encoded = [str(value).encode() for value in values]
+    return np.array(encoded, h5py.string_dtype(length=max(map(len, encoded), default=0) or 1))
+
+
+def read_texts(file: h5py.Group, name: str, hint: str, *, dimensions: int = 1) -> Any:
+    """Returns the texts of an array, as a list, or the text of one without dimensions.
+
+    Raises:
+        StoreError: it is missing, or no array of texts.
+    """
+    array = array_of(file, name, hint, dimensions=dimensions)
+    if h5py.check_string_dtype(array.dtype) is None:
+        raise StoreError(f"{file.file.filename}: {name} is {array.dtype}, not text", hint=hint)
+    values = array.asstr()[()]
+    return values.tolist() if dimensions else str(values)
 
 
 def write_rows(file: h5py.File, name: str, source: ArrayLike, dtype: Any) -> NDArray[np.uint32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,7 +83,7 @@ class Made:
             StoreError: the cache does not say it.
         """
         where = f"{path}: provenance: encoder"
-        return typed(EncoderIdentity, _some(self.encoder, "kind", "digest"), where, AGAIN)
+        return typed(EncoderIdentity, self.encoder, where, AGAIN)
 
     def weights(self, path: Path, kind: str) -> str:
         """Returns the weights of the visual or audio CNN of an encoder that is of no run.
@@ -103,7 +103,8 @@ def places_of(path: Path, provenance: Mapping[str, Any]) -> Places:
     Raises:
         StoreError: an entry is of another type.
     """
-    return typed(Places, _some(provenance, "store", "run", "options"), f"{path}: provenance", AGAIN)
+    plain = {name: provenance.get(name) for name in ("store", "run", "options")}
+    return typed(Places, plain, f"{path}: provenance", AGAIN)
 
 
 def made_of(path: Path, provenance: Mapping[str, Any]) -> Made:
@@ -112,9 +113,4 @@ def made_of(path: Path, provenance: Mapping[str, Any]) -> Made:
     Raises:
         StoreError: it was not made by `avel cache-features`, or an entry is missing or of another type.
     """
-    names = [field.name for field in fields(Made) if field.name in provenance]
-    return typed(Made, _some(provenance, *names), f"{path}: provenance", AGAIN)
-
-
-def _some(plain: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: plain.get(name) for name in names}
+    return typed(Made, provenance, f"{path}: provenance", AGAIN)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from avel.config import resolve
+from avel.errors import StoreError
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.predictions import read_predictions
@@ -44,8 +45,9 @@ class Reader:
 
 def _store(folder: Path) -> object:
     store = ClipStore.open(folder / "s.zarr")
-    faults = verify_clips(store)
-    return faults, store.dataset, [store.log_mel(name) for name in store.staged if not faults]
+    for what in verify_clips(store):
+        raise StoreError(f"{store.location.url}: {what}")
+    return store.dataset, [store.log_mel(name) for name in store.staged]
 
 
 def _cache(folder: Path) -> object:

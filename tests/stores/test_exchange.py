@@ -213,12 +213,58 @@ def test_other_files_of_the_authors_are_known_and_left_out(tmp_path: Path) -> No
     assert any("take the authors'" in finding and others[-1] in finding for finding in findings)
 
 
-def test_rows_of_one_video_that_differ_are_reported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("videos", [1, 2])
+def test_rows_in_another_order_are_refused_and_a_few_reported(tmp_path: Path, videos: int) -> None:
+    """One video of `videos` with two rows differs between them."""
+    folder = tmp_path / "ave"
+    folder.mkdir()
+    rows = [0, 1, 0, 1][: 2 * videos] if videos == 2 else [0, 1, 0]
+    lines = (f"Bark&v{row}&good&{number}&10\n" for number, row in enumerate(rows))
+    (folder / "Annotations.txt").write_text("".join(lines))
+    audio = np.random.default_rng(0).random((2, 10, 8))[rows]
+    save(folder / "visual_feature_vec.h5", audio)
+    audio[2, 5, 7] += 1
+    save(folder / "audio_feature.h5", audio)
+    if videos == 1:
+        with pytest.raises(DatasetError, match=r"1 of the 1 videos .* differ between them") as raised:
+            import_features(folder, tmp_path / "cache.h5", any_size=True)
+        assert "--dataset" in raised.value.hint
+        assert not (tmp_path / "cache.h5").exists()
+    else:
+        result = import_features(folder, tmp_path / "cache.h5", any_size=True)
+        assert any("1 of 2 videos differ between their rows" in finding for finding in result.findings)
+
+
+def test_rows_with_infinities_are_missing_by_name(tmp_path: Path) -> None:
     given = community(tmp_path / "ave")
-    given["audio"][2, 5, 7] += 1
+    given["audio"][1, 5, 7] = np.inf
+    given["maps"][4, 2] = np.nan
     save(tmp_path / "ave" / "audio_feature.h5", given["audio"])
+    save(tmp_path / "ave" / "visual_feature.h5", given["maps"])
     result = import_features(tmp_path / "ave", tmp_path / "cache.h5")
-    assert any("1 of 1 videos differ between their rows" in finding for finding in result.findings)
+    cache = FeatureCache.open(tmp_path / "cache.h5")
+    assert (result.missing, cache.video_ids) == (2, ("-a", "_c"))
+    assert [(item.video_id, item.reason) for item in cache.missing] == [
+        ("b", "infinity in audio_feature.h5, row 1, at (5, 7)"),
+        ("d", "NaN in visual_feature.h5"),
+    ]
+    assert all(np.isfinite(cache.read(name)).all() for name in cache.shapes)
+
+
+@pytest.mark.parametrize("how", ["external", "link", "soft link"])
+def test_features_that_lie_in_another_file_are_not_read(tmp_path: Path, how: str) -> None:
+    given = community(tmp_path / "ave", maps=False)
+    save(tmp_path / "secret.h5", given["audio"])
+    with h5py.File(tmp_path / "ave" / "audio_feature.h5", "w") as file:
+        if how == "external":
+            place = [(str(tmp_path / "secret.h5"), 0, 5 * 10 * 128 * 8)]
+            file.create_dataset("avadataset", (5, 10, 128), np.float64, external=place)
+        elif how == "link":
+            file["avadataset"] = h5py.ExternalLink(tmp_path / "secret.h5", "avadataset")
+        else:
+            file["other"], file["avadataset"] = given["audio"], h5py.SoftLink("/other")
+    with pytest.raises(StoreError, match=r"audio_feature\.h5: avadataset.* not (read|followed)"):
+        import_features(tmp_path / "ave", tmp_path / "cache.h5")
 
 
 def test_contradictions_with_the_annotations_are_errors(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """New HDF5 files are whole or absent, on a full disk too, and none ends the process."""
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from avel.errors import WriteError
-from avel.stores.hdf5 import new_file
+from avel.errors import BusyError, StoreError, WriteError
+from avel.stores.hdf5 import array_of, new_file, opened, read_rows, write_rows
 from tests.small_disk import small_disk
 
 STEPS = """
@@ -89,3 +90,30 @@ def test_a_place_that_is_no_folder_is_named(tmp_path: Path) -> None:
         new_file(tmp_path / "file" / "a.h5", 100),
     ):
         pass
+
+
+def test_a_file_that_another_program_holds_is_open_elsewhere(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["values"] = [1]
+    with (tmp_path / "a.h5").open("r+b") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(BusyError, match=r"a\.h5: is open elsewhere"), opened(tmp_path / "a.h5", ""):
+            pass
+    with opened(tmp_path / "a.h5", "") as file:
+        assert file["values"][()].tolist() == [1]
+
+
+def test_a_changed_row_is_found_and_named(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((130, 3)).astype(np.float32)
+    with new_file(tmp_path / "a.h5", 10_000) as file:
+        sums = write_rows(file, "values", values, np.float32)
+        assert sums.tolist() == file["values_crc32c"][()].tolist()
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["values"][129, 2] += 1e-6
+    with opened(tmp_path / "a.h5", "again") as file:
+        array = array_of(file, "values", "again", dimensions=2)
+        np.testing.assert_array_equal(read_rows(array, sums, [3, 128, 3], ""), values[[3, 128, 3]])
+        for rows in (slice(None), [0, 129]):
+            with pytest.raises(StoreError, match=r"a\.h5: row 129 of values is damaged") as raised:
+                read_rows(array, sums, rows, "again")
+            assert raised.value.hint == "again"

@@ -154,7 +154,8 @@ def load_model(run: Run, trial: TrialRecord, device: torch.device | str = "cpu")
         model = build_model(trial.config, trial.widths, trial.seed)
         model.load_state_dict(load_tensors(path, AGAIN)[0])
     except (RuntimeError, ConfigError) as error:
-        raise StoreError(f"{path}: does not fit the trial's record: {error}", hint=AGAIN) from None
+        what = error.message if isinstance(error, ConfigError) else " ".join(str(error).split())
+        raise StoreError(f"{path}: does not fit the trial's record: {what}", hint=AGAIN) from None
     return model.to(device).eval()
 
 

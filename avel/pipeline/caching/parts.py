@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from avel.digests import digest_of
 from avel.errors import StoreError
 from avel.progress import note
-from avel.stores.hdf5 import CHECKSUMS, array_of, new_file, opened, read_rows, write_rows
+from avel.stores.hdf5 import CHECKSUMS, array_of, new_file, opened, read_rows, read_texts, texts, write_rows
 
 PART_VIDEOS = 64
 NAME_BYTES = 1024
@@ -67,14 +67,10 @@ class Parts:
         for path in sorted(self.folder.glob("*.h5")):
             try:
                 with opened(path, "") as file:
-                    names, sources = (array_of(file, name, "") for name in ("video_ids", "sources"))
-                    part = Part(
-                        names.asstr()[()].tolist(),
-                        sources.asstr()[()].tolist(),
-                        str(file.attrs["cnn"]),
-                        str(file.attrs["hardware"]),
-                    )
-                    if file.attrs["digest"] != digest_of(vars(part)):
+                    columns = (read_texts(file, name, "") for name in ("video_ids", "sources", "made_with"))
+                    names, sources, (cnn, hardware) = columns
+                    part = Part(names, sources, cnn, hardware)
+                    if file.attrs["digest"] != digest_of(vars(part)).encode():
                         raise StoreError(f"{path}: is damaged")
                 found[path] = part
             except StoreError as error:
@@ -90,9 +86,10 @@ class Parts:
         path = self.folder / f"{digest_of(list(sources.items()))}.h5"
         room = sum(values.nbytes for values in arrays.values()) + NAME_BYTES * len(names)
         with new_file(path, room) as file:
-            file["video_ids"], file["sources"] = list(names), list(sources.values())
+            file["video_ids"], file["sources"] = texts(names), texts(sources.values())
+            file["made_with"] = texts([cnn, hardware])
             part = Part(list(names), list(sources.values()), cnn, hardware)
-            file.attrs.update(cnn=cnn, hardware=hardware, digest=digest_of(vars(part)))
+            file.attrs["digest"] = np.bytes_(digest_of(vars(part)))
             for name, values in arrays.items():
                 write_rows(file, name, values, values.dtype)
         return {name: Place(path, index) for index, name in enumerate(names)}

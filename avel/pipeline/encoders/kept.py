@@ -69,7 +69,9 @@ def load_encoder(path: Path | str, which: str = LAST) -> Encoder:
     try:
         encoder.load_state_dict(state)
     except RuntimeError as error:
-        raise StoreError(f"{path}: does not fit its header: {error}", hint=AGAIN) from None
+        raise StoreError(
+            f"{path}: does not fit its header: {' '.join(str(error).split())}", hint=AGAIN
+        ) from None
     return encoder.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
 

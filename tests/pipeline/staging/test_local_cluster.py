@@ -8,6 +8,7 @@ from collections.abc import Generator
 from typing import Any
 from urllib.request import urlopen
 
+import psutil
 import pytest
 from distributed.deploy.spec import SpecCluster
 from tornado import gen, locks
@@ -67,3 +68,16 @@ def test_the_dashboards_pages_are_loaded_for_nobody() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_every_server_of_a_local_cluster_listens_on_loopback_only() -> None:
+    before = {(each.laddr.ip, each.laddr.port) for each in listening()}
+    with cluster(1, None):
+        opened = {(each.laddr.ip, each.laddr.port) for each in listening()} - before
+        assert opened
+        assert {address for address, _ in opened} == {"127.0.0.1"}
+
+
+def listening() -> list[Any]:
+    """The sockets of this process that wait for connections."""
+    return [each for each in psutil.Process().net_connections("tcp") if each.status == psutil.CONN_LISTEN]

@@ -244,8 +244,9 @@ def test_a_damaged_order_file_is_named(tmp_path: Path) -> None:
     order.write_bytes(b"half a file")
     with pytest.raises(StoreError, match=r"train_order.h5: not a readable HDF5 file.*\n.*fetch it again"):
         read_dataset(root)
-    for key, values in (("rows", [0]), ("order", 3), ("order", ["a"])):
+    wrong = {"missing": ("rows", [0]), "0 dimensions": ("order", 3), "other things": ("order", ["a"])}
+    for says, (key, values) in wrong.items():
         with h5py.File(order, "w") as file:
             file[key] = values
-        with pytest.raises(StoreError, match=r"train_order.h5: no list of sample numbers under 'order'"):
+        with pytest.raises(StoreError, match=rf"train_order.h5: order .*{says}"):
             read_dataset(root)

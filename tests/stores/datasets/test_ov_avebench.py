@@ -59,8 +59,6 @@ def test_tags_are_kept_with_the_dataset(tmp_path: Path) -> None:
     dataset = read_dataset(layout(tmp_path))
     tables = dataset.tables()
     assert [each.tag for each in Dataset.from_tables(tables).samples] == [*["seen"] * 4, "unseen"]
-    tables["samples"] = tables["samples"].drop_columns("tag")  # as stores of earlier versions are
-    assert {each.tag for each in Dataset.from_tables(tables).samples} == {""}
 
 
 def test_the_released_labels_are_preferred_and_others_can_be_named(tmp_path: Path) -> None:
