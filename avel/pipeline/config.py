@@ -244,7 +244,9 @@ class PretrainConfig:
     probe_every: int = option(
         0, "Fit a linear probe on train labels every k epochs and score it on val; 0 never.", low=0
     )
-    checkpoint_every: int = option(1, "Epochs between checkpoints.", numeric=False, low=1)
+    checkpoint_every: int = option(
+        1, "Epochs between checkpoints; the best encoder is one of them.", numeric=False, low=1
+    )
     tensorboard: bool = option(False, "Also write TensorBoard events (needs tensorboard).", numeric=False)
     visual: VisualBackboneConfig = group(VisualBackboneConfig, "Visual backbone", prefix="visual_")
     audio: AudioBackboneConfig = group(AudioBackboneConfig, "Audio backbone", prefix="audio_")

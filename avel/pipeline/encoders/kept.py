@@ -21,9 +21,15 @@ from avel.registry import Registry
 from avel.stores.files import atomic_path
 
 
-def save_encoder(encoder: Encoder, path: Path, **about: Any) -> None:
-    """Writes weights and spec into one safetensors file, whole or absent; `about` is kept in its header."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
+def save_encoder(
+    encoder: Encoder, path: Path, changed: Mapping[str, Tensor] | None = None, **about: Any
+) -> None:
+    """Writes weights and spec into one safetensors file, whole or absent; `about` is kept in its header.
+
+    Tensors in `changed` take the place of the encoder's own, which may train on meanwhile.
+    """
+    state = encoder.state_dict() | dict(changed or {})
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     header = {
         "format": FORMAT,
         "encoder": json.dumps(as_dict(encoder.spec)),

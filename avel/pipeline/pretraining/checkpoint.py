@@ -17,11 +17,13 @@ from torch.optim import Optimizer
 from avel.config import default_text, settings_of
 from avel.errors import MissingPathError, StoreError
 from avel.pipeline.config import PretrainConfig
+from avel.pipeline.pretraining.projector import Twins
 from avel.stores.files import atomic_path
 from avel.stores.runs import Run
 
 CHECKPOINT = "checkpoint.safetensors"
-FORMAT = "avel-checkpoint-2"
+FORMAT = "avel-checkpoint-3"
+CNNS = ("encoder.visual.", "encoder.audio.")
 FORM = ("visual.", "audio.", "encoder.", "objective.projector", "objective.shared_projector")
 """Beginnings of the settings that decide which weights a network has."""
 NO_FORM = {"visual.weights", "audio.weights"}
@@ -38,15 +40,26 @@ class Reached:
     best_epoch: int = 0
 
 
-def save_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, reached: Reached) -> None:
-    """Writes model and optimizer state into one file: `model.NAME` and `optimizer.NAME:KEY`."""
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
+def copy_state(twins: Twins, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Copies model and optimizer state to the CPU: `model.NAME` and `optimizer.NAME:KEY`.
+
+    Frozen CNNs are left out, since they never change and the encoder's file has them.
+    """
+    tensors = {
+        f"model.{name}": value
+        for name, value in twins.state_dict().items()
+        if not (twins.frozen and name.startswith(CNNS))
+    }
+    for name, parameter in twins.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{name}:{key}"] = value
-    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+
+
+def save_checkpoint(path: Path, state: dict[str, Tensor], reached: Reached) -> None:
+    """Writes what `copy_state` returned into one file, whole or absent."""
     with atomic_path(path) as partial:
-        save_file(whole, partial, metadata={"format": FORMAT, "reached": json.dumps(asdict(reached))})
+        save_file(state, partial, metadata={"format": FORMAT, "reached": json.dumps(asdict(reached))})
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> Reached:
@@ -116,6 +129,9 @@ def _put(tensors: dict[str, Tensor], model: nn.Module, path: Path) -> None:
     weights = {
         name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")
     }
+    own = {name: value for name, value in model.state_dict().items() if name.startswith(CNNS)}
+    if not weights.keys() & own.keys():  # frozen when they were saved
+        weights |= own
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

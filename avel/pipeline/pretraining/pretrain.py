@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -162,9 +161,8 @@ def _train(trainer: Trainer, batches: Batches, recorder: Recorder, clips: int) -
     done, epochs = recorder.resume().epochs, trainer.config.epochs
     with Progress(epochs * clips, "clips", start=done * clips) as progress:
         for number in range(done, epochs):
-            began = time.monotonic()
-            means = trainer.epoch(number, batches, progress)
-            recorder.epoch(means, time.monotonic() - began)
+            recorder.begin_epoch()
+            recorder.epoch(trainer.epoch(number, batches, progress))
 
 
 def make_batches(
