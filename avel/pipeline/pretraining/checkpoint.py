@@ -74,7 +74,8 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> Reach
     for name, value in tensors.items():
         if name.startswith("optimizer."):
             of, _, key = name.removeprefix("optimizer.").rpartition(":")
-            optimizer.state[parameters[of]][key] = _beside(parameters[of], value)
+            fused = bool(optimizer.defaults.get("fused"))
+            optimizer.state[parameters[of]][key] = _beside(parameters[of], value, fused)
     return reached
 
 
@@ -140,6 +141,8 @@ def _put(tensors: dict[str, Tensor], model: nn.Module, path: Path) -> None:
         raise StoreError(f"{path}: of another model: {lines[0]}{more}") from None
 
 
-def _beside(parameter: nn.Parameter, value: Tensor) -> Tensor:
-    """Returns a state of the parameter's shape on its device; a step count stays on the CPU."""
-    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+def _beside(parameter: nn.Parameter, value: Tensor, fused: bool) -> Tensor:
+    """Returns a state of the parameter's shape on its device, a step count only for a fused optimizer."""
+    if value.shape == parameter.shape:
+        return torch.empty_like(parameter).copy_(value)
+    return value.to(parameter.device) if fused else value
