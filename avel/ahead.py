@@ -1,12 +1,25 @@
 """Work that is begun before it is asked for, so that reading and computing go on at the same time."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+MOST_THREADS = 16
+"""More threads read hardly faster: the disk and the interpreter's lock become the limit."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def usable_cores() -> int:
+    """Returns the cores that this process may use, which a job's or container's limit may make fewer."""
+    return len(os.sched_getaffinity(0))
+
+
+def reading_threads(asked: int | None) -> int:
+    """Returns how many threads read: as many as asked for, or one a core, 16 at most."""
+    return asked or min(MOST_THREADS, usable_cores())
 
 
 def begin_ahead(begin: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:

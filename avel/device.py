@@ -1,15 +1,21 @@
 """Finds torch devices by name. Of the modules beside it only `nn` may import torch too."""
 
+import ctypes
+import functools
+import importlib.util
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from avel.errors import ConfigError, DeviceMemoryError
 from avel.progress import note
 
+NVJPEG_HARDWARE = 3
+"""nvJPEG's number for its backend that runs on the decoder engine."""
 CPU_INFO = Path("/proc/cpuinfo")
 BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16"}
 """Flags of processors that multiply in bfloat16: Intel's and AMD's, and ARM's."""
@@ -81,3 +87,37 @@ def explain_full_memory(hint: str) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         what = str(error).partition(". GPU ")[0]
         raise DeviceMemoryError(f"the GPU's memory is full: {what}", hint=hint) from None
+
+
+def decodes_jpeg(device: torch.device, decode: str) -> bool:
+    """Returns whether a GPU decodes JPEG files: as asked for, or for auto where it has an engine for that.
+
+    Without the engine, nvJPEG decodes one file at a time on the calling thread, slower than a few cores.
+    """
+    if device.type != "cuda" or decode == "cpu":
+        return False
+    return decode == "gpu" or has_jpeg_engine(device)
+
+
+@functools.cache
+def has_jpeg_engine(device: torch.device) -> bool:
+    """Returns whether this process may use a hardware JPEG decoder of a GPU; found by opening one."""
+    nvjpeg = load_nvjpeg()
+    if nvjpeg is None:
+        return False
+    torch.zeros(1, device=device)  # nvJPEG takes the current context, which torch makes here
+    handle = ctypes.c_void_p()
+    if nvjpeg.nvjpegCreateEx(NVJPEG_HARDWARE, None, None, 0, ctypes.byref(handle)) != 0:
+        return False
+    nvjpeg.nvjpegDestroy(handle)
+    return True
+
+
+def load_nvjpeg() -> Any:
+    """Loads the nvJPEG that torchvision comes with; None where it has none."""
+    found = importlib.util.find_spec("torchvision")
+    folder = Path(found.origin).parents[1] if found is not None and found.origin else Path()
+    files = sorted(folder.glob("torchvision.libs/libnvjpeg*")) or sorted(
+        folder.glob("nvidia/*/lib/libnvjpeg*")
+    )
+    return ctypes.CDLL(str(files[0])) if files else None

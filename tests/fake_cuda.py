@@ -1,20 +1,30 @@
 """A CUDA device on machines without one: devices, shapes and dtypes are followed, nothing is computed.
 
 torch's FakeTensorMode does that for operators, and refuses those whose inputs lie on two devices. What asks
-the driver beside them is replaced here: moving a module, autocast's look for a GPU, LSTMs and GRUs, and
-autograd's engine, so that gradients have the place and shape of their weights and no value.
+the driver beside them is replaced here: moving a module, pinned memory, autocast's look for a GPU, LSTMs and
+GRUs, and autograd's engine, which here is a loop over the graph.
 """
 
 import contextlib
-from collections.abc import Iterator
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from graphlib import TopologicalSorter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 CUDA = torch.device("cuda", 0)
+READING = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2", "unique_dim", "is_nonzero")
+"""Operators whose result the host waits for."""
+MAKING = ("empty", "empty_like", "empty_strided", "new_empty", "detach", "alias")
+"""Operators that launch nothing."""
 
 
 @contextlib.contextmanager
@@ -23,10 +33,14 @@ def fake_cuda() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, FakeTensorMode(allow_non_fake_inputs=True):
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+        patch.setattr(torch.cuda, "mem_get_info", lambda *_: (80 * 2**30, 80 * 2**30))
+        patch.setattr(torch.cuda, "get_device_name", lambda *_: "a fake GPU")
+        patch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
         patch.setattr(nn.Module, "to", move)
         patch.setattr(nn.LSTM, "forward", recurrent)
         patch.setattr(nn.GRU, "forward", recurrent)
-        patch.setattr(Tensor, "backward", backward)
+        patch.setattr(Tensor, "backward", lambda tensor, gradient=None: backward(tensor, gradient))
+        patch.setattr(torch.autograd, "backward", backward)
         yield
 
 
@@ -49,13 +63,88 @@ def recurrent(layer: nn.RNNBase, x: Tensor, initial: Any = None) -> tuple[Tensor
     return touched.expand(*x.shape[:2], 2 * layer.hidden_size), state
 
 
-def backward(loss: Tensor, gradient: Tensor | None = None) -> None:
-    """Gives every weight that the loss hangs on a gradient of its shape."""
-    waiting, seen = [loss.grad_fn], set()
+@torch.no_grad()
+def backward(tensors: Tensor | Sequence[Tensor], gradients: Any = None) -> None:
+    """Runs each node of the graph after all that use its result, and adds up gradients at the weights."""
+    roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    first = [gradients] if isinstance(gradients, Tensor) else list(gradients or [None] * len(roots))
+    users: dict[Any, set[Any]] = {}
+    waiting = [root.grad_fn for root in roots]
     while waiting:
         node: Any = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            waiting += [before for before, _ in node.next_functions]
-            if hasattr(node, "variable"):
-                node.variable.grad = torch.empty_like(node.variable)
+        if node in users:
+            continue
+        users[node] = set()
+        waiting += [below for below, _ in node.next_functions if below is not None]
+    for node in users:
+        for below, _ in node.next_functions:
+            if below is not None:
+                users[below].add(node)
+    arrived: dict[Any, dict[int, Tensor]] = defaultdict(dict)
+
+    def add(node: Any, place: int, gradient: Tensor) -> None:
+        about = node._input_metadata[place] if hasattr(node, "_input_metadata") else gradient
+        assert gradient.device == about.device, f"{node.name()}: a gradient on {gradient.device}"
+        gradient = gradient.sum_to_size(about.shape).to(about.dtype)
+        before = arrived[node].get(place)
+        arrived[node][place] = gradient if before is None else before + gradient
+
+    for root, given in zip(roots, first, strict=True):
+        add(root.grad_fn, root.output_nr, torch.ones_like(root) if given is None else given)
+    for node in TopologicalSorter(users).static_order():
+        inputs = arrived.pop(node, {})
+        if not inputs:
+            continue
+        if hasattr(node, "variable"):
+            weight = node.variable
+            weight.grad = inputs[0] if weight.grad is None else weight.grad + inputs[0]
+            continue
+        below = node.next_functions
+        for (target, place), gradient in zip(below, _run(node, inputs)[: len(below)], strict=True):
+            if target is not None and gradient is not None:
+                add(target, place, gradient)
+
+
+def _run(node: Any, inputs: dict[int, Tensor]) -> list[Tensor | None]:
+    """Calls a node; one that is written in Python gets zeros where no gradient came."""
+    about = node._input_metadata
+    if hasattr(node, "apply"):
+        results = node.apply(*(
+            inputs.get(place, torch.zeros(of.shape, dtype=of.dtype, device=of.device))
+            for place, of in enumerate(about)
+        ))  # fmt: skip
+    else:
+        results = node(*(inputs.get(place) for place in range(len(about))))
+    return list(results) if isinstance(results, list | tuple) else [results]
+
+
+class Watch(TorchDispatchMode):
+    """Counts launches on the GPU, and where the host reads from it or sends to it: lines of avel -> times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches = 0
+        self.reads: Counter[str] = Counter()
+        self.sends: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        before, after = (
+            {leaf.device.type for leaf in tree_leaves(values) if isinstance(leaf, Tensor)}
+            for values in ((args, kwargs), result)
+        )
+        if "cuda" in before | after:
+            self.launches += func.namespace == "aten" and not func.is_view and name not in MAKING
+            if "cuda" in before and (name in READING or "cpu" in after):
+                self.reads[line_of_avel(name)] += 1
+            elif before == {"cpu"}:
+                self.sends[line_of_avel(name)] += 1
+        return result
+
+
+def line_of_avel(operator: str) -> str:
+    """The operator, and the innermost line of avel that led to it."""
+    frames = [frame for frame in traceback.extract_stack() if "/avel/" in frame.filename]
+    inner = frames[-1] if frames else SimpleNamespace(filename="?", lineno=0)
+    return f"{operator} in {inner.filename.rpartition('/avel/')[2]}:{inner.lineno}"

@@ -1,11 +1,12 @@
 """Reading goes on while a batch is computed: in order, ahead of what is asked for, and never far ahead."""
 
+import os
 import threading
 import time
 
 import pytest
 
-from avel.ahead import read_ahead
+from avel.ahead import MOST_THREADS, read_ahead, reading_threads
 
 AHEAD = 2
 
@@ -62,3 +63,13 @@ def test_an_error_arrives_in_its_place() -> None:
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="damaged"):
         next(results)
+
+
+@pytest.mark.parametrize(
+    ("asked", "cores", "threads"), [(None, 4, 4), (None, 64, MOST_THREADS), (3, 64, 3), (40, 2, 40)]
+)
+def test_as_many_threads_read_as_there_are_cores(
+    asked: int | None, cores: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    assert reading_threads(asked) == threads

@@ -1,13 +1,15 @@
 """Devices by name, and what is said of those that are not there."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from avel import device
-from avel.device import choose_device, choose_dtype, note_slow_bfloat16, tf32
+from avel.device import choose_device, choose_dtype, decodes_jpeg, has_jpeg_engine, note_slow_bfloat16, tf32
 from avel.errors import ConfigError
+from tests.fake_cuda import fake_cuda
 
 
 @pytest.mark.parametrize("name", ["", "meta", "mps", "gpu", "cuda:x", "cuda:-1", "xla"])
@@ -92,3 +94,24 @@ def test_float32_is_taken_in_tf32_on_a_gpu_alone_and_only_meanwhile() -> None:
         with tf32(torch.device(name)):
             assert torch.get_float32_matmul_precision() == inside
         assert torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.parametrize(("status", "engine"), [(0, True), (7, False), (None, False)])
+def test_a_jpeg_engine_is_there_where_nvjpeg_can_open_it(
+    status: int | None, engine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+
+    nvjpeg = SimpleNamespace(
+        nvjpegCreateEx=lambda backend, *more: opened.append(backend) or status,
+        nvjpegDestroy=lambda handle: opened.append(-1),
+    )
+    monkeypatch.setattr(device, "load_nvjpeg", lambda: None if status is None else nvjpeg)
+    gpu = torch.device("cuda", 0)
+    has_jpeg_engine.cache_clear()
+    with fake_cuda():
+        found = [decodes_jpeg(gpu, decode) for decode in ("auto", "auto", "gpu", "cpu")]
+    has_jpeg_engine.cache_clear()
+    assert found == [engine, engine, True, False]
+    assert opened == {0: [3, -1], 7: [3], None: []}[status], "asked once"
+    assert not decodes_jpeg(torch.device("cpu"), "gpu")

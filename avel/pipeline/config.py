@@ -240,11 +240,20 @@ class PretrainConfig:
         low=0,
         shown="as many as fit on a GPU, all on a CPU",
     )
-    workers: int = option(2, "Threads that read and decode frames.", numeric=False, low=1)
+    workers: int | None = option(
+        None, "Threads that read and decode frames.", numeric=False, low=1, shown="one a core, 16 at most"
+    )
+    decode: Literal["auto", "gpu", "cpu"] = option(
+        "auto",
+        "Where JPEG frames are decoded; auto: on a GPU that has an engine for it, else by the workers.",
+        numeric=False,
+    )
     probe_every: int = option(
         0, "Fit a linear probe on train labels every k epochs and score it on val; 0 never.", low=0
     )
-    checkpoint_every: int = option(1, "Epochs between checkpoints.", numeric=False, low=1)
+    checkpoint_every: int = option(
+        1, "Epochs between checkpoints; the best encoder is one of them.", numeric=False, low=1
+    )
     tensorboard: bool = option(False, "Also write TensorBoard events (needs tensorboard).", numeric=False)
     metrics_hook: str = option(
         "", "MODULE:FUNCTION that is called with the run and each line of its metrics.", numeric=False
@@ -280,8 +289,8 @@ class CacheConfig:
         "else float32.",
     )
     batch_size: int = option(8, "Clips that go through the encoder at once.", numeric=False, low=1)
-    workers: int = option(
-        2, "Threads that read and decode frames; more help a fast GPU.", numeric=False, low=1
+    workers: int | None = option(
+        None, "Threads that read and decode frames.", numeric=False, low=1, shown="one a core, 16 at most"
     )
     device: str = option(
         "auto", "cpu, cuda:0, several as cuda:0,cuda:1, or auto: every GPU, or the CPU.", numeric=False

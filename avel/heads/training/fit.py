@@ -21,7 +21,9 @@ from avel.heads.training.trials import Alone, Stacked, Trial, TrialGroup
 from avel.progress import Progress
 
 CLIPS_AT_ONCE = 512
-"""Clips scored in one forward pass, all trials together."""
+"""Clips that a CPU scores in one forward pass, all trials together."""
+GPU_INPUT_BYTES = 2**31
+"""Inputs in float32 that a GPU scores in one forward pass, counted once for each trial."""
 SMALL_STEP_FLOP = 1e9
 """Operations of a training step below which calling torch costs a CPU more than computing."""
 Log = Callable[[dict[str, Any]], None]
@@ -150,10 +152,19 @@ class Training:
                 total += losses.detach() * chunk.shape[1]
         return total / len(train)
 
+    def _clips_at_once(self) -> int:
+        """Returns how many clips are scored in one pass: what suits a CPU's caches, or what fits on a GPU."""
+        if self.device.type == "cpu":
+            return max(1, CLIPS_AT_ONCE // len(self.alive))
+        widths, features = self.data.widths, self.data.features
+        numbers = widths.segments * (widths.audio + widths.visual * max(1, widths.cells))
+        most = CLIPS_AT_ONCE if features.held is None else len(features.held[0])
+        return max(1, min(most, GPU_INPUT_BYTES // (4 * numbers * len(self.alive))))
+
     def _accuracy(self, split: Split) -> list[float]:
         """Returns each trial's fraction of right segments, NaN where its scores are not finite."""
         right = torch.zeros(len(self.alive), device=self.device)
-        size = max(1, CLIPS_AT_ONCE // len(self.alive))
+        size = self._clips_at_once()
         chunks = chunks_of(torch.arange(len(split), device=self.device), size)
         inputs = self.data.features.batches([split.videos[chunk] for chunk in chunks])
         for chunk, (audio, visual) in zip(chunks, inputs, strict=True):

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avel.ahead import read_ahead
+from avel.ahead import read_ahead, reading_threads
 from avel.device import hardware_of
 from avel.errors import StaleError, StoreError
 from avel.pipeline.caching.key import frames_of_clip
@@ -87,6 +87,7 @@ class PartEncoder:
         self.work = work
         self.device = torch.device(device)
         self.encoder = chosen_encoder(work).to(self.device)
+        self.encoder.is_fixed = True
         self.cnn_digest = cnn_digest(self.encoder)
         self._raw = work.recipe["encoder"]["kind"] == "backbones"
         self._arrays: list[str] = work.recipe["arrays"]
@@ -108,7 +109,7 @@ class PartEncoder:
             for number, videos in enumerate(parts)
             for start in range(0, len(videos), size)
         ]
-        ready = read_ahead(self.read, batches, threads=self.work.config.workers, ahead=AHEAD)
+        ready = read_ahead(self.read, batches, threads=reading_threads(self.work.config.workers), ahead=AHEAD)
         for _, group in groupby(ready, key=lambda clips: clips.part):
             found: dict[str, list[NDArray[Any]]] = {name: [] for name in self._arrays}
             names: list[str] = []

@@ -53,6 +53,7 @@ class Encoder(nn.Module):
         self.audio_lstm = bi_lstm(min(audio.width, spec.encoder.audio_width), spec.encoder.hidden)
         self.batch_statistics = {"visual": True, "audio": True}
         self.compiles = False
+        self.is_fixed = False
         self._ways: dict[tuple[str, str, bool], Callable[[Tensor], Tensor]] = {}
 
     @property
@@ -99,15 +100,18 @@ class Encoder(nn.Module):
     ) -> Tensor:
         """Runs a CNN the fastest way: (B, 3, H, W) or (B, 96, 64) -> (B, D), or maps (B, D, H', W').
 
-        Batch norms that keep their statistics are folded; `compiles` compiles what is left. On a CPU a large
-        batch goes through in pieces where nothing is learned.
+        Batch norms that keep their statistics are folded, once for all where `is_fixed` says that no weight
+        changes any more; `compiles` compiles what is left. On a CPU a large batch goes through in pieces
+        where nothing is learned.
         """
         module: nn.Module = getattr(self, cnn)
         key = (cnn, method, module.training)
         if key not in self._ways:
-            way = getattr(module, method) if module.training else folded(module, method)
+            way = getattr(module, method) if module.training else folded(module, method, self.is_fixed)
             self._ways[key] = torch.compile(way) if self.compiles else way
         way = self._ways[key]
+        if self.compiles:
+            torch._dynamo.mark_dynamic(x, 0)  # batches differ by a clip, which would compile again
         if x.device.type != "cpu" or torch.is_grad_enabled() or module.training:
             return way(x)
         at_once = max(1, PIXELS_AT_ONCE // (x.shape[-2] * x.shape[-1]))

@@ -15,27 +15,33 @@ class FoldedConv(nn.Module):
     """norm(conv(x)) as one convolution, for a norm in eval mode.
 
     It owns no weights: those of `conv` and `norm` are multiplied anew at each call, so both are trained
-    through it and keep their names in a state dict.
+    through it and keep their names in a state dict. Where they are fixed, the first call's product is kept.
     """
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, is_fixed: bool) -> None:
         super().__init__()
-        self.conv, self.norm = conv, norm
+        self.conv, self.norm, self.is_fixed = conv, norm, is_fixed
+        self._product: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolves and normalises at once: (B, C, H, W) -> (B, C', H', W')."""
+        weight, bias = self._product or self._multiply()
+        if self.is_fixed:
+            self._product = weight, bias
+        # Not functional_call, which swaps the weights in place: another thread may be using them.
+        result: Tensor = self.conv._conv_forward(x, weight, bias)
+        return result
+
+    def _multiply(self) -> tuple[Tensor, Tensor]:
         mean, variance = self.norm.running_mean, self.norm.running_var
         assert mean is not None
         assert variance is not None
         scale = self.norm.weight * torch.rsqrt(variance + self.norm.eps)
         shift = -mean if self.conv.bias is None else self.conv.bias - mean
-        weight, bias = self.conv.weight * scale[:, None, None, None], self.norm.bias + shift * scale
-        # not functional_call, which swaps the weights in place: another thread may be using them
-        result: Tensor = self.conv._conv_forward(x, weight, bias)
-        return result
+        return self.conv.weight * scale[:, None, None, None], self.norm.bias + shift * scale
 
 
-def folded(cnn: nn.Module, method: str = "forward") -> Callable[[Tensor], Tensor]:
+def folded(cnn: nn.Module, method: str = "forward", is_fixed: bool = False) -> Callable[[Tensor], Tensor]:
     """Returns `cnn.method` in eval mode, each batch norm folded into the convolution right before it.
 
     Parameters and buffers stay those of `cnn`, wherever they are moved. A CNN that torch.fx cannot follow
@@ -55,7 +61,7 @@ def folded(cnn: nn.Module, method: str = "forward") -> Callable[[Tensor], Tensor
         if _calls(norm, modules, nn.BatchNorm2d) and _is_fixed(modules[norm.target]):
             conv = norm.args[0]
             if _calls(conv, modules, nn.Conv2d) and len(conv.users) == 1:
-                modules[conv.target] = FoldedConv(modules[conv.target], modules[norm.target])
+                modules[conv.target] = FoldedConv(modules[conv.target], modules[norm.target], is_fixed)
                 norm.replace_all_uses_with(conv)
                 graph.erase_node(norm)
     used = {node.target: modules[node.target] for node in graph.nodes if node.op == "call_module"}

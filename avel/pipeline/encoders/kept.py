@@ -28,11 +28,16 @@ from avel.stores.runs import read_config
 from avel.stores.tensors import load_tensors, read_header, save_tensors
 
 
-def save_encoder(encoder: Encoder, path: Path, **about: Any) -> None:
-    """Writes weights and spec into one safetensors file, whole or absent; `about` is kept in its header."""
+def save_encoder(
+    encoder: Encoder, path: Path, changed: Mapping[str, Tensor] | None = None, **about: Any
+) -> None:
+    """Writes weights and spec into one safetensors file, whole or absent; `about` is kept in its header.
+
+    Tensors in `changed` take the place of the encoder's own, which may train on meanwhile.
+    """
     save_tensors(
         path,
-        encoder.state_dict(),
+        encoder.state_dict() | dict(changed or {}),
         format=FORMAT,
         encoder=json.dumps(as_dict(encoder.spec)),
         pretrained=json.dumps([encoder.visual.pretrained, encoder.audio.pretrained]),

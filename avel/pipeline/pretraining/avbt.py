@@ -52,9 +52,11 @@ def correlation(z_a: Tensor, z_v: Tensor, correlate: Literal["clip", "batch"] = 
     Algorithm 1's B x D x D.
     """
     if correlate == "batch":
-        return summed(over_batch(z_a).flatten(0, 1).T @ over_batch(z_v).flatten(0, 1))
+        c = over_batch(z_a).flatten(0, 1).T @ over_batch(z_v).flatten(0, 1)
+        return summed(c, same_gradient=True)
     clips = summed(z_a.new_full((), len(z_a)))
-    return summed(over_time(z_a).flatten(0, 1).T @ over_time(z_v).flatten(0, 1)) / clips
+    c = over_time(z_a).flatten(0, 1).T @ over_time(z_v).flatten(0, 1)
+    return summed(c, same_gradient=True) / clips
 
 
 def avbt_loss(

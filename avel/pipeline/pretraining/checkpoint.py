@@ -16,12 +16,14 @@ from torch.optim import Optimizer
 from avel.config import default_text, settings_of
 from avel.errors import MissingPathError, StoreError
 from avel.pipeline.config import PretrainConfig
+from avel.pipeline.pretraining.projector import Twins
 from avel.stores.documents import parse, typed
 from avel.stores.runs import Run
 from avel.stores.tensors import load_tensors, save_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT = "avel-checkpoint-3"
+CNNS = ("encoder.visual.", "encoder.audio.")
 FORM = ("visual.", "audio.", "encoder.", "objective.projector", "objective.shared_projector")
 """Beginnings of the settings that decide which weights a network has."""
 NO_FORM = {"visual.weights", "audio.weights"}
@@ -38,13 +40,25 @@ class Reached:
     best_epoch: int = 0
 
 
-def save_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, reached: Reached) -> None:
-    """Writes model and optimizer state into one file: `model.NAME` and `optimizer.NAME:KEY`."""
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
+def copy_state(twins: Twins, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Copies model and optimizer state to the CPU: `model.NAME` and `optimizer.NAME:KEY`.
+
+    Frozen CNNs are left out, since they never change and the encoder's file has them.
+    """
+    tensors = {
+        f"model.{name}": value
+        for name, value in twins.state_dict().items()
+        if not (twins.frozen and name.startswith(CNNS))
+    }
+    for name, parameter in twins.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{name}:{key}"] = value
-    save_tensors(path, tensors, format=FORMAT, reached=json.dumps(asdict(reached)))
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+
+
+def save_checkpoint(path: Path, state: dict[str, Tensor], reached: Reached) -> None:
+    """Writes what `copy_state` returned into one file, whole or absent."""
+    save_tensors(path, state, format=FORMAT, reached=json.dumps(asdict(reached)))
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> Reached:
@@ -61,7 +75,8 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> Reach
             of, _, key = name.removeprefix("optimizer.").rpartition(":")
             if of not in parameters:
                 raise StoreError(f"{path}: of another model: no weight {of!r} here")
-            optimizer.state[parameters[of]][key] = _beside(parameters[of], value)
+            fused = bool(optimizer.defaults.get("fused"))
+            optimizer.state[parameters[of]][key] = _beside(parameters[of], value, fused)
     return reached
 
 
@@ -113,6 +128,9 @@ def _put(tensors: dict[str, Tensor], model: nn.Module, path: Path) -> None:
     weights = {
         name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")
     }
+    own = {name: value for name, value in model.state_dict().items() if name.startswith(CNNS)}
+    if not weights.keys() & own.keys():  # frozen when they were saved
+        weights |= own
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -121,6 +139,8 @@ def _put(tensors: dict[str, Tensor], model: nn.Module, path: Path) -> None:
         raise StoreError(f"{path}: of another model: {lines[0]}{more}") from None
 
 
-def _beside(parameter: nn.Parameter, value: Tensor) -> Tensor:
-    """Returns a state of the parameter's shape on its device; a step count stays on the CPU."""
-    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+def _beside(parameter: nn.Parameter, value: Tensor, fused: bool) -> Tensor:
+    """Returns a state of the parameter's shape on its device, a step count only for a fused optimizer."""
+    if value.shape == parameter.shape:
+        return torch.empty_like(parameter).copy_(value)
+    return value.to(parameter.device) if fused else value

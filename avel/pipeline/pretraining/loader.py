@@ -4,11 +4,10 @@ Threads, because decoding and copying release the interpreter's lock: nothing is
 from one process to another, and buffers are used again instead of being paged in anew for every batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode
 
 from avel.ahead import begin_ahead
+from avel.device import decodes_jpeg
 from avel.grid import MEL_BANDS, MEL_FRAMES, Grid
 from avel.stores.jpeg import decode_jpeg
 
@@ -91,15 +91,20 @@ class ClipLoader:
         seed: int = 0,
         workers: int = 2,
         device: torch.device | None = None,
+        decode: Literal["auto", "gpu", "cpu"] = "auto",
+        epochs: int = 0,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self.store, self.video_ids, self.batch_size, self.seed = store, tuple(video_ids), batch_size, seed
         self.device = device or torch.device("cpu")
         self.rank, self.world, self.workers = rank, world, workers
-        self.on_device = self.device.type == "cuda" and store.attributes.frame_codec == "jpeg"
+        self.epochs = epochs
+        self.on_device = store.attributes.frame_codec == "jpeg" and decodes_jpeg(self.device, decode)
         self._side = _stream(self.device) if self.on_device else None
         self._free: list[_Buffer] = []
+        self._pending: Generator[_Pending] | None = None
+        self._next_epoch = 0
 
     @property
     def clips(self) -> int:
@@ -112,12 +117,35 @@ class ClipLoader:
         return steps_per_epoch(len(self.video_ids), self.batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """Yields the batches of epoch `number`."""
-        parts = batches_of(len(self.video_ids), self.batch_size, self.seed, number, self.rank, self.world)
+        """Yields the batches of epoch `number`; at its end those of the next one, if any, are being read."""
+        if self._pending is None or self._next_epoch != number:
+            self.close()
+            self._pending = self._read_from(number)
+        try:
+            for _ in range(self.steps):
+                yield from self._finish(next(self._pending))
+            self._next_epoch = number + 1
+        finally:
+            if self._next_epoch != number + 1 or self._next_epoch >= self.epochs:
+                self.close()
+
+    def close(self) -> None:
+        """Ends the reading of batches that nobody has asked for."""
+        if self._pending is not None:
+            self._pending.close()
+            self._pending = None
+
+    def _read_from(self, first: int) -> Generator["_Pending"]:
+        parts = (
+            (epoch, clips)
+            for epoch in range(first, max(self.epochs, first + 1))
+            for clips in batches_of(
+                len(self.video_ids), self.batch_size, self.seed, epoch, self.rank, self.world
+            )
+        )
         with ThreadPoolExecutor(self.workers) as pool:
             try:
-                for pending in begin_ahead(partial(self._submit, pool, number), parts, AHEAD):
-                    yield from self._finish(pending)
+                yield from begin_ahead(lambda part: self._submit(pool, *part), parts, AHEAD)
             finally:
                 pool.shutdown(cancel_futures=True)
 

@@ -7,12 +7,18 @@ are averaged. A sum over processes therefore sends back the sum of what it gets.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+TIMEOUT = timedelta(hours=6)
+"""How long a process waits for the others, of which the first may fit a probe or write to a slow disk."""
+BUCKET_NUMBERS = 1 << 23
+"""Numbers that are sent together: 32 MB in float32."""
 
 
 def world_size() -> int:
@@ -37,7 +43,10 @@ def process_group(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    on_gpu = device.type == "cuda"
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo", timeout=TIMEOUT, device_id=device if on_gpu else None
+    )
     try:
         yield
     finally:
@@ -46,30 +55,45 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 class _Summed(torch.autograd.Function):
     @staticmethod
-    def forward(_: Any, tensor: Tensor) -> Tensor:
+    def forward(context: Any, tensor: Tensor, same_gradient: bool) -> Tensor:
+        context.same_gradient = same_gradient
         total = tensor.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(_: Any, gradient: Tensor) -> Tensor:
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        if context.same_gradient:
+            return gradient * world_size(), None
         total = gradient.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
-        return total
+        return total, None
 
 
-def summed(tensor: Tensor) -> Tensor:
-    """Sums over processes, with gradient: any shape -> the same; alone, returns the tensor itself."""
-    return _Summed.apply(tensor) if world_size() > 1 else tensor
+def summed(tensor: Tensor, *, same_gradient: bool = False) -> Tensor:
+    """Sums over processes, with gradient: any shape -> the same; alone, returns the tensor itself.
+
+    torch's own function of this kind is deprecated. `same_gradient` says that every process will have the
+    same gradient for the sum, as for C of Eq. 1, so that none needs to be sent.
+    """
+    return _Summed.apply(tensor, same_gradient) if world_size() > 1 else tensor
 
 
 def average_gradients(module: nn.Module) -> None:
     """Averages every gradient over processes, as DistributedDataParallel does."""
-    if world_size() > 1:
-        for parameter in module.parameters():
-            if parameter.grad is not None:
-                dist.all_reduce(parameter.grad)
-                parameter.grad /= world_size()
+    if world_size() == 1:
+        return
+    buckets: dict[tuple[int, torch.dtype], list[Tensor]] = {}
+    numbers = 0
+    for gradient in [weight.grad for weight in module.parameters() if weight.grad is not None]:
+        buckets.setdefault((numbers // BUCKET_NUMBERS, gradient.dtype), []).append(gradient)
+        numbers += gradient.numel()
+    for bucket in buckets.values():
+        flat = torch.cat([gradient.flatten() for gradient in bucket])
+        dist.all_reduce(flat)
+        parts = torch.split(flat / world_size(), [gradient.numel() for gradient in bucket])
+        for gradient, part in zip(bucket, parts, strict=True):
+            gradient.copy_(part.view(gradient.shape))
 
 
 class GlobalBatchNorm(_BatchNorm):

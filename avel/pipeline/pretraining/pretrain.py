@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avel.ahead import reading_threads
 from avel.config import resolve
 from avel.device import choose_dtype, explain_full_memory, hardware_of, note_slow_bfloat16, tf32
 from avel.digests import digest_of
@@ -135,12 +135,14 @@ def _pretrain(
             f"a step of {smallest} clips cannot be shared by {world_size()} processes",
             hint="raise --batch-size, or start fewer processes",
         )
-    probe = Probe(store, frozen=config.freeze_backbone) if config.probe_every and rank() == 0 else None
+    probe = None
+    if config.probe_every and rank() == 0:
+        probe = Probe(store, frozen=config.freeze_backbone, workers=reading_threads(config.workers))
     config = replace(config, clips_at_once=_clips_at_once(twins, config, store.grid, len(video_ids), device))
     twins = move_to_device(twins, config, device)
     batches = make_batches(twins.encoder, store, video_ids, path, config)
     trainer = Trainer(twins, make_optimizer(twins, config), config, device)
-    with closing(Recorder(run, trainer, len(video_ids), batches.steps, probe)) as recorder:
+    with closing(batches), closing(Recorder(run, trainer, len(video_ids), batches.steps, probe)) as recorder:
         _train(trainer, batches, recorder, len(video_ids))
         return recorder.summary()
 
@@ -162,34 +164,43 @@ def _train(trainer: Trainer, batches: Batches, recorder: Recorder, clips: int) -
     done, epochs = recorder.resume().epochs, trainer.config.epochs
     with Progress(epochs * clips, "clips", start=done * clips) as progress:
         for number in range(done, epochs):
-            began = time.monotonic()
-            means = trainer.epoch(number, batches, progress)
-            recorder.epoch(means, time.monotonic() - began)
+            recorder.begin_epoch()
+            recorder.epoch(trainer.epoch(number, batches, progress))
 
 
 def make_batches(
     encoder: Encoder, store: ClipStore, video_ids: list[str], run: Path, config: PretrainConfig
 ) -> Batches:
     """Returns batches of frames, or of frozen CNNs' vectors; fits the standardisation if asked for."""
-    device = next(encoder.parameters()).device
+    device, workers = next(encoder.parameters()).device, reading_threads(config.workers)
     if not config.freeze_backbone:
         if config.standardise and not config.start_from:
             some = [video_ids[place] for place in evenly_spaced(len(video_ids), STANDARD_CLIPS)]
-            standardise(encoder, *compute_vectors(encoder, store, some, 1))
+            standardise(encoder, *compute_vectors(encoder, store, some, 1, workers=workers))
         return ClipLoader(
             store,
             video_ids,
             batch_size=config.batch_size,
             seed=config.seed,
-            workers=config.workers,
+            workers=workers,
             device=device,
+            decode=config.decode,
+            epochs=config.epochs,
             rank=rank(),
             world=world_size(),
         )
     path = Path(config.frozen.vectors or run / VECTORS)
     augmentation = config.augmentation if config.frozen.augment else None
     vectors = frozen_vectors(
-        encoder, store, video_ids, config.frozen.frames, path, store.digest, augmentation, config.dtype
+        encoder,
+        store,
+        video_ids,
+        config.frozen.frames,
+        path,
+        store.digest,
+        augmentation,
+        config.dtype,
+        workers,
     )
     if config.standardise and not config.start_from:
         standardise(encoder, *vectors)
@@ -200,6 +211,7 @@ def make_batches(
         rank=rank(),
         world=world_size(),
         together=config.frozen.augment and config.augmentation.augment_per == "clip",
+        device=device,
     )
 
 

@@ -18,9 +18,10 @@ CLIPS_AT_ONCE = 64
 class Probe:
     """Segment accuracy on val of a linear classifier on [f_a, f_v]; with frozen CNNs they are run once."""
 
-    def __init__(self, store: ClipStore, *, frozen: bool) -> None:
+    def __init__(self, store: ClipStore, *, frozen: bool, workers: int = 2) -> None:
         dataset, staged = store.dataset, set(store.staged)
         self._store, self._frozen, self._classes = store, frozen, dataset.background + 1
+        self._workers = workers
         samples = [
             sample
             for sample in dataset.samples
@@ -43,7 +44,9 @@ class Probe:
         """Returns the fraction of val segments that are right; leaves the encoder in the mode it was in."""
         training = encoder.training
         encoder.eval()
-        vectors = self._kept or compute_vectors(encoder, self._store, self._video_ids, 1)
+        vectors = self._kept or compute_vectors(
+            encoder, self._store, self._video_ids, 1, workers=self._workers
+        )
         if self._frozen:
             self._kept = vectors
         features = features_of(encoder, *vectors)[self._videos]

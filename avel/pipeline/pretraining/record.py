@@ -1,12 +1,22 @@
 """Writes what a pretraining run keeps of each epoch: metrics, checkpoints, encoders, the summary."""
 
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from torch import Tensor
 
 from avel.errors import TrainingError
 from avel.pipeline.encoders.header import BEST, LAST
 from avel.pipeline.encoders.kept import save_encoder
-from avel.pipeline.pretraining.checkpoint import CHECKPOINT, Reached, load_checkpoint, save_checkpoint
+from avel.pipeline.pretraining.checkpoint import (
+    CHECKPOINT,
+    Reached,
+    copy_state,
+    load_checkpoint,
+    save_checkpoint,
+)
 from avel.pipeline.pretraining.monitor import EpochMeans, Movement, collapse
 from avel.pipeline.pretraining.parallel import barrier, rank
 from avel.pipeline.pretraining.probe import Probe
@@ -44,6 +54,9 @@ class Recorder:
         self.movement = Movement(trainer.twins)
         self.reached = Reached()
         self._warned = ""
+        self._began = self._trained = time.monotonic()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
         self._watchers: Watchers | None = None
         if rank() == 0:
             self._watchers = Watchers(run.path, self.config.metrics_hook, self.config.tensorboard)
@@ -60,12 +73,18 @@ class Recorder:
             self._warned = kept[-1].get("collapsed", "") if kept else ""
         return self.reached
 
-    def epoch(self, means: EpochMeans, seconds: float) -> None:
-        """Records one epoch.
+    def begin_epoch(self) -> None:
+        """Starts the clock of an epoch; what passed since the last one went into scores and checkpoints."""
+        self._began = time.monotonic()
+
+    def epoch(self, means: EpochMeans) -> None:
+        """Records one epoch that has just ended.
 
         Raises:
             TrainingError: the loss is not finite; the last checkpoint stays.
         """
+        waited, self._trained = self._began - self._trained, time.monotonic()
+        seconds = {"seconds": self._trained - self._began, "seconds_between": waited}
         number = self.reached.epochs + 1
         warning = collapse(means)
         if not means.is_finite:
@@ -77,24 +96,28 @@ class Recorder:
             note(f"epoch {number}: {warning}")
         self._warned = warning or ""
         score = self._score(number, means)
-        self._log(number, means, seconds, score)
+        self._log(number, means, score, seconds)
         self._keep(number, score)
 
     def close(self) -> None:
-        """Writes out what those who watch still hold back."""
+        """Ends the writing of the last checkpoint, and of what those who watch still hold back."""
         if self._watchers is not None:
             self._watchers.close()
+        self._writer.shutdown()
+        self._wait()
 
     def summary(self) -> PretrainSummary:
         """Returns the summary of the run; the first process makes it and marks the run finished."""
         if rank() == 0:
+            self._wait()
             self.run.finish(self._sum_up())
         barrier()
         return self.run.read_results(PretrainSummary)
 
     def _sum_up(self) -> PretrainSummary:
         lines = self.run.metrics()
-        seconds = sum(line["seconds"] for line in lines)
+        seconds = sum(line["seconds"] + line["seconds_between"] for line in lines)
+        seconds += time.monotonic() - self._trained
         return PretrainSummary(
             run=str(self.run.path),
             encoder=str(self.run.path / LAST),
@@ -117,14 +140,14 @@ class Recorder:
         due = number % self.config.probe_every == 0 or number == self.config.epochs
         return self.probe.score(self.trainer.twins.encoder) if due else None
 
-    def _log(self, number: int, means: EpochMeans, seconds: float, score: float | None) -> None:
+    def _log(self, number: int, means: EpochMeans, score: float | None, seconds: dict[str, float]) -> None:
         values: dict[str, Any] = {
             "epoch": number,
             "step": number * self.steps,
             **asdict(means),
             "lr_fraction": lr_fraction(number * self.steps - 1, self.steps, self.config),
-            "seconds": seconds,
-            "clips_per_second": self.clips / seconds,
+            **seconds,
+            "clips_per_second": self.clips / seconds["seconds"],
             "moved": self.movement.measure(self.trainer.twins),
         }
         if self.probe is not None and score is not None:
@@ -136,12 +159,31 @@ class Recorder:
             self._watchers.log(values)
 
     def _keep(self, number: int, score: float | None) -> None:
+        """Copies the state and has a thread write it, while training goes on."""
+        if number % self.config.checkpoint_every and number != self.config.epochs:
+            return
         best = self.reached.best_score
-        if score is not None and (best is None or score > best):
+        is_best = score is not None and (best is None or score > best)
+        if is_best:
             self.reached = replace(self.reached, best_score=score, best_epoch=number)
-            save_encoder(self.trainer.twins.encoder, self.run.path / BEST, epoch=number, score=score)
-        if number % self.config.checkpoint_every == 0 or number == self.config.epochs:
-            save_encoder(self.trainer.twins.encoder, self.run.path / LAST, epoch=number)
-            save_checkpoint(
-                self.run.path / CHECKPOINT, self.trainer.twins, self.trainer.optimizer, self.reached
-            )
+        self._wait()
+        state = copy_state(self.trainer.twins, self.trainer.optimizer)
+        self._writing = self._writer.submit(self._write, state, self.reached, is_best)
+
+    def _write(self, state: dict[str, Tensor], reached: Reached, is_best: bool) -> None:
+        """Writes the encoders, then the checkpoint, which says that they are there."""
+        prefix = "model.encoder."
+        weights = {
+            name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+        }
+        encoder, path = self.trainer.twins.encoder, self.run.path
+        if is_best:
+            save_encoder(encoder, path / BEST, weights, epoch=reached.epochs, score=reached.best_score)
+        save_encoder(encoder, path / LAST, weights, epoch=reached.epochs)
+        save_checkpoint(path / CHECKPOINT, state, reached)
+
+    def _wait(self) -> None:
+        """Waits for the last checkpoint, and raises what went wrong with it."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()

@@ -62,7 +62,8 @@ def make_optimizer(twins: Twins, config: PretrainConfig) -> Optimizer:
     groups = parameter_groups(twins, config)
     if config.optimizer.optimizer == "lars":
         return LARS(groups, momentum=config.optimizer.momentum, trust=config.optimizer.trust)
-    return torch.optim.AdamW(groups, lr=0.0)
+    on_gpu = next(twins.parameters()).is_cuda
+    return torch.optim.AdamW(groups, lr=0.0, fused=True if on_gpu else None)
 
 
 def set_lrs(optimizer: Optimizer, fraction: float) -> None:

@@ -54,6 +54,8 @@ def check_config(config: PretrainConfig) -> PretrainConfig:
 
 
 def _refuse_unusable(config: PretrainConfig) -> None:
+    if config.decode == "gpu" and config.device.startswith("cpu"):
+        raise ConfigError("decode=gpu beside device=cpu", hint="--decode auto")
     projector_widths(config.objective.projector)
     smallest, largest = config.augmentation.crop_scale
     if smallest > largest:

@@ -36,6 +36,9 @@ class Batches(Protocol):
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yields the batches of epoch `number`."""
 
+    def close(self) -> None:
+        """Ends what is still being read."""
+
 
 class Trainer:
     """Trains `twins` in place; `step` is one iteration of Algorithm 1."""
@@ -110,7 +113,7 @@ class Trainer:
 
     def inputs(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
         """Moves a batch to the device and augments its frames: (B, T, 3, H, W) -> (B, T, 3, crop, crop)."""
-        visual, audio = batch.visual.to(self.device), batch.audio.to(self.device)
+        visual, audio = (x.to(self.device, non_blocking=True) for x in (batch.visual, batch.audio))
         if self.config.freeze_backbone:
             return visual, audio
         return augment_clips(

@@ -1,13 +1,14 @@
 """Vectors of frozen CNNs: computed once for every training clip, kept in a file, drawn from like frames."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from avel.ahead import read_ahead
 from avel.config import as_dict
 from avel.digests import digest_of
 from avel.errors import StaleError
@@ -22,6 +23,8 @@ from avel.progress import Progress
 from avel.stores.tensors import load_tensors, read_header, save_tensors
 
 PART_VIDEOS = 64
+FRAMES_AT_ONCE = {"cpu": 160, "cuda": 1280}
+"""Frames that go through the CNN together, which bounds their memory."""
 SEED = 0
 """Seed of all augmentations of frozen frames, so that runs with other seeds share their vectors."""
 
@@ -30,7 +33,8 @@ class FrozenVectors:
     """cnn_v (V, T, k, Dv) of k frames a segment and cnn_a (V, T, Da), in batches like a `ClipLoader`'s.
 
     Kept in float16: its rounding is far below what one frame differs from the next. `together` draws one of
-    the k for all segments of a clip, which keeps an augmentation of the clip consistent along time.
+    the k for all segments of a clip, which keeps an augmentation of the clip consistent along time. On a GPU
+    with room for them they lie there; else a thread gathers each batch while the one before is used.
     """
 
     def __init__(
@@ -43,7 +47,11 @@ class FrozenVectors:
         rank: int = 0,
         world: int = 1,
         together: bool = False,
+        device: torch.device | None = None,
     ) -> None:
+        self.device = device or torch.device("cpu")
+        if fits((cnn_a, cnn_v), self.device):
+            cnn_a, cnn_v = cnn_a.to(self.device), cnn_v.to(self.device)
         self.cnn_a, self.cnn_v, self.batch_size, self.seed = cnn_a, cnn_v, batch_size, seed
         self.rank, self.world, self.together = rank, world, together
 
@@ -57,14 +65,44 @@ class FrozenVectors:
         """Counts the batches of an epoch."""
         return steps_per_epoch(len(self.cnn_a), self.batch_size)
 
+    def close(self) -> None:
+        """Has nothing to end."""
+
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yields the batches of epoch `number`: of each segment, the vector of one of its k frames."""
         segments, frames = self.cnn_v.shape[1:3]
-        for clips in batches_of(len(self.cnn_a), self.batch_size, self.seed, number, self.rank, self.world):
-            draws, times = (1, segments) if self.together else (segments, 1)
-            chosen = [random_choices(self.seed, number, clip, draws, frames) * times for clip in clips]
-            places = torch.tensor(clips)[:, None], torch.arange(segments), torch.tensor(chosen)
-            yield Batch(clips, self.cnn_v[places].float(), self.cnn_a[clips].float())
+        parts = batches_of(len(self.cnn_a), self.batch_size, self.seed, number, self.rank, self.world)
+        draws, times = (1, segments) if self.together else (segments, 1)
+        sizes = [len(part) for part in parts]
+        clips = [clip for part in parts for clip in part]
+        chosen = [random_choices(self.seed, number, clip, draws, frames) * times for clip in clips]
+        lie_on = self.cnn_v.device
+        place, frame = (
+            pinned(torch.tensor(values), lie_on).to(lie_on, non_blocking=True) for values in (clips, chosen)
+        )
+        segment = torch.arange(segments, device=lie_on)
+
+        def take(batch: tuple[list[int], Tensor, Tensor]) -> Batch:
+            part, place, frame = batch
+            visual = self.cnn_v[place[:, None], segment, frame].float()
+            audio = self.cnn_a[place].float()
+            if self.device != lie_on:
+                visual, audio = pinned(visual, self.device), pinned(audio, self.device)
+            return Batch(part, visual, audio)
+
+        batches = zip(parts, torch.split(place, sizes), torch.split(frame, sizes), strict=True)
+        return map(take, batches) if self.device == lie_on else read_ahead(take, batches, ahead=2)
+
+
+def pinned(values: Tensor, device: torch.device) -> Tensor:
+    """Returns values in memory from which a GPU copies while the host goes on; on a CPU as they are."""
+    return values.pin_memory() if device.type == "cuda" else values
+
+
+def fits(tensors: Iterable[Tensor], device: torch.device) -> bool:
+    """Returns whether tensors take no more than half of a GPU's free memory."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+    return sum(tensor.nbytes for tensor in tensors) <= free / 2
 
 
 def frozen_vectors(
@@ -76,6 +114,7 @@ def frozen_vectors(
     key: str,
     augmentation: AugmentConfig | None = None,
     dtype: str = "float32",
+    workers: int = 2,
 ) -> tuple[Tensor, Tensor]:
     """Returns cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16, from `folder`, or computes them into it.
 
@@ -106,7 +145,9 @@ def frozen_vectors(
     own = own[rank() :: world_size()]
     with Progress(sum(len(some) for _, _, some in own), "clips") as progress:
         for path, first, some in own:
-            cnn_a, cnn_v = compute_vectors(encoder, store, some, frames, progress, augmentation, first, dtype)
+            cnn_a, cnn_v = compute_vectors(
+                encoder, store, some, frames, progress, augmentation, first, dtype, workers
+            )
             save_tensors(path, {"cnn_a": cnn_a, "cnn_v": cnn_v}, key=wanted)
     barrier()
     return _joined(starts, len(video_ids))
@@ -122,34 +163,45 @@ def compute_vectors(
     augmentation: AugmentConfig | None = None,
     first: int = 0,
     dtype: str = "float32",
+    workers: int = 2,
 ) -> tuple[Tensor, Tensor]:
     """Computes cnn_a (V, T, Da) and cnn_v (V, T, k, Dv), float16 on the CPU, in eval mode.
 
     Of centre crops, or of frames under `augmentation`: the place of a clip, counted from `first`, and that of
-    a frame inside its segment decide the draw.
+    a frame inside its segment decide the draw. Threads read the next clips meanwhile.
     """
     encoder.eval()
+    device = next(encoder.parameters()).device
+    limit = FRAMES_AT_ONCE[device.type]
+    at_once = max(1, limit // (store.grid.segments * min(frames, store.grid.frames_per_segment)))
+    batches = [
+        range(start, min(start + at_once, len(video_ids))) for start in range(0, len(video_ids), at_once)
+    ]
+
+    def read(places: range) -> tuple[range, Tensor, Tensor]:
+        images, log_mel = zip(*(read_segments(store, video_ids[n], frames) for n in places), strict=True)
+        return places, pinned(torch.stack(images), device), pinned(torch.stack(log_mel), device)
+
     audio, visual = [], []
-    for clip, video_id in enumerate(video_ids, first):
-        images, log_mel = read_segments(store, video_id, frames, next(encoder.parameters()).device)
-        by_place = images.transpose(0, 1)
+    for places, images, log_mel in read_ahead(read, batches, threads=workers):
+        groups = images.to(device, non_blocking=True).transpose(1, 2).flatten(0, 1)  # a clip's n-th frames
         if augmentation is None:
-            cropped = centre_crop(by_place, encoder.spec.crop_size)
+            cropped = centre_crop(groups, encoder.spec.crop_size)
         else:
-            drawn = [(SEED, place, clip) for place in range(len(by_place))]
-            cropped = augment_clips(by_place, augmentation, drawn)
-        with torch.autocast(cropped.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-            cnn_a, cnn_v = encoder.cnn_audio(log_mel[None])[0], encoder.cnn_visual(cropped).transpose(0, 1)
+            drawn = [(SEED, inside, first + clip) for clip in places for inside in range(images.shape[2])]
+            cropped = augment_clips(groups, augmentation, drawn)
+        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+            cnn_a = encoder.cnn_audio(log_mel.to(device, non_blocking=True))
+            of_groups = encoder.cnn_visual(cropped)
+            cnn_v = of_groups.view(len(places), -1, *of_groups.shape[1:]).transpose(1, 2)
         audio.append(cnn_a.half().cpu())
         visual.append(cnn_v.half().cpu())
         if progress is not None:
-            progress.advance(note="frozen CNNs")
-    return torch.stack(audio), torch.stack(visual)
+            progress.advance(len(places), note="frozen CNNs")
+    return torch.cat(audio), torch.cat(visual)
 
 
-def read_segments(
-    store: ClipSource, video_id: str, frames: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def read_segments(store: ClipSource, video_id: str, frames: int) -> tuple[Tensor, Tensor]:
     """Reads k evenly spaced frames of each segment, and its patch: (T, k, 3, H, W) uint8, (T, 96, 64)."""
     inside = evenly_spaced(store.grid.frames_per_segment, frames)
     starts = range(0, store.grid.frames, store.grid.frames_per_segment)
@@ -157,7 +209,7 @@ def read_segments(
         store.frames(video_id, [start + frame for start in starts for frame in inside])
     )
     images = pictures.permute(0, 3, 1, 2).reshape(len(starts), len(inside), 3, *pictures.shape[1:3])
-    return images.to(device), torch.from_numpy(store.log_mel(video_id)).to(device)
+    return images, torch.from_numpy(store.log_mel(video_id))
 
 
 def _is_kept(path: Path, wanted: str) -> bool:

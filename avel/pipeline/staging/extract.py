@@ -1,6 +1,5 @@
 """Stages clips for `avel extract`: frames and log-mel of each, and a manifest of what became of it."""
 
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -9,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from avel.ahead import usable_cores
 from avel.config import resolve, to_toml
 from avel.errors import ConfigError
 from avel.pipeline.config import ExtractConfig
@@ -87,7 +87,7 @@ def extract(
         else read_dataset(dataset, annotations, format=format, **(format_settings or {}))
     )
     data.check_grid(config.grid())
-    location, count, run = locate(store), workers or cores(), uuid.uuid4().hex
+    location, count, run = locate(store), workers or usable_cores(), uuid.uuid4().hex
     with writing(location):
         check_place(location)
     restage = RestageOptions(retry_failed, overwrite)
@@ -132,11 +132,6 @@ def _begin(
         note(f"{limited} clips failed for timeout or memory before; --retry-failed tries them again")
     if plan.unreadable:
         note(f"{plan.unreadable} staged clips stay although their files cannot be read now")
-
-
-def cores() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _record(

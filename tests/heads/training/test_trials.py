@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from avel.heads.config import HEADS, TrainConfig
+from avel.heads.training import fit
 from avel.heads.training.data import Data, load_data
 from avel.heads.training.fit import Training, arithmetic
 from avel.heads.training.trials import Stacked, Trial
 from avel.nn import has_bfloat16_lstm
 from avel.stores.features import FeatureCache
-from tests.fake_cuda import CUDA, fake_cuda
+from tests.fake_cuda import CUDA, Watch, fake_cuda
 from tests.heads.synthetic import train_config, write_cache
 
 ARRAYS = ("f_a", "f_v", "cnn_a", "cnn_v", "maps")
@@ -67,7 +68,9 @@ def test_trials_train_on_a_gpu(head: str, count: int, dtype: str, cache: Feature
     with fake_cuda():
         there = on_fake_cuda(data)
         training = Training(trials_of(config, count), there, CUDA)
-        losses = training.train_epoch(1)
+        with Watch() as watch:
+            losses = training.train_epoch(1)
+        assert not watch.reads
         training.group.train(False)
         with torch.no_grad(), arithmetic(config, CUDA):
             logits = training.group.logits(*there.features.of(there.splits["val"].videos))
@@ -76,6 +79,27 @@ def test_trials_train_on_a_gpu(head: str, count: int, dtype: str, cache: Feature
         assert {weight.grad.device for weight in weights if weight.grad is not None} == {CUDA}
         assert (losses.shape, logits.shape) == ((count,), (count, 8, T, 4))
         assert {value.device for value in training.group.state(count - 1).values()} == {CUDA}
+
+
+@pytest.mark.usefixtures("nothing_remembered")
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_epoch_on_a_gpu_scores_a_split_in_one_pass(
+    count: int, cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "CLIPS_AT_ONCE", 1)  # on a CPU a pass for each clip
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda values: [0.0] * len(values))  # fake ones have none
+    config = train_config(head="tacma", batch_size=16)
+    data = load_data(cache, config, torch.device("cpu"))
+    with fake_cuda():
+        training = Training(trials_of(config, count), on_fake_cuda(data), CUDA)
+        passes, score = [], training.group.logits
+        monkeypatch.setattr(
+            training.group, "logits", lambda *inputs: passes.append(len(inputs[0])) or score(*inputs)
+        )
+        lines = training.epoch()
+        assert {value.device for value in training.outcomes[0].state.values()} == {CUDA}
+    assert len(lines) == count
+    assert passes == [len(split) for name, split in data.splits.items() if name != "train"]
 
 
 @pytest.mark.usefixtures("nothing_remembered")

@@ -79,7 +79,7 @@ def test_workers_of_one_host_share_its_devices_and_need_no_working_folder(
             for names in parts:
                 time.sleep(0.05)
                 zeros = np.zeros((len(names), 3, 16), np.float32)
-                yield Encoded(names, {"f_a": zeros, "f_v": zeros}, {}, "cnn")
+                yield Encoded(names, {"f_a": zeros, "f_v": zeros}, {}, "cnn", "cpu")
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(workers, "part_encoder", Zeros)

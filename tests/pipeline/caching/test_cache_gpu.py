@@ -24,12 +24,13 @@ def gpu() -> Iterator[None]:
         pytest.skip("no CUDA device")
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
-    yield
+    with mock.patch.object(torch, "set_float32_matmul_precision"):
+        yield
     torch.backends.cudnn.allow_tf32 = before
 
 
 def features(store: Path, path: Path, encoder: Path, **options: str) -> FeatureCache:
-    cache_features(store, path, encoder=encoder, keep_maps=True, **options)
+    cache_features(store, path, encoder=encoder, keep_maps=True, **{"dtype": "float32"} | options)
     return FeatureCache.open(path)
 
 

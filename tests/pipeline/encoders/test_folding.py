@@ -159,3 +159,16 @@ def test_what_cannot_be_folded_runs_as_it_is_written(cnn: nn.Module) -> None:
     way = folded(randomise(cnn))
     frames = torch.rand(2, 3, 8, 8, dtype=torch.float64)
     assert torch.equal(way(frames), cnn(frames))
+
+
+def test_fixed_weights_are_folded_once() -> None:
+    cnn = randomise(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    following, fixed = folded(cnn), folded(cnn, is_fixed=True)
+    before = cnn(x)
+    torch.testing.assert_close(fixed(x), before)
+    with torch.no_grad():
+        for weight in cnn.parameters():
+            weight.mul_(2)
+    torch.testing.assert_close(following(x), cnn(x))
+    torch.testing.assert_close(fixed(x), before)

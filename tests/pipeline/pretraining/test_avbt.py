@@ -281,11 +281,40 @@ def test_shared_batch_norms_have_weights_and_statistics_where_the_plain_ones_do(
 
 def one_of_two(rank: int, folder: str) -> None:
     """A process that sees three clips, or the other two; the first one writes what it finds."""
+    parallel.BUCKET_NUMBERS = 100  # several buckets, also of these few weights
     with process_group(CPU):
         for number, changes in enumerate(CASES):
             found = gradients_of_a_step((slice(0, 3), slice(3, 5))[rank], **changes)
             if rank == 0:
                 torch.save(found, Path(folder) / f"{number}.pt")
+
+
+def test_a_sum_with_the_same_gradient_everywhere_sends_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = []
+    monkeypatch.setattr(parallel, "world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: sent.append(tensor.mul_(2)))
+    gradients = []
+    for same, total in ((False, 2), (True, 1)):
+        x = torch.ones(3, requires_grad=True)
+        parallel.summed(x, same_gradient=same).square().sum().backward()
+        gradients.append(x.grad)
+        assert len(sent) == total
+        sent.clear()
+    assert torch.equal(*gradients)
+
+
+def test_gradients_are_sent_in_few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = []
+    monkeypatch.setattr(parallel, "world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: sent.append(len(tensor.mul_(4))))
+    monkeypatch.setattr(parallel, "BUCKET_NUMBERS", 100)
+    net = nn.Sequential(*(nn.Conv2d(4, 4, 3) for _ in range(5))).to(memory_format=torch.channels_last)
+    net(torch.randn(2, 4, 16, 16)).square().sum().backward()
+    before = [weight.grad.clone() for weight in net.parameters() if weight.grad is not None]
+    parallel.average_gradients(net)
+    assert (sum(sent), len(sent) < 10) == (5 * 148, True)
+    for weight, gradient in zip(net.parameters(), before, strict=True):
+        torch.testing.assert_close(weight.grad, 2 * gradient)
 
 
 @pytest.mark.slow

@@ -66,6 +66,31 @@ def test_buffers_are_used_again(store: ClipStore) -> None:
     assert len(set(places)) <= 4
 
 
+def test_the_next_epoch_is_read_while_the_last_one_ends(
+    store: ClipStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs: list[int] = []
+    original = ClipLoader._read
+
+    def noting(self: ClipLoader, clip: int, epoch: int, *more: Any) -> list[torch.Tensor]:
+        epochs.append(epoch)
+        return original(self, clip, epoch, *more)
+
+    monkeypatch.setattr(ClipLoader, "_read", noting)
+    loader = ClipLoader(store, store.staged, batch_size=2, epochs=2)
+    list(loader.epoch(0))
+    for _ in range(1000):
+        if 1 in epochs:
+            break
+        time.sleep(0.01)
+    assert 1 in epochs
+    second = [batch.visual.clone() for batch in loader.epoch(1)]
+    fresh = [batch.visual.clone() for batch in ClipLoader(store, store.staged, batch_size=2).epoch(1)]
+    assert all(torch.equal(a, b) for a, b in zip(second, fresh, strict=True))
+    assert epochs.count(1) == 16, "eight clips, twice: none is read anew"
+    assert 2 not in epochs, "no third epoch was announced"
+
+
 def test_raw_frames_are_read_as_they_are(tmp_path: Path) -> None:
     store = make_store(tmp_path / "raw.zarr", clips=2, frame_codec="raw")
     batch = next(ClipLoader(store, store.staged, batch_size=2).epoch(0))

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,18 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from avel.config import to_toml
-from avel.errors import AvelError, ConfigError, StoreError, TrainingError, WeightsError
+from avel.errors import AvelError, ConfigError, StoreError, TrainingError, WeightsError, WriteError
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.header import BEST, LAST
 from avel.pipeline.encoders.kept import load_encoder
+from avel.pipeline.pretraining import checkpoint, record
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT
+from avel.pipeline.pretraining.monitor import EpochMeans
 from avel.pipeline.pretraining.pretrain import make_batches, pretrain, training_videos
 from avel.pipeline.pretraining.probe import Probe, features_of, ridge_classes
 from avel.pipeline.pretraining.settings import check_config, device_of_process
+from avel.pipeline.pretraining.training import Trainer
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors
 from avel.stores.clips import ClipStore
 from avel.stores.runs import Run
@@ -239,10 +243,73 @@ def test_checkpoints_are_as_far_apart_as_asked_for(
     kept = []
     monkeypatch.setattr(
         "avel.pipeline.pretraining.record.save_checkpoint",
-        lambda path, model, optimizer, reached: kept.append(reached.epochs),
+        lambda path, state, reached: kept.append(reached.epochs),
     )
     pretrain(store, tmp_path / "run", CONFIG, epochs=5, checkpoint_every=3)
     assert kept == [3, 5]
+
+
+def test_the_best_encoder_is_that_of_a_checkpoint(store: ClipStore, tmp_path: Path) -> None:
+    summary = pretrain(store, tmp_path / "run", CONFIG, epochs=5, checkpoint_every=2, optimizer="adamw")
+    losses = {line["epoch"]: line["loss"] for line in Run.open(tmp_path / "run").metrics()}
+    assert summary.best_epoch == min((2, 4, 5), key=losses.__getitem__)
+    with safe_open(tmp_path / "run" / BEST, "pt") as file:
+        assert json.loads(file.metadata()["about"])["epoch"] == summary.best_epoch
+
+
+def test_a_checkpoint_is_written_while_the_next_epoch_trains(
+    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = {number: threading.Event() for number in range(4)}
+    train, save = Trainer.epoch, checkpoint.save_checkpoint
+
+    def epoch(self: Trainer, number: int, *more: Any) -> EpochMeans:
+        begun[number].set()
+        return train(self, number, *more)
+
+    def after_the_next_began(path: Path, state: dict[str, torch.Tensor], reached: checkpoint.Reached) -> None:
+        assert begun[min(reached.epochs, 3)].wait(20), "training waits for the file"
+        save(path, state, reached)
+
+    monkeypatch.setattr(Trainer, "epoch", epoch)
+    monkeypatch.setattr(record, "save_checkpoint", after_the_next_began)
+    pretrain(store, tmp_path / "run", CONFIG)
+    monkeypatch.undo()
+    pretrain(store, tmp_path / "same", CONFIG)
+    for name in (LAST, CHECKPOINT):
+        assert same_weights(tmp_path / "run", tmp_path / "same", name), "as it was when the epoch ended"
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(
+    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*state: Any) -> None:
+        raise WriteError("no space left")
+
+    monkeypatch.setattr(record, "save_checkpoint", full)
+    with pytest.raises(WriteError, match="no space left"):
+        pretrain(store, tmp_path / "run", CONFIG)
+    assert not Run.open(tmp_path / "run").finished
+
+
+def test_frozen_cnns_are_in_the_encoder_and_not_in_the_checkpoint(store: ClipStore, tmp_path: Path) -> None:
+    pretrain_in_two_goes(store, tmp_path / "run", changed(CONFIG, **FROZEN))
+    kept = load_file(tmp_path / "run" / CHECKPOINT)
+    assert not [name for name in kept if name.startswith(("model.encoder.visual.", "model.encoder.audio."))]
+    assert any(name.startswith("model.encoder.visual_lstm.") for name in kept)
+    tuned = {"freeze_backbone": False, "epochs": 1, "start_from": str(tmp_path / "run")}
+    pretrain(store, tmp_path / "tuned", changed(CONFIG, **tuned))
+    first, second = (load_file(tmp_path / name / LAST) for name in ("run", "tuned"))
+    name = "visual.layers.0.weight"
+    assert torch.allclose(first[name], second[name], atol=1e-2), "starts from the CNNs of the frozen run"
+    assert not torch.equal(first[name], second[name])
+
+
+def test_the_time_that_checkpoints_take_is_counted(store: ClipStore, tmp_path: Path) -> None:
+    summary = pretrain(store, tmp_path / "run", CONFIG)
+    lines = Run.open(tmp_path / "run").metrics()
+    assert all(line["seconds_between"] > 0 for line in lines)
+    assert summary.seconds >= round(sum(line["seconds"] + line["seconds_between"] for line in lines), 1)
 
 
 @pytest.mark.parametrize("frames", [1, 3])
