@@ -1,4 +1,4 @@
-"""Hands every line of a run's metrics to who watches it: TensorBoard, and a function of the user's."""
+"""Passes every line of a run's metrics on: to TensorBoard, and to a function that the user names."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Hook = Callable[[str, dict[str, Any]], None]
 
 
 class Watchers:
-    """Those who watch a run; `log` tells them a line, `close` writes out what they still hold back.
+    """Receivers of a run's metrics while it trains: TensorBoard, a function of the user, both or none.
 
     Args:
         hook: "module:function", or "" for none.
-        tensorboard: whether TensorBoard events are written, into the run's folder `tensorboard`.
+        tensorboard: write TensorBoard events, into the folder `tensorboard` of the run.
 
     Raises:
         ConfigError: tensorboard is not installed, or the function cannot be found.
@@ -32,7 +32,7 @@ class Watchers:
         self._events: dict[str, Any] = {}
 
     def log(self, line: dict[str, Any]) -> None:
-        """Tells a line: its epoch, and of heads its trial, which has a curve of its own."""
+        """Passes one line of metrics on; in TensorBoard each trial of a head has its own curves."""
         if self.hook is not None:
             self.hook(str(self.run), dict(line))
         if self.writer is not None:
@@ -43,14 +43,14 @@ class Watchers:
                 self._events[trial].add_scalar(name, value, line["epoch"])
 
     def close(self) -> None:
-        """Writes out what TensorBoard's events still hold back."""
+        """Writes the TensorBoard events that are still in memory."""
         for events in self._events.values():
             events.close()
         self._events.clear()
 
 
 def check_watchers(hook: str, tensorboard: bool) -> None:
-    """Checks, before anything is written, that those who are to watch are there.
+    """Checks that the function and TensorBoard can be imported, before a run writes anything.
 
     Raises:
         ConfigError: tensorboard is not installed, or the function cannot be found.
@@ -62,7 +62,7 @@ def check_watchers(hook: str, tensorboard: bool) -> None:
 
 
 def find_hook(name: str) -> Hook:
-    """Returns the function "module:function"; the working folder is searched too.
+    """Imports the function named "module:function"; the module may be in the working folder.
 
     Raises:
         ConfigError: no such module or function.
@@ -100,7 +100,7 @@ def numbers_of(values: dict[str, Any]) -> dict[str, float]:
 
 
 def event_writer() -> Any:
-    """Returns the class that writes TensorBoard's events.
+    """Returns the class that writes TensorBoard events.
 
     Raises:
         ConfigError: tensorboard is not installed.
