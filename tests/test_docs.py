@@ -43,5 +43,5 @@ def test_the_readme_links_every_page_of_the_site() -> None:
 
 def test_the_endings_of_videos_are_those_looked_for() -> None:
     page = (ROOT / "docs" / "formats-read.md").read_text()
-    line = next(line for line in page.splitlines() if line.startswith("| endings that are looked for"))
+    line = next(line for line in page.splitlines() if line.startswith("| file name endings"))
     assert set(re.findall(r"\.[a-z0-9]+", line)) == VIDEO_SUFFIXES
