@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 TIMEOUT = timedelta(hours=6)
-"""How long a process waits for the others, of which the first may fit a probe or write to a slow disk."""
+"""Longest wait for the other processes; the first one may be fitting a probe or writing to a slow disk."""
 BUCKET_NUMBERS = 1 << 23
 """Numbers that are sent together: 32 MB in float32."""
 
