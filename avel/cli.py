@@ -38,7 +38,7 @@ from avel.recipes.reproducing.tables import TABLES
 PATH = click.Path(path_type=Path)
 SPLIT = click.Choice(["val", "test"])
 IDS = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
-"""Context of commands that take ids of clips, which may begin with a dash: they are no options, nor `-h`."""
+"""Context of commands that take ids of clips, which may begin with a dash: they are not options, nor `-h`."""
 DECODER = click.option(
     "--decoder",
     type=click.Choice(["argmax", "event"]),

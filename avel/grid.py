@@ -44,7 +44,7 @@ class Grid:
         for per_second, name in ((self.fps, "fps"), (self.sample_rate, "sample_rate")):
             if (Fraction(self.segment_seconds) * per_second).denominator != 1:
                 raise ConfigError(
-                    f"segment_seconds={self.segment_seconds} is no whole number of 1/{per_second} s ({name})",
+                    f"segment_seconds={self.segment_seconds} is not a multiple of 1/{per_second} s ({name})",
                     hint=f"change segment_seconds or {name} so that their product is whole",
                 )
         gib = min(self.segments, CHUNK_SEGMENTS) * self.frames_per_segment * 3 * self.size**2 / 2**30

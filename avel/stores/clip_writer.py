@@ -217,6 +217,6 @@ def check_place(location: Location) -> None:
     foreign = sorted(location.top_names() - OWN_NAMES)
     if foreign:
         raise StoreError(
-            f"{location.url}: is no clip store, since it holds {', '.join(foreign[:3])}",
+            f"{location.url}: is not a clip store, since it holds {', '.join(foreign[:3])}",
             hint="name an empty or new folder",
         )

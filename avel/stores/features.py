@@ -309,7 +309,7 @@ def _check(
     if not samples.known[events.sample].all():
         raise StoreError("an event is of a sample whose events are not known")
     if not (np.isfinite(events.offset_seconds) & (events.onset_seconds >= 0)).all():
-        raise StoreError("an event's onset or offset is no time")
+        raise StoreError("an event's onset or offset is not a time")
 
 
 def content_digest(

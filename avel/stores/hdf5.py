@@ -100,7 +100,7 @@ def array_of(file: h5py.Group, name: str, hint: str, *, dimensions: int | None =
         )
     array = file[name]
     if not isinstance(array, h5py.Dataset) or array.shape is None:
-        raise StoreError(f"{where} is no array", hint=hint)
+        raise StoreError(f"{where} is not an array", hint=hint)
     if array.external or array.is_virtual:
         outside = array.external[0][0] if array.external else "other files"
         raise StoreError(

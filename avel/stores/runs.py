@@ -102,7 +102,7 @@ class Run:
             return _same_run(cls.open(path), record, may_differ)
         toml = to_toml(config, COMMANDS[kind])
         if path.exists() and not _just_begun(path, toml):
-            raise StoreError(f"{path}: exists and is no avel run", hint="choose another folder")
+            raise StoreError(f"{path}: exists and is not an avel run", hint="choose another folder")
         write_text(path / "config.toml", toml)
         write_document(path / RECORD, vars(record))
         return cls(path, record)

@@ -79,7 +79,7 @@ def find_hook(name: str) -> Hook:
             hint="--metrics-hook MODULE:FUNCTION, the module in the working folder or installed",
         ) from None
     if not callable(found):
-        raise ConfigError(f"metrics_hook={name!r} is no function", hint="def log(run, line): ...")
+        raise ConfigError(f"metrics_hook={name!r} is not a function", hint="def log(run, line): ...")
     hook: Hook = found
     return hook
 

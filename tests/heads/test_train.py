@@ -248,8 +248,8 @@ def test_a_sweep_over_heads(cache: Path, tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"theta": [-0.1]}, "must be at least 0"),
-        ({"theta": 0.03}, "with 0.03, which is no list"),
-        ({"theta": "0.03"}, "with '0.03', which is no list"),
+        ({"theta": 0.03}, "with 0.03, which is not a list"),
+        ({"theta": "0.03"}, "with '0.03', which is not a list"),
         ({"theta": []}, "'theta' without values\n.*theta=0,0.03"),
         ({"theta": [0, 0.1, 0.0]}, "trains theta=0.0,seed=0 again as theta=0.0,seed=0\n.*each value once"),
         ({"theta": ["none", 0.03]}, "theta='none' is not a number"),

@@ -240,7 +240,7 @@ WRONG_CACHES = [
     (outside, "f_v: its values lie in /etc/passwd, which is not read"),
     (virtual, "f_v: its values lie in other files, which is not read"),
     (endless, "says it is .1000000000, 3, 12., but the file holds 0 bytes"),
-    (grouped, "video is no array"),
+    (grouped, "video is not an array"),
 ]
 
 

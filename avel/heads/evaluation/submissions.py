@@ -210,7 +210,7 @@ def one_hot(name: str, labels: NDArray[np.int64], classes: int) -> NDArray[np.fl
     """Returns 1 for each label, else 0: (...) -> (..., K).
 
     Raises:
-        DatasetError: a label that is no class.
+        DatasetError: a label that is not a class.
     """
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.size:
@@ -232,6 +232,6 @@ def as_probabilities(name: str, scores: NDArray[Any]) -> NDArray[np.float32]:
         raise DatasetError(f"{name}: scores that are not finite", hint="save probabilities or logits")
     if values.min() >= 0 and np.allclose(values.sum(-1), 1, atol=1e-3):
         return values.astype(np.float32)
-    note(f"{name}: the scores are no probabilities and are taken for logits (softmax)")
+    note(f"{name}: the scores are not probabilities and are taken for logits (softmax)")
     powers = np.exp(values - values.max(-1, keepdims=True))
     return np.asarray(powers / powers.sum(-1, keepdims=True), np.float32)

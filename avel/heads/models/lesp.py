@@ -186,7 +186,7 @@ class LESP(RelevanceHead):
 
         Args:
             audio, cells: (B, T, D), (B, T, N, C) raw inputs.
-            quality: (B, T), 0 where a segment is no example.
+            quality: (B, T), 0 where a segment is not an example.
             event: (B,) the event that each clip is an example of.
         """
         events, size = self.bank_score.shape

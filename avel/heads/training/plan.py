@@ -36,7 +36,7 @@ def plan(
             raise ConfigError(f"a sweep over {key!r}", hint="--seeds sets how many seeds, --seed the first")
         if isinstance(values, str) or not isinstance(values, Sequence):
             raise ConfigError(
-                f"a sweep over {key!r} with {values!r}, which is no list",
+                f"a sweep over {key!r} with {values!r}, which is not a list",
                 hint=f'{{"{key}": [{values!r}]}} is one',
             )
         if not values:

@@ -48,7 +48,7 @@ def devices_of(asked: str) -> list[str]:
     """Returns the devices asked for ("cuda:0,cuda:1"); for "auto" every GPU, or the CPU.
 
     Raises:
-        ConfigError: one of them is no device, or is not there.
+        ConfigError: one of them is not a device, or is not there.
 
     >>> devices_of("cpu, cpu")
     ['cpu', 'cpu']

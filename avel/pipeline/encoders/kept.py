@@ -50,7 +50,7 @@ def load_encoder(path: Path | str, which: str = LAST) -> Encoder:
 
     Raises:
         MissingPathError: there is none.
-        StoreError: the file is no encoder of a format this avel reads.
+        StoreError: the file is not an encoder of a format this avel reads.
         UnknownNameError: its backbone, or a setting of it, is of a package that is not installed.
     """
     path = Path(path)

@@ -17,7 +17,7 @@ def projector_widths(text: str) -> tuple[int, ...]:
     """
     parts = text.split("-")
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ConfigError(f"projector={text!r} is no list of widths", hint="for example 2048-4096-4096")
+        raise ConfigError(f"projector={text!r} is not a list of widths", hint="for example 2048-4096-4096")
     return tuple(int(part) for part in parts)
 
 

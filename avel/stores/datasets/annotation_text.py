@@ -36,7 +36,7 @@ def read_text(path: Path) -> str:
     if "\0" in text:
         wide = data.count(0) > len(data) // 4
         raise DatasetError(
-            f"{_place(path, data, data.index(0))}: a NUL, which is no text",
+            f"{_place(path, data, data.index(0))}: a NUL, which is not text",
             hint=_convert(path, "UTF-16BE" if data[0] == 0 else "UTF-16LE") if wide else "take it out",
         )
     return text.removeprefix("\ufeff")
@@ -128,7 +128,7 @@ def seconds(text: str) -> float:
             raise ValueError
         return float(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no number of seconds") from None
+        raise ValueError(f"{text!r} is not a number of seconds") from None
 
 
 def _place(path: Path, data: bytes, offset: int) -> str:

@@ -37,7 +37,7 @@ class AVE(DatasetFormat[None]):
 
         Raises:
             MissingPathError: no `Annotations.txt`.
-            DatasetError: a line that is not five fields, or a split line that is no annotation.
+            DatasetError: a line that is not five fields, or a split line that is not an annotation.
         """
         found = find_folder(folder)
         if found is None:

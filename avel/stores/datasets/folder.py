@@ -37,7 +37,7 @@ class Files:
         others: all other files.
         linked: folders that are links; they are not followed.
         closed: folders that cannot be read.
-        broken: names with a video's ending that are no files, such as broken links.
+        broken: names with a video's ending that are not files, such as broken links.
     """
 
     videos: tuple[str, ...]

@@ -40,7 +40,7 @@ def _parsed(name: str, value: Any, where: str) -> list[bool]:
         found = found[0]
     if not isinstance(found, list) or len(found) != SEGMENTS or not all(one in (0, 1) for one in found):
         raise DatasetError(
-            f"{where} ({name}): {value!r} is no list of {SEGMENTS} numbers, each 0 or 1",
+            f"{where} ({name}): {value!r} is not a list of {SEGMENTS} numbers, each 0 or 1",
             hint="each number says of a second whether it holds the event",
         )
     return [one == 1 for one in found]

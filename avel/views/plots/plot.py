@@ -66,7 +66,7 @@ def plot(
 
     Raises:
         UnknownNameError: no such kind.
-        ConfigError: `out` is no picture, or `setting` was not swept.
+        ConfigError: `out` is not a picture, or `setting` was not swept.
         MissingPathError, StoreError: what is to be drawn is not there.
     """
     target = picture_path(out)

@@ -19,12 +19,12 @@ def own_files(folder: Path) -> set[str]:
     """Returns the relative paths of the files that an earlier report wrote into `folder`, if there is one.
 
     Raises:
-        ConfigError: it holds anything else, or is no folder.
+        ConfigError: it holds anything else, or is not a folder.
     """
     if not os.path.lexists(folder):
         return set()
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: is no folder", hint="--out a new folder")
+        raise ConfigError(f"{folder}: is not a folder", hint="--out a new folder")
     listed = _listed(folder / LIST)
     inside = list(folder.rglob("*"))
     files = {path.relative_to(folder).as_posix() for path in inside if not _is_folder(path)}

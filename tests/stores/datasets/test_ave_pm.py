@@ -75,7 +75,7 @@ def test_the_repository_itself_is_found_and_videos_may_lie_elsewhere(tmp_path: P
     ("rows", "words"),
     [
         ("0,0,1,7\n", r"train.csv: line 2 \(0\): class '7' is not in class_name_mapping.csv"),
-        ("0,0,x,0\n", r"train.csv: line 2 \(0\): 'x' is no number of seconds"),
+        ("0,0,x,0\n", r"train.csv: line 2 \(0\): 'x' is not a number of seconds"),
         ("0,0,1\n", "train.csv: line 2: 3 fields, the header has 4"),
         ("0,3,1,0\n", r"train.csv: line 2 \(0\): event from 3.0 s to 1.0 s"),
     ],

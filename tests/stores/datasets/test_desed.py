@@ -62,8 +62,8 @@ def test_one_table_can_be_named_and_tells_the_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("a.wav\t1\tx\tDog", r"line 2 \(a\.wav\): 'x' is no number of seconds"),
-        ("a.wav\t1\t\tDog", r"line 2 \(a\.wav\): '' is no number of seconds"),
+        ("a.wav\t1\tx\tDog", r"line 2 \(a\.wav\): 'x' is not a number of seconds"),
+        ("a.wav\t1\t\tDog", r"line 2 \(a\.wav\): '' is not a number of seconds"),
         ("a.wav\t2\t1\tDog", r"line 2 \(a\): event from 2\.0 s to 1\.0 s"),
         ("a.wav\t1\t2\t", r"line 2 \(a\): the class is empty"),
         ("a.wav\t1\t2", "line 2: 3 fields, the header has 4"),

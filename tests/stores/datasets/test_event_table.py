@@ -80,7 +80,7 @@ def test_a_csv_of_any_system_reads_the_same(tmp_path: Path) -> None:
         ('a,Dog,0,1,\n\na,"A\nB",0,1,', r"line 4 \(a\): a line break in the class 'A\\nB'"),
         ('a,"A\r",0,1,', r"line 2 \(a\): a line break in the class 'A\\r'"),
         ("a,A\u2028B,0,1,", r"line 2 \(a\): a line break in the class"),
-        ('a,"A\nB",0,1,\na,Dog,x,1,', r"line 4 \(a\): 'x' is no number of seconds"),
+        ('a,"A\nB",0,1,\na,Dog,x,1,', r"line 4 \(a\): 'x' is not a number of seconds"),
         ("a,Dog,0,1,\na,background,0,1,", r"line 3 \(a\): a class may not be named 'background'"),
         ("a,Background ,0,1,", r"line 2 \(a\): a class may not be named 'Background '"),
         ("a,Dog,1_0,20,", r"line 2 \(a\): '1_0' is no number"),
@@ -156,7 +156,10 @@ def test_parquet_gives_the_same_text(tmp_path: Path) -> None:
             {"file": ["a"], "label": ["Dog"], "start": pa.array([5], pa.duration("ms"))},
             "onset_seconds is dur",
         ),
-        ({"file": ["a"], "label": ["Dog"], "start": pa.nulls(1)}, r"row 0 \(a\): '' is no number of seconds"),
+        (
+            {"file": ["a"], "label": ["Dog"], "start": pa.nulls(1)},
+            r"row 0 \(a\): '' is not a number of seconds",
+        ),
         ({"file": ["a"], "File": ["b"], "label": ["Dog"]}, "2 columns are named file"),
     ],
 )

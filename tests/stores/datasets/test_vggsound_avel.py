@@ -115,7 +115,7 @@ def test_a_clip_without_vector_has_unknown_events(tmp_path: Path) -> None:
 
 def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     root = layout(tmp_path, LABELS | {"0Cfc0r3l5Ww": {"label": [0, 1]}})
-    with pytest.raises(DatasetError, match=r"line 2 \(0Cfc0r3l5Ww\): \[0, 1\] is no list of 10 numbers"):
+    with pytest.raises(DatasetError, match=r"line 2 \(0Cfc0r3l5Ww\): \[0, 1\] is not a list of 10 numbers"):
         read_dataset(root)
     layout(tmp_path, [LABELS, {"0Cfc0r3l5Ww": {"label": [0] * 10}}])
     with pytest.raises(DatasetError, match=r"\(0Cfc0r3l5Ww\): two vectors that differ"):
