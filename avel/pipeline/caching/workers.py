@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
 from multiprocessing import get_context
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from avel.device import choose_device, choose_dtype, explain_full_memory, note_slow_bfloat16, tf32
+from avel.errors import AvelError
 from avel.pipeline.caching.encode import Encoded, PartEncoder, Work, part_encoder
 from avel.pipeline.caching.parts import Place
+from avel.pipeline.caching.places import place_of
 from avel.progress import Progress
+
+if TYPE_CHECKING:
+    from avel.pipeline.staging.cluster import Versions
 
 Written = tuple[dict[str, Place], dict[str, str]]
 """Places of the videos of a part, and reasons why others could not be read."""
@@ -87,38 +91,34 @@ def _on_cluster(
     work: Work, parts: Sequence[Sources], scheduler: str, progress: Progress
 ) -> Iterator[Written]:
     """Computes parts on a cluster; each worker loads the encoder once and writes into the shared folder."""
+    from distributed import KilledWorker
     from distributed import as_completed as as_dask_completed
 
-    from avel.pipeline.staging.cluster import cluster
+    from avel.pipeline.staging.cluster import await_worker, cluster, versions, watching
 
-    with cluster(1, scheduler) as client:
-        places = places_on_hosts(client.nthreads())
-        futures = client.map(_encode_on_worker, [work] * len(parts), list(parts), places=places, pure=False)
-        for future in as_dask_completed(futures):
-            yield _counted(future.result(), progress)
-
-
-def places_on_hosts(workers: Iterable[str]) -> dict[str, int]:
-    """Counts each worker's place among those of its host, by which the host's devices are dealt out.
-
-    >>> places_on_hosts(["tcp://b:2", "tcp://a:1", "tcp://b:1"])
-    {'tcp://a:1': 0, 'tcp://b:1': 0, 'tcp://b:2': 1}
-    """
-    hosts: Counter[str] = Counter()
-    places = {}
-    for address in sorted(workers):
-        host = address.rpartition(":")[0]
-        places[address] = hosts[host]
-        hosts[host] += 1
-    return places
+    with cluster(1, scheduler) as client, watching(client):
+        await_worker(client)
+        same = [work] * len(parts)
+        futures = client.map(_encode_on_worker, same, list(parts), expected=versions(), pure=False)
+        try:
+            for future in as_dask_completed(futures):
+                yield _counted(future.result(), progress)
+        except KilledWorker as error:
+            raise AvelError(
+                f"the workers of {scheduler} died: {error}",
+                hint="look at their logs; a smaller --batch-size takes less memory; the same command goes on",
+            ) from None
 
 
-def _encode_on_worker(work: Work, sources: Sources, places: Mapping[str, int]) -> Written:
-    """Runs `encode_part` in a dask worker; one that has come since then takes the first device."""
+def _encode_on_worker(work: Work, sources: Sources, expected: Versions) -> Written:
+    """Runs `encode_part` in a dask worker."""
     from distributed import get_worker
 
+    from avel.pipeline.staging.cluster import check_versions
+
+    check_versions(expected)
     devices = devices_of(work.config.device)
-    return encode_part(work, sources, devices[places.get(get_worker().address, 0) % len(devices)])
+    return encode_part(work, sources, devices[place_of(get_worker().address) % len(devices)])
 
 
 def _on_devices(

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
+
+import av
 
 from avel.errors import AvelError, ConfigError
 from avel.progress import note
@@ -19,9 +25,14 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 30
 WORKER_SECONDS = 5
 """Seconds without a worker after which the user is told."""
+LOGGERS = frozenset({"asyncio", "bokeh", "dask", "distributed", "tornado"})
 LOOPBACK = "127.0.0.1"
 LINGER_SECONDS = 0.02
 """Longer than dask waits for more messages before it sends some (10 ms)."""
+
+
+class MixedVersionsError(AvelError):
+    """A worker with other versions of avel, PyAV or FFmpeg than the run."""
 
 
 class SchedulerLostError(AvelError):
@@ -38,7 +49,7 @@ def cluster(threads: int, scheduler: str | None) -> Iterator[Any]:
     Raises:
         ConfigError: no scheduler answers at the address.
     """
-    with event_loop() as loop:
+    with quiet(), event_loop() as loop:
         if scheduler:
             with _client(scheduler, loop) as client:
                 yield client
@@ -47,6 +58,25 @@ def cluster(threads: int, scheduler: str | None) -> Iterator[Any]:
 
             with _local_cluster(threads, loop) as local, Client(local) as client:
                 yield client
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences dask's logs within the block: whatever matters comes back as exceptions and results.
+
+    Several of dask's loggers have a level of their own, so all are silenced.
+    """
+    import distributed  # noqa: F401 - the first import sets the levels
+
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in LOGGERS]
+    before = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def threads(scheduler: str) -> int:
@@ -83,8 +113,38 @@ def watching(client: Any) -> Iterator[None]:
     except (CancelledError, CommClosedError) as error:
         raise SchedulerLostError(
             f"the dask scheduler {address} is gone: {str(error).splitlines()[0]}",
-            hint="start a scheduler, then give the same command again: it stages what is left",
+            hint="start a scheduler, then give the same command again: it does what is left",
         ) from None
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Versions of what decides the numbers of a staged clip."""
+
+    avel: str
+    pyav: str
+    ffmpeg: str
+
+    def __str__(self) -> str:
+        return f"avel {self.avel}, PyAV {self.pyav}, FFmpeg {self.ffmpeg}"
+
+
+def versions() -> Versions:
+    """Returns the versions in this process."""
+    return Versions(version("avel"), av.__version__, av.ffmpeg_version_info)
+
+
+def check_versions(expected: Versions) -> None:
+    """Checks, on a worker, that it has the versions of the process that gave it the work.
+
+    Raises:
+        MixedVersionsError: it has others.
+    """
+    if (found := versions()) != expected:
+        raise MixedVersionsError(
+            f"worker on {socket.gethostname()} has {found}, and this run has {expected}",
+            hint="install the same versions on all machines, and start the workers again",
+        )
 
 
 def dashboard(client: Any) -> str:

@@ -13,7 +13,7 @@ from avel.config import resolve, to_toml
 from avel.errors import ConfigError
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.log_mel import check_segments
-from avel.pipeline.staging.cluster import threads
+from avel.pipeline.staging.cluster import threads, versions
 from avel.pipeline.staging.forecast import forecast
 from avel.pipeline.staging.plan import Plan, RestageOptions, make_plan
 from avel.pipeline.staging.summary import ExtractSummary, summarize
@@ -26,6 +26,9 @@ from avel.stores.datasets.formats import read_dataset
 from avel.stores.location import Location, locate
 from avel.stores.manifest import Entry, ManifestWriter, failed, read_manifest
 from avel.stores.seal import OPEN, sealed
+
+STAGED_WITH = "# staged with "
+"""How a comment in a store's config.toml begins that names the versions of the programs."""
 
 
 def extract(
@@ -124,7 +127,8 @@ def _begin(
         replace(failed(entry, "missing", "it left the dataset"), settings=settings) for entry in plan.removed
     )
     write_dataset(location, data)
-    location.write("config.toml", sealed(f"# {OPEN}\n{to_toml(config, 'extract')}".encode()))
+    text = f"# {OPEN}\n{_staged_with(location, plan)}{to_toml(config, 'extract')}"
+    location.write("config.toml", sealed(text.encode()))
     if plan.voided:
         note(f"{plan.voided} staged clips of other settings are deleted: they left the dataset")
     limited = sum(entry.reason in ("timeout", "memory") for entry in plan.unchanged)
@@ -132,6 +136,20 @@ def _begin(
         note(f"{limited} clips failed for timeout or memory before; --retry-failed tries them again")
     if plan.unreadable:
         note(f"{plan.unreadable} staged clips stay although their files cannot be read now")
+
+
+def _staged_with(location: Location, plan: Plan) -> str:
+    """Returns comments for config.toml: with which versions clips were staged. Notes it if others were."""
+    found = (location.read("config.toml") or b"").decode(errors="replace").splitlines()
+    before = [line for line in found if line.startswith(STAGED_WITH)]
+    now = f"{STAGED_WITH}{versions()}"
+    if not plan.todo or now in before:
+        return "".join(f"{line}\n" for line in before)
+    if before:
+        note(
+            f"clips of this store were staged with {before[-1].removeprefix(STAGED_WITH)}; now: {versions()}"
+        )
+    return "".join(f"{line}\n" for line in (*before, now))
 
 
 def _record(

@@ -1,6 +1,5 @@
 """Stages clips on dask workers, of a local cluster or an existing one; each decodes in child processes."""
 
-import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,15 @@ from typing import Any
 
 from avel.errors import AvelError, StoreError
 from avel.pipeline.config import ExtractConfig
-from avel.pipeline.staging.cluster import await_worker, cluster, dashboard, watching
+from avel.pipeline.staging.cluster import (
+    Versions,
+    await_worker,
+    check_versions,
+    cluster,
+    dashboard,
+    versions,
+    watching,
+)
 from avel.pipeline.staging.isolate import Isolated, LostChild, fail_lost_clip
 from avel.progress import note
 from avel.stores.clip_writer import flush
@@ -103,8 +110,13 @@ _closed: set[str] = set()
 _lock = threading.Lock()
 
 
-def stage_isolated(entry: Entry, run: str, store: str, config: ExtractConfig) -> Entry:
-    """Stages one clip; this is the task that dask runs."""
+def stage_isolated(entry: Entry, run: str, store: str, config: ExtractConfig, expected: Versions) -> Entry:
+    """Stages one clip; this is the task that dask runs.
+
+    Raises:
+        MixedVersionsError: this worker has other versions than the run.
+    """
+    check_versions(expected)
     return decoders_of(run, store, config, most=_threads()).stage(entry)
 
 
@@ -156,7 +168,7 @@ def stage_all(
     try:
         if not scheduler:
             decoders_of(run, store, config, most=min(workers, len(entries))).launch()
-        with _quiet(), cluster(THREADS_A_DECODER * workers, scheduler) as client:
+        with cluster(THREADS_A_DECODER * workers, scheduler) as client:
             note(f"dask dashboard: {dashboard(client)}")
             await_worker(client)
             with watching(client):
@@ -172,7 +184,14 @@ def _staged(
     from distributed import as_completed
 
     futures = client.map(
-        stage_isolated, entries, run=run, store=store, config=config, pure=False, key=f"stage-{run}"
+        stage_isolated,
+        entries,
+        run=run,
+        store=store,
+        config=config,
+        expected=versions(),
+        pure=False,
+        key=f"stage-{run}",
     )
     entry_of = {future.key: entry for future, entry in zip(futures, entries, strict=True)}
     try:
@@ -184,20 +203,6 @@ def _staged(
             with suppress(Exception):  # a worker that has ended has no children any more
                 client.cancel(futures)
                 client.run(close_decoders, run)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences dask's log within the block: whatever matters comes back as exceptions and entries."""
-    import distributed  # noqa: F401 - the first import sets the level of the log
-
-    logger = logging.getLogger("distributed")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _result(future: Any, pending: Entry, run: str, store: str, config: ExtractConfig) -> Entry:

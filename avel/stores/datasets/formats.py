@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -78,10 +79,16 @@ def read_dataset(
 
     Raises:
         MissingPathError: `path` or `annotations` is not there.
+        ConfigError: `path` is a URL, or settings of a format that has none.
         UnknownNameError: no such format, or no such setting of it.
         DatasetError: two formats match; annotations that contradict themselves, with their line.
     """
     root = Path(path)
+    if not root.is_dir() and re.match(r"[a-z][a-z0-9]+:/", str(root)):  # a Path has lost one of the slashes
+        raise ConfigError(
+            f"{path}: videos are read from a folder, not from a URL; only STORE may be one",
+            hint="copy the videos to a disk, or mount the bucket as a folder on every machine that decodes",
+        )
     if not root.is_dir():
         raise MissingPathError(f"{root}: no such folder", hint="give the folder that holds the videos")
     if annotations is not None:

@@ -3,12 +3,15 @@
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from distributed.comm import CommClosedError
 
 from avel.errors import ConfigError
 from avel.pipeline.caching import cache as module
@@ -17,7 +20,8 @@ from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.encode import Encoded, Work
 from avel.pipeline.caching.parts import Parts
 from avel.pipeline.caching.task import make_task
-from avel.pipeline.caching.workers import devices_of, places_on_hosts
+from avel.pipeline.caching.workers import devices_of
+from avel.pipeline.staging.cluster import SchedulerLostError
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from tests.pipeline.caching.small_stores import RANDOM_TINY, encoder_run, write_store
@@ -116,14 +120,29 @@ def test_paths_are_whole_in_what_other_processes_are_given(
     assert work.config.audio.weights == "random"
 
 
-def test_a_workers_place_is_that_among_the_workers_of_its_host() -> None:
-    addresses = ["tcp://10.0.0.2:4000", "tcp://10.0.0.1:41", "tcp://10.0.0.2:3000", "tcp://10.0.0.1:42"]
-    assert places_on_hosts(addresses) == {
-        "tcp://10.0.0.1:41": 0,
-        "tcp://10.0.0.1:42": 1,
-        "tcp://10.0.0.2:3000": 0,
-        "tcp://10.0.0.2:4000": 1,
-    }
+class LostClient:
+    """In the place of a client whose scheduler has no worker, and then goes."""
+
+    cluster = None
+    scheduler = SimpleNamespace(address="tcp://127.0.0.1:1")
+
+    def wait_for_workers(self, count: int, timeout: float) -> None:
+        raise TimeoutError
+
+    def map(self, *_: object, **__: object) -> None:
+        raise CommClosedError("closed")
+
+
+def test_a_scheduler_without_workers_is_named_and_one_that_goes_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = write_store(tmp_path / "clips.zarr", ["a"])
+    monkeypatch.setattr(
+        "avel.pipeline.staging.cluster.cluster", lambda threads, scheduler: nullcontext(LostClient())
+    )
+    with pytest.raises(SchedulerLostError, match=r"tcp://127\.0\.0\.1:1 is gone: closed"):
+        cache_features(store, tmp_path / "c.h5", scheduler="tcp://127.0.0.1:1", **TINY)
+    assert "tcp://127.0.0.1:1 has no worker yet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """The local cluster begins with nothing that is not needed, and ends with nothing left behind."""
 
 import gc
+import logging
 import subprocess
 import sys
 import time
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
@@ -13,7 +15,20 @@ import pytest
 from distributed.deploy.spec import SpecCluster
 from tornado import gen, locks
 
-from avel.pipeline.staging.cluster import cluster, dashboard
+from avel.config import resolve
+from avel.pipeline.config import ExtractConfig
+from avel.pipeline.staging.cluster import (
+    MixedVersionsError,
+    Versions,
+    cluster,
+    dashboard,
+    quiet,
+    versions,
+)
+from avel.pipeline.staging.extract import extract
+from avel.stores.clip_check import verify_clips
+from avel.stores.clips import ClipStore
+from tests.pipeline.staging.small_clips import SMALL, make_clip, make_folder
 
 CYCLES = 3
 BATCH_SECONDS = 0.01
@@ -81,3 +96,55 @@ def test_every_server_of_a_local_cluster_listens_on_loopback_only() -> None:
 def listening() -> list[Any]:
     """The sockets of this process that wait for connections."""
     return [each for each in psutil.Process().net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+
+
+def test_dask_logs_nothing_within_a_run(caplog: pytest.LogCaptureFixture) -> None:
+    import distributed  # noqa: F401 - sets a level of their own for some loggers
+
+    names = ["distributed", "distributed.client", "distributed.worker", "tornado.application", "asyncio"]
+    for name in names:
+        logging.getLogger(name).addHandler(caplog.handler)
+    before = [logging.getLogger(name).level for name in names]
+    try:
+        with quiet():
+            for name in names:
+                logging.getLogger(name).critical("within")
+        logging.getLogger("distributed.client").error("after")
+    finally:
+        for name in names:
+            logging.getLogger(name).removeHandler(caplog.handler)
+    assert set(caplog.messages) == {"after"}
+    assert [logging.getLogger(name).level for name in names] == before
+
+
+OTHER = Versions("0.0.1", "1.0", "2.0")
+
+
+def test_workers_of_other_versions_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = make_folder(tmp_path / "clips", 2)
+    monkeypatch.setattr(
+        "avel.pipeline.staging.workers.versions", lambda: OTHER
+    )  # of the run, not its workers
+    with pytest.raises(MixedVersionsError) as refused:
+        extract(clips, tmp_path / "s.zarr", SMALL, workers=1)
+    assert str(versions()) in refused.value.message
+    assert "avel 0.0.1, PyAV 1.0, FFmpeg 2.0" in refused.value.message
+
+
+def test_a_store_says_with_which_versions_its_clips_were_staged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips, store = make_folder(tmp_path / "clips", 1), tmp_path / "s.zarr"
+    extract(clips, store, SMALL, workers=1)
+    with monkeypatch.context() as patched:
+        patched.setattr("avel.pipeline.staging.extract.versions", lambda: OTHER)
+        extract(clips, store, SMALL, workers=1)  # nothing to stage
+        assert str(OTHER) not in (store / "config.toml").read_text()
+        make_clip(clips / "new.mp4", seed=5)
+        extract(clips, store, SMALL, workers=1)
+    assert f"clips of this store were staged with {versions()}; now: {OTHER}" in capsys.readouterr().err
+    extract(clips, store, SMALL, workers=1)
+    lines = (store / "config.toml").read_text().splitlines()
+    assert lines[1:3] == [f"# staged with {versions()}", f"# staged with {OTHER}"]
+    assert resolve(ExtractConfig, "extract", file=store / "config.toml") == SMALL
+    assert verify_clips(ClipStore.open(store)) == ()

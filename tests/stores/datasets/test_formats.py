@@ -136,3 +136,10 @@ def test_inspect_reads_a_table_of_events(tmp_path: Path, capsys: pytest.CaptureF
         run(cli, ["inspect", str(tmp_path / "d"), "--json", "--annotations", str(tmp_path / "e.csv")]) == DONE
     )
     assert json.loads(capsys.readouterr().out)["facts"]["samples_of_events"] == {"2": 1}
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/videos", "gs://bucket/videos", "https://example.org/videos"])
+def test_videos_in_an_object_store_are_refused_by_name(url: str) -> None:
+    for path in (url, Path(url)):
+        with pytest.raises(ConfigError, match=f"{re.escape(str(path))}: videos are read from a folder"):
+            read_dataset(path)
