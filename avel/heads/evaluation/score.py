@@ -103,8 +103,12 @@ def score(
     task = SingleLabel(data.categories)
     judged = len(items[0].sample)
     decoders: tuple[Decoder, ...] = tuple(DECODERS) if scored else ("argmax",)
+    tags = {
+        tag: [sample.number for sample in samples if sample.tag == tag]
+        for tag in sorted({sample.tag for sample in samples if sample.tag})
+    }
     found = judge_predictions(
-        items if judged else [], task, decoder, (onset_tolerance, offset_tolerance), decoders
+        items if judged else [], task, decoder, (onset_tolerance, offset_tolerance), decoders, tags
     )
     baselines = task.trivial_baselines(items[0].label) if judged else {}
     return Score(
