@@ -66,7 +66,8 @@ def write_cache(
 ) -> None:
     """R samples of V videos, each an event of one category in segments 1 and 2.
 
-    Every other sample is tagged "seen", the others HOSTILE. If `silent`, f_a is zero; the events of `unknown` samples are not known.
+    Every other sample is tagged "seen", the others HOSTILE. If `silent`, f_a is zero; the events of `unknown`
+    samples are not known.
     """
     random = np.random.default_rng(0)
     category = np.arange(clips) % len(CATEGORIES)
