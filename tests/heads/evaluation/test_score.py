@@ -275,7 +275,7 @@ def test_event_and_segment_f1_are_those_of_sed_eval(collar: int) -> None:
 
 
 def test_seen_and_unseen_classes_are_judged_apart(tmp_path: Path) -> None:
-    """Each of two clips has its class in seconds 0 to 4; the guess has the first one whole, the other too long."""
+    """Two clips have their class in seconds 0 to 4; the guess has one of them right, the other too long."""
     rows = ["train,arc,close,a", "test,arc,close,b", "test,cow,open,c"]
     (tmp_path / "ovave_dataset_meta.csv").write_text("\n".join(["split,cls_name,cls_type,vid_name", *rows]))
     labels = {row[-1]: {"category": row.split(",")[1], "label": str([1] * 5 + [0] * 5)} for row in rows}
