@@ -426,7 +426,7 @@ def _read_samples(file: h5py.File) -> CachedSamples:
         _numbers(file, "leaked", np.bool_),
         _numbers(file, "events_known", np.bool_),
         events,
-        np.array(_text(file, "tag"), object),
+        np.array(read_texts(file, "tag", AGAIN), object),
     )
 
 

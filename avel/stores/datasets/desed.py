@@ -36,8 +36,8 @@ SPLIT_OF = {
 class DESED(DatasetFormat["DESED.Config"]):
     """A folder with DESED's tables: train.tsv, validation.tsv, test.tsv, or tables in folders so named.
 
-    A line without times and class says that its clip has no event. Tables with other columns are left out, and
-    lines that say the same of a clip, as tables of parts of validation do, count once.
+    A line without times and class says that its clip has no event. Tables with other columns are left out.
+    Lines that say the same of a clip, as tables of parts of validation do, count once.
     """
 
     annotations_ending = ".tsv"
