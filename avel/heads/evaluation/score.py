@@ -65,8 +65,10 @@ def score(
     Args:
         predictions: .npy, CSV or Parquet files, as `avel score --help` lists them.
         dataset: folder of the annotations.
-        onset_tolerance, offset_tolerance: of events, in segments.
-        segments, segment_seconds: the grid of the predictions.
+        onset_tolerance: of events, in segments.
+        offset_tolerance: likewise.
+        segments: of the grid of the predictions.
+        segment_seconds: likewise.
 
     Raises:
         MissingPathError: no such file or folder.
