@@ -21,6 +21,7 @@ _FUNCTIONS = {
     "cache_features": "avel.pipeline.caching.cache",
     "import_features": "avel.stores.exchange",
     "export_features": "avel.stores.export",
+    "export_annotations": "avel.stores.annotation_export",
     "diff": "avel.stores.diff",
     "train_head": "avel.heads.train",
     "sweep": "avel.heads.train",

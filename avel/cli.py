@@ -34,6 +34,7 @@ from avel.heads.config import TrainConfig
 from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.pretraining.presets import PRESETS
 from avel.recipes.reproducing.tables import TABLES
+from avel.stores.datasets.dataset import SPLITS
 
 PATH = click.Path(path_type=Path)
 SPLIT = click.Choice(["val", "test"])
@@ -208,6 +209,28 @@ def export_features(cache: Path, folder: Path, as_json: bool, **options: Any) ->
     They are those that the code of AVEL and PSP reads, one row for each sample.
     """
     show(avel.export_features(cache, folder, **options), as_json)
+    return DONE
+
+
+@command(
+    "avel export-annotations ave.zarr train.json --split train",
+    "avel export-annotations ave.zarr test.tsv --split test",
+    name="export-annotations",
+)
+@click.argument("store")
+@click.argument("out", type=PATH)
+@click.option(
+    "--format",
+    type=click.Choice(["auto", "activitynet", "desed"]),
+    default="auto",
+    help="Format of OUT; auto goes by its ending: .json is ActivityNet's JSON, .tsv DESED's table.",
+)
+@click.option("--split", type=click.Choice(SPLITS), help="Write the samples of this split only.")
+@click.option("--overwrite", is_flag=True, help="Replace the file that is there.")
+@json_option
+def export_annotations(store: str, out: Path, as_json: bool, **options: Any) -> int:
+    """Write the events of staged clips as annotations of another dataset."""
+    show(avel.export_annotations(store, out, **options), as_json)
     return DONE
 
 

@@ -256,6 +256,7 @@ def _made_up_samples(random: np.random.Generator) -> CachedSamples:
         leaked=np.zeros(SAMPLES, bool),
         known=np.ones(SAMPLES, bool),
         events=events,
+        tag=np.full(SAMPLES, "", object),
     )
 
 

@@ -35,6 +35,7 @@ def cached_samples(
     leaked: Any = None,
     known: Any = None,
     events: EventTable | None = None,
+    tag: Sequence[str] | None = None,
 ) -> CachedSamples:
     """R samples with labels (R, T); by default numbered from 0, each of its own video, in train."""
     label = np.asarray(label)
@@ -48,4 +49,5 @@ def cached_samples(
         leaked=np.zeros(count, bool) if leaked is None else np.asarray(leaked),
         known=known,
         events=events.take(known[events.sample]),
+        tag=np.array([""] * count if tag is None else tag, object),
     )

@@ -29,7 +29,9 @@ from avel.grid import Grid
 from avel.heads.config import HEADS, TrainConfig
 from avel.pipeline.config import VISUAL_BACKBONES, CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.pretraining.presets import PRESETS
-from avel.recipes.composing.compose import compose
+from avel.recipes.composing.compose import clip_path, compose
+from avel.recipes.composing.layouts import LAYOUTS
+from avel.recipes.composing.script import write_scripts
 from avel.recipes.composing.subjects import SUBJECTS
 from avel.stores.datasets.formats import read_dataset
 
@@ -70,6 +72,10 @@ ELSEWHERE = {
     "$ avel reproduce table4 small.zarr": "takes an hour, and those clips",
     "$ avel reproduce table5 small.zarr": "takes an hour, and those clips",
     "$ avel reproduce figure6 small.zarr": "takes an hour, and those clips",
+    "$ avel extract OV-AVEBench": "tests/recipes/composing/test_layouts.py composes such clips",
+    "$ avel cache-features ov.zarr": "goes on from those clips",
+    "$ avel train-head ov.h5": "goes on from those clips",
+    "$ avel evaluate runs/ov-mlp": "goes on from those clips",
     "$ avel pretrain small.zarr tuned-seed0": "goes on from encoders of those clips",
     "$ avel cache-features small.zarr tuned-seed0.h5": "goes on from encoders of those clips",
     "$ avel train-head tuned-seed0.h5": "goes on from encoders of those clips",
@@ -123,10 +129,30 @@ def given_for_report() -> None:
         os.link(clip, name)
 
 
+def given_for_datasets() -> None:
+    """Each dataset's annotations as composed ones, with empty clips, and some annotations of another name."""
+    names = {"ave-pm": "AVE-PM", "ov-avebench": "OV-AVEBench", "vggsound-avel": "VGGSound-AVEL"}
+    names |= {"activitynet": "UnAV-100", "desed": "DESED"}
+    for layout, folder in names.items():
+        scripts = write_scripts(9, 0, ("Clock", "Frog", "Bird song"), 10, LAYOUTS[layout].course)
+        for number, script in enumerate(scripts):
+            put(clip_path(Path(folder), script, number, layout), "")
+        for name, text in LAYOUTS[layout].files(scripts).items():
+            put(Path(folder, name), text)
+    shutil.copytree("UnAV-100/videos", "videos")
+    shutil.copy("UnAV-100/annotations/annotations.json", "mine.json")
+
+
+def put(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
 GIVEN: dict[str, Callable[[], None]] = {
     "tutorial": given_for_tutorial,
     "heads": given_for_heads,
     "pretrain": given_for_pretrain,
+    "datasets": given_for_datasets,
     "exchange": given_for_exchange,
     "comparing": given_for_comparing,
     "report": given_for_report,

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from avel.device import choose_device, explain_full_memory
@@ -160,7 +161,16 @@ def _inputs(
         swept=tuple(settings),
         trials=tuple(item.trial.name for item in planned),
         head_code={head.Config.name: code_digest(head) for head in heads},
+        tags=_tags(cache),
     )
+
+
+def _tags(cache: FeatureCache) -> dict[str, tuple[int, ...]]:
+    """Returns tag -> numbers of the held-out samples that have it."""
+    samples = cache.samples
+    held_out = np.isin(samples.split.astype(str), PREDICTED_SPLITS)
+    tags = sorted({str(tag) for tag in samples.tag[held_out] if tag})
+    return {tag: tuple(samples.number[held_out & (samples.tag == tag)].tolist()) for tag in tags}
 
 
 def _train(run: Run, planned: Sequence[Planned], loaded: LoadedCache) -> None:

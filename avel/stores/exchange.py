@@ -62,7 +62,9 @@ def import_features(
 
     Args:
         dataset: the annotations; by default those beside the files.
-        annotations, format, format_settings: read the dataset as `extract` does.
+        annotations: of the dataset, as `extract` takes them.
+        format: of the dataset, as `extract` takes it.
+        format_settings: settings of the format.
         maps_dtype: float16 keeps three digits in half the space.
         any_size: accept features of other widths and grids than the published ones.
         overwrite: replace `cache` if it exists.

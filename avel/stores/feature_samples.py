@@ -28,6 +28,7 @@ def samples_of_videos(
         leaked=np.array([sample.number in leaked for sample in chosen], bool),
         known=np.array([sample.events is not None for sample in chosen], bool),
         events=dataset.event_table(chosen),
+        tag=np.array([sample.tag for sample in chosen], object),
     )
     return samples, _missing(dataset, place, reasons)
 

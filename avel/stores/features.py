@@ -52,6 +52,7 @@ class CachedSamples:
         leaked: (R,) bool, a val or test sample whose video is also in train.
         known: (R,) bool, whether its events are known; a known sample without any is all background.
         events: the events of all samples; background is class K-1 and never an event.
+        tag: (R,) a word by which samples are evaluated apart, "" for none.
     """
 
     number: NDArray[np.int64]
@@ -60,6 +61,7 @@ class CachedSamples:
     leaked: NDArray[np.bool_]
     known: NDArray[np.bool_]
     events: EventTable
+    tag: NDArray[np.object_]
 
     def __len__(self) -> int:
         return len(self.number)
@@ -76,6 +78,7 @@ class CachedSamples:
             self.leaked[chosen],
             self.known[chosen],
             replace(events, sample=place[events.sample]),
+            self.tag[chosen],
         )
 
     def video_labels(self) -> NDArray[np.int64]:
@@ -263,6 +266,7 @@ def _columns(samples: CachedSamples) -> dict[str, NDArray[Any]]:
         "sample": samples.number,
         "video": samples.video,
         "split": samples.split,
+        "tag": samples.tag,
         "leaked": samples.leaked,
         "events_known": samples.known,
         "event_sample": samples.events.sample,
@@ -422,6 +426,7 @@ def _read_samples(file: h5py.File) -> CachedSamples:
         _numbers(file, "leaked", np.bool_),
         _numbers(file, "events_known", np.bool_),
         events,
+        np.array(read_texts(file, "tag", AGAIN), object),
     )
 
 

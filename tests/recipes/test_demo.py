@@ -15,12 +15,14 @@ def test_the_table_prints_intervals() -> None:
         interval_percent=(78.06, 86.5),
         accuracy_without_leaked_percent=spread,
         accuracy_holding_background_percent=spread,
+        segment_f1_percent=spread,
         validation_accuracy_percent=spread,
         accuracy_at_best_test_epoch_percent=Spread(84.0, 1.0),
         accuracy_by_decoder_percent={},
         recall_percent={},
         background_recall_percent=None,
         events=EventEvaluation(0, 0, spread, spread, spread),
+        by_tag={},
     )
     result = DemoResult({"tacma": found}, {"always background": 50.0}, {}, {"cache": "demo/features.h5"})
     header, rule, row, baseline, *rest = result.lines()

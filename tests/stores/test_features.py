@@ -20,6 +20,7 @@ def samples(label: object = LABEL, **changes: object) -> CachedSamples:
         "video": [0, 1, 1],
         "split": ["train", "val", "test"],
         "leaked": [False, True, False],
+        "tag": ["", "seen", "unseen"],
     }
     return cached_samples(label, 2, **(given | changes))
 
@@ -55,6 +56,8 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
     assert cache.samples.video_labels().tolist() == [0, 1, 0]
     assert cache.samples.split.tolist() == ["train", "val", "test"]
     assert cache.samples.leaked.tolist() == [False, True, False]
+    assert cache.samples.tag.tolist() == ["", "seen", "unseen"]
+    assert cache.samples.take(np.array([2, 0])).tag.tolist() == ["unseen", ""]
     for name, values in arrays.items():
         np.testing.assert_array_equal(cache.read(name), values)
     np.testing.assert_array_equal(cache.read("maps", np.array([1, 0, 1])), arrays["maps"][[1, 0, 1]])

@@ -66,7 +66,8 @@ def write_cache(
 ) -> None:
     """R samples of V videos, each an event of one category in segments 1 and 2.
 
-    If `silent`, f_a is zero; the events of `unknown` samples are not known.
+    Every other sample is tagged "seen", the others HOSTILE. If `silent`, f_a is zero; the events of `unknown`
+    samples are not known.
     """
     random = np.random.default_rng(0)
     category = np.arange(clips) % len(CATEGORIES)
@@ -75,7 +76,8 @@ def write_cache(
     label[list(unknown)] = -1
     video = np.arange(clips) % len(ids)
     splits = np.array([("train", "test", "val")[clip % 3] for clip in range(clips)], object)
-    samples = cached_samples(label, len(CATEGORIES), video=video, split=splits)
+    tags = [("seen", HOSTILE)[clip % 2] for clip in range(clips)]
+    samples = cached_samples(label, len(CATEGORIES), video=video, split=splits, tag=tags)
     arrays = {name: random.normal(size=(len(ids), T, D)).astype(np.float32) for name in ("f_a", "f_v")}
     if silent:
         arrays["f_a"][:] = 0

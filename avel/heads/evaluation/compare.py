@@ -165,7 +165,8 @@ def compare(
     True
 
     Args:
-        settings_a, settings_b: the settings of a sweep to take instead, as its results name them.
+        settings_a: the settings of a sweep `a` to take instead, as its results name them.
+        settings_b: the same of `b`.
 
     Raises:
         MissingPathError: no such run.

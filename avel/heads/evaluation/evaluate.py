@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -67,7 +67,8 @@ def judge(
     if decoder not in DECODERS:
         raise ConfigError(f"no decoder named {decoder!r}", hint=f"choose from {', '.join(DECODERS)}")
     trials = {trial.name: trial for trial in read_trials(run)}
-    task = SingleLabel(run.read_inputs(HeadInputs).categories)
+    inputs = run.read_inputs(HeadInputs)
+    task = SingleLabel(inputs.categories)
     unknown = int((~predictions[0].known).sum()) if predictions else 0
     of_trial = {item.trial: judged_part(item) for item in predictions}
     groups = trained_groups(trials.values())
@@ -89,7 +90,12 @@ def judge(
         trivial_baselines_percent={name: 100 * accuracy for name, accuracy in baselines.items()},
         groups={
             name: _judge_group(
-                [of_trial[trial.name] for trial in group] if judged else [], group, task, decoder, tolerances
+                [of_trial[trial.name] for trial in group] if judged else [],
+                group,
+                task,
+                decoder,
+                tolerances,
+                inputs.tags,
             )
             for name, group in groups.items()
         },
@@ -124,13 +130,14 @@ def _judge_group(
     task: SingleLabel,
     decoder: Decoder,
     tolerances: tuple[float, float],
+    tags: Mapping[str, Sequence[int]],
 ) -> GroupEvaluation:
     """Evaluates trials that differ in the seed alone; without items all accuracies on the split are None."""
     # Training recorded the best test epoch by arg-max, so its accuracy is not that of another decoder
     has_best = bool(items) and items[0].split == "test" and decoder == "argmax"
     best = [100 * trial.best_test_accuracy for trial in trials if trial.best_test_accuracy is not None]
     return GroupEvaluation(
-        **vars(judge_predictions(items, task, decoder, tolerances)),
+        **vars(judge_predictions(items, task, decoder, tolerances, tags=tags)),
         head=trials[0].config.head.name,
         inputs=trials[0].source,
         seeds=tuple(trial.seed for trial in trials),

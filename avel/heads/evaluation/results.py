@@ -54,6 +54,19 @@ class EventEvaluation:
 
 
 @dataclass(frozen=True)
+class TagEvaluation:
+    """Results on the samples of one tag, such as those of classes that train lacks.
+
+    `event_f1_percent` is of whole events, with the tolerances that hold for all samples.
+    """
+
+    samples: int
+    accuracy_percent: Spread
+    segment_f1_percent: Spread
+    event_f1_percent: Spread
+
+
+@dataclass(frozen=True)
 class Judged:
     """Accuracies on one split of trials that differ in the seed alone, or of sets of predictions.
 
@@ -67,6 +80,7 @@ class Judged:
         segment_f1_percent: F1 over segments, where background does not count as found.
         accuracy_by_decoder_percent: decoder -> accuracy.
         recall_percent: event class -> recall over the segments of all seeds; None for a class without any.
+        by_tag: tag of samples -> results on them; empty where the dataset tags none.
     """
 
     accuracy_percent: Spread
@@ -78,6 +92,7 @@ class Judged:
     recall_percent: dict[str, float | None]
     background_recall_percent: float | None
     events: EventEvaluation
+    by_tag: dict[str, TagEvaluation]
 
 
 @dataclass(frozen=True)

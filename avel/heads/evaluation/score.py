@@ -65,8 +65,10 @@ def score(
     Args:
         predictions: .npy, CSV or Parquet files, as `avel score --help` lists them.
         dataset: folder of the annotations.
-        onset_tolerance, offset_tolerance: of events, in segments.
-        segments, segment_seconds: the grid of the predictions.
+        onset_tolerance: of events, in segments.
+        offset_tolerance: likewise.
+        segments: of the grid of the predictions.
+        segment_seconds: likewise.
 
     Raises:
         MissingPathError: no such file or folder.
@@ -103,8 +105,12 @@ def score(
     task = SingleLabel(data.categories)
     judged = len(items[0].sample)
     decoders: tuple[Decoder, ...] = tuple(DECODERS) if scored else ("argmax",)
+    tags = {
+        tag: [sample.number for sample in samples if sample.tag == tag]
+        for tag in sorted({sample.tag for sample in samples if sample.tag})
+    }
     found = judge_predictions(
-        items if judged else [], task, decoder, (onset_tolerance, offset_tolerance), decoders
+        items if judged else [], task, decoder, (onset_tolerance, offset_tolerance), decoders, tags
     )
     baselines = task.trivial_baselines(items[0].label) if judged else {}
     return Score(

@@ -28,6 +28,7 @@ class HeadInputs:
     """Inputs of a head run: its feature cache, sizes and classes of that, the names of its trials.
 
     `head_code` maps the name of a head to the digest of its source code.
+    `tags` are the words by which held-out samples are evaluated apart, each with the numbers of its samples.
     """
 
     cache: str
@@ -38,6 +39,7 @@ class HeadInputs:
     swept: tuple[str, ...]
     trials: tuple[str, ...]
     head_code: dict[str, str]
+    tags: dict[str, tuple[int, ...]]
 
     def __post_init__(self) -> None:
         if self.segments < 1:

@@ -39,7 +39,8 @@ SUBSET_OF = {"train": "train", "val": "validation", "test": "test", "": ""}
 class ActivityNet(DatasetFormat["ActivityNet.Config"]):
     """A folder with ActivityNet's JSON: videos of any length, any number of events, also at once.
 
-    Where no video of a subset has an annotation, as in ActivityNet's own test subset, they are not known.
+    Where no video of a subset has an annotation, as in ActivityNet's own test subset, they are not known. An
+    annotation that is there twice counts once.
     """
 
     annotations_ending = ".json"
@@ -130,7 +131,7 @@ def _sample(number: int, video_id: str, entry: Any, where: str) -> Sample:
         _event(each, f"{where}: annotation {place}")
         for place, each in enumerate(entry.get("annotations", []), start=1)
     )
-    known = events if "annotations" in entry else None
+    known = tuple(dict.fromkeys(events)) if "annotations" in entry else None
     return Sample(number, video_id, known, split=SPLIT_OF[subset.lower()], where=where)
 
 

@@ -34,9 +34,10 @@ SPLIT_OF = {
 
 @FORMATS.register("desed")
 class DESED(DatasetFormat["DESED.Config"]):
-    """A folder with DESED's tables: `train.tsv`, `validation.tsv`, `test.tsv`, or tables in folders so named.
+    """A folder with DESED's tables: train.tsv, validation.tsv, test.tsv, or tables in folders so named.
 
     A line without times and class says that its clip has no event. Tables with other columns are left out.
+    Lines that say the same of a clip, as tables of parts of validation do, count once.
     """
 
     annotations_ending = ".tsv"
@@ -71,7 +72,8 @@ class DESED(DatasetFormat["DESED.Config"]):
             for table, split in tables.items()
             for row in read_rows(table, COLUMNS, separator="\t")
         ]
-        samples = samples_of_rows(rows)
+        once = {(row.name, row.split, row.event): row for row in rows}
+        samples = samples_of_rows(once.values())
         videos, extra = match_media(samples, media_files(self.config.videos or folder))
         return make_dataset(folder.resolve().name, folder, samples, videos, extra)
 

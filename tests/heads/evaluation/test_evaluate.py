@@ -33,7 +33,9 @@ BY_SEED = {
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     config = train_config(seeds=2)
-    inputs = HeadInputs("c.h5", "0123", 4, 1.0, ("bell", "dog, barking"), (), ("seed=0", "seed=1"), {})
+    tags = {"seen": (0, 1), "unseen": (2, 7)}
+    names = ("bell", "dog, barking"), (), ("seed=0", "seed=1")
+    inputs = HeadInputs("c.h5", "0123", 4, 1.0, *names, head_code={}, tags=tags)
     opened = Run.create(tmp_path / "run", "heads", config, inputs=as_plain(inputs))
     items = []
     for seed, predicted in BY_SEED.items():
@@ -99,6 +101,16 @@ def test_the_event_decoder_is_shown_beside_argmax(run: Path) -> None:
 def test_the_best_test_epoch_was_found_by_argmax_and_is_shown_with_it_alone(run: Path) -> None:
     group = evaluate(run, decoder="event").groups["tacma"]
     assert group.accuracy_at_best_test_epoch_percent == Spread(None, None)
+
+
+def test_samples_of_a_tag_are_judged_apart(run: Path) -> None:
+    by_tag = evaluate(run, onset_tolerance=0, offset_tolerance=0).groups["tacma"].by_tag
+    assert {tag: found.samples for tag, found in by_tag.items()} == {"seen": 2, "unseen": 1}
+    assert by_tag["seen"].accuracy_percent.mean == pytest.approx(100 * (7 / 8 + 6 / 8) / 2)
+    assert by_tag["unseen"].accuracy_percent.mean == pytest.approx(100 * (3 / 4 + 4 / 4) / 2)
+    assert by_tag["seen"].segment_f1_percent.mean == pytest.approx(100 * (12 / 13 + 8 / 12) / 2)
+    assert by_tag["seen"].event_f1_percent.mean == pytest.approx(100 * (2 / 4 + 2 / 5) / 2)
+    assert by_tag["unseen"].event_f1_percent.mean == pytest.approx(50)
 
 
 def test_the_command_judges_as_the_function_does(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

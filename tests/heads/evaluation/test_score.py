@@ -272,3 +272,19 @@ def test_event_and_segment_f1_are_those_of_sed_eval(collar: int) -> None:
     ):
         precision, recall = counts[0] / counts[2], counts[0] / counts[1]
         assert measured == pytest.approx(100 * 2 * precision * recall / (precision + recall))
+
+
+def test_seen_and_unseen_classes_are_judged_apart(tmp_path: Path) -> None:
+    """Two clips have their class in seconds 0 to 4; the guess has one of them right, the other too long."""
+    rows = ["train,arc,close,a", "test,arc,close,b", "test,cow,open,c"]
+    (tmp_path / "ovave_dataset_meta.csv").write_text("\n".join(["split,cls_name,cls_type,vid_name", *rows]))
+    labels = {row[-1]: {"category": row.split(",")[1], "label": str([1] * 5 + [0] * 5)} for row in rows}
+    (tmp_path / "ovavel_dataset_anno.json").write_text(json.dumps(labels))
+    guess = saved(tmp_path / "guess.npy", np.array([[0] * 5 + [2] * 5, [1] * 8 + [2] * 2]))
+    by_tag = score(guess, tmp_path).by_tag
+    figures = {
+        tag: (found.samples, found.accuracy_percent.mean, found.event_f1_percent.mean)
+        for tag, found in by_tag.items()
+    }
+    assert figures == {"seen": (1, 100, 100), "unseen": (1, 70, 0)}
+    assert by_tag["unseen"].segment_f1_percent.mean == pytest.approx(100 * 2 * 5 / (8 + 5))

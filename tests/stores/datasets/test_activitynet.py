@@ -20,7 +20,7 @@ def entry(subset: str, *events: tuple[str, float, float], **more: Any) -> dict[s
 
 
 DATABASE = {
-    "__2MwJ2uHu0": entry("train", ("man speaking", 0.0, 4.25), ("dog barking", 3.5, 9.9), label_id=1),
+    "__2MwJ2uHu0": entry("train", *[("man speaking", 0.0, 4.25)] * 2, ("dog barking", 3.5, 9.9), label_id=1),
     "-1XDDTlnBdc": entry("validation", ("dog barking", 30.0, 41.0), label_id=0),
     "0012y1s1bJI": entry("test"),
     "00dadPtnWZI": entry("Testing", ("man speaking", 1, 2)),

@@ -20,6 +20,7 @@ def layout(root: Path) -> Path:
         "train/weak.tsv": f"filename\tevent_labels\n{CLIP}.wav\tDog,Speech\n",
         "train/synthetic.tsv": HEADER + "7.wav\t0.000\t1.25\tDog\n7.wav\t0.5\t3\tSpeech\n8.wav\t\t\t\n",
         "validation/validation.tsv": HEADER + f"{CLIP}.wav\t2.5\t10.0\tDog\n",
+        "validation/test_dcase2018.tsv": HEADER + f"{CLIP}.wav\t2.500\t10\tDog\n",
         "eval/public.tsv": HEADER + "9.mp4\t0\t1\tSpeech\n",
         "durations.tsv": "filename\tduration\n7.wav\t10\n",
     }

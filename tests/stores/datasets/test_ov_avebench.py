@@ -57,8 +57,7 @@ def test_runs_of_ones_are_events_and_zeros_are_background(tmp_path: Path) -> Non
 
 def test_tags_are_kept_with_the_dataset(tmp_path: Path) -> None:
     dataset = read_dataset(layout(tmp_path))
-    tables = dataset.tables()
-    assert [each.tag for each in Dataset.from_tables(tables).samples] == [*["seen"] * 4, "unseen"]
+    assert [each.tag for each in Dataset.from_tables(dataset.tables()).samples] == [*["seen"] * 4, "unseen"]
 
 
 def test_the_released_labels_are_preferred_and_others_can_be_named(tmp_path: Path) -> None:

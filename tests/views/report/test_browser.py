@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from avel.heads.evaluation.compare import compare
+from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.train import sweep, train_head
 from avel.views.report.page import put, report
 from tests.chromium import browser, errors, phone
@@ -282,6 +283,18 @@ def test_clips_without_labels_show_predictions_that_are_neither_right_nor_wrong(
     assert "not judged: no labels" in driver.find_element("id", "accuracy").text
     assert shown_samples(driver) == [1, 4, 7, 10]
     assert errors(driver) == []
+
+
+def test_tagged_samples_have_columns_of_their_own(page: Any, made: Made) -> None:
+    group = evaluate(made.runs[0]).groups["mlp"]
+    titles = page.execute_script(
+        "return [...document.querySelectorAll('#accuracy th')].map(e => e.innerText)"
+    )
+    for tag, found in group.by_tag.items():
+        assert {f"accuracy, {tag}", f"event F1, {tag}"} <= set(titles)
+        assert f"{found.accuracy_percent.mean:.1f}" in page.find_element("id", "accuracy").text
+    assert len(group.by_tag) == 2
+    assert errors(page) == []
 
 
 def test_thousands_of_clips_stay_a_few_rows(driver: Any, folder: Path, tmp_path: Path) -> None:

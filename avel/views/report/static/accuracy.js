@@ -62,8 +62,17 @@ function bar(name, row, number, lines) {
   );
 }
 
+function tagColumns(rows) {
+  const tags = [...new Set(rows.flatMap(([, row]) => Object.keys(row.by_tag)))];
+  return tags.flatMap((tag) => [
+    [`accuracy, ${tag}`, (row) => spread(row.by_tag[tag]?.accuracy_percent)],
+    [`segment F1, ${tag}`, (row) => spread(row.by_tag[tag]?.segment_f1_percent)],
+    [`event F1, ${tag}`, (row) => spread(row.by_tag[tag]?.event_f1_percent)],
+  ]);
+}
+
 function numbers(rows, split) {
-  const shown = COLUMNS.filter(([, read]) => rows.some(([, row]) => !["–", "NaN"].includes(read(row))));
+  const shown = [...COLUMNS, ...tagColumns(rows)].filter(([, read]) => rows.some(([, row]) => !["–", "NaN"].includes(read(row))));
   const head = h("tr", {}, h("th", {}, "run"), h("th", {}, "seeds"), shown.map(([title]) => h("th", {}, title)));
   const body = rows.map(([name, row]) =>
     h("tr", {}, h("th", {}, name), h("td", {}, String(row.seeds.length)), shown.map(([, read]) => h("td", {}, read(row))))

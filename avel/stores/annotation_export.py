@@ -1,0 +1,131 @@
+"""`avel export-annotations`: writes the events of staged clips as annotations that other code reads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from avel.errors import ConfigError, StoreError, UnknownNameError
+from avel.stores.clips import ClipStore
+from avel.stores.datasets.activitynet import activitynet_text
+from avel.stores.datasets.dataset import SPLITS, Annotated, Sample
+from avel.stores.datasets.desed import desed_text
+from avel.stores.files import write_text
+
+TEXT_OF: dict[str, Callable[[Iterable[Annotated]], str]] = {
+    "activitynet": activitynet_text,
+    "desed": desed_text,
+}
+"""Format -> what formats clips in it."""
+ENDINGS = {".json": "activitynet", ".tsv": "desed"}
+
+
+@dataclass(frozen=True)
+class ExportedAnnotations:
+    """What was written: numbers of clips and events.
+
+    Attributes:
+        unknown: clips whose events nobody knows; ActivityNet's JSON has them without annotations, DESED's
+            table has no words for them.
+        missing: ids of videos that are not staged, whose length is not known; they are left out.
+    """
+
+    path: str
+    format: str
+    clips: int
+    events: int
+    unknown: int
+    missing: tuple[str, ...]
+
+
+def export_annotations(
+    store: Path | str,
+    out: Path | str,
+    *,
+    format: str = "auto",
+    split: str | None = None,
+    overwrite: bool = False,
+) -> ExportedAnnotations:
+    """Writes the samples of a clip store, all or those of one split, with their events.
+
+    >>> export_annotations("ave.zarr", "annotations.json", split="train").events  # doctest: +SKIP
+    3339
+
+    Args:
+        out: .json for ActivityNet's JSON, .tsv for DESED's table, unless `format` names one of them.
+        split: train, val or test; DESED's table has no column for it, so that it takes one split.
+        overwrite: replace a file that is there.
+
+    Raises:
+        MissingPathError: no such store.
+        ConfigError: an ending that says no format, or samples that do not fit one file: several splits in
+            DESED's table, a video in several splits.
+        UnknownNameError: no such format or split.
+        StoreError: no sample to write, or a file is there.
+    """
+    path = Path(out)
+    kind = ENDINGS.get(path.suffix.lower(), "") if format == "auto" else format
+    if not kind:
+        raise ConfigError(f"{path}: ends in none of {', '.join(ENDINGS)}", hint="name the --format")
+    if kind not in TEXT_OF:
+        raise UnknownNameError("format", kind, ["auto", *TEXT_OF])
+    if split is not None and split not in SPLITS:
+        raise UnknownNameError("split", split, SPLITS)
+    if path.exists() and not overwrite:
+        raise StoreError(f"{path}: exists", hint="add --overwrite, or choose another file")
+    opened = ClipStore.open(store)
+    staged = set(opened.staged)
+    chosen = [sample for sample in opened.dataset.samples if split in (None, sample.split)]
+    there = [sample for sample in chosen if sample.video_id in staged]
+    if not there:
+        raise StoreError(
+            f"{store}: no staged sample{f' of {split}' if split else ''}", hint=f"avel inspect {store}"
+        )
+    _check(there, kind, store)
+    clips = _clips(there, opened)
+    write_text(path, TEXT_OF[kind](clips))
+    return ExportedAnnotations(
+        path=str(path),
+        format=kind,
+        clips=len(clips),
+        events=sum(len(clip.events or ()) for clip in clips),
+        unknown=sum(clip.events is None for clip in clips),
+        missing=tuple(dict.fromkeys(each.video_id for each in chosen if each.video_id not in staged)),
+    )
+
+
+def _check(samples: Sequence[Sample], kind: str, store: Path | str) -> None:
+    splits = sorted({sample.split for sample in samples})
+    if kind == "desed" and len(splits) > 1:
+        raise ConfigError(
+            f"{store}: samples of {', '.join(filter(None, splits))}, and DESED has a table for each split",
+            hint=f"--split {splits[-1]}, for example",
+        )
+    uses = Counter(video_id for video_id, _ in {(each.video_id, each.split) for each in samples})
+    video_id, count = uses.most_common(1)[0]
+    if count > 1:
+        where = sorted(sample.split for sample in samples if sample.video_id == video_id)
+        raise ConfigError(
+            f"{store}: video {video_id} is in {' and in '.join(dict.fromkeys(where))}; a file has it once",
+            hint="write the splits one by one, with --split",
+        )
+
+
+def _clips(samples: Sequence[Sample], store: ClipStore) -> list[Annotated]:
+    """Returns the videos with the events of their samples, of which AVE has several for some."""
+    samples_of: dict[str, list[Sample]] = {}
+    for sample in samples:
+        samples_of.setdefault(sample.video_id, []).append(sample)
+    return [
+        Annotated(
+            video_id,
+            round(store.entries[video_id].valid_seconds, 3),
+            None
+            if any(sample.events is None for sample in own)
+            else tuple(event for sample in own for event in sample.events or ()),
+            own[0].split,
+        )
+        for video_id, own in samples_of.items()
+    ]
