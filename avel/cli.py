@@ -274,9 +274,9 @@ def heads(name: str | None, as_json: bool) -> int:
 @settings(TrainConfig, "train-head", vary=True)
 @json_option
 def sweep(cache: Path, run: Path, trials: int | None, as_json: bool, **options: Any) -> int:
-    """Train a head for every combination of settings, or search them.
+    """Train a head with many settings, or search them.
 
-    --set takes several values of a setting, separated by commas. With --trials it also takes ranges:
+    Trains every combination: --set takes several values of a setting, separated by commas. With --trials it also takes ranges:
     LOW..HIGH, or log:LOW..HIGH in which every decade counts as much.
     """
     if trials is not None:
