@@ -53,7 +53,7 @@ SMALL: dict[str, tuple[str, ...]] = {
 """Command -> settings under which its examples take seconds."""
 
 ELSEWHERE = {
-    "make demo    # everything": "takes minutes; the tutorial runs its stages",
+    "make demo    # every stage": "takes minutes; the tutorial runs its stages",
     "make test    # ruff": "is what runs this test",
     "torchrun --nproc-per-node 4": "tests/pipeline/pretraining/test_pretrain.py runs it with two processes",
     "# ~/.bashrc": "tests/test_completion.py prints and uses them",
