@@ -25,6 +25,7 @@ _FUNCTIONS = {
     "diff": "avel.stores.diff",
     "train_head": "avel.heads.train",
     "sweep": "avel.heads.train",
+    "search": "avel.heads.search",
     "list_runs": "avel.heads.evaluation.runs",
     "leaderboard": "avel.recipes.leaderboard.leaderboard",
     "reproduce": "avel.recipes.reproducing.reproduce",

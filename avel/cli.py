@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 import avel
+from avel.config import Range
 from avel.console import (
     DONE,
     ERROR,
@@ -30,6 +31,7 @@ from avel.console import (
     stage_settings,
     verbosity,
 )
+from avel.errors import ConfigError
 from avel.heads.config import TrainConfig
 from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.pretraining.presets import PRESETS
@@ -279,17 +281,35 @@ def heads(name: str | None, as_json: bool) -> int:
     return DONE
 
 
-@command("avel sweep ave.h5 runs/theta --set theta=0,0.01,0.03,0.06 --seeds 5")
+@command(
+    "avel sweep ave.h5 runs/theta --set theta=0,0.01,0.03,0.06 --seeds 5",
+    "avel sweep ave.h5 runs/search --set lr=log:1e-4..1e-2 --set d_e=128,256 --trials 40 --seeds 5",
+)
 @click.argument("cache", type=PATH)
 @click.argument("run", type=PATH)
 @click.option("--overwrite", is_flag=True, help="Train anew, in the place of the run that is there.")
+@click.option(
+    "--trials",
+    type=click.IntRange(1),
+    help="Search so many settings instead of training all: pruned and chosen on validation; the best is then "
+    "trained with all seeds. Needs optuna.",
+)
 @settings(TrainConfig, "train-head", vary=True)
 @json_option
-def sweep(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
-    """Train a head for every combination of settings.
+def sweep(cache: Path, run: Path, trials: int | None, as_json: bool, **options: Any) -> int:
+    """Train a head with many settings, or search them.
 
-    --set takes several values of a setting, separated by commas.
+    Trains every combination: --set takes several values of a setting, separated by commas. With --trials it also takes ranges:
+    LOW..HIGH, or log:LOW..HIGH in which every decade counts as much.
     """
+    if trials is not None:
+        if options.pop("overwrite"):
+            raise ConfigError("--overwrite with --trials", hint="name another folder")
+        show(avel.search(cache, run, trials=trials, **options), as_json)
+        return DONE
+    for name, values in options["settings"].items():
+        if isinstance(values, Range):
+            raise ConfigError(f"--set {name}={values} is a range", hint="--trials N searches it")
     show(avel.sweep(cache, run, **options), as_json)
     return DONE
 

@@ -350,6 +350,44 @@ def default_text(default: Any) -> str:
     return str(default)
 
 
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, both included; with `log` every decade counts as much.
+
+    >>> str(Range(1e-4, 1e-2, log=True)), str(Range(1, 8))
+    ('log:0.0001..0.01', '1..8')
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __str__(self) -> str:
+        return f"{'log:' * self.log}{self.low}..{self.high}"
+
+
+def parse_range(text: str) -> Range | None:
+    """Reads "LOW..HIGH" or "log:LOW..HIGH"; None for other text.
+
+    >>> parse_range("log:1e-4..1e-2"), parse_range("1..8"), parse_range("both")
+    (Range(low=0.0001, high=0.01, log=True), Range(low=1, high=8, log=False), None)
+
+    Raises:
+        ConfigError: the ends are the wrong way round, or a logarithm needs them above 0.
+    """
+    log = text.startswith("log:")
+    low, dots, high = text.removeprefix("log:").partition("..")
+    try:
+        ends = [float(end) if not end.strip().lstrip("+-").isdigit() else int(end) for end in (low, high)]
+    except ValueError:
+        return None
+    if not dots:
+        return None
+    if not ends[0] < ends[1] or (log and ends[0] <= 0):
+        raise ConfigError(f"range {text!r}", hint="the lower end first, and above 0 for log:")
+    return Range(ends[0], ends[1], log)
+
+
 def split_set(item: str) -> tuple[str, str]:
     """Splits "key=value".
 

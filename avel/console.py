@@ -15,9 +15,11 @@ from typing import Any, TypeVar
 import click
 
 from avel.config import (
+    Range,
     Setting,
     default_text,
     flat,
+    parse_range,
     read_table,
     resolve,
     settings_of,
@@ -92,7 +94,10 @@ def settings(
                 note(to_toml(config, stage).strip())
                 return command(config=config, **values)
             sets, several = varied(sets)
-            first = {name: several[name][0] for name in several}
+            first = {
+                name: values.low if isinstance(values, Range) else values[0]
+                for name, values in several.items()
+            }
             config = resolve(config_type, stage, sets=sets, **sources | {"options": given | first})
             _check_sweep(config, several, given)
             note(to_toml(config, stage).strip())
@@ -106,33 +111,39 @@ def settings(
     return decorate
 
 
-def varied(sets: Sequence[str]) -> tuple[tuple[str, ...], dict[str, list[str]]]:
-    """Divides `--set` items into those of one value, and name -> values of the others.
+def varied(sets: Sequence[str]) -> tuple[tuple[str, ...], dict[str, list[str] | Range]]:
+    """Divides `--set` items into those of one value, and name -> values or range of the others.
 
-    >>> varied(["theta=0,0.03", "epochs=60"])
-    (('epochs=60',), {'theta': ['0', '0.03']})
+    >>> varied(["theta=0,0.03", "epochs=60", "lr=log:1e-4..1e-2"])
+    (('epochs=60',), {'theta': ['0', '0.03'], 'lr': Range(low=0.0001, high=0.01, log=True)})
 
     Raises:
         ConfigError: one of several values is empty; a setting with several values is named twice.
     """
-    several: dict[str, list[str]] = {}
+    several: dict[str, list[str] | Range] = {}
     named: set[str] = set()
+    single: list[str] = []
     for item in sets:
         name, _, values = item.partition("=")
         key = name.strip().replace("-", "_")
-        if key in several or ("," in values and key in named):
+        between = parse_range(values.strip())
+        if key in several or (("," in values or between) and key in named):
             raise ConfigError(f"--set {item!r} names {key} again", hint="give all its values in one --set")
         named.add(key)
-        if "," in values:
-            several[key] = [value.strip() for value in values.split(",")]
-            if "" in several[key]:
+        if between is not None:
+            several[key] = between
+        elif "," in values:
+            several[key] = listed = [value.strip() for value in values.split(",")]
+            if "" in listed:
                 raise ConfigError(
                     f"--set {item!r} holds an empty value", hint="separate values by single commas"
                 )
-    return tuple(item for item in sets if "," not in item), several
+        else:
+            single.append(item)
+    return tuple(single), several
 
 
-def _check_sweep(config: Any, several: Mapping[str, Sequence[str]], given: Mapping[str, Any]) -> None:
+def _check_sweep(config: Any, several: Mapping[str, Sequence[str] | Range], given: Mapping[str, Any]) -> None:
     """Checks that a sweep can vary these settings.
 
     Raises:
@@ -142,7 +153,9 @@ def _check_sweep(config: Any, several: Mapping[str, Sequence[str]], given: Mappi
     for setting in settings_of(config):
         if setting.name not in several:
             continue
-        flag, values = "--" + setting.name.replace("_", "-"), ",".join(several[setting.name])
+        found = several[setting.name]
+        values = str(found) if isinstance(found, Range) else ",".join(found)
+        flag = "--" + setting.name.replace("_", "-")
         swept = f"--set {setting.name}={values}"
         if setting.name in given:
             raise ConfigError(

@@ -7,6 +7,7 @@ limit     one epoch of TACMA against the bare matrix products of the same shapes
 loop      the same epoch against a DataLoader loop in the style of published code on the same HDF5 file
 trials   20 trials stacked against the same in turn, on a CPU or a GPU; without CUDA graphs
 busy      one epoch of a small and a large head while another process fills one core, against none
+zoo       every head at AVE's size, vectors and maps, against the bare products of its layers (heads_zoo.py)
 accuracy  what bfloat16 does to the test accuracy
 
 Features are made up (class prototypes and noise) unless --cache is given; with --annotations (AVE's folder)
@@ -30,6 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 from heads_baselines import PlainLoop, bare_products
+from heads_zoo import zoo
 
 from avel.config import resolve
 from avel.device import choose_device
@@ -55,17 +57,25 @@ def main() -> None:
     options = _options()
     set_verbosity(0)
     torch.set_num_threads(1 if options.clock == "cpu" else options.threads or torch.get_num_threads())
+    found = zoo(options.minutes, options.rounds) if "zoo" in options.parts else []
+    if options.parts != ["zoo"]:
+        found += of_cache(options)
+    if options.json:
+        print(json.dumps({"results": found, "threads": torch.get_num_threads(), "clock": options.clock}))
+        return
+    header = ("part", "what", "against", "seconds", "baseline seconds", "baseline / what")
+    print("\n".join(table(header, [tuple(line[key] for key in header) for line in found])))
+
+
+def of_cache(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Runs the parts that read a cache."""
     with tempfile.TemporaryDirectory() as folder:
         cache = options.cache or make_cache(Path(folder) / "ave.h5", options.annotations)
         parts = {"limit": limit, "loop": loop, "trials": trials, "busy": busy}
         found = [line for name in options.parts if name in parts for line in parts[name](cache, options)]
         if "accuracy" in options.parts:
             found += accuracy(cache, Path(folder), options)
-    if options.json:
-        print(json.dumps({"results": found, "threads": torch.get_num_threads(), "clock": options.clock}))
-        return
-    header = ("part", "what", "against", "seconds", "baseline seconds", "baseline / what")
-    print("\n".join(table(header, [tuple(line[key] for key in header) for line in found])))
+    return found
 
 
 def limit(cache: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -262,7 +272,7 @@ def _made_up_samples(random: np.random.Generator) -> CachedSamples:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("parts", nargs="+", choices=("limit", "loop", "trials", "busy", "accuracy"))
+    parser.add_argument("parts", nargs="+", choices=("limit", "loop", "trials", "busy", "zoo", "accuracy"))
     parser.add_argument("--cache", type=Path, help="a real feature cache in the place of the made-up one")
     parser.add_argument("--annotations", type=Path, help="folder of AVE's annotation files")
     parser.add_argument("--rounds", type=int, default=7, help="turns; medians are shown")
@@ -270,6 +280,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="of accuracy")
     parser.add_argument("--epochs", type=int, default=100, help="of accuracy")
     parser.add_argument("--device", default="cpu", help="of heads; products and loop are on the CPU")
+    parser.add_argument("--minutes", type=float, default=6, help="of zoo; what is left then has no figures")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--json", action="store_true")

@@ -1,9 +1,12 @@
 """What the benchmarks count beside what they time, against counts written out here."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
+from benchmarks.heads_zoo import Products, Shapes, bare
 from benchmarks.step_work import step_work
 
 
@@ -37,3 +40,24 @@ def test_bytes_are_what_each_operator_reads_and_writes() -> None:
     assert step_work(lambda: half.add_(1)).bytes_touched == 2 * (100 + 100)
     assert step_work(lambda: a.T.reshape(5, 40)[1:].unsqueeze(0)).bytes_touched == 2 * 4 * 200, "one copy"
     assert step_work(lambda: torch.empty(1000)).bytes_touched == 0
+
+
+def test_products_of_a_training_step_are_those_of_its_layers() -> None:
+    """A Linear has three; a Bi-LSTM, each way, three of its inputs at once and three of each state."""
+    clips, segments, width, hidden = 4, 5, 6, 7
+    layer, lstm = nn.Linear(width, 3), nn.LSTM(width, hidden, batch_first=True, bidirectional=True)
+    features = torch.randn(clips, segments, width, requires_grad=True)
+    with Products() as of_layer:
+        layer(features.flatten(0, 1)).sum().backward()
+    rows = clips * segments
+    assert operations(of_layer.found) == 3 * rows * width * 3
+    with Products() as of_lstm:
+        lstm(features)[0].sum().backward()
+    one_way = rows * width * 4 * hidden + segments * clips * hidden * 4 * hidden
+    assert operations(of_lstm.found) == 2 * 3 * one_way
+    bare(of_lstm.found)()
+
+
+def operations(shapes: list[Shapes]) -> int:
+    """Multiplications of all products."""
+    return sum(math.prod(left) * right[-1] for left, right in shapes)

@@ -55,7 +55,7 @@ SMALL: dict[str, tuple[str, ...]] = {
 """Command -> settings under which its examples take seconds."""
 
 ELSEWHERE = {
-    "make demo    # everything": "takes minutes; the tutorial runs its stages",
+    "make demo    # every stage": "takes minutes; the tutorial runs its stages",
     "make test    # ruff": "is what runs this test",
     "torchrun --nproc-per-node 4": "tests/pipeline/pretraining/test_pretrain.py runs it with two processes",
     "# ~/.bashrc": "tests/test_completion.py prints and uses them",
@@ -64,6 +64,8 @@ ELSEWHERE = {
     "class Tracks(DatasetFormat": "tests/stores/datasets/test_formats.py reads by this format",
     '[project.entry-points."avel.dataset_formats"]': "tests/stores/datasets/test_formats.py installs it",
     "python -m pytest tests/heads/models/test_contract.py -k gated": "needs that package beside a checkout",
+    "# watch_wandb.py": "needs an account; tests/stores/test_watching.py calls such a function",
+    "# watch_mlflow.py": "needs MLflow; tests/stores/test_watching.py calls such a function",
     "$ avel cache-features small.zarr vectors.h5": "downloads the weights of ResNet-18 and VGGish",
     "$ avel cache-features small.zarr small.h5": "needs those vectors; tests/pipeline/caching makes its own",
     "$ avel extract semireal": "its clips hold other people's recordings and photos",

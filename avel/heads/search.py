@@ -1,0 +1,310 @@
+"""`search`: settings from ranges within a budget, chosen on validation; the best is then trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from avel.config import Range, Setting, convert, digest, resolve, settings_of
+from avel.errors import ConfigError, StoreError, TrainingError
+from avel.heads.config import TrainConfig
+from avel.heads.evaluation.results import Evaluation
+from avel.heads.train import LoadedCache, train_head
+from avel.heads.training.data import Data
+from avel.heads.training.fit import fit
+from avel.heads.training.trials import Trial
+from avel.progress import note
+from avel.stores.files import check_can_write, only_one, write_json
+from avel.text import as_plain, table
+
+if typing.TYPE_CHECKING:
+    import optuna
+
+STARTUP_TRIALS = 5
+"""Trials drawn at random, and never pruned, before the search learns from them."""
+WARMUP_EPOCHS = 5
+"""Epochs that every trial gets before it can be pruned."""
+SHOWN = 10
+"""Trials that a terminal shows, the best first."""
+
+
+@dataclass(frozen=True)
+class SearchTrial:
+    """One trial: its settings, and its best validation accuracy in the epochs that it had.
+
+    Attributes:
+        state: "pruned" trials were behind the median of the others; "failed" ones could not be trained.
+    """
+
+    number: int
+    settings: dict[str, Any]
+    state: Literal["finished", "pruned", "failed"]
+    epochs: int
+    validation_percent: float | None
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A search. Nothing in it was chosen on test: `evaluation` is the first look at it.
+
+    Attributes:
+        best: settings of the trial with the best validation accuracy.
+        evaluation: of the run `run`, trained with these settings and all seeds.
+        trials: all of them, the best on validation first.
+    """
+
+    run: str
+    best: dict[str, Any]
+    evaluation: Evaluation
+    trials: tuple[SearchTrial, ...]
+
+    def lines(self) -> list[str]:
+        """Returns the search for people."""
+        rows: list[tuple[Any, ...]] = [
+            (
+                each.number,
+                _text(each.settings),
+                each.state,
+                each.epochs,
+                "" if each.validation_percent is None else f"{each.validation_percent:.1f}",
+            )
+            for each in self.trials[:SHOWN]
+        ]
+        states = [each.state for each in self.trials]
+        counts = ", ".join(f"{states.count(state)} {state}" for state in ("finished", "pruned", "failed"))
+        group = next(iter(self.evaluation.groups.values()))
+        return [
+            *table(("trial", "settings", "state", "epochs", "validation, one seed"), rows),
+            "",
+            f"{len(self.trials)} trials: {counts}",
+            f"best on validation: {_text(self.best)}",
+            f"trained with {len(group.seeds)} seeds: test {group.accuracy_percent}, "
+            f"validation {group.validation_accuracy_percent}",
+            self.run,
+        ]
+
+
+def search(
+    cache: Path | str,
+    folder: Path | str,
+    settings: Mapping[str, Range | Sequence[Any]],
+    *,
+    trials: int,
+    config: TrainConfig | None = None,
+    **options: Any,
+) -> Searched:
+    """Searches settings by Optuna, then trains the best with `config.seeds` seeds into `folder/best`.
+
+    A trial has one seed, sees train and validation alone, and is pruned where its best validation accuracy
+    lies below the median of the others at the same epoch. The same call goes on where an interrupted one
+    stopped; more `trials` continue the search.
+
+    >>> search("ave.h5", "runs/lr", {"lr": Range(1e-4, 1e-2, log=True)}, trials=40)  # doctest: +SKIP
+
+    Args:
+        settings: name -> a range of numbers, or the values to choose from.
+        trials: how many to train in all.
+
+    Raises:
+        ConfigError: optuna is not installed; a setting that the head does not know, or that has no range.
+        TrainingError: the cache cannot be trained on, or every trial failed.
+        StoreError: `folder` holds another search.
+    """
+    optuna = import_optuna()
+    first = {
+        name: values.low if isinstance(values, Range) else values[0] for name, values in settings.items()
+    }
+    for name in settings:
+        if name in ("seed", "seeds"):
+            raise ConfigError(f"a search over {name!r}", hint="--seeds sets how many seeds the best gets")
+    base = resolve(TrainConfig, "train-head", base=config, options={**options, **first})
+    ranges = {name: _checked(name, values, base) for name, values in settings.items()}
+    folder = Path(folder)
+    check_can_write(folder, folder=True)
+    loaded = LoadedCache.open(cache, base.device)
+    loaded.check([base])
+    _same_search(folder, ranges, base, loaded)
+    with only_one(folder, "search"):
+        study = _study(optuna, folder, base.seed)
+        left = trials - len(_ended(study))
+        objective = _Objective(ranges, config, options, loaded)
+        if left > 0:
+            study.optimize(objective, n_trials=left, catch=(ConfigError, TrainingError))
+        found = sorted(_ended(study), key=lambda each: -(each.validation_percent or -1))
+        finished = [each for each in found if each.state == "finished"]
+        if not finished:
+            raise TrainingError(f"{folder}: all {len(found)} trials failed", hint="narrower ranges")
+        best = finished[0].settings
+        note(f"\n== the best of {len(found)} trials on validation: {best}")
+        chosen = resolve(TrainConfig, "train-head", base=config, options={**options, **best})
+        evaluation = train_head(loaded, _free(folder, chosen), chosen)
+        searched = Searched(evaluation.run, best, evaluation, tuple(found))
+        write_json(folder / "search.json", as_plain(searched))
+    return searched
+
+
+class _Objective:
+    """Trains one trial and tells Optuna of every epoch."""
+
+    def __init__(
+        self,
+        ranges: Mapping[str, Range | Sequence[Any]],
+        config: TrainConfig | None,
+        options: Mapping[str, Any],
+        loaded: LoadedCache,
+    ) -> None:
+        self.ranges, self.config, self.options, self.loaded = ranges, config, options, loaded
+        self._without_test: dict[int, Data] = {}
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        """Returns the best validation accuracy of a new trial."""
+        try:
+            return self._train(trial)
+        except (ConfigError, TrainingError) as error:
+            trial.set_user_attr("failure", error.message)
+            raise
+
+    def _train(self, trial: optuna.Trial) -> float:
+        chosen = {name: _suggested(trial, name, values) for name, values in self.ranges.items()}
+        config = resolve(TrainConfig, "train-head", base=self.config, options={**self.options, **chosen})
+        config = dataclasses.replace(config, seeds=1)
+        self.loaded.check([config])
+        note(f"\n== trial {trial.number}: {_text(chosen)}")
+        best = 0.0
+
+        def log(line: dict[str, Any]) -> None:
+            nonlocal best
+            trial.set_user_attr("epochs", line["epoch"])
+            if "failure" in line:
+                raise TrainingError(f"trial {trial.number}: {line['failure']}")
+            best = max(best, line["val_accuracy"])
+            trial.set_user_attr("validation", best)
+            trial.report(best, line["epoch"])
+            if trial.should_prune():
+                raise import_optuna().TrialPruned
+
+        fit([Trial(f"trial {trial.number}", config)], self._data(config), self.loaded.device, log)
+        return best
+
+    def _data(self, config: TrainConfig) -> Data:
+        """Returns what the head reads, without the test split."""
+        whole = self.loaded.data(config)
+        if id(whole) not in self._without_test:
+            splits = {name: split for name, split in whole.splits.items() if name != "test"}
+            self._without_test[id(whole)] = dataclasses.replace(whole, splits=splits)
+        return self._without_test[id(whole)]
+
+
+def import_optuna() -> Any:
+    """Imports optuna.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise ConfigError("optuna is not installed", hint="pip install 'avel[search]'") from None
+    return optuna
+
+
+def _study(optuna: Any, folder: Path, seed: int) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / "study.journal"))
+    study = optuna.create_study(
+        storage=optuna.storages.JournalStorage(backend),
+        study_name="search",
+        direction="maximize",
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=WARMUP_EPOCHS),
+    )
+    # Another seed after a resume: the same one would draw the first settings again
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials), n_startup_trials=STARTUP_TRIALS)
+    return study  # type: ignore[no-any-return]
+
+
+def _ended(study: optuna.Study) -> list[SearchTrial]:
+    """Lists the trials that came to an end; one that was interrupted is none."""
+    states: dict[str, Literal["finished", "pruned", "failed"]] = {
+        "COMPLETE": "finished",
+        "PRUNED": "pruned",
+        "FAIL": "failed",
+    }
+    return [
+        SearchTrial(
+            each.number,
+            dict(each.params),
+            states[each.state.name],
+            each.user_attrs.get("epochs", 0),
+            None if (best := each.user_attrs.get("validation")) is None else 100 * best,
+        )
+        for each in study.get_trials()
+        if each.state.name in states and (each.state.name != "FAIL" or "failure" in each.user_attrs)
+    ]
+
+
+def _same_search(
+    folder: Path, ranges: Mapping[str, Range | Sequence[Any]], base: TrainConfig, loaded: LoadedCache
+) -> None:
+    """Writes down what is searched, or checks that it is what was searched here before."""
+    swept = {name: str(values) for name, values in ranges.items()}
+    lowest = dataclasses.replace(base, seeds=1)
+    asked = {"ranges": swept, "config": digest(lowest), "cache": loaded.cache.digest}
+    path = folder / "request.json"
+    if path.is_file():
+        before = json.loads(path.read_text())
+        names = [name for name in asked if before.get(name) != asked[name]]
+        if names:
+            raise StoreError(
+                f"{folder}: holds a search with other {' and '.join(names)}: {before.get(names[0])}, now "
+                f"{asked[names[0]]}",
+                hint="choose another folder",
+            )
+        return
+    if folder.is_dir() and any(folder.iterdir()):
+        raise StoreError(f"{folder}: exists and is no search", hint="choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, asked)
+
+
+def _free(folder: Path, chosen: TrainConfig) -> Path:
+    """Returns the folder of the run with these settings: a longer search may find others."""
+    return folder / f"best-{digest(chosen)[:8]}"
+
+
+def _checked(name: str, values: Range | Sequence[Any], base: TrainConfig) -> Range | tuple[Any, ...]:
+    """Returns the values as the setting's type, or its range, if it can have one."""
+    setting = next(each for each in settings_of(base) if each.name == name)
+    if not isinstance(values, Range):
+        if typing.get_origin(setting.hinted) is tuple:
+            raise ConfigError(f"a search over {name}, which is a list", hint="give it to all trials")
+        return tuple(_value(setting, value) for value in values)
+    if setting.hinted not in (int, float):
+        raise ConfigError(
+            f"{name}={values} is a range, and {name} is no number", hint="give its values by commas"
+        )
+    low, high = (convert(setting, value, "range") for value in (values.low, values.high))
+    return Range(low, high, values.log)
+
+
+def _value(setting: Setting, value: Any) -> Any:
+    return value if setting.registry is not None else convert(setting, value, "search")
+
+
+def _suggested(trial: optuna.Trial, name: str, values: Range | Sequence[Any]) -> Any:
+    if not isinstance(values, Range):
+        return trial.suggest_categorical(name, list(values))
+    if isinstance(values.low, int) and isinstance(values.high, int):
+        return trial.suggest_int(name, values.low, values.high, log=values.log)
+    return trial.suggest_float(name, values.low, values.high, log=values.log)
+
+
+def _text(chosen: Mapping[str, Any]) -> str:
+    """Returns settings in few digits."""
+    pairs = ((key, f"{value:.4g}" if isinstance(value, float) else value) for key, value in chosen.items())
+    return ", ".join(f"{key}={value}" for key, value in pairs)
