@@ -56,7 +56,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
-        store = options.store or _store(Path(folder) / "clips.zarr", options.clips)
+        store = options.store or make_store(Path(folder) / "clips.zarr", options.clips)
         results = {
             dtype: _measure(store, Path(folder), dtype, options) for dtype in options.dtypes.split(",")
         }
@@ -98,7 +98,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _store(path: Path, clips: int) -> Path:
+def make_store(path: Path, clips: int) -> Path:
     """A store of made-up clips whose JPEG files are about as large as those of real ones (20 KB)."""
     config, location = ExtractConfig(), locate(path)
     names = tuple(f"clip{number:05d}" for number in range(clips))

@@ -35,10 +35,11 @@ from unittest.mock import patch
 import av
 import numpy as np
 
+from avel.ahead import usable_cores
 from avel.grid import Grid
 from avel.pipeline.media.reading import open_media
 from avel.pipeline.media.refusal import ClipRefused
-from avel.pipeline.staging.extract import cores, extract
+from avel.pipeline.staging.extract import extract
 from avel.pipeline.staging.summary import ExtractSummary
 from avel.progress import set_verbosity
 from avel.stores.datasets.dataset import Video, make_dataset
@@ -241,7 +242,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--clips", type=Path, nargs="+", required=True, help="folders of videos")
     parser.add_argument("--count", type=int, default=160, help="clips to take from them, in turns and again")
-    parser.add_argument("--workers", type=int, default=cores())
+    parser.add_argument("--workers", type=int, default=usable_cores())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()

@@ -21,6 +21,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
 
+from avel.ahead import reading_threads
 from avel.config import resolve
+from avel.device import choose_dtype, tf32
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.pretraining.loader import Batch, ClipLoader, random_choices
 from avel.pipeline.pretraining.projector import Twins
 from avel.pipeline.pretraining.schedule import make_optimizer
 from avel.pipeline.pretraining.settings import device_of_process
-from avel.pipeline.pretraining.training import Trainer, move_to_device
+from avel.pipeline.pretraining.training import Trainer, determinism, move_to_device
 from avel.progress import Progress, set_verbosity
 from avel.stores.clips import ClipStore
 from avel.text import table
@@ -183,7 +186,8 @@ def measure(options: argparse.Namespace, config: PretrainConfig) -> dict[str, An
         store,
         store.staged[: options.clips],
         batch_size=config.batch_size,
-        workers=config.workers,
+        workers=reading_threads(config.workers),
+        decode=config.decode,
         device=device,
         seed=config.seed,
     )
@@ -220,7 +224,10 @@ def main() -> None:
     names = [word.removeprefix("--").replace("-", "_") for word in rest[::2]]
     config = resolve(PretrainConfig, "pretrain", options=dict(zip(names, rest[1::2], strict=True)))
     set_verbosity(0)
-    found = measure(options, config)
+    device = device_of_process(config.device)
+    config = replace(config, dtype=choose_dtype(config.dtype, device))
+    with tf32(device), determinism(config, device):  # as `avel pretrain` runs
+        found = measure(options, config)
     if options.json:
         print(json.dumps(found, indent=2))
         return
