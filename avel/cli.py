@@ -299,8 +299,8 @@ def heads(name: str | None, as_json: bool) -> int:
 def sweep(cache: Path, run: Path, trials: int | None, as_json: bool, **options: Any) -> int:
     """Train a head with many settings, or search them.
 
-    Trains every combination: --set takes several values of a setting, separated by commas. With --trials it also takes ranges:
-    LOW..HIGH, or log:LOW..HIGH in which every decade counts as much.
+    Trains every combination: --set takes several values of a setting, separated by commas. With --trials it
+    also takes ranges: LOW..HIGH, or log:LOW..HIGH in which every decade counts as much.
     """
     if trials is not None:
         if options.pop("overwrite"):
