@@ -29,9 +29,13 @@ def read_parquet(source: Path | bytes, columns: Sequence[str] | None = None) -> 
     from pyarrow import parquet
 
     opened = pa.BufferReader(source) if isinstance(source, bytes) else source
-    with parquet.ParquetFile(opened, page_checksum_verification=True) as file:
-        table = file.read(None if columns is None else list(columns), use_threads=False)
-    table.validate(full=True)  # text that is no UTF-8, lists that end beyond their values
+    try:
+        with parquet.ParquetFile(opened, page_checksum_verification=True) as file:
+            table = file.read(None if columns is None else list(columns), use_threads=False)
+        table.validate(full=True)  # text that is no UTF-8, lists that end beyond their values
+        [field.name for field in table.schema]  # names that are no UTF-8
+    except UnicodeDecodeError as error:
+        raise pa.ArrowInvalid(str(error)) from None
     return table
 
 
@@ -70,7 +74,7 @@ def read_own_parquet(
             wrong = _difference(file.schema_arrow, schema)
         wrong = wrong or fault(data, last=True)
         table = pa.table({}) if wrong else read_parquet(data)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{where} is damaged: {error}", hint=hint) from None
     for field in () if wrong else schema:
         column = table[field.name]

@@ -120,9 +120,13 @@ class _Lease:
         """Returns the holder of the lock object and its metadata; _UNKNOWN and None where there is none."""
         try:
             found = self._store.get(NAME)
-            return _UNKNOWN | json.loads(bytes(found.bytes())), found.meta
+            data, meta = bytes(found.bytes()), found.meta
         except FileNotFoundError:
             return _UNKNOWN, None
+        try:
+            return _UNKNOWN | dict(json.loads(data)), meta
+        except (ValueError, TypeError, RecursionError):
+            return _UNKNOWN, meta
 
     def _is_mine(self, holder: dict[str, Any]) -> bool:
         return bool(holder["token"] == self._token)

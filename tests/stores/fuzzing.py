@@ -77,7 +77,7 @@ def restructure(data: bytes, chance: random.Random) -> bytes:
     """One value of a JSON document, at any depth, becomes another, goes, or gets another name."""
     try:
         document = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return insert(data, chance)
     holder, key = document, None
     while isinstance(holder, dict | list) and holder:

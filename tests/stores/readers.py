@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 
 from avel.config import resolve
@@ -17,6 +18,7 @@ from avel.heads.config import TrainConfig
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.predictions import read_predictions
 from avel.heads.evaluation.results import Evaluation
+from avel.heads.evaluation.submissions import read_submission
 from avel.heads.train import train_head
 from avel.heads.training.records import load_model, read_trials
 from avel.pipeline.caching.key import encoder_file_digest
@@ -31,6 +33,9 @@ from avel.stores.inspection import inspect
 from avel.stores.runs import Run
 from tests.heads.synthetic import train_config, write_cache
 from tests.pipeline.caching.small_stores import encoder_run, write_store
+from tests.stores.datasets import test_activitynet as activitynet
+from tests.stores.datasets import test_desed as desed
+from tests.stores.datasets import test_vggsound_avel as vggsound_avel
 
 AVE = "Bark&-a&good&0&10\nBell&b&good&2.5&5\nBell&-a&good&0&10\n"
 
@@ -74,12 +79,27 @@ def _encoder(folder: Path) -> object:
     return encoder_file_digest(folder / "encoder"), load_encoder(folder / "encoder")
 
 
+def _submitted(name: str) -> Callable[[Path], object]:
+    def read(folder: Path) -> object:
+        dataset = read_dataset(folder / "v", folder / "events.csv")
+        return read_submission(folder / name, dataset, dataset.samples, 2, 1.0)
+
+    return read
+
+
 READERS = [
     Reader("events.csv", lambda folder: read_dataset(folder / "v", folder / "events.csv")),
     Reader("events.parquet", lambda folder: read_dataset(folder / "v", folder / "events.parquet")),
     Reader("ave/Annotations.txt", lambda folder: read_dataset(folder / "ave")),
     Reader("ave/testSet.txt", lambda folder: read_dataset(folder / "ave")),
     Reader("config.toml", lambda folder: resolve(TrainConfig, "train-head", file=folder / "config.toml")),
+    Reader("unav/annotations/unav100_annotations.json", lambda folder: read_dataset(folder / "unav")),
+    Reader("desed/metadata/train/synthetic.tsv", lambda folder: read_dataset(folder / "desed")),
+    Reader("avel/vggsound-avel100k.csv", lambda folder: read_dataset(folder / "avel")),
+    Reader("avel/vggsound-avel100k_annos.json", lambda folder: read_dataset(folder / "avel")),
+    Reader("segments.csv", _submitted("segments.csv")),
+    Reader("segments.parquet", _submitted("segments.parquet")),
+    Reader("segments.npy", _submitted("segments.npy")),
     Reader("s.zarr/zarr.json", _store),
     Reader("s.zarr/frames/zarr.json", _store),
     Reader("s.zarr/log_mel/zarr.json", _store),
@@ -111,6 +131,17 @@ def make_files(folder: Path) -> None:
     (folder / "events.csv").write_text("video,category,start,end\na,bark,0,1\nb.mp4,bell,0.5,2\n")
     table = pa.table({"video": ["a", "b"], "category": ["bark", "bell"], "onset": [0.0, 1], "end": [1.0, 2]})
     pq.write_table(table, folder / "events.parquet")
+    activitynet.layout(folder / "unav")
+    desed.layout(folder / "desed")
+    vggsound_avel.layout(folder / "avel")
+    said = {
+        "sample": [0, 0, 1, 1],
+        "segment": [0, 1, 0, 1],
+        "prediction": ["bark", "background", "bell", "bell"],
+    }
+    pyarrow.csv.write_csv(pa.table(said), folder / "segments.csv")
+    pq.write_table(pa.table(said), folder / "segments.parquet")
+    np.save(folder / "segments.npy", np.array([[0, 2], [1, 1]]))
     (folder / "config.toml").write_text('[train-head]\nhead = "tacma"\nepochs = 3\nlr = 0.01\n')
     write_store(folder / "s.zarr", ("a", "b", "d"), failed=("d",))
     write_cache(folder / "c.h5", samples=12, segments=3)

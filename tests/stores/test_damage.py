@@ -27,7 +27,7 @@ from tests.stores.readers import READERS, make_files
 READ = {reader.file: reader.read for reader in READERS}
 FLIPS = 6
 """Bits flipped in each file by a test; `fuzzing` flips more."""
-FUZZ_SECONDS = float(os.environ.get("AVEL_FUZZ_SECONDS", "12"))
+FUZZ_SECONDS = float(os.environ.get("AVEL_FUZZ_SECONDS", "8"))
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,16 @@ def read_submission(
     """
     if not path.is_file():
         raise MissingPathError(f"{path}: no such file", hint=f"give {FORMS}")
+    try:
+        return _read(path, dataset, samples, segments, segment_seconds)
+    except (ValueError, TypeError, KeyError, OverflowError, pa.ArrowException) as error:
+        raise DatasetError(f"{path}: {error}", hint=f"give {FORMS}") from None
+
+
+def _read(
+    path: Path, dataset: Dataset, samples: Sequence[Sample], segments: int, segment_seconds: float
+) -> list[Submission]:
+    """Reads the file by its ending; values of wrong types raise what numpy and Arrow make of them."""
     classes = (*dataset.categories, BACKGROUND)
     if path.suffix.lower() == ".npy":
         return [_array(path, dataset, samples, segments, len(classes))]
@@ -76,7 +86,7 @@ def _array(
     """Reads (rows, T) labels or (rows, T, K) scores; rows are those of the split, or all of the dataset."""
     try:
         values = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # whatever numpy and Python make of the text of its header
         raise DatasetError(f"{path}: {error}", hint="save it with numpy.save, as numbers") from None
     counts = {len(samples): "the split", len(dataset.samples): "the dataset"}
     wanted = f"({' or '.join(map(str, counts))}, {segments}) labels or (..., {segments}, {classes}) scores"

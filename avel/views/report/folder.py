@@ -64,7 +64,7 @@ def _listed(path: Path) -> set[str]:
         return set()
     try:
         return set(json.loads(path.read_text())["files"])
-    except (ValueError, TypeError, KeyError, OSError) as error:
+    except (ValueError, TypeError, KeyError, OSError, RecursionError) as error:
         raise ConfigError(
             f"{path}: is not a list of a report's files ({error})", hint="--out another folder"
         ) from None
