@@ -10,7 +10,7 @@ import pytest
 
 import avel
 from avel.cli import cli
-from avel.stores.datasets.folder import VIDEO_SUFFIXES
+from avel.stores.kinds import VIDEO_SUFFIXES
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.errors import DatasetError, MissingPathError, StoreError, UnknownNameError
+from avel.errors import DatasetError, StoreError, UnknownNameError
 from avel.grid import CHUNK_SEGMENTS, MEL_BANDS, MEL_FRAMES, Grid
 from avel.stores.chunks import elements, floats
 from avel.stores.documents import SEAL, parse, typed
 from avel.stores.jpeg import decode_jpeg
+from avel.stores.kinds import not_a
 from avel.stores.location import Location, first_line, locate
 from avel.stores.manifest import Entry, read_manifest, to_table
 from avel.stores.seal import OPEN, fault, sealed
@@ -102,7 +103,7 @@ class ClipStore:
         attributes = read_attributes(location)
         if attributes is None:
             hint = shlex.join(["avel", "extract", "DATASET", str(path)])
-            raise MissingPathError(f"{path}: no clip store", hint=hint)
+            raise not_a("clip store", path, hint)
         return cls(location, attributes)
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:

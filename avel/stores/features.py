@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.digests import digest_of
-from avel.errors import MissingPathError, StoreError
+from avel.errors import StoreError
 from avel.stores.datasets.dataset import SPLITS
 from avel.stores.datasets.labels import EventTable, segment_labels, video_labels
 from avel.stores.documents import parse, typed
@@ -30,6 +30,7 @@ from avel.stores.hdf5 import (
     texts,
     write_rows,
 )
+from avel.stores.kinds import not_a
 from avel.stores.provenance import AGAIN, Made, made_of, places_of
 
 FORMAT, VERSION = "avel-features", 3
@@ -122,13 +123,13 @@ class FeatureCache:
 
         Raises:
             BusyError: another program has it open for writing.
-            MissingPathError: no such file.
+            MissingPathError: nothing is there.
             StoreError: not a feature cache, damaged, or of another version.
         """
         path = Path(path)
         if not path.is_file():
             hint = shlex.join(["avel", "cache-features", "STORE", str(path)])
-            raise MissingPathError(f"{path}: no such feature cache", hint=hint)
+            raise not_a("feature cache", path, hint)
         with opened(path, AGAIN) as file:
             cache = _read(cls, path, file)
         if cache.digest != _digest_of(cache):

@@ -10,12 +10,15 @@ from typing import Any, Literal
 
 from avel.errors import MissingPathError
 from avel.stores.files import disk_bytes
+from avel.stores.kinds import kind_of, not_a
 
 SHOWN = 10
 """Most items of a list that are shown to people."""
 
 UNFINISHED_STORE = "not finished: give the same avel extract command again to go on"
 
+CACHE_SUFFIXES = (".h5", ".hdf5")
+"""Endings of files that are feature caches even where their beginning is damaged."""
 Findings = tuple[dict[str, Any], list[str]]
 """Facts and problems."""
 
@@ -64,17 +67,20 @@ def _kind(
     path: str,
 ) -> tuple[Literal["dataset", "store", "cache", "run"], Callable[[str, bool], Findings] | None]:
     """Returns the kind of `path`, and the function that inspects it; None for a dataset."""
-    place = Path(path)
-    if "://" in path or (place / "zarr.json").is_file() or _is_begun(place):
+    place, kind = Path(path), kind_of(path)
+    if kind == "store" or _is_begun(place):
         return "store", _store
-    if (place / "run.json").is_file():
+    if kind == "run":
         return "run", _run
-    if place.is_dir():
+    if kind == "dataset":
         return "dataset", None
-    parts = place.with_name(f".{place.name}.parts")
-    if place.is_file() or parts.is_dir():
-        return "cache", _cache if place.is_file() else _unfinished_cache
-    raise MissingPathError(f"{path}: nothing is there", hint="give a dataset, store, cache or run")
+    if place.with_name(f".{place.name}.parts").is_dir() and kind == "nothing":
+        return "cache", _unfinished_cache
+    if kind == "cache" or (place.suffix in CACHE_SUFFIXES and kind == "file"):
+        return "cache", _cache
+    if kind == "nothing":
+        raise MissingPathError(f"{path}: nothing is there", hint="give a dataset, store, cache or run")
+    raise not_a("dataset, store, cache or run", path, "")
 
 
 def _is_begun(place: Path) -> bool:

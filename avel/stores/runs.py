@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from avel.config import as_dict, flat, resolve, settings_of, to_toml
-from avel.errors import ConfigError, MissingPathError, StoreError
+from avel.errors import ConfigError, StoreError
 from avel.stores.documents import SEAL, parse, read_document, typed, write_document
 from avel.stores.files import LOCK, as_write_error, only_one, sha256_file, write_text
+from avel.stores.kinds import not_a
 from avel.stores.seal import fault
 from avel.text import as_plain
 
@@ -112,13 +113,13 @@ class Run:
         """Opens the run at `path`.
 
         Raises:
-            MissingPathError: there is no run.
-            StoreError: the run has another kind or format, or its record is damaged.
+            MissingPathError: nothing is there.
+            StoreError: it is no run, or the run has another kind or format, or its record is damaged.
         """
         path, again = Path(path), "make the run again, in another folder"
         file = path / RECORD
         if not file.is_file():
-            raise MissingPathError(f"{path}: no avel run", hint="avel pretrain or avel train-head makes one")
+            raise not_a("run", path, "avel pretrain or avel train-head makes one")
         data = file.read_bytes()
         found = parse(data, file, again).get("format")
         if found != FORMAT:

@@ -13,11 +13,7 @@ from avel.stores.datasets.dataset import Dataset, Video, make_dataset
 from avel.stores.datasets.event_table import TableRow, read_events, samples_of_rows
 from avel.stores.datasets.formats import FORMATS, PLAIN, DatasetFormat
 from avel.stores.files import path_text
-
-VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .flv .wmv .ogv .3gp".split()  # noqa: SIM905
-)
-"""File endings taken for videos, in any case."""
+from avel.stores.kinds import VIDEO_SUFFIXES
 
 OTHER_SUFFIXES = frozenset(
     (  # noqa: SIM905

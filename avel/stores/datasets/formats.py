@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from avel.config import resolve
-from avel.errors import ConfigError, DatasetError, MissingPathError, UnknownNameError
+from avel.errors import ConfigError, DatasetError, UnknownNameError
 from avel.registry import Registry
 from avel.stores.datasets.dataset import Dataset
+from avel.stores.kinds import kind_of, not_a
 
 PLAIN = "folder"
 """Format of a folder that matches no other."""
@@ -90,7 +91,9 @@ def read_dataset(
             hint="copy the videos to a disk, or mount the bucket as a folder on every machine that decodes",
         )
     if not root.is_dir():
-        raise MissingPathError(f"{root}: no such folder", hint="give the folder that holds the videos")
+        raise not_a("folder of videos", root, "give the folder that holds the videos")
+    if kind_of(root) in ("store", "run"):
+        raise not_a("folder of videos", root, "")
     if annotations is not None:
         settings["annotations"] = annotations
     name = format

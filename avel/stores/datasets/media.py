@@ -11,7 +11,8 @@ from avel.config import ComponentConfig, option
 from avel.errors import DatasetError, MissingPathError
 from avel.progress import note
 from avel.stores.datasets.dataset import Sample, Video
-from avel.stores.datasets.folder import VIDEO_SUFFIXES, list_files
+from avel.stores.datasets.folder import list_files
+from avel.stores.kinds import VIDEO_SUFFIXES
 
 AUDIO_SUFFIXES = frozenset(".wav .flac .mp3 .ogg .opus .m4a .aac".split())  # noqa: SIM905
 """File endings by which annotations of sound name their clips."""

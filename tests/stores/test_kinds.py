@@ -1,0 +1,80 @@
+"""A path of the wrong kind is named for what it is, with the commands that take it."""
+
+from pathlib import Path
+
+import pytest
+
+from avel.cli import cli
+from avel.console import ERROR, run
+from avel.heads.train import train_head
+from avel.stores.kinds import kind_of
+from tests.heads.synthetic import write_cache
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one thing of each kind."""
+    folder = tmp_path_factory.mktemp("kinds")
+    write_cache(folder / "cache.h5")
+    train_head(folder / "cache.h5", folder / "runs" / "mlp", head="mlp", epochs=1)
+    (folder / "store").mkdir()
+    (folder / "store" / "zarr.json").write_text("{}")
+    (folder / "videos").mkdir()
+    (folder / "clip.mp4").write_bytes(b"no video yet")
+    (folder / "notes.txt").write_text("notes")
+    return folder
+
+
+def test_each_kind_is_known(paths: Path) -> None:
+    found = {path.name: kind_of(path) for path in paths.iterdir()}
+    assert found == {
+        "cache.h5": "cache",
+        "runs": "runs",
+        "store": "store",
+        "videos": "dataset",
+        "clip.mp4": "video",
+        "notes.txt": "file",
+    }
+    assert kind_of(paths / "runs" / "mlp") == "run"
+    assert kind_of(paths / "nowhere") == "nothing"
+    assert kind_of("s3://bucket/store") == "store"
+
+
+@pytest.mark.parametrize(
+    ("command", "said", "following"),
+    [
+        ("pretrain cache.h5 out", "cache.h5 is a feature cache, not a clip store", "train-head"),
+        (
+            "pretrain videos out",
+            "videos is a folder of files, not a clip store",
+            "avel extract DATASET STORE",
+        ),
+        ("cache-features runs/mlp out.h5", "runs/mlp is a run, not a clip store", "avel evaluate"),
+        ("train-head store out", "store is a clip store, not a feature cache", "avel pretrain"),
+        ("train-head runs/mlp out", "runs/mlp is a run, not a feature cache", "avel evaluate"),
+        ("extract clip.mp4 out", "clip.mp4 is a video, not a folder of videos", "avel predict RUN VIDEO"),
+        ("extract store out", "store is a clip store, not a folder of videos", "avel pretrain"),
+        ("evaluate cache.h5", "cache.h5 is a feature cache, not a run", "train-head"),
+        ("evaluate runs", "runs is a folder of runs, not a run", "avel runs"),
+        ("inspect notes.txt", "notes.txt is a file that is none of avel's", "next:"),
+        ("inspect runs", "runs is a folder of runs", "avel runs"),
+        ("extract nowhere out", "nowhere: no folder of videos", "next:"),
+        ("evaluate nowhere", "nowhere: no run", "avel train-head"),
+    ],
+)
+def test_a_command_says_what_it_was_given(
+    command: str,
+    said: str,
+    following: str,
+    paths: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(paths)
+    before = set(paths.rglob("*"))
+    assert run(cli, command.split()) == ERROR
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert following in shown
+    assert "overwrite" not in shown
+    assert set(paths.rglob("*")) == before
