@@ -65,7 +65,7 @@ def test_a_run_goes_on_with_settings_that_change_no_numbers(tmp_path: Path) -> N
             PretrainConfig,
             {
                 *("device", "workers", "checkpoint_every", "tensorboard", "clips_at_once", "compile"),
-                *("frozen_vectors", "metrics_hook"),
+                *("frozen_vectors", "metrics_hook", "decode"),
             },
         ),
     ],
@@ -76,7 +76,7 @@ def test_which_settings_of_a_run_change_no_numbers(stage: type, free: set[str]) 
 
 def test_other_files_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("dear")
-    with pytest.raises(StoreError, match="no avel run"):
+    with pytest.raises(StoreError, match="not an avel run"):
         Run.create(tmp_path, "heads", Sample(), inputs={})
     with pytest.raises(MissingPathError, match="avel train-head"):
         Run.open(tmp_path)
@@ -86,7 +86,7 @@ def test_a_run_killed_before_its_record_was_there_is_begun_again(tmp_path: Path)
     path = Run.create(tmp_path / "r", "heads", Sample(), inputs={}).path
     (path / "run.json").rename(path / ".run.json.host.1.partial")
     (path / ".lock").touch()
-    with pytest.raises(StoreError, match="no avel run"):
+    with pytest.raises(StoreError, match="not an avel run"):
         Run.create(path, "heads", Sample(4), inputs={})
     assert Run.create(path, "heads", Sample(), inputs={}).config(Sample) == Sample()
     assert Run.open(path).kind == "heads"
