@@ -318,7 +318,7 @@ def read_attributes(location: Location) -> StoreAttributes | None:
     if not found:  # a group that an interrupted run had only begun
         return None
     if not isinstance(found, dict):
-        raise StoreError(f"{where}: its attributes are no JSON object", hint=START_AGAIN)
+        raise StoreError(f"{where}: its attributes are not a JSON object", hint=START_AGAIN)
     form = found.get("format"), found.get("version")
     if form != (FORMAT, VERSION):
         raise StoreError(

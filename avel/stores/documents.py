@@ -50,7 +50,7 @@ def parse(data: bytes, where: object, hint: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{where} is damaged: no JSON: {error}", hint=hint) from None
     if not isinstance(plain, dict):
-        raise StoreError(f"{where} is no JSON object", hint=hint)
+        raise StoreError(f"{where} is not a JSON object", hint=hint)
     return plain
 
 

@@ -67,7 +67,7 @@ def opened(path: Path, hint: str) -> Iterator[h5py.File]:
 
     Raises:
         BusyError: another program has it open for writing.
-        StoreError: it is no HDF5 file, or what the block reads of it is damaged or missing.
+        StoreError: it is not an HDF5 file, or what the block reads of it is damaged or missing.
     """
     try:
         with h5py.File(path, "r") as file:

@@ -180,7 +180,7 @@ class Run:
         """Reads the lines of metrics.jsonl, without a last line that a kill has cut off.
 
         Raises:
-            StoreError: a line is no JSON object, or its epoch no whole number.
+            StoreError: a line is not a JSON object, or its epoch not a whole number.
         """
         path = self.path / METRICS
         lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []

@@ -100,7 +100,7 @@ def read_json(path: Path) -> Any:
 
     Raises:
         MissingPathError: no such file.
-        DatasetError: it is no JSON, or an object names a key twice.
+        DatasetError: it is not JSON, or an object names a key twice.
     """
     try:
         return json.loads(read_text(path), object_pairs_hook=_once)

@@ -354,7 +354,7 @@ def test_two_runs_on_one_store_do_not_meet(clips: Path, tmp_path: Path) -> None:
 
 
 def test_other_folders_are_not_written_into(clips: Path, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="no clip store"):
+    with pytest.raises(StoreError, match="not a clip store"):
         extract(clips, clips, SMALL)
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="is a file"):
