@@ -99,9 +99,12 @@ def _remove_partials(path: Path) -> None:
 
 
 def process_runs(pid: int) -> bool:
-    """Returns True if this machine or container has a process of that id, of any user."""
+    """Returns True if this machine or container runs a process of that id, of any user, and not a zombie."""
     import psutil  # here, since it takes 40 ms and many commands never ask
 
+    with suppress(psutil.Error):  # it may be hidden from us
+        if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return False
     return bool(psutil.pid_exists(pid))
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from avel.errors import ConfigError
+from avel.progress import note
 from avel.stores.files import atomic_path, disk_bytes, fsync, only_one
 from avel.stores.lease import lease
 
@@ -20,6 +23,12 @@ if TYPE_CHECKING:
 
 ZARR_PARTIAL = re.compile(r"zarr\.[0-9a-f]{32}\.partial")
 """Name of what zarr's LocalStore leaves of a zarr.json whose writer was killed."""
+
+RETRY_VARIABLE, RETRY_SECONDS = "AVEL_RETRY_SECONDS", 180.0
+MOST_RETRY_SECONDS = 600.0
+"""A signed request is refused once it is 15 minutes old."""
+MOST_RETRIES = 10**6
+PAUSE_SECONDS = 2.0
 
 
 class Location(Protocol):
@@ -65,6 +74,22 @@ class Location(Protocol):
 
     def zarr(self) -> Store:
         """Returns the location as a zarr store."""
+
+
+def retry_seconds() -> float:
+    """Returns for how long the user wants to try where an object store does not answer.
+
+    Raises:
+        ConfigError: the environment variable is no number of seconds.
+    """
+    text = os.environ.get(RETRY_VARIABLE, "") or str(RETRY_SECONDS)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= MOST_RETRY_SECONDS:
+        raise ConfigError(f"{RETRY_VARIABLE}={text}: not 0 to {MOST_RETRY_SECONDS:g} seconds")
+    return seconds
 
 
 def first_line(error: Exception) -> str:
@@ -160,6 +185,9 @@ class RemoteLocation:
 
     @cached_property
     def _store(self) -> Any:
+        return self._open()
+
+    def _open(self, **options: Any) -> Any:
         try:
             from obstore.store import from_url
         except ImportError:
@@ -168,7 +196,8 @@ class RemoteLocation:
             ) from None
         # allow plain http only where the user's own endpoint is plain http
         endpoint = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", ""))
-        options = {"client_options": {"allow_http": True}} if endpoint.startswith("http://") else {}
+        if endpoint.startswith("http://"):
+            options["client_options"] = {"allow_http": True}
         try:
             return from_url(self.url, **options)
         except self.errors as error:
@@ -176,25 +205,46 @@ class RemoteLocation:
                 f"{self.url}: {first_line(error)}", hint="give s3://, gs:// or az://, or a folder"
             ) from None
 
+    def _insist(self, call: Callable[[], Any]) -> Any:
+        """Returns what `call` does; while the store does not answer, calls again for `retry_seconds`.
+
+        obstore tries for a few seconds. It could go on by itself, but nothing could interrupt it.
+        """
+        from obstore.exceptions import GenericError
+
+        seconds, began, told = retry_seconds(), time.monotonic(), False
+        while True:
+            try:
+                return call()
+            except GenericError as error:
+                if time.monotonic() - began >= seconds:
+                    raise
+                if not told:
+                    note(f"{self.url} does not answer, trying for {seconds:g} s: {first_line(error)}")
+                told = True
+            time.sleep(PAUSE_SECONDS)
+
     def read(self, name: str) -> bytes | None:
         try:
-            return bytes(self._store.get(name).bytes())
+            return bytes(self._insist(lambda: self._store.get(name).bytes()))
         except FileNotFoundError:
             return None
 
     def write(self, name: str, data: bytes) -> None:
         """Writes an object; the protocol makes it whole or absent."""
-        self._store.put(name, data)
+        self._insist(lambda: self._store.put(name, data))
 
     def names(self, folder: str) -> list[str]:
-        return sorted(item["path"] for batch in self._store.list(folder) for item in batch)
+        found = self._insist(lambda: list(self._store.list(folder)))
+        return sorted(item["path"] for batch in found for item in batch)
 
     def top_names(self) -> set[str]:
-        found = self._store.list_with_delimiter()
+        found = self._insist(self._store.list_with_delimiter)
         return {*found["common_prefixes"], *(item["path"] for item in found["objects"])}
 
     def delete(self, names: Iterable[str]) -> None:
-        self._store.delete(list(names))
+        wanted = list(names)
+        self._insist(lambda: self._store.delete(wanted))
 
     def sync(self, names: Iterable[str]) -> None:
         """Does nothing, since an object is durable once it is put."""
@@ -205,8 +255,10 @@ class RemoteLocation:
 
         return (OSError, BaseError)
 
-    def lock(self) -> AbstractContextManager[Callable[[], None]]:
-        return lease(self._store, self.url)
+    @contextmanager
+    def lock(self) -> Iterator[Callable[[], None]]:
+        with lease(self._store, self.url) as check:
+            yield lambda: self._insist(check)
 
     def remove_partials(self) -> None:
         """Does nothing, since an interrupted upload leaves no object."""
@@ -217,4 +269,6 @@ class RemoteLocation:
     def zarr(self) -> Store:
         from zarr.storage import ObjectStore
 
-        return ObjectStore(self._store)
+        seconds = timedelta(seconds=retry_seconds())
+        patient = {"retry_config": {"max_retries": MOST_RETRIES, "retry_timeout": seconds}} if seconds else {}
+        return ObjectStore(self._open(**patient))

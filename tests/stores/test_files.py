@@ -19,6 +19,7 @@ from avel.stores.files import (
     only_one,
     partial_folder,
     path_text,
+    process_runs,
     sha256_file,
     write_text,
 )
@@ -201,3 +202,12 @@ def test_a_path_that_is_not_utf8_goes_into_text_and_back(tmp_path: Path) -> None
     literal.touch()
     assert file_at(text) == literal  # of that very name
     assert file_at(path_text(tmp_path / "düne.mp4")) == tmp_path / "düne.mp4"
+
+
+def test_a_zombie_does_not_run() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked how
+    assert not process_runs(child.pid)
+    assert process_runs(os.getpid())
+    child.wait()
+    assert not process_runs(child.pid)

@@ -13,8 +13,16 @@ import pytest
 
 from avel.errors import BusyError, ConfigError, StoreError
 from avel.stores import lease
+from avel.stores import location as module
 from avel.stores.clips import read_attributes
-from avel.stores.location import LocalLocation, Location, RemoteLocation, locate
+from avel.stores.location import (
+    RETRY_VARIABLE,
+    LocalLocation,
+    Location,
+    RemoteLocation,
+    locate,
+    retry_seconds,
+)
 from tests.stores.s3_server import s3_server
 
 
@@ -58,10 +66,59 @@ def test_a_url_of_no_object_store_is_a_wrong_value() -> None:
 
 def test_a_store_that_does_not_answer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "c"}
-    for name, value in (keys | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}).items():
+    keys |= {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", RETRY_VARIABLE: "0"}
+    for name, value in keys.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(StoreError, match="s3://bucket/store: cannot be read"):
         read_attributes(locate("s3://bucket/store"))
+
+
+class Flaky:
+    """In the place of an obstore store that does not answer the first two calls."""
+
+    def __init__(self) -> None:
+        self.calls, self.written = 0, b""
+
+    def put(self, name: str, data: bytes) -> None:
+        from obstore.exceptions import GenericError
+
+        self.calls += 1
+        if self.calls <= 2:
+            raise GenericError("connection refused\nand pages more")
+        self.written = data
+
+
+@pytest.fixture
+def flaky(monkeypatch: pytest.MonkeyPatch) -> Flaky:
+    pytest.importorskip("obstore")
+    store = Flaky()
+    monkeypatch.setattr(RemoteLocation, "_open", lambda self, **options: store)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
+    return store
+
+
+def test_a_store_that_does_not_answer_is_asked_again_as_long_as_the_user_says(
+    flaky: Flaky, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(RETRY_VARIABLE, "500")
+    locate("s3://bucket/store").write("a", b"data")
+    assert (flaky.calls, flaky.written) == (3, b"data")
+    said = capsys.readouterr().err
+    assert said == "s3://bucket/store does not answer, trying for 500 s: connection refused\n"
+
+
+def test_a_store_is_asked_once_where_the_user_says_so(flaky: Flaky, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RETRY_VARIABLE, "0")
+    with pytest.raises(RemoteLocation("s3://bucket/store").errors, match="refused"):
+        locate("s3://bucket/store").write("a", b"data")
+    assert flaky.calls == 1
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "601", "nan"])
+def test_a_time_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RETRY_VARIABLE, text)
+    with pytest.raises(ConfigError, match=f"{RETRY_VARIABLE}={text}: not 0 to 600 seconds"):
+        retry_seconds()
 
 
 def test_one_at_a_time(location: Location) -> None:

@@ -18,7 +18,8 @@ import zarr
 from avel.errors import AvelError
 
 ALIVE, HASHED = "alive", "hashed"
-"""Signs of life: one more chunk of the clip is done; one more MiB of its file is hashed."""
+"""Signs of life: one more chunk of the clip is done; one more MiB of its file is hashed, or a store is waited
+for."""
 SIGN_SECONDS = 0.05
 """Least time between two signs of one kind, since each wakes the parent, which has no core of its own."""
 IDLE_SECONDS = 300.0

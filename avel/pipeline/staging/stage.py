@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,11 +23,13 @@ from avel.pipeline.media.refusal import ClipRefused
 from avel.stores.clip_writer import ClipWriter
 from avel.stores.files import file_at
 from avel.stores.jpeg import encode_jpeg
-from avel.stores.location import locate
+from avel.stores.location import RemoteLocation, locate
 from avel.stores.manifest import Entry, failed
 
 KIB = 1 << 10
 PIECE_BYTES = 1 << 20
+TELL_SECONDS = 5.0
+"""Seconds of waiting for an object store after which a watching process is told, again and again."""
 
 
 @dataclass
@@ -70,7 +73,8 @@ class Stager:
     Args:
         run: token with which `prepare_store` was called.
         alive: called after each chunk of a clip, so that a watching process can tell slow from hung.
-        hashed: called after each MiB of the source file that was hashed.
+        hashed: called where time passes that is not the clip's: after each MiB of the source file that was
+            hashed, and while an object store does not answer.
     """
 
     store: str
@@ -96,7 +100,7 @@ class Stager:
         try:
             with watch.timing("decode"):
                 entry = fingerprint(entry, self.hashed)
-            self.writer.erase(entry.row)
+            self._erase(entry.row)
             return replace(self._stage(entry, watch), **watch.columns())
         except ClipRefused as refused:
             reason, detail = refused.reason, refused.detail
@@ -106,8 +110,32 @@ class Stager:
             raise
         except Exception as error:  # an error that we did not foresee fails this clip, not the run
             reason, detail = "crashed", f"{type(error).__name__}: {error}"
-        self.writer.erase(entry.row)
+        self._erase(entry.row)
         return replace(failed(entry, reason, detail), settings=self.digest, **watch.columns())
+
+    def _erase(self, row: int) -> None:
+        with self._waiting():
+            self.writer.erase(row)
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Calls `hashed` while the block waits for an object store, which is not the clip's time."""
+        if not isinstance(self.writer.location, RemoteLocation):
+            yield
+            return
+        done = threading.Event()
+
+        def tell() -> None:
+            while not done.wait(TELL_SECONDS):
+                self.hashed()
+
+        teller = threading.Thread(target=tell, daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            done.set()
+            teller.join()
 
     def _stage(self, entry: Entry, watch: Stopwatch) -> Entry:
         config, path = self.config, file_at(entry.source_path)
@@ -142,7 +170,7 @@ class Stager:
                 if chunk is None:
                     return
                 patches = log_mel(chunk.reshape(-1, self.grid.samples_per_segment), self.grid.sample_rate)
-            with watch.timing("write"):
+            with watch.timing("write"), self._waiting():
                 self.writer.write_log_mel(row, first, patches)
             first += len(patches)
             self.alive()
@@ -152,7 +180,8 @@ class Stager:
         with watch.timing("decode"):
             for block in self._blocks(media, watch):
                 began = time.perf_counter()
-                self.writer.write_frames(row, first, block)
+                with self._waiting():
+                    self.writer.write_frames(row, first, block)
                 watch.move("write", time.perf_counter() - began)
                 first += len(block)
                 self.alive()

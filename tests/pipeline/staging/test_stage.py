@@ -1,9 +1,11 @@
 """Staging one clip: the store holds what the reader saw, in chunks, at any length."""
 
 import os
+import threading
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from avel.stores.clips import ClipStore
 from avel.stores.datasets.dataset import Dataset, Video
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.jpeg import encode_jpeg
-from avel.stores.location import locate
+from avel.stores.location import RemoteLocation, locate
 from avel.stores.manifest import Entry, ManifestWriter
 from tests.media import Film, compose, steady
 from tests.pipeline.staging.small_clips import SMALL, make_clip
@@ -156,3 +158,19 @@ def test_a_file_whose_name_is_not_utf8_is_staged_beside_others(tmp_path: Path) -
     }
     again = make_plan(dataset, SMALL, plan.attributes, store.entries, RestageOptions())
     assert (again.todo, len(again.unchanged), again.unreadable) == ((), 2, 0)
+
+
+def test_waiting_for_an_object_store_is_no_time_of_the_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage(make_clip(tmp_path / "clip.mp4"), tmp_path / "store.zarr", SMALL)
+    told = threading.Event()
+    stager = Stager(str(tmp_path / "store.zarr"), SMALL, hashed=told.set)
+
+    def wait(row: int) -> None:
+        assert told.wait(60)
+
+    stager.writer = SimpleNamespace(location=RemoteLocation("s3://bucket/store"), erase=wait)
+    monkeypatch.setattr("avel.pipeline.staging.stage.TELL_SECONDS", 0.01)
+    entry = stager.stage(Entry("clip", 0, source_path=str(tmp_path / "none.mp4")))
+    assert entry.reason == "missing"
