@@ -116,16 +116,14 @@ def given_for_exchange() -> None:
 
 
 def given_for_comparing() -> None:
-    """A second run, a sweep, and predictions in the order of the annotations."""
+    """A sweep, and predictions in the order of the annotations."""
     dataset = read_dataset("AVE_Dataset")
     np.save("labels.npy", dataset.labels(Grid()))
-    avel.train_head("ave.h5", "runs/mlp", head="mlp")
     avel.sweep("ave.h5", "runs/theta", {"theta": [0, 0.03]})
 
 
 def given_for_report() -> None:
-    """A second run, a sweep, and two videos."""
-    avel.train_head("ave.h5", "runs/mlp", head="mlp")
+    """A sweep, and two videos."""
     avel.sweep("ave.h5", "runs/theta", {"theta": [0, 0.03]})
     for name, clip in zip(("street.mp4", "market.mp4"), Path("AVE_Dataset/AVE").glob("*.mp4"), strict=False):
         os.link(clip, name)
