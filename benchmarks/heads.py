@@ -57,7 +57,8 @@ def main() -> None:
     options = _options()
     set_verbosity(0)
     torch.set_num_threads(1 if options.clock == "cpu" else options.threads or torch.get_num_threads())
-    found = zoo(options.minutes, options.rounds) if "zoo" in options.parts else []
+    clock = time.process_time if options.clock == "cpu" else time.perf_counter
+    found = zoo(options.minutes, options.rounds, clock) if "zoo" in options.parts else []
     if options.parts != ["zoo"]:
         found += of_cache(options)
     if options.json:

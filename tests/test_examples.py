@@ -116,10 +116,9 @@ def given_for_exchange() -> None:
 
 
 def given_for_comparing() -> None:
-    """A second run, a sweep, and predictions in the order of the annotations."""
+    """A sweep, and predictions in the order of the annotations."""
     dataset = read_dataset("AVE_Dataset")
     np.save("labels.npy", dataset.labels(Grid()))
-    avel.train_head("ave.h5", "runs/mlp", head="mlp")
     avel.sweep("ave.h5", "runs/theta", {"theta": [0, 0.03]})
 
 

@@ -23,6 +23,7 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--rule); text-align: right;
   white-space: nowrap; }
 thead th { white-space: normal; vertical-align: bottom; color: var(--muted); }
+td:has(svg) { padding-right: 0; }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); }
 th small { display: block; max-width: 14rem; font-weight: normal; white-space: normal; }
 .against { background: color-mix(in srgb, var(--mark) 10%, var(--paper)); }
@@ -49,11 +50,14 @@ def page(board: Leaderboard) -> str:
     )
     rows = "\n".join(_row(line, board.against, max(widest, 1.0)) for line in board.heads)
     columns = (
-        *("head", "reads", "seeds", "test accuracy", "95 % interval over videos", "clips with background"),
-        *("segment F1", "event F1", "validation", "best test epoch *", "reported on AVE", "parameters"),
-        *("seconds an epoch", f"accuracy - {board.against}, 95 %", f"event F1 - {board.against}, 95 %"),
+        *("head", "test accuracy", "95 % interval over videos", f"accuracy - {board.against}, 95 %"),
+        *("event F1", f"event F1 - {board.against}, 95 %", "segment F1", "clips with background"),
+        *("validation", "best test epoch *", "reported on AVE", "parameters", "seconds an epoch"),
+        *("reads", "seeds"),
     )
-    header = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    header = "".join(
+        f"<th{' colspan=2' * column.startswith('accuracy -')}>{escape(column)}</th>" for column in columns
+    )
     notes = "\n".join(f"<li>{escape(text)}</li>" for text in (*board.notes(), *EXPLAINED))
     return f"""<!doctype html>
 <html lang="en">
@@ -101,17 +105,19 @@ def _row(line: HeadLine, against: str, widest: float) -> str:
         reported = f'<span title="{told}">{line.published}</span>'
     accuracy = line.differences.get("accuracy")
     cells = (
-        escape(line.inputs),
-        str(len(line.seeds)),
         _spread(line.accuracy_percent),
         "-" if low is None else f"{low:.1f} to {high:.1f}",
-        *map(_spread, (line.holding_background_percent, line.segment_f1_percent, line.event_f1_percent)),
+        "" if accuracy is None else _drawn(accuracy, widest),
+        "compared with" if accuracy is None else escape(str(accuracy)),
+        _spread(line.event_f1_percent),
+        escape(str(line.differences.get("event_f1", ""))),
+        *map(_spread, (line.segment_f1_percent, line.holding_background_percent)),
         *map(_spread, (line.validation_percent, line.best_test_epoch_percent)),
         reported,
         short(line.parameters),
         "-" if line.epoch_seconds is None else f"{line.epoch_seconds:.2f}",
-        "compared with" if accuracy is None else f"{_drawn(accuracy, widest)} {escape(str(accuracy))}",
-        escape(str(line.differences.get("event_f1", ""))),
+        escape(line.inputs),
+        str(len(line.seeds)),
     )
     name = f"<th>{escape(line.head)}<small>{escape(line.source)}</small></th>"
     marked = ' class="against"' if line.head == against else ""
