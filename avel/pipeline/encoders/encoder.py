@@ -111,7 +111,7 @@ class Encoder(nn.Module):
             self._ways[key] = torch.compile(way) if self.compiles else way
         way = self._ways[key]
         if self.compiles:
-            torch._dynamo.mark_dynamic(x, 0)  # batches differ by a clip, which would compile again
+            torch._dynamo.maybe_mark_dynamic(x, 0)  # batches differ by a clip; do not compile for each size
         if x.device.type != "cpu" or torch.is_grad_enabled() or module.training:
             return way(x)
         at_once = max(1, PIXELS_AT_ONCE // (x.shape[-2] * x.shape[-1]))

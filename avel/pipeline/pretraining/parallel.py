@@ -79,6 +79,15 @@ def summed(tensor: Tensor, *, same_gradient: bool = False) -> Tensor:
     return _Summed.apply(tensor, same_gradient) if world_size() > 1 else tensor
 
 
+def smallest(number: int, device: torch.device) -> int:
+    """Returns the smallest of the numbers that the processes have, so that all decide alike."""
+    if world_size() == 1:
+        return number
+    least = torch.tensor(number, device=device)
+    dist.all_reduce(least, dist.ReduceOp.MIN)
+    return int(least)
+
+
 def average_gradients(module: nn.Module) -> None:
     """Averages every gradient over processes, as DistributedDataParallel does."""
     if world_size() == 1:

@@ -25,7 +25,7 @@ from avel.pipeline.encoders.kept import encoder_digest
 from avel.pipeline.pretraining.checkpoint import start_from
 from avel.pipeline.pretraining.footprint import choose_clips_at_once, measure_footprint
 from avel.pipeline.pretraining.loader import ClipLoader, steps_per_epoch
-from avel.pipeline.pretraining.parallel import barrier, process_group, rank, world_size
+from avel.pipeline.pretraining.parallel import barrier, process_group, rank, smallest, world_size
 from avel.pipeline.pretraining.probe import Probe
 from avel.pipeline.pretraining.projector import Twins
 from avel.pipeline.pretraining.record import PretrainSummary, Recorder
@@ -39,7 +39,7 @@ from avel.stores.files import only_one
 from avel.stores.runs import Run, remove_unused
 
 VECTORS = "vectors"
-FULL = "name a smaller --clips-at-once, or --batch-size; the run goes on from its last checkpoint"
+FULL = "the same call with a smaller --clips-at-once goes on from its last checkpoint"
 STANDARD_CLIPS = 256
 """Training clips that `standardise` takes its statistics from when the CNNs are not frozen: evenly spaced,
 since a dataset may be sorted by class."""
@@ -155,7 +155,7 @@ def _clips_at_once(
         return config.clips_at_once or 0
     footprint = measure_footprint(twins, config, grid)
     clips = math.ceil(videos / steps_per_epoch(videos, config.batch_size) / world_size())
-    free_bytes = torch.cuda.mem_get_info(device)[0]
+    free_bytes = smallest(torch.cuda.mem_get_info(device)[0], device)
     return choose_clips_at_once(footprint, config, clips, free_bytes, can_cut=not twins.learns_statistics)
 
 

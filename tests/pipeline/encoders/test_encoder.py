@@ -1,6 +1,7 @@
 """The two-stream encoder: sizes, AGVA, files, digests."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -218,3 +219,24 @@ def test_the_temporal_half_stays_in_float32_under_autocast() -> None:
             f_a, f_v = encoder.temporal(*cnn)
         assert f_a.dtype == f_v.dtype == torch.float32
         torch.testing.assert_close((f_a, f_v), encoder.temporal(*cnn))
+
+
+def test_a_compiled_cnn_takes_batches_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = []
+
+    def counting(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    compile_with = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda way: compile_with(way, backend=counting))
+    encoder = tiny().eval()
+    frames = [torch.rand(clips, 3, 3, 28, 28) for clips in (2, 3, 5)]
+    with torch.enable_grad():
+        expected = [encoder.cnn_visual(some) for some in frames]
+        compiled = tiny().eval()
+        compiled.compiles = True
+        found = [compiled.cnn_visual(some) for some in frames]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    assert len(graphs) == 1, "compiled once"
