@@ -32,6 +32,8 @@ _FUNCTIONS = {
     "evaluate": "avel.heads.evaluation.evaluate",
     "compare": "avel.heads.evaluation.compare",
     "score": "avel.heads.evaluation.score",
+    "open": "avel.stores.opening",
+    "load_head": "avel.heads.training.records",
     "inspect": "avel.stores.inspection",
     "preview": "avel.pipeline.staging.preview",
     "report": "avel.views.report.page",

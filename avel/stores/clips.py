@@ -91,6 +91,10 @@ class ClipStore:
         self.grid, self.settings, self.digest = attributes.grid, attributes.settings, attributes.digest
         self.video_ids = attributes.video_ids
 
+    def __repr__(self) -> str:
+        grid = f"{self.grid.segments} segments of {self.grid.segment_seconds:g} s"
+        return f"<ClipStore {self.location.url}: {len(self.video_ids)} videos, {grid}>"
+
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> ClipStore:
         """Opens the store at a folder or URL; reads only its attributes.

@@ -96,7 +96,7 @@ class Missing:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FeatureCache:
     """A feature cache: samples and names in memory, arrays read on request.
 
@@ -135,6 +135,11 @@ class FeatureCache:
         if cache.digest != _digest_of(cache):
             raise StoreError(f"{path}: is damaged: its content does not match its digest", hint=AGAIN)
         return cache
+
+    def __repr__(self) -> str:
+        arrays = ", ".join(f"{name} {shape}" for name, shape in self.shapes.items())
+        counts = f"{len(self.video_ids)} videos, {len(self.samples)} samples, {len(self.categories)} classes"
+        return f"<FeatureCache {self.path}: {counts} and background; {arrays}>"
 
     @property
     def classes(self) -> int:

@@ -70,12 +70,16 @@ class FileList:
     files: dict[str, ListedFile]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """One run folder, open for reading and appending."""
 
     path: Path
     record: RunRecord
+
+    def __repr__(self) -> str:
+        state = f"finished on {self.finished_on}" if self.finished else "not finished"
+        return f"<Run {self.path}: of avel {COMMANDS[self.kind]}, {state}>"
 
     @classmethod
     def create(

@@ -2,12 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+import avel
 from avel.cli import cli
 from avel.console import ERROR, run
+from avel.errors import StoreError
 from avel.heads.train import train_head
+from avel.heads.training.records import load_model, read_trials
+from avel.stores.datasets.dataset import Dataset
+from avel.stores.features import FeatureCache
 from avel.stores.kinds import kind_of
+from avel.stores.runs import Run
 from tests.heads.synthetic import write_cache
 
 
@@ -38,6 +46,34 @@ def test_each_kind_is_known(paths: Path) -> None:
     assert kind_of(paths / "runs" / "mlp") == "run"
     assert kind_of(paths / "nowhere") == "nothing"
     assert kind_of("s3://bucket/store") == "store"
+
+
+def test_open_opens_each_as_what_it_is(paths: Path) -> None:
+    cache, run = avel.open(paths / "cache.h5"), avel.open(paths / "runs" / "mlp")
+    assert isinstance(cache, FeatureCache)
+    assert f"{len(cache.video_ids)} videos" in repr(cache)
+    assert isinstance(run, Run)
+    assert "avel train-head, finished on" in repr(run)
+    (paths / "videos" / "clip.mp4").touch()
+    dataset = avel.open(paths / "videos")
+    assert isinstance(dataset, Dataset)
+    with pytest.raises(StoreError, match=r"notes\.txt is a file that is none of avel's"):
+        avel.open(paths / "notes.txt")
+
+
+def test_a_trained_head_is_a_module_on_tensors(paths: Path) -> None:
+    cache = FeatureCache.open(paths / "cache.h5")
+    model = avel.load_head(paths / "runs" / "mlp")
+    scores = model(
+        *(torch.from_numpy(np.asarray(cache.read(name, [0, 1]))) for name in ("f_a", "f_v"))
+    ).logits
+    kept = load_model(Run.open(paths / "runs" / "mlp"), read_trials(Run.open(paths / "runs" / "mlp"))[0])
+    assert scores.shape == (2, cache.grid_segments, cache.classes)
+    assert not model.training
+    for name, value in kept.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value, rtol=0, atol=0)
+    with pytest.raises(StoreError, match="no trained trial 'seed=7'"):
+        avel.load_head(paths / "runs" / "mlp", "seed=7")
 
 
 @pytest.mark.parametrize(

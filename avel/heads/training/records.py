@@ -145,6 +145,28 @@ def mean_val_accuracy(trials: Sequence[TrialRecord]) -> float:
     return sum(trial.val_accuracy for trial in trials) / len(trials)
 
 
+def load_head(run: Path | str, trial: str | None = None, device: torch.device | str = "cpu") -> Model:
+    """Loads a trained head as a module that takes tensors, in evaluation mode.
+
+    >>> scores = load_head("runs/mlp")(f_a, f_v).logits  # (B, T, D), (B, T, D) -> (B, T, K)  # doctest: +SKIP
+
+    Args:
+        trial: name of a trial; by default the one with the best validation accuracy.
+
+    Raises:
+        MissingPathError, StoreError: there is no such run or trial, or it is damaged.
+    """
+    opened = Run.open(run, "heads")
+    if trial is not None:
+        return load_model(opened, read_trial(opened, trial), device)
+    trained = [record for record in read_trials(opened) if record.trained]
+    if not trained:
+        raise StoreError(
+            f"{opened.path}: no trained trial", hint="give the same avel train-head command again"
+        )
+    return load_model(opened, max(trained, key=lambda record: record.val_accuracy), device)
+
+
 def load_model(run: Run, trial: TrialRecord, device: torch.device | str = "cpu") -> Model:
     """Loads a trial's model at its best validation epoch, in evaluation mode.
 
