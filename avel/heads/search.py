@@ -1,4 +1,4 @@
-"""`search`: settings from ranges within a budget, chosen on validation; the best is then trained."""
+"""`search`: draws settings from ranges, chooses the best on validation, and trains it with all seeds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if typing.TYPE_CHECKING:
     import optuna
 
 STARTUP_TRIALS = 5
-"""Trials drawn at random, and never pruned, before the search learns from them."""
+"""Trials drawn at random, and never pruned, before Optuna uses their results."""
 WARMUP_EPOCHS = 5
 """Epochs that every trial gets before it can be pruned."""
 SHOWN = 10
@@ -35,7 +35,7 @@ SHOWN = 10
 
 @dataclass(frozen=True)
 class SearchTrial:
-    """One trial: its settings, and its best validation accuracy in the epochs that it had.
+    """Settings of one trial, and its best validation accuracy over the epochs it was trained for.
 
     Attributes:
         state: "pruned" trials were behind the median of the others; "failed" ones could not be trained.
@@ -49,13 +49,13 @@ class SearchTrial:
 
 
 @dataclass(frozen=True)
-class Searched:
-    """A search. Nothing in it was chosen on test: `evaluation` is the first look at it.
+class SearchResult:
+    """Results of a search. All choices were made on validation; the test split is used by `evaluation` alone.
 
     Attributes:
         best: settings of the trial with the best validation accuracy.
-        evaluation: of the run `run`, trained with these settings and all seeds.
-        trials: all of them, the best on validation first.
+        evaluation: test accuracies of the run at `run`, trained with these settings and all seeds.
+        trials: all trials, the best on validation first.
     """
 
     run: str
@@ -64,7 +64,7 @@ class Searched:
     trials: tuple[SearchTrial, ...]
 
     def lines(self) -> list[str]:
-        """Returns the search for people."""
+        """Returns the text that a terminal shows."""
         rows: list[tuple[Any, ...]] = [
             (
                 each.number,
@@ -97,18 +97,18 @@ def search(
     trials: int,
     config: TrainConfig | None = None,
     **options: Any,
-) -> Searched:
-    """Searches settings by Optuna, then trains the best with `config.seeds` seeds into `folder/best`.
+) -> SearchResult:
+    """Searches settings with Optuna, then trains the best with `config.seeds` seeds into `folder/best-...`.
 
-    A trial has one seed, sees train and validation alone, and is pruned where its best validation accuracy
-    lies below the median of the others at the same epoch. The same call goes on where an interrupted one
-    stopped; more `trials` continue the search.
+    A trial has one seed, reads the train and validation splits alone, and is pruned where its best validation
+    accuracy is below the median of the others at the same epoch. The same call resumes an interrupted search;
+    a larger `trials` continues a finished one.
 
     >>> search("ave.h5", "runs/lr", {"lr": Range(1e-4, 1e-2, log=True)}, trials=40)  # doctest: +SKIP
 
     Args:
         settings: name -> a range of numbers, or the values to choose from.
-        trials: how many to train in all.
+        trials: number of trials, those of earlier calls included.
 
     Raises:
         ConfigError: optuna is not installed; a setting that the head does not know, or that has no range.
@@ -121,35 +121,35 @@ def search(
     }
     for name in settings:
         if name in ("seed", "seeds"):
-            raise ConfigError(f"a search over {name!r}", hint="--seeds sets how many seeds the best gets")
+            raise ConfigError(f"a search over {name!r}", hint="--seeds sets the seeds of the best settings")
     base = resolve(TrainConfig, "train-head", base=config, options={**options, **first})
-    ranges = {name: _checked(name, values, base) for name, values in settings.items()}
+    ranges = {name: _converted(name, values, base) for name, values in settings.items()}
     folder = Path(folder)
     check_can_write(folder, folder=True)
     loaded = LoadedCache.open(cache, base.device)
     loaded.check([base])
-    _same_search(folder, ranges, base, loaded)
+    _record_request(folder, ranges, base, loaded)
     with only_one(folder, "search"):
         study = _study(optuna, folder, base.seed)
-        left = trials - len(_ended(study))
+        left = trials - len(_ended_trials(study))
         objective = _Objective(ranges, config, options, loaded)
         if left > 0:
             study.optimize(objective, n_trials=left, catch=(ConfigError, TrainingError))
-        found = sorted(_ended(study), key=lambda each: -(each.validation_percent or -1))
+        found = sorted(_ended_trials(study), key=lambda each: -(each.validation_percent or -1))
         finished = [each for each in found if each.state == "finished"]
         if not finished:
             raise TrainingError(f"{folder}: all {len(found)} trials failed", hint="narrower ranges")
         best = finished[0].settings
         note(f"\n== the best of {len(found)} trials on validation: {best}")
         chosen = resolve(TrainConfig, "train-head", base=config, options={**options, **best})
-        evaluation = train_head(loaded, _free(folder, chosen), chosen)
-        searched = Searched(evaluation.run, best, evaluation, tuple(found))
-        write_json(folder / "search.json", as_plain(searched))
-    return searched
+        evaluation = train_head(loaded, _run_folder(folder, chosen), chosen)
+        result = SearchResult(evaluation.run, best, evaluation, tuple(found))
+        write_json(folder / "search.json", as_plain(result))
+    return result
 
 
 class _Objective:
-    """Trains one trial and tells Optuna of every epoch."""
+    """Trains one trial, and reports every epoch to Optuna."""
 
     def __init__(
         self,
@@ -192,7 +192,7 @@ class _Objective:
         return best
 
     def _data(self, config: TrainConfig) -> Data:
-        """Returns what the head reads, without the test split."""
+        """Returns the inputs of the head without the test split."""
         whole = self.loaded.data(config)
         if id(whole) not in self._without_test:
             splits = {name: split for name, split in whole.splits.items() if name != "test"}
@@ -228,8 +228,8 @@ def _study(optuna: Any, folder: Path, seed: int) -> optuna.Study:
     return study  # type: ignore[no-any-return]
 
 
-def _ended(study: optuna.Study) -> list[SearchTrial]:
-    """Lists the trials that came to an end; one that was interrupted is none."""
+def _ended_trials(study: optuna.Study) -> list[SearchTrial]:
+    """Lists the trials that ended; interrupted ones are left out."""
     states: dict[str, Literal["finished", "pruned", "failed"]] = {
         "COMPLETE": "finished",
         "PRUNED": "pruned",
@@ -248,13 +248,13 @@ def _ended(study: optuna.Study) -> list[SearchTrial]:
     ]
 
 
-def _same_search(
+def _record_request(
     folder: Path, ranges: Mapping[str, Range | Sequence[Any]], base: TrainConfig, loaded: LoadedCache
 ) -> None:
-    """Writes down what is searched, or checks that it is what was searched here before."""
+    """Records ranges, config and cache of the search, or checks that they equal those recorded before."""
     swept = {name: str(values) for name, values in ranges.items()}
-    lowest = dataclasses.replace(base, seeds=1)
-    asked = {"ranges": swept, "config": digest(lowest), "cache": loaded.cache.digest}
+    one_seed = dataclasses.replace(base, seeds=1)
+    asked = {"ranges": swept, "config": digest(one_seed), "cache": loaded.cache.digest}
     path = folder / "request.json"
     if path.is_file():
         before = json.loads(path.read_text())
@@ -267,18 +267,18 @@ def _same_search(
             )
         return
     if folder.is_dir() and any(folder.iterdir()):
-        raise StoreError(f"{folder}: exists and is no search", hint="choose another folder")
+        raise StoreError(f"{folder}: exists and is not a search", hint="choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, asked)
 
 
-def _free(folder: Path, chosen: TrainConfig) -> Path:
-    """Returns the folder of the run with these settings: a longer search may find others."""
+def _run_folder(folder: Path, chosen: TrainConfig) -> Path:
+    """Returns the folder of the run with these settings; a longer search may choose other settings."""
     return folder / f"best-{digest(chosen)[:8]}"
 
 
-def _checked(name: str, values: Range | Sequence[Any], base: TrainConfig) -> Range | tuple[Any, ...]:
-    """Returns the values as the setting's type, or its range, if it can have one."""
+def _converted(name: str, values: Range | Sequence[Any], base: TrainConfig) -> Range | tuple[Any, ...]:
+    """Converts values or bounds to the type of the setting."""
     setting = next(each for each in settings_of(base) if each.name == name)
     if not isinstance(values, Range):
         if typing.get_origin(setting.hinted) is tuple:
@@ -286,7 +286,7 @@ def _checked(name: str, values: Range | Sequence[Any], base: TrainConfig) -> Ran
         return tuple(_value(setting, value) for value in values)
     if setting.hinted not in (int, float):
         raise ConfigError(
-            f"{name}={values} is a range, and {name} is no number", hint="give its values by commas"
+            f"{name}={values} is a range, and {name} is not a number", hint="give its values by commas"
         )
     low, high = (convert(setting, value, "range") for value in (values.low, values.high))
     return Range(low, high, values.log)
@@ -305,6 +305,6 @@ def _suggested(trial: optuna.Trial, name: str, values: Range | Sequence[Any]) ->
 
 
 def _text(chosen: Mapping[str, Any]) -> str:
-    """Returns settings in few digits."""
+    """Writes settings as text, numbers with four digits."""
     pairs = ((key, f"{value:.4g}" if isinstance(value, float) else value) for key, value in chosen.items())
     return ", ".join(f"{key}={value}" for key, value in pairs)

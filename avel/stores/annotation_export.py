@@ -18,17 +18,17 @@ TEXT_OF: dict[str, Callable[[Iterable[Annotated]], str]] = {
     "activitynet": activitynet_text,
     "desed": desed_text,
 }
-"""Format -> what formats clips in it."""
+"""Format -> function that writes clips in it."""
 ENDINGS = {".json": "activitynet", ".tsv": "desed"}
 
 
 @dataclass(frozen=True)
 class ExportedAnnotations:
-    """What was written: numbers of clips and events.
+    """Path and format of an annotations file, and the numbers of clips and events in it.
 
     Attributes:
-        unknown: clips whose events nobody knows; ActivityNet's JSON has them without annotations, DESED's
-            table has no words for them.
+        unknown: clips without known events; ActivityNet's JSON lists them without annotations, DESED's
+            table cannot express them.
         missing: ids of videos that are not staged, whose length is not known; they are left out.
     """
 
@@ -60,7 +60,7 @@ def export_annotations(
 
     Raises:
         MissingPathError: no such store.
-        ConfigError: an ending that says no format, or samples that do not fit one file: several splits in
+        ConfigError: the ending of no format, or samples that do not fit one file: several splits in
             DESED's table, a video in several splits.
         UnknownNameError: no such format or split.
         StoreError: no sample to write, or a file is there.
@@ -114,7 +114,7 @@ def _check(samples: Sequence[Sample], kind: str, store: Path | str) -> None:
 
 
 def _clips(samples: Sequence[Sample], store: ClipStore) -> list[Annotated]:
-    """Returns the videos with the events of their samples, of which AVE has several for some."""
+    """Returns the videos with the events of their samples, since AVE has several samples of some videos."""
     samples_of: dict[str, list[Sample]] = {}
     for sample in samples:
         samples_of.setdefault(sample.video_id, []).append(sample)

@@ -13,7 +13,7 @@ from avel.config import Range, parse_range
 from avel.console import DONE, USAGE, varied
 from avel.console import run as run_command
 from avel.errors import ConfigError, StoreError, TrainingError
-from avel.heads.search import Searched, search
+from avel.heads.search import SearchResult, search
 from avel.heads.training.records import read_trial
 from avel.stores.runs import Run
 from avel.text import from_plain
@@ -40,7 +40,7 @@ def test_the_best_on_validation_is_trained_with_all_seeds(cache: Path, tmp_path:
     trial = read_trial(run, "seed=1")
     assert trial.config.head.lr == found.best["lr"]
     assert found.evaluation.groups["mlp"].seeds == (0, 1)
-    assert from_plain(Searched, json.loads((tmp_path / "s" / "search.json").read_text())) == found
+    assert from_plain(SearchResult, json.loads((tmp_path / "s" / "search.json").read_text())) == found
     assert any(line.startswith("best on validation: lr=") for line in found.lines())
 
 
@@ -90,7 +90,7 @@ def test_a_search_goes_on_and_refuses_another(
         search(cache, tmp_path / "s", {"lr": Range(1e-4, 1e-2)}, trials=4, **QUICK)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("dear")
-    with pytest.raises(StoreError, match="is no search"):
+    with pytest.raises(StoreError, match="is not a search"):
         search(cache, tmp_path / "mine", SPACE, trials=4, **QUICK)
 
 
@@ -108,7 +108,7 @@ def test_failed_trials_are_counted_and_not_chosen(cache: Path, tmp_path: Path) -
     [
         ({"merge": Range(1, 2)}, "merge=1 is not one of add, concatenate"),
         ({"together": Range(1, 2)}, "together=1 is not"),
-        ({"metrics_hook": Range(1, 2)}, "metrics_hook is no number"),
+        ({"metrics_hook": Range(1, 2)}, "metrics_hook is not a number"),
         ({"batch_size": Range(0.5, 8)}, "batch_size=0.5 is not a whole number"),
         ({"lr": Range(-1.0, 1.0)}, "lr=-1.0 must be at least 0"),
         ({"theta": Range(0.0, 1.0)}, "no setting named 'theta'"),
@@ -142,7 +142,7 @@ def test_the_command_searches_with_trials_and_refuses_ranges_without(
     command = ["sweep", str(cache), str(tmp_path / "s"), "--head", "mlp", "--epochs", "2", "--device", "cpu"]
     ranged = [*command, "--set", "lr=log:1e-3..1e-1", "--set", "batch_size=8,16"]
     assert run_command(cli, [*ranged, "--trials", "3", "--json"]) == DONE
-    shown = from_plain(Searched, json.loads(capsys.readouterr().out))
+    shown = from_plain(SearchResult, json.loads(capsys.readouterr().out))
     assert len(shown.trials) == 3
     assert {each.settings["batch_size"] for each in shown.trials} <= {8, 16}
     assert run_command(cli, ranged) == USAGE

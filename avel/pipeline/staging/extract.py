@@ -28,7 +28,7 @@ from avel.stores.manifest import Entry, ManifestWriter, failed, read_manifest
 from avel.stores.seal import OPEN, sealed
 
 STAGED_WITH = "# staged with "
-"""How a comment in a store's config.toml begins that names the versions of the programs."""
+"""Begins the comment in the config.toml of a store that names the versions of the programs."""
 
 
 def extract(
