@@ -1,5 +1,18 @@
 """Runs the command line: `python -m avel` is `avel`."""
 
-from avel.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Runs the `avel` command. Ctrl-C while its modules are loaded, for half a second, is one line too."""
+    try:
+        from avel.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        print("avel: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

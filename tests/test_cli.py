@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 import typing
 from dataclasses import dataclass, fields
@@ -143,3 +145,18 @@ def test_help_shows_the_choices_and_the_default_of_every_option(name: str) -> No
 def test_settings_stand_under_headings() -> None:
     shown = cli.commands["train-head"].get_help(click.Context(cli.commands["train-head"]))
     assert shown.index("\nOptions:") < shown.index("\nSettings of the head:") < shown.index("--lr NUMBER")
+
+
+def test_an_interruption_while_modules_are_loaded_is_one_line() -> None:
+    code = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'avel.console':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from avel.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (INTERRUPTED, "avel: interrupted\n")
