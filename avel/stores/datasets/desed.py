@@ -52,7 +52,7 @@ class DESED(DatasetFormat["DESED.Config"]):
 
     @staticmethod
     def matches(folder: Path) -> bool:
-        return bool(_tables(folder))
+        return bool(_tables(folder)[0])
 
     def read(self, folder: Path) -> Dataset:
         """Returns a sample for each clip of a split, named by its file without ending.
@@ -62,7 +62,9 @@ class DESED(DatasetFormat["DESED.Config"]):
             DatasetError: a line that cannot be read.
         """
         single = self.config.annotations
-        tables = {single: SPLIT_OF.get(single.stem, "")} if single is not None else _tables(folder)
+        tables, others = _tables(folder) if single is None else ({single: SPLIT_OF.get(single.stem, "")}, [])
+        if others:
+            note(f"{folder}: tables without onset and offset are left out: {', '.join(others)}")
         if not tables:
             raise MissingPathError(
                 f"{folder}: no table of {' '.join(COLUMNS)}", hint="name it with --annotations FILE"
@@ -94,10 +96,11 @@ def desed_text(clips: Iterable[Annotated]) -> str:
     return buffer.getvalue()
 
 
-def _tables(folder: Path) -> dict[Path, str]:
-    """Returns the tables of events in a folder and its `metadata`, each with its split."""
+def _tables(folder: Path) -> tuple[dict[Path, str], list[str]]:
+    """Returns the tables of events in a folder and its `metadata`, each with its split; and others."""
     paths = sorted({*folder.glob("*.tsv"), *(folder / "metadata").rglob("*.tsv")})
-    found, others = {}, []
+    found: dict[Path, str] = {}
+    others = []
     for path in paths:
         names = (path.stem, *reversed(path.relative_to(folder).parts[:-1]))
         split = next((SPLIT_OF[name] for name in names if name in SPLIT_OF), None)
@@ -107,9 +110,7 @@ def _tables(folder: Path) -> dict[Path, str]:
             found[path] = split
         else:
             others.append(path.name)
-    if found and others:
-        note(f"{folder}: tables without onset and offset are left out: {', '.join(others)}")
-    return found
+    return found, others
 
 
 def _is_strong(path: Path) -> bool:

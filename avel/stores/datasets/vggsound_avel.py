@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from avel.config import option
 from avel.errors import DatasetError, MissingPathError
+from avel.progress import note
 from avel.stores.datasets.annotation_text import TextRow, read_json, read_rows
 from avel.stores.datasets.dataset import Dataset, make_dataset
 from avel.stores.datasets.event_table import TableRow, samples_of_rows
@@ -68,6 +69,8 @@ class VGGSoundAVEL(DatasetFormat["VGGSoundAVEL.Config"]):
         several = {name: found for name, found in files.items() if name in ids and len(found) > 1}
         if several and self.config.ambiguous == "refuse":
             raise _several_clips(several)
+        if several:
+            note(f"{folder}: {len(several)} ids have several clips; the one that starts last is taken")
         later = {video_id: _later(video_id, found) for video_id, found in several.items()}
         videos, extra = match_media(samples, files | later)
         earlier = [path for name, found in several.items() for path in found if path not in later[name]]

@@ -92,6 +92,7 @@ def test_several_clips_of_one_id_are_refused_and_listed(
     assert run(cli, ["extract", str(root), str(tmp_path / "s.zarr"), "--dry-run"]) == ERROR
     later = ["--format-set", "ambiguous=later", "--json"]
     assert run(cli, ["extract", str(root), str(tmp_path / "s.zarr"), "--dry-run", *later]) == DONE
+    assert "2 ids have several clips; the one that starts last is taken" in capsys.readouterr().err
     assert clips(root, ambiguous="later") == {
         "0Cfc0r3l5Ww": "0Cfc0r3l5Ww_000046.mp4",
         "--0PQM4_123": "--0PQM4_123_000031.mp4",
