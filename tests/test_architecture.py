@@ -144,3 +144,24 @@ def test_public_functions_exist() -> None:
         assert getattr(avel, name)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = avel.nothing
+
+
+READ_IN = {
+    "h5py.File(": {"stores/hdf5.py"},
+    "ParquetFile(": {"stores/arrow.py"},
+    "tomllib.loads(": {"config.py"},
+    "json.loads(": {
+        *("stores/documents.py", "stores/lease.py", "stores/datasets/annotation_text.py"),
+        *("stores/datasets/segment_vector.py", "stores/features.py", "views/report/folder.py"),
+        "pipeline/encoders/header.py",
+    },
+    "load_file(": {"stores/tensors.py", "pipeline/encoders/weights.py"},
+    "safe_open(": {"stores/tensors.py", "pipeline/caching/key.py"},
+}
+"""How a format is read -> the only files that do: there what a stranger may have written is checked."""
+
+
+@pytest.mark.parametrize("call", READ_IN)
+def test_each_format_is_read_in_its_place(call: str) -> None:
+    found = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if call in path.read_text()}
+    assert found <= READ_IN[call]

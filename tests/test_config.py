@@ -91,9 +91,11 @@ def test_an_unknown_key_suggests_the_nearest() -> None:
 def test_broken_and_missing_files(tmp_path: Path) -> None:
     with pytest.raises(MissingPathError, match=r"no\.toml"):
         resolve(Sample, "pretrain", file=tmp_path / "no.toml")
-    (tmp_path / "bad.toml").write_text("epochs = = 3")
-    with pytest.raises(ConfigError, match=r"bad\.toml: not valid TOML"):
-        resolve(Sample, "pretrain", file=tmp_path / "bad.toml")
+    latin = "# Caf\u00e9\nepochs = 3".encode("latin1")
+    for content in (b"epochs = = 3", latin, b"epochs = " + b"[" * 5000, b"epochs = " + b"9" * 5000):
+        (tmp_path / "bad.toml").write_bytes(content)
+        with pytest.raises(ConfigError, match=r"bad\.toml: not valid TOML.*\s+next: save it as UTF-8 text"):
+            resolve(Sample, "pretrain", file=tmp_path / "bad.toml")
 
 
 def test_the_digest_holds_what_changes_numbers_and_nothing_else() -> None:

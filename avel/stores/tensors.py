@@ -55,4 +55,4 @@ def read_header(path: Path, hint: str) -> dict[str, str]:
         with safe_open(path, framework="numpy") as file:
             return dict(file.metadata() or {})
     except SafetensorError as error:
-        raise StoreError(f"{path}: not a whole safetensors file: {error}", hint=hint) from None
+        raise StoreError(f"{path}: damaged, not a whole safetensors file: {error}", hint=hint) from None

@@ -17,10 +17,12 @@ import pytest
 
 from avel.errors import AvelError, StoreError
 from avel.heads.evaluation.evaluate import evaluate
+from avel.heads.train import train_head
 from avel.stores.features import FeatureCache
 from avel.stores.inspection import inspect
 from avel.stores.runs import Run
 from avel.stores.seal import MARK, OPEN, fault, sealed
+from tests.heads.synthetic import train_config
 from tests.stores.forging import flip, forge_json, forge_table
 from tests.stores.readers import READERS, make_files
 
@@ -294,6 +296,19 @@ def _values(files: Path) -> object:
     table = [vars(cache.samples)[name].tolist() for name in ("number", "video", "split", "leaked", "known")]
     events = [values.tolist() for values in vars(cache.samples.events).values()]
     return about, table, events, {name: cache.read(name).tobytes() for name in cache.shapes}
+
+
+@pytest.mark.parametrize("file", ["c.h5"])
+def test_training_refuses_a_flipped_feature_with_the_mending_command(
+    files: Path, file: str, tmp_path: Path
+) -> None:
+    with h5py.File(files / file) as opened:
+        place = opened["f_a"].id.get_offset() + 3 * 12 * 4 * 2 + 5  # in row 2
+    flip(files / file, place)
+    with pytest.raises(StoreError, match=r"c\.h5: row 2 of f_a is damaged") as raised:
+        train_head(files / file, tmp_path / "run", train_config(head="mlp", epochs=1))
+    assert "--overwrite" in raised.value.hint
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("file", ["run/predictions.parquet"])

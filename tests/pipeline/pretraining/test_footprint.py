@@ -86,7 +86,7 @@ def test_a_full_gpu_is_an_error_that_says_what_to_do(
 def test_a_run_goes_on_in_the_number_format_that_it_began_with(store: ClipStore, tmp_path: Path) -> None:
     pretrain(store, tmp_path / "run", CONFIG, epochs=1, dtype="bfloat16")
     pretrain(store, tmp_path / "run", CONFIG, epochs=1)
-    assert Run.open(tmp_path / "run").record["config"]["dtype"] == "bfloat16"
+    assert Run.open(tmp_path / "run").record.config["dtype"] == "bfloat16"
     pretrain(store, tmp_path / "other", CONFIG, epochs=1)
-    assert Run.open(tmp_path / "other").record["config"]["dtype"] == "float32", "on a CPU"
-    assert Run.open(tmp_path / "other").record["hardware"] == "cpu"
+    assert Run.open(tmp_path / "other").record.config["dtype"] == "float32", "on a CPU"
+    assert Run.open(tmp_path / "other").record.hardware == "cpu"

@@ -47,7 +47,7 @@ def test_json_and_csv_hold_what_was_found() -> None:
     ]
     (line,) = csv.DictReader(io.StringIO(WRITERS["csv"]([video])))
     assert line == {
-        "video": "-a b.mp4",
+        "video": "'-a b.mp4",  # which no spreadsheet takes for a formula
         "start_seconds": "0.5",
         "end_seconds": "2.0",
         "category": NAMES[1],

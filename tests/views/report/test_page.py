@@ -11,11 +11,11 @@ from urllib.parse import unquote
 
 import h5py
 import numpy as np
-import pyarrow.parquet
 import pytest
 import torch
 
 from avel.errors import ConfigError, StaleError, StoreError
+from avel.heads.evaluation import predictions
 from avel.heads.evaluation.compare import compare
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.results import GroupEvaluation
@@ -114,14 +114,13 @@ def test_runs_that_differ_in_one_setting_are_charted_and_heads_are_not(made: Mad
 
 def test_the_predictions_of_a_run_are_read_once(made: Made, tmp_path: Path, monkeypatch: Any) -> None:
     read: list[Path] = []
-    opened = pyarrow.parquet.ParquetFile
+    once = predictions.read_own_parquet
 
-    def counted(source: Any) -> Any:
-        if isinstance(source, Path):  # the cache's rows come from memory
-            read.append(source)
-        return opened(source)
+    def counted(data: bytes, schema: Any, where: Path, *rest: Any) -> Any:
+        read.append(where)
+        return once(data, schema, where, *rest)
 
-    monkeypatch.setattr(pyarrow.parquet, "ParquetFile", counted)
+    monkeypatch.setattr(predictions, "read_own_parquet", counted)
     report(made.runs, tmp_path / "page", tsne=False)
     assert sorted(read) == sorted(run / "predictions.parquet" for run in made.runs)
 
