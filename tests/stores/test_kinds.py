@@ -64,9 +64,8 @@ def test_open_opens_each_as_what_it_is(paths: Path) -> None:
 def test_a_trained_head_is_a_module_on_tensors(paths: Path) -> None:
     cache = FeatureCache.open(paths / "cache.h5")
     model = avel.load_head(paths / "runs" / "mlp")
-    scores = model(
-        *(torch.from_numpy(np.asarray(cache.read(name, [0, 1]))) for name in ("f_a", "f_v"))
-    ).logits
+    inputs = [torch.from_numpy(cache.read(name, np.array([0, 1]))) for name in ("f_a", "f_v")]
+    scores = model(*inputs).logits
     kept = load_model(Run.open(paths / "runs" / "mlp"), read_trials(Run.open(paths / "runs" / "mlp"))[0])
     assert scores.shape == (2, cache.grid_segments, cache.classes)
     assert not model.training
