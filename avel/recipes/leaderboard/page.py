@@ -49,9 +49,20 @@ def page(board: Leaderboard) -> str:
     )
     rows = "\n".join(_row(line, board.against, max(widest, 1.0)) for line in board.heads)
     columns = (
-        *("head", "reads", "seeds", "test accuracy", "95 % interval over videos", "clips with background"),
+        *(
+            "head",
+            "reads",
+            "seeds",
+            f"test {board.measure}",
+            "95 % interval over videos",
+            "clips with background",
+        ),
         *("segment F1", "event F1", "validation", "best test epoch *", "reported on AVE", "parameters"),
-        *("seconds an epoch", f"accuracy - {board.against}, 95 %", f"event F1 - {board.against}, 95 %"),
+        *(
+            "seconds an epoch",
+            f"{board.measure} - {board.against}, 95 %",
+            f"event F1 - {board.against}, 95 %",
+        ),
     )
     header = "".join(f"<th>{escape(column)}</th>" for column in columns)
     notes = "\n".join(f"<li>{escape(text)}</li>" for text in (*board.notes(), *EXPLAINED))
@@ -90,7 +101,7 @@ EXPLAINED = (
 
 
 def _differences(board: Leaderboard) -> list[Difference]:
-    return [line.differences["accuracy"] for line in board.heads if line.differences]
+    return [line.difference for line in board.heads if line.difference is not None]
 
 
 def _row(line: HeadLine, against: str, widest: float) -> str:
@@ -99,18 +110,18 @@ def _row(line: HeadLine, against: str, widest: float) -> str:
     if line.published is not None:
         told = escape(f"{line.published.features}; {line.published.source}", quote=True)
         reported = f'<span title="{told}">{line.published}</span>'
-    accuracy = line.differences.get("accuracy")
+    difference = line.difference
     cells = (
         escape(line.inputs),
         str(len(line.seeds)),
-        _spread(line.accuracy_percent),
+        _spread(line.score_percent),
         "-" if low is None else f"{low:.1f} to {high:.1f}",
         *map(_spread, (line.holding_background_percent, line.segment_f1_percent, line.event_f1_percent)),
         *map(_spread, (line.validation_percent, line.best_test_epoch_percent)),
         reported,
         short(line.parameters),
         "-" if line.epoch_seconds is None else f"{line.epoch_seconds:.2f}",
-        "compared with" if accuracy is None else f"{_drawn(accuracy, widest)} {escape(str(accuracy))}",
+        "compared with" if difference is None else f"{_drawn(difference, widest)} {escape(str(difference))}",
         escape(str(line.differences.get("event_f1", ""))),
     )
     name = f"<th>{escape(line.head)}<small>{escape(line.source)}</small></th>"
