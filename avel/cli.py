@@ -44,10 +44,10 @@ IDS = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
 """Context of commands that take ids of clips, which may begin with a dash: they are not options, nor `-h`."""
 DECODER = click.option(
     "--decoder",
-    type=click.Choice(["argmax", "event"]),
-    default="argmax",
+    type=click.Choice(["argmax", "event", "threshold"]),
     help="argmax: the most probable class of each segment; event: one event class for each sample, and for "
-    "each segment that class or background.",
+    "each segment that class or background; threshold: every class that is more likely than not.  [default: "
+    "argmax, or threshold where segments may have several labels]",
 )
 ONSET_TOLERANCE = click.option(
     "--onset-tolerance",
@@ -400,9 +400,10 @@ def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int
 @OFFSET_TOLERANCE
 @json_option
 def evaluate(run: Path, as_json: bool, **options: Any) -> int:
-    """Print the accuracy of a run on a split.
+    """Print what a run scores on a split.
 
-    Mean and standard deviation over the seeds of RUN, beside trivial baselines.
+    Mean and standard deviation over the seeds of RUN, beside trivial baselines: segment accuracy; where
+    segments may have several labels, the F1 of segments and of events.
     """
     show(avel.evaluate(run, **options), as_json)
     return DONE

@@ -42,7 +42,7 @@ from avel.heads.training.fit import Training
 from avel.heads.training.trials import Trial
 from avel.progress import set_verbosity
 from avel.stores.datasets.formats import read_dataset
-from avel.stores.datasets.labels import EventTable, segment_labels
+from avel.stores.datasets.labels import ClassTable, EventTable, segment_labels
 from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import CachedSamples, FeatureCache, write_features
 from avel.text import table
@@ -259,7 +259,8 @@ def _made_up_samples(random: np.random.Generator) -> CachedSamples:
     """Samples and splits of AVE's sizes; two thirds of the events last the whole clip, as AVE's do."""
     offset = np.where(random.random(SAMPLES) > 2 / 3, random.integers(0, SEGMENTS, SAMPLES), SEGMENTS)
     category = random.integers(0, EVENTS, SAMPLES)
-    events = EventTable(np.arange(SAMPLES), category, np.zeros(SAMPLES), offset.astype(np.float64))
+    onset, both = np.zeros(SAMPLES), np.zeros(SAMPLES, np.int64)
+    events = EventTable(np.arange(SAMPLES), category, onset, offset.astype(np.float64), both)
     return CachedSamples(
         number=np.arange(SAMPLES),
         video=np.arange(SAMPLES) % VIDEOS,
@@ -268,6 +269,7 @@ def _made_up_samples(random: np.random.Generator) -> CachedSamples:
         known=np.ones(SAMPLES, bool),
         events=events,
         tag=np.full(SAMPLES, "", object),
+        classes=ClassTable.none(SAMPLES),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from avel.stores.datasets.labels import EventTable
+from avel.stores.datasets.labels import ClassTable, EventTable
 from avel.stores.features import CachedSamples
 
 
@@ -21,7 +21,8 @@ def events_of(label: Any, background: int, segment_seconds: float = 1.0) -> Even
                 onset = segment
     columns = list(zip(*found, strict=True)) if found else [()] * 4
     return EventTable(
-        *(np.array(column, kind) for column, kind in zip(columns, (int, int, float, float), strict=True))
+        *(np.array(column, kind) for column, kind in zip(columns, (int, int, float, float), strict=True)),
+        modality=np.zeros(len(found), int),
     )
 
 
@@ -36,6 +37,7 @@ def cached_samples(
     known: Any = None,
     events: EventTable | None = None,
     tag: Sequence[str] | None = None,
+    classes: ClassTable | None = None,
 ) -> CachedSamples:
     """R samples with labels (R, T); by default numbered from 0, each of its own video, in train."""
     label = np.asarray(label)
@@ -50,4 +52,5 @@ def cached_samples(
         known=known,
         events=events.take(known[events.sample]),
         tag=np.array([""] * count if tag is None else tag, object),
+        classes=classes or ClassTable.none(count),
     )

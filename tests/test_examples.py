@@ -68,6 +68,7 @@ ELSEWHERE = {
     "# watch_mlflow.py": "needs MLflow; tests/stores/test_watching.py calls such a function",
     "$ avel cache-features small.zarr vectors.h5": "downloads the weights of ResNet-18 and VGGish",
     "$ avel cache-features small.zarr small.h5": "needs those vectors; tests/pipeline/caching makes its own",
+    "$ avel extract LLP": "tests/recipes/test_parsing.py runs them on clips in that layout",
     "$ avel extract semireal": "its clips hold other people's recordings and photos",
     "$ avel reproduce table2 small.zarr": "takes an hour, and those clips",
     "$ avel reproduce table3 small.zarr": "takes an hour, and those clips",

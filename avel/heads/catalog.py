@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ import torch
 from avel.config import default_text, resolve, settings_of
 from avel.heads.config import HEADS, HeadConfig, TrainConfig
 from avel.heads.models.head import Published, Widths, build_model, head_class
+from avel.heads.tasks.multi_label import MultiLabel
+from avel.heads.tasks.single_label import SingleLabel
 from avel.text import describe, table
 
 AVE_WIDTHS = {
@@ -18,6 +20,8 @@ AVE_WIDTHS = {
     "maps": Widths(128, 512, 29, cells=49, segments=10),
 }
 """Input -> sizes of it on AVE: features of AV-BT, or of VGGish and VGG-19; 28 events and background."""
+LLP_LABELS: dict[str, Any] = {"classes": 50, "task": MultiLabel.name, "tracks": 2}
+"""What differs with LLP: 25 classes in audio and visual each."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,16 @@ class HeadInfo:
 
     Attributes:
         reads: inputs that it can read, the best first.
+        tasks: names of the tasks that it can be trained for.
         weak: whether it can learn from video labels.
-        parameters: how many it has for AVE with the best input.
+        parameters: how many it has for AVE with the best input; for LLP if it is not for one label a segment.
         source: the publication.
         published: what was reported for it on AVE.
     """
 
     name: str
     reads: tuple[str, ...]
+    tasks: tuple[str, ...]
     weak: bool
     parameters: int
     source: str
@@ -84,10 +90,17 @@ def describe_head(name: str) -> HeadDescription:
 def head_lines(heads: tuple[HeadInfo, ...]) -> list[str]:
     """Returns the heads as a table for people."""
     rows = [
-        (head.name, " ".join(head.reads), "yes" if head.weak else "no", f"{head.parameters:,}", head.source)
+        (
+            head.name,
+            " ".join(head.reads),
+            " ".join(head.tasks),
+            "yes" if head.weak else "no",
+            f"{head.parameters:,}",
+            head.source,
+        )
         for head in heads
     ]
-    return table(("head", "reads, best first", "weak", "parameters on AVE", "source"), rows)
+    return table(("head", "reads, best first", "tasks", "weak", "parameters", "source"), rows)
 
 
 def setting_lines(described: HeadDescription) -> list[str]:
@@ -105,11 +118,15 @@ def setting_lines(described: HeadDescription) -> list[str]:
 def _info(name: str) -> HeadInfo:
     config = resolve(TrainConfig, "train-head", options={"head": name})
     head = head_class(config)
+    widths = AVE_WIDTHS[head.sources[0]]
+    if SingleLabel.name not in head.tasks:
+        widths = replace(widths, **LLP_LABELS)
     with torch.device("meta"):
-        model = build_model(config, AVE_WIDTHS[head.sources[0]], 0)
+        model = build_model(config, widths, 0)
     return HeadInfo(
         name,
         head.sources,
+        head.tasks,
         head.weak,
         sum(parameter.numel() for parameter in model.parameters()),
         head.source,

@@ -22,6 +22,7 @@ HEADS: Registry[Any] = Registry(
         "cpsp": "avel.heads.models.cpsp",
         "cross_attention": "avel.heads.models.cross_attention",
         "dam": "avel.heads.models.dam",
+        "han": "avel.heads.models.han",
         "jcan": "avel.heads.models.jcan",
         "lesp": "avel.heads.models.lesp",
         "mlp": "avel.heads.models.mlp",
@@ -63,8 +64,12 @@ class TrainConfig:
         HEADS, "tacma", "Fusion head to train; avel heads NAME lists its settings for --set.",
         shown="the head's own",
     )  # fmt: skip
+    task: Literal["auto", "single_label", "multi_label"] = option(
+        "auto",
+        "One label a segment, or any number in audio and visual each; auto takes what the events are for.",
+    )
     supervision: Literal["full", "weak"] = option(
-        "full", "Learn from the label of every segment, or from the video's event alone."
+        "full", "Learn from the labels of every segment, or from the video's classes alone."
     )
     inputs: Literal["auto", "encoded", "cnn", "maps"] = option(
         "auto", "What the head reads: f_a and f_v, CNN vectors, or CNN audio vectors and visual maps."

@@ -18,6 +18,7 @@ from avel.heads.evaluation.evaluate import evaluate, predict_split
 from avel.heads.evaluation.predictions import write_predictions
 from avel.heads.evaluation.results import Evaluation
 from avel.heads.models.head import build_model, code_digest, head_class
+from avel.heads.tasks.choose import choose_task
 from avel.heads.training.data import Data, check_classes, choose_source, load_data
 from avel.heads.training.fit import TrialOutcome, can_stack, fit
 from avel.heads.training.plan import Planned, plan, stackable_groups
@@ -42,8 +43,10 @@ def train_head(
 ) -> Evaluation:
     """Trains one head, `config.seeds` times, and returns its results on the test split.
 
-    Train and val need labels; without labels in test, or without test samples, its figures are None. A run
-    goes on where it stopped, and takes more seeds later; with `overwrite` it is trained anew.
+    Train and val need labels; without labels in test, or without test samples, its figures are None. With
+    weak supervision it is enough to know the classes of train clips. The task is found from the events of the
+    cache: one label a segment, or, where events are only visible or only audible, several in each modality.
+    A run goes on where it stopped, and takes more seeds later; with `overwrite` it is trained anew.
 
     >>> train_head("features.h5", "runs/tacma", head="tacma", seeds=5)  # doctest: +SKIP
 
@@ -152,11 +155,14 @@ def _inputs(
     cache: FeatureCache, planned: Sequence[Planned], settings: Mapping[str, Sequence[Any]]
 ) -> HeadInputs:
     heads = {head_class(item.trial.config) for item in planned}
+    task = choose_task(cache, planned[0].trial.config.task)
     return HeadInputs(
         cache=str(cache.path.resolve()),
         cache_digest=cache.digest,
         segments=cache.grid_segments,
         segment_seconds=cache.segment_seconds,
+        task=task.name,
+        tracks=task.tracks,
         categories=cache.categories,
         swept=tuple(settings),
         trials=tuple(item.trial.name for item in planned),

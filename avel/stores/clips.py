@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 F = TypeVar("F")
 """A frame, as a JPEG file or decoded."""
 
-FORMAT, VERSION = "avel-clips", 3
+FORMAT, VERSION = "avel-clips", 4
 FRAMES, LOG_MEL = "frames", "log_mel"
 RUN = ".run"
 """Name of the file with the token of the last run that staged clips into the store."""

@@ -29,6 +29,7 @@ def samples_of_videos(
         known=np.array([sample.events is not None for sample in chosen], bool),
         events=dataset.event_table(chosen),
         tag=np.array([sample.tag for sample in chosen], object),
+        classes=dataset.class_table(chosen),
     )
     return samples, _missing(dataset, place, reasons)
 

@@ -3,7 +3,7 @@
 import json
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
@@ -15,8 +15,15 @@ from numpy.typing import NDArray
 
 from avel.digests import digest_of
 from avel.errors import StoreError
-from avel.stores.datasets.dataset import SPLITS
-from avel.stores.datasets.labels import EventTable, segment_labels, video_labels
+from avel.stores.datasets.dataset import MODALITIES, SPLITS
+from avel.stores.datasets.labels import (
+    ClassTable,
+    EventTable,
+    segment_classes,
+    segment_labels,
+    video_classes,
+    video_labels,
+)
 from avel.stores.documents import parse, typed
 from avel.stores.hdf5 import (
     BLOCK_ROWS,
@@ -33,7 +40,7 @@ from avel.stores.hdf5 import (
 from avel.stores.kinds import not_a
 from avel.stores.provenance import AGAIN, Made, made_of, places_of
 
-FORMAT, VERSION = "avel-features", 3
+FORMAT, VERSION = "avel-features", 4
 VECTORS = ("f_a", "f_v", "cnn_a", "cnn_v")
 MAPS = "maps"
 BLOCK_VIDEOS = BLOCK_ROWS
@@ -54,6 +61,7 @@ class CachedSamples:
         known: (R,) bool, whether its events are known; a known sample without any is all background.
         events: the events of all samples; background is class K-1 and never an event.
         tag: (R,) a word by which samples are evaluated apart, "" for none.
+        classes: of samples whose events are not known, the classes that are.
     """
 
     number: NDArray[np.int64]
@@ -63,6 +71,7 @@ class CachedSamples:
     known: NDArray[np.bool_]
     events: EventTable
     tag: NDArray[np.object_]
+    classes: ClassTable
 
     def __len__(self) -> int:
         return len(self.number)
@@ -71,7 +80,8 @@ class CachedSamples:
         """Returns the samples at some places, (n,), with their events."""
         place = np.full(len(self), -1, np.int64)
         place[chosen] = np.arange(len(chosen))
-        events = self.events.take(place[self.events.sample] >= 0)
+        events, classes = self.events.take(place[self.events.sample] >= 0), self.classes
+        held = place[classes.sample] >= 0
         return CachedSamples(
             self.number[chosen],
             self.video[chosen],
@@ -80,11 +90,22 @@ class CachedSamples:
             self.known[chosen],
             replace(events, sample=place[events.sample]),
             self.tag[chosen],
+            ClassTable(classes.known[chosen], place[classes.sample[held]], classes.category[held]),
         )
 
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """Which samples' classes are known, whether or not it is known when they are: (R,)."""
+        return self.known | self.classes.known
+
     def video_labels(self) -> NDArray[np.int64]:
-        """Returns the class of each sample's events, NO_CLASS where it has none or several: (R,)."""
-        return video_labels(self.events, len(self))
+        """Returns the class that each sample holds, NO_CLASS where it holds none or several: (R,)."""
+        by_events, by_classes = (video_labels(held, len(self)) for held in (self.events, self.classes))
+        return np.where(self.known, by_events, by_classes)
+
+    def video_classes(self, categories: int) -> NDArray[np.int8]:
+        """Returns which classes each sample holds, 1 or 0; all 0 where nobody knows: (R, C)."""
+        return video_classes(self.events, self.classes, categories)
 
 
 @dataclass(frozen=True)
@@ -166,6 +187,20 @@ class FeatureCache:
             self.segment_seconds,
             name_of,
             self.categories,
+        )
+
+    def segment_classes(self, samples: CachedSamples, modalities: Sequence[int]) -> NDArray[np.int8]:
+        """Returns whether segments hold classes, for each of M modalities: int8 (R, T, M, C), UNKNOWN is -1.
+
+        `modalities` are places in `dataset.MODALITIES`; an event of both is in each.
+        """
+        return segment_classes(
+            samples.known,
+            samples.events,
+            len(self.categories),
+            self.grid_segments,
+            self.segment_seconds,
+            modalities,
         )
 
     @property
@@ -279,6 +314,10 @@ def _columns(samples: CachedSamples) -> dict[str, NDArray[Any]]:
         "event_category": samples.events.category,
         "event_onset_seconds": samples.events.onset_seconds,
         "event_offset_seconds": samples.events.offset_seconds,
+        "event_modality": samples.events.modality,
+        "classes_known": samples.classes.known,
+        "class_sample": samples.classes.sample,
+        "class_category": samples.classes.category,
     }
 
 
@@ -300,7 +339,8 @@ def _check(
         raise StoreError("video_ids names a video twice")
     lengths = {name: len(values) for name, values in _columns(samples).items()}
     for name, length in lengths.items():
-        wanted = len(samples.events) if name.startswith("event_") else len(samples)
+        of_event, of_class = name.startswith("event_"), name.startswith("class_")
+        wanted = len(samples.events if of_event else samples.classes.sample if of_class else samples)
         if length != wanted:
             raise StoreError(f"{name} has {length} values, not {wanted}")
     if len(samples) and not 0 <= samples.video.min() <= samples.video.max() < len(video_ids):
@@ -309,13 +349,18 @@ def _check(
         raise StoreError("sample: two samples have one number")
     if strange := set(samples.split.tolist()) - {*SPLITS, ""}:
         raise StoreError(f"split: {sorted(strange)[0]!r} is none of {', '.join(SPLITS)}")
-    events = samples.events
-    for what, numbers, count in (
-        ("sample", events.sample, len(samples)),
-        ("class", events.category, len(categories)),
+    events, classes = samples.events, samples.classes
+    for of, what, numbers, count in (
+        ("an event", "sample", events.sample, len(samples)),
+        ("an event", "class", events.category, len(categories)),
+        ("an event", "modality", events.modality, len(MODALITIES)),
+        ("a sample's class", "sample", classes.sample, len(samples)),
+        ("a sample's class", "class", classes.category, len(categories)),
     ):
-        if len(events) and not 0 <= numbers.min() <= numbers.max() < count:
-            raise StoreError(f"an event is of {what} {numbers.max()}, there are {count}")
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < count:
+            raise StoreError(f"{of} is of {what} {numbers.max()}, there are {count}")
+    if (samples.known & classes.known).any() or not classes.known[classes.sample].all():
+        raise StoreError("classes are of a sample whose events are known, or of one whose classes are not")
     if not samples.known[events.sample].all():
         raise StoreError("an event is of a sample whose events are not known")
     if not (np.isfinite(events.offset_seconds) & (events.onset_seconds >= 0)).all():
@@ -424,6 +469,12 @@ def _read_samples(file: h5py.File) -> CachedSamples:
         _numbers(file, "event_category", np.int64),
         _numbers(file, "event_onset_seconds", np.float64),
         _numbers(file, "event_offset_seconds", np.float64),
+        _numbers(file, "event_modality", np.int64),
+    )
+    classes = ClassTable(
+        _numbers(file, "classes_known", np.bool_),
+        _numbers(file, "class_sample", np.int64),
+        _numbers(file, "class_category", np.int64),
     )
     return CachedSamples(
         _numbers(file, "sample", np.int64),
@@ -433,6 +484,7 @@ def _read_samples(file: h5py.File) -> CachedSamples:
         _numbers(file, "events_known", np.bool_),
         events,
         np.array(read_texts(file, "tag", AGAIN), object),
+        classes,
     )
 
 

@@ -28,7 +28,7 @@ class Embedding:
     Attributes:
         place: (n,) index of the sample in the run's arrays.
         segment: (n,) number in the clip.
-        classes: (n,) label.
+        classes: (n,) class, the first where a segment has several; background is last.
         points: title of a panel -> (n, 2), each axis within [0, 1].
         left_out: title of a panel that cannot be drawn -> why.
     """
@@ -58,7 +58,8 @@ def embed(run: HeadRun, split: str, *, points: int = POINTS, seed: int = 0, cach
     vectors = {title: every[chosen, segment] for title, every in _vectors(run, places, cached).items()}
     left_out = {title: why for title, values in vectors.items() if (why := obstacle(values))}
     placed = {title: tsne(values, seed) for title, values in vectors.items() if title not in left_out}
-    return Embedding(places[chosen], segment, run.label[places[chosen], segment], placed, left_out)
+    classes = run.task.shown_classes(run.label[places])[chosen, segment]
+    return Embedding(places[chosen], segment, classes, placed, left_out)
 
 
 def obstacle(vectors: NDArray[np.float32]) -> str:

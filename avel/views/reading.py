@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from avel.errors import StoreError
 from avel.heads.evaluation.predictions import Predictions, read_predictions
-from avel.heads.tasks.metrics import confusion
-from avel.heads.tasks.single_label import SingleLabel
-from avel.heads.training.records import AGAIN, HeadInputs, TrialRecord, read_trial
+from avel.heads.tasks.metrics import Labels, confusion
+from avel.heads.tasks.task import Task
+from avel.heads.training.records import AGAIN, HeadInputs, TrialRecord, read_trial, task_of
 from avel.stores.datasets.labels import UNKNOWN
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
@@ -28,19 +28,19 @@ class HeadRun:
         trials: (M,) names of the trials.
         sample: (R,) number of each sample in its dataset.
         leaked: (R,) whether the sample's video is also in train.
-        label: (R, T) class of each segment; background is K - 1, -1 where events are not known.
+        label: (R, T, ...) as the task has them; -1 stands where events are not known.
         probability: (M, R, T, K) float32.
     """
 
     run: Run
     name: str
-    task: SingleLabel
+    task: Task
     trials: tuple[str, ...]
     sample: NDArray[np.int64]
     video_id: tuple[str, ...]
     split: NDArray[np.str_]
     leaked: NDArray[np.bool_]
-    label: NDArray[np.int64]
+    label: Labels
     probability: NDArray[np.float32]
 
     @property
@@ -49,14 +49,14 @@ class HeadRun:
         return [read_trial(self.run, name) for name in self.trials]
 
     @cached_property
-    def prediction(self) -> NDArray[np.int64]:
-        """Most probable class of each segment: (M, R, T)."""
+    def prediction(self) -> Labels:
+        """Labels by the task's own decoder: (M, R, T, ...)."""
         return np.stack([self.task.decode(each) for each in self.probability])
 
     @cached_property
     def known(self) -> NDArray[np.bool_]:
         """True for samples whose events are known: (R,)."""
-        return np.asarray((self.label != UNKNOWN).all(1))
+        return np.asarray((self.label != UNKNOWN).reshape(len(self.label), -1).all(1))
 
     @cached_property
     def cache(self) -> FeatureCache:
@@ -121,20 +121,29 @@ class HeadRun:
             for trial, probability in zip(self.trials, self.probability, strict=True)
         ]
 
-    def accuracy(self, split: str) -> NDArray[np.float64]:
-        """Returns each trial's fraction of right segments, of those whose labels are known: (M,)."""
+    def score(self, split: str) -> NDArray[np.float64]:
+        """Returns what each trial scores on the samples whose labels are known: (M,)."""
         places = self.known_places_of(split)
-        right: NDArray[np.float64] = (self.prediction[:, places] == self.label[places]).mean((1, 2))
-        return right
+        trials = (self.task.scores(each, self.label[places]) for each in self.prediction[:, places])
+        return np.array([scores.mean() for scores in trials])
 
     def confusion(self, split: str) -> NDArray[np.int64]:
-        """Counts segments by label and prediction, summed over trials: (K, K)."""
-        places, classes = self.known_places_of(split), self.task.background + 1
+        """Counts segments by label and prediction, summed over trials: (K, K).
+
+        Raises:
+            StoreError: segments may have several labels, so that none is taken for another.
+        """
+        if not self.task.one_label:
+            raise StoreError(
+                f"{self.run.path}: its segments may have several labels, which cannot be confused",
+                hint="avel plot RUN timeline, or avel report",
+            )
+        places, classes = self.known_places_of(split), self.task.outputs
         counted = [confusion(trial, self.label[places], classes) for trial in self.prediction[:, places]]
         return np.asarray(np.sum(counted, 0), np.int64)
 
     def trivial_baselines(self, split: str) -> dict[str, float]:
-        """Returns rule without a model -> fraction of right segments of a split."""
+        """Returns rule without a model -> its score on a split."""
         return self.task.trivial_baselines(self.label[self.known_places_of(split)])
 
 
@@ -199,7 +208,7 @@ def _assemble(run: Run, parts: list[list[Predictions]]) -> HeadRun:
     return HeadRun(
         run=run,
         name=run.path.resolve().name,
-        task=SingleLabel(run.read_inputs(HeadInputs).categories),
+        task=task_of(run),
         trials=names,
         sample=np.concatenate([item.sample for item in first]),
         video_id=tuple(str(name) for item in first for name in item.video_id),

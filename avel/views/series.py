@@ -15,6 +15,7 @@ from avel.config import Setting, default_text, settings_of
 from avel.errors import ConfigError, StoreError, UnknownNameError
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.results import Spread
+from avel.heads.training.records import task_of
 from avel.stores.runs import Run
 from avel.views.reading import HeadRun, read_run
 
@@ -31,8 +32,9 @@ class Curve:
 
 
 def curves_of(run: Run) -> dict[str, list[Curve]]:
-    """Reads metrics.jsonl: quantity -> a curve of each trial over epochs; accuracies in %."""
-    titles = {"loss": "loss", "val_accuracy": "validation accuracy, %", "test_accuracy": "test accuracy, %"}
+    """Reads metrics.jsonl: quantity -> a curve of each trial over epochs; scores in %."""
+    measure = task_of(run).measure if run.kind == "heads" else ""
+    titles = {"loss": "loss", "val_score": f"validation {measure}, %", "test_score": f"test {measure}, %"}
     lines = [line for line in run.metrics() if line.get("epoch") is not None]
     panels: dict[str, list[Curve]] = {}
     for key, title in titles.items():
@@ -54,21 +56,22 @@ class SweepLine:
     Attributes:
         name: the other settings that set it apart, "" where it is the only line.
         place: (n,) index of each of its values in those of the sweep.
-        accuracy_percent: (n,) accuracies of the trials with each value.
+        score_percent: (n,) scores of the trials with each value.
         spreads: (n,) their means and standard deviations.
     """
 
     name: str
     place: tuple[int, ...]
-    accuracy_percent: tuple[tuple[float, ...], ...]
+    score_percent: tuple[tuple[float, ...], ...]
     spreads: tuple[Spread, ...]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Accuracy on a split over the values of one setting.
+    """What heads score on a split over the values of one setting.
 
     Attributes:
+        measure: what the score is, in words.
         setting: its name.
         label: its name in pictures: a Greek letter where it is named like one.
         help: what it means, in a line.
@@ -80,6 +83,7 @@ class Sweep:
     label: str
     help: str
     split: str
+    measure: str
     values: tuple[str, ...]
     ordered: bool
     lines: tuple[SweepLine, ...]
@@ -115,7 +119,7 @@ def swept_settings(runs: Sequence[HeadRun]) -> list[str]:
 
 
 def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) -> Sweep:
-    """Collects accuracies over a setting in which trials differ, by default the only one.
+    """Collects scores over a setting in which trials differ, by default the only one.
 
     Raises:
         StoreError: the trials do not differ in any setting, or the runs have no predictions of the split.
@@ -135,12 +139,12 @@ def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) ->
     others = [name for name in swept if name != chosen]
     lines: dict[str, dict[Any, list[float]]] = {}
     for run in runs:
-        for record, accuracy in zip(run.records, run.accuracy(split), strict=True):
+        for record, score in zip(run.records, run.score(split), strict=True):
             config, known = record.config, _settings(record.config)
             if chosen in known:
                 found = {name: _text(known[name].of(config)) for name in others if name in known}
                 line = lines.setdefault(" ".join(f"{name}={value}" for name, value in found.items()), {})
-                line.setdefault(known[chosen].of(config), []).append(100 * float(accuracy))
+                line.setdefault(known[chosen].of(config), []).append(100 * float(score))
                 about = known[chosen]
     values = list(dict.fromkeys(value for line in lines.values() for value in line))
     ordered = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
@@ -148,14 +152,15 @@ def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) ->
 
     def line_of(name: str, found: dict[Any, list[float]]) -> SweepLine:
         places = tuple(place for place, value in enumerate(values) if value in found)
-        accuracy = tuple(tuple(found[values[place]]) for place in places)
-        return SweepLine(name, places, accuracy, tuple(Spread.of(each) for each in accuracy))
+        scores = tuple(tuple(found[values[place]]) for place in places)
+        return SweepLine(name, places, scores, tuple(Spread.of(each) for each in scores))
 
     return Sweep(
         setting=chosen,
         label=_label(chosen),
         help=about.help.split(";")[0].rstrip("."),
         split=split,
+        measure=runs[0].task.measure,
         values=tuple(map(_text, values)),
         ordered=ordered,
         lines=tuple(line_of(name, found) for name, found in lines.items()),

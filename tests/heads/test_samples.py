@@ -1,6 +1,7 @@
 """Samples with several events, with none, and with events that nobody knows: trained, judged, said."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,17 @@ def many_events() -> np.ndarray:
 def at_fractions(label: np.ndarray) -> EventTable:
     """The events of the labels, onsets 0.3 s late and offsets 0.2 s early: the labels stay."""
     events = events_of(label, BACKGROUND)
-    return EventTable(events.sample, events.category, events.onset_seconds + 0.3, events.offset_seconds - 0.2)
+    return replace(
+        events, onset_seconds=events.onset_seconds + 0.3, offset_seconds=events.offset_seconds - 0.2
+    )
 
 
 def event_at(sample: int, category: int, onset: float, offset: float) -> EventTable:
-    return EventTable(np.array([sample]), np.array([category]), np.array([onset]), np.array([offset]))
+    return EventTable(*map(np.array, ([sample], [category], [onset], [offset], [0])))
 
 
 def joined(*tables: EventTable) -> EventTable:
-    names = ("sample", "category", "onset_seconds", "offset_seconds")
+    names = ("sample", "category", "onset_seconds", "offset_seconds", "modality")
     return EventTable(*(np.concatenate([getattr(table, name) for table in tables]) for name in names))
 
 
@@ -244,5 +247,5 @@ def test_an_older_cache_is_refused_with_what_to_do(tmp_path: Path) -> None:
     path = write_cache(tmp_path / "c.h5")
     with h5py.File(path, "r+") as file:
         file.attrs["version"] = 1
-    with pytest.raises(StoreError, match=r"version 1, this avel reads 'avel-features' 3\n.*--overwrite"):
+    with pytest.raises(StoreError, match=r"version 1, this avel reads 'avel-features' 4\n.*--overwrite"):
         FeatureCache.open(path)

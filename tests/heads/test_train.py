@@ -51,7 +51,7 @@ def test_a_run_holds_config_metrics_trials_predictions_and_results(cache: Path, 
     assert {path.name for path in (tmp_path / "run" / "trials").iterdir()} == {
         f"seed={seed}.{ending}" for seed in (0, 1) for ending in ("json", "safetensors")
     }
-    assert "best_test_accuracy" in json.loads((run.path / "trials" / "seed=0.json").read_text())
+    assert "best_test_score" in json.loads((run.path / "trials" / "seed=0.json").read_text())
 
 
 def test_predictions_are_one_row_a_trial_sample_and_segment(cache: Path, tmp_path: Path) -> None:
@@ -73,11 +73,11 @@ def test_predictions_are_those_of_the_best_validation_epoch(cache: Path, tmp_pat
     run = Run.open(tmp_path / "run")
     trial = read_trial(run, "seed=0")
     lines = run.metrics()
-    best = max(lines, key=lambda line: line["val_accuracy"])
+    best = max(lines, key=lambda line: line["val_score"])
     assert trial.best_epoch == best["epoch"]
     group = results.groups["tacma"]
-    assert group.accuracy_percent.mean == pytest.approx(100 * best["test_accuracy"])
-    claimed = max(line["test_accuracy"] for line in lines)
+    assert group.accuracy_percent.mean == pytest.approx(100 * best["test_score"])
+    claimed = max(line["test_score"] for line in lines)
     assert group.accuracy_at_best_test_epoch_percent.mean == pytest.approx(100 * claimed)
 
 

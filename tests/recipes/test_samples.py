@@ -107,7 +107,7 @@ def test_all_of_it_is_exported_drawn_and_reported(folder: Path, tmp_path: Path) 
         clips["video_id"][video]: (title, label)
         for video, title, label in zip(clips["video"], clips["title"], clips["label"], strict=True)
     }
-    assert shown["twice-test"] == (HELICOPTER, [1, 1, 2, 1])
+    assert shown["twice-test"] == (HELICOPTER, [[[1], [1], [], [1]]])
     assert shown["none-val"] == ("no event", [2, 2, 2, 2])
     assert shown["nobody-knows"] == ("events unknown", None)
 

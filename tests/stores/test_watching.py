@@ -58,7 +58,7 @@ def test_each_trial_of_a_head_is_a_curve_of_tensorboard(
     assert all(events.closed for events in Events.made.values())
     for line in Run.open(run).metrics():
         events = Events.made[str(run / "tensorboard" / line["trial"])]
-        assert events.scalars["val_accuracy", line["epoch"]] == line["val_accuracy"]
+        assert events.scalars["val_score", line["epoch"]] == line["val_score"]
 
 
 @pytest.mark.parametrize("name", ["no_such_module:log", "json:no_such_function", "json", "math:pi"])

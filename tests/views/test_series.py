@@ -28,7 +28,7 @@ def test_numbers_rise_and_every_trial_is_counted_at_its_value(tmp_path: Path) ->
     assert own.trials == ("theta=0.03,seed=0", "theta=0.03,seed=1", "theta=0.0,seed=0", "theta=0.0,seed=1")
     right = [100 * np.mean(own.prediction[trial, own.split == "test"] == own.label[own.split == "test"])
              for trial in range(4)]  # fmt: skip
-    np.testing.assert_allclose(line.accuracy_percent, [right[2:], right[:2]])
+    np.testing.assert_allclose(line.score_percent, [right[2:], right[:2]])
     np.testing.assert_allclose(
         [spread.mean for spread in line.spreads], [sum(right[2:]) / 2, sum(right[:2]) / 2]
     )
@@ -38,7 +38,7 @@ def test_words_stand_in_the_order_given(tmp_path: Path) -> None:
     sweep(write_cache(tmp_path / "f.h5"), tmp_path / "run", {"modality": ["visual", "both", "audio"]}, **MLP)
     found = sweep_of(runs_below(tmp_path / "run"), "val")
     assert (found.values, found.ordered, found.split) == (("visual", "both", "audio"), False, "val")
-    assert [len(values) for values in found.lines[0].accuracy_percent] == [2, 2, 2]
+    assert [len(values) for values in found.lines[0].score_percent] == [2, 2, 2]
 
 
 def test_a_folder_of_runs_that_differ_in_a_setting(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_each_setting_of_the_others_is_a_line_of_its_own(tmp_path: Path) -> None
     for line in found.lines:
         for place, theta in enumerate(("0.0", "0.1")):
             trials = [order[f"theta={theta},{line.name},seed={seed}"] for seed in (0, 1)]
-            np.testing.assert_allclose(line.accuracy_percent[place], 100 * runs[0].accuracy("test")[trials])
+            np.testing.assert_allclose(line.score_percent[place], 100 * runs[0].score("test")[trials])
 
 
 def test_heads_differ_in_the_head_not_in_the_settings_that_it_brings(tmp_path: Path) -> None:

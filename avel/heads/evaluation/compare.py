@@ -13,21 +13,12 @@ from avel.errors import StoreError, UnknownNameError
 from avel.heads.evaluation.paired import Difference, aligned, difference, tally
 from avel.heads.evaluation.predictions import Predictions, check_complete, read_predictions
 from avel.heads.evaluation.results import Spread
-from avel.heads.tasks.decoders import Decoder
 from avel.heads.tasks.metrics import Tally
-from avel.heads.tasks.single_label import SingleLabel
-from avel.heads.training.records import (
-    HeadInputs,
-    TrialRecord,
-    mean_val_accuracy,
-    read_trials,
-    trained_groups,
-)
+from avel.heads.tasks.task import Decoder, Task
+from avel.heads.training.records import TrialRecord, mean_val_score, read_trials, task_of, trained_groups
 from avel.stores.runs import Run
 from avel.text import table
 
-METRICS = {"accuracy": "segment accuracy", "segment_f1": "segment F1", "event_f1": "event F1"}
-"""Metric of a task -> what tables call it."""
 SHOWN_CLIPS = 5
 """Clips on each end of the list that a terminal shows; JSON holds all."""
 
@@ -42,9 +33,9 @@ class GroupPredictions:
     items: tuple[Predictions, ...]
 
     @property
-    def task(self) -> SingleLabel:
+    def task(self) -> Task:
         """Task that the run was trained for."""
-        return SingleLabel(self.run.read_inputs(HeadInputs).categories)
+        return task_of(self.run)
 
 
 @dataclass(frozen=True)
@@ -53,6 +44,7 @@ class ComparedRun:
 
     Attributes:
         settings: the head's name, or the settings of a sweep that were compared.
+        accuracy_percent: None where a segment may have several labels.
     """
 
     run: str
@@ -75,7 +67,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class ComparedClip:
-    """One sample: percent of its segments that A and B have right, averaged over their seeds.
+    """One sample: percent of its segments that A and B have right, or their F1, averaged over their seeds.
 
     `events` names its classes in order of time.
     """
@@ -92,6 +84,7 @@ class Comparison:
     """Two runs on the same samples of one split.
 
     Attributes:
+        metrics: metric -> what tables call it; the first is what the task is judged by.
         left_out: samples that only one of them has.
         differences: metric -> A's minus B's, in points.
         clips: those where A is ahead most first.
@@ -99,6 +92,7 @@ class Comparison:
 
     split: str
     decoder: Decoder
+    metrics: dict[str, str]
     samples: int
     left_out: int
     a: ComparedRun
@@ -119,7 +113,7 @@ class Comparison:
                 *(str(getattr(side, f"{metric}_percent")) for _, side in sides),
                 str(self.differences[metric]),
             )
-            for metric, title in METRICS.items()
+            for metric, title in self.metrics.items()
         ]
         agreement = self.agreement
         who = [
@@ -133,12 +127,15 @@ class Comparison:
             "",
             *table((f"{self.split}, {self.samples} clips", "A", "B", "A - B, 95 % interval"), rows),
             "",
-            self.differences["accuracy"].explained(),
+            self.differences[next(iter(self.metrics))].explained(),
             "; ".join(who),
             *([f"{self.left_out} clips that only one of them has are left out"] if self.left_out else []),
             "",
-            *table(("clip", "events", "A right, %", "B right, %"), self._ends()),
+            *table(("clip", "events", *self._columns()), self._ends()),
         ]
+
+    def _columns(self) -> tuple[str, str]:
+        return ("A right, %", "B right, %") if "accuracy" in self.metrics else ("F1 of A, %", "F1 of B, %")
 
     def _ends(self) -> list[tuple[Any, ...]]:
         """Returns rows of the clips on which A is furthest ahead of B, then of B ahead of A."""
@@ -155,7 +152,7 @@ def compare(
     b: Path | str,
     *,
     split: Literal["val", "test"] = "test",
-    decoder: Decoder = "argmax",
+    decoder: Decoder | None = None,
     settings_a: str | None = None,
     settings_b: str | None = None,
 ) -> Comparison:
@@ -193,37 +190,40 @@ def read_group(path: Path | str, split: str, name: str | None = None) -> GroupPr
         raise StoreError(
             f"{run.path}: no predictions of split {split!r}", hint=f"choose from {', '.join(by_split)}"
         )
-    chosen = name or max(groups, key=lambda each: mean_val_accuracy(groups[each]))
+    chosen = name or max(groups, key=lambda each: mean_val_score(groups[each]))
     of_trial = {item.trial: item for item in by_split[split]}
     check_complete(run, groups[chosen], of_trial, split)
     items = tuple(of_trial[trial.name] for trial in groups[chosen])
     return GroupPredictions(run, chosen, tuple(groups[chosen]), items)
 
 
-def compare_groups(a: GroupPredictions, b: GroupPredictions, decoder: Decoder = "argmax") -> Comparison:
+def compare_groups(a: GroupPredictions, b: GroupPredictions, decoder: Decoder | None = None) -> Comparison:
     """Compares what two groups of trials say of the same samples.
 
     Raises:
+        ConfigError: no such decoder for the task.
         StoreError: no sample in common, or they have other labels.
     """
     task = a.task
+    task.check_decoder(decoder)
     left, right = aligned(a.items, b.items)
     of_a, of_b = tally(left, task, decoder), tally(right, task, decoder)
-    hits = [
-        np.stack([task.decode(item.probabilities, decoder) == item.label for item in items])
-        for items in (left, right)
-    ]
+    decoded = [[task.decode(item.probabilities, decoder) for item in items] for items in (left, right)]
+    label = left[0].label
+    hits = [np.stack([task.right(each, label) for each in side]) for side in decoded]
+    scores = [100 * np.mean([task.scores(each, label) for each in side], 0) for side in decoded]
     samples = len(left[0].sample)
     return Comparison(
         split=left[0].split,
-        decoder=decoder,
+        decoder=decoder or task.usual_decoder,
+        metrics=dict(task.metrics),
         samples=samples,
         left_out=sum(int(items[0].known.sum()) - samples for items in (a.items, b.items)),
         a=_side(a, of_a),
         b=_side(b, of_b),
         differences={name: difference(of_a[name], of_b[name], left[0].video_id) for name in of_a},
         agreement=_agreement(*hits),
-        clips=_clips(left[0], task, *hits),
+        clips=_clips(left[0], task, *scores),
     )
 
 
@@ -233,7 +233,7 @@ def _side(group: GroupPredictions, tallies: dict[str, Tally]) -> ComparedRun:
         str(group.run.path),
         group.name,
         tuple(trial.seed for trial in group.trials),
-        spreads["accuracy"],
+        spreads.get("accuracy", Spread()),
         spreads["segment_f1"],
         spreads["event_f1"],
     )
@@ -252,17 +252,17 @@ def _agreement(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Agreement:
 
 
 def _clips(
-    about: Predictions, task: SingleLabel, a: NDArray[np.bool_], b: NDArray[np.bool_]
+    about: Predictions, task: Task, a: NDArray[np.float64], b: NDArray[np.float64]
 ) -> tuple[ComparedClip, ...]:
-    right_a, right_b = (100 * each.mean((0, 2)) for each in (a, b))
-    order = np.argsort(right_b - right_a, kind="stable").tolist()
+    """Returns the clips of percents (R,), those where A is ahead most first."""
+    order = np.argsort(b - a, kind="stable").tolist()
     return tuple(
         ComparedClip(
             int(about.sample[place]),
             str(about.video_id[place]),
             task.title(about.label[place]),
-            float(right_a[place]),
-            float(right_b[place]),
+            float(a[place]),
+            float(b[place]),
         )
         for place in order
     )

@@ -8,16 +8,15 @@ from typing import Literal
 
 import torch
 
-from avel.errors import ConfigError, StoreError
+from avel.errors import StoreError
 from avel.heads.evaluation.judging import judge_predictions
 from avel.heads.evaluation.predictions import Predictions, check_complete, judged_part, read_predictions
 from avel.heads.evaluation.results import Evaluation, FailedTrial, GroupEvaluation, Spread
 from avel.heads.models.head import Model
-from avel.heads.tasks.decoders import DECODERS, Decoder
-from avel.heads.tasks.single_label import SingleLabel
+from avel.heads.tasks.task import Decoder, Task
 from avel.heads.training.data import Data, chunks_of
 from avel.heads.training.fit import CLIPS_AT_ONCE, arithmetic
-from avel.heads.training.records import HeadInputs, TrialRecord, read_trials, trained_groups
+from avel.heads.training.records import HeadInputs, TrialRecord, read_trials, task_of, trained_groups
 from avel.progress import note
 from avel.stores.runs import Run
 
@@ -26,11 +25,14 @@ def evaluate(
     run: Path | str,
     split: Literal["val", "test"] = "test",
     *,
-    decoder: Decoder = "argmax",
+    decoder: Decoder | None = None,
     onset_tolerance: float = 1,
     offset_tolerance: float = 1,
 ) -> Evaluation:
-    """Evaluates a run's trials at their best validation epoch: accuracies in %, tolerances in segments.
+    """Evaluates a run's trials at their best validation epoch: scores in %, tolerances in segments.
+
+    Without `decoder` labels are the most probable class, or every class that is more likely than not where a
+    segment may have several.
 
     >>> evaluate("runs/tacma").groups["tacma"].accuracy_percent  # doctest: +SKIP
     Spread(mean=80.6, std=1.1)
@@ -38,7 +40,7 @@ def evaluate(
     Raises:
         MissingPathError: no such run.
         StoreError: the run has no predictions of this split.
-        ConfigError: no such decoder.
+        ConfigError: no such decoder for the run's task.
     """
     opened = Run.open(run, "heads")
     by_split = read_predictions(opened)
@@ -53,7 +55,7 @@ def judge(
     run: Run,
     predictions: Sequence[Predictions],
     split: str,
-    decoder: Decoder = "argmax",
+    decoder: Decoder | None = None,
     onset_tolerance: float = 1,
     offset_tolerance: float = 1,
 ) -> Evaluation:
@@ -64,11 +66,10 @@ def judge(
     Raises:
         ConfigError: no such decoder.
     """
-    if decoder not in DECODERS:
-        raise ConfigError(f"no decoder named {decoder!r}", hint=f"choose from {', '.join(DECODERS)}")
+    task = task_of(run)
+    task.check_decoder(decoder)
+    chosen = decoder or task.usual_decoder
     trials = {trial.name: trial for trial in read_trials(run)}
-    inputs = run.read_inputs(HeadInputs)
-    task = SingleLabel(inputs.categories)
     unknown = int((~predictions[0].known).sum()) if predictions else 0
     of_trial = {item.trial: judged_part(item) for item in predictions}
     groups = trained_groups(trials.values())
@@ -82,8 +83,10 @@ def judge(
     tolerances = onset_tolerance, offset_tolerance
     return Evaluation(
         run=str(run.path),
+        task=task.name,
+        measure=task.measure,
         split=split,
-        decoder=decoder,
+        decoder=chosen,
         samples=judged,
         unknown_samples=unknown,
         leaked_samples=0 if first is None else int(first.leaked.sum()),
@@ -93,9 +96,9 @@ def judge(
                 [of_trial[trial.name] for trial in group] if judged else [],
                 group,
                 task,
-                decoder,
+                chosen,
                 tolerances,
-                inputs.tags,
+                run.read_inputs(HeadInputs).tags,
             )
             for name, group in groups.items()
         },
@@ -112,7 +115,7 @@ def predict_split(model: Model, trial: TrialRecord, data: Data, name: str) -> Pr
     chunks = [split.videos[chunk] for chunk in chunks_of(torch.arange(len(split)), CLIPS_AT_ONCE)]
     for audio, visual in data.features.batches(chunks):
         with torch.no_grad(), arithmetic(trial.config, data.features.device):
-            parts.append(SingleLabel.probabilities(model(audio, visual).logits).cpu())
+            parts.append(data.task.probabilities(model(audio, visual).logits).cpu())
     return Predictions(
         trial.name,
         name,
@@ -127,21 +130,25 @@ def predict_split(model: Model, trial: TrialRecord, data: Data, name: str) -> Pr
 def _judge_group(
     items: Sequence[Predictions],
     trials: Sequence[TrialRecord],
-    task: SingleLabel,
+    task: Task,
     decoder: Decoder,
     tolerances: tuple[float, float],
     tags: Mapping[str, Sequence[int]],
 ) -> GroupEvaluation:
     """Evaluates trials that differ in the seed alone; without items all accuracies on the split are None."""
     # Training recorded the best test epoch by arg-max, so its accuracy is not that of another decoder
-    has_best = bool(items) and items[0].split == "test" and decoder == "argmax"
-    best = [100 * trial.best_test_accuracy for trial in trials if trial.best_test_accuracy is not None]
+    has_best = bool(items) and items[0].split == "test" and decoder == task.usual_decoder
+    best = [100 * trial.best_test_score for trial in trials if trial.best_test_score is not None]
+    chosen_by = Spread.of([100 * trial.val_score for trial in trials])
+    claimed, one_label = Spread.of(best if has_best else []), task.one_label
     return GroupEvaluation(
         **vars(judge_predictions(items, task, decoder, tolerances, tags=tags)),
         head=trials[0].config.head.name,
         inputs=trials[0].source,
         seeds=tuple(trial.seed for trial in trials),
         best_epochs=tuple(trial.best_epoch for trial in trials),
-        validation_accuracy_percent=Spread.of([100 * trial.val_accuracy for trial in trials]),
-        accuracy_at_best_test_epoch_percent=Spread.of(best if has_best else []),
+        validation_accuracy_percent=chosen_by if one_label else Spread(),
+        accuracy_at_best_test_epoch_percent=claimed if one_label else Spread(),
+        validation_type_percent=Spread() if one_label else chosen_by,
+        type_at_best_test_epoch_percent=Spread() if one_label else claimed,
     )

@@ -9,9 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.heads.evaluation.predictions import Predictions
-from avel.heads.evaluation.results import EventEvaluation, Judged, Spread, TagEvaluation
-from avel.heads.tasks.decoders import DECODERS, Decoder
+from avel.heads.evaluation.results import (
+    EventEvaluation,
+    Judged,
+    ParsingEvaluation,
+    Spread,
+    TagEvaluation,
+)
 from avel.heads.tasks.metrics import (
+    Labels,
     bootstrap_interval,
     confusion,
     event_scores,
@@ -19,25 +25,31 @@ from avel.heads.tasks.metrics import (
     segment_accuracy,
     segment_f1_tally,
 )
+from avel.heads.tasks.multi_label import EVENT, TYPE, MultiLabel
 from avel.heads.tasks.single_label import SingleLabel
+from avel.heads.tasks.task import Decoder, Task
 
 
 def judge_predictions(
     items: Sequence[Predictions],
-    task: SingleLabel,
+    task: Task,
     decoder: Decoder,
     tolerances: tuple[float, float],
-    decoders: Sequence[Decoder] = tuple(DECODERS),
+    decoders: Sequence[Decoder] | None = None,
     tags: Mapping[str, Sequence[int]] | None = None,
 ) -> Judged:
     """Judges predictions whose labels are all known, a set for each seed; without any, all is None.
 
     Args:
         tolerances: of onset and offset, in segments.
-        decoders: those whose accuracies are in the result; labels without scores have "argmax" alone.
+        decoders: those whose accuracies are in the result, by default all of the task; labels without scores
+            have "argmax" alone.
         tags: word -> numbers of the samples that are also judged by themselves.
     """
     decoded = [task.decode(item.probabilities, decoder) for item in items]
+    if isinstance(task, MultiLabel):
+        return _judge_parsing(items, decoded, task, tags or {})
+    assert isinstance(task, SingleLabel)
     classes, background = task.background + 1, task.background
     label = items[0].label if items else np.empty((0, 0), np.int64)
     clean = ~items[0].leaked if items else np.empty(0, bool)
@@ -48,17 +60,18 @@ def judge_predictions(
     recalls = [None if math.isnan(value) else 100 * value for value in recall_by_class(counts).tolist()]
     return Judged(
         accuracy_percent=_accuracy(decoded, label),
-        interval_percent=_interval_percent(decoded, label, items[0].video_id) if items else None,
+        interval_percent=_interval_percent(task, decoded, items[0]) if items else None,
         accuracy_without_leaked_percent=_accuracy([each[clean] for each in decoded], label[clean]),
         accuracy_holding_background_percent=_accuracy([each[holding] for each in decoded], label[holding]),
         segment_f1_percent=_segment_f1(decoded, label, background),
         accuracy_by_decoder_percent={
             name: _accuracy([task.decode(item.probabilities, name) for item in items], label)
-            for name in decoders
+            for name in decoders or task.decoders
         },
         recall_percent=dict(zip(task.categories, recalls, strict=False)),
         background_recall_percent=recalls[-1],
         events=_judge_events(decoded, label, background, *tolerances),
+        parsing=None,
         by_tag={
             tag: _judge_tag(np.isin(items[0].sample, numbers), decoded, label, background, tolerances)
             for tag, numbers in ((tags or {}) if items else {}).items()
@@ -68,8 +81,8 @@ def judge_predictions(
 
 def _judge_tag(
     chosen: NDArray[np.bool_],
-    decoded: Sequence[NDArray[np.int64]],
-    label: NDArray[np.int64],
+    decoded: Sequence[Labels],
+    label: Labels,
     background: int,
     tolerances: tuple[float, float],
 ) -> TagEvaluation:
@@ -83,25 +96,61 @@ def _judge_tag(
     )
 
 
-def _interval_percent(
-    decoded: Sequence[NDArray[np.int64]], label: NDArray[np.int64], video_id: NDArray[np.object_]
-) -> tuple[float, float]:
-    right = np.mean([predicted == label for predicted in decoded], 0).mean(1)
-    low, high = bootstrap_interval(right, video_id)
+def _judge_parsing(
+    items: Sequence[Predictions],
+    decoded: Sequence[Labels],
+    task: MultiLabel,
+    tags: Mapping[str, Sequence[int]],
+) -> Judged:
+    """Judges several labels a segment; what is of one label a segment alone is None."""
+    found = [task.f1_by_type(predicted, items[0].label) for predicted in decoded]
+    clean = ~items[0].leaked if items else np.empty(0, bool)
+    names = (*task.types, TYPE, EVENT)
+
+    def spread(level: int, name: str, chosen: NDArray[np.bool_] | slice = slice(None)) -> Spread:
+        values = [each[level][name][chosen] for each in found]
+        return Spread.of([100 * float(value.mean()) for value in values if len(value)])
+
+    return Judged(
+        accuracy_percent=Spread(),
+        interval_percent=_interval_percent(task, decoded, items[0]) if items else None,
+        accuracy_without_leaked_percent=Spread(),
+        accuracy_holding_background_percent=Spread(),
+        segment_f1_percent=spread(0, TYPE),
+        accuracy_by_decoder_percent={},
+        recall_percent={},
+        background_recall_percent=None,
+        events=EventEvaluation(0, 0, spread(1, TYPE), Spread(), Spread()),
+        parsing=ParsingEvaluation(
+            segment_f1_percent={name: spread(0, name) for name in names},
+            event_f1_percent={name: spread(1, name) for name in names},
+            type_without_leaked_percent=spread(0, TYPE, clean),
+        ),
+        by_tag={
+            tag: TagEvaluation(int(chosen.sum()), Spread(), spread(0, TYPE, chosen), spread(1, TYPE, chosen))
+            for tag, numbers in (tags if items else {}).items()
+            for chosen in (np.isin(items[0].sample, numbers),)
+        },
+    )
+
+
+def _interval_percent(task: Task, decoded: Sequence[Labels], item: Predictions) -> tuple[float, float]:
+    scores = np.mean([task.scores(predicted, item.label) for predicted in decoded], 0)
+    low, high = bootstrap_interval(scores, item.video_id)
     return 100 * low, 100 * high
 
 
-def _accuracy(decoded: Sequence[NDArray[np.int64]], label: NDArray[np.int64]) -> Spread:
+def _accuracy(decoded: Sequence[Labels], label: Labels) -> Spread:
     return Spread.of([100 * segment_accuracy(predicted, label) for predicted in decoded])
 
 
-def _segment_f1(decoded: Sequence[NDArray[np.int64]], label: NDArray[np.int64], background: int) -> Spread:
+def _segment_f1(decoded: Sequence[Labels], label: Labels, background: int) -> Spread:
     return Spread.of([100 * float(segment_f1_tally(each, label, background).value) for each in decoded])
 
 
 def _judge_events(
-    decoded: Sequence[NDArray[np.int64]],
-    label: NDArray[np.int64],
+    decoded: Sequence[Labels],
+    label: Labels,
     background: int,
     onset: float,
     offset: float,

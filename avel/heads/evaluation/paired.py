@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from avel.errors import StoreError
 from avel.heads.evaluation.predictions import Predictions, judged_part
-from avel.heads.tasks.decoders import Decoder
 from avel.heads.tasks.metrics import Tally, ratio
-from avel.heads.tasks.single_label import SingleLabel
+from avel.heads.tasks.task import Decoder, Task
 
 DRAWS = 2000
 WIDTH = 1.96
@@ -137,8 +136,8 @@ def aligned(
 
 def tally(
     items: Sequence[Predictions],
-    task: SingleLabel,
-    decoder: Decoder = "argmax",
+    task: Task,
+    decoder: Decoder | None = None,
     onset_tolerance: float = 1,
     offset_tolerance: float = 1,
 ) -> dict[str, Tally]:
@@ -156,7 +155,7 @@ def tally(
 
 
 def differences(
-    a: Sequence[Predictions], b: Sequence[Predictions], task: SingleLabel, decoder: Decoder = "argmax"
+    a: Sequence[Predictions], b: Sequence[Predictions], task: Task, decoder: Decoder | None = None
 ) -> dict[str, Difference]:
     """Returns metric -> A's minus B's, on the samples that both judge.
 

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from avel.errors import StoreError
-from avel.heads.tasks.single_label import SingleLabel
-from avel.heads.training.records import AGAIN, HeadInputs, TrialRecord
+from avel.heads.tasks.metrics import Labels
+from avel.heads.tasks.task import Task
+from avel.heads.training.records import AGAIN, HeadInputs, TrialRecord, task_of
 from avel.stores.arrow import read_own_parquet, to_parquet
 from avel.stores.datasets.dataset import SPLITS
 from avel.stores.datasets.labels import UNKNOWN, take
@@ -29,7 +30,7 @@ class Predictions:
     Attributes:
         sample: (R,) number of each sample in its dataset.
         leaked: (R,) whether the sample's video is also in train.
-        label: (R, T) class of each segment, -1 where the events are not known.
+        label: (R, T) class of each segment, or (R, T, K), 1 or 0 for each; -1 where the events are not known.
         probabilities: (R, T, K).
     """
 
@@ -38,13 +39,13 @@ class Predictions:
     sample: NDArray[np.int64]
     video_id: NDArray[np.object_]
     leaked: NDArray[np.bool_]
-    label: NDArray[np.int64]
+    label: Labels
     probabilities: NDArray[np.float32]
 
     @property
     def known(self) -> NDArray[np.bool_]:
         """True for samples whose events are known: (R,)."""
-        return np.asarray((self.label != UNKNOWN).all(1))
+        return np.asarray((self.label != UNKNOWN).reshape(len(self.label), -1).all(1))
 
     def take(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Predictions:
         """Returns the predictions of some of the samples."""
@@ -58,8 +59,8 @@ def judged_part(item: Predictions) -> Predictions:
 
 def write_predictions(run: Run, predictions: Iterable[Predictions]) -> None:
     """Writes the predictions of all trials to one file, whole or not at all."""
-    classes = len(run.read_inputs(HeadInputs).categories) + 1
-    tables = [_table(item, classes) for item in predictions]
+    task = task_of(run)
+    tables = [_table(item, task) for item in predictions]
     write_bytes(run.path / NAME, to_parquet(pa.concat_tables(tables)))
 
 
@@ -72,10 +73,11 @@ def read_predictions(run: Run) -> dict[str, list[Predictions]]:
     path, inputs = run.path / NAME, run.read_inputs(HeadInputs)
     if not path.is_file():
         raise StoreError(f"{path}: no predictions", hint="give the avel train-head command again to go on")
-    classes, segments = len(inputs.categories) + 1, inputs.segments
-    table = read_own_parquet(path.read_bytes(), _schema(classes), path, AGAIN, {"split": SPLITS})
-    label = pc.fill_null(table["label"], UNKNOWN).to_numpy()
-    if len(label) and not UNKNOWN <= label.min() <= label.max() < classes:
+    task, segments = task_of(run), inputs.segments
+    classes = task.outputs if task.one_label else 2
+    table = read_own_parquet(path.read_bytes(), _schema(task), path, AGAIN, {"split": SPLITS})
+    label = _labels(table["label"], 1)
+    if label.size and not UNKNOWN <= label.min() <= label.max() < classes:
         raise StoreError(f"{path}: column label holds {label.max()}, there are {classes} classes", hint=AGAIN)
     if strange := set(_values(table, "trial")) - set(inputs.trials):
         raise StoreError(f"{path}: column trial holds {min(strange)!r}, no trial of the run", hint=AGAIN)
@@ -94,7 +96,8 @@ def check_complete(run: Run, trials: Iterable[TrialRecord], found: Container[str
             raise StoreError(f"{run.path / NAME}: no trial {trial.name!r} on split {split!r}", hint=AGAIN)
 
 
-def _schema(classes: int) -> pa.Schema:
+def _schema(task: Task) -> pa.Schema:
+    label = pa.int64() if task.one_label else pa.list_(pa.int8(), task.outputs)
     kinds = {
         "trial": pa.string(),
         "split": pa.string(),
@@ -102,9 +105,9 @@ def _schema(classes: int) -> pa.Schema:
         "video_id": pa.string(),
         "leaked": pa.bool_(),
         "segment": pa.int64(),
-        "label": pa.int64(),
-        "prediction": pa.int64(),
-        "probabilities": pa.list_(pa.float32(), classes),
+        "label": label,
+        "prediction": label,
+        "probabilities": pa.list_(pa.float32(), task.outputs),
     }
     return pa.schema([pa.field(name, kind, nullable=name == "label") for name, kind in kinds.items()])
 
@@ -124,22 +127,40 @@ def _where(table: pa.Table, column: str, value: str) -> pa.Table:
     return table.filter(pc.equal(table[column], value))
 
 
-def _table(item: Predictions, classes: int) -> pa.Table:
+def _table(item: Predictions, task: Task) -> pa.Table:
     samples, segments, _ = item.probabilities.shape
-    label = item.label.reshape(-1)
+    rows = samples * segments
     flat = pa.array(item.probabilities.reshape(-1))
     columns = {
-        "trial": pa.array([item.trial] * len(label), pa.string()),
-        "split": pa.array([item.split] * len(label), pa.string()),
+        "trial": pa.array([item.trial] * rows, pa.string()),
+        "split": pa.array([item.split] * rows, pa.string()),
         "sample": np.repeat(item.sample, segments),
         "video_id": pa.array(np.repeat(item.video_id, segments), pa.string()),
         "leaked": np.repeat(item.leaked, segments),
         "segment": np.tile(np.arange(segments), samples),
-        "label": pa.array(label, mask=label == UNKNOWN),
-        "prediction": SingleLabel.decode(item.probabilities).reshape(-1),
-        "probabilities": pa.FixedSizeListArray.from_arrays(flat, classes),
+        "label": _column(item.label),
+        "prediction": _column(task.decode(item.probabilities)),
+        "probabilities": pa.FixedSizeListArray.from_arrays(flat, task.outputs),
     }
-    return pa.table(columns, _schema(classes))
+    return pa.table(columns, _schema(task))
+
+
+def _column(labels: Labels) -> pa.Array:
+    """Returns a number for each segment, or a list of K; null where nobody knows."""
+    if labels.ndim == 2:
+        return pa.array(labels.reshape(-1), mask=labels.reshape(-1) == UNKNOWN)
+    flat = labels.reshape(-1, labels.shape[-1]).astype(np.int8)
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
+    return pc.if_else(pa.array((flat != UNKNOWN).all(1)), lists, pa.scalar(None, lists.type))
+
+
+def _labels(column: pa.ChunkedArray, segments: int) -> Labels:
+    """Returns what `_column` was made of."""
+    if not pa.types.is_fixed_size_list(column.type):
+        return np.asarray(pc.fill_null(column, UNKNOWN).to_numpy().reshape(-1, segments))
+    unknown = pa.scalar([UNKNOWN] * column.type.list_size, column.type)
+    flat = pc.list_flatten(pc.if_else(column.is_valid(), column, unknown))
+    return np.asarray(flat.to_numpy().reshape(-1, segments, column.type.list_size))
 
 
 def _predictions(table: pa.Table, trial: str, split: str, segments: int) -> Predictions:
@@ -153,6 +174,6 @@ def _predictions(table: pa.Table, trial: str, split: str, segments: int) -> Pred
         first("sample").astype(np.int64),
         first("video_id").astype(object),
         first("leaked").astype(np.bool_),
-        pc.fill_null(table["label"], UNKNOWN).to_numpy().reshape(-1, segments),
+        _labels(table["label"], segments),
         probabilities.reshape(-1, segments, probabilities.shape[-1]),
     )

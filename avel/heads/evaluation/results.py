@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from avel.heads.tasks.decoders import Decoder
+from avel.heads.tasks.multi_label import TYPE
+from avel.heads.tasks.task import Decoder, TaskName
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class EventEvaluation:
 class TagEvaluation:
     """Results on the samples of one tag, such as those of classes that train lacks.
 
-    `event_f1_percent` is of whole events, with the tolerances that hold for all samples.
+    `event_f1_percent` is of whole events, with the tolerances that hold for all samples. Where a segment may
+    have several labels, accuracy is None, and the F1 are Type@AV.
     """
 
     samples: int
@@ -67,14 +69,30 @@ class TagEvaluation:
 
 
 @dataclass(frozen=True)
+class ParsingEvaluation:
+    """How well events were found where a segment may hold several: F1, mean over clips (Tian et al. 2020).
+
+    Attributes:
+        segment_f1_percent: "audio", "visual", "audio-visual", "Type@AV" and "Event@AV" -> F1 of segments.
+        event_f1_percent: the same of events, which are found if they overlap by half.
+        type_without_leaked_percent: Type@AV of segments, without the samples whose video is also in train.
+    """
+
+    segment_f1_percent: dict[str, Spread]
+    event_f1_percent: dict[str, Spread]
+    type_without_leaked_percent: Spread
+
+
+@dataclass(frozen=True)
 class Judged:
     """Accuracies on one split of trials that differ in the seed alone, or of sets of predictions.
 
     Accuracies are percent of segments, background included. All is None where no sample of the split has
-    known events.
+    known events. Where a segment may have several labels there is no accuracy: `parsing` has the figures, and
+    the F1 of segments and of events is Type@AV.
 
     Attributes:
-        interval_percent: 95 % bootstrap interval of the accuracy over videos, (low, high).
+        interval_percent: 95 % bootstrap interval of the score over videos, (low, high).
         accuracy_without_leaked_percent: without the samples whose video is also in train.
         accuracy_holding_background_percent: on the samples that hold background.
         segment_f1_percent: F1 over segments, where background does not count as found.
@@ -93,13 +111,27 @@ class Judged:
     background_recall_percent: float | None
     events: EventEvaluation
     by_tag: dict[str, TagEvaluation]
+    parsing: ParsingEvaluation | None
+
+    @property
+    def score_percent(self) -> Spread:
+        """What the task is judged by: accuracy, or Type@AV of segments."""
+        return self.accuracy_percent if self.parsing is None else self.parsing.segment_f1_percent[TYPE]
+
+    @property
+    def score_without_leaked_percent(self) -> Spread:
+        """The same without the samples whose video is also in train."""
+        if self.parsing is not None:
+            return self.parsing.type_without_leaked_percent
+        return self.accuracy_without_leaked_percent
 
 
 @dataclass(frozen=True)
 class GroupEvaluation(Judged):
     """Results on one split of trials that differ in the seed alone.
 
-    Accuracies are those at each trial's best validation epoch.
+    Figures are those at each trial's best validation epoch. Where a segment may have several labels, the
+    validation and best-test figures are the Type@AV ones, and the others are None.
 
     Attributes:
         inputs: which features the head read.
@@ -114,6 +146,20 @@ class GroupEvaluation(Judged):
     best_epochs: tuple[int, ...]
     validation_accuracy_percent: Spread
     accuracy_at_best_test_epoch_percent: Spread
+    validation_type_percent: Spread
+    type_at_best_test_epoch_percent: Spread
+
+    @property
+    def validation_score_percent(self) -> Spread:
+        """What chose the epoch."""
+        return self.validation_accuracy_percent if self.parsing is None else self.validation_type_percent
+
+    @property
+    def score_at_best_test_epoch_percent(self) -> Spread:
+        """What choosing the epoch by the test split would have claimed."""
+        if self.parsing is not None:
+            return self.type_at_best_test_epoch_percent
+        return self.accuracy_at_best_test_epoch_percent
 
 
 @dataclass(frozen=True)
@@ -130,14 +176,17 @@ class Evaluation:
     """Results of a run on one split.
 
     Attributes:
+        measure: what heads are judged by in this task, in words.
         samples: number of samples with known events, which the figures are about.
         unknown_samples: number of the others.
         leaked_samples: those of `samples` whose video is also in train.
-        trivial_baselines_percent: rule that needs no model -> its accuracy; empty without samples.
+        trivial_baselines_percent: rule that needs no model -> its score; empty without samples.
         groups: the head's name, or the settings that a sweep varied -> the trials that share them.
     """
 
     run: str
+    task: TaskName
+    measure: str
     split: str
     decoder: Decoder
     samples: int

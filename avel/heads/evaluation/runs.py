@@ -31,6 +31,8 @@ class RunLine:
         group: the head, or the settings that a sweep varied; "" where there are no results.
         seeds: number of trials with results.
         failed: number of trials that did not stay finite; a line of only such trials has no figures.
+        accuracy_percent: None where segments may have several labels. Then the F1 are Type@AV, and all other
+            figures are of that of segments.
         differences: metric -> this line's minus that of the run it is compared with, if any.
         differs: settings that differ among the listed head runs, without those that this run sweeps.
         inputs: digest of the feature cache; compare runs of the same one.
@@ -47,7 +49,7 @@ class RunLine:
     std_percent: float | None = None
     low_percent: float | None = None
     high_percent: float | None = None
-    accuracy_without_leaked_percent: float | None = None
+    without_leaked_percent: float | None = None
     holding_background_percent: float | None = None
     segment_f1_percent: float | None = None
     event_f1_percent: float | None = None
@@ -57,6 +59,11 @@ class RunLine:
     differs: dict[str, Any]
     inputs: str
     started: str
+
+    @property
+    def score_percent(self) -> float | None:
+        """What the task is judged by: accuracy, or Type@AV."""
+        return self.segment_f1_percent if self.accuracy_percent is None else self.accuracy_percent
 
 
 def list_runs(folder: Path | str, *, against: Path | str | None = None) -> list[RunLine]:
@@ -131,15 +138,15 @@ def _judged(line: RunLine, name: str, group: GroupEvaluation, failed: int) -> Ru
         seeds=len(group.seeds),
         failed=failed,
         accuracy_percent=group.accuracy_percent.mean,
-        std_percent=group.accuracy_percent.std,
+        std_percent=group.score_percent.std,
         low_percent=low,
         high_percent=high,
-        accuracy_without_leaked_percent=group.accuracy_without_leaked_percent.mean,
+        without_leaked_percent=group.score_without_leaked_percent.mean,
         holding_background_percent=group.accuracy_holding_background_percent.mean,
         segment_f1_percent=group.segment_f1_percent.mean,
         event_f1_percent=group.events.f1_percent.mean,
-        validation_percent=group.validation_accuracy_percent.mean,
-        best_test_epoch_percent=group.accuracy_at_best_test_epoch_percent.mean,
+        validation_percent=group.validation_score_percent.mean,
+        best_test_epoch_percent=group.score_at_best_test_epoch_percent.mean,
     )
 
 
@@ -161,7 +168,7 @@ def run_table(lines: Sequence[RunLine]) -> list[str]:
             _settings_text(line),
             line.seeds or "",
             *((line.failed or "",) if failures else ()),
-            str(Spread(line.accuracy_percent, line.std_percent)) or _why_not(line),
+            str(Spread(line.score_percent, line.std_percent)) or _why_not(line),
             *(
                 str(Spread(value))
                 for value in (

@@ -15,8 +15,8 @@ from avel.heads.evaluation.judging import judge_predictions
 from avel.heads.evaluation.predictions import Predictions, judged_part
 from avel.heads.evaluation.results import Judged
 from avel.heads.evaluation.submissions import read_submission
-from avel.heads.tasks.decoders import DECODERS, Decoder
 from avel.heads.tasks.single_label import SingleLabel
+from avel.heads.tasks.task import Decoder
 from avel.stores.datasets.formats import read_dataset
 
 
@@ -48,7 +48,7 @@ def score(
     dataset: Path | str,
     *,
     split: Literal["val", "test"] = "test",
-    decoder: Decoder = "argmax",
+    decoder: Decoder | None = None,
     onset_tolerance: float = 1,
     offset_tolerance: float = 1,
     segments: int = 10,
@@ -75,9 +75,15 @@ def score(
         DatasetError: predictions that cannot be read or do not fit the dataset; a split without samples.
         ConfigError: no such decoder, or one that needs scores where there are labels alone.
     """
-    if decoder not in DECODERS:
-        raise ConfigError(f"no decoder named {decoder!r}", hint=f"choose from {', '.join(DECODERS)}")
     data = read_dataset(dataset, annotations, format=format, **(format_settings or {}))
+    task = SingleLabel(data.categories)
+    task.check_decoder(decoder)
+    chosen = decoder or task.usual_decoder
+    if data.event_table().modality.any():
+        raise DatasetError(
+            f"{data.root}: its events are only seen or only heard, and these files give a segment one label",
+            hint="avel evaluate judges runs on it",
+        )
     samples = [sample for sample in data.samples if sample.split == split]
     if not samples:
         raise DatasetError(f"{data.root}: no samples of split {split!r}", hint="--split val, for example")
@@ -89,7 +95,7 @@ def score(
         for each in read_submission(Path(path), data, samples, segments, segment_seconds)
     ]
     scored = all(each.has_scores for each in sets)
-    if decoder != "argmax" and not scored:
+    if decoder not in (None, "argmax") and not scored:
         raise ConfigError(
             f"decoder {decoder!r} needs scores, and there are labels alone", hint="leave it out"
         )
@@ -102,15 +108,14 @@ def score(
     )
     whole = [Predictions(each.name, split, *about, each.scores) for each in sets]
     items = [judged_part(item) for item in whole]
-    task = SingleLabel(data.categories)
     judged = len(items[0].sample)
-    decoders: tuple[Decoder, ...] = tuple(DECODERS) if scored else ("argmax",)
+    decoders: tuple[Decoder, ...] = tuple(task.decoders) if scored else ("argmax",)
     tags = {
         tag: [sample.number for sample in samples if sample.tag == tag]
         for tag in sorted({sample.tag for sample in samples if sample.tag})
     }
     found = judge_predictions(
-        items if judged else [], task, decoder, (onset_tolerance, offset_tolerance), decoders, tags
+        items if judged else [], task, chosen, (onset_tolerance, offset_tolerance), decoders, tags
     )
     baselines = task.trivial_baselines(items[0].label) if judged else {}
     return Score(
@@ -118,7 +123,7 @@ def score(
         predictions=tuple(each.name for each in sets),
         dataset=str(data.root),
         split=split,
-        decoder=decoder,
+        decoder=chosen,
         samples=judged,
         unknown_samples=len(samples) - judged,
         leaked_samples=int(items[0].leaked.sum()),

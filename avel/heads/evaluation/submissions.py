@@ -14,7 +14,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from avel.errors import DatasetError, MissingPathError
-from avel.heads.tasks.single_label import BACKGROUND
+from avel.heads.tasks.task import BACKGROUND
 from avel.progress import note
 from avel.stores.arrow import read_parquet
 from avel.stores.datasets.dataset import Dataset, Sample
@@ -203,6 +203,7 @@ def _events(
         np.array([dataset.class_ids[event.category] for _, event in events], np.int64),
         np.array([event.onset_seconds for _, event in events], np.float64),
         np.array([event.offset_seconds for _, event in events], np.float64),
+        np.zeros(len(events), np.int64),
     )
     labels = segment_labels(
         np.ones(len(samples), bool),

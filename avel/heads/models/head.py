@@ -13,6 +13,7 @@ from avel.digests import digest_of
 from avel.errors import ConfigError
 from avel.heads.config import HEADS, HeadConfig, TrainConfig
 from avel.heads.models.parts import at_least_float32
+from avel.heads.tasks.choose import TASKS
 from avel.heads.tasks.single_label import SingleLabel
 from avel.nn import Standard
 
@@ -23,9 +24,11 @@ class Widths:
 
     Attributes:
         audio, visual: features of a vector, D, or of each cell of a visual map, C.
-        classes: K, background included.
+        classes: K, the number of scores of a segment: classes and background, or the classes of all tracks.
         cells: H * W of visual maps, 0 for vectors.
         segments: T, which few heads need; 0 where it is not known.
+        task: name of the task, in `TASKS`.
+        tracks: how many tracks of labels share the scores, one after the other.
     """
 
     audio: int
@@ -33,6 +36,8 @@ class Widths:
     classes: int
     cells: int = 0
     segments: int = 0
+    task: str = SingleLabel.name
+    tracks: int = 1
 
 
 class Published(NamedTuple):
@@ -63,7 +68,7 @@ VGG = "VGGish, VGG-19"
 
 
 class HeadOutput(NamedTuple):
-    """Scores before softmax, (B, T, K), and other tensors by name, such as attention maps."""
+    """Scores before softmax or sigmoid, (B, T, K), and other tensors by name, such as attention maps."""
 
     logits: Tensor
     extras: dict[str, Tensor]
@@ -78,6 +83,7 @@ class Head(nn.Module, ABC):
         published: what was reported for it on AVE.
         sources: inputs it can read ("encoded", "cnn", "maps"), the best first.
         weak: whether it can learn from video labels.
+        tasks: names of the tasks that it can be trained for: those whose labels its losses and layers know.
         stackable: whether trials can be one batched program: no LSTM, no dropout, no `begin_epoch`.
         buffered: settings kept as buffers, so that trials which differ in them can still be stacked.
         segments: numbers of segments that its layers can take; None for any.
@@ -88,6 +94,7 @@ class Head(nn.Module, ABC):
     published: ClassVar[tuple[Published, ...]] = ()
     sources: ClassVar[tuple[str, ...]] = ("encoded",)
     weak: ClassVar[bool] = True
+    tasks: ClassVar[tuple[str, ...]] = (SingleLabel.name,)
     stackable: ClassVar[bool] = False
     buffered: ClassVar[tuple[str, ...]] = ()
     segments: ClassVar[range | None] = None
@@ -96,16 +103,31 @@ class Head(nn.Module, ABC):
         """Builds the network for the widths of a cache; `weak` networks learn from video labels.
 
         Raises:
-            ConfigError: the head cannot take clips of that many segments.
+            ConfigError: the head cannot be trained for the task, or cannot take clips of that many segments.
         """
         super().__init__()
-        self.widths, self.config = widths, config
+        self.widths, self.config, self.task = widths, config, TASKS[widths.task]
+        self.check_task(widths.task)
         allowed = self.segments
         if allowed is not None and widths.segments not in allowed:
             raise ConfigError(
                 f"head {config.name!r} takes {allowed[0]} to {allowed[-1]} segments, the clips have"
                 f" {widths.segments}",
                 hint="avel heads lists the others, which take any number",
+            )
+
+    @classmethod
+    def check_task(cls, task: str) -> None:
+        """Refuses a task that the head is not for.
+
+        Raises:
+            ConfigError: it is not among `tasks`; heads that can are named.
+        """
+        if task not in cls.tasks:
+            able = [name for name in HEADS if task in HEADS[name].tasks]
+            raise ConfigError(
+                f"head {cls.Config.name!r} is for task {' or '.join(cls.tasks)}, and this is {task}",
+                hint=f"heads that can: {', '.join(able)}",
             )
 
     @abstractmethod
@@ -116,12 +138,12 @@ class Head(nn.Module, ABC):
         """Prepares for an epoch, counted from 1, before it is trained; what changes has to be in buffers."""
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
-        """Returns the loss under full supervision: (B, T, K), (B, T) -> scalar."""
-        return SingleLabel.loss(output.logits, labels)
+        """Returns the loss under full supervision: (B, T, K), (B, T, ...) -> scalar."""
+        return self.task.loss(output.logits, labels)
 
     def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
-        """Returns the loss under weak supervision: (B, T, K), (B,) -> scalar."""
-        return SingleLabel.video_loss(output.logits, video_labels)
+        """Returns the loss under weak supervision: (B, T, K), (B, ...) -> scalar."""
+        return self.task.video_loss(output.logits, video_labels)
 
 
 class Model(nn.Module):
@@ -142,7 +164,7 @@ class Model(nn.Module):
         return output
 
     def loss(self, output: HeadOutput, targets: Tensor) -> Tensor:
-        """Returns the head's loss, never in bfloat16: (B, T, K), (B, T) or if weak (B,) -> scalar."""
+        """Returns the head's loss, never in bfloat16: (B, T, K) and labels, of videos if weak -> scalar."""
         output = HeadOutput(at_least_float32(output.logits), output.extras)
         return self.head.weak_loss(output, targets) if self.weak else self.head.loss(output, targets)
 

@@ -11,6 +11,7 @@ from avel.config import option
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
 from avel.heads.models.parts import BiLSTM, at_least_float32
+from avel.heads.tasks.single_label import SingleLabel
 from avel.nn import AGVA
 
 HIDDEN = 256
@@ -80,7 +81,7 @@ class PSP(Head):
         loss = super().loss(output, labels)
         if not self.pair_loss:
             return loss
-        event = labels < output.logits.shape[-1] - 1
+        event = SingleLabel.holds_event(labels, self.widths.classes)
         return loss + self.pair_loss * pair_loss(output.extras["similarity"], event)
 
 

@@ -11,6 +11,7 @@ from avel.config import option
 from avel.heads.config import HeadConfig
 from avel.heads.models.head import Head, HeadOutput, Widths
 from avel.heads.models.parts import at_least_float32
+from avel.heads.tasks.single_label import SingleLabel
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,7 @@ def decision_scores(relevance: Tensor, category: Tensor, classes: int, threshold
     return torch.cat((scores, background), -1)
 
 
-def holds_event(labels: Tensor, classes: int) -> Tensor:
-    """Returns True where a segment holds an event, not background (the last class): (B, T) -> (B, T)."""
-    return labels < classes - 1
-
-
-def clip_category(labels: Tensor, classes: int) -> Tensor:
-    """Returns each clip's event, of several the one with the largest id, or background: (B, T) -> (B,)."""
-    event = torch.where(holds_event(labels, classes), labels, -1).amax(-1)
-    return torch.where(event < 0, classes - 1, event)
+holds_event, clip_category = SingleLabel.holds_event, SingleLabel.clip_category
 
 
 def relevance_loss(relevance: Tensor, labels: Tensor, classes: int) -> Tensor:

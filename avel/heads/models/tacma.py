@@ -48,6 +48,7 @@ class TACMA(Head):
     source = "Ran et al. 2022, Section 3.3"
     published = (Published(77.2, "full", "AV-BT", "Ran et al. 2022, Table 3"),)
     sources = ("encoded", "cnn")
+    tasks = ("single_label", "multi_label")
     stackable = True
     buffered: ClassVar[tuple[str, ...]] = ("theta",)
     theta: Tensor

@@ -1,12 +1,9 @@
-"""Decoders: class probabilities -> one label for each segment."""
+"""Decoders: class probabilities -> labels of segments."""
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-Decoder = Literal["argmax", "event"]
 
 
 def decode_argmax(probabilities: NDArray[Any]) -> NDArray[np.int64]:
@@ -26,7 +23,6 @@ def decode_event(probabilities: NDArray[Any]) -> NDArray[np.int64]:
     return np.asarray(np.where(score > probabilities[..., background], category, background), np.int64)
 
 
-DECODERS: dict[Decoder, Callable[[NDArray[Any]], NDArray[np.int64]]] = {
-    "argmax": decode_argmax,
-    "event": decode_event,
-}
+def decode_threshold(probabilities: NDArray[Any]) -> NDArray[np.int8]:
+    """Each class by itself, there from a probability of one half: (R, T, K) -> 1 or 0, (R, T, K)."""
+    return np.asarray(probabilities >= 0.5, np.int8)

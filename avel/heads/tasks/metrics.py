@@ -2,11 +2,12 @@
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Labels = NDArray[np.int64]
+Labels = NDArray[np.integer[Any]]
 
 
 def segment_accuracy(predicted: Labels, labels: Labels) -> float:
@@ -14,7 +15,7 @@ def segment_accuracy(predicted: Labels, labels: Labels) -> float:
     return float((predicted == labels).mean()) if labels.size else float("nan")
 
 
-def confusion(predicted: Labels, labels: Labels, classes: int) -> Labels:
+def confusion(predicted: Labels, labels: Labels, classes: int) -> NDArray[np.int64]:
     """Counts segments by true class (rows) and predicted class (columns): (R, T), (R, T) -> (K, K)."""
     pairs = labels.ravel() * classes + predicted.ravel()
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).astype(np.int64)

@@ -1,20 +1,15 @@
-"""Task of AVEL: every segment has one label, the class of an event or background.
-
-All that depends on it is here (targets, losses, accuracy in training, what plots show) and in the decoders
-and metrics beside. Another task would be another class with these methods.
-"""
+"""Task of AVEL: every segment has one label, the class of an event or background, which is K - 1."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.heads.tasks.decoders import DECODERS, Decoder
+from avel.errors import DatasetError
+from avel.heads.tasks.decoders import decode_argmax, decode_event
 from avel.heads.tasks.metrics import (
     Labels,
     Tally,
@@ -23,57 +18,58 @@ from avel.heads.tasks.metrics import (
     segment_f1_tally,
     trivial_baselines,
 )
-from avel.stores.datasets.labels import UNKNOWN
+from avel.heads.tasks.task import Classes, Targets, Task
+from avel.stores.datasets.labels import NO_CLASS
 from avel.stores.features import CachedSamples, FeatureCache
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-BACKGROUND = "background"
-
 
 @dataclass(frozen=True)
-class Block:
-    """Neighbouring segments of a clip that plots show as one: `first` to `end` - 1.
+class SingleLabel(Task):
+    """One label a segment: int64 (R, T), the class id or K - 1; a video's is that of its only event class."""
 
-    Attributes:
-        kind: "label" of the annotations; "right" or "wrong" prediction, "prediction" where the label is not
-            known. Background is "wrong" or "background".
-        text: name of the class, "bg" for background.
-    """
+    name = "single_label"
+    measure = "accuracy"
+    metrics: ClassVar = {"accuracy": "segment accuracy", "segment_f1": "segment F1", "event_f1": "event F1"}
+    decoders: ClassVar = {"argmax": decode_argmax, "event": decode_event}
+    one_label = True
 
-    first: int
-    end: int
-    kind: Literal["label", "right", "wrong", "prediction", "background"]
-    text: str
+    @property
+    def outputs(self) -> int:
+        return len(self.categories) + 1
 
-
-@dataclass(frozen=True)
-class SingleLabel:
-    """One label a segment; class ids are the order of `categories`, background is K - 1, unknown -1."""
-
-    categories: tuple[str, ...]
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return self.class_names
 
     @property
     def background(self) -> int:
         """Class id of background, K - 1."""
         return len(self.categories)
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of all K classes, background last."""
-        return (*self.categories, BACKGROUND)
-
-    @staticmethod
-    def targets(cache: FeatureCache, samples: CachedSamples) -> tuple[Labels, Labels]:
-        """Returns the labels of segments and of videos: (R, T) with UNKNOWN, (R,) with NO_CLASS.
-
-        A video's label is the class of its events; NO_CLASS says that it has none, or several.
+    def targets(self, cache: FeatureCache, samples: CachedSamples) -> Targets:
+        """Returns the labels, (R, T) and (R,); a video of several classes or none has no label of its own.
 
         Raises:
-            DatasetError: a sample in which events of two classes overlap.
+            DatasetError: a sample in which events of two classes overlap, or events only seen or only heard.
         """
-        return cache.labels(samples), samples.video_labels()
+        one_modality = np.flatnonzero(samples.events.modality)
+        if len(one_modality):
+            place = int(samples.events.sample[one_modality[0]])
+            raise DatasetError(
+                f"{cache.path}: sample {samples.number[place]} ({cache.video_ids[samples.video[place]]}) has "
+                "events that are only seen or only heard, and a segment has one label for both",
+                hint="--task multi_label",
+            )
+        video_labels = samples.video_labels()
+        return Targets(cache.labels(samples), video_labels, video_labels != NO_CLASS)
+
+    @staticmethod
+    def obstacle(labels: Tensor) -> str:
+        first = labels.flatten()[0]
+        return f"one class only, number {first}" if (labels == first).all() else ""
 
     @staticmethod
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -95,14 +91,30 @@ class SingleLabel:
         return logits.float().softmax(-1)
 
     @staticmethod
-    def right(logits: Tensor, labels: Tensor) -> Tensor:
-        """Returns True where a segment's most probable class is its label: (..., K), (...) -> (...)."""
-        return logits.argmax(-1) == labels
+    def holds_event(labels: Tensor, classes: int) -> Tensor:
+        """Returns True where a segment holds an event, not background: (B, T) -> (B, T)."""
+        return labels < classes - 1
 
     @staticmethod
-    def decode(probabilities: NDArray[Any], decoder: Decoder = "argmax") -> Labels:
-        """Returns labels by one of DECODERS: (R, T, K) -> (R, T)."""
-        return DECODERS[decoder](probabilities)
+    def clip_category(labels: Tensor, classes: int) -> Tensor:
+        """Returns each clip's event, of several that with the largest id, or background: (B, T) -> (B,)."""
+        event = labels.where(SingleLabel.holds_event(labels, classes), -1).amax(-1)
+        return event.where(event >= 0, classes - 1)
+
+    def points(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Counts the segments whose most probable class is their label."""
+        return (logits.argmax(-1) == labels).sum(-1)
+
+    @staticmethod
+    def full_points(segments: int) -> int:
+        return segments
+
+    def right(self, predicted: Labels, labels: Labels) -> NDArray[np.bool_]:
+        return np.asarray(predicted == labels)
+
+    def scores(self, predicted: Labels, labels: Labels) -> NDArray[np.float64]:
+        """Returns each sample's fraction of right segments: (R, T), (R, T) -> (R,)."""
+        return np.asarray((predicted == labels).mean(1), np.float64)
 
     def trivial_baselines(self, labels: Labels) -> dict[str, float]:
         """Returns rule without a model -> fraction of right segments: (R, T)."""
@@ -111,41 +123,11 @@ class SingleLabel:
     def tallies(
         self, predicted: Labels, labels: Labels, onset_tolerance: float = 1, offset_tolerance: float = 1
     ) -> dict[str, Tally]:
-        """Returns metric -> what each sample adds to it: (R, T), (R, T) -> (R,); tolerances in segments."""
         return {
             "accuracy": accuracy_tally(predicted, labels),
             "segment_f1": segment_f1_tally(predicted, labels, self.background),
             "event_f1": event_f1_tally(predicted, labels, self.background, onset_tolerance, offset_tolerance),
         }
 
-    def title(self, labels: Labels) -> str:
-        """Names the classes of a clip's labels (T,), in order of time."""
-        if (labels == UNKNOWN).any():
-            return "events unknown"
-        found = dict.fromkeys(self.categories[label] for label in labels.tolist() if label != self.background)
-        return ", ".join(found) or "no event"
-
-    def blocks(self, classes: Labels, labels: Labels | None = None) -> Iterator[Block]:
-        """Yields the blocks of predictions (T,), compared with labels (T,) if given, or of labels alone."""
-        reference = classes if labels is None else labels
-        known = reference != UNKNOWN
-        right = (classes == reference) | ~known
-        changed = np.any([np.diff(each) != 0 for each in (classes, right.astype(int), known.astype(int))], 0)
-        edges = [0, *(np.flatnonzero(changed) + 1).tolist(), len(classes)]
-        for first, end in itertools.pairwise(edges):
-            number = int(classes[first])
-            if number == UNKNOWN:
-                continue
-            empty = number == self.background
-            kind: Literal["label", "right", "wrong", "prediction", "background"] = (
-                "wrong"
-                if not right[first]
-                else "background"
-                if empty
-                else "label"
-                if labels is None
-                else "right"
-                if known[first]
-                else "prediction"
-            )
-            yield Block(first, end, kind, "bg" if empty else self.categories[number])
+    def classes_of(self, labels: Labels) -> list[list[Classes]]:
+        return [[() if label == self.background else (label,) for label in labels.tolist()]]

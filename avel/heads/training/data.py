@@ -15,11 +15,12 @@ from avel.ahead import read_ahead
 from avel.errors import TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.models.head import Widths, head_class
-from avel.heads.tasks.single_label import SingleLabel
+from avel.heads.tasks.choose import choose_task
+from avel.heads.tasks.task import Task
 from avel.heads.training.memory import free_memory_gb
 from avel.progress import note
 from avel.stores.datasets.dataset import SPLITS
-from avel.stores.datasets.labels import NO_CLASS, take
+from avel.stores.datasets.labels import take
 from avel.stores.features import CachedSamples, FeatureCache
 
 ARRAYS = {"encoded": ("f_a", "f_v"), "cnn": ("cnn_a", "cnn_v"), "maps": ("cnn_a", "maps")}
@@ -34,10 +35,10 @@ class Split:
     Attributes:
         number: (R,) number of each sample in its dataset.
         known: (R,) whether its events are known, so that it can be judged by them.
-        one_class: (R,) whether all of its events are of one class, its video label.
+        has_video_label: (R,) whether the task has a label for the whole clip.
         videos: (R,) index into the cache's videos.
-        labels: (R, T) class of each segment; -1 where a sample's events are not known.
-        video_labels: (R,) class of each sample's events; -1 where it has none or several.
+        labels: (R, T, ...) as the task makes them; -1 where a sample's events are not known.
+        video_labels: (R, ...) likewise.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Split:
     video_id: NDArray[np.object_]
     leaked: NDArray[np.bool_]
     known: NDArray[np.bool_]
-    one_class: NDArray[np.bool_]
+    has_video_label: NDArray[np.bool_]
     videos: Tensor
     labels: Tensor
     video_labels: Tensor
@@ -54,10 +55,10 @@ class Split:
         return len(self.number)
 
     def trainable(self, config: TrainConfig) -> "Split":
-        """Returns the samples to train on: all, or with weak supervision those of one event class."""
-        if config.supervision == "full" or self.one_class.all():
+        """Returns the samples to train on: all, or with weak supervision those with a video label."""
+        if config.supervision == "full" or self.has_video_label.all():
             return self
-        return take(self, np.flatnonzero(self.one_class))
+        return take(self, np.flatnonzero(self.has_video_label))
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Data:
     """Inputs and labels of one head; `splits` holds train, val, and test where it has samples."""
 
     features: Features
+    task: Task
     widths: Widths
     splits: dict[str, Split]
 
@@ -104,19 +106,22 @@ def load_data(cache: FeatureCache, config: TrainConfig, device: torch.device) ->
     Raises:
         TrainingError: what the head needs is missing, or labels or features cannot be trained on.
     """
-    source = choose_source(cache, config)
+    source, task = choose_source(cache, config), choose_task(cache, config.task)
+    head_class(config).check_task(task.name)
     if not len(cache.samples):
         raise TrainingError(
             f"{cache.path}: no labels in this cache", hint="stage the dataset with its annotations first"
         )
     present = set(cache.samples.split)
-    splits = {name: _split(cache, name, device) for name in SPLITS if name in present or name != "test"}
+    splits = {name: _split(cache, task, name, device) for name in SPLITS if name in present or name != "test"}
     check_classes(cache, splits["train"], config)
     visual = cache.shapes[ARRAYS[source][1]]
     cells = visual[2] * visual[3] if source == "maps" else 0
     audio = cache.shapes[ARRAYS[source][0]]
-    widths = Widths(audio[-1], visual[-1], cache.classes, cells, cache.grid_segments)
-    return Data(_features(cache, source, config, device), widths, splits)
+    widths = Widths(
+        audio[-1], visual[-1], task.outputs, cells, cache.grid_segments, task.name, len(task.tracks)
+    )
+    return Data(_features(cache, source, config, device), task, widths, splits)
 
 
 def choose_source(cache: FeatureCache, config: TrainConfig) -> str:
@@ -196,7 +201,7 @@ def _bytes(cache: FeatureCache, name: str) -> int:
     return int(np.prod(cache.shapes[name])) * empty.itemsize
 
 
-def _split(cache: FeatureCache, name: str, device: torch.device) -> Split:
+def _split(cache: FeatureCache, task: Task, name: str, device: torch.device) -> Split:
     samples = cache.samples.take(np.flatnonzero(cache.samples.split == name))
     if not len(samples):
         raise TrainingError(
@@ -204,9 +209,10 @@ def _split(cache: FeatureCache, name: str, device: torch.device) -> Split:
             hint=shlex.join(["avel", "inspect", str(cache.path)]),
         )
     _check_labelled(cache, name, samples)
-    labels, video_labels = SingleLabel.targets(cache, samples)
-    videos, labels_there, video_labels_there = (
-        torch.from_numpy(values).to(device) for values in (samples.video, labels, video_labels)
+    targets = task.targets(cache, samples)
+    videos, labels, video_labels = (
+        torch.from_numpy(values).to(device)
+        for values in (samples.video, targets.labels, targets.video_labels)
     )
     ids = np.array(cache.video_ids, object)[samples.video]
     return Split(
@@ -215,16 +221,19 @@ def _split(cache: FeatureCache, name: str, device: torch.device) -> Split:
         ids,
         samples.leaked,
         samples.known,
-        video_labels != NO_CLASS,
+        targets.has_video_label,
         videos,
-        labels_there,
-        video_labels_there,
+        labels,
+        video_labels,
     )
 
 
 def _check_labelled(cache: FeatureCache, split: str, samples: CachedSamples) -> None:
-    """Refuses unknown events in train and val; in test they are allowed, and `evaluate` counts them."""
-    unknown = np.flatnonzero(~samples.known)
+    """Refuses unknown events in train and val; in test they are allowed, and `evaluate` counts them.
+
+    In train it is enough to know the classes; `check_classes` then asks for weak supervision.
+    """
+    unknown = np.flatnonzero(~(samples.labelled if split == "train" else samples.known))
     if len(unknown) and split != "test":
         raise TrainingError(
             f"{cache.path}: the events of {len(unknown)} of {len(samples)} {split} samples are not known, "
@@ -235,17 +244,23 @@ def _check_labelled(cache: FeatureCache, split: str, samples: CachedSamples) -> 
 
 
 def check_classes(cache: FeatureCache, train: Split, config: TrainConfig) -> None:
-    """Checks that the train samples hold two classes at least, of segments, or of videos if weak.
+    """Checks that train samples have labels to learn from, of segments or of videos if weak.
 
-    Under weak supervision samples without a video label (no event, or events of several classes) are left
-    out; a note counts them.
+    Under weak supervision samples without a video label (with one label a segment: no event, or events of
+    several classes) are left out; a note counts them.
 
     Raises:
-        TrainingError: they hold one class, or no sample has a video label.
+        TrainingError: they hold one class, no sample has a video label, or full supervision has no events.
     """
     weak, used = config.supervision == "weak", train.trainable(config)
+    if not weak and not train.known.all():
+        raise TrainingError(
+            f"{cache.path}: of {int((~train.known).sum())} of {len(train)} train samples only the classes "
+            "are known, not when they are",
+            hint="--supervision weak",
+        )
     if len(used) < len(train):
-        first = train.number[~train.one_class][0]
+        first = train.number[~train.has_video_label][0]
         note(
             f"{cache.path}: weak supervision leaves out {len(train) - len(used)} of {len(train)} train "
             f"samples, which have no event or events of several classes; the first is sample {first}"
@@ -255,10 +270,9 @@ def check_classes(cache: FeatureCache, train: Split, config: TrainConfig) -> Non
             f"{cache.path}: no train sample has events of one class, so there are no video labels",
             hint="--supervision full",
         )
-    classes = torch.unique(used.video_labels if weak else used.labels).tolist()
-    if len(classes) < 2:
-        what = "videos of one class" if weak else "one class"
-        raise TrainingError(f"{cache.path}: the train split holds {what} only, number {classes[0]}")
+    why = choose_task(cache, config.task).obstacle(used.video_labels if weak else used.labels)
+    if why:
+        raise TrainingError(f"{cache.path}: the train split holds {'videos of ' if weak else ''}{why}")
 
 
 def _check_finite(cache: FeatureCache, name: str, read: Callable[[NDArray[np.int64]], NDArray[Any]]) -> None:

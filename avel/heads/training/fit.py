@@ -14,7 +14,6 @@ from torch import Tensor
 
 from avel.heads.config import HeadConfig, TrainConfig
 from avel.heads.models.head import Model, build_model, head_class
-from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.training.data import Data, Split, chunks_of
 from avel.heads.training.memory import reuse_freed_memory
 from avel.heads.training.trials import Alone, Stacked, Trial, TrialGroup
@@ -32,24 +31,24 @@ Ended = Callable[["TrialOutcome"], None]
 
 @dataclass(eq=False)
 class TrialOutcome:
-    """One trial in training or after it; epochs count from 1, accuracies are fractions.
+    """One trial in training or after it; epochs count from 1, scores are fractions of what the task measures.
 
     The best test epoch, which most published code reports, is recorded but decides nothing.
 
     Attributes:
         failure: in which epoch loss or scores were not finite, or "".
         train_seconds: in which it learned, judging aside; of M stacked trials an M-th of the time.
-        test_accuracy, best_test_accuracy: None where no test sample has known events.
+        test_score, best_test_score: None where no test sample has known events.
         state: weights and buffers at the best validation epoch.
     """
 
     trial: Trial
     epochs: int = 0
     best_epoch: int = 0
-    val_accuracy: float = -1.0
-    test_accuracy: float | None = None
+    val_score: float = -1.0
+    test_score: float | None = None
     best_test_epoch: int = 0
-    best_test_accuracy: float | None = None
+    best_test_score: float | None = None
     failure: str = ""
     train_seconds: float = 0.0
     state: dict[str, Tensor] = field(default_factory=dict)
@@ -106,9 +105,9 @@ class Training:
         losses = self.train_epoch(number).tolist()
         seconds = (time.perf_counter() - began) / len(self.alive)
         self.group.train(False)
-        val = self._accuracy(self.data.splits["val"])
+        val = self._score(self.data.splits["val"])
         test_split = self.data.splits.get("test")
-        test = self._accuracy(test_split) if test_split is not None and test_split.known.any() else None
+        test = self._score(test_split) if test_split is not None and test_split.known.any() else None
         lines = []
         for place, outcome in enumerate(self.alive):
             outcome.epochs = number
@@ -121,7 +120,7 @@ class Training:
                 outcome.failure = f"the scores are not finite after epoch {number}"
                 lines.append(line | {"failure": outcome.failure})
             else:
-                measured = {"val_accuracy": val[place]} | ({"test_accuracy": test[place]} if test else {})
+                measured = {"val_score": val[place]} | ({"test_score": test[place]} if test else {})
                 self._record(place, outcome, **measured)
                 lines.append(line | measured)
         self._drop([place for place, outcome in enumerate(self.alive) if self._done(outcome)])
@@ -161,29 +160,30 @@ class Training:
         most = CLIPS_AT_ONCE if features.held is None else len(features.held[0])
         return max(1, min(most, GPU_INPUT_BYTES // (4 * numbers * len(self.alive))))
 
-    def _accuracy(self, split: Split) -> list[float]:
-        """Returns each trial's fraction of right segments, NaN where its scores are not finite."""
-        right = torch.zeros(len(self.alive), device=self.device)
-        size = self._clips_at_once()
+    def _score(self, split: Split) -> list[float]:
+        """Returns each trial's score, by what its task measures; NaN where its scores are not finite."""
+        points = torch.zeros(len(self.alive), dtype=torch.float64, device=self.device)
+        size, known = self._clips_at_once(), torch.from_numpy(split.known).to(self.device)
         chunks = chunks_of(torch.arange(len(split), device=self.device), size)
         inputs = self.data.features.batches([split.videos[chunk] for chunk in chunks])
         for chunk, (audio, visual) in zip(chunks, inputs, strict=True):
             with torch.no_grad(), arithmetic(self.config, self.device):
                 logits = self.group.logits(audio, visual)
-            counts = SingleLabel.right(logits, split.labels[chunk]).sum((1, 2))
-            right += torch.where(logits.isfinite().flatten(1).all(1), counts, math.nan)
-        judged = int(split.known.sum()) * split.labels.shape[1]
-        return [count / judged for count in right.tolist()]
+            each = self.data.task.points(logits, split.labels[chunk])
+            counts = (each * known[chunk]).sum(-1, dtype=torch.float64)
+            points += torch.where(logits.isfinite().flatten(1).all(1), counts, math.nan)
+        full = int(split.known.sum()) * self.data.task.full_points(split.labels.shape[1])
+        return [scored / full for scored in points.tolist()]
 
     def _record(
-        self, place: int, outcome: TrialOutcome, val_accuracy: float, test_accuracy: float | None = None
+        self, place: int, outcome: TrialOutcome, val_score: float, test_score: float | None = None
     ) -> None:
-        """Records accuracies; copies the weights if validation accuracy is higher than ever before."""
-        best = outcome.best_test_accuracy
-        if test_accuracy is not None and (best is None or test_accuracy > best):
-            outcome.best_test_accuracy, outcome.best_test_epoch = test_accuracy, outcome.epochs
-        if val_accuracy > outcome.val_accuracy:
-            outcome.val_accuracy, outcome.test_accuracy = val_accuracy, test_accuracy
+        """Records scores; copies the weights if that on val is higher than ever before."""
+        best = outcome.best_test_score
+        if test_score is not None and (best is None or test_score > best):
+            outcome.best_test_score, outcome.best_test_epoch = test_score, outcome.epochs
+        if val_score > outcome.val_score:
+            outcome.val_score, outcome.test_score = val_score, test_score
             outcome.best_epoch = outcome.epochs
             outcome.state = self.group.state(place)
 
@@ -271,4 +271,4 @@ def cpu_threads(count: int) -> Iterator[None]:
 
 
 def _best(lines: list[dict[str, Any]]) -> float:
-    return max((line.get("val_accuracy", 0.0) for line in lines), default=0.0)
+    return max((line.get("val_score", 0.0) for line in lines), default=0.0)

@@ -14,6 +14,8 @@ from avel.config import as_dict
 from avel.errors import ConfigError, StoreError
 from avel.heads.config import TrainConfig
 from avel.heads.models.head import Model, Widths, build_model
+from avel.heads.tasks.choose import TASKS
+from avel.heads.tasks.task import Task, TaskName, TrackName
 from avel.heads.training.fit import TrialOutcome
 from avel.stores.documents import read_document, write_document
 from avel.stores.runs import Run, read_config
@@ -35,6 +37,8 @@ class HeadInputs:
     cache_digest: str
     segments: int
     segment_seconds: float
+    task: TaskName
+    tracks: tuple[TrackName, ...]
     categories: tuple[str, ...]
     swept: tuple[str, ...]
     trials: tuple[str, ...]
@@ -50,7 +54,7 @@ class HeadInputs:
 
 @dataclass(frozen=True)
 class TrialFile:
-    """A trial's JSON file; `settings` are those a sweep varied, accuracies are fractions."""
+    """A trial's JSON file; `settings` are those a sweep varied, scores are fractions."""
 
     name: str
     settings: dict[str, Any]
@@ -60,10 +64,10 @@ class TrialFile:
     source: str
     epochs: int
     best_epoch: int
-    val_accuracy: float
-    test_accuracy: float | None
+    val_score: float
+    test_score: float | None
     best_test_epoch: int
-    best_test_accuracy: float | None
+    best_test_score: float | None
     failure: str
     train_seconds: float
 
@@ -83,6 +87,12 @@ class TrialRecord(TrialFile):
     def group(self) -> str:
         """Name of the trials that differ from it in the seed alone: head, or settings of a sweep."""
         return ",".join(f"{key}={value}" for key, value in self.settings.items()) or self.config.head.name
+
+
+def task_of(run: Run) -> Task:
+    """Returns the task that a run's heads were trained for."""
+    inputs = run.read_inputs(HeadInputs)
+    return TASKS[inputs.task](inputs.categories, inputs.tracks)
 
 
 def write_trial(
@@ -140,9 +150,9 @@ def trained_groups(trials: Iterable[TrialRecord]) -> dict[str, list[TrialRecord]
     return groups
 
 
-def mean_val_accuracy(trials: Sequence[TrialRecord]) -> float:
-    """Averages validation accuracies, fractions, over trials."""
-    return sum(trial.val_accuracy for trial in trials) / len(trials)
+def mean_val_score(trials: Sequence[TrialRecord]) -> float:
+    """Averages validation scores, fractions, over trials."""
+    return sum(trial.val_score for trial in trials) / len(trials)
 
 
 def load_head(run: Path | str, trial: str | None = None, device: torch.device | str = "cpu") -> Model:
@@ -151,7 +161,7 @@ def load_head(run: Path | str, trial: str | None = None, device: torch.device | 
     >>> scores = load_head("runs/mlp")(f_a, f_v).logits  # (B, T, D), (B, T, D) -> (B, T, K)  # doctest: +SKIP
 
     Args:
-        trial: name of a trial; by default the one with the best validation accuracy.
+        trial: name of a trial; by default the one with the best score on validation.
 
     Raises:
         MissingPathError, StoreError: there is no such run or trial, or it is damaged.
@@ -164,7 +174,7 @@ def load_head(run: Path | str, trial: str | None = None, device: torch.device | 
         raise StoreError(
             f"{opened.path}: no trained trial", hint="give the same avel train-head command again"
         )
-    return load_model(opened, max(trained, key=lambda record: record.val_accuracy), device)
+    return load_model(opened, max(trained, key=lambda record: record.val_score), device)
 
 
 def load_model(run: Run, trial: TrialRecord, device: torch.device | str = "cpu") -> Model:

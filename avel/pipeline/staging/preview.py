@@ -112,7 +112,8 @@ def _draw_events(
         if event is None:
             text = f"{'no event' if sample.events is not None else 'events unknown'}{split}"
         else:
-            text = f"{event.category}{split}, {event.onset_seconds:g}-{event.offset_seconds:g} s"
+            only = "" if event.modality == "both" else f", {event.modality}"
+            text = f"{event.category}{split}{only}, {event.onset_seconds:g}-{event.offset_seconds:g} s"
             for column in np.flatnonzero(_has(event, store)[shown]).tolist():
                 colour = EVENT_COLOURS[lane % len(EVENT_COLOURS)]
                 axes.barh(lane, 1, left=column, height=0.8, color=colour)
@@ -126,7 +127,8 @@ def _draw_events(
 def _has(event: Event, store: ClipStore) -> NDArray[np.bool_]:
     """Returns True for the segments that the event has: (T,)."""
     onset, offset = np.array([[event.onset_seconds], [event.offset_seconds]])
-    table = EventTable(np.zeros(1, np.int64), np.zeros(1, np.int64), onset, offset)
+    nothing = np.zeros(1, np.int64)
+    table = EventTable(nothing, nothing, onset, offset, nothing)
     _, _, has = class_segments(table, store.grid.segments, store.grid.segment_seconds)
     return np.asarray(has[0])
 

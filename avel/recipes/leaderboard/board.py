@@ -18,7 +18,8 @@ class HeadLine:
     Attributes:
         source: the publication that the head comes from.
         inputs: features that it read.
-        interval_percent: 95 % bootstrap interval of the accuracy over videos.
+        accuracy_percent: None where a segment may have several labels; the F1 are then Type@AV.
+        interval_percent: 95 % bootstrap interval of the score over videos.
         holding_background_percent: accuracy on the clips that hold background.
         best_test_epoch_percent: test accuracy where the epoch is chosen by test, too high a figure.
         published: accuracy reported for it on AVE, for this supervision; None where none is known.
@@ -44,6 +45,16 @@ class HeadLine:
     epoch_seconds: float | None
     differences: dict[str, Difference]
 
+    @property
+    def score_percent(self) -> Spread:
+        """What the task is judged by: accuracy, or the F1 of segments."""
+        return self.segment_f1_percent if self.accuracy_percent.mean is None else self.accuracy_percent
+
+    @property
+    def difference(self) -> Difference | None:
+        """The difference in what the task is judged by; None for the head that all are compared with."""
+        return next(iter(self.differences.values()), None)
+
 
 @dataclass(frozen=True)
 class SkippedHead:
@@ -55,12 +66,13 @@ class SkippedHead:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Heads on one cache, the most accurate first.
+    """Heads on one cache, the best first.
 
     Attributes:
+        measure: what heads are judged by, in words.
         against: the head that all are compared with.
         samples: number of test samples with known events.
-        level: heads whose difference in accuracy to `against` may be chance: 0 is within its interval.
+        level: heads whose difference to `against` may be chance: 0 is within its interval.
         seconds: wall time of this call, which trains only what was missing.
         page: path of the HTML page; JSON and CSV of the same name lie beside it.
     """
@@ -68,6 +80,7 @@ class Leaderboard:
     cache: str
     cache_digest: str
     supervision: str
+    measure: str
     against: str
     samples: int
     trivial_baselines_percent: dict[str, float]
@@ -95,7 +108,8 @@ class Leaderboard:
         notes = [f"level with {self.against}: {', '.join(self.level) or 'none'}"]
         found = resolved_points(line.differences for line in self.heads)
         if found is not None:
-            notes.append(f"{self.samples} clips and these seeds resolve about {found:.1f} points of accuracy")
+            clips = f"{self.samples} clips and these seeds"
+            notes.append(f"{clips} resolve about {found:.1f} points of {self.measure}")
         notes += [f"left out: {each.head}: {each.reason}" for each in self.skipped]
         if any(line.published for line in self.heads):
             reported = (
@@ -110,7 +124,7 @@ def _row(line: HeadLine) -> tuple[Any, ...]:
     return (
         line.head,
         str(len(line.seeds)),
-        str(line.accuracy_percent),
+        str(line.score_percent),
         "" if low is None else f"{low:.1f} to {high:.1f}",
         str(line.holding_background_percent),
         str(line.event_f1_percent),
@@ -118,7 +132,7 @@ def _row(line: HeadLine) -> tuple[Any, ...]:
         str(line.published or ""),
         short(line.parameters),
         "" if line.epoch_seconds is None else f"{line.epoch_seconds:.2f}",
-        str(line.differences.get("accuracy", "")),
+        str(line.difference or ""),
     )
 
 

@@ -20,7 +20,7 @@ from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.paired import differences
 from avel.heads.models.head import build_model, head_class
 from avel.heads.train import LoadedCache, train_head
-from avel.heads.training.records import mean_val_accuracy
+from avel.heads.training.records import mean_val_score
 from avel.progress import note
 from avel.recipes.leaderboard.board import HeadLine, Leaderboard, SkippedHead
 from avel.recipes.leaderboard.page import page
@@ -87,10 +87,10 @@ def leaderboard(
         groups[name] = read_group(folder / name, "test")
     if not groups:
         raise TrainingError(f"no head can be trained here; {skipped[0].head}: {skipped[0].reason}")
-    chosen = against or max(groups, key=lambda name: mean_val_accuracy(groups[name].trials))
+    chosen = against or max(groups, key=lambda name: mean_val_score(groups[name].trials))
     lines = sorted(
         (_line(group, groups[chosen], supervision) for group in groups.values()),
-        key=lambda line: -(line.accuracy_percent.mean or 0),
+        key=lambda line: -(line.score_percent.mean or 0),
     )
     judged = evaluate(folder / chosen)
     board = Leaderboard(
@@ -101,7 +101,8 @@ def leaderboard(
         samples=judged.samples,
         trivial_baselines_percent=judged.trivial_baselines_percent,
         heads=tuple(lines),
-        level=tuple(line.head for line in lines if line.differences and line.differences["accuracy"].level),
+        measure=judged.measure,
+        level=tuple(line.head for line in lines if (told := line.difference) is not None and told.level),
         skipped=tuple(skipped),
         seconds=round(time.monotonic() - began, 1),
         page=str(folder / f"{NAME}.html"),
@@ -155,8 +156,8 @@ def _line(group: GroupPredictions, against: GroupPredictions, supervision: str) 
         holding_background_percent=judged.accuracy_holding_background_percent,
         segment_f1_percent=judged.segment_f1_percent,
         event_f1_percent=judged.events.f1_percent,
-        validation_percent=judged.validation_accuracy_percent,
-        best_test_epoch_percent=judged.accuracy_at_best_test_epoch_percent,
+        validation_percent=judged.validation_score_percent,
+        best_test_epoch_percent=judged.score_at_best_test_epoch_percent,
         published=next((each for each in head.published if each.supervision == supervision), None),
         parameters=sum(weight.numel() for weight in model.parameters()),
         epoch_seconds=seconds / epochs if seconds else None,

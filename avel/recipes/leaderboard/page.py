@@ -49,15 +49,14 @@ def page(board: Leaderboard) -> str:
         (max(abs(each.low_points), abs(each.high_points)) for each in _differences(board)), default=1.0
     )
     rows = "\n".join(_row(line, board.against, max(widest, 1.0)) for line in board.heads)
+    compared = f"{board.measure} - {board.against}, 95 %"
     columns = (
-        *("head", "test accuracy", "95 % interval over videos", f"accuracy - {board.against}, 95 %"),
+        *("head", f"test {board.measure}", "95 % interval over videos", compared),
         *("event F1", f"event F1 - {board.against}, 95 %", "segment F1", "clips with background"),
         *("validation", "best test epoch *", "reported on AVE", "parameters", "seconds an epoch"),
         *("reads", "seeds"),
     )
-    header = "".join(
-        f"<th{' colspan=2' * column.startswith('accuracy -')}>{escape(column)}</th>" for column in columns
-    )
+    header = "".join(f"<th{' colspan=2' * (column == compared)}>{escape(column)}</th>" for column in columns)
     notes = "\n".join(f"<li>{escape(text)}</li>" for text in (*board.notes(), *EXPLAINED))
     return f"""<!doctype html>
 <html lang="en">
@@ -94,7 +93,7 @@ EXPLAINED = (
 
 
 def _differences(board: Leaderboard) -> list[Difference]:
-    return [line.differences["accuracy"] for line in board.heads if line.differences]
+    return [line.difference for line in board.heads if line.difference is not None]
 
 
 def _row(line: HeadLine, against: str, widest: float) -> str:
@@ -103,12 +102,12 @@ def _row(line: HeadLine, against: str, widest: float) -> str:
     if line.published is not None:
         told = escape(f"{line.published.features}; {line.published.source}", quote=True)
         reported = f'<span title="{told}">{line.published}</span>'
-    accuracy = line.differences.get("accuracy")
+    difference = line.difference
     cells = (
-        _spread(line.accuracy_percent),
+        _spread(line.score_percent),
         "-" if low is None else f"{low:.1f} to {high:.1f}",
-        "" if accuracy is None else _drawn(accuracy, widest),
-        "compared with" if accuracy is None else escape(str(accuracy)),
+        "" if difference is None else _drawn(difference, widest),
+        "compared with" if difference is None else escape(str(difference)),
         _spread(line.event_f1_percent),
         escape(str(line.differences.get("event_f1", ""))),
         *map(_spread, (line.segment_f1_percent, line.holding_background_percent)),

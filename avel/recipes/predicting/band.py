@@ -22,41 +22,50 @@ class Band:
         self._found, self._width = found, width
         self.height = max(LEAST_PIXELS, round(FRACTION_OF_WIDTH * width)) // 2 * 2
         self._text_height = self.height // 2
+        self._lane_of: dict[FoundEvent, int] = {}
+        ends: list[float] = []
+        for event in found.events:  # an event that begins while others are on goes below them
+            lane = next((lane for lane, end in enumerate(ends) if end <= event.start_seconds), len(ends))
+            ends[lane : lane + 1] = [event.end_seconds]
+            self._lane_of[event] = lane
+        self._lanes = max(len(ends), 1)
         names = dict.fromkeys(event.category for event in found.events)
         self._colours = {name: SERIES[place % len(SERIES)] for place, name in enumerate(names)}
         self._captioned = functools.lru_cache(maxsize=64)(self._caption)
 
     def at(self, seconds: float) -> NDArray[np.uint8]:
         """Returns the band with its playhead at `seconds`: (height, width, 3)."""
-        band = self._captioned(self._event_at(seconds)).copy()
+        band = self._captioned(self._events_at(seconds)).copy()
         place = int(self._x(seconds))
         half = max(1, self._width // 400)
         band[self._text_height :, max(0, place - half) : place + half] = (232, 17, 45)
         return band
 
-    def _event_at(self, seconds: float) -> FoundEvent | None:
-        inside = (event for event in self._found.events if event.start_seconds <= seconds < event.end_seconds)
-        return next(inside, None)
+    def _events_at(self, seconds: float) -> tuple[FoundEvent, ...]:
+        return tuple(e for e in self._found.events if e.start_seconds <= seconds < e.end_seconds)
 
     def _x(self, seconds: float) -> float:
         fraction = seconds / max(self._found.valid_seconds, 1e-6)
         return min(max(fraction, 0.0), 1.0) * (self._width - 1)
 
-    def _caption(self, now: FoundEvent | None) -> NDArray[np.uint8]:
-        """Draws bar and name for one present event, or none."""
+    def _caption(self, now: tuple[FoundEvent, ...]) -> NDArray[np.uint8]:
+        """Draws the bar, and the names of the events that are on."""
         image = Image.new("RGB", (self._width, self.height), PAPER)
         draw = ImageDraw.Draw(image)
         top = self._text_height + 2
         draw.rectangle((0, top, self._width, self.height - 3), fill=EMPTY)
         for event in self._found.events:
-            span = (self._x(event.start_seconds), top, self._x(event.end_seconds), self.height - 3)
+            tall = (self.height - 3 - top) / self._lanes
+            above = top + self._lane_of[event] * tall
+            span = (self._x(event.start_seconds), above, self._x(event.end_seconds), above + tall)
             draw.rectangle(span, fill=self._colours[event.category], outline=PAPER)
-        if now is not None:
-            side = round(self._text_height * 0.5)
+        side, x, font = round(self._text_height * 0.5), 8.0, self._font()
+        for event in now:
             y = (self._text_height - side) // 2
-            draw.rectangle((8, y, 8 + side, y + side), fill=self._colours[now.category])
-            text = f"{now.category}  {now.probability:.0%}"
-            draw.text((16 + side, self._text_height / 2), text, fill=INK, font=self._font(), anchor="lm")
+            draw.rectangle((x, y, x + side, y + side), fill=self._colours[event.category])
+            text = f"{event.name}  {event.probability:.0%}"
+            draw.text((x + side + 8, self._text_height / 2), text, fill=INK, font=font, anchor="lm")
+            x += side + 24 + draw.textlength(text, font=font)
         return np.asarray(image).copy()
 
     def _font(self) -> ImageFont.FreeTypeFont:

@@ -8,12 +8,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
-from avel.heads.tasks.decoders import decode_argmax
-from avel.heads.tasks.metrics import events_of
+from avel.heads.tasks.parsing_metrics import runs
+from avel.heads.tasks.task import Task
 from avel.stores.datasets.activitynet import activitynet_text
 from avel.stores.datasets.dataset import Annotated, Event
 from avel.stores.datasets.desed import desed_text
@@ -22,12 +23,23 @@ from avel.text import csv_cell, table
 
 @dataclass(frozen=True)
 class FoundEvent:
-    """An event that a head found; `probability` is the mean of its segments'."""
+    """An event that a head found.
+
+    Attributes:
+        probability: mean of its segments'.
+        track: "audio" or "visual" where these are told apart, else "".
+    """
 
     start_seconds: float
     end_seconds: float
     category: str
     probability: float
+    track: Literal["", "audio", "visual"] = ""
+
+    @property
+    def name(self) -> str:
+        """The class, and the track if there is one."""
+        return f"{self.category} ({self.track})" if self.track else self.category
 
 
 @dataclass(frozen=True)
@@ -36,7 +48,7 @@ class VideoEvents:
 
     Attributes:
         valid_seconds: length of the video.
-        segments: most probable class and its probability, one pair for each segment.
+        segments: most probable class (and track) and its probability, one pair for each segment.
         damage: which part of the file could not be read, or "".
     """
 
@@ -49,19 +61,24 @@ class VideoEvents:
 
 
 def find_events(
-    probabilities: NDArray[Any], names: Sequence[str], segment_seconds: float, valid_seconds: float
+    probabilities: NDArray[Any], task: Task, segment_seconds: float, valid_seconds: float
 ) -> tuple[FoundEvent, ...]:
-    """Lists runs of one class, but background, the last of `names`: (L, K) -> events in order of time."""
-    predicted = decode_argmax(probabilities[None])[0]
-    return tuple(
-        FoundEvent(
-            start_seconds=round(onset * segment_seconds, 3),
-            end_seconds=round(min(offset * segment_seconds, valid_seconds), 3),
-            category=names[number],
-            probability=round(float(probabilities[onset:offset, number].mean()), 4),
-        )
-        for number, onset, offset in events_of(predicted, len(names) - 1)
-    )
+    """Lists runs of a class in a track: (L, K) -> events in order of time."""
+    found = []
+    for place, segments in enumerate(task.classes_of(task.decode(probabilities[None])[0])):
+        for number in sorted({number for held in segments for number in held}):
+            score = probabilities[:, place * len(task.categories) + number]
+            found += [
+                FoundEvent(
+                    start_seconds=round(onset * segment_seconds, 3),
+                    end_seconds=round(min(offset * segment_seconds, valid_seconds), 3),
+                    category=task.categories[number],
+                    probability=round(float(score[onset:offset].mean()), 4),
+                    track=task.tracks[place],
+                )
+                for onset, offset in runs(np.array([number in held for held in segments], np.int8))
+            ]
+    return tuple(sorted(found, key=lambda event: event.start_seconds))
 
 
 def as_table(found: Sequence[VideoEvents]) -> str:
@@ -70,7 +87,7 @@ def as_table(found: Sequence[VideoEvents]) -> str:
     for video in found:
         for event in video.events:
             span = (f"{event.start_seconds:g}", f"{event.end_seconds:g}")
-            lines.append((video.video, *span, event.category, f"{event.probability:.2f}"))
+            lines.append((video.video, *span, event.name, f"{event.probability:.2f}"))
         if not video.events:
             lines.append((video.video, "", "", "no event", ""))
     return "\n".join(table(("video", "start, s", "end, s", "event", "probability"), lines)) + "\n"
@@ -85,7 +102,7 @@ def as_csv(found: Sequence[VideoEvents]) -> str:
     """Formats events as CSV with a header, one line each."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(("video", "start_seconds", "end_seconds", "category", "probability"))
+    writer.writerow(("video", "start_seconds", "end_seconds", "category", "probability", "track"))
     for video in found:
         for event in video.events:
             writer.writerow(map(csv_cell, (video.video, *asdict(event).values())))
@@ -96,7 +113,7 @@ def as_vtt(found: Sequence[VideoEvents]) -> str:
     """Formats one video's events as WebVTT subtitles (W3C, WebVTT 1), one cue each."""
     cues = [
         f"{stamp(event.start_seconds)} --> {stamp(event.end_seconds)}\n"
-        f"{_cue_text(event.category)} {event.probability:.0%}\n"
+        f"{_cue_text(event.name)} {event.probability:.0%}\n"
         for video in found
         for event in video.events
     ]
@@ -106,7 +123,7 @@ def as_vtt(found: Sequence[VideoEvents]) -> str:
 def as_audacity(found: Sequence[VideoEvents]) -> str:
     """Formats one video's events as Audacity's label track: lines `start<TAB>end<TAB>class`, in seconds."""
     return "".join(
-        f"{event.start_seconds:.6f}\t{event.end_seconds:.6f}\t{' '.join(event.category.split())}\n"
+        f"{event.start_seconds:.6f}\t{event.end_seconds:.6f}\t{' '.join(event.name.split())}\n"
         for video in found
         for event in video.events
     )
@@ -126,7 +143,10 @@ def _annotated(video: VideoEvents, name: str) -> Annotated:
     return Annotated(
         name,
         video.valid_seconds,
-        tuple(Event(event.category, event.start_seconds, event.end_seconds) for event in video.events),
+        tuple(
+            Event(event.category, event.start_seconds, event.end_seconds, modality=event.track or "both")
+            for event in video.events
+        ),
         scores=tuple(event.probability for event in video.events),
     )
 

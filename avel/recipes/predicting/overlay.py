@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from avel.errors import AvelError
 from avel.grid import Grid, evenly_spaced
-from avel.heads.tasks.single_label import BACKGROUND, SingleLabel
+from avel.heads.tasks.task import track_blocks
 from avel.pipeline.media.container import FAULTS
 from avel.pipeline.media.log_mel import log_mel
 from avel.pipeline.media.reading import Media, open_media
 from avel.pipeline.media.refusal import ClipRefused
 from avel.recipes.predicting.band import Band
 from avel.recipes.predicting.events import VideoEvents
-from avel.stores.datasets.labels import UNKNOWN
 from avel.stores.files import atomic_path, file_at
 from avel.views.plots.style import figure, save
 from avel.views.plots.timeline import Clip, Track, draw_clip
@@ -56,10 +55,6 @@ def write_preview(found: VideoEvents, out: Path) -> None:
 def _picture(found: VideoEvents, out: Path) -> None:
     length, seconds = len(found.segments), found.segment_seconds
     grid = _grid(found, length, size=PICTURE_PIXELS)
-    task = SingleLabel(tuple(dict.fromkeys(name for name, _ in found.segments if name != BACKGROUND)))
-    number_of = {name: number for number, name in enumerate(task.class_names)}
-    classes = np.array([number_of[name] for name, _ in found.segments])
-    blocks = task.blocks(classes, np.full(length, UNKNOWN))
     with open_media(file_at(found.video), grid) as media:
         frames = np.concatenate(list(media.frames()))[:: grid.frames_per_segment]
         patches = [
@@ -70,13 +65,30 @@ def _picture(found: VideoEvents, out: Path) -> None:
         title=Path(found.video).name,
         segments=length,
         segment_seconds=seconds,
-        tracks=(Track("predicted", tuple(blocks)),),
+        tracks=_tracks(found),
         frames=frames[evenly_spaced(length, PICTURES)],
         log_mel=np.concatenate(patches),
     )
-    with figure(10, 2.9) as fig:
+    with figure(10, 2.5 + 0.4 * sum(track.lanes for track in clip.tracks)) as fig:
         draw_clip(fig, clip)
     save(fig, out)
+
+
+def _tracks(found: VideoEvents) -> tuple[Track, ...]:
+    """Returns a bar of the events of each track that has any."""
+    categories = tuple(dict.fromkeys(event.category for event in found.events))
+    names = sorted({event.track for event in found.events}) or [""]
+    tracks = []
+    for name in names:
+        own = [event for event in found.events if event.track == name]
+        middles = (np.arange(len(found.segments)) + 0.5) * found.segment_seconds
+        held = [
+            tuple(sorted(categories.index(e.category) for e in own if e.start_seconds <= at < e.end_seconds))
+            for at in np.minimum(middles, found.valid_seconds - 1e-3).tolist()
+        ]
+        blocks = track_blocks(categories, held, None, "prediction")
+        tracks.append(Track(f"predicted, {name}" if name else "predicted", blocks))
+    return tuple(tracks)
 
 
 def _grid(found: VideoEvents, segments: int, **options: int) -> Grid:

@@ -16,16 +16,16 @@ from torch import Tensor
 from avel.device import choose_device
 from avel.errors import AvelError, ConfigError, StoreError, UnknownNameError
 from avel.heads.models.head import Model
-from avel.heads.tasks.single_label import SingleLabel
+from avel.heads.tasks.task import Task
 from avel.heads.training.data import ARRAYS
 from avel.heads.training.fit import arithmetic
 from avel.heads.training.records import (
-    HeadInputs,
     TrialRecord,
     load_model,
-    mean_val_accuracy,
+    mean_val_score,
     read_trial,
     read_trials,
+    task_of,
     trained_groups,
 )
 from avel.pipeline.media.refusal import ClipRefused
@@ -109,7 +109,7 @@ def predict(
     )
     chosen = choose_trials(opened, trial)
     models = [(record, load_model(opened, record, target)) for record in chosen]
-    names = SingleLabel(opened.read_inputs(HeadInputs).categories).class_names
+    task = task_of(opened)
     found: list[VideoEvents] = []
     failed: dict[str, str] = {}
     with Progress(len(videos), "videos") as progress:
@@ -118,7 +118,7 @@ def predict(
                 features = video_encoder.encode(video)
                 probabilities = segment_probabilities(video_encoder, models, features, target)
                 seconds = video_encoder.grid.segment_seconds
-                found.append(_events(video, features, probabilities, names, seconds))
+                found.append(_events(video, features, probabilities, task, seconds))
             except ClipRefused as refused:
                 failed[path_text(video)] = refused.message
                 note(f"{video}: {refused.message}")
@@ -144,7 +144,7 @@ def segment_probabilities(
         for place, (record, model) in enumerate(models):
             audio, visual = (windows[name].float() for name in ARRAYS[record.source])
             with torch.inference_mode(), arithmetic(record.config, device):
-                parts[place].append(SingleLabel.probabilities(model(audio, visual).logits).cpu())
+                parts[place].append(model.head.task.probabilities(model(audio, visual).logits).cpu())
     for probabilities in parts:
         merged = merge_windows(torch.cat(probabilities).double().numpy(), starts)
         total = merged if total is None else total + merged
@@ -173,14 +173,14 @@ def choose_trials(run: Run, name: str | None) -> list[TrialRecord]:
     groups = trained_groups(read_trials(run))
     if not groups:
         raise StoreError(f"{run.path}: no trained trial", hint="give the same avel train-head command again")
-    return max(groups.values(), key=mean_val_accuracy)
+    return max(groups.values(), key=mean_val_score)
 
 
 def _events(
     video: Path,
     features: VideoFeatures,
     probabilities: NDArray[np.float64],
-    names: tuple[str, ...],
+    task: Task,
     segment_seconds: float,
 ) -> VideoEvents:
     shown = probabilities[: features.segments(segment_seconds)]
@@ -189,9 +189,9 @@ def _events(
         video=path_text(video),
         valid_seconds=round(features.valid_seconds, 3),
         segment_seconds=segment_seconds,
-        events=find_events(shown, names, segment_seconds, features.valid_seconds),
+        events=find_events(shown, task, segment_seconds, features.valid_seconds),
         segments=tuple(
-            (names[number], round(float(shown[place, number]), 4))
+            (task.output_names[number], round(float(shown[place, number]), 4))
             for place, number in enumerate(best.tolist())
         ),
         damage=features.damage,

@@ -10,11 +10,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from avel.errors import DatasetError
 from avel.grid import Grid
@@ -24,22 +24,26 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from avel.stores.datasets.labels import EventTable
+    from avel.stores.datasets.labels import ClassTable, EventTable
 
 SPLITS = ("train", "val", "test")
+Modality = Literal["both", "audio", "visual"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 
 @dataclass(frozen=True)
 class Event:
-    """An event, visible and audible from `onset_seconds` to `offset_seconds` of a clip.
+    """Something that happens from `onset_seconds` to `offset_seconds` of a clip; its class.
 
-    `where` is the file and line it was read from, for messages; it is neither stored nor compared.
+    `where` is the file and line it was read from, for messages; it is neither stored nor compared. `modality`
+    says where it is: both seen and heard, as all events of AVE are, or one of them for sure.
     """
 
     category: str
     onset_seconds: float
     offset_seconds: float
     where: str = dataclasses.field(default="", compare=False)
+    modality: Modality = "both"
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Sample:
     Attributes:
         number: its number in the dataset; of AVE the line of the annotation file, from 0.
         events: () where all is background, None where they are not known.
+        categories: the classes of its events where that is all that is known of them; () for no event.
         quality: rating of the annotation, as the dataset has it.
         split: "train", "val", "test", or "" where the dataset names none.
         where: file and line it was read from, for messages; neither stored nor compared.
@@ -62,6 +67,7 @@ class Sample:
     split: str = ""
     where: str = dataclasses.field(default="", compare=False)
     tag: str = ""
+    categories: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,25 @@ class Dataset:
             np.array([self.class_ids[event.category] for _, event in found], np.int64),
             np.array([event.onset_seconds for _, event in found], np.float64),
             np.array([event.offset_seconds for _, event in found], np.float64),
+            np.array([MODALITIES.index(event.modality) for _, event in found], np.int64),
+        )
+
+    def class_table(self, samples: Sequence[Sample] | None = None) -> ClassTable:
+        """Returns the classes of samples of which no more is known, of all by default, as columns."""
+        import numpy as np
+
+        from avel.stores.datasets.labels import ClassTable
+
+        chosen = self.samples if samples is None else samples
+        found = [
+            (place, self.class_ids[category])
+            for place, sample in enumerate(chosen)
+            for category in sample.categories or ()
+        ]
+        return ClassTable(
+            np.array([sample.categories is not None for sample in chosen], bool),
+            np.array([place for place, _ in found], np.int64),
+            np.array([category for _, category in found], np.int64),
         )
 
     def check_grid(self, grid: Grid) -> None:
@@ -202,6 +227,7 @@ class Dataset:
                     "quality": sample.quality,
                     "split": sample.split,
                     "tag": sample.tag,
+                    "categories": sample.categories,
                 }
                 for sample in self.samples
             ],
@@ -211,6 +237,7 @@ class Dataset:
                     "category": event.category,
                     "onset_seconds": event.onset_seconds,
                     "offset_seconds": event.offset_seconds,
+                    "modality": event.modality,
                 }
                 for sample in self.samples
                 for event in sample.events or ()
@@ -243,6 +270,7 @@ class Dataset:
                 sample["quality"],
                 sample["split"],
                 tag=sample["tag"],
+                categories=None if sample["categories"] is None else tuple(sample["categories"]),
             )
             for sample in tables["samples"].to_pylist()
         )
@@ -271,17 +299,19 @@ def table_schemas() -> dict[str, pa.Schema]:
             "quality": pa.string(),
             "split": pa.string(),
             "tag": pa.string(),
+            "categories": pa.list_(pa.string()),
         },
         "events": {
             "sample": pa.int32(),
             "category": pa.string(),
             "onset_seconds": pa.float64(),
             "offset_seconds": pa.float64(),
+            "modality": pa.string(),
         },
         "videos": {"video_id": pa.string(), "path": pa.string()},
     }
     return {
-        name: pa.schema([pa.field(key, kind, nullable=False) for key, kind in kinds.items()])
+        name: pa.schema([pa.field(key, kind, nullable=key == "categories") for key, kind in kinds.items()])
         for name, kinds in columns.items()
     }
 
@@ -300,7 +330,7 @@ def make_dataset(
             background or with a line break, an event that ends before it starts, an unknown split; with file
             and line.
     """
-    categories = tuple(dict.fromkeys(event.category for sample in samples for event in sample.events or ()))
+    categories = tuple(dict.fromkeys(name for sample in samples for name in _classes_of(sample)))
     located = tuple(
         dataclasses.replace(video, path=path_text(os.path.abspath(video.path))) if video.path else video
         for video in videos
@@ -320,11 +350,21 @@ def _check(dataset: Dataset) -> None:
             _check_event(event, dataset.place(sample, event))
             if event.category not in dataset.class_ids:
                 raise DatasetError(f"{dataset.place(sample, event)}: no class named {event.category!r}")
+        for category in sample.categories or ():
+            _check_category(category, dataset.place(sample))
+            if category not in dataset.class_ids:
+                raise DatasetError(f"{dataset.place(sample)}: no class named {category!r}")
         if sample.video_id not in known:
             raise DatasetError(f"{dataset.place(sample)}: no such video")
         if sample.number in numbers:
             raise DatasetError(f"{dataset.place(sample)}: two samples have number {sample.number}")
         numbers.add(sample.number)
+
+
+def _classes_of(sample: Sample) -> Iterator[str]:
+    """Yields the class of each of a sample's events, in their order."""
+    yield from sample.categories or ()
+    yield from (event.category for event in sample.events or ())
 
 
 def _check_sample(sample: Sample, where: str) -> None:
@@ -334,19 +374,29 @@ def _check_sample(sample: Sample, where: str) -> None:
         raise DatasetError(f"{where}: a NUL in {sample.video_id!r}", hint="take it out")
     if sample.split not in ("", *SPLITS):
         raise DatasetError(f"{where}: split {sample.split!r} is none of {', '.join(SPLITS)}")
+    if sample.events is not None and sample.categories is not None:
+        raise DatasetError(f"{where}: gives classes beside its events", hint="leave the classes out")
+
+
+def _check_category(category: str, where: str) -> None:
+    if "\0" in category:
+        raise DatasetError(f"{where}: a NUL in {category!r}", hint="take it out")
+    if not category.strip():
+        raise DatasetError(f"{where}: the class is empty", hint="name the class, or take the event out")
+    if category.splitlines() != [category]:
+        raise DatasetError(f"{where}: a line break in the class {category!r}", hint="take it out")
+    if category.strip().lower() == "background":
+        raise DatasetError(
+            f"{where}: a class may not be named {category!r}",
+            hint="take the event out: every segment without an event is background",
+        )
 
 
 def _check_event(event: Event, where: str) -> None:
-    if "\0" in event.category:
-        raise DatasetError(f"{where}: a NUL in {event.category!r}", hint="take it out")
-    if not event.category.strip():
-        raise DatasetError(f"{where}: the class is empty", hint="name the class, or take the event out")
-    if event.category.splitlines() != [event.category]:
-        raise DatasetError(f"{where}: a line break in the class {event.category!r}", hint="take it out")
-    if event.category.strip().lower() == "background":
+    _check_category(event.category, where)
+    if event.modality not in MODALITIES:
         raise DatasetError(
-            f"{where}: a class may not be named {event.category!r}",
-            hint="take the event out: every segment without an event is background",
+            f"{where}: modality {event.modality!r}", hint=f"choose from {', '.join(MODALITIES)}"
         )
     if not 0 <= event.onset_seconds <= event.offset_seconds < math.inf:
         raise DatasetError(f"{where}: event from {event.onset_seconds} s to {event.offset_seconds} s")

@@ -24,6 +24,7 @@ FORMATS: Registry[Any] = Registry(
         "ave": "avel.stores.datasets.ave",
         "ave-pm": "avel.stores.datasets.ave_pm",
         "desed": "avel.stores.datasets.desed",
+        "llp": "avel.stores.datasets.llp",
         "ov-avebench": "avel.stores.datasets.ov_avebench",
         "vggsound-avel": "avel.stores.datasets.vggsound_avel",
         PLAIN: "avel.stores.datasets.folder",

@@ -6,7 +6,7 @@ one that comes first in the sample has it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -38,12 +38,14 @@ class EventTable:
         sample: (E,) int64, index of the event's sample, 0 to R - 1.
         category: (E,) int64, class id.
         onset_seconds, offset_seconds: (E,) float64, from the clip's start.
+        modality: (E,) int64, place in `dataset.MODALITIES`; 0 is both seen and heard.
     """
 
     sample: NDArray[np.int64]
     category: NDArray[np.int64]
     onset_seconds: NDArray[np.float64]
     offset_seconds: NDArray[np.float64]
+    modality: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.sample)
@@ -51,6 +53,26 @@ class EventTable:
     def take(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> EventTable:
         """Returns some of the events."""
         return take(self, chosen)
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """The classes that R samples hold, where no more is known of their events, as columns.
+
+    Attributes:
+        known: (R,) bool, of which samples they are known.
+        sample: (n,) int64, index of a sample.
+        category: (n,) int64, a class that it holds somewhere.
+    """
+
+    known: NDArray[np.bool_]
+    sample: NDArray[np.int64]
+    category: NDArray[np.int64]
+
+    @classmethod
+    def none(cls, samples: int) -> ClassTable:
+        """Returns the table of samples of which no classes are known."""
+        return cls(np.zeros(samples, bool), np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True)
@@ -126,7 +148,7 @@ def segment_labels(
         raise DatasetError(
             f"{name_of(found.sample)}: {one!r} and {other!r} overlap from {found.onset_seconds:g} s to "
             f"{found.offset_seconds:g} s, and a segment has one label",
-            hint="shorten one of them, or leave one out",
+            hint="shorten one of them, leave one out, or train with --task multi_label",
         )
     labels = np.where(known[:, None], background, UNKNOWN).repeat(segments, 1).astype(np.int64)
     sample, category, has = class_segments(events, segments, segment_seconds)
@@ -135,13 +157,46 @@ def segment_labels(
     return labels
 
 
-def video_labels(events: EventTable, samples: int) -> NDArray[np.int64]:
-    """Returns the class of each sample's events, NO_CLASS where it has none or several: int64 (R,)."""
+def segment_classes(
+    known: NDArray[np.bool_],
+    events: EventTable,
+    classes: int,
+    segments: int,
+    segment_seconds: float,
+    modalities: Sequence[int],
+) -> NDArray[np.int8]:
+    """Returns whether segments hold classes, for each of M modalities: int8 (R, T, M, C).
+
+    1 and 0, or UNKNOWN in samples whose events are not known. An event of both modalities is in each.
+
+    Args:
+        known: (R,) whether a sample's events are known.
+        modalities: places in `dataset.MODALITIES`.
+    """
+    labels = np.zeros((len(known), segments, len(modalities), classes), np.int8)
+    for place, modality in enumerate(modalities):
+        chosen = events.take((events.modality == modality) | (events.modality == 0))
+        sample, category, has = class_segments(chosen, segments, segment_seconds)
+        labels[sample, :, place, category] = has
+    labels[~known] = UNKNOWN
+    return labels
+
+
+def video_labels(held: EventTable | ClassTable, samples: int) -> NDArray[np.int64]:
+    """Returns the class that each sample holds, NO_CLASS where it holds none or several: int64 (R,)."""
     labels = np.full(samples, NO_CLASS, np.int64)
-    pairs = np.unique(np.stack((events.sample, events.category), 1), axis=0)
+    pairs = np.unique(np.stack((held.sample, held.category), 1), axis=0)
     sample, counts = np.unique(pairs[:, 0], return_counts=True)
     one = np.isin(pairs[:, 0], sample[counts == 1])
     labels[pairs[one, 0]] = pairs[one, 1]
+    return labels
+
+
+def video_classes(events: EventTable, classes: ClassTable, categories: int) -> NDArray[np.int8]:
+    """Returns which classes each sample holds, by its events or as a table says: 1 or 0, int8 (R, C)."""
+    labels = np.zeros((len(classes.known), categories), np.int8)
+    labels[events.sample, events.category] = 1
+    labels[classes.sample, classes.category] = 1
     return labels
 
 

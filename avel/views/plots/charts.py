@@ -77,7 +77,7 @@ def draw_curves(fig: Figure, panels: Mapping[str, Sequence[Curve]]) -> None:
 
 
 def draw_sweep(fig: Figure, sweep: Sweep) -> None:
-    """Draws accuracy in % over a setting: mean and std over seeds, each seed a dot, the best value named."""
+    """Draws the score in % over a setting: mean and std over seeds, each seed a dot, the best value named."""
     axes = fig.subplots()
     best = max(spread.mean or 0 for line in sweep.lines for spread in line.spreads)
     gap = min(0.06, 0.8 / len(sweep.lines))
@@ -97,7 +97,7 @@ def draw_sweep(fig: Figure, sweep: Sweep) -> None:
             elinewidth=1,
             capsize=3,
         )
-        for place, values, spread in zip(places, line.accuracy_percent, line.spreads, strict=True):
+        for place, values, spread in zip(places, line.score_percent, line.spreads, strict=True):
             axes.plot([place] * len(values), values, ".", color=MUTED, markersize=3, zorder=1)
             if spread.mean == best and not axes.texts:
                 look: dict[str, Any] = {"textcoords": "offset points", "weight": "bold", "color": colour}
@@ -106,7 +106,7 @@ def draw_sweep(fig: Figure, sweep: Sweep) -> None:
     crowded = len("".join(sweep.values)) > 7 * len(sweep.values)
     axes.set_xticks(range(len(sweep.values)), sweep.values, **(turned if crowded else {}))
     axes.set_xlabel(textwrap.fill(f"{sweep.label}: {sweep.help}", 60))
-    axes.set_ylabel(f"{sweep.split} accuracy, %")
+    axes.set_ylabel(f"{sweep.split} {sweep.measure}, %")
     axes.margins(x=0.15, y=0.1)
     axes.grid(axis="y")
     if len(sweep.lines) > 1:

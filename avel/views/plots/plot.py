@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from avel.errors import StoreError, UnknownNameError
+from avel.heads.tasks.task import Block, Task
 from avel.stores.runs import Run
 from avel.views.embedding import embed
 from avel.views.footage import open_footage
@@ -106,8 +107,8 @@ def demo_picture(
         left, right = fig.subfigures(1, 2, squeeze=False, width_ratios=(2.6, 1), wspace=0.03)[0]
         draw_clip(left, clip)
         axes = right.subplots()
-        accuracy = [each.accuracy("test") for each in read.values()]
-        draw_accuracy(axes, list(read), accuracy, main.trivial_baselines("test"))
+        scores = [each.score("test") for each in read.values()]
+        draw_accuracy(axes, list(read), scores, main.trivial_baselines("test"))
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
     save(fig, target)
     return Picture("demo", str(target), f"{main.video_id[place]} and {len(read)} runs on test")
@@ -119,14 +120,14 @@ def clip_of(runs: dict[str, HeadRun], sample: int, store: Path | str | None = No
     footage = open_footage(first.cache, store)
     place = int(np.flatnonzero(first.sample == sample)[0])
     task, video_id, label = first.task, first.video_id[place], first.label[place]
-    tracks = [Track("label", tuple(task.blocks(label)))] if first.known[place] else []
+    tracks = named_tracks("label", task, task.blocks(label)) if first.known[place] else []
     for name, run in runs.items():
         at = np.flatnonzero(run.sample == sample)
         if not len(at):
             raise StoreError(
                 f"{run.run.path}: no predictions of sample {sample}", hint="compare runs of one cache"
             )
-        tracks.append(Track(name, tuple(task.blocks(run.prediction[0, int(at[0])], label))))
+        tracks += named_tracks(name, task, task.blocks(run.prediction[0, int(at[0])], label))
     return Clip(
         title=f"{video_id}   {task.title(label)}",
         segments=len(label),
@@ -137,12 +138,18 @@ def clip_of(runs: dict[str, HeadRun], sample: int, store: Path | str | None = No
     )
 
 
+def named_tracks(name: str, task: Task, blocks: Sequence[tuple[Block, ...]]) -> list[Track]:
+    """Returns one bar for each track of a task."""
+    pairs = zip(task.tracks, blocks, strict=True)
+    return [Track(f"{name}, {track}" if track else name, own) for track, own in pairs]
+
+
 def choose_clip(run: HeadRun, split: str) -> int:
-    """Returns the place of the clip nearest to 45 % background and 85 % right segments."""
+    """Returns the place of the clip nearest to 45 % background and a score of 85 %."""
     places = run.known_places_of(split)
-    right = (run.prediction[0, places] == run.label[places]).mean(1)
-    background = (run.label[places] == run.task.background).mean(1)
-    distance = np.abs(right - 0.85) + np.abs(background - 0.45)
+    score = run.task.scores(run.prediction[0, places], run.label[places])
+    background = (run.task.shown_classes(run.label[places]) == len(run.task.categories)).mean(1)
+    distance = np.abs(score - 0.85) + np.abs(background - 0.45)
     return int(places[int(distance.argmin())])
 
 
@@ -167,7 +174,7 @@ def _sweep_chart(path: Path, split: str, setting: str | None) -> tuple[Figure, s
     sweep = sweep_of(runs_below(path), split, setting)
     with figure(max(4.2, 1.6 + 0.45 * len(sweep.values)), 3.2) as fig:
         draw_sweep(fig, sweep)
-    return fig, f"accuracy on {split} at {sweep.setting} {', '.join(sweep.values)}"
+    return fig, f"{sweep.measure} on {split} at {sweep.setting} {', '.join(sweep.values)}"
 
 
 def _tsne(run: HeadRun, split: str) -> tuple[Figure, str]:
@@ -177,7 +184,7 @@ def _tsne(run: HeadRun, split: str) -> tuple[Figure, str]:
             f"{run.run.path}: no t-SNE of {title} on {split}: {why}",
             hint=f"avel report {shlex.quote(str(run.run.path))} --out DIR shows the panels that can be drawn",
         )
-    shown = most_frequent(embedding.classes, run.task.background)
+    shown = most_frequent(embedding.classes, len(run.task.categories))
     clouds = [Cloud(title, points, embedding.classes) for title, points in embedding.points.items()]
     with figure(3.4 * len(clouds), 4.0) as fig:
         draw_clouds(fig, clouds, run.task.class_names, shown)
@@ -195,6 +202,6 @@ def _timeline(run: HeadRun, split: str, video: str | None, store: Path | str | N
     place = choose_clip(run, split) if video is None else run.place_of(video)
     clip = clip_of({run.name: run}, int(run.sample[place]), store)
     tall = 1.2 + 0.9 * (clip.frames is not None) + 0.8 * (clip.log_mel is not None)
-    with figure(8.6, tall + 0.4 * len(clip.tracks)) as fig:
+    with figure(8.6, tall + 0.4 * sum(track.lanes for track in clip.tracks)) as fig:
         draw_clip(fig, clip)
     return fig, run.video_id[place]

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from avel.heads.tasks.single_label import Block
+from avel.heads.tasks.task import Block
 from avel.views.plots.style import BLUE, EMPTY, INK, MUTED, PAPER, VERMILLION, bare
 
 BAR, STRIP, SOUND = 0.42, 1.0, 0.8
@@ -28,10 +28,15 @@ COLOURS = {"label": INK, "right": BLUE, "prediction": BLUE, "wrong": WRONG, "bac
 
 @dataclass(frozen=True)
 class Track:
-    """One bar below the spectrogram, of labels or predictions; `SingleLabel.blocks` makes its blocks."""
+    """One bar below the spectrogram, of labels or predictions; `Task.blocks` makes its blocks."""
 
     name: str
     blocks: tuple[Block, ...]
+
+    @property
+    def lanes(self) -> int:
+        """How many blocks lie above each other, at least one."""
+        return 1 + max((block.lane for block in self.blocks), default=0)
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def draw_clip(fig: Figure | SubFigure, clip: Clip) -> list[Axes]:
     """Draws frames, spectrogram and a bar for each track, all over the same seconds."""
     heights = [STRIP] * (clip.frames is not None) + [SOUND] * (clip.log_mel is not None)
     count = len(heights) + len(clip.tracks)
-    heights += [BAR] * len(clip.tracks)
+    heights += [BAR * track.lanes for track in clip.tracks]
     column = fig.subplots(count, 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
     rest: list[Axes] = list(column)
     if clip.frames is not None:
@@ -112,14 +117,14 @@ def _sound(axes: Axes, log_mel: NDArray[np.float32], segment_seconds: float) -> 
 
 def _bar(axes: Axes, track: Track, clip: Clip) -> None:
     bare(axes)
-    axes.set_ylim(0, 1)
+    axes.set_ylim(track.lanes, 0)
     seconds = clip.segments * clip.segment_seconds
     for block in track.blocks:
         begin, width = block.first * clip.segment_seconds, (block.end - block.first) * clip.segment_seconds
         wrong = block.kind == "wrong"
         axes.add_patch(
             Rectangle(
-                (begin, 0.06),
+                (begin, block.lane + 0.06),
                 width,
                 0.88,
                 facecolor=COLOURS[block.kind],
@@ -129,18 +134,21 @@ def _bar(axes: Axes, track: Track, clip: Clip) -> None:
             )
         )
         ink = VERMILLION if wrong else MUTED if block.kind == "background" else PAPER
-        _fit(axes, block.text, begin + width / 2, width, seconds, ink, boxed=wrong)
+        middle = (begin + width / 2, block.lane + 0.52)
+        _fit(axes, block.text, middle, width, seconds, ink, boxed=wrong)
     _name(axes, track.name)
 
 
-def _fit(axes: Axes, text: str, x: float, width: float, seconds: float, ink: str, *, boxed: bool) -> None:
+def _fit(
+    axes: Axes, text: str, middle: tuple[float, float], width: float, seconds: float, ink: str, *, boxed: bool
+) -> None:
     """Writes text in the middle of its block: smaller, then shortened, where the block is too narrow."""
     room = LETTERS_A_LINE * width / seconds
     size = float(np.clip(8 * room / len(text), 6.5, 8))
     letters = max(int(room * 8 / size), 2)
     shown = text if len(text) <= letters else text[: letters - 1] + "…"
     box = {"facecolor": WRONG, "edgecolor": "none", "boxstyle": "round,pad=0.25"} if boxed else None
-    axes.text(x, 0.48, shown, ha="center", va="center", color=ink, size=size, weight="bold", bbox=box)
+    axes.text(*middle, shown, ha="center", va="center", color=ink, size=size, weight="bold", bbox=box)
 
 
 def legend(axes: Axes) -> None:

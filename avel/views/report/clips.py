@@ -90,10 +90,13 @@ def clip_table(browsed: BrowsedClips, footage: Footage, folder: Path, *, copy_vi
         "path": paths,
         "title": [run.task.title(run.label[place]) for run, place in browsed.first],
         "split": [run.split[place] for run, place in browsed.first],
-        "label": [run.label[place] if run.known[place] else None for run, place in browsed.first],
+        "label": [
+            run.task.classes_of(run.label[place]) if run.known[place] else None
+            for run, place in browsed.first
+        ],
         "predictions": [
             [
-                [None if place < 0 else trial[place] for place in places]
+                [None if place < 0 else run.task.classes_of(trial[place]) for place in places]
                 for trial in run.prediction[:BROWSED_TRIALS]
             ]
             for run, places in zip(browsed.runs, browsed.places, strict=True)

@@ -90,6 +90,11 @@ def _write(
     summary = {
         "made": numbers.made_by(),
         "classes": read[0].task.class_names,
+        "outputs": read[0].task.output_names,
+        "tracks": read[0].task.tracks,
+        "one_label": read[0].task.one_label,
+        "measure": read[0].task.measure,
+        "metrics": dict(read[0].task.metrics),
         "segments": read[0].label.shape[1],
         "segment_seconds": read[0].cache.segment_seconds,
         "trivial_baselines": {

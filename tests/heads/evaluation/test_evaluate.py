@@ -34,7 +34,7 @@ BY_SEED = {
 def run(tmp_path: Path) -> Path:
     config = train_config(seeds=2)
     tags = {"seen": (0, 1), "unseen": (2, 7)}
-    names = ("bell", "dog, barking"), (), ("seed=0", "seed=1")
+    names = "single_label", ("",), ("bell", "dog, barking"), (), ("seed=0", "seed=1")
     inputs = HeadInputs("c.h5", "0123", 4, 1.0, *names, head_code={}, tags=tags)
     opened = Run.create(tmp_path / "run", "heads", config, inputs=as_plain(inputs))
     items = []
@@ -157,7 +157,7 @@ def test_results_are_read_back_as_they_were(run: Path) -> None:
             r"is \[70.0\], not a list of 2, separated by commas, each a number",
         ),
         ("groups.tacma.accuracy_by_decoder_percent", [], r"is \[\], not an object"),
-        ("decoder", "viterbi", "is 'viterbi', not one of argmax, event"),
+        ("decoder", "viterbi", "is 'viterbi', not one of argmax, event, threshold"),
         ("samples", True, "is True, not a whole number"),
         ("split", None, "is None, not text"),
         ("trivial_baselines_percent.always background", None, "is None, not a number"),

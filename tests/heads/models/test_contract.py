@@ -1,5 +1,6 @@
 """What every registered head must do, whoever wrote it."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from avel.heads.models.head import Model, Widths, build_model
 from avel.heads.training.trials import Stacked
 from tests.heads.synthetic import train_config
 
-D, K, SIDE = 16, 5, 3
+D, K, SIDE = 16, 6, 3
 FEW_AND_MANY = (4, 8)
 """Clips of 6 segments, fewer and more than 2 D in all: from there TACMA multiplies in another order."""
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -23,8 +24,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("cross_attention", {"routing": "printed"}),
     *((name, {"modality": modality}) for name in ("mlp", "bilstm") for modality in ("audio", "visual")),
     *((name, {"merge": "concatenate"}) for name in ("mlp", "bilstm")),
+    *((name, {"task": task}) for name in HEADS for task in HEADS[name].tasks[1:]),
 ]
-"""Settings by which a head becomes another network."""
+"""Settings by which a head becomes another network, and the tasks beside its first."""
 FEWER: dict[str, dict[str, Any]] = {"jcan": {"recursions": 1}}
 """Settings that spare time: of parts that are all alike, one is enough here."""
 CASES = [
@@ -54,7 +56,24 @@ def model_of(
     name, settings = case
     config = train_config(head=name, supervision=supervision, **FEWER.get(name, {}), **settings)
     cells = SIDE**2 if source == "maps" else 0
-    return build_model(config, Widths(D, D, K, cells, segments or segments_of(name)), seed)
+    task = task_of(case)
+    tracks = 2 if task == "multi_label" else 1
+    return build_model(config, Widths(D, D, K, cells, segments or segments_of(name), task, tracks), seed)
+
+
+def task_of(case: Case) -> str:
+    name, settings = case
+    return str(settings.get("task", HEADS[name].tasks[0]))
+
+
+def targets_of(case: Case, supervision: str, *clips: int) -> torch.Tensor:
+    """Labels of segments or of videos; any classes in each of two tracks, or one class."""
+    segments = segments_of(case[0])
+    if task_of(case) == "single_label":
+        labels = torch.arange(math.prod(clips) * segments).reshape(*clips, segments) % K
+        return labels[..., 0] if supervision == "weak" else labels
+    shape = (*clips, K // 2) if supervision == "weak" else (*clips, segments, K)
+    return torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(5))
 
 
 def inputs(source: str, clips: int, segments: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,9 +110,8 @@ def test_scores_any_number_of_segments_or_says_which(case: Case, source: str, se
 @pytest.mark.parametrize(("case", "source", "supervision"), TAUGHT)
 def test_the_gradient_reaches_all_parameters(case: Case, source: str, supervision: str) -> None:
     model, segments = model_of(case, source, supervision), segments_of(case[0])
-    labels = torch.arange(4 * segments).reshape(4, segments) % K
     torch.manual_seed(0)  # dropout
-    loss = model.loss(model(*inputs(source, 4, segments)), labels[:, 0] if supervision == "weak" else labels)
+    loss = model.loss(model(*inputs(source, 4, segments)), targets_of(case, supervision, 4))
     loss.backward()
     still = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()]
     assert not still
@@ -116,8 +134,7 @@ def test_stacked_losses_and_gradients_are_each_trials_own(case: Case, source: st
     segments = segments_of(case[0])
     features = inputs(source, 24, segments)
     audio, visual = (values.double().unflatten(0, (3, 8)) for values in features)
-    labels = torch.arange(24 * segments).reshape(3, 8, segments) % K
-    targets = labels[..., 0] if supervision == "weak" else labels
+    targets = targets_of(case, supervision, 3, 8)
     stacked = Stacked(models, torch.device("cpu"))
     losses = stacked.losses(audio, visual, targets)
     gradients = dict(
@@ -170,6 +187,15 @@ def test_a_setting_of_another_head_is_refused(name: str) -> None:
 def test_a_head_without_a_weak_form_refuses_video_labels(name: str) -> None:
     with pytest.raises(ConfigError, match="cannot learn from video labels"):
         model_of((name, {}), HEADS[name].sources[0], "weak")
+
+
+@pytest.mark.parametrize("name", list(HEADS))
+def test_another_task_is_refused_and_the_heads_that_can_are_named(name: str) -> None:
+    for task in {"single_label", "multi_label"} - set(HEADS[name].tasks):
+        with pytest.raises(ConfigError, match=f"head '{name}' is for task .*, and this is {task}") as refused:
+            model_of((name, {"task": task}), HEADS[name].sources[0])
+        able = [other for other in HEADS if task in HEADS[other].tasks]
+        assert f"heads that can: {', '.join(able)}" in str(refused.value)
 
 
 def test_an_unknown_head_names_the_nearest() -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from avel.heads.tasks.single_label import Block, SingleLabel
+from avel.heads.tasks.single_label import SingleLabel
+from avel.heads.tasks.task import Block
 
 TASK = SingleLabel(("bell", "dog"))
 
@@ -27,37 +28,44 @@ def test_losses_are_cross_entropies_written_out() -> None:
 
 def test_a_label_is_right_where_its_score_is_the_highest() -> None:
     logits = torch.tensor([[[1.0, 3.0, 2.0], [0.0, 0.0, 5.0]]])
-    assert TASK.right(logits, torch.tensor([[1, 0]])).tolist() == [[True, False]]
-    assert TASK.right(logits, torch.tensor([[-1, -1]])).tolist() == [[False, False]]
+    assert TASK.points(logits, torch.tensor([[1, 0]])).tolist() == [1]
+    assert TASK.points(logits, torch.tensor([[1, 2]])).tolist() == [2] == [TASK.full_points(2)]
+    assert TASK.points(logits, torch.tensor([[-1, -1]])).tolist() == [0]
+    assert TASK.scores(np.array([[1, 0], [2, 2]]), np.array([[1, 2], [2, 2]])).tolist() == [0.5, 1.0]
     wanted = np.exp([1, 3, 2]) / np.exp([1, 3, 2]).sum()
     np.testing.assert_allclose(TASK.probabilities(logits)[0, 0], wanted, rtol=1e-6)
 
 
 def test_blocks_of_labels_and_of_predictions_beside_them() -> None:
     labels = np.array([2, 0, 0, 1, 2, 2])
-    assert list(TASK.blocks(labels)) == [
-        Block(0, 1, "background", "bg"),
-        Block(1, 3, "label", "bell"),
-        Block(3, 4, "label", "dog"),
-        Block(4, 6, "background", "bg"),
+    assert TASK.blocks(labels) == [
+        (
+            Block(0, 1, "background", "bg"),
+            Block(1, 3, "label", "bell"),
+            Block(3, 4, "label", "dog"),
+            Block(4, 6, "background", "bg"),
+        )
     ]
-    assert list(TASK.blocks(np.array([2, 0, 1, 1, 1, 2]), labels)) == [
-        Block(0, 1, "background", "bg"),
-        Block(1, 2, "right", "bell"),
-        Block(2, 3, "wrong", "dog"),
-        Block(3, 4, "right", "dog"),
-        Block(4, 5, "wrong", "dog"),
-        Block(5, 6, "background", "bg"),
+    assert TASK.blocks(np.array([2, 0, 1, 1, 2, 0]), labels) == [
+        (
+            Block(0, 1, "background", "bg"),
+            Block(1, 2, "right", "bell"),
+            Block(2, 3, "wrong", "dog"),
+            Block(3, 4, "right", "dog"),
+            Block(4, 5, "background", "bg"),
+            Block(5, 6, "wrong", "bell"),
+        )
     ]
+    (missed,) = TASK.blocks(np.array([2, 2, 0, 1, 2, 2]), labels)
+    assert missed[:2] == (Block(0, 1, "background", "bg"), Block(1, 2, "wrong", "bg"))
 
 
 def test_without_labels_predictions_are_neither_right_nor_wrong() -> None:
     unknown = np.full(3, -1)
-    assert list(TASK.blocks(np.array([0, 0, 2]), unknown)) == [
-        Block(0, 2, "prediction", "bell"),
-        Block(2, 3, "background", "bg"),
+    assert TASK.blocks(np.array([0, 0, 2]), unknown) == [
+        (Block(0, 2, "prediction", "bell"), Block(2, 3, "background", "bg"))
     ]
-    assert list(TASK.blocks(unknown)) == []
+    assert TASK.blocks(unknown) == [()]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_each_trial_equals_its_own_training(head: str, supervision: str, tmp_pat
         losses = [line["loss"] for line in lines if line["trial"] == trial.name]
         np.testing.assert_allclose(losses, [line["loss"] for line in own_lines], rtol=1e-4)
         assert together[place].best_epoch == alone.best_epoch
-        assert together[place].val_accuracy == alone.val_accuracy
+        assert together[place].val_score == alone.val_score
         for name, value in alone.state.items():
             # Adam turns rounding of a gradient near 0 into a step of up to its rate, 1e-3
             torch.testing.assert_close(together[place].state[name], value, rtol=1e-3, atol=3e-4)
@@ -106,7 +106,7 @@ def test_weights_that_break_in_the_last_step_fail_their_trial(count: int, tmp_pa
     data = data_of(tmp_path, config)
     outcome, lines = trained(trials_of(config, count), data)
     assert [one.failure for one in outcome] == ["the scores are not finite after epoch 1"] * count
-    assert all(np.isfinite(line["loss"]) and "val_accuracy" not in line for line in lines)
+    assert all(np.isfinite(line["loss"]) and "val_score" not in line for line in lines)
 
 
 def test_trials_stop_early_by_themselves(tmp_path: Path) -> None:
@@ -115,11 +115,11 @@ def test_trials_stop_early_by_themselves(tmp_path: Path) -> None:
     outcome, lines = trained(trials_of(config), data)
     for one in outcome:
         own = [line for line in lines if line["trial"] == one.trial.name]
-        scores = [line["val_accuracy"] for line in own]
+        scores = [line["val_score"] for line in own]
         assert len(own) == one.epochs == one.best_epoch + 3 < 60
         assert one.best_epoch == 1 + scores.index(max(scores))
-        assert one.test_accuracy == own[one.best_epoch - 1]["test_accuracy"]
-        assert one.best_test_accuracy == max(line["test_accuracy"] for line in own)
+        assert one.test_score == own[one.best_epoch - 1]["test_score"]
+        assert one.best_test_score == max(line["test_score"] for line in own)
     assert len({one.epochs for one in outcome}) > 1
 
 
@@ -131,7 +131,7 @@ def test_kept_weights_are_those_of_the_best_validation_epoch(tmp_path: Path) -> 
     model.load_state_dict(outcome.state)
     val = data.splits["val"]
     predicted = model(*data.features.of(val.videos)).logits.argmax(-1)
-    assert (predicted == val.labels).float().mean().item() == pytest.approx(outcome.val_accuracy)
+    assert (predicted == val.labels).float().mean().item() == pytest.approx(outcome.val_score)
 
 
 def test_the_last_smaller_batch_is_trained_on(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_bfloat16_learns_the_same(tmp_path: Path) -> None:
         config = config_of(epochs=30, dtype=dtype, d_h=32, d_e=32)
         data = data_of(tmp_path, config)
         (outcome,), _ = trained(trials_of(config, 1), data)
-        accuracies[dtype] = outcome.val_accuracy
+        accuracies[dtype] = outcome.val_score
     assert accuracies["bfloat16"] == pytest.approx(accuracies["float32"], abs=0.05)
     assert accuracies["float32"] > 0.9
 

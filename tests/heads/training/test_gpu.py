@@ -108,5 +108,5 @@ def test_a_run_is_predicted_and_judged(head: str, cache: Path, tmp_path: Path) -
         expected = predict_split(load_model(run, trial, CPU), trial, here, "test")
         np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-3)
     judged = evaluate(run.path)["groups"][head]
-    mean = float(np.mean([trial.test_accuracy for trial in trials]))
+    mean = float(np.mean([trial.test_score for trial in trials]))
     assert judged["accuracy_percent"]["mean"] == pytest.approx(100 * mean, abs=1e-3)

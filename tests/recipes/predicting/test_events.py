@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from avel.heads.tasks.multi_label import MultiLabel
+from avel.heads.tasks.single_label import SingleLabel
 from avel.recipes.predicting.events import WRITERS, FoundEvent, VideoEvents, find_events, stamp
 from avel.stores.datasets.dataset import Event
 from avel.stores.datasets.formats import read_dataset
 
-NAMES = ("Bell", "Dog, <b>barking</b> --> &", "background")
+NAMES = ("Bell", "Dog, <b>barking</b> --> &")
+TASK = SingleLabel(NAMES)
 
 
 def probabilities(classes: list[int], sure: float = 0.8) -> np.ndarray:
@@ -30,20 +33,38 @@ def found(*events: FoundEvent) -> VideoEvents:
 def test_runs_of_a_class_become_events_that_end_with_the_video() -> None:
     table = probabilities([2, 0, 0, 1, 1])
     table[2] = (0.6, 0.2, 0.2)
-    events = find_events(table, NAMES, 0.5, valid_seconds=2.3)
+    events = find_events(table, TASK, 0.5, valid_seconds=2.3)
     assert events == (FoundEvent(0.5, 1.5, "Bell", 0.7), FoundEvent(1.5, 2.3, NAMES[1], 0.8))
 
 
 def test_background_alone_is_no_event() -> None:
-    assert find_events(probabilities([2, 2]), NAMES, 1.0, 2.0) == ()
+    assert find_events(probabilities([2, 2]), TASK, 1.0, 2.0) == ()
     assert "no event" in WRITERS["table"]([found()])
+
+
+def test_several_events_at_once_are_found_in_each_track() -> None:
+    task = MultiLabel(("Bell", "Dog"), ("audio", "visual"))
+    table = np.array([[0.9, 0.1, 0.2, 0.0], [0.7, 0.6, 0.2, 0.5], [0.4, 0.8, 0.2, 0.9]])
+    events = find_events(table, task, 1.0, valid_seconds=2.5)
+    assert events == (
+        FoundEvent(0.0, 2.0, "Bell", 0.8, "audio"),
+        FoundEvent(1.0, 2.5, "Dog", 0.7, "audio"),
+        FoundEvent(1.0, 2.5, "Dog", 0.7, "visual"),
+    )
+    assert "Dog (visual)" in WRITERS["table"]([found(*events)])
+    assert WRITERS["audacity"]([found(*events)]).splitlines()[0].endswith("Bell (audio)")
+    assert [line["track"] for line in csv.DictReader(io.StringIO(WRITERS["csv"]([found(*events)])))] == [
+        "audio",
+        "audio",
+        "visual",
+    ]
 
 
 def test_json_and_csv_hold_what_was_found() -> None:
     video = found(FoundEvent(0.5, 2.0, NAMES[1], 0.75))
     (read,) = json.loads(WRITERS["json"]([video]))
     assert read["events"] == [
-        {"start_seconds": 0.5, "end_seconds": 2.0, "category": NAMES[1], "probability": 0.75}
+        {"start_seconds": 0.5, "end_seconds": 2.0, "category": NAMES[1], "probability": 0.75, "track": ""}
     ]
     (line,) = csv.DictReader(io.StringIO(WRITERS["csv"]([video])))
     assert line == {
@@ -52,6 +73,7 @@ def test_json_and_csv_hold_what_was_found() -> None:
         "end_seconds": "2.0",
         "category": NAMES[1],
         "probability": "0.75",
+        "track": "",
     }
 
 

@@ -50,7 +50,7 @@ def test_confusion_counts_are_those_of_the_predictions(made: Made) -> None:
             wanted[line["label"], line["prediction"]] += 1
     np.testing.assert_array_equal(run.confusion("test"), wanted)
     right = np.trace(wanted) / wanted.sum()
-    assert run.accuracy("test").mean() == pytest.approx(right)
+    assert run.score("test").mean() == pytest.approx(right)
 
 
 def test_timeline_shows_the_labels_and_predictions_of_the_sample(made: Made) -> None:
@@ -79,7 +79,7 @@ def test_curves_have_one_line_a_trial_in_percent(made: Made) -> None:
     logged = [line for line in Run.open(made.runs[0]).metrics() if line["trial"] == "seed=1"]
     curve = panels["validation accuracy, %"][1]
     assert curve.epoch.tolist() == [1, 2, 3]
-    assert curve.value.tolist() == [100 * line["val_accuracy"] for line in logged]
+    assert curve.value.tolist() == [100 * line["val_score"] for line in logged]
 
 
 def test_a_sweep_is_drawn_over_the_setting_that_was_swept(made: Made, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -17,8 +18,10 @@ from PIL import Image
 from avel.heads.evaluation.compare import compare
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.train import sweep, train_head
+from avel.views.reading import read_run
 from avel.views.report.page import put, report
 from tests.chromium import browser, errors, phone
+from tests.heads.parsing import longhand_labels, random_events, write_parsing_cache
 from tests.views.made import CATEGORIES, IDS, Made, T, write_cache
 
 pytestmark = pytest.mark.browser
@@ -295,6 +298,41 @@ def test_tagged_samples_have_columns_of_their_own(page: Any, made: Made) -> None
         assert f"{found.accuracy_percent.mean:.1f}" in page.find_element("id", "accuracy").text
     assert len(group.by_tag) == 2
     assert errors(page) == []
+
+
+def test_two_tracks_show_several_events_at_once(driver: Any, tmp_path: Path) -> None:
+    write_parsing_cache(tmp_path / "c.h5", weak_train=False)
+    train_head(tmp_path / "c.h5", tmp_path / "mlp", head="mlp", epochs=20, device="cpu")
+    report([tmp_path / "mlp"], tmp_path / "page", tsne=False)
+    driver.get((tmp_path / "page" / "index.html").as_uri())
+    until(driver, "return document.querySelectorAll('.tracks .segments').length === 4")
+    names = driver.execute_script("return [...document.querySelectorAll('.track-name')].map((n) => n.title)")
+    assert names == ["label, audio", "label, visual", "mlp, audio", "mlp, visual", "seconds"]
+    assert driver.find_element("css selector", "#accuracy h2").text == "Type@AV F1 of segments"
+    assert "audio-visual, events" in driver.find_element("id", "accuracy").text
+    assert not driver.find_element("id", "confusion").is_displayed()
+    labels = longhand_labels(random_events())
+    shown = "return avel.data.clips.label.map((tracks) => tracks.map((t) => t.map((held) => held.length)))"
+    counts = np.array(driver.execute_script(shown))  # of val and test clips
+    numbers = driver.execute_script("return avel.data.clips.sample")
+    np.testing.assert_array_equal(counts, labels[numbers].sum(-1).transpose(0, 2, 1))
+    clip = int(np.argmax(counts.max((1, 2))))  # two events at once, or more
+    driver.execute_script("openClip(arguments[0])", clip)
+    lanes = driver.execute_script(
+        "return [...document.querySelectorAll('.truth')].map((bar) => +bar.style.getPropertyValue('--lanes'))"
+    )
+    assert max(lanes) >= counts[clip].max() >= 2
+    own = labels[numbers[clip]][:, 0]
+    until(driver, "return document.querySelector('.readout div:nth-child(2)')")
+    said = driver.execute_script("seek(0.5); return document.querySelector('.readout div').textContent")
+    held = " and ".join(np.array(["bark", "bell", "saw"])[own[0] == 1]) or "background"
+    assert f"audio {held}, visual" in said
+    choose(driver, "filter-mistakes", "wrong")
+    run = read_run(tmp_path / "mlp")
+    split = driver.execute_script("return avel.state.split")
+    wrong = ~run.task.right(run.prediction[0], run.label).all(1) & (run.split == split)
+    assert sorted(shown_samples(driver)) == sorted(run.sample[wrong].tolist())
+    assert errors(driver) == []
 
 
 def test_thousands_of_clips_stay_a_few_rows(driver: Any, folder: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -15,12 +16,13 @@ import pytest
 import torch
 
 from avel.errors import ConfigError, StaleError, StoreError
-from avel.heads.evaluation import predictions
 from avel.heads.evaluation.compare import compare
 from avel.heads.evaluation.evaluate import evaluate
+from avel.heads.evaluation.predictions import read_predictions
 from avel.heads.evaluation.results import GroupEvaluation
 from avel.heads.train import sweep, train_head
 from avel.heads.training.records import load_model, read_trial
+from avel.stores.runs import Run
 from avel.text import as_plain, from_plain
 from avel.views.embedding import obstacle, tsne
 from avel.views.inside import look_inside
@@ -29,7 +31,7 @@ from avel.views.reading import read_run
 from avel.views.report.folder import LIST, own_files, put_in_place
 from avel.views.report.page import report
 from avel.views.report.pictures import spectrogram, strip
-from tests.views.made import HOSTILE, Made, T, write_cache, write_runs
+from tests.views.made import CATEGORIES, HOSTILE, Made, T, write_cache, write_runs
 
 
 def data(folder: Path, name: str) -> Any:
@@ -114,15 +116,15 @@ def test_runs_that_differ_in_one_setting_are_charted_and_heads_are_not(made: Mad
 
 def test_the_predictions_of_a_run_are_read_once(made: Made, tmp_path: Path, monkeypatch: Any) -> None:
     read: list[Path] = []
-    once = predictions.read_own_parquet
 
-    def counted(data: bytes, schema: Any, where: Path, *rest: Any) -> Any:
-        read.append(where)
-        return once(data, schema, where, *rest)
+    def counted(run: Run) -> Any:
+        read.append(run.path)
+        return read_predictions(run)
 
-    monkeypatch.setattr(predictions, "read_own_parquet", counted)
+    for module in ("avel.views.reading", "avel.heads.evaluation.evaluate"):
+        monkeypatch.setattr(import_module(module), "read_predictions", counted)
     report(made.runs, tmp_path / "page", tsne=False)
-    assert sorted(read) == sorted(run / "predictions.parquet" for run in made.runs)
+    assert sorted(read) == sorted(made.runs)
 
 
 def test_details_are_the_trials_own(made: Made, tmp_path: Path) -> None:
@@ -133,7 +135,9 @@ def test_details_are_the_trials_own(made: Made, tmp_path: Path) -> None:
         place = int(np.flatnonzero(run.sample == number)[0])
         for trial in range(2):
             top = detail[clip][1][trial]["top"]
-            assert [pairs[0][0] for pairs in top] == clips["predictions"][1][trial][clip]
+            (predicted,) = clips["predictions"][1][trial][clip]  # one track
+            background = len(CATEGORIES)
+            assert [pairs[0][0] for pairs in top] == [each[0] if each else background for each in predicted]
             share = 100 * run.probability[trial, place].max(1)
             assert [pairs[0][1] for pairs in top] == np.rint(share).astype(int).tolist()
     assert "W_av" not in detail[0][0][0]
@@ -347,7 +351,7 @@ def test_tsne_shares_the_cached_panels(made: Made, tmp_path: Path) -> None:
     assert len(cloud["clip"]) == len(cloud["panels"][0]["x"]) == 4 * T
     clips = data(tmp_path / "page", "clips")
     for clip, segment, number in zip(cloud["clip"], cloud["segment"], cloud["class"], strict=True):
-        assert clips["label"][clip][segment] == number
+        assert clips["label"][clip][0][segment] == ([] if number == len(CATEGORIES) else [number])
 
 
 def test_spectrogram_has_low_bands_at_the_bottom_and_time_to_the_right() -> None:

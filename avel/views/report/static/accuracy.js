@@ -1,5 +1,5 @@
 "use strict";
-// Accuracy: a bar for each run with its standard deviation over seeds, trivial baselines as lines, and all numbers in a table.
+// What runs are judged by: a bar for each with its standard deviation over seeds, trivial baselines as lines, and all numbers in a table.
 
 const COLUMNS = [
   ["accuracy, %", (row) => spread(row.accuracy_percent)],
@@ -11,6 +11,22 @@ const COLUMNS = [
   ["at the best test epoch *", (row) => spread(row.accuracy_at_best_test_epoch_percent)],
 ];
 
+/** Columns where a segment may have several labels: F1 by type, of segments and of events. */
+function parsingColumns({ parsing }) {
+  const kinds = [["segments", "segment_f1_percent"], ["events", "event_f1_percent"]];
+  const types = ["Type@AV", "Event@AV"];
+  const names = [...Object.keys(parsing.segment_f1_percent).filter((name) => !types.includes(name)), ...types];
+  return [
+    ...kinds.flatMap(([title, key]) => names.map((name) => [`${name}, ${title}`, (row) => spread(row.parsing[key][name])])),
+    ["95 % interval over videos, Type@AV", COLUMNS[1][1]],
+    ["without leaked videos, Type@AV", (row) => spread(row.parsing.type_without_leaked_percent)],
+    ["at the best test epoch *", (row) => spread(row.parsing.type_at_best_test_epoch_percent)],
+  ];
+}
+
+/** What the task is judged by. */
+const score = (row) => (row.parsing ? row.parsing.segment_f1_percent["Type@AV"] : row.accuracy_percent);
+
 function spread(value) {
   if (!value || value.mean === null) return "–";
   return value.mean.toFixed(1) + (value.std === null ? "" : ` ± ${value.std.toFixed(1)}`);
@@ -18,6 +34,7 @@ function spread(value) {
 
 function drawAccuracy() {
   const box = h("div");
+  $("accuracy").querySelector("h2").textContent = capital(avel.data.summary.measure);
   $("accuracy").append(box);
   avel.listen(() => {
     const split = avel.state.split;
@@ -44,10 +61,10 @@ function bars(rows, split) {
 }
 
 function bar(name, row, number, lines) {
-  const { mean, std } = row.accuracy_percent;
+  const { mean, std } = score(row);
   if (mean === null) return h("div", { class: "bar-row" }, h("span", { class: "bar-name" }, name), h("span", {}, "not judged: no labels"));
   const whisker = std === null ? null : h("i", { class: "whisker", style: { left: `${mean - std}%`, width: `${2 * std}%` } });
-  const about = `${name}: ${spread(row.accuracy_percent)} %, ${plural(row.seeds.length, "seed")}`;
+  const about = `${name}: ${spread(score(row))} %, ${plural(row.seeds.length, "seed")}`;
   return h(
     "div",
     { class: "bar-row", ...tipped(about) },
@@ -55,7 +72,7 @@ function bar(name, row, number, lines) {
     h(
       "div",
       { class: "bar-track" },
-      h("div", { class: "bar", style: { width: `${mean}%`, background: seriesColour(number), color: `var(--on-${number % SERIES})` } }, spread(row.accuracy_percent)),
+      h("div", { class: "bar", style: { width: `${mean}%`, background: seriesColour(number), color: `var(--on-${number % SERIES})` } }, spread(score(row))),
       whisker,
       lines
     )
@@ -72,7 +89,8 @@ function tagColumns(rows) {
 }
 
 function numbers(rows, split) {
-  const shown = [...COLUMNS, ...tagColumns(rows)].filter(([, read]) => rows.some(([, row]) => !["–", "NaN"].includes(read(row))));
+  const columns = rows.length && rows[0][1].parsing ? parsingColumns(rows[0][1]) : COLUMNS;
+  const shown = [...columns, ...tagColumns(rows)].filter(([, read]) => rows.some(([, row]) => !["–", "NaN"].includes(read(row))));
   const head = h("tr", {}, h("th", {}, "run"), h("th", {}, "seeds"), shown.map(([title]) => h("th", {}, title)));
   const body = rows.map(([name, row]) =>
     h("tr", {}, h("th", {}, name), h("td", {}, String(row.seeds.length)), shown.map(([, read]) => h("td", {}, read(row))))

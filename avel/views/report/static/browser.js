@@ -8,10 +8,10 @@ const list = { clips: [], selected: null };
 
 const MISTAKES = {
   all: ["all clips", () => true],
-  wrong: ["wrong somewhere", (label, found) => label !== found],
-  missed: ["event called background", (label, found, background) => label !== background && found === background],
-  invented: ["background called event", (label, found, background) => label === background && found !== background],
-  swapped: ["event called another event", (label, found, background) => label !== found && label !== background && found !== background],
+  wrong: ["wrong somewhere", (label, found) => !same(label, found)],
+  missed: ["event called background", (label, found) => label.length && !found.length],
+  invented: ["background called event", (label, found) => !label.length && found.length],
+  swapped: ["event called another event", (label, found) => label.length && found.length && !same(label, found)],
 };
 
 function drawBrowser() {
@@ -60,7 +60,7 @@ function refilter() {
   list.clips = clipsOfSplit().filter((clip) => {
     const found = predicted(filters.run, clip);
     const labels = avel.data.clips.label[clip];
-    if (found && labels) wrong.set(clip, found.filter((number, at) => number !== labels[at]).length);
+    if (found && labels) wrong.set(clip, rightSegments(found, labels).filter((right) => !right).length);
     return passes(clip, found);
   });
   if (filters.order === "wrong") list.clips.sort((a, b) => (wrong.get(b) || 0) - (wrong.get(a) || 0) || a - b);
@@ -74,15 +74,14 @@ function refilter() {
 }
 
 function passes(clip, found) {
-  const { clips, summary } = avel.data;
-  const background = summary.classes.length - 1;
+  const { clips } = avel.data;
   const labels = clips.label[clip] || []; // none where nobody knows the events
-  if (filters.category !== "" && !labels.includes(Number(filters.category))) return false;
+  if (filters.category !== "" && !labels.flat(2).includes(Number(filters.category))) return false;
   if (filters.text && !clips.video_id[clips.video[clip]].toLowerCase().includes(filters.text.toLowerCase())) return false;
   const test = MISTAKES[filters.mistakes][1];
-  if (filters.mistakes !== "all" && !(found && labels.some((label, at) => test(label, found[at], background)))) return false;
+  if (filters.mistakes !== "all" && !(found && someSegment(labels, found, test))) return false;
   if (filters.label === null) return true;
-  return Boolean(found) && labels.some((label, at) => label === filters.label && found[at] === filters.prediction);
+  return Boolean(found) && someSegment(labels, found, (label, other) => oneClass(label) === filters.label && oneClass(other) === filters.prediction);
 }
 
 function describePair() {
@@ -128,9 +127,8 @@ function sparkline(clip) {
   const runs = clips.label[clip] ? clips.predictions.map((_, run) => predicted(run, clip)).filter(Boolean) : [];
   const svg = s("svg", { class: "spark", viewBox: `0 0 ${summary.segments} ${Math.max(runs.length, 1)}`, preserveAspectRatio: "none" });
   runs.forEach((found, line) => {
-    const right = found.map((number, at) => (number === clips.label[clip][at] ? 1 : 0));
-    for (const block of blocks(right, null))
-      svg.append(s("rect", { x: block.first, y: line + 0.1, width: block.end - block.first, height: 0.8, class: block.class ? "ok" : "bad" }));
+    for (const { first, end, value } of runsOf(rightSegments(found, clips.label[clip])))
+      svg.append(s("rect", { x: first, y: line + 0.1, width: end - first, height: 0.8, class: value ? "ok" : "bad" }));
   });
   return svg;
 }

@@ -72,12 +72,12 @@ function drawSweeps() {
     return h("figure", {}, h("figcaption", {}, title), names, box);
   });
   const split = avel.data.summary.sweeps[0].split;
-  $("sweeps").append(h("p", { class: "note" }, `Accuracy on ${split}, %: mean and standard deviation over seeds, and every seed.`), h("div", { class: "panels" }, panels));
+  $("sweeps").append(h("p", { class: "note" }, `${capital(avel.data.summary.measure)} on ${split}, %: mean and standard deviation over seeds, and every seed.`), h("div", { class: "panels" }, panels));
 }
 
 /** Values stand side by side in equal steps; those that are no numbers have no line between them. */
 function sweepChart(sweep, width) {
-  const ends = sweep.lines.flatMap((line) => [...line.accuracy_percent.flat(), ...line.spreads.flatMap(({ mean, std }) => [mean - std, mean + std])]);
+  const ends = sweep.lines.flatMap((line) => [...line.score_percent.flat(), ...line.spreads.flatMap(({ mean, std }) => [mean - std, mean + std])]);
   const labels = sweep.values.map((value, place) => [place, value]);
   const { svg, x, y } = axes(width, 260, [-0.5, sweep.values.length - 0.5], ends, sweep.label, labels);
   const gap = Math.min(8, (x(1) - x(0)) / (sweep.lines.length + 1));
@@ -88,8 +88,8 @@ function sweepChart(sweep, width) {
     if (sweep.ordered) svg.append(s("polyline", { class: again("curve", number), points: line.spreads.map(({ mean }, at) => `${left[at]},${y(mean)}`).join(" "), style: stroke }));
     line.spreads.forEach(({ mean, std }, at) => {
       svg.append(s("line", { class: "curve", x1: left[at], x2: left[at], y1: y(mean - std), y2: y(mean + std), style: stroke }));
-      for (const value of line.accuracy_percent[at]) svg.append(s("circle", { class: "seed", cx: left[at], cy: y(value), r: 2.5 }));
-      const about = `${line.name} ${sweep.label} = ${sweep.values[line.place[at]]}: ${spread(line.spreads[at])} %, ${plural(line.accuracy_percent[at].length, "seed")}`;
+      for (const value of line.score_percent[at]) svg.append(s("circle", { class: "seed", cx: left[at], cy: y(value), r: 2.5 }));
+      const about = `${line.name} ${sweep.label} = ${sweep.values[line.place[at]]}: ${spread(line.spreads[at])} %, ${plural(line.score_percent[at].length, "seed")}`;
       svg.append(s("circle", { cx: left[at], cy: y(mean), r: 5, style: { fill: seriesColour(number) }, ...tipped(about.trim()) }));
     });
   });

@@ -1,7 +1,6 @@
 "use strict";
 // Two runs side by side: paired differences with their intervals, and the clips on which they differ most.
 
-const METRICS = { accuracy: "segment accuracy", segment_f1: "segment F1", event_f1: "event F1" };
 const DIFFERING_CLIPS = 8;
 
 function drawComparison() {
@@ -27,9 +26,10 @@ function comparison(runs, { a, b }) {
   const pair = held[`${Math.min(a, b)}-${Math.max(a, b)}`];
   if (!pair) return [h("p", { class: "note" }, "No clips of this split that both runs judge.")];
   const widest = Math.max(1, ...Object.values(pair).flatMap((each) => [Math.abs(each.low_points), Math.abs(each.high_points)]));
-  const rows = Object.entries(METRICS).map(([name, title]) => differenceRow(title, pair[name], sign, widest));
-  const { clips, seeds, resolved_points: resolved } = pair.accuracy;
-  const told = `${plural(clips, "clip")}, ${seeds[sign > 0 ? 0 : 1]} and ${plural(seeds[sign > 0 ? 1 : 0], "seed")}: differences in accuracy below ${resolved.toFixed(1)} points cannot be told from none.`;
+  const metrics = Object.entries(avel.data.summary.metrics);
+  const rows = metrics.map(([name, title]) => differenceRow(title, pair[name], sign, widest));
+  const { clips, seeds, resolved_points: resolved } = pair[metrics[0][0]];
+  const told = `${plural(clips, "clip")}, ${seeds[sign > 0 ? 0 : 1]} and ${plural(seeds[sign > 0 ? 1 : 0], "seed")}: differences in ${avel.data.summary.measure} below ${resolved.toFixed(1)} points cannot be told from none.`;
   const note = "A − B in points of percent; intervals (95 %) are a bootstrap over videos and seeds. Level: the interval holds 0. ";
   return [h("div", { class: "bars" }, rows), h("p", { class: "note" }, note + told), ...differingClips(runs, a, b)];
 }
@@ -84,4 +84,4 @@ function differingClips(runs, a, b) {
   ];
 }
 
-const share = (found, labels) => found.filter((number, segment) => number === labels[segment]).length / labels.length;
+const share = (found, labels) => rightSegments(found, labels).filter(Boolean).length / found[0].length;

@@ -32,13 +32,17 @@ function drawConfusion() {
   avel.listen(redraw);
 }
 
+/** The class of a segment that has one label; background is the last. */
+const oneClass = (held) => (held.length ? held[0] : avel.data.summary.classes.length - 1);
+
 /** Segments by label and prediction: (K, K). */
 function countConfusion(run) {
   const classes = avel.data.summary.classes.length;
   const counts = Array.from({ length: classes }, () => new Array(classes).fill(0));
   for (const clip of clipsOfSplit()) {
     const found = predicted(run, clip);
-    if (found && avel.data.clips.label[clip]) avel.data.clips.label[clip].forEach((label, segment) => (counts[label][found[segment]] += 1));
+    const labels = avel.data.clips.label[clip];
+    if (found && labels) labels[0].forEach((label, segment) => (counts[oneClass(label)][oneClass(found[0][segment])] += 1));
   }
   return counts;
 }

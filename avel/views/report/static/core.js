@@ -63,6 +63,7 @@ function fill(element, properties, children) {
 
 const $ = (id) => document.getElementById(id);
 const percent = (fraction, digits = 1) => `${(100 * fraction).toFixed(digits)} %`;
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
 
 /** A `<select>` over [value, text] pairs. */
@@ -111,19 +112,51 @@ function ticks(low, high, count) {
   return Array.from({ length: last - first + 1 }, (_, number) => (first + number) * step);
 }
 
-/** Blocks over which class and rightness stay the same: {first, end, class, right}. */
-function blocks(classes, labels) {
+// Labels and predictions of a clip are, for each track of the task, the classes of each segment: [track][segment] =
+// [class, ...], sorted; none of them is background. With one label a segment there is one track, and one class or none.
+
+/** Whether two segments hold the same classes. */
+const same = (one, other) => one.length === other.length && one.every((number, at) => number === other[at]);
+
+/** Which segments of a clip are right in every track: (T). */
+const rightSegments = (found, labels) => found[0].map((_, segment) => found.every((track, at) => same(track[segment], labels[at][segment])));
+
+/** Whether any segment of any track passes `test(label, found)`. */
+const someSegment = (labels, found, test) => labels.some((track, at) => track.some((label, segment) => test(label, found[at][segment])));
+
+/** Runs over which a value stays the same: {first, end, value}. */
+function runsOf(values) {
   const found = [];
-  classes.forEach((number, segment) => {
-    const right = labels === null || labels[segment] === number;
+  values.forEach((value, place) => {
     const last = found[found.length - 1];
-    if (last && last.class === number && last.right === right) last.end = segment + 1;
-    else found.push({ first: segment, end: segment + 1, class: number, right });
+    if (last && last.value === value) last.end = place + 1;
+    else found.push({ first: place, end: place + 1, value });
   });
   return found;
 }
 
-/** The predictions (T) of a run about a clip by the chosen trial, or null where it has none. */
+/** What is shown of one track: a block for each run of a class (null: background) that is right or wrong, in lanes. */
+function blocks(found, labels) {
+  const classes = [...new Set(found.flat())].sort((a, b) => a - b);
+  const each = [null, ...classes].flatMap((number) => {
+    const states = found.map((held, segment) => {
+      if (number === null ? held.length : !held.includes(number)) return null;
+      const right = labels === null || (held.length ? labels[segment].includes(number) : !labels[segment].length);
+      return right ? "right" : "wrong";
+    });
+    return runsOf(states).filter((run) => run.value).map(({ first, end, value }) => ({ first, end, class: number, right: value === "right" }));
+  });
+  each.sort((a, b) => a.first - b.first || a.end - b.end);
+  const ends = [];
+  for (const block of each) {
+    const free = ends.findIndex((end) => end <= block.first);
+    block.lane = free < 0 ? ends.length : free;
+    ends[block.lane] = block.end;
+  }
+  return each;
+}
+
+/** The predictions of a run about a clip by the chosen trial, or null where it has none. */
 function predicted(run, clip) {
   const trials = avel.data.clips.predictions[run];
   if (!trials) return null;

@@ -42,7 +42,7 @@ function start() {
   drawAccuracy();
   avel.data.clips.predictions.length > 1 ? drawComparison() : leaveOut("compare");
   avel.data.summary.runs.some((run) => Object.keys(run.curves).length) ? drawCurves() : leaveOut("curves");
-  drawConfusion();
+  avel.data.summary.one_label ? drawConfusion() : leaveOut("confusion");
   avel.data.summary.clouds.length ? drawClouds() : leaveOut("clouds");
   avel.data.summary.sweeps.length ? drawSweeps() : leaveOut("sweeps");
   drawBrowser();

@@ -105,10 +105,13 @@ function trackBox(clip) {
     rows.push(track("frames", h("img", { class: "frames", src: `media/${media}-frames.jpg`, alt: "one frame of each segment", draggable: "false" })));
     rows.push(track("log-mel", h("img", { class: "sound", src: `media/${media}-sound.jpg`, alt: "spectrogram", draggable: "false" })));
   }
-  if (clips.label[clip]) rows.push(track("label", segmentBar(clips.label[clip], null)));
+  const { tracks, runs } = avel.data.summary;
+  const bars = (name, found, labels) =>
+    found.map((own, at) => track(tracks[at] ? `${name}, ${tracks[at]}` : name, segmentBar(own, labels && labels[at], found === clips.label[clip])));
+  if (clips.label[clip]) rows.push(...bars("label", clips.label[clip], null));
   clips.predictions.forEach((_, run) => {
     const found = predicted(run, clip);
-    if (found) rows.push(track(avel.data.summary.runs[run].name, segmentBar(found, clips.label[clip] || found)));
+    if (found) rows.push(...bars(runs[run].name, found, clips.label[clip]));
   });
   rows.push(track("seconds", secondsAxis()));
   const box = h("div", { class: "tracks", tabindex: "0", "aria-label": "time axis: click to seek, arrow keys to step" }, rows, h("div", { class: "over" }, player.head));
@@ -122,18 +125,27 @@ function trackBox(clip) {
 
 const track = (name, content) => h("div", { class: "track" }, h("span", { class: "track-name", title: name }, name), h("div", { class: "lane" }, content));
 
-function segmentBar(classes, labels) {
+function segmentBar(found, labels, truth) {
   const { classes: names, segments } = avel.data.summary;
-  const background = names.length - 1;
+  const shown = blocks(found, labels);
+  const percentOf = (count) => `${(100 * count) / segments}%`;
   return h(
     "div",
-    { class: labels === null ? "segments truth" : "segments" },
-    blocks(classes, labels).map((block) => {
-      const kind = [block.class === background ? "empty" : "event", block.right ? "right" : "wrong"].join(" ");
-      const width = `${(100 * (block.end - block.first)) / segments}%`;
-      return h("span", { class: kind, style: { width }, title: names[block.class] }, h("b", {}, block.class === background ? "bg" : names[block.class]));
+    { class: truth ? "segments truth" : "segments", style: { "--lanes": 1 + Math.max(...shown.map((block) => block.lane)) } },
+    shown.map((block) => {
+      const kind = [block.class === null ? "empty" : "event", block.right ? "right" : "wrong"].join(" ");
+      const style = { left: percentOf(block.first), width: percentOf(block.end - block.first), "--lane": block.lane };
+      const name = block.class === null ? names[names.length - 1] : names[block.class];
+      return h("span", { class: kind, style, title: name }, h("b", {}, block.class === null ? "bg" : name));
     })
   );
+}
+
+/** Names the classes of a clip in one segment, track by track. */
+function classText(labels, segment) {
+  const { classes, tracks } = avel.data.summary;
+  const named = labels.map((track) => track[segment].map((number) => classes[number]).join(" and ") || classes[classes.length - 1]);
+  return named.map((text, at) => (tracks[at] ? `${tracks[at]} ${text}` : text)).join(", ");
 }
 
 function secondsAxis() {
@@ -159,15 +171,15 @@ function ofTrial(run) {
 
 /** What every run says about the second under the playhead. */
 function readOut() {
-  const { classes, runs } = avel.data.summary;
+  const { outputs, runs } = avel.data.summary;
   const labels = avel.data.clips.label[player.clip];
-  const label = labels ? classes[labels[player.segment]] : "unknown";
+  const label = labels ? classText(labels, player.segment) : "unknown";
   const first = player.segment * avel.data.summary.segment_seconds;
   const lines = avel.data.clips.predictions.map((_, run) => {
     const trial = ofTrial(run);
     if (!trial) return null;
     const likely = trial.top[player.segment].filter(([, percent], at) => at === 0 || percent > 0);
-    const best = likely.map(([number, percent]) => `${classes[number]} ${percent} %`).join(", ");
+    const best = likely.map(([number, percent]) => `${outputs[number]} ${percent} %`).join(", ");
     return h("div", {}, h("b", {}, runs[run].name), ` ${best}`);
   });
   player.readout.replaceChildren(h("div", {}, h("b", {}, `second ${+first.toFixed(2)}`), ` label: ${label}`), ...lines.filter(Boolean));

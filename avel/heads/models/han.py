@@ -1,0 +1,112 @@
+"""HAN, hybrid attention with attentive MMIL pooling (Tian et al. 2020), for audio-visual video parsing."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from avel.config import option
+from avel.errors import ConfigError
+from avel.heads.config import HEADS, HeadConfig
+from avel.heads.models.head import Head, HeadOutput, Widths
+from avel.heads.models.parts import at_least_float32
+from avel.heads.tasks.multi_label import video_cross_entropy
+
+D = 512
+MODALITIES = 2
+
+
+@HEADS.register("han")
+class HAN(Head):
+    """Each modality attends to itself and to the other; what it says of segments is pooled over the clip."""
+
+    @dataclass(frozen=True)
+    class Config(HeadConfig):
+        """Settings of HAN and its training, as in its code."""
+
+        dropout: float = option(0.1, "Fraction of activations dropped in training.", low=0, high=0.99)
+        audio_smoothing: float = option(
+            0.0, "How far the audio's own video labels are moved towards one half.", low=0, high=1
+        )
+        visual_smoothing: float = option(0.1, "The same of the visual ones.", low=0, high=1)
+        lr: float = 3e-4
+        lr_decay: float = 0.1
+        lr_decay_every: int = 10
+        batch_size: int = 16
+        epochs: int = 40
+
+    source = "Tian et al. 2020 (video parsing)"
+    sources = ("cnn", "encoded")
+    tasks = ("multi_label",)
+
+    config: Config
+
+    def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
+        super().__init__(widths, config, weak)
+        if widths.tracks != MODALITIES:
+            raise ConfigError(
+                f"head {config.name!r} tells what is heard from what is seen, and these events are both",
+                hint="--head mlp, for example",
+            )
+        classes = widths.classes // MODALITIES
+        self.audio, self.visual = nn.Linear(widths.audio, D), nn.Linear(widths.visual, D)
+        self.attend = HybridAttention(config.dropout)
+        self.classify = nn.Linear(D, classes)
+        self.temporal = nn.Linear(D, classes) if weak else None
+        self.modal = nn.Linear(D, classes) if weak else None
+
+    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+        """Returns scores of audio, then of visual: (B, T, D), (B, T, D) -> logits (B, T, 2 C).
+
+        Learned from video labels, a class is in a segment only where it is also in the video: its score is
+        the lower one of both. `segments` holds the scores before that.
+        """
+        f_a, f_v = self.audio(audio), self.visual(visual)
+        both = torch.stack((self.attend(f_a, f_v), self.attend(f_v, f_a)), 2)  # (B, T, 2, D)
+        segments = at_least_float32(self.classify(both))
+        extras = {"segments": segments}
+        logits = segments
+        if self.temporal is not None and self.modal is not None:
+            p = segments.sigmoid()
+            over_time = at_least_float32(self.temporal(both)).softmax(1)  # W_tp
+            over_modalities = at_least_float32(self.modal(both)).softmax(2)  # W_av
+            extras["modalities"] = (over_time * p).sum(1)  # (B, 2, C)
+            extras["video"] = (over_time * over_modalities * p).sum((1, 2))  # (B, C)
+            logits = torch.minimum(segments, torch.logit(extras["video"], 1e-7)[:, None, None])
+        return HeadOutput(logits.flatten(2), extras)
+
+    def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
+        """Returns the losses of the video, and of each modality by itself: (B, T, 2 C), (B, C) -> scalar.
+
+        A class may be only heard or only seen, so each modality's labels are smoothed on their own.
+        """
+        loss = video_cross_entropy(output.extras["video"], video_labels)
+        wanted = video_labels.to(output.logits.dtype)
+        for place, smoothing in enumerate((self.config.audio_smoothing, self.config.visual_smoothing)):
+            smoothed = wanted * (1 - smoothing) + smoothing / 2
+            loss = loss + video_cross_entropy(output.extras["modalities"][:, place], smoothed)
+        return loss
+
+
+class HybridAttention(nn.Module):
+    """f + self attention + attention to the other modality, then two layers; shared by both modalities."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.own = nn.MultiheadAttention(D, 1, dropout=dropout, batch_first=True)
+        self.other = nn.MultiheadAttention(D, 1, dropout=dropout, batch_first=True)
+        self.layers = nn.Sequential(nn.Linear(D, D), nn.ReLU(), nn.Dropout(dropout), nn.Linear(D, D))
+        self.first, self.second = nn.LayerNorm(D), nn.LayerNorm(D)
+        self.dropout = dropout
+
+    def forward(self, features: Tensor, others: Tensor) -> Tensor:
+        """Returns what a modality becomes beside the other: (B, T, 512), (B, T, 512) -> (B, T, 512)."""
+        own, _ = self.own(features, features, features, need_weights=False)
+        other, _ = self.other(features, others, others, need_weights=False)
+        attended = self.first(features + self._dropped(own) + self._dropped(other))
+        hybrid: Tensor = self.second(attended + self._dropped(self.layers(attended)))
+        return hybrid
+
+    def _dropped(self, values: Tensor) -> Tensor:
+        return functional.dropout(values, self.dropout, self.training)

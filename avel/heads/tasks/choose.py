@@ -1,0 +1,23 @@
+"""Which tasks there are, and which of them a cache is for."""
+
+from __future__ import annotations
+
+from avel.heads.tasks.multi_label import PER_MODALITY, MultiLabel
+from avel.heads.tasks.single_label import SingleLabel
+from avel.heads.tasks.task import Task, TrackName
+from avel.stores.features import FeatureCache
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (SingleLabel, MultiLabel)}
+"""Name -> task."""
+
+
+def choose_task(cache: FeatureCache, name: str) -> Task:
+    """Returns the task of that name for a cache; of "auto" the one that its events are for.
+
+    Events that are only seen or only heard want labels for each modality, and so several at once.
+    """
+    per_modality = bool(cache.samples.events.modality.any())
+    if name == "auto":
+        name = MultiLabel.name if per_modality else SingleLabel.name
+    tracks: tuple[TrackName, ...] = PER_MODALITY if per_modality and name == MultiLabel.name else ("",)
+    return TASKS[name](cache.categories, tracks)

@@ -1,0 +1,169 @@
+"""The task of video parsing: a segment holds any number of classes at once, in audio and visual each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.heads.tasks.decoders import decode_threshold
+from avel.heads.tasks.metrics import Labels, Tally
+from avel.heads.tasks.parsing_metrics import event_counts, f1, segment_counts, segment_f1
+from avel.heads.tasks.task import Classes, Targets, Task, TrackName
+from avel.stores.datasets.dataset import MODALITIES
+from avel.stores.features import CachedSamples, FeatureCache
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+AUDIO_VISUAL = "audio-visual"
+PER_MODALITY: tuple[TrackName, ...] = ("audio", "visual")
+TYPE, EVENT = "Type@AV", "Event@AV"
+SMALLEST = 1e-7
+"""Probabilities of videos stay this far from 0 and 1, so that their logarithms are finite."""
+
+
+@dataclass(frozen=True)
+class MultiLabel(Task):
+    """Any classes in a segment: 1 or 0 for each of M tracks and C classes, int8 (R, T, K), tracks outermost.
+
+    A track is a modality; where the events of a dataset are all seen and heard there is one, of both. The
+    label of a video (C,) says which classes it holds at all.
+    """
+
+    name = "multi_label"
+    measure = "Type@AV F1 of segments"
+    metrics: ClassVar = {"segment_f1": "segment F1, Type@AV", "event_f1": "event F1, Type@AV"}
+    decoders: ClassVar = {"threshold": decode_threshold}
+    one_label = False
+
+    @property
+    def outputs(self) -> int:
+        return len(self.tracks) * len(self.categories)
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Names of what is judged apart: the tracks, and what both hold at once."""
+        return (*self.tracks, AUDIO_VISUAL) if len(self.tracks) > 1 else (AUDIO_VISUAL,)
+
+    def targets(self, cache: FeatureCache, samples: CachedSamples) -> Targets:
+        modalities = [MODALITIES.index(track or "both") for track in self.tracks]
+        labels = cache.segment_classes(samples, modalities)
+        flat = labels.reshape(*labels.shape[:2], self.outputs)
+        return Targets(flat, samples.video_classes(len(self.categories)), samples.labelled)
+
+    @staticmethod
+    def obstacle(labels: Tensor) -> str:
+        if not (labels == 1).any():
+            return "no event"
+        return "" if (labels == 0).any() else "every class everywhere"
+
+    @staticmethod
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        """Binary cross-entropy averaged over segments, tracks and classes: twice (B, T, K) -> scalar."""
+        from torch.nn import functional
+
+        return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+    @staticmethod
+    def video_loss(logits: Tensor, video_labels: Tensor) -> Tensor:
+        """Binary cross-entropy of each class's probability in the clip: (B, T, K), (B, C) -> scalar.
+
+        That is the sum of p^2 over the sum of p, over segments and tracks (linear softmax, Wang et al. 2019).
+        """
+        p = logits.sigmoid().reshape(len(logits), -1, video_labels.shape[-1])
+        return video_cross_entropy(p.square().sum(-2) / p.sum(-2).clamp_min(SMALLEST), video_labels)
+
+    @staticmethod
+    def probabilities(logits: Tensor) -> Tensor:
+        """Sigmoid in float32: (..., K) -> (..., K)."""
+        return logits.float().sigmoid()
+
+    def points(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Returns Type@AV of the segments that the threshold gives."""
+        predicted, wanted = (self._types(side.double()) for side in (logits >= 0, labels))
+        points: Tensor = segment_f1(predicted, wanted).mean(-1)
+        return points
+
+    @staticmethod
+    def full_points(segments: int) -> int:
+        return 1
+
+    def scores(self, predicted: Labels, labels: Labels) -> NDArray[np.float64]:
+        """Returns each sample's Type@AV over segments: twice (R, T, K) -> (R,)."""
+        return self.f1_by_type(predicted, labels)[0][TYPE]
+
+    def right(self, predicted: Labels, labels: Labels) -> NDArray[np.bool_]:
+        """Returns True where every class of every track is right: twice (R, T, K) -> (R, T)."""
+        return np.asarray((predicted == labels).all(-1))
+
+    def tallies(
+        self, predicted: Labels, labels: Labels, onset_tolerance: float = 1, offset_tolerance: float = 1
+    ) -> dict[str, Tally]:
+        """Returns Type@AV of segments and of events, which are means over samples, without tolerance."""
+        segments, events = self.f1_by_type(predicted, labels)
+        whole = np.ones(len(labels))
+        return {"segment_f1": Tally(segments[TYPE], whole), "event_f1": Tally(events[TYPE], whole)}
+
+    def f1_by_type(
+        self, predicted: Labels, labels: Labels
+    ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
+        """Returns each sample's F1 of segments and of events, by type, and Type@AV and Event@AV of both.
+
+        Twice (R, T, K) -> twice name -> (R,).
+        """
+        sides = [self._types(side.astype(np.float64)) for side in (predicted, labels)]
+        return self._by_name(*segment_counts(*sides)), self._by_name(*event_counts(*sides))
+
+    def trivial_baselines(self, labels: Labels) -> dict[str, float]:
+        """Returns rule without a model -> its mean Type@AV over segments: (R, T, K); NaN without samples.
+
+        The second rule takes the classes of each video as known.
+        """
+        held = labels.reshape(*labels.shape[:2], len(self.tracks), -1).any((1, 2), keepdims=True)
+        everywhere = np.broadcast_to(held, (*labels.shape[:2], len(self.tracks), held.shape[-1]))
+        rules = {
+            "never any event": np.zeros_like(labels),
+            "right classes, always and everywhere": everywhere.reshape(labels.shape).astype(np.int8),
+        }
+        return {
+            rule: float(self.scores(predicted, labels).mean()) if len(labels) else float("nan")
+            for rule, predicted in rules.items()
+        }
+
+    def classes_of(self, labels: Labels) -> list[list[Classes]]:
+        by_track = labels.reshape(len(labels), len(self.tracks), -1).swapaxes(0, 1)
+        return [[tuple(np.flatnonzero(segment).tolist()) for segment in track.tolist()] for track in by_track]
+
+    def _types(self, labels: Any) -> Any:
+        """Adds the type that both tracks hold at once: (..., T, K) -> (..., T, types, C)."""
+        shape = (len(self.tracks), len(self.categories))
+        tracks = labels.reshape(*labels.shape[:-1], *shape)
+        if len(self.tracks) == 1:
+            return tracks
+        both = tracks.prod(-2)
+        if isinstance(labels, np.ndarray):
+            return np.concatenate((tracks, both[..., None, :]), -2)
+        import torch
+
+        return torch.cat((tracks, both[..., None, :]), -2)
+
+    def _by_name(
+        self, found: NDArray[np.float64], wrong: NDArray[np.float64]
+    ) -> dict[str, NDArray[np.float64]]:
+        """Returns F1 by type, and both ways of the mean: twice (R, types, C) -> name -> (R,)."""
+        by_type = f1(found, wrong)
+        tracks = len(self.tracks)
+        together = f1(found[:, :tracks].sum(1), wrong[:, :tracks].sum(1))
+        named = {name: by_type[:, place] for place, name in enumerate(self.types)}
+        return named | {TYPE: by_type.mean(1), EVENT: together}
+
+
+def video_cross_entropy(probabilities: Tensor, video_labels: Tensor) -> Tensor:
+    """Returns the binary cross-entropy of videos, averaged over classes: twice (B, C) -> scalar."""
+    from torch.nn import functional
+
+    kept = probabilities.clamp(SMALLEST, 1 - SMALLEST)
+    return functional.binary_cross_entropy(kept, video_labels.to(kept.dtype))

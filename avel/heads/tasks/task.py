@@ -1,0 +1,254 @@
+"""What a task is: what a head is taught, how it is judged, and what is shown of a clip.
+
+Labels of R samples are whole numbers, (R, T) or (R, T, ...), UNKNOWN in all segments of a sample whose events
+are not known. What they mean, the task alone knows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.errors import ConfigError
+from avel.heads.tasks.metrics import Labels, Tally
+from avel.stores.datasets.labels import UNKNOWN
+from avel.stores.features import CachedSamples, FeatureCache
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BACKGROUND = "background"
+TaskName = Literal["single_label", "multi_label"]
+TrackName = Literal["", "audio", "visual"]
+Decoder = Literal["argmax", "event", "threshold"]
+Classes = tuple[int, ...]
+"""Event classes of one segment in one track; () is background."""
+Kind = Literal["label", "right", "wrong", "prediction", "background"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Neighbouring segments of a clip that are shown as one: `first` to `end` - 1.
+
+    Attributes:
+        kind: "label" of the annotations; "right" or "wrong" prediction, "prediction" where the label is not
+            known. Background is "wrong" or "background".
+        text: name of the class, "bg" for background.
+        lane: 0, or more where other blocks of the same seconds are above it.
+    """
+
+    first: int
+    end: int
+    kind: Kind
+    text: str
+    lane: int = 0
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the samples of a cache teach.
+
+    Attributes:
+        labels: (R, T, ...) of segments.
+        video_labels: (R, ...) of whole clips.
+        has_video_label: (R,) which samples have such a label.
+    """
+
+    labels: Labels
+    video_labels: Labels
+    has_video_label: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """Base of all tasks; class ids are the order of `categories`.
+
+    Attributes:
+        name: as `--task` takes it.
+        measure: what heads are judged by, in words; a fraction.
+        metrics: name -> title of what `tallies` has; the first is the measure.
+        decoders: name -> from probabilities (R, T, K) to labels; the first is taken unless told.
+        one_label: whether a segment has one label, so that it can be confused with another.
+        tracks: names of what a clip has labels for, side by side; "" where there is one.
+    """
+
+    name: ClassVar[TaskName]
+    measure: ClassVar[str]
+    metrics: ClassVar[Mapping[str, str]]
+    decoders: ClassVar[Mapping[Decoder, Callable[[NDArray[Any]], Labels]]]
+    one_label: ClassVar[bool]
+
+    categories: tuple[str, ...]
+    tracks: tuple[TrackName, ...] = ("",)
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """K, the number of scores that a head gives each segment."""
+
+    @abstractmethod
+    def targets(self, cache: FeatureCache, samples: CachedSamples) -> Targets:
+        """Returns what samples of a cache teach.
+
+        Raises:
+            DatasetError: a sample whose events do not fit the task.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def obstacle(labels: Tensor) -> str:
+        """Says why nothing can be learned from labels of segments or of videos, "" where something can."""
+
+    @staticmethod
+    @abstractmethod
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        """Returns what learning from the labels of segments minimises: (B, T, K), (B, T, ...) -> scalar."""
+
+    @staticmethod
+    @abstractmethod
+    def video_loss(logits: Tensor, video_labels: Tensor) -> Tensor:
+        """Returns what learning from the labels of videos minimises: (B, T, K), (B, ...) -> scalar."""
+
+    @staticmethod
+    @abstractmethod
+    def probabilities(logits: Tensor) -> Tensor:
+        """Returns probabilities in float32: (..., K) -> (..., K)."""
+
+    @abstractmethod
+    def points(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Returns what each sample scores, at most `full_points`: (..., B, T, K), (B, T, ...) -> (..., B)."""
+
+    @staticmethod
+    @abstractmethod
+    def full_points(segments: int) -> int:
+        """Returns the points of a sample of T segments that is right in all of them."""
+
+    @abstractmethod
+    def scores(self, predicted: Labels, labels: Labels) -> NDArray[np.float64]:
+        """Returns the same as a fraction of full points, from decoded labels: twice (R, T, ...) -> (R,)."""
+
+    @abstractmethod
+    def right(self, predicted: Labels, labels: Labels) -> NDArray[np.bool_]:
+        """Returns True where all of a segment's labels are right: twice (R, T, ...) -> (R, T)."""
+
+    @abstractmethod
+    def tallies(
+        self, predicted: Labels, labels: Labels, onset_tolerance: float = 1, offset_tolerance: float = 1
+    ) -> dict[str, Tally]:
+        """Returns metric -> each sample's part of it: twice (R, T, ...) -> (R,); tolerances in segments."""
+
+    @abstractmethod
+    def trivial_baselines(self, labels: Labels) -> dict[str, float]:
+        """Returns rule without a model -> its mean score: (R, T, ...); NaN without samples."""
+
+    @abstractmethod
+    def classes_of(self, labels: Labels) -> list[list[Classes]]:
+        """Returns the event classes of each segment, for each track: (T, ...) -> tracks times T."""
+
+    def check_decoder(self, name: str | None) -> None:
+        """Refuses a decoder that the task does not have; None is the usual one.
+
+        Raises:
+            ConfigError: it is none of them.
+        """
+        if name is not None and name not in self.decoders:
+            raise ConfigError(
+                f"no decoder named {name!r} for task {self.name}",
+                hint=f"choose from {', '.join(self.decoders)}",
+            )
+
+    def decode(self, probabilities: NDArray[Any], decoder: Decoder | None = None) -> Labels:
+        """Returns labels by one of the task's ways, by default the first: (R, T, K) -> (R, T, ...)."""
+        return self.decoders[decoder or self.usual_decoder](probabilities)
+
+    def shown_classes(self, labels: Labels) -> NDArray[np.int64]:
+        """Returns one class for each segment to colour it by, the first that it has: (R, T, ...) -> (R, T).
+
+        Background is K - 1, the number after the last category.
+        """
+        nothing = len(self.categories)
+
+        def first(tracks: list[list[Classes]]) -> list[int]:
+            return [
+                min((number for held in segment for number in held), default=nothing)
+                for segment in zip(*tracks, strict=True)
+            ]
+
+        return np.array([first(self.classes_of(sample)) for sample in labels], np.int64)
+
+    @property
+    def usual_decoder(self) -> Decoder:
+        """The decoder that is taken unless another is named."""
+        return next(iter(self.decoders))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the categories, and last of background."""
+        return (*self.categories, BACKGROUND)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the K scores: the class, and the track where there are several."""
+        return tuple(
+            f"{name} ({track})" if track else name for track in self.tracks for name in self.categories
+        )
+
+    def title(self, labels: Labels) -> str:
+        """Names the classes of a clip's labels (T, ...), in order of time."""
+        if (labels == UNKNOWN).any():
+            return "events unknown"
+        tracks = self.classes_of(labels)
+        found = dict.fromkeys(
+            number for segment in zip(*tracks, strict=True) for held in segment for number in held
+        )
+        return ", ".join(self.categories[number] for number in found) or "no event"
+
+    def blocks(self, shown: Labels, labels: Labels | None = None) -> list[tuple[Block, ...]]:
+        """Returns what is shown of a clip by track: predictions (T, ...) beside labels, or labels alone.
+
+        Nothing is shown of labels that are not known; predictions beside them are neither right nor wrong.
+        """
+        if (shown == UNKNOWN).any():
+            return [() for _ in self.tracks]
+        beside: Sequence[list[Classes] | None] = [None] * len(self.tracks)
+        unknown: Kind = "label"
+        if labels is not None and (labels == UNKNOWN).any():
+            unknown = "prediction"
+        elif labels is not None:
+            beside = self.classes_of(labels)
+        pairs = zip(self.classes_of(shown), beside, strict=True)
+        return [track_blocks(self.categories, held, label, unknown) for held, label in pairs]
+
+
+def track_blocks(
+    categories: Sequence[str], held: Sequence[Classes], label: Sequence[Classes] | None, unknown: Kind
+) -> tuple[Block, ...]:
+    """Returns a block for each run of a class that is right, wrong or not judged, and for background."""
+    runs: list[tuple[int, int, int | None, Kind]] = []
+    for number in (None, *sorted({number for segment in held for number in segment})):
+        last: Kind | None = None
+        for place, segment in enumerate(held):
+            if number not in segment and (number is not None or segment):
+                last = None
+                continue
+            right = label is None or (number in label[place] if segment else not label[place])
+            kind: Kind = "background" if number is None else unknown if label is None else "right"
+            kind = kind if right else "wrong"
+            if kind == last:
+                runs[-1] = (runs[-1][0], place + 1, number, kind)
+            else:
+                runs.append((place, place + 1, number, kind))
+            last = kind
+    ends: list[int] = []
+    blocks = []
+    for first, end, number, kind in sorted(runs, key=lambda run: run[:2]):
+        lane = next((lane for lane, free in enumerate(ends) if free <= first), len(ends))
+        ends[lane : lane + 1] = [end]
+        text = "bg" if number is None else categories[number]
+        blocks.append(Block(first, end, kind, text, lane))
+    return tuple(blocks)
