@@ -39,7 +39,9 @@ def write_run(
         for settings, seeds in predicted.items()
         for seed in range(len(seeds))
     ]
-    inputs = HeadInputs("c.h5", "0123", 4, 1.0, "single_label", ("",), ("bell", "dog"), (), tuple(names), {})
+    inputs = HeadInputs(
+        "c.h5", "0123", LABEL.shape[1], 1.0, "single_label", ("",), ("bell", "dog"), (), tuple(names), {}, {}
+    )
     run = Run.create(path, "heads", train_config(), inputs=as_plain(inputs))
     items = []
     for place, (settings, seeds) in enumerate(predicted.items()):
