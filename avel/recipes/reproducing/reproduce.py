@@ -20,7 +20,7 @@ from avel.heads.evaluation.results import GroupEvaluation, Spread
 from avel.heads.models.head import head_class
 from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
-from avel.pipeline.config import CacheConfig, PretrainConfig
+from avel.pipeline.config import AudioConfig, CacheConfig, PretrainConfig, VisualConfig
 from avel.pipeline.pretraining.pretrain import pretrain
 from avel.progress import note
 from avel.recipes.reproducing.measured import Measured, Reproduced, reversed_order
@@ -170,7 +170,10 @@ class _Stages:
             return path
         encoder = self.encoder(name, seed)
         path = self.out / "features" / f"{encoder.name}.h5"
-        config = dataclasses.replace(self.caching, keep_maps=False, keep_cnn=False)
+        own = VisualConfig(), AudioConfig()  # unset: the encoder has CNNs of its own
+        config = dataclasses.replace(
+            self.caching, keep_maps=False, keep_cnn=False, visual=own[0], audio=own[1]
+        )
         frozen = self.pretraining.freeze_backbone and not ENCODERS[name].get(
             "agva", self.pretraining.encoder.agva
         )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.training import fit
@@ -87,7 +88,7 @@ def test_an_epoch_on_a_gpu_scores_a_split_in_one_pass(
     count: int, cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fit, "CLIPS_AT_ONCE", 1)  # on a CPU a pass for each clip
-    monkeypatch.setattr(torch.Tensor, "tolist", lambda values: [0.0] * len(values))  # fake ones have none
+    monkeypatch.setattr(FakeTensor, "tolist", lambda values: [0.0] * len(values))  # it has no numbers
     config = train_config(head="tacma", batch_size=16)
     data = load_data(cache, config, torch.device("cpu"))
     with fake_cuda():

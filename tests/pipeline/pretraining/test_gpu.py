@@ -13,11 +13,12 @@ from avel.pipeline.pretraining.augment import augment_clips
 from avel.pipeline.pretraining.avbt import avbt_loss
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT
 from avel.pipeline.pretraining.loader import Batch, ClipLoader
-from avel.pipeline.pretraining.pretrain import pretrain
+from avel.pipeline.pretraining.pretrain import make_batches, pretrain
 from avel.pipeline.pretraining.projector import Twins
 from avel.pipeline.pretraining.schedule import make_optimizer
 from avel.pipeline.pretraining.settings import device_of_process
 from avel.pipeline.pretraining.training import Trainer, move_to_device
+from avel.pipeline.pretraining.vectors import FrozenVectors
 from avel.progress import Progress
 from avel.stores.clips import ClipStore
 from avel.stores.runs import Run
@@ -55,8 +56,12 @@ def trainer_on(device: torch.device, **changes: Any) -> Trainer:
     return trainer
 
 
-def test_batches_are_those_of_the_cpu(store: ClipStore) -> None:
-    loaders = [ClipLoader(store, store.staged, batch_size=3, device=device) for device in (None, GPU)]
+@pytest.mark.parametrize("decode", ["gpu", "cpu"])
+def test_batches_are_those_of_the_cpu(decode: Any, store: ClipStore) -> None:
+    loaders = [
+        ClipLoader(store, store.staged, batch_size=3, device=device, decode=decode, epochs=3)
+        for device in (None, GPU)
+    ]
     for epoch in range(3):
         for on_cpu, on_gpu in zip(*(loader.epoch(epoch) for loader in loaders), strict=True):
             assert on_gpu.visual.is_cuda
@@ -68,7 +73,7 @@ def test_batches_are_those_of_the_cpu(store: ClipStore) -> None:
 
 
 def test_decoding_leaves_memory_alone_that_queued_kernels_still_read(store: ClipStore) -> None:
-    loader = ClipLoader(store, store.staged, batch_size=8, device=GPU)
+    loader = ClipLoader(store, store.staged, batch_size=8, device=GPU, decode="gpu")
     list(loader.epoch(0))
     for epoch in range(1, 4):
         size = (3, GRID.size, GRID.size)
@@ -130,6 +135,19 @@ def test_the_loss_in_bfloat16_is_near_that_in_float32() -> None:
 
 
 @pytest.mark.slow
+def test_frozen_vectors_lie_on_the_gpu(store: ClipStore, tmp_path: Path) -> None:
+    config = changed(ON_GPU, **FROZEN)
+    encoder = build_encoder(config).to(GPU)
+    batches = make_batches(encoder, store, list(store.staged), tmp_path, config)
+    assert isinstance(batches, FrozenVectors)
+    assert batches.cnn_v.is_cuda
+    held = batches.cnn_a.cpu(), batches.cnn_v.cpu()
+    on_cpu = FrozenVectors(*held, batch_size=config.batch_size, seed=config.seed)
+    for there, here in zip(batches.epoch(1), on_cpu.epoch(1), strict=True):
+        assert torch.equal(there.visual.cpu(), here.visual)
+        assert torch.equal(there.audio.cpu(), here.audio)
+
+
 def test_compiled_cnns_train_to_nearly_the_same_loss(store: ClipStore, tmp_path: Path) -> None:
     plain = pretrain(store, tmp_path / "plain", ON_GPU, epochs=1)
     compiled = pretrain(store, tmp_path / "compiled", ON_GPU, epochs=1, compile=True)
