@@ -182,7 +182,7 @@ class _Objective:
             trial.set_user_attr("epochs", line["epoch"])
             if "failure" in line:
                 raise TrainingError(f"trial {trial.number}: {line['failure']}")
-            best = max(best, line["val_accuracy"])
+            best = max(best, line["val_score"])
             trial.set_user_attr("validation", best)
             trial.report(best, line["epoch"])
             if trial.should_prune():
