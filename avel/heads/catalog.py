@@ -21,7 +21,7 @@ AVE_WIDTHS = {
 }
 """Input -> sizes of it on AVE: features of AV-BT, or of VGGish and VGG-19; 28 events and background."""
 LLP_LABELS: dict[str, Any] = {"classes": 50, "task": MultiLabel.name, "tracks": 2}
-"""What differs with LLP: 25 classes in audio and visual each."""
+"""Differences with LLP: 25 classes in audio and visual each."""
 
 
 @dataclass(frozen=True)

@@ -250,7 +250,7 @@ def _ended_trials(study: optuna.Study) -> list[SearchTrial]:
 
 @dataclass(frozen=True)
 class Request:
-    """What is searched: ranges by setting, digest of the other settings, digest of the cache."""
+    """Identity of a search: ranges by setting, digest of the other settings, digest of the cache."""
 
     ranges: dict[str, str]
     config: str

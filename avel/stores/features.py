@@ -95,7 +95,7 @@ class CachedSamples:
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
-        """Which samples' classes are known, whether or not it is known when they are: (R,)."""
+        """True for samples whose classes are known, with or without their times: (R,)."""
         return self.known | self.classes.known
 
     def video_labels(self) -> NDArray[np.int64]:

@@ -68,10 +68,10 @@ class SweepLine:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What heads score on a split over the values of one setting.
+    """Scores of heads on a split over the values of one setting.
 
     Attributes:
-        measure: what the score is, in words.
+        measure: name of the metric, for people.
         setting: its name.
         label: its name in pictures: a Greek letter where it is named like one.
         help: what it means, in a line.

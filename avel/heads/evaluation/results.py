@@ -70,7 +70,7 @@ class TagEvaluation:
 
 @dataclass(frozen=True)
 class ParsingEvaluation:
-    """How well events were found where a segment may hold several: F1, mean over clips (Tian et al. 2020).
+    """F1 of video parsing, where a segment may hold several events: means over clips (Tian et al. 2020).
 
     Attributes:
         segment_f1_percent: "audio", "visual", "audio-visual", "Type@AV" and "Event@AV" -> F1 of segments.
@@ -115,12 +115,12 @@ class Judged:
 
     @property
     def score_percent(self) -> Spread:
-        """What the task is judged by: accuracy, or Type@AV of segments."""
+        """Main metric of the task: accuracy, or Type@AV of segments."""
         return self.accuracy_percent if self.parsing is None else self.parsing.segment_f1_percent[TYPE]
 
     @property
     def score_without_leaked_percent(self) -> Spread:
-        """The same without the samples whose video is also in train."""
+        """Main metric without the samples whose video is also in train."""
         if self.parsing is not None:
             return self.parsing.type_without_leaked_percent
         return self.accuracy_without_leaked_percent
@@ -151,12 +151,12 @@ class GroupEvaluation(Judged):
 
     @property
     def validation_score_percent(self) -> Spread:
-        """What chose the epoch."""
+        """Validation metric that the epoch was chosen by."""
         return self.validation_accuracy_percent if self.parsing is None else self.validation_type_percent
 
     @property
     def score_at_best_test_epoch_percent(self) -> Spread:
-        """What choosing the epoch by the test split would have claimed."""
+        """Main metric if the epoch were chosen on the test split."""
         if self.parsing is not None:
             return self.type_at_best_test_epoch_percent
         return self.accuracy_at_best_test_epoch_percent

@@ -62,7 +62,7 @@ class RunLine:
 
     @property
     def score_percent(self) -> float | None:
-        """What the task is judged by: accuracy, or Type@AV."""
+        """Main metric of the task: accuracy, or Type@AV."""
         return self.segment_f1_percent if self.accuracy_percent is None else self.accuracy_percent
 
 

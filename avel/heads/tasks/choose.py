@@ -1,4 +1,4 @@
-"""Which tasks there are, and which of them a cache is for."""
+"""Lists the tasks, and chooses the one that fits a cache."""
 
 from __future__ import annotations
 

@@ -24,5 +24,5 @@ def decode_event(probabilities: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def decode_threshold(probabilities: NDArray[Any]) -> NDArray[np.int8]:
-    """Each class by itself, there from a probability of one half: (R, T, K) -> 1 or 0, (R, T, K)."""
+    """Returns 1 for each class with a probability of at least 0.5, else 0: (R, T, K) -> (R, T, K)."""
     return np.asarray(probabilities >= 0.5, np.int8)

@@ -1,4 +1,4 @@
-"""The task of video parsing: a segment holds any number of classes at once, in audio and visual each."""
+"""Task of video parsing: a segment holds any number of classes at once, in audio and visual each."""
 
 from __future__ import annotations
 
@@ -62,23 +62,24 @@ class MultiLabel(Task):
 
     @staticmethod
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        """Binary cross-entropy averaged over segments, tracks and classes: twice (B, T, K) -> scalar."""
+        """Returns binary cross-entropy, mean over segments, tracks and classes: twice (B, T, K) -> scalar."""
         from torch.nn import functional
 
         return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
 
     @staticmethod
     def video_loss(logits: Tensor, video_labels: Tensor) -> Tensor:
-        """Binary cross-entropy of each class's probability in the clip: (B, T, K), (B, C) -> scalar.
+        """Returns binary cross-entropy of the clip's class probabilities: (B, T, K), (B, C) -> scalar.
 
-        That is the sum of p^2 over the sum of p, over segments and tracks (linear softmax, Wang et al. 2019).
+        A clip's probability is the sum of p^2 over the sum of p, over segments and tracks (linear softmax,
+        Wang et al. 2019).
         """
         p = logits.sigmoid().reshape(len(logits), -1, video_labels.shape[-1])
         return video_cross_entropy(p.square().sum(-2) / p.sum(-2).clamp_min(SMALLEST), video_labels)
 
     @staticmethod
     def probabilities(logits: Tensor) -> Tensor:
-        """Sigmoid in float32: (..., K) -> (..., K)."""
+        """Returns the sigmoid in float32: (..., K) -> (..., K)."""
         return logits.float().sigmoid()
 
     def points(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How audio-visual video parsing is judged (Tian et al. 2020, and their code). Shapes: M tracks, C classes.
+"""Metrics of audio-visual video parsing (Tian et al. 2020, and their code). Shapes: M tracks, C classes.
 
 Per clip, F1 of each class that is in labels or predictions, averaged over these classes; 1 where there is
 none. A split has the mean over its clips. Types are audio, visual, and audio-visual, which is what
@@ -21,7 +21,7 @@ Array = TypeVar("Array", "NDArray[np.float64]", "Tensor")
 
 
 def segment_f1(predicted: Array, labels: Array) -> Array:
-    """F1 of each clip and track over segments: 1 or 0, twice (..., T, M, C) -> (..., M)."""
+    """Returns F1 of each clip and track over segments: 1 or 0, twice (..., T, M, C) -> (..., M)."""
     return f1(*segment_counts(predicted, labels))
 
 
@@ -50,7 +50,7 @@ def event_counts(
 
 
 def f1(found: Array, wrong: Array) -> Array:
-    """Mean F1 over classes with any count, 1 where there is none: twice (..., C) -> (...)."""
+    """Returns the mean F1 over classes with any count, 1 where there is none: twice (..., C) -> (...)."""
     counted = (found + wrong > 0).sum(-1)
     values = 2 * found / (2 * found + wrong).clip(min=1)
     mean: Array = values.sum(-1) / counted.clip(min=1) + (counted == 0) * 1.0

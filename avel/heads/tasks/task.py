@@ -1,7 +1,7 @@
-"""What a task is: what a head is taught, how it is judged, and what is shown of a clip.
+"""Interface of a task: the targets, losses and metrics of a head, and the view of a clip.
 
 Labels of R samples are whole numbers, (R, T) or (R, T, ...), UNKNOWN in all segments of a sample whose events
-are not known. What they mean, the task alone knows.
+are not known. Only the task knows their meaning.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Targets:
-    """What the samples of a cache teach.
+    """Targets of the samples of a cache.
 
     Attributes:
         labels: (R, T, ...) of segments.
@@ -183,7 +183,7 @@ class Task(ABC):
 
     @property
     def usual_decoder(self) -> Decoder:
-        """The decoder that is taken unless another is named."""
+        """Decoder that is used unless another is named."""
         return next(iter(self.decoders))
 
     @property

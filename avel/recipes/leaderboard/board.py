@@ -47,12 +47,12 @@ class HeadLine:
 
     @property
     def score_percent(self) -> Spread:
-        """What the task is judged by: accuracy, or the F1 of segments."""
+        """Main metric of the task: accuracy, or the F1 of segments."""
         return self.segment_f1_percent if self.accuracy_percent.mean is None else self.accuracy_percent
 
     @property
     def difference(self) -> Difference | None:
-        """The difference in what the task is judged by; None for the head that all are compared with."""
+        """Difference in the main metric of the task; None for the head that all are compared with."""
         return next(iter(self.differences.values()), None)
 
 

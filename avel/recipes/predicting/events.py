@@ -38,7 +38,7 @@ class FoundEvent:
 
     @property
     def name(self) -> str:
-        """The class, and the track if there is one."""
+        """Class, and the track if there is one."""
         return f"{self.category} ({self.track})" if self.track else self.category
 
 

@@ -57,7 +57,7 @@ class EventTable:
 
 @dataclass(frozen=True)
 class ClassTable:
-    """The classes that R samples hold, where no more is known of their events, as columns.
+    """Classes of R samples whose events are not known further, as columns.
 
     Attributes:
         known: (R,) bool, of which samples they are known.

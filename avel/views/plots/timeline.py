@@ -35,7 +35,7 @@ class Track:
 
     @property
     def lanes(self) -> int:
-        """How many blocks lie above each other, at least one."""
+        """Number of blocks above each other, at least one."""
         return 1 + max((block.lane for block in self.blocks), default=0)
 
 
