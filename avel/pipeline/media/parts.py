@@ -34,6 +34,7 @@ class Part:
         first_number: number of its first packet among the file's packets.
         last_number: the same of its last packet.
         start: time stamp of the picture or sample that is presented first, None without any.
+        latest: the latest time of decoding, None without any.
         offset: ticks by which its time stamps are moved.
     """
 
@@ -42,37 +43,35 @@ class Part:
     first_number: int
     last_number: int = 0
     start: int | None = None
+    latest: int | None = None
     offset: int = 0
     _longest_end: int = 0
-    _latest: int | None = None
     _least_end: int = 0
     _last_pts: int = 0
     _first_dts: int | None = None
     _dts_end: int = 0
     _reordered: bool = False
 
-    def leaps(self, time: int, slack: int, tick_seconds: float) -> bool:
-        """Returns whether `time`, of the packet after this part's last, lies back by more than `slack`."""
-        if self._latest is None:
+    def is_far(self, time: int | None, tick_seconds: float, slack: int = 0) -> bool:
+        """Returns whether `time`, of a packet, lies back by more than `slack`, or as far ahead as a wrap."""
+        if time is None or self.latest is None:
             return False
-        ahead = time - self._latest
-        return ahead < -slack - LEAP_SECONDS / tick_seconds or ahead > WRAP_SECONDS / tick_seconds
-
-    def follow(self, time: int | None, number: int) -> None:
-        """Notes the time of a packet in the order of the file."""
-        self.last_number = number
-        if time is not None and (self._latest is None or time > self._latest):
-            self._latest = time
+        seconds = (time - self.latest) * tick_seconds
+        return seconds < -LEAP_SECONDS - slack * tick_seconds or seconds > WRAP_SECONDS
 
     def present(self, pts: int, dts: int | None, duration: int, usual: int = 0) -> None:
         """Notes that a packet is presented from `pts` on for `duration`, which is `usual` of most packets."""
         if self.start is None:
             self.start = self._longest_end = self._least_end = self._last_pts = pts
             self._first_dts = dts
-        self._reordered |= pts < self._last_pts
-        self.start, self._last_pts = min(self.start, pts), pts
-        self._longest_end = max(self._longest_end, pts + duration)
-        self._least_end = max(self._least_end, pts + min(duration, usual))
+        if pts < self._last_pts:
+            self._reordered = True
+            self.start = min(self.start, pts)
+        self._last_pts = pts
+        if pts + duration > self._longest_end:
+            self._longest_end = pts + duration
+        if pts + min(duration, usual) > self._least_end:
+            self._least_end = pts + min(duration, usual)
         if dts is not None:
             self._dts_end = dts + duration
 
@@ -91,7 +90,7 @@ class Part:
     @property
     def ticks(self) -> int:
         """Ticks from its start to the end of what is decoded last."""
-        return 0 if self.start is None or self._latest is None else max(0, self._latest - self.start)
+        return 0 if self.start is None or self.latest is None else max(0, self.latest - self.start)
 
 
 class InParts(Protocol):

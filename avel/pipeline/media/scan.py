@@ -25,6 +25,8 @@ MOST_PACKET_BYTES = 48 * 2**20
 PACKET_OVERHEAD_BYTES = 640
 """Bytes of FFmpeg's and PyAV's objects for one packet: in a quiet film more than its data."""
 
+PACKETS_AT_ONCE = 8
+"""Packets that are read before the scan looks whether it is beyond the grid."""
 ALIVE_EVERY_PACKETS = 1000
 """Packets between two calls of `alive`: about ten seconds of a film."""
 
@@ -81,20 +83,23 @@ class ScannedStream:
         """Adds the file's packet `number`. Those that an edit list discards have no time."""
         if self.packets is not None:
             self.packets.append(packet)
+        pts, dts = packet.pts, packet.dts
         self.read_bytes = max(self.read_bytes, (packet.pos or 0) + packet.size)
-        part = self._part_of(packet, number)
-        self._count += 1
         if not self.times and self.av_stream.type == "audio" and packet.has_sidedata("skip_samples"):
             self.primed_pts = self._primed(packet)
-        if packet.is_discard:
+        discarded = packet.is_discard
+        part = self._part_of(packet, None if discarded else dts, number)
+        self._count += 1
+        if discarded:
             return
-        pts = packet.pts if self.timed else packet.dts
+        if not self.timed:
+            pts = dts
         if pts is None:
             self.untimed += 1
             self._untimed_ticks = self._untimed_ticks or packet.duration or self._step_of_codec()
             return
         self.times.append(pts)
-        part.present(pts, packet.dts, packet.duration or self.usual_ticks, self.usual_ticks)
+        part.present(pts, dts, packet.duration or self.usual_ticks, self.usual_ticks)
 
     def settle(self) -> None:
         """Moves all time stamps by the offsets of their parts; gives pictures times where none has any."""
@@ -144,26 +149,39 @@ class ScannedStream:
         return self.end_pts * self.time_base
 
     @property
+    def began_seconds(self) -> float:
+        """Seconds on the container's clock at which the first part begins."""
+        return (self.parts[0].start or 0) * self.tick_seconds if self.parts else 0.0
+
+    @property
     def scanned_seconds(self) -> float:
         """Seconds scanned so far, after the start of the stream."""
         if not self.times:
             return self.untimed * self._untimed_ticks * self.tick_seconds
         return (self._ticks_before + self.parts[-1].ticks) * self.tick_seconds
 
-    def _part_of(self, packet: "Packet[Any]", number: int) -> Part:
+    def _part_of(self, packet: "Packet[Any]", dts: int | None, number: int) -> Part:
         """Returns the part to which a packet belongs, a new one where its time stamp leaps back."""
-        time, slack = None if packet.is_discard else packet.dts, 0
-        if self.av_stream.type == "video" and not packet.is_keyframe:
-            slack = REORDERED_PICTURES * self.usual_ticks
-            if packet.pts == packet.dts and self.av_stream.codec_context.has_b_frames:
-                time = None  # Matroska has no times of decoding, and B pictures go back
-        if not self.parts:
-            self.parts.append(Part(0, 0, number))
-        elif time is not None and self.parts[-1].leaps(time, slack, self.tick_seconds):
-            self._ticks_before += self.parts[-1].ticks
-            self.parts.append(Part(self._count, len(self.times), number))
-        self.parts[-1].follow(time, number)
-        return self.parts[-1]
+        part = self.parts[-1] if self.parts else None
+        if part is None or (part.is_far(dts, self.tick_seconds) and self._leaps(packet, part)):
+            self._ticks_before += part.ticks if part else 0
+            part = Part(self._count, len(self.times), number)
+            self.parts.append(part)
+        part.last_number = number
+        if dts is not None and (part.latest is None or dts > part.latest):
+            part.latest = dts
+        return part
+
+    def _leaps(self, packet: "Packet[Any]", part: Part) -> bool:
+        """Returns whether a packet that is far from the part's last one belongs to a new part.
+
+        Pictures out of order go back without a leap where there are no times of decoding, as in Matroska.
+        """
+        if self.av_stream.type != "video" or packet.is_keyframe:
+            return True
+        if packet.pts == packet.dts and self.av_stream.codec_context.has_b_frames:
+            return False
+        return part.is_far(packet.dts, self.tick_seconds, REORDERED_PICTURES * self.usual_ticks)
 
     def _step_of_codec(self) -> int:
         """Returns the ticks from one picture to the next that the codec states, or those of 25 fps."""
@@ -200,21 +218,20 @@ def scan(
             if packet_bytes > MOST_PACKET_BYTES:
                 for each in streams:
                     each.packets = None
-            if _beyond(stream, streams, seconds):
+            if number % PACKETS_AT_ONCE == 0 and _beyond(streams, seconds):
                 break
     except FAULTS as error:
         return fault_text(error)
     return ""
 
 
-def _beyond(stream: ScannedStream, streams: list[ScannedStream], seconds: float) -> bool:
+def _beyond(streams: list[ScannedStream], seconds: float) -> bool:
     """Returns whether all streams are beyond the clip; later packets are presented later still."""
-    if not stream.passed:
-        starts = [(each.parts[0].start or 0) * each.tick_seconds for each in streams if each.times]
-        late = (stream.parts[0].start or 0) * stream.tick_seconds - min(starts, default=0.0)
-        margin = MARGIN_SECONDS if len(stream.parts) == 1 else PARTS_MARGIN_SECONDS
-        stream.passed = stream.scanned_seconds + late > seconds + margin
-    return all(each.passed for each in streams)
+    began = min((each.began_seconds for each in streams if each.times), default=0.0)
+    for stream in streams:
+        margin = MARGIN_SECONDS if len(stream.parts) < 2 else PARTS_MARGIN_SECONDS
+        stream.passed = stream.began_seconds + stream.scanned_seconds > began + seconds + margin
+    return all(stream.passed for stream in streams)
 
 
 def packets(path: Path, stream: ScannedStream) -> "Iterator[Packet[Any]]":
