@@ -26,6 +26,7 @@ from avel.heads.tasks.metrics import (
     segment_f1_tally,
 )
 from avel.heads.tasks.multi_label import EVENT, TYPE, MultiLabel
+from avel.heads.tasks.parsing_metrics import event_counts, f1, segment_counts
 from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.tasks.task import Decoder, Task
 
@@ -47,8 +48,12 @@ def judge_predictions(
         tags: word -> numbers of the samples that are also judged by themselves.
     """
     decoded = [task.decode(item.probabilities, decoder) for item in items]
+    apart: dict[str, NDArray[np.bool_]] = {}
+    if tags and items:
+        apart = {tag: np.isin(items[0].sample, numbers) for tag, numbers in tags.items()}
+        apart["all"] = np.ones(len(items[0].sample), bool)
     if isinstance(task, MultiLabel):
-        return _judge_parsing(items, decoded, task, tags or {})
+        return _judge_parsing(items, decoded, task, apart)
     assert isinstance(task, SingleLabel)
     classes, background = task.background + 1, task.background
     label = items[0].label if items else np.empty((0, 0), np.int64)
@@ -73,8 +78,7 @@ def judge_predictions(
         events=_judge_events(decoded, label, background, *tolerances),
         parsing=None,
         by_tag={
-            tag: _judge_tag(np.isin(items[0].sample, numbers), decoded, label, background, tolerances)
-            for tag, numbers in ((tags or {}) if items else {}).items()
+            tag: _judge_tag(chosen, decoded, label, background, tolerances) for tag, chosen in apart.items()
         },
     )
 
@@ -88,19 +92,27 @@ def _judge_tag(
 ) -> TagEvaluation:
     """Judges the chosen ones of the samples: (R,)."""
     decoded, label = [predicted[chosen] for predicted in decoded], label[chosen]
+    one_hot = np.eye(background + 1)
+    pairs = [(one_hot[predicted][:, :, None], one_hot[label][:, :, None]) for predicted in decoded]
     return TagEvaluation(
         samples=int(chosen.sum()),
         accuracy_percent=_accuracy(decoded, label),
         segment_f1_percent=_segment_f1(decoded, label, background),
         event_f1_percent=_judge_events(decoded, label, background, *tolerances).f1_percent,
+        segment_f1_over_clips_percent=_mean_percent([f1(*segment_counts(*pair)) for pair in pairs]),
+        event_f1_over_clips_percent=_mean_percent([f1(*event_counts(*pair)) for pair in pairs]),
     )
+
+
+def _mean_percent(values: Sequence[NDArray[np.float64]]) -> Spread:
+    return Spread.of([100 * float(value.mean()) for value in values if len(value)])
 
 
 def _judge_parsing(
     items: Sequence[Predictions],
     decoded: Sequence[Labels],
     task: MultiLabel,
-    tags: Mapping[str, Sequence[int]],
+    apart: Mapping[str, NDArray[np.bool_]],
 ) -> Judged:
     """Judges several labels a segment; what is of one label a segment alone is None."""
     found = [task.f1_by_type(predicted, items[0].label) for predicted in decoded]
@@ -108,8 +120,7 @@ def _judge_parsing(
     names = (*task.types, TYPE, EVENT)
 
     def spread(level: int, name: str, chosen: NDArray[np.bool_] | slice = slice(None)) -> Spread:
-        values = [each[level][name][chosen] for each in found]
-        return Spread.of([100 * float(value.mean()) for value in values if len(value)])
+        return _mean_percent([each[level][name][chosen] for each in found])
 
     return Judged(
         accuracy_percent=Spread(),
@@ -127,9 +138,15 @@ def _judge_parsing(
             type_without_leaked_percent=spread(0, TYPE, clean),
         ),
         by_tag={
-            tag: TagEvaluation(int(chosen.sum()), Spread(), spread(0, TYPE, chosen), spread(1, TYPE, chosen))
-            for tag, numbers in (tags if items else {}).items()
-            for chosen in (np.isin(items[0].sample, numbers),)
+            tag: TagEvaluation(
+                samples=int(chosen.sum()),
+                accuracy_percent=Spread(),
+                segment_f1_percent=spread(0, TYPE, chosen),
+                event_f1_percent=spread(1, TYPE, chosen),
+                segment_f1_over_clips_percent=Spread(),
+                event_f1_over_clips_percent=Spread(),
+            )
+            for tag, chosen in apart.items()
         },
     )
 

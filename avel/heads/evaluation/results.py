@@ -58,14 +58,18 @@ class EventEvaluation:
 class TagEvaluation:
     """Results on the samples of one tag, such as those of classes that train lacks.
 
-    `event_f1_percent` is of whole events, with the tolerances that hold for all samples. Where a segment may
-    have several labels, accuracy is None, and the F1 are Type@AV.
+    `event_f1_percent` is of whole events, with the tolerances that hold for all samples. The F1 over clips
+    are those of open-vocabulary localization (Zhou et al. 2025): of each clip the mean over the classes that
+    it or its prediction holds, background among them; events are found if they overlap by half. Where a
+    segment may have several labels, accuracy and F1 over clips are None, and the other F1 are Type@AV.
     """
 
     samples: int
     accuracy_percent: Spread
     segment_f1_percent: Spread
     event_f1_percent: Spread
+    segment_f1_over_clips_percent: Spread
+    event_f1_over_clips_percent: Spread
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class Judged:
         segment_f1_percent: F1 over segments, where background does not count as found.
         accuracy_by_decoder_percent: decoder -> accuracy.
         recall_percent: event class -> recall over the segments of all seeds; None for a class without any.
-        by_tag: tag of samples -> results on them; empty where the dataset tags none.
+        by_tag: tag of samples, and "all" -> results on them; empty where the dataset tags none.
     """
 
     accuracy_percent: Spread

@@ -105,12 +105,26 @@ def test_the_best_test_epoch_was_found_by_argmax_and_is_shown_with_it_alone(run:
 
 def test_samples_of_a_tag_are_judged_apart(run: Path) -> None:
     by_tag = evaluate(run, onset_tolerance=0, offset_tolerance=0).groups["tacma"].by_tag
-    assert {tag: found.samples for tag, found in by_tag.items()} == {"seen": 2, "unseen": 1}
+    assert {tag: found.samples for tag, found in by_tag.items()} == {"seen": 2, "unseen": 1, "all": 3}
     assert by_tag["seen"].accuracy_percent.mean == pytest.approx(100 * (7 / 8 + 6 / 8) / 2)
     assert by_tag["unseen"].accuracy_percent.mean == pytest.approx(100 * (3 / 4 + 4 / 4) / 2)
     assert by_tag["seen"].segment_f1_percent.mean == pytest.approx(100 * (12 / 13 + 8 / 12) / 2)
     assert by_tag["seen"].event_f1_percent.mean == pytest.approx(100 * (2 / 4 + 2 / 5) / 2)
     assert by_tag["unseen"].event_f1_percent.mean == pytest.approx(50)
+
+
+def test_f1_over_clips_are_means_over_the_classes_of_each_clip(run: Path) -> None:
+    """Background is a class there; a predicted event is right if it shares half of what either covers."""
+    by_tag = evaluate(run).groups["tacma"].by_tag
+    first = np.mean([4 / 5, 2 / 3]), np.mean([1, 2 / 3])  # [0, 0, 0, 2] for [2, 0, 0, 2]: bell, background
+    second = np.mean([0, 4 / 6]), np.mean([0, 1])  # [1, 1, 0, 0] for four of 1: bell is wrong, dog half there
+    third = np.mean([0, 6 / 7]), np.mean([0, 2 / 3])  # four of 2 for [2, 1, 2, 2]: dog is lost
+    for place, name in enumerate(("segment_f1_over_clips_percent", "event_f1_over_clips_percent")):
+        seen = np.mean([first[place], 1, 1, second[place]])
+        unseen = np.mean([third[place], 1])
+        assert getattr(by_tag["seen"], name).mean == pytest.approx(100 * seen)
+        assert getattr(by_tag["unseen"], name).mean == pytest.approx(100 * unseen)
+        assert getattr(by_tag["all"], name).mean == pytest.approx(100 * (2 * seen + unseen) / 3)
 
 
 def test_the_command_judges_as_the_function_does(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

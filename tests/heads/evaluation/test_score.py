@@ -286,5 +286,5 @@ def test_seen_and_unseen_classes_are_judged_apart(tmp_path: Path) -> None:
         tag: (found.samples, found.accuracy_percent.mean, found.event_f1_percent.mean)
         for tag, found in by_tag.items()
     }
-    assert figures == {"seen": (1, 100, 100), "unseen": (1, 70, 0)}
+    assert figures == {"seen": (1, 100, 100), "unseen": (1, 70, 0), "all": (2, 85, 50)}
     assert by_tag["unseen"].segment_f1_percent.mean == pytest.approx(100 * 2 * 5 / (8 + 5))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import avel
-from avel.errors import ConfigError, UnknownNameError
+from avel.errors import ConfigError, DatasetError, UnknownNameError
 from avel.grid import Grid
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.train import train_head
@@ -92,9 +92,9 @@ def test_classes_that_train_lacks_are_tagged(tmp_path: Path) -> None:
     assert {each.split for each in samples if each.tag == "unseen"} == {"val", "test"}
 
 
-def cached(folder: Path, layout: str, path: Path) -> Path:
+def cached(folder: Path, layout: str, path: Path, course: Course | None = None) -> Path:
     """A cache in the place of encoders that see and hear everything: features are the classes of events."""
-    dataset, scripts = read_dataset(folder), scripts_of(layout)
+    dataset, scripts = read_dataset(folder), scripts_of(layout, course)
     place = {video.video_id: number for number, video in enumerate(dataset.videos)}
     features = np.zeros((len(place), 10, len(THREE)), np.float32)
     for sample, script in zip(in_order_of(scripts, dataset, folder, layout), scripts, strict=True):
@@ -127,6 +127,21 @@ def test_a_head_that_is_told_everything_is_right_about_what_it_has_seen(tmp_path
     assert seen.accuracy_percent.mean == seen.event_f1_percent.mean == 100
     assert unseen.event_f1_percent.mean == unseen.segment_f1_percent.mean == 0
     assert group.recall_percent[THREE[-1]] == 0
+
+
+@pytest.mark.parametrize("layout", VARYING)
+@pytest.mark.usefixtures("unrecorded")
+def test_events_of_two_classes_at_once_are_learned_as_several_labels(tmp_path: Path, layout: str) -> None:
+    folder = compose(tmp_path / "set", clips=CLIPS, classes=THREE, layout=layout, course="overlapping")
+    cache = cached(folder, layout, tmp_path / "features.h5", "overlapping")
+    options = {"head": "mlp", "seeds": 1, "epochs": 60, "lr": 0.01, "device": "cpu"}
+    with pytest.raises(DatasetError, match="overlap from"):
+        train_head(cache, tmp_path / "single", **options)
+    found = train_head(cache, tmp_path / "run", task="multi_label", **options)
+    parsing = found.groups["mlp"].parsing
+    assert parsing is not None
+    for f1_percent in (parsing.segment_f1_percent, parsing.event_f1_percent):
+        assert {spread.mean for spread in f1_percent.values()} == {100}
 
 
 def test_from_clips_to_figures(tmp_path: Path) -> None:

@@ -296,7 +296,7 @@ def test_tagged_samples_have_columns_of_their_own(page: Any, made: Made) -> None
     for tag, found in group.by_tag.items():
         assert {f"accuracy, {tag}", f"event F1, {tag}"} <= set(titles)
         assert f"{found.accuracy_percent.mean:.1f}" in page.find_element("id", "accuracy").text
-    assert len(group.by_tag) == 2
+    assert len(group.by_tag) == 3
     assert errors(page) == []
 
 

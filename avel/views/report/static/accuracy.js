@@ -85,6 +85,8 @@ function tagColumns(rows) {
     [`accuracy, ${tag}`, (row) => spread(row.by_tag[tag]?.accuracy_percent)],
     [`segment F1, ${tag}`, (row) => spread(row.by_tag[tag]?.segment_f1_percent)],
     [`event F1, ${tag}`, (row) => spread(row.by_tag[tag]?.event_f1_percent)],
+    [`segment F1 over clips, ${tag}`, (row) => spread(row.by_tag[tag]?.segment_f1_over_clips_percent)],
+    [`event F1 over clips, ${tag}`, (row) => spread(row.by_tag[tag]?.event_f1_over_clips_percent)],
   ]);
 }
 
