@@ -178,7 +178,7 @@ def run_table(lines: Sequence[RunLine]) -> list[str]:
                     line.holding_background_percent,
                 )
             ),
-            *((str(line.differences.get("accuracy", "")),) if paired else ()),
+            *((str(next(iter(line.differences.values()), "")),) if paired else ()),
             *((line.inputs,) if several else ()),
         )
         for line in lines

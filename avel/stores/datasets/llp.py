@@ -1,43 +1,45 @@
-"""LLP's own layout (Tian et al. 2020): tab-separated lists of clips, and events of audio and visual apart."""
+"""LLP's layout: tab-separated lists of clips, and the events of audio and of visual apart.
+
+Source: folder data of https://github.com/YapengTian/AVVP-ECCV20, the authors' (Tian et al. 2020).
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from avel.errors import DatasetError, MissingPathError
 from avel.progress import note
-from avel.stores.datasets.annotation_text import read_text, seconds
-from avel.stores.datasets.dataset import Dataset, Event, Modality, Sample, Video, make_dataset
-from avel.stores.datasets.folder import list_files
+from avel.stores.datasets.annotation_text import read_rows, seconds
+from avel.stores.datasets.dataset import Dataset, Event, Modality, Sample, make_dataset
 from avel.stores.datasets.formats import FORMATS, DatasetFormat
+from avel.stores.datasets.media import MediaConfig, match_media, media_files
 
 LISTS = {"train": "AVVP_train.csv", "val": "AVVP_val_pd.csv", "test": "AVVP_test_pd.csv"}
 """Split -> its clips, each with the classes that it holds somewhere."""
 EVENTS: dict[Modality, str] = {"audio": "AVVP_eval_audio.csv", "visual": "AVVP_eval_visual.csv"}
 """Modality -> its events in the clips of val and test."""
-MEDIA = ("LLP_dataset/video", "video", ".")
-"""Folders that may hold the videos, below that of the lists."""
 ID_LETTERS = 11
-"""Length of a video's name on YouTube; in the lists its first and last second follow, in files' names not."""
+"""Length of a video's id on YouTube. The first and last second follow in the lists, not in files' names."""
 
 
 def find(root: Path) -> Path | None:
     """Returns the folder at or one below `root` that holds the events, None where there is none."""
-    candidates = [root, root / "data"]
-    return next(
-        (each for each in candidates if all((each / name).is_file() for name in EVENTS.values())), None
-    )
+    names = EVENTS.values()
+    return next((each for each in (root, root / "data") if all((each / n).is_file() for n in names)), None)
 
 
 @FORMATS.register("llp")
-class LLP(DatasetFormat[None]):
+class LLP(DatasetFormat["LLP.Config"]):
     """LLP's folder: of train clips the classes are known, of val and test clips the events of each modality.
 
-    A clip that both event files leave out has no event. Videos may be absent: their `path` is "" then.
+    A clip of val or test that both event files leave out has no event. Videos may be absent.
     """
+
+    @dataclass(frozen=True)
+    class Config(MediaConfig):
+        """Settings of LLP."""
 
     @staticmethod
     def matches(folder: Path) -> bool:
@@ -48,16 +50,14 @@ class LLP(DatasetFormat[None]):
 
         Raises:
             MissingPathError: an event file or the list of train is not there.
-            DatasetError: a line that cannot be read, a clip that is in two lists.
+            DatasetError: a line that cannot be read, a clip that is in two lists or has two files.
         """
         found = find(folder)
         if found is None:
             raise MissingPathError(f"{folder}: holds no {' and '.join(EVENTS.values())}")
         samples = _samples(found)
-        files = _files(found)
-        videos = tuple(Video(sample.video_id, _path(sample, files)) for sample in samples)
-        named = {video.path for video in videos}
-        extra = [path for paths in files.values() for path in paths if str(path) not in named]
+        files = media_files(self.config.videos or found)
+        videos, extra = match_media(samples, _by_id(files, (sample.video_id for sample in samples)))
         return make_dataset(folder.resolve().name, folder, samples, videos, extra)
 
 
@@ -66,20 +66,21 @@ def _samples(folder: Path) -> tuple[Sample, ...]:
     samples: dict[str, Sample] = {}
     for split, name in LISTS.items():
         path = folder / name
-        if not path.is_file():
-            if split == "train":
-                raise MissingPathError(f"{path}: no such list of clips")
+        if not path.is_file() and split != "train":
             continue
-        for where, row in read_rows(path, ("filename", "event_labels")):
-            video_id = row["filename"]
+        for row in read_rows(path, ("filename", "event_labels"), "\t"):
+            video_id = row.fields["filename"]
             if video_id in samples:
-                raise DatasetError(f"{where} ({video_id}): stands in {samples[video_id].where} as well")
-            classes = tuple(dict.fromkeys(filter(None, map(str.strip, row["event_labels"].split(",")))))
-            known = None if split == "train" else tuple(events.pop(video_id, ()))
-            samples[video_id] = Sample(
-                len(samples), video_id, known, split=split, where=where,
-                categories=classes if known is None else None,
-            )  # fmt: skip
+                raise DatasetError(f"{row.where} ({video_id}): stands in {samples[video_id].where} as well")
+            number = len(samples)
+            if split == "train":
+                names = dict.fromkeys(map(str.strip, row.fields["event_labels"].split(",")))
+                classes = tuple(filter(None, names))
+                sample = Sample(number, video_id, None, split=split, where=row.where, categories=classes)
+            else:
+                found = tuple(events.pop(video_id, ()))
+                sample = Sample(number, video_id, found, split=split, where=row.where)
+            samples[video_id] = sample
     if events:
         note(f"{folder}: events of {len(events)} clips that are in neither val nor test are left out")
     return tuple(samples.values())
@@ -90,56 +91,26 @@ def _events(folder: Path) -> dict[str, list[Event]]:
     events: dict[str, list[Event]] = {}
     backward = []
     for modality, name in EVENTS.items():
-        for where, row in read_rows(folder / name, ("filename", "onset", "offset", "event_labels")):
+        for row in read_rows(folder / name, ("filename", "onset", "offset", "event_labels"), "\t"):
+            video_id = row.fields["filename"]
             try:
-                onset, offset = seconds(row["onset"]), seconds(row["offset"])
+                onset, offset = seconds(row.fields["onset"]), seconds(row.fields["offset"])
             except ValueError as error:
-                raise DatasetError(f"{where} ({row['filename']}): {error}") from None
+                raise DatasetError(f"{row.where} ({video_id}): {error}") from None
             if offset < onset:
-                backward.append(where)
+                backward.append(row.where)
                 continue
-            event = Event(row["event_labels"], onset, offset, where, modality)
-            events.setdefault(row["filename"], []).append(event)
+            event = Event(row.fields["event_labels"], onset, offset, row.where, modality)
+            events.setdefault(video_id, []).append(event)
     if backward:
         note(f"{len(backward)} events end before they begin and are left out; the first is {backward[0]}")
     return events
 
 
-def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yields where each row of a tab-separated file stands, and its fields by column.
-
-    Raises:
-        DatasetError: the header or a row has other columns.
-    """
-    lines = csv.reader(io.StringIO(read_text(path), newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
-    header = next(lines, [])
-    if tuple(header) != columns:
-        raise DatasetError(
-            f"{path}: line 1: the columns are {', '.join(header) or 'none'}, not {', '.join(columns)}",
-            hint="columns are separated by tabs, as in the authors' files",
-        )
-    for fields in lines:
-        where = f"{path}: line {lines.line_num}"
-        if len(fields) != len(columns):
-            raise DatasetError(f"{where}: {len(fields)} fields, the header has {len(columns)}")
-        yield where, dict(zip(columns, fields, strict=True))
-
-
-def _files(folder: Path) -> dict[str, list[Path]]:
-    """Returns name without ending -> the video files of that name, in the first folder that is there."""
-    media = next(folder / name for name in MEDIA if (folder / name).is_dir())
-    files: dict[str, list[Path]] = {}
-    for name in list_files(media, below=False).videos:
-        files.setdefault((media / name).stem, []).append(media / name)
-    return files
-
-
-def _path(sample: Sample, files: dict[str, list[Path]]) -> str:
-    """Returns a clip's file, named as the clip or as its whole video; "" where there is none."""
-    found = files.get(sample.video_id) or files.get(sample.video_id[:ID_LETTERS], [])
-    if len(found) > 1:
-        raise DatasetError(
-            f"{sample.where} ({sample.video_id}): may be {', '.join(map(str, found))}",
-            hint="leave one of them",
-        )
-    return str(found[0]) if found else ""
+def _by_id(files: Mapping[str, list[Path]], video_ids: Iterable[str]) -> dict[str, list[Path]]:
+    """Files by the clip's id; a file may be named as the clip, or as the video that it is cut from."""
+    found = dict(files)
+    for video_id in video_ids:
+        if video_id not in found and video_id[:ID_LETTERS] in found:
+            found[video_id] = found.pop(video_id[:ID_LETTERS])
+    return found
