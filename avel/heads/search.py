@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from avel.heads.training.data import Data
 from avel.heads.training.fit import fit
 from avel.heads.training.trials import Trial
 from avel.progress import note
+from avel.stores.documents import read_document, write_document
 from avel.stores.files import check_can_write, only_one, write_json
 from avel.text import as_plain, table
 
@@ -148,6 +148,15 @@ def search(
     return result
 
 
+@dataclass(frozen=True)
+class SearchRequest:
+    """What a search in a folder is about: its ranges, and digests of all other settings and of the cache."""
+
+    ranges: dict[str, str]
+    config: str
+    cache: str
+
+
 class _Objective:
     """Trains one trial, and reports every epoch to Optuna."""
 
@@ -252,24 +261,26 @@ def _record_request(
     folder: Path, ranges: Mapping[str, Range | Sequence[Any]], base: TrainConfig, loaded: LoadedCache
 ) -> None:
     """Records ranges, config and cache of the search, or checks that they equal those recorded before."""
-    swept = {name: str(values) for name, values in ranges.items()}
-    one_seed = dataclasses.replace(base, seeds=1)
-    asked = {"ranges": swept, "config": digest(one_seed), "cache": loaded.cache.digest}
+    asked = SearchRequest(
+        {name: str(values) for name, values in ranges.items()},
+        digest(dataclasses.replace(base, seeds=1)),
+        loaded.cache.digest,
+    )
     path = folder / "request.json"
     if path.is_file():
-        before = json.loads(path.read_text())
-        names = [name for name in asked if before.get(name) != asked[name]]
+        before = read_document(SearchRequest, path.read_bytes(), path, "choose another folder")
+        names = [name for name in vars(asked) if getattr(before, name) != getattr(asked, name)]
         if names:
             raise StoreError(
-                f"{folder}: holds a search with other {' and '.join(names)}: {before.get(names[0])}, now "
-                f"{asked[names[0]]}",
+                f"{folder}: holds a search with other {' and '.join(names)}: "
+                f"{getattr(before, names[0])}, now {getattr(asked, names[0])}",
                 hint="choose another folder",
             )
         return
     if folder.is_dir() and any(folder.iterdir()):
         raise StoreError(f"{folder}: exists and is not a search", hint="choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, asked)
+    write_document(path, as_plain(asked))
 
 
 def _run_folder(folder: Path, chosen: TrainConfig) -> Path:
