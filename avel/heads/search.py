@@ -148,6 +148,15 @@ def search(
     return result
 
 
+@dataclass(frozen=True)
+class SearchRequest:
+    """What a search in a folder is about: its ranges, and digests of all other settings and of the cache."""
+
+    ranges: dict[str, str]
+    config: str
+    cache: str
+
+
 class _Objective:
     """Trains one trial, and reports every epoch to Optuna."""
 
@@ -248,25 +257,18 @@ def _ended_trials(study: optuna.Study) -> list[SearchTrial]:
     ]
 
 
-@dataclass(frozen=True)
-class Request:
-    """Identity of a search: ranges by setting, digest of the other settings, digest of the cache."""
-
-    ranges: dict[str, str]
-    config: str
-    cache: str
-
-
 def _record_request(
     folder: Path, ranges: Mapping[str, Range | Sequence[Any]], base: TrainConfig, loaded: LoadedCache
 ) -> None:
     """Records ranges, config and cache of the search, or checks that they equal those recorded before."""
-    swept = {name: str(values) for name, values in ranges.items()}
-    one_seed = dataclasses.replace(base, seeds=1)
-    asked = Request(swept, digest(one_seed), loaded.cache.digest)
+    asked = SearchRequest(
+        {name: str(values) for name, values in ranges.items()},
+        digest(dataclasses.replace(base, seeds=1)),
+        loaded.cache.digest,
+    )
     path = folder / "request.json"
     if path.is_file():
-        before = read_document(Request, path.read_bytes(), path, "choose another folder")
+        before = read_document(SearchRequest, path.read_bytes(), path, "choose another folder")
         names = [name for name in vars(asked) if getattr(before, name) != getattr(asked, name)]
         if names:
             raise StoreError(
@@ -278,7 +280,7 @@ def _record_request(
     if folder.is_dir() and any(folder.iterdir()):
         raise StoreError(f"{folder}: exists and is not a search", hint="choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    write_document(path, vars(asked))
+    write_document(path, as_plain(asked))
 
 
 def _run_folder(folder: Path, chosen: TrainConfig) -> Path:

@@ -168,7 +168,7 @@ def differences(
 
 
 def resolved_points(found: Iterable[Mapping[str, Difference]]) -> float | None:
-    """Returns the median of what the differences resolve in the task's measure, in points; None without any."""
+    """Returns the median of what differences in the task's measure resolve, in points; None without any."""
     resolved = [next(iter(each.values())).resolved_points for each in found if each]
     return statistics.median(resolved) if resolved else None
 
