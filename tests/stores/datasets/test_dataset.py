@@ -188,7 +188,7 @@ def test_a_csv_without_the_columns_is_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:
-    with pytest.raises(MissingPathError, match="no such folder"):
+    with pytest.raises(MissingPathError, match="no folder of videos"):
         read_dataset(tmp_path / "no")
     with pytest.raises(DatasetError, match="holds no video file"):
         read_dataset(tmp_path)
