@@ -35,7 +35,7 @@ from heads_zoo import zoo
 
 from avel.config import resolve
 from avel.device import choose_device
-from avel.heads.config import TrainConfig
+from avel.heads.config import HEADS, TrainConfig
 from avel.heads.train import train_head
 from avel.heads.training.data import Data, load_data
 from avel.heads.training.fit import Training
@@ -58,7 +58,8 @@ def main() -> None:
     set_verbosity(0)
     torch.set_num_threads(1 if options.clock == "cpu" else options.threads or torch.get_num_threads())
     clock = time.process_time if options.clock == "cpu" else time.perf_counter
-    found = zoo(options.minutes, options.rounds, clock) if "zoo" in options.parts else []
+    heads = options.heads.split(",") if options.heads else list(HEADS)
+    found = zoo(heads, options.minutes, options.rounds, clock) if "zoo" in options.parts else []
     if options.parts != ["zoo"]:
         found += of_cache(options)
     if options.json:
@@ -283,6 +284,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="of accuracy")
     parser.add_argument("--epochs", type=int, default=100, help="of accuracy")
     parser.add_argument("--device", default="cpu", help="of heads; products and loop are on the CPU")
+    parser.add_argument("--heads", default="", help="of zoo, separated by commas; all unless given")
     parser.add_argument("--minutes", type=float, default=6, help="of zoo; what is left then has no figures")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -18,8 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from avel.config import resolve
 from avel.heads.catalog import AVE_WIDTHS
-from avel.heads.config import HEADS, TrainConfig
+from avel.heads.config import TrainConfig
 from avel.heads.models.head import Model, Widths, build_model, head_class
+from avel.heads.training.memory import reuse_freed_memory
 
 TRAIN_CLIPS, SIDE = 3339, 7
 Step = Callable[[], None]
@@ -115,11 +116,14 @@ def training_step(config: TrainConfig, widths: Widths) -> tuple[Step, Model]:
     return step, model
 
 
-def zoo(minutes: float, rounds: int, clock: Callable[[], float]) -> list[dict[str, Any]]:
+def zoo(
+    heads: Iterable[str], minutes: float, rounds: int, clock: Callable[[], float]
+) -> list[dict[str, Any]]:
     """Returns a line for each head and kind of input, heads on vectors first, until the time is up."""
+    reuse_freed_memory()  # as in training
     ends, found = time.monotonic() + 60 * minutes, []
     for maps in (False, True):
-        for name in HEADS:
+        for name in heads:
             config = resolve(TrainConfig, "train-head", options={"head": name})
             sources = [each for each in head_class(config).sources if (each == "maps") == maps]
             if not sources:
