@@ -73,7 +73,7 @@ def test_lines_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     head = "filename\tonset\toffset\tevent_labels\n"
     for number, (text, words) in enumerate(
         {
-            head + "x\t0\tlate\tDog\n": r"audio.csv: line 2 \(x\): 'late' is no number of seconds",
+            head + "x\t0\tlate\tDog\n": r"audio.csv: line 2 \(x\): 'late' is not a number of seconds",
             head + "x\t0\t4\n": r"audio.csv: line 2: 3 fields, the header has 4",
             "filename,onset,offset\n": r"audio.csv: no column filename; it has filename,onset,offset",
         }.items()
