@@ -15,6 +15,7 @@ from avel.heads.evaluation.evaluate import evaluate, judge
 from avel.heads.evaluation.predictions import Predictions, read_predictions, write_predictions
 from avel.heads.evaluation.runs import list_runs, run_table
 from avel.heads.train import sweep, train_head
+from avel.recipes.leaderboard.leaderboard import leaderboard
 from avel.stores.datasets.labels import EventTable
 from avel.stores.runs import Run
 from tests.heads.parsing import C, T, longhand_labels, random_events, write_parsing_cache
@@ -102,6 +103,22 @@ def test_a_sweep_is_listed_with_its_figures(tmp_path: Path) -> None:
     assert f"{lines[0].segment_f1_percent:.1f}" in run_table(lines)[2]
 
 
+def test_a_leaderboard_compares_the_heads_that_can_be_trained(tmp_path: Path) -> None:
+    cache = write_parsing_cache(tmp_path / "c.h5", weak_train=False)
+    settings = {"epochs": 2, "device": "cpu"}
+    board = leaderboard(cache, tmp_path / "board", heads=["mlp", "tacma", "psp"], seeds=2, settings=settings)
+    assert {line.head for line in board.heads} == {"mlp", "tacma"}
+    assert [skipped.head for skipped in board.skipped] == ["psp"]
+    assert "is for task single_label" in board.skipped[0].reason
+    best = board.heads[0]
+    assert best.segment_f1_percent == best.score_percent
+    found = evaluate(tmp_path / "board" / best.head).groups[best.head]
+    assert best.score_percent == found.score_percent
+    assert {metric for line in board.heads for metric in line.differences} == {"segment_f1", "event_f1"}
+    assert any("points of Type@AV F1 of segments" in line for line in board.lines())
+    assert "Type@AV F1 of segments" in (tmp_path / "board" / "leaderboard.html").read_text()
+
+
 def test_from_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     cache, here = write_parsing_cache(tmp_path / "c.h5"), str(tmp_path / "run")
     words = f"train-head {cache} {here} --head han --supervision weak --epochs 1 --device cpu --json".split()
@@ -117,6 +134,8 @@ def test_from_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     words = ["train-head", str(cache), str(tmp_path / "other"), "--task", "single_label"]
     assert run(cli, words) == ERROR
     assert "only seen or only heard" in capfd.readouterr().err
+    assert run(cli, ["export-features", str(cache), str(tmp_path / "exported")]) == ERROR
+    assert "clip36): has events that are only seen or only heard" in capfd.readouterr().err
     assert not (tmp_path / "psp").exists()
     assert not (tmp_path / "other").exists()
 

@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subject = HELICOPTER if kind == "twice" else BELL
         shown = tuple((subject,) if second == "#" else () for second in SECONDS[kind])
         (root / "clips").mkdir(exist_ok=True)
-        script = Script(name, subject, 0, T, shown, shown, "train")
+        script = Script(name, subject, shown, shown, "train")
         record(root / "clips" / f"{name}.mp4", script, 0, take)
         if name == "nobody-knows":
             lines.append(f"{name},?,,,{split}")
@@ -108,7 +108,7 @@ def test_all_of_it_is_exported_drawn_and_reported(folder: Path, tmp_path: Path) 
         for video, title, label in zip(clips["video"], clips["title"], clips["label"], strict=True)
     }
     assert shown["twice-test"] == (HELICOPTER, [[[1], [1], [], [1]]])
-    assert shown["none-val"] == ("no event", [2, 2, 2, 2])
+    assert shown["none-val"] == ("no event", [[[]] * 4])
     assert shown["nobody-knows"] == ("events unknown", None)
 
 

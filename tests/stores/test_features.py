@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from avel.errors import MissingPathError, StoreError
+from avel.stores.datasets.labels import ClassTable
 from avel.stores.features import CachedSamples, FeatureCache, Missing, write_features
 from tests.samples import cached_samples, events_of
 
@@ -137,3 +138,25 @@ def test_errors_name_the_file_and_the_way_out(tmp_path: Path) -> None:
     write(tmp_path / "features.h5")
     with pytest.raises(StoreError, match="no 'cnn_a' in this cache"):
         FeatureCache.open(tmp_path / "features.h5").read("cnn_a")
+
+
+def test_classes_without_times_and_modalities_are_kept_and_checked(tmp_path: Path) -> None:
+    label = [[-1] * 4, [2, 1, 1, 2], [-1] * 4]
+    events = replace(events_of(label, 2), modality=np.array([1]))
+    one = ClassTable(np.array([True, False, False]), np.array([0]), np.array([1]))
+    write(tmp_path / "c.h5", samples=samples(label, events=events, classes=one))
+    held = FeatureCache.open(tmp_path / "c.h5").samples
+    assert held.events.modality.tolist() == [1]
+    assert held.labelled.tolist() == [True, True, False]
+    assert held.video_labels().tolist() == [1, 1, -1]
+    assert held.video_classes(2).tolist() == [[0, 1], [0, 1], [0, 0]]
+    assert held.take(np.array([1, 0])).video_classes(2).tolist() == [[0, 1], [0, 1]]
+    for changes, says in (
+        ({"events": replace(events, modality=np.array([3]))}, "an event is of modality 3"),
+        ({"classes": replace(one, category=np.array([2]))}, "a sample's class is of class 2"),
+        ({"classes": replace(one, known=np.array([True, True, False]))}, "whose events are known"),
+        ({"classes": replace(one, sample=np.array([2]))}, "whose classes are not"),
+    ):
+        given = {"events": events, "classes": one} | changes
+        with pytest.raises(StoreError, match=says):
+            write(tmp_path / "d.h5", samples=samples(label, **given))

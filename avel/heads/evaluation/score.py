@@ -79,11 +79,6 @@ def score(
     task = SingleLabel(data.categories)
     task.check_decoder(decoder)
     chosen = decoder or task.usual_decoder
-    if data.event_table().modality.any():
-        raise DatasetError(
-            f"{data.root}: its events are only seen or only heard, and these files give a segment one label",
-            hint="avel evaluate judges runs on it",
-        )
     samples = [sample for sample in data.samples if sample.split == split]
     if not samples:
         raise DatasetError(f"{data.root}: no samples of split {split!r}", hint="--split val, for example")

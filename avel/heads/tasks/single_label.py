@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.errors import DatasetError
 from avel.heads.tasks.decoders import decode_argmax, decode_event
 from avel.heads.tasks.metrics import (
     Labels,
@@ -55,14 +54,6 @@ class SingleLabel(Task):
         Raises:
             DatasetError: a sample in which events of two classes overlap, or events only seen or only heard.
         """
-        one_modality = np.flatnonzero(samples.events.modality)
-        if len(one_modality):
-            place = int(samples.events.sample[one_modality[0]])
-            raise DatasetError(
-                f"{cache.path}: sample {samples.number[place]} ({cache.video_ids[samples.video[place]]}) has "
-                "events that are only seen or only heard, and a segment has one label for both",
-                hint="--task multi_label",
-            )
         video_labels = samples.video_labels()
         return Targets(cache.labels(samples), video_labels, video_labels != NO_CLASS)
 

@@ -140,8 +140,15 @@ def segment_labels(
         name_of: index of a sample -> its name for the error.
 
     Raises:
-        DatasetError: a sample in which events of two classes overlap.
+        DatasetError: a sample in which events of two classes overlap, or are only seen or only heard.
     """
+    of_one = np.flatnonzero(events.modality)
+    if len(of_one):
+        raise DatasetError(
+            f"{name_of(int(events.sample[of_one[0]]))}: has events that are only seen or only heard, and a "
+            "segment has one label for both",
+            hint="avel train-head with --task multi_label trains on them",
+        )
     found = next(overlaps(events, segments * segment_seconds), None)
     if found is not None:
         one, other = (class_names[number] for number in found.categories)

@@ -250,3 +250,28 @@ def test_a_damaged_order_file_is_named(tmp_path: Path) -> None:
             file[key] = values
         with pytest.raises(StoreError, match=rf"train_order.h5: order .*{says}"):
             read_dataset(root)
+
+
+def test_classes_without_times_and_modalities_are_checked_and_kept(tmp_path: Path) -> None:
+    videos = (Video("a", ""), Video("b", ""))
+    heard = Event("bark", 0, 2, modality="audio")
+    samples = (Sample(0, "a", None, categories=("bell", "bark")), Sample(1, "b", (heard,)))
+    dataset = make_dataset("d", tmp_path, samples, videos)
+    assert dataset.categories == ("bell", "bark")
+    table = dataset.class_table()
+    assert (table.known.tolist(), table.sample.tolist(), table.category.tolist()) == (
+        [True, False],
+        [0, 0],
+        [0, 1],
+    )
+    assert dataset.event_table().modality.tolist() == [1]
+    assert Dataset.from_tables(dataset.tables()) == dataset
+    with pytest.raises(DatasetError, match=r"\(b\): has events that are only seen or only heard"):
+        dataset.labels(Grid())
+    for broken, says in (
+        (Sample(0, "a", (), categories=("bell",)), "gives classes beside its events"),
+        (Sample(0, "a", None, categories=("background",)), "may not be named 'background'"),
+        (Sample(0, "a", (Event("bark", 0, 1, modality="smell"),)), "modality 'smell'"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(DatasetError, match=says):
+            make_dataset("d", tmp_path, (broken,), videos)

@@ -9,9 +9,12 @@ import pytest
 from PIL import Image
 
 from avel.errors import ConfigError, StoreError, UnknownNameError
+from avel.heads.tasks.task import Block
 from avel.heads.train import sweep
 from avel.stores.runs import Run
 from avel.views.plots.plot import clip_of, demo_picture, most_frequent, plot
+from avel.views.plots.style import figure
+from avel.views.plots.timeline import Clip, Track, draw_clip
 from avel.views.reading import read_run
 from avel.views.series import curves_of
 from tests.views.made import CATEGORIES, HOSTILE, Made
@@ -133,3 +136,16 @@ def test_what_is_refused(made: Made, tmp_path: Path) -> None:
 def test_classes_in_colour_are_the_frequent_ones_without_background() -> None:
     classes = np.repeat([0, 1, 2, 9], [2, 5, 3, 50])
     assert most_frequent(classes, background=9) == [1, 2, 0]
+
+
+def test_events_of_the_same_seconds_lie_below_each_other() -> None:
+    audio = Block(0, 2, "right", "bark"), Block(1, 3, "wrong", "bell", 1)
+    tracks = Track("mlp, audio", audio), Track("mlp, visual", (Block(0, 4, "background", "bg"),))
+    with figure(6, 3) as drawn:
+        bars = draw_clip(drawn, Clip("clip", 4, 1.0, tracks))
+    assert [bar.get_ylabel() for bar in bars] == ["mlp, audio", "mlp, visual"]
+    assert [bar.get_ylim() for bar in bars] == [(2, 0), (1, 0)]
+    corners = [[patch.get_xy() for patch in bar.patches] for bar in bars]
+    assert corners == [[(0, 0.06), (1, 1.06)], [(0, 0.06)]]
+    first, second = (bar.get_position().height for bar in bars)
+    assert first == pytest.approx(2 * second)
