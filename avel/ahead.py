@@ -3,7 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 MOST_THREADS = 16
@@ -29,7 +29,8 @@ def begin_ahead(begin: Callable[[Item], Result], items: Iterable[Item], ahead: i
         begun.append(begin(item))
         if len(begun) > ahead:
             yield begun.popleft()
-    yield from begun
+    while begun:
+        yield begun.popleft()
 
 
 def read_ahead(
@@ -38,7 +39,7 @@ def read_ahead(
     """Yields `read` of every item in order; threads read `ahead` items and more before they are asked for."""
     with ThreadPoolExecutor(threads, thread_name_prefix="read-ahead") as pool:
         try:
-            for future in begin_ahead(lambda item: pool.submit(read, item), items, ahead + threads - 1):
-                yield future.result()
+            begun = begin_ahead(lambda item: pool.submit(read, item), items, ahead + threads - 1)
+            yield from map(Future.result, begun)  # holds no result that was handed out
         finally:
             pool.shutdown(cancel_futures=True)

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -73,3 +74,16 @@ def test_as_many_threads_read_as_there_are_cores(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
     assert reading_threads(asked) == threads
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_was_handed_out_is_not_held(threads: int) -> None:
+    class Block:
+        """Something large."""
+
+    handed_out = []
+    for block in read_ahead(lambda item: Block(), range(8), threads=threads, ahead=AHEAD):
+        handed_out.append(weakref.ref(block))
+        assert [reference() for reference in handed_out[:-2]] == [None] * len(handed_out[:-2])
+        del block
+    assert [reference() for reference in handed_out] == [None] * 8
