@@ -70,8 +70,8 @@ def load_encoder(path: Path | str, which: str = LAST) -> Encoder:
     visual.become(spec.visual.variant)
     audio.become(spec.audio.variant)
     visual.pretrained, audio.pretrained = read_pretrained(path, header)
-    encoder = Encoder(spec, visual, audio)
     try:
+        encoder = Encoder(spec, visual, audio)
         encoder.load_state_dict(state)
     except RuntimeError as error:
         raise StoreError(
