@@ -18,7 +18,8 @@ from tests.fake_cuda import CUDA, Watch, fake_cuda
 from tests.heads.synthetic import train_config, write_cache
 
 ARRAYS = ("f_a", "f_v", "cnn_a", "cnn_v", "maps")
-GROUPS = [(head, count) for head in HEADS for count in (1, 3) if count == 1 or HEADS[head].stackable]
+ONE_LABEL = [head for head in HEADS if "single_label" in HEADS[head].tasks]
+GROUPS = [(head, count) for head in ONE_LABEL for count in (1, 3) if count == 1 or HEADS[head].stackable]
 """Heads, each alone, and stacked where that is possible."""
 T = 8
 
