@@ -7,6 +7,7 @@ run lists sizes and hashes of its files in files.json.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import shutil
@@ -68,6 +69,11 @@ class FileList:
     """Contents of files.json: name below the run's folder -> the file."""
 
     files: dict[str, ListedFile]
+
+    def __post_init__(self) -> None:
+        for name in self.files:
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise StoreError(f"files holds {name!r}, which lies outside of the run")
 
 
 @dataclass(frozen=True, repr=False)
@@ -265,7 +271,7 @@ class Run:
 
     def _fault(self, name: str, about: ListedFile, verify: bool) -> str:
         path = self.path / name
-        if not path.is_file():
+        if not os.path.isfile(path):  # no name that a list may hold raises here
             return "is missing"
         size = path.stat().st_size
         if size != about.bytes:

@@ -102,6 +102,8 @@ DOCUMENTS = [
     ("run/results.json", instead([1]), "is not a JSON object"),
     ("run/files.json", field("files", None), "files is None, not an object"),
     ("run/files.json", field("files", {"x": 1}), "files.x is 1, not an object"),
+    ("run/files.json", field("files", {"/etc/passwd": {"bytes": 1, "sha256": ""}}), "outside of the run"),
+    ("run/files.json", field("files", {"a/../../b": {"bytes": 1, "sha256": ""}}), "outside of the run"),
     ("run/trials/seed=0.json", field("widths"), "widths is missing"),
     ("run/trials/seed=0.json", field("widths.audio", 7), "does not fit the trial's record"),
     ("run/trials/seed=0.json", field("config.head", "none"), "no head named 'none'"),
@@ -316,6 +318,12 @@ def test_a_run_with_cut_predictions_is_not_whole(files: Path, file: str) -> None
     assert inspect(files / "run").problems == (
         f"predictions.parquet: has {size - 100} bytes instead of {size}",
     )
+
+
+@pytest.mark.parametrize("file", ["run/files.json"])
+def test_a_listed_file_of_an_impossible_name_is_missing(files: Path, file: str) -> None:
+    forge_json(files / file, field("files", {"a" * 5000: {"bytes": 1, "sha256": ""}}))
+    assert inspect(files / "run").problems == (f"{'a' * 5000}: is missing",)
 
 
 @pytest.mark.parametrize("file", ["run/trials/seed=0.safetensors"])
