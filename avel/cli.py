@@ -110,7 +110,7 @@ def command(*examples: str, **more: Any) -> Callable[[Callable[..., int]], click
 @settings(ExtractConfig, "extract")
 @json_option
 def extract(dataset: Path, store: str, as_json: bool, **options: Any) -> int:
-    """Stage clips: frames and log-mel patches on a time grid.
+    """Stage clips: frames and log-mel on one time grid.
 
     Reads the videos of DATASET, a folder in AVE's layout, of another format, or any folder of videos. Writes
     to STORE, a folder or an s3:// URL. The same command resumes an interrupted one.
@@ -231,7 +231,7 @@ def export_features(cache: Path, folder: Path, as_json: bool, **options: Any) ->
 @click.option("--overwrite", is_flag=True, help="Replace the file that is there.")
 @json_option
 def export_annotations(store: str, out: Path, as_json: bool, **options: Any) -> int:
-    """Write the events of staged clips as annotations of another dataset."""
+    """Write the events of staged clips as annotations."""
     show(avel.export_annotations(store, out, **options), as_json)
     return DONE
 
