@@ -1,5 +1,6 @@
 """The sdist and the wheel: fit to be published, and whole when installed in a fresh environment."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,14 +15,10 @@ SOURCES = ("avel", "pyproject.toml", "README.md", "LICENSE")
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    return subprocess.run(
-        list(map(str, command)),
-        cwd=cwd,
-        check=True,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ).stdout
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(list(map(str, command)), cwd=cwd, env=environment, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")

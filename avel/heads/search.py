@@ -150,7 +150,7 @@ def search(
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """What a search in a folder is about: its ranges, and digests of all other settings and of the cache."""
+    """Records a search's ranges, and digests of all other settings and of the cache."""
 
     ranges: dict[str, str]
     config: str

@@ -23,6 +23,9 @@ def test_the_table_prints_intervals() -> None:
         background_recall_percent=None,
         events=EventEvaluation(0, 0, spread, spread, spread),
         by_tag={},
+        parsing=None,
+        validation_type_percent=Spread(),
+        type_at_best_test_epoch_percent=Spread(),
     )
     result = DemoResult({"tacma": found}, {"always background": 50.0}, {}, {"cache": "demo/features.h5"})
     header, rule, row, baseline, *rest = result.lines()

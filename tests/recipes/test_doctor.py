@@ -32,7 +32,7 @@ def test_a_full_disk_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LIBRARIES", ("avel", "no-such-library"))
+    monkeypatch.setattr(module, "CHECKED_LIBRARIES", ("avel", "no-such-library"))
     (versions, *_) = doctor(tmp_path, self_test=False).checks
     assert not versions.passed
     assert "no-such-library" in versions.hint

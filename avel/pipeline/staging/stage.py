@@ -224,6 +224,8 @@ def fingerprint(entry: Entry, alive: Callable[[], None] = lambda: None) -> Entry
     Raises:
         ClipRefused: the file is missing or cannot be read.
     """
+    if not entry.source_path:
+        raise ClipRefused("missing", "the dataset has no file for it")
     try:
         with open(file_at(entry.source_path), "rb") as file:
             status, sha256 = os.fstat(file.fileno()), hashlib.sha256()
@@ -231,7 +233,7 @@ def fingerprint(entry: Entry, alive: Callable[[], None] = lambda: None) -> Entry
                 sha256.update(piece)
                 alive()
     except FileNotFoundError:
-        raise ClipRefused("missing", entry.source_path or "the dataset has no file for it") from None
+        raise ClipRefused("missing", entry.source_path) from None
     except OSError as error:
         raise ClipRefused("unreadable", str(error)) from None
     return replace(

@@ -83,7 +83,7 @@ def fused(w: Weights, audio: np.ndarray, visual: np.ndarray, weak: bool) -> tupl
     a, v = bilstm(below(w, "audio_lstm.lstm."), a), bilstm(below(w, "visual_lstm.lstm."), v)
     v, a = propagate(below(w, "propagate."), v, a, again=not weak)
     cosines = [x @ y / np.linalg.norm(x) / np.linalg.norm(y) for x, y in zip(v, a, strict=True)]
-    of_a, of_v = (convolved(w, "shape.layers.3", convolved(w, "shape.layers.0", x)) for x in (a, v))
+    of_a, of_v = (convolved(w, "summary.layers.3", convolved(w, "summary.layers.0", x)) for x in (a, v))
     if weak:
         first_a, first_v = linear(w, "cross_a", of_v), linear(w, "cross_v", of_a)
     else:
