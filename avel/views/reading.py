@@ -77,7 +77,7 @@ class HeadRun:
             )
         return chosen
 
-    def judges(self, split: str) -> bool:
+    def has_predictions(self, split: str) -> bool:
         """Returns whether the run has predictions of samples of that split whose events are known."""
         return bool((self.known & (self.split == split)).any())
 
@@ -108,7 +108,7 @@ class HeadRun:
         return self.video_id.index(video_id)
 
     def predictions(self, split: str) -> list[Predictions]:
-        """Returns the predictions of each trial on a split, as `judge` takes them.
+        """Returns the predictions of each trial on a split, as `evaluate_split` takes them.
 
         Raises:
             StoreError: the run has no predictions of that split.

@@ -11,7 +11,7 @@ import pytest
 from avel.cli import cli
 from avel.console import DONE, ERROR, run
 from avel.errors import ConfigError, TrainingError
-from avel.heads.evaluation.evaluate import evaluate, judge
+from avel.heads.evaluation.evaluate import evaluate, evaluate_split
 from avel.heads.evaluation.predictions import Predictions, read_predictions, write_predictions
 from avel.heads.evaluation.runs import list_runs, run_table
 from avel.heads.train import sweep, train_head
@@ -73,7 +73,7 @@ def test_a_perfect_head_scores_100_in_everything(tmp_path: Path) -> None:
     perfect = Predictions(
         held.trial, "test", held.sample, held.video_id, held.leaked, held.label, labels.astype(np.float32)
     )
-    group = judge(opened, [perfect], "test").groups["mlp"]
+    group = evaluate_split(opened, [perfect], "test").groups["mlp"]
     assert group.parsing is not None
     for figures in (group.parsing.segment_f1_percent, group.parsing.event_f1_percent):
         assert {name: spread.mean for name, spread in figures.items()} == dict.fromkeys(TYPES, 100.0)
@@ -86,7 +86,7 @@ def test_a_perfect_head_scores_100_in_everything(tmp_path: Path) -> None:
     table = pq.read_table(opened.path / "predictions.parquet")
     assert table["label"].null_count == 12 * T
     assert table["prediction"].to_pylist()[: 12 * T] == labels.reshape(-1, 2 * C).tolist()
-    none = judge(opened, [unlabelled], "test")
+    none = evaluate_split(opened, [unlabelled], "test")
     assert (none.samples, none.unknown_samples, none.groups["mlp"].score_percent.mean) == (0, 12, None)
 
 

@@ -40,7 +40,7 @@ class GroupPredictions:
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """One of two runs, on the clips that both judge; spreads are over its seeds.
+    """One of two runs, on the clips that both have labels for; spreads are over its seeds.
 
     Attributes:
         settings: the head's name, or the settings of a sweep that were compared.

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 
 from avel.errors import StoreError
-from avel.heads.evaluation.judging import judge_predictions
-from avel.heads.evaluation.predictions import Predictions, check_complete, judged_part, read_predictions
+from avel.heads.evaluation.prediction_metrics import compute_metrics
+from avel.heads.evaluation.predictions import Predictions, check_complete, labelled_part, read_predictions
 from avel.heads.evaluation.results import Evaluation, FailedTrial, GroupEvaluation, Spread
 from avel.heads.models.head import Model
 from avel.heads.tasks.task import Decoder, Task
@@ -48,10 +48,10 @@ def evaluate(
         raise StoreError(
             f"{opened.path}: no predictions of split {split!r}", hint=f"choose from {', '.join(by_split)}"
         )
-    return judge(opened, by_split.get(split, []), split, decoder, onset_tolerance, offset_tolerance)
+    return evaluate_split(opened, by_split.get(split, []), split, decoder, onset_tolerance, offset_tolerance)
 
 
-def judge(
+def evaluate_split(
     run: Run,
     predictions: Sequence[Predictions],
     split: str,
@@ -71,15 +71,17 @@ def judge(
     chosen = decoder or task.usual_decoder
     trials = {trial.name: trial for trial in read_trials(run)}
     unknown = int((~predictions[0].known).sum()) if predictions else 0
-    of_trial = {item.trial: judged_part(item) for item in predictions}
+    of_trial = {item.trial: labelled_part(item) for item in predictions}
     groups = trained_groups(trials.values())
     first = next(iter(of_trial.values()), None)
     if predictions:
         check_complete(run, [trial for group in groups.values() for trial in group], of_trial, split)
-    judged = 0 if first is None else len(first.sample)
-    if unknown or not judged:
-        note(f"{run.path}: {judged} {split} samples are judged, {unknown} have events that are not known")
-    baselines = task.trivial_baselines(first.label) if first is not None and judged else {}
+    evaluated = 0 if first is None else len(first.sample)
+    if unknown or not evaluated:
+        note(
+            f"{run.path}: {evaluated} {split} samples are evaluated, {unknown} have events that are not known"
+        )
+    baselines = task.trivial_baselines(first.label) if first is not None and evaluated else {}
     tolerances = onset_tolerance, offset_tolerance
     return Evaluation(
         run=str(run.path),
@@ -87,13 +89,13 @@ def judge(
         measure=task.measure,
         split=split,
         decoder=chosen,
-        samples=judged,
+        samples=evaluated,
         unknown_samples=unknown,
         leaked_samples=0 if first is None else int(first.leaked.sum()),
         trivial_baselines_percent={name: 100 * accuracy for name, accuracy in baselines.items()},
         groups={
             name: _judge_group(
-                [of_trial[trial.name] for trial in group] if judged else [],
+                [of_trial[trial.name] for trial in group] if evaluated else [],
                 group,
                 task,
                 chosen,
@@ -142,7 +144,7 @@ def _judge_group(
     chosen_by = Spread.of([100 * trial.val_score for trial in trials])
     claimed, one_label = Spread.of(best if has_best else []), task.one_label
     return GroupEvaluation(
-        **vars(judge_predictions(items, task, decoder, tolerances, tags=tags)),
+        **vars(compute_metrics(items, task, decoder, tolerances, tags=tags)),
         head=trials[0].config.head.name,
         inputs=trials[0].source,
         seeds=tuple(trial.seed for trial in trials),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import StoreError
-from avel.heads.evaluation.predictions import Predictions, judged_part
+from avel.heads.evaluation.predictions import Predictions, labelled_part
 from avel.heads.tasks.metrics import Tally, ratio
 from avel.heads.tasks.task import Decoder, Task
 
@@ -110,12 +110,12 @@ def difference(a: Tally, b: Tally, video_id: NDArray[np.object_], *, seed: int =
 def aligned(
     a: Sequence[Predictions], b: Sequence[Predictions]
 ) -> tuple[list[Predictions], list[Predictions]]:
-    """Returns both on the samples that both judge, in the order of A's: trials of A, trials of B.
+    """Returns both on the samples that both have labels for, in the order of A's: trials of A, trials of B.
 
     Raises:
         StoreError: no sample in common, or they have other labels.
     """
-    left, right = [judged_part(item) for item in a], [judged_part(item) for item in b]
+    left, right = [labelled_part(item) for item in a], [labelled_part(item) for item in b]
     place = {number: at for at, number in enumerate(right[0].sample.tolist())}
     common = [(at, place[number]) for at, number in enumerate(left[0].sample.tolist()) if number in place]
     if not common:
@@ -157,7 +157,7 @@ def tally(
 def differences(
     a: Sequence[Predictions], b: Sequence[Predictions], task: Task, decoder: Decoder | None = None
 ) -> dict[str, Difference]:
-    """Returns metric -> A's minus B's, on the samples that both judge.
+    """Returns metric -> A's minus B's, on the samples that both have labels for.
 
     Raises:
         StoreError: no sample in common, or they have other labels.

@@ -52,7 +52,7 @@ class Predictions:
         return take(self, chosen)
 
 
-def judged_part(item: Predictions) -> Predictions:
+def labelled_part(item: Predictions) -> Predictions:
     """Returns the predictions of samples whose events are known."""
     return item.take(item.known)
 

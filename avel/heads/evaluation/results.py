@@ -88,7 +88,7 @@ class ParsingEvaluation:
 
 
 @dataclass(frozen=True)
-class Judged:
+class PredictionMetrics:
     """Accuracies on one split of trials that differ in the seed alone, or of sets of predictions.
 
     Accuracies are percent of segments, background included. All is None where no sample of the split has
@@ -131,7 +131,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class GroupEvaluation(Judged):
+class GroupEvaluation(PredictionMetrics):
     """Results on one split of trials that differ in the seed alone.
 
     Figures are those at each trial's best validation epoch. Where a segment may have several labels, the

@@ -123,12 +123,12 @@ def _lines(run: Run, folder: Path, differing: Sequence[str]) -> list[RunLine]:
         return [line]
     found = run.read_results(Evaluation)
     failed = Counter(trial.group for trial in found.failed_trials)
-    judged = [_judged(line, name, group, failed[name]) for name, group in found.groups.items()]
+    evaluated = [_evaluated(line, name, group, failed[name]) for name, group in found.groups.items()]
     lost = [replace(line, group=name, failed=failed[name]) for name in failed if name not in found.groups]
-    return judged + lost
+    return evaluated + lost
 
 
-def _judged(line: RunLine, name: str, group: GroupEvaluation, failed: int) -> RunLine:
+def _evaluated(line: RunLine, name: str, group: GroupEvaluation, failed: int) -> RunLine:
     """Returns the run's line with the figures of one of its groups."""
     low, high = group.interval_percent or (None, None)
     return replace(
@@ -188,8 +188,8 @@ def run_table(lines: Sequence[RunLine]) -> list[str]:
 
 def _why_not(line: RunLine) -> str:
     """Says why a line has no accuracy on test."""
-    judged_heads = line.state == "finished" and line.kind == "heads"
-    return "failed" if line.failed else "not judged" if judged_heads else line.state
+    head_run = line.state == "finished" and line.kind == "heads"
+    return "failed" if line.failed else "not judged" if head_run else line.state
 
 
 def _settings_text(line: RunLine) -> str:

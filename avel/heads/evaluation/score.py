@@ -1,4 +1,4 @@
-"""`score`: anybody's predictions, judged by the protocol that heads are judged by."""
+"""`score`: anybody's predictions, evaluated as those of heads are."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 
 from avel.errors import ConfigError, DatasetError
 from avel.grid import Grid
-from avel.heads.evaluation.judging import judge_predictions
-from avel.heads.evaluation.predictions import Predictions, judged_part
-from avel.heads.evaluation.results import Judged
+from avel.heads.evaluation.prediction_metrics import compute_metrics
+from avel.heads.evaluation.predictions import Predictions, labelled_part
+from avel.heads.evaluation.results import PredictionMetrics
 from avel.heads.evaluation.submissions import read_submission
 from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.tasks.task import Decoder
@@ -21,15 +21,15 @@ from avel.stores.datasets.formats import read_dataset
 
 
 @dataclass(frozen=True)
-class Score(Judged):
+class Score(PredictionMetrics):
     """Predictions of others on one split of a dataset; spreads are over the sets of predictions.
 
     Attributes:
         predictions: where each set was read from.
         decoder: how labels were read from scores.
-        samples: those that were judged.
+        samples: those that were evaluated.
         unknown_samples: those whose events are not known.
-        leaked_samples: judged ones whose video is also in train.
+        leaked_samples: evaluated ones whose video is also in train.
         trivial_baselines_percent: rule that needs no model -> its accuracy.
     """
 
@@ -102,25 +102,25 @@ def score(
         data.labels(grid, samples),
     )
     whole = [Predictions(each.name, split, *about, each.scores) for each in sets]
-    items = [judged_part(item) for item in whole]
-    judged = len(items[0].sample)
+    items = [labelled_part(item) for item in whole]
+    evaluated = len(items[0].sample)
     decoders: tuple[Decoder, ...] = tuple(task.decoders) if scored else ("argmax",)
     tags = {
         tag: [sample.number for sample in samples if sample.tag == tag]
         for tag in sorted({sample.tag for sample in samples if sample.tag})
     }
-    found = judge_predictions(
-        items if judged else [], task, chosen, (onset_tolerance, offset_tolerance), decoders, tags
+    found = compute_metrics(
+        items if evaluated else [], task, chosen, (onset_tolerance, offset_tolerance), decoders, tags
     )
-    baselines = task.trivial_baselines(items[0].label) if judged else {}
+    baselines = task.trivial_baselines(items[0].label) if evaluated else {}
     return Score(
         **vars(found),
         predictions=tuple(each.name for each in sets),
         dataset=str(data.root),
         split=split,
         decoder=chosen,
-        samples=judged,
-        unknown_samples=len(samples) - judged,
+        samples=evaluated,
+        unknown_samples=len(samples) - evaluated,
         leaked_samples=int(items[0].leaked.sum()),
         trivial_baselines_percent={name: 100 * accuracy for name, accuracy in baselines.items()},
     )

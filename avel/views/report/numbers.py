@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import ConfigError
-from avel.heads.evaluation.evaluate import judge
+from avel.heads.evaluation.evaluate import evaluate_split
 from avel.heads.evaluation.paired import differences
 from avel.heads.evaluation.results import Evaluation, GroupEvaluation
 from avel.progress import Progress
@@ -47,12 +47,15 @@ def split_by_setting(run: HeadRun) -> dict[str, HeadRun]:
     }
 
 
-def judged(run: HeadRun) -> dict[str, Evaluation]:
+def evaluations_of(run: HeadRun) -> dict[str, Evaluation]:
     """Evaluates a run on each of its splits: split -> results."""
-    return {split: judge(run.run, run.predictions(split), split) for split in sorted(set(run.split.tolist()))}
+    return {
+        split: evaluate_split(run.run, run.predictions(split), split)
+        for split in sorted(set(run.split.tolist()))
+    }
 
 
-def judged_split(run: HeadRun) -> str:
+def evaluated_split(run: HeadRun) -> str:
     """Returns the split for sweeps and t-SNE: test, or val where test has no labels."""
     return str(run.split[run.known][0])
 
@@ -60,13 +63,13 @@ def judged_split(run: HeadRun) -> str:
 def comparisons(groups: Sequence[HeadRun]) -> dict[str, dict[str, Any]]:
     """Returns split -> "a-b", the places of two runs, a before b -> metric -> A's difference to B.
 
-    Pairs without samples that both judge are left out.
+    Pairs without samples that both have labels for are left out.
     """
     found: dict[str, dict[str, Any]] = {}
     for (place_a, a), (place_b, b) in itertools.combinations(enumerate(groups), 2):
         for split in sorted({*a.split.tolist()} & {*b.split.tolist()}):
-            common = {*a.sample[a.known_places_of(split)].tolist()} if a.judges(split) else set()
-            if b.judges(split) and common & {*b.sample[b.known_places_of(split)].tolist()}:
+            common = {*a.sample[a.known_places_of(split)].tolist()} if a.has_predictions(split) else set()
+            if b.has_predictions(split) and common & {*b.sample[b.known_places_of(split)].tolist()}:
                 pair = differences(a.predictions(split), b.predictions(split), a.task)
                 found.setdefault(split, {})[f"{place_a}-{place_b}"] = as_plain(pair)
     return found
@@ -101,7 +104,7 @@ def sweep_summaries(read: Sequence[HeadRun], split: str) -> list[dict[str, Any]]
 
     Runs that differ in the head alone get none, since the accuracy chart compares heads.
     """
-    tested = [run for run in read if run.judges(split)]
+    tested = [run for run in read if run.has_predictions(split)]
     sweeps = [(run.name, sweep_of([run], split, name)) for run in tested for name in swept_settings([run])]
     differing = swept_settings(tested)
     if not sweeps and len(differing) == 1 and differing != ["head"]:

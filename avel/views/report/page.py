@@ -77,11 +77,11 @@ def _write(
     read: list[HeadRun], folder: Path, store: Path | str | None, copy_videos: bool, tsne: bool
 ) -> tuple[tuple[str, ...], int, tuple[str, ...]]:
     groups = [item for run in read for item in numbers.split_by_setting(run).items()]
-    judged = {run.run.path: numbers.judged(run) for run in read}
+    evaluations = {run.run.path: numbers.evaluations_of(run) for run in read}
     shown = [group for _, group in groups]
     browsed = clips.browse(shown)
     footage = open_footage(read[0].cache, store)
-    split = numbers.judged_split(read[0])
+    split = numbers.evaluated_split(read[0])
     clouds, notes = numbers.cloud_summary(shown, split, browsed.clip_of_sample) if tsne else ([], [])
     notes += _left_out(shown, footage.store is None)
     put(folder, "clips", clips.clip_table(browsed, footage, folder, copy_videos=copy_videos))
@@ -98,11 +98,11 @@ def _write(
         "segments": read[0].label.shape[1],
         "segment_seconds": read[0].cache.segment_seconds,
         "trivial_baselines": {
-            split: found.trivial_baselines_percent for split, found in judged[read[0].run.path].items()
+            split: found.trivial_baselines_percent for split, found in evaluations[read[0].run.path].items()
         },
         "runs": [
             numbers.run_summary(
-                group, {split: found.groups[name] for split, found in judged[group.run.path].items()}
+                group, {split: found.groups[name] for split, found in evaluations[group.run.path].items()}
             )
             for name, group in groups
         ],

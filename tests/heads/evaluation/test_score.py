@@ -14,7 +14,7 @@ from avel.cli import cli
 from avel.console import DONE, ERROR
 from avel.console import run as run_command
 from avel.errors import ConfigError, DatasetError, MissingPathError
-from avel.heads.evaluation.judging import judge_predictions
+from avel.heads.evaluation.prediction_metrics import compute_metrics
 from avel.heads.evaluation.predictions import Predictions
 from avel.heads.evaluation.results import Spread
 from avel.heads.evaluation.score import Score, score
@@ -265,7 +265,7 @@ def test_event_and_segment_f1_are_those_of_sed_eval(collar: int) -> None:
     ids = np.arange(200).astype(str).astype(object)
     about = np.arange(200), ids, np.zeros(200, bool), label
     item = Predictions("", "test", *about, np.eye(3, dtype=np.float32)[guess])
-    found = judge_predictions([item], SingleLabel(("a", "b")), "argmax", (collar, collar))
+    found = compute_metrics([item], SingleLabel(("a", "b")), "argmax", (collar, collar))
     for counts, measured in (
         (by_event, found.events.f1_percent.mean),
         (by_segment, found.segment_f1_percent.mean),

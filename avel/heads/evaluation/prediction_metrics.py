@@ -1,4 +1,4 @@
-"""Judges sets of predictions for the same samples, of heads or of other programs."""
+"""Computes the metrics of predictions for the same samples, of heads or of other programs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from avel.heads.evaluation.predictions import Predictions
 from avel.heads.evaluation.results import (
     EventEvaluation,
-    Judged,
     ParsingEvaluation,
+    PredictionMetrics,
     Spread,
     TagEvaluation,
 )
@@ -31,21 +31,21 @@ from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.tasks.task import Decoder, Task
 
 
-def judge_predictions(
+def compute_metrics(
     items: Sequence[Predictions],
     task: Task,
     decoder: Decoder,
     tolerances: tuple[float, float],
     decoders: Sequence[Decoder] | None = None,
     tags: Mapping[str, Sequence[int]] | None = None,
-) -> Judged:
-    """Judges predictions whose labels are all known, a set for each seed; without any, all is None.
+) -> PredictionMetrics:
+    """Computes the metrics of predictions with known labels, a set for each seed; without any, all is None.
 
     Args:
         tolerances: of onset and offset, in segments.
         decoders: those whose accuracies are in the result, by default all of the task; labels without scores
             have "argmax" alone.
-        tags: word -> numbers of the samples that are also judged by themselves.
+        tags: word -> numbers of the samples that are also evaluated by themselves.
     """
     decoded = [task.decode(item.probabilities, decoder) for item in items]
     apart: dict[str, NDArray[np.bool_]] = {}
@@ -53,7 +53,7 @@ def judge_predictions(
         apart = {tag: np.isin(items[0].sample, numbers) for tag, numbers in tags.items()}
         apart["all"] = np.ones(len(items[0].sample), bool)
     if isinstance(task, MultiLabel):
-        return _judge_parsing(items, decoded, task, apart)
+        return _parsing_metrics(items, decoded, task, apart)
     assert isinstance(task, SingleLabel)
     classes, background = task.background + 1, task.background
     label = items[0].label if items else np.empty((0, 0), np.int64)
@@ -63,7 +63,7 @@ def judge_predictions(
         (confusion(each, label, classes) for each in decoded), np.zeros((classes, classes), np.int64)
     )
     recalls = [None if math.isnan(value) else 100 * value for value in recall_by_class(counts).tolist()]
-    return Judged(
+    return PredictionMetrics(
         accuracy_percent=_accuracy(decoded, label),
         interval_percent=_interval_percent(task, decoded, items[0]) if items else None,
         accuracy_without_leaked_percent=_accuracy([each[clean] for each in decoded], label[clean]),
@@ -108,12 +108,12 @@ def _mean_percent(values: Sequence[NDArray[np.float64]]) -> Spread:
     return Spread.of([100 * float(value.mean()) for value in values if len(value)])
 
 
-def _judge_parsing(
+def _parsing_metrics(
     items: Sequence[Predictions],
     decoded: Sequence[Labels],
     task: MultiLabel,
     apart: Mapping[str, NDArray[np.bool_]],
-) -> Judged:
+) -> PredictionMetrics:
     """Judges several labels a segment; what is of one label a segment alone is None."""
     found = [task.f1_by_type(predicted, items[0].label) for predicted in decoded]
     clean = ~items[0].leaked if items else np.empty(0, bool)
@@ -122,7 +122,7 @@ def _judge_parsing(
     def spread(level: int, name: str, chosen: NDArray[np.bool_] | slice = slice(None)) -> Spread:
         return _mean_percent([each[level][name][chosen] for each in found])
 
-    return Judged(
+    return PredictionMetrics(
         accuracy_percent=Spread(),
         interval_percent=_interval_percent(task, decoded, items[0]) if items else None,
         accuracy_without_leaked_percent=Spread(),
