@@ -41,10 +41,11 @@ from avel.heads.training.data import Data, load_data
 from avel.heads.training.fit import Training
 from avel.heads.training.trials import Trial
 from avel.progress import set_verbosity
+from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.datasets.labels import ClassTable, EventTable, segment_labels
 from avel.stores.feature_samples import samples_of_videos
-from avel.stores.features import CachedSamples, FeatureCache, write_features
+from avel.stores.features import FeatureCache, write_features
 from avel.text import table
 
 SAMPLES, VIDEOS, SEGMENTS, WIDTH, EVENTS = 4143, 4097, 10, 256, 28

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.labels import ClassTable, EventTable
-from avel.stores.features import CachedSamples
 
 
 def events_of(label: Any, background: int, segment_seconds: float = 1.0) -> EventTable:

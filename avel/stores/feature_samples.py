@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from avel.stores.cached_samples import CachedSamples, Missing
 from avel.stores.datasets.dataset import Dataset
-from avel.stores.features import CachedSamples, Missing
 
 NO_SAMPLE = -1
 """Number of the sample of a missing video that has none."""

@@ -4,7 +4,7 @@ import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -15,14 +15,10 @@ from numpy.typing import NDArray
 
 from avel.digests import digest_of
 from avel.errors import StoreError
-from avel.stores.datasets.dataset import MODALITIES, SPLITS
+from avel.stores.cached_samples import CachedSamples, Missing, check_samples, read_samples
 from avel.stores.datasets.labels import (
-    ClassTable,
-    EventTable,
     segment_classes,
     segment_labels,
-    video_classes,
-    video_labels,
 )
 from avel.stores.documents import parse, typed
 from avel.stores.hdf5 import (
@@ -32,6 +28,7 @@ from avel.stores.hdf5 import (
     array_of,
     new_file,
     opened,
+    read_numbers,
     read_rows,
     read_texts,
     texts,
@@ -47,74 +44,6 @@ BLOCK_VIDEOS = BLOCK_ROWS
 C = TypeVar("C", bound="FeatureCache")
 PLACES = ("store", "run", "options")
 """Keys of the provenance that hold paths; the digest leaves them out, so that inputs may move."""
-
-
-@dataclass(frozen=True)
-class CachedSamples:
-    """R samples whose video is cached.
-
-    Attributes:
-        number: (R,) int64, the sample's number in its dataset.
-        video: (R,) int64, index into the cache's V videos; two samples may share one.
-        split: (R,) "train", "val", "test" or "".
-        leaked: (R,) bool, a val or test sample whose video is also in train.
-        known: (R,) bool, whether its events are known; a known sample without any is all background.
-        events: the events of all samples; background is class K-1 and never an event.
-        tag: (R,) a word by which samples are evaluated apart, "" for none.
-        classes: of samples whose events are not known, the classes that are.
-    """
-
-    number: NDArray[np.int64]
-    video: NDArray[np.int64]
-    split: NDArray[np.object_]
-    leaked: NDArray[np.bool_]
-    known: NDArray[np.bool_]
-    events: EventTable
-    tag: NDArray[np.object_]
-    classes: ClassTable
-
-    def __len__(self) -> int:
-        return len(self.number)
-
-    def take(self, chosen: NDArray[np.int64]) -> "CachedSamples":
-        """Returns the samples at some places, (n,), with their events."""
-        place = np.full(len(self), -1, np.int64)
-        place[chosen] = np.arange(len(chosen))
-        events, classes = self.events.take(place[self.events.sample] >= 0), self.classes
-        held = place[classes.sample] >= 0
-        return CachedSamples(
-            self.number[chosen],
-            self.video[chosen],
-            self.split[chosen],
-            self.leaked[chosen],
-            self.known[chosen],
-            replace(events, sample=place[events.sample]),
-            self.tag[chosen],
-            ClassTable(classes.known[chosen], place[classes.sample[held]], classes.category[held]),
-        )
-
-    @property
-    def labelled(self) -> NDArray[np.bool_]:
-        """True for samples whose classes are known, with or without their times: (R,)."""
-        return self.known | self.classes.known
-
-    def video_labels(self) -> NDArray[np.int64]:
-        """Returns the class that each sample holds, NO_CLASS where it holds none or several: (R,)."""
-        by_events, by_classes = (video_labels(held, len(self)) for held in (self.events, self.classes))
-        return np.where(self.known, by_events, by_classes)
-
-    def video_classes(self, categories: int) -> NDArray[np.int8]:
-        """Returns which classes each sample holds, 1 or 0; all 0 where nobody knows: (R, C)."""
-        return video_classes(self.events, self.classes, categories)
-
-
-@dataclass(frozen=True)
-class Missing:
-    """A sample without features, and why."""
-
-    sample: int
-    video_id: str
-    reason: str
 
 
 @dataclass(frozen=True, repr=False)
@@ -268,7 +197,7 @@ def write_features(
     """
     _check(video_ids, categories, samples, {name: tuple(source.shape) for name, source in arrays.items()})
     text = json.dumps(dict(provenance or {}), sort_keys=True)
-    columns = _columns(samples)
+    columns = samples.columns()
     columns |= {name: texts(values) for name, values in columns.items() if values.dtype == object}
     columns |= {
         "video_ids": texts(video_ids),
@@ -301,26 +230,6 @@ def _dtype(name: str, source: ArrayLike) -> type[np.floating[Any]]:
     return np.float16 if name == MAPS and getattr(source, "dtype", None) != np.float32 else np.float32
 
 
-def _columns(samples: CachedSamples) -> dict[str, NDArray[Any]]:
-    """Returns name in the file -> column."""
-    return {
-        "sample": samples.number,
-        "video": samples.video,
-        "split": samples.split,
-        "tag": samples.tag,
-        "leaked": samples.leaked,
-        "events_known": samples.known,
-        "event_sample": samples.events.sample,
-        "event_category": samples.events.category,
-        "event_onset_seconds": samples.events.onset_seconds,
-        "event_offset_seconds": samples.events.offset_seconds,
-        "event_modality": samples.events.modality,
-        "classes_known": samples.classes.known,
-        "class_sample": samples.classes.sample,
-        "class_category": samples.classes.category,
-    }
-
-
 def _check(
     video_ids: tuple[str, ...],
     categories: tuple[str, ...],
@@ -337,34 +246,7 @@ def _check(
             raise StoreError(f"{name} is {shape}, not ({', '.join(map(str, rows))}, ...)")
     if len(set(video_ids)) < len(video_ids):
         raise StoreError("video_ids names a video twice")
-    lengths = {name: len(values) for name, values in _columns(samples).items()}
-    for name, length in lengths.items():
-        of_event, of_class = name.startswith("event_"), name.startswith("class_")
-        wanted = len(samples.events if of_event else samples.classes.sample if of_class else samples)
-        if length != wanted:
-            raise StoreError(f"{name} has {length} values, not {wanted}")
-    if len(samples) and not 0 <= samples.video.min() <= samples.video.max() < len(video_ids):
-        raise StoreError(f"a sample names video {samples.video.max()} of {len(video_ids)}")
-    if len(np.unique(samples.number)) < len(samples):
-        raise StoreError("sample: two samples have one number")
-    if strange := set(samples.split.tolist()) - {*SPLITS, ""}:
-        raise StoreError(f"split: {sorted(strange)[0]!r} is none of {', '.join(SPLITS)}")
-    events, classes = samples.events, samples.classes
-    for of, what, numbers, count in (
-        ("an event", "sample", events.sample, len(samples)),
-        ("an event", "class", events.category, len(categories)),
-        ("an event", "modality", events.modality, len(MODALITIES)),
-        ("a sample's class", "sample", classes.sample, len(samples)),
-        ("a sample's class", "class", classes.category, len(categories)),
-    ):
-        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < count:
-            raise StoreError(f"{of} is of {what} {numbers.max()}, there are {count}")
-    if (samples.known & classes.known).any() or not classes.known[classes.sample].all():
-        raise StoreError("classes are of a sample whose events are known, or of one whose classes are not")
-    if not samples.known[events.sample].all():
-        raise StoreError("an event is of a sample whose events are not known")
-    if not (np.isfinite(events.offset_seconds) & (events.onset_seconds >= 0)).all():
-        raise StoreError("an event's onset or offset is not a time")
+    check_samples(samples, len(video_ids), len(categories))
 
 
 def content_digest(
@@ -378,7 +260,7 @@ def content_digest(
 ) -> str:
     """Returns 16 hex digits over provenance, names, samples, and the checksum of every row of every array."""
     made = {key: value for key, value in provenance.items() if key not in PLACES}
-    columns = _columns(samples)
+    columns = samples.columns()
     words = {name: list(map(str, values)) for name, values in columns.items() if values.dtype == object}
     absent = [[item.sample, item.video_id, item.reason] for item in missing]
     about = [made, video_ids, categories, float(segment_seconds), absent, words]
@@ -422,7 +304,7 @@ def _read(kind: type[C], path: Path, file: h5py.File) -> C:
     )
     held = [name for name in (*VECTORS, MAPS) if name in file]
     missing = (
-        _numbers(file, "missing_sample", np.int64).tolist(),
+        read_numbers(file, "missing_sample", np.int64, AGAIN).tolist(),
         read_texts(file, "missing_video_id", AGAIN),
         read_texts(file, "missing_reason", AGAIN),
     )
@@ -434,12 +316,12 @@ def _read(kind: type[C], path: Path, file: h5py.File) -> C:
         attributes.segment_seconds,
         tuple(read_texts(file, "video_ids", AGAIN)),
         tuple(read_texts(file, "categories", AGAIN)),
-        _read_samples(file),
+        read_samples(file),
         tuple(Missing(*values) for values in zip(*missing, strict=True)),
         parse(read_texts(file, "provenance", AGAIN, dimensions=0).encode(), f"{path}: provenance", AGAIN),
         attributes.digest,
         {name: tuple(array_of(file, name, AGAIN).shape) for name in held},
-        {name: _numbers(file, name + CHECKSUMS, np.uint32) for name in held},
+        {name: read_numbers(file, name + CHECKSUMS, np.uint32, AGAIN) for name in held},
     )
     try:
         _check(cache.video_ids, cache.categories, cache.samples, cache.shapes)
@@ -461,39 +343,6 @@ def _plain(value: Any) -> Any:
     """Returns an attribute as JSON would hold it."""
     plain = value.item() if isinstance(value, np.generic) else value
     return plain.decode(errors="replace") if isinstance(plain, bytes) else plain
-
-
-def _read_samples(file: h5py.File) -> CachedSamples:
-    events = EventTable(
-        _numbers(file, "event_sample", np.int64),
-        _numbers(file, "event_category", np.int64),
-        _numbers(file, "event_onset_seconds", np.float64),
-        _numbers(file, "event_offset_seconds", np.float64),
-        _numbers(file, "event_modality", np.int64),
-    )
-    classes = ClassTable(
-        _numbers(file, "classes_known", np.bool_),
-        _numbers(file, "class_sample", np.int64),
-        _numbers(file, "class_category", np.int64),
-    )
-    return CachedSamples(
-        _numbers(file, "sample", np.int64),
-        _numbers(file, "video", np.int64),
-        np.array(read_texts(file, "split", AGAIN), object),
-        _numbers(file, "leaked", np.bool_),
-        _numbers(file, "events_known", np.bool_),
-        events,
-        np.array(read_texts(file, "tag", AGAIN), object),
-        classes,
-    )
-
-
-def _numbers(file: h5py.File, name: str, dtype: type[np.generic]) -> NDArray[Any]:
-    """Reads a column of numbers: (n,)."""
-    array = array_of(file, name, AGAIN, dimensions=1)
-    if array.dtype != dtype:
-        raise StoreError(f"{file.filename}: {name} is {array.dtype}, not {np.dtype(dtype)}", hint=AGAIN)
-    return np.asarray(array[()])
 
 
 def cache_command(

@@ -123,6 +123,18 @@ def texts(values: Iterable[object]) -> NDArray[Any]:
     return np.array(encoded, h5py.string_dtype(length=max(map(len, encoded), default=0) or 1))
 
 
+def read_numbers(file: h5py.File, name: str, dtype: type[np.generic], hint: str) -> NDArray[Any]:
+    """Reads a column of numbers: (n,).
+
+    Raises:
+        StoreError: it is missing or of another type.
+    """
+    array = array_of(file, name, hint, dimensions=1)
+    if array.dtype != dtype:
+        raise StoreError(f"{file.filename}: {name} is {array.dtype}, not {np.dtype(dtype)}", hint=hint)
+    return np.asarray(array[()])
+
+
 def read_texts(file: h5py.Group, name: str, hint: str, *, dimensions: int = 1) -> Any:
     """Returns the texts of an array, as a list, or the text of one without dimensions.
 

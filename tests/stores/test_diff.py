@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from avel.errors import StoreError
+from avel.stores.cached_samples import Missing
 from avel.stores.diff import diff
-from avel.stores.features import Missing, write_features
+from avel.stores.features import write_features
 from tests.samples import cached_samples
 
 

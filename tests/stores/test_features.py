@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from avel.errors import MissingPathError, StoreError
+from avel.stores.cached_samples import CachedSamples, Missing
 from avel.stores.datasets.labels import ClassTable
-from avel.stores.features import CachedSamples, FeatureCache, Missing, write_features
+from avel.stores.features import FeatureCache, write_features
 from tests.samples import cached_samples, events_of
 
 LABEL = [[0, 0, 2, 2], [2, 1, 1, 2], [2, 2, 2, 0]]

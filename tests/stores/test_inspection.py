@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from avel.cli import cli
 from avel.errors import MissingPathError
 from avel.pipeline.config import CacheConfig
-from avel.stores.features import Missing
+from avel.stores.cached_samples import Missing
 from avel.stores.inspection import Inspection, inspect
 from avel.stores.runs import Run
 from tests.pipeline.caching.small_stores import write_store

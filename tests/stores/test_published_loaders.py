@@ -6,8 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
+from avel.stores.cached_samples import Missing
 from avel.stores.export import export_features
-from avel.stores.features import Missing, write_features
+from avel.stores.features import write_features
 from tests.samples import cached_samples
 
 ROWS = 34

@@ -12,8 +12,9 @@ from avel.heads.tasks.decoders import decode_threshold
 from avel.heads.tasks.metrics import Labels, Tally
 from avel.heads.tasks.parsing_metrics import event_counts, f1, segment_counts, segment_f1
 from avel.heads.tasks.task import Classes, Targets, Task, TrackName
+from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.dataset import MODALITIES
-from avel.stores.features import CachedSamples, FeatureCache
+from avel.stores.features import FeatureCache
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,8 +18,9 @@ from avel.heads.tasks.metrics import (
     trivial_baselines,
 )
 from avel.heads.tasks.task import Classes, Targets, Task
+from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.labels import NO_CLASS
-from avel.stores.features import CachedSamples, FeatureCache
+from avel.stores.features import FeatureCache
 
 if TYPE_CHECKING:
     from torch import Tensor

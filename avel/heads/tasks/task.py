@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from avel.errors import ConfigError
 from avel.heads.tasks.metrics import Labels, Tally
+from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.labels import UNKNOWN
-from avel.stores.features import CachedSamples, FeatureCache
+from avel.stores.features import FeatureCache
 
 if TYPE_CHECKING:
     from torch import Tensor

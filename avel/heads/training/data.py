@@ -19,9 +19,10 @@ from avel.heads.tasks.choose import choose_task
 from avel.heads.tasks.task import Task
 from avel.heads.training.memory import free_memory_gb
 from avel.progress import note
+from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.dataset import SPLITS
 from avel.stores.datasets.labels import take
-from avel.stores.features import CachedSamples, FeatureCache
+from avel.stores.features import FeatureCache
 
 ARRAYS = {"encoded": ("f_a", "f_v"), "cnn": ("cnn_a", "cnn_v"), "maps": ("cnn_a", "maps")}
 """Inputs of a head -> the arrays of the cache, audio and visual."""

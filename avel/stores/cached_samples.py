@@ -1,0 +1,163 @@
+"""Holds the samples of a feature cache: columns in memory and in the file, and what must be true of them."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.errors import StoreError
+from avel.stores.datasets.dataset import MODALITIES, SPLITS
+from avel.stores.datasets.labels import ClassTable, EventTable, video_classes, video_labels
+from avel.stores.hdf5 import read_numbers, read_texts
+from avel.stores.provenance import AGAIN
+
+
+@dataclass(frozen=True)
+class CachedSamples:
+    """R samples whose video is cached.
+
+    Attributes:
+        number: (R,) int64, the sample's number in its dataset.
+        video: (R,) int64, index into the cache's V videos; two samples may share one.
+        split: (R,) "train", "val", "test" or "".
+        leaked: (R,) bool, a val or test sample whose video is also in train.
+        known: (R,) bool, whether its events are known; a known sample without any is all background.
+        events: the events of all samples; background is class K-1 and never an event.
+        tag: (R,) a word by which samples are evaluated apart, "" for none.
+        classes: of samples whose events are not known, the classes that are.
+    """
+
+    number: NDArray[np.int64]
+    video: NDArray[np.int64]
+    split: NDArray[np.object_]
+    leaked: NDArray[np.bool_]
+    known: NDArray[np.bool_]
+    events: EventTable
+    tag: NDArray[np.object_]
+    classes: ClassTable
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    def take(self, chosen: NDArray[np.int64]) -> "CachedSamples":
+        """Returns the samples at some places, (n,), with their events."""
+        place = np.full(len(self), -1, np.int64)
+        place[chosen] = np.arange(len(chosen))
+        events, classes = self.events.take(place[self.events.sample] >= 0), self.classes
+        held = place[classes.sample] >= 0
+        return CachedSamples(
+            self.number[chosen],
+            self.video[chosen],
+            self.split[chosen],
+            self.leaked[chosen],
+            self.known[chosen],
+            replace(events, sample=place[events.sample]),
+            self.tag[chosen],
+            ClassTable(classes.known[chosen], place[classes.sample[held]], classes.category[held]),
+        )
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        """True for samples whose classes are known, with or without their times: (R,)."""
+        return self.known | self.classes.known
+
+    def video_labels(self) -> NDArray[np.int64]:
+        """Returns the class that each sample holds, NO_CLASS where it holds none or several: (R,)."""
+        by_events, by_classes = (video_labels(held, len(self)) for held in (self.events, self.classes))
+        return np.where(self.known, by_events, by_classes)
+
+    def video_classes(self, categories: int) -> NDArray[np.int8]:
+        """Returns which classes each sample holds, 1 or 0; all 0 where nobody knows: (R, C)."""
+        return video_classes(self.events, self.classes, categories)
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Returns name in the file -> column."""
+        return {
+            "sample": self.number,
+            "video": self.video,
+            "split": self.split,
+            "tag": self.tag,
+            "leaked": self.leaked,
+            "events_known": self.known,
+            "event_sample": self.events.sample,
+            "event_category": self.events.category,
+            "event_onset_seconds": self.events.onset_seconds,
+            "event_offset_seconds": self.events.offset_seconds,
+            "event_modality": self.events.modality,
+            "classes_known": self.classes.known,
+            "class_sample": self.classes.sample,
+            "class_category": self.classes.category,
+        }
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A sample without features, and why."""
+
+    sample: int
+    video_id: str
+    reason: str
+
+
+def check_samples(samples: CachedSamples, videos: int, categories: int) -> None:
+    """Checks that samples, events and classes fit each other and the cache; raises StoreError."""
+    lengths = {name: len(values) for name, values in samples.columns().items()}
+    for name, length in lengths.items():
+        of_event, of_class = name.startswith("event_"), name.startswith("class_")
+        wanted = len(samples.events if of_event else samples.classes.sample if of_class else samples)
+        if length != wanted:
+            raise StoreError(f"{name} has {length} values, not {wanted}")
+    if len(samples) and not 0 <= samples.video.min() <= samples.video.max() < videos:
+        raise StoreError(f"a sample names video {samples.video.max()} of {videos}")
+    if len(np.unique(samples.number)) < len(samples):
+        raise StoreError("sample: two samples have one number")
+    if strange := set(samples.split.tolist()) - {*SPLITS, ""}:
+        raise StoreError(f"split: {sorted(strange)[0]!r} is none of {', '.join(SPLITS)}")
+    events, classes = samples.events, samples.classes
+    for of, what, numbers, count in (
+        ("an event", "sample", events.sample, len(samples)),
+        ("an event", "class", events.category, categories),
+        ("an event", "modality", events.modality, len(MODALITIES)),
+        ("a sample's class", "sample", classes.sample, len(samples)),
+        ("a sample's class", "class", classes.category, categories),
+    ):
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < count:
+            raise StoreError(f"{of} is of {what} {numbers.max()}, there are {count}")
+    if (samples.known & classes.known).any() or not classes.known[classes.sample].all():
+        raise StoreError("classes are of a sample whose events are known, or of one whose classes are not")
+    if not samples.known[events.sample].all():
+        raise StoreError("an event is of a sample whose events are not known")
+    if not (np.isfinite(events.offset_seconds) & (events.onset_seconds >= 0)).all():
+        raise StoreError("an event's onset or offset is not a time")
+
+
+def read_samples(file: h5py.File) -> CachedSamples:
+    """Reads the samples of an open cache.
+
+    Raises:
+        StoreError: a column is missing or of another type.
+    """
+    events = EventTable(
+        read_numbers(file, "event_sample", np.int64, AGAIN),
+        read_numbers(file, "event_category", np.int64, AGAIN),
+        read_numbers(file, "event_onset_seconds", np.float64, AGAIN),
+        read_numbers(file, "event_offset_seconds", np.float64, AGAIN),
+        read_numbers(file, "event_modality", np.int64, AGAIN),
+    )
+    classes = ClassTable(
+        read_numbers(file, "classes_known", np.bool_, AGAIN),
+        read_numbers(file, "class_sample", np.int64, AGAIN),
+        read_numbers(file, "class_category", np.int64, AGAIN),
+    )
+    return CachedSamples(
+        read_numbers(file, "sample", np.int64, AGAIN),
+        read_numbers(file, "video", np.int64, AGAIN),
+        np.array(read_texts(file, "split", AGAIN), object),
+        read_numbers(file, "leaked", np.bool_, AGAIN),
+        read_numbers(file, "events_known", np.bool_, AGAIN),
+        events,
+        np.array(read_texts(file, "tag", AGAIN), object),
+        classes,
+    )
