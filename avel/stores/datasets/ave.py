@@ -9,16 +9,10 @@ from pathlib import Path
 from avel.errors import DatasetError, MissingPathError, StoreError
 from avel.stores.datasets.annotation_text import read_text, seconds
 from avel.stores.datasets.dataset import SPLITS, Dataset, Event, Sample, make_dataset
-from avel.stores.datasets.formats import FORMATS, DatasetFormat
+from avel.stores.datasets.formats import FORMATS, DatasetFormat, folder_with
 from avel.stores.datasets.media import match_media, media_files
 
 ANNOTATIONS = "Annotations.txt"
-
-
-def find_folder(root: Path) -> Path | None:
-    """Returns `root` or its `AVE_Dataset`, whichever holds `Annotations.txt`; None where neither does."""
-    candidates = [root, root / "AVE_Dataset"]
-    return next((folder for folder in candidates if (folder / ANNOTATIONS).is_file()), None)
 
 
 @FORMATS.register("ave")
@@ -30,7 +24,7 @@ class AVE(DatasetFormat[None]):
 
     @staticmethod
     def matches(folder: Path) -> bool:
-        return find_folder(folder) is not None
+        return folder_with([ANNOTATIONS], folder, "AVE_Dataset") is not None
 
     def read(self, folder: Path) -> Dataset:
         """Returns the samples in the order of `Annotations.txt`.
@@ -39,7 +33,7 @@ class AVE(DatasetFormat[None]):
             MissingPathError: no `Annotations.txt`.
             DatasetError: a line that is not five fields, or a split line that is not an annotation.
         """
-        found = find_folder(folder)
+        found = folder_with([ANNOTATIONS], folder, "AVE_Dataset")
         if found is None:
             raise MissingPathError(f"{folder}: holds no {ANNOTATIONS}")
         samples = _with_splits(found, read_annotations(found / ANNOTATIONS))

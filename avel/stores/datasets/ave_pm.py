@@ -12,17 +12,11 @@ from avel.errors import DatasetError, MissingPathError
 from avel.stores.datasets.annotation_text import TextRow, read_rows, seconds
 from avel.stores.datasets.dataset import SPLITS, Dataset, Event, make_dataset
 from avel.stores.datasets.event_table import TableRow, samples_of_rows
-from avel.stores.datasets.formats import FORMATS, DatasetFormat
+from avel.stores.datasets.formats import FORMATS, DatasetFormat, folder_with
 from avel.stores.datasets.media import MediaConfig, match_media, media_files
 
 CLASSES = "class_name_mapping.csv"
 COLUMNS = ("sample_id", "onset", "offset", "label")
-
-
-def find(folder: Path) -> Path | None:
-    """Returns where the tables are: the folder itself, or where the repository has them below it."""
-    candidates = (folder, folder / "AVE-PM", folder / "dataset" / "AVE-PM")
-    return next((each for each in candidates if (each / CLASSES).is_file()), None)
 
 
 @FORMATS.register("ave-pm")
@@ -35,7 +29,7 @@ class AVEPM(DatasetFormat["AVEPM.Config"]):
 
     @staticmethod
     def matches(folder: Path) -> bool:
-        return find(folder) is not None
+        return folder_with([CLASSES], folder, "AVE-PM", "dataset/AVE-PM") is not None
 
     def read(self, folder: Path) -> Dataset:
         """Returns the samples of train, val and test, in the order of their tables.
@@ -44,7 +38,7 @@ class AVEPM(DatasetFormat["AVEPM.Config"]):
             MissingPathError: no table of classes or of samples.
             DatasetError: a row that cannot be read, or a class that has no name.
         """
-        found = find(folder)
+        found = folder_with([CLASSES], folder, "AVE-PM", "dataset/AVE-PM")
         tables = [] if found is None else [found / f"{split}.csv" for split in SPLITS]
         if found is None or not any(table.is_file() for table in tables):
             raise MissingPathError(

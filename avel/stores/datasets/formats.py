@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -110,6 +111,12 @@ def read_dataset(
         )
     reader: DatasetFormat[Any] = found(kind and resolve(kind, "extract", options=settings))
     return reader.read(root)
+
+
+def folder_with(files: Sequence[str], root: Path, *below: str) -> Path | None:
+    """Returns the first of `root` and the folders `below` it that has all `files`; None where none has."""
+    folders = (root, *(root / name for name in below))
+    return next((each for each in folders if all((each / name).is_file() for name in files)), None)
 
 
 def _format_of(annotations: Path) -> str:

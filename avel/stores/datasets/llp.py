@@ -13,7 +13,7 @@ from avel.errors import DatasetError, MissingPathError
 from avel.progress import note
 from avel.stores.datasets.annotation_text import read_rows, seconds
 from avel.stores.datasets.dataset import Dataset, Event, Modality, Sample, make_dataset
-from avel.stores.datasets.formats import FORMATS, DatasetFormat
+from avel.stores.datasets.formats import FORMATS, DatasetFormat, folder_with
 from avel.stores.datasets.media import MediaConfig, match_media, media_files
 
 LISTS = {"train": "AVVP_train.csv", "val": "AVVP_val_pd.csv", "test": "AVVP_test_pd.csv"}
@@ -22,12 +22,6 @@ EVENTS: dict[Modality, str] = {"audio": "AVVP_eval_audio.csv", "visual": "AVVP_e
 """Modality -> its events in the clips of val and test."""
 ID_LETTERS = 11
 """Length of a video's id on YouTube. The first and last second follow in the lists, not in files' names."""
-
-
-def find(root: Path) -> Path | None:
-    """Returns the folder at or one below `root` that holds the events, None where there is none."""
-    names = EVENTS.values()
-    return next((each for each in (root, root / "data") if all((each / n).is_file() for n in names)), None)
 
 
 @FORMATS.register("llp")
@@ -43,7 +37,7 @@ class LLP(DatasetFormat["LLP.Config"]):
 
     @staticmethod
     def matches(folder: Path) -> bool:
-        return find(folder) is not None
+        return folder_with([*EVENTS.values()], folder, "data") is not None
 
     def read(self, folder: Path) -> Dataset:
         """Returns the clips of train, val and test in the order of their lists.
@@ -52,7 +46,7 @@ class LLP(DatasetFormat["LLP.Config"]):
             MissingPathError: an event file or the list of train is not there.
             DatasetError: a line that cannot be read, a clip that is in two lists or has two files.
         """
-        found = find(folder)
+        found = folder_with([*EVENTS.values()], folder, "data")
         if found is None:
             raise MissingPathError(f"{folder}: holds no {' and '.join(EVENTS.values())}")
         samples = _samples(found)

@@ -14,7 +14,7 @@ from avel.errors import DatasetError
 from avel.stores.datasets.annotation_text import TextRow, read_json, read_rows
 from avel.stores.datasets.dataset import Dataset, make_dataset
 from avel.stores.datasets.event_table import TableRow, samples_of_rows
-from avel.stores.datasets.formats import FORMATS, DatasetFormat
+from avel.stores.datasets.formats import FORMATS, DatasetFormat, folder_with
 from avel.stores.datasets.media import MediaConfig, match_media, media_files
 from avel.stores.datasets.segment_vector import rows_of_vector
 
@@ -24,12 +24,6 @@ LABELS = ("released_ovavel_dataset_anno.json", "ovavel_dataset_anno.json")
 """Files of labels, the better first: the authors' code reads the released ones, which correct the others."""
 TAGS = {"close": "seen", "open": "unseen"}
 """Word of the table -> whether the class is in train."""
-
-
-def find(folder: Path) -> Path | None:
-    """Returns where the table is: the folder itself, or `meta_anno_files` below it."""
-    candidates = (folder, folder / "meta_anno_files")
-    return next((each for each in candidates if (each / META).is_file()), None)
 
 
 @FORMATS.register("ov-avebench")
@@ -48,7 +42,7 @@ class OVAVEBench(DatasetFormat["OVAVEBench.Config"]):
 
     @staticmethod
     def matches(folder: Path) -> bool:
-        return find(folder) is not None
+        return folder_with([META], folder, "meta_anno_files") is not None
 
     def read(self, folder: Path) -> Dataset:
         """Returns the samples in the order of the table.
@@ -57,7 +51,7 @@ class OVAVEBench(DatasetFormat["OVAVEBench.Config"]):
             MissingPathError: no table or no labels.
             DatasetError: a row that cannot be read, a clip without label, or one of another class there.
         """
-        found = find(folder) or folder
+        found = folder_with([META], folder, "meta_anno_files") or folder
         table = self.config.table or found / META
         path = self.config.labels or next(
             (found / name for name in LABELS if (found / name).is_file()), found / LABELS[0]
