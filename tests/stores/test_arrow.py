@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import avel
+from avel.errors import StoreError
 from avel.grid import Grid
-from avel.stores.arrow import read_parquet
+from avel.stores.arrow import read_own_parquet, read_parquet, to_parquet
 from avel.stores.clip_writer import prepare_store, write_dataset
 from avel.stores.clips import StoreAttributes
 from avel.stores.datasets.dataset import Dataset, Event, Sample, Video
@@ -63,3 +64,11 @@ def test_all_of_avel_reads_through_these_functions() -> None:
         and node.func.attr in READERS
     }
     assert found == set()
+
+
+def test_text_that_is_not_utf8_is_damage() -> None:
+    column = pa.array([b"dog", b"\xff"], pa.binary()).view(pa.string())
+    schema = pa.schema([pa.field("text", pa.string(), nullable=False)])
+    data = to_parquet(pa.table([column], schema=schema))
+    with pytest.raises(StoreError, match="samples is damaged"):
+        read_own_parquet(data, schema, "samples", "stage the clips again")
