@@ -12,9 +12,8 @@ from avel.heads.models.head import HeadOutput, Widths
 from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
 from avel.heads.models.psp import HIDDEN, Propagation, bottleneck, pair_loss, projection
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, holds_event
+from avel.heads.tasks.multi_label import video_cross_entropy
 from avel.nn import AGVA
-
-SMALL = 1e-7
 
 
 @HEADS.register("vscg")
@@ -119,7 +118,7 @@ class VSCG(RelevanceHead):
         """
         targets = functional.one_hot(categories, self.widths.classes).to(output.logits.dtype)
         p = torch.softmax(output.logits.mean(1), -1)
-        return 2 * probability_loss(p, targets) + probability_loss(torch.softmax(p, -1), targets)
+        return 2 * video_cross_entropy(p, targets) + video_cross_entropy(torch.softmax(p, -1), targets)
 
 
 class ClipSummary(nn.Module):
@@ -152,10 +151,3 @@ def gru_states(gru: nn.GRU, features: Tensor, first: Tensor) -> Tensor:
     with torch.autocast(features.device.type, enabled=False):
         states: Tensor = gru(at_least_float32(features), at_least_float32(first).contiguous())[0]
     return states
-
-
-def probability_loss(probabilities: Tensor, targets: Tensor) -> Tensor:
-    """Returns binary cross-entropy, averaged over clips and classes: (B, K), (B, K) -> scalar."""
-    # Written out, because torch refuses its own under autocast
-    p = probabilities.clamp(SMALL, 1 - SMALL)
-    return -(targets * p.log() + (1 - targets) * (1 - p).log()).mean()

@@ -19,12 +19,14 @@ from avel.heads.training.records import load_model, read_trials
 from avel.heads.training.trials import Trial
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
+from tests.heads.parsing import write_parsing_cache
 from tests.heads.synthetic import train_config, write_cache
 
 pytestmark = pytest.mark.gpu
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 QUICK: dict[str, Any] = {"epochs": 4, "lr": 1e-3, "batch_size": 16}
 ONE_LABEL = [head for head in HEADS if "single_label" in HEADS[head].tasks]
+SEVERAL_LABELS = [head for head in HEADS if "multi_label" in HEADS[head].tasks]
 STACKABLE = [head for head in HEADS if HEADS[head].stackable]
 
 
@@ -97,6 +99,14 @@ def test_every_head_trains_in_bfloat16(head: str, cache: Path) -> None:
     np.testing.assert_allclose(losses["bfloat16"][0], losses["float32"][0], rtol=0.02)
 
 
+@pytest.mark.parametrize("head", SEVERAL_LABELS)
+def test_the_classes_of_videos_are_learned_in_bfloat16(head: str, tmp_path: Path) -> None:
+    config = config_of(head, supervision="weak", dtype="bfloat16")
+    data = data_on(CUDA, write_parsing_cache(tmp_path / "several.h5"), config)
+    _, losses = trained(trials_of(config, 1), data, CUDA)
+    assert (losses[-1] < losses[0]).all()
+
+
 @pytest.mark.parametrize("head", ONE_LABEL)
 def test_a_run_is_predicted_and_judged(head: str, cache: Path, tmp_path: Path) -> None:
     """Five seeds, stacked where the head allows it, end in predictions that the CPU gives as well."""
@@ -108,6 +118,6 @@ def test_a_run_is_predicted_and_judged(head: str, cache: Path, tmp_path: Path) -
     for trial, found in zip(trials, written, strict=True):
         expected = predict_split(load_model(run, trial, CPU), trial, here, "test")
         np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-3)
-    judged = evaluate(run.path)["groups"][head]
+    judged = evaluate(run.path).groups[head]
     mean = float(np.mean([trial.test_score for trial in trials]))
-    assert judged["accuracy_percent"]["mean"] == pytest.approx(100 * mean, abs=1e-3)
+    assert judged.accuracy_percent.mean == pytest.approx(100 * mean, abs=1e-3)
