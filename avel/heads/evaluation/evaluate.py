@@ -82,7 +82,7 @@ def evaluate_split(
             f"{run.path}: {evaluated} {split} samples are evaluated, {unknown} have events that are not known"
         )
     baselines = task.trivial_baselines(first.label) if first is not None and evaluated else {}
-    tolerances = onset_tolerance, offset_tolerance
+    tolerances, tags = (onset_tolerance, offset_tolerance), run.read_inputs(HeadInputs).tags
     return Evaluation(
         run=str(run.path),
         task=task.name,
@@ -100,7 +100,7 @@ def evaluate_split(
                 task,
                 chosen,
                 tolerances,
-                run.read_inputs(HeadInputs).tags,
+                tags,
             )
             for name, group in groups.items()
         },

@@ -95,7 +95,8 @@ class MultiLabel(Task):
 
     def scores(self, predicted: Labels, labels: Labels) -> NDArray[np.float64]:
         """Returns each sample's Type@AV over segments: twice (R, T, K) -> (R,)."""
-        return self.f1_by_type(predicted, labels)[0][TYPE]
+        sides = [self._types(side.astype(np.float64)) for side in (predicted, labels)]
+        return np.asarray(segment_f1(*sides).mean(-1))
 
     def right(self, predicted: Labels, labels: Labels) -> NDArray[np.bool_]:
         """Returns True where every class of every track is right: twice (R, T, K) -> (R, T)."""
