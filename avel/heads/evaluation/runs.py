@@ -73,8 +73,8 @@ def list_runs(folder: Path | str, *, against: Path | str | None = None) -> list[
     [('theta', 'theta=0.0', 79.5), ('theta', 'theta=0.03', 80.6)]
 
     Args:
-        against: a run that all with results on test are compared with, a sweep by its best settings on
-            validation.
+        against: a run that all of its task with results on test are compared with, a sweep by its best
+            settings on validation.
 
     Raises:
         MissingPathError: no such folder or run, or no run below it.
@@ -95,10 +95,12 @@ def list_runs(folder: Path | str, *, against: Path | str | None = None) -> list[
 
 
 def _compared(line: RunLine, folder: Path, other: GroupPredictions) -> RunLine:
-    """Returns the line with its differences to another run, if it has accuracies on test."""
-    if line.accuracy_percent is None:
+    """Returns the line with its differences to another run, if it has results on test for the same task."""
+    if line.score_percent is None:
         return line
     group = read_group(folder / line.run, "test", line.group)
+    if group.task.name != other.task.name:
+        return line
     if (group.run.path.resolve(), group.name) == (other.run.path.resolve(), other.name):
         return line
     return replace(line, differences=differences(group.items, other.items, group.task))
