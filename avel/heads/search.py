@@ -16,6 +16,7 @@ from avel.heads.evaluation.results import Evaluation
 from avel.heads.train import LoadedCache, train_head
 from avel.heads.training.data import Data
 from avel.heads.training.fit import fit
+from avel.heads.training.plan import check_varied
 from avel.heads.training.trials import Trial
 from avel.progress import note
 from avel.stores.documents import read_document, write_document
@@ -116,12 +117,13 @@ def search(
         StoreError: `folder` holds another search.
     """
     optuna = import_optuna()
-    first = {
-        name: values.low if isinstance(values, Range) else values[0] for name, values in settings.items()
+    bounds = {
+        name: (values.low, values.high) if isinstance(values, Range) else values
+        for name, values in settings.items()
     }
-    for name in settings:
-        if name in ("seed", "seeds"):
-            raise ConfigError(f"a search over {name!r}", hint="--seeds sets the seeds of the best settings")
+    for name, values in bounds.items():
+        check_varied("search", name, values)
+    first = {name: values[0] for name, values in bounds.items()}
     base = resolve(TrainConfig, "train-head", base=config, options={**options, **first})
     ranges = {name: _converted(name, values, base) for name, values in settings.items()}
     folder = Path(folder)

@@ -19,7 +19,7 @@ from avel.heads.evaluation.predictions import write_predictions
 from avel.heads.evaluation.results import Evaluation
 from avel.heads.models.head import build_model, code_digest, head_class
 from avel.heads.tasks.choose import choose_task
-from avel.heads.training.data import Data, check_classes, choose_source, load_data
+from avel.heads.training.data import Data, check_classes, choose_source, load_data, note_left_out
 from avel.heads.training.fit import TrialOutcome, can_stack, fit
 from avel.heads.training.plan import Planned, plan, stackable_groups
 from avel.heads.training.records import HeadInputs, is_trained, load_model, read_trials, write_trial
@@ -121,7 +121,7 @@ class LoadedCache:
 
     def __init__(self, cache: FeatureCache, device: torch.device) -> None:
         self.cache, self.device = cache, device
-        self._by_source: dict[str, Data] = {}
+        self._loaded: dict[tuple[str, str], Data] = {}
 
     @classmethod
     def open(cls, path: Path | str, device: str = "auto") -> LoadedCache:
@@ -134,10 +134,10 @@ class LoadedCache:
         Raises:
             TrainingError: the cache does not hold it, or it cannot be trained on.
         """
-        source = choose_source(self.cache, config)
-        if source not in self._by_source:
-            self._by_source[source] = load_data(self.cache, config, self.device)
-        return self._by_source[source]
+        key = choose_source(self.cache, config), choose_task(self.cache, config.task).name
+        if key not in self._loaded:
+            self._loaded[key] = load_data(self.cache, config, self.device)
+        return self._loaded[key]
 
     def check(self, configs: Iterable[TrainConfig]) -> None:
         """Checks that every head can be trained on the cache, before a run folder is made.
@@ -145,10 +145,14 @@ class LoadedCache:
         Raises:
             ConfigError, TrainingError: one cannot.
         """
+        weak: Data | None = None
         for config in dict.fromkeys(dataclasses.replace(config, seed=0) for config in configs):
             data = self.data(config)
             check_classes(self.cache, data.splits["train"], config)
             build_model(config, data.widths, 0)
+            weak = data if config.supervision == "weak" else weak
+        if weak is not None:
+            note_left_out(self.cache, weak.splits["train"])
 
 
 def _inputs(

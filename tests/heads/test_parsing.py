@@ -11,15 +11,16 @@ import pytest
 from avel.cli import cli
 from avel.console import DONE, ERROR, run
 from avel.errors import ConfigError, TrainingError
+from avel.heads.evaluation.compare import compare
 from avel.heads.evaluation.evaluate import evaluate, evaluate_split
 from avel.heads.evaluation.predictions import Predictions, read_predictions, write_predictions
 from avel.heads.evaluation.runs import list_runs, run_table
-from avel.heads.train import sweep, train_head
+from avel.heads.train import LoadedCache, sweep, train_head
 from avel.recipes.leaderboard.leaderboard import leaderboard
 from avel.stores.datasets.labels import EventTable
 from avel.stores.runs import Run
 from tests.heads.parsing import C, T, longhand_labels, random_events, write_parsing_cache
-from tests.heads.synthetic import write_cache
+from tests.heads.synthetic import train_config, write_cache
 
 QUICK: dict[str, Any] = {"head": "mlp", "epochs": 2, "device": "cpu"}
 TYPES = ("audio", "visual", "audio-visual", "Type@AV", "Event@AV")
@@ -101,6 +102,9 @@ def test_a_sweep_is_listed_with_its_figures(tmp_path: Path) -> None:
     ]
     assert all(line.accuracy_percent is None for line in lines)
     assert f"{lines[0].segment_f1_percent:.1f}" in run_table(lines)[2]
+    best = compare(tmp_path / "runs" / "theta", tmp_path / "runs" / "theta").a.settings
+    for line in list_runs(tmp_path / "runs", against=tmp_path / "runs" / "theta"):
+        assert set(line.differences) == (set() if line.group == best else {"segment_f1", "event_f1"})
 
 
 def test_a_leaderboard_compares_the_heads_that_can_be_trained(tmp_path: Path) -> None:
@@ -157,3 +161,9 @@ def test_overlapping_events_of_both_modalities_train_where_they_are_asked_to(tmp
     assert set(parsing.segment_f1_percent) == {"audio-visual", "Type@AV", "Event@AV"}
     with pytest.raises(ConfigError, match="'han' tells what is heard from what is seen"):
         train_head(cache, tmp_path / "han", task="multi_label", **(QUICK | {"head": "han"}))
+
+
+def test_a_loaded_cache_has_the_labels_of_every_task(tmp_path: Path) -> None:
+    loaded = LoadedCache.open(write_cache(tmp_path / "c.h5"), "cpu")
+    for task in ("single_label", "multi_label"):
+        assert loaded.data(train_config(head="mlp", task=task)).task.name == task

@@ -254,6 +254,7 @@ def test_a_sweep_over_heads(cache: Path, tmp_path: Path) -> None:
         ({"theta": [0, 0.1, 0.0]}, "trains theta=0.0,seed=0 again as theta=0.0,seed=0\n.*each value once"),
         ({"theta": ["none", 0.03]}, "theta='none' is not a number"),
         ({"seed": [1, 2]}, "--seeds"),
+        ({"task": ["single_label", "multi_label"]}, "over 'task', which a run has one of"),
         ({"threshold": [0.1]}, "no setting named 'threshold'"),
         ({"tehta": [0.1]}, "did you mean theta"),
     ],

@@ -247,9 +247,6 @@ def _check_labelled(cache: FeatureCache, split: str, samples: CachedSamples) -> 
 def check_classes(cache: FeatureCache, train: Split, config: TrainConfig) -> None:
     """Checks that train samples have labels to learn from, of segments or of videos if weak.
 
-    Under weak supervision samples without a video label (with one label a segment: no event, or events of
-    several classes) are left out; a note counts them.
-
     Raises:
         TrainingError: they hold one class, no sample has a video label, or full supervision has no events.
     """
@@ -260,12 +257,6 @@ def check_classes(cache: FeatureCache, train: Split, config: TrainConfig) -> Non
             "are known, not when they are",
             hint="--supervision weak",
         )
-    if len(used) < len(train):
-        first = train.number[~train.has_video_label][0]
-        note(
-            f"{cache.path}: weak supervision leaves out {len(train) - len(used)} of {len(train)} train "
-            f"samples, which have no event or events of several classes; the first is sample {first}"
-        )
     if not len(used):
         raise TrainingError(
             f"{cache.path}: no train sample has events of one class, so there are no video labels",
@@ -274,6 +265,19 @@ def check_classes(cache: FeatureCache, train: Split, config: TrainConfig) -> Non
     why = choose_task(cache, config.task).obstacle(used.video_labels if weak else used.labels)
     if why:
         raise TrainingError(f"{cache.path}: the train split holds {'videos of ' if weak else ''}{why}")
+
+
+def note_left_out(cache: FeatureCache, train: Split) -> None:
+    """Counts on stderr the train samples without a video label, from which weak supervision cannot learn.
+
+    With one label a segment these have no event, or events of several classes.
+    """
+    left_out = train.number[~train.has_video_label]
+    if len(left_out):
+        note(
+            f"{cache.path}: weak supervision leaves out {len(left_out)} of {len(train)} train samples, "
+            f"which have no event or events of several classes; the first is sample {left_out[0]}"
+        )
 
 
 def _check_finite(cache: FeatureCache, name: str, read: Callable[[NDArray[np.int64]], NDArray[Any]]) -> None:

@@ -32,15 +32,7 @@ def plan(
         ConfigError: a setting without values, or one that the head does not know; two trials alike.
     """
     for key, values in settings.items():
-        if key in ("seed", "seeds"):
-            raise ConfigError(f"a sweep over {key!r}", hint="--seeds sets how many seeds, --seed the first")
-        if isinstance(values, str) or not isinstance(values, Sequence):
-            raise ConfigError(
-                f"a sweep over {key!r} with {values!r}, which is not a list",
-                hint=f'{{"{key}": [{values!r}]}} is one',
-            )
-        if not values:
-            raise ConfigError(f"a sweep over {key!r} without values", hint="--set theta=0,0.03 has two")
+        check_varied("sweep", key, values)
     planned: dict[TrainConfig, Planned] = {}
     for values in itertools.product(*settings.values()):
         swept = dict(zip(settings, values, strict=True))
@@ -56,6 +48,25 @@ def plan(
                 raise ConfigError(f"a sweep that trains {twin} again as {name}", hint="give each value once")
             planned[trial.config] = Planned(trial, chosen)
     return list(planned.values())
+
+
+def check_varied(what: str, key: str, values: Any) -> None:
+    """Checks that a sweep or a search can vary a setting over these values.
+
+    Raises:
+        ConfigError: it varies seeds or the task of the run, or the values are no list or an empty one.
+    """
+    if key in ("seed", "seeds"):
+        raise ConfigError(f"a {what} over {key!r}", hint="--seeds sets how many seeds, --seed the first")
+    if key == "task":
+        raise ConfigError(f"a {what} over {key!r}, which a run has one of", hint="make a run for each task")
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise ConfigError(
+            f"a {what} over {key!r} with {values!r}, which is not a list",
+            hint=f'{{"{key}": [{values!r}]}} is one',
+        )
+    if not values:
+        raise ConfigError(f"a {what} over {key!r} without values", hint="--set theta=0,0.03 has two")
 
 
 def stackable_groups(
