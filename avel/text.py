@@ -5,6 +5,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def from_plain(kind: Any, plain: Any, field: str = "") -> Any:
     if kind is Any:
         return plain
     if dataclasses.is_dataclass(kind) and isinstance(plain, dict):
-        hints = typing.get_type_hints(kind)
+        hints = _hints(kind)  # type: ignore[arg-type]
         for name in hints:
             if name not in plain:
                 raise ValueError(f"{begin}{name} is missing")
@@ -72,6 +73,12 @@ def from_plain(kind: Any, plain: Any, field: str = "") -> Any:
         return plain
     shown = repr(plain) if len(repr(plain)) <= SHOWN else f"{repr(plain)[:SHOWN]}..."
     raise ValueError(f"{field or 'the value'} is {shown}, not {describe(kind)}")
+
+
+@cache  # a file of metrics has as many dataclasses as lines
+def _hints(kind: Any) -> dict[str, Any]:
+    """Returns the types of a dataclass's fields by name."""
+    return typing.get_type_hints(kind)
 
 
 def describe(kind: Any) -> str:

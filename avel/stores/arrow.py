@@ -74,7 +74,6 @@ def read_own_parquet(
             wrong = _difference(file.schema_arrow, schema)
         wrong = wrong or fault(data, last=True)
         table = pa.table({}) if wrong else read_parquet(data)
-        table.validate(full=True)  # Parquet does not look whether texts are UTF-8
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{where} is damaged: {error}", hint=hint) from None
     for field in () if wrong else schema:

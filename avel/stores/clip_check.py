@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from avel.errors import StoreError
-from avel.stores.clips import FRAMES, LOG_MEL, ClipStore, chunk_names, frames_shape, log_mel_shape
+from avel.stores.clips import FRAMES, LOG_MEL, ClipStore, chunk_name, frames_shape, log_mel_shape
 from avel.stores.manifest import Entry
 from avel.stores.seal import fault
 
@@ -55,9 +55,23 @@ def _wrong_shapes(store: ClipStore) -> list[str]:
 def _faults_of_video(store: ClipStore, entry: Entry) -> list[str]:
     if store.is_staged(entry):
         return _faults_of_array(store, entry, FRAMES) + _faults_of_array(store, entry, LOG_MEL)
-    names = chunk_names(store.attributes, entry.row) if entry.state == "failed" else []
-    extra = [name for name in names if store.location.read(name) is not None]
+    if entry.state != "failed":
+        return []
+    extra = [
+        file
+        for name in (FRAMES, LOG_MEL)
+        for file, is_there in _chunk_files(store, entry, name).items()
+        if is_there
+    ]
     return [f"failed, but {extra[0]} is there"] if extra else []
+
+
+def _chunk_files(store: ClipStore, entry: Entry, name: str) -> dict[str, bool]:
+    """Returns the file of each chunk of one video in an array, in order -> whether it is there."""
+    there = set(store.location.names(f"{name}/c/{entry.row}"))
+    numbers = range(store.attributes.chunks)
+    files = [chunk_name(store.attributes, name, entry.row, number) for number in numbers]
+    return {file: file in there for file in files}
 
 
 def _faults_of_array(store: ClipStore, entry: Entry, name: str) -> list[str]:
@@ -66,9 +80,8 @@ def _faults_of_array(store: ClipStore, entry: Entry, name: str) -> list[str]:
     step, total = attributes.chunk_segments, grid.segments
     if name == FRAMES:
         step, total = attributes.chunk_frames, grid.frames
-    files = [file for file in chunk_names(attributes, entry.row) if file.startswith(f"{name}/")]
-    for number, file in enumerate(files):
-        if store.location.read(file) is None:
+    for number, (file, is_there) in enumerate(_chunk_files(store, entry, name).items()):
+        if not is_there:
             return [f"staged, but {file} is missing"]
         try:
             chunk = store.read_chunk(name, entry.row, slice(number * step, min((number + 1) * step, total)))

@@ -224,7 +224,7 @@ class ClipStore:
         Raises:
             StoreError: the chunk is missing.
         """
-        file = chunk_names(self.attributes, row)[number + (self.attributes.chunks if name == LOG_MEL else 0)]
+        file = chunk_name(self.attributes, name, row, number)
         chunk = self.location.read(file)
         if chunk is None:
             where = f"{self.location.url}: {self.video_ids[row]}"
@@ -377,7 +377,14 @@ def array_spec(attributes: StoreAttributes, name: str) -> dict[str, Any]:
 
 def chunk_names(attributes: StoreAttributes, row: int) -> list[str]:
     """Lists the files with the chunks of one video, frames first."""
-    inner = "/0/0/0" if attributes.frame_codec == "raw" else ""
-    return [f"{FRAMES}/c/{row}/{chunk}{inner}" for chunk in range(attributes.chunks)] + [
-        f"{LOG_MEL}/c/{row}/{chunk}/0/0" for chunk in range(attributes.chunks)
+    return [
+        chunk_name(attributes, name, row, number)
+        for name in (FRAMES, LOG_MEL)
+        for number in range(attributes.chunks)
     ]
+
+
+def chunk_name(attributes: StoreAttributes, name: str, row: int, number: int) -> str:
+    """Returns the file with one chunk of one video in an array."""
+    inner = "/0/0" if name == LOG_MEL else "/0/0/0" if attributes.frame_codec == "raw" else ""
+    return f"{name}/c/{row}/{number}{inner}"

@@ -54,7 +54,7 @@ class Difference:
         arrays: array -> how it differs; arrays of other widths are named in `incomparable` instead.
         only_in_a, only_in_b: videos that one cache lacks.
         missing_in_a, missing_in_b: videos that each cache lists as missing -> why.
-        events_differ: samples in both whose events differ.
+        events_differ: samples in both whose events, or the classes known instead of events, differ.
         splits_differ: samples in both whose split differs.
         made_otherwise: what of encoder, staging and preprocessing differs: name -> the two values.
     """
@@ -91,7 +91,8 @@ def diff(a: Path | str, b: Path | str) -> Difference:
             arrays[name] = _compare(common, blocks)
     events, splits = _samples_differ(first, second)
     only_a = tuple(name for name in first.video_ids if name not in place)
-    only_b = tuple(name for name in second.video_ids if name not in set(common))
+    held = set(common)
+    only_b = tuple(name for name in second.video_ids if name not in held)
     equal = all(array.equal == array.clips for array in arrays.values())
     return Difference(
         same=equal and not (incomparable or only_a or only_b or events or splits),
@@ -177,19 +178,21 @@ def _samples_differ(first: FeatureCache, second: FeatureCache) -> tuple[tuple[in
     return events, tuple(number for number, split in common if split != split_of[number])
 
 
-def _events_by_sample(cache: FeatureCache) -> dict[int, list[tuple[str, float, float]] | None]:
-    """Returns sample -> class name, onset and offset of its events in order, None where not known."""
-    samples, table = cache.samples, cache.samples.events
+def _events_by_sample(cache: FeatureCache) -> dict[int, list[tuple[Any, ...]] | None]:
+    """Returns sample -> its events in order, or its classes, None where neither is known.
+
+    An event is class name, onset, offset and modality; a class of which no more is known its name alone.
+    """
+    samples, table, classes = cache.samples, cache.samples.events, cache.samples.classes
     numbers = samples.number.tolist()
-    found: dict[int, list[tuple[str, float, float]] | None] = {
-        number: [] if known else None for number, known in zip(numbers, samples.known.tolist(), strict=True)
-    }
-    columns = (table.sample, table.category, table.onset_seconds, table.offset_seconds)
-    for place, category, onset, offset in zip(*(column.tolist() for column in columns), strict=True):
-        events = found[numbers[place]]
-        if events is not None:
-            events.append((cache.categories[category], onset, offset))
-    return {number: events and sorted(events) for number, events in found.items()}
+    found: dict[int, list[tuple[Any, ...]]] = {number: [] for number in numbers}
+    columns = (table.sample, table.category, table.onset_seconds, table.offset_seconds, table.modality)
+    for place, category, *about in zip(*(column.tolist() for column in columns), strict=True):
+        found[numbers[place]].append((cache.categories[category], *about))
+    for place, category in zip(classes.sample.tolist(), classes.category.tolist(), strict=True):
+        found[numbers[place]].append((cache.categories[category],))
+    labelled = zip(numbers, samples.labelled.tolist(), strict=True)
+    return {number: sorted(found[number]) if known else None for number, known in labelled}
 
 
 def _made_otherwise(first: Any, second: Any, where: str = "") -> dict[str, tuple[Any, Any]]:

@@ -28,10 +28,9 @@ from avel.stores.datasets.dataset import SPLITS
 from avel.stores.documents import typed
 from avel.stores.features import FeatureCache
 from avel.stores.files import check_can_write
-from avel.stores.hdf5 import new_file
+from avel.stores.hdf5 import BLOCK_ROWS, new_file
 from avel.stores.provenance import AGAIN
 
-BLOCK_ROWS = 64
 EXPORT_FORMATS = ("ave",)
 LABELS = ("labels.h5", "right_labels.h5", EVENT_LABELS, CLASS_FRACTIONS, PRESENCE)
 PUBLISHED_CLASSES = 29

@@ -16,10 +16,7 @@ from numpy.typing import NDArray
 from avel.digests import digest_of
 from avel.errors import StoreError
 from avel.stores.cached_samples import CachedSamples, Missing, check_samples, read_samples
-from avel.stores.datasets.labels import (
-    segment_classes,
-    segment_labels,
-)
+from avel.stores.datasets.labels import segment_classes, segment_labels
 from avel.stores.documents import parse, typed
 from avel.stores.hdf5 import (
     BLOCK_ROWS,
@@ -35,15 +32,13 @@ from avel.stores.hdf5 import (
     write_rows,
 )
 from avel.stores.kinds import not_a
-from avel.stores.provenance import AGAIN, Made, made_of, places_of
+from avel.stores.provenance import AGAIN, PLACES, Made, made_of, places_of
 
 FORMAT, VERSION = "avel-features", 4
 VECTORS = ("f_a", "f_v", "cnn_a", "cnn_v")
 MAPS = "maps"
 BLOCK_VIDEOS = BLOCK_ROWS
 C = TypeVar("C", bound="FeatureCache")
-PLACES = ("store", "run", "options")
-"""Keys of the provenance that hold paths; the digest leaves them out, so that inputs may move."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -153,13 +148,10 @@ class FeatureCache:
             raise StoreError(
                 f"{self.path}: no {name!r} in this cache, only {held}", hint=self._how_to_add(name)
             )
-        with opened(self.path, self._make_again()) as file:
-            rows = slice(None) if videos is None else videos.tolist()
-            array = array_of(file, name, self._make_again())
-            return read_rows(array, self.checksums[name], rows, self._make_again())
-
-    def _make_again(self) -> str:
-        return self.command("--overwrite") or "import the features again, with --overwrite"
+        hint = self.command("--overwrite") or "import the features again, with --overwrite"
+        rows = slice(None) if videos is None else videos.tolist()
+        with opened(self.path, hint) as file:
+            return read_rows(array_of(file, name, hint), self.checksums[name], rows, hint)
 
     def command(self, *more: str) -> str:
         """Returns the command that made the cache, with more options; "" where it was imported."""

@@ -162,12 +162,9 @@ def file_at(text: str) -> Path:
 
 
 def sha256_file(path: Path) -> str:
-    """Returns the SHA-256 of a file's bytes in hex. Reads 1 MiB at a time."""
-    digest = hashlib.sha256()
+    """Returns the SHA-256 of a file's bytes in hex; reads them piece by piece."""
     with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,10 @@ class Places:
     store: str | None
     run: str | None
     options: str | None
+
+
+PLACES = tuple(field.name for field in fields(Places))
+"""Keys of the provenance that hold paths and options; the digest leaves them out, so that inputs may move."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def places_of(path: Path, provenance: Mapping[str, Any]) -> Places:
     Raises:
         StoreError: an entry is of another type.
     """
-    plain = {name: provenance.get(name) for name in ("store", "run", "options")}
+    plain = {name: provenance.get(name) for name in PLACES}
     return typed(Places, plain, f"{path}: provenance", AGAIN)
 
 

@@ -1,5 +1,6 @@
 """Two caches compared clip by clip: cosine, largest deviation, samples and videos that one lacks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 
 from avel.errors import StoreError
 from avel.stores.cached_samples import Missing
+from avel.stores.datasets.dataset import MODALITIES
+from avel.stores.datasets.labels import ClassTable
 from avel.stores.diff import diff
 from avel.stores.features import write_features
-from tests.samples import cached_samples
+from tests.samples import cached_samples, events_of
 
 
 def write(path: Path, names: tuple[str, ...], values: dict[str, np.ndarray], **changes: object) -> Path:
@@ -56,6 +59,29 @@ def test_a_turned_vector_and_a_moved_number_are_found(tmp_path: Path) -> None:
     u, w = first["f_a"][3, 0].astype(float), second["f_a"][3, 0].astype(float)
     assert moved.lowest_cosine == pytest.approx(u @ w / np.sqrt((u @ u) * (w @ w)))
     assert moved.scale == pytest.approx(np.abs(first["f_a"]).mean(), rel=1e-6)
+
+
+def test_other_modalities_and_other_classes_are_found(tmp_path: Path) -> None:
+    arrays, names = vectors(2), ("a", "b")
+    events = events_of([[0, 0], [-1, -1]], 1)
+    heard = replace(events, modality=np.array([MODALITIES.index("audio")]))
+    known, nothing = np.array([False, True]), np.zeros(0, np.int64)
+    barks = ClassTable(known, np.array([1]), np.array([0]))
+    given = {
+        "a": {"events": events, "classes": barks},
+        "heard": {"events": heard, "classes": barks},
+        "silent": {"events": events, "classes": ClassTable(known, nothing, nothing)},
+        "unknown": {"events": events},
+    }
+    paths = {
+        name: write(
+            tmp_path / f"{name}.h5", names, arrays, samples=cached_samples([[0, 0], [-1, -1]], 1, **each)
+        )
+        for name, each in given.items()
+    }
+    differ = {name: diff(paths["a"], path).events_differ for name, path in paths.items()}
+    assert differ == {"a": (), "heard": (0,), "silent": (1,), "unknown": (1,)}
+    assert not diff(paths["a"], paths["heard"]).same
 
 
 def test_what_one_cache_lacks_is_named(tmp_path: Path) -> None:

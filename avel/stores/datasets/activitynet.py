@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from avel.config import option
-from avel.errors import DatasetError, MissingPathError
+from avel.errors import DatasetError
 from avel.stores.datasets.annotation_text import read_json
 from avel.stores.datasets.dataset import Annotated, Dataset, Event, Sample, make_dataset
-from avel.stores.datasets.formats import FORMATS, DatasetFormat
+from avel.stores.datasets.formats import FORMATS, DatasetFormat, only_file
 from avel.stores.datasets.media import MediaConfig, match_media, media_files
 
 PATTERNS = ("*annotations.json", "activity_net*.json")
+NAMES = " or ".join(PATTERNS)
 SPLIT_OF = {
     "train": "train",
     "training": "train",
@@ -49,9 +50,7 @@ class ActivityNet(DatasetFormat["ActivityNet.Config"]):
     class Config(MediaConfig):
         """Settings of ActivityNet's JSON."""
 
-        annotations: Path | None = option(
-            None, "The JSON.", shown=f"{' or '.join(PATTERNS)}, also in annotations/"
-        )
+        annotations: Path | None = option(None, "The JSON.", shown=f"{NAMES}, also in annotations/")
 
     @staticmethod
     def matches(folder: Path) -> bool:
@@ -64,7 +63,9 @@ class ActivityNet(DatasetFormat["ActivityNet.Config"]):
             MissingPathError: no such JSON.
             DatasetError: several of them, or an entry that cannot be read, with its video.
         """
-        path = self.config.annotations or _only(folder)
+        path = self.config.annotations or only_file(
+            _files(folder), folder, NAMES, "--format activitynet --annotations "
+        )
         held = read_json(path)
         database = held.get("database") if isinstance(held, dict) else None
         if not isinstance(database, dict):
@@ -102,20 +103,6 @@ def activitynet_text(clips: Iterable[Annotated]) -> str:
 def _files(folder: Path) -> list[Path]:
     places = (folder, folder / "annotations")
     return sorted({path for place in places for pattern in PATTERNS for path in place.glob(pattern)})
-
-
-def _only(folder: Path) -> Path:
-    found = _files(folder)
-    if not found:
-        raise MissingPathError(
-            f"{folder}: holds no {' or '.join(PATTERNS)}", hint="name the JSON with --annotations FILE"
-        )
-    if len(found) > 1:
-        raise DatasetError(
-            f"{folder}: holds {', '.join(str(path.relative_to(folder)) for path in found)}",
-            hint=f"--format activitynet --annotations {found[0]}, for example",
-        )
-    return found[0]
 
 
 def _sample(number: int, video_id: str, entry: Any, where: str) -> Sample:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from avel.errors import DatasetError, MissingPathError
+from avel.stores.datasets.dataset import Event, Modality
 
 
 def read_text(path: Path) -> str:
@@ -129,6 +130,24 @@ def seconds(text: str) -> float:
         return float(text)
     except ValueError:
         raise ValueError(f"{text!r} is not a number of seconds") from None
+
+
+def parse_event(
+    category: str, onset: str, offset: str, where: str, video: str, modality: Modality = "both"
+) -> Event:
+    """Returns the event whose times are given as text, in seconds.
+
+    Args:
+        where: file and line.
+        video: name of the video, for the error.
+
+    Raises:
+        DatasetError: a time is no number.
+    """
+    try:
+        return Event(category, seconds(onset), seconds(offset), where, modality)
+    except ValueError as error:
+        raise DatasetError(f"{where} ({video}): {error}") from None
 
 
 def _place(path: Path, data: bytes, offset: int) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from avel.grid import Grid
 from avel.stores.datasets.dataset import SPLITS, Dataset, Sample
-from avel.stores.datasets.labels import class_segments, overlaps
+from avel.stores.datasets.labels import EventTable, class_segments, overlaps
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def audit(dataset: Dataset, grid: Grid | None = None) -> Audit:
     """
     grid = grid or Grid()
     samples, table = dataset.samples, dataset.event_table()
-    holds_event = _event_segments(dataset, grid)
+    holds_event = _event_segments(table, len(samples), grid)
     known = np.array([sample.events is not None for sample in samples], bool)
     lengths = holds_event.sum(axis=1)
     events = int(lengths.sum())
@@ -165,10 +165,10 @@ def audit(dataset: Dataset, grid: Grid | None = None) -> Audit:
     )
 
 
-def _event_segments(dataset: Dataset, grid: Grid) -> NDArray[np.bool_]:
-    """Returns True where a segment of a sample holds an event of any class: (R, T)."""
-    holds_event = np.zeros((len(dataset.samples), grid.segments), bool)
-    sample, _, has = class_segments(dataset.event_table(), grid.segments, grid.segment_seconds)
+def _event_segments(events: EventTable, samples: int, grid: Grid) -> NDArray[np.bool_]:
+    """Returns True where a segment of one of R samples holds an event of any class: (R, T)."""
+    holds_event = np.zeros((samples, grid.segments), bool)
+    sample, _, has = class_segments(events, grid.segments, grid.segment_seconds)
     np.logical_or.at(holds_event, sample, has)
     return holds_event
 

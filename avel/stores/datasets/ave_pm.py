@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avel.errors import DatasetError, MissingPathError
-from avel.stores.datasets.annotation_text import TextRow, read_rows, seconds
-from avel.stores.datasets.dataset import SPLITS, Dataset, Event, make_dataset
+from avel.stores.datasets.annotation_text import TextRow, parse_event, read_rows
+from avel.stores.datasets.dataset import SPLITS, Dataset, make_dataset
 from avel.stores.datasets.event_table import TableRow, samples_of_rows
 from avel.stores.datasets.formats import FORMATS, DatasetFormat, folder_with
 from avel.stores.datasets.media import MediaConfig, match_media, media_files
@@ -72,8 +72,5 @@ def _row(row: TextRow, names: dict[str, str], split: str) -> TableRow:
     sample_id, onset, offset, label = (row.fields[column] for column in COLUMNS)
     if label not in names:
         raise DatasetError(f"{row.where} ({sample_id}): class {label!r} is not in {CLASSES}")
-    try:
-        event = Event(names[label], seconds(onset), seconds(offset), row.where)
-    except ValueError as error:
-        raise DatasetError(f"{row.where} ({sample_id}): {error}") from None
+    event = parse_event(names[label], onset, offset, row.where, sample_id)
     return TableRow(sample_id, event, True, "", split, row.where)

@@ -76,7 +76,7 @@ class Annotated:
 
     Attributes:
         seconds: length of the clip.
-        events: in order of time; () where there is none, None where nobody knows.
+        events: in any order; () where there is none, None where they are not known.
         scores: how sure each event is, in [0, 1]; () where they are annotated.
     """
 
@@ -362,7 +362,7 @@ def _check(dataset: Dataset) -> None:
 
 
 def _classes_of(sample: Sample) -> Iterator[str]:
-    """Yields the class of each of a sample's events, in their order."""
+    """Yields the classes that are known of a sample, then that of each of its events, in their order."""
     yield from sample.categories or ()
     yield from (event.category for event in sample.events or ())
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from avel.config import option
 from avel.errors import DatasetError, MissingPathError
 from avel.progress import note
-from avel.stores.datasets.annotation_text import TextRow, read_rows, read_text, seconds
-from avel.stores.datasets.dataset import Annotated, Dataset, Event, make_dataset
+from avel.stores.datasets.annotation_text import TextRow, parse_event, read_rows, read_text
+from avel.stores.datasets.dataset import Annotated, Dataset, make_dataset
 from avel.stores.datasets.event_table import TableRow, samples_of_rows
 from avel.stores.datasets.formats import FORMATS, DatasetFormat
 from avel.stores.datasets.media import MediaConfig, match_media, media_files, without_ending
@@ -122,10 +122,6 @@ def _row(row: TextRow, split: str) -> TableRow:
     filename, onset, offset, category = (row.fields[column] for column in COLUMNS)
     if not filename:
         raise DatasetError(f"{row.where}: names no file")
-    event = None
-    if onset or offset or category:
-        try:
-            event = Event(category, seconds(onset), seconds(offset), row.where)
-        except ValueError as error:
-            raise DatasetError(f"{row.where} ({filename}): {error}") from None
+    says_event = onset or offset or category
+    event = parse_event(category, onset, offset, row.where, filename) if says_event else None
     return TableRow(without_ending(filename), event, True, "", split, row.where)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from avel.errors import DatasetError, MissingPathError
 from avel.stores.arrow import read_parquet
-from avel.stores.datasets.annotation_text import read_records, seconds
+from avel.stores.datasets.annotation_text import parse_event, read_records
 from avel.stores.datasets.dataset import Event, Sample
 from avel.text import from_csv_cell
 
@@ -105,13 +105,9 @@ def _says(row: TableRow) -> str:
 
 
 def _row(where: str, text: dict[str, str]) -> TableRow:
-    name, category, times = text["video_id"], text["category"], [text[field] for field in TIMES]
-    event = None
-    if any(times) or category not in ("", UNKNOWN_EVENTS):
-        try:
-            event = Event(category, seconds(times[0]), seconds(times[1]), where)
-        except ValueError as error:
-            raise DatasetError(f"{where} ({name}): {error}") from None
+    name, category, onset, offset = (text[field] for field in ("video_id", "category", *TIMES))
+    says_event = onset or offset or category not in ("", UNKNOWN_EVENTS)
+    event = parse_event(category, onset, offset, where, name) if says_event else None
     known = event is not None or category != UNKNOWN_EVENTS
     return TableRow(name, event, known, text.get("quality", ""), text.get("split", ""), where)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from avel.config import resolve
-from avel.errors import ConfigError, DatasetError, UnknownNameError
+from avel.errors import ConfigError, DatasetError, MissingPathError, UnknownNameError
 from avel.registry import Registry
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.kinds import kind_of, not_a
@@ -117,6 +117,27 @@ def folder_with(files: Sequence[str], root: Path, *below: str) -> Path | None:
     """Returns the first of `root` and the folders `below` it that has all `files`; None where none has."""
     folders = (root, *(root / name for name in below))
     return next((each for each in folders if all((each / name).is_file() for name in files)), None)
+
+
+def only_file(found: Sequence[Path], folder: Path, wanted: str, option: str) -> Path:
+    """Returns the one file of annotations that was found in a folder.
+
+    Args:
+        wanted: names that such a file may have, for the error.
+        option: the option that names a file, up to its value: "--annotations ".
+
+    Raises:
+        MissingPathError: there is none.
+        DatasetError: there are several.
+    """
+    if not found:
+        raise MissingPathError(f"{folder}: holds no {wanted}", hint=f"name it with {option}FILE")
+    if len(found) > 1:
+        raise DatasetError(
+            f"{folder}: holds {', '.join(str(path.relative_to(folder)) for path in found)}",
+            hint=f"choose one, for example with {option}{found[0]}",
+        )
+    return found[0]
 
 
 def _format_of(annotations: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from avel.errors import DatasetError, MissingPathError
 from avel.progress import note
-from avel.stores.datasets.annotation_text import read_rows, seconds
+from avel.stores.datasets.annotation_text import parse_event, read_rows
 from avel.stores.datasets.dataset import Dataset, Event, Modality, Sample, make_dataset
 from avel.stores.datasets.formats import FORMATS, DatasetFormat, folder_with
 from avel.stores.datasets.media import MediaConfig, match_media, media_files
@@ -20,6 +20,8 @@ LISTS = {"train": "AVVP_train.csv", "val": "AVVP_val_pd.csv", "test": "AVVP_test
 """Split -> its clips, each with the classes that it holds somewhere."""
 EVENTS: dict[Modality, str] = {"audio": "AVVP_eval_audio.csv", "visual": "AVVP_eval_visual.csv"}
 """Modality -> its events in the clips of val and test."""
+COLUMNS = ("filename", "onset", "offset", "event_labels")
+"""Columns of the files of events."""
 ID_LETTERS = 11
 """Length of a video's id on YouTube. The first and last second follow in the lists, not in files' names."""
 
@@ -85,17 +87,13 @@ def _events(folder: Path) -> dict[str, list[Event]]:
     events: dict[str, list[Event]] = {}
     backward = []
     for modality, name in EVENTS.items():
-        for row in read_rows(folder / name, ("filename", "onset", "offset", "event_labels"), "\t"):
-            video_id = row.fields["filename"]
-            try:
-                onset, offset = seconds(row.fields["onset"]), seconds(row.fields["offset"])
-            except ValueError as error:
-                raise DatasetError(f"{row.where} ({video_id}): {error}") from None
-            if offset < onset:
+        for row in read_rows(folder / name, COLUMNS, "\t"):
+            video_id, onset, offset, category = (row.fields[column] for column in COLUMNS)
+            event = parse_event(category, onset, offset, row.where, video_id, modality)
+            if event.offset_seconds < event.onset_seconds:
                 backward.append(row.where)
-                continue
-            event = Event(row.fields["event_labels"], onset, offset, row.where, modality)
-            events.setdefault(video_id, []).append(event)
+            else:
+                events.setdefault(video_id, []).append(event)
     if backward:
         note(f"{len(backward)} events end before they begin and are left out; the first is {backward[0]}")
     return events

@@ -19,10 +19,11 @@ from avel.progress import note
 from avel.stores.datasets.annotation_text import TextRow, read_json, read_rows
 from avel.stores.datasets.dataset import Dataset, make_dataset
 from avel.stores.datasets.event_table import TableRow, samples_of_rows
-from avel.stores.datasets.formats import FORMATS, DatasetFormat
+from avel.stores.datasets.formats import FORMATS, DatasetFormat, only_file
 from avel.stores.datasets.media import MediaConfig, match_media, media_files
 from avel.stores.datasets.segment_vector import rows_of_vector
 
+TABLES = "vggsound-avel*.csv"
 COLUMNS = ("category", "video_id", "split")
 VECTOR = "label"
 """Column of the vectors, where they stand in the table."""
@@ -40,7 +41,7 @@ class VGGSoundAVEL(DatasetFormat["VGGSoundAVEL.Config"]):
     class Config(MediaConfig):
         """Settings of VGGSound-AVEL."""
 
-        table: Path | None = option(None, "CSV of categories and splits.", shown="vggsound-avel*.csv")
+        table: Path | None = option(None, "CSV of categories and splits.", shown=TABLES)
         labels: Path | None = option(
             None, "JSON of the vectors of ten seconds.", shown="a column, or that beside the table"
         )
@@ -59,7 +60,7 @@ class VGGSoundAVEL(DatasetFormat["VGGSoundAVEL.Config"]):
             MissingPathError: no table or no vectors.
             DatasetError: several tables, a row that cannot be read, or several clips of one id.
         """
-        table = self.config.table or _only(folder, _tables(folder))
+        table = self.config.table or only_file(_tables(folder), folder, TABLES, "--format-set table=")
         rows = read_rows(table, COLUMNS)
         inside = bool(rows) and VECTOR in rows[0].fields and self.config.labels is None
         vectors = {} if inside else _vectors(self.config.labels or _beside(table))
@@ -78,18 +79,7 @@ class VGGSoundAVEL(DatasetFormat["VGGSoundAVEL.Config"]):
 
 
 def _tables(folder: Path) -> list[Path]:
-    return sorted(folder.glob("vggsound-avel*.csv"))
-
-
-def _only(folder: Path, tables: list[Path]) -> Path:
-    if not tables:
-        raise MissingPathError(f"{folder}: holds no vggsound-avel*.csv", hint="--format-set table=FILE")
-    if len(tables) > 1:
-        raise DatasetError(
-            f"{folder}: holds {len(tables)} tables: {', '.join(table.name for table in tables)}",
-            hint=f"--format-set table={tables[0]}, for example",
-        )
-    return tables[0]
+    return sorted(folder.glob(TABLES))
 
 
 def _beside(table: Path) -> Path:
