@@ -144,6 +144,10 @@ def _merge(task: Task, found: Found, parts: Parts, made: dict[str, Place], faile
     clips = task.clips
     samples, missing = samples_of_videos(clips.dataset, names, task.reasons | failed)
     ordered = [places[name] for name in names]
+    cnns, devices = parts.made_with()
+    if found.cache is not None and found.kept:
+        cnns |= {str(found.cache.made.cnn)}
+        devices |= {*found.cache.made.hardware}
     write_features(
         task.cache,
         video_ids=names,
@@ -153,21 +157,18 @@ def _merge(task: Task, found: Found, parts: Parts, made: dict[str, Place], faile
         segment_seconds=clips.grid.segment_seconds,
         missing=missing,
         provenance=_provenance(task, found, names, failed)
-        | {"cnn": _one_cnn(task, found, parts), "hardware": _hardware(found, parts)},
+        | {"cnn": _one_cnn(task, parts, cnns), "hardware": sorted(devices)},
     )
 
 
-def _one_cnn(task: Task, found: Found, parts: Parts) -> str | None:
-    """Returns the digest of the CNNs behind all features of the cache.
+def _one_cnn(task: Task, parts: Parts, digests: set[str]) -> str | None:
+    """Returns the one digest of the CNNs behind all features of the cache.
 
     Published weights are known by name only: under it other ones may have been downloaded meanwhile.
 
     Raises:
         StaleError: they are not the same for all; the parts are removed, so that the hint is the way out.
     """
-    digests = parts.made_with("cnn")
-    if found.cache is not None and found.kept:
-        digests |= {str(found.cache.made.cnn)}
     if len(digests) > 1:
         parts.remove()
         raise StaleError(
@@ -176,12 +177,6 @@ def _one_cnn(task: Task, found: Found, parts: Parts) -> str | None:
             hint=f"{task.command('--overwrite')} makes it anew",
         )
     return next(iter(digests), None)
-
-
-def _hardware(found: Found, parts: Parts) -> list[str]:
-    """Returns the devices behind all features of the cache."""
-    kept = list(found.cache.made.hardware) if found.cache is not None and found.kept else []
-    return sorted({*kept, *parts.made_with("hardware")})
 
 
 def _provenance(task: Task, found: Found, names: tuple[str, ...], failed: dict[str, str]) -> dict[str, Any]:

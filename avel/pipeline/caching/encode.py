@@ -148,7 +148,7 @@ class PartEncoder:
         return frames[:, margin : margin + self._crop_size, margin : margin + self._crop_size]
 
     def _sendable(self, values: NDArray[Any]) -> Tensor:
-        """As a tensor, in pinned memory where it goes to a GPU."""
+        """Returns values as a tensor, in pinned memory where they go to a GPU."""
         tensor = torch.from_numpy(values)
         return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
@@ -201,7 +201,7 @@ class PartEncoder:
 
 
 class TemporalEncoder(PartEncoder):
-    """Same features from CNN vectors that another cache holds; only the Bi-LSTMs run.
+    """Computes the same features from CNN vectors that another cache holds; only the Bi-LSTMs run.
 
     Raises:
         StaleError: that cache's vectors come from other CNNs.

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,9 +94,10 @@ class Parts:
                 write_rows(file, name, values, values.dtype)
         return {name: Place(path, index) for index, name in enumerate(names)}
 
-    def made_with(self, what: Literal["cnn", "hardware"]) -> set[str]:
-        """Returns the digests of the CNNs behind the finished parts, or the devices."""
-        return {str(getattr(part, what)) for part in self._read().values()}
+    def made_with(self) -> tuple[set[str], set[str]]:
+        """Returns the digests of the CNNs behind the finished parts, and the devices."""
+        parts = self._read().values()
+        return {part.cnn for part in parts}, {part.hardware for part in parts}
 
     def remove(self) -> None:
         """Removes the parts of this cache, also those of other recipes."""

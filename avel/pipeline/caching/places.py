@@ -20,10 +20,11 @@ def place_of(worker: str) -> int:
     It is the first that no running worker holds, so one that joins late takes a free device.
     """
     with _dealing:
-        for place in itertools.count() if worker not in _places else ():
+        places = itertools.count()
+        while worker not in _places:
+            place = next(places)
             lock = FileLock(Path(tempfile.gettempdir()) / f"avel-worker-{os.getuid()}-{place}.lock")
             with suppress(Timeout):
                 lock.acquire(blocking=False)
                 _places[worker] = place, lock
-                break
         return _places[worker][0]

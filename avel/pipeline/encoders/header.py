@@ -33,6 +33,13 @@ class BackboneHeader:
     variant: str
 
 
+@dataclass(frozen=True)
+class Pretrained:
+    """True for the visual, and for the audio backbone, if it began with published weights."""
+
+    pretrained: tuple[bool, bool]
+
+
 def read_spec(path: Path, header: Mapping[str, str]) -> tuple[SpecHeader, dict[str, Any]]:
     """Returns what an encoder file's header says, typed and as the plain values that its digest is over.
 
@@ -57,13 +64,6 @@ def read_pretrained(path: Path, header: Mapping[str, str]) -> tuple[bool, bool]:
     """
     try:
         plain = json.loads(header.get("pretrained", ""))
-    except ValueError:
+    except (ValueError, RecursionError):
         plain = header.get("pretrained")
     return typed(Pretrained, {"pretrained": plain}, path, AGAIN).pretrained
-
-
-@dataclass(frozen=True)
-class Pretrained:
-    """True for the visual, and for the audio backbone, if it began with published weights."""
-
-    pretrained: tuple[bool, bool]

@@ -33,10 +33,10 @@ ALIVE_EVERY_PACKETS = 1000
 MARGIN_SECONDS = 0.5
 """Seconds to read on after the grid's end, for reordered pictures and the resampler's delay."""
 PARTS_MARGIN_SECONDS = 5.0
-"""Same where time stamps leap back, since not every leap is followed."""
+"""Seconds to read on where time stamps leap back, since not every leap is followed."""
 
 DEFAULT_FPS = 25
-"""Of pictures without any time stamp whose codec states no rate, as FFmpeg takes them."""
+"""Frame rate that FFmpeg assumes, too, where no picture has a time stamp and the codec states no rate."""
 
 
 @dataclass

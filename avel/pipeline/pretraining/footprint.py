@@ -19,7 +19,7 @@ USABLE = 0.9
 BYTES_PER_WEIGHT = 4 * 4
 """Float32 bytes of a weight, its gradient and two states of the optimizer."""
 PROJECTED_BYTES = 2**30
-"""For the embeddings, C of Eq. 1 and their gradients: several times 1280 x 4096 and 4096 x 4096 numbers."""
+"""Bytes of embeddings, C of Eq. 1 and their gradients: several times 1280 x 4096 and 4096 x 4096 numbers."""
 GB = 2**30
 
 

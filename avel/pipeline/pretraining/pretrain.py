@@ -36,7 +36,7 @@ from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, fr
 from avel.progress import Progress, note, set_verbosity
 from avel.stores.clips import ClipStore
 from avel.stores.files import only_one
-from avel.stores.runs import Run, remove_unused
+from avel.stores.runs import RECORD, Run, remove_unused
 
 VECTORS = "vectors"
 FULL = "the same call with a smaller --clips-at-once goes on from its last checkpoint"
@@ -85,7 +85,7 @@ def pretrain(
 
 def _dtype(run: Path, config: PretrainConfig, device: torch.device) -> Any:
     """Returns the number format asked for; for auto that of the run that is there, or the device's."""
-    if config.dtype == "auto" and (run / "run.json").is_file():
+    if config.dtype == "auto" and (run / RECORD).is_file():
         return Run.open(run, "pretrain").config(PretrainConfig).dtype
     return choose_dtype(config.dtype, device)
 
@@ -129,10 +129,10 @@ def _pretrain(
     if run.finished:
         note(f"{path}: already finished")
         return run.read_results(PretrainSummary)
-    smallest = len(video_ids) // steps_per_epoch(len(video_ids), config.batch_size)
-    if smallest < world_size():
+    fewest = len(video_ids) // steps_per_epoch(len(video_ids), config.batch_size)
+    if fewest < world_size():
         raise TrainingError(
-            f"a step of {smallest} clips cannot be shared by {world_size()} processes",
+            f"a step of {fewest} clips cannot be shared by {world_size()} processes",
             hint="raise --batch-size, or start fewer processes",
         )
     probe = None

@@ -36,7 +36,7 @@ class MixedVersionsError(AvelError):
 
 
 class SchedulerLostError(AvelError):
-    """Dask scheduler ended during a run, or cannot be reached any more."""
+    """Loss of the dask scheduler during a run: it ended, or cannot be reached any more."""
 
 
 @contextmanager

@@ -46,7 +46,7 @@ KILL_RETRIES = 2
 
 
 class IsolationError(AvelError):
-    """Decoding process cannot be started, or was closed while it was needed."""
+    """Failure of a decoding process: it cannot be started, or was closed while it was needed."""
 
 
 @dataclass(frozen=True)

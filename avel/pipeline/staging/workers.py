@@ -103,7 +103,7 @@ class Decoders:
 
 
 THREADS_A_DECODER = 2
-"""Two, of which one watches the child while the other waits for the disk."""
+"""Threads for each decoder: one watches the child while the other waits for the disk."""
 
 _decoders: dict[str, Decoders] = {}
 _closed: set[str] = set()

@@ -12,6 +12,7 @@ from avel.nn import Standard
 from avel.pipeline.config import VISUAL_BACKBONES
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder, map_cells
+from avel.pipeline.encoders.header import read_pretrained
 from avel.pipeline.encoders.kept import cnn_digest, encoder_digest, load_encoder, save_encoder
 from tests.pipeline.configs import changed, made, pretrain_config
 
@@ -240,3 +241,10 @@ def test_a_compiled_cnn_takes_batches_of_any_size(monkeypatch: pytest.MonkeyPatc
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
     assert len(graphs) == 1, "compiled once"
+
+
+@pytest.mark.parametrize("text", ["", "7", "[true]", "[" * 100_000])
+def test_a_header_that_does_not_say_which_cnns_were_pretrained_is_named(text: str) -> None:
+    assert read_pretrained(Path("x"), {"pretrained": "[true, false]"}) == (True, False)
+    with pytest.raises(StoreError, match="x: pretrained is "):
+        read_pretrained(Path("x"), {"pretrained": text})

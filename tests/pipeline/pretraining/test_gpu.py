@@ -134,7 +134,6 @@ def test_the_loss_in_bfloat16_is_near_that_in_float32() -> None:
     assert found[1] == pytest.approx(found[0], rel=0.05)
 
 
-@pytest.mark.slow
 def test_frozen_vectors_lie_on_the_gpu(store: ClipStore, tmp_path: Path) -> None:
     config = changed(ON_GPU, **FROZEN)
     encoder = build_encoder(config).to(GPU)
@@ -148,6 +147,7 @@ def test_frozen_vectors_lie_on_the_gpu(store: ClipStore, tmp_path: Path) -> None
         assert torch.equal(there.audio.cpu(), here.audio)
 
 
+@pytest.mark.slow
 def test_compiled_cnns_train_to_nearly_the_same_loss(store: ClipStore, tmp_path: Path) -> None:
     plain = pretrain(store, tmp_path / "plain", ON_GPU, epochs=1)
     compiled = pretrain(store, tmp_path / "compiled", ON_GPU, epochs=1, compile=True)
