@@ -143,6 +143,11 @@ WRONG_TABLES = [
     (MANIFEST, other("row", lambda count: ["1"] * count), "column row is string, not int64"),
     (MANIFEST, other("state", lambda count: ["gone"] * count), "column state holds 'gone', not one of"),
     (f"{TABLES}/samples.parquet", lambda table: table.replace_schema_metadata({}), "no name in the schema"),
+    (
+        f"{TABLES}/samples.parquet",
+        lambda table: table.replace_schema_metadata(table.schema.metadata | {b"name": b"\xff"}),
+        "the schema's metadata are not UTF-8",
+    ),
     (f"{TABLES}/samples.parquet", null("video_id"), "column video_id lacks"),
     (f"{TABLES}/samples.parquet", other("split", lambda count: ["x"] * count), "split 'x' is none of"),
     (f"{TABLES}/events.parquet", other("category", lambda count: ["x"] * count), "no class named 'x'"),

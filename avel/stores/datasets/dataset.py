@@ -254,9 +254,11 @@ class Dataset:
         Raises:
             DatasetError: they contradict each other, or hold what no dataset may.
         """
-        metadata = {
-            key.decode(): value.decode() for key, value in (tables["samples"].schema.metadata or {}).items()
-        }
+        found = tables["samples"].schema.metadata or {}
+        try:
+            metadata = {key.decode(): value.decode() for key, value in found.items()}
+        except UnicodeDecodeError as error:
+            raise DatasetError(f"samples: the schema's metadata are not UTF-8: {error}") from None
         if missing := [name for name in ("name", "root", "categories") if name not in metadata]:
             raise DatasetError(f"samples: no {missing[0]} in the schema")
         events_of: dict[int, list[Event]] = {}
