@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -48,7 +49,7 @@ def kind_of(path: str | os.PathLike[str]) -> Kind:
         return "runs" if next(place.glob("*/run.json"), None) else "dataset"
     if not place.is_file():
         return "nothing"
-    with place.open("rb") as file:
+    with suppress(OSError), place.open("rb") as file:  # whoever opens it says that it cannot be read
         if file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE:
             return "cache"
     return "video" if place.suffix.lower() in VIDEO_SUFFIXES else "file"

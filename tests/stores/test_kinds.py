@@ -48,6 +48,17 @@ def test_each_kind_is_known(paths: Path) -> None:
     assert kind_of("s3://bucket/store") == "store"
 
 
+def test_a_file_that_cannot_be_read_is_known_by_its_name(
+    paths: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(Path, "open", closed)
+    assert kind_of(paths / "clip.mp4") == "video"
+    assert kind_of(paths / "cache.h5") == "file"
+
+
 def test_open_opens_each_as_what_it_is(paths: Path) -> None:
     cache, run = avel.open(paths / "cache.h5"), avel.open(paths / "runs" / "mlp")
     assert isinstance(cache, FeatureCache)
