@@ -1,4 +1,4 @@
-"""Seconds an epoch of every head at AVE's size, beside the bare matrix products of its layers.
+"""Seconds an epoch of every head on one label a segment, at AVE's size, beside the products of its layers.
 
 Times one step (forward, backward, clipping and Adam; features made up and in memory) and counts the steps of
 an epoch of AVE's 3339 train clips. The products are those that the same step asks torch for, recorded and
@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from avel.config import resolve
 from avel.heads.catalog import AVE_WIDTHS
 from avel.heads.config import TrainConfig
-from avel.heads.models.head import Model, Widths, build_model, head_class
+from avel.heads.models.head import Widths, build_model, head_class
 from avel.heads.training.memory import reuse_freed_memory
 
 TRAIN_CLIPS, SIDE = 3339, 7
@@ -93,7 +93,7 @@ def bare(shapes: list[Shapes]) -> Step:
     return step
 
 
-def training_step(config: TrainConfig, widths: Widths) -> tuple[Step, Model]:
+def training_step(config: TrainConfig, widths: Widths) -> Step:
     """Returns a step of a head on one batch of made-up features."""
     model = build_model(config, widths, 0).train()
     model.head.begin_epoch(config.head.epochs)
@@ -113,20 +113,24 @@ def training_step(config: TrainConfig, widths: Widths) -> tuple[Step, Model]:
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.head.clip_norm)
         optimizer.step()
 
-    return step, model
+    return step
 
 
 def zoo(
     heads: Iterable[str], minutes: float, rounds: int, clock: Callable[[], float]
 ) -> list[dict[str, Any]]:
-    """Returns a line for each head and kind of input, heads on vectors first, until the time is up."""
+    """Returns a line for each head and kind of input, heads on vectors first, until the time is up.
+
+    Heads that are for several labels a segment alone are left out: AVE has one.
+    """
     reuse_freed_memory()  # as in training
     ends, found = time.monotonic() + 60 * minutes, []
     for maps in (False, True):
         for name in heads:
             config = resolve(TrainConfig, "train-head", options={"head": name})
-            sources = [each for each in head_class(config).sources if (each == "maps") == maps]
-            if not sources:
+            head = head_class(config)
+            sources = [each for each in head.sources if (each == "maps") == maps]
+            if not sources or AVE_WIDTHS[sources[0]].task not in head.tasks:
                 continue
             if time.monotonic() > ends:
                 found.append(_line(name, sources[0], None, None))
@@ -138,7 +142,7 @@ def zoo(
 def _timed(
     name: str, source: str, config: TrainConfig, rounds: int, clock: Callable[[], float]
 ) -> dict[str, Any]:
-    step, model = training_step(config, AVE_WIDTHS[source])
+    step = training_step(config, AVE_WIDTHS[source])
     with Products() as products:
         step()
     alone = bare(products.found)
@@ -150,7 +154,6 @@ def _timed(
             call()
             seconds[what].append(clock() - began)
     steps = math.ceil(TRAIN_CLIPS / config.head.batch_size)
-    del model
     return _line(name, source, *(steps * statistics.median(seconds[what]) for what in ("step", "products")))
 
 

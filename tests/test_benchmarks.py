@@ -1,12 +1,13 @@
 """What the benchmarks count beside what they time, against counts written out here."""
 
 import math
+import time
 
 import pytest
 import torch
 from torch import nn
 
-from benchmarks.heads_zoo import Products, Shapes, bare
+from benchmarks.heads_zoo import Products, Shapes, bare, zoo
 from benchmarks.step_work import step_work
 
 
@@ -56,6 +57,13 @@ def test_products_of_a_training_step_are_those_of_its_layers() -> None:
     one_way = rows * width * 4 * hidden + segments * clips * hidden * 4 * hidden
     assert operations(of_lstm.found) == 2 * 3 * one_way
     bare(of_lstm.found)()
+
+
+def test_every_head_is_a_line_but_those_for_several_labels() -> None:
+    """No time at all: each head is listed, and none is timed."""
+    lines = zoo(["han", "mlp", "psp"], minutes=0, rounds=1, clock=time.process_time)
+    assert [line["what"] for line in lines] == ["mlp, encoded", "psp, cnn", "psp, maps"]
+    assert all(line["seconds"] is None for line in lines)
 
 
 def operations(shapes: list[Shapes]) -> int:

@@ -153,7 +153,7 @@ def demo(folder: Path | str, *, clips: int = 240, seed: int = 0) -> DemoResult:
         "train-head",
         lambda: {name: train_head(caches[name], runs[name], **heads[name]) for name in DEMO_HEADS},
     )
-    stage("picture", lambda: demo_picture(dict(runs), paths["picture"], shown=("mlp both", "tacma")))
+    stage("picture", lambda: demo_picture(runs, paths["picture"], shown=("mlp both", "tacma")))
     return DemoResult(
         heads={name: result.groups[DEMO_HEADS[name]["head"]] for name, result in found.items()},
         trivial_baselines_percent=found["tacma"].trivial_baselines_percent,

@@ -102,9 +102,8 @@ def tsne(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
         raise ConfigError("t-SNE needs scikit-learn", hint="pip install 'avel[plots]'") from None
     scaled = _scaled(vectors)
     perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
-    with threads.threadpool_limits(
-        1
-    ):  # the order of sums, and so the points, would depend on the number of threads
+    # With more threads the order of sums, and so the points, would depend on their number.
+    with threads.threadpool_limits(1):
         reduced = decomposition.PCA(min(COMPONENTS, *scaled.shape), random_state=seed).fit_transform(scaled)
         model = manifold.TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1)
         points = model.fit_transform(reduced)
@@ -114,9 +113,7 @@ def tsne(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
 
 def _scaled(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scales each feature to mean 0 and std 1, or to 0 if it does not vary: (n, D) -> (n, D)."""
-    values = vectors.astype(
-        np.float64
-    )  # in float32 the squares of large or tiny values would be infinite or 0
+    values = vectors.astype(np.float64)  # in float32 squares of large or tiny values are infinite or 0
     std = values.std(0)
     varies = std > ROUNDING * np.abs(values).max(0)
     scaled = np.where(varies, (values - values.mean(0)) / np.where(varies, std, 1), 0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from avel.recipes.composing.script import Course, Script
 from avel.stores.datasets.activitynet import activitynet_text
-from avel.stores.datasets.dataset import SPLITS, Annotated, Event
+from avel.stores.datasets.dataset import SPLITS, Annotated
 from avel.stores.datasets.desed import desed_text
 
 Scripts = Sequence[Script]
@@ -105,12 +105,10 @@ def _annotated(script: Script) -> Annotated:
 
 
 def _vector(script: Script) -> list[int]:
-    ones = {second for event in script.events for second in range(*_seconds(event))}
-    return [int(second in ones) for second in range(len(script.video))]
-
-
-def _seconds(event: Event) -> tuple[int, int]:
-    return round(event.onset_seconds), round(event.offset_seconds)
+    return [
+        int(any(event.onset_seconds <= second < event.offset_seconds for event in script.events))
+        for second in range(len(script.video))
+    ]
 
 
 LAYOUTS: dict[str, Layout] = {

@@ -57,8 +57,8 @@ def leaderboard(
 
     Raises:
         UnknownNameError: no such head.
-        ConfigError: a setting that one of the heads does not know; `out` holds a foreign
-            file that would be overwritten.
+        ConfigError: no heads; a setting that one of them does not know; `out` holds a foreign file that would
+            be overwritten.
         TrainingError: no head can be trained on the cache, or the one to compare with cannot.
         StoreError: `out` holds runs of other settings or of another cache.
     """
@@ -71,9 +71,7 @@ def leaderboard(
     loaded = LoadedCache.open(cache, next(iter(configs.values())).device)
     skipped: list[SkippedHead] = []
     groups: dict[str, GroupPredictions] = {}
-    order = sorted(
-        configs, key=lambda name: name != against
-    )  # `against` first, since without it nothing can be compared
+    order = sorted(configs, key=lambda name: name != against)  # without `against` nothing can be compared
     for number, name in enumerate(order, 1):
         note(f"\n== head {number} of {len(configs)}: {name}, {seeds} seeds")
         try:
@@ -120,7 +118,7 @@ def plan_heads(
 
     Raises:
         UnknownNameError: no such head.
-        ConfigError: a setting that one of them does not know, or that the leaderboard decides.
+        ConfigError: no names; a setting that one of the heads does not know, or that the leaderboard decides.
     """
     for key in OWN:
         if key in settings:
@@ -128,6 +126,8 @@ def plan_heads(
                 f"{key}={settings[key]!r} among the settings of all heads", hint=f"give --{key}"
             )
     names = list(HEADS) if heads == "all" else [heads] if isinstance(heads, str) else list(heads)
+    if not names:
+        raise ConfigError("--heads names no head", hint="--heads all, or names separated by commas")
     for name in names:
         if name not in HEADS:
             raise UnknownNameError(HEADS.kind, name, HEADS, where="--heads")

@@ -9,6 +9,7 @@ from typing import Any
 import av
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from avel.errors import AvelError
 from avel.grid import Grid, evenly_spaced
@@ -195,8 +196,6 @@ def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
 
 
 def _resized(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    from PIL import Image
-
     if pixels.shape[:2] == (height, width):
         return pixels
     return np.asarray(Image.fromarray(pixels).resize((width, height)))

@@ -136,7 +136,6 @@ def segment_probabilities(
     """Computes class probabilities of every segment, the mean over trials: -> (L, K)."""
     length = len(features.vectors["cnn_a"])
     starts = window_starts(length, video_encoder.segments)
-    total: NDArray[np.float64] | None = None
     parts: list[list[Tensor]] = [[] for _ in models]
     for first in range(0, len(starts), WINDOWS_AT_ONCE):
         windows = _windows(features, starts[first : first + WINDOWS_AT_ONCE], video_encoder.segments, device)
@@ -145,11 +144,8 @@ def segment_probabilities(
             audio, visual = (windows[name].float() for name in ARRAYS[record.source])
             with torch.inference_mode(), arithmetic(record.config, device):
                 parts[place].append(model.head.task.probabilities(model(audio, visual).logits).cpu())
-    for probabilities in parts:
-        merged = merge_windows(torch.cat(probabilities).double().numpy(), starts)
-        total = merged if total is None else total + merged
-    assert total is not None
-    return total / len(models)
+    merged = [merge_windows(torch.cat(each).double().numpy(), starts) for each in parts]
+    return np.asarray(np.mean(merged, 0), np.float64)
 
 
 def _windows(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -86,7 +86,7 @@ def plot(
 
 
 def demo_picture(
-    runs: dict[str, Path | str],
+    runs: Mapping[str, Path | str],
     out: Path | str,
     *,
     shown: tuple[str, ...] = (),

@@ -160,6 +160,8 @@ def test_all_means_every_head_and_each_keeps_its_own_defaults() -> None:
 def test_wrong_requests_end_before_anything_is_trained(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="no head named 'tacmo'"):
         leaderboard(cache, tmp_path / "a", heads=["tacmo"])
+    with pytest.raises(ConfigError, match="names no head"):
+        leaderboard(cache, tmp_path / "a", heads=[])
     with pytest.raises(UnknownNameError, match="no head named 'psp'"):
         leaderboard(cache, tmp_path / "a", heads=["mlp"], against="psp")
     with pytest.raises(ConfigError, match="seeds=3 among the settings"):

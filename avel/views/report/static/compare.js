@@ -58,8 +58,8 @@ function differenceRow(title, found, sign, widest) {
 function differingClips(runs, a, b) {
   const { label, predictions, title, video, video_id: ids } = avel.data.clips;
   const right = (run, clip) => {
-    const shares = predictions[run].filter((trial) => trial[clip]).map((trial) => share(trial[clip], label[clip]));
-    return shares.length ? shares.reduce((sum, each) => sum + each, 0) / shares.length : null;
+    const fractions = predictions[run].filter((trial) => trial[clip]).map((trial) => rightFraction(trial[clip], label[clip]));
+    return fractions.length ? fractions.reduce((sum, each) => sum + each, 0) / fractions.length : null;
   };
   const both = clipsOfSplit()
     .filter((clip) => label[clip])
@@ -84,4 +84,4 @@ function differingClips(runs, a, b) {
   ];
 }
 
-const share = (found, labels) => rightSegments(found, labels).filter(Boolean).length / found[0].length;
+const rightFraction = (found, labels) => rightSegments(found, labels).filter(Boolean).length / found[0].length;
