@@ -93,6 +93,9 @@ def difference(a: Tally, b: Tally, video_id: NDArray[np.object_], *, seed: int =
     over_videos = float(np.var(values[0].mean(1) - values[1].mean(1)))
     spreads = [float(np.var(tally.value, ddof=1)) if len(tally.part) > 1 else 0.0 for tally in (a, b)]
     over_seeds = sum(spread / trials for spread, trials in zip(spreads, seeds, strict=True))
+    # Seeds have other clips right. The interval counts that too; more clips or more seeds make it smaller
+    jointly = [_over_both(trials) for trials in values]
+    over_both = sum(variance / trials for variance, trials in zip(jointly, seeds, strict=True))
     allowed = (points / WIDTH) ** 2
     return Difference(
         points=100 * points,
@@ -102,8 +105,8 @@ def difference(a: Tally, b: Tally, video_id: NDArray[np.object_], *, seed: int =
         clips=len(video),
         seeds=seeds,
         resolved_points=100 * float(high - low) / 2,
-        clips_needed=_needed(len(video) * over_videos, allowed - over_seeds),
-        seeds_needed=_needed(sum(spreads), allowed - over_videos) if min(seeds) > 1 else None,
+        clips_needed=_needed(len(video) * (over_videos + over_both), allowed - over_seeds),
+        seeds_needed=_needed(sum(spreads) + sum(jointly), allowed - over_videos) if min(seeds) > 1 else None,
     )
 
 
@@ -190,6 +193,14 @@ def _seeds_drawn(values: NDArray[np.float64], random: np.random.Generator) -> ND
         return values[:, 0]
     chosen = random.multinomial(trials - 1, np.full(trials, 1 / trials), size=draws)
     return np.asarray((values * chosen).sum(1) / (trials - 1), np.float64)
+
+
+def _over_both(values: NDArray[np.float64]) -> float:
+    """Returns the variance over videos of one trial that the mean over trials averages out: (draws, M)."""
+    trials = values.shape[1]
+    if trials == 1:
+        return 0.0
+    return float(np.var(values, 0).mean() - np.var(values.mean(1))) * trials / (trials - 1)
 
 
 def _needed(variance: float, allowed: float) -> int | None:

@@ -99,6 +99,19 @@ def test_seeds_needed_shrink_what_seeds_add() -> None:
     assert found.clips_needed is None  # no number of clips makes up for the seeds
 
 
+def test_clips_needed_agree_with_the_interval_where_seeds_differ_in_clips() -> None:
+    """Seeds alike in accuracy that have other clips right, so that the interval counts clips and both."""
+    random = np.random.default_rng(3)
+    sides = [
+        Tally(np.array([10.0 * random.permutation([1] * ones + [0] * (80 - ones)) for _ in range(3)]), whole)
+        for ones, whole in ((50, np.full((3, 80), 10.0)), (46, np.full((3, 80), 10.0)))
+    ]
+    found = difference(*sides, ids(80))
+    assert found.level
+    scaled = 80 * (found.resolved_points / found.points) ** 2
+    assert found.clips_needed == pytest.approx(scaled, rel=0.06)
+
+
 def test_text_says_what_it_takes() -> None:
     found = Difference(1.6, -0.4, 3.7, True, 402, (5, 5), 2.1, None, None)
     assert str(found) == "+1.6 [-0.4, 3.7] level"
