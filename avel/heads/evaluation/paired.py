@@ -94,7 +94,7 @@ def difference(a: Tally, b: Tally, video_id: NDArray[np.object_], *, seed: int =
     spreads = [float(np.var(tally.value, ddof=1)) if len(tally.part) > 1 else 0.0 for tally in (a, b)]
     over_seeds = sum(spread / trials for spread, trials in zip(spreads, seeds, strict=True))
     # Seeds have other clips right. The interval counts that too; more clips or more seeds make it smaller
-    jointly = [_over_both(trials) for trials in values]
+    jointly = [_over_both(of_trials) for of_trials in values]
     over_both = sum(variance / trials for variance, trials in zip(jointly, seeds, strict=True))
     allowed = (points / WIDTH) ** 2
     return Difference(
@@ -200,7 +200,8 @@ def _over_both(values: NDArray[np.float64]) -> float:
     trials = values.shape[1]
     if trials == 1:
         return 0.0
-    return float(np.var(values, 0).mean() - np.var(values.mean(1))) * trials / (trials - 1)
+    averaged_out = np.var(values, 0).mean() - np.var(values.mean(1))
+    return float(averaged_out * trials / (trials - 1))
 
 
 def _needed(variance: float, allowed: float) -> int | None:
