@@ -34,6 +34,8 @@ def fake_cuda() -> Iterator[None]:
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
         patch.setattr(torch.cuda, "mem_get_info", lambda *_: (80 * 2**30, 80 * 2**30))
+        patch.setattr(torch.cuda, "get_rng_state", lambda *_: None)
+        patch.setattr(torch.cuda, "set_rng_state", lambda *_: None)
         patch.setattr(torch.cuda, "get_device_name", lambda *_: "a fake GPU")
         patch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
         patch.setattr(nn.Module, "to", move)

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from avel import device
-from avel.device import choose_device, choose_dtype, decodes_jpeg, has_jpeg_engine, note_slow_bfloat16, tf32
+from avel.device import (
+    choose_device,
+    choose_dtype,
+    decodes_jpeg,
+    hardware_of,
+    has_jpeg_engine,
+    note_slow_bfloat16,
+    tf32,
+)
 from avel.errors import ConfigError
 from tests.fake_cuda import fake_cuda
 
@@ -94,6 +102,12 @@ def test_float32_is_taken_in_tf32_on_a_gpu_alone_and_only_meanwhile() -> None:
         with tf32(torch.device(name)):
             assert torch.get_float32_matmul_precision() == inside
         assert torch.get_float32_matmul_precision() == before
+
+
+def test_the_provenance_names_the_gpu_and_tf32() -> None:
+    with fake_cuda():
+        found = [hardware_of(torch.device(name)) for name in ("cuda:0", "cpu")]
+    assert found == ["a fake GPU, float32 as TF32", "cpu"]
 
 
 @pytest.mark.parametrize(("status", "engine"), [(0, True), (7, False), (None, False)])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from avel.device import choose_device, explain_full_memory
+from avel.device import choose_device, explain_full_memory, hardware_of, tf32
 from avel.errors import ConfigError, TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.evaluate import evaluate, predict_split
@@ -90,7 +90,7 @@ def sweep(
     inputs = _inputs(loaded.cache, planned, settings)
     if overwrite:
         remove_run(Path(run), "heads")
-    folder = _open(Path(run), base, inputs)
+    folder = _open(Path(run), base, inputs, hardware_of(loaded.device))
     with only_one(folder.path, "run"):
         if folder.finished:
             note(
@@ -102,7 +102,7 @@ def sweep(
     return folder.read_results(Evaluation)
 
 
-def _open(path: Path, base: TrainConfig, inputs: HeadInputs) -> Run:
+def _open(path: Path, base: TrainConfig, inputs: HeadInputs, hardware: str) -> Run:
     """Begins a run or goes on with the one that is there, which may have been asked for fewer seeds."""
     if (path / RECORD).is_file():
         found = Run.open(path, "heads")
@@ -113,7 +113,7 @@ def _open(path: Path, base: TrainConfig, inputs: HeadInputs) -> Run:
             found = Run.create(path, "heads", fewer, inputs=as_plain(same))  # refuses all other differences
             with only_one(path, "run"):
                 return found.reopen(base, as_plain(inputs))
-    return Run.create(path, "heads", base, inputs=as_plain(inputs))
+    return Run.create(path, "heads", base, inputs=as_plain(inputs), hardware=hardware)
 
 
 class LoadedCache:
@@ -209,8 +209,7 @@ def _train(run: Run, planned: Sequence[Planned], loaded: LoadedCache) -> None:
 
         for group in stackable_groups(untrained, stacks):
             data = loaded.data(group[0].trial.config)
-            with explain_full_memory("name a smaller --batch-size, or --together never"):
-                fit([item.trial for item in group], data, device, log, write)
+            fit([item.trial for item in group], data, device, log, write)
 
 
 def _judge(run: Run, loaded: LoadedCache) -> None:
@@ -228,5 +227,6 @@ def _judge(run: Run, loaded: LoadedCache) -> None:
         for split in PREDICTED_SPLITS
         if split in (data := loaded.data(trial.config)).splits
     )
-    write_predictions(run, predictions)
+    with tf32(loaded.device), explain_full_memory("go on with --device cpu"):
+        write_predictions(run, predictions)
     run.finish(evaluate(run.path))

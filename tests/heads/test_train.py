@@ -44,6 +44,7 @@ def test_a_run_holds_config_metrics_trials_predictions_and_results(cache: Path, 
     assert run.finished
     assert run.read_results(Evaluation) == results == evaluate(run.path)
     assert run.inputs["cache_digest"] == FeatureCache.open(cache).digest
+    assert run.record.hardware == "cpu"
     assert run.config(TrainConfig).head.theta == 0.03
     assert [(line["trial"], line["epoch"]) for line in run.metrics()] == [
         (f"seed={seed}", epoch) for seed in (0, 1) for epoch in (1, 2, 3)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avel.device import explain_full_memory, tf32
 from avel.heads.config import HeadConfig, TrainConfig
 from avel.heads.models.head import Model, build_model, head_class
 from avel.heads.training.data import Data, Split, chunks_of
@@ -25,6 +26,7 @@ GPU_INPUT_BYTES = 2**31
 """Inputs in float32 that a GPU scores in one forward pass, counted once for each trial."""
 SMALL_STEP_FLOP = 1e9
 """Operations of a training step below which calling torch costs a CPU more than computing."""
+FULL = "name a smaller --batch-size, or --together never"
 Log = Callable[[dict[str, Any]], None]
 Ended = Callable[["TrialOutcome"], None]
 
@@ -61,9 +63,13 @@ def fit(
 
     Their configs may differ in the seed and in the settings that the head has as buffers. Each result is that
     of training the trial alone, up to rounding. `ended` is called with each trial when its training ends.
+
+    Raises:
+        DeviceMemoryError: a step does not fit on the GPU.
     """
     config = trials[0].config
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    own_random = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+    with own_random, tf32(device), explain_full_memory(FULL):
         torch.manual_seed(config.seed)  # for dropout, which only single trials have
         training = Training(trials, data, device)
         with Progress(config.head.epochs, "epochs") as progress:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avel.device import choose_device
+from avel.device import choose_device, explain_full_memory, tf32
 from avel.errors import AvelError, ConfigError, StoreError, UnknownNameError
 from avel.heads.models.head import Model
 from avel.heads.tasks.task import Task
@@ -94,6 +94,7 @@ def predict(
             them, or a file that is one of the videos.
         MissingPathError, StoreError: run, cache or encoder are gone or damaged.
         StaleError: encoder or staging are not those of the cache.
+        DeviceMemoryError: the GPU has no room for the networks and a part of a video.
         ClipRefused: `preview` of a video that cannot be read.
     """
     kind = _check(videos, out, format, preview)
@@ -112,7 +113,8 @@ def predict(
     task = task_of(opened)
     found: list[VideoEvents] = []
     failed: dict[str, str] = {}
-    with Progress(len(videos), "videos") as progress:
+    full = explain_full_memory("--device cpu")
+    with Progress(len(videos), "videos") as progress, tf32(target), full:
         for video in map(Path, videos):
             try:
                 features = video_encoder.encode(video)

@@ -105,6 +105,26 @@ def test_an_epoch_on_a_gpu_scores_a_split_in_one_pass(
 
 
 @pytest.mark.usefixtures("nothing_remembered")
+@pytest.mark.parametrize("count", [1, 3])
+def test_training_on_a_gpu_takes_products_of_float32_in_tf32(
+    count: int, cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeTensor, "tolist", lambda values: [0.0] * len(values))
+    before, inside = torch.get_float32_matmul_precision(), set()
+    step = torch.optim.Adam.step
+    monkeypatch.setattr(
+        torch.optim.Adam, "step", lambda *_: inside.add(torch.get_float32_matmul_precision()) or step(*_)
+    )
+    config = train_config(head="mlp", batch_size=16, epochs=2)
+    data = load_data(cache, config, torch.device("cpu"))
+    with fake_cuda():
+        outcomes = fit.fit(trials_of(config, count), on_fake_cuda(data), CUDA, lambda line: None)
+    assert [outcome.epochs for outcome in outcomes] == [2] * count
+    assert inside == {"high"}
+    assert torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.usefixtures("nothing_remembered")
 @pytest.mark.parametrize("head", [head for head in HEADS if HEADS[head].stackable])
 def test_trials_leave_a_group_on_a_gpu(head: str, cache: FeatureCache) -> None:
     config = train_config(head=head, batch_size=16)
