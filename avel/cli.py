@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -32,7 +32,7 @@ from avel.console import (
     verbosity,
 )
 from avel.errors import ConfigError
-from avel.heads.config import TrainConfig
+from avel.heads.config import TaskChoice, TrainConfig
 from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.pretraining.presets import PRESETS
 from avel.recipes.reproducing.tables import TABLES
@@ -416,6 +416,12 @@ def evaluate(run: Path, as_json: bool, **options: Any) -> int:
 @click.argument("predictions", type=PATH, nargs=-1, required=True)
 @click.option("--dataset", type=PATH, required=True, help="Folder of the annotations.")
 @click.option("--split", type=SPLIT, default="test", help="Split to evaluate.")
+@click.option(
+    "--task",
+    type=click.Choice(get_args(TaskChoice)),
+    default="auto",
+    help="One label a segment, or any number in audio and visual each; auto takes what the events are for.",
+)
 @DECODER
 @ONSET_TOLERANCE
 @OFFSET_TOLERANCE
@@ -433,7 +439,11 @@ def score(predictions: tuple[Path, ...], dataset: Path, as_json: bool, **options
                   dataset, in annotation order; background is the last class
     CSV, Parquet  a row a segment: sample or video_id, segment (from 0), and prediction (name or number),
                   probabilities (a list, Parquet), or a column for each class
-    CSV, Parquet  a row an event: video_id, category, onset_seconds, offset_seconds; the rest is background
+    CSV, Parquet  a row an event: video_id, category, onset_seconds, offset_seconds, and modality (audio,
+                  visual, or empty for both); the rest is background
+
+    Where a segment may have several labels, K scores are those of the classes, first in audio, then in
+    visual; in .npy also (rows, T, 2, classes). Labels are 0 and 1. A column is named "Dog (audio)".
     """
     show(avel.score(predictions, dataset, **options), as_json)
     return DONE

@@ -6,6 +6,8 @@ from typing import Any, Literal
 from avel.config import ComponentConfig, component, option
 from avel.registry import Registry
 
+TaskChoice = Literal["auto", "single_label", "multi_label"]
+"""Name of a task, or "auto" for the one that the events of a dataset are for."""
 HEADS: Registry[Any] = Registry(
     "head",
     modules={
@@ -64,7 +66,7 @@ class TrainConfig:
         HEADS, "tacma", "Fusion head to train; avel heads NAME lists its settings for --set.",
         shown="the head's own",
     )  # fmt: skip
-    task: Literal["auto", "single_label", "multi_label"] = option(
+    task: TaskChoice = option(
         "auto",
         "One label a segment, or any number in audio and visual each; auto takes what the events are for.",
     )

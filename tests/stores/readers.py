@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 
 from avel.config import resolve
 from avel.errors import StoreError
+from avel.grid import Grid
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.predictions import read_predictions
 from avel.heads.evaluation.results import Evaluation
 from avel.heads.evaluation.submissions import read_submission
+from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.train import train_head
 from avel.heads.training.records import load_model, read_trials
 from avel.pipeline.caching.key import encoder_file_digest
@@ -82,7 +84,8 @@ def _encoder(folder: Path) -> object:
 def _submitted(name: str) -> Callable[[Path], object]:
     def read(folder: Path) -> object:
         dataset = read_dataset(folder / "v", folder / "events.csv")
-        return read_submission(folder / name, dataset, dataset.samples, 2, 1.0)
+        task = SingleLabel(dataset.categories)
+        return read_submission(folder / name, dataset, dataset.samples, task, Grid(segments=2))
 
     return read
 

@@ -11,12 +11,13 @@ import numpy as np
 
 from avel.errors import ConfigError, DatasetError
 from avel.grid import Grid
+from avel.heads.config import TaskChoice
 from avel.heads.evaluation.prediction_metrics import compute_metrics
 from avel.heads.evaluation.predictions import Predictions, labelled_part
 from avel.heads.evaluation.results import PredictionMetrics
 from avel.heads.evaluation.submissions import read_submission
-from avel.heads.tasks.single_label import SingleLabel
-from avel.heads.tasks.task import Decoder
+from avel.heads.tasks.choose import task_of_dataset
+from avel.heads.tasks.task import Decoder, TaskName
 from avel.stores.datasets.formats import read_dataset
 
 
@@ -26,15 +27,18 @@ class Score(PredictionMetrics):
 
     Attributes:
         predictions: where each set was read from.
+        measure: what they are judged by in this task, in words.
         decoder: how labels were read from scores.
         samples: those that were evaluated.
         unknown_samples: those whose events are not known.
         leaked_samples: evaluated ones whose video is also in train.
-        trivial_baselines_percent: rule that needs no model -> its accuracy.
+        trivial_baselines_percent: rule that needs no model -> its score.
     """
 
     predictions: tuple[str, ...]
     dataset: str
+    task: TaskName
+    measure: str
     split: str
     decoder: Decoder
     samples: int
@@ -48,6 +52,7 @@ def score(
     dataset: Path | str,
     *,
     split: Literal["val", "test"] = "test",
+    task: TaskChoice = "auto",
     decoder: Decoder | None = None,
     onset_tolerance: float = 1,
     offset_tolerance: float = 1,
@@ -65,6 +70,7 @@ def score(
     Args:
         predictions: .npy, CSV or Parquet files, as `avel score --help` lists them.
         dataset: folder of the annotations.
+        task: one label a segment, or any number in each modality; "auto" takes what the events are for.
         onset_tolerance: of events, in segments.
         offset_tolerance: likewise.
         segments: of the grid of the predictions.
@@ -72,25 +78,23 @@ def score(
 
     Raises:
         MissingPathError: no such file or folder.
-        DatasetError: predictions that cannot be read or do not fit the dataset; a split without samples.
-        ConfigError: no such decoder, or one that needs scores where there are labels alone.
+        DatasetError: predictions that cannot be read or do not fit the dataset; a split without samples;
+            events that do not fit the task.
+        ConfigError: no such decoder for the task, or one that needs scores where there are labels alone.
     """
     data = read_dataset(dataset, annotations, format=format, **(format_settings or {}))
-    task = SingleLabel(data.categories)
-    task.check_decoder(decoder)
-    chosen = decoder or task.usual_decoder
+    judged = task_of_dataset(data, task)
+    judged.check_decoder(decoder)
+    chosen = decoder or judged.usual_decoder
     samples = [sample for sample in data.samples if sample.split == split]
     if not samples:
         raise DatasetError(f"{data.root}: no samples of split {split!r}", hint="--split val, for example")
     grid = Grid(segments=segments, segment_seconds=segment_seconds)
+    label = judged.labels_of(data, grid, samples)
     paths = [predictions] if isinstance(predictions, str | Path) else list(predictions)
-    sets = [
-        each
-        for path in paths
-        for each in read_submission(Path(path), data, samples, segments, segment_seconds)
-    ]
+    sets = [each for path in paths for each in read_submission(Path(path), data, samples, judged, grid)]
     scored = all(each.has_scores for each in sets)
-    if decoder not in (None, "argmax") and not scored:
+    if chosen != judged.usual_decoder and not scored:
         raise ConfigError(
             f"decoder {decoder!r} needs scores, and there are labels alone", hint="leave it out"
         )
@@ -99,24 +103,26 @@ def score(
         np.array([sample.number for sample in samples], np.int64),
         np.array([sample.video_id for sample in samples], object),
         np.array([sample.number in leaked for sample in samples], bool),
-        data.labels(grid, samples),
+        label,
     )
     whole = [Predictions(each.name, split, *about, each.scores) for each in sets]
     items = [labelled_part(item) for item in whole]
     evaluated = len(items[0].sample)
-    decoders: tuple[Decoder, ...] = tuple(task.decoders) if scored else ("argmax",)
+    decoders = tuple(judged.decoders) if scored else (judged.usual_decoder,)
     tags = {
         tag: [sample.number for sample in samples if sample.tag == tag]
         for tag in sorted({sample.tag for sample in samples if sample.tag})
     }
     found = compute_metrics(
-        items if evaluated else [], task, chosen, (onset_tolerance, offset_tolerance), decoders, tags
+        items if evaluated else [], judged, chosen, (onset_tolerance, offset_tolerance), decoders, tags
     )
-    baselines = task.trivial_baselines(items[0].label) if evaluated else {}
+    baselines = judged.trivial_baselines(items[0].label) if evaluated else {}
     return Score(
         **vars(found),
         predictions=tuple(each.name for each in sets),
         dataset=str(data.root),
+        task=judged.name,
+        measure=judged.measure,
         split=split,
         decoder=chosen,
         samples=evaluated,

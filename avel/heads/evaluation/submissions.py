@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from avel.errors import DatasetError, MissingPathError
-from avel.heads.tasks.task import BACKGROUND
+from avel.grid import Grid
+from avel.heads.tasks.task import BACKGROUND, Task
 from avel.progress import note
 from avel.stores.arrow import read_parquet
-from avel.stores.datasets.dataset import Dataset, Sample
+from avel.stores.datasets.dataset import Dataset, Event, Sample
 from avel.stores.datasets.event_table import read_events
-from avel.stores.datasets.labels import EventTable, segment_labels
 
 FORMS = "a table of segments (sample or video_id, segment, prediction) or of events, or an .npy array"
+LISTS = ("probabilities", "prediction")
+"""Columns that may hold a list of K scores, or of K labels, in each row; the first is taken."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Submission:
     """One set of predictions for R samples of T segments, from a file or from one trial in it.
 
     Attributes:
-        scores: (R, T, K) probabilities; of labels without scores, 1 for the label.
+        scores: (R, T, K) probabilities; of labels without scores, 1 for each label.
         has_scores: whether the file holds scores and not labels alone.
     """
 
@@ -39,7 +41,7 @@ class Submission:
 
 
 def read_submission(
-    path: Path, dataset: Dataset, samples: Sequence[Sample], segments: int, segment_seconds: float
+    path: Path, dataset: Dataset, samples: Sequence[Sample], task: Task, grid: Grid
 ) -> list[Submission]:
     """Reads the predictions for some samples; a Parquet file of several trials gives a set for each.
 
@@ -50,21 +52,20 @@ def read_submission(
     if not path.is_file():
         raise MissingPathError(f"{path}: no such file", hint=f"give {FORMS}")
     try:
-        return _read(path, dataset, samples, segments, segment_seconds)
+        return _read(path, dataset, samples, task, grid)
     except (ValueError, TypeError, KeyError, OverflowError, pa.ArrowException) as error:
         raise DatasetError(f"{path}: {error}", hint=f"give {FORMS}") from None
 
 
 def _read(
-    path: Path, dataset: Dataset, samples: Sequence[Sample], segments: int, segment_seconds: float
+    path: Path, dataset: Dataset, samples: Sequence[Sample], task: Task, grid: Grid
 ) -> list[Submission]:
     """Reads the file by its ending; values of wrong types raise what numpy and Arrow make of them."""
-    classes = (*dataset.categories, BACKGROUND)
     if path.suffix.lower() == ".npy":
-        return [_array(path, dataset, samples, segments, len(classes))]
+        return [_array(path, dataset, samples, task, grid.segments)]
     table = _table(path)
     if "segment" not in table.column_names:
-        return [_events(path, dataset, samples, segments, segment_seconds)]
+        return [_events(path, dataset, samples, task, grid)]
     if "split" in table.column_names:
         table = table.filter(pc.equal(table["split"], samples[0].split))
     trials = pc.unique(table["trial"]).to_pylist() if "trial" in table.column_names else [""]
@@ -73,34 +74,41 @@ def _read(
             f"{path}: {trial}" if trial else str(path),
             table.filter(pc.equal(table["trial"], trial)) if trial else table,
             samples,
-            segments,
-            classes,
+            task,
+            grid.segments,
         )
         for trial in trials
     ]
 
 
-def _array(
-    path: Path, dataset: Dataset, samples: Sequence[Sample], segments: int, classes: int
-) -> Submission:
-    """Reads (rows, T) labels or (rows, T, K) scores; rows are those of the split, or all of the dataset."""
+def _array(path: Path, dataset: Dataset, samples: Sequence[Sample], task: Task, segments: int) -> Submission:
+    """Reads labels (rows, T), or scores (rows, T, K) or (rows, T, M, C) of M tracks.
+
+    Rows are those of the split, or all of the dataset.
+    """
     try:
         values = np.load(path, allow_pickle=False)
     except Exception as error:  # whatever numpy and Python make of the text of its header
         raise DatasetError(f"{path}: {error}", hint="save it with numpy.save, as numbers") from None
-    counts = {len(samples): "the split", len(dataset.samples): "the dataset"}
-    wanted = f"({' or '.join(map(str, counts))}, {segments}) labels or (..., {segments}, {classes}) scores"
-    shapes = {(rows, segments) for rows in counts} | {(rows, segments, classes) for rows in counts}
-    if values.shape not in shapes:
+    counts, scores = (len(samples), len(dataset.samples)), (segments, task.outputs)
+    by_track = (segments, len(task.tracks), len(dataset.categories))
+    forms: dict[str, tuple[int, ...]]
+    forms = {"labels": (segments,)} if task.one_label else {"scores of each track": by_track}
+    forms["scores"] = scores
+    if values.shape not in {(rows, *form) for rows in counts for form in forms.values()}:
+        rows = " or ".join(map(str, dict.fromkeys(counts)))
+        wanted = " or ".join(f"({rows}, {', '.join(map(str, form))}) {what}" for what, form in forms.items())
         raise DatasetError(f"{path}: {values.shape}, need {wanted}", hint="--segments sets their number")
     if len(values) != len(samples):
         place = {sample.number: row for row, sample in enumerate(dataset.samples)}
         values = values[[place[sample.number] for sample in samples]]
-    if values.ndim == 3:
-        return Submission(str(path), as_probabilities(str(path), values), has_scores=True)
+    if values.ndim > 2:
+        values = values.reshape(len(values), *scores)
+        return Submission(str(path), as_probabilities(str(path), values, task), has_scores=True)
     if values.dtype.kind not in "iu":
         raise DatasetError(f"{path}: labels of type {values.dtype}", hint="save class numbers as integers")
-    return Submission(str(path), one_hot(str(path), values.astype(np.int64), classes), has_scores=False)
+    check_classes(str(path), values.astype(np.int64), task.outputs)
+    return Submission(str(path), task.as_scores(values.astype(np.int64)), has_scores=False)
 
 
 def _table(path: Path) -> pa.Table:
@@ -115,29 +123,29 @@ def _table(path: Path) -> pa.Table:
     return table
 
 
-def _segments(
-    name: str, table: pa.Table, samples: Sequence[Sample], segments: int, classes: tuple[str, ...]
-) -> Submission:
-    """Reads a row a sample and segment: a `prediction`, `probabilities`, or a column for each class."""
-    columns = set(table.column_names)
+def _segments(name: str, table: pa.Table, samples: Sequence[Sample], task: Task, segments: int) -> Submission:
+    """Reads a row a sample and segment: a list of scores or labels, a column for each output, or a class."""
+    columns, outputs = set(table.column_names), task.output_names
     key = next((each for each in ("sample", "video_id") if each in columns), None)
-    scored = "probabilities" in columns or columns >= set(classes)
-    if key is None or not (scored or "prediction" in columns):
+    lists = next((each for each in LISTS if each in columns and pa.types.is_nested(table[each].type)), None)
+    scored = lists is not None or columns >= set(outputs)
+    if key is None or not (scored or (task.one_label and "prediction" in columns)):
+        prediction = "prediction" if task.one_label else "lists as prediction"
         raise DatasetError(
             f"{name}: columns {', '.join(table.column_names)}",
-            hint="need sample or video_id, segment, and prediction, probabilities or a column a class",
+            hint=f"need sample or video_id, segment, and {prediction}, lists as probabilities or a column "
+            f"each for {', '.join(outputs[:3])} ...",
         )
-    if "probabilities" in columns:
-        values = np.array(table["probabilities"].to_pylist(), np.float64)
+    if lists is not None:
+        values = np.array(table[lists].to_pylist(), np.float64)
     elif scored:
-        values = np.stack([table[each].to_numpy().astype(np.float64) for each in classes], 1)
+        values = np.stack([table[each].to_numpy().astype(np.float64) for each in outputs], 1)
     else:
-        numbers = _class_numbers(name, table["prediction"].to_pylist(), classes)
-        values = one_hot(name, numbers, len(classes)).astype(np.float64)
-    if values.ndim != 2 or values.shape[1] != len(classes):
-        raise DatasetError(
-            f"{name}: rows of {values.shape[1:]} scores, the dataset has {len(classes)} classes"
-        )
+        numbers = _class_numbers(name, table["prediction"].to_pylist(), outputs)
+        check_classes(name, numbers, len(outputs))
+        values = task.as_scores(numbers).astype(np.float64)
+    if values.ndim != 2 or values.shape[1] != len(outputs):
+        raise DatasetError(f"{name}: rows of {values.shape[1:]} scores, and a segment has {len(outputs)}")
     keys = table[key].to_pylist()
     at = np.asarray(table["segment"].to_pylist(), np.int64)
     filled: dict[Any, NDArray[np.float64]] = {}
@@ -146,7 +154,7 @@ def _segments(
             raise DatasetError(
                 f"{name}: segment {segment} of {owner}", hint=f"they go from 0 to {segments - 1}"
             )
-        rows = filled.setdefault(owner, np.full((segments, len(classes)), np.nan))
+        rows = filled.setdefault(owner, np.full((segments, len(outputs)), np.nan))
         if not np.isnan(rows[segment]).all():
             raise DatasetError(
                 f"{name}: segment {segment} of {owner} is there twice", hint="leave one of them"
@@ -161,10 +169,10 @@ def _segments(
         raise DatasetError(
             f"{name}: {len(lacking)} of {len(samples)} samples lack predictions, the first is sample "
             f"{lacking[0].number} ({lacking[0].video_id})",
-            hint=f"predict all {segments} segments of each; {BACKGROUND} where nothing is found",
+            hint=f"predict all {segments} segments of each, also where nothing is found",
         )
     stacked = np.stack(complete)
-    probabilities = as_probabilities(name, stacked) if scored else stacked.astype(np.float32)
+    probabilities = as_probabilities(name, stacked, task) if scored else stacked.astype(np.float32)
     return Submission(name, probabilities, has_scores=scored)
 
 
@@ -180,48 +188,40 @@ def _class_numbers(name: str, values: Iterable[Any], classes: tuple[str, ...]) -
     return np.array(found, np.int64)
 
 
-def _events(
-    path: Path, dataset: Dataset, samples: Sequence[Sample], segments: int, segment_seconds: float
-) -> Submission:
+def _events(path: Path, dataset: Dataset, samples: Sequence[Sample], task: Task, grid: Grid) -> Submission:
     """Reads a row an event: its video, class, onset and offset in seconds; what has no row is background."""
-    events = []
-    rows_of: dict[str, list[int]] = {}
-    for row, sample in enumerate(samples):
-        rows_of.setdefault(sample.video_id, []).append(row)
+    events_of: dict[str, list[Event]] = {sample.video_id: [] for sample in samples}
+    id_of = {Path(video.path).stem: video.video_id for video in dataset.videos if video.path}
+    elsewhere = []
     for line in read_events(path):
-        video_id = line.name if line.name in rows_of else Path(line.name).stem
-        if line.event is None or video_id not in rows_of:
+        names = (line.name, Path(line.name).stem, id_of.get(Path(line.name).stem, ""))
+        video_id = next((name for name in names if name in events_of), None)
+        if video_id is None:
+            elsewhere.append(line)
+        if line.event is None or video_id is None:
             continue
         if line.event.category not in dataset.class_ids:
             raise DatasetError(
                 f"{line.where}: no class named {line.event.category!r}",
                 hint=f"they are {', '.join(dataset.categories)}",
             )
-        events += [(row, line.event) for row in rows_of[video_id]]
-    table = EventTable(
-        np.array([row for row, _ in events], np.int64),
-        np.array([dataset.class_ids[event.category] for _, event in events], np.int64),
-        np.array([event.onset_seconds for _, event in events], np.float64),
-        np.array([event.offset_seconds for _, event in events], np.float64),
-        np.zeros(len(events), np.int64),
-    )
-    labels = segment_labels(
-        np.ones(len(samples), bool),
-        table,
-        dataset.background,
-        segments,
-        segment_seconds,
-        lambda row: f"{path}: {samples[row].video_id}",
-        dataset.categories,
-    )
-    return Submission(str(path), one_hot(str(path), labels, dataset.background + 1), has_scores=False)
+        events_of[video_id].append(line.event)
+    if elsewhere:
+        note(
+            f"{path}: {len(elsewhere)} rows of videos of no sample of the split are left out; the first is "
+            f"{elsewhere[0].where} ({elsewhere[0].name})"
+        )
+    predicted = [
+        replace(sample, events=tuple(events_of[sample.video_id]), where=str(path)) for sample in samples
+    ]
+    return Submission(str(path), task.as_scores(task.labels_of(dataset, grid, predicted)), has_scores=False)
 
 
-def one_hot(name: str, labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
-    """Returns 1 for each label, else 0: (...) -> (..., K).
+def check_classes(name: str, labels: NDArray[np.int64], classes: int) -> None:
+    """Checks that labels are numbers of classes, the last of which is background: (...).
 
     Raises:
-        DatasetError: a label that is not a class.
+        DatasetError: a label that is not.
     """
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.size:
@@ -229,11 +229,10 @@ def one_hot(name: str, labels: NDArray[np.int64], classes: int) -> NDArray[np.fl
             f"{name}: class {wrong.ravel()[0]}",
             hint=f"classes go from 0 to {classes - 1}, which is {BACKGROUND}",
         )
-    return np.eye(classes, dtype=np.float32)[labels]
 
 
-def as_probabilities(name: str, scores: NDArray[Any]) -> NDArray[np.float32]:
-    """Returns scores that sum to 1: as they are if they do, else their softmax, of which a note tells.
+def as_probabilities(name: str, scores: NDArray[Any], task: Task) -> NDArray[np.float32]:
+    """Returns probabilities as they are, and those of logits, of which a note tells: (..., K) -> (..., K).
 
     Raises:
         DatasetError: a score that is not finite.
@@ -241,8 +240,9 @@ def as_probabilities(name: str, scores: NDArray[Any]) -> NDArray[np.float32]:
     values = np.asarray(scores, np.float64)
     if not np.isfinite(values).all():
         raise DatasetError(f"{name}: scores that are not finite", hint="save probabilities or logits")
-    if values.min() >= 0 and np.allclose(values.sum(-1), 1, atol=1e-3):
+    if task.are_probabilities(values):
         return values.astype(np.float32)
-    note(f"{name}: the scores are not probabilities and are taken for logits (softmax)")
-    powers = np.exp(values - values.max(-1, keepdims=True))
-    return np.asarray(powers / powers.sum(-1, keepdims=True), np.float32)
+    note(f"{name}: the scores are not probabilities and are taken for logits")
+    import torch
+
+    return np.asarray(task.probabilities(torch.from_numpy(values)).numpy())

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from avel.grid import Grid
 from avel.heads.tasks.decoders import decode_threshold
 from avel.heads.tasks.metrics import Labels, Tally
 from avel.heads.tasks.parsing_metrics import event_counts, f1, segment_counts, segment_f1
 from avel.heads.tasks.task import Classes, Targets, Task, TrackName
 from avel.stores.cached_samples import CachedSamples
-from avel.stores.datasets.dataset import MODALITIES
+from avel.stores.datasets.dataset import MODALITIES, Dataset, Sample
 from avel.stores.features import FeatureCache
 
 if TYPE_CHECKING:
@@ -50,10 +52,19 @@ class MultiLabel(Task):
         return (*self.tracks, AUDIO_VISUAL) if len(self.tracks) > 1 else (AUDIO_VISUAL,)
 
     def targets(self, cache: FeatureCache, samples: CachedSamples) -> Targets:
-        modalities = [MODALITIES.index(track or "both") for track in self.tracks]
-        labels = cache.segment_classes(samples, modalities)
-        flat = labels.reshape(*labels.shape[:2], self.outputs)
-        return Targets(flat, samples.video_classes(len(self.categories)), samples.labelled)
+        labels = self._flat(cache.segment_classes(samples, self._modalities))
+        return Targets(labels, samples.video_classes(len(self.categories)), samples.labelled)
+
+    def labels_of(self, dataset: Dataset, grid: Grid, samples: Sequence[Sample]) -> Labels:
+        return self._flat(dataset.segment_classes(grid, samples, self._modalities))
+
+    def as_scores(self, labels: Labels) -> NDArray[np.float32]:
+        return labels.astype(np.float32)
+
+    @staticmethod
+    def are_probabilities(scores: NDArray[np.float64]) -> bool:
+        """Returns True if all scores lie in [0, 1]."""
+        return bool(scores.min() >= 0 and scores.max() <= 1)
 
     @staticmethod
     def obstacle(labels: Tensor) -> str:
@@ -139,6 +150,14 @@ class MultiLabel(Task):
     def classes_of(self, labels: Labels) -> list[list[Classes]]:
         by_track = labels.reshape(len(labels), len(self.tracks), -1).swapaxes(0, 1)
         return [[tuple(np.flatnonzero(segment).tolist()) for segment in track.tolist()] for track in by_track]
+
+    @property
+    def _modalities(self) -> list[int]:
+        return [MODALITIES.index(track or "both") for track in self.tracks]
+
+    def _flat(self, labels: Labels) -> Labels:
+        """Puts the classes of all tracks into one axis: (R, T, M, C) -> (R, T, K)."""
+        return labels.reshape(*labels.shape[:2], self.outputs)
 
     def _types(self, labels: Any) -> Any:
         """Adds the type that both tracks hold at once: (..., T, K) -> (..., T, types, C)."""

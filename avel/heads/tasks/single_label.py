@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from avel.grid import Grid
 from avel.heads.tasks.decoders import decode_argmax, decode_event
 from avel.heads.tasks.metrics import (
     Labels,
@@ -19,6 +21,7 @@ from avel.heads.tasks.metrics import (
 )
 from avel.heads.tasks.task import Classes, Targets, Task
 from avel.stores.cached_samples import CachedSamples
+from avel.stores.datasets.dataset import Dataset, Sample
 from avel.stores.datasets.labels import NO_CLASS
 from avel.stores.features import FeatureCache
 
@@ -57,6 +60,17 @@ class SingleLabel(Task):
         """
         video_labels = samples.video_labels()
         return Targets(cache.labels(samples), video_labels, video_labels != NO_CLASS)
+
+    def labels_of(self, dataset: Dataset, grid: Grid, samples: Sequence[Sample]) -> Labels:
+        return np.asarray(dataset.labels(grid, samples))
+
+    def as_scores(self, labels: Labels) -> NDArray[np.float32]:
+        return np.eye(self.outputs, dtype=np.float32)[labels]
+
+    @staticmethod
+    def are_probabilities(scores: NDArray[np.float64]) -> bool:
+        """Returns True if no score is negative, and those of a segment sum to 1."""
+        return bool(scores.min() >= 0 and np.allclose(scores.sum(-1), 1, atol=1e-3))
 
     @staticmethod
     def obstacle(labels: Tensor) -> str:

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import ConfigError
+from avel.grid import Grid
 from avel.heads.tasks.metrics import Labels, Tally
 from avel.stores.cached_samples import CachedSamples
+from avel.stores.datasets.dataset import Dataset, Sample
 from avel.stores.datasets.labels import UNKNOWN
 from avel.stores.features import FeatureCache
 
@@ -99,6 +101,23 @@ class Task(ABC):
         Raises:
             DatasetError: a sample whose events do not fit the task.
         """
+
+    @abstractmethod
+    def labels_of(self, dataset: Dataset, grid: Grid, samples: Sequence[Sample]) -> Labels:
+        """Returns the labels of samples by their events, UNKNOWN where these are not known: (R, T, ...).
+
+        Raises:
+            DatasetError: a sample whose events do not fit the task.
+        """
+
+    @abstractmethod
+    def as_scores(self, labels: Labels) -> NDArray[np.float32]:
+        """Returns scores of which `decode` makes these labels: (R, T, ...) -> (R, T, K)."""
+
+    @staticmethod
+    @abstractmethod
+    def are_probabilities(scores: NDArray[np.float64]) -> bool:
+        """Tells probabilities from logits: (..., K)."""
 
     @staticmethod
     @abstractmethod

@@ -140,6 +140,24 @@ class Dataset:
             self.categories,
         )
 
+    def segment_classes(self, grid: Grid, samples: Sequence[Sample], modalities: Sequence[int]) -> np.ndarray:
+        """Returns whether segments hold classes, for each of M modalities: int8 (R, T, M, C), UNKNOWN is -1.
+
+        `modalities` are places in `MODALITIES`; an event of both is in each.
+        """
+        import numpy as np
+
+        from avel.stores.datasets.labels import segment_classes
+
+        return segment_classes(
+            np.array([sample.events is not None for sample in samples], bool),
+            self.event_table(samples),
+            len(self.categories),
+            grid.segments,
+            grid.segment_seconds,
+            modalities,
+        )
+
     def event_table(self, samples: Sequence[Sample] | None = None) -> EventTable:
         """Returns the events of samples, of all by default, as columns."""
         import numpy as np

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from avel.errors import DatasetError, MissingPathError
 from avel.stores.arrow import read_parquet
 from avel.stores.datasets.annotation_text import parse_event, read_records
-from avel.stores.datasets.dataset import Event, Sample
+from avel.stores.datasets.dataset import MODALITIES, Event, Sample
 from avel.text import from_csv_cell
 
 if TYPE_CHECKING:
@@ -23,10 +23,11 @@ COLUMNS = {
     "offset_seconds": ("offset_seconds", "offset", "end_seconds", "end", "endtime", "end_time"),
     "split": ("split", "set", "subset"),
     "quality": ("quality",),
+    "modality": ("modality", "track"),
 }
-"""Field of a row -> accepted column names, in any case; split and quality may be absent."""
+"""Field of a row -> accepted column names, in any case; the last three may be absent."""
 
-OPTIONAL = ("split", "quality")
+OPTIONAL = ("split", "quality", "modality")
 TIMES = ("onset_seconds", "offset_seconds")
 UNKNOWN_EVENTS = "?"
 """Class of a row without times that marks the video's events as not known."""
@@ -64,7 +65,8 @@ def read_events(path: Path) -> tuple[TableRow, ...]:
 
     Raises:
         MissingPathError: no such file.
-        DatasetError: no such table, a column that is absent or there twice, a time that is no number.
+        DatasetError: no such table, a column that is absent or there twice, a time that is no number, no such
+            modality.
     """
     places, columns = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
     return tuple(
@@ -107,7 +109,13 @@ def _says(row: TableRow) -> str:
 def _row(where: str, text: dict[str, str]) -> TableRow:
     name, category, onset, offset = (text[field] for field in ("video_id", "category", *TIMES))
     says_event = onset or offset or category not in ("", UNKNOWN_EVENTS)
-    event = parse_event(category, onset, offset, where, name) if says_event else None
+    modality = next((each for each in MODALITIES if each == (text.get("modality") or "both")), None)
+    if modality is None:
+        raise DatasetError(
+            f"{where} ({name}): modality {text['modality']!r} is none of {', '.join(MODALITIES)}",
+            hint="leave it empty where an event is both seen and heard",
+        )
+    event = parse_event(category, onset, offset, where, name, modality) if says_event else None
     known = event is not None or category != UNKNOWN_EVENTS
     return TableRow(name, event, known, text.get("quality", ""), text.get("split", ""), where)
 

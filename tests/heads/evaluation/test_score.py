@@ -160,7 +160,7 @@ def test_logits_are_told_from_probabilities(
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        (np.zeros((2, 4), int), r"\(2, 4\), need \(3 or 5, 4\) labels or \(\.\.\., 4, 3\) scores"),
+        (np.zeros((2, 4), int), r"\(2, 4\), need \(3 or 5, 4\) labels or \(3 or 5, 4, 3\) scores"),
         (np.zeros((3, 4)), "labels of type float64"),
         (np.full((3, 4), 3), "class 3.*go from 0 to 2"),
         (np.full((3, 4, 3), np.nan), "not finite"),

@@ -51,6 +51,14 @@ def test_ids_in_a_csv_are_text_as_written(tmp_path: Path, ids: tuple[str, ...]) 
     assert all(video.path for video in dataset.videos)
 
 
+def test_an_event_may_be_only_heard_or_only_seen(tmp_path: Path) -> None:
+    rows = "".join(f"a,Dog,0,1,train,{modality}\n" for modality in ("audio", "visual", "", "both"))
+    (sample,) = of_csv(folder(tmp_path), f"{HEADER},modality\n{rows}").samples
+    assert [event.modality for event in sample.events or ()] == ["audio", "visual", "both", "both"]
+    with pytest.raises(DatasetError, match=r"line 2 \(a\): modality 'Audio' is none of both, audio, visual"):
+        of_csv(folder(tmp_path), f"{HEADER},modality\na,Dog,0,1,train,Audio\n")
+
+
 @pytest.mark.parametrize(
     "classes",
     [("01", "1"), ("1e5", "100000"), ("NA", "null"), ("True", "true"), ("1", "1.0"), ("nan", "NaN")],
