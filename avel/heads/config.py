@@ -57,6 +57,16 @@ class HeadConfig(ComponentConfig):
     batch_size: int = option(64, "Clips in a batch; the last, smaller one is trained on too.", low=1)
     epochs: int = option(100, "Passes over the train samples.", low=1)
 
+    @property
+    def modalities(self) -> tuple[Literal["audio", "visual"], ...]:
+        """Modalities that the head reads with these settings."""
+        return ("audio", "visual")
+
+    @property
+    def equal_widths(self) -> bool:
+        """Whether the head needs audio and visual features of one width, because it adds them."""
+        return False
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -75,6 +85,12 @@ class TrainConfig:
     )
     inputs: Literal["auto", "encoded", "cnn", "maps"] = option(
         "auto", "What the head reads: f_a and f_v, CNN vectors, or CNN audio vectors and visual maps."
+    )
+    project: int | None = option(
+        None,
+        "A Linear for audio and one for visual features before the head, to vectors so wide.",
+        low=1,
+        shown="256 where a head adds features of unlike width, else none",
     )
     standardise: bool = option(False, "Shift and scale each feature by its mean and std over train.")
     patience: int = option(

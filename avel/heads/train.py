@@ -17,7 +17,7 @@ from avel.heads.config import TrainConfig
 from avel.heads.evaluation.evaluate import evaluate, predict_split
 from avel.heads.evaluation.predictions import write_predictions
 from avel.heads.evaluation.results import Evaluation
-from avel.heads.models.head import build_model, code_digest, head_class
+from avel.heads.models.head import Widths, build_model, code_digest, head_class, projected_width
 from avel.heads.tasks.choose import choose_task
 from avel.heads.training.data import Data, check_classes, choose_source, load_data, note_left_out
 from avel.heads.training.fit import TrialOutcome, can_stack, fit
@@ -122,6 +122,7 @@ class LoadedCache:
     def __init__(self, cache: FeatureCache, device: torch.device) -> None:
         self.cache, self.device = cache, device
         self._loaded: dict[tuple[str, str], Data] = {}
+        self._noted: set[str] = set()
 
     @classmethod
     def open(cls, path: Path | str, device: str = "auto") -> LoadedCache:
@@ -150,9 +151,20 @@ class LoadedCache:
             data = self.data(config)
             check_classes(self.cache, data.splits["train"], config)
             build_model(config, data.widths, 0)
+            self._note_projection(config, data.widths)
             weak = data if config.supervision == "weak" else weak
         if weak is not None:
             note_left_out(self.cache, weak.splits["train"])
+
+    def _note_projection(self, config: TrainConfig, widths: Widths) -> None:
+        """Says once of each head that it reads features through a Linear that nobody asked for."""
+        width, head = projected_width(config, widths), config.head.name
+        if config.project is None and width is not None and head not in self._noted:
+            self._noted.add(head)
+            note(
+                f"head {head} adds audio to visual features, {widths.audio} and {widths.visual} wide: "
+                f"a Linear for each brings them to {width} (--project)"
+            )
 
 
 def _inputs(

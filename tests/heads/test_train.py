@@ -25,7 +25,7 @@ from avel.heads.train import sweep, train_head
 from avel.heads.training.data import load_data
 from avel.heads.training.fit import Training, can_stack
 from avel.heads.training.plan import plan, stackable_groups
-from avel.heads.training.records import load_model, read_trial, read_trials
+from avel.heads.training.records import load_head, load_model, read_trial, read_trials
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 from tests.heads.synthetic import train_config, write_cache
@@ -283,18 +283,57 @@ def test_a_config_that_cannot_be_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_features_of_unlike_width_leave_no_run_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("standardise", [False, True])
+def test_features_of_unlike_width_are_projected_and_the_run_says_so(
+    standardise: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = write_cache(tmp_path / "features.h5", arrays=("cnn_a", "cnn_v", "f_a", "f_v"))
+    options: dict[str, Any] = {"inputs": "cnn", "epochs": 2, "seeds": 2, "standardise": standardise}
+    for together in ("always", "never"):
+        train_head(cache, tmp_path / together, together=together, **options)
+        shown = capsys.readouterr().err
+        assert shown.count("10 and 14 wide: a Linear for each brings them to 256 (--project)") == 1
+    records = [read_trials(Run.open(tmp_path / name, "heads")) for name in ("always", "never")]
+    assert [record.config.project for record in records[0]] == [256, 256]
+    for stacked, alone in zip(*records, strict=True):
+        assert stacked.val_score == pytest.approx(alone.val_score, abs=0.03)
+    model = load_head(tmp_path / "never", "seed=1")
+    assert model.project["audio"].weight.shape == (256, 10)
+    assert model.project["visual"].weight.shape == (256, 14)
+    features, samples = FeatureCache.open(cache), FeatureCache.open(cache).samples
+    videos = samples.video[samples.split == "val"]
+    with torch.inference_mode():
+        scores = model(*(torch.from_numpy(features.read(name, videos)) for name in ("cnn_a", "cnn_v"))).logits
+    accuracy = (scores.argmax(-1).numpy() == features.labels()[samples.split == "val"]).mean()
+    assert accuracy == pytest.approx(records[1][1].val_score)
+    with pytest.raises(ConfigError, match="project"):
+        train_head(cache, tmp_path / "no", project=0, **options)
+
+
+def test_a_projection_that_was_asked_for_is_trained_and_needs_no_word(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep(cache, tmp_path / "run", {"head": ["tacma", "mlp"], "project": [4, 8]}, epochs=1)
+    assert "--project" not in capsys.readouterr().err
+    widths = {
+        record.name: record.config.project for record in read_trials(Run.open(tmp_path / "run", "heads"))
+    }
+    assert sorted(widths.values()) == [4, 4, 8, 8]
+    train_head(cache, tmp_path / "audio", head="mlp", modality="audio", project=4, epochs=1)
+    assert set(load_head(tmp_path / "audio").project) == {"audio"}
+
+
+def test_heads_that_concatenate_or_read_one_modality_take_features_as_they_are(tmp_path: Path) -> None:
     cache = write_cache(tmp_path / "features.h5", f_v=np.zeros((59, 6, 20), np.float32))
-    with pytest.raises(ConfigError, match="12 and 20 wide") as refused:
-        train_head(cache, tmp_path / "run", epochs=2)
-    assert (
-        refused.value.hint
-        == "--inputs encoded, or --head psp, avel or bilstm, or --head mlp --set merge=concatenate"
-    )
-    with pytest.raises(ConfigError, match="--set merge=concatenate"):
-        sweep(cache, tmp_path / "run", {"head": ["psp", "mlp"]}, epochs=2)
-    assert not (tmp_path / "run").exists()
-    train_head(cache, tmp_path / "run", head="mlp", merge="concatenate", epochs=2)
+    for name, settings in {
+        "join": {"merge": "concatenate"},
+        "one": {"modality": "visual"},
+        "other": {"head": "psp"},
+    }.items():
+        train_head(cache, tmp_path / name, **{"head": "mlp", "epochs": 1, **settings})
+        (record,) = read_trials(Run.open(tmp_path / name, "heads"))
+        assert record.config.project is None
+        assert not load_head(tmp_path / name).project
 
 
 def test_every_supervision_of_a_sweep_is_checked(tmp_path: Path) -> None:

@@ -80,6 +80,16 @@ def test_either_key_and_vectors_without_maps(tmp_path: Path, key: str) -> None:
     np.testing.assert_allclose(FeatureCache.open(tmp_path / "cache.h5").f_v[VIDEO_OF_ROW], wanted, rtol=1e-6)
 
 
+def test_every_head_can_be_trained_on_the_published_vectors(tmp_path: Path) -> None:
+    """Audio 128 and visual 512 wide, which TACMA would add: it comes with its own projection."""
+    community(tmp_path / "ave", maps=False)
+    words = ["--quiet", "import-features", str(tmp_path / "ave"), str(tmp_path / "ave.h5")]
+    assert run(cli, words) == DONE
+    words = ["--quiet", "train-head", str(tmp_path / "ave.h5"), str(tmp_path / "run"), "--head", "tacma"]
+    assert run(cli, [*words, "--epochs", "2"]) == DONE
+    assert run(cli, ["--quiet", "evaluate", str(tmp_path / "run")]) == DONE
+
+
 def test_goes_out_row_for_row_as_it_came_in(tmp_path: Path) -> None:
     community(tmp_path / "ave")
     import_features(tmp_path / "ave", tmp_path / "cache.h5")

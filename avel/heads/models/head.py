@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
@@ -146,20 +146,37 @@ class Head(nn.Module, ABC):
         return self.task.video_loss(output.logits, video_labels)
 
 
+PROJECTED = 256
+"""Width to which unlike features are brought where `--project` names none: that of AV-BT's."""
+
+
 class Model(nn.Module):
-    """A head with the standardisation before it, as it is trained and saved."""
+    """A head with what stands before it, as it is trained and saved: standardisation, then projection.
+
+    Attributes:
+        project: modality -> Linear to the width of `--project`; empty where there is none.
+    """
 
     def __init__(self, head: Head, widths: Widths, config: TrainConfig) -> None:
         super().__init__()
         self.head = head
         self.standard_a = Standard(widths.audio) if config.standardise else None
         self.standard_v = Standard(widths.visual) if config.standardise else None
+        width = projected_width(config, widths)
+        self.project = nn.ModuleDict()
+        if width is not None:
+            for name in config.head.modalities:
+                self.project[name] = nn.Linear(getattr(widths, name), width)
         self.weak = config.supervision == "weak"
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
         """Returns scores: (B, T, D), (B, T, ...) -> logits (B, T, K)."""
         if self.standard_a is not None and self.standard_v is not None:
             audio, visual = self.standard_a(audio), self.standard_v(visual)
+        if "audio" in self.project:
+            audio = self.project["audio"](audio)
+        if "visual" in self.project:
+            visual = self.project["visual"](visual)
         output: HeadOutput = self.head(audio, visual)
         return output
 
@@ -167,6 +184,12 @@ class Model(nn.Module):
         """Returns the head's loss, never in bfloat16: (B, T, K) and labels, of videos if weak -> scalar."""
         output = HeadOutput(at_least_float32(output.logits), output.extras)
         return self.head.weak_loss(output, targets) if self.weak else self.head.loss(output, targets)
+
+
+def projected_width(config: TrainConfig, widths: Widths) -> int | None:
+    """Returns the width to which a Linear brings each modality; None where the head reads it as it is."""
+    unlike = config.head.equal_widths and widths.audio != widths.visual
+    return PROJECTED if config.project is None and unlike else config.project
 
 
 def head_class(config: TrainConfig) -> type[Head]:
@@ -207,5 +230,7 @@ def build_model(config: TrainConfig, widths: Widths, seed: int) -> Model:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = head_class(config)(widths, config.head, config.supervision == "weak")
+        width = projected_width(config, widths)
+        read = widths if width is None else replace(widths, audio=width, visual=width)
+        head = head_class(config)(read, config.head, config.supervision == "weak")
         return Model(head, widths, config)

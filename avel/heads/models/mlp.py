@@ -20,12 +20,16 @@ class MergeConfig(HeadConfig):
     modality: Literal["both", "audio", "visual"] = option("both", "Use both modalities or one.")
     merge: Literal["add", "concatenate"] = option("add", "Add the two modalities or concatenate them.")
 
+    @property
+    def modalities(self) -> tuple[Literal["audio", "visual"], ...]:
+        return ("audio", "visual") if self.modality == "both" else (self.modality,)
+
 
 def merged_width(audio: int, visual: int, config: MergeConfig) -> int:
     """Returns the width of what `merge` returns.
 
     Raises:
-        ConfigError: two features of different widths to be added, or one modality to be concatenated.
+        ConfigError: one modality to be concatenated.
     """
     if config.modality != "both":
         if config.merge == "concatenate":
@@ -34,14 +38,7 @@ def merged_width(audio: int, visual: int, config: MergeConfig) -> int:
                 hint="--set modality=both, or no merge",
             )
         return audio if config.modality == "audio" else visual
-    if config.merge == "concatenate":
-        return audio + visual
-    if audio != visual:
-        raise ConfigError(
-            f"audio and visual features, {audio} and {visual} wide, cannot be added",
-            hint="--set merge=concatenate",
-        )
-    return audio
+    return audio + visual if config.merge == "concatenate" else audio
 
 
 def merge(audio: Tensor, visual: Tensor, config: MergeConfig) -> Tensor:
@@ -58,6 +55,10 @@ class MLP(Head):
     @dataclass(frozen=True)
     class Config(PaperConfig, MergeConfig):
         """Settings of the probe."""
+
+        @property
+        def equal_widths(self) -> bool:
+            return self.modality == "both" and self.merge == "add"
 
     source = "Ran et al. 2022, Section 4.2.1"
     published = (Published(75.6, "full", "AV-BT", "Ran et al. 2022, Table 2"),)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from avel.config import option
-from avel.errors import ConfigError
 from avel.heads.config import HEADS
 from avel.heads.models.head import Head, HeadOutput, Published, Widths
 from avel.heads.models.parts import ClassifierMLP, PaperConfig, at_least_float32
@@ -26,6 +25,10 @@ class AttentionConfig(PaperConfig):
     )
     d_h: int = option(256, "Width of queries and keys.", low=1)
     d_e: int = option(256, "Width of the fused features.", low=1)
+
+    @property
+    def equal_widths(self) -> bool:
+        return True
 
 
 @HEADS.register("tacma")
@@ -55,12 +58,6 @@ class TACMA(Head):
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)
-        if widths.audio != widths.visual:
-            raise ConfigError(
-                f"head {config.name!r} adds audio to visual features, which are {widths.audio} and"
-                f" {widths.visual} wide here",
-                hint="--inputs encoded, or --head psp, avel or bilstm, or --head mlp --set merge=concatenate",
-            )
         d_l, d_h, d_e = widths.audio, config.d_h, config.d_e
         self.printed = config.routing == "printed"
         self.register_buffer("theta", torch.tensor(config.theta))

@@ -13,7 +13,7 @@ import torch
 from avel.config import as_dict
 from avel.errors import ConfigError, StoreError
 from avel.heads.config import TrainConfig
-from avel.heads.models.head import Model, Widths, build_model
+from avel.heads.models.head import Model, Widths, build_model, projected_width
 from avel.heads.tasks.choose import TASKS
 from avel.heads.tasks.task import Task, TaskName, TrackName
 from avel.heads.training.fit import TrialOutcome
@@ -54,7 +54,10 @@ class HeadInputs:
 
 @dataclass(frozen=True)
 class TrialFile:
-    """A trial's JSON file; `settings` are those a sweep varied, scores are fractions."""
+    """A trial's JSON file; `settings` are those a sweep varied, scores are fractions.
+
+    `config` names the width of `project` where the head has one, also where it was not asked for.
+    """
 
     name: str
     settings: dict[str, Any]
@@ -99,14 +102,14 @@ def write_trial(
     run: Run, outcome: TrialOutcome, widths: Widths, source: str, settings: Mapping[str, Any]
 ) -> None:
     """Writes a trial's weights, then the record that says it is done."""
-    name = outcome.trial.name
+    name, config = outcome.trial.name, outcome.trial.config
     if outcome.state:
         save_tensors(_path(run, name, "safetensors"), outcome.state)
     record = {
         "name": name,
         "settings": dict(settings),
-        "seed": outcome.trial.config.seed,
-        "config": as_dict(outcome.trial.config),
+        "seed": config.seed,
+        "config": as_dict(dataclasses.replace(config, project=projected_width(config, widths))),
         "widths": as_dict(widths),
         "source": source,
     }

@@ -51,14 +51,23 @@ def segments_of(name: str) -> int:
 
 
 def model_of(
-    case: Case, source: str, supervision: str = "full", seed: int = 0, segments: int | None = None
+    case: Case,
+    source: str,
+    supervision: str = "full",
+    seed: int = 0,
+    segments: int | None = None,
+    project: int | None = None,
+    wider: int = 0,
 ) -> Model:
+    """A head for features of width D; those of an input that is projected may be wider."""
     name, settings = case
-    config = train_config(head=name, supervision=supervision, **FEWER.get(name, {}), **settings)
+    options = {"head": name, "supervision": supervision, "project": project}
+    config = train_config(**options, **FEWER.get(name, {}), **settings)
     cells = SIDE**2 if source == "maps" else 0
     task = task_of(case)
     tracks = 2 if task == "multi_label" else 1
-    return build_model(config, Widths(D, D, K, cells, segments or segments_of(name), task, tracks), seed)
+    widths = (D + (wider > 0), D + wider)
+    return build_model(config, Widths(*widths, K, cells, segments or segments_of(name), task, tracks), seed)
 
 
 def task_of(case: Case) -> str:
@@ -115,6 +124,28 @@ def test_the_gradient_reaches_all_parameters(case: Case, source: str, supervisio
     loss.backward()
     still = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()]
     assert not still
+
+
+@pytest.mark.parametrize(
+    ("case", "source"),
+    [case for case in CASES if case.values[1] == HEADS[case.values[0][0]].sources[-1]],  # type: ignore[index]
+)
+def test_features_of_any_width_are_projected_by_weights_that_learn(case: Case, source: str) -> None:
+    plain, model = model_of(case, source), model_of(case, source, project=D, wider=3)
+    segments = segments_of(case[0])
+    audio, visual = inputs(source, 4, segments)
+    torch.manual_seed(0)  # dropout
+    loss = model.loss(
+        model(torch.nn.functional.pad(audio, (0, 1)), torch.nn.functional.pad(visual, (0, 3))),
+        targets_of(case, "full", 4),
+    )
+    loss.backward()
+    assert model.project
+    for layer in model.project.values():
+        assert layer.weight.grad is not None
+        assert layer.weight.grad.abs().sum()
+    same = dict(plain.head.named_parameters())
+    assert all(torch.equal(values, same[name]) for name, values in model.head.named_parameters())
 
 
 @pytest.mark.parametrize(("case", "source"), CASES)
