@@ -61,12 +61,13 @@ def extract(
         workers: number of decoding processes; all cores by default.
         scheduler: address of a dask scheduler whose workers decode instead, a clip in each of their threads.
         retry_failed: stage failed clips again.
-        overwrite: stage all clips again.
+        overwrite: stage all clips again; settings that change what is stored need it where clips are staged.
         dry_run: change nothing; the summary's `forecast` says what would be staged.
 
     Raises:
         BusyError: another run is at work on the store, or has taken it over.
-        ConfigError: settings or options do not go together; nothing was changed.
+        ConfigError: settings or options do not go together, or would delete staged clips without `overwrite`;
+            nothing was changed.
         DatasetError: annotations cannot be used, or an event lies beyond the grid; nothing was changed.
         MissingPathError: new settings would delete staged clips whose files cannot be read.
         StoreError: `store` is something else than a clip store.

@@ -3,16 +3,18 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 from avel.config import digest, settings_of
-from avel.errors import MissingPathError
+from avel.errors import ConfigError, MissingPathError
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.refusal import ClipRefused
-from avel.pipeline.staging.stage import fingerprint
+from avel.pipeline.staging.stage import STEPS, fingerprint
 from avel.stores.clips import StoreAttributes
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import file_at
 from avel.stores.manifest import Cause, Entry
+from avel.text import as_plain
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ def make_plan(
     """Compares the dataset and the config with the manifest's `entries`; `found` is None for a new store.
 
     Raises:
-        MissingPathError: new settings would delete staged clips whose files cannot be read. With `overwrite`
-            they are deleted.
+        ConfigError: new settings would delete staged clips. With `overwrite` they are deleted.
+        MissingPathError: they would, and the files of some cannot be read.
     """
     # the manifest of a killed run may have rows of videos that the attributes do not list yet
     old_ids = tuple(dict.fromkeys((*(found.video_ids if found else ()), *entries)))
@@ -96,7 +98,10 @@ def make_plan(
     )
     voided = [entries[each.video_id] for each in removed if _is_whole(entries[each.video_id], found)]
     if not restage.overwrite:
-        _refuse_to_lose([each for each in todo if _is_whole(entries.get(each.video_id), found)] + voided)
+        again = [each for each in todo if _is_whole(entries.get(each.video_id), found)]
+        _refuse_to_lose(again + voided)
+        if again and found is not None and found.digest != attributes.digest:
+            _refuse_to_stage_again([entries[each.video_id] for each in again], found.settings, config)
     return Plan(attributes, tuple(todo), tuple(unchanged), tuple(redated), removed, unreadable, len(voided))
 
 
@@ -138,6 +143,20 @@ def _refuse_to_lose(entries: Sequence[Entry]) -> None:
             f"the first: {where}",
             hint="mount their disk, or stage into another store; --overwrite deletes them",
         )
+
+
+def _refuse_to_stage_again(
+    entries: Sequence[Entry], before: Mapping[str, object], config: ExtractConfig
+) -> NoReturn:
+    """Raises ConfigError: these whole clips would be staged again because settings differ from `before`."""
+    now = as_plain(stored_settings(config))
+    changes = [f"{key} was {before.get(key)}, is now {now[key]}" for key in now if now[key] != before.get(key)]
+    minutes = sum(getattr(entry, f"{step}_seconds") for entry in entries for step in STEPS) / 60
+    raise ConfigError(
+        f"{', '.join(changes)}: that would delete "
+        f"{len(entries)} staged clips, which took about {minutes:.1f} minutes of one core",
+        hint="give another STORE, or --overwrite to stage these clips again",
+    )
 
 
 def _removed(

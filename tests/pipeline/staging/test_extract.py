@@ -154,11 +154,40 @@ def test_changed_settings_equal_a_store_made_with_them(
     again: tuple[Path, Path], tmp_path: Path, change: dict[str, object]
 ) -> None:
     clips, store = again
-    summary = extract(clips, store, SMALL, workers=2, **change)
+    summary = extract(clips, store, SMALL, workers=2, overwrite=True, **change)
     assert summary.restaged == {"settings-changed": 5}
     extract(clips, tmp_path / "fresh.zarr", SMALL, workers=2, **change)
     assert contents(store) == contents(tmp_path / "fresh.zarr")
     assert verify_clips(ClipStore.open(store)) == ()
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_settings_that_void_staged_clips_are_refused_with_what_they_cost(
+    again: tuple[Path, Path], dry_run: bool
+) -> None:
+    clips, store = again
+    manifest = ManifestWriter(locate(store))
+    slow = [replace(entry, decode_seconds=90.0) for entry in manifest.entries.values()]
+    manifest.append(slow)
+    before = contents(store)
+    with pytest.raises(
+        ConfigError, match=r"size was 32, is now 16: that would delete 4 staged clips.* 6\.\d minutes"
+    ) as refused:
+        extract(clips, store, SMALL, workers=1, size=16, dry_run=dry_run)
+    assert "--overwrite" in refused.value.hint
+    assert contents(store) == before
+    assert extract(clips, store, SMALL, workers=1).skipped == 4
+    assert extract(clips, store, SMALL, workers=1, time_limit=30).skipped == 4  # changes nothing stored
+
+
+def test_an_interrupted_change_of_settings_goes_on_without_being_asked_again(
+    again: tuple[Path, Path],
+) -> None:
+    clips, store = again
+    extract(clips, store, SMALL, workers=1, size=16, overwrite=True)
+    manifest = ManifestWriter(locate(store))
+    manifest.append([replace(manifest.entries[name], state="pending") for name in ("clip00", "clip01")])
+    assert extract(clips, store, SMALL, workers=1, size=16).staged == 2
 
 
 def test_missing_audio_concerns_clips_without_sound_only(again: tuple[Path, Path]) -> None:
@@ -260,7 +289,7 @@ def test_what_left_the_dataset_is_settled(
     extract(clips, store, SMALL, workers=1, overwrite=True, **change)
     assert "1 staged clips of other settings are deleted" in capsys.readouterr().err
     assert inspect(store, verify=True).whole
-    extract(clips, store, SMALL, workers=1)
+    extract(clips, store, SMALL, workers=1, overwrite=True)
     for name in ("clip00.mp4", "clip01.mp4"):
         clips.with_name(name).rename(clips / name)
     assert extract(clips, store, SMALL, workers=1).staged == 2
@@ -279,7 +308,7 @@ def test_a_subfolder_that_is_not_mounted_costs_no_clip(again: tuple[Path, Path])
     assert chunks(store) == before
     assert "more/far" in ClipStore.open(store).staged
     clips.with_name("elsewhere").rename(clips / "more")
-    assert extract(clips, store, SMALL, workers=1, jpeg_quality=60).staged == 5
+    assert extract(clips, store, SMALL, workers=1, jpeg_quality=60, overwrite=True).staged == 5
 
 
 def test_a_video_that_left_before_it_got_its_row_is_settled(again: tuple[Path, Path]) -> None:
