@@ -26,6 +26,7 @@ _FUNCTIONS = {
     "train_head": "avel.heads.train",
     "sweep": "avel.heads.train",
     "search": "avel.heads.search",
+    "cross_validate": "avel.heads.folds",
     "list_runs": "avel.heads.evaluation.runs",
     "leaderboard": "avel.recipes.leaderboard.leaderboard",
     "reproduce": "avel.recipes.reproducing.reproduce",

@@ -284,6 +284,7 @@ def heads(name: str | None, as_json: bool) -> int:
 @command(
     "avel sweep ave.h5 runs/theta --set theta=0,0.01,0.03,0.06 --seeds 5",
     "avel sweep ave.h5 runs/search --set lr=log:1e-4..1e-2 --set d_e=128,256 --trials 40 --seeds 5",
+    "avel sweep ave.h5 runs/folds --set weight_decay=0,1e-4,1e-3 --folds 5 --seeds 3",
 )
 @click.argument("cache", type=PATH)
 @click.argument("run", type=PATH)
@@ -294,22 +295,44 @@ def heads(name: str | None, as_json: bool) -> int:
     help="Search so many settings instead of training all: pruned and chosen on validation; the best is then "
     "trained with all seeds. Needs optuna.",
 )
+@click.option(
+    "--folds",
+    type=click.IntRange(3),
+    help="Judge the settings by cross-validation over train and val, in so many folds; the best is then "
+    "trained with all seeds.",
+)
+@click.option("--groups", type=PATH, help="With --folds: CSV of video_id,group; a group stays in one fold.")
 @settings(TrainConfig, "train-head", vary=True)
 @json_option
-def sweep(cache: Path, run: Path, trials: int | None, as_json: bool, **options: Any) -> int:
-    """Train a head with many settings, or search them.
+def sweep(
+    cache: Path,
+    run: Path,
+    trials: int | None,
+    folds: int | None,
+    groups: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Train a head with many settings, search them, or cross-validate them.
 
     Trains every combination: --set takes several values of a setting, separated by commas. With --trials it
     also takes ranges: LOW..HIGH, or log:LOW..HIGH in which every decade counts as much.
     """
+    if trials is not None and folds is not None:
+        raise ConfigError("--trials with --folds", hint="give one of them")
+    if groups is not None and folds is None:
+        raise ConfigError("--groups without --folds", hint="--folds 5")
+    if (trials is not None or folds is not None) and options.pop("overwrite"):
+        raise ConfigError("--overwrite with --trials or --folds", hint="name another folder")
     if trials is not None:
-        if options.pop("overwrite"):
-            raise ConfigError("--overwrite with --trials", hint="name another folder")
         show(avel.search(cache, run, trials=trials, **options), as_json)
         return DONE
     for name, values in options["settings"].items():
         if isinstance(values, Range):
             raise ConfigError(f"--set {name}={values} is a range", hint="--trials N searches it")
+    if folds is not None:
+        show(avel.cross_validate(cache, run, folds=folds, groups=groups, **options), as_json)
+        return DONE
     show(avel.sweep(cache, run, **options), as_json)
     return DONE
 

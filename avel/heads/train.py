@@ -87,7 +87,7 @@ def sweep(
     loaded = cache if isinstance(cache, LoadedCache) else LoadedCache.open(cache, base.device)
     loaded.check(item.trial.config for item in planned)
     check_watchers(base.metrics_hook, base.tensorboard)
-    inputs = _inputs(loaded.cache, planned, settings)
+    inputs = _inputs(loaded, planned, settings)
     if overwrite:
         remove_run(Path(run), "heads")
     folder = _open(Path(run), base, inputs, hardware_of(loaded.device))
@@ -117,7 +117,13 @@ def _open(path: Path, base: TrainConfig, inputs: HeadInputs, hardware: str) -> R
 
 
 class LoadedCache:
-    """Features of a cache, each kind of input loaded and checked once, for any number of runs."""
+    """Features of a cache, each kind of input loaded and checked once, for any number of runs.
+
+    Attributes:
+        fold: name of the fold of a cross-validation that is held out; "" for the cache's own splits.
+    """
+
+    fold = ""
 
     def __init__(self, cache: FeatureCache, device: torch.device) -> None:
         self.cache, self.device = cache, device
@@ -168,8 +174,9 @@ class LoadedCache:
 
 
 def _inputs(
-    cache: FeatureCache, planned: Sequence[Planned], settings: Mapping[str, Sequence[Any]]
+    loaded: LoadedCache, planned: Sequence[Planned], settings: Mapping[str, Sequence[Any]]
 ) -> HeadInputs:
+    cache = loaded.cache
     heads = {head_class(item.trial.config) for item in planned}
     task = choose_task(cache, planned[0].trial.config.task)
     return HeadInputs(
@@ -183,7 +190,8 @@ def _inputs(
         swept=tuple(settings),
         trials=tuple(item.trial.name for item in planned),
         head_code={head.Config.name: code_digest(head) for head in heads},
-        tags=_tags(cache),
+        tags={} if loaded.fold else _tags(cache),
+        fold=loaded.fold,
     )
 
 

@@ -15,7 +15,7 @@ from avel.config import Setting, default_text, settings_of
 from avel.errors import ConfigError, StoreError, UnknownNameError
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.results import Spread
-from avel.heads.training.records import task_of
+from avel.heads.training.records import open_runs, task_of
 from avel.stores.runs import Run
 from avel.views.reading import HeadRun, read_run
 
@@ -97,7 +97,7 @@ def runs_below(path: Path) -> list[HeadRun]:
     """
     if (path / "run.json").is_file():
         return [read_run(path)]
-    found = [each.parent for each in sorted(path.rglob("run.json"))]
+    found = [run.path for run in open_runs(path)]
     finished = [read_run(each) for each in found if (each / "predictions.parquet").is_file()]
     if not finished:
         raise StoreError(f"{path}: no finished run of a head", hint="name the run of avel sweep")

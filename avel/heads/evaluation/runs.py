@@ -15,7 +15,7 @@ from avel.heads.config import TrainConfig
 from avel.heads.evaluation.compare import GroupPredictions, read_group
 from avel.heads.evaluation.paired import Difference, differences
 from avel.heads.evaluation.results import Evaluation, GroupEvaluation, Spread
-from avel.heads.training.records import HeadInputs
+from avel.heads.training.records import HeadInputs, open_runs
 from avel.stores.runs import Run
 from avel.text import table
 
@@ -82,10 +82,9 @@ def list_runs(folder: Path | str, *, against: Path | str | None = None) -> list[
             with `against`.
     """
     folder = Path(folder)
-    paths = sorted(path.parent for path in folder.rglob("run.json"))
-    if not paths:
+    runs = open_runs(folder)
+    if not runs:
         raise MissingPathError(f"{folder}: no avel run here", hint="avel train-head makes one")
-    runs = [Run.open(path) for path in paths]
     differing = _differing([run for run in runs if run.kind == "heads"])
     lines = [line for run in runs for line in _lines(run, folder, differing)]
     if against is None:

@@ -18,7 +18,7 @@ from avel.heads.tasks.choose import TASKS
 from avel.heads.tasks.task import Task, TaskName, TrackName
 from avel.heads.training.fit import TrialOutcome
 from avel.stores.documents import read_document, write_document
-from avel.stores.runs import Run, read_config
+from avel.stores.runs import RECORD, Run, read_config
 from avel.stores.tensors import load_tensors, save_tensors
 
 FOLDER = "trials"
@@ -31,6 +31,7 @@ class HeadInputs:
 
     `head_code` maps the name of a head to the digest of its source code.
     `tags` are the words by which held-out samples are evaluated apart, each with the numbers of its samples.
+    `fold` names the fold of a cross-validation that is the run's test split; "" for the cache's own splits.
     """
 
     cache: str
@@ -44,12 +45,23 @@ class HeadInputs:
     trials: tuple[str, ...]
     head_code: dict[str, str]
     tags: dict[str, tuple[int, ...]]
+    fold: str = ""
 
     def __post_init__(self) -> None:
         if self.segments < 1:
             raise StoreError(f"inputs.segments is {self.segments}")
         if outside := [name for name in self.trials if "/" in name or name.startswith(".")]:
             raise StoreError(f"inputs.trials holds {outside[0]!r}, which names no file of the run")
+
+
+def open_runs(folder: Path) -> list[Run]:
+    """Opens the runs below a folder; not the folds of a cross-validation, whose test split is their own.
+
+    Raises:
+        StoreError: a run of another format.
+    """
+    runs = [Run.open(path.parent) for path in sorted(folder.rglob(RECORD))]
+    return [run for run in runs if not run.record.inputs.get("fold")]
 
 
 @dataclass(frozen=True)

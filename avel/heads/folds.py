@@ -1,0 +1,314 @@
+"""`cross_validate`: judges settings on folds of train and val, and trains the best."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from avel.config import digest
+from avel.digests import digest_of
+from avel.errors import ConfigError, DatasetError, TrainingError
+from avel.heads.config import TrainConfig
+from avel.heads.evaluation.paired import Difference, difference, tally
+from avel.heads.evaluation.prediction_metrics import compute_metrics
+from avel.heads.evaluation.predictions import Predictions, read_predictions
+from avel.heads.evaluation.results import Evaluation, Spread
+from avel.heads.tasks.metrics import Tally
+from avel.heads.train import LoadedCache, sweep
+from avel.heads.training.data import Data, Split, check_classes
+from avel.heads.training.plan import Planned, plan
+from avel.heads.training.records import read_trials
+from avel.progress import note
+from avel.stores.datasets.annotation_text import read_rows
+from avel.stores.datasets.labels import take
+from avel.stores.files import check_can_write, write_json
+from avel.stores.runs import Run
+from avel.text import as_plain, table
+
+JUDGED = "test"
+"""Split of a fold's run that is judged: the fold itself."""
+
+
+@dataclass(frozen=True)
+class SettingResult:
+    """What one combination of settings scores on samples that its networks have not seen.
+
+    Attributes:
+        score_percent: main metric of the task over all samples of train and val, over seeds.
+        interval_percent: its 95 % interval over videos, or over groups of them; None if every trial failed.
+        epochs: mean of the best epochs.
+        difference: metric -> these settings minus the first ones; empty for the first.
+    """
+
+    settings: dict[str, Any]
+    score_percent: Spread
+    interval_percent: tuple[float, float] | None
+    event_f1_percent: Spread
+    epochs: float
+    difference: dict[str, Difference]
+
+
+@dataclass(frozen=True)
+class FoldsResult:
+    """Results of a cross-validation; the test split is used by `evaluation` alone.
+
+    Attributes:
+        groups: number of videos, or of groups of them, that were dealt to the folds.
+        results: the settings in the order they were given.
+        best: settings with the best score.
+        evaluation: results of the run at `run`, trained on the whole train split with these settings.
+    """
+
+    run: str
+    measure: str
+    folds: int
+    samples: int
+    groups: int
+    results: tuple[SettingResult, ...]
+    best: dict[str, Any]
+    evaluation: Evaluation
+
+    def lines(self) -> list[str]:
+        """Returns the text that a terminal shows."""
+        rows = [
+            (
+                _text(each.settings),
+                str(each.score_percent),
+                "" if each.interval_percent is None else "{:.1f} to {:.1f}".format(*each.interval_percent),
+                str(each.event_f1_percent),
+                f"{each.epochs:.0f}",
+                str(next(iter(each.difference.values()), "")),
+            )
+            for each in self.results
+        ]
+        group = next(iter(self.evaluation.groups.values()))
+        return [
+            *table(
+                ("settings", self.measure, "95 % interval", "event F1", "epochs", "minus the first"), rows
+            ),
+            "",
+            f"{self.samples} samples of train and val in {self.folds} folds of {self.groups} groups",
+            f"best: {_text(self.best)}",
+            f"trained with {len(group.seeds)} seeds: test {group.score_percent}, "
+            f"validation {group.validation_score_percent}",
+            self.run,
+        ]
+
+
+def cross_validate(
+    cache: Path | str,
+    folder: Path | str,
+    settings: Mapping[str, Sequence[Any]],
+    *,
+    folds: int = 5,
+    groups: Path | str | None = None,
+    config: TrainConfig | None = None,
+    **options: Any,
+) -> FoldsResult:
+    """Judges combinations of `settings` by cross-validation, then trains the best into `folder/best-...`.
+
+    The samples of train and val are dealt to the folds by video, each class evenly. A network learns from all
+    folds but two. One of the two chooses its epoch, the other judges it, so that each sample is judged once
+    for each seed, by networks that have not seen its video. Test samples take no part. The same call resumes
+    an interrupted one.
+
+    >>> cross_validate("ave.h5", "runs/theta", {"theta": [0, 0.03, 0.3]}, seeds=3)  # doctest: +SKIP
+
+    Args:
+        folds: 3 or more.
+        groups: CSV with the columns video_id and group: videos of one group stay in one fold. For clips
+            that share a recording, a scene or a speaker. By default each video is its own group.
+
+    Raises:
+        ConfigError: fewer than 3 folds, or a setting that the head does not know.
+        DatasetError: a video without a group.
+        TrainingError: fewer groups than folds, or settings of which every trial failed.
+        StoreError: `folder` holds something else.
+    """
+    if folds < 3:
+        raise ConfigError(f"{folds} folds: one chooses the epoch, one judges, none is left", hint="--folds 5")
+    planned = plan(config, options, settings)
+    base = planned[0].trial.config
+    folder = Path(folder)
+    check_can_write(folder, folder=True)
+    whole = LoadedCache.open(cache, base.device)
+    whole.check(item.trial.config for item in planned)
+    samples = _samples_of(whole.data(base))
+    group_of = None if groups is None else _read_groups(Path(groups), samples.video_id)
+    group = samples.video_id if group_of is None else np.array([group_of[id] for id in samples.video_id])
+    fold = deal(group, samples, folds, base.seed)
+    judged: dict[str, list[Predictions]] = {item.trial.name: [] for item in planned}
+    epochs: dict[str, list[int]] = {item.trial.name: [] for item in planned}
+    for number in range(folds):
+        note(f"\n== fold {number + 1} of {folds}")
+        path = folder / "folds" / str(number + 1)
+        sweep(FoldCache(whole, fold, number, folds), path, settings, config, **options)
+        run = Run.open(path, "heads")
+        for item in read_predictions(run)[JUDGED]:
+            judged[item.trial].append(item)
+        for trial in read_trials(run):
+            epochs[trial.name] += [trial.best_epoch] * trial.trained
+    whole_settings = _judge(whole.data(base), planned, judged, epochs, folds, group_of)
+    best = max(whole_settings, key=lambda each: each.score_percent.mean or 0)
+    note(f"\n== the best of {len(whole_settings)} settings: {_text(best.settings)}")
+    chosen = {**options, **best.settings}
+    path = folder / f"best-{digest(plan(config, chosen, {})[0].trial.config)[:8]}"
+    evaluation = sweep(whole, path, {}, config, **chosen)
+    result = FoldsResult(
+        evaluation.run,
+        evaluation.measure,
+        folds,
+        len(samples),
+        len(np.unique(group.astype(str))),
+        tuple(whole_settings),
+        best.settings,
+        evaluation,
+    )
+    write_json(folder / "folds.json", as_plain(result))
+    return result
+
+
+class FoldCache(LoadedCache):
+    """A cache whose samples of train and val are split anew: a fold to judge, the next to choose by."""
+
+    def __init__(self, whole: LoadedCache, fold: NDArray[np.int64], number: int, folds: int) -> None:
+        super().__init__(whole.cache, whole.device)
+        self.whole, self.folds = whole, folds
+        self.chosen_by = (number + 1) % folds
+        self.of_sample, self.number = fold, number
+        self.fold = f"{number + 1} of {folds}, samples {digest_of(fold.tolist())[:8]}"
+
+    def data(self, config: TrainConfig) -> Data:
+        data = self.whole.data(config)
+        key = data.features.source, data.task.name
+        if key not in self._loaded:
+            samples = _samples_of(data)
+            judged, chooses = self.of_sample == self.number, self.of_sample == self.chosen_by
+            parts = {"train": ~(judged | chooses), "val": chooses, JUDGED: judged}
+            splits = {
+                name: dataclasses.replace(take(samples, np.flatnonzero(part)), name=name)
+                for name, part in parts.items()
+            }
+            self._loaded[key] = dataclasses.replace(data, splits=splits)
+        check_classes(self.cache, self._loaded[key].splits["train"], config)
+        return self._loaded[key]
+
+
+def deal(group: NDArray[Any], samples: Split, folds: int, seed: int) -> NDArray[np.int64]:
+    """Returns the fold of each sample, (R,): groups stay whole, and every class is dealt evenly.
+
+    A group goes to the fold that has the fewest samples of its class, then to the smallest. Samples whose
+    events are not known can only be learned from: they get -1, and are in the train part of every fold.
+
+    Raises:
+        TrainingError: fewer groups than folds.
+    """
+    names, of_group = np.unique(group.astype(str), return_inverse=True)
+    if len(names) < folds:
+        raise TrainingError(f"{len(names)} groups of videos for {folds} folds", hint="fewer --folds")
+    label = [row.tobytes() for row in samples.video_labels.cpu().numpy()]
+    sizes = np.bincount(of_group)
+    fold = np.full(len(group), -1)
+    counts = {name: np.zeros(folds) for name in label}
+    total = np.zeros(folds)
+    order = np.random.default_rng(seed).permutation(len(names))
+    for each in sorted(order.tolist(), key=lambda number: -sizes[number]):
+        members = np.flatnonzero(of_group == each)
+        of_class = Counter(label[member] for member in members)
+        usual = of_class.most_common(1)[0][0]
+        place = int(np.lexsort((total, counts[usual]))[0])
+        fold[members] = place
+        total[place] += len(members)
+        for name, count in of_class.items():
+            counts[name][place] += count
+    return np.where(samples.known, fold, -1)
+
+
+def _samples_of(data: Data) -> Split:
+    """Returns the samples of train and val as one split."""
+    parts = [data.splits["train"], data.splits["val"]]
+    columns: dict[str, Any] = {}
+    for name, value in vars(parts[0]).items():
+        if isinstance(value, torch.Tensor):
+            columns[name] = torch.cat([getattr(part, name) for part in parts])
+        elif not isinstance(value, str):
+            columns[name] = np.concatenate([getattr(part, name) for part in parts])
+    return dataclasses.replace(parts[0], **columns)
+
+
+def _read_groups(path: Path, video_id: NDArray[np.object_]) -> dict[str, str]:
+    """Reads video -> group.
+
+    Raises:
+        DatasetError: no such CSV, or a video without a group.
+    """
+    found = {row.fields["video_id"]: row.fields["group"] for row in read_rows(path, ("video_id", "group"))}
+    missing = sorted({str(each) for each in video_id} - set(found))
+    if missing:
+        raise DatasetError(
+            f"{path}: {len(missing)} videos of train and val have no group, the first is {missing[0]}",
+            hint="give each a line: video_id,group",
+        )
+    return found
+
+
+def _judge(
+    data: Data,
+    planned: Sequence[Planned],
+    judged: Mapping[str, Sequence[Predictions]],
+    epochs: Mapping[str, Sequence[int]],
+    folds: int,
+    group_of: Mapping[str, str] | None,
+) -> list[SettingResult]:
+    """Returns the result of each combination of settings; trials that failed in a fold are left out."""
+    task = data.task
+    by_settings: dict[str, list[Planned]] = {}
+    for item in planned:
+        by_settings.setdefault(_text(item.settings), []).append(item)
+    results: list[SettingResult] = []
+    first: dict[str, Tally] = {}
+    for text, items in by_settings.items():
+        trials = [judged[item.trial.name] for item in items]
+        whole = [_joined(parts, group_of) for parts in trials if len(parts) == folds]
+        if not whole:
+            raise TrainingError(f"{text}: every trial failed in some fold", hint="a lower --lr")
+        metrics, tallies = compute_metrics(whole, task, task.usual_decoder, (1, 1)), tally(whole, task)
+        results.append(
+            SettingResult(
+                settings=items[0].settings,
+                score_percent=metrics.score_percent,
+                interval_percent=metrics.interval_percent,
+                event_f1_percent=metrics.events.f1_percent,
+                epochs=float(np.mean([epoch for item in items for epoch in epochs[item.trial.name]])),
+                difference={
+                    name: difference(tallies[name], first[name], whole[0].video_id) for name in first
+                },
+            )
+        )
+        first = first or tallies
+    return results
+
+
+def _joined(parts: Sequence[Predictions], group_of: Mapping[str, str] | None) -> Predictions:
+    """Joins the folds of one trial, by sample; the groups take the place of the videos in intervals."""
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name, value in vars(parts[0]).items()
+        if not isinstance(value, str)
+    }
+    if group_of is not None:
+        columns["video_id"] = np.array([group_of[id] for id in columns["video_id"]], object)
+    joined = dataclasses.replace(parts[0], **columns)
+    return joined.take(np.argsort(joined.sample, kind="stable"))
+
+
+def _text(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in settings.items()) or "as given"
