@@ -150,7 +150,11 @@ def _refuse_to_stage_again(
 ) -> NoReturn:
     """Raises ConfigError: these whole clips would be staged again because settings differ from `before`."""
     now = as_plain(stored_settings(config))
-    changes = [f"{key} was {before.get(key)}, is now {now[key]}" for key in now if now[key] != before.get(key)]
+    changes = [
+        f"{key} was {before.get(key)}, is now {value}"
+        for key, value in now.items()
+        if value != before.get(key)
+    ]
     minutes = sum(getattr(entry, f"{step}_seconds") for entry in entries for step in STEPS) / 60
     raise ConfigError(
         f"{', '.join(changes)}: that would delete "
