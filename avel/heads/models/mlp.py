@@ -70,7 +70,8 @@ class MLP(Head):
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)
-        self.mlp = ClassifierMLP(merged_width(widths.audio, widths.visual, config), widths.classes)
+        width = merged_width(widths.audio, widths.visual, config)
+        self.mlp = ClassifierMLP(width, widths.classes, config.dropout)
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
         """Returns scores of each segment by itself: (B, T, D), (B, T, D) -> logits (B, T, K)."""

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from avel.config import option
 from avel.heads.config import HeadConfig
 from avel.nn import has_bfloat16_lstm
 
@@ -19,6 +21,7 @@ class PaperConfig(HeadConfig):
     lr_decay_every: int = 10
     batch_size: int = 128
     epochs: int = 300
+    dropout: float = option(0.0, "Fraction dropped in training, in the classifier.", low=0, high=0.99)
 
 
 def at_least_float32(values: Tensor) -> Tensor:
@@ -29,14 +32,19 @@ def at_least_float32(values: Tensor) -> Tensor:
 class ClassifierMLP(nn.Sequential):
     """Three layers D-128-64-K, the classification layer of Figure 4: (..., D) -> (..., K)."""
 
-    def __init__(self, width: int, classes: int) -> None:
+    def __init__(self, width: int, classes: int, dropout: float = 0.0) -> None:
         first, second = nn.Linear(width, 128), nn.Linear(128, 64)
         super().__init__(first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True), nn.Linear(64, classes))
+        self.dropout = dropout
 
     def forward(self, features: Tensor) -> Tensor:
         """Returns scores of every class: (..., D) -> (..., K)."""
         # Flatten to 2-D first: a 3-D Linear returns a view, and in-place ReLU on it would copy.
-        scores: Tensor = super().forward(features.flatten(0, -2))  # type: ignore[no-untyped-call]
+        scores = features.flatten(0, -2)
+        for layer in self:
+            scores = layer(scores)
+            if self.dropout and isinstance(layer, nn.ReLU):
+                scores = functional.dropout(scores, self.dropout, self.training)
         return scores.view(*features.shape[:-1], scores.shape[-1])
 
 

@@ -65,7 +65,7 @@ class TACMA(Head):
         self.W_a2, self.W_v2 = nn.Linear(d_l, d_l, bias=False), nn.Linear(d_l, d_l, bias=False)
         self.W_a3, self.W_v3 = nn.Linear(d_l, d_e, bias=False), nn.Linear(d_l, d_e, bias=False)
         self.norm_a, self.norm_v = nn.LayerNorm(d_e), nn.LayerNorm(d_e)
-        self.mlp = ClassifierMLP(d_e, widths.classes)
+        self.mlp = ClassifierMLP(d_e, widths.classes, config.dropout)
 
     def attention(self, f_a: Tensor, f_v: Tensor) -> tuple[Tensor, Tensor]:
         """Returns W^av and W^va, whose rows need not sum to 1: twice (B, T, D) -> twice (B, T, T)."""

@@ -250,6 +250,8 @@ def can_stack(config: TrainConfig, data: Data, device: torch.device) -> bool:
     """
     if not head_class(config).stackable or config.together == "never":
         return False
+    if getattr(config.head, "dropout", 0):  # each trial draws its own from its seed
+        return False
     if config.together == "always" or device.type != "cpu":
         return True
     return step_flop([build_model(config, data.widths, 0)], config, data) < SMALL_STEP_FLOP

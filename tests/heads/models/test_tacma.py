@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from avel.errors import ConfigError
 from avel.heads.models import tacma
 from avel.heads.models.head import Model, Widths, build_model
 from avel.heads.training.trials import Stacked
@@ -159,8 +158,3 @@ def test_loss_is_cross_entropy_averaged_over_segments() -> None:
             row = output.logits[clip, segment].detach().numpy()
             expected -= float(row[labels[clip, segment]] - np.log(np.exp(row).sum()))
     assert model.loss(output, labels).item() == pytest.approx(expected / (B * T), rel=1e-12)
-
-
-def test_features_of_unlike_width_are_refused() -> None:
-    with pytest.raises(ConfigError, match="128 and 512"):
-        build_model(train_config(), Widths(128, 512, K), seed=0)

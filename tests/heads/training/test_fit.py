@@ -13,7 +13,7 @@ import avel.heads.training.data
 import avel.heads.training.fit
 from avel.heads.config import TrainConfig
 from avel.heads.training.data import Data, feature_statistics, load_data
-from avel.heads.training.fit import Training, TrialOutcome, fit, learning_rate, make_model
+from avel.heads.training.fit import Training, TrialOutcome, can_stack, fit, learning_rate, make_model
 from avel.heads.training.trials import Alone, Trial
 from avel.stores.features import FeatureCache
 from tests.heads.synthetic import train_config, write_cache
@@ -70,6 +70,22 @@ def test_trials_that_differ_in_theta_are_stacked_and_stay_themselves(tmp_path: P
             together[place].state["head.W_a1.weight"], alone.state["head.W_a1.weight"], rtol=1e-3, atol=3e-4
         )
     assert not torch.allclose(together[0].state["head.W_a1.weight"], together[1].state["head.W_a1.weight"])
+
+
+@pytest.mark.parametrize("head", ["tacma", "mlp", "cross_attention"])
+def test_dropout_acts_in_training_alone_and_keeps_trials_apart(head: str, tmp_path: Path) -> None:
+    """With `--set dropout=0.5` each trial draws from its own seed, so it is never stacked."""
+    with_dropout, without = config_of(head=head, dropout=0.5), config_of(head=head)
+    data = data_of(tmp_path, without)
+    assert can_stack(without, data, CPU)
+    assert not can_stack(with_dropout, data, CPU)
+    models = [make_model(Trial("seed=0", config), data) for config in (with_dropout, without)]
+    inputs = data.features.of(torch.arange(8))
+    train = [model.train()(*inputs).logits for model in models]
+    judged = [model.eval()(*inputs).logits for model in models]
+    torch.testing.assert_close(judged[0], judged[1])
+    torch.testing.assert_close(train[1], judged[1])
+    assert not torch.allclose(train[0], judged[0])
 
 
 @pytest.mark.parametrize("head", ["tacma", "psp"])
