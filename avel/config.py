@@ -229,6 +229,7 @@ def _choose(kind: Any, given: list[tuple[str, str, Any]], place: tuple[str, ...]
             key = ".".join((*place, field.name))
             named = [(source, str(value)) for source, at, value in given if at == key and value is not None]
             source, name = named[-1] if named else ("default", field.metadata["default"])
+            name = None if name is None else registry.named(name)
             if name is not None and name not in registry:
                 raise UnknownNameError(registry.kind, name, registry, where=source)
             chosen[field.name] = None if name is None else registry[name].Config()

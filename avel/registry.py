@@ -1,13 +1,20 @@
-"""Registers classes by name with a decorator; other packages add to a registry through an entry point."""
+"""Registers classes by name with a decorator; other packages add to a registry through an entry point.
+
+A file of Python may register one, too: `registry.named("./idea.py")` runs it.
+"""
 
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, version
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from avel.errors import ConfigError, UnknownNameError
+from avel.digests import digest_of
+from avel.errors import ConfigError, MissingPathError, UnknownNameError
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -22,10 +29,14 @@ class Registry(Generic[T]):
         kind: what one entry is called in error messages.
         modules: avel's own entries, name -> module that registers it.
         group: entry-point group of other packages; a point's name is the entry's, its value the module.
+        files: whether a file of Python may be named in the place of an entry, which it then registers.
     """
 
-    def __init__(self, kind: str, *, modules: Mapping[str, str] | None = None, group: str = "") -> None:
+    def __init__(
+        self, kind: str, *, modules: Mapping[str, str] | None = None, group: str = "", files: bool = False
+    ) -> None:
         self.kind = kind
+        self._files = files
         self._modules = dict(modules or {})
         self._group = group
         self._entries: dict[str, T] = {}
@@ -65,6 +76,73 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         return name in set(self)
 
+    def named(self, name: str) -> str:
+        """Returns the name of the entry that `name` means: itself, or what a file of Python registers.
+
+        Raises:
+            ConfigError: the file fails, registers no entry or several, or one whose name is taken.
+            MissingPathError: no such file.
+        """
+        return self._run_file(Path(name).resolve()) if self._files and name.endswith(".py") else name
+
+    def origin(self, name: str) -> str:
+        """Returns where an entry comes from: "PACKAGE==VERSION, module MODULE", or the path of a file."""
+        module = _module_of(self[name])
+        if (file := _file_of(self[name])) is not None:
+            return str(file)
+        dist = self._points[name].dist if name in self._points else None
+        package = dist.name if dist is not None else "avel" if name in self._modules else ""
+        return f"{package}=={version(package)}, module {module}" if package else f"module {module}"
+
+    def _run_file(self, path: Path) -> str:
+        if not path.is_file():
+            raise MissingPathError(
+                f"{path}: no such file", hint=f"give a file that registers a {self.kind}, or a name"
+            )
+        module_name = f"{path.stem}_{digest_of([str(path), path.read_text()])}"
+        if not self._of_module(module_name):
+            for key in [key for key, entry in self._entries.items() if _file_of(entry) == path]:
+                del self._entries[key]  # the file was edited while this process ran
+            self._execute(path, module_name)
+        added = self._of_module(module_name)
+        if len(added) != 1:
+            raise ConfigError(
+                f"{path} registers {' and '.join(added) or f'no {self.kind}'}",
+                hint=f"a file registers one {self.kind}: a class with @register(NAME) before it",
+            )
+        return added[0]
+
+    def _of_module(self, module_name: str) -> list[str]:
+        return [key for key, entry in self._entries.items() if _module_of(entry) == module_name]
+
+    def _execute(self, path: Path, module_name: str) -> None:
+        """Runs a file as a module of that name; what it registers goes again where it fails."""
+        spec = spec_from_file_location(module_name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = module_from_spec(spec)
+        setattr(module, FROM_FILE, path)
+        sys.modules[module_name] = module  # dataclasses look their module up
+        before = dict(self._entries)
+        try:
+            spec.loader.exec_module(module)
+            for name in self._of_module(module_name):
+                if name in self._modules or name in self._points:
+                    raise ConfigError(
+                        f"there is a {self.kind} {name!r} already", hint="rename that of the file"
+                    )
+        except Exception as error:
+            del sys.modules[module_name]
+            self._entries = before
+            if isinstance(error, ConfigError):
+                raise ConfigError(f"{path}: {error.message}", hint=error.hint) from None
+            frames = traceback.extract_tb(error.__traceback__)
+            lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+            line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else "?"
+            raise ConfigError(
+                f"{path}, line {line}: {type(error).__name__}: {error}", hint="mend the file"
+            ) from error
+
     @cached_property
     def _points(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self._group)} if self._group else {}
@@ -98,6 +176,14 @@ class Registry(Generic[T]):
                 f"{package} names {point.value} for {self.kind} {point.name!r}, which registers none",
                 hint=f"give the entry point the name that {point.value} registers",
             )
+
+
+FROM_FILE = "__avel_file__"
+"""Attribute of a module that was run from a file: its path."""
+
+
+def _file_of(entry: Any) -> Path | None:
+    return getattr(sys.modules.get(_module_of(entry)), FROM_FILE, None)
 
 
 def _module_of(entry: Any) -> str:

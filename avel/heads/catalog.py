@@ -75,11 +75,12 @@ def list_heads() -> tuple[HeadInfo, ...]:
 
 
 def describe_head(name: str) -> HeadDescription:
-    """Returns a head and its settings.
+    """Returns a head and its settings, by its name or by the file that registers it.
 
     Raises:
         UnknownNameError: no such head.
     """
+    name = HEADS.named(name)
     config = HEADS[name].Config()
     common = {setting.name for setting in settings_of(HeadConfig)}
     ordered = sorted(settings_of(config), key=lambda setting: setting.name in common)

@@ -34,6 +34,7 @@ HEADS: Registry[Any] = Registry(
         "vscg": "avel.heads.models.vscg",
     },
     group="avel.heads",
+    files=True,
 )
 """Fusion heads by name; `avel.heads.models.head` has their base class."""
 
@@ -73,7 +74,7 @@ class TrainConfig:
     """Settings of training: the head with its own, and those that every training has."""
 
     head: HeadConfig = component(
-        HEADS, "tacma", "Fusion head to train; avel heads NAME lists its settings for --set.",
+        HEADS, "tacma", "Fusion head to train, by name, or ./idea.py: a file that registers one.",
         shown="the head's own",
     )  # fmt: skip
     task: TaskChoice = option(

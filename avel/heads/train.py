@@ -13,12 +13,13 @@ import torch
 
 from avel.device import choose_device, explain_full_memory, hardware_of, tf32
 from avel.errors import ConfigError, TrainingError
-from avel.heads.config import TrainConfig
+from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluate import evaluate, predict_split
 from avel.heads.evaluation.predictions import write_predictions
 from avel.heads.evaluation.results import Evaluation
 from avel.heads.models.head import Widths, build_model, code_digest, head_class, projected_width
 from avel.heads.tasks.choose import choose_task
+from avel.heads.training.code import keep_files, read_train_config
 from avel.heads.training.data import Data, check_classes, choose_source, load_data, note_left_out
 from avel.heads.training.fit import TrialOutcome, can_stack, fit
 from avel.heads.training.plan import Planned, plan, stackable_groups
@@ -106,7 +107,7 @@ def _open(path: Path, base: TrainConfig, inputs: HeadInputs, hardware: str) -> R
     """Begins a run or goes on with the one that is there, which may have been asked for fewer seeds."""
     if (path / RECORD).is_file():
         found = Run.open(path, "heads")
-        before, there = found.config(TrainConfig), found.read_inputs(HeadInputs)
+        before, there = read_train_config(found.record.config, path / RECORD), found.read_inputs(HeadInputs)
         if before.seeds < base.seeds and set(there.trials) < set(inputs.trials):
             fewer = dataclasses.replace(base, seeds=before.seeds)
             same = dataclasses.replace(inputs, trials=there.trials)
@@ -189,7 +190,8 @@ def _inputs(
         categories=cache.categories,
         swept=tuple(settings),
         trials=tuple(item.trial.name for item in planned),
-        head_code={head.Config.name: code_digest(head) for head in heads},
+        head_code={head.Config.name: HEADS.origin(head.Config.name) for head in heads},
+        head_code_digest={head.Config.name: code_digest(head) for head in heads},
         tags={} if loaded.fold else _tags(cache),
         fold=loaded.fold,
     )
@@ -205,6 +207,7 @@ def _tags(cache: FeatureCache) -> dict[str, tuple[int, ...]]:
 
 def _train(run: Run, planned: Sequence[Planned], loaded: LoadedCache) -> None:
     device = loaded.device
+    keep_files(run, {head_class(item.trial.config) for item in planned})
     untrained = [item for item in planned if not is_trained(run, item.trial.name)]
     done = {item.trial.name for item in planned} - {item.trial.name for item in untrained}
     run.rewind([line for line in run.metrics() if line.get("trial") in done])

@@ -351,7 +351,8 @@ def _same_run(found: Run, asked: RunRecord, may_differ: set[str]) -> Run:
     }
     for part, (before, now, ignored) in compared.items():
         old, new = flat(before), flat(now)
-        names = sorted(key for key in {*old, *new} - ignored if old.get(key) != new.get(key))
+        changed = {key for key in {*old, *new} - ignored if old.get(key) != new.get(key)}
+        names = sorted(key for key in changed if key.partition(".")[0] not in ignored)
         if names:
             shown = ", ".join(f"{key} was {old.get(key)!r}, is now {new.get(key)!r}" for key in names)
             again = ", or add --overwrite to train anew" if asked.kind == "heads" else ""

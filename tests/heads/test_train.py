@@ -131,7 +131,7 @@ def test_a_run_of_an_edited_head_is_refused_or_trained_anew(
     assert train_head(cache, run, **QUICK) == first
     assert "nothing to train" in capsys.readouterr().err
     written.write_text("scores = audio * visual")
-    with pytest.raises(StoreError, match=r"head_code\.tacma was") as refused:
+    with pytest.raises(StoreError, match=r"head_code_digest\.tacma was") as refused:
         train_head(cache, run, **QUICK)
     assert "--overwrite" in str(refused.value)
     weights = run / "trials" / "seed=0.safetensors"

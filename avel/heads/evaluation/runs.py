@@ -11,12 +11,12 @@ from typing import Any
 
 from avel.config import settings_of
 from avel.errors import MissingPathError
-from avel.heads.config import TrainConfig
 from avel.heads.evaluation.compare import GroupPredictions, read_group
 from avel.heads.evaluation.paired import Difference, differences
 from avel.heads.evaluation.results import Evaluation, GroupEvaluation, Spread
+from avel.heads.training.code import read_train_config
 from avel.heads.training.records import HeadInputs, open_runs
-from avel.stores.runs import Run
+from avel.stores.runs import RECORD, Run
 from avel.text import table
 
 
@@ -204,7 +204,7 @@ def _settings_text(line: RunLine) -> str:
 
 def _settings_of(run: Run) -> dict[str, Any]:
     """Returns the settings of a head run that change numbers, by name."""
-    config = run.config(TrainConfig)
+    config = read_train_config(run.record.config, run.path / RECORD)
     return {setting.name: setting.of(config) for setting in settings_of(config) if setting.numeric}
 
 

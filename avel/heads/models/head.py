@@ -207,19 +207,21 @@ def head_class(config: TrainConfig) -> type[Head]:
 
 
 def code_digest(head: type[Head]) -> str:
-    """Returns 16 hex digits over the files in which a head and the heads that it is derived from are written.
+    """Returns 16 hex digits over the file in which a head is written.
 
-    A head without a file, such as one typed at a prompt, counts by its name alone.
+    "+" and 16 more follow for the files of heads that it is derived from. A head without a file, such as one
+    typed at a prompt, counts by its name alone.
     """
-    written = [kind for kind in head.__mro__ if issubclass(kind, Head) and kind is not Head]
-    return digest_of({f"{kind.__module__}.{kind.__qualname__}": _code(kind) for kind in written})
+    own, *bases = (kind for kind in head.__mro__ if issubclass(kind, Head) and kind is not Head)
+    others = dict.fromkeys(text for kind in bases if (text := _code(kind)) != _code(own))
+    return digest_of(_code(own)) + (f"+{digest_of(list(others))}" if others else "")
 
 
 def _code(kind: type) -> str:
     try:
         return Path(inspect.getfile(kind)).read_text()
     except (OSError, TypeError):
-        return ""
+        return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def build_model(config: TrainConfig, widths: Widths, seed: int) -> Model:

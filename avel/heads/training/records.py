@@ -16,9 +16,10 @@ from avel.heads.config import TrainConfig
 from avel.heads.models.head import Model, Widths, build_model, projected_width
 from avel.heads.tasks.choose import TASKS
 from avel.heads.tasks.task import Task, TaskName, TrackName
+from avel.heads.training.code import find_head, read_train_config
 from avel.heads.training.fit import TrialOutcome
 from avel.stores.documents import read_document, write_document
-from avel.stores.runs import RECORD, Run, read_config
+from avel.stores.runs import RECORD, Run
 from avel.stores.tensors import load_tensors, save_tensors
 
 FOLDER = "trials"
@@ -29,7 +30,8 @@ AGAIN = "train into another run folder, with the same avel train-head command"
 class HeadInputs:
     """Inputs of a head run: its feature cache, sizes and classes of that, the names of its trials.
 
-    `head_code` maps the name of a head to the digest of its source code.
+    `head_code` maps the name of a head to the package and module, or the file, that it comes from, and
+    `head_code_digest` to the digest of its source code.
     `tags` are the words by which held-out samples are evaluated apart, each with the numbers of its samples.
     `fold` names the fold of a cross-validation that is the run's test split; "" for the cache's own splits.
     """
@@ -44,12 +46,15 @@ class HeadInputs:
     swept: tuple[str, ...]
     trials: tuple[str, ...]
     head_code: dict[str, str]
+    head_code_digest: dict[str, str]
     tags: dict[str, tuple[int, ...]]
     fold: str = ""
 
     def __post_init__(self) -> None:
         if self.segments < 1:
             raise StoreError(f"inputs.segments is {self.segments}")
+        if set(self.head_code) != set(self.head_code_digest):
+            raise StoreError("inputs.head_code and inputs.head_code_digest name other heads")
         if outside := [name for name in self.trials if "/" in name or name.startswith(".")]:
             raise StoreError(f"inputs.trials holds {outside[0]!r}, which names no file of the run")
 
@@ -148,7 +153,7 @@ def read_trial(run: Run, name: str) -> TrialRecord:
     kept = read_document(TrialFile, path.read_bytes(), path, AGAIN)
     if kept.name != name:
         raise StoreError(f"{path}: name is {kept.name!r}, not {name!r}", hint=AGAIN)
-    return TrialRecord(**vars(kept) | {"config": read_config(TrainConfig, "train-head", kept.config, path)})
+    return TrialRecord(**vars(kept) | {"config": read_train_config(kept.config, path)})
 
 
 def read_trials(run: Run) -> list[TrialRecord]:
@@ -196,8 +201,11 @@ def load_model(run: Run, trial: TrialRecord, device: torch.device | str = "cpu")
     """Loads a trial's model at its best validation epoch, in evaluation mode.
 
     Raises:
-        StoreError: its weights are missing or damaged, or of another form than its record says.
+        StoreError: its weights are missing or damaged, or of another form than its record, or its head is
+            not installed.
     """
+    name, inputs = trial.config.head.name, run.read_inputs(HeadInputs)
+    find_head(run, name, inputs.head_code.get(name, ""), inputs.head_code_digest.get(name, ""))
     path = _path(run, trial.name, "safetensors")
     try:
         model = build_model(trial.config, trial.widths, trial.seed)

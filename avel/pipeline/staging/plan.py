@@ -148,7 +148,7 @@ def _refuse_to_lose(entries: Sequence[Entry]) -> None:
 def _refuse_to_stage_again(
     entries: Sequence[Entry], before: Mapping[str, object], config: ExtractConfig
 ) -> NoReturn:
-    """Raises ConfigError: these whole clips would be staged again because settings differ from `before`."""
+    """Raises ConfigError: these whole clips would be staged again, as settings differ from `before`."""
     now = as_plain(stored_settings(config))
     changes = [
         f"{key} was {before.get(key)}, is now {value}"

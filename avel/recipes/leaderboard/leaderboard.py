@@ -125,7 +125,8 @@ def plan_heads(
             raise ConfigError(
                 f"{key}={settings[key]!r} among the settings of all heads", hint=f"give --{key}"
             )
-    names = list(HEADS) if heads == "all" else [heads] if isinstance(heads, str) else list(heads)
+    given = list(HEADS) if heads == "all" else [heads] if isinstance(heads, str) else list(heads)
+    names = list(map(HEADS.named, given))
     if not names:
         raise ConfigError("--heads names no head", hint="--heads all, or names separated by commas")
     for name in names:

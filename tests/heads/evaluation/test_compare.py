@@ -40,7 +40,18 @@ def write_run(
         for seed in range(len(seeds))
     ]
     inputs = HeadInputs(
-        "c.h5", "0123", LABEL.shape[1], 1.0, "single_label", ("",), ("bell", "dog"), (), tuple(names), {}, {}
+        "c.h5",
+        "0123",
+        LABEL.shape[1],
+        1.0,
+        "single_label",
+        ("",),
+        ("bell", "dog"),
+        (),
+        tuple(names),
+        {},
+        {},
+        {},
     )
     run = Run.create(path, "heads", train_config(), inputs=as_plain(inputs))
     items = []

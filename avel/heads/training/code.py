@@ -1,0 +1,93 @@
+"""Finds the code of a run's heads again, which another package or a file may have brought."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from avel.config import option
+from avel.digests import digest_of
+from avel.errors import StoreError
+from avel.heads.config import HEADS, HeadConfig, TrainConfig
+from avel.heads.models.head import Head, code_digest
+from avel.progress import note
+from avel.stores.runs import Run, read_config
+
+FOLDER = "head_code"
+"""Folder of a run that keeps the files which its heads were read from, to look at; they are never run."""
+
+
+def keep_files(run: Run, heads: Iterable[type[Head]]) -> None:
+    """Copies the files, named by `--head`, that heads were read from into the run."""
+    origins = [HEADS.origin(head.Config.name) for head in heads]
+    for file in (origin for origin in origins if origin.endswith(".py")):
+        (run.path / FOLDER).mkdir(exist_ok=True)
+        shutil.copyfile(file, run.path / FOLDER / Path(file).name)
+
+
+def read_train_config(values: Mapping[str, Any], where: object) -> TrainConfig:
+    """Returns recorded settings of training; those of a head that is not installed are taken as they are.
+
+    So figures of a run can be read where its head is not.
+
+    Raises:
+        StoreError: a setting is not known here, or has another type.
+    """
+    name = values.get("head")
+    if not isinstance(name, str) or name in HEADS or not isinstance(values.get(name), dict):
+        return read_config(TrainConfig, "train-head", dict(values), where)
+    rest = {key: value for key, value in values.items() if key not in ("head", name)}
+    own = {key: tuple(value) if isinstance(value, list) else value for key, value in values[name].items()}
+    fields = [
+        (key, type(value), option(value, "Setting of a head that is not installed."))
+        for key, value in own.items()
+    ]
+    stand_in = dataclasses.make_dataclass(
+        "Config", fields, bases=(HeadConfig,), frozen=True, namespace={"name": name}
+    )
+    return dataclasses.replace(read_config(TrainConfig, "train-head", rest, where), head=stand_in())
+
+
+def find_head(run: Run, name: str, origin: str, digest: str) -> None:
+    """Makes a head of a run known by name: the file that it came from is run, if it is yours and unchanged.
+
+    Notes it where the code of an installed head has changed since the run was trained.
+
+    Args:
+        origin: where the head came from, as `HEADS.origin` says.
+        digest: that of its code.
+
+    Raises:
+        StoreError: the head is not installed; the hint names its package and module, or its file.
+    """
+    if name not in HEADS and not origin.endswith(".py"):
+        package, _, module = origin.rpartition("module ")
+        what = f"pip install {package.strip(', ')}, which has the module" if package else "import the module"
+        raise StoreError(
+            f"{run.path}: its head {name!r} is not installed; it came from {origin}", hint=f"{what} {module}"
+        )
+    if name not in HEADS:
+        if problem := _why_not_run(Path(origin), digest.partition("+")[0]):
+            raise StoreError(
+                f"{run.path}: its head {name!r} came from the file {origin}, which {problem}",
+                hint=f"{run.path / FOLDER / Path(origin).name} is the file as it was; put it back there",
+            )
+        HEADS.named(origin)
+    if code_digest(HEADS[name]) != digest:
+        note(f"{run.path}: the code of head {name!r} has changed since this run was trained")
+
+
+def _why_not_run(file: Path, digest: str) -> str:
+    """Says why a file that a run names is not run; "" if it may be.
+
+    A run may come from a stranger, so the file has to be the user's own, and what the run was trained by.
+    """
+    if not file.is_file():
+        return "is not there"
+    if file.resolve() != file or file.stat().st_uid != os.getuid():
+        return "is not yours"
+    return "" if digest_of(file.read_text()) == digest else "has changed since"
