@@ -5,7 +5,8 @@ derived class may set another default (`lr: float = 1e-3`). A config holds plain
 (nested dataclasses), and components: one of several registered classes, such as a head, with the settings of
 its own `Config`. Every setting has a name ("crop_scale") that is unique in its config, and a place in the
 file ("augment.crop_scale"); all sources take both. Of the sources the last one wins: the config to begin
-with, preset, file, `--set`, options.
+with, preset, file, `--set`, options. Where one setting's value changes the defaults of others, the config has
+a method `defaults_of_others` that returns them by name.
 """
 
 import dataclasses
@@ -207,6 +208,20 @@ def resolve(
                 )
             known[key] = setting
     others = [setting for setting in known.values() if setting.registry is not None]
+    config = _with_given(config, known, others, given)
+    of_others: Mapping[str, Any] = getattr(config, "defaults_of_others", dict)()
+    free = {key: value for key, value in of_others.items() if not _is_given(known[key], given)}
+    return _with_given(config, known, others, [("default", *item) for item in free.items()])
+
+
+def _is_given(setting: Setting, given: list[tuple[str, str, Any]]) -> bool:
+    return any(key in (setting.name, setting.key) for _, key, _ in given)
+
+
+def _with_given(
+    config: C, known: Mapping[str, Setting], others: list[Setting], given: list[tuple[str, str, Any]]
+) -> C:
+    """Returns the config with the given values: source, key, value."""
     for source, key, value in given:
         if key in known:
             if known[key].registry is None:

@@ -1,13 +1,17 @@
 """Settings of training a head; torch-free, because the command line builds its options from them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from avel.config import ComponentConfig, component, option
 from avel.registry import Registry
 
 TaskChoice = Literal["auto", "single_label", "multi_label"]
 """Name of a task, or "auto" for the one that the events of a dataset are for."""
+WeakLabels = Literal["event", "fractions"]
+"""Kinds of video labels: the event, or the fraction of segments of each class."""
+
 HEADS: Registry[Any] = Registry(
     "head",
     modules={
@@ -45,7 +49,12 @@ class HeadConfig(ComponentConfig):
 
     The rate of an epoch is `lr`, times `lr_decay` for each step of the schedule before it, times the
     fractions of warm-up and cosine.
+
+    Attributes:
+        weak_defaults: defaults under weak supervision, where they are others: name -> value.
     """
+
+    weak_defaults: ClassVar[Mapping[str, Any]] = {}
 
     lr: float = option(1e-3, "Learning rate of Adam at the start.", low=0)
     weight_decay: float = option(0.0, "Weight decay of Adam (L2, as torch.optim.Adam takes it).", low=0)
@@ -84,6 +93,19 @@ class TrainConfig:
     supervision: Literal["full", "weak"] = option(
         "full", "Learn from the labels of every segment, or from the video's classes alone."
     )
+    weak_labels: Literal["published", "event", "fractions"] = option(
+        "published",
+        "What weak supervision tells of a video: its event, or the fraction of segments of each class, "
+        "background included; published: as in the head's published code.",
+    )
+    negatives: str = option(
+        "", "Cache of clips that hold no event, which train learns from too.", numeric=False
+    )
+    select_by: Literal["auto", "segments", "videos"] = option(
+        "auto",
+        "Choose the epoch by labels of validation segments, or of whole validation videos; auto: by videos "
+        "under weak supervision.",
+    )
     inputs: Literal["auto", "encoded", "cnn", "maps"] = option(
         "auto", "What the head reads: f_a and f_v, CNN vectors, or CNN audio vectors and visual maps."
     )
@@ -115,3 +137,12 @@ class TrainConfig:
     metrics_hook: str = option(
         "", "MODULE:FUNCTION that is called with the run and each line of its metrics.", numeric=False
     )
+
+    def defaults_of_others(self) -> Mapping[str, Any]:
+        """Returns the head's defaults under weak supervision, where that is chosen: name -> value."""
+        return self.head.weak_defaults if self.supervision == "weak" else {}
+
+    @property
+    def selects_by_videos(self) -> bool:
+        """True if validation needs no labels of segments."""
+        return self.select_by == "videos" or (self.select_by == "auto" and self.supervision == "weak")

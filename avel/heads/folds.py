@@ -23,7 +23,7 @@ from avel.heads.evaluation.predictions import Predictions, read_predictions
 from avel.heads.evaluation.results import Evaluation, Spread
 from avel.heads.tasks.metrics import Tally
 from avel.heads.train import LoadedCache, sweep
-from avel.heads.training.data import Data, Split, check_classes
+from avel.heads.training.data import Data, Split, check_labels
 from avel.heads.training.plan import Planned, plan
 from avel.heads.training.records import read_trials
 from avel.progress import note
@@ -141,7 +141,8 @@ def cross_validate(
     check_can_write(folder, folder=True)
     whole = LoadedCache.open(cache, base.device)
     whole.check(item.trial.config for item in planned)
-    samples = _samples_of(whole.data(base))
+    data = whole.data(dataclasses.replace(base, negatives=""))
+    samples = _samples_of(data)
     group_of = None if groups is None else _read_groups(Path(groups), samples.video_id)
     group = samples.video_id if group_of is None else np.array([group_of[id] for id in samples.video_id])
     fold = deal(group, samples, folds, base.seed)
@@ -156,7 +157,7 @@ def cross_validate(
             judged[item.trial].append(item)
         for trial in read_trials(run):
             epochs[trial.name] += [trial.best_epoch] * trial.trained
-    whole_settings = _judge(whole.data(base), planned, judged, epochs, folds, group_of)
+    whole_settings = _judge(data, planned, judged, epochs, folds, group_of)
     best = max(whole_settings, key=lambda each: each.score_percent.mean or 0)
     note(f"\n== the best of {len(whole_settings)} settings: {_text(best.settings)}")
     chosen = {**options, **best.settings}
@@ -186,20 +187,17 @@ class FoldCache(LoadedCache):
         self.of_sample, self.number = fold, number
         self.fold = f"{number + 1} of {folds}, samples {digest_of(fold.tolist())[:8]}"
 
-    def data(self, config: TrainConfig) -> Data:
+    def load(self, config: TrainConfig) -> Data:
         data = self.whole.data(config)
-        key = data.features.source, data.task.name
-        if key not in self._loaded:
-            samples = _samples_of(data)
-            judged, chooses = self.of_sample == self.number, self.of_sample == self.chosen_by
-            parts = {"train": ~(judged | chooses), "val": chooses, JUDGED: judged}
-            splits = {
-                name: dataclasses.replace(take(samples, np.flatnonzero(part)), name=name)
-                for name, part in parts.items()
-            }
-            self._loaded[key] = dataclasses.replace(data, splits=splits)
-        check_classes(self.cache, self._loaded[key].splits["train"], config)
-        return self._loaded[key]
+        samples = _samples_of(data)
+        judged, chooses = self.of_sample == self.number, self.of_sample == self.chosen_by
+        parts = {"train": ~(judged | chooses), "val": chooses, JUDGED: judged}
+        splits = {
+            name: dataclasses.replace(take(samples, np.flatnonzero(part)), name=name)
+            for name, part in parts.items()
+        }
+        check_labels(self.cache, splits, config)
+        return dataclasses.replace(data, splits=splits)
 
 
 def deal(group: NDArray[Any], samples: Split, folds: int, seed: int) -> NDArray[np.int64]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,19 @@ from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluate import evaluate, predict_split
 from avel.heads.evaluation.predictions import write_predictions
 from avel.heads.evaluation.results import Evaluation
-from avel.heads.models.head import Widths, build_model, code_digest, head_class, projected_width
+from avel.heads.models.head import (
+    Widths,
+    build_model,
+    code_digest,
+    head_class,
+    projected_width,
+    weak_labels_of,
+)
 from avel.heads.tasks.choose import choose_task
 from avel.heads.training.code import keep_files, read_train_config
-from avel.heads.training.data import Data, check_classes, choose_source, load_data, note_left_out
+from avel.heads.training.data import Data, check_labels, choose_source, load_data, note_left_out
 from avel.heads.training.fit import TrialOutcome, can_stack, fit
+from avel.heads.training.negatives import add_negatives
 from avel.heads.training.plan import Planned, plan, stackable_groups
 from avel.heads.training.records import HeadInputs, is_trained, load_model, read_trials, write_trial
 from avel.progress import note
@@ -84,7 +92,7 @@ def sweep(
     planned = plan(config, options, settings)
     check_can_write(Path(run), folder=True)
     seeds = len({item.trial.config.seed for item in planned})
-    base = dataclasses.replace(planned[0].trial.config, seeds=seeds)
+    base = replace(planned[0].trial.config, seeds=seeds)
     loaded = cache if isinstance(cache, LoadedCache) else LoadedCache.open(cache, base.device)
     loaded.check(item.trial.config for item in planned)
     check_watchers(base.metrics_hook, base.tensorboard)
@@ -109,8 +117,8 @@ def _open(path: Path, base: TrainConfig, inputs: HeadInputs, hardware: str) -> R
         found = Run.open(path, "heads")
         before, there = read_train_config(found.record.config, path / RECORD), found.read_inputs(HeadInputs)
         if before.seeds < base.seeds and set(there.trials) < set(inputs.trials):
-            fewer = dataclasses.replace(base, seeds=before.seeds)
-            same = dataclasses.replace(inputs, trials=there.trials)
+            fewer = replace(base, seeds=before.seeds)
+            same = replace(inputs, trials=there.trials)
             found = Run.create(path, "heads", fewer, inputs=as_plain(same))  # refuses all other differences
             with only_one(path, "run"):
                 return found.reopen(base, as_plain(inputs))
@@ -128,7 +136,7 @@ class LoadedCache:
 
     def __init__(self, cache: FeatureCache, device: torch.device) -> None:
         self.cache, self.device = cache, device
-        self._loaded: dict[tuple[str, str], Data] = {}
+        self._loaded: dict[tuple[str, str, str], Data] = {}
         self._noted: set[str] = set()
 
     @classmethod
@@ -142,10 +150,17 @@ class LoadedCache:
         Raises:
             TrainingError: the cache does not hold it, or it cannot be trained on.
         """
-        key = choose_source(self.cache, config), choose_task(self.cache, config.task).name
+        key = choose_source(self.cache, config), choose_task(self.cache, config.task).name, config.negatives
         if key not in self._loaded:
-            self._loaded[key] = load_data(self.cache, config, self.device)
+            plain = replace(config, negatives="")
+            self._loaded[key] = (
+                add_negatives(self.data(plain), config) if config.negatives else self.load(config)
+            )
         return self._loaded[key]
+
+    def load(self, config: TrainConfig) -> Data:
+        """Loads what a head reads of the cache itself."""
+        return load_data(self.cache, config, self.device)
 
     def check(self, configs: Iterable[TrainConfig]) -> None:
         """Checks that every head can be trained on the cache, before a run folder is made.
@@ -154,12 +169,12 @@ class LoadedCache:
             ConfigError, TrainingError: one cannot.
         """
         weak: Data | None = None
-        for config in dict.fromkeys(dataclasses.replace(config, seed=0) for config in configs):
+        for config in dict.fromkeys(replace(config, seed=0) for config in configs):
             data = self.data(config)
-            check_classes(self.cache, data.splits["train"], config)
+            check_labels(self.cache, data.splits, config)
             build_model(config, data.widths, 0)
             self._note_projection(config, data.widths)
-            weak = data if config.supervision == "weak" else weak
+            weak = data if weak_labels_of(config, data.task.name) == "event" else weak
         if weak is not None:
             note_left_out(self.cache, weak.splits["train"])
 
@@ -185,6 +200,11 @@ def _inputs(
         cache_digest=cache.digest,
         segments=cache.grid_segments,
         segment_seconds=cache.segment_seconds,
+        negatives={
+            path: FeatureCache.open(path).digest
+            for path in dict.fromkeys(item.trial.config.negatives for item in planned)
+            if path
+        },
         task=task.name,
         tracks=task.tracks,
         categories=cache.categories,

@@ -61,3 +61,31 @@ def test_values_out_of_range_are_refused(setting: str) -> None:
 def test_the_config_needs_no_torch() -> None:
     code = "import sys, avel.heads.config; list(avel.heads.config.HEADS); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+WEAK_DEFAULTS = {
+    "avel": {"epochs": 250},
+    "avsdn": {"milestones": (5, 20, 40)},
+    "cmbs": {"alpha": 0.2, "beta": 0.5, "input_dropout": 0.1, "lr": 6e-4, "milestones": (10, 20, 40)},
+    "cmran": {"clip_norm": 0.5, "milestones": (5, 20, 40)},
+    "cpsp": {"threshold": 0.095, "margin": 0.6, "milestones": (5, 20, 40)},
+    "lesp": {"bank_size": 20, "margin": 0.9},
+    "psp": {"threshold": 0.095, "milestones": (80, 160)},
+    "vscg": {"dropout": 0.1, "out_dropout": 0.5, "milestones": (80, 180, 240)},
+}
+"""Settings of published weak training that are not those of full supervision."""
+
+
+@pytest.mark.parametrize("name", [name for name in HEADS if HEADS[name].weak])
+def test_weak_supervision_brings_its_published_defaults(name: str) -> None:
+    full, weak = (train_config(head=name, supervision=kind).head for kind in ("full", "weak"))
+    changed = {key: value for key, value in vars(weak).items() if value != getattr(full, key)}
+    assert changed == WEAK_DEFAULTS.get(name, {})
+
+
+def test_what_is_given_wins_over_the_defaults_of_weak_supervision(tmp_path: Path) -> None:
+    given = train_config(head="psp", supervision="weak", threshold=0.3)
+    assert (given.head.threshold, given.head.milestones) == (0.3, (80, 160))  # type: ignore[attr-defined]
+    assert train_config(head="psp", supervision="weak", milestones=(60, 120)).head.milestones == (60, 120)
+    (tmp_path / "config.toml").write_text(to_toml(given, "train-head"))
+    assert resolve(TrainConfig, "train-head", file=tmp_path / "config.toml") == given

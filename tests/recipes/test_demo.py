@@ -9,6 +9,8 @@ def test_the_table_prints_intervals() -> None:
     found = GroupEvaluation(
         head="tacma",
         inputs="encoded",
+        weak_labels=None,
+        selected_by="segments",
         seeds=(0, 1),
         best_epochs=(3, 4),
         accuracy_percent=spread,

@@ -12,7 +12,7 @@ from avel.errors import StoreError
 from avel.heads.evaluation.prediction_metrics import compute_metrics
 from avel.heads.evaluation.predictions import Predictions, check_complete, labelled_part, read_predictions
 from avel.heads.evaluation.results import Evaluation, FailedTrial, GroupEvaluation, Spread
-from avel.heads.models.head import Model
+from avel.heads.models.head import Model, weak_labels_of
 from avel.heads.tasks.task import Decoder, Task
 from avel.heads.training.data import Data, chunks_of
 from avel.heads.training.fit import CLIPS_AT_ONCE, arithmetic
@@ -147,6 +147,8 @@ def _judge_group(
         **vars(compute_metrics(items, task, decoder, tolerances, tags=tags)),
         head=trials[0].config.head.name,
         inputs=trials[0].source,
+        weak_labels=weak_labels_of(trials[0].config, task.name),
+        selected_by="videos" if trials[0].config.selects_by_videos else "segments",
         seeds=tuple(trial.seed for trial in trials),
         best_epochs=tuple(trial.best_epoch for trial in trials),
         validation_accuracy_percent=chosen_by if one_label else Spread(),

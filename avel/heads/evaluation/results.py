@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from avel.heads.config import WeakLabels
 from avel.heads.tasks.multi_label import TYPE
 from avel.heads.tasks.task import Decoder, TaskName
 
@@ -139,13 +141,18 @@ class GroupEvaluation(PredictionMetrics):
 
     Attributes:
         inputs: which features the head read.
-        validation_accuracy_percent: the validation accuracy that chose the epoch, by arg-max.
+        weak_labels: what it learned from under weak supervision; None under full.
+        selected_by: the labels that chose the epoch on validation, of segments or of whole videos.
+        validation_accuracy_percent: the validation accuracy that chose the epoch, by arg-max; of the classes
+            of videos where `selected_by` says so.
         accuracy_at_best_test_epoch_percent: test accuracy where the epoch is chosen by test, too high a
             figure; (None, None) on another split, and with another decoder than arg-max.
     """
 
     head: str
     inputs: str
+    weak_labels: WeakLabels | None
+    selected_by: Literal["segments", "videos"]
     seeds: tuple[int, ...]
     best_epochs: tuple[int, ...]
     validation_accuracy_percent: Spread

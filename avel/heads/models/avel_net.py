@@ -1,7 +1,7 @@
 """AVEL's networks (Tian et al. 2018): audio-guided visual attention, Bi-LSTMs, concatenation or DMRN."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,8 @@ from torch.nn import functional
 from avel.config import option
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
-from avel.heads.models.parts import BiLSTM
+from avel.heads.models.parts import BiLSTM, xavier
+from avel.heads.tasks.single_label import SingleLabel
 from avel.nn import AGVA
 
 HIDDEN = 256
@@ -25,7 +26,10 @@ class AVELNet(Head):
         """Settings of AVEL and its training, as in its code."""
 
         fusion: Literal["concatenate", "dmrn"] = option("concatenate", "How the two streams are fused.")
+        lr_decay: float = 0.1
+        milestones: tuple[int, ...] = (288,)  # 15000 steps in its code
         epochs: int = 300
+        weak_defaults: ClassVar = {"epochs": 250}
 
     source = "Tian et al. 2018"
     published = (Published(71.3, "full", VGG, "Ran et al. 2022, Table 2"),)
@@ -42,6 +46,9 @@ class AVELNet(Head):
             )
         else:
             self.classify = nn.Sequential(nn.Linear(HIDDEN, widths.classes))
+        for part in (self.agva if self.dmrn is None else None, self.classify):
+            if part is not None:
+                xavier(part)
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), AGVA's weights."""
@@ -61,8 +68,11 @@ class AVELNet(Head):
         return soft_margin(output.logits.flatten(0, 1), labels.flatten())
 
     def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
-        """Returns `soft_margin` of the scores averaged over time: (B, T, K), (B,) -> scalar."""
-        return soft_margin(output.logits.mean(1), video_labels)
+        """Returns `soft_margin` of the highest scores over time: (B, T, K), (B,) or (B, K) -> scalar.
+
+        The published code takes the maximum, its paper says the mean.
+        """
+        return soft_margin(output.logits.amax(1), video_labels)
 
 
 class DMRN(nn.Module):
@@ -80,6 +90,6 @@ class DMRN(nn.Module):
 
 
 def soft_margin(logits: Tensor, classes: Tensor) -> Tensor:
-    """Returns the multi-label soft-margin loss of softmax scores: (R, K), (R,) -> scalar."""
-    targets = functional.one_hot(classes, logits.shape[-1]).to(logits.dtype)
+    """Returns the multi-label soft-margin loss of softmax scores: (R, K), (R,) or (R, K) -> scalar."""
+    targets = SingleLabel.as_fractions(classes, logits.shape[-1]).to(logits.dtype)
     return functional.multilabel_soft_margin_loss(torch.softmax(logits, -1), targets)

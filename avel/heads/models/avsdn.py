@@ -1,6 +1,7 @@
 """AVSDN (Lin et al. 2019) as in the code of CPSP's authors: encoders whose last states start a decoder."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ class AVSDN(RelevanceHead):
 
         clip_norm: float = 0.1
         epochs: int = 45
+        weak_defaults: ClassVar = {"milestones": (5, 20, 40)}
 
     source = "Lin et al. 2019, as in the code of Zhou et al. 2022"
     published = (
@@ -39,8 +41,9 @@ class AVSDN(RelevanceHead):
         self.fuse = StateFusion()
         self.decode = BiLSTM(widths.audio + widths.visual)
         self.category, self.relevance = nn.Linear(HIDDEN, widths.classes - 1), nn.Linear(HIDDEN, 1)
-        if self.agva is not None:
-            xavier(self.agva)
+        for part in (self.agva, self.category, self.relevance):
+            if part is not None:
+                xavier(part)
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), AGVA's weights."""

@@ -41,7 +41,7 @@ class CACE(SuppressionHead):
     refines: Tensor
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
-        super().__init__(widths, config, weak, config.beta, config.input_dropout)
+        super().__init__(widths, config, weak)
         self.relate = SelfAttention(CELL, 128) if widths.cells else None
         self.guide = Guidance(widths.audio)
         self.refine = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.ReLU())

@@ -30,7 +30,9 @@ TINY = 1e-6
 class SuppressionConfig(RelevanceConfig):
     """Settings of both CMBS and CACE-Net, as in the code of both."""
 
-    alpha: float = option(0.1, "How much a gate strengthens segments.", low=0)
+    alpha: float = option(
+        0.1, "How much a gate strengthens segments; if weak, the part of a segment that it scales.", low=0
+    )
     beta: float = option(0.4, "How much self-guided attention strengthens visual features.", low=0)
     gamma: float = option(0.3, "Weight of the modalities' own category scores in those of the clip.", low=0)
     gate_loss: Literal["published", "plain"] = option(
@@ -56,12 +58,12 @@ class SuppressionHead(RelevanceHead):
     cross_width: ClassVar[int] = 1024
     """Width between the two layers that follow cross attention."""
 
-    def __init__(
-        self, widths: Widths, config: SuppressionConfig, weak: bool, beta: float, input_dropout: float
-    ) -> None:
+    def __init__(self, widths: Widths, config: SuppressionConfig, weak: bool) -> None:
         super().__init__(widths, config, weak)
-        self.project = nn.Sequential(nn.Linear(widths.visual, CELL), nn.ReLU(), nn.Dropout(input_dropout))
-        self.watch = VisualAttention(widths, beta, config.cell_dropout)
+        self.project = nn.Sequential(
+            nn.Linear(widths.visual, CELL), nn.ReLU(), nn.Dropout(config.input_dropout)
+        )
+        self.watch = VisualAttention(widths, config.beta, config.cell_dropout)
         if not weak:
             self.audio_lstm, self.visual_lstm = BiLSTM(widths.audio), BiLSTM(CELL, CELL // 2)
         audio, encoder, n_heads = (widths.audio, 2048, 2) if weak else (HIDDEN, 1024, 4)
@@ -135,13 +137,13 @@ class CMBS(SuppressionHead):
     class Config(SuppressionConfig):
         """Settings of CMBS and its training, as in its code."""
 
-        weak_alpha: float = option(
-            0.2, "Fraction of a segment that its gate scales, under weak supervision.", low=0, high=1
-        )
-        weak_beta: float = option(0.5, "The same as beta, under weak supervision.", low=0)
-        weak_input_dropout: float = option(
-            0.1, "The same as input_dropout, under weak supervision.", low=0, high=0.99
-        )
+        weak_defaults: ClassVar = {
+            "alpha": 0.2,
+            "beta": 0.5,
+            "input_dropout": 0.1,
+            "lr": 6e-4,
+            "milestones": (10, 20, 40),
+        }
 
     source = "Xia and Zhao 2022"
     published = (
@@ -153,10 +155,7 @@ class CMBS(SuppressionHead):
     config: Config
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
-        beta = config.weak_beta if weak else config.beta
-        super().__init__(
-            widths, config, weak, beta, config.weak_input_dropout if weak else config.input_dropout
-        )
+        super().__init__(widths, config, weak)
         self.classify = nn.Linear(HIDDEN, widths.classes, bias=False) if weak else None
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
@@ -173,7 +172,7 @@ class CMBS(SuppressionHead):
         v, extras["W_va"] = self.cross_v(visual, encoded_a)
         # As published, a gate here scales the modality that it reads; under full supervision the other one
         gate_v, gate_a = self.gate_a(encoded_v), self.gate_v(encoded_a)
-        alpha = self.config.weak_alpha
+        alpha = self.config.alpha
         v = v * (1 - alpha + alpha * torch.sigmoid(gate_v))
         a = a * (1 - alpha + alpha * torch.sigmoid(gate_a))
         modal = torch.sigmoid(self.category_v(v)) + torch.sigmoid(self.category_a(a))

@@ -1,6 +1,7 @@
 """CMRAN (Xu et al. 2020): attention within and across the modalities, then relevance and category."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ class CMRAN(RelevanceHead):
         clip_norm: float = 0.1
         batch_size: int = 32
         epochs: int = 200
+        weak_defaults: ClassVar = {"clip_norm": 0.5, "milestones": (5, 20, 40)}
 
     source = "Xu et al. 2020"
     published = (

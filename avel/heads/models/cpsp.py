@@ -1,6 +1,7 @@
 """CPSP (Zhou et al. 2022): positive sample propagation, with contrastive losses on segments and videos."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,20 +27,17 @@ class CPSP(RelevanceHead):
     class Config(RelevanceConfig):
         """Settings of CPSP and its training, as in its code."""
 
-        threshold: float = option(
-            0.099, "Attention that a pair must exceed to count, under full supervision.", low=0, high=1
-        )
-        weak_threshold: float = option(0.095, "The same under weak supervision.", low=0, high=1)
+        threshold: float = option(0.099, "Attention that a pair must exceed to count.", low=0, high=1)
         pair_loss: float = option(100.0, "Weight of the pair-similarity loss; full supervision only.", low=0)
         segment_loss: float = option(
             0.01, "Weight of the contrastive loss on segments; full supervision only.", low=0
         )
         video_loss: float = option(1.0, "Weight of the contrastive loss on the videos of a batch.", low=0)
-        margin: float = option(0.2, "Margin of the loss on videos, under full supervision.", low=0)
-        weak_margin: float = option(0.6, "The same under weak supervision.", low=0)
+        margin: float = option(0.2, "Margin of the loss on videos.", low=0)
         dropout: float = option(0.1, "Fraction of activations dropped in training.", low=0, high=0.99)
         clip_norm: float = 0.1
         epochs: int = 45
+        weak_defaults: ClassVar = {"threshold": 0.095, "margin": 0.6, "milestones": (5, 20, 40)}
 
     source = "Zhou et al. 2022"
     published = (
@@ -56,9 +54,9 @@ class CPSP(RelevanceHead):
         self.audio = bottleneck(widths.audio)
         self.visual = bottleneck(widths.visual)
         self.audio_lstm, self.visual_lstm = BiLSTM(128), BiLSTM(128)
-        self.propagate = Propagation(config.weak_threshold if weak else config.threshold, config.dropout)
+        self.propagate = Propagation(config.threshold, config.dropout)
         self.category, self.relevance = nn.Linear(HIDDEN, widths.classes - 1), nn.Linear(HIDDEN, 1)
-        for part in (self.agva, self.propagate, self.category, self.relevance):
+        for part in (self.agva, self.propagate):
             if part is not None:
                 xavier(part)
 
@@ -94,7 +92,7 @@ class CPSP(RelevanceHead):
         """Returns `multiple_instance_loss` plus the loss on videos: (B, T, K), (B,) -> scalar."""
         loss = super().weak_loss(output, categories)
         if self.config.video_loss:
-            videos = video_contrast(output.extras["fused"].mean(1), categories, self.config.weak_margin, 4)
+            videos = video_contrast(output.extras["fused"].mean(1), categories, self.config.margin, 4)
             loss = loss + self.config.video_loss * videos
         return loss
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from avel.digests import digest_of
 from avel.errors import ConfigError
-from avel.heads.config import HEADS, HeadConfig, TrainConfig
+from avel.heads.config import HEADS, HeadConfig, TrainConfig, WeakLabels
 from avel.heads.models.parts import at_least_float32
 from avel.heads.tasks.choose import TASKS
 from avel.heads.tasks.single_label import SingleLabel
@@ -83,6 +83,8 @@ class Head(nn.Module, ABC):
         published: what was reported for it on AVE.
         sources: inputs it can read ("encoded", "cnn", "maps"), the best first.
         weak: whether it can learn from video labels.
+        weak_labels: from which kinds of them, that of its published code first; its `weak_loss` gets classes
+            (B,) for "event" and fractions (B, K) for "fractions".
         tasks: names of the tasks that it can be trained for: those whose labels its losses and layers know.
         stackable: whether trials can be one batched program: no LSTM, no dropout, no `begin_epoch`.
         buffered: settings kept as buffers, so that trials which differ in them can still be stacked.
@@ -94,6 +96,7 @@ class Head(nn.Module, ABC):
     published: ClassVar[tuple[Published, ...]] = ()
     sources: ClassVar[tuple[str, ...]] = ("encoded",)
     weak: ClassVar[bool] = True
+    weak_labels: ClassVar[tuple[WeakLabels, ...]] = ("event", "fractions")
     tasks: ClassVar[tuple[str, ...]] = (SingleLabel.name,)
     stackable: ClassVar[bool] = False
     buffered: ClassVar[tuple[str, ...]] = ()
@@ -142,7 +145,7 @@ class Head(nn.Module, ABC):
         return self.task.loss(output.logits, labels)
 
     def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
-        """Returns the loss under weak supervision: (B, T, K), (B, ...) -> scalar."""
+        """Returns the loss under weak supervision: (B, T, K), labels of `weak_labels` (B, ...) -> scalar."""
         return self.task.video_loss(output.logits, video_labels)
 
 
@@ -204,6 +207,26 @@ def head_class(config: TrainConfig) -> type[Head]:
             f"head {config.head.name!r} cannot learn from video labels", hint="--supervision full"
         )
     return found
+
+
+def weak_labels_of(config: TrainConfig, task: str) -> WeakLabels | None:
+    """Returns the kind of video labels that a head learns from; None under full supervision.
+
+    Raises:
+        ConfigError: the config names a kind that the head or the task does not have.
+    """
+    if config.supervision == "full":
+        return None
+    head = head_class(config)
+    able = head.weak_labels if task == SingleLabel.name else ("event",)
+    if config.weak_labels == "published":
+        return able[0]
+    if config.weak_labels not in able:
+        raise ConfigError(
+            f"head {config.head.name!r} cannot learn task {task} from --weak-labels {config.weak_labels}",
+            hint=f"--weak-labels {able[0]}",
+        )
+    return config.weak_labels
 
 
 def code_digest(head: type[Head]) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from avel.heads.models.relevance import (
     holds_event,
     relevance_loss,
 )
+from avel.heads.tasks.multi_label import video_cross_entropy
+from avel.heads.tasks.single_label import SingleLabel
 
 D = 256
 TEMPERATURE = 0.1
@@ -40,9 +43,7 @@ class LESP(RelevanceHead):
         """Settings of LESP and its training, as in its code."""
 
         bank_size: int = option(32, "Segments of each event in the bank.", low=1)
-        weak_bank_size: int = option(20, "The same under weak supervision.", low=1)
         margin: float = option(0.7, "Distance from the bank below which a segment holds the event.", low=0)
-        weak_margin: float = option(0.9, "The same under weak supervision.", low=0)
         unimodal_weight: float = option(0.01, "Weight of the loss of each modality by itself.", low=0)
         bank_weight: float = option(0.1, "Weight of the losses on the distances from the bank.", low=0)
         dropout: float = option(0.1, "Fraction dropped in training, in attention layers.", low=0, high=0.99)
@@ -55,9 +56,11 @@ class LESP(RelevanceHead):
         cosine: bool = True
         batch_size: int = 128
         epochs: int = 300
+        weak_defaults: ClassVar = {"bank_size": 20, "margin": 0.9}
 
     source = "code ShipingGe/AVEL"
     sources = ("maps", "cnn", "encoded")
+    weak_labels = ("fractions", "event")
 
     config: Config
     bank_audio: Tensor
@@ -66,8 +69,7 @@ class LESP(RelevanceHead):
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)
-        events, size = widths.classes - 1, config.weak_bank_size if weak else config.bank_size
-        self.margin = config.weak_margin if weak else config.margin
+        events, size, self.margin = widths.classes - 1, config.bank_size, config.margin
         self.encode = SegmentEncoder(widths, config)
         self.score_a, self.score_v = nn.Linear(D, events), nn.Linear(D, events)
         self.category, self.relevance = nn.Linear(D, events), nn.Linear(D, 1)
@@ -131,21 +133,21 @@ class LESP(RelevanceHead):
             relevance + category + self.bank_losses(extras, clip_category(labels, classes), weights, weights)
         )
 
-    def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
-        """Returns the same, as if the video's event filled the clip: (B, T, K), (B,) -> scalar."""
-        extras, known = output.extras, categories < self.widths.classes - 1
+    def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
+        """Returns the same, where only each clip's fractions or event are known, and fills the bank.
+
+        (B, T, K), (B, K) or (B,) -> scalar.
+        """
+        extras, classes = output.extras, self.widths.classes
+        fractions = SingleLabel.as_fractions(video_labels, classes)
+        found, event = fractions[:, :-1].max(1)
+        categories = event.where(found > 0, classes - 1)
         foreground = torch.sigmoid(at_least_float32(extras["foreground"]))
-        mean = foreground.mean(1).clamp(1e-7, 1 - 1e-7)
-        relevance = -torch.where(known, mean.log(), (1 - mean).log()).mean()
+        relevance = video_cross_entropy(foreground.mean(1), 1 - fractions[:, -1])
         # (B, 1): as if each clip were one segment
-        category = category_loss(
-            at_least_float32(extras["clip"]), categories.unsqueeze(1), self.widths.classes
-        )
-        return (
-            relevance
-            + category
-            + self.bank_losses(extras, categories, torch.ones_like(foreground), foreground)
-        )
+        category = category_loss(at_least_float32(extras["clip"]), categories.unsqueeze(1), classes)
+        every = torch.ones_like(foreground)
+        return relevance + category + self.bank_losses(extras, categories, every, foreground)
 
     def bank_losses(
         self, extras: dict[str, Tensor], categories: Tensor, event_segments: Tensor, foreground: Tensor
@@ -168,8 +170,10 @@ class LESP(RelevanceHead):
         has_bank = known * (self.bank_score[event, 0] > 0)
         near = functional.cross_entropy(extras["prototype"], event, reduction="none")
         distance = of_event(extras["distance"], event)
-        inside = mean_where(distance.amax(-1), foreground)
-        outside = mean_where(torch.relu(self.margin - distance.amin(-1)), 1 - foreground)
+        # Weak, where `foreground` is not 0 or 1, each segment counts as much; full, each of its kind
+        mean = weighted_mean if self.from_videos else mean_where
+        inside = mean(distance.amax(-1), foreground)
+        outside = mean(torch.relu(self.margin - distance.amin(-1)), 1 - foreground)
         bank = ((near + inside + outside) * has_bank).sum() / has_bank.sum().clamp_min(1)
         if self.training:
             quality = 1 - jensen_shannon(scores_a.detach(), scores_v.detach())
@@ -266,6 +270,11 @@ def of_event(distance: Tensor, event: Tensor) -> Tensor:
 def mean_where(values: Tensor, weights: Tensor) -> Tensor:
     """Returns the weighted mean over time, 0 where all weights are 0: (B, T), (B, T) -> (B,)."""
     return (values * weights).sum(1) / weights.sum(1).clamp_min(1e-8)
+
+
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Returns the mean over time of weight times value: (B, T), (B, T) -> (B,)."""
+    return (values * weights).mean(1)
 
 
 def jensen_shannon(one: Tensor, other: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,8 @@ from torch.nn import functional
 from avel.config import option
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
-from avel.heads.models.parts import BiLSTM, at_least_float32
+from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
+from avel.heads.tasks.multi_label import video_cross_entropy
 from avel.heads.tasks.single_label import SingleLabel
 from avel.nn import AGVA
 
@@ -26,10 +28,7 @@ class PSP(Head):
     class Config(HeadConfig):
         """Settings of PSP and its training, as in its code."""
 
-        threshold: float = option(
-            0.099, "Attention that a pair must exceed to count, under full supervision.", low=0, high=1
-        )
-        weak_threshold: float = option(0.095, "The same under weak supervision.", low=0, high=1)
+        threshold: float = option(0.099, "Attention that a pair must exceed to count.", low=0, high=1)
         pair_loss: float = option(
             100.0, "Weight of the pair-similarity loss, which full supervision alone can have.", low=0
         )
@@ -38,6 +37,7 @@ class PSP(Head):
         milestones: tuple[int, ...] = (60, 120)
         batch_size: int = 128
         epochs: int = 300
+        weak_defaults: ClassVar = {"threshold": 0.095, "milestones": (80, 160)}
 
     source = "Zhou et al. 2021"
     published = (
@@ -45,19 +45,24 @@ class PSP(Head):
         Published(73.5, "weak", VGG, "Zhou et al. 2021", checked=False),
     )
     sources = ("maps", "cnn", "encoded")
+    weak_labels = ("fractions", "event")
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)
         self.pair_loss = config.pair_loss
-        self.agva = AGVA(128, widths.visual, widths.cells) if widths.cells else None
-        self.audio = bottleneck(widths.audio)
-        self.visual = bottleneck(widths.visual)
-        self.audio_lstm, self.visual_lstm = BiLSTM(128), BiLSTM(128)
-        self.propagate = Propagation(config.weak_threshold if weak else config.threshold, config.dropout)
+        self.audio = nn.Identity() if weak else bottleneck(widths.audio)
+        self.visual = nn.Linear(widths.visual, 128) if weak else bottleneck(widths.visual)
+        audio = widths.audio if weak else 128
+        self.agva = AGVA(audio, widths.visual, widths.cells) if widths.cells else None
+        self.audio_lstm, self.visual_lstm = BiLSTM(audio), BiLSTM(128)
+        self.propagate = Propagation(config.threshold, config.dropout, renormalise=not weak, project=not weak)
         self.classify = nn.Sequential(
             nn.Linear(HIDDEN, 64, bias=False), nn.ReLU(), nn.Linear(64, widths.classes, bias=False)
         )
         self.gate = nn.Linear(widths.classes, 1, bias=False) if weak else None
+        for part in (self.agva, self.propagate, self.classify):
+            if part is not None:
+                xavier(part)
 
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), similarity (B, T)."""
@@ -84,6 +89,11 @@ class PSP(Head):
         event = SingleLabel.holds_event(labels, self.widths.classes)
         return loss + self.pair_loss * pair_loss(output.extras["similarity"], event)
 
+    def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
+        """Returns binary cross-entropy of the softmax of mean scores: (B, T, K), (B, K) or (B,) -> scalar."""
+        p = torch.softmax(output.logits.mean(1), -1)
+        return video_cross_entropy(p, SingleLabel.as_fractions(video_labels, self.widths.classes))
+
 
 def pair_loss(similarity: Tensor, event: Tensor) -> Tensor:
     """Returns the mean squared error of normalised similarities to events: (B, T), (B, T) -> scalar."""
@@ -97,16 +107,22 @@ class Propagation(nn.Module):
         threshold: attention, as a fraction of its row, that a pair must exceed.
         out_dropout: dropout of the output layers, by default `dropout`.
         renormalise: scale the rows to sum 1 again after the cut.
+        project: put a layer of each modality before the last normalisation.
     """
 
     def __init__(
-        self, threshold: float, dropout: float, out_dropout: float | None = None, renormalise: bool = True
+        self,
+        threshold: float,
+        dropout: float,
+        out_dropout: float | None = None,
+        renormalise: bool = True,
+        project: bool = True,
     ) -> None:
         super().__init__()
         self.threshold, self.renormalise = threshold, renormalise
         self.v1, self.v2, self.a1, self.a2 = (projection(dropout) for _ in range(4))
         last = dropout if out_dropout is None else out_dropout
-        self.out_v, self.out_a = projection(last), projection(last)
+        self.out_v, self.out_a = (projection(last) if project else nn.Identity() for _ in range(2))
         self.norm = nn.LayerNorm(HIDDEN, eps=1e-6)
 
     def forward(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from avel.config import option
-from avel.heads.config import HeadConfig
+from avel.heads.config import HeadConfig, WeakLabels
 from avel.heads.models.head import Head, HeadOutput, Widths
 from avel.heads.models.parts import at_least_float32
 from avel.heads.tasks.single_label import SingleLabel
@@ -31,6 +32,8 @@ class RelevanceHead(Head):
     The `forward` of a subclass ends with `decided`. Category scores are of the K - 1 events, or of all K
     classes where a published weak network scores background too.
     """
+
+    weak_labels: ClassVar[tuple[WeakLabels, ...]] = ("event",)
 
     def __init__(self, widths: Widths, config: RelevanceConfig, weak: bool) -> None:
         super().__init__(widths, config, weak)

@@ -1,6 +1,7 @@
 """VSCG (arXiv 2210.05242): propagation, then GRUs whose initial states summarise the clip."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
 from avel.heads.models.psp import HIDDEN, Propagation, bottleneck, pair_loss, projection
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, holds_event
 from avel.heads.tasks.multi_label import video_cross_entropy
+from avel.heads.tasks.single_label import SingleLabel
 from avel.nn import AGVA
 
 
@@ -22,24 +24,28 @@ class VSCG(RelevanceHead):
 
     @dataclass(frozen=True)
     class Config(RelevanceConfig):
-        """Settings of VSCG and its training, as in its code, which has milestones 80, 180, 240 if weak."""
+        """Settings of VSCG and its training, as in its code."""
 
         threshold: float = option(0.099, "Attention that a pair must exceed to count.", low=0, high=1)
         pair_loss: float = option(
             1.0, "Weight of the pair-similarity loss, which full supervision alone can have.", low=0
         )
-        dropout: float = option(0.2, "Fraction dropped in training, in propagation.", low=0, high=0.99)
+        dropout: float = option(
+            0.2, "Fraction dropped in training, of what propagation reads.", low=0, high=0.99
+        )
+        projection_dropout: float = option(0.2, "The same, after propagation.", low=0, high=0.99)
         out_dropout: float = option(0.1, "The same, after the GRUs.", low=0, high=0.99)
-        weak_dropout: float = option(0.5, "The same, after the GRUs of the weak network.", low=0, high=0.99)
         event_threshold: float = 0.7
         lr_decay: float = 0.8
         milestones: tuple[int, ...] = (60, 120, 240)
         batch_size: int = 128
         epochs: int = 300
+        weak_defaults: ClassVar = {"dropout": 0.1, "out_dropout": 0.5, "milestones": (80, 180, 240)}
 
     source = "arXiv 2210.05242"
     sources = ("maps", "cnn", "encoded")
     segments = range(8, 12)
+    weak_labels = ("fractions", "event")
 
     config: Config
 
@@ -54,14 +60,16 @@ class VSCG(RelevanceHead):
         self.agva = AGVA(audio, widths.visual, widths.cells) if widths.cells else None
         self.audio_lstm, self.visual_lstm = BiLSTM(audio), BiLSTM(128)
         self.propagate = Propagation(
-            config.threshold, config.dropout, config.out_dropout if weak else None, renormalise=not weak
+            config.threshold, config.dropout, config.projection_dropout, renormalise=not weak
         )
         self.summary = ClipSummary()
         self.audio_gru, self.visual_gru = gru(), gru()
         if weak:
             self.cross_a, self.cross_v = (nn.Linear(128, 128, bias=False) for _ in range(2))
-            self.out_a: nn.Module = nn.Dropout(config.weak_dropout)
-            self.out_v: nn.Module = nn.Dropout(config.weak_dropout)
+            self.out_a: nn.Module = nn.Dropout(config.out_dropout)
+            self.out_v: nn.Module = nn.Dropout(config.out_dropout)
+            xavier(self.cross_a)
+            xavier(self.cross_v)
         else:
             self.out_a, self.out_v = projection(config.out_dropout), projection(config.out_dropout)
         self.norm = nn.LayerNorm(HIDDEN, eps=1e-6)
@@ -73,6 +81,7 @@ class VSCG(RelevanceHead):
         else:
             self.category = nn.Linear(HIDDEN, widths.classes - 1)
             self.relevance = nn.Linear(HIDDEN, 1)
+            xavier(self.relevance)
         for part in (self.agva, self.propagate, self.out_a, self.out_v, self.category):
             if part is not None:
                 xavier(part)
@@ -85,17 +94,16 @@ class VSCG(RelevanceHead):
             visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
         states_a, states_v = self.audio_lstm(audio), self.visual_lstm(self.visual(visual))
         fused_v, fused_a, extras["gamma_va"] = self.propagate(states_v, states_a)
-        extras["similarity"] = functional.cosine_similarity(
-            at_least_float32(fused_v), at_least_float32(fused_a), dim=-1
-        )
-        fused = self.guided(fused_v, fused_a)
+        guided_v, guided_a = self.guided(fused_v, fused_a)
+        extras["similarity"] = functional.cosine_similarity(guided_v, guided_a, dim=-1)
+        fused = (guided_v + guided_a) / 2
         if self.from_videos:
             scores = self.category(fused)
             return HeadOutput(scores * torch.sigmoid(torch.relu(self.gate(scores))), extras)
         return self.decided(self.relevance(fused).squeeze(-1), self.category(fused.amax(1)), extras)
 
-    def guided(self, visual: Tensor, audio: Tensor) -> Tensor:
-        """Runs both GRUs from the clip's summaries and averages them: twice (B, T, 256) -> (B, T, 256)."""
+    def guided(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Runs both GRUs from the clip's summaries: v, a (B, T, 256) -> v, a (B, T, 256)."""
         summary_a, summary_v = self.summary(audio), self.summary(visual)
         if self.from_videos:
             first_a, first_v = self.cross_a(summary_v), self.cross_v(summary_a)
@@ -103,7 +111,7 @@ class VSCG(RelevanceHead):
             first_a = first_v = (summary_a + summary_v) / 2
         audio = self.norm(self.out_a(gru_states(self.audio_gru, audio, first_a)))
         visual = self.norm(self.out_v(gru_states(self.visual_gru, visual, first_v)))
-        return (audio + visual) / 2
+        return visual, audio
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Returns relevance, category and weighted pair loss: (B, T, K), (B, T) -> scalar."""
@@ -111,12 +119,12 @@ class VSCG(RelevanceHead):
         pairs = pair_loss(output.extras["similarity"], event)
         return super().loss(output, labels) + self.config.pair_loss * pairs
 
-    def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
-        """Returns 2 H(p) + H(softmax(p)), as published: (B, T, K), (B,) -> scalar.
+    def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
+        """Returns 2 H(p) + H(softmax(p)), as published: (B, T, K), (B, K) or (B,) -> scalar.
 
         p is the softmax of the scores averaged over time, H the binary cross-entropy with the video label.
         """
-        targets = functional.one_hot(categories, self.widths.classes).to(output.logits.dtype)
+        targets = SingleLabel.as_fractions(video_labels, self.widths.classes)
         p = torch.softmax(output.logits.mean(1), -1)
         return 2 * video_cross_entropy(p, targets) + video_cross_entropy(torch.softmax(p, -1), targets)
 

@@ -66,6 +66,19 @@ class MultiLabel(Task):
         """Returns True if all scores lie in [0, 1]."""
         return bool(scores.min() >= 0 and scores.max() <= 1)
 
+    def background_targets(self, samples: int, segments: int) -> Targets:
+        labels = np.zeros((samples, segments, self.outputs), np.int8)
+        return Targets(labels, labels[:, 0, : len(self.categories)], np.ones(samples, bool))
+
+    def video_points(self, logits: Tensor, video_labels: Tensor) -> Tensor:
+        """Returns each video's F1 over the classes that any segment of it has: (..., B, T, K), (B, C)."""
+        found = (logits >= 0).any(-2)
+        held = found.reshape(*found.shape[:-1], len(self.tracks), -1).any(-2)
+        wanted = video_labels.bool()
+        both, all_ = (held & wanted).sum(-1), held.sum(-1) + wanted.sum(-1)
+        points: Tensor = (2 * both / all_.clamp_min(1)).where(all_ > 0, 1.0)
+        return points
+
     @staticmethod
     def obstacle(labels: Tensor) -> str:
         if not (labels == 1).any():

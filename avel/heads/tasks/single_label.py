@@ -53,12 +53,16 @@ class SingleLabel(Task):
         return len(self.categories)
 
     def targets(self, cache: FeatureCache, samples: CachedSamples) -> Targets:
-        """Returns the labels, (R, T) and (R,); a video of several classes or none has no label of its own.
+        """Returns the labels, (R, T) and (R,); a video without any event has the label of background.
+
+        One of several classes has no label of its own.
 
         Raises:
             DatasetError: a sample in which events of two classes overlap, or events only seen or only heard.
         """
-        video_labels = samples.video_labels()
+        held = samples.video_classes(len(self.categories))
+        background = samples.labelled & ~held.any(1)
+        video_labels = np.where(background, self.background, samples.video_labels())
         return Targets(cache.labels(samples), video_labels, video_labels != NO_CLASS)
 
     def labels_of(self, dataset: Dataset, grid: Grid, samples: Sequence[Sample]) -> Labels:
@@ -71,6 +75,17 @@ class SingleLabel(Task):
     def are_probabilities(scores: NDArray[np.float64]) -> bool:
         """Returns True if no score is negative, and those of a segment sum to 1."""
         return bool(scores.min() >= 0 and np.allclose(scores.sum(-1), 1, atol=1e-3))
+
+    def background_targets(self, samples: int, segments: int) -> Targets:
+        labels = np.full((samples, segments), self.background)
+        return Targets(labels, labels[:, 0], np.ones(samples, bool))
+
+    def fractions(self, labels: Tensor) -> Tensor:
+        """Returns the fraction of segments of each class, background included: (R, T) -> float32 (R, K)."""
+        import torch
+
+        classes = torch.arange(self.outputs, device=labels.device)
+        return (labels.unsqueeze(-1) == classes).float().mean(1)
 
     @staticmethod
     def obstacle(labels: Tensor) -> str:
@@ -86,7 +101,7 @@ class SingleLabel(Task):
 
     @staticmethod
     def video_loss(logits: Tensor, video_labels: Tensor) -> Tensor:
-        """Returns cross-entropy of the scores averaged over time: (B, T, K), (B,) -> scalar."""
+        """Returns cross-entropy of the scores averaged over time: (B, T, K), (B,) or (B, K) -> scalar."""
         from torch.nn import functional
 
         return functional.cross_entropy(logits.mean(1), video_labels)
@@ -107,9 +122,26 @@ class SingleLabel(Task):
         event = labels.where(SingleLabel.holds_event(labels, classes), -1).amax(-1)
         return event.where(event >= 0, classes - 1)
 
+    @staticmethod
+    def as_fractions(video_labels: Tensor, classes: int) -> Tensor:
+        """Returns video labels as float32 fractions; a class is 1 of its own: (B,) or (B, K) -> (B, K)."""
+        from torch.nn import functional
+
+        return functional.one_hot(video_labels, classes).float() if video_labels.ndim == 1 else video_labels
+
     def points(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Counts the segments whose most probable class is their label."""
         return (logits.argmax(-1) == labels).sum(-1)
+
+    def video_points(self, logits: Tensor, video_labels: Tensor) -> Tensor:
+        """Returns 1 where a video's class is right, else 0: (..., B, T, K), (B,) -> (..., B).
+
+        The predicted class is the event with the highest mean probability; where no segment's most probable
+        class is an event, it is background.
+        """
+        event = self.probabilities(logits)[..., : self.background].mean(-2).argmax(-1)
+        silent = (logits.argmax(-1) == self.background).all(-1)
+        return event.where(~silent, self.background) == video_labels
 
     @staticmethod
     def full_points(segments: int) -> int:

@@ -119,6 +119,14 @@ class Task(ABC):
     def are_probabilities(scores: NDArray[np.float64]) -> bool:
         """Tells probabilities from logits: (..., K)."""
 
+    @abstractmethod
+    def background_targets(self, samples: int, segments: int) -> Targets:
+        """Returns the targets of R samples that hold no event."""
+
+    @abstractmethod
+    def video_points(self, logits: Tensor, video_labels: Tensor) -> Tensor:
+        """Returns how right each video's classes are, 0 to 1: (..., B, T, K), (B, ...) -> (..., B)."""
+
     @staticmethod
     @abstractmethod
     def obstacle(labels: Tensor) -> str:

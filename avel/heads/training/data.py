@@ -1,7 +1,7 @@
 """Inputs and labels of heads, read from a feature cache and checked before training."""
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from avel.ahead import read_ahead
 from avel.errors import TrainingError
-from avel.heads.config import TrainConfig
-from avel.heads.models.head import Widths, head_class
+from avel.heads.config import TrainConfig, WeakLabels
+from avel.heads.models.head import Widths, head_class, weak_labels_of
 from avel.heads.tasks.choose import choose_task
+from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.tasks.task import Task
 from avel.heads.training.memory import free_memory_gb
 from avel.progress import note
@@ -55,24 +56,37 @@ class Split:
     def __len__(self) -> int:
         return len(self.number)
 
-    def trainable(self, config: TrainConfig) -> "Split":
-        """Returns the samples to train on: all, or with weak supervision those with a video label."""
-        if config.supervision == "full" or self.has_video_label.all():
+    def trainable(self, weak_labels: WeakLabels | None) -> "Split":
+        """Returns the samples to train on: all, or those with a video label where it is what teaches."""
+        if weak_labels != "event" or self.has_video_label.all():
             return self
         return take(self, np.flatnonzero(self.has_video_label))
 
 
 @dataclass(frozen=True)
 class Features:
-    """Audio and visual inputs of V videos, in memory or read from the cache as they are asked for."""
+    """Audio and visual inputs of V videos, in memory or read from the cache as they are asked for.
+
+    `negatives` are those of videos without events, whose numbers begin at V.
+    """
 
     cache: FeatureCache
     source: str
     device: torch.device
     held: tuple[Tensor, Tensor] | None
+    negatives: "Features | None" = None
 
     def of(self, videos: Tensor) -> tuple[Tensor, Tensor]:
         """Returns float32 inputs of videos: (...) -> (..., T, D), (..., T, D) or maps (..., T, H, W, C)."""
+        own = len(self.cache.video_ids)
+        if self.negatives is None or not (is_negative := videos >= own).any():
+            return self._of_own(videos)
+        both = self._of_own(videos.masked_fill(is_negative, 0))
+        for values, others in zip(both, self.negatives.of(videos[is_negative] - own), strict=True):
+            values[is_negative] = others
+        return both
+
+    def _of_own(self, videos: Tensor) -> tuple[Tensor, Tensor]:
         if self.held is not None:
             audio, visual = (_select(values, videos).float() for values in self.held)
             return audio, visual
@@ -95,6 +109,15 @@ class Data:
     widths: Widths
     splits: dict[str, Split]
 
+    def training(self, config: TrainConfig) -> tuple[Split, Tensor]:
+        """Returns the samples to train on, and their labels (R, T, ...), or those of videos (R, ...)."""
+        weak_labels = weak_labels_of(config, self.task.name)
+        train = self.splits["train"].trainable(weak_labels)
+        if weak_labels == "fractions":
+            assert isinstance(self.task, SingleLabel)
+            return train, self.task.fractions(train.labels)
+        return train, train.labels if weak_labels is None else train.video_labels
+
     @cached_property
     def statistics(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Returns `feature_statistics` over train, measured once for all trials."""
@@ -115,14 +138,14 @@ def load_data(cache: FeatureCache, config: TrainConfig, device: torch.device) ->
         )
     present = set(cache.samples.split)
     splits = {name: _split(cache, task, name, device) for name in SPLITS if name in present or name != "test"}
-    check_classes(cache, splits["train"], config)
+    check_labels(cache, splits, config)
     visual = cache.shapes[ARRAYS[source][1]]
     cells = visual[2] * visual[3] if source == "maps" else 0
     audio = cache.shapes[ARRAYS[source][0]]
     widths = Widths(
         audio[-1], visual[-1], task.outputs, cells, cache.grid_segments, task.name, len(task.tracks)
     )
-    return Data(_features(cache, source, config, device), task, widths, splits)
+    return Data(load_features(cache, source, config, device), task, widths, splits)
 
 
 def choose_source(cache: FeatureCache, config: TrainConfig) -> str:
@@ -174,7 +197,7 @@ def feature_statistics(features: Features, train: Split) -> dict[str, tuple[Tens
     return result
 
 
-def _features(cache: FeatureCache, source: str, config: TrainConfig, device: torch.device) -> Features:
+def load_features(cache: FeatureCache, source: str, config: TrainConfig, device: torch.device) -> Features:
     """Loads the inputs if they fit into memory; reads each once to check that it is finite."""
     names = ARRAYS[source]
     wanted_gb = sum(_bytes(cache, name) for name in names) / 2**30
@@ -230,11 +253,11 @@ def _split(cache: FeatureCache, task: Task, name: str, device: torch.device) -> 
 
 
 def _check_labelled(cache: FeatureCache, split: str, samples: CachedSamples) -> None:
-    """Refuses unknown events in train and val; in test they are allowed, and `evaluate` counts them.
+    """Refuses samples of train and val of which not even the classes are known.
 
-    In train it is enough to know the classes; `check_classes` then asks for weak supervision.
+    In test they are allowed, and `evaluate` counts them. `check_labels` asks for more where it is needed.
     """
-    unknown = np.flatnonzero(~(samples.labelled if split == "train" else samples.known))
+    unknown = np.flatnonzero(~samples.labelled)
     if len(unknown) and split != "test":
         raise TrainingError(
             f"{cache.path}: the events of {len(unknown)} of {len(samples)} {split} samples are not known, "
@@ -244,39 +267,52 @@ def _check_labelled(cache: FeatureCache, split: str, samples: CachedSamples) -> 
         )
 
 
-def check_classes(cache: FeatureCache, train: Split, config: TrainConfig) -> None:
-    """Checks that train samples have labels to learn from, of segments or of videos if weak.
+def check_labels(cache: FeatureCache, splits: Mapping[str, Split], config: TrainConfig) -> None:
+    """Checks that train samples have labels to learn from, and val samples those to choose the epoch by.
 
     Raises:
-        TrainingError: they hold one class, no sample has a video label, or full supervision has no events.
+        TrainingError: only the classes of samples are known where their times are needed; train samples hold
+            one class, or no sample has a video label.
+        ConfigError: the head cannot learn from that kind of video labels.
     """
-    weak, used = config.supervision == "weak", train.trainable(config)
-    if not weak and not train.known.all():
-        raise TrainingError(
-            f"{cache.path}: of {int((~train.known).sum())} of {len(train)} train samples only the classes "
-            "are known, not when they are",
-            hint="--supervision weak",
-        )
-    if not len(used):
-        raise TrainingError(
-            f"{cache.path}: no train sample has events of one class, so there are no video labels",
-            hint="--supervision full",
-        )
-    why = choose_task(cache, config.task).obstacle(used.video_labels if weak else used.labels)
+    task, train = choose_task(cache, config.task), splits["train"]
+    weak_labels = weak_labels_of(config, task.name)
+    used = train.trainable(weak_labels)
+    if weak_labels != "event":
+        _check_known(cache, train, "--supervision weak" if weak_labels is None else "--weak-labels event")
+    if not config.selects_by_videos:
+        _check_known(cache, splits["val"], "--select-by videos")
+    for split in (train, splits["val"]) if config.selects_by_videos else (train,):
+        if weak_labels is not None and not split.has_video_label.any():
+            raise TrainingError(
+                f"{cache.path}: no {split.name} sample has events of one class, so there are no video labels",
+                hint="--supervision full" if split is train else "--select-by segments",
+            )
+    by_class = weak_labels == "event"
+    why = task.obstacle(used.video_labels if by_class else used.labels)
     if why:
-        raise TrainingError(f"{cache.path}: the train split holds {'videos of ' if weak else ''}{why}")
+        raise TrainingError(f"{cache.path}: the train split holds {'videos of ' if by_class else ''}{why}")
+
+
+def _check_known(cache: FeatureCache, split: Split, hint: str) -> None:
+    if not split.known.all():
+        raise TrainingError(
+            f"{cache.path}: of {int((~split.known).sum())} of {len(split)} {split.name} samples only the "
+            "classes are known, not when they are",
+            hint=hint,
+        )
 
 
 def note_left_out(cache: FeatureCache, train: Split) -> None:
     """Counts on stderr the train samples without a video label, from which weak supervision cannot learn.
 
-    With one label a segment these have no event, or events of several classes.
+    With one label a segment these have events of several classes.
     """
     left_out = train.number[~train.has_video_label]
     if len(left_out):
         note(
             f"{cache.path}: weak supervision leaves out {len(left_out)} of {len(train)} train samples, "
-            f"which have no event or events of several classes; the first is sample {left_out[0]}"
+            f"which have events of several classes; the first is sample {left_out[0]}"
         )
 
 

@@ -91,7 +91,7 @@ class Training:
     def __init__(self, trials: Sequence[Trial], data: Data, device: torch.device) -> None:
         reuse_freed_memory()
         self.data, self.device, self.config = data, device, trials[0].config
-        self.train_samples = data.splits["train"].trainable(self.config)
+        self.train_samples, self.targets = data.training(self.config)
         self.outcomes = [TrialOutcome(trial) for trial in trials]
         self.alive = list(self.outcomes)
         models = [make_model(trial, data) for trial in trials]
@@ -111,7 +111,7 @@ class Training:
         losses = self.train_epoch(number).tolist()
         seconds = (time.perf_counter() - began) / len(self.alive)
         self.group.train(False)
-        val = self._score(self.data.splits["val"])
+        val = self._score(self.data.splits["val"], by_videos=self.config.selects_by_videos)
         test_split = self.data.splits.get("test")
         test = self._score(test_split) if test_split is not None and test_split.known.any() else None
         lines = []
@@ -141,11 +141,10 @@ class Training:
         train = self.train_samples
         order = torch.stack([torch.randperm(len(train), generator=random) for random in self.orders])
         order, size = order.to(self.device), self.config.head.batch_size
-        targets = train.video_labels if self.config.supervision == "weak" else train.labels
         total = torch.zeros(len(self.alive), device=self.device)
         inputs = self.data.features.batches(torch.split(train.videos[order], size, 1))
         with cpu_threads(self.threads):
-            for (audio, visual), chunk in zip(inputs, torch.split(targets[order], size, 1), strict=True):
+            for (audio, visual), chunk in zip(inputs, torch.split(self.targets[order], size, 1), strict=True):
                 with arithmetic(self.config, self.device):
                     losses = self.group.losses(audio, visual, chunk)
                 for weight in self.group.parameters():  # zero_grad takes five times as long
@@ -166,19 +165,26 @@ class Training:
         most = CLIPS_AT_ONCE if features.held is None else len(features.held[0])
         return max(1, min(most, GPU_INPUT_BYTES // (4 * numbers * len(self.alive))))
 
-    def _score(self, split: Split) -> list[float]:
-        """Returns each trial's score, by what its task measures; NaN where its scores are not finite."""
+    def _score(self, split: Split, *, by_videos: bool = False) -> list[float]:
+        """Returns each trial's score, by what its task measures; NaN where its scores are not finite.
+
+        `by_videos` reads only the labels of whole videos.
+        """
         points = torch.zeros(len(self.alive), dtype=torch.float64, device=self.device)
-        size, known = self._clips_at_once(), torch.from_numpy(split.known).to(self.device)
+        judged = split.has_video_label if by_videos else split.known
+        size, known = self._clips_at_once(), torch.from_numpy(judged).to(self.device)
         chunks = chunks_of(torch.arange(len(split), device=self.device), size)
         inputs = self.data.features.batches([split.videos[chunk] for chunk in chunks])
         for chunk, (audio, visual) in zip(chunks, inputs, strict=True):
             with torch.no_grad(), arithmetic(self.config, self.device):
                 logits = self.group.logits(audio, visual)
-            each = self.data.task.points(logits, split.labels[chunk])
+            if by_videos:
+                each = self.data.task.video_points(logits, split.video_labels[chunk])
+            else:
+                each = self.data.task.points(logits, split.labels[chunk])
             counts = (each * known[chunk]).sum(-1, dtype=torch.float64)
             points += torch.where(logits.isfinite().flatten(1).all(1), counts, math.nan)
-        full = int(split.known.sum()) * self.data.task.full_points(split.labels.shape[1])
+        full = int(judged.sum()) * (1 if by_videos else self.data.task.full_points(split.labels.shape[1]))
         return [scored / full for scored in points.tolist()]
 
     def _record(
@@ -188,7 +194,10 @@ class Training:
         best = outcome.best_test_score
         if test_score is not None and (best is None or test_score > best):
             outcome.best_test_score, outcome.best_test_epoch = test_score, outcome.epochs
-        if val_score > outcome.val_score:
+        # By videos many epochs may be level: the latest of them has learned most
+        if val_score > outcome.val_score or (
+            self.config.selects_by_videos and val_score == outcome.val_score
+        ):
             outcome.val_score, outcome.test_score = val_score, test_score
             outcome.best_epoch = outcome.epochs
             outcome.state = self.group.state(place)
@@ -260,7 +269,7 @@ def can_stack(config: TrainConfig, data: Data, device: torch.device) -> bool:
 def step_flop(models: Sequence[Model], config: TrainConfig, data: Data) -> float:
     """Estimates the operations of a training step: two a weight and segment, forward, and twice that back."""
     weights = sum(weight.numel() for model in models for weight in model.parameters())
-    train = data.splits["train"].trainable(config)
+    train, _ = data.training(config)
     return 6.0 * weights * min(config.head.batch_size, len(train)) * train.labels.shape[1]
 
 

@@ -30,6 +30,7 @@ AGAIN = "train into another run folder, with the same avel train-head command"
 class HeadInputs:
     """Inputs of a head run: its feature cache, sizes and classes of that, the names of its trials.
 
+    `negatives` maps the path of a cache of clips without events to its digest.
     `head_code` maps the name of a head to the package and module, or the file, that it comes from, and
     `head_code_digest` to the digest of its source code.
     `tags` are the words by which held-out samples are evaluated apart, each with the numbers of its samples.
@@ -38,6 +39,7 @@ class HeadInputs:
 
     cache: str
     cache_digest: str
+    negatives: dict[str, str]
     segments: int
     segment_seconds: float
     task: TaskName

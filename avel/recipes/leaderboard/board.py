@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from avel.heads.config import WeakLabels
 from avel.heads.evaluation.paired import Difference, resolved_points
 from avel.heads.evaluation.results import Spread
 from avel.heads.models.head import Published
@@ -18,6 +19,8 @@ class HeadLine:
     Attributes:
         source: the publication that the head comes from.
         inputs: features that it read.
+        weak_labels: what it learned from under weak supervision; None under full.
+        selected_by: the labels that chose its epochs on validation, of segments or of whole videos.
         accuracy_percent: None where a segment may have several labels; the F1 are then Type@AV.
         interval_percent: 95 % bootstrap interval of the score over videos.
         holding_background_percent: accuracy on the clips that hold background.
@@ -31,6 +34,8 @@ class HeadLine:
     head: str
     source: str
     inputs: str
+    weak_labels: WeakLabels | None
+    selected_by: Literal["segments", "videos"]
     run: str
     seeds: tuple[int, ...]
     accuracy_percent: Spread
@@ -105,7 +110,14 @@ class Leaderboard:
 
     def notes(self) -> list[str]:
         """Says what is level, what was left out, and what the figures are worth."""
-        notes = [f"level with {self.against}: {', '.join(self.level) or 'none'}"]
+        notes = [
+            f"epochs chosen by labels of validation {kind}: {names}"
+            for kind, names in self._by("selected_by")
+        ]
+        notes += [
+            f"learned from the videos' {kind}: {names}" for kind, names in self._by("weak_labels") if kind
+        ]
+        notes += [f"level with {self.against}: {', '.join(self.level) or 'none'}"]
         found = resolved_points(line.differences for line in self.heads)
         if found is not None:
             clips = f"{self.samples} clips and these seeds"
@@ -117,6 +129,15 @@ class Leaderboard:
             )
             notes.append(f"{reported}; ? not checked against the paper")
         return notes
+
+    def _by(self, field: str) -> list[tuple[Any, str]]:
+        """Returns each value of a field, and the heads that have it, or "all"."""
+        values = dict.fromkeys(getattr(line, field) for line in self.heads)
+        named = {
+            value: ", ".join(line.head for line in self.heads if getattr(line, field) == value)
+            for value in values
+        }
+        return list(named.items()) if len(named) > 1 else [(value, "all") for value in named]
 
 
 def _row(line: HeadLine) -> tuple[Any, ...]:

@@ -150,6 +150,8 @@ def _line(group: GroupPredictions, against: GroupPredictions, supervision: str) 
         head=judged.head,
         source=head.source,
         inputs=judged.inputs,
+        weak_labels=judged.weak_labels,
+        selected_by=judged.selected_by,
         run=str(group.run.path),
         seeds=judged.seeds,
         accuracy_percent=judged.accuracy_percent,

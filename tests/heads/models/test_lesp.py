@@ -30,7 +30,7 @@ from tests.heads.synthetic import train_config
 EVENTS, SIZE = K - 1, 4
 HELD = (3, SIZE, 0)
 """Segments in the bank of each event: not full, full, none."""
-SIZES = {"bank_size": SIZE, "weak_bank_size": SIZE}
+SIZES = {"bank_size": SIZE}
 
 
 def with_bank(cells: int = SIDE**2, **settings: object) -> tuple[Model, Weights]:
@@ -173,20 +173,25 @@ def test_loss() -> None:
     assert model.loss(output, labels).item() == pytest.approx(expected, rel=1e-8)
 
 
-def test_weak_loss() -> None:
+@pytest.mark.parametrize("background", [0.0, 0.6])
+def test_weak_loss(background: float) -> None:
+    """The first clip holds event 1, in a part of its segments; the second is background."""
     model, _ = with_bank(supervision="weak")
-    output, categories = model(*clips()), [1, 3]
+    output = model(*clips())
+    fractions = torch.tensor([[0, 1 - background, 0, background], [0, 0, 0, 1]], dtype=torch.float64)
     found = {name: numpy(values) for name, values in output.extras.items()}
     b = sigmoid(found["foreground"])
-    when = -(np.log(b[0].mean()) + np.log(1 - b[1].mean())) / B  # the second clip is background
+    mean = b[0].mean()
+    when = -((1 - background) * np.log(mean) + background * np.log(1 - mean) + np.log(1 - b[1].mean())) / B
     single = [cross_entropy(found[name][0, t], 1) for t in range(T) for name in ("category_a", "category_v")]
     distance = found["distance"][0, :, 1]
-    inside = sum(b[0, t] * max(distance[t]) for t in range(T)) / b[0].sum()
-    gaps = sum((1 - b[0, t]) * max(0.0, 0.9 - min(distance[t])) for t in range(T))
-    outside = gaps / (1 - b[0]).sum()
+    inside = sum(b[0, t] * max(distance[t]) for t in range(T)) / T
+    outside = sum((1 - b[0, t]) * max(0.0, 0.9 - min(distance[t])) for t in range(T)) / T
     expected = when + cross_entropy(found["clip"][0], 1) + 0.01 * np.sum(single) / (B * T)
     expected += 0.1 * (cross_entropy(found["prototype"][0], 1) + inside + outside)
-    assert model.loss(output, torch.tensor(categories)).item() == pytest.approx(expected, rel=1e-8)
+    assert model.loss(output, fractions).item() == pytest.approx(expected, rel=1e-8)
+    if not background:
+        assert model.loss(output, torch.tensor([1, 3])).item() == pytest.approx(expected, rel=1e-8)
 
 
 def test_events_without_a_bank_have_no_loss_on_it() -> None:

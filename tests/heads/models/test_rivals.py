@@ -7,6 +7,7 @@ import torch
 from avel.errors import ConfigError
 from avel.heads.models.head import Model, Widths, build_model
 from tests.heads.by_hand import Weights, agva, below, bilstm, layer_norm, linear, sigmoid, softmax
+from tests.heads.models.rivals import live_parameters
 from tests.heads.synthetic import train_config
 
 B, T, SIDE, D_A, D_V, K = 2, 5, 2, 6, 7, 4
@@ -73,7 +74,7 @@ def test_avel_loss_is_soft_margin_of_softmax_scores(supervision: str) -> None:
     logits = output.logits.detach().numpy()
     labels = torch.tensor([[0, 1, 3, 3, 2], [1, 1, 1, 0, 3]])
     if supervision == "weak":
-        rows, targets = logits.mean(1), [2, 0]
+        rows, targets = logits.max(1), [2, 0]
     else:
         rows, targets = logits.reshape(-1, K), labels.flatten().tolist()
     terms = []
@@ -84,7 +85,9 @@ def test_avel_loss_is_soft_margin_of_softmax_scores(supervision: str) -> None:
     assert model.loss(output, given).item() == pytest.approx(np.mean(terms), rel=1e-10)
 
 
-def propagate(w: Weights, v: np.ndarray, a: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+def propagate(
+    w: Weights, v: np.ndarray, a: np.ndarray, threshold: float, weak: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """PSP's v' and a' of one clip, with loops over the pairs."""
     v1, v2, a1, a2 = (
         np.maximum(linear(w, f"{n}.0", x), 0)
@@ -100,11 +103,13 @@ def propagate(w: Weights, v: np.ndarray, a: np.ndarray, threshold: float) -> tup
         for i in range(T):
             row = pairs[i] / (pairs[i].sum() + 1e-8)
             row = np.array([value if value > threshold else 0.0 for value in row])
-            kept[i] = row / (row.sum() + 1e-8)
+            kept[i] = row if weak else row / (row.sum() + 1e-8)
         return kept
 
     new_v, new_a = v + gamma(beta) @ a2, a + gamma(beta.T) @ v1
     norm = (w["norm.weight"], w["norm.bias"], 1e-6)
+    if weak:
+        return layer_norm(new_v, *norm), layer_norm(new_a, *norm)
     return (
         layer_norm(np.maximum(new_v @ w["out_v.0.weight"].T, 0), *norm),
         layer_norm(np.maximum(new_a @ w["out_a.0.weight"].T, 0), *norm),
@@ -117,27 +122,48 @@ def propagate(w: Weights, v: np.ndarray, a: np.ndarray, threshold: float) -> tup
         ("full", {}, 0.099),
         ("weak", {}, 0.095),
         ("full", {"threshold": 0.21}, 0.21),
-        ("weak", {"weak_threshold": 0.21}, 0.21),
+        ("weak", {"threshold": 0.21}, 0.21),
     ],
 )
 def test_psp(supervision: str, settings: dict[str, float], cut: float) -> None:
     model, w = model_of("psp", supervision=supervision, **settings)
     assert not {"propagate.out_v.0.bias", "propagate.out_a.0.bias"} & set(w)
+    weak = supervision == "weak"
+    assert ("visual.bias" in w) == weak
     audio, maps = clips()
     output = model(audio, maps)
     for clip in range(B):
-        heard = linear(w, "audio.1", linear(w, "audio.0", audio[clip].numpy()))
-        attended = agva(below(w, "agva."), heard, maps[clip].numpy().reshape(T, -1, D_V))
-        a = bilstm(below(w, "audio_lstm.lstm."), heard)
-        v = bilstm(below(w, "visual_lstm.lstm."), linear(w, "visual.1", linear(w, "visual.0", attended)))
-        new_v, new_a = propagate(below(w, "propagate."), v, a, cut)
+        a = audio[clip].numpy()
+        a = a if weak else linear(w, "audio.1", linear(w, "audio.0", a))
+        v = agva(below(w, "agva."), a, maps[clip].numpy().reshape(T, -1, D_V))
+        v = linear(w, "visual", v) if weak else linear(w, "visual.1", linear(w, "visual.0", v))
+        a, v = bilstm(below(w, "audio_lstm.lstm."), a), bilstm(below(w, "visual_lstm.lstm."), v)
+        new_v, new_a = propagate(below(w, "propagate."), v, a, cut, weak)
         expected = linear(w, "classify.2", np.maximum(linear(w, "classify.0", (new_v + new_a) / 2), 0))
-        if supervision == "weak":
+        if weak:
             expected = expected * sigmoid(np.maximum(linear(w, "gate", expected), 0))
         np.testing.assert_allclose(output.logits[clip].detach().numpy(), expected, rtol=1e-7, atol=1e-10)
         for t in range(T):
             cosine = new_v[t] @ new_a[t] / np.linalg.norm(new_v[t]) / np.linalg.norm(new_a[t])
             assert output.extras["similarity"][clip, t].item() == pytest.approx(cosine, rel=1e-7)
+
+
+@pytest.mark.parametrize("fractions", [True, False])
+def test_weak_psp_learns_from_the_fraction_of_each_class(fractions: bool) -> None:
+    model, _ = model_of("psp", supervision="weak")
+    output = model(*clips())
+    told, terms = np.array([[0, 0.4, 0, 0.6], [1.0, 0, 0, 0]]), []
+    for clip, category in enumerate((2, 0)):
+        wanted = told[clip] if fractions else np.eye(K)[category]
+        p = softmax(output.logits[clip].detach().numpy().mean(0))
+        terms += (-wanted * np.log(p) - (1 - wanted) * np.log(1 - p)).tolist()
+    labels = torch.from_numpy(told) if fractions else torch.tensor([2, 0])
+    assert model.loss(output, labels).item() == pytest.approx(np.mean(terms), rel=1e-9)
+
+
+@pytest.mark.parametrize(("supervision", "count"), [("full", 1_548_657), ("weak", 1_253_902)])
+def test_psp_has_as_many_parameters_as_published(supervision: str, count: int) -> None:
+    assert live_parameters("psp", supervision) == count
 
 
 def test_psp_pair_loss() -> None:
@@ -211,3 +237,25 @@ def test_weak_loss_averages_scores_over_time_before_the_softmax() -> None:
     scores = output.logits.detach().numpy()
     expected = [-np.log(softmax(scores[clip].mean(0))[category]) for clip, category in enumerate((2, 0))]
     assert model.loss(output, torch.tensor([2, 0])).item() == pytest.approx(np.mean(expected), rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "xavier", "plain"),
+    [
+        (
+            {"name": "psp"},
+            ["agva.score.weight", "propagate.a2.0.weight", "classify.2.weight"],
+            "visual.1.weight",
+        ),
+        ({"name": "avel"}, ["agva.audio.0.weight", "classify.1.weight"], "audio.lstm.weight_hh_l0"),
+        ({"name": "avel", "fusion": "dmrn"}, ["classify.0.weight"], "dmrn.U_v.0.weight"),
+    ],
+)
+def test_weights_start_as_published(settings: dict[str, str], xavier: list[str], plain: str) -> None:
+    """Xavier's uniform spread is sqrt(6 / (in + out)); PyTorch draws within 1 / sqrt(in)."""
+    model, _ = model_of(**settings)
+    w = dict(model.head.named_parameters())
+    for name in xavier:
+        assert 0.9 < w[name].abs().max().item() / np.sqrt(6 / sum(w[name].shape)) <= 1
+    limit = 1 / np.sqrt(128 if "lstm" in plain else 256)
+    assert 0.97 < w[plain].abs().max().item() / limit <= 1

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from avel.errors import ConfigError
@@ -76,13 +77,12 @@ def bigru(w: Weights, steps: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 
 def fused(w: Weights, audio: np.ndarray, visual: np.ndarray, weak: bool) -> tuple[np.ndarray, np.ndarray]:
-    """F of one clip (T, 256), and the cosines of its propagated pairs (T,)."""
+    """F of one clip (T, 256), and the cosines of the two streams that it is the mean of (T,)."""
     a = audio if weak else linear(w, "audio.1", linear(w, "audio.0", audio))
     v = agva(below(w, "agva."), a, visual) if visual.ndim == 3 else visual
     v = linear(w, "visual", v) if weak else linear(w, "visual.1", linear(w, "visual.0", v))
     a, v = bilstm(below(w, "audio_lstm.lstm."), a), bilstm(below(w, "visual_lstm.lstm."), v)
     v, a = propagate(below(w, "propagate."), v, a, again=not weak)
-    cosines = [x @ y / np.linalg.norm(x) / np.linalg.norm(y) for x, y in zip(v, a, strict=True)]
     of_a, of_v = (convolved(w, "summary.layers.3", convolved(w, "summary.layers.0", x)) for x in (a, v))
     if weak:
         first_a, first_v = linear(w, "cross_a", of_v), linear(w, "cross_v", of_a)
@@ -92,7 +92,9 @@ def fused(w: Weights, audio: np.ndarray, visual: np.ndarray, weak: bool) -> tupl
     if not weak:
         a, v = np.maximum(linear(w, "out_a.0", a), 0), np.maximum(linear(w, "out_v.0", v), 0)
     norm = (w["norm.weight"], w["norm.bias"], 1e-6)
-    return (layer_norm(a, *norm) + layer_norm(v, *norm)) / 2, np.array(cosines)
+    a, v = layer_norm(a, *norm), layer_norm(v, *norm)
+    cosines = [x @ y / np.linalg.norm(x) / np.linalg.norm(y) for x, y in zip(v, a, strict=True)]
+    return (a + v) / 2, np.array(cosines)
 
 
 @pytest.mark.parametrize("maps", [True, False])
@@ -143,17 +145,27 @@ def test_weak_vscg() -> None:
         np.testing.assert_allclose(logits[clip], scores * gate, rtol=1e-7, atol=1e-10)
 
 
-def test_weak_loss() -> None:
+@pytest.mark.parametrize("fractions", [True, False])
+def test_weak_loss(fractions: bool) -> None:
     model, _ = model_of("vscg", segments=T, supervision="weak")
     output = model(*clips(segments=T))
-    terms = []
+    terms, told = [], np.array([[0, 0.25, 0, 0.75], [1.0, 0, 0, 0]])
     for clip, category in enumerate((2, 0)):
-        wanted = np.eye(K)[category]
+        wanted = told[clip] if fractions else np.eye(K)[category]
         once = softmax(output.logits[clip].detach().numpy().mean(0))
         for weight, p in ((2, once), (1, softmax(once))):
             terms.append(-weight * np.mean(wanted * np.log(p) + (1 - wanted) * np.log(1 - p)))
     expected = np.sum(terms) / B
-    assert model.loss(output, torch.tensor([2, 0])).item() == pytest.approx(expected, rel=1e-9)
+    labels = torch.from_numpy(told) if fractions else torch.tensor([2, 0])
+    assert model.loss(output, labels).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_dropout_is_where_the_published_networks_have_it() -> None:
+    for supervision, expected in (("full", (0.2, 0.2, 0.1)), ("weak", (0.1, 0.2, 0.5))):
+        model, _ = model_of("vscg", segments=T, supervision=supervision)
+        parts = {name: part.p for name, part in model.head.named_modules() if isinstance(part, nn.Dropout)}
+        after = "out_a" if supervision == "weak" else "out_a.2"
+        assert (parts["propagate.v1.2"], parts["propagate.out_a.2"], parts[after]) == expected
 
 
 def test_weak_loss_is_finite_where_the_scores_are_certain() -> None:

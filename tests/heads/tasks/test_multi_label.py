@@ -113,3 +113,13 @@ def test_labels_that_teach_nothing_are_named() -> None:
     assert TASK.obstacle(some) == ""
     assert TASK.obstacle(some * 0) == "no event"
     assert TASK.obstacle(some * 0 + 1) == "every class everywhere"
+
+
+def test_a_video_scores_the_f1_of_its_classes() -> None:
+    """Classes of either track and any segment; a video without any is right where none is found."""
+    logits = torch.full((3, 4, 4), -1.0)
+    logits[0, 1, 0] = logits[0, 3, 3] = 1.0  # bark in audio, bell in visual
+    logits[1, 0, 2] = 1.0  # bark in visual
+    wanted = torch.tensor([[1, 0], [1, 0], [0, 0]])
+    assert TASK.video_points(logits, wanted).tolist() == pytest.approx([2 / 3, 1, 1])
+    assert TASK.video_points(logits.roll(1, 0), wanted)[0] == 0

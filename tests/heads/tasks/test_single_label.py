@@ -36,6 +36,20 @@ def test_a_label_is_right_where_its_score_is_the_highest() -> None:
     np.testing.assert_allclose(TASK.probabilities(logits)[0, 0], wanted, rtol=1e-6)
 
 
+def test_a_video_is_right_where_its_likeliest_event_is() -> None:
+    logits = torch.tensor(
+        [
+            [[2.0, 1.0, 9.0], [2.5, 0.0, 1.0]],  # an event in one segment; 0 is the likelier one
+            [[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]],  # background throughout
+            [[0.0, 4.0, 2.0], [0.0, 4.0, 2.0]],
+        ]
+    )
+    for wanted, right in (([0, 2, 1], [1, 1, 1]), ([1, 1, 2], [0, 0, 0]), ([2, 0, 0], [0, 0, 0])):
+        assert TASK.video_points(logits, torch.tensor(wanted)).tolist() == right
+    stacked = TASK.video_points(torch.stack((logits, logits.roll(1, 0))), torch.tensor([0, 2, 1]))
+    assert stacked.tolist() == [[1, 1, 1], [0, 0, 0]]
+
+
 def test_blocks_of_labels_and_of_predictions_beside_them() -> None:
     labels = np.array([2, 0, 0, 1, 2, 2])
     assert TASK.blocks(labels) == [

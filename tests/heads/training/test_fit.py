@@ -11,10 +11,12 @@ import torch
 
 import avel.heads.training.data
 import avel.heads.training.fit
+from avel.errors import TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.training.data import Data, feature_statistics, load_data
 from avel.heads.training.fit import Training, TrialOutcome, can_stack, fit, learning_rate, make_model
 from avel.heads.training.trials import Alone, Trial
+from avel.stores.datasets.labels import ClassTable
 from avel.stores.features import FeatureCache
 from tests.heads.synthetic import train_config, write_cache
 
@@ -150,6 +152,49 @@ def test_kept_weights_are_those_of_the_best_validation_epoch(tmp_path: Path) -> 
     assert (predicted == val.labels).float().mean().item() == pytest.approx(outcome.val_score)
 
 
+@pytest.mark.parametrize("count", [1, 2], ids=["alone", "stacked"])
+def test_weak_training_chooses_the_epoch_by_labels_of_videos_alone(tmp_path: Path, count: int) -> None:
+    """Other times of the events in val change nothing; other classes do, and so does asking for segments."""
+    label = np.full((60, 6), 3)
+    label[np.arange(60), np.arange(60) % 6] = np.arange(60) % 3
+    others = {name: label.copy() for name in ("times", "classes")}
+    others["times"][36:48] = np.roll(label[36:48], 3, 1)
+    others["classes"][36:48] = np.where(label[36:48] < 3, (label[36:48] + 1) % 3, 3)
+    scores = {}
+    for by in ("auto", "segments"):
+        config = config_of(supervision="weak", select_by=by, epochs=8)
+        for name, changed in {"same": label, **others}.items():
+            data = data_of(tmp_path, config, label=label)
+            val = data.splits["val"]
+            other = data_of(tmp_path, config, label=changed).splits["val"]
+            judged = dataclasses.replace(val, labels=other.labels, video_labels=other.video_labels)
+            data.splits["val"] = judged
+            outcomes, _ = trained(trials_of(config, count), data)
+            scores[by, name] = [(outcome.best_epoch, outcome.val_score) for outcome in outcomes]
+    assert scores["auto", "same"] == scores["auto", "times"] != scores["auto", "classes"]
+    assert scores["segments", "same"] != scores["segments", "times"]
+
+
+def test_of_epochs_level_by_videos_the_last_is_kept(tmp_path: Path) -> None:
+    config = config_of(supervision="weak", epochs=5, lr=0.0, head="mlp")
+    (outcome,), lines = trained(trials_of(config, 1), data_of(tmp_path, config))
+    assert len({line["val_score"] for line in lines}) == 1
+    assert outcome.best_epoch == 5
+
+
+def test_val_needs_no_times_where_videos_choose_the_epoch(tmp_path: Path) -> None:
+    known = np.ones(60, bool)
+    known[36:48] = False
+    classes = ClassTable(~known, np.arange(36, 48), np.arange(12) % 3)
+    config = config_of(supervision="weak", head="mlp")
+    (outcome,), _ = trained(trials_of(config, 1), data_of(tmp_path, config, known=known, classes=classes))
+    assert 0 <= outcome.val_score <= 1
+    for settings in ({"supervision": "full"}, {"supervision": "weak", "select_by": "segments"}):
+        config = config_of(head="mlp", **settings)
+        with pytest.raises(TrainingError, match="of 12 of 12 val samples only the classes are known"):
+            data_of(tmp_path, config, known=known, classes=classes)
+
+
 def test_the_last_smaller_batch_is_trained_on(tmp_path: Path) -> None:
     """36 train rows in batches of 35: one epoch is two steps of Adam, not one."""
     config = config_of(epochs=1, batch_size=35)
@@ -171,7 +216,7 @@ def test_learning_rate_schedules() -> None:
         [1e-3, 0.8e-3, 0.8e-3, 0.64e-3, 0.64e-3]
     )
     avel = train_config(head="avel")
-    assert learning_rate(avel.head, 300) == 1e-3
+    assert [learning_rate(avel.head, epoch) for epoch in (288, 289)] == pytest.approx([1e-3, 1e-4])
     cosine = train_config(lr=1.0, lr_decay=1.0, warmup_epochs=4, cosine=True, epochs=12).head
     rises = [0.25, 0.5, 0.75, 1.0]
     falls = [(1 + math.cos(math.pi * passed / 8)) / 2 for passed in range(8)]

@@ -180,6 +180,10 @@ def test_the_command_is_the_function(cache: Path, tmp_path: Path, capsys: pytest
     shown = from_plain(Leaderboard, json.loads(capsys.readouterr().out))
     assert ([line.head for line in shown.heads], shown.supervision) == (["mlp"], "weak")
     assert shown.skipped[0].reason == "head 'jcan' cannot learn from video labels"
+    assert shown.notes()[:2] == [
+        "epochs chosen by labels of validation videos: all",
+        "learned from the videos' event: all",
+    ]
     (tmp_path / "weak" / "mlp" / "results.json").unlink()
     assert run_command(cli, [*weak, "--heads", "mlp,jcan", "--against", "jcan"]) == ERROR
     assert "--against jcan: head 'jcan' cannot learn from video labels" in capsys.readouterr().err

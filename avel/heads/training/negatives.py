@@ -1,0 +1,95 @@
+"""Adds clips without any event to those that a head learns from, such as AVE's 178 background clips."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avel.errors import TrainingError
+from avel.heads.config import TrainConfig
+from avel.heads.tasks.task import Task
+from avel.heads.training.data import ARRAYS, Data, Split, load_features
+from avel.stores.feature_samples import NO_SAMPLE
+from avel.stores.features import FeatureCache
+
+
+def add_negatives(data: Data, config: TrainConfig) -> Data:
+    """Returns the data with all videos of the cache `config.negatives` in train, as samples without events.
+
+    Raises:
+        TrainingError: they hold events, or were not made as the other features.
+    """
+    features = data.features
+    negatives = open_negatives(config.negatives, features.cache, features.source)
+    more = load_features(negatives, features.source, config, features.device)
+    train = _with_negatives(data.splits["train"], data.task, features.cache, negatives)
+    return replace(data, features=replace(features, negatives=more), splits=data.splits | {"train": train})
+
+
+def open_negatives(path: str, cache: FeatureCache, source: str) -> FeatureCache:
+    """Opens a cache of clips without events, whose features must be made as those of the other cache.
+
+    Raises:
+        TrainingError: a clip has an event, or is in the other cache too; arrays are missing, of another
+            shape, or made by another encoder.
+    """
+    negatives, again = FeatureCache.open(path), "make it with the same avel command and options as the other"
+    for name in ARRAYS[source]:
+        found, wanted = negatives.shapes.get(name, ())[1:], cache.shapes[name][1:]
+        if found != wanted:
+            what = f"{name} is (V, {', '.join(map(str, found))})" if found else f"no {name}"
+            raise TrainingError(
+                f"{path}: {what}, {cache.path} has (V, {', '.join(map(str, wanted))})", hint=again
+            )
+    if negatives.segment_seconds != cache.segment_seconds:
+        raise TrainingError(
+            f"{path}: segments of {negatives.segment_seconds:g} s, {cache.path} has "
+            f"{cache.segment_seconds:g} s",
+            hint=again,
+        )
+    made, other = (encoder_of(each) for each in (negatives, cache))
+    if made != other:
+        raise TrainingError(f"{path}: made by encoder {made}, {cache.path} by {other}", hint=again)
+    events = negatives.samples.video_classes(len(negatives.categories)).any(1)
+    both = set(cache.video_ids) & set(negatives.video_ids)
+    for what, found_ids in (
+        ("holds events", [negatives.video_ids[number] for number in negatives.samples.video[events]]),
+        (f"is in {cache.path} too", sorted(both)),
+    ):
+        if found_ids:
+            raise TrainingError(
+                f"{path}: video {found_ids[0]!r} {what}", hint="--negatives takes clips without any event"
+            )
+    return negatives
+
+
+def encoder_of(cache: FeatureCache) -> str:
+    """Names what made the features of a cache: kind, and digest where there is one."""
+    about = cache.provenance.get("encoder") or {}
+    return " ".join(str(about[key]) for key in ("kind", "digest") if key in about) or "unknown"
+
+
+def _with_negatives(train: Split, task: Task, cache: FeatureCache, negatives: FeatureCache) -> Split:
+    """Returns the train split and after it all videos of another cache, as samples without events."""
+    count, device = len(negatives.video_ids), train.videos.device
+    targets = task.background_targets(count, cache.grid_segments)
+    more = Split(
+        train.name,
+        np.full(count, NO_SAMPLE),
+        np.array(negatives.video_ids, object),
+        np.zeros(count, bool),
+        np.ones(count, bool),
+        targets.has_video_label,
+        torch.arange(count, device=device) + len(cache.video_ids),
+        *(torch.from_numpy(values).to(device) for values in (targets.labels, targets.video_labels)),
+    )
+    joined: dict[str, Any] = {
+        name: torch.cat((values, getattr(more, name)))
+        if isinstance(values, Tensor)
+        else np.concatenate((values, getattr(more, name)))
+        for name, values in vars(train).items()
+        if name != "name"
+    }
+    return replace(train, **joined)
