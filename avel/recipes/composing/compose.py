@@ -12,7 +12,6 @@ from avel.recipes.composing.layouts import LAYOUTS, Layout
 from avel.recipes.composing.mp4 import write_mp4
 from avel.recipes.composing.script import Course, Script, write_scripts
 from avel.recipes.composing.subjects import SUBJECTS
-from avel.stores.datasets.segment_vector import SEGMENTS
 from avel.stores.files import write_text
 
 CLASSES = tuple(SUBJECTS)
@@ -31,7 +30,8 @@ def compose(
     """Makes `clips` clips of `seconds` whole seconds with their annotations and splits; returns the folder.
 
     An event is a class that is both visible and audible, from one whole second to another. In the other
-    seconds picture or sound is missing, or is of another class. The same arguments make the same clips;
+    seconds picture or sound is missing, or is of another class. In LLP's layout a class may be audible or
+    visible alone, and several may be at once. The same arguments make the same clips;
     those that are there already stay as they are.
 
     Args:
@@ -53,7 +53,7 @@ def compose(
     if layout not in LAYOUTS:
         raise UnknownNameError("layout", layout, LAYOUTS)
     chosen = LAYOUTS[layout]
-    scripts = write_scripts(clips, seed, classes, seconds, course or chosen.course, chosen.unseen)
+    scripts = write_scripts(clips, seed, classes, seconds, course or chosen.courses[0], chosen.unseen)
     _check_layout(layout, seconds, course)
     _check_folder(folder, scripts, chosen)
     paths = {number: clip_path(folder, script, number, layout) for number, script in enumerate(scripts)}
@@ -82,12 +82,13 @@ def clip_path(folder: Path, script: Script, number: int = 0, layout: str = "ave"
 
 def _check_layout(layout: str, seconds: int, course: Course | None) -> None:
     chosen = LAYOUTS[layout]
-    if chosen.course == "runs" and seconds != SEGMENTS:
-        raise ConfigError(f"seconds={seconds}: clips of {layout} have {SEGMENTS} seconds")
-    if course not in (None, chosen.course) and chosen.course != "mixed":
+    if chosen.seconds not in (None, seconds):
+        raise ConfigError(f"seconds={seconds}: clips of {layout} have {chosen.seconds} seconds")
+    if course is not None and course not in chosen.courses:
+        able = [name for name, other in LAYOUTS.items() if course in other.courses]
         raise ConfigError(
             f"course={course!r}: the layout of {layout} cannot say it",
-            hint="layout='activitynet' or layout='desed'",
+            hint=f"layout={' or '.join(map(repr, able))}",
         )
 
 

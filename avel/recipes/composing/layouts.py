@@ -8,11 +8,16 @@ from dataclasses import dataclass
 
 from avel.recipes.composing.script import Course, Script
 from avel.stores.datasets.activitynet import activitynet_text
-from avel.stores.datasets.dataset import SPLITS, Annotated
+from avel.stores.datasets.dataset import SPLITS, Annotated, Modality
 from avel.stores.datasets.desed import desed_text
+from avel.stores.datasets.formats import PLAIN
+from avel.stores.datasets.llp import EVENTS, LISTS
+from avel.stores.datasets.segment_vector import SEGMENTS
 
 Scripts = Sequence[Script]
 HEADER = "Category&VideoID&Quality&StartTime&EndTime"
+ANY: tuple[Course, ...] = ("mixed", "one", "runs", "overlapping")
+"""Kinds of events that are both shown and heard."""
 INSIDE_SECONDS = 0.25
 """Seconds by which AVE-PM's events begin later and end earlier; their labels stay the same."""
 
@@ -24,14 +29,18 @@ class Layout:
     Attributes:
         clip: number and script of a clip -> its file, below the folder of the dataset.
         files: scripts -> text of each annotation file.
-        course: kind of events in its clips.
+        courses: kinds of events in its clips that it can say, the usual one first.
+        seconds: length of a clip, where all have the same.
         unseen: number of classes without train clips.
+        annotations: file that must be named where the layout is read, if any.
     """
 
     clip: Callable[[int, Script], str]
     files: Callable[[Scripts], dict[str, str]]
-    course: Course = "one"
+    courses: tuple[Course, ...] = ("one",)
+    seconds: int | None = None
     unseen: int = 0
+    annotations: str = ""
 
 
 def ave_files(scripts: Scripts) -> dict[str, str]:
@@ -100,6 +109,34 @@ def desed_files(scripts: Scripts) -> dict[str, str]:
     }
 
 
+def llp_files(scripts: Scripts) -> dict[str, str]:
+    """Returns LLP's lists of clips with their classes, and its tables of audible and of visible events."""
+    lists = {split: ["filename\tevent_labels"] for split in SPLITS}
+    header = "filename\tonset\toffset\tevent_labels"
+    tables: dict[Modality, list[str]] = {"audio": [header], "visual": [header]}
+    for script in scripts:
+        name = f"{script.video_id}_0_{len(script.video)}"
+        events = (*script.audio_events, *script.visual_events)
+        lists[script.split].append(f"{name}\t{','.join(dict.fromkeys(event.category for event in events))}")
+        for event in events if script.split != "train" else ():
+            times = f"{event.onset_seconds:g}\t{event.offset_seconds:g}"
+            tables[event.modality].append(f"{name}\t{times}\t{event.category}")
+    files = {LISTS[split]: lines for split, lines in lists.items()}
+    files |= {EVENTS[modality]: lines for modality, lines in tables.items()}
+    return {f"data/{name}": "\n".join((*lines, "")) for name, lines in files.items()}
+
+
+def folder_files(scripts: Scripts) -> dict[str, str]:
+    """Returns a table of events for a plain folder."""
+    rows = ["file,class,onset,offset,split"]
+    for script in scripts:
+        rows += [
+            f"{script.video_id},{event.category},{event.onset_seconds:g},{event.offset_seconds:g},{script.split}"
+            for event in script.events
+        ] or [f"{script.video_id},,,,{script.split}"]
+    return {"events.csv": "\n".join((*rows, ""))}
+
+
 def _annotated(script: Script) -> Annotated:
     return Annotated(script.video_id, len(script.video), script.events, script.split)
 
@@ -115,12 +152,23 @@ LAYOUTS: dict[str, Layout] = {
     "ave": Layout(lambda _, script: f"AVE/{script.video_id}.mp4", ave_files),
     "ave-pm": Layout(lambda number, _: f"videos/{number}.mp4", ave_pm_files),
     "ov-avebench": Layout(
-        lambda _, script: f"videos/{script.video_id}.mp4", ov_avebench_files, "runs", unseen=1
+        lambda _, script: f"videos/{script.video_id}.mp4",
+        ov_avebench_files,
+        ("runs", "one"),
+        SEGMENTS,
+        unseen=1,
     ),
     "vggsound-avel": Layout(
-        lambda number, script: f"video/{script.video_id}_{number:06}.mp4", vggsound_avel_files, "runs"
+        lambda number, script: f"video/{script.video_id}_{number:06}.mp4",
+        vggsound_avel_files,
+        ("runs", "one"),
+        SEGMENTS,
     ),
-    "activitynet": Layout(lambda _, script: f"videos/{script.video_id}.mp4", activitynet_files, "mixed"),
-    "desed": Layout(lambda _, script: f"videos/{script.video_id}.mp4", desed_files, "mixed"),
+    "activitynet": Layout(lambda _, script: f"videos/{script.video_id}.mp4", activitynet_files, ANY),
+    "desed": Layout(lambda _, script: f"videos/{script.video_id}.mp4", desed_files, ANY),
+    "llp": Layout(
+        lambda _, script: f"data/LLP_dataset/video/{script.video_id}.mp4", llp_files, ("parsing", *ANY)
+    ),
+    PLAIN: Layout(lambda _, script: f"{script.video_id}.mp4", folder_files, ANY, annotations="events.csv"),
 }
 """Name of a dataset format -> its layout."""

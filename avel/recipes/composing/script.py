@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from avel.errors import ConfigError
-from avel.stores.datasets.dataset import Event
+from avel.stores.datasets.dataset import MODALITIES, Event, Modality
 
 LONGEST_SCENE_SECONDS = 3
 SHORTEST_EVENT, LONGEST_EVENT = 0.3, 0.7
@@ -19,8 +19,9 @@ TEST_FRACTION, VAL_FRACTION = 0.25, 0.15
 Names = tuple[str, ...]
 Second = tuple[Names, Names]
 """Classes that are shown, and classes that sound."""
-Course = Literal["one", "runs", "mixed", "overlapping"]
-"""Events of a clip: one; none to three of one class; one to three of any class; two that overlap."""
+Course = Literal["one", "runs", "mixed", "overlapping", "parsing"]
+"""Events of a clip: one; none to three of one class; one to three of any class; two that overlap; or three of
+any classes, at any times: one is only audible, one only visible, one both."""
 MOST_EVENTS = 3
 
 
@@ -40,16 +41,30 @@ class Script:
     @property
     def events(self) -> tuple[Event, ...]:
         """Events in order of time: seconds in which a class is both shown and sounds."""
-        held = [set(video) & set(audio) for video, audio in zip(self.video, self.audio, strict=True)]
-        found = []
-        for name in sorted(set().union(*held)):
-            second = 0
-            for is_event, run in groupby(name in names for names in held):
-                end = second + len(list(run))
-                if is_event:
-                    found.append(Event(name, second, end))
-                second = end
-        return tuple(sorted(found, key=lambda event: event.onset_seconds))
+        return _events([set(video) & set(audio) for video, audio in zip(self.video, self.audio, strict=True)])
+
+    @property
+    def audio_events(self) -> tuple[Event, ...]:
+        """Seconds in which a class sounds, shown or not."""
+        return _events(list(map(set, self.audio)), "audio")
+
+    @property
+    def visual_events(self) -> tuple[Event, ...]:
+        """Seconds in which a class is shown, with or without its sound."""
+        return _events(list(map(set, self.video)), "visual")
+
+
+def _events(held: Sequence[set[str]], modality: Modality = "both") -> tuple[Event, ...]:
+    """Returns the runs of seconds that hold a class, in order of time."""
+    found = []
+    for name in sorted(set[str]().union(*held)):
+        second = 0
+        for is_event, run in groupby(name in names for names in held):
+            end = second + len(list(run))
+            if is_event:
+                found.append(Event(name, second, end, modality=modality))
+            second = end
+    return tuple(sorted(found, key=lambda event: event.onset_seconds))
 
 
 def write_scripts(
@@ -79,13 +94,49 @@ def write_scripts(
     for clip, split in enumerate(splits):
         there = classes[: len(classes) - unseen] if split == "train" else classes
         name = there[clip % len(there)]
-        scenes: list[Second] = []
-        for names, run in groupby(_happening(rng, name, there, seconds, course)):
-            length = len(list(run))
-            scenes += [(names, names)] * length if names else _background(rng, name, there, length)
+        scenes = (
+            _parsing(rng, name, there, seconds)
+            if course == "parsing"
+            else _scenes(rng, name, there, seconds, course)
+        )
         video, audio = (tuple(side) for side in zip(*scenes, strict=True))
         scripts.append(Script("".join(letters[clip]), name, video, audio, split))
     return tuple(scripts)
+
+
+def _parsing(rng: np.random.Generator, name: str, classes: Sequence[str], seconds: int) -> list[Second]:
+    """Returns the seconds of a clip with an event of each modality, the first of them of `name`."""
+    modalities = [str(each) for each in rng.permutation(MODALITIES)]
+    names = (name, *(str(rng.choice(classes)) for _ in modalities[1:]))
+    spans = [_cuts(rng, 2, seconds) for _ in names]
+    events = list(zip(names, modalities, spans, strict=True))
+    shown, audible = (
+        [
+            tuple(
+                sorted(
+                    {
+                        each
+                        for each, modality, (start, end) in events
+                        if modality != other and start <= second < end
+                    }
+                )
+            )
+            for second in range(seconds)
+        ]
+        for other in ("audio", "visual")
+    )
+    return list(zip(shown, audible, strict=True))
+
+
+def _scenes(
+    rng: np.random.Generator, name: str, classes: Sequence[str], seconds: int, course: Course
+) -> list[Second]:
+    """Returns the seconds of a clip whose events are both shown and heard."""
+    scenes: list[Second] = []
+    for names, run in groupby(_happening(rng, name, classes, seconds, course)):
+        length = len(list(run))
+        scenes += [(names, names)] * length if names else _background(rng, name, classes, length)
+    return scenes
 
 
 def _happening(

@@ -1,15 +1,18 @@
 """The world in the layouts of published datasets: what is read back is what was composed."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import avel
 from avel.errors import ConfigError, DatasetError, UnknownNameError
 from avel.grid import Grid
 from avel.heads.evaluation.evaluate import evaluate
+from avel.heads.evaluation.results import PredictionMetrics
 from avel.heads.train import train_head
 from avel.recipes.composing import compose as composing
 from avel.recipes.composing.compose import CLASSES, clip_path, compose
@@ -22,8 +25,15 @@ from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import write_features
 
 CLIPS, THREE = 12, CLASSES[:3]
-VARYING = ("activitynet", "desed")
-"""Layouts that can say any course of a clip."""
+SINGLE = tuple(name for name in LAYOUTS if name != "llp")
+"""Layouts whose events are both seen and heard."""
+VARYING = ("activitynet", "desed", "folder")
+"""Those that can say any course of such events."""
+
+
+def read(folder: Path, layout: str) -> Dataset:
+    named = LAYOUTS[layout].annotations
+    return read_dataset(folder, folder / named if named else None)
 
 
 @pytest.fixture
@@ -41,7 +51,7 @@ def scripts_of(
     layout: str, course: Course | None = None, classes: Sequence[str] = THREE
 ) -> tuple[Script, ...]:
     chosen = LAYOUTS[layout]
-    return write_scripts(CLIPS, 0, classes, 10, course or chosen.course, chosen.unseen)
+    return write_scripts(CLIPS, 0, classes, 10, course or chosen.courses[0], chosen.unseen)
 
 
 def in_order_of(scripts: Sequence[Script], dataset: Dataset, folder: Path, layout: str) -> list[Sample]:
@@ -52,13 +62,13 @@ def in_order_of(scripts: Sequence[Script], dataset: Dataset, folder: Path, layou
 
 
 @pytest.mark.parametrize(
-    ("layout", "course"), [*((name, None) for name in LAYOUTS), *((name, "overlapping") for name in VARYING)]
+    ("layout", "course"), [*((name, None) for name in SINGLE), *((name, "overlapping") for name in VARYING)]
 )
 @pytest.mark.usefixtures("unrecorded")
 def test_what_is_read_back_is_what_was_composed(tmp_path: Path, layout: str, course: Course | None) -> None:
     folder = compose(tmp_path / "set", clips=CLIPS, classes=THREE, layout=layout, course=course)
     assert find_format(folder) == layout
-    dataset = read_dataset(folder)
+    dataset = read(folder, layout)
     scripts = scripts_of(layout, course)
     samples = in_order_of(scripts, dataset, folder, layout)
     assert [sample.split for sample in samples] == [script.split for script in scripts]
@@ -84,6 +94,33 @@ def test_what_is_read_back_is_what_was_composed(tmp_path: Path, layout: str, cou
 
 
 @pytest.mark.usefixtures("unrecorded")
+def test_llp_has_classes_for_train_and_what_is_heard_and_seen_for_the_rest(tmp_path: Path) -> None:
+    dataset = read(compose(tmp_path / "set", clips=CLIPS, classes=THREE, layout="llp"), "llp")
+    scripts = scripts_of("llp")
+    assert [sample.split for sample in dataset.samples] == [script.split for script in scripts]
+    found = audit(dataset)
+    assert (found.missing_files, found.extra_files) == ((), ())
+    labels = dataset.segment_classes(Grid(), dataset.samples, [1, 2])
+    for sample, script, row in zip(dataset.samples, scripts, labels, strict=True):
+        there = {name for names in (*script.audio, *script.video) for name in names}
+        if script.split == "train":
+            assert sample.events is None
+            assert set(sample.categories or ()) == there
+            continue
+        for second in range(10):
+            for track, names in enumerate((script.audio, script.video)):
+                held = {dataset.categories[number] for number in np.flatnonzero(row[second, track])}
+                assert held == set(names[second])
+    seconds = [
+        (set(a), set(v)) for script in scripts for a, v in zip(script.audio, script.video, strict=True)
+    ]
+    assert any(heard - seen for heard, seen in seconds)
+    assert any(seen - heard for heard, seen in seconds)
+    assert all(script.events for script in scripts)
+    assert any(len(names) > 1 for script in scripts for names in (*script.audio, *script.video))
+
+
+@pytest.mark.usefixtures("unrecorded")
 def test_classes_that_train_lacks_are_tagged(tmp_path: Path) -> None:
     folder = compose(tmp_path / "set", clips=CLIPS, classes=THREE, layout="ov-avebench")
     dataset, scripts = read_dataset(folder), scripts_of("ov-avebench")
@@ -94,7 +131,7 @@ def test_classes_that_train_lacks_are_tagged(tmp_path: Path) -> None:
 
 def cached(folder: Path, layout: str, path: Path, course: Course | None = None) -> Path:
     """A cache in the place of encoders that see and hear everything: features are the classes of events."""
-    dataset, scripts = read_dataset(folder), scripts_of(layout, course)
+    dataset, scripts = read(folder, layout), scripts_of(layout, course)
     place = {video.video_id: number for number, video in enumerate(dataset.videos)}
     features = np.zeros((len(place), 10, len(THREE)), np.float32)
     for sample, script in zip(in_order_of(scripts, dataset, folder, layout), scripts, strict=True):
@@ -109,7 +146,7 @@ def cached(folder: Path, layout: str, path: Path, course: Course | None = None) 
     return path
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", SINGLE)
 @pytest.mark.usefixtures("unrecorded")
 def test_a_head_that_is_told_everything_is_right_about_what_it_has_seen(tmp_path: Path, layout: str) -> None:
     folder = compose(tmp_path / "set", clips=CLIPS, classes=THREE, layout=layout)
@@ -144,22 +181,76 @@ def test_events_of_two_classes_at_once_are_learned_as_several_labels(tmp_path: P
         assert {spread.mean for spread in f1_percent.values()} == {100}
 
 
-def test_from_clips_to_figures(tmp_path: Path) -> None:
-    folder = compose(tmp_path / "set", clips=9, classes=THREE, layout="ov-avebench")
+def truth_of(script: Script, categories: Sequence[str], task: str) -> list[object]:
+    """Labels of each second: a class or background; or 0 and 1 for each class, of LLP in each modality."""
+    found: list[object] = []
+    for heard, seen in zip(map(set, script.audio), map(set, script.video), strict=True):
+        both = heard & seen
+        if task == "single_label":
+            found.append(categories.index(min(both)) if both else len(categories))
+        else:
+            sides = (heard, seen) if task == "llp" else (both,)
+            found.append([int(name in side) for side in sides for name in categories])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("layout", "course"), [(name, "overlapping" if name == "activitynet" else None) for name in LAYOUTS]
+)
+def test_from_clips_to_a_report(tmp_path: Path, layout: str, course: Course | None) -> None:
+    """Test clips have the composed labels, `score` and `evaluate` agree, and a page is there."""
+    chosen, folder = LAYOUTS[layout], tmp_path / "set"
+    seconds = chosen.seconds or 4
+    compose(folder, clips=9, classes=THREE, layout=layout, seconds=seconds, course=course)
+    scripts = write_scripts(9, 0, THREE, seconds, course or chosen.courses[0], chosen.unseen)
+    annotations = folder / chosen.annotations if chosen.annotations else None
     tiny = dict.fromkeys(("visual_backbone", "audio_backbone"), "tiny")
     random = dict.fromkeys(("visual_weights", "audio_weights"), "random")
-    avel.extract(folder, tmp_path / "s.zarr", size=48, workers=1)
-    avel.cache_features(tmp_path / "s.zarr", tmp_path / "c.h5", crop_size=42, device="cpu", **tiny, **random)
-    found = avel.train_head(tmp_path / "c.h5", tmp_path / "run", head="mlp", seeds=1, epochs=2, device="cpu")
-    truth = [script for script in write_scripts(9, 0, THREE, 10, "runs", 1) if script.split == "test"]
-    background = 1 - sum(e.offset_seconds - e.onset_seconds for s in truth for e in s.events) / 10 / len(
-        truth
-    )
-    assert found.samples == len(truth)
-    assert found.trivial_baselines_percent["always background"] == pytest.approx(100 * background)
+    store, cache, run = tmp_path / "s.zarr", tmp_path / "c.h5", tmp_path / "run"
+    avel.extract(folder, store, annotations=annotations, segments=seconds, size=48, workers=1)
+    avel.cache_features(store, cache, crop_size=42, device="cpu", **tiny, **random)
+    options = {"head": "mlp", "task": "multi_label" if course else "auto", "seeds": 1, "epochs": 2}
+    if layout == "llp":
+        options |= {"head": "han", "supervision": "weak"}
+    found = avel.train_head(cache, run, device="cpu", **options)
+
+    task = "llp" if layout == "llp" else found.task
+    dataset = read(folder, layout)
+    samples = in_order_of(scripts, dataset, folder, layout)
+    rows = pq.read_table(run / "predictions.parquet", filters=[("split", "=", "test")]).to_pylist()
+    label_of = {(row["sample"], row["segment"]): row["label"] for row in rows}
+    tested = [pair for pair in zip(samples, scripts, strict=True) if pair[1].split == "test"]
+    assert found.samples == len(tested) == len(label_of) / seconds
+    for sample, script in tested:
+        truth = truth_of(script, dataset.categories, task)
+        assert [label_of[sample.number, second] for second in range(seconds)] == truth
+
+    names = {"annotations": annotations, "segments": seconds, "task": options["task"]}
+    judged, group = avel.score(run / "predictions.parquet", folder, **names), found.groups[options["head"]]
+    assert judged.trivial_baselines_percent == found.trivial_baselines_percent
+    for field in dataclasses.fields(PredictionMetrics):
+        assert getattr(judged, field.name) == getattr(group, field.name)
+    made = avel.report([run], tmp_path / "page", tsne=False)
+    assert made.clips == len([script for script in scripts if script.split != "train"])
+
+
+@pytest.mark.usefixtures("unrecorded")
+def test_predictions_of_what_was_composed_score_100_where_events_overlap(tmp_path: Path) -> None:
+    folder = compose(tmp_path / "set", clips=CLIPS, classes=THREE, layout="llp")
+    categories = read(folder, "llp").categories
+    tested = [script for script in scripts_of("llp") if script.split == "test"]
+    assert any(len(names) > 1 for script in tested for names in (*script.audio, *script.video))
+    np.save(tmp_path / "truth.npy", [truth_of(script, categories, "llp") for script in tested])
+    parsing = avel.score(tmp_path / "truth.npy", folder).parsing
+    assert parsing is not None
+    for f1_percent in (parsing.segment_f1_percent, parsing.event_f1_percent):
+        assert len(f1_percent) == 5
+        assert {spread.mean for spread in f1_percent.values()} == {100}
 
 
 def test_what_a_layout_cannot_say_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot say it\s+next: layout='llp'"):
+        compose(tmp_path, layout="activitynet", course="parsing")
     with pytest.raises(ConfigError, match="seconds=9: clips of ov-avebench have 10 seconds"):
         compose(tmp_path, layout="ov-avebench", seconds=9)
     with pytest.raises(ConfigError, match="course='overlapping': the layout of ave-pm cannot say it"):
