@@ -1,6 +1,6 @@
 """Defines the time grid of audio and video, from which all lengths are derived."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from avel.errors import ConfigError
@@ -11,6 +11,8 @@ MEL_FRAMES = 96
 """STFT windows in the log-mel patch of a segment, as in VGGish."""
 MEL_BANDS = 64
 """Mel bands of the log-mel patch, as in VGGish."""
+FULL_SCALE = 32768
+"""16-bit samples of a waveform divided by this are in [-1, 1)."""
 MOST = {"segments": 100_000, "segment_seconds": 3600, "fps": 1000, "sample_rate": 1_000_000, "size": 4096}
 """Largest values of a grid: 28 hours of segments of a second."""
 MOST_CHUNK_GIB = 16
@@ -54,6 +56,14 @@ class Grid:
                 f"pixels take {gib:.0f} GiB, and at most {MOST_CHUNK_GIB} are held",
                 hint="make segment_seconds, fps or size smaller",
             )
+
+    def at(self, sample_rate: int) -> "Grid":
+        """Returns the same grid with audio at another sample rate.
+
+        >>> Grid().at(48000).samples_per_segment
+        48000
+        """
+        return replace(self, sample_rate=sample_rate)
 
     @property
     def seconds(self) -> float:

@@ -36,7 +36,7 @@ class ExtractConfig:
     )
     fps: int = option(16, "Frames staged per second.", low=1)
     sample_rate: int = option(
-        16000, "Audio samples per second; the log-mel patch is defined at 16000 only.", low=1
+        16000, "Samples per second of the waveform; the log-mel patch is always of 16000.", low=8000
     )
     size: int = option(256, "Height and width of a staged frame in pixels.", low=8, high=4096)
     resize: Literal["squash", "crop"] = option(
@@ -48,6 +48,7 @@ class ExtractConfig:
     jpeg_quality: int = option(
         96, "JPEG quality of the staged frames; below 96 they are made by a coarser DCT.", low=1, high=100
     )
+    waveform: bool = option(True, "Keep the waveform, 16-bit, for networks that read it.")
     missing_audio: Literal["silence", "fail"] = option(
         "silence", "Stage a clip without sound as silent, or fail it.", numeric=False
     )

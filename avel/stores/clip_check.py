@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from avel.errors import StoreError
-from avel.stores.clips import FRAMES, LOG_MEL, ClipStore, chunk_name, frames_shape, log_mel_shape
+from avel.stores.clips import ClipStore, chunk_name, chunk_shape, row_shape
 from avel.stores.manifest import Entry
 from avel.stores.seal import fault
 
@@ -37,10 +37,7 @@ def verify_clips(store: ClipStore) -> tuple[str, ...]:
 def _wrong_shapes(store: ClipStore) -> list[str]:
     """Returns a line for each array whose shape contradicts the store's attributes."""
     videos = len(store.video_ids)
-    expected = {
-        FRAMES: (videos, *frames_shape(store.attributes)),
-        LOG_MEL: (videos, *log_mel_shape(store.grid)),
-    }
+    expected = {name: (videos, *row_shape(store.attributes, name)) for name in store.attributes.arrays}
     try:
         shapes = {name: array.shape for name, array in store.arrays.items()}
     except StoreError as error:
@@ -54,12 +51,12 @@ def _wrong_shapes(store: ClipStore) -> list[str]:
 
 def _faults_of_video(store: ClipStore, entry: Entry) -> list[str]:
     if store.is_staged(entry):
-        return _faults_of_array(store, entry, FRAMES) + _faults_of_array(store, entry, LOG_MEL)
+        return [fault for name in store.attributes.arrays for fault in _faults_of_array(store, entry, name)]
     if entry.state != "failed":
         return []
     extra = [
         file
-        for name in (FRAMES, LOG_MEL)
+        for name in store.attributes.arrays
         for file, is_there in _chunk_files(store, entry, name).items()
         if is_there
     ]
@@ -76,10 +73,7 @@ def _chunk_files(store: ClipStore, entry: Entry, name: str) -> dict[str, bool]:
 
 def _faults_of_array(store: ClipStore, entry: Entry, name: str) -> list[str]:
     """Reads one video's chunks one by one, so that a film takes no more memory than a clip."""
-    attributes, grid = store.attributes, store.grid
-    step, total = attributes.chunk_segments, grid.segments
-    if name == FRAMES:
-        step, total = attributes.chunk_frames, grid.frames
+    step, total = chunk_shape(store.attributes, name)[0], row_shape(store.attributes, name)[0]
     for number, (file, is_there) in enumerate(_chunk_files(store, entry, name).items()):
         if not is_there:
             return [f"staged, but {file} is missing"]
@@ -95,4 +89,4 @@ def _faults_of_array(store: ClipStore, entry: Entry, name: str) -> list[str]:
 def _is_whole(chunk: np.ndarray[Any, Any]) -> bool:
     if chunk.dtype == object:
         return all(bytes(frame[:2]) == JPEG_START and bytes(frame[-2:]) == JPEG_END for frame in chunk.flat)
-    return chunk.dtype == np.uint8 or not bool(np.isnan(chunk).any())
+    return not bool(np.isnan(chunk).any())

@@ -24,6 +24,7 @@ from avel.stores.clips import (
     OWN_NAMES,
     RUN,
     START_AGAIN,
+    WAVEFORM,
     StoreAttributes,
     array_spec,
     chunk_names,
@@ -32,6 +33,9 @@ from avel.stores.clips import (
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import MEND
 from avel.stores.location import LocalLocation, Location, first_line
+
+ARRAYS = (FRAMES, LOG_MEL, WAVEFORM)
+"""Arrays that a store may hold."""
 
 
 @contextmanager
@@ -49,7 +53,7 @@ def writing(location: Location) -> Iterator[None]:
 
 
 def prepare_store(location: Location, attributes: StoreAttributes, run: str = "") -> None:
-    """Creates the arrays, adds rows for new videos, or starts again where grid or frame codec changed.
+    """Creates the arrays, adds rows for new videos, or starts again where their form changed.
 
     Starting again deletes all chunks: callers first record that their clips are no longer staged. The group's
     attributes are removed before the arrays and written last, since a store without them does not count.
@@ -62,19 +66,24 @@ def prepare_store(location: Location, attributes: StoreAttributes, run: str = ""
     with warnings.catch_warnings():
         # zarr has not fixed how it stores variable-length bytes; docs/file-formats.md writes it down
         warnings.simplefilter("ignore", UnstableSpecificationWarning)
-        if found is None or (found.grid, found.frame_codec) != (attributes.grid, attributes.frame_codec):
+        if found is None or _form(found) != _form(attributes):
             zarr.open_group(store, mode="a", use_consolidated=False).attrs.put({})
-            location.delete([name for array in (FRAMES, LOG_MEL) for name in location.names(array)])
-            for name in (FRAMES, LOG_MEL):
+            location.delete([name for array in ARRAYS for name in location.names(array)])
+            for name in attributes.arrays:
                 zarr.create_array(store, name=name, overwrite=True, **array_spec(attributes, name))
         elif found.video_ids != attributes.video_ids:
             group = zarr.open_group(store, mode="r+", use_consolidated=False)
-            for name in (FRAMES, LOG_MEL):
+            for name in attributes.arrays:
                 array: Any = group[name]
                 array.resize((len(attributes.video_ids), *array.shape[1:]))
-    location.sync([f"{FRAMES}/zarr.json", f"{LOG_MEL}/zarr.json"])
+    location.sync([f"{name}/zarr.json" for name in attributes.arrays])
     if found != attributes:
         location.write("zarr.json", attributes.as_json())
+
+
+def _form(attributes: StoreAttributes) -> tuple[Any, ...]:
+    """Returns what decides the form of the arrays, apart from their rows."""
+    return attributes.grid, attributes.frame_codec, attributes.arrays
 
 
 def write_dataset(location: Location, dataset: Dataset) -> None:
@@ -86,7 +95,7 @@ def write_dataset(location: Location, dataset: Dataset) -> None:
 
 
 class ClipWriter:
-    """Writes the chunks of single videos: log-mel first, so that a video with frames is whole.
+    """Writes the chunks of single videos: frames last, so that a video with frames is whole.
 
     Each write first checks that no other run has begun on the store, since a worker may outlive its run.
 
@@ -109,8 +118,7 @@ class ClipWriter:
         # zarr would leave out chunks of an all-black video. It reads this setting when it opens an array.
         with zarr.config.set({"array.write_empty_chunks": True}):
             group = zarr.open_group(location.zarr(), mode="r+", use_consolidated=False)
-            self._frames: Any = group[FRAMES]
-            self._log_mel: Any = group[LOG_MEL]
+            self._arrays: dict[str, Any] = {name: group[name] for name in attributes.arrays}
 
     def write_log_mel(self, row: int, first_segment: int, patches: NDArray[np.float32]) -> None:
         """Writes patches (n, 96, 64) of whole chunks, from `first_segment` on.
@@ -119,7 +127,16 @@ class ClipWriter:
             StaleError: another run has begun on the store.
             WriteError: the store does not take them.
         """
-        self._put(self._log_mel, row, first_segment, patches[None])
+        self._put(LOG_MEL, row, first_segment, patches[None])
+
+    def write_waveform(self, row: int, first_sample: int, samples: NDArray[np.int16]) -> None:
+        """Writes samples (n,) of whole chunks, from `first_sample` on.
+
+        Raises:
+            StaleError: another run has begun on the store.
+            WriteError: the store does not take them.
+        """
+        self._put(WAVEFORM, row, first_sample, samples[None])
 
     def write_frames(self, row: int, first_frame: int, frames: Sequence[bytes] | NDArray[np.uint8]) -> None:
         """Writes whole chunks of JPEG files, or of raw frames (n, H, W, C), from `first_frame` on.
@@ -133,7 +150,7 @@ class ClipWriter:
         else:
             block = np.empty((1, len(frames)), object)
             block[0, :] = frames
-        self._put(self._frames, row, first_frame, block)
+        self._put(FRAMES, row, first_frame, block)
 
     def erase(self, row: int) -> None:
         """Deletes the video's chunks, frames first, so that what is left does not count as a whole video.
@@ -145,10 +162,10 @@ class ClipWriter:
         check_run(self.location, self._run)
         erase(self.location, self.attributes, row)
 
-    def _put(self, array: Any, row: int, first: int, block: NDArray[Any]) -> None:
+    def _put(self, name: str, row: int, first: int, block: NDArray[Any]) -> None:
         check_run(self.location, self._run)
         with writing(self.location):
-            array[row : row + 1, first : first + block.shape[1]] = block
+            self._arrays[name][row : row + 1, first : first + block.shape[1]] = block
 
 
 def flush(location: Location, attributes: StoreAttributes, row: int, run: str = "") -> None:
@@ -207,10 +224,11 @@ def check_place(location: Location) -> None:
     Raises:
         StoreError: the place is a file, a folder with other files, or a store without its arrays.
     """
-    if read_attributes(location) is not None:
-        for name in (f"{FRAMES}/zarr.json", f"{LOG_MEL}/zarr.json"):
-            if location.read(name) is None:
-                raise StoreError(f"{location.url}: no {name}", hint=START_AGAIN)
+    found = read_attributes(location)
+    if found is not None:
+        for name in found.arrays:
+            if location.read(f"{name}/zarr.json") is None:
+                raise StoreError(f"{location.url}: no {name}/zarr.json", hint=START_AGAIN)
         return
     if isinstance(location, LocalLocation) and location.path.exists() and not location.path.is_dir():
         raise StoreError(f"{location.url}: is a file", hint="name a folder that does not exist yet")

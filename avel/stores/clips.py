@@ -1,4 +1,4 @@
-"""Reads a clip store: staged frames and log-mel patches by video id, the manifest and the dataset."""
+"""Reads a clip store: staged frames, log-mel and waveforms by video id, the manifest and the dataset."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from avel.errors import DatasetError, StoreError, UnknownNameError
 from avel.grid import CHUNK_SEGMENTS, MEL_BANDS, MEL_FRAMES, Grid
-from avel.stores.chunks import elements, floats
+from avel.stores.chunks import elements, numbers
 from avel.stores.documents import SEAL, parse, typed
 from avel.stores.jpeg import decode_jpeg
 from avel.stores.kinds import not_a
@@ -36,11 +36,14 @@ if TYPE_CHECKING:
 F = TypeVar("F")
 """A frame, as a JPEG file or decoded."""
 
-FORMAT, VERSION = "avel-clips", 4
-FRAMES, LOG_MEL = "frames", "log_mel"
+FORMAT, VERSION, WITHOUT_WAVEFORM = "avel-clips", 5, 4
+"""Stores of the version before hold no waveform, and are the same otherwise."""
+FRAMES, LOG_MEL, WAVEFORM = "frames", "log_mel", "waveform"
 RUN = ".run"
 """Name of the file with the token of the last run that staged clips into the store."""
-OWN_NAMES = frozenset({FRAMES, LOG_MEL, "manifest", "dataset", "zarr.json", "config.toml", ".lock", RUN})
+OWN_NAMES = frozenset(
+    {FRAMES, LOG_MEL, WAVEFORM, "manifest", "dataset", "zarr.json", "config.toml", ".lock", RUN}
+)
 """Names of all files and folders directly in a store."""
 START_AGAIN = "remove its zarr.json, and avel extract stages all clips again"
 ACCESS = "check its access rights; for an object store also AWS_ENDPOINT_URL, AWS_REGION and the keys"
@@ -48,17 +51,26 @@ ACCESS = "check its access rights; for an object store also AWS_ENDPOINT_URL, AW
 
 @dataclass(frozen=True)
 class StoreAttributes:
-    """Attributes of a store: its grid, the settings it was staged with, its videos in array order."""
+    """Attributes of a store: its grid, the settings it was staged with, its videos in array order.
+
+    `waveform` says whether the store holds waveforms.
+    """
 
     grid: Grid
     settings: dict[str, Any]
     digest: str
     frame_codec: Literal["jpeg", "raw"]
     video_ids: tuple[str, ...]
+    waveform: bool = False
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the store's arrays; frames first, which are written last and deleted first."""
+        return (FRAMES, LOG_MEL, WAVEFORM) if self.waveform else (FRAMES, LOG_MEL)
 
     @property
     def chunk_segments(self) -> int:
-        """Segments in one chunk, the same for frames and log-mel."""
+        """Segments in one chunk, the same in all arrays."""
         return min(self.grid.segments, CHUNK_SEGMENTS)
 
     @property
@@ -68,7 +80,7 @@ class StoreAttributes:
 
     @property
     def chunks(self) -> int:
-        """Chunks of one video in each of the two arrays."""
+        """Chunks of one video in each array."""
         return -(-self.grid.segments // self.chunk_segments)
 
     def as_json(self) -> bytes:
@@ -189,13 +201,31 @@ class ClipStore:
         Raises:
             StoreError: the video is not staged, or its bytes are damaged.
         """
-        row, shape = self._row(video_id), (self.attributes.chunk_segments, *log_mel_shape(self.grid)[1:])
-        chunks = [self._chunk(LOG_MEL, row, number) for number in range(self.attributes.chunks)]
-        with self._damage(LOG_MEL, row):
-            patches = np.concatenate([floats(chunk, shape) for chunk in chunks])[: self.grid.segments]
+        patches = self._numbers(LOG_MEL, video_id, "<f4")
         if np.isnan(patches).any():
             raise StoreError(f"{self.location.url}: {video_id}: log-mel is incomplete", hint=self._repair())
         return patches
+
+    def waveform(self, video_id: str) -> NDArray[np.int16]:
+        """Returns the audio: int16 (T * samples_per_segment,), mono, at the grid's sample rate.
+
+        Raises:
+            StoreError: the store holds no waveforms, the video is not staged, or its bytes are damaged.
+        """
+        if not self.attributes.waveform:
+            raise StoreError(
+                f"{self.location.url}: holds no waveforms",
+                hint=f"{self._repair()} without --no-waveform stages the clips again, with them",
+            )
+        return self._numbers(WAVEFORM, video_id, "<i2")
+
+    def _numbers(self, name: str, video_id: str, dtype: str) -> NDArray[Any]:
+        """Returns one video's row of an array of numbers."""
+        row, shape = self._row(video_id), chunk_shape(self.attributes, name)
+        chunks = [self._chunk(name, row, number) for number in range(self.attributes.chunks)]
+        with self._damage(name, row):
+            joined = np.concatenate([numbers(chunk, dtype, shape) for chunk in chunks])
+        return joined[: row_shape(self.attributes, name)[0]]
 
     def _by_chunk(self, video_id: str, frames: Sequence[int], read: Callable[..., Sequence[F]]) -> list[F]:
         """Reads frames, calling `read` once for each chunk, however many of its frames are asked for."""
@@ -256,7 +286,7 @@ class ClipStore:
 
         with warnings.catch_warnings():  # as when they are written
             warnings.simplefilter("ignore", UnstableSpecificationWarning)
-            return {name: self._array(name) for name in (FRAMES, LOG_MEL)}
+            return {name: self._array(name) for name in self.attributes.arrays}
 
     def _array(self, name: str) -> Any:
         """Opens a Zarr array, and compares it with what the store's settings make of it.
@@ -324,7 +354,9 @@ def read_attributes(location: Location) -> StoreAttributes | None:
     if not isinstance(found, dict):
         raise StoreError(f"{where}: its attributes are not a JSON object", hint=START_AGAIN)
     form = found.get("format"), found.get("version")
-    if form != (FORMAT, VERSION):
+    if form == (FORMAT, WITHOUT_WAVEFORM):
+        found |= {"waveform": False}
+    elif form != (FORMAT, VERSION):
         raise StoreError(
             f"{where}: format {form[0]!r} version {form[1]!r}, this avel reads {FORMAT!r} {VERSION}",
             hint="stage the clips into a new store with avel extract",
@@ -337,54 +369,53 @@ def read_attributes(location: Location) -> StoreAttributes | None:
     return attributes
 
 
-def log_mel_shape(grid: Grid) -> tuple[int, int, int]:
-    """Returns the shape of one video's patches: (T, 96, 64)."""
-    return grid.segments, MEL_FRAMES, MEL_BANDS
+def row_shape(attributes: StoreAttributes, name: str) -> tuple[int, ...]:
+    """Returns the shape of one video's row of an array.
 
-
-def frames_shape(attributes: StoreAttributes) -> tuple[int, ...]:
-    """Returns the shape of one video's frames: (T * N,) JPEG files, or (T * N, H, W, C) raw."""
+    Patches (T, 96, 64), samples (T * samples_per_segment,), JPEG files (T * N,) or frames (T * N, H, W, C).
+    """
     grid = attributes.grid
+    if name == LOG_MEL:
+        return grid.segments, MEL_FRAMES, MEL_BANDS
+    if name == WAVEFORM:
+        return (grid.samples,)
     return (grid.frames, grid.size, grid.size, 3) if attributes.frame_codec == "raw" else (grid.frames,)
+
+
+def chunk_shape(attributes: StoreAttributes, name: str) -> tuple[int, ...]:
+    """Returns the shape of a chunk of an array, all of one video: as `row_shape`, of fewer segments."""
+    length, *inner = row_shape(attributes, name)
+    return attributes.chunk_segments * (length // attributes.grid.segments), *inner
 
 
 def array_spec(attributes: StoreAttributes, name: str) -> dict[str, Any]:
     """Returns how zarr makes one of a store's arrays: shape, chunks, type, codecs."""
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
-    videos, grid = len(attributes.video_ids), attributes.grid
-    if name == LOG_MEL:
-        return {
-            "shape": (videos, *log_mel_shape(grid)),
-            "chunks": (1, attributes.chunk_segments, *log_mel_shape(grid)[1:]),
-            "dtype": "float32",
-            "fill_value": np.nan,
-            "compressors": [Crc32cCodec()],
-        }
-    shape = {"shape": (videos, *frames_shape(attributes))}
-    if attributes.frame_codec == "raw":
-        return shape | {
-            "chunks": (1, attributes.chunk_frames, grid.size, grid.size, 3),
-            "dtype": "uint8",
-            "compressors": [ZstdCodec(level=3), Crc32cCodec()],
-        }
-    return shape | {
-        "chunks": (1, attributes.chunk_frames),
-        "dtype": "variable_length_bytes",
+    spec = {
+        "shape": (len(attributes.video_ids), *row_shape(attributes, name)),
+        "chunks": (1, *chunk_shape(attributes, name)),
         "compressors": [Crc32cCodec()],
     }
+    if name == LOG_MEL:
+        return spec | {"dtype": "float32", "fill_value": np.nan}
+    if name == WAVEFORM:  # zstd would save a sixth of it, and take longer than reading what it saves
+        return spec | {"dtype": "int16"}
+    if attributes.frame_codec == "raw":
+        return spec | {"dtype": "uint8", "compressors": [ZstdCodec(level=3), Crc32cCodec()]}
+    return spec | {"dtype": "variable_length_bytes"}
 
 
 def chunk_names(attributes: StoreAttributes, row: int) -> list[str]:
     """Lists the files with the chunks of one video, frames first."""
     return [
         chunk_name(attributes, name, row, number)
-        for name in (FRAMES, LOG_MEL)
+        for name in attributes.arrays
         for number in range(attributes.chunks)
     ]
 
 
 def chunk_name(attributes: StoreAttributes, name: str, row: int, number: int) -> str:
     """Returns the file with one chunk of one video in an array."""
-    inner = "/0/0" if name == LOG_MEL else "/0/0/0" if attributes.frame_codec == "raw" else ""
+    inner = "/0" * (len(row_shape(attributes, name)) - 1)
     return f"{name}/c/{row}/{number}{inner}"

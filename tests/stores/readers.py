@@ -54,7 +54,8 @@ def _store(folder: Path) -> object:
     store = ClipStore.open(folder / "s.zarr")
     for what in verify_clips(store):
         raise StoreError(f"{store.location.url}: {what}")
-    return store.dataset, [store.log_mel(name) for name in store.staged]
+    audio = [(store.log_mel(name), store.waveform(name)) for name in store.staged]
+    return store.dataset, audio
 
 
 def _cache(folder: Path) -> object:
@@ -107,6 +108,8 @@ READERS = [
     Reader("s.zarr/frames/zarr.json", _store),
     Reader("s.zarr/log_mel/zarr.json", _store),
     Reader("s.zarr/log_mel/c/0/0/0/0", _store),
+    Reader("s.zarr/waveform/zarr.json", _store),
+    Reader("s.zarr/waveform/c/0/0", _store),
     Reader("s.zarr/manifest/part-00000003.parquet", _store),
     Reader("s.zarr/dataset/samples.parquet", _store),
     Reader("s.zarr/dataset/events.parquet", _store),

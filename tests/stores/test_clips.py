@@ -5,8 +5,10 @@ import json
 import pickle
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,9 +26,10 @@ from avel.stores.manifest import Entry, ManifestWriter
 from tests.stores.forging import forge_json
 
 GRID = Grid(segments=12, fps=2, size=16)
-ATTRIBUTES = StoreAttributes(GRID, {"size": 16}, "digest0", "jpeg", ("-a", "b", "black"))
+ATTRIBUTES = StoreAttributes(GRID, {"size": 16}, "digest0", "jpeg", ("-a", "b", "black"), waveform=True)
 NOISE = np.random.default_rng(0)
 LOG_MEL = NOISE.standard_normal((12, 96, 64)).astype(np.float32)
+WAVEFORM = NOISE.integers(-32768, 32768, GRID.samples).astype(np.int16)
 PICTURES = NOISE.integers(0, 256, (24, 16, 16, 3)).astype(np.uint8)
 DATASET = Dataset(
     "test", "clips", ("Bark",), (Sample(0, "-a", (Event("Bark", 0, 3),)),), (Video("-a", "-a.mp4"),)
@@ -52,6 +55,8 @@ def build(path: Path, attributes: StoreAttributes = ATTRIBUTES) -> Path:
     for row, pictures in ((0, PICTURES), (2, np.zeros_like(PICTURES))):
         for first in (0, 10):
             writer.write_log_mel(row, first, LOG_MEL[first : first + 10])
+            if attributes.waveform:
+                writer.write_waveform(row, first * 16000, WAVEFORM[first * 16000 : (first + 10) * 16000])
         for first in (0, 20):
             block = pictures[first : first + 20]
             writer.write_frames(row, first, block if raw else [jpeg(picture) for picture in block])
@@ -76,6 +81,8 @@ def test_what_was_written_is_what_is_read(store: ClipStore) -> None:
     assert store.staged == ("-a", "black")
     assert store.jpegs("-a", [23, 0, 19, 20]) == [JPEGS[k] for k in (23, 0, 19, 20)]
     assert np.array_equal(store.log_mel("-a"), LOG_MEL)
+    assert store.waveform("-a").dtype == np.int16
+    assert np.array_equal(store.waveform("-a"), WAVEFORM)
     decoded = store.frames("-a", [5, 22])
     assert decoded.shape == (2, 16, 16, 3)
     assert np.array_equal(decoded[1], np.asarray(Image.open(io.BytesIO(JPEGS[22]))))
@@ -139,15 +146,22 @@ def test_clips_of_other_settings_are_not_staged(store: ClipStore) -> None:
     assert ClipStore.open(store.location.url).staged == ("-a",)
 
 
-@pytest.mark.parametrize("name", ["frames/c/0/1", "log_mel/c/2/0/0/0"])
-def test_one_flipped_bit_is_found(store: ClipStore, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("frames/c/0/1", lambda store: store.jpegs("-a", [21])),
+        ("log_mel/c/2/0/0/0", lambda store: store.log_mel("black")),
+        ("waveform/c/2/1", lambda store: store.waveform("black")),
+    ],
+)
+def test_one_flipped_bit_is_found(store: ClipStore, name: str, read: Callable[[ClipStore], object]) -> None:
     file = Path(store.location.url) / name
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
-    video = "-a" if "/0/1" in name else "black"
+    video = "-a" if name.startswith("frames") else "black"
     with pytest.raises(StoreError, match=f"{video}.*is damaged") as raised:
-        store.jpegs(video, [21]) if video == "-a" else store.log_mel(video)
+        read(store)
     assert "avel extract clips" in raised.value.hint
     (problem,) = verify_clips(store)
     assert f"{video}: " in problem
@@ -181,6 +195,32 @@ def test_new_videos_extend_the_arrays(store: ClipStore) -> None:
     assert opened.video_ids[-1] == "new"
     assert opened.arrays["frames"].shape == (4, 24)
     assert opened.jpegs("-a", [3]) == [JPEGS[3]]
+
+
+def test_a_store_without_waveforms_says_so_and_one_with_them_begins_anew(tmp_path: Path) -> None:
+    store = ClipStore.open(build(tmp_path / "clips.zarr", replace(ATTRIBUTES, waveform=False)))
+    assert "waveform" not in store.arrays
+    assert verify_clips(store) == ()
+    with pytest.raises(StoreError, match="holds no waveforms") as raised:
+        store.waveform("-a")
+    assert "avel extract clips" in raised.value.hint
+    prepare_store(store.location, replace(ATTRIBUTES, digest="digest1"))
+    assert not list((tmp_path / "clips.zarr/frames").glob("c/**/0"))
+    assert ClipStore.open(tmp_path / "clips.zarr").arrays["waveform"].shape == (3, GRID.samples)
+
+
+def test_a_store_of_version_4_is_read_as_one_without_waveforms(tmp_path: Path) -> None:
+    path = build(tmp_path / "clips.zarr", replace(ATTRIBUTES, waveform=False))
+
+    def older(document: dict[str, Any]) -> dict[str, Any]:
+        del document["attributes"]["waveform"]
+        document["attributes"]["version"] = 4
+        return document
+
+    forge_json(path / "zarr.json", older)
+    store = ClipStore.open(path)
+    assert np.array_equal(store.log_mel("-a"), LOG_MEL)
+    assert verify_clips(store) == ()
 
 
 def test_another_form_begins_anew(store: ClipStore) -> None:
@@ -313,5 +353,5 @@ def test_no_id_is_looked_up_by_comparing_it_with_all_others(tmp_path: Path) -> N
     }
     CountedId.compared = 0
     assert store.waiting == attributes.video_ids[: len(pending)]
-    assert len(verify_clips(store)) == 2 * len(staged), "no chunk of either array is there"
+    assert len(verify_clips(store)) == 3 * len(staged), "no chunk of any array is there"
     assert CountedId.compared <= 10 * videos, "100 comparisons or more for each id, where a tuple is searched"

@@ -11,7 +11,7 @@ from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
-from avel.grid import CHUNK_SEGMENTS, Grid
+from avel.grid import CHUNK_SEGMENTS, FULL_SCALE, Grid
 from avel.pipeline.media.container import FAULTS
 from avel.pipeline.media.sample_clock import DRIFT_SECONDS, GAP_SECONDS, SampleClock
 from avel.pipeline.media.scan import ScannedStream, packets, with_drain
@@ -21,8 +21,6 @@ BLOCK_SAMPLES = 16384
 
 MOST_TRIED_PACKETS = 64
 """Packets of which one must decode, where a file has several audio streams to choose from."""
-
-FULL_SCALE = 32768.0
 
 
 class AudioReader:

@@ -9,6 +9,7 @@ from avel.errors import ConfigError
 from avel.grid import MEL_BANDS, MEL_FRAMES
 
 SAMPLE_RATE = 16000
+"""Samples per second of all log-mel patches, whatever the rate of a store's waveform."""
 WINDOW_SAMPLES, HOP_SAMPLES, FFT_SAMPLES = 400, 160, 512
 LOWEST_HZ, HIGHEST_HZ = 125.0, 7500.0
 OFFSET = 0.01
@@ -18,8 +19,8 @@ SHORTEST_SAMPLES = WINDOW_SAMPLES + (MEL_FRAMES - 1) * HOP_SAMPLES
 """Least samples of a segment, which must hold all 96 windows: 15600, that is 0.975 s."""
 
 
-def log_mel(samples: NDArray[np.float32], sample_rate: int = SAMPLE_RATE) -> NDArray[np.float32]:
-    """Computes VGGish's patch of each segment: (T, samples_per_segment) in [-1, 1] -> (T, 96, 64), float32.
+def log_mel(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Computes VGGish's patch of each segment: (T, n) in [-1, 1] at 16 kHz -> (T, 96, 64), float32.
 
     A patch has Hann windows of 25 ms every 10 ms, their magnitudes in 64 mel bands of 125-7500 Hz, and the
     natural logarithm of magnitude + 0.01. A segment of 1 s has 98 windows, of which the first 96 are used.
@@ -29,14 +30,14 @@ def log_mel(samples: NDArray[np.float32], sample_rate: int = SAMPLE_RATE) -> NDA
     each decoding process 450 MB and two seconds.
 
     Raises:
-        ConfigError: the rate is not VGGish's, or a segment is too short for 96 windows.
+        ConfigError: a segment is too short for 96 windows.
     """
     if samples.ndim != 2:
         raise ConfigError(
-            f"samples have the shape {samples.shape}, not (T, samples_per_segment)",
+            f"samples have the shape {samples.shape}, not (T, n)",
             hint=f"samples.reshape(T, -1), with {SHORTEST_SAMPLES} samples or more in each segment",
         )
-    check_segments(samples.shape[1], sample_rate)
+    check_segments(samples.shape[1])
     hann, matrix = _tables()
     windows = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float32), WINDOW_SAMPLES, axis=1)
     windows = windows[:, : MEL_FRAMES * HOP_SAMPLES : HOP_SAMPLES]  # (T, 96, 400)
@@ -45,17 +46,12 @@ def log_mel(samples: NDArray[np.float32], sample_rate: int = SAMPLE_RATE) -> NDA
     return patches
 
 
-def check_segments(samples: int, sample_rate: int) -> None:
-    """Checks that segments of `samples` samples at `sample_rate` have a patch.
+def check_segments(samples: int) -> None:
+    """Checks that segments of `samples` samples at 16 kHz have a patch.
 
     Raises:
-        ConfigError: the rate is not VGGish's, or a segment is too short for 96 windows.
+        ConfigError: they are too short for 96 windows.
     """
-    if sample_rate != SAMPLE_RATE:
-        raise ConfigError(
-            f"sample_rate={sample_rate}: VGGish's log-mel is defined at {SAMPLE_RATE} Hz",
-            hint=f"--sample-rate {SAMPLE_RATE}",
-        )
     if samples < SHORTEST_SAMPLES:
         raise ConfigError(
             f"segments of {samples} samples, {samples / SAMPLE_RATE:g} s, are too short for VGGish's "

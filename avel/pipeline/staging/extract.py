@@ -1,4 +1,4 @@
-"""Stages clips for `avel extract`: frames and log-mel of each, and a manifest of what became of it."""
+"""Stages clips for `avel extract`: frames, log-mel and waveform of each, and what became of it."""
 
 import time
 import uuid
@@ -12,7 +12,7 @@ from avel.ahead import usable_cores
 from avel.config import resolve, to_toml
 from avel.errors import ConfigError
 from avel.pipeline.config import ExtractConfig
-from avel.pipeline.media.log_mel import check_segments
+from avel.pipeline.media.log_mel import SAMPLE_RATE, check_segments
 from avel.pipeline.staging.cluster import threads, versions
 from avel.pipeline.staging.forecast import forecast
 from avel.pipeline.staging.plan import Plan, RestageOptions, make_plan
@@ -46,7 +46,7 @@ def extract(
     dry_run: bool = False,
     **options: Any,
 ) -> ExtractSummary:
-    """Stages a dataset's clips: frames (T * N, S, S, 3) and log-mel (T, 96, 64) of each, into a Zarr store.
+    """Stages a dataset's clips into a Zarr store: frames (T * N, S, S, 3), log-mel (T, 96, 64), waveform.
 
     After an interruption the same call stages only the clips that are left. A clip that cannot be read is
     recorded with the reason and does not stop the others.
@@ -75,7 +75,7 @@ def extract(
     """
     began = time.monotonic()
     config = resolve(ExtractConfig, "extract", base=config, options=options)
-    check_segments(config.grid().samples_per_segment, config.sample_rate)
+    check_segments(config.grid().at(SAMPLE_RATE).samples_per_segment)
     if workers is not None and workers < 1:
         raise ConfigError(
             f"workers={workers}: no process would decode", hint="1 or more; by default the cores"

@@ -76,6 +76,7 @@ def make_plan(
         digest=digest(config),
         frame_codec=config.frame_codec,
         video_ids=old_ids + tuple(video.video_id for video in dataset.videos if video.video_id not in known),
+        waveform=config.waveform,
     )
     row_of = {video_id: row for row, video_id in enumerate(attributes.video_ids)}
     todo, redated, unchanged, unreadable = [], [], [], 0

@@ -1,4 +1,4 @@
-"""Stages one clip: writes its frames and log-mel patches into the store, and describes it in an entry."""
+"""Stages one clip: writes its frames, log-mel and waveform into the store, and describes it in an entry."""
 
 import hashlib
 import os
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from avel.config import digest
 from avel.errors import AvelError
-from avel.grid import CHUNK_SEGMENTS
+from avel.grid import CHUNK_SEGMENTS, FULL_SCALE, Grid
 from avel.pipeline.config import ExtractConfig
-from avel.pipeline.media.log_mel import log_mel
+from avel.pipeline.media.log_mel import SAMPLE_RATE, log_mel
 from avel.pipeline.media.reading import Media, open_media
 from avel.pipeline.media.refusal import ClipRefused
 from avel.stores.clip_writer import ClipWriter
@@ -138,19 +138,13 @@ class Stager:
             teller.join()
 
     def _stage(self, entry: Entry, watch: Stopwatch) -> Entry:
-        config, path = self.config, file_at(entry.source_path)
-        opening = open_media(
-            path,
-            self.grid,
-            resize=config.resize,
-            missing_audio=config.missing_audio,
-            for_jpeg=config.frame_codec == "jpeg",
-            alive=self.alive,
-        )
-        with ExitStack() as stack:
-            with watch.timing("decode"):
-                media = stack.enter_context(opening)
-            self._audio(media, entry.row, watch)
+        log_mel_grid = self.grid.at(SAMPLE_RATE)
+        grid = self.grid if self.config.waveform else log_mel_grid
+        if grid != log_mel_grid:  # read the audio at the other rate as well
+            with self._opened(entry, log_mel_grid, watch) as media:
+                self._audio(media, entry.row, watch, log_mel_grid)
+        with self._opened(entry, grid, watch) as media:
+            self._audio(media, entry.row, watch, grid)
             self._video(media, entry.row, watch)
             info, has_audio = media.info, media.has_audio
         return replace(
@@ -162,17 +156,38 @@ class Stager:
             valid_seconds=round(info.valid_seconds, 6),
         )
 
-    def _audio(self, media: Media, row: int, watch: Stopwatch) -> None:
+    @contextmanager
+    def _opened(self, entry: Entry, grid: Grid, watch: Stopwatch) -> Iterator[Media]:
+        opening = open_media(
+            file_at(entry.source_path),
+            grid,
+            resize=self.config.resize,
+            missing_audio=self.config.missing_audio,
+            for_jpeg=self.config.frame_codec == "jpeg",
+            alive=self.alive,
+        )
+        with ExitStack() as stack:
+            with watch.timing("decode"):
+                media = stack.enter_context(opening)
+            yield media
+
+    def _audio(self, media: Media, row: int, watch: Stopwatch, grid: Grid) -> None:
+        """Writes what is kept of audio at the sample rate of `grid`: log-mel patches, waveform, or both."""
         samples, first = media.samples(), 0
         while True:
             with watch.timing("audio"):
                 chunk = next(samples, None)
                 if chunk is None:
                     return
-                patches = log_mel(chunk.reshape(-1, self.grid.samples_per_segment), self.grid.sample_rate)
+                patches = None
+                if grid.sample_rate == SAMPLE_RATE:
+                    patches = log_mel(chunk.reshape(-1, grid.samples_per_segment))
             with watch.timing("write"), self._waiting():
-                self.writer.write_log_mel(row, first, patches)
-            first += len(patches)
+                if patches is not None:
+                    self.writer.write_log_mel(row, first // grid.samples_per_segment, patches)
+                if self.config.waveform and grid == self.grid:
+                    self.writer.write_waveform(row, first, (chunk * FULL_SCALE).astype(np.int16))
+            first += len(chunk)
             self.alive()
 
     def _video(self, media: Media, row: int, watch: Stopwatch) -> None:

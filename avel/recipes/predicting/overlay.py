@@ -58,10 +58,7 @@ def _picture(found: VideoEvents, out: Path) -> None:
     grid = _grid(found, length, size=PICTURE_PIXELS)
     with open_media(file_at(found.video), grid) as media:
         frames = np.concatenate(list(media.frames()))[:: grid.frames_per_segment]
-        patches = [
-            log_mel(chunk.reshape(-1, grid.samples_per_segment), grid.sample_rate)
-            for chunk in media.samples()
-        ]
+        patches = [log_mel(chunk.reshape(-1, grid.samples_per_segment)) for chunk in media.samples()]
     clip = Clip(
         title=Path(found.video).name,
         segments=length,

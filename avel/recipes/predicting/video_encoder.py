@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from avel.pipeline.caching.encode import PartEncoder, Work
 from avel.pipeline.caching.key import encoder_file_digest
 from avel.pipeline.caching.parts import Parts
 from avel.pipeline.config import CacheConfig, ExtractConfig
-from avel.pipeline.media.log_mel import log_mel
+from avel.pipeline.media.log_mel import SAMPLE_RATE, log_mel
 from avel.pipeline.media.reading import Media, open_media
 from avel.stores.features import FeatureCache
 from avel.stores.files import sha256_file
@@ -101,7 +101,7 @@ class VideoEncoder:
         shape = frames.shape[1:]
         chosen = frames.reshape(-1, self.grid.frames_per_segment, *shape)[:, self._frames]
         images = self.encoder.cropped(self._through_jpeg(chosen.reshape(-1, *shape), colours))
-        patches = log_mel(samples.reshape(-1, self.grid.samples_per_segment), self.grid.sample_rate)
+        patches = log_mel(samples.reshape(len(frames) // self.grid.frames_per_segment, -1))
         pictures = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
         return self.encoder.cnn(pictures[None], torch.from_numpy(patches)[None])
 
@@ -120,7 +120,7 @@ class VideoEncoder:
         return self._of_length(max(self.segments, covered))
 
     def _of_length(self, segments: int) -> Grid:
-        return Grid(segments, self.grid.segment_seconds, self.grid.fps, self.grid.sample_rate, self.grid.size)
+        return replace(self.grid.at(SAMPLE_RATE), segments=segments)
 
     def _open(self, path: Path, grid: Grid) -> AbstractContextManager[Media]:
         return open_media(path, grid, resize=self.staging.resize, for_jpeg=self.staging.frame_codec == "jpeg")

@@ -64,7 +64,9 @@ def write_store(
     found = read_attributes(location)
     old = found.video_ids if found else ()
     every = old + tuple(name for name in video_ids if name not in old)
-    attributes = StoreAttributes(config.grid(), stored_settings(config), digest(config), "jpeg", every)
+    attributes = StoreAttributes(
+        config.grid(), stored_settings(config), digest(config), "jpeg", every, config.waveform
+    )
     prepare_store(location, attributes)
     write_dataset(location, dataset_of(every))
     writer, manifest = ClipWriter(location, attributes.digest), ManifestWriter(location)
@@ -76,6 +78,10 @@ def write_store(
         random = np.random.default_rng(list(f"{name}{version}".encode()))
         writer.write_log_mel(row, 0, patches(random, config))
         writer.write_frames(row, 0, jpegs(random, config))
+        if config.waveform:
+            writer.write_waveform(
+                row, 0, random.integers(-9999, 9999, config.grid().samples).astype(np.int16)
+            )
         manifest.append(
             [Entry(name, row, "staged", source_sha256=f"{name}-{version}", settings=attributes.digest)]
         )

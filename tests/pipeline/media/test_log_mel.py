@@ -84,10 +84,10 @@ def test_a_longer_segment_keeps_its_first_96_windows() -> None:
     np.testing.assert_allclose(log_mel(longer), log_mel(samples[None]), atol=1e-6)
 
 
-@pytest.mark.parametrize(("shape", "hz"), [((1, 15599), 16000), ((16000,), 16000), ((1, 16000), 22050)])
-def test_what_vggish_does_not_define_is_refused(shape: "tuple[int, ...]", hz: int) -> None:
+@pytest.mark.parametrize("shape", [(1, 15599), (16000,)])
+def test_what_vggish_does_not_define_is_refused(shape: "tuple[int, ...]") -> None:
     with pytest.raises(ConfigError):
-        log_mel(np.zeros(shape, np.float32), hz)
+        log_mel(np.zeros(shape, np.float32))
 
 
 def test_decoding_needs_no_torch() -> None:

@@ -47,7 +47,7 @@ def contents(store: Path) -> dict[str, bytes]:
     """Every file of a store's arrays by name: what two equal stores share."""
     return {
         str(file.relative_to(store)): file.read_bytes()
-        for part in ("frames", "log_mel", "dataset", "zarr.json")
+        for part in ("frames", "log_mel", "waveform", "dataset", "zarr.json")
         for file in ([store / part] if (store / part).is_file() else sorted((store / part).rglob("*")))
         if file.is_file()
     }

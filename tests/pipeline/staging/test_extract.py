@@ -244,7 +244,7 @@ def test_overwriting_with_other_settings_gives_up_what_cannot_be_read(again: tup
 
 @pytest.mark.parametrize(
     "change",
-    [{"sample_rate": 32000}, {"sample_rate": 8000}, {"segment_seconds": 0.5}, {"segment_seconds": 1.03}],
+    [{"sample_rate": 4000}, {"segment_seconds": 0.5}, {"segment_seconds": 1.03}],
 )
 def test_settings_without_log_mel_are_refused_before_anything_is_touched(
     again: tuple[Path, Path], tmp_path: Path, change: dict[str, object]

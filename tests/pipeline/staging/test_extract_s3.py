@@ -41,7 +41,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def remote_contents(url: str) -> dict[str, bytes]:
     location = locate(url)
-    parts = ("frames", "log_mel", "dataset", "zarr.json")
+    parts = ("frames", "log_mel", "waveform", "dataset", "zarr.json")
     return {n: location.read(n) or b"" for n in location.names("") if n.split("/")[0] in parts}
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -50,8 +50,28 @@ def test_raw_frames_and_log_mel_are_the_readers(tmp_path: Path, segments: int) -
     assert (entry.state, entry.audio) == ("staged", "stream")
     assert np.array_equal(store.frames("clip", range(config.grid().frames)), frames)
     assert np.array_equal(store.log_mel("clip"), log_mel(samples.reshape(segments, -1)))
+    assert np.array_equal(store.waveform("clip") / 32768, samples)
     assert entry.valid_seconds == pytest.approx(segments - 0.5, abs=0.15)
     assert verify_clips(store) == ()
+
+
+@pytest.mark.parametrize("missing_audio", ["silence", "fail"])
+def test_the_waveform_has_its_own_sample_rate_and_the_log_mel_stays(
+    tmp_path: Path, missing_audio: Literal["silence", "fail"]
+) -> None:
+    file = make_clip(tmp_path / "clip.mp4", seconds=11.5)
+    config = replace(SMALL, segments=12, missing_audio=missing_audio)
+    _, plain = stage(file, tmp_path / "plain.zarr", config)
+    entry, store = stage(file, tmp_path / "48.zarr", replace(config, sample_rate=48000))
+    _, bare = stage(file, tmp_path / "bare.zarr", replace(config, waveform=False))
+    with open_media(file, store.grid) as media:
+        samples = np.concatenate(list(media.samples()))
+    assert samples.shape == (12 * 48000,)
+    assert np.array_equal(store.waveform("clip") / 32768, samples)
+    assert np.array_equal(store.log_mel("clip"), plain.log_mel("clip"))
+    assert np.array_equal(bare.log_mel("clip"), plain.log_mel("clip"))
+    assert (entry.state, entry.audio, entry.detail) == ("staged", "stream", plain.entries["clip"].detail)
+    assert not (tmp_path / "bare.zarr/waveform").exists()
 
 
 def test_jpeg_frames_are_close_to_raw_ones(tmp_path: Path) -> None:
