@@ -23,6 +23,7 @@ from avel.stores.hdf5 import (
     CHECKSUMS,
     ArrayLike,
     array_of,
+    attribute,
     new_file,
     opened,
     read_numbers,
@@ -283,7 +284,7 @@ class _Attributes:
 
 def _read(kind: type[C], path: Path, file: h5py.File) -> C:
     """Reads all of a cache but its arrays of features; raises StoreError with what is wrong."""
-    given = {name: _plain(file.attrs.get(name)) for name in ("format", "version")}
+    given = {name: attribute(file, name) for name in ("format", "version")}
     if (given["format"], given["version"]) != (FORMAT, VERSION):
         raise StoreError(
             f"{path}: format {given['format']!r} version {given['version']!r}, "
@@ -291,9 +292,8 @@ def _read(kind: type[C], path: Path, file: h5py.File) -> C:
             hint=AGAIN,
         )
     names = [field.name for field in fields(_Attributes)]
-    attributes = typed(
-        _Attributes, {name: _plain(file.attrs[name]) for name in names if name in file.attrs}, path, AGAIN
-    )
+    there = {name: attribute(file, name) for name in names if name in file.attrs}
+    attributes = typed(_Attributes, there, path, AGAIN)
     held = [name for name in (*VECTORS, MAPS) if name in file]
     missing = (
         read_numbers(file, "missing_sample", np.int64, AGAIN).tolist(),
@@ -329,12 +329,6 @@ def _read(kind: type[C], path: Path, file: h5py.File) -> C:
             f"{path}: {cache.grid_segments} segments of {cache.segment_seconds} s do not fit f_a", hint=AGAIN
         )
     return cache
-
-
-def _plain(value: Any) -> Any:
-    """Returns an attribute as JSON would hold it."""
-    plain = value.item() if isinstance(value, np.generic) else value
-    return plain.decode(errors="replace") if isinstance(plain, bytes) else plain
 
 
 def cache_command(

@@ -6,7 +6,9 @@ The vectors and maps of avel's own files carry a checksum for every row.
 from __future__ import annotations
 
 import errno
+import math
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any, Protocol
 import google_crc32c
 import h5py
 import numpy as np
+from h5py import h5t, h5z
 from numpy.typing import NDArray
 
 from avel.errors import AvelError, BusyError, StoreError
@@ -29,6 +32,10 @@ FORMS = ("v108", "v108")
 """Forms of HDF5 1.8, whose own checksums keep the library from following a damaged file in circles."""
 MOST_PACKED = 1100
 """Largest ratio of an array's bytes to its bytes in the file; that of deflate is 1032."""
+FILTERS = {h5z.FILTER_SHUFFLE: "shuffle", h5z.FILTER_DEFLATE: "gzip", h5z.FILTER_FLETCHER32: "fletcher32"}
+"""Filters of chunks that are read, in the order in which h5py applies them."""
+FLETCHER32_BYTES = 4
+INFLATE_BYTES = 1 << 20
 
 
 class ArrayLike(Protocol):
@@ -84,10 +91,13 @@ def opened(path: Path, hint: str) -> Iterator[h5py.File]:
 
 
 def array_of(file: h5py.Group, name: str, hint: str, *, dimensions: int | None = None) -> h5py.Dataset:
-    """Returns an array whose values lie in the file itself.
+    """Returns an array of numbers, or of texts of one length, whose values lie in the file itself.
+
+    HDF5 converts types of a foreign form, and takes chunks to be as long as the array says: either ends the
+    process, or reads its memory, where a file lies.
 
     Raises:
-        StoreError: it is missing, or no array; its values lie in other files, or are fewer than it says.
+        StoreError: it is missing, or no such array; its values lie in other files, or are fewer than it says.
     """
     where = f"{file.file.filename}: {name}"
     link = file.get(name, getlink=True)
@@ -114,7 +124,80 @@ def array_of(file: h5py.Group, name: str, hint: str, *, dimensions: int | None =
             f"{where} says it is {array.shape}, but the file holds {array.id.get_storage_size()} bytes of it",
             hint=hint,
         )
+    if not _is_plain(array.id.get_type(), array.dtype):
+        raise StoreError(f"{where} is {array.dtype} of a form that is not read", hint=hint)
+    if array.chunks is not None:
+        _check_chunks(array, where, hint)
+    elif array.id.get_storage_size() != array.nbytes:
+        raise StoreError(
+            f"{where} says it has {array.nbytes} bytes, the file holds {array.id.get_storage_size()}",
+            hint=hint,
+        )
     return array
+
+
+def attribute(file: h5py.File, name: str) -> Any:
+    """Returns an attribute as JSON would hold it, None where there is none that is one number or text."""
+    if name not in file.attrs:
+        return None
+    found = file.attrs.get_id(name)
+    if found.shape != () or not _is_plain(found.get_type(), found.dtype):
+        return None
+    value = file.attrs[name].item()
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _is_plain(kind: h5t.TypeID, dtype: np.dtype[Any]) -> bool:
+    """Returns whether values are numbers as numpy has them, or texts of one length."""
+    if isinstance(kind, h5t.TypeStringID):
+        return not kind.is_variable_str()
+    return dtype.kind in "biuf" and bool(h5t.py_create(dtype, logical=True).equal(kind))
+
+
+def _check_chunks(array: h5py.Dataset, where: str, hint: str) -> None:
+    """Refuses an array of which a chunk is missing, or is not as long as HDF5 takes it to be.
+
+    Raises:
+        StoreError: also where chunks are packed in another way than those of FILTERS.
+    """
+    made = array.id.get_create_plist()
+    used = [made.get_filter(number)[0] for number in range(made.get_nfilters())]
+    if used != [code for code in FILTERS if code in used]:
+        raise StoreError(
+            f"{where} is packed with filters {used} of HDF5, only {', '.join(FILTERS.values())} are read",
+            hint="unpack it: h5repack -f NONE FILE NEW_FILE",
+        )
+    chunks: list[Any] = []
+    array.id.chunk_iter(chunks.append)
+    count = math.prod(-(-size // chunk) for size, chunk in zip(array.shape, array.chunks, strict=True))
+    if len(chunks) != count:
+        raise StoreError(f"{where}: the file holds {len(chunks)} of its {count} chunks", hint=hint)
+    wanted = math.prod(array.chunks) * array.dtype.itemsize
+    for chunk in chunks:
+        if _chunk_bytes(array, chunk, used, wanted) != wanted:
+            raise StoreError(
+                f"{where}: the chunk at {chunk.chunk_offset} does not hold the {wanted} bytes of a chunk",
+                hint=hint,
+            )
+
+
+def _chunk_bytes(array: h5py.Dataset, chunk: Any, filters: list[int], most: int) -> int:
+    """Returns the bytes of a chunk once it is unpacked, `most` + 1 for any more, 0 where it cannot be."""
+    applied = [code for place, code in enumerate(filters) if not chunk.filter_mask >> place & 1]
+    stored = chunk.size - FLETCHER32_BYTES * (h5z.FILTER_FLETCHER32 in applied)
+    if h5z.FILTER_DEFLATE not in applied or most > MOST_PACKED * stored:
+        return int(stored)
+    packed = array.id.read_direct_chunk(chunk.chunk_offset)[1][:stored]
+    stream, unpacked = zlib.decompressobj(), 0
+    try:
+        while not stream.eof and unpacked <= most:
+            part = stream.decompress(packed, INFLATE_BYTES)
+            packed, unpacked = stream.unconsumed_tail, unpacked + len(part)
+            if not part and not packed:
+                break
+    except zlib.error:
+        return 0
+    return min(unpacked, most + 1) if stream.eof else 0
 
 
 def texts(values: Iterable[object]) -> NDArray[Any]:
@@ -142,7 +225,7 @@ def read_texts(file: h5py.Group, name: str, hint: str, *, dimensions: int = 1) -
         StoreError: it is missing, or no array of texts.
     """
     array = array_of(file, name, hint, dimensions=dimensions)
-    if h5py.check_string_dtype(array.dtype) is None:
+    if array.dtype.kind != "S":
         raise StoreError(f"{file.file.filename}: {name} is {array.dtype}, not text", hint=hint)
     values = array.asstr()[()]
     return values.tolist() if dimensions else str(values)

@@ -3,14 +3,16 @@
 import fcntl
 import subprocess
 import sys
+import zlib
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
 from avel.errors import BusyError, StoreError, WriteError
-from avel.stores.hdf5 import array_of, new_file, opened, read_rows, write_rows
+from avel.stores.hdf5 import array_of, attribute, new_file, opened, read_rows, write_rows
 from tests.small_disk import small_disk
 
 STEPS = """
@@ -117,3 +119,104 @@ def test_a_changed_row_is_found_and_named(tmp_path: Path) -> None:
             with pytest.raises(StoreError, match=r"a\.h5: row 129 of values is damaged") as raised:
                 read_rows(array, sums, rows, "again")
             assert raised.value.hint == "again"
+
+
+PLAIN: dict[str, Any] = {"chunks": (2, 3)}
+
+
+@pytest.mark.parametrize(
+    "packing",
+    [
+        PLAIN,
+        PLAIN | {"compression": "gzip"},
+        PLAIN | {"compression": "gzip", "shuffle": True, "fletcher32": True},
+        {"chunks": (9, 9), "maxshape": (None, None), "compression": "gzip"},
+    ],
+)
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "<i2", "u1", "?"])
+def test_packed_arrays_are_read(tmp_path: Path, packing: dict[str, Any], dtype: str) -> None:
+    values = np.arange(35).reshape(5, 7).astype(dtype)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("values", data=values, **packing)
+    with opened(tmp_path / "a.h5", "") as file:
+        np.testing.assert_array_equal(array_of(file, "values", "")[()], values)
+
+
+@pytest.mark.parametrize(
+    ("packing", "stored"),
+    [
+        ({"compression": "gzip"}, zlib.compress(bytes(40))),
+        ({"compression": "gzip"}, zlib.compress(bytes(30_000 + 1))),
+        ({"compression": "gzip"}, zlib.compress(bytes(30_000))[:-5]),
+        ({"compression": "gzip", "shuffle": True, "fletcher32": True}, zlib.compress(bytes(40)) + bytes(4)),
+        ({"shuffle": True}, bytes(40)),
+        ({"fletcher32": True}, bytes(30_000)),
+        ({}, bytes(29_999)),
+    ],
+)
+def test_a_chunk_that_is_shorter_than_hdf5_takes_it_to_be_is_refused(
+    tmp_path: Path, packing: dict[str, Any], stored: bytes
+) -> None:
+    """HDF5 reads on behind it: what the process holds there, or until that ends it."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        array = file.create_dataset("values", (15_000,), np.float32, chunks=(7500,), **packing)
+        array[:] = np.random.default_rng(0).random(15_000)
+        array.id.write_direct_chunk((7500,), stored)
+    with (
+        opened(tmp_path / "a.h5", "") as file,
+        pytest.raises(StoreError, match=r"values: the chunk at \(7500,\) does not hold the 30000 bytes"),
+    ):
+        array_of(file, "values", "")
+
+
+@pytest.mark.parametrize("packing", [{"compression": "lzf"}, {"scaleoffset": 0}])
+def test_filters_that_are_not_checked_are_refused(tmp_path: Path, packing: dict[str, Any]) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("values", data=np.arange(90), chunks=(30,), **packing)
+    with (
+        opened(tmp_path / "a.h5", "") as file,
+        pytest.raises(StoreError, match="packed with filters") as raised,
+    ):
+        array_of(file, "values", "")
+    assert raised.value.hint == "unpack it: h5repack -f NONE FILE NEW_FILE"
+
+
+def test_an_array_that_lacks_a_chunk_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("values", (90,), np.float32, chunks=(30,))[:30] = 1
+    with opened(tmp_path / "a.h5", "") as file, pytest.raises(StoreError, match="holds 1 of its 3 chunks"):
+        array_of(file, "values", "")
+
+
+def test_types_of_a_foreign_form_are_refused(tmp_path: Path) -> None:
+    """Numbers with bits to spare, texts of any length in a heap, references."""
+    spare = h5py.h5t.NATIVE_INT32.copy()
+    spare.set_precision(13)
+    spare.set_offset(5)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        h5py.h5d.create(file.id, b"spare", spare, h5py.h5s.create_simple((3,)))
+        file["spare"][()] = [1, 2, 3]
+        file["texts"] = ["a", "bcd"]
+        file.create_dataset("references", (1,), h5py.ref_dtype)[0] = file.ref
+    with opened(tmp_path / "a.h5", "") as file:
+        for name in ("spare", "texts", "references"):
+            with pytest.raises(StoreError, match=rf"{name} is \w+ of a form that is not read"):
+                array_of(file, name, "")
+
+
+def test_attributes_are_one_number_or_text(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.attrs.update(number=3, real=0.5, text=np.bytes_("x"), heap="x", row=[1, 2], made=file.ref)
+    with opened(tmp_path / "a.h5", "") as file:
+        read = {
+            name: attribute(file, name) for name in ("number", "real", "text", "heap", "row", "made", "no")
+        }
+    assert read == {
+        "number": 3,
+        "real": 0.5,
+        "text": "x",
+        "heap": None,
+        "row": None,
+        "made": None,
+        "no": None,
+    }

@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 from avel.digests import digest_of
 from avel.errors import StoreError
 from avel.progress import note
-from avel.stores.hdf5 import CHECKSUMS, array_of, new_file, opened, read_rows, read_texts, texts, write_rows
+from avel.stores.hdf5 import (
+    CHECKSUMS,
+    array_of,
+    attribute,
+    new_file,
+    opened,
+    read_rows,
+    read_texts,
+    texts,
+    write_rows,
+)
 
 PART_VIDEOS = 64
 NAME_BYTES = 1024
@@ -70,7 +80,7 @@ class Parts:
                     columns = (read_texts(file, name, "") for name in ("video_ids", "sources", "made_with"))
                     names, sources, (cnn, hardware) = columns
                     part = Part(names, sources, cnn, hardware)
-                    if file.attrs["digest"] != digest_of(vars(part)).encode():
+                    if attribute(file, "digest") != digest_of(vars(part)):
                         raise StoreError(f"{path}: is damaged")
                 found[path] = part
             except StoreError as error:
