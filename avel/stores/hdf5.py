@@ -21,6 +21,7 @@ from h5py import h5t, h5z
 from numpy.typing import NDArray
 
 from avel.errors import AvelError, BusyError, StoreError
+from avel.stores.fence import read_elsewhere_first
 from avel.stores.files import atomic_path
 
 OVERHEAD = 1 << 20
@@ -70,12 +71,20 @@ def new_file(path: Path, room: int) -> Iterator[h5py.File]:
 
 @contextmanager
 def opened(path: Path, hint: str) -> Iterator[h5py.File]:
-    """Opens a file to read.
+    """Opens a file to read, which another process has read before.
 
     Raises:
         BusyError: another program has it open for writing.
         StoreError: it is not an HDF5 file, or what the block reads of it is damaged or missing.
     """
+    read_elsewhere_first(path, hint)
+    with opened_at_once(path, hint) as file:
+        yield file
+
+
+@contextmanager
+def opened_at_once(path: Path, hint: str) -> Iterator[h5py.File]:
+    """Opens a file as `opened` does, in the process that may crash on it."""
     try:
         with h5py.File(path, "r") as file:
             yield file
