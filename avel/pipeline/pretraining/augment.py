@@ -2,17 +2,18 @@
 
 Crop, resize, flip and blur are linear along each axis, so for each clip they are one matrix a side: the
 result is `vertical @ frame @ horizontal^T`, two matrix products for the whole batch on whatever device holds
-it. Every draw depends on (seed, epoch, clip) alone; switching one augmentation off leaves the others' draws.
+it. A change of colour is made for all clips together that have drawn it for the same turn, each with its own
+factor, as torchvision's functions make it. Every draw depends on (seed, epoch, clip) alone; switching one
+augmentation off leaves the others' draws.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as colour
 
 from avel.pipeline.config import AugmentConfig
 
@@ -27,8 +28,8 @@ STRENGTHS = (0.4, 0.4, 0.2, 0.1)
 """Strengths of brightness, contrast, saturation and hue."""
 DRAW_STREAM = 3
 """Last number of the seed of a draw; the order and the frames of an epoch have others (loader.py)."""
-CLIPS_AT_ONCE = 16
-"""Clips per matrix product: bounds the memory of intermediate floats."""
+FRAMES_AT_ONCE = {"cpu": 40, "cuda": 320}
+"""Frames that are augmented together: few for the caches of a CPU, more for few launches on a GPU."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,10 @@ def augment_clips(frames: Tensor, config: AugmentConfig, drawn: Sequence[tuple[i
 
 def augment(frames: Tensor, draws: Sequence[Draw], crop_size: int) -> Tensor:
     """Augments group g by draw g: uint8 (G, N, 3, H, W) -> float32 in [0, 1], (G, N, 3, size, size)."""
+    at_once = max(1, FRAMES_AT_ONCE[frames.device.type] // frames.shape[1])
     parts = [
-        _augment_group(frames[start : start + CLIPS_AT_ONCE], draws[start : start + CLIPS_AT_ONCE], crop_size)
-        for start in range(0, len(draws), CLIPS_AT_ONCE)
+        _augment_group(frames[start : start + at_once], draws[start : start + at_once], crop_size)
+        for start in range(0, len(draws), at_once)
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -120,25 +122,25 @@ def centre_crop(frames: Tensor, crop_size: int) -> Tensor:
 
 def _augment_group(frames: Tensor, draws: Sequence[Draw], crop_size: int) -> Tensor:
     height, width = frames.shape[-2:]
-    geometry = _geometry(draws, height, width)
-    if frames.is_cuda:
-        geometry = geometry.pin_memory()
-    down, across, other = geometry.to(frames.device, non_blocking=True)
+    down, across, other = _send(_geometry(draws, height, width), frames.device)
     rows = resize_matrices(down[0], down[1], torch.zeros_like(other[0]), height, crop_size)
     columns = resize_matrices(across[0], across[1], other[0], width, crop_size)
     unit = frames.float().div_(255)
     if any(d.jitter or d.grayscale for d in draws):
-        sized = sides(unit, rows, columns)
-        unit = torch.stack([recolour(x, d) for x, d in zip(sized, draws, strict=True)])
+        unit = sides(unit, rows, columns)
+        recolour(unit, draws)
         rows = columns = torch.eye(crop_size, device=frames.device).expand(len(draws), -1, -1)
     if any(d.sigma_pixels for d in draws):
         blur = blur_matrices(other[1], crop_size)
         rows, columns = blur @ rows, blur @ columns
     unit = sides(unit, rows, columns).clamp_(0, 1)
-    for place, d in enumerate(draws):
-        if d.solarize:
-            unit[place] = torch.where(unit[place] >= 0.5, 1 - unit[place], unit[place])
+    change_some(unit, [(solarize, [(place, 0.0) for place, d in enumerate(draws) if d.solarize])])
     return unit
+
+
+def _send(values: Tensor, device: torch.device) -> Tensor:
+    """Copies values to a device; to a GPU from pinned memory, so that the host goes on."""
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
 def _geometry(draws: Sequence[Draw], height: int, width: int) -> Tensor:
@@ -197,18 +199,87 @@ def blur_matrices(sigma_pixels: Tensor, size: int) -> Tensor:
     return weights / weights.sum(2, keepdim=True)
 
 
-def recolour(frames: Tensor, drawn: Draw) -> Tensor:
-    """Applies colour jitter, then grayscale, to one group: (N, 3, H, W) -> the same."""
-    if drawn.jitter or drawn.grayscale:
-        frames = frames.clamp(0, 1)  # a bicubic resize goes beyond
-    change = {
-        "brightness": colour.adjust_brightness,
-        "contrast": colour.adjust_contrast,
-        "saturation": colour.adjust_saturation,
-        "hue": colour.adjust_hue,
-    }
-    for name, factor in drawn.jitter:
-        frames = change[name](frames, factor)
-    if drawn.grayscale:
-        frames = colour.rgb_to_grayscale(frames, num_output_channels=3)
-    return frames
+Change = Callable[[Tensor, Tensor], Tensor]
+"""Frames (G, N, 3, H, W) and a factor for each group, (G, 1, 1, 1, 1) -> changed frames."""
+
+
+def recolour(frames: Tensor, draws: Sequence[Draw]) -> None:
+    """Applies colour jitter, then grayscale, in place, to each group by its draw: (G, N, 3, H, W)."""
+    coloured = [(g, 0.0) for g, d in enumerate(draws) if d.jitter or d.grayscale]
+    turns: list[tuple[Change, list[tuple[int, float]]]] = [(limit, coloured)]
+    for turn in range(len(CHANGES)):
+        for name, change in CHANGES.items():
+            drawn = [(g, d.jitter[turn]) for g, d in enumerate(draws) if len(d.jitter) > turn]
+            turns.append((change, [(g, factor) for g, (wanted, factor) in drawn if wanted == name]))
+    turns.append((adjust_saturation, [(g, 0.0) for g, d in enumerate(draws) if d.grayscale]))
+    change_some(frames, turns)
+
+
+def change_some(frames: Tensor, turns: Sequence[tuple[Change, Sequence[tuple[int, float]]]]) -> None:
+    """Applies each change in turn to the groups that are listed with it, each with its factor, in place."""
+    listed = [pair for _, groups in turns for pair in groups]
+    if not listed:
+        return
+    sizes = [len(groups) for _, groups in turns]
+    places, factors = _send(torch.tensor(listed, dtype=torch.float64).mT.contiguous(), frames.device)
+    parts = torch.split(places.long(), sizes), torch.split(factors.float(), sizes)
+    for (change, groups), place, factor in zip(turns, *parts, strict=True):
+        if groups:
+            changed = change(frames.index_select(0, place), factor.view(-1, 1, 1, 1, 1))
+            frames.index_copy_(0, place, changed)
+
+
+def gray(frames: Tensor) -> Tensor:
+    """Returns the luma: (..., 3, H, W) -> (..., 1, H, W)."""
+    red, green, blue = torch.split(frames, 1, -3)
+    return red * 0.2989 + green * 0.587 + blue * 0.114
+
+
+def limit(frames: Tensor, _: Tensor) -> Tensor:
+    """Limits values to [0, 1], which a bicubic resize goes beyond."""
+    return frames.clamp(0, 1)
+
+
+def adjust_brightness(frames: Tensor, factor: Tensor) -> Tensor:
+    """Scales towards black, or away from it."""
+    return (frames * factor).clamp_(0, 1)
+
+
+def adjust_contrast(frames: Tensor, factor: Tensor) -> Tensor:
+    """Moves towards the mean luma of each frame, or away from it."""
+    mean = gray(frames).mean((-3, -2, -1), keepdim=True)
+    return torch.lerp(mean, frames, factor).clamp_(0, 1)
+
+
+def adjust_saturation(frames: Tensor, factor: Tensor) -> Tensor:
+    """Moves towards the luma of each pixel, or away from it; a factor of 0 makes gray."""
+    return torch.lerp(gray(frames), frames, factor).clamp_(0, 1)
+
+
+def adjust_hue(frames: Tensor, factor: Tensor) -> Tensor:
+    """Turns the hue by a part of the circle; value and chroma stay, so that gray stays gray."""
+    value, least = frames.amax(-3, keepdim=True), frames.amin(-3, keepdim=True)
+    chroma = value - least
+    red, green, blue = torch.split(frames, 1, -3)
+    sixths = torch.where(  # of the circle, from red
+        value == red,
+        green - blue,
+        torch.where(value == green, blue - red + 2 * chroma, red - green + 4 * chroma),
+    )
+    sixths = sixths / chroma.clamp_min(1e-12) + 6 * factor
+    # From HSV to a channel: V - C max(0, min(k, 4 - k, 1)), k = (n + hue) mod 6, n = 5, 3, 1 for R, G, B
+    k = (torch.arange(5, 0, -2, device=frames.device).view(3, 1, 1) + sixths) % 6
+    return value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)
+
+
+def solarize(frames: Tensor, _: Tensor) -> Tensor:
+    """Inverts what is at least half as bright as white."""
+    return torch.where(frames >= 0.5, 1 - frames, frames)
+
+
+CHANGES: dict[str, Change] = {
+    "brightness": adjust_brightness,
+    "contrast": adjust_contrast,
+    "saturation": adjust_saturation,
+    "hue": adjust_hue,
+}

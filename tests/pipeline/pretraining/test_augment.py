@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from avel.pipeline.pretraining.augment import (
     CENTRE,
     Draw,
     augment,
+    augment_clips,
     blur_matrices,
     centre_crop,
     draw,
@@ -81,6 +83,37 @@ def test_colour_follows_the_drawn_order_and_solarisation_comes_last() -> None:
     x = reference.rgb_to_grayscale(x, num_output_channels=3)
     expected = torch.where(x >= 0.5, 1 - x, x)
     torch.testing.assert_close(augment(picture, [drawn], 64)[0], expected, atol=1e-5, rtol=0)
+
+
+def one_by_one(picture: torch.Tensor, drawn: Draw) -> torch.Tensor:
+    """Colours of a clip's frames, uint8 (N, 3, H, W), by torchvision's functions: -> floats."""
+    x = picture.float() / 255
+    for name, factor in drawn.jitter:
+        x = getattr(reference, f"adjust_{name}")(x, factor)
+    if drawn.grayscale:
+        x = reference.rgb_to_grayscale(x, num_output_channels=3)
+    return reference.solarize(x, 0.5) if drawn.solarize else x
+
+
+@pytest.mark.parametrize("per", ["clip", "frame"])
+def test_colours_of_many_clips_are_those_of_one_by_one(per: Literal["clip", "frame"]) -> None:
+    config = dataclasses.replace(
+        EVERYTHING, crop=False, blur=False, flip=False, crop_size=28, augment_per=per
+    )
+    clips, each = 60, 3
+    pictures = frames(clips, each, 32)
+    pictures[0], pictures[1, 0] = 0, 255  # black and white have no hue
+    found = augment_clips(pictures, config, [(0, 0, clip) for clip in range(clips)])
+    chosen = [
+        [draw(config, 0, 0, clip, 0 if per == "clip" else 1 + n) for n in range(each)]
+        for clip in range(clips)
+    ]
+    orders = {tuple(name for name, _ in drawn.jitter) for draws in chosen for drawn in draws}
+    assert len(orders) > 15, "of 24, and none"
+    for clip, draws in enumerate(chosen):
+        for n, drawn in enumerate(draws):
+            middle = pictures[clip, n : n + 1, :, 2:30, 2:30]
+            torch.testing.assert_close(found[clip, n : n + 1], one_by_one(middle, drawn), atol=2e-5, rtol=0)
 
 
 def test_nothing_switched_on_is_the_centre() -> None:

@@ -1,6 +1,6 @@
 """Training steps of AV-BT on a GPU, followed without one: nothing is left behind, the host never waits."""
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from avel.grid import Grid
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.pretraining import vectors
+from avel.pipeline.pretraining.augment import augment_clips
 from avel.pipeline.pretraining.loader import Batch
 from avel.pipeline.pretraining.projector import Twins
 from avel.pipeline.pretraining.schedule import make_optimizer
@@ -50,7 +51,7 @@ def batch_of_frames() -> Batch:
         ({"agva": True, "dtype": "bfloat16"}, 800),
         ({"clips_at_once": 2}, 800),
         ({"backbone_batchnorm": "batch"}, 500),
-        (COLOURS, 1500),
+        (COLOURS, 800),
     ],
     ids=lambda value: "-".join(value) or "paper" if isinstance(value, dict) else "",
 )
@@ -63,8 +64,19 @@ def test_a_step_stays_on_the_gpu(changes: dict[str, Any], launches: int) -> None
             values = trainer.step(*trainer.inputs(batch, 1))
         assert {value.device for value in (values, *trainer.twins.parameters())} == {CUDA}
     assert not watch.reads
-    assert all("augment.py" in line for line in watch.sends), watch.sends  # pinned; torchvision's constants
+    assert all("augment.py" in line for line in watch.sends), watch.sends  # pinned
     assert 0 < watch.launches < launches
+
+
+@pytest.mark.parametrize("per", ["clip", "frame"])
+def test_colours_of_all_clips_change_in_few_launches(per: Literal["clip", "frame"]) -> None:
+    config = changed(CONFIG, augment_per=per, **COLOURS).augmentation
+    clips = 128
+    with fake_cuda(), Watch() as watch:
+        frames = torch.empty(clips, 10, 3, 32, 32, dtype=torch.uint8, device=CUDA)
+        augment_clips(frames, config, [(0, 0, clip) for clip in range(clips)])
+    assert not watch.reads
+    assert clips < watch.launches < 12 * clips, "one by one it is sixty for each clip, or each frame"
 
 
 @pytest.mark.parametrize("gigabytes", [80, 0], ids=["vectors on the GPU", "vectors on the CPU"])
