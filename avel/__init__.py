@@ -28,6 +28,7 @@ _FUNCTIONS = {
     "search": "avel.heads.search",
     "cross_validate": "avel.heads.folds",
     "list_runs": "avel.heads.evaluation.runs",
+    "background_cache": "avel.recipes.negatives",
     "leaderboard": "avel.recipes.leaderboard.leaderboard",
     "reproduce": "avel.recipes.reproducing.reproduce",
     "evaluate": "avel.heads.evaluation.evaluate",

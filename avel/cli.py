@@ -9,6 +9,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -260,8 +261,15 @@ def train_head(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
 
     Learns from the features in CACHE; RUN holds each trial at its best validation epoch.
     """
-    show(avel.train_head(cache, run, **options), as_json)
+    config: TrainConfig = options.pop("config")
+    config = replace(config, negatives=_negatives(config.negatives, cache))
+    show(avel.train_head(cache, run, config, **options), as_json)
     return DONE
+
+
+def _negatives(source: str, cache: Path) -> str:
+    """Returns the cache of clips without events, made of a folder or a store where need be."""
+    return str(avel.background_cache(source, cache)) if source else ""
 
 
 @command("avel heads", "avel heads psp")
@@ -324,6 +332,8 @@ def sweep(
         raise ConfigError("--groups without --folds", hint="--folds 5")
     if (trials is not None or folds is not None) and options.pop("overwrite"):
         raise ConfigError("--overwrite with --trials or --folds", hint="name another folder")
+    if "negatives" in options:
+        options["negatives"] = _negatives(options["negatives"], cache)
     if trials is not None:
         show(avel.search(cache, run, trials=trials, **options), as_json)
         return DONE
@@ -352,9 +362,22 @@ def sweep(
     help="Learn from the label of every segment, or from the video's event alone.",
 )
 @click.option("--against", help="Head to compare all with.  [default: the best on validation]")
+@click.option(
+    "--negatives",
+    default="",
+    help="Clips without any event that train learns from too: a folder of videos, a clip store or a cache.",
+)
 @loose_settings("train-head")
 @json_option
-def leaderboard(cache: Path, out: Path, heads: str, as_json: bool, **options: Any) -> int:
+def leaderboard(
+    cache: Path,
+    out: Path,
+    heads: str,
+    negatives: str,
+    as_json: bool,
+    settings: dict[str, Any],
+    **options: Any,
+) -> int:
     """Train many heads on one cache and compare them.
 
     Each head is trained with its own defaults. Prints a table, and writes a page to OUT. --set gives a
@@ -362,7 +385,9 @@ def leaderboard(cache: Path, out: Path, heads: str, as_json: bool, **options: An
     reason. The same command resumes an interrupted one.
     """
     names = heads if heads == "all" else [name.strip() for name in heads.split(",") if name.strip()]
-    show(avel.leaderboard(cache, out, heads=names, **options), as_json)
+    if negatives:
+        settings = settings | {"negatives": _negatives(negatives, cache)}
+    show(avel.leaderboard(cache, out, heads=names, settings=settings, **options), as_json)
     return DONE
 
 

@@ -99,7 +99,9 @@ class TrainConfig:
         "background included; published: as in the head's published code.",
     )
     negatives: str = option(
-        "", "Cache of clips that hold no event, which train learns from too.", numeric=False
+        "",
+        "Clips without any event that train learns from too: a folder of videos, a clip store or a cache.",
+        numeric=False,
     )
     select_by: Literal["auto", "segments", "videos"] = option(
         "auto",

@@ -23,7 +23,7 @@ from avel.heads.evaluation.predictions import Predictions, read_predictions
 from avel.heads.evaluation.results import Evaluation, Spread
 from avel.heads.tasks.metrics import Tally
 from avel.heads.train import LoadedCache, sweep
-from avel.heads.training.data import Data, Split, check_labels
+from avel.heads.training.data import Data, Split
 from avel.heads.training.plan import Planned, plan
 from avel.heads.training.records import read_trials
 from avel.progress import note
@@ -187,8 +187,8 @@ class FoldCache(LoadedCache):
         self.of_sample, self.number = fold, number
         self.fold = f"{number + 1} of {folds}, samples {digest_of(fold.tolist())[:8]}"
 
-    def load(self, config: TrainConfig) -> Data:
-        data = self.whole.data(config)
+    def read(self, config: TrainConfig) -> Data:
+        data = self.whole.data(dataclasses.replace(config, negatives=""))
         samples = _samples_of(data)
         judged, chooses = self.of_sample == self.number, self.of_sample == self.chosen_by
         parts = {"train": ~(judged | chooses), "val": chooses, JUDGED: judged}
@@ -196,7 +196,6 @@ class FoldCache(LoadedCache):
             name: dataclasses.replace(take(samples, np.flatnonzero(part)), name=name)
             for name, part in parts.items()
         }
-        check_labels(self.cache, splits, config)
         return dataclasses.replace(data, splits=splits)
 
 

@@ -27,7 +27,7 @@ from avel.heads.models.head import (
 )
 from avel.heads.tasks.choose import choose_task
 from avel.heads.training.code import keep_files, read_train_config
-from avel.heads.training.data import Data, check_labels, choose_source, load_data, note_left_out
+from avel.heads.training.data import Data, check_labels, choose_source, note_left_out, read_data
 from avel.heads.training.fit import TrialOutcome, can_stack, fit
 from avel.heads.training.negatives import add_negatives
 from avel.heads.training.plan import Planned, plan, stackable_groups
@@ -150,17 +150,17 @@ class LoadedCache:
         Raises:
             TrainingError: the cache does not hold it, or it cannot be trained on.
         """
-        key = choose_source(self.cache, config), choose_task(self.cache, config.task).name, config.negatives
+        key = choose_source(self.cache, config), choose_task(self.cache, config.task).name, ""
         if key not in self._loaded:
-            plain = replace(config, negatives="")
-            self._loaded[key] = (
-                add_negatives(self.data(plain), config) if config.negatives else self.load(config)
-            )
-        return self._loaded[key]
+            self._loaded[key] = self.read(config)
+        data, with_negatives = self._loaded[key], (*key[:2], config.negatives)
+        if with_negatives not in self._loaded:
+            self._loaded[with_negatives] = add_negatives(data, config)
+        return self._loaded[with_negatives]
 
-    def load(self, config: TrainConfig) -> Data:
-        """Loads what a head reads of the cache itself."""
-        return load_data(self.cache, config, self.device)
+    def read(self, config: TrainConfig) -> Data:
+        """Reads what a head reads of the cache itself, unchecked."""
+        return read_data(self.cache, config, self.device)
 
     def check(self, configs: Iterable[TrainConfig]) -> None:
         """Checks that every head can be trained on the cache, before a run folder is made.

@@ -27,12 +27,14 @@ AUDIO_FILE, MAPS_FILE, VECTORS_FILE = "audio_feature.h5", "visual_feature.h5", "
 SEGMENT_LABELS = ("labels.h5", "right_labels.h5", "right_label.h5")
 EVENT_LABELS, CLASS_FRACTIONS, PRESENCE = "mil_labels.h5", "prob_label.h5", "labels_closs.h5"
 ORDERS = {f"{split}_order.h5": split for split in SPLITS}
+BACKGROUND_AUDIO, BACKGROUND_MAPS = "audio_feature_noisy.h5", "visual_feature_noisy.h5"
+"""Features of clips that hold no event and have no annotation line; `import_background` reads them."""
 NOT_READ = dict.fromkeys(
-    ("visual_feature_noisy.h5", "audio_feature_noisy.h5", "labels_noisy.h5"),
-    "background clips without annotation line",
+    (BACKGROUND_MAPS, BACKGROUND_AUDIO, "labels_noisy.h5"), "background clips without annotation line"
 ) | dict.fromkeys((f"{split}_order_match.h5" for split in SPLITS), "orders of cross-modality matching")
 """Other published files -> what they hold; they are accepted, but not read."""
 SIZES = {AUDIO_FILE: (10, 128), MAPS_FILE: (10, 7, 7, 512), VECTORS_FILE: (10, 512)}
+SIZES |= {BACKGROUND_AUDIO: SIZES[AUDIO_FILE], BACKGROUND_MAPS: SIZES[MAPS_FILE]}
 """Published feature file -> shape of one row."""
 DIMENSIONS = {name: 1 + len(size) for name, size in SIZES.items()} | {
     **dict.fromkeys((EVENT_LABELS, CLASS_FRACTIONS, PRESENCE), 2),
@@ -68,8 +70,10 @@ def find_files(source: Path | Iterable[Path]) -> dict[str, Path]:
 
 
 @contextmanager
-def array(path: Path, rows: int, *, any_size: bool = False) -> Iterator[h5py.Dataset]:
+def array(path: Path, rows: int | None, *, any_size: bool = False) -> Iterator[h5py.Dataset]:
     """Opens the one array of a file, read-only, and checks that it has `rows` rows of the published size.
+
+    Without `rows` it may have any number of them.
 
     Raises:
         StoreError: not HDF5, or no array under a known key.
@@ -90,7 +94,7 @@ def array(path: Path, rows: int, *, any_size: bool = False) -> Iterator[h5py.Dat
                 f"{path}: rows of {found.shape[1:]}, the published file has {size}",
                 hint="fetch it again; --any-size takes features of another network or grid",
             )
-        if found.shape[:1] != (rows,):
+        if rows is not None and found.shape[:1] != (rows,):
             raise DatasetError(
                 f"{path}: {found.shape[0] if found.shape else 0} rows, the annotations have {rows}",
                 hint="give the annotations that belong to these files with --dataset",

@@ -16,10 +16,18 @@ from numpy.typing import NDArray
 from avel.errors import DatasetError, MissingPathError, StoreError
 from avel.grid import Grid
 from avel.stores import community
-from avel.stores.community import AUDIO_FILE, MAPS_FILE, VECTORS_FILE, Truth
+from avel.stores.cached_samples import Missing
+from avel.stores.community import (
+    AUDIO_FILE,
+    BACKGROUND_AUDIO,
+    BACKGROUND_MAPS,
+    MAPS_FILE,
+    VECTORS_FILE,
+    Truth,
+)
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import PLAIN, find_format, read_dataset
-from avel.stores.feature_samples import samples_of_videos
+from avel.stores.feature_samples import NO_SAMPLE, samples_of_videos
 from avel.stores.features import write_features
 from avel.stores.files import check_can_write, sha256_file
 from avel.stores.hdf5 import ArrayLike
@@ -110,6 +118,56 @@ def import_features(
         )
         shapes = {name: values.shape for name, values in arrays.items()}
     return Imported(str(cache), digest, len(samples), len(video_ids), len(missing), shapes, tuple(findings))
+
+
+def import_background(
+    source: Path | str,
+    cache: Path | str,
+    *,
+    maps_dtype: Literal["float16", "float32"] = "float16",
+    any_size: bool = False,
+    overwrite: bool = False,
+) -> Imported:
+    """Makes a feature cache of AVE's published background clips, which hold no event, for `--negatives`.
+
+    They are the files `audio_feature_noisy.h5` and `visual_feature_noisy.h5` of a folder; they name no video
+    and have no annotations, so that the cache has no samples. Arrays are as `import_features` makes them.
+
+    Raises:
+        MissingPathError: one of the two files is missing.
+        DatasetError: shapes that do not fit each other, or are not those of the published files.
+        StoreError: a damaged file, or `cache` exists and `overwrite` is not given.
+    """
+    cache, folder = Path(cache), Path(source)
+    check_can_write(cache)
+    files = {AUDIO_FILE: folder / BACKGROUND_AUDIO, MAPS_FILE: folder / BACKGROUND_MAPS}
+    for path in files.values():
+        if not path.is_file():
+            raise MissingPathError(f"{path}: no such file", hint="it is on the dataset's page, AVE-ECCV18")
+    if cache.exists() and not overwrite:
+        raise StoreError(f"{cache}: exists", hint="add --overwrite, or choose another file")
+    with (
+        community.array(files[AUDIO_FILE], None, any_size=any_size) as audio,
+        community.array(files[MAPS_FILE], audio.shape[0], any_size=any_size) as maps,
+    ):
+        file_arrays = {AUDIO_FILE: audio, MAPS_FILE: maps}
+        grid, vectors = _common_grid(file_arrays), _vectors(file_arrays)
+        without = _samples_without_numbers(file_arrays, vectors)
+        rows = np.array([row for row in range(audio.shape[0]) if row not in without], np.int64)
+        arrays = _arrays(file_arrays, vectors, rows, np.dtype(maps_dtype))
+        findings = _shapes_found(file_arrays)
+        digest = write_features(
+            cache,
+            video_ids=tuple(f"background-{row}" for row in rows.tolist()),
+            categories=(),
+            samples=samples_of_videos(Dataset("", str(folder), (), (), ()), (), {})[0],
+            arrays=arrays,
+            segment_seconds=grid.segment_seconds,
+            missing=tuple(Missing(NO_SAMPLE, f"background-{row}", why) for row, why in without.items()),
+            provenance=_provenance(files, file_arrays, {}, findings, maps_dtype),
+        )
+        shapes = {name: values.shape for name, values in arrays.items()}
+    return Imported(str(cache), digest, 0, len(rows), len(without), shapes, tuple(findings))
 
 
 def truth_of(dataset: Dataset, grid: Grid) -> Truth:

@@ -10,6 +10,7 @@ from avel.heads.config import TrainConfig
 from avel.stores.features import write_features
 from tests.samples import cached_samples
 
+NEGATIVES = 7
 WIDTHS = {"f_a": (12,), "f_v": (12,), "cnn_a": (10,), "cnn_v": (14,), "maps": (2, 2, 14)}
 
 
@@ -66,5 +67,21 @@ def write_cache(
         samples=cached_samples(label, events, **columns),
         arrays=made,
         provenance={"made by": "the tests"},
+    )
+    return path
+
+
+def write_negatives(path: Path, *, prefix: str = "negative", **changes: Any) -> Path:
+    """A cache of clips that no annotation names, features 100, 101, ... by clip."""
+    numbers = np.arange(NEGATIVES)[:, None, None]
+    arrays = {name: np.broadcast_to(100.0 + numbers, (NEGATIVES, 6, 12)) for name in ("f_a", "f_v")}
+    write_features(
+        path,
+        video_ids=tuple(f"{prefix}{number}" for number in range(NEGATIVES)),
+        categories=changes.pop("categories", ()),
+        samples=changes.pop("samples", cached_samples(np.zeros((0, 6), int), 0)),
+        arrays=arrays | changes.pop("arrays", {}),
+        provenance=changes.pop("provenance", {}),
+        **changes,
     )
     return path

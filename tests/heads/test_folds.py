@@ -19,7 +19,7 @@ from avel.heads.train import LoadedCache
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 from avel.text import from_plain
-from tests.heads.synthetic import train_config, write_cache
+from tests.heads.synthetic import train_config, write_cache, write_negatives
 
 QUICK: dict[str, Any] = {"head": "mlp", "epochs": 4, "device": "cpu"}
 
@@ -167,3 +167,13 @@ def test_the_command_prints_a_table(cache: Path, tmp_path: Path, capsys: pytest.
 def test_two_folds_are_refused(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="none is left"):
         cross_validate(cache, tmp_path / "f", {}, folds=2, **QUICK)
+
+
+def test_clips_without_events_are_in_the_train_part_of_every_fold(tmp_path: Path) -> None:
+    cache, more = write_cache(tmp_path / "c.h5"), write_negatives(tmp_path / "n.h5")
+    options = {"head": "mlp", "epochs": 1, "device": "cpu", "supervision": "weak", "negatives": str(more)}
+    found = cross_validate(cache, tmp_path / "folds", {}, folds=3, **options)
+    assert found.samples == 48
+    for fold in range(1, 4):
+        lines = read_predictions(Run.open(tmp_path / "folds" / "folds" / str(fold), "heads"))
+        assert not [name for item in lines["test"] for name in item.video_id if name.startswith("negative")]

@@ -1,13 +1,16 @@
 """Composed clips with two events, with none, and unlabelled ones: from a CSV to a report."""
 
 import json
+import shutil
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from avel.config import resolve
+from avel.errors import TrainingError
 from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.config import PretrainConfig
@@ -16,6 +19,7 @@ from avel.pipeline.encoders.kept import save_encoder
 from avel.pipeline.staging.extract import extract
 from avel.recipes.composing.compose import record
 from avel.recipes.composing.script import Script
+from avel.recipes.negatives import background_cache
 from avel.recipes.predicting.predict import predict
 from avel.stores.export import export_features
 from avel.stores.features import FeatureCache
@@ -115,3 +119,17 @@ def test_all_of_it_is_exported_drawn_and_reported(folder: Path, tmp_path: Path) 
 def test_its_head_predicts_a_video(folder: Path) -> None:
     (found,) = predict(folder / "run", [folder / "clips" / "twice-test.mp4"], device="cpu").found
     assert len(found.segments) == T
+
+
+def test_a_folder_of_videos_without_events_becomes_features_like_these(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "quiet").mkdir()
+    for source, name in (("none-val", "silence"), ("-bell0", "-bell0")):
+        shutil.copy(folder / "clips" / f"{source}.mp4", tmp_path / "quiet" / f"{name}.mp4")
+    made = FeatureCache.open(background_cache(tmp_path / "quiet", folder / "c.h5"))
+    own = FeatureCache.open(folder / "c.h5")
+    assert set(made.video_ids) == {"silence", "-bell0"}
+    for one, other in (("silence", "none-val"), ("-bell0", "-bell0")):
+        found = made.f_v[made.video_ids.index(one)]
+        np.testing.assert_allclose(found, own.f_v[own.video_ids.index(other)], atol=1e-5)
+    with pytest.raises(TrainingError, match=r"video '-bell0' is in .* too"):
+        train_head(folder / "c.h5", tmp_path / "run", head="mlp", negatives=str(made.path), device="cpu")

@@ -125,11 +125,18 @@ class Data:
 
 
 def load_data(cache: FeatureCache, config: TrainConfig, device: torch.device) -> Data:
-    """Loads splits and inputs for a head, and checks that they are whole and finite.
+    """Loads splits and inputs for a head, and checks that they are whole and finite, and can be learned from.
 
     Raises:
         TrainingError: what the head needs is missing, or labels or features cannot be trained on.
     """
+    data = read_data(cache, config, device)
+    check_labels(cache, data.splits, config)
+    return data
+
+
+def read_data(cache: FeatureCache, config: TrainConfig, device: torch.device) -> Data:
+    """Does the same, without asking whether the labels teach anything."""
     source, task = choose_source(cache, config), choose_task(cache, config.task)
     head_class(config).check_task(task.name)
     if not len(cache.samples):
@@ -138,7 +145,6 @@ def load_data(cache: FeatureCache, config: TrainConfig, device: torch.device) ->
         )
     present = set(cache.samples.split)
     splits = {name: _split(cache, task, name, device) for name in SPLITS if name in present or name != "test"}
-    check_labels(cache, splits, config)
     visual = cache.shapes[ARRAYS[source][1]]
     cells = visual[2] * visual[3] if source == "maps" else 0
     audio = cache.shapes[ARRAYS[source][0]]

@@ -12,29 +12,14 @@ from avel.heads.config import TrainConfig
 from avel.heads.train import LoadedCache, train_head
 from avel.heads.training.data import Data
 from avel.heads.training.records import HeadInputs, load_head
-from avel.stores.features import FeatureCache, write_features
+from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
-from tests.heads.synthetic import train_config, write_cache
+from tests.heads.synthetic import NEGATIVES, train_config, write_cache
+from tests.heads.synthetic import write_negatives as negatives
 from tests.samples import cached_samples
 
-T, EVENTS, NEGATIVES = 6, 3, 7
+T, EVENTS = 6, 3
 QUICK: dict[str, Any] = {"epochs": 2, "device": "cpu", "head": "mlp"}
-
-
-def negatives(path: Path, *, prefix: str = "negative", **changes: Any) -> Path:
-    """A cache of clips that no annotation names, features 100, 101, ... by clip."""
-    numbers = np.arange(NEGATIVES)[:, None, None]
-    arrays = {name: np.broadcast_to(100.0 + numbers, (NEGATIVES, T, 12)) for name in ("f_a", "f_v")}
-    write_features(
-        path,
-        video_ids=tuple(f"{prefix}{number}" for number in range(NEGATIVES)),
-        categories=changes.pop("categories", ()),
-        samples=changes.pop("samples", cached_samples(np.zeros((0, T), int), 0)),
-        arrays=arrays | changes.pop("arrays", {}),
-        provenance=changes.pop("provenance", {}),
-        **changes,
-    )
-    return path
 
 
 def data_of(cache: Path, config: TrainConfig) -> Data:

@@ -1,0 +1,65 @@
+"""Makes a feature cache of clips without events, as another cache was made, for `--negatives`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from avel.config import settings_of, split_set
+from avel.pipeline.caching.cache import cache_features
+from avel.pipeline.config import CacheConfig
+from avel.pipeline.staging.extract import extract
+from avel.recipes.predicting.video_encoder import find_encoder, staging_of
+from avel.stores.community import BACKGROUND_AUDIO
+from avel.stores.exchange import import_background
+from avel.stores.features import FeatureCache
+from avel.stores.kinds import kind_of, not_a
+
+
+def background_cache(source: Path | str, cache: Path | str) -> Path:
+    """Returns a cache of clips that hold no event, for `train_head(negatives=...)`.
+
+    A cache is returned as it is. A folder of videos is staged, and a clip store encoded, as the clips of
+    `cache` were; the published files of AVE's background clips are imported. What is made lies beside
+    `cache`, and a second call brings it up to date.
+
+    >>> background_cache("silent_videos/", "ave.h5")  # doctest: +SKIP
+    PosixPath('ave-silent_videos.h5')
+
+    Raises:
+        MissingPathError: nothing is there.
+        StoreError: no folder, clip store or cache; or `cache` was not made from clips and its features cannot
+            be made of others.
+    """
+    kind, other = kind_of(source), Path(cache)
+    if kind == "cache":
+        return Path(source)
+    if kind not in ("store", "dataset"):
+        raise not_a("folder of videos, clip store or feature cache", source, "clips that hold no event")
+    made = other.with_name(f"{other.stem}-{Path(str(source).rstrip('/')).stem}.h5")
+    if (Path(source) / BACKGROUND_AUDIO).is_file():
+        import_background(source, made, any_size=True, overwrite=True)
+        return made
+    like = FeatureCache.open(other)
+    if kind == "dataset":
+        store = made.with_suffix(".zarr")
+        extract(source, store, staging_of(like))
+        source = store
+    encoder = find_encoder(like) if like.made.run is not None else None
+    cache_features(source, made, encoder=encoder, **_given(like.made.options))
+    return made
+
+
+def _given(options: str) -> dict[str, Any]:
+    """Returns name -> value of options of `avel cache-features`, as a cache records them."""
+    flags = {setting.name for setting in settings_of(CacheConfig) if setting.hinted is bool}
+    words, given = iter(shlex.split(options)), dict[str, Any]()
+    for word in words:
+        name = word.removeprefix("--").replace("-", "_")
+        if name == "set":
+            name, value = split_set(next(words))
+            given[name] = value
+        else:
+            given[name] = True if name in flags else next(words)
+    return given
