@@ -12,16 +12,21 @@ VISUAL_BACKBONES: Registry[Any] = Registry(
     modules={
         **dict.fromkeys(("resnet18", "resnet34", "resnet50"), "avel.pipeline.encoders.resnet"),
         "mobilenet_v2": "avel.pipeline.encoders.mobilenet",
+        "vgg19": "avel.pipeline.encoders.vgg",
+        "r2plus1d_18": "avel.pipeline.encoders.r2plus1d",
         "tiny": "avel.pipeline.encoders.tiny",
     },
     group="avel.visual_backbones",
 )
 AUDIO_BACKBONES: Registry[Any] = Registry(
     "audio backbone",
-    modules={name: f"avel.pipeline.encoders.{name}" for name in ("tiny", "vggish", "yamnet")},
+    modules={
+        **{name: f"avel.pipeline.encoders.{name}" for name in ("tiny", "vggish", "yamnet")},
+        "cnn14": "avel.pipeline.encoders.panns",
+    },
     group="avel.audio_backbones",
 )
-"""CNNs of frames and of log-mel patches; `avel.pipeline.encoders.backbones` has their base classes."""
+"""CNNs of frames, and of patches or waveforms; `avel.pipeline.encoders.backbones` has their base classes."""
 
 OWN = "the backbone's own"
 
@@ -276,11 +281,14 @@ class CacheConfig:
         False, "Put Bi-LSTMs with random weights on the CNNs: what AV-BT has to beat (no --encoder)."
     )
     seed: int = option(0, "Seed of --untrained and of weights that are random.", low=0)
-    frames_per_segment: int = option(
-        1, "Frames of each segment whose CNN vectors are averaged; 1 is the middle frame.", low=1
+    frames_per_segment: int | None = option(
+        None,
+        "Frames of each segment whose CNN vectors are averaged, or that the CNN sees together.",
+        low=1,
+        shown="the middle one, or as many as the CNN sees together",
     )
     crop_size: int | None = option(
-        None, "Height and width of the centre crop in pixels.", low=16, shown="the encoder's own, or 224"
+        None, "Height and width of the centre crop in pixels.", low=16, shown="the encoder's own"
     )
     keep_cnn: bool = option(False, "Also keep the CNN vectors, before the Bi-LSTMs.")
     keep_maps: bool = option(False, "Also keep the visual maps, in float16, for heads that attend over them.")

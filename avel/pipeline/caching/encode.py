@@ -22,8 +22,9 @@ from avel.pipeline.caching.parts import Arrays, Parts
 from avel.pipeline.config import CacheConfig
 from avel.pipeline.encoders.backbones import VisualBackbone
 from avel.pipeline.encoders.build import build_encoder
-from avel.pipeline.encoders.encoder import Encoder, split, unit
+from avel.pipeline.encoders.encoder import Encoder, unit
 from avel.pipeline.encoders.kept import cnn_digest, load_encoder
+from avel.pipeline.encoders.waveform import windows
 from avel.pipeline.pretraining.augment import centre_crop
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
@@ -49,12 +50,15 @@ class Work:
 
 @dataclass(frozen=True)
 class Clips:
-    """A batch: names, frames uint8 (B, T * N, 3, H, W) segment by segment, log-mel (B, T, 96, 64)."""
+    """A batch: names, frames uint8 (B, T * N, 3, H, W) segment by segment, and what the audio CNN reads.
+
+    That is log-mel (B, T, 96, 64), or the waveform int16 (B, samples).
+    """
 
     part: int
     video_ids: tuple[str, ...]
     frames: Tensor
-    log_mel: Tensor
+    audio: Tensor
     failures: dict[str, str]
 
 
@@ -93,6 +97,17 @@ class PartEncoder:
         self._arrays: list[str] = work.recipe["arrays"]
         self._frames: list[int] = work.recipe["preprocessing"]["frames"]
         self._crop_size: int = work.recipe["preprocessing"]["crop_size"]
+        self._together = self.encoder.visual.reads(self.encoder.visual.config).frames > 1
+        self._waveform = self.encoder.audio.reads(self.encoder.audio.config)
+        if self._waveform is not None:
+            settings = work.recipe["staging"]["settings"]
+            self._sample_rate: int = settings["sample_rate"]
+            self._segment_seconds: float = settings["segment_seconds"]
+
+    @property
+    def reads_waveform(self) -> bool:
+        """Returns whether the audio CNN reads the waveform, not log-mel patches."""
+        return self._waveform is not None
 
     @cached_property
     def clips(self) -> ClipStore:
@@ -127,18 +142,19 @@ class PartEncoder:
         """Reads and decodes one batch of a part; damaged clips are left out by name."""
         part, video_ids = batch
         wanted = frames_of_clip(self.clips.grid, self._frames)
-        frames, log_mel, failures = {}, [], {}
+        frames, audio, failures = {}, [], {}
         for video_id in video_ids:
             try:
-                patches = self.clips.log_mel(video_id)
+                read = self.clips.waveform if self.reads_waveform else self.clips.log_mel
+                values: NDArray[Any] = read(video_id)
                 frames[video_id] = self.cropped(self.clips.frames(video_id, wanted))
-                log_mel.append(patches)
+                audio.append(values)
             except StoreError as error:
                 failures[video_id] = f"damaged in the store: {error.message}"
         if not frames:
             return Clips(part, (), torch.empty(0), torch.empty(0), failures)
         images = self._sendable(np.stack(list(frames.values()))).permute(0, 1, 4, 2, 3)
-        return Clips(part, tuple(frames), images, self._sendable(np.stack(log_mel)), failures)
+        return Clips(part, tuple(frames), images, self._sendable(np.stack(audio)), failures)
 
     def cropped(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Crops the centre where that needs no resizing (224 of 256 pixels): (n, S, S, 3) -> (n, s, s, 3)."""
@@ -154,22 +170,28 @@ class PartEncoder:
 
     def encode(self, clips: Clips) -> dict[str, Tensor]:
         """Returns the arrays of one batch that the cache keeps: (B, T, ...) by name."""
-        vectors = self.cnn(clips.frames, clips.log_mel)
+        vectors = self.cnn(clips.frames, clips.audio)
         every = vectors | self.temporal(vectors)
         return {name: every[name] for name in self._arrays}
 
     @torch.inference_mode()
-    def cnn(self, frames: Tensor, log_mel: Tensor) -> dict[str, Tensor]:
-        """Runs the CNNs: cnn_a and cnn_v (B, T, D), and maps where anything needs them."""
+    def cnn(self, frames: Tensor, audio: Tensor, first: int = 0) -> dict[str, Tensor]:
+        """Runs the CNNs: cnn_a and cnn_v (B, T, D), and maps where anything needs them.
+
+        Where audio is a waveform, it is that of the whole clip, and frames may begin at its segment `first`.
+        """
         frames = frames.to(self.device, non_blocking=True)
-        log_mel = log_mel.to(self.device, non_blocking=True)
+        audio = audio.to(self.device, non_blocking=True)
+        if self._waveform is not None:
+            segments = range(first, first + frames.shape[1] // len(self._frames))
+            audio = windows(audio, self._sample_rate, self._segment_seconds, segments, self._waveform)
         if frames.shape[-1] != self._crop_size:
             frames = centre_crop(frames, self._crop_size)
         half = self.work.recipe["preprocessing"]["dtype"] == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             visual, maps = self._visual(frames)
-            audio = split(self.encoder.run("audio", log_mel.flatten(0, 1)), log_mel)
-        return {"cnn_a": audio, "cnn_v": visual} | ({} if maps is None else {"maps": maps})
+            cnn_a = self.encoder.cnn_audio(audio)
+        return {"cnn_a": cnn_a, "cnn_v": visual} | ({} if maps is None else {"maps": maps})
 
     @torch.inference_mode()
     def temporal(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -184,7 +206,11 @@ class PartEncoder:
 
     def _visual(self, frames: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns vectors and maps, averaged over N frames: (B, T * N, 3, H, W) -> (B, T, D), maps."""
-        images = unit(frames.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
+        images = unit(frames.flatten(0, 1))
+        if self._together:
+            images = images.reshape(-1, len(self._frames), *images.shape[1:])
+        else:
+            images = images.contiguous(memory_format=torch.channels_last)
         pooled = type(self.encoder.visual).forward is VisualBackbone.forward
         wants_maps = "maps" in self._arrays or self.encoder.attention is not None
         if not wants_maps:
@@ -194,8 +220,8 @@ class PartEncoder:
         return self._over_frames(vectors, frames), self._over_frames(maps.permute(0, 2, 3, 1), frames)
 
     def _over_frames(self, values: Tensor, frames: Tensor) -> Tensor:
-        """Averages over the N frames of a segment: (B * T * N, ...) -> (B, T, ...)."""
-        count = len(self._frames)
+        """Averages over N frames, unless seen together: (B * T * N, ...) or (B * T, ...) -> (B, T, ...)."""
+        count = 1 if self._together else len(self._frames)
         by_segment = values.reshape(frames.shape[0], -1, count, *values.shape[1:])
         return by_segment[:, :, 0] if count == 1 else by_segment.float().mean(2)
 
@@ -227,9 +253,9 @@ class TemporalEncoder(PartEncoder):
         visual, audio = (self._sendable(self._vectors.read(name, places)) for name in ("cnn_v", "cnn_a"))
         return Clips(part, video_ids, visual, audio, {})
 
-    def cnn(self, frames: Tensor, log_mel: Tensor) -> dict[str, Tensor]:
+    def cnn(self, frames: Tensor, audio: Tensor, first: int = 0) -> dict[str, Tensor]:
         """Returns the vectors as they were read."""
-        return {"cnn_a": log_mel.to(self.device), "cnn_v": frames.to(self.device)}
+        return {"cnn_a": audio.to(self.device), "cnn_v": frames.to(self.device)}
 
 
 def part_encoder(work: Work, device: str = "cpu") -> PartEncoder:

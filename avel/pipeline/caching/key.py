@@ -1,4 +1,4 @@
-"""Finds what the numbers in a feature cache depend on, without importing torch.
+"""Finds what the numbers in a feature cache depend on; of an encoder file without importing torch.
 
 A second `avel cache-features` compares this with what the file says of itself, so it must be quick.
 """
@@ -17,17 +17,22 @@ from avel.config import as_dict, settings_of
 from avel.digests import digest_of
 from avel.errors import ConfigError, MissingPathError, StaleError, StoreError
 from avel.grid import Grid, evenly_spaced
-from avel.pipeline.config import BackboneConfig, CacheConfig, PretrainConfig
+from avel.pipeline.config import (
+    AUDIO_BACKBONES,
+    VISUAL_BACKBONES,
+    BackboneConfig,
+    CacheConfig,
+    PretrainConfig,
+)
 from avel.pipeline.encoders.header import AGAIN, LAST, read_spec
+from avel.registry import Registry
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
-from avel.stores.files import sha256_file
 from avel.stores.runs import RECORD, Run
 from avel.stores.seal import fault_of_file
 from avel.stores.tensors import read_header
 
-RANDOM, PUBLISHED = "random", "published"
-CROP_PIXELS = 224
+RANDOM = "random"
 RECIPE = ("encoder", "staging", "preprocessing", "arrays")
 """Entries of a cache's provenance that decide the features of a clip."""
 
@@ -41,29 +46,53 @@ def recipe(clips: ClipStore, encoder: Path | None, config: CacheConfig) -> dict[
     """
     identity = _encoder_identity(encoder, config)
     grid = clips.grid
-    if config.frames_per_segment > grid.frames_per_segment:
+    frames, crop_size = _frames_and_crop(encoder, config, identity)
+    if frames > grid.frames_per_segment:
         raise ConfigError(
-            f"frames_per_segment={config.frames_per_segment}, but {clips.location.url} "
-            f"holds {grid.frames_per_segment} a segment"
+            f"frames_per_segment={frames}, and {clips.location.url} has {grid.frames_per_segment} of each",
+            hint=f"--frames-per-segment {grid.frames_per_segment}",
         )
-    crop_size = config.crop_size or identity.get("crop_size", CROP_PIXELS)
     if has_agva(identity) and crop_size != identity["crop_size"]:
         raise ConfigError(
             f"crop_size={crop_size}: the encoder attends over the cells of {identity['crop_size']} pixels",
             hint="leave out --crop-size",
         )
+    waveform = _waveform(encoder, config)
+    if waveform and not clips.attributes.waveform:
+        clips.waveform(clips.staged[0])  # raises StoreError, with what to do
     cnn = ["cnn_a", "cnn_v"] if config.keep_cnn or config.keep_maps else []
     return {
         "encoder": identity,
         "staging": {"digest": clips.digest, "settings": clips.settings},
         "preprocessing": {
-            "frames": evenly_spaced(grid.frames_per_segment, config.frames_per_segment),
+            "frames": evenly_spaced(grid.frames_per_segment, frames),
             "crop": "centre, 7/8 of each side",
             "crop_size": crop_size,
             "dtype": config.dtype,
-        },
+        }
+        | waveform,
         "arrays": ["f_a", "f_v", *cnn, *(["maps"] if config.keep_maps else [])],
     }
+
+
+def _frames_and_crop(
+    encoder: Path | None, config: CacheConfig, identity: Mapping[str, Any]
+) -> tuple[int, int]:
+    """Returns how many frames of a segment are taken, and the side of their crop in pixels."""
+    if encoder is not None:
+        return config.frames_per_segment or 1, config.crop_size or identity["crop_size"]
+    visual = config.pretraining().visual.backbone
+    reads = VISUAL_BACKBONES[visual.name].reads(visual)
+    return config.frames_per_segment or reads.frames, config.crop_size or reads.pixels
+
+
+def _waveform(encoder: Path | None, config: CacheConfig) -> dict[str, Any]:
+    """Returns what the audio backbone reads of the waveform; nothing where it reads log-mel patches."""
+    if encoder is not None:
+        return {}  # avel pretrain trains on patches
+    audio = config.pretraining().audio.backbone
+    reads = AUDIO_BACKBONES[audio.name].reads(audio)
+    return {} if reads is None else {"waveform": vars(reads)}
 
 
 def frames_of_clip(grid: Grid, frames: Sequence[int]) -> list[int]:
@@ -89,7 +118,10 @@ def _encoder_identity(encoder: Path | None, config: CacheConfig) -> dict[str, An
         spec, digest = encoder_file_digest(encoder)
         return {"kind": "run", "digest": digest, **spec}
     networks = config.pretraining()
-    chosen: dict[str, Any] = {"visual": _backbone(networks.visual), "audio": _backbone(networks.audio)}
+    chosen: dict[str, Any] = {
+        "visual": _backbone(VISUAL_BACKBONES, networks.visual),
+        "audio": _backbone(AUDIO_BACKBONES, networks.audio),
+    }
     kind = "untrained" if config.untrained else "backbones"
     if config.untrained or RANDOM in (config.visual.weights, config.audio.weights):
         chosen["seed"] = config.seed
@@ -112,21 +144,11 @@ def has_agva(identity: Mapping[str, Any]) -> bool:
     return bool(identity.get("encoder", {}).get("agva"))
 
 
-def _backbone(config: BackboneConfig) -> dict[str, Any]:
-    """Returns a backbone's name, its settings under that name, and its weights."""
-    return as_dict(config) | {"weights": _weights(config.weights)}
-
-
-def _weights(given: str) -> str:
-    """Returns a name for weights: a file's hash, "random", or a published name."""
-    if given in (RANDOM, PUBLISHED):
-        return given
-    path = Path(given)
-    if path.is_file():
-        return sha256_file(path)
-    if path.suffix or path.parent != Path("."):
-        raise MissingPathError(f"{given}: no such weights file")
-    return given
+def _backbone(registry: Registry[Any], config: BackboneConfig) -> dict[str, Any]:
+    """Returns a backbone's name, its settings under that name, and what names its weights."""
+    assert config.backbone is not None
+    named = registry[config.backbone.name].weights_name(config.backbone, config.weights)
+    return as_dict(config) | {"weights": named}
 
 
 def encoder_file_digest(path: Path) -> tuple[dict[str, Any], str]:

@@ -182,7 +182,8 @@ def still_damaged(task: Task, cache: FeatureCache) -> dict[str, str]:
 
 def _damage(task: Task, video_id: str) -> str:
     try:
-        task.clips.log_mel(video_id)
+        read = task.clips.waveform if "waveform" in task.recipe["preprocessing"] else task.clips.log_mel
+        read(video_id)
         task.clips.frames(video_id, frames_of_clip(task.clips.grid, task.recipe["preprocessing"]["frames"]))
     except StoreError as error:
         return f"damaged in the store: {error.message}"

@@ -6,6 +6,7 @@ outside avel names its module under the entry-point group `avel.visual_backbones
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,11 +14,38 @@ import torch
 from torch import Tensor, nn
 
 from avel.config import ComponentConfig
-from avel.errors import WeightsError
+from avel.errors import MissingPathError, WeightsError
 from avel.pipeline.encoders.weights import PublishedWeights, State, fetch, read_state
+from avel.stores.files import sha256_file
 
 RANDOM, PUBLISHED = "random", "published"
 """Values of `weights` for an untrained CNN, and for the first published weights."""
+
+
+@dataclass(frozen=True)
+class FrameInput:
+    """Frames that a visual backbone reads.
+
+    Attributes:
+        frames: frames of a segment that it sees together.
+        pixels: height and width of a frame, unless others are asked for.
+    """
+
+    frames: int = 1
+    pixels: int = 224
+
+
+@dataclass(frozen=True)
+class WaveformInput:
+    """Waveform that an audio backbone reads of each segment.
+
+    Attributes:
+        sample_rate: its own, to which a store's waveform is resampled.
+        seconds: length of its window, around the middle of the segment; None is the segment itself.
+    """
+
+    sample_rate: int
+    seconds: float | None = None
 
 
 class Backbone(nn.Module, ABC):
@@ -50,9 +78,54 @@ class Backbone(nn.Module, ABC):
     def load_published(self, state: State, where: str) -> None:
         """Takes a state dict in the published layout; raises WeightsError where it does not fit."""
 
+    def load(self, weights: str, option: str) -> None:
+        """Loads a file, a published name, or "published", the first one.
+
+        Raises:
+            WeightsError: a file that is missing or does not fit, a download that failed, or "published" where
+                nothing is.
+        """
+        if weights == PUBLISHED and not self.published:
+            raise WeightsError(
+                f"{option} is {PUBLISHED}, and {type(self).__name__} has no published weights",
+                hint=f"{option} FILE, or {option} {RANDOM} for an untrained CNN",
+            )
+        if weights == PUBLISHED or weights in self.published:
+            name = next(iter(self.published)) if weights == PUBLISHED else weights
+            self.load_published(fetch(self.published[name], option), name)
+        elif not Path(weights).is_file():
+            names = ", ".join((*self.published, RANDOM))
+            raise WeightsError(
+                f"{weights}: no such weights file", hint=f"name another one, or choose from {names}"
+            )
+        else:
+            self.load_published(read_state(weights), weights)
+
+    @classmethod
+    def weights_name(cls, config: ComponentConfig, weights: str) -> str:
+        """Returns what names weights in the provenance: a file's hash, "random", or a published name.
+
+        Raises:
+            MissingPathError: no such file.
+        """
+        path = Path(weights)
+        if weights in (RANDOM, PUBLISHED) or not (path.is_file() or path.suffix or path.parent != Path(".")):
+            return weights
+        if not path.is_file():
+            raise MissingPathError(f"{weights}: no such weights file")
+        return sha256_file(path)
+
 
 class VisualBackbone(Backbone):
-    """RGB frames in [0, 1] to vectors; each backbone normalises for itself."""
+    """RGB frames in [0, 1] to vectors; each backbone normalises for itself.
+
+    One that sees N frames of a segment together takes (B, N, 3, H, W) in the place of (B, 3, H, W).
+    """
+
+    @classmethod
+    def reads(cls, config: ComponentConfig) -> FrameInput:
+        """Returns which frames it reads with these settings, without building it."""
+        return FrameInput()
 
     @abstractmethod
     def maps(self, frames: Tensor) -> Tensor:
@@ -64,38 +137,27 @@ class VisualBackbone(Backbone):
 
 
 class AudioBackbone(Backbone):
-    """Staged log-mel patches, ln(mel + 0.01), to vectors."""
+    """Audio of a segment to vectors: staged log-mel patches, ln(mel + 0.01), or windows of the waveform."""
+
+    @classmethod
+    def reads(cls, config: ComponentConfig) -> WaveformInput | None:
+        """Returns what it reads of the waveform with these settings; None where it reads log-mel patches."""
+        return None
 
     @abstractmethod
-    def forward(self, log_mel: Tensor) -> Tensor:
-        """Computes one vector a patch: (B, 96, 64) -> (B, D)."""
+    def forward(self, audio: Tensor) -> Tensor:
+        """Computes one vector a segment: (B, 96, 64), or windows in [-1, 1] (B, n) -> (B, D)."""
 
 
 def load_backbone(backbone: Backbone, weights: str, option: str) -> None:
-    """Loads `weights` into `backbone`: a file, a published name, "published" (the first one), or "random".
+    """Loads `weights` into `backbone`, unless they are "random".
 
     Raises:
-        WeightsError: a file that is missing or does not fit, a download that failed, or "published" where
-            nothing is.
+        WeightsError: what `Backbone.load` raises.
     """
-    if weights == RANDOM:
-        return
-    if weights == PUBLISHED and not backbone.published:
-        raise WeightsError(
-            f"{option} is {PUBLISHED}, and {type(backbone).__name__} has no published weights",
-            hint=f"{option} FILE, or {option} {RANDOM} for an untrained CNN",
-        )
-    if weights == PUBLISHED or weights in backbone.published:
-        name = next(iter(backbone.published)) if weights == PUBLISHED else weights
-        backbone.load_published(fetch(backbone.published[name], option), name)
-    elif not Path(weights).is_file():
-        names = ", ".join((*backbone.published, RANDOM))
-        raise WeightsError(
-            f"{weights}: no such weights file", hint=f"name another one, or choose from {names}"
-        )
-    else:
-        backbone.load_published(read_state(weights), weights)
-    backbone.pretrained = True
+    if weights != RANDOM:
+        backbone.load(weights, option)
+        backbone.pretrained = True
 
 
 class Normalise(nn.Module):

@@ -6,7 +6,7 @@ import torch
 
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, PretrainConfig
 from avel.pipeline.encoders.backbones import load_backbone
-from avel.pipeline.encoders.encoder import BackboneSpec, Encoder, EncoderSpec
+from avel.pipeline.encoders.encoder import BackboneSpec, Encoder, EncoderSpec, channels_last
 from avel.pipeline.encoders.kept import load_encoder
 
 
@@ -30,7 +30,7 @@ def build_encoder(config: PretrainConfig) -> Encoder:
             config.backbone_batchnorm == "auto" and getattr(encoder, name).pretrained
         )
         encoder.batch_statistics[name] = not frozen
-    return encoder.to(memory_format=torch.channels_last)
+    return channels_last(encoder)
 
 
 def _new_encoder(config: PretrainConfig) -> Encoder:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -13,7 +12,7 @@ from avel.config import as_dict
 from avel.digests import digest_of
 from avel.errors import MissingPathError, StoreError
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, EncoderConfig
-from avel.pipeline.encoders.encoder import BackboneSpec, Encoder, EncoderSpec
+from avel.pipeline.encoders.encoder import BackboneSpec, Encoder, EncoderSpec, channels_last
 from avel.pipeline.encoders.header import (
     AGAIN,
     FORMAT,
@@ -77,7 +76,7 @@ def load_encoder(path: Path | str, which: str = LAST) -> Encoder:
         raise StoreError(
             f"{path}: does not fit its header: {' '.join(str(error).split())}", hint=AGAIN
         ) from None
-    return encoder.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    return channels_last(encoder).eval().requires_grad_(False)
 
 
 def _backbone_spec(registry: Registry[Any], kept: Mapping[str, Any], path: Path) -> BackboneSpec:

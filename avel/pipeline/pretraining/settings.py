@@ -13,7 +13,7 @@ import torch
 from avel.config import settings_of
 from avel.device import choose_device
 from avel.errors import ConfigError
-from avel.pipeline.config import AugmentConfig, PretrainConfig
+from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, AugmentConfig, PretrainConfig
 from avel.pipeline.pretraining.checkpoint import can_start_from
 from avel.pipeline.pretraining.projector import projector_widths
 from avel.progress import note
@@ -38,6 +38,7 @@ def check_config(config: PretrainConfig) -> PretrainConfig:
         AvelError: a run to start from that is not there or of another form.
     """
     _refuse_unusable(config)
+    _refuse_other_inputs(config)
     values = {setting.name: setting.of(config) for setting in settings_of(config)}
     for (setting, value), names in IDLE.items():
         idle = _changed(config, names)
@@ -68,6 +69,25 @@ def _refuse_unusable(config: PretrainConfig) -> None:
     if config.freeze_backbone and not config.frozen.augment and idle:
         raise ConfigError(
             f"frozen CNNs read centre crops: {idle} would change nothing", hint="--frozen-augment"
+        )
+
+
+def _refuse_other_inputs(config: PretrainConfig) -> None:
+    """Checks that the CNNs read what training gives them: one frame of a segment, and its log-mel patch.
+
+    Raises:
+        ConfigError: one reads something else.
+    """
+    visual, audio = config.visual.backbone, config.audio.backbone
+    other = ""
+    if VISUAL_BACKBONES[visual.name].reads(visual).frames > 1:
+        other = f"{visual.name} sees several frames together"
+    elif AUDIO_BACKBONES[audio.name].reads(audio) is not None:
+        other = f"{audio.name} reads the waveform"
+    if other:
+        raise ConfigError(
+            f"{other}, and avel pretrain trains CNNs on one frame and one log-mel patch of a segment",
+            hint="avel cache-features keeps its vectors, on which heads are trained",
         )
 
 

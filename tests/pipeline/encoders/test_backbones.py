@@ -18,7 +18,7 @@ from torchvision import models
 
 from avel.errors import UnknownNameError, WeightsError
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES
-from avel.pipeline.encoders.backbones import Backbone, load_backbone
+from avel.pipeline.encoders.backbones import Backbone, FrameInput, WaveformInput, load_backbone
 from avel.pipeline.encoders.weights import PublishedWeights, fetch, read_state
 from avel.pipeline.encoders.yamnet import own_log_mel
 from avel.registry import Registry
@@ -48,6 +48,7 @@ def randomise(net: nn.Module) -> nn.Module:
         ("resnet34", 512, 2),
         ("resnet50", 2048, 2),
         ("mobilenet_v2", 1280, 2),
+        ("vgg19", 512, 2),
         ("tiny", 128, 4),
     ],
 )
@@ -66,6 +67,98 @@ def test_an_audio_backbone_gives_one_vector_a_patch(name: str, width: int) -> No
     with torch.no_grad():
         assert backbone(torch.randn(2, 96, 64)).shape == (2, width)
     assert backbone.width == width
+
+
+def published(net: nn.Module, path: Path, **more: torch.Tensor) -> str:
+    """A file of weights as torchvision or the authors of a network publish them."""
+    torch.save(net.state_dict() | more, path)
+    return str(path)
+
+
+@torch.no_grad()
+def test_vgg19_is_torchvisions_up_to_pool5(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        net = models.vgg19(weights=None, init_weights=False).eval()
+    net.features.to_empty(device="cpu")
+    for weight in net.features.parameters():
+        weight.normal_(0, 0.05)
+    backbone = made(VISUAL_BACKBONES, "vgg19").eval()
+    features = {f"features.{name}": value for name, value in net.features.state_dict().items()}
+    torch.save(features | {"classifier.0.bias": torch.zeros(1)}, tmp_path / "vgg.pth")
+    load_backbone(backbone, str(tmp_path / "vgg.pth"), "--visual-weights")
+    expected = net.features((images() - IMAGENET[:1]) / IMAGENET[1:])
+    assert net.features[-1](torch.zeros(1, 1, 4, 4)).shape == (1, 1, 2, 2), "pool5 is the last layer"
+    torch.testing.assert_close(backbone.maps(images()), expected)
+
+
+@torch.no_grad()
+def test_r2plus1d_sees_all_frames_of_a_segment_as_torchvision_does(tmp_path: Path) -> None:
+    net = randomise(models.video.r2plus1d_18(weights=None))
+    backbone = made(VISUAL_BACKBONES, "r2plus1d_18").eval()
+    assert backbone.reads(backbone.config) == FrameInput(frames=16, pixels=112)
+    load_backbone(backbone, published(net, tmp_path / "net.pth"), "--visual-weights")
+    clips = torch.rand(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    mean, std = torch.tensor([[0.43216, 0.394666, 0.37645], [0.22803, 0.22145, 0.216989]])
+    pictures = (clips.transpose(1, 2) - mean[:, None, None, None]) / std[:, None, None, None]
+    net.fc = nn.Identity()
+    torch.testing.assert_close(backbone(clips), net(pictures))
+    assert backbone.maps(clips).shape == (2, 512, 2, 2)
+
+
+def panns_log_mel(waveform: np.ndarray) -> np.ndarray:
+    """PANNs' front end in float64: 1024 samples a window, 320 a hop, 64 of Slaney's mel bands, decibels."""
+    padded = np.pad(waveform.astype(np.float64), 512, mode="reflect")
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(1024) / 1024)
+    starts = range(0, len(waveform) + 1, 320)
+    power = np.abs(np.fft.rfft([padded[at : at + 1024] * hann for at in starts])) ** 2
+
+    def mel(hertz: float) -> float:
+        return hertz / (200 / 3) if hertz < 1000 else 15 + np.log(hertz / 1000) / (np.log(6.4) / 27)
+
+    def hertz(mel: float) -> float:
+        return mel * 200 / 3 if mel < 15 else 1000 * np.exp((mel - 15) * np.log(6.4) / 27)
+
+    edges = [hertz(step) for step in np.linspace(mel(50), mel(14000), 66)]
+    bins = np.arange(513) * 32000 / 1024
+    triangles = [
+        np.clip(np.minimum((bins - low) / (top - low), (high - bins) / (high - top)), 0, None)
+        * 2
+        / (high - low)
+        for low, top, high in zip(edges, edges[1:], edges[2:], strict=False)
+    ]
+    return 10 * np.log10(np.maximum(power @ np.array(triangles).T, 1e-10))
+
+
+@torch.no_grad()
+def test_cnn14_computes_what_panns_does_from_its_checkpoints_layout(tmp_path: Path) -> None:
+    backbone = randomise(made(AUDIO_BACKBONES, "cnn14"))
+    assert backbone.reads(backbone.config) == WaveformInput(32000, None)
+    state = {name: value.clone() for name, value in backbone.state_dict().items()}
+    assert {"bn0.weight", "conv_block1.conv1.weight", "conv_block6.bn2.running_var", "fc1.bias"} <= {*state}
+    others = ("spectrogram_extractor.stft.conv_real.weight", "logmel_extractor.melW", "fc_audioset.weight")
+    torch.save({"model": state | {name: torch.zeros(1) for name in others}}, tmp_path / "Cnn14.pth")
+    loaded = made(AUDIO_BACKBONES, "cnn14").eval()
+    load_backbone(loaded, str(tmp_path / "Cnn14.pth"), "--audio-weights")
+    waveform = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 11200)).astype(np.float32)
+    log_mel = np.stack([panns_log_mel(clip) for clip in waveform])
+    np.testing.assert_allclose(loaded.front_end(torch.from_numpy(waveform))[:, 0], log_mel, atol=2e-3)
+    x = torch.from_numpy(log_mel).float()[:, None]
+
+    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
+        mean, var, weight, bias = (
+            state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return F.batch_norm(x, mean, var, weight, bias)
+
+    x = norm(x.transpose(1, 3), "bn0").transpose(1, 3)
+    for block in range(1, 7):
+        for number in (1, 2):
+            convolved = F.conv2d(x, state[f"conv_block{block}.conv{number}.weight"], padding=1)
+            x = F.relu(norm(convolved, f"conv_block{block}.bn{number}"))
+        x = F.avg_pool2d(x, 2) if block < 6 else x
+    pooled = x.mean(3).max(2).values + x.mean(3).mean(2)
+    expected = F.relu(F.linear(pooled, state["fc1.weight"], state["fc1.bias"]))
+    torch.testing.assert_close(loaded(torch.from_numpy(waveform)), expected, atol=1e-3, rtol=1e-3)
 
 
 def test_an_unknown_backbone_is_named_with_the_nearest() -> None:

@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 from safetensors import safe_open
 from torch import Tensor
+from torchaudio.functional import resample
 
 from avel.cli import cli
 from avel.config import ComponentConfig, option
@@ -19,13 +20,16 @@ from avel.errors import ConfigError, StaleError, StoreError, UnknownNameError
 from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES
-from avel.pipeline.encoders.backbones import AudioBackbone, VisualBackbone
+from avel.pipeline.encoders.backbones import AudioBackbone, FrameInput, VisualBackbone, WaveformInput
 from avel.pipeline.encoders.kept import load_encoder
+from avel.pipeline.encoders.waveform import WindowConfig
 from avel.pipeline.encoders.weights import State, load_into
+from avel.pipeline.pretraining.augment import centre_crop
 from avel.pipeline.pretraining.pretrain import pretrain
 from avel.pipeline.staging.extract import extract
 from avel.recipes.predicting.predict import predict
 from avel.recipes.predicting.video_encoder import VideoEncoder
+from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 from tests.views.made import video
@@ -79,6 +83,47 @@ class Bands(AudioBackbone):
 
     def forward(self, log_mel: Tensor) -> Tensor:
         return log_mel.mean(1).unflatten(1, (self.width, -1)).mean(2) * self.scale
+
+    def load_published(self, state: State, where: str) -> None:
+        load_into(self, state, where)
+
+
+@VISUAL_BACKBONES.register("pairs")
+class Pairs(Stripes):
+    """The difference between the first and the last of four frames that it sees together."""
+
+    @dataclass(frozen=True)
+    class Config(Stripes.Config):
+        """The same settings."""
+
+    @classmethod
+    def reads(cls, config: ComponentConfig) -> FrameInput:
+        return FrameInput(frames=4, pixels=32)
+
+    def maps(self, frames: Tensor) -> Tensor:
+        return self.project(frames[:, -1] - frames[:, 0])
+
+
+@AUDIO_BACKBONES.register("loudness")
+class Loudness(AudioBackbone):
+    """The mean magnitude of eight parts of a window at 4 kHz."""
+
+    @dataclass(frozen=True)
+    class Config(WindowConfig):
+        """Window of the waveform."""
+
+    width = 8
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.scale = torch.nn.Parameter(torch.ones(8))
+
+    @classmethod
+    def reads(cls, config: ComponentConfig) -> WaveformInput:
+        return WaveformInput(4000, config.window_seconds)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        return audio.unflatten(1, (8, -1)).abs().mean(2) * self.scale
 
     def load_published(self, state: State, where: str) -> None:
         load_into(self, state, where)
@@ -148,6 +193,63 @@ def test_a_cache_records_the_settings_and_predicts_with_them(
         np.testing.assert_allclose(features.vectors[name], cache.read(name)[place], atol=1e-5)
     train_head(path, tmp_path / "run", head="mlp", merge="concatenate", epochs=1, device="cpu")
     assert len(predict(tmp_path / "run", [folder / "clips" / "4.mp4"], device="cpu").found) == 1
+
+
+OTHER_INPUTS: dict[str, Any] = {
+    "visual_backbone": "pairs",
+    "visual_side": 8,
+    "visual_weights": "random",
+    "audio_backbone": "loudness",
+    "audio_weights": "random",
+}
+
+
+@pytest.mark.parametrize("seconds", [None, 2.0])
+def test_waveforms_and_several_frames_are_cached_and_predicted_alike(
+    folder: Path, tmp_path: Path, seconds: float | None
+) -> None:
+    path, wave = tmp_path / "c.h5", {"audio_window_seconds": seconds}
+    cache_features(folder / "s.zarr", path, device="cpu", batch_size=4, **OTHER_INPUTS | wave)
+    cache, clips = FeatureCache.open(path), ClipStore.open(folder / "s.zarr")
+    assert cache.provenance["preprocessing"]["frames"] == [2, 6, 10, 14]
+    assert cache.provenance["preprocessing"]["crop_size"] == 32
+    assert cache.provenance["preprocessing"]["waveform"] == {"sample_rate": 4000, "seconds": seconds}
+    place = cache.video_ids.index("4")
+    waveform = torch.from_numpy(clips.waveform("4")).float()[None] / 32768
+    half = round(2000 * (seconds or 1))
+    padded = torch.nn.functional.pad(resample(waveform, 16000, 4000), (half, half))[0]
+    middles = [half + 2000 + segment * 4000 for segment in range(T)]
+    cut = torch.stack([padded[middle - half : middle + half] for middle in middles])
+    f_a = cut.unflatten(1, (8, -1)).abs().mean(2)
+    np.testing.assert_allclose(cache.read("f_a")[place], f_a, atol=1e-5)
+    encoder = VideoEncoder(cache)
+    frames = torch.from_numpy(clips.frames("4", [2, 14, 18, 30, 34, 46])).permute(0, 3, 1, 2)
+    shown = centre_crop(frames[None], 32)[0]
+    f_v = encoder.encoder.encoder.visual.project(shown[1::2] - shown[::2]).mean((2, 3)).detach()
+    np.testing.assert_allclose(cache.read("f_v")[place], f_v, atol=1e-5)
+    features = encoder.encode(folder / "clips" / "4.mp4")
+    np.testing.assert_allclose(features.vectors["cnn_a"], f_a, atol=1e-5)
+    np.testing.assert_allclose(features.vectors["cnn_v"], f_v, atol=1e-5)
+
+
+def test_what_pretraining_does_not_feed_is_refused(folder: Path, tmp_path: Path) -> None:
+    for name, message in (
+        ("visual_backbone", "pairs sees several frames"),
+        ("audio_backbone", "loudness reads"),
+    ):
+        other = {key: value for key, value in CHOSEN.items() if not key.endswith("side")}
+        with pytest.raises(ConfigError, match=message) as caught:
+            pretrain(folder / "s.zarr", tmp_path / "run", **other | SMALL | {name: OTHER_INPUTS[name]})
+        assert "avel cache-features" in caught.value.hint
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_store_without_waveforms_says_how_to_get_them(folder: Path, tmp_path: Path) -> None:
+    annotations, store = folder / "events.csv", tmp_path / "s.zarr"
+    extract(folder / "clips", store, annotations=annotations, segments=T, size=48, workers=1, waveform=False)
+    with pytest.raises(StoreError, match="holds no waveforms") as caught:
+        cache_features(store, tmp_path / "c.h5", device="cpu", **OTHER_INPUTS)
+    assert "without --no-waveform" in caught.value.hint
 
 
 def test_a_cache_made_with_other_settings_is_stale_and_the_hint_makes_it(
