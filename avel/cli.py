@@ -25,6 +25,7 @@ from avel.console import (
     dataset_options,
     json_option,
     loose_settings,
+    path_of,
     run,
     settings,
     show,
@@ -38,6 +39,7 @@ from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.pretraining.presets import PRESETS
 from avel.recipes.reproducing.tables import TABLES
 from avel.stores.datasets.dataset import SPLITS
+from avel.text import plural
 
 PATH = click.Path(path_type=Path)
 SPLIT = click.Choice(["val", "test"])
@@ -62,6 +64,21 @@ OFFSET_TOLERANCE = click.option(
     default=1,
     help="Segments by which its offset may be early or late.",
 )
+
+
+ALL = click.option("--all", "in_full", is_flag=True, help="Print every figure.")
+AFTER_INSPECTION = {
+    "dataset": "avel extract {} clips.zarr",
+    "store": "avel pretrain {} runs/avbt, or avel preview {} ID sheet.png",
+    "cache": "avel train-head {} runs/tacma --head tacma --seeds 5",
+    "run": "avel evaluate {} --all, for a run of heads; --json prints every setting",
+}
+"""Kind -> what one does next with a path that is whole."""
+
+
+def after_training(run: Path | str) -> str:
+    """Returns what is next after a run of heads."""
+    return f"avel report {path_of(run)} --out report"
 
 
 class InOrder(click.Group):
@@ -117,7 +134,8 @@ def extract(dataset: Path, store: str, as_json: bool, **options: Any) -> int:
     to STORE, a folder or an s3:// URL. The same command resumes an interrupted one.
     """
     summary = avel.extract(dataset, store, **options)
-    show(summary, as_json)
+    then = f"avel pretrain {path_of(store)} runs/avbt    (on a CPU: --preset small)"
+    show(summary, as_json, next="the same command without --dry-run" if options["dry_run"] else then)
     return SOME_FAILED if summary.failed and not options["dry_run"] else DONE
 
 
@@ -134,7 +152,8 @@ def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
     """
     summary = avel.pretrain(store, run, **options)
     if os.environ.get("RANK", "0") == "0":  # torchrun starts this command once for each GPU
-        show(summary, as_json)
+        then = f"avel cache-features {path_of(store)} features.h5 --encoder {path_of(run)}"
+        show(summary, as_json, next=then)
     return DONE
 
 
@@ -162,7 +181,7 @@ def cache_features(store: str, cache: Path, as_json: bool, **options: Any) -> in
     resumes an interrupted one, and computes only clips that are new or have changed.
     """
     summary = avel.cache_features(store, cache, **options)
-    show(summary, as_json)
+    show(summary, as_json, next=f"avel train-head {path_of(cache)} runs/tacma --head tacma --seeds 5")
     return SOME_FAILED if summary.failed else DONE
 
 
@@ -185,7 +204,8 @@ def import_features(source: tuple[Path, ...], cache: Path, as_json: bool, **opti
 
     SOURCE is their folder, or the files themselves.
     """
-    show(avel.import_features(source[0] if len(source) == 1 else source, cache, **options), as_json)
+    found = avel.import_features(source[0] if len(source) == 1 else source, cache, **options)
+    show(found, as_json, next=f"avel train-head {path_of(cache)} runs/psp --head psp --seeds 5")
     return DONE
 
 
@@ -211,7 +231,8 @@ def export_features(cache: Path, folder: Path, as_json: bool, **options: Any) ->
 
     They are those that the code of AVEL and PSP reads, one row for each sample.
     """
-    show(avel.export_features(cache, folder, **options), as_json)
+    then = f"avel import-features {path_of(folder)} back.h5 --dataset DATASET reads them back"
+    show(avel.export_features(cache, folder, **options), as_json, next=then)
     return DONE
 
 
@@ -233,7 +254,8 @@ def export_features(cache: Path, folder: Path, as_json: bool, **options: Any) ->
 @json_option
 def export_annotations(store: str, out: Path, as_json: bool, **options: Any) -> int:
     """Write the events of staged clips as annotations."""
-    show(avel.export_annotations(store, out, **options), as_json)
+    then = f"avel inspect VIDEOS --annotations {path_of(out)} reads them back"
+    show(avel.export_annotations(store, out, **options), as_json, next=then)
     return DONE
 
 
@@ -246,7 +268,8 @@ def diff(a: Path, b: Path, as_json: bool) -> int:
 
     Prints cosines, largest differences, and what is in one of them only.
     """
-    show(avel.diff(a, b), as_json)
+    found = avel.diff(a, b)
+    show(found, as_json, next="" if found.same else f"avel inspect {path_of(b)} --json tells how it was made")
     return DONE
 
 
@@ -263,7 +286,7 @@ def train_head(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
     """
     config: TrainConfig = options.pop("config")
     config = replace(config, negatives=_negatives(config.negatives, cache))
-    show(avel.train_head(cache, run, config, **options), as_json)
+    show(avel.train_head(cache, run, config, **options), as_json, next=after_training(run))
     return DONE
 
 
@@ -283,9 +306,13 @@ def heads(name: str | None, as_json: bool) -> int:
     from avel.heads.catalog import describe_head, head_lines, list_heads, setting_lines
 
     if name is None:
-        show(list_heads(), as_json, head_lines)
+        found = list_heads()
+        show(found, as_json, head_lines, headline=plural(len(found), "head"), next="avel heads NAME")
     else:
-        show(describe_head(name), as_json, setting_lines)
+        described = describe_head(name)
+        last = f"{described.head.name}: {plural(len(described.settings), 'setting')}"
+        then = f"avel train-head CACHE runs/{described.head.name} --head {path_of(name)} --set KEY=VALUE"
+        show(described, as_json, setting_lines, headline=last, next=then)
     return DONE
 
 
@@ -321,7 +348,7 @@ def sweep(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Train a head with many settings, search them, or cross-validate them.
+    """Train a head with many settings, or search them.
 
     Trains every combination: --set takes several values of a setting, separated by commas. With --trials it
     also takes ranges: LOW..HIGH, or log:LOW..HIGH in which every decade counts as much.
@@ -335,15 +362,22 @@ def sweep(
     if "negatives" in options:
         options["negatives"] = _negatives(options["negatives"], cache)
     if trials is not None:
-        show(avel.search(cache, run, trials=trials, **options), as_json)
+        searched = avel.search(cache, run, trials=trials, **options)
+        show(searched, as_json, next=after_training(searched.run))
         return DONE
     for name, values in options["settings"].items():
         if isinstance(values, Range):
             raise ConfigError(f"--set {name}={values} is a range", hint="--trials N searches it")
     if folds is not None:
-        show(avel.cross_validate(cache, run, folds=folds, groups=groups, **options), as_json)
+        judged = avel.cross_validate(cache, run, folds=folds, groups=groups, **options)
+        show(judged, as_json, next=after_training(judged.run))
         return DONE
-    show(avel.sweep(cache, run, **options), as_json)
+    name = ",".join(options["settings"]) or "KEY"
+    show(
+        avel.sweep(cache, run, **options),
+        as_json,
+        next=f"avel plot {path_of(run)} sweep --setting {name} --out sweep.pdf",
+    )
     return DONE
 
 
@@ -387,7 +421,8 @@ def leaderboard(
     names = heads if heads == "all" else [name.strip() for name in heads.split(",") if name.strip()]
     if negatives:
         settings = settings | {"negatives": _negatives(negatives, cache)}
-    show(avel.leaderboard(cache, out, heads=names, settings=settings, **options), as_json)
+    found = avel.leaderboard(cache, out, heads=names, settings=settings, **options)
+    show(found, as_json, next=f"open {path_of(found.page)} in a browser")
     return DONE
 
 
@@ -417,7 +452,9 @@ def reproduce(table: str, store: str, out: Path, as_json: bool, **options: Any) 
     Trains all that TABLE compares on the clips of STORE, and prints the paper's figures beside. All files go
     to OUT, where the tables use the same encoders and features. The same command resumes an interrupted one.
     """
-    show(avel.reproduce(table, store, out, **options), as_json)
+    found = avel.reproduce(table, store, out, **options)
+    rest = " ".join(name for name in TABLES if name != table)
+    show(found, as_json, next=f"avel reproduce TABLE {path_of(store)} {path_of(out)}, with one of {rest}")
     return DONE
 
 
@@ -433,10 +470,15 @@ def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int
     its standard deviation over seeds, F1 over events, that validation accuracy, test at the best test epoch,
     test on samples that hold background. --json and --csv print every column.
     """
-    from avel.heads.evaluation.runs import run_table
+    from avel.heads.evaluation.runs import best_line, run_headline, run_table
 
     found = avel.list_runs(folder, against=against)
-    show_rows(found) if as_csv else show(found, as_json, run_table)
+    if as_csv:
+        show_rows(found)
+        return DONE
+    best = best_line(found)
+    then = f"avel report {path_of(folder / best.run)} --out report" if best else "avel train-head CACHE RUN"
+    show(found, as_json, run_table, headline=run_headline(found), next=then)
     return DONE
 
 
@@ -446,14 +488,18 @@ def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int
 @DECODER
 @ONSET_TOLERANCE
 @OFFSET_TOLERANCE
+@ALL
 @json_option
-def evaluate(run: Path, as_json: bool, **options: Any) -> int:
+def evaluate(run: Path, in_full: bool, as_json: bool, **options: Any) -> int:
     """Print what a run scores on a split.
 
     Mean and standard deviation over the seeds of RUN, beside trivial baselines: segment accuracy; where
     segments may have several labels, the F1 of segments and of events.
     """
-    show(avel.evaluate(run, **options), as_json)
+    found = avel.evaluate(run, **options)
+    report = f"avel report {path_of(run)} --out report"
+    then = report if in_full else f"{report}, or --all for every figure"
+    show(found, as_json, (lambda found: found.all_lines()) if in_full else None, next=then)
     return DONE
 
 
@@ -476,8 +522,9 @@ def evaluate(run: Path, as_json: bool, **options: Any) -> int:
 @click.option("--segments", type=click.IntRange(1), default=10, help="Segments of a sample, T.")
 @click.option("--segment-seconds", type=click.FloatRange(0), default=1.0, help="Length of a segment.")
 @dataset_options
+@ALL
 @json_option
-def score(predictions: tuple[Path, ...], dataset: Path, as_json: bool, **options: Any) -> int:
+def score(predictions: tuple[Path, ...], dataset: Path, in_full: bool, as_json: bool, **options: Any) -> int:
     """Evaluate the predictions of any program.
 
     Computes the metrics of avel evaluate. Several files are several seeds.
@@ -493,7 +540,9 @@ def score(predictions: tuple[Path, ...], dataset: Path, as_json: bool, **options
     Where a segment may have several labels, K scores are those of the classes, first in audio, then in
     visual; in .npy also (rows, T, 2, classes). Labels are 0 and 1. A column is named "Dog (audio)".
     """
-    show(avel.score(predictions, dataset, **options), as_json)
+    found = avel.score(predictions, dataset, **options)
+    then = "" if in_full else "--all prints every figure, --json the same for scripts"
+    show(found, as_json, (lambda found: found.all_lines()) if in_full else None, next=then)
     return DONE
 
 
@@ -515,7 +564,8 @@ def compare(a: Path, b: Path, as_json: bool, **options: Any) -> int:
     and seeds, how many segments each labels right, and the clips where they differ most. If an interval
     contains 0, these clips and seeds do not tell which run is better.
     """
-    show(avel.compare(a, b, **options), as_json)
+    then = f"avel report {path_of(a)} {path_of(b)} --out report"
+    show(avel.compare(a, b, **options), as_json, next=then)
     return DONE
 
 
@@ -530,7 +580,7 @@ def inspect(path: str, as_json: bool, **options: Any) -> int:
     Also says whether PATH is complete; the exit code is 1 if not.
     """
     found = avel.inspect(path, **options)
-    show(found if as_json else found.brief(), as_json)
+    show(found, as_json, next=AFTER_INSPECTION[found.kind].replace("{}", path_of(path)))
     return DONE if found.whole else ERROR
 
 
@@ -543,7 +593,8 @@ def preview(store: str, video_id: str, out: Path) -> int:
 
     Writes ten frames of the clip ID over ten log-mel patches, with its labels, to OUT.
     """
-    show(str(avel.preview(store, video_id, out)), as_json=False)
+    drawn = avel.preview(store, video_id, out)
+    show(None, False, headline=f"{drawn}: frames and log-mel of {video_id}", next=f"open {path_of(drawn)}")
     return DONE
 
 
@@ -564,7 +615,8 @@ def report(runs: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> 
 
     It shows numbers, charts, and a browser of the clips.
     """
-    show(avel.report(runs, out, **options), as_json)
+    written = avel.report(runs, out, **options)
+    show(written, as_json, next=f"open {path_of(written.index)} in a browser")
     return DONE
 
 
@@ -585,7 +637,7 @@ def plot(run: Path, kind: str, out: Path, as_json: bool, **options: Any) -> int:
 
     For sweep, RUN is the run of a sweep or a folder of runs.
     """
-    show(avel.plot(run, kind, out, **options), as_json)
+    show(avel.plot(run, kind, out, **options), as_json, next=f"avel report {path_of(run)} --out report")
     return DONE
 
 
@@ -617,7 +669,8 @@ def predict(run: Path, videos: tuple[Path, ...], as_json: bool, **options: Any) 
     Uses the trained head of RUN, and the encoders of the cache that it was trained on.
     """
     predicted = avel.predict(run, videos, **options)
-    show(predicted, as_json)
+    more = "--out FILE writes the events, --preview FILE draws those of one video"
+    show(predicted, as_json, next="" if predicted.written else more)
     return SOME_FAILED if predicted.failed else DONE
 
 
@@ -630,7 +683,7 @@ def doctor(self_test: bool, as_json: bool) -> int:
     Versions, GPU, decoders, disk, memory, and one clip through every stage.
     """
     found = avel.doctor(self_test=self_test)
-    show(found, as_json)
+    show(found, as_json, next="avel demo demo/" if found.passed else "what stands below each failed check")
     return DONE if found.passed else ERROR
 
 
@@ -644,7 +697,8 @@ def demo(folder: Path, clips: int, seed: int, as_json: bool) -> int:
 
     Makes the clips itself; all files go to FOLDER.
     """
-    show(avel.demo(folder, clips=clips, seed=seed), as_json)
+    found = avel.demo(folder, clips=clips, seed=seed)
+    show(found, as_json, next=f"avel report {path_of(folder / 'heads' / 'mlp-both')} --out report")
     return DONE
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import json
+import shlex
 import sys
 import traceback
 import typing
@@ -29,7 +30,7 @@ from avel.config import (
 from avel.errors import AvelError, ConfigError, UnknownNameError
 from avel.progress import note, set_verbosity
 from avel.stores.datasets.formats import FORMATS as DATASET_FORMATS
-from avel.text import as_plain, csv_cell, describe, lines, printable
+from avel.text import as_plain, csv_cell, describe, printable, wrapped
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -303,18 +304,34 @@ def json_option(command: F) -> F:
     )
 
 
-def show(result: Any, as_json: bool, lines_of: Callable[[Any], list[str]] | None = None) -> None:
-    """Prints a result on stdout: as JSON for scripts, or as lines for people.
+def show(
+    result: Any,
+    as_json: bool,
+    lines_of: Callable[[Any], list[str]] | None = None,
+    *,
+    headline: str = "",
+    next: str = "",
+) -> None:
+    """Prints a result on stdout, as JSON for scripts or for people, and what is next on stderr.
 
-    The lines are those of `lines_of`, else of the result's own method `lines`, else `name  value`.
+    For people these are the lines of `lines_of` or of the result's own method `lines`, if any, then one line
+    that says it all: `headline`, or what the result's method of that name returns.
     """
     if as_json:
         click.echo(json.dumps(as_plain(result), indent=2))
         return
-    if lines_of is None:
-        lines_of = getattr(type(result), "lines", lambda other: lines(as_plain(other)))
-    for line in lines_of(result):
-        click.echo(printable(line))  # control characters do not reach the terminal
+    own: Callable[[], list[str]] = getattr(result, "lines", list)
+    last = headline or result.headline()
+    for line in [*(own() if lines_of is None else lines_of(result)), last]:
+        for part in wrapped(printable(line), "  "):  # control characters do not reach the terminal
+            click.echo(part)
+    if next:
+        note(f"  next: {next}")
+
+
+def path_of(path: Path | str) -> str:
+    """Returns a path as one types it in a shell."""
+    return shlex.quote(str(path))
 
 
 def show_rows(results: Sequence[Any]) -> None:

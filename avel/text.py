@@ -1,10 +1,14 @@
 """Converts results to text: to plain values for JSON and back, to aligned lines and tables for people."""
 
 import dataclasses
+import os
 import re
+import shutil
+import sys
+import textwrap
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -125,20 +129,54 @@ def from_csv_cell(text: str) -> str:
     return text[1:] if text.startswith("'") and text.lstrip("'").startswith(FORMULA) else text
 
 
-def lines(plain: Any, indent: str = "") -> list[str]:
-    """Formats a plain value as aligned lines, with nested values indented."""
-    if not isinstance(plain, dict):
-        return [f"{indent}{plain}"]
-    width = max((len(key) for key in plain), default=0)
-    shown: list[str] = []
-    for key, value in plain.items():
-        if isinstance(value, dict) and value:
-            shown += [f"{indent}{key}", *lines(value, indent + "  ")]
-        elif isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
-            shown += [f"{indent}{key}", *(f"{indent}  {_inline(item)}" for item in value)]
-        else:
-            shown.append(f"{indent}{key:<{width}}  {_inline(value)}")
-    return shown
+def plural(number: int, noun: str) -> str:
+    """Returns a number with its noun.
+
+    >>> plural(1, "clip"), plural(24, "class"), plural(1200, "clip")
+    ('1 clip', '24 classes', '1,200 clips')
+    """
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
+def duration(seconds: float) -> str:
+    """Returns a time in the unit that suits it.
+
+    >>> duration(0.25), duration(12), duration(200), duration(9000)
+    ('0.2 s', '12 s', '3.3 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: int) -> str:
+    """Returns a number of bytes in the unit that suits it.
+
+    >>> size(900), size(13_409_138), size(2_500_000_000)
+    ('900 bytes', '13.4 MB', '2.5 GB')
+    """
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return plural(count, "byte")
+
+
+def width() -> int | None:
+    """Returns the columns of the terminal that stdout is, or as COLUMNS says; None where there is neither."""
+    if os.environ.get("COLUMNS", "").isdigit() or sys.stdout.isatty():
+        return shutil.get_terminal_size().columns
+    return None
+
+
+def wrapped(text: str, indent: str = "") -> list[str]:
+    """Breaks a line between words where it is wider than the terminal; lines after the first are indented."""
+    columns = width()
+    if columns is None or len(text) <= columns:
+        return [text]
+    return textwrap.wrap(
+        text, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _inline(value: Any) -> str:
@@ -149,21 +187,72 @@ def _inline(value: Any) -> str:
         return "none"
     if isinstance(value, float):
         return f"{value:.6g}"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_inline(item)}" for key, item in value.items())
-    if isinstance(value, list):
-        return ", ".join(_inline(item) for item in value) or "none"
     return printable(str(value))
 
 
-def table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
-    """Formats rows under a header in aligned columns, with numbers to the right."""
+def table(header: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> list[str]:
+    """Formats rows under a header in aligned columns, with numbers to the right.
+
+    Where that is wider than the terminal, words go on in the next line. Columns that are still too many
+    follow below, beside the first one again.
+    """
     cells = [tuple(_inline(cell) for cell in row) for row in rows]
-    widths = [max(len(row[column]) for row in [header, *cells]) for column in range(len(header))]
-    numeric = [all(isinstance(row[column], int | float) for row in rows) for column in range(len(header))]
+    columns = [_Column(*each) for each in zip(header, *cells, strict=True)]
+    for column, values in zip(columns, zip(*rows, strict=True), strict=False):
+        column.numeric = all(isinstance(value, int | float) for value in values)
+    shown: list[str] = []
+    for block in _blocks(columns, width()):
+        shown += ([""] if shown else []) + _aligned(block)
+    return shown
 
-    def line(row: tuple[str, ...]) -> str:
-        aligned = zip(row, widths, numeric, strict=True)
-        return "  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in aligned).rstrip()
 
-    return [line(header), "  ".join("-" * width for width in widths), *map(line, cells)]
+class _Column:
+    """One column of a table: its header and cells as text, and the width that it is given."""
+
+    def __init__(self, *texts: str) -> None:
+        self.texts, self.numeric = texts, False
+        self.width = max(map(len, texts))
+        words = [word for text in texts for word in _unbroken(text)]
+        self.least = max(map(len, words), default=0)
+
+    def wrapped(self, row: int) -> list[str]:
+        """Returns the lines of a cell, one at least."""
+        text = self.texts[row]
+        return [text] if len(text) <= self.width else textwrap.wrap(text, self.width) or [""]
+
+
+def _unbroken(text: str) -> list[str]:
+    """Returns the parts of a cell that must stand in one line: the words, or a figure with its spread."""
+    return text.split() if re.search("[a-z]{2}", text) else [text]
+
+
+def _blocks(columns: list[_Column], room: int | None) -> list[list[_Column]]:
+    """Narrows columns to the room's width, or divides them into blocks, each with the first column."""
+
+    def excess(block: list[_Column]) -> int:
+        return 0 if room is None else sum(each.width for each in block) + 2 * (len(block) - 1) - room
+
+    while excess(columns) > 0 and (wide := [each for each in columns if each.width > each.least]):
+        widest = max(wide, key=lambda each: each.width)
+        widest.width -= min(excess(columns), widest.width - widest.least, 1)
+    blocks = [columns[:1]]
+    for column in columns[1:]:
+        if len(blocks[-1]) > 1 and excess([*blocks[-1], column]) > 0:
+            blocks.append(columns[:1])
+        blocks[-1] = [*blocks[-1], column]
+    return blocks
+
+
+def _aligned(columns: list[_Column]) -> list[str]:
+    """Returns the lines of columns side by side."""
+    shown: list[str] = []
+    for row in range(len(columns[0].texts)):
+        parts = [column.wrapped(row) for column in columns]
+        for line in range(max(map(len, parts))):
+            texts = [part[line] if line < len(part) else "" for part in parts]
+            pairs = zip(columns, texts, strict=True)
+            aligned = [text.rjust(c.width) if c.numeric else text.ljust(c.width) for c, text in pairs]
+            shown.append("  ".join(aligned).rstrip())
+        if row == 0:
+            shown.append("  ".join("-" * column.width for column in columns))
+    return shown

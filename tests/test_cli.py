@@ -50,6 +50,9 @@ class Summary:
     failed: int
     reasons: dict[str, int]
 
+    def headline(self) -> str:
+        return f"{self.staged} staged"
+
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:

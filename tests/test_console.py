@@ -23,6 +23,12 @@ class Found:
     name: str
     inner: dict[str, str]
 
+    def headline(self) -> str:
+        return f"found {self.name}"
+
+    def lines(self) -> list[str]:
+        return [f"{key}: {value}" for key, value in self.inner.items()]
+
 
 @click.command()
 def fails() -> None:
@@ -30,12 +36,13 @@ def fails() -> None:
 
 
 def test_nothing_that_is_printed_acts_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    show(Found(RED, {RED: f"{RED}\nfake: line"}), as_json=False)
+    show(Found(RED, {RED: f"{RED}\nfake: line"}), as_json=False, next=RED)
     note(f"clip {RED}")
     assert run(fails, []) == ERROR  # type: ignore[arg-type]
     out, err = capsys.readouterr()
-    assert out.splitlines() == [f"name   {SHOWN}", "inner", f"  {SHOWN}  {SHOWN}\\nfake: line"]
+    assert out.splitlines() == [f"{SHOWN}: {SHOWN}\\nfake: line", f"found {SHOWN}"]
     assert err.splitlines() == [
+        f"  next: {SHOWN}",
         f"clip {SHOWN}",
         f"avel: error: {SHOWN}: wrong\\n  next: rm -rf /",
         f"  next: avel inspect {SHOWN}",

@@ -76,6 +76,10 @@ class FoldsResult:
     best: dict[str, Any]
     evaluation: Evaluation
 
+    def headline(self) -> str:
+        """Returns the result of the best settings in one line."""
+        return self.evaluation.headline()
+
     def lines(self) -> list[str]:
         """Returns the text that a terminal shows."""
         rows = [
@@ -89,17 +93,13 @@ class FoldsResult:
             )
             for each in self.results
         ]
-        group = next(iter(self.evaluation.groups.values()))
         return [
             *table(
                 ("settings", self.measure, "95 % interval", "event F1", "epochs", "minus the first"), rows
             ),
             "",
             f"{self.samples} samples of train and val in {self.folds} folds of {self.groups} groups",
-            f"best: {_text(self.best)}",
-            f"trained with {len(group.seeds)} seeds: test {group.score_percent}, "
-            f"validation {group.validation_score_percent}",
-            self.run,
+            f"best: {_text(self.best)}, trained with all seeds into {self.run}",
         ]
 
 

@@ -64,6 +64,10 @@ class SearchResult:
     evaluation: Evaluation
     trials: tuple[SearchTrial, ...]
 
+    def headline(self) -> str:
+        """Returns the result of the best settings in one line."""
+        return self.evaluation.headline()
+
     def lines(self) -> list[str]:
         """Returns the text that a terminal shows."""
         rows: list[tuple[Any, ...]] = [
@@ -78,15 +82,11 @@ class SearchResult:
         ]
         states = [each.state for each in self.trials]
         counts = ", ".join(f"{states.count(state)} {state}" for state in ("finished", "pruned", "failed"))
-        group = next(iter(self.evaluation.groups.values()))
         return [
             *table(("trial", "settings", "state", "epochs", "validation, one seed"), rows),
             "",
             f"{len(self.trials)} trials: {counts}",
-            f"best on validation: {_text(self.best)}",
-            f"trained with {len(group.seeds)} seeds: test {group.accuracy_percent}, "
-            f"validation {group.validation_accuracy_percent}",
-            self.run,
+            f"best on validation: {_text(self.best)}, trained with all seeds into {self.run}",
         ]
 
 

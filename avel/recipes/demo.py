@@ -16,7 +16,7 @@ from avel.pipeline.staging.extract import extract
 from avel.progress import note
 from avel.recipes.composing.compose import compose
 from avel.stores.files import check_can_write, check_own
-from avel.text import table
+from avel.text import duration, table
 from avel.views.plots.plot import demo_picture
 
 T = TypeVar("T")
@@ -118,7 +118,13 @@ class DemoResult:
             [*rows, *baselines],
         )
         paths = [f"  {name:<9} {path}" for name, path in self.paths.items()]
-        return [*shown, "", *READING, "", *paths, "", *NEXT]
+        return [*shown, "", *READING, "", *paths, "", *NEXT, ""]
+
+    def headline(self) -> str:
+        """Returns the result in one line."""
+        best = max(self.heads, key=lambda name: self.heads[name].validation_accuracy_percent.mean or 0.0)
+        took = duration(sum(self.seconds.values()))
+        return f"best on validation: {best}, test accuracy {self.heads[best].accuracy_percent} %; took {took}"
 
 
 def demo(folder: Path | str, *, clips: int = 240, seed: int = 0) -> DemoResult:

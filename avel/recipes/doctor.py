@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from avel.errors import AvelError
 from avel.stores import runs
+from avel.text import plural
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +48,14 @@ class Diagnosis:
     def passed(self) -> bool:
         """True if every check passed."""
         return all(check.passed for check in self.checks)
+
+    def headline(self) -> str:
+        """Returns the result in one line."""
+        failed = [check.name for check in self.checks if not check.passed]
+        count = plural(len(self.checks), "check")
+        return (
+            f"{len(failed)} of {count} failed: {' and '.join(failed)}" if failed else f"{count}, all passed"
+        )
 
     def lines(self) -> list[str]:
         """Returns a line for each check, and below a failed one what to do."""

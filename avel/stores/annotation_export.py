@@ -13,6 +13,7 @@ from avel.stores.datasets.activitynet import activitynet_text
 from avel.stores.datasets.dataset import SPLITS, Annotated, Sample
 from avel.stores.datasets.desed import desed_text
 from avel.stores.files import write_text
+from avel.text import plural
 
 TEXT_OF: dict[str, Callable[[Iterable[Annotated]], str]] = {
     "activitynet": activitynet_text,
@@ -38,6 +39,13 @@ class ExportedAnnotations:
     events: int
     unknown: int
     missing: tuple[str, ...]
+
+    def headline(self) -> str:
+        """Returns the result in one line."""
+        held = f"{plural(self.events, 'event')} of {plural(self.clips, 'clip')}"
+        unknown = f", {self.unknown:,} without known events" if self.unknown else ""
+        missing = f"; {plural(len(self.missing), 'clip')} not staged and left out" if self.missing else ""
+        return f"{self.path}: {held}{unknown}{missing}"
 
 
 def export_annotations(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from avel.errors import StoreError
 from avel.stores.features import BLOCK_VIDEOS, FeatureCache
+from avel.text import plural, table
 
 WORST = 5
 
@@ -69,6 +70,36 @@ class Difference:
     events_differ: tuple[int, ...]
     splits_differ: tuple[int, ...]
     made_otherwise: dict[str, tuple[Any, Any]]
+
+    def headline(self) -> str:
+        """Returns the result in one line."""
+        if self.same:
+            return "the two caches hold the same"
+        found = [
+            f"{name} differs in {each.clips - each.equal:,} of {plural(each.clips, 'clip')}"
+            for name, each in self.arrays.items()
+            if each.equal < each.clips
+        ]
+        found += [f"{name} cannot be compared ({why})" for name, why in self.incomparable.items()]
+        counts = {
+            "clips only in A": len(self.only_in_a),
+            "clips only in B": len(self.only_in_b),
+            "samples with other events": len(self.events_differ),
+            "samples in another split": len(self.splits_differ),
+            "settings made otherwise": len(self.made_otherwise),
+        }
+        found += [f"{count:,} {what}" for what, count in counts.items() if count]
+        return f"the two caches differ: {'; '.join(found) or 'in what they list as missing'}"
+
+    def lines(self) -> list[str]:
+        """Returns the arrays, and what was made otherwise, as tables."""
+        rows = [
+            (name, each.clips, each.equal, each.mean_cosine, each.lowest_cosine, each.largest_difference)
+            for name, each in self.arrays.items()
+        ]
+        header = ("array", "clips", "equal", "mean cosine", "lowest cosine", "largest difference")
+        made = [(name, str(a), str(b)) for name, (a, b) in self.made_otherwise.items()]
+        return [*table(header, rows), "", *([*table(("made with", "A", "B"), made), ""] if made else [])]
 
 
 def diff(a: Path | str, b: Path | str) -> Difference:

@@ -32,6 +32,7 @@ from avel.stores.features import write_features
 from avel.stores.files import check_can_write, sha256_file
 from avel.stores.hdf5 import ArrayLike
 from avel.stores.runs import versions
+from avel.text import plural
 
 FileArrays = dict[str, h5py.Dataset]
 """Published file name -> its open array (R, T, ...), one row for each sample."""
@@ -48,6 +49,16 @@ class Imported:
     missing: int
     arrays: dict[str, tuple[int, ...]]
     findings: tuple[str, ...]
+
+    def headline(self) -> str:
+        """Returns the result in one line."""
+        held = f"{' and '.join(self.arrays)} of {plural(self.samples, 'sample')}"
+        lost = f", {self.missing:,} without features" if self.missing else ""
+        return f"{self.cache}: {held} in {plural(self.videos, 'clip')}{lost}"
+
+    def lines(self) -> list[str]:
+        """Returns the remarks on the files."""
+        return [f"note: {each}" for each in self.findings]
 
 
 def import_features(

@@ -30,6 +30,7 @@ from avel.stores.features import FeatureCache
 from avel.stores.files import check_can_write
 from avel.stores.hdf5 import BLOCK_ROWS, new_file
 from avel.stores.provenance import AGAIN
+from avel.text import plural, table
 
 EXPORT_FORMATS = ("ave",)
 LABELS = ("labels.h5", "right_labels.h5", EVENT_LABELS, CLASS_FRACTIONS, PRESENCE)
@@ -53,6 +54,15 @@ class Exported:
     folder: str
     files: dict[str, tuple[int, ...]]
     findings: tuple[str, ...]
+
+    def headline(self) -> str:
+        """Returns the result in one line."""
+        return f"{self.folder}: {plural(len(self.files), 'file')} as the published code reads them"
+
+    def lines(self) -> list[str]:
+        """Returns the files and their shapes as a table, and the remarks on them."""
+        rows = [(name, " x ".join(map(str, shape))) for name, shape in self.files.items()]
+        return [*table(("file", "shape"), rows), "", *(f"note: {each}" for each in self.findings)]
 
 
 def export_features(

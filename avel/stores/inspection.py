@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from avel.errors import MissingPathError
 from avel.stores.files import disk_bytes
+from avel.stores.inspection_lines import IN_WORDS
 from avel.stores.kinds import kind_of, not_a
 
 SHOWN = 10
-"""Most items of a list that are shown to people."""
+"""Most names that a problem lists."""
 
 UNFINISHED_STORE = "not finished: give the same avel extract command again to go on"
 
@@ -33,10 +34,15 @@ class Inspection:
     problems: tuple[str, ...]
     facts: dict[str, Any]
 
-    def brief(self) -> Inspection:
-        """Returns the same for people: long lists are shortened, and the hashes of clips left out."""
-        shown = {name: value for name, value in self.facts.items() if name != "clips"}
-        return replace(self, facts=_cut(shown))
+    def headline(self) -> str:
+        """Returns what it is in one line, and whether it is whole."""
+        name, headline, _ = IN_WORDS[self.kind]
+        state = "whole" if self.whole else f"not whole: {'; '.join(self.problems)}"
+        return f"{self.path}: {name}, {headline(self.facts)}; {state}"
+
+    def lines(self) -> list[str]:
+        """Returns its facts for people."""
+        return IN_WORDS[self.kind][2](self.facts)
 
 
 def inspect(
@@ -150,7 +156,7 @@ def _cache(path: str, verify: bool) -> Findings:
         "unknown_samples": int((~cache.samples.known).sum()),
         "splits": dict(Counter(map(str, cache.samples.split))),
         "leaked_samples": int(cache.samples.leaked.sum()),
-        "classes": cache.classes,
+        "classes": len(cache.categories),
         "segments": cache.grid_segments,
         "segment_seconds": cache.segment_seconds,
         "arrays": {name: list(shape) for name, shape in cache.shapes.items()},
@@ -191,15 +197,3 @@ def _run(path: str, verify: bool) -> Findings:
         "bytes": disk_bytes(Path(path)),
     }
     return facts, problems
-
-
-def _cut(value: Any) -> Any:
-    """Shortens long lists, and long dicts of lists, to their first items and their number."""
-    if isinstance(value, dict):
-        lists = bool(value) and all(isinstance(item, (list, tuple)) for item in value.values())
-        shown = list(value.items())[: SHOWN if lists else None]
-        rest = {"...": f"{len(value)} in all"} if len(shown) < len(value) else {}
-        return {key: _cut(item) for key, item in shown} | rest
-    if isinstance(value, (list, tuple)) and len(value) > SHOWN:
-        return [*value[:SHOWN], f"... {len(value)} in all"]
-    return value

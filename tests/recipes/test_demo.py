@@ -33,7 +33,7 @@ def test_the_table_prints_intervals() -> None:
     header, rule, row, baseline, *rest = result.lines()
     columns = [header.index(name) for name in ("best validation epoch", "95 % interval", "best test epoch")]
     cells = [row[start:end].strip() for start, end in zip(columns, [*columns[1:], None], strict=True)]
-    assert cells == ["82.4 +- 3.6", "78.1 to 86.5", "84.0 +- 1.0"]
+    assert cells == ["82.4 ± 3.6", "78.1 to 86.5", "84.0 ± 1.0"]
     assert baseline.split() == ["trivial", "baseline:", "always", "background", "50.0"]
     assert any("demo/features.h5" in line for line in rest)
     assert set(rule) == {"-", " "}

@@ -101,6 +101,12 @@ class Comparison:
     agreement: Agreement
     clips: tuple[ComparedClip, ...]
 
+    def headline(self) -> str:
+        """Returns the result in one line: the difference in the task's main metric, and what it is worth."""
+        metric, title = next(iter(self.metrics.items()))
+        difference = self.differences[metric]
+        return f"{title}, A - B: {difference}; {difference.explained()}"
+
     def lines(self) -> list[str]:
         """Returns the comparison for people."""
         sides = [
@@ -127,11 +133,11 @@ class Comparison:
             "",
             *table((f"{self.split}, {self.samples} clips", "A", "B", "A - B, 95 % interval"), rows),
             "",
-            self.differences[next(iter(self.metrics))].explained(),
             "; ".join(who),
             *([f"{self.left_out} clips that only one of them has are left out"] if self.left_out else []),
             "",
             *table(("clip", "events", *self._columns()), self._ends()),
+            "",
         ]
 
     def _columns(self) -> tuple[str, str]:

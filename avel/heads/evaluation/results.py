@@ -9,8 +9,10 @@ from typing import Literal
 import numpy as np
 
 from avel.heads.config import WeakLabels
+from avel.heads.evaluation import wording
 from avel.heads.tasks.multi_label import TYPE
 from avel.heads.tasks.task import Decoder, TaskName
+from avel.text import plural
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,11 @@ class Spread:
         """Returns the text of a table's cell.
 
         >>> str(Spread(82.44, 3.6)), str(Spread(82.44)), str(Spread())
-        ('82.4 +- 3.6', '82.4', '')
+        ('82.4 ± 3.6', '82.4', '')
         """
         if self.mean is None:
             return ""
-        return f"{self.mean:.1f}" + (f" +- {self.std:.1f}" if self.std is not None else "")
+        return f"{self.mean:.1f}" + (f" ± {self.std:.1f}" if self.std is not None else "")
 
 
 @dataclass(frozen=True)
@@ -206,3 +208,25 @@ class Evaluation:
     trivial_baselines_percent: dict[str, float]
     groups: dict[str, GroupEvaluation]
     failed_trials: tuple[FailedTrial, ...]
+
+    @property
+    def best(self) -> str:
+        """Name of the group that is best on validation."""
+        return max(self.groups, key=lambda name: self.groups[name].validation_score_percent.mean or 0.0)
+
+    def headline(self) -> str:
+        """Returns the score of the group that is best on validation in one line, with a verdict."""
+        if not self.groups:
+            return f"{self.run}: no trial stayed finite"
+        group = self.groups[self.best]
+        name = f"{self.best}: " if len(self.groups) > 1 else ""
+        seeds = plural(len(group.seeds), "seed")
+        return name + wording.headline(self, group, seeds, group.validation_score_percent)
+
+    def lines(self) -> list[str]:
+        """Returns the groups of a sweep as a table, and the trials that failed."""
+        return [*wording.group_lines(self), *wording.failure_lines(self)]
+
+    def all_lines(self) -> list[str]:
+        """Returns all figures for people."""
+        return wording.evaluation_lines(self)

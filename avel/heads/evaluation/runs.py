@@ -17,7 +17,7 @@ from avel.heads.evaluation.results import Evaluation, GroupEvaluation, Spread
 from avel.heads.training.code import read_train_config
 from avel.heads.training.records import HeadInputs, open_runs
 from avel.stores.runs import RECORD, Run
-from avel.text import table
+from avel.text import plural, table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +185,23 @@ def run_table(lines: Sequence[RunLine]) -> list[str]:
         for line in lines
     ]
     return table(header, rows)
+
+
+def best_line(lines: Sequence[RunLine]) -> RunLine | None:
+    """Returns the line that is best on validation."""
+    judged = [line for line in lines if line.score_percent is not None]
+    return max(judged, key=lambda line: line.validation_percent or 0.0, default=None)
+
+
+def run_headline(lines: Sequence[RunLine]) -> str:
+    """Returns the list in one line: how many runs, and which is best on validation."""
+    counted = plural(len({line.run for line in lines}), "run")
+    best = best_line(lines)
+    if best is None:
+        return f"{counted}, none with figures on test"
+    test = Spread(best.score_percent, best.std_percent)
+    settings = f" ({best.group})" if best.group != best.head else ""
+    return f"{counted}; best on validation: {best.run}{settings}, test {test} %"
 
 
 def _why_not(line: RunLine) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from avel.errors import ConfigError, DatasetError
 from avel.grid import Grid
 from avel.heads.config import TaskChoice
+from avel.heads.evaluation import wording
 from avel.heads.evaluation.prediction_metrics import compute_metrics
 from avel.heads.evaluation.predictions import Predictions, labelled_part
 from avel.heads.evaluation.results import PredictionMetrics
@@ -19,6 +20,7 @@ from avel.heads.evaluation.submissions import read_submission
 from avel.heads.tasks.choose import task_of_dataset
 from avel.heads.tasks.task import Decoder, TaskName
 from avel.stores.datasets.formats import read_dataset
+from avel.text import plural
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,18 @@ class Score(PredictionMetrics):
     unknown_samples: int
     leaked_samples: int
     trivial_baselines_percent: dict[str, float]
+
+    def headline(self) -> str:
+        """Returns the score in one line, with a verdict."""
+        return wording.headline(self, self, plural(len(self.predictions), "set"))
+
+    def lines(self) -> list[str]:
+        """Returns nothing: the line says it."""
+        return []
+
+    def all_lines(self) -> list[str]:
+        """Returns all figures for people."""
+        return [*wording.metric_lines(self, self), ""]
 
 
 def score(

@@ -67,6 +67,10 @@ class Targets:
     has_video_label: NDArray[np.bool_]
 
 
+ORACLE = "right class"
+"""Beginning of the names of trivial baselines that take the classes of each clip as known."""
+
+
 @dataclass(frozen=True)
 class Task(ABC):
     """Base of all tasks; class ids are the order of `categories`.

@@ -23,6 +23,7 @@ from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import FeatureCache, write_features
 from avel.stores.files import check_can_write, only_one
 from avel.stores.runs import versions
+from avel.text import duration, plural, table
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,19 @@ class CacheSummary:
     failed: dict[str, str]
     arrays: dict[str, tuple[int, ...]]
     seconds: float
+
+    def headline(self) -> str:
+        """Returns the result in one line."""
+        held = f"{' and '.join(self.arrays)} of {plural(self.samples, 'sample')}"
+        lost = f", {self.missing:,} missing" if self.missing else ", none missing"
+        broken = f", {self.failed and len(self.failed):,} unreadable" if self.failed else ""
+        now = f"{plural(self.encoded, 'clip')} encoded now, in {duration(self.seconds)}"
+        return f"{self.cache}: {held} in {plural(self.videos, 'clip')}{lost}{broken}; {now}"
+
+    def lines(self) -> list[str]:
+        """Returns the clips that could not be read as a table."""
+        rows = list(self.failed.items())
+        return [*table(("unreadable clip", "why"), rows), ""] if rows else []
 
 
 def cache_features(

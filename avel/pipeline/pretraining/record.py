@@ -25,6 +25,7 @@ from avel.pipeline.pretraining.training import Trainer
 from avel.progress import note
 from avel.stores.runs import Run
 from avel.stores.watching import Watchers
+from avel.text import duration, plural
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,15 @@ class PretrainSummary:
     best_epoch: int
     best_score: float
     collapsed: str
+
+    def headline(self) -> str:
+        """Returns the result in one line."""
+        trained = f"trained on {plural(self.clips, 'clip')} for {plural(self.epochs, 'epoch')}"
+        fallen = f"; collapsed: {self.collapsed}" if self.collapsed else ""
+        return (
+            f"{self.run}: AV-BT encoders {trained} in {duration(self.seconds)}, loss {self.loss:.4g}, "
+            f"best epoch {self.best_epoch}{fallen}"
+        )
 
 
 class Recorder:

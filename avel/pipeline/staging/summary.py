@@ -8,6 +8,10 @@ from avel.pipeline.staging.forecast import Forecast
 from avel.pipeline.staging.plan import Plan
 from avel.pipeline.staging.stage import STEPS
 from avel.stores.manifest import Entry
+from avel.text import duration, plural, size, table
+
+SHOWN = 10
+"""Most failed clips that are shown to people."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,29 @@ class ExtractSummary:
     split_seconds: dict[str, float] = field(default_factory=dict)
     peak_mib: int = 0
     forecast: Forecast | None = None
+
+    def headline(self) -> str:
+        """Returns the result in one line."""
+        if self.forecast is not None:
+            expected = self.forecast
+            causes = ", ".join(f"{count:,} {cause}" for cause, count in expected.causes.items())
+            return (
+                f"{self.store}: {plural(expected.clips, 'clip')} would be staged ({causes or 'none'}), "
+                f"{size(expected.bytes)} in about {duration(60 * expected.minutes)}, "
+                f"as {plural(expected.measured_on, 'clip')} took"
+            )
+        whole = f"{self.staged + self.skipped:,} of {plural(self.videos, 'clip')} staged"
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.reasons.items())
+        lost = f", {self.failed:,} failed ({reasons})" if self.failed else ", none failed"
+        return f"{self.store}: {whole}{lost}; {self.staged:,} of them now, in {duration(self.seconds)}"
+
+    def lines(self) -> list[str]:
+        """Returns the clips that failed as a table, the first of many."""
+        if not self.failures:
+            return []
+        shown = table(("failed clip", "reason", "what happened"), self.failures[:SHOWN])
+        more = len(self.failures) - SHOWN
+        return [*shown, *([f"and {more:,} more; --json lists all"] if more > 0 else []), ""]
 
 
 def summarize(

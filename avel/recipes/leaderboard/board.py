@@ -9,7 +9,7 @@ from avel.heads.config import WeakLabels
 from avel.heads.evaluation.paired import Difference, resolved_points
 from avel.heads.evaluation.results import Spread
 from avel.heads.models.head import Published
-from avel.text import table
+from avel.text import plural, table
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,15 @@ class Leaderboard:
     seconds: float
     page: str
 
+    def headline(self) -> str:
+        """Returns the result in one line: the head that all are compared with, which validation chose."""
+        line = next(each for each in self.heads if each.head == self.against)
+        level = f"level with it: {' and '.join(self.level)}" if self.level else "none is level with it"
+        return (
+            f"{plural(len(self.heads), 'head')}; {self.against}: test {self.measure} {line.score_percent} %; "
+            f"{level}; page: {self.page}"
+        )
+
     def lines(self) -> list[str]:
         """Returns the board for people."""
         header = (
@@ -106,7 +115,7 @@ class Leaderboard:
             (f"({name})", "", f"{value:.1f}", *[""] * (len(header) - 3))
             for name, value in self.trivial_baselines_percent.items()
         ]
-        return [*table(header, rows), "", *self.notes(), "", self.page]
+        return [*table(header, rows), "", *self.notes(), ""]
 
     def notes(self) -> list[str]:
         """Says what is level, what was left out, and what the figures are worth."""

@@ -124,7 +124,7 @@ def _row(line: HeadLine, against: str, widest: float) -> str:
 
 
 def _spread(value: Spread) -> str:
-    return str(value).replace("+-", "±") or "-"
+    return str(value) or "-"
 
 
 def _drawn(found: Difference, widest: float) -> str:

@@ -36,6 +36,7 @@ from avel.recipes.predicting.video_encoder import VideoEncoder, VideoFeatures
 from avel.recipes.predicting.windows import merge_windows, window_starts
 from avel.stores.files import check_can_write, path_text, write_text
 from avel.stores.runs import Run
+from avel.text import plural
 from avel.views.reading import open_cache
 
 WINDOWS_AT_ONCE = 64
@@ -57,9 +58,18 @@ class Predicted:
     trials: tuple[str, ...]
     written: tuple[str, ...] = ()
 
+    def headline(self) -> str:
+        """Returns the result in one line."""
+        events = sum(len(video.events) for video in self.found)
+        lost = f"; {plural(len(self.failed), 'video')} could not be read" if self.failed else ""
+        written = f"; written to {' and '.join(self.written)}" if self.written else ""
+        by = plural(len(self.trials), "trial")
+        return f"{plural(events, 'event')} in {plural(len(self.found), 'video')}, by {by}{lost}{written}"
+
     def lines(self) -> list[str]:
-        """Returns the events as a table."""
-        return WRITERS["table"](self.found).splitlines()
+        """Returns the events as a table, and the videos that could not be read."""
+        lost = [f"{video}: {why}" for video, why in self.failed.items()]
+        return [*WRITERS["table"](self.found).splitlines(), "", *lost]
 
 
 def predict(

@@ -8,6 +8,7 @@ from typing import Any
 from avel.heads.evaluation.paired import Difference, resolved_points
 from avel.heads.evaluation.results import Spread
 from avel.recipes.reproducing.tables import AGAINST, TITLES
+from avel.text import plural
 from avel.text import table as as_table
 
 
@@ -88,7 +89,11 @@ class Reproduced:
         shown = as_table(header, [*rows, *baselines])
         found = resolved_points([row.differences for row in self.rows])
         told = [] if found is None else [f"these clips and seeds resolve about {found:.1f} points"]
-        return [TITLES[self.table], "", *shown, "", *told, *self.notes, *order, "", self.picture]
+        return [TITLES[self.table], "", *shown, "", *told, *self.notes, *order, ""]
+
+    def headline(self) -> str:
+        """Returns the result in one line."""
+        return f"{self.table}: {plural(len(self.rows), 'row')}, {plural(self.seeds, 'seed')}; {self.picture}"
 
 
 def reversed_order(rows: tuple[Measured, ...]) -> tuple[tuple[str, str], ...]:

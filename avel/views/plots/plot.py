@@ -44,6 +44,10 @@ class Picture:
     out: str
     shows: str
 
+    def headline(self) -> str:
+        """Returns the result in one line."""
+        return f"{self.out}: {self.shows}"
+
 
 def plot(
     run: Path | str,

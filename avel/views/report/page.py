@@ -13,6 +13,7 @@ import numpy as np
 
 from avel.errors import ConfigError
 from avel.stores.files import check_can_write, disk_bytes, partial_folder, write_text
+from avel.text import plural, size
 from avel.views.footage import open_footage
 from avel.views.reading import HeadRun, read_run
 from avel.views.report import clips, numbers
@@ -35,6 +36,15 @@ class Report:
     clips: int
     bytes: int
     left_out: tuple[str, ...]
+
+    def headline(self) -> str:
+        """Returns the result in one line."""
+        held = f"{plural(len(self.runs), 'run')} and {plural(self.clips, 'clip')}"
+        return f"{self.index}: a page on {held}, {size(self.bytes)}"
+
+    def lines(self) -> list[str]:
+        """Returns what the page lacks, and why."""
+        return [f"left out: {each}" for each in self.left_out]
 
 
 def report(

@@ -123,7 +123,7 @@ def test_the_command_prints_both_or_json(tmp_path: Path, capsys: pytest.CaptureF
     assert run_command(cli, ["compare", *runs]) == DONE
     shown = capsys.readouterr().out
     assert f"A: {runs[0]} (tacma)" in shown
-    assert "segment accuracy  91.7 +- 0.0  75.0  +16.7 [" in shown
+    assert "segment accuracy  91.7 ± 0.0  75.0  +16.7 [" in shown
     assert "3 clips and 2 and 1 seeds resolve" in shown
     assert run_command(cli, ["compare", *runs, "--json"]) == DONE
     assert from_plain(Comparison, json.loads(capsys.readouterr().out)) == compare(*runs)

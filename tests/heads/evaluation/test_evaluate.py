@@ -151,7 +151,7 @@ def test_spread_of_one_seed_has_no_standard_deviation() -> None:
     assert Spread.of([50]) == Spread(50.0, None)
     assert Spread.of([float("nan"), 50]) == Spread.of([]) == Spread(None, None)
     assert Spread.of([50, 70]) == Spread(pytest.approx(60.0), pytest.approx(np.sqrt(200)))
-    assert [str(Spread.of(values)) for values in ([50, 70], [50], [])] == ["60.0 +- 14.1", "50.0", ""]
+    assert [str(Spread.of(values)) for values in ([50, 70], [50], [])] == ["60.0 ± 14.1", "50.0", ""]
 
 
 def test_results_are_read_back_as_they_were(run: Path) -> None:

@@ -80,7 +80,7 @@ def test_each_line_of_a_sweep_over_heads_names_its_head(runs: Path) -> None:
 
 def test_the_command_shows_what_one_compares_by(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(cli, ["runs", str(runs)]) == DONE
-    header, _, *rows = capsys.readouterr().out.splitlines()
+    header, _, *rows, _ = capsys.readouterr().out.splitlines()
     assert re.split("  +", header) == [
         *("run", "settings", "seeds", "test", "event F1", "val", "best test epoch", "holding background")
     ]
@@ -93,7 +93,7 @@ def test_the_command_shows_what_one_compares_by(runs: Path, capsys: pytest.Captu
     ]
     last = list_runs(runs)[-1]
     assert re.split("  +", rows[-1])[3:] == [
-        f"{last.accuracy_percent:.1f} +- {last.std_percent:.1f}",
+        f"{last.accuracy_percent:.1f} ± {last.std_percent:.1f}",
         f"{last.event_f1_percent:.1f}",
         f"{last.validation_percent:.1f}",
         f"{last.best_test_epoch_percent:.1f}",
@@ -147,7 +147,7 @@ def test_runs_are_compared_with_one_of_them(runs: Path, capsys: pytest.CaptureFi
         found = compare(runs / "theta", runs / "tacma", settings_a=group)
         assert lines["theta", group].differences == found.differences
     assert run_command(cli, ["runs", str(runs), "--against", str(runs / "tacma")]) == DONE
-    header, _, *rows = capsys.readouterr().out.splitlines()
+    header, _, *rows, _ = capsys.readouterr().out.splitlines()
     assert header.endswith("difference, 95 %")
     assert rows[-1].endswith(str(lines["theta", "theta=0.1"].differences["accuracy"]))
 

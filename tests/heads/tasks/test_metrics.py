@@ -98,7 +98,7 @@ def test_as_many_events_are_matched_as_can_be(seed: int) -> None:
 
 
 def test_bootstrap_interval_of_independent_videos() -> None:
-    """400 videos of which half are right: the normal interval is 0.5 +- 1.96 sqrt(0.25 / 400)."""
+    """400 videos of which half are right: the normal interval is 0.5 ± 1.96 sqrt(0.25 / 400)."""
     right = np.tile([0.0, 1.0], 200)
     ids = np.array([f"v{number}" for number in range(400)], object)
     low, high = bootstrap_interval(right, ids)

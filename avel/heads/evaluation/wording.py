@@ -1,0 +1,123 @@
+"""Says in words what predictions are worth: a line with a verdict, and tables, honest figures first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from avel.heads.tasks.task import ORACLE
+from avel.text import plural, table
+
+if TYPE_CHECKING:
+    from avel.heads.evaluation.results import Evaluation, GroupEvaluation, PredictionMetrics, Spread
+    from avel.heads.evaluation.score import Score
+
+
+def headline(
+    found: Evaluation | Score, metrics: PredictionMetrics, sets: str, validation: Spread | None = None
+) -> str:
+    """Returns the score on a split beside the trivial baselines, and the verdict.
+
+    Args:
+        sets: what the spread is over, with its number, such as "5 seeds".
+        validation: the score by which the epoch was chosen.
+    """
+    score = metrics.score_percent
+    if score.mean is None:
+        return f"{found.split}: no figures, for no sample has known events"
+    beside = [f"validation {validation}"] if validation is not None and validation.mean is not None else []
+    for rule, percent in found.trivial_baselines_percent.items():
+        beside.append(f"{rule} {percent:.1f}" + (", an oracle" if rule.startswith(ORACLE) else ""))
+    figure = f"{found.split} {found.measure} {score} % over {sets}"
+    return f"{figure} ({'; '.join(beside)}): {verdict(metrics, found.trivial_baselines_percent)}"
+
+
+def verdict(metrics: PredictionMetrics, baselines: Mapping[str, float]) -> str:
+    """Says whether a score is above the best trivial baseline that knows nothing of the clip."""
+    rules = {rule: percent for rule, percent in baselines.items() if not rule.startswith(ORACLE)}
+    if not rules or metrics.interval_percent is None:
+        return "no baseline to compare with"
+    rule = max(rules, key=lambda name: rules[name])
+    low, high = metrics.interval_percent
+    if low > rules[rule]:
+        return f"better than {rule}"
+    if high < rules[rule]:
+        return f"worse than {rule}"
+    return f"cannot be told apart from {rule} on these clips"
+
+
+def group_lines(found: Evaluation) -> list[str]:
+    """Returns the groups of a sweep as a table, in the order that they were trained."""
+    if len(found.groups) < 2:
+        return []
+    rows = [
+        (name, str(group.score_percent), str(group.events.f1_percent), str(group.validation_score_percent))
+        for name, group in found.groups.items()
+    ]
+    return [*table(("settings", f"{found.split} {found.measure}", "event F1", "validation"), rows), ""]
+
+
+def failure_lines(found: Evaluation) -> list[str]:
+    """Returns the trials that did not stay finite."""
+    return [f"failed: {trial.name}: {trial.failure}" for trial in found.failed_trials]
+
+
+def evaluation_lines(found: Evaluation) -> list[str]:
+    """Returns all figures of an evaluation: on the split first, then what chose the epochs."""
+    shown = [*group_lines(found), *failure_lines(found)]
+    for name, group in found.groups.items():
+        shown += [f"{found.run}: {name}, {plural(len(group.seeds), 'seed')}, reads {group.inputs}", ""]
+        shown += [*metric_lines(found, group), *_choice_lines(found, group), ""]
+    return shown
+
+
+def _choice_lines(found: Evaluation, group: GroupEvaluation) -> list[str]:
+    epochs = " ".join(map(str, group.best_epochs))
+    rows = [
+        ("validation, which chose the epoch", str(group.validation_score_percent)),
+        ("best epoch of each seed", epochs),
+    ]
+    if group.score_at_best_test_epoch_percent.mean is not None:
+        claimed = str(group.score_at_best_test_epoch_percent)
+        rows.append(("at the best test epoch, which is too high a figure", claimed))
+    return ["", *table(("how the epoch was chosen", found.measure + ", %"), rows)]
+
+
+def metric_lines(found: Evaluation | Score, metrics: PredictionMetrics) -> list[str]:
+    """Returns the figures of one set of predictions or of several, the main metric first."""
+    events = metrics.events
+    tolerance = f"onset ± {events.onset_tolerance_segments:g}, offset ± {events.offset_tolerance_segments:g}"
+    interval = metrics.interval_percent
+    leaked = f"without the {plural(found.leaked_samples, 'sample')} whose video is in train"
+    rows: list[tuple[str, Any]] = [
+        (found.measure, metrics.score_percent),
+        ("its 95 % interval over videos", "" if interval is None else "{:.1f} to {:.1f}".format(*interval)),
+        *((rule, f"{percent:.1f}") for rule, percent in found.trivial_baselines_percent.items()),
+        (leaked, metrics.score_without_leaked_percent if found.leaked_samples else ""),
+        ("on samples that hold background", metrics.accuracy_holding_background_percent),
+        ("segment F1", metrics.segment_f1_percent),
+        (f"event F1, {tolerance} segments", events.f1_percent),
+        ("event precision", events.precision_percent),
+        ("event recall", events.recall_percent),
+        *((f"labels by {name}", each) for name, each in metrics.accuracy_by_decoder_percent.items()),
+    ]
+    if metrics.parsing is not None:
+        for title, by_kind in (
+            ("segments", metrics.parsing.segment_f1_percent),
+            ("events", metrics.parsing.event_f1_percent),
+        ):
+            rows += [(f"F1 of {title}, {kind}", each) for kind, each in by_kind.items()]
+    filled = [(name, str(value)) for name, value in rows if str(value)]
+    title = f"{found.split}, {plural(found.samples, 'sample')}, labels by {found.decoder}"
+    shown = table((title, "%"), filled)
+    recall = {**metrics.recall_percent, "background": metrics.background_recall_percent}
+    classes = [(name, f"{value:.1f}") for name, value in recall.items() if value is not None]
+    if classes:
+        shown += ["", *table(("class", "recall, %"), classes)]
+    if metrics.by_tag:
+        tags = []
+        for tag, each in metrics.by_tag.items():
+            scores = each.accuracy_percent, each.segment_f1_percent, each.event_f1_percent
+            tags.append((tag, each.samples, *map(str, scores)))
+        shown += ["", *table(("tag", "samples", "accuracy", "segment F1", "event F1"), tags)]
+    return shown

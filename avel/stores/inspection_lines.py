@@ -1,0 +1,136 @@
+"""Says the facts of an inspection in words; `avel inspect --json` has them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from avel.text import plural, size, table
+
+Facts = Mapping[str, Any]
+SHOWN = 10
+"""Most rows of a table that are shown."""
+
+
+def classes_text(events: int) -> str:
+    """Returns the number of classes as avel counts them everywhere.
+
+    >>> classes_text(28)
+    '28 classes and background'
+    """
+    return f"{plural(events, 'class')} and background"
+
+
+def _dataset_lines(facts: Facts) -> list[str]:
+    splits, tags, held = (facts[f"samples_of_{name}"] for name in ("split", "tag", "events"))
+    baselines = facts["trivial_baselines"]
+    rows = [
+        (split, count, *(f"{baselines[split][rule]:.1f}" if split in baselines else "" for rule in RULES))
+        for split, count in splits.items()
+    ]
+    shown = table(("split", "samples", *(f"{rule.replace('_', ' ')}, %" for rule in RULES)), rows)
+    events = list(facts["events_of_class"].items())
+    shown += ["", *table(("class", "events"), _cut(events, 2))]
+    if set(held) - {"1", 1}:
+        shown += ["", *table(("events in a sample", "samples"), list(held.items()))]
+    if tags:
+        shown += ["", *table(("tag", "samples"), list(tags.items()))]
+    return [*shown, "", *(f"note: {remark}" for remark in facts["remarks"])]
+
+
+RULES = ("always_background", "never_background")
+"""Trivial baselines of a dataset."""
+
+
+def _store_lines(facts: Facts) -> list[str]:
+    if "grid" not in facts:
+        return []
+    grid, failures = facts["grid"], list(facts["failures"].items())
+    rows = [
+        ("grid", f"{grid['segments']} segments of {grid['segment_seconds']:g} s"),
+        ("frames", f"{grid['fps']} a second, {grid['size']} x {grid['size']} pixels"),
+        ("kept as", facts["settings"].get("frame_codec", "")),
+        ("audio", f"{grid['sample_rate']} samples a second"),
+        ("padded clips", str(facts["padded"])),
+    ]
+    shown = table(("staged as", ""), rows)
+    return [*shown, *(["", *table(("failed clip", "why"), _cut(failures, 2))] if failures else []), ""]
+
+
+def _cache_lines(facts: Facts) -> list[str]:
+    if "arrays" not in facts:
+        return []
+    arrays = [(name, " x ".join(map(str, shape))) for name, shape in facts["arrays"].items()]
+    splits = [(split, count) for split, count in facts["splits"].items()]
+    missing = [(item["sample"], item["video_id"], item["reason"]) for item in facts["missing"]]
+    shown = [
+        *table(("array", "clips x segments x features"), arrays),
+        "",
+        *table(("split", "samples"), splits),
+    ]
+    if missing:
+        shown += ["", *table(("missing sample", "clip", "why"), _cut(missing, 3))]
+    counts = {
+        "with a video that is also in train": facts["leaked_samples"],
+        "whose events are not known": facts["unknown_samples"],
+    }
+    return [
+        *shown,
+        "",
+        *(f"note: {plural(count, 'sample')} {what}" for what, count in counts.items() if count),
+    ]
+
+
+def _run_lines(facts: Facts) -> list[str]:
+    made_from = [
+        (key.replace("_", " "), str(value)) for key, value in facts["inputs"].items() if _is_place(key)
+    ]
+    weights = [(name, size(count)) for name, count in facts["weights"].items()]
+    shown = table(("made from", ""), made_from) if made_from else []
+    return [*shown, *(["", *table(("weights", "size"), _cut(weights, 2))] if weights else []), ""]
+
+
+def _is_place(key: str) -> bool:
+    return key in ("cache", "store", "dataset", "cache_digest", "store_digest")
+
+
+def _dataset_headline(facts: Facts) -> str:
+    held = f"{plural(facts['samples'], 'sample')} of {plural(facts['videos'], 'clip')}"
+    return f"{held}, {classes_text(facts['classes'])}"
+
+
+def _store_headline(facts: Facts) -> str:
+    if "grid" not in facts:
+        return f"{plural(facts['videos'], 'clip')}, {size(facts['bytes'])}"
+    staged = f"{facts['staged']:,} of {plural(facts['videos'], 'clip')} staged"
+    return f"{staged}, {classes_text(facts['classes'])}, {size(facts['bytes'])}"
+
+
+def _cache_headline(facts: Facts) -> str:
+    if "arrays" not in facts:
+        return f"{plural(facts['finished_parts'], 'part')}, {size(facts['bytes'])}"
+    held = f"{plural(facts['samples'], 'sample')} of {plural(facts['videos'], 'clip')}"
+    missing = f", {facts['missing_samples']:,} missing" if facts["missing_samples"] else ""
+    return f"{held}{missing}, {classes_text(facts['classes'])}, {size(facts['bytes'])}"
+
+
+def _run_headline(facts: Facts) -> str:
+    state = "finished" if facts["finished"] else "not finished"
+    head = f" of head {facts['config']['head']}" if "head" in facts["config"] else ""
+    return f"avel {facts['stage']}{head}, {state}, {size(facts['bytes'])}"
+
+
+IN_WORDS: Mapping[str, tuple[str, Callable[[Facts], str], Callable[[Facts], list[str]]]] = {
+    "dataset": ("a dataset", _dataset_headline, _dataset_lines),
+    "store": ("a clip store", _store_headline, _store_lines),
+    "cache": ("a feature cache", _cache_headline, _cache_lines),
+    "run": ("a run", _run_headline, _run_lines),
+}
+"""Kind -> its name, its facts in one line, and in tables."""
+
+
+def _cut(rows: Sequence[tuple[Any, ...]], columns: int) -> list[tuple[Any, ...]]:
+    """Returns the first rows, and how many there are in all."""
+    if len(rows) <= SHOWN:
+        return list(rows)
+    return [*rows[:SHOWN], (f"... {len(rows):,} in all", *[""] * (columns - 1))]
