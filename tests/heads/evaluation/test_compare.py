@@ -42,6 +42,7 @@ def write_run(
     inputs = HeadInputs(
         "c.h5",
         "0123",
+        {},
         LABEL.shape[1],
         1.0,
         "single_label",
