@@ -49,11 +49,12 @@ class HeadInfo:
 
 @dataclass(frozen=True)
 class SettingInfo:
-    """One setting of a head: its type in words, and its default."""
+    """One setting of a head: its type in words, its default, and that under weak supervision."""
 
     name: str
     type: str
     default: Any
+    weak_default: Any
     help: str
 
 
@@ -84,7 +85,16 @@ def describe_head(name: str) -> HeadDescription:
     config = HEADS[name].Config()
     common = {setting.name for setting in settings_of(HeadConfig)}
     ordered = sorted(settings_of(config), key=lambda setting: setting.name in common)
-    settings = (SettingInfo(each.name, describe(each.hinted), each.of(config), each.help) for each in ordered)
+    settings = (
+        SettingInfo(
+            each.name,
+            describe(each.hinted),
+            each.of(config),
+            config.weak_defaults.get(each.name, each.of(config)),
+            each.help,
+        )
+        for each in ordered
+    )
     return HeadDescription(_info(name), tuple(settings))
 
 
@@ -107,13 +117,22 @@ def head_lines(heads: tuple[HeadInfo, ...]) -> list[str]:
 def setting_lines(described: HeadDescription) -> list[str]:
     """Returns a head and its settings for people."""
     head = described.head
-    rows = [(each.name, each.type, default_text(each.default), each.help) for each in described.settings]
+    rows = [
+        (
+            each.name,
+            each.type,
+            default_text(each.default),
+            "" if each.weak_default == each.default else default_text(each.weak_default),
+            each.help,
+        )
+        for each in described.settings
+    ]
     about = f"{head.name}: {head.summary} ({head.source})"
     reported = [
         f"reported on AVE, {each.supervision}: {each} ({each.features}; {each.source})"
         for each in head.published
     ]
-    return [about, *reported, "", *table(("setting", "type", "default", "meaning"), rows)]
+    return [about, *reported, "", *table(("setting", "type", "default", "if weak", "meaning"), rows)]
 
 
 def _info(name: str) -> HeadInfo:
