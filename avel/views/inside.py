@@ -25,7 +25,8 @@ class Inside:
     """Inner values of one trial on R clips.
 
     Attributes:
-        fused: (R, T, D) the extra `fused` of the head, else the input of its classification layer.
+        fused: (R, T, D) the extra `fused` of the head, else the input of its classification layer, that of several
+            tracks side by side.
         attention: W_av and W_va, (R, T, T) each; empty for a head without.
     """
 
@@ -60,7 +61,7 @@ def look_inside(run: HeadRun, trial: int, places: NDArray[np.int64]) -> Inside:
                 maps[name].append(extras[name].float())
     hook.remove()
     attention = {name: torch.cat(parts).numpy() for name, parts in maps.items() if parts}
-    return Inside(torch.cat(fused).numpy(), attention)
+    return Inside(torch.cat(fused).flatten(2).numpy(), attention)
 
 
 def classification_layer(model: Model) -> nn.Module:
