@@ -25,8 +25,8 @@ class Inside:
     """Inner values of one trial on R clips.
 
     Attributes:
-        fused: (R, T, D) the extra `fused` of the head, else the input of its classification layer, that of several
-            tracks side by side.
+        fused: (R, T, D) the extra `fused` of the head, else the input of its classification layer, that of
+            several tracks side by side.
         attention: W_av and W_va, (R, T, T) each; empty for a head without.
     """
 
