@@ -150,9 +150,11 @@ def attribute(file: h5py.File, name: str) -> Any:
     if name not in file.attrs:
         return None
     found = file.attrs.get_id(name)
-    if found.shape != () or not _is_plain(found.get_type(), found.dtype):
+    text = isinstance(found.get_type(), h5t.TypeStringID)
+    if found.shape != () or not (text or _is_plain(found.get_type(), found.dtype)):
         return None
-    value = file.attrs[name].item()
+    value = file.attrs[name]
+    value = value.item() if isinstance(value, np.generic) else value
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 

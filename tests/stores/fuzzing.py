@@ -24,6 +24,7 @@ from typing import Any
 from avel.errors import AvelError
 from avel.progress import set_verbosity
 from avel.stores.seal import MARK, OPEN, sealed
+from tests.stores.hdf5_checksums import SUPERBLOCK, reseal, sealed_parts
 from tests.stores.readers import READERS, Reader, make_files
 
 HANG_SECONDS = 60
@@ -106,6 +107,8 @@ def mutant(data: bytes, chance: random.Random) -> bytes:
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
         changed = chance.choice(MUTATIONS)(changed, chance) or b"\0"
     last = data[:4] == b"PAR1"
+    if data.startswith(SUPERBLOCK) and chance.random() < 0.7:
+        changed = reseal(changed, sealed_parts(data))
     at = changed.rfind(MARK) if last else changed.find(MARK)
     if at >= 0 and chance.random() < 0.7:
         changed = changed[:at] + OPEN.encode() + changed[at + len(OPEN) :]

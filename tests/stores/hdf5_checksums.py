@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 
 SIGNED = (b"OHDR", b"OCHK", b"FRHP", b"FHDB", b"FHIB", b"BTHD", b"BTLF", b"BTIN", b"FAHD", b"FADB")
@@ -24,6 +25,7 @@ def lookup3(data: bytes) -> int:
     return _final(a + x, b + y, c + z)
 
 
+@functools.lru_cache
 def sealed_parts(data: bytes) -> list[tuple[int, int]]:
     """Finds the parts of a file whose checksums are right: first byte, and place of the checksum."""
     found = []

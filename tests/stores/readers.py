@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+import torch
+from safetensors.torch import save_file
 
 from avel.config import resolve
 from avel.errors import StoreError
@@ -25,6 +27,7 @@ from avel.heads.train import train_head
 from avel.heads.training.records import load_model, read_trials
 from avel.pipeline.caching.key import encoder_file_digest
 from avel.pipeline.encoders.kept import load_encoder
+from avel.pipeline.encoders.weights import read_state
 from avel.stores.clip_check import verify_clips
 from avel.stores.clips import ClipStore
 from avel.stores.datasets.formats import read_dataset
@@ -34,9 +37,12 @@ from avel.stores.features import FeatureCache
 from avel.stores.inspection import inspect
 from avel.stores.runs import Run
 from tests.heads.synthetic import train_config, write_cache
-from tests.pipeline.caching.small_stores import encoder_run, write_store
+from tests.pipeline.caching.small_stores import CONFIG, encoder_run, write_store
 from tests.stores.datasets import test_activitynet as activitynet
+from tests.stores.datasets import test_ave_pm as ave_pm
 from tests.stores.datasets import test_desed as desed
+from tests.stores.datasets import test_llp as llp
+from tests.stores.datasets import test_ov_avebench as ov_avebench
 from tests.stores.datasets import test_vggsound_avel as vggsound_avel
 
 AVE = "Bark&-a&good&0&10\nBell&b&good&2.5&5\nBell&-a&good&0&10\n"
@@ -56,6 +62,11 @@ def _store(folder: Path) -> object:
         raise StoreError(f"{store.location.url}: {what}")
     audio = [(store.log_mel(name), store.waveform(name)) for name in store.staged]
     return store.dataset, audio
+
+
+def _frames(folder: Path) -> object:
+    store = ClipStore.open(folder / "s.zarr")
+    return store.frames("a", range(store.grid.frames)), store.waveform("a")
 
 
 def _cache(folder: Path) -> object:
@@ -101,6 +112,12 @@ READERS = [
     Reader("desed/metadata/train/synthetic.tsv", lambda folder: read_dataset(folder / "desed")),
     Reader("avel/vggsound-avel100k.csv", lambda folder: read_dataset(folder / "avel")),
     Reader("avel/vggsound-avel100k_annos.json", lambda folder: read_dataset(folder / "avel")),
+    Reader("ave-pm/train.csv", lambda folder: read_dataset(folder / "ave-pm")),
+    Reader("ave-pm/class_name_mapping.csv", lambda folder: read_dataset(folder / "ave-pm")),
+    Reader("llp/data/AVVP_train.csv", lambda folder: read_dataset(folder / "llp")),
+    Reader("llp/data/AVVP_eval_audio.csv", lambda folder: read_dataset(folder / "llp")),
+    Reader("ov/ovave_dataset_meta.csv", lambda folder: read_dataset(folder / "ov")),
+    Reader("ov/released_ovavel_dataset_anno.json", lambda folder: read_dataset(folder / "ov")),
     Reader("segments.csv", _submitted("segments.csv")),
     Reader("segments.parquet", _submitted("segments.parquet")),
     Reader("segments.npy", _submitted("segments.npy")),
@@ -110,6 +127,8 @@ READERS = [
     Reader("s.zarr/log_mel/c/0/0/0/0", _store),
     Reader("s.zarr/waveform/zarr.json", _store),
     Reader("s.zarr/waveform/c/0/0", _store),
+    Reader("s.zarr/frames/c/0/0", _frames),
+    Reader("s.zarr/waveform/c/0/0", _frames),
     Reader("s.zarr/manifest/part-00000003.parquet", _store),
     Reader("s.zarr/dataset/samples.parquet", _store),
     Reader("s.zarr/dataset/events.parquet", _store),
@@ -126,6 +145,8 @@ READERS = [
     Reader("run/trials/seed=0.safetensors", _run),
     Reader("run/predictions.parquet", _evaluated),
     Reader("encoder/encoder.safetensors", _encoder),
+    Reader("weights.safetensors", lambda folder: read_state(folder / "weights.safetensors")),
+    Reader("weights.pth", lambda folder: read_state(folder / "weights.pth")),
 ]
 
 
@@ -140,6 +161,9 @@ def make_files(folder: Path) -> None:
     activitynet.layout(folder / "unav")
     desed.layout(folder / "desed")
     vggsound_avel.layout(folder / "avel")
+    ave_pm.layout(folder / "ave-pm")
+    llp.llp_folder(folder / "llp")
+    ov_avebench.layout(folder / "ov")
     said = {
         "sample": [0, 0, 1, 1],
         "segment": [0, 1, 0, 1],
@@ -149,10 +173,13 @@ def make_files(folder: Path) -> None:
     pq.write_table(pa.table(said), folder / "segments.parquet")
     np.save(folder / "segments.npy", np.array([[0, 2], [1, 1]]))
     (folder / "config.toml").write_text('[train-head]\nhead = "tacma"\nepochs = 3\nlr = 0.01\n')
-    write_store(folder / "s.zarr", ("a", "b", "d"), failed=("d",))
+    write_store(folder / "s.zarr", ("a", "b", "d"), config=replace(CONFIG, waveform=True), failed=("d",))
     write_cache(folder / "c.h5", samples=12, segments=3)
     train_head(folder / "c.h5", folder / "run", train_config(head="mlp", epochs=1, device="cpu"))
     encoder_run(folder / "encoder")
+    state = {"layer.weight": torch.arange(12.0).reshape(3, 4), "layer.bias": torch.zeros(3)}
+    save_file(state, folder / "weights.safetensors")
+    torch.save(state, folder / "weights.pth")
     _write_ave(folder / "ave")
 
 

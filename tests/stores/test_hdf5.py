@@ -215,7 +215,7 @@ def test_attributes_are_one_number_or_text(tmp_path: Path) -> None:
         "number": 3,
         "real": 0.5,
         "text": "x",
-        "heap": None,
+        "heap": "x",
         "row": None,
         "made": None,
         "no": None,

@@ -5,11 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-MUTANTS = 300
+import pytest
+
+MUTANTS = 600
 
 
-def test_mutants_are_read_or_refused_with_a_reason(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.pipeline.media.fuzzing", str(tmp_path), str(MUTANTS), "7"]
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", [7, 8])
+def test_mutants_are_read_or_refused_with_a_reason(tmp_path: Path, seed: int) -> None:
+    command = [sys.executable, "-m", "tests.pipeline.media.fuzzing", str(tmp_path), str(MUTANTS), str(seed)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr  # a mutant that ended it is tmp_path/mutant
     found = json.loads(done.stdout.splitlines()[-1])
