@@ -3,10 +3,10 @@
     python benchmarks/heads.py limit loop trials busy    # each against its baseline, taken in turns
     python benchmarks/heads.py accuracy --cache ave.h5    # float32 and bfloat16, test accuracy of both
 
-limit     one epoch of TACMA against the bare matrix products of the same shapes, forward and backward
-loop      the same epoch against a DataLoader loop in the style of published code on the same HDF5 file
-trials   20 trials stacked against the same in turn, on a CPU or a GPU; without CUDA graphs
-busy      one epoch of a small and a large head while another process fills one core, against none
+limit     training epochs of TACMA against the bare matrix products of the same shapes, forward and backward
+loop      the same epochs against a DataLoader loop in the style of published code on the same HDF5 file
+trials    20 trials stacked against the same in turn, epochs with their scores on val and test
+busy      such epochs of a small and a large head while another process fills one core, against none
 zoo       every head at AVE's size, vectors and maps, against the bare products of its layers (heads_zoo.py)
 accuracy  what bfloat16 does to the test accuracy
 
@@ -34,7 +34,7 @@ from heads_baselines import PlainLoop, bare_products
 from heads_zoo import zoo
 
 from avel.config import resolve
-from avel.device import choose_device
+from avel.device import choose_device, tf32
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.train import train_head
 from avel.heads.training.data import Data, load_data
@@ -50,7 +50,7 @@ from avel.text import table
 
 SAMPLES, VIDEOS, SEGMENTS, WIDTH, EVENTS = 4143, 4097, 10, 256, 28
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-Epoch = Callable[[], None]
+Epoch = Callable[[], Any]
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def main() -> None:
 
 def of_cache(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Runs the parts that read a cache."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tf32(choose_device(options.device)):
         cache = options.cache or make_cache(Path(folder) / "ave.h5", options.annotations)
         parts = {"limit": limit, "loop": loop, "trials": trials, "busy": busy}
         found = [line for name in options.parts if name in parts for line in parts[name](cache, options)]
@@ -85,7 +85,7 @@ def limit(cache: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """One TACMA epoch against its bare products, in each dtype; and bfloat16 against float32."""
     epochs: dict[str, Epoch] = {}
     for name, dtype in DTYPES.items():
-        epochs[f"tacma {name}"] = epoch_of(cache, [0], options, dtype=name)
+        epochs[f"tacma {name}"] = training_epoch_of(cache, [0], options, dtype=name)
         epochs[f"products {name}"] = bare_epoch(cache, dtype)
     seconds = in_turns(epochs, options)
     pairs = [(f"tacma {name}", f"products {name}") for name in DTYPES]
@@ -96,7 +96,7 @@ def loop(cache: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """One TACMA epoch against the published style of loop, without and with two loading processes."""
     opened = FeatureCache.open(cache)
     width = opened.shapes["f_a"][-1]
-    epochs = {f"tacma {name}": epoch_of(cache, [0], options, dtype=name) for name in DTYPES}
+    epochs = {f"tacma {name}": training_epoch_of(cache, [0], options, dtype=name) for name in DTYPES}
     workers = (0,) if options.clock == "cpu" else (0, 2)  # a child's processor time is not counted
     for count in workers:
         epochs[f"loop, {count} workers"] = PlainLoop(cache, width, opened.classes, count).epoch
@@ -170,22 +170,27 @@ def accuracy(cache: Path, folder: Path, options: argparse.Namespace) -> list[dic
 
 
 def epoch_of(cache: Path, seeds: list[int], options: argparse.Namespace, **settings: Any) -> Epoch:
-    """A function that trains the trials for one epoch more: gather, forward, backward, Adam."""
-    config = resolve(TrainConfig, "train-head", options={"device": options.device} | settings)
+    """A function that trains the trials for one epoch more and scores them on val and test."""
+    return training_of(cache, seeds, options, **settings).epoch
+
+
+def training_epoch_of(cache: Path, seeds: list[int], options: argparse.Namespace, **settings: Any) -> Epoch:
+    """A function that does without the scores: gather, forward, backward, Adam."""
+    training = training_of(cache, seeds, options, **settings)
+    return lambda: training.train_epoch(1).tolist()  # which waits for the device
+
+
+def training_of(cache: Path, seeds: list[int], options: argparse.Namespace, **settings: Any) -> Training:
+    """Trials that are trained together, on data that is loaded once."""
+    config = resolve(TrainConfig, "train-head", options={"device": options.device, "epochs": 1000} | settings)
     device = choose_device(config.device)
     if (key := (cache, device)) not in _loaded:
         _loaded[key] = load_data(FeatureCache.open(cache), config, device)
     group = [Trial(str(seed), dataclasses.replace(config, seed=seed)) for seed in seeds]
-    training = Training(group, _loaded[key], device)
-    return lambda: _settled(training.train_epoch(1))
+    return Training(group, _loaded[key], device)
 
 
 _loaded: dict[tuple[Path, torch.device], Data] = {}
-
-
-def _settled(losses: torch.Tensor) -> None:
-    """Waits for the device."""
-    losses.tolist()
 
 
 def bare_epoch(cache: Path, dtype: torch.dtype, batch: int = 128) -> Epoch:
