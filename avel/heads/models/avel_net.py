@@ -10,6 +10,7 @@ from torch.nn import functional
 from avel.config import option
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
+from avel.heads.models.layout import AGVA_NAMES, Layout, nested
 from avel.heads.models.parts import BiLSTM, xavier
 from avel.heads.tasks.single_label import SingleLabel
 from avel.nn import AGVA
@@ -62,6 +63,18 @@ class AVELNet(Head):
             hidden_v, hidden_a = self.dmrn(hidden_v, hidden_a)
             joined = (hidden_v + hidden_a) / 2
         return HeadOutput(self.classify(joined), extras)
+
+    def layout(self) -> Layout:
+        """Returns the names in AVE-ECCV18: full and weak networks have the same, that of DMRN others."""
+        names = nested("", AGVA_NAMES, own="agva.")
+        names |= {"audio.lstm": "lstm_audio", "visual.lstm": "lstm_video"}
+        if self.dmrn is not None:
+            names |= {"dmrn.U_v": "U_v", "dmrn.U_a": "U_a", "classify.0": "L2"}
+            return Layout("YapengTian/AVE-ECCV18, TBMRF_Net of one block", names)
+        names |= {"classify.1": "L1", "classify.3": "L2"}
+        # It joins audio and visual, this one visual and audio
+        swapped = {"classify.1.weight": lambda weight: torch.roll(weight, HIDDEN, 1)}
+        return Layout("YapengTian/AVE-ECCV18, att_Net", names, changed=swapped)
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Returns `soft_margin` over all segments, as published: (B, T, K), (B, T) -> scalar."""

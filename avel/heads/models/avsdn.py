@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from avel.heads.config import HEADS
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
+from avel.heads.models.layout import AGVA_NAMES, Layout, nested
 from avel.heads.models.parts import BiLSTM, xavier
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
 from avel.nn import AGVA
@@ -57,6 +58,18 @@ class AVSDN(RelevanceHead):
         c = self.fuse(torch.relu(c_a), torch.relu(c_v))
         decoded = torch.relu(self.decode.unrolled(torch.cat((audio, visual), -1), (h, c))[0])
         return self.decided(self.relevance(decoded).squeeze(-1), self.category(decoded.mean(1)), extras)
+
+    def layout(self) -> Layout:
+        """Returns the names in CPSP's code."""
+        names = nested("", AGVA_NAMES, own="agva.") | {"decode.lstm": "lstm_a_v"}
+        names |= {
+            "audio.lstm": "lstm_audio",
+            "visual.lstm": "lstm_video",
+            "fuse.U_a": "U_a",
+            "fuse.U_v": "U_v",
+        }
+        names |= {"relevance": "event_classifier.0", "category": "category_classifier.0"}
+        return Layout("jasongief/CPSP, avsdn_net", names)
 
 
 class StateFusion(nn.Module):

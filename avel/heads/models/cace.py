@@ -10,8 +10,9 @@ from torch.nn import functional
 from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.cmbs import SelfAttention, SuppressionConfig, SuppressionHead
-from avel.heads.models.cmran import CELL, HIDDEN
+from avel.heads.models.cmran import CELL, HIDDEN, UNUSED_TEMPLATES
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
+from avel.heads.models.layout import Layout
 from avel.heads.models.parts import at_least_float32
 from avel.heads.models.relevance import holds_event
 
@@ -78,6 +79,21 @@ class CACE(SuppressionHead):
         event, extras = holds_event(labels, self.widths.classes), output.extras
         contrast = two_view_contrast(extras["refined"], extras["noisy"], event, self.config.temperature)
         return loss + self.config.contrast_loss * self.refines * contrast
+
+    def layout(self) -> Layout:
+        """Returns the names in CACE-Net; refinement, which its code does not save, is on."""
+        attention = "spatial_channel_att."
+        names = self.suppression_names() | {
+            "watch.norm": f"{attention}v_norm",
+            "guide.norm": f"{attention}a_norm",
+        }
+        for own, theirs in (("relate", "video_{}2"), ("guide.relate", "audio_{}")):
+            names |= {f"{own}.{name}": attention + theirs.format(name) for name in ("query", "key", "value")}
+        names |= {f"guide.{name}": f"{attention}vaudio_{name}" for name in ("key", "value")}
+        names |= {"guide.query": f"{attention}v_query", "refine.0": "localize_module.encoder_q.0"}
+        unused = ("a_fc", f"{attention}ave_bottleneck", f"{attention}v_norm2")
+        code = "Brain-Cog-Lab/CACE-Net, supv_main_model with Co-Guide"
+        return Layout(code, names, (*UNUSED_TEMPLATES, *unused), own=("refines",))
 
 
 class Guidance(nn.Module):

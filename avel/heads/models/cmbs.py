@@ -11,15 +11,21 @@ from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.cmran import (
     CELL,
+    CHANNEL_NAMES,
     HIDDEN,
+    INTERACTION_NAMES,
+    POOLING_NAMES,
+    UNUSED_TEMPLATES,
     ChannelAttention,
     CrossModalEncoder,
     GuidedPooling,
     Interaction,
     SelfEncoder,
     cells_of,
+    relation_names,
 )
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
+from avel.heads.models.layout import Layout, nested
 from avel.heads.models.parts import BiLSTM, at_least_float32
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, category_loss, relevance_loss
 
@@ -100,6 +106,29 @@ class SuppressionHead(RelevanceHead):
         category = self.category(fused.amax(1)) + self.config.gamma * modal
         return self.decided(self.relevance(self.localised(fused, extras)).squeeze(-1), category, extras)
 
+    def suppression_names(self) -> dict[str, str]:
+        """Returns the published names of what CMBS and CACE-Net share."""
+        names = relation_names() | {"watch.norm": "spatial_channel_att.norm"}
+        for own, theirs in (
+            ("channels", CHANNEL_NAMES),
+            ("relate", {"query": "video_query", "key": "video_key", "value": "video_value"}),
+            ("by_audio", POOLING_NAMES),
+            ("by_itself", {"cells": "affine_video_3", "guide": "affine_video_ave", "score": "ave_v_att"}),
+        ):
+            names |= nested("spatial_channel_att.", theirs, own=f"watch.{own}.")
+        names |= nested("AVInter.", INTERACTION_NAMES, own="fuse_v.")
+        names |= nested("VAInter.", INTERACTION_NAMES, own="fuse_a.")
+        for own, modality in (("a", "audio"), ("v", "video")):
+            names |= {f"gate_{own}": f"{modality}_gated.0", f"category_{own}": f"{modality}_cas"}
+        names |= {
+            "audio_lstm.lstm": "audio_visual_rnn_layer.audio_rnn",
+            "visual_lstm.lstm": "audio_visual_rnn_layer.visual_rnn",
+        }
+        return names | {
+            "relevance": "localize_module.classifier",
+            "category": "localize_module.event_classifier",
+        }
+
     def guided(self, audio: Tensor, cells: Tensor, extras: dict[str, Tensor]) -> Tensor:
         """Returns the input of the audio Bi-LSTM, may add extras: (B, T, D), (B, T, N, 512) -> (B, T, D)."""
         return audio
@@ -178,6 +207,16 @@ class CMBS(SuppressionHead):
         modal = torch.sigmoid(self.category_v(v)) + torch.sigmoid(self.category_a(a))
         category = self.top(self.classify(self.fused(v, a)) * modal / 2)
         return self.decided(mean_log_odds(gate_a, gate_v).squeeze(-1), category, extras)
+
+    def layout(self) -> Layout:
+        """Returns the names in CMBS."""
+        names, unused = self.suppression_names(), (*UNUSED_TEMPLATES, "spatial_channel_att.ave_bottleneck")
+        if self.classify is None:
+            return Layout("marmot-xy/CMBS, supv_main_model", names, (*unused, "video_norm", "audio_norm"))
+        names |= {"classify": "CAS_model.classifier.0"}
+        # A convolution over one segment there
+        changed = {"classify.weight": lambda weight: weight.squeeze(-1)}
+        return Layout("marmot-xy/CMBS, weak_main_model", names, (*unused, "classifier"), changed=changed)
 
 
 def mean_log_odds(one: Tensor, other: Tensor) -> Tensor:

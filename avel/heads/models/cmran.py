@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
+from avel.heads.models.layout import ATTENTION_NAMES, Layout, nested
 from avel.heads.models.parts import at_least_float32
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
 
@@ -67,6 +68,50 @@ class CMRAN(RelevanceHead):
         fused_v, extras["W_va"] = self.cross_v(attended, self.encode_a(audio))
         fused = self.fuse(fused_v, fused_a)
         return self.decided(self.relevance(fused).squeeze(-1), self.category(fused.amax(1)), extras)
+
+    def layout(self) -> Layout:
+        """Returns the names in CMRAN."""
+        names = relation_names() | nested("spatial_channel_att.", POOLING_NAMES, own="cells.")
+        names |= nested("spatial_channel_att.", CHANNEL_NAMES, own="channels.")
+        names |= nested("AVInter.", INTERACTION_NAMES, own="fuse.")
+        names |= {"relevance": "localize_module.classifier", "category": "localize_module.event_classifier"}
+        unused = [f"spatial_channel_att.affine_video_guided_{number}" for number in (1, 2)]
+        kind = "weak_main_model" if self.from_videos else "supv_main_model"
+        return Layout(f"FloretCat/CMRAN, {kind}", names, (*UNUSED_TEMPLATES, *unused))
+
+
+CHANNEL_NAMES = {
+    "audio": "affine_audio_1",
+    "visual": "affine_video_1",
+    "squeeze": "affine_bottleneck",
+    "excite": "affine_v_c_att",
+}
+POOLING_NAMES = {"cells": "affine_video_2", "guide": "affine_audio_2", "score": "affine_v_s_att"}
+INTERACTION_NAMES = {"attention": "video_multihead", "norm": "norm1"}
+UNUSED_TEMPLATES = tuple(
+    f"{modality}_{unused}"
+    for modality in ("audio", "video")
+    for unused in ("encoder.encoder_layer", "decoder.decoder_layer", "decoder.decoder.layers.0.self_attn")
+)
+"""Layers of which the published code uses copies, and an attention that it never calls."""
+
+
+def relation_names() -> dict[str, str]:
+    """Returns the published names of what CMRAN, CMBS and CACE-Net share."""
+    names = {"project.0": "v_fc"}
+    for own, modality in (("a", "audio"), ("v", "video")):
+        names |= {f"encode_{own}.project": f"{modality}_encoder.affine_matrix"}
+        names |= {f"cross_{own}.project": f"{modality}_decoder.affine_matrix"}
+        for number in range(2):
+            layer = f"layers.{number}"
+            names[f"encode_{own}.{layer}"] = f"{modality}_encoder.encoder.{layer}"
+            names |= nested(
+                f"{modality}_encoder.encoder.{layer}.", ATTENTION_NAMES, own=f"encode_{own}.{layer}."
+            )
+        crossed = f"{modality}_decoder.decoder.layers.0"
+        names |= nested(f"{crossed}.", ATTENTION_NAMES, own=f"cross_{own}.layer.")
+        names |= {f"cross_{own}.layer": crossed, f"cross_{own}.layer.attention": f"{crossed}.multihead_attn"}
+    return names
 
 
 def cells_of(visual: Tensor) -> Tensor:

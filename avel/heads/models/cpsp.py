@@ -10,8 +10,9 @@ from torch.nn import functional
 from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
+from avel.heads.models.layout import Layout
 from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
-from avel.heads.models.psp import Propagation, bottleneck, pair_loss
+from avel.heads.models.psp import Propagation, bottleneck, pair_loss, psp_names
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, clip_category, holds_event
 from avel.nn import AGVA
 
@@ -73,6 +74,13 @@ class CPSP(RelevanceHead):
         fused = (fused_v + fused_a) / 2
         extras["fused"] = functional.normalize(fused, dim=-1)
         return self.decided(self.relevance(fused).squeeze(-1), self.category(fused.mean(1)), extras)
+
+    def layout(self) -> Layout:
+        """Returns the names in CPSP."""
+        names = psp_names() | {"relevance": "event_classifier.0", "category": "category_classifier.0"}
+        unused = ("linear_v", "v_classify", "a_classify", "L1", "L2")
+        kind = "weakly_psp_net" if self.from_videos else "fully_psp_net"
+        return Layout(f"jasongief/CPSP, {kind}", names, unused)
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Returns the sum of relevance, category and contrastive losses: (B, T, K), (B, T) -> scalar."""

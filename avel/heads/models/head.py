@@ -2,6 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from avel.digests import digest_of
 from avel.errors import ConfigError
 from avel.heads.config import HEADS, HeadConfig, TrainConfig, WeakLabels
+from avel.heads.models.layout import Layout, load_layout
 from avel.heads.models.parts import at_least_float32
 from avel.heads.tasks.choose import TASKS
 from avel.heads.tasks.single_label import SingleLabel
@@ -137,6 +139,24 @@ class Head(nn.Module, ABC):
     def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K)."""
 
+    def layout(self) -> Layout | None:
+        """Returns the names of the published network's state dict; None where none is public."""
+        return None
+
+    def load_published(self, state: Mapping[str, Tensor]) -> None:
+        """Takes the state dict of the published network, whose scores the head then gives.
+
+        Raises:
+            ConfigError: no such network is public, or tensors are missing, surplus or of another shape.
+        """
+        layout = self.layout()
+        if layout is None:
+            raise ConfigError(
+                f"head {self.config.name!r} has no published network whose weights it could take",
+                hint=f"heads that have: {', '.join(name for name in HEADS if has_layout(HEADS[name]))}",
+            )
+        load_layout(self, layout, state)
+
     def begin_epoch(self, epoch: int) -> None:
         """Prepares for an epoch, counted from 1, before it is trained; what changes has to be in buffers."""
 
@@ -147,6 +167,11 @@ class Head(nn.Module, ABC):
     def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
         """Returns the loss under weak supervision: (B, T, K), labels of `weak_labels` (B, ...) -> scalar."""
         return self.task.video_loss(output.logits, video_labels)
+
+
+def has_layout(head: type[Head]) -> bool:
+    """Returns True if the head's published network is public."""
+    return head.layout is not Head.layout
 
 
 PROJECTED = 256

@@ -12,6 +12,7 @@ from avel.errors import ConfigError
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.avel_net import soft_margin
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
+from avel.heads.models.layout import AGVA_NAMES, Layout, nested
 from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
 from avel.nn import AGVA
 
@@ -81,6 +82,29 @@ class JCAN(Head):
             v, a = recursion(v, a)
         return HeadOutput(self.classify(self.decode(torch.cat((v, a), -1))), extras)
 
+    def layout(self) -> Layout:
+        """Returns the names in Recursive-joint-co-attention."""
+        names = nested("video_attn.attn.", AGVA_NAMES, own="agva.") | {
+            "project": "video_attn.attn.affine_feat"
+        }
+        streams = {"audio": "audio_extract", "visual": "video_extract", "decode": "predict.Joint"}
+        for own, theirs in streams.items():
+            lstm = {"lstm.lstm": "rnn", "first": "init_hidden", "merge": "linear"}
+            names |= nested(f"{theirs}.", lstm, own=f"{own}.")
+        for number in range(len(self.joint)):
+            unit = f"coattn.dcn_layers.{number}"
+            names[f"joint.{number}.joint"] = f"{unit}.dense_coattn.query_linear"
+            for place, own in enumerate(("visual", "audio")):
+                names |= {
+                    f"joint.{number}.{own}.time": f"{unit}.dense_coattn.key{place + 1}_linear",
+                    f"joint.{number}.{own}.value": f"{unit}.dense_coattn.value{place + 1}_linear",
+                    f"joint.{number}.{own}.out": f"{unit}.linears.{place}.0",
+                }
+        names |= {"classify.0": "predict.predict.0", "classify.3": "predict.predict.3"}
+        states = {f"{own}.first": lambda first: first.view(2, 4, 1, D // 2) for own in streams}
+        code = "tuffr5/Recursive-joint-co-attention, DCNWithRCNN with LSTMs"
+        return Layout(code, names, changed=states)
+
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Returns `soft_margin` over all segments, as published: (B, T, K), (B, T) -> scalar."""
         return soft_margin(output.logits.flatten(0, 1), labels.flatten())
@@ -92,7 +116,8 @@ class ResLSTM(nn.Module):
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.lstm = BiLSTM(width, D // 2, layers=2, dropout=dropout)
-        self.first = nn.Parameter(torch.zeros(2, 4, 1, D // 2))
+        first = nn.init.xavier_uniform_(torch.empty(8, D // 2))
+        self.first = nn.Parameter(first.view(2, 4, 1, D // 2))
         self.dropout = nn.Dropout(dropout)
         self.merge = nn.Linear(width + D, D)
 

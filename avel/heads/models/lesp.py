@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from avel.config import option
+from avel.errors import ConfigError
 from avel.heads.config import HEADS
 from avel.heads.models.cmran import AttentionLayer, cells_of
 from avel.heads.models.head import HeadOutput, Widths
+from avel.heads.models.layout import ATTENTION_NAMES, Layout, nested
 from avel.heads.models.parts import at_least_float32, sinusoids
 from avel.heads.models.relevance import (
     RelevanceConfig,
@@ -121,6 +123,48 @@ class LESP(RelevanceHead):
             prototype.masked_fill(empty, NEVER),
             distance.masked_fill(empty.unsqueeze(-1), -NEVER),
         )
+
+    def layout(self) -> Layout:
+        """Returns the names in ShipingGe/AVEL, of networks with one layer of each kind."""
+        names = {
+            "encode.embed_a": "audio_fc",
+            "encode.embed_v": "video_fc",
+            "encode.merge": "fusion_layer.layers",
+        }
+        names |= {
+            "encode.norm": "fusion_layer.ln2",
+            "score_a": "audio_classifier",
+            "score_v": "video_classifier",
+        }
+        names |= {"category": "final_event_classifier.linear2", "relevance": "final_bg_classifier.linear2"}
+        for own, theirs in (("cells", "video_stf"), ("encode_a", "audio_tf"), ("encode_v", "video_ttf")):
+            names[f"encode.{own}"] = f"{theirs}.layers.0"
+            names |= nested(f"{theirs}.layers.0.", ATTENTION_NAMES, own=f"encode.{own}.")
+        crossed = ATTENTION_NAMES | {"attention": "multihead_attn", "norm1": "norm2", "norm2": "norm3"}
+        for own in ("spatial", "temporal"):
+            names |= nested(f"{own}_decoder.layers.0.", crossed, own=f"encode.{own}.")
+        for own, theirs in (("audio", "a"), ("visual", "v"), ("score", "sc")):
+            names[f"bank_{own}"] = f"aligned_bank.cls_{theirs}_queue"
+        changed = {"bank_visual": lambda maps: maps.flatten(2, 3), "bank_score": self.whole_bank}
+        kind = "MEME_WS" if self.from_videos else "MAML"
+        return Layout(f"ShipingGe/AVEL, {kind} of one layer", names, ("vstf_pe",), changed=changed)
+
+    @staticmethod
+    def whole_bank(scores: Tensor) -> Tensor:
+        """Returns the scores of a published bank, which must be full: zeros of others count there: (C, M).
+
+        Raises:
+            ConfigError: an event has fewer examples than the bank has places.
+        """
+        count = (scores > 0).sum(1)
+        event = int(count.argmin())
+        if count[event] < scores.shape[1]:
+            raise ConfigError(
+                f"the bank of event {event} has {count[event]} of {scores.shape[1]} examples; the published"
+                " network compares with zeros in place of the others, and this one does not",
+                hint="train it until its bank is full",
+            )
+        return scores
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Returns relevance, category and `bank_losses`, and fills the bank: (B, T, K), (B, T) -> scalar."""

@@ -11,6 +11,7 @@ from torch.nn import functional
 from avel.config import option
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
+from avel.heads.models.layout import AGVA_NAMES, Layout, nested
 from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
 from avel.heads.tasks.multi_label import video_cross_entropy
 from avel.heads.tasks.single_label import SingleLabel
@@ -81,6 +82,17 @@ class PSP(Head):
             logits = logits * torch.sigmoid(torch.relu(self.gate(logits)))
         return HeadOutput(logits, extras)
 
+    def layout(self) -> Layout:
+        """Returns the names in PSP_CVPR_2021."""
+        names = psp_names() | {"classify.0": "L1", "classify.2": "L2"}
+        if self.gate is None:
+            unused = ("linear_v", "v_classify", "a_classify", "L3", "L4")
+            return Layout("jasongief/PSP_CVPR_2021, psp_net of fully_model.py", names, unused)
+        names |= {"visual": "linear_v", "gate": "W3"}
+        return Layout(
+            "jasongief/PSP_CVPR_2021, psp_net of weakly_model.py", names, ("temperature", "W1", "W2")
+        )
+
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Returns cross-entropy plus the weighted pair loss: (B, T, K), (B, T) -> scalar."""
         loss = super().loss(output, labels)
@@ -139,6 +151,24 @@ class Propagation(nn.Module):
         rows = fractions(beta)
         strong = rows * (rows > self.threshold)
         return fractions(strong) if self.renormalise else strong
+
+
+PROPAGATION_NAMES = {
+    "v1.0": "v_L1",
+    "v2.0": "v_L2",
+    "a1.0": "a_L1",
+    "a2.0": "a_L2",
+    "out_v.0": "v_fc",
+    "out_a.0": "a_fc",
+    "norm": "layer_norm",
+}
+
+
+def psp_names() -> dict[str, str]:
+    """Returns the published names of what PSP, CPSP and weak VSCG share."""
+    names = {"audio": "fa", "visual": "fv"} | nested("attention.", AGVA_NAMES, own="agva.")
+    names |= {"audio_lstm.lstm": "lstm_a_v.lstm_audio", "visual_lstm.lstm": "lstm_a_v.lstm_video"}
+    return names | nested("psp.", PROPAGATION_NAMES, own="propagate.")
 
 
 def bottleneck(width: int) -> nn.Sequential:

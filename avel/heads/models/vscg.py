@@ -10,8 +10,9 @@ from torch.nn import functional
 from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.head import HeadOutput, Widths
+from avel.heads.models.layout import Layout, nested
 from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
-from avel.heads.models.psp import HIDDEN, Propagation, bottleneck, pair_loss, projection
+from avel.heads.models.psp import HIDDEN, Propagation, bottleneck, pair_loss, projection, psp_names
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, holds_event
 from avel.heads.tasks.multi_label import video_cross_entropy
 from avel.heads.tasks.single_label import SingleLabel
@@ -112,6 +113,24 @@ class VSCG(RelevanceHead):
         audio = self.norm(self.out_a(gru_states(self.audio_gru, audio, first_a)))
         visual = self.norm(self.out_v(gru_states(self.visual_gru, visual, first_v)))
         return visual, audio
+
+    def layout(self) -> Layout:
+        """Returns the names in VSCG; the full network calls its audio layers with the visual stream."""
+        names = psp_names() | {"summary.layers.0": "escm.conv1.0", "summary.layers.3": "escm.conv2.0"}
+        names |= {"norm": "escm.layer_norm"}
+        if self.from_videos:
+            names |= {"visual": "linear_v", "gate": "W3", "category.0": "L1", "category.2": "L2"}
+            names |= {"audio_gru": "escm.a_gru", "visual_gru": "escm.v_gru"}
+            names |= {"cross_a": "escm.L2", "cross_v": "escm.L1"}
+            unread = ("escm.layer_norm1", "escm.v_fc", "escm.a_fc", "W1", "W2", "L3")
+            return Layout("Bravo5542/VSCG, vscg_net of vscgweakly_model.py", names, unread)
+        names |= {"audio_lstm.lstm": "lstm_a_v.lstm_video", "visual_lstm.lstm": "lstm_a_v.lstm_audio"}
+        swapped = {"v1.0": "a_L2", "v2.0": "a_L1", "a1.0": "v_L2", "a2.0": "v_L1"}
+        names |= nested("psp.", swapped | {"out_v.0": "a_fc", "out_a.0": "v_fc"}, own="propagate.")
+        names |= {"audio_gru": "escm.v_gru", "visual_gru": "escm.a_gru"}
+        names |= {"out_a.0": "escm.a_fc", "out_v.0": "escm.v_fc", "relevance": "L3", "category": "L4"}
+        unused = ("linear_v", "escm.L1", "v_classify", "a_classify", "L1", "L2", "audio_gated", "video_gated")
+        return Layout("Bravo5542/VSCG, vscg_net of vscgfully_model.py", names, unused)
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Returns relevance, category and weighted pair loss: (B, T, K), (B, T) -> scalar."""

@@ -1,0 +1,124 @@
+"""Takes the weights of a published network: names of its state dict, mapped to those of a head of avel."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from avel.errors import ConfigError
+
+WRAPPERS = ("state_dict", "model")
+"""Keys under which a checkpoint may hold the state dict."""
+SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names of a published network's state dict.
+
+    Attributes:
+        code: the public repository, and the class in it.
+        names: name of a module or tensor of the head -> that of the published one. The longest match counts.
+        unused: modules and tensors of the published network that reach no output, and are left.
+        own: tensors of the head that the published network does not have, and that keep their values.
+        changed: tensor of the head -> what makes it of the published one.
+    """
+
+    code: str
+    names: Mapping[str, str]
+    unused: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+    changed: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+
+    def name_of(self, own: str) -> str:
+        """Returns the published name of one of the head's tensors."""
+        parts = own.split(".")
+        for end in range(len(parts), 0, -1):
+            if (found := self.names.get(".".join(parts[:end]))) is not None:
+                return ".".join([*filter(None, [found]), *parts[end:]])
+        return own
+
+    def is_unused(self, name: str) -> bool:
+        """Returns True for a published tensor that reaches no output."""
+        return any(name == unused or name.startswith(f"{unused}.") for unused in self.unused)
+
+
+def plain_state(found: object) -> dict[str, Tensor]:
+    """Returns the state dict in what a checkpoint holds, without the "module." of torch's DataParallel.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    for key in WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(inner := found.get(key), Mapping):
+            found = inner
+    if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+        raise ConfigError(
+            f"holds a {type(found).__name__}, no state dict",
+            hint="save it where its code is: torch.save(network.state_dict(), FILE)",
+        )
+    return {str(name).removeprefix("module."): value for name, value in found.items()}
+
+
+def load_layout(module: nn.Module, layout: Layout, state: Mapping[str, Tensor]) -> None:
+    """Copies a published network's tensors into a head, of whatever dtype they are.
+
+    Raises:
+        ConfigError: tensors are missing, have another shape, or have no place in the head; then nothing is
+            changed.
+    """
+    state = plain_state(state)
+    own = {name: value for name, value in module.state_dict().items() if name not in layout.own}
+    theirs = {name: layout.name_of(name) for name in own}
+    missing = [other for other in theirs.values() if other not in state]
+    surplus = [name for name in state if name not in theirs.values() and not layout.is_unused(name)]
+    wrong = []
+    taken: dict[str, Tensor] = {}
+    for name, other in theirs.items():
+        if other in state:
+            value = state[other]
+            if name in layout.changed:
+                try:
+                    value = layout.changed[name](value)
+                except RuntimeError:  # of another number of dimensions or elements
+                    wrong.append(f"{other} {tuple(value.shape)}")
+                    continue
+            if value.shape != own[name].shape:
+                wrong.append(f"{other} {tuple(state[other].shape)}, the head has {tuple(own[name].shape)}")
+            taken[name] = value
+    faults = [
+        f"{len(names)} {what}: {', '.join(names[:SHOWN])}{', ...' * (len(names) > SHOWN)}"
+        for what, names in (("missing", missing), ("without a place", surplus), ("of another shape", wrong))
+        if names
+    ]
+    if faults:
+        raise ConfigError(
+            f"not the state dict of {layout.code}: " + "; ".join(faults),
+            hint="the head must be the same network: the same supervision, settings, inputs and classes",
+        )
+    with torch.no_grad():
+        for name, value in module.state_dict().items():
+            if name in taken:
+                value.copy_(taken[name])
+
+
+def nested(prefix: str, names: Mapping[str, str], own: str = "") -> dict[str, str]:
+    """Puts a prefix before the published names, and one before the head's.
+
+    >>> nested("att.", {"score": "affine_h"}, own="agva.")
+    {'agva.score': 'att.affine_h'}
+    """
+    return {own + name: prefix + other for name, other in names.items()}
+
+
+AGVA_NAMES = {
+    "video.0": "affine_video",
+    "audio.0": "affine_audio",
+    "video_score": "affine_v",
+    "audio_score": "affine_g",
+    "score": "affine_h",
+}
+"""Names in AVEL's audio-guided attention, which many of the other codes copied."""
+ATTENTION_NAMES = {"attention": "self_attn", "feedforward.0": "linear1", "feedforward.3": "linear2"}
+"""Names in PyTorch's Transformer layer."""
