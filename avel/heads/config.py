@@ -74,7 +74,7 @@ class HeadConfig(ComponentConfig):
 
     @property
     def equal_widths(self) -> bool:
-        """Whether the head needs audio and visual features of one width, because it adds them."""
+        """True where the head adds audio to visual features, and so needs both of one width."""
         return False
 
 
