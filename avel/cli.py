@@ -17,7 +17,7 @@ from typing import Any, get_args
 import click
 
 import avel
-from avel.config import Range
+from avel.config import Range, split_set
 from avel.console import (
     DONE,
     ERROR,
@@ -194,11 +194,14 @@ def features_options(command: Callable[..., int]) -> Callable[..., int]:
         from avel.stores.feature_align import GivenFeatures  # brings numpy and HDF5
 
         for modality in ("audio", "visual"):
-            path, *others = (values.pop(f"{modality}{what}") for what in ("", "_key", "_window", "_hop"))
+            path, *others = (
+                values.pop(f"{modality}{what}") for what in ("", "_name", "_key", "_window", "_hop")
+            )
             values[modality] = None if path is None else GivenFeatures(path, *others)
             if path is None and any(other is not None for other in others):
                 raise ConfigError(
-                    f"--{modality}-key, -window and -hop without --{modality}", hint=f"--{modality} PATH"
+                    f"--{modality}-name, -key, -window or -hop without --{modality}",
+                    hint=f"--{modality} PATH",
                 )
         return command(**values)
 
@@ -211,6 +214,7 @@ def features_options(command: Callable[..., int]) -> Callable[..., int]:
                 type=seconds,
                 help="Seconds that one of them covers, 0 for a frame.  [default: the hop]",
             ),
+            click.option(f"--{modality}-name", help="Add them under this name to the CACHE that is there."),
             click.option(f"--{modality}-key", help="Name of the array, where a file holds several."),
             click.option(
                 f"--{modality}",
@@ -225,6 +229,7 @@ def features_options(command: Callable[..., int]) -> Callable[..., int]:
 
 @command(
     "avel import-features mine.h5 --audio beats/ --visual 'clip/*_clip.npy' --annotations events.csv",
+    "avel import-features mine.h5 --visual siglip/ --visual-name siglip",
     "avel import-features AVE_features/ ave.h5 --dataset AVE_Dataset",
     name="import-features",
 )
@@ -254,7 +259,9 @@ def features_options(command: Callable[..., int]) -> Callable[..., int]:
     help="Number format of the visual maps in the cache.",
 )
 @click.option("--any-size", is_flag=True, help="Take other widths and grids than the published files have.")
-@click.option("--overwrite", is_flag=True, help="Replace the cache that is there.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace the cache that is there, or its features of the same name."
+)
 @json_option
 def import_features(source: tuple[Path, ...], cache: Path, as_json: bool, **options: Any) -> int:
     """Make a feature cache of features of others.
@@ -318,17 +325,25 @@ def export_annotations(store: str, out: Path, as_json: bool, **options: Any) -> 
     return DONE
 
 
-@command("avel diff mine.h5 theirs.h5")
+@command("avel diff mine.h5 theirs.h5", "avel diff mine.h5 --array f_v=siglip")
 @click.argument("a", type=PATH)
-@click.argument("b", type=PATH)
+@click.argument("b", type=PATH, required=False)
+@click.option(
+    "--array",
+    "pairs",
+    multiple=True,
+    metavar="NAME=NAME",
+    help="Compare this array of A with that of B, or of A itself.  [default: those of one name]",
+)
 @json_option
-def diff(a: Path, b: Path, as_json: bool) -> int:
+def diff(a: Path, b: Path | None, pairs: tuple[str, ...], as_json: bool) -> int:
     """Compare two feature caches clip by clip.
 
     Prints cosines, largest differences, and what is in one of them only.
     """
-    found = avel.diff(a, b)
-    show(found, as_json, next="" if found.same else f"avel inspect {path_of(b)} --json tells how it was made")
+    found = avel.diff(a, b, dict(split_set(each, "--array", "f_v=clip") for each in pairs))
+    other = path_of(a if b is None else b)
+    show(found, as_json, next="" if found.same else f"avel inspect {other} --json tells how it was made")
     return DONE
 
 

@@ -27,7 +27,7 @@ from avel.stores.community import (
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import PLAIN, find_format, read_dataset
 from avel.stores.feature_align import GivenFeatures
-from avel.stores.feature_import import Imported, dataset_of, import_given
+from avel.stores.feature_import import Imported, add_given, dataset_of, import_given
 from avel.stores.feature_samples import NO_SAMPLE, samples_of_videos
 from avel.stores.features import write_features
 from avel.stores.files import check_can_write, sha256_file
@@ -59,6 +59,7 @@ def import_features(
 
     `audio` and `visual` name features by video id, with `dataset` for labels and splits. They become f_a and
     cnn_a, f_v and cnn_v; maps also maps, of which f_v is then the mean over cells. Maps are never held all.
+    Features with a name are added to the cache that is there, under that name.
 
     >>> import_features(None, "mine.h5", "videos", audio="beats/", visual="clip/*_clip.npy")  # doctest: +SKIP
 
@@ -79,7 +80,7 @@ def import_features(
         maps_dtype: float16 keeps three digits in half the space.
         any_size: accept features of other widths and grids than the published ones.
         leave_out: go on without clips whose `audio` or `visual` features are missing or cannot be used.
-        overwrite: replace `cache` if it exists.
+        overwrite: replace `cache` if it exists, or its features of the names that are given.
 
     Raises:
         ConfigError: both `source` and features by video id, or neither.
@@ -96,8 +97,17 @@ def import_features(
             f"{cache}: {'both AVE files and' if given else 'neither AVE files nor'} features by video id",
             hint="give SOURCE for AVE's files, or --audio and --visual for features of others",
         )
+    named = [each.name for each in given.values() if each.name is not None]
+    if named and cache.exists():
+        return add_given(given, cache, maps_dtype=maps_dtype, leave_out=leave_out, overwrite=overwrite)
+    if named:
+        raise MissingPathError(
+            f"{cache}: no feature cache to which {named[0]!r} could be added",
+            hint="leave out the names: the features of a new cache are f_a and f_v",
+        )
     if cache.exists() and not overwrite:
-        raise StoreError(f"{cache}: exists", hint="add --overwrite, or choose another file")
+        beside = "; --audio-name and --visual-name add features beside its own" if given else ""
+        raise StoreError(f"{cache}: exists", hint=f"add --overwrite, or choose another file{beside}")
     if source is None:
         return import_given(
             given,

@@ -35,12 +35,14 @@ class GivenFeatures:
 
     Attributes:
         path: folder, pattern or file, as `open_features` takes it.
+        name: name by which they are added to a cache that is there; None for those of a new cache.
         key: name of the array or column, where there are several.
         window_seconds, hop_seconds: what a feature covers, and how far the next is from it; None for both
             where there is one for each segment.
     """
 
     path: Path
+    name: str | None = None
     key: str | None = None
     window_seconds: float | None = None
     hop_seconds: float | None = None

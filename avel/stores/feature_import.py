@@ -14,6 +14,7 @@ from avel.errors import ConfigError, DatasetError, MissingPathError
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.event_table import read_table_dataset
 from avel.stores.datasets.formats import read_dataset
+from avel.stores.feature_adding import add_features
 from avel.stores.feature_align import (
     Aligned,
     GivenFeatures,
@@ -25,11 +26,13 @@ from avel.stores.feature_align import (
 )
 from avel.stores.feature_files import FeatureFiles, open_features
 from avel.stores.feature_samples import samples_of_videos
-from avel.stores.features import write_features
+from avel.stores.features import FeatureCache, write_features
 from avel.stores.hdf5 import ArrayLike
+from avel.stores.named_features import NewFeatures
 from avel.stores.runs import versions
 from avel.text import plural
 
+MODALITIES: tuple[Literal["audio", "visual"], ...] = ("audio", "visual")
 TABLES = (".csv", ".parquet")
 """Endings of annotations that need no folder of videos beside them."""
 
@@ -148,6 +151,48 @@ def import_given(
     return Imported(str(cache), digest, len(samples), len(video_ids), len(missing), shapes, found.findings)
 
 
+def add_given(
+    given: Mapping[str, GivenFeatures],
+    path: Path,
+    *,
+    maps_dtype: Literal["float16", "float32"],
+    leave_out: bool,
+    overwrite: bool,
+) -> Imported:
+    """Adds features to the cache at `path`, for all of its videos, under the names that `given` has.
+
+    Args:
+        leave_out: pass over ids that no video of the cache has.
+        overwrite: replace features of the same names.
+
+    Raises:
+        ConfigError: one without a name, or two of one name.
+        DatasetError, StoreError: features that cannot be used, or that a video lacks.
+    """
+    names = {modality: each.name or "" for modality, each in given.items()}
+    for modality, name in names.items():
+        if not name:
+            raise ConfigError(f"{modality} features without a name", hint=f"--{modality}-name NAME")
+    if len(set(names.values())) < len(names):
+        raise ConfigError(f"two features named {names['audio']!r}", hint="name them apart")
+    cache = FeatureCache.open(path)
+    with ExitStack() as stack:
+        found = find_features(stack, given, target_of_cache(cache), leave_out)
+        if found.reasons:
+            raise DatasetError(
+                "; ".join(found.findings), hint="what is added to a cache has features of all of its videos"
+            )
+        new = {}
+        for modality in (each for each in MODALITIES if each in given):
+            tail = found.tails[modality]
+            dtype = np.dtype(maps_dtype if len(tail) > 1 else np.float32).type
+            values = found.aligned[modality].only(range(len(found.kept)), tail=tail, dtype=dtype)
+            new[names[modality]] = NewFeatures(modality, values, found.provenance[modality])
+        added = add_features(path, new, overwrite=overwrite)
+    counts = len(added.samples), len(added.video_ids), len(added.missing)
+    return Imported(str(path), added.digest, *counts, added.shapes, found.findings)
+
+
 def find_features(
     stack: ExitStack, given: Mapping[str, GivenFeatures], target: Target, leave_out: bool
 ) -> Found:
@@ -199,6 +244,15 @@ def target_of(dataset: Dataset, segments: int, segment_seconds: float) -> Target
         rows.setdefault(sample.video_id, row)
     videos = tuple(video.video_id for video in dataset.videos)
     return Target(videos, rows, len(dataset.samples), segments, segment_seconds)
+
+
+def target_of_cache(cache: FeatureCache) -> Target:
+    """Returns the videos of a cache as the target of an import; rows are numbers of samples."""
+    rows: dict[str, int] = {}
+    for number, video in zip(cache.samples.number.tolist(), cache.samples.video.tolist(), strict=True):
+        rows.setdefault(cache.video_ids[video], number)
+    count = 1 + max([-1, *rows.values(), *(item.sample for item in cache.missing)])
+    return Target(cache.video_ids, rows, count, cache.grid_segments, cache.segment_seconds)
 
 
 def dataset_of(

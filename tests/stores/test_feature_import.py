@@ -9,10 +9,18 @@ import pytest
 
 from avel.cli import cli
 from avel.console import DONE, ERROR, USAGE, run
-from avel.errors import ConfigError, DatasetError, MissingPathError
+from avel.errors import ConfigError, DatasetError, MissingPathError, StoreError, TrainingError
+from avel.heads.evaluation.evaluate import evaluate
+from avel.heads.train import sweep, train_head
+from avel.heads.training.records import read_trials
+from avel.stores.diff import diff
 from avel.stores.exchange import import_features
 from avel.stores.feature_align import GivenFeatures
 from avel.stores.features import FeatureCache
+from avel.stores.inspection import inspect
+from avel.stores.runs import Run
+from avel.views.inside import look_inside
+from avel.views.reading import read_run
 
 CLIPS = tuple(f"clip{number}" for number in range(12))
 T = 10
@@ -163,6 +171,103 @@ def test_another_grid_and_a_dataset_of_any_format(tmp_path: Path) -> None:
     cache = FeatureCache.open(tmp_path / "mine.h5")
     assert (cache.grid_segments, cache.segment_seconds) == (4, 2.0)
     assert cache.labels()[0].tolist() == [0, 0, 1, 1]
+
+
+def test_features_stand_beside_others_under_their_name(tmp_path: Path) -> None:
+    """Heads read them alone and joined; what was trained on the cache's own stays valid."""
+    path, events = tmp_path / "mine.h5", annotations(tmp_path)
+    audio, visual = vectors(tmp_path, "a", (T, 5)), vectors(tmp_path, "v", (T, 7))
+    maps = vectors(tmp_path, "m", (T, 2, 2, 3))
+    import_features(None, path, annotations=events, audio=audio, visual=visual)
+    before = FeatureCache.open(path)
+    train_head(path, tmp_path / "before", head="mlp", epochs=1)
+    words = ["--quiet", "import-features", str(path), "--audio", str(audio), "--audio-name", "clap"]
+    assert run(cli, [*words, "--visual", str(maps), "--visual-name", "dino:s"]) == DONE
+    cache = FeatureCache.open(path)
+    assert cache.digest == before.digest
+    assert cache.shapes == before.shapes | {"clap": (12, T, 5), "dino:s": (12, T, 2, 2, 3)}
+    np.testing.assert_array_equal(cache.read("clap"), cache.f_a)
+    assert cache.read("dino:s").dtype == np.float16
+    assert (cache.named["clap"].modality, cache.named["clap"].made["files"]) == ("audio", "a")
+    assert read_run(tmp_path / "before").cache.digest == before.digest
+
+    found = inspect(path, verify=True)
+    assert found.whole
+    assert found.facts["named"]["dino:s"]["shape"] == [12, T, 2, 2, 3]
+    assert diff(path, arrays={"f_a": "clap"}).arrays["f_a, clap"].equal == 12
+    assert diff(path, arrays={"f_v": "clap"}).incomparable == {"f_v, clap": "(10, 7) and (10, 5)"}
+    assert run(cli, ["--quiet", "diff", str(path), "--array", "f_a=clap"]) == DONE
+
+    sweep(path, tmp_path / "joined", {"head": ["tacma", "mlp"]}, audio="clap", visual="f_v+cnn_v", epochs=1)
+    (record, _) = read_trials(Run.open(tmp_path / "joined", "heads"))
+    assert (record.source, record.widths.audio, record.widths.visual) == ("clap,f_v+cnn_v", 5, 14)
+    train_head(path, tmp_path / "maps", head="avel", visual="dino:s", epochs=1)
+    (record,) = read_trials(Run.open(tmp_path / "maps", "heads"))
+    assert (record.source, record.widths.cells) == ("cnn_a,dino:s", 4)
+    assert evaluate(tmp_path / "maps").groups["avel"].inputs == "cnn_a,dino:s"
+    assert look_inside(read_run(tmp_path / "joined"), 0, np.arange(2)).fused.shape[0] == 2
+
+    spoil(audio, "clip3", np.ones((T, 5)))
+    with pytest.raises(StoreError, match="holds features named 'clap'"):
+        import_features(None, path, audio=GivenFeatures(audio, "clap"))
+    import_features(None, path, audio=GivenFeatures(audio, "clap"), overwrite=True)
+    assert FeatureCache.open(path).read("clap")[3, 0, 0] == 1
+    assert read_run(tmp_path / "before").cache.digest == before.digest
+    with pytest.raises(StoreError, match="was trained on"):
+        read_run(tmp_path / "joined").cache  # noqa: B018
+
+
+def test_what_cannot_stand_beside_is_refused(tmp_path: Path) -> None:
+    path, audio = tmp_path / "mine.h5", vectors(tmp_path, "a", (T, 5))
+    maps = vectors(tmp_path, "m", (T, 2, 2, 3))
+    with pytest.raises(MissingPathError, match="no feature cache to which 'clap' could be added"):
+        import_features(None, path, audio=GivenFeatures(audio, "clap"))
+    import_features(None, path, annotations=annotations(tmp_path), audio=audio, visual=audio)
+    written = path.read_bytes()
+    for name, message in (("f_a", "a name of avel's own"), ("a/b", "letters, digits"), ("a+b", "letters")):
+        with pytest.raises(ConfigError, match=message):
+            import_features(None, path, audio=GivenFeatures(audio, name))
+    with pytest.raises(ConfigError, match="visual features without a name"):
+        import_features(None, path, audio=GivenFeatures(audio, "clap"), visual=audio)
+    with pytest.raises(ConfigError, match="two features named 'x'"):
+        import_features(None, path, audio=GivenFeatures(audio, "x"), visual=GivenFeatures(audio, "x"))
+    spoil(audio, "clip3", None)
+    with pytest.raises(DatasetError, match="1 of 12 clips: no features, the first is 'clip3'"):
+        import_features(None, path, audio=GivenFeatures(audio, "clap"), leave_out=True)
+    assert path.read_bytes() == written
+
+    import_features(None, path, visual=GivenFeatures(maps, "dino"))
+    for options, message in (
+        ({"visual": "siglip"}, "no visual features named 'siglip'\n.*f_v, cnn_v, dino"),
+        ({"audio": "f_v"}, "no audio features named 'f_v'"),
+        ({"visual": "f_v+dino"}, "cannot be joined"),
+        ({"visual": "f_v+f_v"}, "cannot be joined"),
+        ({"visual": "dino"}, "head 'mlp' reads no maps as visual features"),
+    ):
+        with pytest.raises(TrainingError, match=message):
+            train_head(path, tmp_path / "run", head="mlp", epochs=1, **options)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("what", ["row", "provenance", "link"])
+def test_damage_of_named_features_is_found(what: str, tmp_path: Path) -> None:
+    path, audio = tmp_path / "mine.h5", vectors(tmp_path, "a", (T, 5))
+    import_features(None, path, annotations=annotations(tmp_path), audio=audio, visual=audio)
+    import_features(None, path, audio=GivenFeatures(audio, "clap"))
+    with h5py.File(path, "r+") as file:
+        if what == "row":
+            file["features/clap"][3, 0, 0] += 1
+        elif what == "link":
+            file.move("features", "elsewhere")
+            file["features"] = h5py.SoftLink("/elsewhere")
+        else:
+            text = file["provenance"].asstr()[()].replace('"files": "a"', '"files": "b"', 3)
+            del file["provenance"]
+            file["provenance"] = np.array(text.encode(), h5py.string_dtype(length=len(text)))
+    if what == "row":
+        assert not inspect(path, verify=True).whole
+    with pytest.raises(StoreError, match="damaged" if what != "link" else "a link"):
+        FeatureCache.open(path).read("clap")
 
 
 def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
