@@ -5,6 +5,7 @@ Exit codes: 0 all done, 1 error, 2 wrong usage, 3 finished but some clips failed
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import sys
@@ -16,7 +17,7 @@ from typing import Any, get_args
 import click
 
 import avel
-from avel.config import Range
+from avel.config import Range, split_set
 from avel.console import (
     DONE,
     ERROR,
@@ -185,11 +186,72 @@ def cache_features(store: str, cache: Path, as_json: bool, **options: Any) -> in
     return SOME_FAILED if summary.failed else DONE
 
 
-@command("avel import-features AVE_features/ ave.h5 --dataset AVE_Dataset", name="import-features")
-@click.argument("source", type=PATH, nargs=-1, required=True)
+def features_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Gives a command the options of features by video id, which it gets as `audio` and `visual`."""
+
+    @functools.wraps(command)
+    def call(**values: Any) -> int:
+        from avel.stores.feature_align import GivenFeatures  # brings numpy and HDF5
+
+        for modality in ("audio", "visual"):
+            path, *others = (
+                values.pop(f"{modality}{what}") for what in ("", "_name", "_key", "_window", "_hop")
+            )
+            values[modality] = None if path is None else GivenFeatures(path, *others)
+            if path is None and any(other is not None for other in others):
+                raise ConfigError(
+                    f"--{modality}-name, -key, -window or -hop without --{modality}",
+                    hint=f"--{modality} PATH",
+                )
+        return command(**values)
+
+    for modality in ("visual", "audio"):
+        seconds = click.FloatRange(0)
+        for add in (
+            click.option(f"--{modality}-hop", type=seconds, help="Seconds from one of them to the next."),
+            click.option(
+                f"--{modality}-window",
+                type=seconds,
+                help="Seconds that one of them covers, 0 for a frame.  [default: the hop]",
+            ),
+            click.option(f"--{modality}-name", help="Add them under this name to the CACHE that is there."),
+            click.option(f"--{modality}-key", help="Name of the array, where a file holds several."),
+            click.option(
+                f"--{modality}",
+                type=PATH,
+                help=f"{modality.capitalize()} features of others: a folder or pattern (out/*_clip.npy) of "
+                "files by video id, or one file of all; one vector a segment, or with window and hop.",
+            ),
+        ):
+            call = add(call)
+    return call
+
+
+@command(
+    "avel import-features mine.h5 --audio beats/ --visual 'clip/*_clip.npy' --annotations events.csv",
+    "avel import-features mine.h5 --visual siglip/ --visual-name siglip",
+    "avel import-features AVE_features/ ave.h5 --dataset AVE_Dataset",
+    name="import-features",
+)
+@click.argument("source", type=PATH, nargs=-1)
 @click.argument("cache", type=PATH)
-@click.option("--dataset", type=PATH, help="Folder of the annotations.  [default: the features' folder]")
+@click.option(
+    "--dataset", type=PATH, help="Folder of the annotations.  [default: that of --annotations, or of SOURCE]"
+)
 @dataset_options
+@features_options
+@click.option("--segments", type=click.IntRange(1), default=10, help="Segments T of a clip.")
+@click.option(
+    "--segment-seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    help="Length of one segment in seconds.",
+)
+@click.option(
+    "--leave-out",
+    is_flag=True,
+    help="Go on without clips whose features are missing or cannot be used, and list them as missing.",
+)
 @click.option(
     "--maps-dtype",
     type=click.Choice(["float16", "float32"]),
@@ -197,14 +259,18 @@ def cache_features(store: str, cache: Path, as_json: bool, **options: Any) -> in
     help="Number format of the visual maps in the cache.",
 )
 @click.option("--any-size", is_flag=True, help="Take other widths and grids than the published files have.")
-@click.option("--overwrite", is_flag=True, help="Replace the cache that is there.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace the cache that is there, or its features of the same name."
+)
 @json_option
 def import_features(source: tuple[Path, ...], cache: Path, as_json: bool, **options: Any) -> int:
-    """Make a feature cache of the published AVE files.
+    """Make a feature cache of features of others.
 
-    SOURCE is their folder, or the files themselves.
+    --audio and --visual name features by video id; SOURCE is the folder of the published AVE files, or these
+    files themselves.
     """
-    found = avel.import_features(source[0] if len(source) == 1 else source, cache, **options)
+    given = source[0] if len(source) == 1 else source or None
+    found = avel.import_features(given, cache, **options)
     show(found, as_json, next=f"avel train-head {path_of(cache)} runs/psp --head psp --seeds 5")
     return DONE
 
@@ -259,17 +325,25 @@ def export_annotations(store: str, out: Path, as_json: bool, **options: Any) -> 
     return DONE
 
 
-@command("avel diff mine.h5 theirs.h5")
+@command("avel diff mine.h5 theirs.h5", "avel diff mine.h5 --array f_v=siglip")
 @click.argument("a", type=PATH)
-@click.argument("b", type=PATH)
+@click.argument("b", type=PATH, required=False)
+@click.option(
+    "--array",
+    "pairs",
+    multiple=True,
+    metavar="NAME=NAME",
+    help="Compare this array of A with that of B, or of A itself.  [default: those of one name]",
+)
 @json_option
-def diff(a: Path, b: Path, as_json: bool) -> int:
+def diff(a: Path, b: Path | None, pairs: tuple[str, ...], as_json: bool) -> int:
     """Compare two feature caches clip by clip.
 
     Prints cosines, largest differences, and what is in one of them only.
     """
-    found = avel.diff(a, b)
-    show(found, as_json, next="" if found.same else f"avel inspect {path_of(b)} --json tells how it was made")
+    found = avel.diff(a, b, dict(split_set(each, "--array", "f_v=clip") for each in pairs))
+    other = path_of(a if b is None else b)
+    show(found, as_json, next="" if found.same else f"avel inspect {other} --json tells how it was made")
     return DONE
 
 

@@ -404,15 +404,15 @@ def parse_range(text: str) -> Range | None:
     return Range(ends[0], ends[1], log)
 
 
-def split_set(item: str) -> tuple[str, str]:
-    """Splits "key=value".
+def split_set(item: str, flag: str = "--set", example: str = "theta=0.03") -> tuple[str, str]:
+    """Splits "key=value", the value of the option `flag`.
 
     Raises:
         ConfigError: no key, or no equals sign.
     """
     key, equals, value = item.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set {item!r} is not key=value", hint="for example --set theta=0.03")
+        raise ConfigError(f"{flag} {item!r} is not key=value", hint=f"for example {flag} {example}")
     return key.strip(), value.strip()
 
 

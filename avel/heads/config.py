@@ -74,7 +74,7 @@ class HeadConfig(ComponentConfig):
 
     @property
     def equal_widths(self) -> bool:
-        """Whether the head needs audio and visual features of one width, because it adds them."""
+        """True where the head adds audio to visual features, and so needs both of one width."""
         return False
 
 
@@ -111,6 +111,12 @@ class TrainConfig:
     inputs: Literal["auto", "encoded", "cnn", "maps"] = option(
         "auto", "What the head reads: f_a and f_v, CNN vectors, or CNN audio vectors and visual maps."
     )
+    audio: str = option(
+        "",
+        "Audio features to read instead: a name in the cache (avel inspect), or several joined by +.",
+        shown="as --inputs says",
+    )
+    visual: str = option("", "The same for visual features, vectors or maps.", shown="as --inputs says")
     project: int | None = option(
         None,
         "A Linear for audio and one for visual features before the head, to vectors so wide.",

@@ -266,7 +266,7 @@ def _record_request(
     asked = SearchRequest(
         {name: str(values) for name, values in ranges.items()},
         digest(dataclasses.replace(base, seeds=1)),
-        loaded.cache.digest,
+        loaded.cache.digest_with(f"{base.audio}+{base.visual}".split("+")),
     )
     path = folder / "request.json"
     if path.is_file():

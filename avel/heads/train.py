@@ -27,7 +27,7 @@ from avel.heads.models.head import (
 )
 from avel.heads.tasks.choose import choose_task
 from avel.heads.training.code import keep_files, read_train_config
-from avel.heads.training.data import Data, check_labels, choose_source, note_left_out, read_data
+from avel.heads.training.data import Data, arrays_of, check_labels, choose_source, note_left_out, read_data
 from avel.heads.training.fit import TrialOutcome, can_stack, fit
 from avel.heads.training.negatives import add_negatives
 from avel.heads.training.plan import Planned, plan, stackable_groups
@@ -194,10 +194,14 @@ def _inputs(
 ) -> HeadInputs:
     cache = loaded.cache
     heads = {head_class(item.trial.config) for item in planned}
+    sources = (loaded.data(item.trial.config).features.source for item in planned)
+    read = {name for source in sources for names in arrays_of(source) for name in names}
+    named = tuple(sorted(read & {*cache.named}))
     task = choose_task(cache, planned[0].trial.config.task)
     return HeadInputs(
         cache=str(cache.path.resolve()),
-        cache_digest=cache.digest,
+        cache_digest=cache.digest_with(named),
+        named=named,
         segments=cache.grid_segments,
         segment_seconds=cache.segment_seconds,
         negatives={

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.errors import StoreError
+from avel.errors import ConfigError, StoreError, UnknownNameError
 from avel.stores.features import BLOCK_VIDEOS, FeatureCache
 from avel.text import plural, table
 
@@ -52,7 +52,7 @@ class Difference:
     """Two caches compared.
 
     Attributes:
-        arrays: array -> how it differs; arrays of other widths are named in `incomparable` instead.
+        arrays: array, or pair of arrays -> how it differs; those of other widths are in `incomparable`.
         only_in_a, only_in_b: videos that one cache lacks.
         missing_in_a, missing_in_b: videos that each cache lists as missing -> why.
         events_differ: samples in both whose events, or the classes known instead of events, differ.
@@ -102,32 +102,48 @@ class Difference:
         return [*table(header, rows), "", *([*table(("made with", "A", "B"), made), ""] if made else [])]
 
 
-def diff(a: Path | str, b: Path | str) -> Difference:
+def diff(a: Path | str, b: Path | str | None = None, arrays: Mapping[str, str] | None = None) -> Difference:
     """Compares cache `b` with cache `a`, with 64 clips in memory at once.
 
+    >>> diff("ave.h5", arrays={"f_v": "clip"}).arrays["f_v, clip"].mean_cosine  # doctest: +SKIP
+
+    Args:
+        b: the other cache; None for the same one.
+        arrays: array of `a` -> array of `b`, where not those of one name are to be compared.
+
     Raises:
+        ConfigError: one cache, and no arrays.
+        UnknownNameError: a cache holds no such array.
         StoreError: no cache, or the two share no video.
     """
-    first, second = FeatureCache.open(a), FeatureCache.open(b)
+    if b is None and not arrays:
+        raise ConfigError(f"{a}: compared with itself", hint="name a second cache, or two arrays: f_v=clip")
+    first, second = FeatureCache.open(a), FeatureCache.open(a if b is None else b)
+    pairs = {name: (name, name) for name in sorted({*first.shapes, *second.shapes})}
+    if arrays:
+        pairs = {f"{left}, {right}": (left, right) for left, right in arrays.items()}
+        for cache, names in ((first, arrays.keys()), (second, arrays.values())):
+            for name in names:
+                if name not in cache.shapes:
+                    raise UnknownNameError("array", name, cache.shapes, where=str(cache.path))
     place = {video_id: number for number, video_id in enumerate(second.video_ids)}
     common = [video_id for video_id in first.video_ids if video_id in place]
     if not common:
         raise StoreError(f"{a} and {b}: no video is in both", hint="compare caches of the same dataset")
     in_first = np.array([number for number, name in enumerate(first.video_ids) if name in place], np.int64)
     in_second = np.array([place[name] for name in common], np.int64)
-    arrays, incomparable = {}, _incomparable(first, second)
-    for name in first.shapes:
-        if name in second.shapes and name not in incomparable:
-            blocks = _blocks(first, second, name, in_first, in_second)
-            arrays[name] = _compare(common, blocks)
+    found, incomparable = {}, _incomparable(first, second, pairs)
+    for name, pair in pairs.items():
+        if name not in incomparable:
+            found[name] = _compare(common, _blocks(first, second, pair, in_first, in_second))
     events, splits = _samples_differ(first, second)
     only_a = tuple(name for name in first.video_ids if name not in place)
     held = set(common)
     only_b = tuple(name for name in second.video_ids if name not in held)
-    equal = all(array.equal == array.clips for array in arrays.values())
+    equal = all(array.equal == array.clips for array in found.values())
     return Difference(
         same=equal and not (incomparable or only_a or only_b or events or splits),
-        arrays=arrays,
+        arrays=found,
         incomparable=incomparable,
         only_in_a=only_a,
         only_in_b=only_b,
@@ -139,11 +155,16 @@ def diff(a: Path | str, b: Path | str) -> Difference:
     )
 
 
-def _incomparable(first: FeatureCache, second: FeatureCache) -> dict[str, str]:
-    """Returns array -> why it cannot be compared: one cache lacks it, or it has another shape there."""
+def _incomparable(
+    first: FeatureCache, second: FeatureCache, pairs: Mapping[str, tuple[str, str]]
+) -> dict[str, str]:
+    """Returns pair -> why it cannot be compared: one cache lacks the array, or it has another shape there."""
     found = {}
-    for name in sorted({*first.shapes, *second.shapes}):
-        shapes = [cache.shapes[name][1:] if name in cache.shapes else None for cache in (first, second)]
+    for name, pair in pairs.items():
+        shapes = [
+            cache.shapes[array][1:] if array in cache.shapes else None
+            for cache, array in zip((first, second), pair, strict=True)
+        ]
         if shapes[0] != shapes[1]:
             found[name] = " and ".join("absent" if shape is None else str(shape) for shape in shapes)
     return found
@@ -152,15 +173,15 @@ def _incomparable(first: FeatureCache, second: FeatureCache) -> dict[str, str]:
 def _blocks(
     first: FeatureCache,
     second: FeatureCache,
-    name: str,
+    names: tuple[str, str],
     in_first: NDArray[np.int64],
     in_second: NDArray[np.int64],
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Yields the same clips of both caches, 64 at a time: two (n, vectors, D)."""
-    width = first.shapes[name][-1]
+    width = first.shapes[names[0]][-1]
     for start in range(0, len(in_first), BLOCK_VIDEOS):
         stop = start + BLOCK_VIDEOS
-        pair = first.read(name, in_first[start:stop]), second.read(name, in_second[start:stop])
+        pair = first.read(names[0], in_first[start:stop]), second.read(names[1], in_second[start:stop])
         left, right = (values.reshape(len(values), -1, width).astype(np.float64) for values in pair)
         yield left, right
 

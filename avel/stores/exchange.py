@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Set
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.errors import DatasetError, MissingPathError, StoreError
+from avel.errors import ConfigError, DatasetError, MissingPathError, StoreError
 from avel.grid import Grid
 from avel.stores import community
 from avel.stores.cached_samples import Missing
@@ -27,77 +26,99 @@ from avel.stores.community import (
 )
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import PLAIN, find_format, read_dataset
+from avel.stores.feature_align import GivenFeatures
+from avel.stores.feature_import import Imported, add_given, dataset_of, import_given
 from avel.stores.feature_samples import NO_SAMPLE, samples_of_videos
 from avel.stores.features import write_features
 from avel.stores.files import check_can_write, sha256_file
 from avel.stores.hdf5 import ArrayLike
 from avel.stores.runs import versions
-from avel.text import plural
 
 FileArrays = dict[str, h5py.Dataset]
 """Published file name -> its open array (R, T, ...), one row for each sample."""
 
 
-@dataclass(frozen=True)
-class Imported:
-    """Result of an import; `missing` counts samples whose features are NaN."""
-
-    cache: str
-    digest: str
-    samples: int
-    videos: int
-    missing: int
-    arrays: dict[str, tuple[int, ...]]
-    findings: tuple[str, ...]
-
-    def headline(self) -> str:
-        """Returns the result in one line."""
-        held = f"{' and '.join(self.arrays)} of {plural(self.samples, 'sample')}"
-        lost = f", {self.missing:,} without features" if self.missing else ""
-        return f"{self.cache}: {held} in {plural(self.videos, 'clip')}{lost}"
-
-    def lines(self) -> list[str]:
-        """Returns the remarks on the files."""
-        return [f"note: {each}" for each in self.findings]
-
-
 def import_features(
-    source: Path | str | Iterable[Path | str],
+    source: Path | str | Iterable[Path | str] | None,
     cache: Path | str,
     dataset: Dataset | Path | str | None = None,
     annotations: Path | str | None = None,
     *,
     format: str = "auto",
     format_settings: Mapping[str, Any] | None = None,
+    audio: GivenFeatures | Path | str | None = None,
+    visual: GivenFeatures | Path | str | None = None,
+    segments: int = 10,
+    segment_seconds: float = 1.0,
     maps_dtype: Literal["float16", "float32"] = "float16",
     any_size: bool = False,
+    leave_out: bool = False,
     overwrite: bool = False,
 ) -> Imported:
-    """Makes a feature cache of the published AVE files; never holds all maps in memory.
+    """Makes a feature cache of anybody's features, or of the published AVE files.
 
-    Audio (R, T, 128) becomes f_a and cnn_a, visual vectors (R, T, 512) f_v and cnn_v, maps (R, T, 7, 7, 512)
-    maps; where only maps are given, f_v is their mean over the 49 cells. Labels come from the annotations,
-    because `labels.h5` is wrong in places.
+    `audio` and `visual` name features by video id, with `dataset` for labels and splits. They become f_a and
+    cnn_a, f_v and cnn_v; maps also maps, of which f_v is then the mean over cells. Maps are never held all.
+    Features with a name are added to the cache that is there, under that name.
+
+    >>> import_features(None, "mine.h5", "videos", audio="beats/", visual="clip/*_clip.npy")  # doctest: +SKIP
+
+    Without them `source` holds AVE's files. Audio (R, T, 128) becomes f_a and cnn_a, visual vectors
+    (R, T, 512) f_v and cnn_v, maps (R, T, 7, 7, 512) maps; where only maps are given, f_v is their mean over
+    the 49 cells. Labels come from the annotations, because `labels.h5` is wrong in places.
 
     Args:
-        dataset: the annotations; by default those beside the files.
+        source: the published files or their folder; None with `audio` and `visual`.
+        dataset: the annotations; by default those beside the published files.
         annotations: of the dataset, as `extract` takes them.
         format: of the dataset, as `extract` takes it.
         format_settings: settings of the format.
+        audio: folder, pattern or file of features by video id; GivenFeatures has window and hop.
+        visual: the same of the frames.
+        segments: T of the clips, for features by video id.
+        segment_seconds: length of a segment, for them.
         maps_dtype: float16 keeps three digits in half the space.
         any_size: accept features of other widths and grids than the published ones.
-        overwrite: replace `cache` if it exists.
+        leave_out: go on without clips whose `audio` or `visual` features are missing or cannot be used.
+        overwrite: replace `cache` if it exists, or its features of the names that are given.
 
     Raises:
+        ConfigError: both `source` and features by video id, or neither.
         MissingPathError: no feature files, or no annotations.
-        DatasetError: shapes, orders or labels that contradict the annotations.
+        DatasetError: clips without features, and no `leave_out`; shapes, orders or labels that contradict the
+            annotations.
         StoreError: a damaged file, or `cache` exists and `overwrite` is not given.
     """
     cache = Path(cache)
     check_can_write(cache)
-    files = community.find_files(_paths(source))
+    given = {name: _given(each) for name, each in (("audio", audio), ("visual", visual)) if each is not None}
+    if bool(given) == (source is not None):
+        raise ConfigError(
+            f"{cache}: {'both AVE files and' if given else 'neither AVE files nor'} features by video id",
+            hint="give SOURCE for AVE's files, or --audio and --visual for features of others",
+        )
+    named = [each.name for each in given.values() if each.name is not None]
+    if named and cache.exists():
+        return add_given(given, cache, maps_dtype=maps_dtype, leave_out=leave_out, overwrite=overwrite)
+    if named:
+        raise MissingPathError(
+            f"{cache}: no feature cache to which {named[0]!r} could be added",
+            hint="leave out the names: the features of a new cache are f_a and f_v",
+        )
     if cache.exists() and not overwrite:
-        raise StoreError(f"{cache}: exists", hint="add --overwrite, or choose another file")
+        beside = "; --audio-name and --visual-name add features beside its own" if given else ""
+        raise StoreError(f"{cache}: exists", hint=f"add --overwrite, or choose another file{beside}")
+    if source is None:
+        return import_given(
+            given,
+            cache,
+            dataset_of(dataset, annotations, format, format_settings or {}),
+            segments=segments,
+            segment_seconds=segment_seconds,
+            maps_dtype=maps_dtype,
+            leave_out=leave_out,
+        )
+    files = community.find_files(_paths(source))
     orders = community.read_orders(files)
     known = _with_orders(_dataset(dataset, files, annotations, format, dict(format_settings or {})), orders)
     with ExitStack() as stack:
@@ -355,6 +376,10 @@ def _with_orders(dataset: Dataset, orders: dict[str, list[int]]) -> Dataset:
         dataclasses.replace(sample, split=split_of.get(sample.number, "")) for sample in dataset.samples
     )
     return dataclasses.replace(dataset, samples=samples)
+
+
+def _given(features: GivenFeatures | Path | str) -> GivenFeatures:
+    return features if isinstance(features, GivenFeatures) else GivenFeatures(Path(features))
 
 
 def _paths(source: Path | str | Iterable[Path | str]) -> Path | list[Path]:

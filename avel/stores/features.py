@@ -3,7 +3,7 @@
 import json
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path
@@ -33,18 +33,31 @@ from avel.stores.hdf5 import (
     write_rows,
 )
 from avel.stores.kinds import not_a
+from avel.stores.named_features import (
+    GROUP,
+    MAPS,
+    MODALITY_OF_OWN,
+    OWN,
+    NamedFeatures,
+    NewFeatures,
+    named_digest,
+    place_in_file,
+    read_named,
+)
 from avel.stores.provenance import AGAIN, PLACES, Made, made_of, places_of
 
 FORMAT, VERSION = "avel-features", 4
-VECTORS = ("f_a", "f_v", "cnn_a", "cnn_v")
-MAPS = "maps"
 BLOCK_VIDEOS = BLOCK_ROWS
+NAMED_BYTES = 8192
+"""Room in the file for what HDF5 notes of features under a name."""
 C = TypeVar("C", bound="FeatureCache")
 
 
 @dataclass(frozen=True, repr=False)
 class FeatureCache:
     """A feature cache: samples and names in memory, arrays read on request.
+
+    `named` tells of the features that stand beside its own, under the names of their encoders.
 
     >>> cache = FeatureCache.open("features.h5")                        # doctest: +SKIP
     >>> cache.f_a[cache.samples.video[cache.samples.split == "train"]].shape  # doctest: +SKIP
@@ -62,6 +75,7 @@ class FeatureCache:
     digest: str
     shapes: dict[str, tuple[int, ...]]
     checksums: dict[str, NDArray[np.uint32]]
+    named: dict[str, NamedFeatures]
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -80,6 +94,10 @@ class FeatureCache:
             cache = _read(cls, path, file)
         if cache.digest != _digest_of(cache):
             raise StoreError(f"{path}: is damaged: its content does not match its digest", hint=AGAIN)
+        for name, about in cache.named.items():
+            sums = cache.checksums[name]
+            if about.digest != named_digest(name, about.modality, about.made, cache.video_ids, sums):
+                raise StoreError(f"{path}: is damaged: {name} does not match its digest", hint=AGAIN)
         return cache
 
     def __repr__(self) -> str:
@@ -152,7 +170,18 @@ class FeatureCache:
         hint = self.command("--overwrite") or "import the features again, with --overwrite"
         rows = slice(None) if videos is None else videos.tolist()
         with opened(self.path, hint) as file:
-            return read_rows(array_of(file, name, hint), self.checksums[name], rows, hint)
+            return read_rows(_array_of(file, name, hint), self.checksums[name], rows, hint)
+
+    def modality_of(self, name: str) -> str:
+        """Returns "audio" or "visual", the modality of an array that the cache holds."""
+        return MODALITY_OF_OWN[name] if name in OWN else self.named[name].modality
+
+    def digest_with(self, names: Iterable[str]) -> str:
+        """Returns a digest of the cache and of some of its named features; its own where there are none."""
+        named = sorted({*names} & {*self.named})
+        return (
+            digest_of([self.digest, *(self.named[name].digest for name in named)]) if named else self.digest
+        )
 
     def command(self, *more: str) -> str:
         """Returns the command that made the cache, with more options; "" where it was imported."""
@@ -167,6 +196,8 @@ class FeatureCache:
         return made_of(self.path, self.provenance)
 
     def _how_to_add(self, name: str) -> str:
+        if name not in OWN:
+            return "avel inspect lists them; avel import-features adds others"
         option = "--keep-maps" if name == MAPS else "--keep-cnn"
         command = self.command(option, "--overwrite")
         return command or f"import files that hold it, or avel cache-features STORE CACHE {option}"
@@ -182,14 +213,22 @@ def write_features(
     segment_seconds: float = 1.0,
     missing: tuple[Missing, ...] = (),
     provenance: Mapping[str, Any] | None = None,
+    named: Mapping[str, NewFeatures] | None = None,
 ) -> str:
     """Writes a cache, whole or not at all; returns its digest. Needs the arrays f_a and f_v, (V, T, ...).
+
+    Args:
+        named: features beside its own, by name; the digest is without them, each has its own.
 
     Raises:
         StoreError: arrays or samples that do not fit each other.
     """
-    _check(video_ids, categories, samples, {name: tuple(source.shape) for name, source in arrays.items()})
-    text = json.dumps(dict(provenance or {}), sort_keys=True)
+    new = dict(named or {})
+    sources = {**arrays, **{name: each.values for name, each in new.items()}}
+    _check(
+        video_ids, categories, samples, {name: tuple(source.shape) for name, source in sources.items()}, new
+    )
+    told = json.loads(json.dumps(dict(provenance or {})))
     columns = samples.columns()
     columns |= {name: texts(values) for name, values in columns.items() if values.dtype == object}
     columns |= {
@@ -198,19 +237,23 @@ def write_features(
         "missing_sample": np.array([item.sample for item in missing], np.int64),
         "missing_video_id": texts(item.video_id for item in missing),
         "missing_reason": texts(item.reason for item in missing),
-        "provenance": texts([text]).reshape(()),
     }
     room = sum(values.nbytes for values in columns.values()) + sum(
         math.prod(source.shape) * np.dtype(_dtype(name, source)).itemsize + 4 * len(video_ids)
-        for name, source in arrays.items()
+        for name, source in sources.items()
     )
+    room += 2 * len(json.dumps([told, *(dict(each.made) for each in new.values())])) + NAMED_BYTES * len(new)
     with new_file(path, room) as file:
         for name, values in columns.items():
             file[name] = values
-        sums = {name: write_rows(file, name, source, _dtype(name, source)) for name, source in arrays.items()}
-        digest = content_digest(
-            json.loads(text), video_ids, categories, samples, segment_seconds, missing, sums
-        )
+        sums = {
+            name: write_rows(file, place_in_file(name), source, _dtype(name, source))
+            for name, source in sources.items()
+        }
+        digest = content_digest(told, video_ids, categories, samples, segment_seconds, missing, sums)
+        about = {name: vars(each.named(name, video_ids, sums[name])) for name, each in new.items()}
+        told |= {GROUP: about} if about else {}
+        file["provenance"] = texts([json.dumps(told, sort_keys=True)]).reshape(())
         file.attrs.update(
             version=VERSION, segments=int(arrays["f_a"].shape[1]), segment_seconds=float(segment_seconds)
         )
@@ -220,7 +263,8 @@ def write_features(
 
 def _dtype(name: str, source: ArrayLike) -> type[np.floating[Any]]:
     """Returns the dtype of an array in the file: float32, but maps in float16 unless given in float32."""
-    return np.float16 if name == MAPS and getattr(source, "dtype", None) != np.float32 else np.float32
+    is_map = len(source.shape) == 5
+    return np.float16 if is_map and getattr(source, "dtype", None) != np.float32 else np.float32
 
 
 def _check(
@@ -228,14 +272,16 @@ def _check(
     categories: tuple[str, ...],
     samples: CachedSamples,
     shapes: Mapping[str, tuple[int, ...]],
+    named: Collection[str],
 ) -> None:
     """Checks that what a cache holds fits together; raises StoreError."""
-    unknown = set(shapes) - {*VECTORS, MAPS}
+    unknown = set(shapes) - {*OWN, *named}
     if unknown or not {"f_a", "f_v"} <= set(shapes):
         raise StoreError(f"a feature cache holds f_a, f_v and maybe cnn_a, cnn_v, maps, not {sorted(shapes)}")
     rows = (len(video_ids), *shapes["f_a"][1:2])
     for name, shape in shapes.items():
-        if shape[:2] != rows or len(shape) != (5 if name == MAPS else 3) or not all(shape[1:]):
+        allowed = (3, 5) if name in named else (5,) if name == MAPS else (3,)
+        if shape[:2] != rows or len(shape) not in allowed or not all(shape[1:]):
             raise StoreError(f"{name} is {shape}, not ({', '.join(map(str, rows))}, ...)")
     if len(set(video_ids)) < len(video_ids):
         raise StoreError("video_ids names a video twice")
@@ -251,14 +297,15 @@ def content_digest(
     missing: tuple[Missing, ...],
     checksums: Mapping[str, NDArray[np.uint32]],
 ) -> str:
-    """Returns 16 hex digits over provenance, names, samples, and the checksum of every row of every array."""
-    made = {key: value for key, value in provenance.items() if key not in PLACES}
+    """Returns 16 hex digits over provenance, names, samples, and the checksums of the cache's own arrays."""
+    made = {key: value for key, value in provenance.items() if key not in (*PLACES, GROUP)}
     columns = samples.columns()
     words = {name: list(map(str, values)) for name, values in columns.items() if values.dtype == object}
     absent = [[item.sample, item.video_id, item.reason] for item in missing]
     about = [made, video_ids, categories, float(segment_seconds), absent, words]
     numbers = [(name, values) for name, values in columns.items() if name not in words]
-    return digest_of(about, chain(numbers, sorted(checksums.items())))
+    own = sorted((name, sums) for name, sums in checksums.items() if name in OWN)
+    return digest_of(about, chain(numbers, own))
 
 
 def _digest_of(cache: FeatureCache) -> str:
@@ -294,7 +341,11 @@ def _read(kind: type[C], path: Path, file: h5py.File) -> C:
     names = [field.name for field in fields(_Attributes)]
     there = {name: attribute(file, name) for name in names if name in file.attrs}
     attributes = typed(_Attributes, there, path, AGAIN)
-    held = [name for name in (*VECTORS, MAPS) if name in file]
+    provenance = parse(
+        read_texts(file, "provenance", AGAIN, dimensions=0).encode(), f"{path}: provenance", AGAIN
+    )
+    named = read_named(path, provenance)
+    held = [*(name for name in OWN if name in file), *named]
     missing = (
         read_numbers(file, "missing_sample", np.int64, AGAIN).tolist(),
         read_texts(file, "missing_video_id", AGAIN),
@@ -310,18 +361,20 @@ def _read(kind: type[C], path: Path, file: h5py.File) -> C:
         tuple(read_texts(file, "categories", AGAIN)),
         read_samples(file),
         tuple(Missing(*values) for values in zip(*missing, strict=True)),
-        parse(read_texts(file, "provenance", AGAIN, dimensions=0).encode(), f"{path}: provenance", AGAIN),
+        provenance,
         attributes.digest,
-        {name: tuple(array_of(file, name, AGAIN).shape) for name in held},
-        {name: read_numbers(file, name + CHECKSUMS, np.uint32, AGAIN) for name in held},
+        {name: tuple(_array_of(file, name, AGAIN).shape) for name in held},
+        {name: read_numbers(file, place_in_file(name) + CHECKSUMS, np.uint32, AGAIN) for name in held},
+        named,
     )
     try:
-        _check(cache.video_ids, cache.categories, cache.samples, cache.shapes)
+        _check(cache.video_ids, cache.categories, cache.samples, cache.shapes, cache.named)
     except StoreError as error:
         raise StoreError(f"{path}: {error.message}", hint=AGAIN) from None
     for name in held:
-        if file[name].dtype not in (np.float32, np.float16):
-            raise StoreError(f"{path}: {name} is {file[name].dtype}, not float32", hint=AGAIN)
+        dtype = file[place_in_file(name)].dtype
+        if dtype not in (np.float32, np.float16):
+            raise StoreError(f"{path}: {name} is {dtype}, not float32", hint=AGAIN)
         if len(cache.checksums[name]) != len(cache.video_ids):
             raise StoreError(f"{path}: {name + CHECKSUMS} has not one value for each video", hint=AGAIN)
     if cache.grid_segments != cache.shapes["f_a"][1] or not 0 < cache.segment_seconds < math.inf:
@@ -329,6 +382,17 @@ def _read(kind: type[C], path: Path, file: h5py.File) -> C:
             f"{path}: {cache.grid_segments} segments of {cache.segment_seconds} s do not fit f_a", hint=AGAIN
         )
     return cache
+
+
+def _array_of(file: h5py.File, name: str, hint: str) -> h5py.Dataset:
+    """Returns an array of features, the cache's own or a named one.
+
+    Raises:
+        StoreError: it is missing, or its values do not lie in the file itself.
+    """
+    if name not in OWN and not isinstance(file.get(GROUP, getlink=True), h5py.HardLink):
+        raise StoreError(f"{file.filename}: {GROUP} is missing, or a link, which is not followed", hint=hint)
+    return array_of(file, place_in_file(name), hint)
 
 
 def cache_command(

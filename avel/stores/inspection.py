@@ -144,11 +144,13 @@ def _store(path: str, verify: bool) -> Findings:
 def _cache(path: str, verify: bool) -> Findings:
     from avel.stores.feature_check import problems
     from avel.stores.features import FeatureCache
+    from avel.stores.named_features import GROUP
 
     cache = FeatureCache.open(path)
     made = dict(cache.provenance)
     clips = made.pop("clips", {})
     clips = clips if isinstance(clips, dict) else {}
+    made.pop(GROUP, None)
     facts = {
         "videos": len(cache.video_ids),
         "samples": len(cache.samples),
@@ -160,6 +162,10 @@ def _cache(path: str, verify: bool) -> Findings:
         "segments": cache.grid_segments,
         "segment_seconds": cache.segment_seconds,
         "arrays": {name: list(shape) for name, shape in cache.shapes.items()},
+        "named": {
+            name: {"modality": about.modality, "shape": list(cache.shapes[name]), "made": about.made}
+            for name, about in cache.named.items()
+        },
         "missing": [asdict(item) for item in cache.missing],
         "missing_samples": len(cache.missing),
         "digest": cache.digest,

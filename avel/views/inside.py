@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from avel.heads.models.head import Model
 from avel.heads.models.parts import ClassifierMLP
-from avel.heads.training.data import ARRAYS
+from avel.heads.training.data import inputs_of
 from avel.heads.training.records import load_model
 from avel.views.reading import HeadRun
 
@@ -50,9 +51,7 @@ def look_inside(run: HeadRun, trial: int, places: NDArray[np.int64]) -> Inside:
     videos = videos_of(run, places)
     for start in range(0, len(videos), CLIPS_AT_ONCE):
         batch = videos[start : start + CLIPS_AT_ONCE]
-        audio, visual = (
-            torch.from_numpy(run.cache.read(name, batch)).float() for name in ARRAYS[record.source]
-        )
+        audio, visual = inputs_of(record.source, partial(_read, run, batch))
         with torch.inference_mode():
             extras = model(audio, visual).extras
         fused.append((extras["fused"] if "fused" in extras else read[-1]).float())
@@ -62,6 +61,10 @@ def look_inside(run: HeadRun, trial: int, places: NDArray[np.int64]) -> Inside:
     hook.remove()
     attention = {name: torch.cat(parts).numpy() for name, parts in maps.items() if parts}
     return Inside(torch.cat(fused).flatten(2).numpy(), attention)
+
+
+def _read(run: HeadRun, videos: NDArray[np.int64], name: str) -> Tensor:
+    return torch.from_numpy(run.cache.read(name, videos)).float()
 
 
 def classification_layer(model: Model) -> nn.Module:

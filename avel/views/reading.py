@@ -156,10 +156,11 @@ def open_cache(run: Run) -> FeatureCache:
     """
     inputs = run.read_inputs(HeadInputs)
     cache = FeatureCache.open(inputs.cache)
-    if cache.digest != inputs.cache_digest:
+    found = cache.digest_with(inputs.named)
+    if found != inputs.cache_digest:
         again = shlex.join(["avel", "train-head", str(cache.path), f"{run.path}-again"])
         raise StoreError(
-            f"{cache.path}: digest {cache.digest}, {run.path} was trained on {inputs.cache_digest}: "
+            f"{cache.path}: digest {found}, {run.path} was trained on {inputs.cache_digest}: "
             f"{_differences(cache, inputs)}",
             hint=f"put the old cache back, or {again} --config {shlex.quote(str(run.path / 'config.toml'))}",
         )

@@ -26,7 +26,9 @@ from avel.stores.datasets.labels import take
 from avel.stores.features import FeatureCache
 
 ARRAYS = {"encoded": ("f_a", "f_v"), "cnn": ("cnn_a", "cnn_v"), "maps": ("cnn_a", "maps")}
-"""Inputs of a head -> the arrays of the cache, audio and visual."""
+"""Inputs of a head -> the arrays of the cache, audio and visual; other inputs name arrays themselves."""
+VECTOR, MAP = 3, 5
+"""Dimensions of an array of vectors (V, T, D), and of maps (V, T, H, W, C)."""
 CHECKED_VIDEOS = 64
 
 
@@ -91,7 +93,7 @@ class Features:
             audio, visual = (_select(values, videos).float() for values in self.held)
             return audio, visual
         unique, places = torch.unique(videos.cpu(), return_inverse=True)
-        read = (torch.from_numpy(self.cache.read(name, unique.numpy())) for name in ARRAYS[self.source])
+        read = inputs_of(self.source, lambda name: torch.from_numpy(self.cache.read(name, unique.numpy())))
         audio, visual = (values.to(self.device)[places.to(self.device)].float() for values in read)
         return audio, visual
 
@@ -145,11 +147,15 @@ def read_data(cache: FeatureCache, config: TrainConfig, device: torch.device) ->
         )
     present = set(cache.samples.split)
     splits = {name: _split(cache, task, name, device) for name in SPLITS if name in present or name != "test"}
-    visual = cache.shapes[ARRAYS[source][1]]
-    cells = visual[2] * visual[3] if source == "maps" else 0
-    audio = cache.shapes[ARRAYS[source][0]]
+    audio, visual = ([cache.shapes[name] for name in names] for names in arrays_of(source))
     widths = Widths(
-        audio[-1], visual[-1], task.outputs, cells, cache.grid_segments, task.name, len(task.tracks)
+        audio=sum(shape[-1] for shape in audio),
+        visual=sum(shape[-1] for shape in visual),
+        classes=task.outputs,
+        cells=visual[0][2] * visual[0][3] if len(visual[0]) == MAP else 0,
+        segments=cache.grid_segments,
+        task=task.name,
+        tracks=len(task.tracks),
     )
     return Data(load_features(cache, source, config, device), task, widths, splits)
 
@@ -161,6 +167,8 @@ def choose_source(cache: FeatureCache, config: TrainConfig) -> str:
         TrainingError: the cache holds none of them, or the head cannot read what was asked for.
     """
     head, name = head_class(config), config.head.name
+    if config.audio and config.visual:
+        return _named_source(cache, config, config.audio, config.visual)
     if config.inputs != "auto" and config.inputs not in head.sources:
         raise TrainingError(
             f"head {name!r} cannot read {config.inputs!r} inputs",
@@ -176,7 +184,73 @@ def choose_source(cache: FeatureCache, config: TrainConfig) -> str:
         )
     if held[0] != head.sources[0] and config.inputs == "auto":
         note(f"head {name}: {head.sources[0]} inputs are not cached, it takes {held[0]} ones")
+    if config.audio or config.visual:
+        return _named_source(
+            cache,
+            config,
+            *(
+                given or usual
+                for given, usual in zip((config.audio, config.visual), ARRAYS[held[0]], strict=True)
+            ),
+        )
     return held[0]
+
+
+def _named_source(cache: FeatureCache, config: TrainConfig, audio: str, visual: str) -> str:
+    """Returns inputs by the names of their arrays, several of a modality joined by "+": "clap,clip+f_v".
+
+    Raises:
+        TrainingError: the cache holds no such array of that modality, arrays cannot be joined, or the head
+            cannot read them.
+    """
+    source = f"{audio},{visual}"
+    for modality, names in zip(("audio", "visual"), arrays_of(source), strict=True):
+        held = [name for name in cache.shapes if cache.modality_of(name) == modality]
+        for name in names:
+            if name not in held:
+                raise TrainingError(
+                    f"{cache.path}: no {modality} features named {name!r}",
+                    hint=f"--{modality} takes {', '.join(held)}, or several joined by +",
+                )
+        shapes = {cache.shapes[name][:-1] for name in names}
+        if len(shapes) > 1 or len(set(names)) < len(names):
+            shown = ", ".join(f"{name} {cache.shapes[name]}" for name in names)
+            raise TrainingError(
+                f"{cache.path}: {shown} cannot be joined",
+                hint="vectors with vectors, maps with maps of as many cells, each once",
+            )
+        dimensions = len(cache.shapes[names[0]])
+        able = {
+            VECTOR: modality == "audio" or {"encoded", "cnn"} & {*head_class(config).sources},
+            MAP: modality == "visual" and "maps" in head_class(config).sources,
+        }
+        if not able[dimensions]:
+            what = "vectors" if dimensions == VECTOR else "maps"
+            raise TrainingError(
+                f"head {config.head.name!r} reads no {what} as {modality} features, which {names[0]!r} holds",
+                hint="avel heads lists what each head reads",
+            )
+    return source
+
+
+def arrays_of(source: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the arrays of inputs, audio and visual; those of a modality are concatenated.
+
+    >>> arrays_of("maps"), arrays_of("clap,clip+f_v")
+    ((('cnn_a',), ('maps',)), (('clap',), ('clip', 'f_v')))
+    """
+    audio, visual = ARRAYS[source] if source in ARRAYS else source.split(",")
+    return tuple(audio.split("+")), tuple(visual.split("+"))
+
+
+def inputs_of(source: str, read: Callable[[str], Tensor]) -> tuple[Tensor, Tensor]:
+    """Returns audio and visual inputs from arrays that `read` gives by name: twice (..., T, D), or maps."""
+    audio, visual = ([read(name) for name in names] for names in arrays_of(source))
+    return _joined(audio), _joined(visual)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
 def chunks_of(order: Tensor, size: int) -> list[Tensor]:
@@ -205,7 +279,7 @@ def feature_statistics(features: Features, train: Split) -> dict[str, tuple[Tens
 
 def load_features(cache: FeatureCache, source: str, config: TrainConfig, device: torch.device) -> Features:
     """Loads the inputs if they fit into memory; reads each once to check that it is finite."""
-    names = ARRAYS[source]
+    names = [name for of_modality in arrays_of(source) for name in of_modality]
     wanted_gb = sum(_bytes(cache, name) for name in names) / 2**30
     limit_gb = free_memory_gb(device) / 2 if config.memory_gb is None else config.memory_gb
     if wanted_gb > limit_gb:
@@ -213,11 +287,13 @@ def load_features(cache: FeatureCache, source: str, config: TrainConfig, device:
         for name in names:
             _check_finite(cache, name, partial(cache.read, name))
         return Features(cache, source, device, None)
-    held = [cache.read(name) for name in names]
-    for name, values in zip(names, held, strict=True):
+
+    def read(name: str) -> Tensor:
+        values = cache.read(name)
         _check_finite(cache, name, values.__getitem__)
-    audio, visual = (torch.from_numpy(values).to(device) for values in held)
-    return Features(cache, source, device, (audio, visual))
+        return torch.from_numpy(values).to(device)
+
+    return Features(cache, source, device, inputs_of(source, read))
 
 
 def _select(values: Tensor, videos: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from avel.errors import TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.tasks.task import Task
-from avel.heads.training.data import ARRAYS, Data, Split, load_features
+from avel.heads.training.data import Data, Split, arrays_of, load_features
 from avel.stores.feature_samples import NO_SAMPLE
 from avel.stores.features import FeatureCache
 
@@ -36,7 +36,7 @@ def open_negatives(path: str, cache: FeatureCache, source: str) -> FeatureCache:
             shape, or made by another encoder.
     """
     negatives, again = FeatureCache.open(path), "make it with the same avel command and options as the other"
-    for name in ARRAYS[source]:
+    for name in (name for of_modality in arrays_of(source) for name in of_modality):
         found, wanted = negatives.shapes.get(name, ())[1:], cache.shapes[name][1:]
         if found != wanted:
             what = f"{name} is (V, {', '.join(map(str, found))})" if found else f"no {name}"

@@ -34,6 +34,7 @@ class HeadInputs:
     `head_code` maps the name of a head to the package and module, or the file, that it comes from, and
     `head_code_digest` to the digest of its source code.
     `tags` are the words by which held-out samples are evaluated apart, each with the numbers of its samples.
+    `named` are the named features that its heads read; `cache_digest` is with them.
     `fold` names the fold of a cross-validation that is the run's test split; "" for the cache's own splits.
     """
 
@@ -50,6 +51,7 @@ class HeadInputs:
     head_code: dict[str, str]
     head_code_digest: dict[str, str]
     tags: dict[str, tuple[int, ...]]
+    named: tuple[str, ...] = ()
     fold: str = ""
 
     def __post_init__(self) -> None:

@@ -7,9 +7,12 @@ work, no finished part is computed again; whatever changes, a file is never take
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from avel.config import resolve
 from avel.errors import StaleError, StoreError
@@ -19,9 +22,11 @@ from avel.pipeline.caching.parts import PART_VIDEOS, Gathered, Parts, Place, par
 from avel.pipeline.caching.task import Found, Task, find, make_task, still_damaged
 from avel.pipeline.config import CacheConfig
 from avel.stores.clips import ClipStore
+from avel.stores.feature_adding import stored_features
 from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import FeatureCache, write_features
 from avel.stores.files import check_can_write, only_one
+from avel.stores.named_features import NewFeatures
 from avel.stores.runs import versions
 from avel.text import duration, plural, table
 
@@ -113,6 +118,7 @@ def cache_features(
         known = found.damaged | lacking
         done = {*found.kept, *known}
         todo = {name: source for name, source in task.sources.items() if name not in done}
+        _refuse_named(task, found, todo)
         resumed = parts.finished(todo)
         names = [name for name in todo if name not in resumed]
         encoded, failed = _encode(task, parts, names, scheduler)
@@ -120,6 +126,21 @@ def cache_features(
         parts.remove()
     opened = FeatureCache.open(task.cache)
     return _summary(task, opened, found, resumed, encoded, known | failed, began)
+
+
+def _refuse_named(task: Task, found: Found, todo: Mapping[str, str]) -> None:
+    """Refuses new clips for a cache with features under other names, which none of them has.
+
+    Raises:
+        StaleError: it holds such features.
+    """
+    if found.cache is not None and found.cache.named and todo:
+        names = ", ".join(found.cache.named)
+        raise StaleError(
+            f"{task.cache}: holds {names} of {len(found.cache.video_ids)} videos, and {len(todo)} clips, the "
+            f"first is {next(iter(todo))!r}, are new or have changed",
+            hint=f"{task.command('--overwrite')} makes it without {names}; then add them again",
+        )
 
 
 def _lacking(task: Task, vectors: Path) -> dict[str, str]:
@@ -172,7 +193,16 @@ def _merge(task: Task, found: Found, parts: Parts, made: dict[str, Place], faile
         missing=missing,
         provenance=_provenance(task, found, names, failed)
         | {"cnn": _one_cnn(task, parts, cnns), "hardware": sorted(devices)},
+        named=_named(found, names),
     )
+
+
+def _named(found: Found, names: tuple[str, ...]) -> dict[str, NewFeatures]:
+    """Returns the features under other names that an earlier cache holds of its kept videos."""
+    if found.cache is None:
+        return {}
+    videos = np.array([found.kept[name].index for name in names if name in found.kept], np.int64)
+    return stored_features(found.cache, videos)
 
 
 def _one_cnn(task: Task, parts: Parts, digests: set[str]) -> str | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from avel.device import choose_device, explain_full_memory, tf32
 from avel.errors import AvelError, ConfigError, StoreError, UnknownNameError
 from avel.heads.models.head import Model
 from avel.heads.tasks.task import Task
-from avel.heads.training.data import ARRAYS
+from avel.heads.training.data import arrays_of, inputs_of
 from avel.heads.training.fit import arithmetic
 from avel.heads.training.records import (
     TrialRecord,
@@ -35,6 +36,7 @@ from avel.recipes.predicting.overlay import write_preview
 from avel.recipes.predicting.video_encoder import VideoEncoder, VideoFeatures
 from avel.recipes.predicting.windows import merge_windows, window_starts
 from avel.stores.files import check_can_write, path_text, write_text
+from avel.stores.named_features import OWN
 from avel.stores.runs import Run
 from avel.text import plural
 from avel.views.reading import open_cache
@@ -109,7 +111,14 @@ def predict(
     """
     kind = _check(videos, out, format, preview)
     opened = Run.open(run, "heads")
-    cache = open_cache(opened)
+    chosen, cache = choose_trials(opened, trial), open_cache(opened)
+    for name in (name for record in chosen for names in arrays_of(record.source) for name in names):
+        if name not in OWN:
+            raise StoreError(
+                f"{opened.path}: reads {name!r}, which other encoders than avel's made, so that no video can "
+                "be encoded like it",
+                hint="train a head on the features of avel cache-features",
+            )
     target = choose_device(device)
     weights = {"visual": visual_weights, "audio": audio_weights}
     video_encoder = VideoEncoder(
@@ -118,7 +127,6 @@ def predict(
         weights={kind: Path(path) for kind, path in weights.items() if path is not None},
         device=str(target),
     )
-    chosen = choose_trials(opened, trial)
     models = [(record, load_model(opened, record, target)) for record in chosen]
     task = task_of(opened)
     found: list[VideoEvents] = []
@@ -153,11 +161,15 @@ def segment_probabilities(
         windows = _windows(features, starts[first : first + WINDOWS_AT_ONCE], video_encoder.segments, device)
         windows |= video_encoder.encoder.temporal(windows)
         for place, (record, model) in enumerate(models):
-            audio, visual = (windows[name].float() for name in ARRAYS[record.source])
+            audio, visual = inputs_of(record.source, partial(_vectors, windows))
             with torch.inference_mode(), arithmetic(record.config, device):
                 parts[place].append(model.head.task.probabilities(model(audio, visual).logits).cpu())
     merged = [merge_windows(torch.cat(each).double().numpy(), starts) for each in parts]
     return np.asarray(np.mean(merged, 0), np.float64)
+
+
+def _vectors(windows: Mapping[str, Tensor], name: str) -> Tensor:
+    return windows[name].float()
 
 
 def _windows(

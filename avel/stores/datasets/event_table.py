@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avel.errors import DatasetError, MissingPathError
 from avel.stores.arrow import read_parquet
 from avel.stores.datasets.annotation_text import parse_event, read_records
-from avel.stores.datasets.dataset import MODALITIES, Event, Sample
+from avel.stores.datasets.dataset import MODALITIES, Dataset, Event, Sample, Video, make_dataset
+from avel.stores.kinds import VIDEO_SUFFIXES
 from avel.text import from_csv_cell
 
 if TYPE_CHECKING:
@@ -73,6 +75,25 @@ def read_events(path: Path) -> tuple[TableRow, ...]:
         _row(f"{path}: {place}", dict(zip(columns, values, strict=True)))
         for place, *values in zip(places, *columns.values(), strict=True)
     )
+
+
+def read_table_dataset(path: Path) -> Dataset:
+    """Returns the dataset that a table of events describes by itself, without files of videos.
+
+    A video's id is its name in the table, without the ending of a video.
+
+    Raises:
+        DatasetError, MissingPathError: as `read_events`.
+    """
+    rows = [replace(row, name=_without_video_ending(row.name)) for row in read_events(path)]
+    names = dict.fromkeys(row.name for row in rows)
+    videos = tuple(Video(name, "") for name in names)
+    return make_dataset(path.stem, path.parent, samples_of_rows(rows), videos)
+
+
+def _without_video_ending(name: str) -> str:
+    stem, ending = os.path.splitext(name)
+    return stem if ending.lower() in VIDEO_SUFFIXES else name
 
 
 def samples_of_rows(rows: Iterable[TableRow], id_of: Mapping[str, str] | None = None) -> tuple[Sample, ...]:

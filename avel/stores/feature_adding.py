@@ -1,0 +1,72 @@
+"""Adds features to a cache that is there, beside its own: under the name of their encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.errors import StoreError
+from avel.stores.features import FeatureCache, write_features
+from avel.stores.named_features import GROUP, OWN, NewFeatures, check_name
+
+
+class Stored:
+    """An array of a cache, whose checksums are compared as it is read: (V, T, ...), or of some videos."""
+
+    def __init__(self, cache: FeatureCache, name: str, videos: NDArray[np.int64] | None = None) -> None:
+        self._cache, self._name = cache, name
+        self._videos = np.arange(len(cache.video_ids)) if videos is None else videos
+        self.dtype = cache.read(name, np.empty(0, np.int64)).dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(V, T, ...)."""
+        return (len(self._videos), *self._cache.shapes[self._name][1:])
+
+    def __getitem__(self, key: slice) -> NDArray[Any]:
+        return self._cache.read(self._name, self._videos[key])
+
+
+def add_features(path: Path, new: Mapping[str, NewFeatures], *, overwrite: bool = False) -> FeatureCache:
+    """Adds features to a cache, and returns it; the file is written anew, whole or not at all.
+
+    Its own features and its digest stay, so that heads which were trained on these stay valid.
+
+    Args:
+        overwrite: replace features of the same name.
+
+    Raises:
+        ConfigError: a name that features cannot have.
+        StoreError: features of that name are there, or the new ones do not fit the cache's videos and grid.
+    """
+    cache = FeatureCache.open(path)
+    for name in new:
+        check_name(name)
+        if name in cache.named and not overwrite:
+            raise StoreError(
+                f"{path}: holds features named {name!r}", hint="name them otherwise, or add --overwrite"
+            )
+    write_features(
+        path,
+        video_ids=cache.video_ids,
+        categories=cache.categories,
+        samples=cache.samples,
+        arrays={name: Stored(cache, name) for name in cache.shapes if name in OWN},
+        segment_seconds=cache.segment_seconds,
+        missing=cache.missing,
+        provenance={key: value for key, value in cache.provenance.items() if key != GROUP},
+        named=stored_features(cache) | dict(new),
+    )
+    return FeatureCache.open(path)
+
+
+def stored_features(cache: FeatureCache, videos: NDArray[np.int64] | None = None) -> dict[str, NewFeatures]:
+    """Returns the named features of a cache, all rows or those of some videos, to be written again."""
+    return {
+        name: NewFeatures(about.modality, Stored(cache, name, videos), about.made)
+        for name, about in cache.named.items()
+    }

@@ -1,0 +1,303 @@
+"""Reads anybody's features: a file a clip, or one file of all, in numpy's, torch's, HDF5's or Parquet's form.
+
+A clip's features are (n, D), or maps (n, H, W, C). An array with one more dimension holds a row for each
+clip. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.errors import DatasetError, MissingPathError, StoreError
+from avel.stores.arrow import read_parquet
+from avel.stores.files import path_text
+from avel.stores.hdf5 import array_of, opened, read_texts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+HDF5_ENDINGS = (".h5", ".hdf5")
+ENDINGS = (".npy", ".npz", ".pt", ".pth", *HDF5_ENDINGS, ".parquet")
+ID_NAMES = ("video_id", "video_ids", "videoid", "id", "ids", "name", "names", "video", "videos")
+"""Names of the array or column of clip ids, the first that is there is taken."""
+OF_A_CLIP, OF_ALL = (2, 4), (3, 5)
+"""Dimensions of one clip's vectors or maps, and of an array with a row for each clip."""
+FETCH = "write the file again"
+Entries = Mapping[str, Any]
+"""Name -> array, list of texts, or the entries of an HDF5 group."""
+
+
+@dataclass(frozen=True)
+class FeatureFiles:
+    """Features of clips, read when they are asked for.
+
+    Attributes:
+        where: the path that was given, for messages.
+        ids: clips in the order of the file; None where its rows are those of the dataset's samples.
+        count: number of clips, or of rows.
+        read: place of a clip -> its features (n, D) or (n, H, W, C), numbers of any type.
+        files: the files that hold them.
+    """
+
+    where: str
+    ids: tuple[str, ...] | None
+    count: int
+    read: Callable[[int], NDArray[Any]]
+    files: tuple[Path, ...]
+
+
+@contextmanager
+def open_features(path: Path, key: str | None = None) -> Iterator[FeatureFiles]:
+    """Opens a folder or pattern of files, one for each clip, or one file of all clips.
+
+    In a folder a file's path below it, without ending, is the clip's id; in a pattern, `out/*_r21d.npy`, what
+    the star stands for. One file holds an array or group named by each id, or an array with a row a clip.
+
+    Args:
+        key: name of the array to take, where a file holds several; of a Parquet file the column.
+
+    Raises:
+        MissingPathError: nothing is there.
+        StoreError: a file that cannot be read, or several arrays and no key that chooses.
+    """
+    files = _files_by_id(path)
+    with ExitStack() as stack:
+        if files is not None:
+            names, paths = tuple(files), tuple(files.values())
+            yield FeatureFiles(str(path), names, len(names), lambda place: _clip(paths[place], key), paths)
+        elif path.suffix.lower() == ".parquet":
+            yield _of_table(path, key)
+        else:
+            entries = stack.enter_context(_entries(path))
+            yield _of_file(path, entries, key)
+
+
+def _files_by_id(path: Path) -> dict[str, Path] | None:
+    """Returns id -> file of a folder or pattern; None where the path is one file."""
+    if "*" in path.name:
+        before, _, after = path.name.partition("*")
+        found = {
+            each.name[len(before) : len(each.name) - len(after)]: each
+            for each in sorted(path.parent.glob(path.name))
+            if len(each.name) > len(before) + len(after) - 1
+        }
+    elif path.is_dir():
+        below = sorted(each for each in path.rglob("*") if each.suffix.lower() in ENDINGS and each.is_file())
+        found = {}
+        for each in below:
+            name = path_text(each.relative_to(path).with_suffix(""))
+            if name in found:
+                raise StoreError(
+                    f"{each}: {found[name].name} has the same id",
+                    hint=f"give one kind of file, as {path}/*{each.suffix}",
+                )
+            found[name] = each
+    elif path.is_file():
+        return None
+    else:
+        raise MissingPathError(f"{path}: no such file or folder", hint="a folder, a pattern or a file")
+    if not found:
+        raise MissingPathError(f"{path}: holds no features", hint=f"endings are {', '.join(ENDINGS)}")
+    return found
+
+
+@contextmanager
+def _entries(path: Path) -> Iterator[Entries]:
+    """Yields what a file holds, by name; the one array of a file without names is ""."""
+    ending = path.suffix.lower()
+    if ending in HDF5_ENDINGS:
+        with opened(path, FETCH) as file:
+            yield _hdf5_entries(file)
+        return
+    try:
+        if ending == ".npy":
+            entries: Entries = {"": np.load(path, mmap_mode="r", allow_pickle=False)}
+        elif ending == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                entries = {name: archive[name] for name in archive.files}
+        elif ending in (".pt", ".pth"):
+            entries = _torch_entries(path)
+        else:
+            raise StoreError(f"{path}: no features end so", hint=f"endings are {', '.join(ENDINGS)}")
+    except (OSError, ValueError, EOFError, MemoryError, KeyError, zipfile.BadZipFile) as error:
+        what = " ".join(str(error).split())
+        raise StoreError(f"{path}: cannot be read as {ending}: {what}", hint=FETCH) from None
+    yield entries
+
+
+def _hdf5_entries(group: h5py.Group) -> Entries:
+    """Returns the arrays of a group; those that are groups as their own entries."""
+    found: dict[str, Any] = {}
+    for name in group:
+        is_group = group.get(name, getclass=True) is h5py.Group
+        if is_group and isinstance(group.get(name, getlink=True), h5py.HardLink):
+            found[name] = {
+                inner: array_of(group[name], inner, FETCH)
+                for inner in group[name]
+                if group[name].get(inner, getclass=True) is not h5py.Group
+            }
+            continue
+        array = array_of(group, name, FETCH)
+        of_text = h5py.check_string_dtype(array.dtype) is not None and array.ndim == 1
+        found[name] = read_texts(group, name, FETCH) if of_text else array
+    return found
+
+
+def _torch_entries(path: Path) -> Entries:
+    """Loads tensors, alone or in a dict with texts; what else a file holds would have to be unpickled."""
+    import torch
+
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise StoreError(
+            f"{path}: holds more than tensors, and would have to be unpickled, which runs code",
+            hint="save a tensor, or a dict of tensors by name: torch.save({'features': tensor}, FILE)",
+        ) from None
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
+
+    def plain(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+
+    if isinstance(loaded, dict):
+        return {str(name): plain(value) for name, value in loaded.items()}
+    return {"": plain(loaded)}
+
+
+def _clip(path: Path, key: str | None) -> NDArray[Any]:
+    """Reads the features of one clip from its own file."""
+    with _entries(path) as entries:
+        return np.asarray(_only(entries, key, OF_A_CLIP, str(path))[()])
+
+
+def _of_file(path: Path, entries: Entries, key: str | None) -> FeatureFiles:
+    """Returns the features of all clips in one file: by id, or a row a clip."""
+    where, ids = str(path), _ids(entries)
+    rows = {name for name, value in entries.items() if _dimensions(value) in OF_ALL}
+    if key in rows or (key is None and rows):
+        array = _only(entries, key, OF_ALL, where)
+        if ids is not None and len(ids) != len(array):
+            raise StoreError(f"{where}: {len(array)} rows of features, and {len(ids)} ids", hint=FETCH)
+        return FeatureFiles(where, ids, len(array), lambda place: np.asarray(array[place]), (path,))
+    of_clip = {
+        name: value
+        for name, value in entries.items()
+        if isinstance(value, Mapping) or (key is None and _dimensions(value) in OF_A_CLIP)
+    }
+    if not of_clip:
+        raise StoreError(
+            f"{where}: holds no {'features' if key is None else repr(key)}, but {_listed(entries)}",
+            hint="an array (clips, n, D), or (n, D) for each id",
+        )
+    names = tuple(of_clip)
+
+    def read(place: int) -> NDArray[Any]:
+        value = of_clip[names[place]]
+        if isinstance(value, Mapping):
+            value = _only(value, key, OF_A_CLIP, f"{where}: {names[place]}")
+        return np.asarray(value[()])
+
+    return FeatureFiles(where, names, len(names), read, (path,))
+
+
+def _only(entries: Entries, key: str | None, dimensions: tuple[int, ...], where: str) -> Any:
+    """Returns the array of that name, or the only one with so many dimensions.
+
+    Raises:
+        StoreError: there is none, or several and no key.
+    """
+    fitting = {name: value for name, value in entries.items() if _dimensions(value) in dimensions}
+    chosen = fitting if key is None or set(fitting) == {""} else {key: fitting[key]} if key in fitting else {}
+    if len(chosen) == 1:
+        return next(iter(chosen.values()))
+    wanted = (
+        f"{' or '.join(map(str, dimensions))} dimensions{'' if key is None else f' and the name {key!r}'}"
+    )
+    raise StoreError(
+        f"{where}: holds {_listed(entries)}; {len(chosen)} of these have {wanted}",
+        hint="--audio-key and --visual-key name the array to take",
+    )
+
+
+def _listed(entries: Entries) -> str:
+    """Names the first of a file's entries with their shapes, for messages."""
+    shown = [f"{name or 'array'} {_shape(value)}".strip() for name, value in list(entries.items())[:5]]
+    return ", ".join([*shown, *(["..."] if len(entries) > len(shown) else [])]) or "nothing"
+
+
+def _dimensions(value: Any) -> int:
+    """Returns the dimensions of an array of numbers, 0 of anything else."""
+    numbers = getattr(getattr(value, "dtype", None), "kind", "") in "fiu"
+    return int(value.ndim) if numbers and hasattr(value, "ndim") else 0
+
+
+def _shape(value: Any) -> str:
+    return str(tuple(value.shape)) if hasattr(value, "shape") else ""
+
+
+def _ids(entries: Entries) -> tuple[str, ...] | None:
+    """Returns the texts that name the rows of a file."""
+    for name in ID_NAMES:
+        values = entries.get(name)
+        if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "US":
+            values = [each.decode() if isinstance(each, bytes) else str(each) for each in values.tolist()]
+        if isinstance(values, list) and all(isinstance(each, str) for each in values):
+            return tuple(values)
+    return None
+
+
+def _of_table(path: Path, key: str | None) -> FeatureFiles:
+    """Returns the features of a Parquet file: a row a clip with lists of vectors, or a row a vector."""
+    import pyarrow as pa
+
+    try:
+        table = read_parquet(path)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{path}: cannot be read as .parquet: {error}", hint=FETCH) from None
+    names = table.column_names
+    lists = [name for name in names if _is_list(table.schema.field(name).type)]
+    named = next((name for name in ID_NAMES if name in names), None)
+    if named is None:
+        raise StoreError(
+            f"{path}: no column of ids among {', '.join(names)}",
+            hint=f"name it {ID_NAMES[0]}, one text a row",
+        )
+    chosen = [key] if key in lists else lists if key is None else []
+    if len(chosen) != 1:
+        raise StoreError(
+            f"{path}: {len(chosen)} columns of vectors among {', '.join(names)}",
+            hint="lists of numbers in one column, named with --audio-key or --visual-key",
+        )
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(table[named].cast(pa.string()).to_pylist()):
+        places.setdefault(str(name), []).append(place)
+    ids, column = tuple(places), table[chosen[0]].combine_chunks()
+
+    def read(place: int) -> NDArray[Any]:
+        rows = column.take(pa.array(places[ids[place]])).to_pylist()
+        try:
+            values = np.array(rows, np.float64)
+        except (TypeError, ValueError):
+            raise DatasetError(f"{path}: the vectors of {ids[place]!r} differ in length") from None
+        return values[0] if len(rows) == 1 and values.ndim in OF_ALL else values
+
+    return FeatureFiles(str(path), ids, len(ids), read, (path,))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))

@@ -1,0 +1,281 @@
+"""Makes a feature cache of anybody's features: reads, aligns and checks them against a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from avel.errors import ConfigError, DatasetError, MissingPathError
+from avel.stores.datasets.dataset import Dataset
+from avel.stores.datasets.event_table import read_table_dataset
+from avel.stores.datasets.formats import read_dataset
+from avel.stores.feature_adding import add_features
+from avel.stores.feature_align import (
+    Aligned,
+    GivenFeatures,
+    Problem,
+    align,
+    check_clips,
+    provenance_of,
+    refuse,
+)
+from avel.stores.feature_files import FeatureFiles, open_features
+from avel.stores.feature_samples import samples_of_videos
+from avel.stores.features import FeatureCache, write_features
+from avel.stores.hdf5 import ArrayLike
+from avel.stores.named_features import NewFeatures
+from avel.stores.runs import versions
+from avel.text import plural
+
+MODALITIES: tuple[Literal["audio", "visual"], ...] = ("audio", "visual")
+TABLES = (".csv", ".parquet")
+"""Endings of annotations that need no folder of videos beside them."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Result of an import; `missing` counts samples without features, or whose features cannot be used."""
+
+    cache: str
+    digest: str
+    samples: int
+    videos: int
+    missing: int
+    arrays: dict[str, tuple[int, ...]]
+    findings: tuple[str, ...]
+
+    def headline(self) -> str:
+        """Returns the result in one line."""
+        held = f"{' and '.join(self.arrays)} of {plural(self.samples, 'sample')}"
+        lost = f", {self.missing:,} without features" if self.missing else ""
+        return f"{self.cache}: {held} in {plural(self.videos, 'clip')}{lost}"
+
+    def lines(self) -> list[str]:
+        """Returns the remarks on the files."""
+        return [f"note: {each}" for each in self.findings]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Videos and grid that features are brought to.
+
+    Attributes:
+        video_ids: the V videos.
+        rows: video id -> row of its first sample, for files with a row for each of `row_count` samples.
+    """
+
+    video_ids: tuple[str, ...]
+    rows: dict[str, int]
+    row_count: int
+    segments: int
+    segment_seconds: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """Features of each modality that can be used.
+
+    Attributes:
+        aligned: modality -> features of the videos that all modalities have.
+        tails: modality -> axes behind (V, T).
+        kept: places of these videos among those of the target.
+        reasons: other video -> why it has no features.
+        findings: what was found, a line each.
+        provenance: modality -> what a cache says of it.
+    """
+
+    aligned: dict[str, Aligned]
+    tails: dict[str, tuple[int, ...]]
+    kept: tuple[int, ...]
+    reasons: dict[str, str]
+    findings: tuple[str, ...]
+    provenance: dict[str, dict[str, Any]]
+
+
+def import_given(
+    given: Mapping[str, GivenFeatures],
+    cache: Path,
+    dataset: Dataset,
+    *,
+    segments: int,
+    segment_seconds: float,
+    maps_dtype: Literal["float16", "float32"],
+    leave_out: bool,
+) -> Imported:
+    """Writes a new cache: audio features become f_a and cnn_a, visual ones f_v and cnn_v, maps also `maps`.
+
+    Raises:
+        ConfigError: a modality is missing, or audio features are maps.
+        DatasetError, StoreError: features that cannot be used.
+    """
+    absent = [name for name in ("audio", "visual") if name not in given]
+    if absent:
+        raise ConfigError(
+            f"{cache}: a new cache needs audio and visual features, and there are no {absent[0]} ones",
+            hint=f"name them with --{absent[0]}",
+        )
+    target = target_of(dataset, segments, segment_seconds)
+    with ExitStack() as stack:
+        found = find_features(stack, given, target, leave_out)
+        if len(found.tails["audio"]) > 1:
+            raise ConfigError(f"{given['audio'].path}: audio features are vectors, these are maps")
+        audio, visual = (found.aligned[name] for name in ("audio", "visual"))
+        video_ids = tuple(target.video_ids[row] for row in found.kept)
+        every = range(len(video_ids))
+        arrays: dict[str, ArrayLike] = {"f_a": audio, "f_v": visual, "cnn_a": audio, "cnn_v": visual}
+        if len(found.tails["visual"]) > 1:
+            mean = visual.only(every, tail=found.tails["visual"], mean=True)
+            maps = visual.only(every, tail=found.tails["visual"], dtype=np.dtype(maps_dtype).type)
+            arrays |= {"f_v": mean, "cnn_v": mean, "maps": maps}
+        samples, missing = samples_of_videos(dataset, video_ids, found.reasons)
+        digest = write_features(
+            cache,
+            video_ids=video_ids,
+            categories=dataset.categories,
+            samples=samples,
+            arrays=arrays,
+            segment_seconds=segment_seconds,
+            missing=missing,
+            provenance={
+                "encoder": {"kind": "imported"} | found.provenance,
+                "findings": list(found.findings),
+                "versions": versions(),
+            },
+        )
+        shapes = {name: tuple(values.shape) for name, values in arrays.items()}
+    return Imported(str(cache), digest, len(samples), len(video_ids), len(missing), shapes, found.findings)
+
+
+def add_given(
+    given: Mapping[str, GivenFeatures],
+    path: Path,
+    *,
+    maps_dtype: Literal["float16", "float32"],
+    leave_out: bool,
+    overwrite: bool,
+) -> Imported:
+    """Adds features to the cache at `path`, for all of its videos, under the names that `given` has.
+
+    Args:
+        leave_out: pass over ids that no video of the cache has.
+        overwrite: replace features of the same names.
+
+    Raises:
+        ConfigError: one without a name, or two of one name.
+        DatasetError, StoreError: features that cannot be used, or that a video lacks.
+    """
+    names = {modality: each.name or "" for modality, each in given.items()}
+    for modality, name in names.items():
+        if not name:
+            raise ConfigError(f"{modality} features without a name", hint=f"--{modality}-name NAME")
+    if len(set(names.values())) < len(names):
+        raise ConfigError(f"two features named {names['audio']!r}", hint="name them apart")
+    cache = FeatureCache.open(path)
+    with ExitStack() as stack:
+        found = find_features(stack, given, target_of_cache(cache), leave_out)
+        if found.reasons:
+            raise DatasetError(
+                "; ".join(found.findings), hint="what is added to a cache has features of all of its videos"
+            )
+        new = {}
+        for modality in (each for each in MODALITIES if each in given):
+            tail = found.tails[modality]
+            dtype = np.dtype(maps_dtype if len(tail) > 1 else np.float32).type
+            values = found.aligned[modality].only(range(len(found.kept)), tail=tail, dtype=dtype)
+            new[names[modality]] = NewFeatures(modality, values, found.provenance[modality])
+        added = add_features(path, new, overwrite=overwrite)
+    counts = len(added.samples), len(added.video_ids), len(added.missing)
+    return Imported(str(path), added.digest, *counts, added.shapes, found.findings)
+
+
+def find_features(
+    stack: ExitStack, given: Mapping[str, GivenFeatures], target: Target, leave_out: bool
+) -> Found:
+    """Opens, aligns and checks features; the files stay open until `stack` closes.
+
+    Raises:
+        DatasetError: clips without usable features and no `leave_out`, or no clip that has them.
+        StoreError, MissingPathError: a file that cannot be read, or is not there.
+    """
+    looked: dict[str, tuple[FeatureFiles, dict[str, Problem], list[str]]] = {}
+    aligned: dict[str, Aligned] = {}
+    tails: dict[str, tuple[int, ...]] = {}
+    for modality, each in given.items():
+        files = stack.enter_context(open_features(each.path, each.key))
+        aligned[modality], surplus = align(
+            files,
+            target.video_ids,
+            target.rows,
+            target.row_count,
+            each.timing,
+            target.segments,
+            target.segment_seconds,
+        )
+        tails[modality], problems = check_clips(aligned[modality], target.video_ids)
+        looked[modality] = files, problems, surplus
+    findings = refuse(looked, len(target.video_ids), leave_out)
+    reasons: dict[str, list[str]] = {}
+    for modality, (_, problems, _) in looked.items():
+        for name, problem in problems.items():
+            detail = "" if problem.detail == problem.kind else f", {problem.detail}"
+            reasons.setdefault(name, []).append(f"{modality}: {problem.kind}{detail}")
+    kept = tuple(row for row, name in enumerate(target.video_ids) if name not in reasons)
+    if not kept:
+        raise DatasetError("; ".join(findings), hint="no clip is left; see to the files and options")
+    return Found(
+        {name: each.only(kept, tail=tails[name]) for name, each in aligned.items()},
+        tails,
+        kept,
+        {name: "; ".join(why) for name, why in reasons.items()},
+        tuple(findings),
+        {name: provenance_of(each, looked[name][0]) for name, each in given.items()},
+    )
+
+
+def target_of(dataset: Dataset, segments: int, segment_seconds: float) -> Target:
+    """Returns all videos of a dataset as the target of an import."""
+    rows: dict[str, int] = {}
+    for row, sample in enumerate(dataset.samples):
+        rows.setdefault(sample.video_id, row)
+    videos = tuple(video.video_id for video in dataset.videos)
+    return Target(videos, rows, len(dataset.samples), segments, segment_seconds)
+
+
+def target_of_cache(cache: FeatureCache) -> Target:
+    """Returns the videos of a cache as the target of an import; rows are numbers of samples."""
+    rows: dict[str, int] = {}
+    for number, video in zip(cache.samples.number.tolist(), cache.samples.video.tolist(), strict=True):
+        rows.setdefault(cache.video_ids[video], number)
+    count = 1 + max([-1, *rows.values(), *(item.sample for item in cache.missing)])
+    return Target(cache.video_ids, rows, count, cache.grid_segments, cache.segment_seconds)
+
+
+def dataset_of(
+    dataset: Dataset | Path | str | None,
+    annotations: Path | str | None,
+    format: str,
+    settings: Mapping[str, Any],
+) -> Dataset:
+    """Returns the dataset that features belong to; a table of events alone is one, too.
+
+    Raises:
+        MissingPathError: neither dataset nor annotations are given.
+    """
+    if isinstance(dataset, Dataset):
+        return dataset
+    table = None if annotations is None else Path(annotations)
+    if dataset is None and table is not None and table.suffix.lower() in TABLES and format == "auto":
+        return read_table_dataset(table)
+    if dataset is None and table is None:
+        raise MissingPathError(
+            "features without annotations: they cannot be used without labels and splits",
+            hint="--dataset FOLDER, or --annotations FILE with a table of events",
+        )
+    folder = table.parent if dataset is None and table is not None else dataset
+    assert folder is not None
+    return read_dataset(folder, annotations, format=format, **settings)

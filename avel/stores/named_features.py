@@ -1,0 +1,104 @@
+"""Features that stand in a cache beside its own, under the name of their encoder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.digests import digest_of
+from avel.errors import ConfigError, StoreError
+from avel.stores.documents import typed
+from avel.stores.hdf5 import ArrayLike
+from avel.stores.provenance import AGAIN
+
+OWN_VECTORS = ("f_a", "f_v", "cnn_a", "cnn_v")
+MAPS = "maps"
+OWN = (*OWN_VECTORS, MAPS)
+"""Arrays that avel's encoders make."""
+MODALITY_OF_OWN: dict[str, Literal["audio", "visual"]] = {
+    "f_a": "audio",
+    "cnn_a": "audio",
+    "f_v": "visual",
+    "cnn_v": "visual",
+    MAPS: "visual",
+}
+GROUP = "features"
+"""Group of the file that holds the named features, and key of the provenance that tells of them."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]*")
+
+
+@dataclass(frozen=True)
+class NamedFeatures:
+    """What a cache says of features under a name.
+
+    Attributes:
+        made: how they were made.
+        digest: 16 hex digits over name, modality, `made`, the videos, and the checksum of each row.
+    """
+
+    modality: Literal["audio", "visual"]
+    made: dict[str, Any]
+    digest: str
+
+
+@dataclass(frozen=True)
+class NewFeatures:
+    """Features to write under a name: (V, T, D), or maps (V, T, H, W, C)."""
+
+    modality: Literal["audio", "visual"]
+    values: ArrayLike
+    made: Mapping[str, Any]
+
+    def named(self, name: str, video_ids: tuple[str, ...], sums: NDArray[np.uint32]) -> NamedFeatures:
+        """Returns what a cache says of them, when their rows have been written."""
+        made = dict(self.made)
+        return NamedFeatures(self.modality, made, named_digest(name, self.modality, made, video_ids, sums))
+
+
+def named_digest(
+    name: str, modality: str, made: Mapping[str, Any], video_ids: tuple[str, ...], sums: NDArray[np.uint32]
+) -> str:
+    """Returns the digest of features under a name."""
+    return digest_of([name, modality, dict(made), video_ids], [(name, sums)])
+
+
+def read_named(path: Path, provenance: Mapping[str, Any]) -> dict[str, NamedFeatures]:
+    """Returns the features of a cache by name, as its provenance tells of them.
+
+    Raises:
+        StoreError: an entry is missing or of another type.
+    """
+    found, where = provenance.get(GROUP, {}), f"{path}: provenance: {GROUP}"
+    if not isinstance(found, dict):
+        raise StoreError(f"{where} is {found!r}, not features by name", hint=AGAIN)
+    for name in found:
+        try:
+            check_name(name)
+        except ConfigError as error:
+            raise StoreError(f"{where}: {error.message}", hint=AGAIN) from None
+    return {name: typed(NamedFeatures, entry, f"{where}: {name}", AGAIN) for name, entry in found.items()}
+
+
+def place_in_file(name: str) -> str:
+    """Returns the path of an array in the file."""
+    return name if name in OWN else f"{GROUP}/{name}"
+
+
+def check_name(name: str) -> None:
+    """Refuses what cannot be a name of features.
+
+    Raises:
+        ConfigError: it is empty, a name of avel's own, or holds other characters than NAME.
+    """
+    if name in OWN:
+        raise ConfigError(f"features named {name!r}, which is a name of avel's own", hint="name the encoder")
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"features named {name!r}", hint="letters, digits and _ . : @ -, beginning with letter or digit"
+        )
