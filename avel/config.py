@@ -193,10 +193,14 @@ def resolve(
         ("option", options or {}),
     ]
     places = {setting.name: setting.key for setting in settings_of(kind) if setting.registry is not None}
+    registries = {
+        setting.key: setting.registry for setting in settings_of(kind) if setting.registry is not None
+    }
     given = [
-        (source, key, value)
+        each
         for source, values in sources
         for key, value in flat({places.get(_named(key), key): value for key, value in values.items()}).items()
+        for each in _with_model(source, key, value, registries.get(key))
     ]
     config: C = _choose(kind, given)
     known: dict[str, Setting] = {}
@@ -230,6 +234,24 @@ def _with_given(
             named = [other for other in known if ("." in other) == ("." in key)]
             raise UnknownNameError("setting", key, named, where=source)
     return config
+
+
+def _with_model(
+    source: str, key: str, value: Any, registry: Registry[Any] | None
+) -> Iterator[tuple[str, str, Any]]:
+    """Yields a given value; of "timm:NAME", a component that wraps models, the component and its `model`.
+
+    Raises:
+        ConfigError: the component wraps none.
+    """
+    name, colon, model = str(value).partition(":")
+    if registry is None or not colon or name not in registry:
+        yield source, key, value
+        return
+    if "model" not in {setting.name for setting in settings_of(registry[name].Config)}:
+        raise ConfigError(f"{source}: {key}={value!r}: {name} wraps no models", hint=f"{key}={name}")
+    yield source, key, name
+    yield source, ".".join((*key.split(".")[:-1], name, "model")), model
 
 
 def _choose(kind: Any, given: list[tuple[str, str, Any]], place: tuple[str, ...] = ()) -> Any:

@@ -14,6 +14,8 @@ VISUAL_BACKBONES: Registry[Any] = Registry(
         "mobilenet_v2": "avel.pipeline.encoders.mobilenet",
         "vgg19": "avel.pipeline.encoders.vgg",
         "r2plus1d_18": "avel.pipeline.encoders.r2plus1d",
+        "timm": "avel.pipeline.encoders.timm_models",
+        "hf": "avel.pipeline.encoders.huggingface",
         "tiny": "avel.pipeline.encoders.tiny",
     },
     group="avel.visual_backbones",
@@ -23,6 +25,7 @@ AUDIO_BACKBONES: Registry[Any] = Registry(
     modules={
         **{name: f"avel.pipeline.encoders.{name}" for name in ("tiny", "vggish", "yamnet")},
         "cnn14": "avel.pipeline.encoders.panns",
+        "hf": "avel.pipeline.encoders.huggingface",
     },
     group="avel.audio_backbones",
 )

@@ -358,7 +358,12 @@ def test_published_weights_are_fetched_once(monkeypatch: pytest.MonkeyPatch, tmp
 
 @pytest.mark.parametrize(
     ("registry", "name"),
-    [(registry, name) for registry in (VISUAL_BACKBONES, AUDIO_BACKBONES) for name in registry],
+    [
+        (registry, name)
+        for registry in (VISUAL_BACKBONES, AUDIO_BACKBONES)
+        for name in registry
+        if name not in ("timm", "hf")  # which wrap a model that is to be named
+    ],
 )
 def test_without_a_word_no_backbone_stays_random(
     registry: Registry[type[Backbone]], name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -1,0 +1,154 @@
+"""Backbones that wrap a model of another library: from a local folder, or a pinned revision on the hub."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from importlib import import_module
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from avel.config import ComponentConfig, option
+from avel.digests import digest_of
+from avel.errors import ConfigError, WeightsError
+from avel.pipeline.encoders.backbones import PUBLISHED, Backbone
+from avel.stores.files import sha256_file
+
+SETTINGS_FILE = "config.json"
+WEIGHTS_FILES = ("*.safetensors", "pytorch_model*.bin")
+"""Files of weights, the preferred ones first."""
+FOLDER = "folder-"
+"""Begins the name of weights that lie in a folder, before the digest of its files."""
+
+
+@dataclass(frozen=True)
+class ModelConfig(ComponentConfig):
+    """Settings of a backbone that wraps a model of another library."""
+
+    model: str = option("", "Its name on the hub, or a folder with its files: NAME in timm:NAME and hf:NAME.")
+
+
+class HubBackbone(Backbone):
+    """A model of another library; `weights` may also be a revision of its repository."""
+
+    @classmethod
+    @abstractmethod
+    def repository(cls, model: str) -> str:
+        """Returns the repository on the hub that holds a model."""
+
+    @abstractmethod
+    def load_folder(self, folder: Path) -> None:
+        """Takes the weights in a folder, as the library itself loads them."""
+
+    @classmethod
+    def folder(cls, model: str, revision: str | None = None, *, weights: bool = True) -> Path:
+        """Returns the folder with a model's files, downloaded where they are nowhere on this machine.
+
+        Raises:
+            ConfigError: no model was named.
+            WeightsError: they are not here, and cannot be downloaded.
+        """
+        if not model:
+            raise ConfigError(
+                f"{cls.Config.name} wraps any model, and none is named", hint=f"{cls.Config.name}:NAME"
+            )
+        if Path(model).is_dir():
+            return Path(model)
+        return snapshot(cls.repository(model), revision, cls.Config.name, weights)
+
+    @classmethod
+    def weights_name(cls, config: ComponentConfig, weights: str) -> str:
+        """Returns the commit of the weights on the hub, or what names a folder's files, or a file.
+
+        Raises:
+            WeightsError: a revision that is not here, and cannot be downloaded.
+        """
+        assert isinstance(config, ModelConfig)
+        if weights == "random" or Path(weights).is_file():
+            return super().weights_name(config, weights)
+        folder = cls.folder(config.model, _revision(weights))
+        if not Path(config.model).is_dir():
+            return folder.name  # a snapshot's folder has the name of its commit
+        files = sorted(path for pattern in (SETTINGS_FILE, *WEIGHTS_FILES) for path in folder.glob(pattern))
+        return FOLDER + digest_of([sha256_file(path) for path in files])
+
+    def load(self, weights: str, option: str) -> None:
+        """Loads a file, a revision, or "published": the folder's weights, or those of the newest revision."""
+        assert isinstance(self.config, ModelConfig)
+        if Path(weights).is_file():
+            super().load(weights, option)
+            return
+        folder = self.folder(self.config.model, _revision(weights))
+        if not _weights_in(folder):
+            raise WeightsError(
+                f"{folder}: no weights, neither {' nor '.join(WEIGHTS_FILES)}",
+                hint=f"put them there; or {option} random for an untrained network",
+            )
+        self.load_folder(folder)
+
+
+def _revision(weights: str) -> str | None:
+    return None if weights == PUBLISHED or weights.startswith(FOLDER) else weights
+
+
+def _weights_in(folder: Path) -> bool:
+    return any(path for pattern in WEIGHTS_FILES for path in folder.glob(pattern))
+
+
+def snapshot(repository: str, revision: str | None, library: str, weights: bool) -> Path:
+    """Returns the folder of one revision of a repository: that on this machine, else downloaded.
+
+    Raises:
+        WeightsError: it is not here, and cannot be downloaded.
+    """
+    download = optional("huggingface_hub", library).snapshot_download
+    try:
+        kept = Path(download(repository, revision=revision, local_files_only=True))
+        if (kept / SETTINGS_FILE).is_file() and (_weights_in(kept) or not weights):
+            return kept
+    except (OSError, ValueError):
+        pass  # nothing of it is here
+    try:
+        found = Path(download(repository, revision=revision, allow_patterns=["*.json", WEIGHTS_FILES[0]]))
+        if weights and not _weights_in(found):
+            found = Path(download(repository, revision=revision, allow_patterns=[WEIGHTS_FILES[1]]))
+    except Exception as error:  # the hub's and the network's libraries have errors of many kinds
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        at = f" at revision {revision}" if revision else ""
+        raise WeightsError(
+            f"{repository}{at} is not on this machine, and cannot be downloaded: {reason[0]}",
+            hint=f"where there is a network: hf download {repository} --local-dir FOLDER; bring that here, "
+            f"with {SETTINGS_FILE} and *.safetensors in it, and name it: {library}:FOLDER",
+        ) from None
+    return found
+
+
+def optional(package: str, extra: str) -> Any:
+    """Imports a package that only an extra of avel's brings.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise ConfigError(
+            f"{extra}:NAME needs the package {package}: {error}", hint=f"pip install 'avel[{extra}]'"
+        ) from None
+
+
+def as_maps(features: Tensor, width: int, model: str) -> Tensor:
+    """Returns features as maps (B, D, H, W): of (B, D, H, W), (B, H, W, D), or tokens (B, N, D).
+
+    Tokens before those of the square image (a class token, registers) are left out.
+
+    Raises:
+        ConfigError: they have another form.
+    """
+    if features.dim() == 4:
+        return features if features.shape[1] == width else features.permute(0, 3, 1, 2)
+    if features.dim() != 3:
+        raise ConfigError(f"{model}: features of {features.dim()} axes are no maps", hint="leave out maps")
+    side = isqrt(features.shape[1])
+    return features[:, -side * side :].transpose(1, 2).reshape(len(features), -1, side, side)

@@ -1,0 +1,152 @@
+"""Vision towers and audio models of transformers, `hf:NAME`, with the model's own preprocessing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from avel.config import ComponentConfig
+from avel.errors import WeightsError
+from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES
+from avel.pipeline.encoders.backbones import (
+    AudioBackbone,
+    FrameInput,
+    Normalise,
+    VisualBackbone,
+    WaveformInput,
+)
+from avel.pipeline.encoders.hub import HubBackbone, ModelConfig, as_maps, optional
+from avel.pipeline.encoders.waveform import WindowConfig
+from avel.pipeline.encoders.weights import State, load_into
+
+
+class HuggingFace(HubBackbone):
+    """One tower of a model of transformers, under `net.`. Nothing in its repository is run."""
+
+    tower: str
+    """Name of the tower in models that have several, as CLIP and CLAP do."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        folder = self.folder(config.model, weights=False)
+        settings = _from_folder("AutoConfig", folder)
+        self.net: Any = self._tower(optional("transformers", "hf").AutoModel.from_config(settings))
+        self.width = _width(self.net.config)
+
+    @classmethod
+    def repository(cls, model: str) -> str:
+        """Returns the name itself."""
+        return model
+
+    def load_folder(self, folder: Path) -> None:
+        """Takes the weights as transformers loads them."""
+        self.net.load_state_dict(self._tower(_from_folder("AutoModel", folder)).state_dict())
+
+    def load_published(self, state: State, where: str) -> None:
+        """Takes the tower's own state dict."""
+        load_into(self.net, state, where)
+
+    def _tower(self, model: nn.Module) -> nn.Module:
+        return getattr(model, self.tower, model)
+
+
+@VISUAL_BACKBONES.register("hf")
+class HuggingFaceVisual(HuggingFace, VisualBackbone):
+    """A vision tower: CLIP's, SigLIP's, DINO's, ViT. The model's pooled vector, or the mean of its tokens."""
+
+    @dataclass(frozen=True)
+    class Config(ModelConfig):
+        """Name of the model."""
+
+    tower = "vision_model"
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        processor = _processor(self.folder(config.model, weights=False))
+        self.normalise = Normalise(tuple(processor.image_mean), tuple(processor.image_std))
+
+    @classmethod
+    def reads(cls, config: ComponentConfig) -> FrameInput:
+        """Returns one frame of the resolution that the model's image processor makes."""
+        assert isinstance(config, ModelConfig)
+        processor = _processor(cls.folder(config.model, weights=False))
+        size = processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
+        return FrameInput(pixels=size.get("height") or size["shortest_edge"])
+
+    def maps(self, frames: Tensor) -> Tensor:
+        """Computes the last layer's tokens as maps: (B, 3, H, W) -> (B, D, H', W')."""
+        found = self.net(pixel_values=self.normalise(frames))
+        return as_maps(found.last_hidden_state, self.width, "hf")
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Computes pooled vectors: (B, 3, H, W) -> (B, D)."""
+        return _vectors(self.net(pixel_values=self.normalise(frames)))
+
+
+@AUDIO_BACKBONES.register("hf")
+class HuggingFaceAudio(HuggingFace, AudioBackbone):
+    """An audio model: CLAP's tower, AST, or one like wav2vec. Its pooled vector, or the mean over time.
+
+    The model's own feature extractor runs on the CPU, within `forward`.
+    """
+
+    @dataclass(frozen=True)
+    class Config(ModelConfig, WindowConfig):
+        """Name of the model, and window of the waveform."""
+
+    tower = "audio_model"
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.extractor = _extractor(self.folder(config.model, weights=False))
+
+    @classmethod
+    def reads(cls, config: ComponentConfig) -> WaveformInput:
+        """Returns windows at the sample rate of the model's feature extractor."""
+        assert isinstance(config, HuggingFaceAudio.Config)
+        extractor = _extractor(cls.folder(config.model, weights=False))
+        return WaveformInput(extractor.sampling_rate, config.window_seconds)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Computes vectors of waveforms in [-1, 1]: (B, n) -> (B, D)."""
+        rate = self.extractor.sampling_rate
+        found = self.extractor([*audio.float().cpu().numpy()], sampling_rate=rate, return_tensors="pt")
+        return _vectors(self.net(**found.to(audio.device)))
+
+
+def _vectors(found: Any) -> Tensor:
+    """Returns a model's pooled vectors, or the mean of its last layer's where it has none: (B, D)."""
+    pooled = getattr(found, "pooler_output", None)
+    vectors: Tensor = found.last_hidden_state.mean(1) if pooled is None else pooled.flatten(1)
+    return vectors
+
+
+def _width(config: Any) -> int:
+    """Returns D of a model's last layer."""
+    width: int = getattr(config, "hidden_size", None) or config.hidden_sizes[-1]
+    return width
+
+
+def _processor(folder: Path) -> Any:
+    return _from_folder("AutoImageProcessor", folder)
+
+
+def _extractor(folder: Path) -> Any:
+    return _from_folder("AutoFeatureExtractor", folder)
+
+
+def _from_folder(kind: str, folder: Path) -> Any:
+    """Makes what transformers calls `kind` of the files in a folder.
+
+    Raises:
+        WeightsError: they are not what it needs.
+    """
+    transformers = optional("transformers", "hf")
+    try:
+        return getattr(transformers, kind).from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise WeightsError(
+            f"{folder}: {kind} of transformers cannot read it: {str(error).splitlines()[0]}",
+            hint="config.json, preprocessor_config.json and *.safetensors of the model belong there",
+        ) from None

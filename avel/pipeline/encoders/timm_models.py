@@ -1,0 +1,95 @@
+"""Any image model of timm, `timm:NAME`: its own resolution, mean and std; maps where it has them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from avel.config import ComponentConfig
+from avel.errors import ConfigError, WeightsError
+from avel.pipeline.config import VISUAL_BACKBONES
+from avel.pipeline.encoders.backbones import FrameInput, Normalise, VisualBackbone
+from avel.pipeline.encoders.hub import SETTINGS_FILE, HubBackbone, ModelConfig, as_maps, optional
+from avel.pipeline.encoders.weights import State, load_into
+
+
+@VISUAL_BACKBONES.register("timm")
+class TimmVisual(HubBackbone, VisualBackbone):
+    """The model's own pooled vector, before its classifier. State dict: timm's, under `net.`."""
+
+    @dataclass(frozen=True)
+    class Config(ModelConfig):
+        """Name of the model."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.net: Any = _create(config.model)
+        self.width = self.net.head_hidden_size
+        self.normalise = Normalise(self.net.pretrained_cfg["mean"], self.net.pretrained_cfg["std"])
+
+    @classmethod
+    def repository(cls, model: str) -> str:
+        """Returns the repository that timm names for a model."""
+        known = _known(model)
+        if not known.hf_hub_id:
+            raise WeightsError(f"timm:{model}: timm has no weights of it on the hub", hint="name a folder")
+        return str(known.hf_hub_id)
+
+    @classmethod
+    def reads(cls, config: ComponentConfig) -> FrameInput:
+        """Returns one frame of the resolution that the model was trained with."""
+        assert isinstance(config, ModelConfig)
+        if Path(config.model).is_dir():
+            kept = json.loads((Path(config.model) / SETTINGS_FILE).read_text())
+            return FrameInput(pixels=kept.get("pretrained_cfg", kept)["input_size"][-1])
+        return FrameInput(pixels=_known(config.model).input_size[-1])
+
+    def maps(self, frames: Tensor) -> Tensor:
+        """Computes maps of the last layer, or its tokens as maps: (B, 3, H, W) -> (B, D, H', W')."""
+        return as_maps(self.net.forward_features(self.normalise(frames)), self.net.num_features, "timm")
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Computes the model's pooled vectors: (B, 3, H, W) -> (B, D)."""
+        vectors: Tensor = self.net(self.normalise(frames))
+        return vectors
+
+    def load_folder(self, folder: Path) -> None:
+        """Takes timm's weights in a folder."""
+        self.net.load_state_dict(_create(str(folder), pretrained=True).state_dict())
+
+    def load_published(self, state: State, where: str) -> None:
+        """Takes timm's state dict, with or without a classifier of the name that the model gives it."""
+        classifier = self.net.pretrained_cfg.get("classifier") or ()
+        names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+        load_into(self.net, state, where, unused=tuple(f"{name}." for name in names))
+
+
+def _create(model: str, *, pretrained: bool = False) -> Any:
+    """Returns a model of timm's zoo, or of a folder, without its classifier.
+
+    Raises:
+        ConfigError: no such model.
+    """
+    source = f"local-dir:{model}" if Path(model).is_dir() else model
+    try:
+        return optional("timm", "timm").create_model(source, pretrained=pretrained, num_classes=0)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise _unknown(model, error) from None
+
+
+def _known(model: str) -> Any:
+    """Returns what timm knows of a model without making it."""
+    timm = optional("timm", "timm")
+    try:
+        known = timm.get_pretrained_cfg(model, allow_unregistered=False)
+    except RuntimeError as error:
+        raise _unknown(model, error) from None
+    return known
+
+
+def _unknown(model: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"timm:{model}: {error}", hint="python -c 'import timm; print(timm.list_models())' lists them"
+    )
