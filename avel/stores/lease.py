@@ -18,7 +18,7 @@ from avel.stores.files import process_runs
 NAME = ".lock"
 RENEW_SECONDS = 10.0
 LAPSE_SECONDS = 60.0
-"""A lock that was watched for so long, six renewals, and not renewed may be taken over. Compares no clocks."""
+"""A lock that was watched for so long and not renewed, six times, may be taken over. Compares no clocks."""
 WATCH_SECONDS = 1.0
 """Time between two looks at another run's lock."""
 UNSURE_SECONDS = 2 * RENEW_SECONDS
