@@ -8,17 +8,19 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from avel.errors import BusyError
+from avel.progress import note
 from avel.stores.files import process_runs
 
 NAME = ".lock"
-RENEW_SECONDS = 20.0
-LAPSE_SECONDS = 120.0
-"""Age from which a lock that was not renewed may be taken over: six renewals, with clocks a minute apart."""
+RENEW_SECONDS = 10.0
+LAPSE_SECONDS = 60.0
+"""A lock that was watched for so long and not renewed, six times, may be taken over. Compares no clocks."""
+WATCH_SECONDS = 1.0
+"""Time between two looks at another run's lock."""
 UNSURE_SECONDS = 2 * RENEW_SECONDS
 """Age of the last renewal from which the holder renews the lock before it writes."""
 
@@ -31,7 +33,7 @@ def lease(store: Any, url: str) -> Iterator[Callable[[], None]]:
     that must not mix with another run's.
 
     Raises:
-        BusyError: another run holds the lock and has renewed it lately.
+        BusyError: another run holds the lock, and runs on this machine, or renewed it while it was watched.
     """
     holding, ended = _Lease(store, url), threading.Event()
     renewing = threading.Thread(target=holding.renew_until, args=(ended,), daemon=True)
@@ -79,22 +81,39 @@ class _Lease:
                 self._store.delete([NAME])
 
     def _take(self) -> Any:
+        """Takes the lock, also from a run that has ended; returns the version of the lock object.
+
+        Watches the lock of a run of which nothing else is known, until it is renewed or lapses.
+        """
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         with suppress(AlreadyExistsError):
             return self._put("create")
-        try:
+        watched, began = None, _seconds()
+        while True:
             holder, meta = self._found()
-            idle = (datetime.now(UTC) - meta["last_modified"]).total_seconds() if meta else 0.0
-            if meta and (idle > LAPSE_SECONDS or _is_gone(holder)):
-                return self._put(_version(meta))
-        except PreconditionError:  # a third run took it over at this very moment
-            holder, idle = _UNKNOWN, 0.0
-        raise BusyError(
-            f"{self._url}: process {holder['pid']} on {holder['host']} is at work on it, "
-            f"last sign {idle:.0f} s ago",
-            hint=f"wait for it to end; the lock of a killed run lapses after {LAPSE_SECONDS:.0f} s",
-        )
+            if meta is None:  # given back meanwhile
+                with suppress(AlreadyExistsError):
+                    return self._put("create")
+                continue
+            version, runs = _version(meta), _runs(holder)
+            if runs or (watched is not None and version != watched):
+                raise BusyError(
+                    f"{self._url}: process {holder['pid']} on {holder['host']} is at work on it",
+                    hint="wait for it to end, then the same command: it does what is left",
+                )
+            if runs is False or _seconds() - began > LAPSE_SECONDS:
+                try:
+                    return self._put(version)
+                except (PreconditionError, FileNotFoundError):
+                    continue  # another run was faster
+            if watched is None:
+                watched = version
+                note(
+                    f"{self._url}: locked by process {holder['pid']} on {holder['host']}; "
+                    f"watching for {LAPSE_SECONDS:.0f} s whether it is alive"
+                )
+            time.sleep(WATCH_SECONDS)
 
     def _renew(self) -> None:
         from obstore.exceptions import PreconditionError
@@ -132,7 +151,7 @@ class _Lease:
         return bool(holder["token"] == self._token)
 
 
-_UNKNOWN = {"host": "unknown", "pid": "unknown", "pids": "", "token": ""}
+_UNKNOWN = {"host": "unknown", "pid": "unknown", "pids": "", "token": "", "seconds": 0}
 
 
 def _version(put: Any) -> dict[str, Any]:
@@ -140,9 +159,18 @@ def _version(put: Any) -> dict[str, Any]:
     return {name: put[name] for name in ("e_tag", "version") if put[name] is not None}
 
 
-def _is_gone(holder: dict[str, Any]) -> bool:
-    """Returns True if the holder is a process of this machine that has ended."""
-    return bool(holder["pids"] == _pids()) and not process_runs(holder["pid"])
+def _runs(holder: dict[str, Any]) -> bool | None:
+    """Returns whether the holder is a process of this machine that runs; None for one of another machine."""
+    import psutil  # here, since it takes 40 ms
+
+    pid, seconds = holder["pid"], holder["seconds"]
+    if holder["pids"] != _pids() or not isinstance(pid, int) or not isinstance(seconds, int | float):
+        return None
+    if not process_runs(pid):
+        return False
+    with suppress(psutil.Error):  # hidden from us, or it has just ended
+        return bool(psutil.Process(pid).create_time() <= seconds)  # else the id is another process's now
+    return None
 
 
 def _pids() -> str:

@@ -1,14 +1,15 @@
 """Folders and object stores behave alike; two runs never hold one of them at once."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 
 from avel.errors import BusyError, ConfigError, StoreError
@@ -128,23 +129,53 @@ def test_one_at_a_time(location: Location) -> None:
         pass
 
 
-def test_what_a_killed_run_holds_is_taken_over(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_killed_run_holds_is_taken_over(bucket: str) -> None:
     location = RemoteLocation(f"{bucket}/killed")
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    ran = {"host": socket.gethostname(), "pid": ended.pid}
-    location.write(".lock", json.dumps(ran | {"pids": "of another container"}).encode())
-    with pytest.raises(BusyError, match=f"process {ended.pid}"), location.lock():
+    killed = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    mine = {"host": socket.gethostname(), "pids": lease._pids(), "pid": killed.pid, "seconds": time.time()}
+    location.write(".lock", json.dumps(mine).encode())
+    with pytest.raises(BusyError, match=f"process {killed.pid}"), location.lock():
         pass
-    here = json.dumps(ran | {"pids": lease._pids()})
-    location.write(".lock", here.encode())
-    with location.lock():  # its process has ended
-        assert location.read(".lock") != here.encode()
-    location.write(".lock", b'{"host": "elsewhere", "pid": 1}')
-    with pytest.raises(BusyError, match="process 1 on elsewhere"), location.lock():
+    killed.kill()
+    os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)  # a zombie from here on
+    with location.lock():
+        assert json.loads(location.read(".lock") or b"")["pid"] == os.getpid()
+    killed.communicate()
+    later = mine | {"pid": os.getpid(), "seconds": psutil.Process().create_time() - 10}
+    location.write(".lock", json.dumps(later).encode())
+    with location.lock():  # its id is another process's now
         pass
-    monkeypatch.setattr(lease, "datetime", _Later)
-    with location.lock():  # it has given no sign for long
+
+
+def test_a_lock_that_is_not_renewed_while_it_is_watched_lapses(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the clocks say: one is read here alone."""
+    monkeypatch.setattr(lease, "WATCH_SECONDS", 0.05)
+    location = RemoteLocation(f"{bucket}/watched")
+    other = {"host": "elsewhere", "pid": 1, "pids": "of another machine", "seconds": 10.0**12}
+    location.write(".lock", json.dumps(other).encode())
+    monkeypatch.setattr(lease, "LAPSE_SECONDS", 0.5)
+    with location.lock():
+        assert json.loads(location.read(".lock") or b"")["pid"] == os.getpid()
+    said = f"{bucket}/watched: locked by process 1 on elsewhere; watching for 0 s whether it is alive\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_lock_that_is_renewed_while_it_is_watched_is_left_alone(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = RemoteLocation(f"{bucket}/renewed")
+    other = {"host": "elsewhere", "pid": 1, "seconds": 0.0}
+    location.write(".lock", json.dumps(other).encode())
+    renewed = json.dumps(other | {"seconds": 1.0}).encode()
+    monkeypatch.setattr(lease.time, "sleep", lambda _: location.write(".lock", renewed))
+    with pytest.raises(BusyError, match="process 1 on elsewhere is at work on it"), location.lock():
+        pass
+    assert location.read(".lock") == renewed
+    location.write(".lock", json.dumps(other).encode())
+    monkeypatch.setattr(lease.time, "sleep", lambda _: location.delete([".lock"]))
+    with location.lock():  # the other has given it back
         pass
 
 
@@ -226,11 +257,3 @@ def _until_it_raises(check_lock: Callable[[], None]) -> None:
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert locate("-store") == LocalLocation(str(tmp_path / "-store"))
-
-
-class _Later(datetime):
-    """A clock that is ten minutes ahead."""
-
-    @classmethod
-    def now(cls, tz: object = UTC) -> datetime:  # type: ignore[override]
-        return datetime.now(UTC) + timedelta(minutes=10)

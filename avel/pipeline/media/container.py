@@ -2,7 +2,7 @@
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -22,6 +22,10 @@ HEADERS = {
     "flv": re.compile(rb"FLV\x01"),
 }
 """First bytes of formats of which FFmpeg does not read all joined files."""
+FRAGMENT = re.compile(rb"(.{4})moof.{4}mfhd", re.DOTALL)
+TRACK = re.compile(rb"tfhd.{4}(.{4})", re.DOTALL)
+"""Beginning of a fragment of MP4, and the number of a track in it."""
+MOST_FRAGMENT_BYTES = 1 << 20
 FORMATS = ",".join(sorted(av.formats_available - FORWARDING))
 
 
@@ -99,6 +103,24 @@ def unread_file(path: Path, container: InputContainer, read_bytes: int) -> int |
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
         found = header.search(data, read_bytes)
         return found.start() if found else None
+
+
+def unread_fragment(
+    path: Path, container: InputContainer, tracks: Collection[int], read_bytes: int
+) -> int | None:
+    """Returns where a fragment of some tracks of an MP4 stands behind the `read_bytes`, None without any.
+
+    FFmpeg goes from box to box, and stops where bytes are missing or zero.
+    """
+    if "mp4" not in container.format.name.split(",") or not read_bytes < path.stat().st_size:
+        return None
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        for found in FRAGMENT.finditer(data, read_bytes):
+            size = int.from_bytes(found[1])
+            moof = data[found.start() : found.start() + min(size, MOST_FRAGMENT_BYTES)]
+            if any(int.from_bytes(track) in tracks for track in TRACK.findall(moof)):
+                return found.start()
+    return None
 
 
 def is_cut_short(path: Path) -> bool:

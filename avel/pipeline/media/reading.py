@@ -35,6 +35,7 @@ from avel.pipeline.media.container import (
     open_container,
     refusing_faults,
     unread_file,
+    unread_fragment,
 )
 from avel.pipeline.media.info import (
     MediaInfo,
@@ -268,11 +269,16 @@ def _follow_parts(streams: list[ScannedStream]) -> list[str]:
 
 
 def _unread(path: Path, container: InputContainer, streams: list[ScannedStream]) -> Iterator[str]:
-    """Yields that another file follows, where the grid goes on behind the one that was read."""
-    if not all(stream.passed for stream in streams):
-        begin = unread_file(path, container, max(stream.read_bytes for stream in streams))
-        if begin is not None:
-            yield f"another file that was joined to it at byte {begin} is not read"
+    """Yields that another file, or fragments follow, where the grid goes on behind what was read."""
+    if all(stream.passed for stream in streams):
+        return
+    read_bytes = max(stream.read_bytes for stream in streams)
+    if (begin := unread_file(path, container, read_bytes)) is not None:
+        yield f"another file that was joined to it at byte {begin} is not read"
+        return
+    tracks = [stream.av_stream.id for stream in streams]
+    if (begin := unread_fragment(path, container, tracks, read_bytes)) is not None:
+        yield f"fragments from byte {begin} on are not read: bytes are missing before them"
 
 
 def _emptiness(container: InputContainer, fault: str) -> tuple[Reason, str]:

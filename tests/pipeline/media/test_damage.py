@@ -13,7 +13,7 @@ import pytest
 
 from avel.errors import AvelError
 from avel.pipeline.media.refusal import REASONS, ClipRefused
-from tests.media import Film, compose, read_number, steady
+from tests.media import Film, compose, heard_clicks, read_number, steady
 from tests.pipeline.media.reading import on_screen, read
 
 FILM = Film(steady(25), options={"g": "25", "bf": "0"})
@@ -74,6 +74,50 @@ def test_a_leap_of_the_time_stamps_is_on_record(tmp_path: Path) -> None:
     frames, _, info = read(compose(tmp_path / "leap.ts", Film(times, sound_seconds=3.0)))
     assert (frames[50:] == frames[50]).all()
     assert info.damage == "no new video between 2.98 s and 95.02 s"
+
+
+SECONDS_BEFORE, SECONDS_AFTER = 4, 7
+"""Where a hole begins and ends in a film of fragments of one second."""
+
+
+def fragmented(path: Path, flags: str, fill: Callable[[int], bytes]) -> tuple[Path, int]:
+    """Writes a film without the fragments of 3 of its seconds, and returns where the next one begins."""
+    film = replace(
+        FILM,
+        times=steady(25, 10.0),
+        clicks=(2.5, 5.5, 8.5),
+        sound_seconds=10.0,
+        options={"g": "25", "bf": "0", "sc_threshold": "0"},
+        form={"movflags": flags},
+    )
+    data = compose(path, film).read_bytes()
+    starts = [at - 4 for at in range(len(data)) if data[at : at + 4] == b"moof"]
+    first, last = starts[SECONDS_BEFORE], starts[SECONDS_AFTER]
+    hole = fill(last - first)
+    path.write_bytes(data[:first] + hole + data[last:])
+    return path, first + len(hole)
+
+
+def test_what_follows_a_hole_between_fragments_keeps_its_time(tmp_path: Path) -> None:
+    flags = "frag_keyframe+empty_moov+default_base_moof"
+    path, _ = fragmented(tmp_path / "a.mp4", flags, lambda size: b"")
+    frames, samples, info = read(path)
+    shown = [read_number(frame) for frame in frames]
+    due = on_screen(steady(25, 10.0, start=Fraction(1024, 44100)))  # after the priming of the audio's encoder
+    assert (shown[:64], shown[114:]) == (due[:64], due[114:])
+    assert heard_clicks(samples) == pytest.approx([2.523, 8.523], abs=0.002)
+    assert info.valid_seconds == 10
+    assert "no new video between 3.98 s and 7.02 s; no new audio between" in info.damage
+
+
+@pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov", "dash+frag_keyframe+empty_moov"])
+def test_fragments_that_are_lost_behind_a_hole_are_named(tmp_path: Path, flags: str) -> None:
+    path, lost = fragmented(tmp_path / "a.mp4", flags, bytes)  # zeros
+    frames, samples, info = read(path)
+    assert read_number(frames[-1]) == 99
+    assert heard_clicks(samples) == pytest.approx([2.523], abs=0.002)
+    assert info.valid_seconds == pytest.approx(4, abs=0.1)
+    assert info.damage == f"fragments from byte {lost} on are not read: bytes are missing before them"
 
 
 def _cut(kind: str, share: float) -> "Callable[[dict[str, Path], Path], Path]":
