@@ -27,7 +27,15 @@ from avel.heads.models.head import (
 )
 from avel.heads.tasks.choose import choose_task
 from avel.heads.training.code import keep_files, read_train_config
-from avel.heads.training.data import Data, arrays_of, check_labels, choose_source, note_left_out, read_data
+from avel.heads.training.data import (
+    Data,
+    arrays_of,
+    check_labels,
+    choose_source,
+    note_left_out,
+    read_data,
+    replaced_inputs,
+)
 from avel.heads.training.fit import TrialOutcome, can_stack, fit
 from avel.heads.training.negatives import add_negatives
 from avel.heads.training.plan import Planned, plan, stackable_groups
@@ -173,20 +181,27 @@ class LoadedCache:
             data = self.data(config)
             check_labels(self.cache, data.splits, config)
             build_model(config, data.widths, 0)
-            self._note_projection(config, data.widths)
+            self._note_once(replaced_inputs(self.cache, config))
+            self._note_once(_projection(config, data.widths))
             weak = data if weak_labels_of(config, data.task.name) == "event" else weak
         if weak is not None:
             note_left_out(self.cache, weak.splits["train"])
 
-    def _note_projection(self, config: TrainConfig, widths: Widths) -> None:
-        """Says once of each head that it reads features through a Linear that nobody asked for."""
-        width, head = projected_width(config, widths), config.head.name
-        if config.project is None and width is not None and head not in self._noted:
-            self._noted.add(head)
-            note(
-                f"head {head} adds audio to visual features, {widths.audio} and {widths.visual} wide: "
-                f"a Linear for each brings them to {width} (--project)"
-            )
+    def _note_once(self, text: str) -> None:
+        if text and text not in self._noted:
+            self._noted.add(text)
+            note(text)
+
+
+def _projection(config: TrainConfig, widths: Widths) -> str:
+    """Says that a head reads features through a Linear that nobody asked for, "" where it does not."""
+    width = projected_width(config, widths)
+    if config.project is not None or width is None:
+        return ""
+    return (
+        f"head {config.head.name} adds audio to visual features, {widths.audio} and {widths.visual} wide: a "
+        f"Linear for each brings them to {width} (--project)"
+    )
 
 
 def _inputs(

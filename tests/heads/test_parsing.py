@@ -127,7 +127,9 @@ def test_from_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     cache, here = write_parsing_cache(tmp_path / "c.h5"), str(tmp_path / "run")
     words = f"train-head {cache} {here} --head han --supervision weak --epochs 1 --device cpu --json".split()
     assert run(cli, words) == DONE
-    found = json.loads(capfd.readouterr().out)
+    shown = capfd.readouterr()
+    assert shown.err.count("head han: cnn inputs are not cached, it takes encoded ones") == 1
+    found = json.loads(shown.out)
     assert found["groups"]["han"]["parsing"]["segment_f1_percent"]["Type@AV"]["mean"] > 0
     assert run(cli, ["evaluate", here, "--split", "val"]) == DONE
     assert "Event@AV" in capfd.readouterr().out

@@ -10,6 +10,7 @@ from avel.heads.train import train_head
 from avel.heads.training.records import load_model, read_trial
 from avel.views.inside import look_inside, videos_of
 from avel.views.reading import read_run
+from tests.heads.parsing import T, write_parsing_cache
 from tests.heads.synthetic import write_cache
 
 
@@ -30,3 +31,10 @@ def test_fused_vectors_are_those_that_the_head_names_or_its_classifier_reads(
         else:
             expected = f_a + f_v
     np.testing.assert_allclose(seen, expected.numpy(), atol=1e-6)
+
+
+def test_fused_vectors_of_two_tracks_are_side_by_side(tmp_path: Path) -> None:
+    cache = write_parsing_cache(tmp_path / "c.h5")
+    train_head(cache, tmp_path / "run", head="han", supervision="weak", epochs=1, device="cpu")
+    seen = look_inside(read_run(tmp_path / "run"), 0, np.array([1, 0])).fused
+    assert seen.shape == (2, T, 2 * 512)

@@ -182,8 +182,6 @@ def choose_source(cache: FeatureCache, config: TrainConfig) -> str:
             f"{cache.path}: head {name!r} needs {needs}, the cache holds {', '.join(cache.shapes)}",
             hint="avel cache-features STORE CACHE --help names the option that adds them",
         )
-    if held[0] != head.sources[0] and config.inputs == "auto":
-        note(f"head {name}: {head.sources[0]} inputs are not cached, it takes {held[0]} ones")
     if config.audio or config.visual:
         return _named_source(
             cache,
@@ -194,6 +192,14 @@ def choose_source(cache: FeatureCache, config: TrainConfig) -> str:
             ),
         )
     return held[0]
+
+
+def replaced_inputs(cache: FeatureCache, config: TrainConfig) -> str:
+    """Says which inputs a head reads since the cache lacks those it is meant for, "" where it reads these."""
+    usual, source = head_class(config).sources[0], choose_source(cache, config)
+    if config.inputs != "auto" or config.audio or config.visual or source == usual:
+        return ""
+    return f"head {config.head.name}: {usual} inputs are not cached, it takes {source} ones"
 
 
 def _named_source(cache: FeatureCache, config: TrainConfig, audio: str, visual: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import StaleError
+from avel.heads.tasks.metrics import Labels
 from avel.progress import Progress, note
 from avel.views.footage import Footage
 from avel.views.inside import Inside, look_inside
@@ -101,7 +102,19 @@ def clip_table(browsed: BrowsedClips, footage: Footage, folder: Path, *, copy_vi
             ]
             for run, places in zip(browsed.runs, browsed.places, strict=True)
         ],
+        "scores": [
+            [_scores(run, trial, places) for trial in run.prediction[:BROWSED_TRIALS]]
+            for run, places in zip(browsed.runs, browsed.places, strict=True)
+        ],
     }
+
+
+def _scores(run: HeadRun, predicted: Labels, places: NDArray[np.int64]) -> list[float | None]:
+    """Returns what each clip scores by the measure of the task, None where its events are not known: (C,)."""
+    judged = (places >= 0) & run.known[places]
+    scores = np.full(len(places), np.nan)
+    scores[judged] = run.task.scores(predicted[places[judged]], run.label[places[judged]])
+    return [None if np.isnan(score) else round(score, 4) for score in scores.tolist()]
 
 
 def _footage(

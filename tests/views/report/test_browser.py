@@ -332,6 +332,15 @@ def test_two_tracks_show_several_events_at_once(driver: Any, tmp_path: Path) -> 
     split = driver.execute_script("return avel.state.split")
     wrong = ~run.task.right(run.prediction[0], run.label).all(1) & (run.split == split)
     assert sorted(shown_samples(driver)) == sorted(run.sample[wrong].tolist())
+    scores = dict(
+        zip(run.sample.tolist(), run.task.scores(run.prediction[0], run.label).tolist(), strict=True)
+    )
+    choose(driver, "filter-order", "wrong")
+    in_order = [scores[number] for number in shown_samples(driver)]
+    assert in_order == sorted(in_order)
+    # Of the classes of a segment, in labels or predictions of either track, those in both
+    part = "return rightParts([[[0, 1], []], [[2], []]], [[[1], [2]], [[2], []]])"
+    assert driver.execute_script(part) == [pytest.approx(2 / 3), 0]
     assert errors(driver) == []
 
 
@@ -359,7 +368,8 @@ def tiled(path: Path, times: int) -> dict[str, Any]:
     for name in ("video", "title", "split", "label"):
         clips[name] *= times
     clips["sample"] = list(range(len(clips["sample"]) * times))
-    clips["predictions"] = [[trial * times for trial in run] for run in clips["predictions"]]
+    for name in ("predictions", "scores"):
+        clips[name] = [[trial * times for trial in run] for run in clips[name]]
     return clips
 
 

@@ -56,14 +56,9 @@ function showClips(change) {
 }
 
 function refilter() {
-  const wrong = new Map();
-  list.clips = clipsOfSplit().filter((clip) => {
-    const found = predicted(filters.run, clip);
-    const labels = avel.data.clips.label[clip];
-    if (found && labels) wrong.set(clip, rightSegments(found, labels).filter((right) => !right).length);
-    return passes(clip, found);
-  });
-  if (filters.order === "wrong") list.clips.sort((a, b) => (wrong.get(b) || 0) - (wrong.get(a) || 0) || a - b);
+  const score = (clip) => chosenTrial("scores", filters.run, clip) ?? 1;
+  list.clips = clipsOfSplit().filter((clip) => passes(clip, predicted(filters.run, clip)));
+  if (filters.order === "wrong") list.clips.sort((a, b) => score(a) - score(b) || a - b);
   describePair();
   const all = clipsOfSplit().length;
   list.count.textContent = `${list.clips.length} of ${plural(all, "clip")} of ${avel.state.split}`;
@@ -121,14 +116,17 @@ function listRow(clip, number) {
   );
 }
 
-/** One line a run: right segments filled, wrong ones hollow. */
+/** One line a run: segments filled as far as they are right. */
 function sparkline(clip) {
   const { clips, summary } = avel.data;
   const runs = clips.label[clip] ? clips.predictions.map((_, run) => predicted(run, clip)).filter(Boolean) : [];
   const svg = s("svg", { class: "spark", viewBox: `0 0 ${summary.segments} ${Math.max(runs.length, 1)}`, preserveAspectRatio: "none" });
   runs.forEach((found, line) => {
-    for (const { first, end, value } of runsOf(rightSegments(found, clips.label[clip])))
-      svg.append(s("rect", { x: first, y: line + 0.1, width: end - first, height: 0.8, class: value ? "ok" : "bad" }));
+    for (const { first, end, value } of runsOf(rightParts(found, clips.label[clip]))) {
+      const bar = (height, kind) => s("rect", { x: first, y: line + 0.9 - height, width: end - first, height, class: kind });
+      if (value < 1) svg.append(bar(0.8, "bad"));
+      if (value > 0) svg.append(bar(0.8 * value, "ok"));
+    }
   });
   return svg;
 }

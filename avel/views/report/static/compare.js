@@ -56,18 +56,17 @@ function differenceRow(title, found, sign, widest) {
 
 /** The clips of the split on which the mean over seeds differs most, either way. */
 function differingClips(runs, a, b) {
-  const { label, predictions, title, video, video_id: ids } = avel.data.clips;
-  const right = (run, clip) => {
-    const fractions = predictions[run].filter((trial) => trial[clip]).map((trial) => rightFraction(trial[clip], label[clip]));
-    return fractions.length ? fractions.reduce((sum, each) => sum + each, 0) / fractions.length : null;
+  const { scores, title, video, video_id: ids } = avel.data.clips;
+  const mean = (run, clip) => {
+    const found = scores[run].map((trial) => trial[clip]).filter((score) => score !== null);
+    return found.length ? found.reduce((sum, each) => sum + each, 0) / found.length : null;
   };
   const both = clipsOfSplit()
-    .filter((clip) => label[clip])
-    .map((clip) => ({ clip, a: right(a, clip), b: right(b, clip) }))
+    .map((clip) => ({ clip, a: mean(a, clip), b: mean(b, clip) }))
     .filter((each) => each.a !== null && each.b !== null && each.a !== each.b);
   both.sort((one, other) => Math.abs(other.a - other.b) - Math.abs(one.a - one.b));
-  if (!both.length) return [h("p", { class: "note" }, "Both have the same segments right in every clip.")];
-  const head = h("tr", {}, ["clip", "events", "A right", "B right"].map((text) => h("th", {}, text)));
+  if (!both.length) return [h("p", { class: "note" }, "Both have the same score in every clip.")];
+  const head = h("tr", {}, ["clip", "events", "A", "B"].map((text) => h("th", {}, text)));
   const body = both.slice(0, DIFFERING_CLIPS).map((each) =>
     h(
       "tr",
@@ -79,9 +78,7 @@ function differingClips(runs, a, b) {
     )
   );
   return [
-    h("h3", {}, "Where they differ most"),
+    h("h3", {}, `Where they differ most, in ${avel.data.summary.measure} of a clip`),
     h("div", { class: "scroll" }, h("table", { class: "numbers" }, h("thead", {}, head), h("tbody", {}, body))),
   ];
 }
-
-const rightFraction = (found, labels) => rightSegments(found, labels).filter(Boolean).length / found[0].length;

@@ -118,8 +118,17 @@ function ticks(low, high, count) {
 /** Whether two segments hold the same classes. */
 const same = (one, other) => one.length === other.length && one.every((number, at) => number === other[at]);
 
-/** Which segments of a clip are right in every track: (T). */
-const rightSegments = (found, labels) => found[0].map((_, segment) => found.every((track, at) => same(track[segment], labels[at][segment])));
+/** How much of each segment is right, 0 to 1: of the classes in labels or predictions of any track, those in both: (T). */
+function rightParts(found, labels) {
+  return found[0].map((_, segment) => {
+    const pairs = found.map((track, at) => [track[segment], labels[at][segment]]);
+    const hits = pairs.map(([held, wanted]) => held.filter((number) => wanted.includes(number)).length);
+    const all = pairs.map(([held, wanted], at) => held.length + wanted.length - hits[at]);
+    return sum(all) ? sum(hits) / sum(all) : 1;
+  });
+}
+
+const sum = (values) => values.reduce((total, each) => total + each, 0);
 
 /** Whether any segment of any track passes `test(label, found)`. */
 const someSegment = (labels, found, test) => labels.some((track, at) => track.some((label, segment) => test(label, found[at][segment])));
@@ -156,12 +165,14 @@ function blocks(found, labels) {
   return each;
 }
 
-/** The predictions of a run about a clip by the chosen trial, or null where it has none. */
-function predicted(run, clip) {
-  const trials = avel.data.clips.predictions[run];
-  if (!trials) return null;
-  return trials[Math.min(avel.state.trial, trials.length - 1)][clip];
+/** What the chosen trial of a run has about a clip, of "predictions" or "scores", or null. */
+function chosenTrial(kind, run, clip) {
+  const trials = avel.data.clips[kind][run];
+  return trials ? trials[Math.min(avel.state.trial, trials.length - 1)][clip] : null;
 }
+
+/** The predictions of a run about a clip by the chosen trial, or null where it has none. */
+const predicted = (run, clip) => chosenTrial("predictions", run, clip);
 
 /** Places of the clips of the chosen split. */
 function clipsOfSplit() {
