@@ -35,7 +35,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]*")
 
 @dataclass(frozen=True)
 class NamedFeatures:
-    """What a cache says of features under a name.
+    """Provenance of features that a cache holds under a name.
 
     Attributes:
         made: how they were made.
