@@ -5,10 +5,10 @@
 
 "plain" is the forward of the same CNNs, as they are written, with the same batch, threads and dtype on frames
 and patches, or windows of the waveform, that lie in memory, cropped and in floats; "folded" the same with
-batch norms folded into the convolutions, as avel runs them. "cache" is the whole call but for loading the encoder, which is timed beside
-it: reading, decoding, cropping, CNNs, parts, merging. Two dtypes' features are compared as well. `--clock
-cpu` counts the processor's time of all threads instead, for a machine that others use; give it `--threads 1`,
-because threads that wait for each other count as busy.
+batch norms folded into the convolutions, as avel runs them. "cache" is the whole call but for loading the
+encoder, which is timed beside it: reading, decoding, cropping, CNNs, parts, merging. Two dtypes' features are
+compared as well. `--clock cpu` counts the processor's time of all threads instead, for a machine that others
+use; give it `--threads 1`, because threads that wait for each other count as busy.
 """
 
 from __future__ import annotations

@@ -191,7 +191,7 @@ class PartEncoder:
     def inputs(self, frames: Tensor, audio: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
         """Returns what the CNNs are given, on the device: images, and patches or windows (B, T, ...).
 
-        Images in [0, 1] are (B * T * N, 3, H, W), or (B * T, N, 3, H, W) for a CNN that sees N frames together.
+        Images in [0, 1] are (B * T * N, 3, H, W); for a CNN that sees N together (B * T, N, 3, H, W).
         """
         frames = frames.to(self.device, non_blocking=True)
         audio = audio.to(self.device, non_blocking=True)
