@@ -4,11 +4,11 @@
     python benchmarks/cache.py --visual-backbone mobilenet_v2 --audio-backbone yamnet
 
 "plain" is the forward of the same CNNs, as they are written, with the same batch, threads and dtype on frames
-and patches that lie in memory, cropped and in floats; "folded" the same with batch norms folded into the
-convolutions, as avel runs them. "cache" is the whole call but for loading the encoder, which is timed beside
-it: reading, decoding, cropping, CNNs, parts, merging. Two dtypes' features are compared as well. `--clock
-cpu` counts the processor's time of all threads instead, for a machine that others use; give it `--threads 1`,
-because threads that wait for each other count as busy.
+and patches, or windows of the waveform, that lie in memory, cropped and in floats; "folded" the same with
+batch norms folded into the convolutions, as avel runs them. "cache" is the whole call but for loading the
+encoder, which is timed beside it: reading, decoding, cropping, CNNs, parts, merging. Two dtypes' features are
+compared as well. `--clock cpu` counts the processor's time of all threads instead, for a machine that others
+use; give it `--threads 1`, because threads that wait for each other count as busy.
 """
 
 from __future__ import annotations
@@ -102,13 +102,17 @@ def make_store(path: Path, clips: int) -> Path:
     """Writes a store of made-up clips whose JPEG files are about as large as those of real ones (20 KB)."""
     config, location = ExtractConfig(), locate(path)
     names = tuple(f"clip{number:05d}" for number in range(clips))
-    attributes = StoreAttributes(config.grid(), stored_settings(config), digest(config), "jpeg", names)
+    attributes = StoreAttributes(
+        config.grid(), stored_settings(config), digest(config), "jpeg", names, config.waveform
+    )
     prepare_store(location, attributes)
     write_dataset(location, make_dataset("made-up", path, (), tuple(Video(name, "") for name in names)))
     writer, manifest = ClipWriter(location, attributes.digest), ManifestWriter(location)
     random = np.random.default_rng(0)
     files = list(_jpegs(random, config))
     for row in range(clips):
+        noise = random.integers(-9999, 9999, config.grid().samples)
+        writer.write_waveform(row, 0, noise.astype(np.int16))
         writer.write_log_mel(row, 0, random.normal(-3, 2, (config.segments, 96, 64)).astype(np.float32))
         writer.write_frames(row, 0, [files[place] for place in random.permutation(len(files))])
     manifest.append(
@@ -133,8 +137,10 @@ def _jpegs(random: np.random.Generator, config: ExtractConfig) -> Iterator[bytes
 def _measure(store: Path, folder: Path, dtype: str, options: argparse.Namespace) -> dict[str, Any]:
     """Medians of the turns; spreads are the lowest and the highest."""
     chosen = {
-        "visual": {"backbone": options.visual_backbone, "weights": "random"},
-        "audio": {"backbone": options.audio_backbone, "weights": "random"},
+        "visual_backbone": options.visual_backbone,
+        "audio_backbone": options.audio_backbone,
+        "visual_weights": "random",
+        "audio_weights": "random",
         "dtype": dtype,
         "batch_size": options.batch_size,
         "device": options.device,
@@ -179,19 +185,18 @@ def _bare(encoder: PartEncoder, batch: Any, clips: int, *, folded: bool) -> floa
     """Clips per second of the CNNs alone on one resident batch, over and over."""
     cnns = encoder.encoder
     size, device = len(batch.video_ids), encoder.device
-    frames = batch.frames.flatten(0, 1).float().div(255)
-    frames = frames.to(device, memory_format=torch.channels_last)
-    patches = batch.log_mel.flatten(0, 1).to(device)
+    frames, audio = encoder.inputs(batch.frames, batch.audio)
+    audio = audio.flatten(0, 1)
     half = encoder.work.config.dtype == "bfloat16"
 
     def forward() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             if folded:
                 cnns.run("visual", frames)
-                cnns.run("audio", patches)
+                cnns.run("audio", audio)
             else:
                 cnns.visual(frames)
-                cnns.audio(patches)
+                cnns.audio(audio)
         if device.type == "cuda":
             torch.cuda.synchronize()
 

@@ -180,6 +180,19 @@ class PartEncoder:
 
         Where audio is a waveform, it is that of the whole clip, and frames may begin at its segment `first`.
         """
+        images, audio = self.inputs(frames, audio, first)
+        half = self.work.recipe["preprocessing"]["dtype"] == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            visual, maps = self._visual(images, len(audio))
+            cnn_a = self.encoder.cnn_audio(audio)
+        return {"cnn_a": cnn_a, "cnn_v": visual} | ({} if maps is None else {"maps": maps})
+
+    @torch.inference_mode()
+    def inputs(self, frames: Tensor, audio: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
+        """Returns what the CNNs are given, on the device: images, and patches or windows (B, T, ...).
+
+        Images in [0, 1] are (B * T * N, 3, H, W); for a CNN that sees N together (B * T, N, 3, H, W).
+        """
         frames = frames.to(self.device, non_blocking=True)
         audio = audio.to(self.device, non_blocking=True)
         if self._waveform is not None:
@@ -187,11 +200,10 @@ class PartEncoder:
             audio = windows(audio, self._sample_rate, self._segment_seconds, segments, self._waveform)
         if frames.shape[-1] != self._crop_size:
             frames = centre_crop(frames, self._crop_size)
-        half = self.work.recipe["preprocessing"]["dtype"] == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            visual, maps = self._visual(frames)
-            cnn_a = self.encoder.cnn_audio(audio)
-        return {"cnn_a": cnn_a, "cnn_v": visual} | ({} if maps is None else {"maps": maps})
+        images = unit(frames.flatten(0, 1))
+        if self._together:
+            return images.reshape(-1, len(self._frames), *images.shape[1:]), audio
+        return images.contiguous(memory_format=torch.channels_last), audio
 
     @torch.inference_mode()
     def temporal(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -204,25 +216,20 @@ class PartEncoder:
         f_a, f_v = self.encoder.temporal(audio.float(), visual.float())
         return {"f_a": f_a, "f_v": f_v}
 
-    def _visual(self, frames: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Returns vectors and maps, averaged over N frames: (B, T * N, 3, H, W) -> (B, T, D), maps."""
-        images = unit(frames.flatten(0, 1))
-        if self._together:
-            images = images.reshape(-1, len(self._frames), *images.shape[1:])
-        else:
-            images = images.contiguous(memory_format=torch.channels_last)
+    def _visual(self, images: Tensor, clips: int) -> tuple[Tensor, Tensor | None]:
+        """Returns vectors and maps of B clips, averaged over N frames: (B, T, D), (B, T, H', W', D)."""
         pooled = type(self.encoder.visual).forward is VisualBackbone.forward
         wants_maps = "maps" in self._arrays or self.encoder.attention is not None
         if not wants_maps:
-            return self._over_frames(self.encoder.run("visual", images), frames), None
+            return self._over_frames(self.encoder.run("visual", images), clips), None
         maps = self.encoder.run("visual", images, "maps")
         vectors = maps.mean((2, 3)) if pooled else self.encoder.run("visual", images)
-        return self._over_frames(vectors, frames), self._over_frames(maps.permute(0, 2, 3, 1), frames)
+        return self._over_frames(vectors, clips), self._over_frames(maps.permute(0, 2, 3, 1), clips)
 
-    def _over_frames(self, values: Tensor, frames: Tensor) -> Tensor:
+    def _over_frames(self, values: Tensor, clips: int) -> Tensor:
         """Averages over N frames, unless seen together: (B * T * N, ...) or (B * T, ...) -> (B, T, ...)."""
         count = 1 if self._together else len(self._frames)
-        by_segment = values.reshape(frames.shape[0], -1, count, *values.shape[1:])
+        by_segment = values.reshape(clips, -1, count, *values.shape[1:])
         return by_segment[:, :, 0] if count == 1 else by_segment.float().mean(2)
 
 
