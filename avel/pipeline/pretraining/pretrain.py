@@ -162,7 +162,7 @@ def _clips_at_once(
 def _train(trainer: Trainer, batches: Batches, recorder: Recorder, clips: int) -> None:
     """Trains the epochs that are left."""
     done, epochs = recorder.resume().epochs, trainer.config.epochs
-    with Progress(epochs * clips, "clips", start=done * clips) as progress:
+    with Progress(epochs * clips, "clips", of="AV-BT", start=done * clips) as progress:
         for number in range(done, epochs):
             recorder.begin_epoch()
             recorder.epoch(trainer.epoch(number, batches, progress))

@@ -162,7 +162,7 @@ def _record(
 ) -> list[Entry]:
     """Writes entries into the manifest as they are done, and returns them all."""
     done: list[Entry] = []
-    with Progress(total, "clips") as progress:
+    with Progress(total, "clips", of="staging") as progress:
         for batch in batches:
             with writing(location):
                 check_lock()
