@@ -16,8 +16,8 @@ from avel.device import explain_full_memory, tf32
 from avel.heads.config import HeadConfig, TrainConfig
 from avel.heads.models.head import Model, build_model, head_class
 from avel.heads.training.data import Data, Split, chunks_of
-from avel.heads.training.memory import reuse_freed_memory
 from avel.heads.training.trials import Alone, Stacked, Trial, TrialGroup
+from avel.memory import reuse_freed_memory
 from avel.progress import Progress
 
 CLIPS_AT_ONCE = 512
