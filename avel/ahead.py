@@ -1,6 +1,7 @@
 """Work that is begun before it is asked for, so that reading and computing go on at the same time."""
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,9 +13,26 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+_limit: int | None = None
+
+
+def limit_threads(count: int | None) -> None:
+    """Lets this process compute and read with so many threads; None for one a core.
+
+    torch reads its number from the environment as it is imported, and is told where it is there already.
+    """
+    global _limit
+    _limit = count
+    if count is not None:
+        os.environ["OMP_NUM_THREADS"] = str(count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(usable_cores())
+
+
 def usable_cores() -> int:
-    """Returns the cores that this process may use, which a job's or container's limit may make fewer."""
-    return len(os.sched_getaffinity(0))
+    """Returns the cores that this process may use, which a job, a container or `limit_threads` may limit."""
+    cores = len(os.sched_getaffinity(0))
+    return cores if _limit is None else min(cores, _limit)
 
 
 def reading_threads(asked: int | None) -> int:

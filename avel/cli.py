@@ -17,6 +17,7 @@ from typing import Any, get_args
 import click
 
 import avel
+from avel.ahead import limit_threads
 from avel.config import Range, split_set
 from avel.console import (
     DONE,
@@ -45,7 +46,7 @@ from avel.text import plural
 PATH = click.Path(path_type=Path)
 SPLIT = click.Choice(["val", "test"])
 IDS = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
-"""Context of commands that take ids of clips, which may begin with a dash: they are not options, nor `-h`."""
+"""Context of commands that take ids of clips, which may begin with a dash: they are no options."""
 DECODER = click.option(
     "--decoder",
     type=click.Choice(["argmax", "event", "threshold"]),
@@ -103,9 +104,15 @@ class InOrder(click.Group):
 @click.version_option(avel.__version__, prog_name="avel")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and results only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the traceback of an error.")
-def cli(quiet: bool, verbose: bool) -> None:
-    """Audio-visual event localization: clips -> staging -> AV-BT encoders -> features -> fusion heads."""
+@click.option("--threads", type=click.IntRange(1), help="Threads that computing takes, the cores by default.")
+def cli(quiet: bool, verbose: bool, threads: int | None) -> None:
+    """Audio-visual event localization: clips -> staging -> AV-BT encoders -> features -> fusion heads.
+
+    --quiet, --verbose and --threads may stand before or after COMMAND.
+    """
     verbosity(quiet, verbose)
+    if threads is not None:
+        limit_threads(threads)
 
 
 def command(*examples: str, **more: Any) -> Callable[[Callable[..., int]], click.Command]:
@@ -604,12 +611,15 @@ def score(predictions: tuple[Path, ...], dataset: Path, in_full: bool, as_json: 
     Computes the metrics of avel evaluate. Several files are several seeds.
 
     \b
-    .npy          (rows, T) class numbers or (rows, T, K) scores; rows are those of the split or of the whole
-                  dataset, in annotation order; background is the last class
-    CSV, Parquet  a row a segment: sample or video_id, segment (from 0), and prediction (name or number),
-                  probabilities (a list, Parquet), or a column for each class
-    CSV, Parquet  a row an event: video_id, category, onset_seconds, offset_seconds, and modality (audio,
-                  visual, or empty for both); the rest is background
+    .npy          (rows, T) class numbers or (rows, T, K) scores; rows are
+                  those of the split or of the whole dataset, in annotation
+                  order; background is the last class
+    CSV, Parquet  a row a segment: sample or video_id, segment (from 0), and
+                  prediction (name or number), probabilities (a list,
+                  Parquet), or a column for each class
+    CSV, Parquet  a row an event: video_id, category, onset_seconds,
+                  offset_seconds, and modality (audio, visual, or empty for
+                  both); the rest is background
 
     Where a segment may have several labels, K scores are those of the classes, first in audio, then in
     visual; in .npy also (rows, T, 2, classes). Labels are 0 and 1. A column is named "Dog (audio)".

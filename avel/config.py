@@ -385,7 +385,7 @@ def default_text(default: Any) -> str:
         return "on" if default else "off"
     if isinstance(default, tuple):
         return ",".join(map(str, default)) or "none"
-    return str(default)
+    return str(default) or "none"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import json
+import re
 import shlex
 import sys
 import traceback
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 import click
 
+from avel.ahead import limit_threads
 from avel.config import (
     Range,
     Setting,
@@ -38,26 +40,99 @@ DONE, ERROR, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: all done, error, wrong usage, finished but some clips failed, interrupted."""
 
 
+LONGEST_CHOICES = 26
+"""Most characters of the choices that help shows beside an option; more of them stand below it."""
+EVERY_COMMAND = "Every command"
+"""Heading of the options that all commands take."""
+
+
 class Command(click.Command):
-    """A command whose help lists its options under the headings of their settings."""
+    """A command whose help lists its options under headings, and that takes the options of all commands.
+
+    Where a command takes ids of clips, which may begin with a dash, the short names of these options count
+    where they stand alone: `-v` is one, `-vIdeoOfaDog` is an id.
+    """
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.params += _for_every_command()
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Parses the arguments, with the short names of the options for every command in full."""
+        end = args.index("--") if "--" in args else len(args)
+        full = {"-q": "--quiet", "-v": "--verbose", "-h": "--help"}
+        return super().parse_args(context, [full.get(word, word) for word in args[:end]] + args[end:])
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the options, those without a heading first."""
+        """Writes the options, those of the command first and those of every command last."""
         listed: dict[str, list[tuple[str, str]]] = {"Options": []}
+        last: list[tuple[str, str]] = []
         for parameter in self.get_params(context):
             record = parameter.get_help_record(context)
-            if record is not None and isinstance(parameter, click.Option):
-                listed.setdefault(getattr(parameter, "heading", "") or "Options", []).append(record)
-        for heading, records in listed.items():
-            with formatter.section(heading):
-                formatter.write_dl(records)
+            if record is None or not isinstance(parameter, click.Option):
+                continue
+            heading = getattr(parameter, "heading", None) or "Options"
+            if heading == EVERY_COMMAND or {"--json", "--help"} & set(parameter.opts):
+                last.append(_narrow(record))
+            else:
+                listed.setdefault(heading, []).append(_narrow(record))
+        for heading, records in (listed | {EVERY_COMMAND: last}).items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
+
+def _narrow(record: tuple[str, str]) -> tuple[str, str]:
+    """Returns flags and help of an option with choices that are too wide for their column in the help."""
+    flags, told = record
+    found = re.search(r"\[([^\]]*\|[^\]]*)\]", flags)
+    if found is None or len(found[1]) <= LONGEST_CHOICES:
+        return record
+    text, bracket, default = told.partition("  [default")
+    choices = f"{text.rstrip('.')}: {', '.join(found[1].split('|'))}."
+    return flags.replace(found[0], "NAME"), choices + bracket + default
+
+
+class EveryCommandOption(click.Option):
+    """An option that all commands take, and that no command receives."""
+
+    heading = EVERY_COMMAND
+
+
+def _for_every_command() -> list[click.Option]:
+    def quiet(context: click.Context, option: click.Parameter, given: bool) -> None:
+        if given:
+            verbosity(quiet=True, verbose=False)
+
+    def verbose(context: click.Context, option: click.Parameter, given: bool) -> None:
+        if given:
+            verbosity(quiet=False, verbose=True)
+
+    def threads(context: click.Context, option: click.Parameter, given: int | None) -> None:
+        if given is not None:
+            limit_threads(given)
+
+    return [
+        EveryCommandOption(
+            ["--threads"], type=click.IntRange(1), expose_value=False, callback=threads, metavar="N",
+            help="Threads that computing takes.  [default: the cores]",
+        ),
+        EveryCommandOption(
+            ["--quiet"], is_flag=True, expose_value=False, callback=quiet,
+            help="Print errors and results only (-q).",
+        ),
+        EveryCommandOption(
+            ["--verbose"], is_flag=True, expose_value=False, callback=verbose,
+            help="Print the traceback of an error (-v).",
+        ),
+    ]  # fmt: skip
 
 
 class SettingOption(click.Option):
     """Option of one setting. Its own default is None, since a file or a preset may give the value."""
 
     def __init__(self, declarations: Sequence[str], *, setting: Setting) -> None:
-        self.heading, self.setting = setting.heading, setting
+        self.heading, self.setting = setting.heading or "Settings", setting
         shown = f"{setting.help}  [default: {setting.shown or default_text(setting.default)}]"
         switch = setting.hinted is bool
         super().__init__(

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
 LINE_EVERY_SECONDS = 30.0
+BAR_COLUMNS = 16
+FIXED_COLUMNS = BAR_COLUMNS + 22
+"""Columns that the bar, a slash, both times and the spaces between them take."""
 TICK_SECONDS = 1.0
 
 _level = 1
@@ -34,19 +37,21 @@ def note(message: str, *, level: int = 1) -> None:
 class Progress:
     """Counts `total` steps called `what` ("clips"); shows rate, failures and time left.
 
-    `start` steps were done earlier and do not count in the rate.
+    `of` names the stage or head that takes them. `start` steps were done earlier and do not count in the
+    rate.
 
     >>> with Progress(2, "clips") as progress:
     ...     progress.advance(note="loss 0.1")
     """
 
-    def __init__(self, total: int, what: str, *, start: int = 0) -> None:
+    def __init__(self, total: int, what: str, *, of: str = "", start: int = 0) -> None:
         self.total, self.what, self.done, self.failed = total, what, start, 0
+        self.name = f"{of}: {what}" if of else what
         self._start = start
         self._note = ""
         self._ended = threading.Event()
         self._began = self._last_line = time.monotonic()
-        self._bar = _bar(total, what, start) if _level and sys.stderr.isatty() else None
+        self._bar = _bar(total, self.name, start) if _level and sys.stderr.isatty() else None
 
     def __enter__(self) -> Self:
         if self._bar:
@@ -70,9 +75,11 @@ class Progress:
         self.failed += failed
         self._note = printable(note) or self._note
         if self._bar:
-            self._bar.update(
-                self._bar.task_ids[0], completed=self.done, extra=f"{self._rate()}  {self._extra()}"
-            )
+            room = self._bar.console.width - len(self.name) - 2 * len(str(self.total)) - FIXED_COLUMNS
+            extra = f"{self._rate()}  {self._extra()}".rstrip()
+            if len(extra) > room:  # a longer one would push the time left out of the line
+                extra = f"{extra[: room - 3]}..." if room > 3 else ""
+            self._bar.update(self._bar.task_ids[0], completed=self.done, extra=extra)
         else:
             self._print_if_due()
 
@@ -83,7 +90,7 @@ class Progress:
             ending = f"{(self.total - self.done) / per_second:.0f} s left"
         else:
             ending = f"in {seconds:.1f} s"
-        return f"{self.what} {self.done}/{self.total}  {self._rate()}  {ending}  {self._extra()}".rstrip()
+        return f"{self.name} {self.done}/{self.total}  {self._rate()}  {ending}  {self._extra()}".rstrip()
 
     def _pace(self) -> tuple[float, float]:
         """Returns the seconds so far and the steps per second."""
@@ -128,7 +135,7 @@ def _bar(total: int, what: str, start: int) -> "Bar":
 
     columns = (
         TextColumn(what),
-        BarColumn(),
+        BarColumn(BAR_COLUMNS),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),

@@ -20,7 +20,7 @@ from avel.config import resolve
 from avel.heads.catalog import AVE_WIDTHS
 from avel.heads.config import TrainConfig
 from avel.heads.models.head import Widths, build_model, head_class
-from avel.heads.training.memory import reuse_freed_memory
+from avel.memory import reuse_freed_memory
 
 TRAIN_CLIPS, SIDE = 3339, 7
 Step = Callable[[], None]

@@ -11,7 +11,10 @@ import pytest
 import avel
 
 PACKAGE = Path(avel.__file__).parent
-GROUND = {"nn", "device", "errors", "grid", "config", "registry", "progress", "text", "ahead", "digests"}
+GROUND = {
+    *("nn", "device", "memory", "errors", "grid", "config", "registry"),
+    *("progress", "text", "ahead", "digests"),
+}
 MAY_IMPORT = {
     "ground": {"ground"},
     "stores": {"ground", "stores"},

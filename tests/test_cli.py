@@ -12,8 +12,10 @@ from typing import Any
 
 import click
 import pytest
+import torch
 
 import avel
+from avel.ahead import limit_threads, usable_cores
 from avel.cli import cli
 from avel.config import default_text
 from avel.console import DONE, ERROR, INTERRUPTED, SOME_FAILED, USAGE, SettingOption, run
@@ -122,6 +124,56 @@ def test_quiet_prints_results_only(calls: list[Any], capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err.startswith("[extract]")  # from the second, louder call alone
 
 
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_options_of_every_command_stand_before_or_after_it(
+    place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {"before": ["-v", "inspect", "nowhere"], "after": ["inspect", "nowhere", "-v"]}[place]
+    try:
+        assert run(cli, words) == ERROR
+    finally:
+        set_verbosity(1)
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_takes_h_q_v_and_threads(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        assert run(cli, [name, "-q", "-v", "--threads", "1", "-h"]) == DONE
+    finally:
+        set_verbosity(1)
+        limit_threads(None)
+    shown = capsys.readouterr().out
+    assert shown.rindex("Every command:") < shown.rindex("--threads N") < shown.rindex("--verbose")
+
+
+def test_threads_limit_what_the_process_uses() -> None:
+    try:
+        assert run(cli, ["heads", "mlp", "--json", "--threads", "1"]) == DONE
+        assert (usable_cores(), torch.get_num_threads()) == (1, 1)
+    finally:
+        limit_threads(None)
+
+
+def test_ids_that_begin_like_an_option_are_ids(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("-hIdOfAClip0", "-vIdOfAClip0", "-qIdOfAClip0"):
+        assert run(cli, ["preview", "nowhere.zarr", name, "sheet.png"]) == ERROR
+        assert "nowhere.zarr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_keeps_to_the_width_and_groups_its_options(
+    name: str, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert run(cli, [name, "-h"]) == DONE
+    shown, example, _ = capsys.readouterr().out.partition("Example:")
+    assert example
+    assert not [line for line in shown.splitlines() if len(line) > columns]
+    assert not [line for line in shown.splitlines() if "[default: ]" in line]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_shows_the_choices_and_the_default_of_every_option(name: str) -> None:
     parent = click.Context(cli, **cli.context_settings)
@@ -147,7 +199,10 @@ def test_help_shows_the_choices_and_the_default_of_every_option(name: str) -> No
 
 def test_settings_stand_under_headings() -> None:
     shown = cli.commands["train-head"].get_help(click.Context(cli.commands["train-head"]))
-    assert shown.index("\nOptions:") < shown.index("\nSettings of the head:") < shown.index("--lr NUMBER")
+    places = [
+        shown.index(each) for each in ("\nOptions:", "\nSettings:", "\nSettings of the head:", "--lr N")
+    ]
+    assert places == sorted(places)
 
 
 def test_an_interruption_while_modules_are_loaded_is_one_line() -> None:

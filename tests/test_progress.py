@@ -65,6 +65,29 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == ""
 
 
+def test_a_line_names_the_stage() -> None:
+    bar = progress.Progress(3, "epochs", of="tacma, seed 0")
+    bar.advance()
+    assert bar.line().startswith("tacma, seed 0: epochs 1/3  ")
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_a_bar_keeps_count_and_time_left_within_the_width(columns: int) -> None:
+    code = f"""
+import os
+os.environ["COLUMNS"] = "{columns}"
+from avel.progress import Progress
+with Progress(1000, "clips", of="CNN vectors") as progress:
+    progress.advance(400, failed=12, note="loss 0.25, probe 31.2, moved 1e-3")
+"""
+    words = in_a_terminal(code)
+    assert "400/1000" in words
+    assert sum(bool(re.fullmatch(r"\d:\d\d:\d\d", word)) for word in words) >= 2
+    last = " ".join(words[max(place for place, word in enumerate(words) if word == "CNN") :])
+    assert len(last) <= columns
+    assert last.endswith("...") == (columns == 80)
+
+
 NOTES = """
 from avel.progress import Progress, note
 note("[bold]3 of 4[/bold] clips in a[b].zarr")

@@ -247,7 +247,7 @@ class PretrainConfig:
         "memory, for one more forward pass.",
         numeric=False,
         low=0,
-        shown="as many as fit on a GPU, all on a CPU",
+        shown="as many as fit",
     )
     workers: int | None = option(
         None, "Threads that read and decode frames.", numeric=False, low=1, shown="one a core, 16 at most"

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
+import socket
 import tempfile
 import time
+import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from avel.ahead import usable_cores
 from avel.errors import AvelError
 from avel.stores import runs
+from avel.stores.files import free_bytes
 from avel.text import plural
 
 if TYPE_CHECKING:
@@ -24,18 +27,24 @@ CHECKED_LIBRARIES = (*runs.LIBRARIES, "pyarrow", "dask", "distributed", "safeten
 EXTRAS = {"scikit-learn": "avel[plots]", "obstore": "avel[s3]"}
 """Optional library -> the extra that installs it."""
 CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4", "aac", "mp3", "opus", "vorbis")
+NETWORK_SECONDS = 3.0
+"""Time that a server has to answer."""
 LEAST_DISK_GB, LEAST_MEMORY_GB = 5.0, 4.0
 """Enough for the demo and small datasets; AVE's store takes 14 GB."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was checked; `hint` says what to do where it failed."""
+    """One thing that was checked; `hint` says what to do where it failed.
+
+    What is not `needed` for everything, such as a network, may fail.
+    """
 
     name: str
     passed: bool
     found: str
     hint: str = ""
+    needed: bool = True
 
 
 @dataclass(frozen=True)
@@ -46,30 +55,32 @@ class Diagnosis:
 
     @property
     def passed(self) -> bool:
-        """True if every check passed."""
-        return all(check.passed for check in self.checks)
+        """True if every check passed whose object is needed."""
+        return all(check.passed or not check.needed for check in self.checks)
 
     def headline(self) -> str:
         """Returns the result in one line."""
-        failed = [check.name for check in self.checks if not check.passed]
+        failed = [check.name for check in self.checks if not check.passed and check.needed]
+        lacking = [check.name for check in self.checks if not check.passed and not check.needed]
         count = plural(len(self.checks), "check")
-        return (
-            f"{len(failed)} of {count} failed: {' and '.join(failed)}" if failed else f"{count}, all passed"
-        )
+        if failed:
+            return f"{len(failed)} of {count} failed: {' and '.join(failed)}"
+        return f"{count}, none failed" + (f"; without {' and '.join(lacking)}" if lacking else "")
 
     def lines(self) -> list[str]:
         """Returns a line for each check, and below a failed one what to do."""
         width = max(len(check.name) for check in self.checks)
         shown: list[str] = []
         for check in self.checks:
-            shown.append(f"{'ok  ' if check.passed else 'FAIL'}  {check.name:<{width}}  {check.found}")
+            state = "ok  " if check.passed else "FAIL" if check.needed else "none"
+            shown.append(f"{state}  {check.name:<{width}}  {check.found}")
             if not check.passed:
                 shown.append(f"      next: {check.hint}")
         return shown
 
 
 def doctor(folder: Path | str = ".", *, self_test: bool = True) -> Diagnosis:
-    """Checks versions, GPU, decoders, free disk and memory, and takes one clip through every stage.
+    """Checks versions, GPU, decoders, disk, memory, threads, weights; takes one clip through every stage.
 
     Args:
         folder: where output will be written, for the free space.
@@ -82,6 +93,8 @@ def doctor(folder: Path | str = ".", *, self_test: bool = True) -> Diagnosis:
         _decoders,
         lambda: _disk(Path(folder)),
         _memory,
+        _threads,
+        _weights,
     ]
     if self_test:
         checks.append(_one_clip)
@@ -119,12 +132,11 @@ def _torch() -> Check:
     except (ImportError, OSError, RuntimeError) as error:
         hint = "install the three in versions that go together: see the ranges in pyproject.toml"
         return Check("torch", False, str(error).splitlines()[0], hint)
-    threads = f"{torch.get_num_threads()} threads on {os.cpu_count()} cores"
     if not torch.cuda.is_available():
         built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-        return Check("torch", True, f"CPU, {threads}; {built}, no GPU found")
+        return Check("torch", True, f"CPU; {built}, no GPU found")
     names = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
-    return Check("torch", True, f"CUDA {torch.version.cuda}: {names}; {threads}")
+    return Check("torch", True, f"CUDA {torch.version.cuda}: {names}")
 
 
 def _decoders() -> Check:
@@ -144,7 +156,7 @@ def _disk(folder: Path) -> Check:
     place = folder.resolve()
     while not place.exists():
         place = place.parent
-    free_gb = shutil.disk_usage(place).free / 2**30
+    free_gb = free_bytes(place) / 2**30
     hint = f"free at least {LEAST_DISK_GB:g} GB, or write elsewhere; AVE's store takes 14 GB"
     writable = os.access(place, os.W_OK)
     passed = free_gb >= LEAST_DISK_GB and writable
@@ -153,12 +165,52 @@ def _disk(folder: Path) -> Check:
 
 
 def _memory() -> Check:
-    from avel.heads.training.memory import free_memory_gb
+    from avel.memory import free_memory_gb
 
     free_gb = free_memory_gb()
     passed = free_gb >= LEAST_MEMORY_GB
     hint = f"close other programs: {LEAST_MEMORY_GB:g} GB should be free; fewer --workers need less"
     return Check("memory", passed, f"{free_gb:.1f} GB free", "" if passed else hint)
+
+
+def _threads() -> Check:
+    import torch
+
+    threads, cores = torch.get_num_threads(), usable_cores()
+    found = f"{plural(threads, 'thread')} on {plural(cores, 'core')} that this process may use"
+    return Check("threads", threads <= cores, found, f"--threads {cores}" if threads > cores else "")
+
+
+def _weights() -> Check:
+    """Checks that the published weights of the default CNNs are here, or can be downloaded."""
+    from avel.config import resolve
+    from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, PretrainConfig
+
+    config = resolve(PretrainConfig, "pretrain")
+    chosen = VISUAL_BACKBONES[config.visual.backbone.name], AUDIO_BACKBONES[config.audio.backbone.name]
+    files = [next(iter(each.published.values())) for each in chosen]
+    name = "published weights"
+    missing = [each for each in files if not each.cached_at.is_file()]
+    here = " and ".join(each.file_name for each in files if each not in missing)
+    if not missing:
+        return Check(name, True, f"{here} are here", needed=False)
+    unreachable = [each for each in missing if not _reachable(each.url)]
+    names = " and ".join(each.file_name for each in missing)
+    if not unreachable:
+        return Check(name, True, f"{names} will be downloaded when they are needed", needed=False)
+    first = unreachable[0]
+    hint = f"download {first.url} elsewhere and put it at {first.cached_at}, or choose other weights"
+    return Check(name, False, f"no {names}, and no network to download from", hint, needed=False)
+
+
+def _reachable(url: str) -> bool:
+    """Returns whether the server of a URL answers within some seconds."""
+    parts = urllib.parse.urlsplit(url)
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 443), NETWORK_SECONDS):
+            return True
+    except OSError:
+        return False
 
 
 def _one_clip() -> Check:

@@ -128,6 +128,14 @@ def check_can_write(path: Path, *, folder: bool = False) -> None:
         raise WriteError(f"{path}: {os.strerror(error.errno or 0)}", hint=hint) from None
 
 
+def free_bytes(place: Path) -> int:
+    """Returns the bytes that are free on the disk of a path, which need not be there yet."""
+    place = place.resolve()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes `text` to `path`, whole or not at all."""
     write_bytes(path, text.encode())

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from avel.ahead import limit_threads
 from avel.errors import AvelError
 from avel.pipeline.media import log_mel
 from avel.recipes import doctor as module
@@ -20,6 +22,39 @@ def test_this_machine_is_well(tmp_path: Path) -> None:
     assert "h264" in by_name["decoders"].found
     assert str(tmp_path) in by_name["disk"].found
     assert len(found.lines()) == len(found.checks) + sum(not check.passed for check in found.checks)
+
+
+def test_weights_that_are_neither_here_nor_to_be_had_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr(module.socket, "create_connection", refused)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (weights,) = [check for check in doctor(tmp_path, self_test=False).checks if "weights" in check.name]
+    assert not weights.passed
+    assert "no network" in weights.found
+    assert str(tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth") in weights.hint
+    found = doctor(tmp_path, self_test=False)
+    assert found.passed, "one can work without them"
+    assert "without published weights" in found.headline()
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    for name in ("resnet50-0676ba61.pth", "vggish-10086976.pth"):
+        (tmp_path / "hub" / "checkpoints" / name).write_bytes(b"")
+    (weights,) = [check for check in doctor(tmp_path, self_test=False).checks if "weights" in check.name]
+    assert weights.passed
+
+
+def test_more_threads_than_cores_are_named(tmp_path: Path) -> None:
+    limit_threads(1)
+    torch.set_num_threads(3)
+    try:
+        (threads,) = [each for each in doctor(tmp_path, self_test=False).checks if each.name == "threads"]
+    finally:
+        limit_threads(None)
+    assert (threads.passed, threads.hint) == (False, "--threads 1")
+    assert threads.found.startswith("3 threads on 1 core")
 
 
 def test_a_full_disk_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

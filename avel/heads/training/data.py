@@ -18,7 +18,7 @@ from avel.heads.models.head import Widths, head_class, weak_labels_of
 from avel.heads.tasks.choose import choose_task
 from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.tasks.task import Task
-from avel.heads.training.memory import free_memory_gb
+from avel.memory import free_memory_gb
 from avel.progress import note
 from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.dataset import SPLITS

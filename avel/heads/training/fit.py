@@ -16,8 +16,8 @@ from avel.device import explain_full_memory, tf32
 from avel.heads.config import HeadConfig, TrainConfig
 from avel.heads.models.head import Model, build_model, head_class
 from avel.heads.training.data import Data, Split, chunks_of
-from avel.heads.training.memory import reuse_freed_memory
 from avel.heads.training.trials import Alone, Stacked, Trial, TrialGroup
+from avel.memory import reuse_freed_memory
 from avel.progress import Progress
 
 CLIPS_AT_ONCE = 512
@@ -56,6 +56,12 @@ class TrialOutcome:
     state: dict[str, Tensor] = field(default_factory=dict)
 
 
+def title_of(trials: Sequence[Trial]) -> str:
+    """Returns what a bar calls trials: their head, and the seed of one or the number of several."""
+    head = trials[0].config.head.name
+    return f"{head}, seed {trials[0].config.seed}" if len(trials) == 1 else f"{head}, {len(trials)} trials"
+
+
 def fit(
     trials: Sequence[Trial], data: Data, device: torch.device, log: Log, ended: Ended = lambda outcome: None
 ) -> list[TrialOutcome]:
@@ -72,7 +78,7 @@ def fit(
     with own_random, tf32(device), explain_full_memory(FULL):
         torch.manual_seed(config.seed)  # for dropout, which only single trials have
         training = Training(trials, data, device)
-        with Progress(config.head.epochs, "epochs") as progress:
+        with Progress(config.head.epochs, "epochs", of=title_of(trials)) as progress:
             while training.alive:
                 trained = training.alive
                 lines = training.epoch()

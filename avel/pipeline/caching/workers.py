@@ -36,7 +36,7 @@ _device = ""
 def encode_all(work: Work, parts: Sequence[Sources], scheduler: str | None) -> Iterator[Written]:
     """Computes and writes every part; yields them as they are done."""
     total = sum(len(part) for part in parts)
-    with Progress(total, "clips") as progress:
+    with Progress(total, "clips", of="encoding") as progress:
         if scheduler is not None:  # whose workers may have devices that this machine lacks
             yield from _on_cluster(work, parts, scheduler, progress)
             return

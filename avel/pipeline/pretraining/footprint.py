@@ -1,8 +1,9 @@
-"""Estimates the GPU memory of a training step, to cut or refuse one that cannot fit before it starts."""
+"""Estimates the memory of a training step, to cut or refuse one that cannot fit before it starts."""
 
 from __future__ import annotations
 
 import copy
+import time
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from avel.grid import MEL_BANDS, MEL_FRAMES, Grid
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.pretraining.projector import Twins
 from avel.progress import note
+from avel.text import duration, plural
 
 USABLE = 0.9
 """Fraction of the free memory that is planned with; the rest is for what cuDNN and the allocator take."""
@@ -69,12 +71,18 @@ def _saved_bytes(twins: Twins, config: PretrainConfig, grid: Grid, clips: int) -
 
 
 def choose_clips_at_once(
-    footprint: Footprint, config: PretrainConfig, clips: int, free_bytes: int, can_cut: bool
+    footprint: Footprint,
+    config: PretrainConfig,
+    clips: int,
+    free_bytes: int,
+    can_cut: bool,
+    kind: str = "GPU ",
 ) -> int:
     """Returns how many clips the CNNs take together, 0 for all `clips` of a step: as many as fit.
 
     Args:
         can_cut: whether the CNNs give the same in pieces, which learned batch statistics do not.
+        kind: word before "memory": "GPU ", or "" on a CPU.
 
     Raises:
         ConfigError: even one clip does not fit, or all must go together and do not fit.
@@ -84,7 +92,7 @@ def choose_clips_at_once(
         return config.clips_at_once
     if footprint.step(clips) <= limit:
         return 0
-    needs = f"a step of {clips} clips takes about {footprint.step(clips) / GB:.1f} GB of GPU memory"
+    needs = f"a step of {clips} clips takes about {footprint.step(clips) / GB:.1f} GB of {kind}memory"
     needs += f", {free_bytes / GB:.1f} GB are free"
     at_once = clips
     while can_cut and at_once > 1:
@@ -93,6 +101,33 @@ def choose_clips_at_once(
             note(f"{needs}: as --clips-at-once {at_once}, in {footprint.step(clips, at_once) / GB:.1f} GB")
             return at_once
     fitting = max(1, int((limit - footprint.fixed) / (footprint.inputs + footprint.activations)))
-    cheaper = "" if config.dtype == "bfloat16" else " or --dtype bfloat16"
+    cheaper = "" if not kind or config.dtype == "bfloat16" else " or --dtype bfloat16"
     frozen = "" if can_cut else " or --backbone-batchnorm frozen"
-    raise ConfigError(needs, hint=f"--batch-size {fitting} for each process{cheaper}{frozen}")
+    vectors = "" if kind else " or --preset small, whose CNNs are frozen"
+    raise ConfigError(needs, hint=f"--batch-size {fitting} for each process{cheaper}{frozen}{vectors}")
+
+
+LONG_SECONDS = 600.0
+"""Training of which it is said beforehand how long it takes."""
+
+
+def note_long_training(twins: Twins, config: PretrainConfig, grid: Grid, clips: int) -> None:
+    """Says how long training the CNNs takes on this CPU, as one clip of zeros does, where that is long.
+
+    Reading and augmenting clips is not counted.
+    """
+    crop = config.augmentation.crop_size
+    encoder = copy.deepcopy(twins.encoder).train()  # whose batch statistics and gradients are thrown away
+    began = time.perf_counter()
+    vectors = encoder.cnn(
+        torch.zeros(1, grid.segments, 3, crop, crop), torch.zeros(1, grid.segments, MEL_FRAMES, MEL_BANDS)
+    )
+    torch.autograd.backward([each.sum() for each in vectors])
+    seconds = time.perf_counter() - began
+    whole = seconds * clips * config.epochs * (4 / 3 if config.clips_at_once else 1)
+    if whole > LONG_SECONDS:
+        epochs = plural(config.epochs, "epoch")
+        note(
+            f"about {duration(whole)} on this CPU for {epochs} of {plural(clips, 'clip')}, "
+            f"{duration(seconds)} each; --preset small, whose CNNs are frozen, takes minutes"
+        )

@@ -18,12 +18,13 @@ from avel.device import choose_dtype, explain_full_memory, hardware_of, note_slo
 from avel.digests import digest_of
 from avel.errors import AvelError, TrainingError
 from avel.grid import Grid, evenly_spaced
+from avel.memory import free_memory_gb
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.kept import encoder_digest
 from avel.pipeline.pretraining.checkpoint import start_from
-from avel.pipeline.pretraining.footprint import choose_clips_at_once, measure_footprint
+from avel.pipeline.pretraining.footprint import choose_clips_at_once, measure_footprint, note_long_training
 from avel.pipeline.pretraining.loader import ClipLoader, steps_per_epoch
 from avel.pipeline.pretraining.parallel import barrier, process_group, rank, smallest, world_size
 from avel.pipeline.pretraining.probe import Probe
@@ -139,6 +140,8 @@ def _pretrain(
     if config.probe_every and rank() == 0:
         probe = Probe(store, frozen=config.freeze_backbone, workers=reading_threads(config.workers))
     config = replace(config, clips_at_once=_clips_at_once(twins, config, store.grid, len(video_ids), device))
+    if device.type == "cpu" and not config.freeze_backbone and rank() == 0:
+        note_long_training(twins, config, store.grid, len(video_ids))
     twins = move_to_device(twins, config, device)
     batches = make_batches(twins.encoder, store, video_ids, path, config)
     trainer = Trainer(twins, make_optimizer(twins, config), config, device)
@@ -150,19 +153,23 @@ def _pretrain(
 def _clips_at_once(
     twins: Twins, config: PretrainConfig, grid: Grid, videos: int, device: torch.device
 ) -> int:
-    """Returns how many clips the CNNs take together, 0 for all: as asked for, or as many as fit on a GPU."""
-    if config.clips_at_once is not None or config.freeze_backbone or device.type != "cuda":
+    """Returns how many clips the CNNs take together, 0 for all: as asked for, or as many as fit."""
+    if config.clips_at_once is not None or config.freeze_backbone:
         return config.clips_at_once or 0
     footprint = measure_footprint(twins, config, grid)
     clips = math.ceil(videos / steps_per_epoch(videos, config.batch_size) / world_size())
-    free_bytes = smallest(torch.cuda.mem_get_info(device)[0], device)
-    return choose_clips_at_once(footprint, config, clips, free_bytes, can_cut=not twins.learns_statistics)
+    on_gpu = device.type == "cuda"
+    here = torch.cuda.mem_get_info(device)[0] if on_gpu else int(free_memory_gb() * 2**30 / world_size())
+    free_bytes = smallest(here, device)
+    return choose_clips_at_once(
+        footprint, config, clips, free_bytes, not twins.learns_statistics, "GPU " if on_gpu else ""
+    )
 
 
 def _train(trainer: Trainer, batches: Batches, recorder: Recorder, clips: int) -> None:
     """Trains the epochs that are left."""
     done, epochs = recorder.resume().epochs, trainer.config.epochs
-    with Progress(epochs * clips, "clips", start=done * clips) as progress:
+    with Progress(epochs * clips, "clips", of="AV-BT", start=done * clips) as progress:
         for number in range(done, epochs):
             recorder.begin_epoch()
             recorder.epoch(trainer.epoch(number, batches, progress))

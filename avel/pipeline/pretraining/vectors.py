@@ -143,7 +143,7 @@ def frozen_vectors(
     barrier()  # no process writes before all have the same list of missing parts
     own = [(path, first, video_ids[first : first + PART_VIDEOS]) for path, first in missing]
     own = own[rank() :: world_size()]
-    with Progress(sum(len(some) for _, _, some in own), "clips") as progress:
+    with Progress(sum(len(some) for _, _, some in own), "clips", of="CNN vectors") as progress:
         for path, first, some in own:
             cnn_a, cnn_v = compute_vectors(
                 encoder, store, some, frames, progress, augmentation, first, dtype, workers

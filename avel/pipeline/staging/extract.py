@@ -14,7 +14,7 @@ from avel.errors import ConfigError
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.log_mel import SAMPLE_RATE, check_segments
 from avel.pipeline.staging.cluster import threads, versions
-from avel.pipeline.staging.forecast import forecast
+from avel.pipeline.staging.forecast import Forecast, forecast
 from avel.pipeline.staging.plan import Plan, RestageOptions, make_plan
 from avel.pipeline.staging.summary import ExtractSummary, summarize
 from avel.pipeline.staging.workers import stage_all
@@ -23,10 +23,14 @@ from avel.stores.clip_writer import check_place, erase, prepare_store, write_dat
 from avel.stores.clips import read_attributes
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import read_dataset
+from avel.stores.files import free_bytes
 from avel.stores.location import Location, locate
 from avel.stores.manifest import Entry, ManifestWriter, failed, read_manifest
 from avel.stores.seal import OPEN, sealed
+from avel.text import duration, plural, size
 
+FORECAST_FROM = 200
+"""Clips from which on it is measured first what staging them takes."""
 STAGED_WITH = "# staged with "
 """Begins the comment in the config.toml of a store that names the versions of the programs."""
 
@@ -105,6 +109,9 @@ def extract(
             location.remove_partials()
             manifest = ManifestWriter(location)
             plan = make_plan(data, config, read_attributes(location), manifest.entries, restage)
+            if len(plan.todo) >= FORECAST_FROM:
+                expected = forecast(plan, config, threads(scheduler) if scheduler else count)
+                _check_room(location, plan, expected)
             _begin(location, run, manifest, plan, data, config)
         batches = stage_all(plan.todo, run, location.url, config, workers=count, scheduler=scheduler)
         done = _record(batches, manifest, location, len(plan.todo), check_lock) if plan.todo else []
@@ -112,6 +119,25 @@ def extract(
             check_lock()
             manifest.merge()
     return summarize(location.url, plan, done, time.monotonic() - began)
+
+
+def _check_room(location: Location, plan: Plan, expected: Forecast) -> None:
+    """Says what staging takes.
+
+    Raises:
+        ConfigError: the store's disk, if it has one, has no room for it.
+    """
+    needs = f"{plural(expected.clips, 'clip')} take about {size(expected.bytes)}"
+    note(f"{needs} and {duration(60 * expected.minutes)}, as {plural(expected.measured_on, 'clip')} took")
+    if "://" in location.url:
+        return
+    replaced = any(entry.cause != "new" for entry in plan.todo)
+    free = free_bytes(Path(location.url)) + (location.bytes() if replaced else 0)
+    if free < expected.bytes:
+        raise ConfigError(
+            f"{location.url}: {needs}, {size(free)} are free on its disk",
+            hint="a store on another disk, or smaller clips by --size or --jpeg-quality",
+        )
 
 
 def _begin(
@@ -162,7 +188,7 @@ def _record(
 ) -> list[Entry]:
     """Writes entries into the manifest as they are done, and returns them all."""
     done: list[Entry] = []
-    with Progress(total, "clips") as progress:
+    with Progress(total, "clips", of="staging") as progress:
         for batch in batches:
             with writing(location):
                 check_lock()

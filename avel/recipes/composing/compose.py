@@ -1,10 +1,10 @@
 """Makes a small synthetic dataset in the layout of a published one, whose events are known exactly."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+from avel.ahead import usable_cores
 from avel.errors import ConfigError, DatasetError, UnknownNameError
 from avel.progress import Progress
 from avel.recipes.composing.film import FPS, SAMPLE_RATE, make_film
@@ -59,7 +59,10 @@ def compose(
     paths = {number: clip_path(folder, script, number, layout) for number, script in enumerate(scripts)}
     missing = [number for number, path in paths.items() if not path.exists()]
     done = clips - len(missing)
-    with ThreadPoolExecutor(os.cpu_count()) as threads, Progress(clips, "clips", start=done) as progress:
+    with (
+        ThreadPoolExecutor(usable_cores()) as threads,
+        Progress(clips, "clips", of="composing", start=done) as progress,
+    ):
         films = [threads.submit(record, paths[n], scripts[n], seed, n) for n in missing]
         for film in as_completed(films):
             film.result()

@@ -9,6 +9,8 @@ import torch
 from avel.errors import ConfigError, DeviceMemoryError
 from avel.grid import Grid
 from avel.pipeline.encoders.build import build_encoder
+from avel.pipeline.pretraining import footprint
+from avel.pipeline.pretraining import pretrain as module
 from avel.pipeline.pretraining.footprint import Footprint, choose_clips_at_once, measure_footprint
 from avel.pipeline.pretraining.pretrain import pretrain
 from avel.pipeline.pretraining.projector import Twins
@@ -16,7 +18,7 @@ from avel.pipeline.pretraining.training import Trainer
 from avel.stores.clips import ClipStore
 from avel.stores.runs import Run
 from tests.pipeline.configs import changed
-from tests.pipeline.pretraining.small_runs import CONFIG
+from tests.pipeline.pretraining.small_runs import CONFIG, FROZEN
 
 GB = 2**30
 
@@ -69,6 +71,27 @@ def test_a_step_that_cannot_be_cut_is_refused(free_gb: int, can_cut: bool, hint:
     ) as caught:
         choose_clips_at_once(PAPER, config, 128, free_gb * GB, can_cut=can_cut)
     assert caught.value.hint == hint
+
+
+def test_a_step_that_does_not_fit_into_a_cpus_memory_is_refused_before_anything_is_written(
+    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "free_memory_gb", lambda: 0.5)
+    with pytest.raises(ConfigError, match=r"a step of 3 clips takes about .* GB of memory, 0\.5 GB are free"):
+        pretrain(store, tmp_path / "run", CONFIG)
+    assert not (tmp_path / "run").exists()
+    pretrain(store, tmp_path / "run", CONFIG, **FROZEN | {"epochs": 1})  # keeps no activations of CNNs
+
+
+def test_long_training_is_told_beforehand(
+    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quiet = pretrain(store, tmp_path / "short", CONFIG, epochs=1)
+    assert "on this CPU" not in capsys.readouterr().err
+    monkeypatch.setattr(footprint, "LONG_SECONDS", 0.0)
+    told = pretrain(store, tmp_path / "long", CONFIG, epochs=1)
+    assert "on this CPU for 1 epoch of 6 clips" in capsys.readouterr().err
+    assert told.loss == quiet.loss, "a forecast changes nothing"
 
 
 def test_a_full_gpu_is_an_error_that_says_what_to_do(

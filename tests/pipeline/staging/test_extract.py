@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from fractions import Fraction
@@ -13,6 +14,7 @@ import pytest
 from avel.cli import cli
 from avel.console import DONE, SOME_FAILED, run
 from avel.errors import BusyError, ConfigError, DatasetError, MissingPathError, StoreError, WriteError
+from avel.pipeline.staging import extract as module
 from avel.pipeline.staging.extract import extract
 from avel.pipeline.staging.summary import ExtractSummary
 from avel.stores.clip_check import verify_clips
@@ -347,6 +349,20 @@ def test_raised_limits_come_with_how_to_use_them(
     assert "2 clips failed for timeout or memory before; --retry-failed" in capsys.readouterr().err
     assert extract(clips, store, SMALL, workers=1, time_limit=600, retry_failed=True).staged == 2
     assert "--retry-failed" not in capsys.readouterr().err
+
+
+def test_a_store_without_room_is_refused_before_it_is_begun(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "FORECAST_FROM", 5)
+    monkeypatch.setattr(module, "free_bytes", lambda place: 1000)
+    with pytest.raises(ConfigError, match=r"5 clips take about .*B, 1\.0 kB are free on its disk") as refused:
+        extract(clips, tmp_path / "full.zarr", SMALL, workers=1)
+    assert "--size" in refused.value.hint
+    assert not (tmp_path / "full.zarr" / "zarr.json").exists()
+    monkeypatch.setattr(module, "free_bytes", lambda place: 10**9)
+    assert extract(clips, tmp_path / "clips.zarr", SMALL, workers=1).staged == 4
+    assert re.search(r"5 clips take about .*B and .* s, as 4 clips took", capsys.readouterr().err)
 
 
 def test_a_dry_run_writes_nothing(clips: Path, tmp_path: Path) -> None:

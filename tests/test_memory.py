@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from avel.heads.training import memory
-from avel.heads.training.memory import cgroup_bytes, free_memory_gb
+from avel import memory
+from avel.memory import cgroup_bytes, free_memory_gb
 
 
 def cgroup(folder: Path, limit: str) -> Path:
@@ -40,7 +40,7 @@ def test_free_memory_is_the_least_of_machine_and_cgroups(tmp_path: Path, monkeyp
 def test_blocks_come_from_memory_that_is_kept(kept: bool) -> None:
     code = f"""
 import ctypes, torch
-from avel.heads.training.memory import reuse_freed_memory
+from avel.memory import reuse_freed_memory
 class Mallinfo(ctypes.Structure):  # mallinfo(3)
     _fields_ = [(name, ctypes.c_int) for name in "arena ordblks smblks hblks a b c d e f".split()]
 libc = ctypes.CDLL(None)
