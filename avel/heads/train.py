@@ -27,7 +27,15 @@ from avel.heads.models.head import (
 )
 from avel.heads.tasks.choose import choose_task
 from avel.heads.training.code import keep_files, read_train_config
-from avel.heads.training.data import Data, arrays_of, check_labels, choose_source, note_left_out, read_data
+from avel.heads.training.data import (
+    Data,
+    arrays_of,
+    check_labels,
+    check_lengths,
+    choose_source,
+    note_left_out,
+    read_data,
+)
 from avel.heads.training.fit import TrialOutcome, can_stack, fit
 from avel.heads.training.negatives import add_negatives
 from avel.heads.training.plan import Planned, plan, stackable_groups
@@ -171,6 +179,7 @@ class LoadedCache:
         weak: Data | None = None
         for config in dict.fromkeys(replace(config, seed=0) for config in configs):
             data = self.data(config)
+            check_lengths(self.cache, config)
             check_labels(self.cache, data.splits, config)
             build_model(config, data.widths, 0)
             self._note_projection(config, data.widths)
