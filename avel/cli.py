@@ -600,7 +600,11 @@ def evaluate(run: Path, in_full: bool, as_json: bool, **options: Any) -> int:
 @DECODER
 @ONSET_TOLERANCE
 @OFFSET_TOLERANCE
-@click.option("--segments", type=click.IntRange(1), default=10, help="Segments of a sample, T.")
+@click.option(
+    "--segments",
+    type=click.IntRange(1),
+    help="Segments of a sample, T.  [default: 10, or those of the longest clip that is annotated]",
+)
 @click.option("--segment-seconds", type=click.FloatRange(0), default=1.0, help="Length of a segment.")
 @dataset_options
 @ALL

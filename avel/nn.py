@@ -6,9 +6,11 @@ may import torch too.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import rnn
 
 from avel.progress import note
 
@@ -102,3 +104,63 @@ def _try_bfloat16_lstm(device: torch.device) -> None:
             hidden.float().sum().backward()
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
                 lstm(torch.zeros(2, 3, 8, device=device, dtype=dtype))
+
+
+def recur(
+    network: nn.RNNBase,
+    features: Tensor,
+    mask: Tensor | None = None,
+    start: Any = None,
+) -> tuple[Tensor, Any]:
+    """Runs a recurrent network over clips, each to its own end: (B, T, D), (B, T) -> (B, T, H), last states.
+
+    States after the end of a clip are 0. Without `mask` all have T segments.
+    """
+    if mask is None:
+        hidden, last = network(features, start)
+        return hidden, last
+    lengths = mask.sum(1).cpu()  # where torch wants them
+    packed = rnn.pack_padded_sequence(features, lengths, batch_first=True, enforce_sorted=False)
+    states, last = network(packed, start)
+    return rnn.pad_packed_sequence(states, batch_first=True, total_length=mask.shape[1])[0], last
+
+
+def mask_of(lengths: Tensor, segments: int) -> Tensor:
+    """Returns True before the end of each clip: (B,) -> (B, T)."""
+    return torch.arange(segments, device=lengths.device) < lengths.unsqueeze(-1)
+
+
+def zero_padding(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Sets what is after the end of clips to 0: (B, T, ...), (B, T) -> (B, T, ...); without mask as it is."""
+    return values if mask is None else values.masked_fill(~_beside(mask, values), 0)
+
+
+def mean_over_time(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Averages over the segments of each clip: (B, T, ...), (B, T) -> (B, ...)."""
+    if mask is None:
+        return values.mean(1)
+    return zero_padding(values, mask).sum(1) / _beside(mask, values).sum(1)
+
+
+def amax_over_time(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Returns the largest of the segments of each clip: (B, T, ...), (B, T) -> (B, ...)."""
+    return (values if mask is None else values.masked_fill(~_beside(mask, values), -torch.inf)).amax(1)
+
+
+def mean_over_segments(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Averages over the segments of all clips: (B, T), (B, T) -> scalar."""
+    return values.mean() if mask is None else zero_padding(values, mask).sum() / mask.sum()
+
+
+def only_inside(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Gives keys after the end of clips the score -inf, so that a softmax over the last axis leaves them out.
+
+    (B, ..., T), (B, T) -> (B, ..., T).
+    """
+    if mask is None:
+        return scores
+    return scores.masked_fill(~mask.view(len(mask), *[1] * (scores.ndim - 2), -1), -torch.inf)
+
+
+def _beside(mask: Tensor, values: Tensor) -> Tensor:
+    return mask.view(*mask.shape, *[1] * (values.ndim - 2))

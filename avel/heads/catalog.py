@@ -32,6 +32,7 @@ class HeadInfo:
         reads: inputs that it can read, the best first.
         tasks: names of the tasks that it can be trained for.
         weak: whether it can learn from video labels.
+        differing_lengths: whether clips may have lengths of their own.
         parameters: how many it has for AVE with the best input; for LLP if it is not for one label a segment.
         source: the publication.
         published: what was reported for it on AVE.
@@ -41,6 +42,7 @@ class HeadInfo:
     reads: tuple[str, ...]
     tasks: tuple[str, ...]
     weak: bool
+    differing_lengths: bool
     parameters: int
     source: str
     summary: str
@@ -106,12 +108,13 @@ def head_lines(heads: tuple[HeadInfo, ...]) -> list[str]:
             " ".join(head.reads),
             " ".join(head.tasks),
             "yes" if head.weak else "no",
+            "any" if head.differing_lengths else "one",
             f"{head.parameters:,}",
             head.source,
         )
         for head in heads
     ]
-    return table(("head", "reads, best first", "tasks", "weak", "parameters", "source"), rows)
+    return table(("head", "reads, best first", "tasks", "weak", "lengths", "parameters", "source"), rows)
 
 
 def setting_lines(described: HeadDescription) -> list[str]:
@@ -148,6 +151,7 @@ def _info(name: str) -> HeadInfo:
         head.sources,
         head.tasks,
         head.weak,
+        head.differing_lengths,
         sum(parameter.numel() for parameter in model.parameters()),
         head.source,
         (head.__doc__ or "").split("\n")[0],

@@ -31,6 +31,7 @@ from avel.heads.training.data import (
     Data,
     arrays_of,
     check_labels,
+    check_lengths,
     choose_source,
     note_left_out,
     read_data,
@@ -179,6 +180,7 @@ class LoadedCache:
         weak: Data | None = None
         for config in dict.fromkeys(replace(config, seed=0) for config in configs):
             data = self.data(config)
+            check_lengths(self.cache, config)
             check_labels(self.cache, data.splits, config)
             build_model(config, data.widths, 0)
             self._note_once(replaced_inputs(self.cache, config))

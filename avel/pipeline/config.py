@@ -38,7 +38,12 @@ OWN = "the backbone's own"
 class ExtractConfig:
     """Settings of staging: the grid, the frames' encoding, limits for bad clips."""
 
-    segments: int = option(10, "Segments T of a clip; longer clips are cut, shorter ones padded.", low=1)
+    segments: int | None = option(
+        None,
+        "Most segments T of a clip; longer clips are cut, shorter ones padded.",
+        low=1,
+        shown="10, or those of the longest clip that the dataset tells",
+    )
     segment_seconds: float = option(
         1.0, "Length of one segment in seconds, at least 0.975 for the log-mel patch.", low=0.001
     )
@@ -73,7 +78,8 @@ class ExtractConfig:
 
     def grid(self) -> Grid:
         """Returns the grid that frames and audio share."""
-        return Grid(self.segments, self.segment_seconds, self.fps, self.sample_rate, self.size)
+        segments = Grid().segments if self.segments is None else self.segments
+        return Grid(segments, self.segment_seconds, self.fps, self.sample_rate, self.size)
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,18 @@ class ClipStore:
         """Ids of the videos staged completely with the store's settings, in array order."""
         return tuple(name for name, entry in self.entries.items() if self.is_staged(entry))
 
+    @cached_property
+    def lengths(self) -> dict[str, int] | None:
+        """Segments of each video where clips have lengths of their own; None where all fill the grid."""
+        if self.dataset.longest_seconds is None:
+            return None
+        from avel.stores.datasets.labels import whole_segments
+
+        entries, grid = self.entries.values(), self.grid
+        seconds = np.array([entry.valid_seconds for entry in entries], np.float64)
+        lengths = whole_segments(seconds, grid.segments, grid.segment_seconds).tolist()
+        return dict(zip(self.entries, lengths, strict=True))
+
     @property
     def waiting(self) -> tuple[str, ...]:
         """Ids of the videos that are still to be staged, in array order; failed ones are not."""

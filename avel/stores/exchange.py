@@ -364,7 +364,9 @@ def _dataset(
             f"{folder}: no annotations beside the feature files",
             hint="name the dataset with --dataset FOLDER; features cannot be used without annotations",
         )
-    return read_dataset(folder, annotations, format=format, **settings)
+    # The arrays of these files have T segments for every clip, whatever its own length is
+    known = read_dataset(folder, annotations, format=format, **settings)
+    return dataclasses.replace(known, longest_seconds=None)
 
 
 def _with_orders(dataset: Dataset, orders: dict[str, list[int]]) -> Dataset:

@@ -96,6 +96,11 @@ def export_features(
     opened = FeatureCache.open(cache)
     if not len(opened.samples):
         raise StoreError(f"{cache}: holds no samples, so the files would have no rows")
+    if opened.differing_lengths:
+        raise StoreError(
+            f"{cache}: its clips have lengths of their own, and these files hold clips of one length",
+            hint="avel extract with --format-set longest_seconds=0 pads all to one",
+        )
     level = level or ("cnn" if {"cnn_a", "cnn_v"} <= set(opened.shapes) else "encoder")
     names = {
         AUDIO_FILE: "cnn_a" if level == "cnn" else "f_a",

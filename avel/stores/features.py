@@ -46,7 +46,7 @@ from avel.stores.named_features import (
 )
 from avel.stores.provenance import AGAIN, PLACES, Made, made_of, places_of
 
-FORMAT, VERSION = "avel-features", 4
+FORMAT, VERSION = "avel-features", 5
 BLOCK_VIDEOS = BLOCK_ROWS
 NAMED_BYTES = 8192
 """Room in the file for what HDF5 notes of features under a name."""
@@ -57,7 +57,8 @@ C = TypeVar("C", bound="FeatureCache")
 class FeatureCache:
     """A feature cache: samples and names in memory, arrays read on request.
 
-    `named` tells of the features that stand beside its own, under the names of their encoders.
+    `named` tells of the features that stand beside its own, under the names of their encoders. `lengths` (V,)
+    are the segments of each video, T or fewer; features after them are 0 and mean nothing.
 
     >>> cache = FeatureCache.open("features.h5")                        # doctest: +SKIP
     >>> cache.f_a[cache.samples.video[cache.samples.split == "train"]].shape  # doctest: +SKIP
@@ -76,6 +77,7 @@ class FeatureCache:
     shapes: dict[str, tuple[int, ...]]
     checksums: dict[str, NDArray[np.uint32]]
     named: dict[str, NamedFeatures]
+    lengths: NDArray[np.int64]
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -130,6 +132,7 @@ class FeatureCache:
             self.segment_seconds,
             name_of,
             self.categories,
+            self._lengths_of(chosen),
         )
 
     def segment_classes(self, samples: CachedSamples, modalities: Sequence[int]) -> NDArray[np.int8]:
@@ -144,7 +147,16 @@ class FeatureCache:
             self.grid_segments,
             self.segment_seconds,
             modalities,
+            self._lengths_of(samples),
         )
+
+    @property
+    def differing_lengths(self) -> bool:
+        """Whether any clip has fewer than T segments."""
+        return bool((self.lengths < self.grid_segments).any())
+
+    def _lengths_of(self, samples: CachedSamples) -> NDArray[np.int64] | None:
+        return self.lengths[samples.video] if self.differing_lengths else None
 
     @property
     def f_a(self) -> NDArray[np.float32]:
@@ -214,26 +226,30 @@ def write_features(
     missing: tuple[Missing, ...] = (),
     provenance: Mapping[str, Any] | None = None,
     named: Mapping[str, NewFeatures] | None = None,
+    lengths: NDArray[np.int64] | None = None,
 ) -> str:
     """Writes a cache, whole or not at all; returns its digest. Needs the arrays f_a and f_v, (V, T, ...).
 
     Args:
         named: features beside its own, by name; the digest is without them, each has its own.
+        lengths: (V,) the segments of each video; without them all have T.
 
     Raises:
         StoreError: arrays or samples that do not fit each other.
     """
     new = dict(named or {})
     sources = {**arrays, **{name: each.values for name, each in new.items()}}
-    _check(
-        video_ids, categories, samples, {name: tuple(source.shape) for name, source in sources.items()}, new
-    )
+    if lengths is None:
+        lengths = np.full(len(video_ids), arrays["f_a"].shape[1], np.int64)
+    shapes = {name: tuple(source.shape) for name, source in sources.items()}
+    _check(video_ids, categories, samples, shapes, new, lengths)
     told = json.loads(json.dumps(dict(provenance or {})))
     columns = samples.columns()
     columns |= {name: texts(values) for name, values in columns.items() if values.dtype == object}
     columns |= {
         "video_ids": texts(video_ids),
         "categories": texts(categories),
+        "lengths": lengths,
         "missing_sample": np.array([item.sample for item in missing], np.int64),
         "missing_video_id": texts(item.video_id for item in missing),
         "missing_reason": texts(item.reason for item in missing),
@@ -250,7 +266,7 @@ def write_features(
             name: write_rows(file, place_in_file(name), source, _dtype(name, source))
             for name, source in sources.items()
         }
-        digest = content_digest(told, video_ids, categories, samples, segment_seconds, missing, sums)
+        digest = content_digest(told, video_ids, categories, samples, segment_seconds, missing, sums, lengths)
         about = {name: vars(each.named(name, video_ids, sums[name])) for name, each in new.items()}
         told |= {GROUP: about} if about else {}
         file["provenance"] = texts([json.dumps(told, sort_keys=True)]).reshape(())
@@ -273,6 +289,7 @@ def _check(
     samples: CachedSamples,
     shapes: Mapping[str, tuple[int, ...]],
     named: Collection[str],
+    lengths: NDArray[np.int64],
 ) -> None:
     """Checks that what a cache holds fits together; raises StoreError."""
     unknown = set(shapes) - {*OWN, *named}
@@ -285,6 +302,12 @@ def _check(
             raise StoreError(f"{name} is {shape}, not ({', '.join(map(str, rows))}, ...)")
     if len(set(video_ids)) < len(video_ids):
         raise StoreError("video_ids names a video twice")
+    if len(lengths) != len(video_ids):
+        raise StoreError(f"lengths has {len(lengths)} values, not {len(video_ids)}")
+    if len(lengths) and not 1 <= lengths.min() <= lengths.max() <= rows[1]:
+        raise StoreError(
+            f"lengths go from {lengths.min()} to {lengths.max()}, not from 1 to {rows[1]} at most"
+        )
     check_samples(samples, len(video_ids), len(categories))
 
 
@@ -296,6 +319,7 @@ def content_digest(
     segment_seconds: float,
     missing: tuple[Missing, ...],
     checksums: Mapping[str, NDArray[np.uint32]],
+    lengths: NDArray[np.int64],
 ) -> str:
     """Returns 16 hex digits over provenance, names, samples, and the checksums of the cache's own arrays."""
     made = {key: value for key, value in provenance.items() if key not in (*PLACES, GROUP)}
@@ -304,6 +328,7 @@ def content_digest(
     absent = [[item.sample, item.video_id, item.reason] for item in missing]
     about = [made, video_ids, categories, float(segment_seconds), absent, words]
     numbers = [(name, values) for name, values in columns.items() if name not in words]
+    numbers.append(("lengths", lengths))
     own = sorted((name, sums) for name, sums in checksums.items() if name in OWN)
     return digest_of(about, chain(numbers, own))
 
@@ -317,6 +342,7 @@ def _digest_of(cache: FeatureCache) -> str:
         cache.segment_seconds,
         cache.missing,
         cache.checksums,
+        cache.lengths,
     )
 
 
@@ -366,9 +392,10 @@ def _read(kind: type[C], path: Path, file: h5py.File) -> C:
         {name: tuple(_array_of(file, name, AGAIN).shape) for name in held},
         {name: read_numbers(file, place_in_file(name) + CHECKSUMS, np.uint32, AGAIN) for name in held},
         named,
+        read_numbers(file, "lengths", np.int64, AGAIN),
     )
     try:
-        _check(cache.video_ids, cache.categories, cache.samples, cache.shapes, cache.named)
+        _check(cache.video_ids, cache.categories, cache.samples, cache.shapes, cache.named, cache.lengths)
     except StoreError as error:
         raise StoreError(f"{path}: {error.message}", hint=AGAIN) from None
     for name in held:

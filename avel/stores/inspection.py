@@ -135,6 +135,7 @@ def _store(path: str, verify: bool) -> Findings:
         "settings": store.settings,
         "settings_digest": store.digest,
         "padded": sum(0 < entry.valid_seconds < store.grid.seconds for entry in store.entries.values()),
+        "own_lengths": store.lengths is not None,
         "bytes": store.location.bytes(),
     }
     problems = [f"{len(waiting)} videos are not staged yet: {', '.join(waiting[:SHOWN])}"] if waiting else []
@@ -160,6 +161,7 @@ def _cache(path: str, verify: bool) -> Findings:
         "leaked_samples": int(cache.samples.leaked.sum()),
         "classes": len(cache.categories),
         "segments": cache.grid_segments,
+        "fewest_segments": int(cache.lengths.min(initial=cache.grid_segments)),
         "segment_seconds": cache.segment_seconds,
         "arrays": {name: list(shape) for name, shape in cache.shapes.items()},
         "named": {

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import ConfigError
+from avel.stores.datasets.labels import in_clip
 from avel.views.inside import look_inside, videos_of
 from avel.views.reading import HeadRun
 
@@ -52,9 +53,9 @@ def embed(run: HeadRun, split: str, *, points: int = POINTS, seed: int = 0, cach
         StoreError: no such split, none of its labels is known, or the features are gone.
     """
     places = run.known_places_of(split)
-    segments = run.label.shape[1]
-    order = np.random.default_rng(seed).permutation(len(places) * segments)[:points]
-    chosen, segment = np.sort(order) // segments, np.sort(order) % segments
+    inside = np.argwhere(in_clip(run.label[places]))
+    order = np.random.default_rng(seed).permutation(len(inside))[:points]
+    chosen, segment = inside[np.sort(order)].T
     vectors = {title: every[chosen, segment] for title, every in _vectors(run, places, cached).items()}
     left_out = {title: why for title, values in vectors.items() if (why := obstacle(values))}
     placed = {title: tsne(values, seed) for title, values in vectors.items() if title not in left_out}

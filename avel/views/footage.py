@@ -51,17 +51,25 @@ class Footage:
         return frozenset(self.store.staged) if self.store else frozenset()
 
     def frames(self, video_id: str) -> NDArray[np.uint8] | None:
-        """Returns the middle frame of each segment, (T, H, W, C) uint8; None where the clip is not staged."""
+        """Returns the middle frame of each segment, (T, H, W, C) uint8; None where the clip is not staged.
+
+        There are fewer than T where clips have lengths of their own.
+        """
         if self.store is None or video_id not in self.staged:
             return None
         count = self.store.grid.frames_per_segment
-        return self.store.frames(video_id, range(count // 2, self.segments * count, count))
+        return self.store.frames(video_id, range(count // 2, self._length(video_id) * count, count))
 
     def log_mel(self, video_id: str) -> NDArray[np.float32] | None:
         """Returns the log-mel patches, (T, 96, 64); None where the clip is not staged."""
         if self.store is None or video_id not in self.staged:
             return None
-        return self.store.log_mel(video_id)
+        return self.store.log_mel(video_id)[: self._length(video_id)]
+
+    def _length(self, video_id: str) -> int:
+        """Returns the segments of a clip."""
+        lengths = self.store.lengths if self.store is not None else None
+        return self.segments if lengths is None else lengths[video_id]
 
 
 def open_footage(cache: FeatureCache, store: Path | str | None = None) -> Footage:

@@ -23,7 +23,7 @@ ATTENTION = ("W_av", "W_va")
 
 @dataclass(frozen=True)
 class Inside:
-    """Inner values of one trial on R clips.
+    """Inner values of one trial on R clips; those after the end of a clip mean nothing.
 
     Attributes:
         fused: (R, T, D) the extra `fused` of the head, else the input of its classification layer, that of
@@ -52,8 +52,9 @@ def look_inside(run: HeadRun, trial: int, places: NDArray[np.int64]) -> Inside:
     for start in range(0, len(videos), CLIPS_AT_ONCE):
         batch = videos[start : start + CLIPS_AT_ONCE]
         audio, visual = inputs_of(record.source, partial(_read, run, batch))
+        lengths = torch.from_numpy(run.cache.lengths[batch]) if run.cache.differing_lengths else None
         with torch.inference_mode():
-            extras = model(audio, visual).extras
+            extras = model(audio, visual, lengths).extras
         fused.append((extras["fused"] if "fused" in extras else read[-1]).float())
         for name in ATTENTION:
             if name in extras:

@@ -15,7 +15,7 @@ from avel.heads.evaluation.predictions import Predictions, read_predictions
 from avel.heads.tasks.metrics import Labels, confusion
 from avel.heads.tasks.task import Task
 from avel.heads.training.records import AGAIN, HeadInputs, TrialRecord, read_trial, task_of
-from avel.stores.datasets.labels import UNKNOWN
+from avel.stores.datasets.labels import UNKNOWN, in_clip
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 
@@ -28,7 +28,8 @@ class HeadRun:
         trials: (M,) names of the trials.
         sample: (R,) number of each sample in its dataset.
         leaked: (R,) whether the sample's video is also in train.
-        label: (R, T, ...) as the task has them; -1 stands where events are not known.
+        label: (R, T, ...) as the task has them; -1 stands where events are not known, -2 after the end of a
+            clip that is shorter than others.
         probability: (M, R, T, K) float32.
     """
 
@@ -51,12 +52,17 @@ class HeadRun:
     @cached_property
     def prediction(self) -> Labels:
         """Labels by the task's own decoder: (M, R, T, ...)."""
-        return np.stack([self.task.decode(each) for each in self.probability])
+        return np.stack([self.task.cut(self.task.decode(each), self.label) for each in self.probability])
 
     @cached_property
     def known(self) -> NDArray[np.bool_]:
         """True for samples whose events are known: (R,)."""
         return np.asarray((self.label != UNKNOWN).reshape(len(self.label), -1).all(1))
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """Returns the segments of each sample's clip, T or fewer: (R,)."""
+        return np.asarray(in_clip(self.label).sum(1))
 
     @cached_property
     def cache(self) -> FeatureCache:
@@ -125,7 +131,8 @@ class HeadRun:
         """Returns what each trial scores on the samples whose labels are known: (M,)."""
         places = self.known_places_of(split)
         trials = (self.task.scores(each, self.label[places]) for each in self.prediction[:, places])
-        return np.array([scores.mean() for scores in trials])
+        weights = self.task.weights(self.label[places])
+        return np.array([np.average(scores, weights=weights) for scores in trials])
 
     def confusion(self, split: str) -> NDArray[np.int64]:
         """Counts segments by label and prediction, summed over trials: (K, K).

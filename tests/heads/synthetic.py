@@ -34,7 +34,7 @@ def write_cache(
     """One video a sample, but the last two share one; `changes` replace arrays, labels or columns of samples.
 
     `label` (R, T) gives the events, with -1 in samples whose events are not known; `event_table` gives them
-    as they are.
+    as they are; `lengths` (V,) are the segments of each video.
     """
     random = np.random.default_rng(seed)
     category = random.integers(0, events, samples)
@@ -51,6 +51,7 @@ def write_cache(
         name: prototypes[name][label[:videos]] + noise * random.normal(size=(videos, segments, *WIDTHS[name]))
         for name in arrays
     }
+    lengths = changes.pop("lengths", None)
     made |= {name: values for name, values in changes.items() if name in WIDTHS}
     columns: dict[str, Any] = {
         "number": np.arange(samples) + 100,
@@ -67,6 +68,7 @@ def write_cache(
         samples=cached_samples(label, events, **columns),
         arrays=made,
         provenance={"made by": "the tests"},
+        lengths=lengths,
     )
     return path
 

@@ -16,6 +16,7 @@ from avel.heads.evaluation.results import Spread
 from avel.heads.tasks.metrics import Tally
 from avel.heads.tasks.task import Decoder, Task
 from avel.heads.training.records import TrialRecord, mean_val_score, read_trials, task_of, trained_groups
+from avel.stores.datasets.labels import in_clip
 from avel.stores.runs import Run
 from avel.text import table
 
@@ -228,7 +229,7 @@ def compare_groups(a: GroupPredictions, b: GroupPredictions, decoder: Decoder | 
         a=_side(a, of_a),
         b=_side(b, of_b),
         differences={name: difference(of_a[name], of_b[name], left[0].video_id) for name in of_a},
-        agreement=_agreement(*hits),
+        agreement=_agreement(hits[0], hits[1], in_clip(label)),
         clips=_clips(left[0], task, *scores),
     )
 
@@ -245,9 +246,9 @@ def _side(group: GroupPredictions, tallies: dict[str, Tally]) -> ComparedRun:
     )
 
 
-def _agreement(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Agreement:
-    """Returns the mean over all pairs of trials, a product of means: (M_a, R, T), (M_b, R, T)."""
-    right_a, right_b = a.mean(0), b.mean(0)
+def _agreement(a: NDArray[np.bool_], b: NDArray[np.bool_], inside: NDArray[np.bool_]) -> Agreement:
+    """Returns the mean over all pairs of trials, a product of means: (M_a, R, T), (M_b, R, T), (R, T)."""
+    right_a, right_b = a.mean(0)[inside], b.mean(0)[inside]
     parts = (
         right_a * right_b,
         right_a * (1 - right_b),

@@ -17,6 +17,7 @@ from avel.heads.tasks.task import Decoder, Task
 from avel.heads.training.data import Data, chunks_of
 from avel.heads.training.fit import CLIPS_AT_ONCE, arithmetic
 from avel.heads.training.records import HeadInputs, TrialRecord, read_trials, task_of, trained_groups
+from avel.nn import zero_padding
 from avel.progress import note
 from avel.stores.runs import Run
 
@@ -115,9 +116,10 @@ def predict_split(model: Model, trial: TrialRecord, data: Data, name: str) -> Pr
     split = data.splits[name]
     parts = []
     chunks = [split.videos[chunk] for chunk in chunks_of(torch.arange(len(split)), CLIPS_AT_ONCE)]
-    for audio, visual in data.features.batches(chunks):
+    for chunk, (audio, visual) in zip(chunks, data.features.batches(chunks), strict=True):
         with torch.no_grad(), arithmetic(trial.config, data.features.device):
-            parts.append(data.task.probabilities(model(audio, visual).logits).cpu())
+            output = model(audio, visual, data.features.lengths_of(chunk))
+            parts.append(zero_padding(data.task.probabilities(output.logits), output.mask).cpu())
     return Predictions(
         trial.name,
         name,

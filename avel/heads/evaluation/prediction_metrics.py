@@ -29,6 +29,7 @@ from avel.heads.tasks.multi_label import EVENT, TYPE, MultiLabel
 from avel.heads.tasks.parsing_metrics import event_counts, f1, segment_counts
 from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.tasks.task import Decoder, Task
+from avel.stores.datasets.labels import in_clip
 
 
 def compute_metrics(
@@ -92,8 +93,12 @@ def _judge_tag(
 ) -> TagEvaluation:
     """Judges the chosen ones of the samples: (R,)."""
     decoded, label = [predicted[chosen] for predicted in decoded], label[chosen]
+    # After the end of a clip neither side has any class
     one_hot = np.eye(background + 1)
-    pairs = [(one_hot[predicted][:, :, None], one_hot[label][:, :, None]) for predicted in decoded]
+    inside = in_clip(label)[..., None]
+    pairs = [
+        tuple((one_hot[side] * inside)[:, :, None] for side in (predicted, label)) for predicted in decoded
+    ]
     return TagEvaluation(
         samples=int(chosen.sum()),
         accuracy_percent=_accuracy(decoded, label),
@@ -153,7 +158,7 @@ def _parsing_metrics(
 
 def _interval_percent(task: Task, decoded: Sequence[Labels], item: Predictions) -> tuple[float, float]:
     scores = np.mean([task.scores(predicted, item.label) for predicted in decoded], 0)
-    low, high = bootstrap_interval(scores, item.video_id)
+    low, high = bootstrap_interval(scores, item.video_id, weights=task.weights(item.label))
     return 100 * low, 100 * high
 
 

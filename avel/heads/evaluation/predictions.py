@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from avel.heads.tasks.task import Task
 from avel.heads.training.records import AGAIN, HeadInputs, TrialRecord, task_of
 from avel.stores.arrow import read_own_parquet, to_parquet
 from avel.stores.datasets.dataset import SPLITS
-from avel.stores.datasets.labels import UNKNOWN, take
+from avel.stores.datasets.labels import PADDED, UNKNOWN, in_clip, take
 from avel.stores.files import write_bytes
 from avel.stores.runs import Run
 
@@ -30,8 +31,9 @@ class Predictions:
     Attributes:
         sample: (R,) number of each sample in its dataset.
         leaked: (R,) whether the sample's video is also in train.
-        label: (R, T) class of each segment, or (R, T, K), 1 or 0 for each; -1 where the events are not known.
-        probabilities: (R, T, K).
+        label: (R, T) class of each segment, or (R, T, K), 1 or 0 for each; -1 where the events are not known,
+            -2 after the end of a clip that is shorter than T segments.
+        probabilities: (R, T, K); 0 after the end of a clip.
     """
 
     trial: str
@@ -76,13 +78,18 @@ def read_predictions(run: Run) -> dict[str, list[Predictions]]:
     task, segments = task_of(run), inputs.segments
     classes = task.outputs if task.one_label else 2
     table = read_own_parquet(path.read_bytes(), _schema(task), path, AGAIN, {"split": SPLITS})
-    label = _labels(table["label"], 1)
+    label = _labels(table["label"])
     if label.size and not UNKNOWN <= label.min() <= label.max() < classes:
         raise StoreError(f"{path}: column label holds {label.max()}, there are {classes} classes", hint=AGAIN)
     if strange := set(_values(table, "trial")) - set(inputs.trials):
         raise StoreError(f"{path}: column trial holds {min(strange)!r}, no trial of the run", hint=AGAIN)
     number = table["segment"].to_numpy()
-    if len(number) % segments or (number.reshape(-1, segments) != np.arange(segments)).any():
+    clip, _ = _clips(number)
+    if (
+        (clip < 0).any()
+        or (number != np.arange(len(number)) - np.searchsorted(clip, clip)).any()
+        or (len(number) and number.max() >= segments)
+    ):
         raise StoreError(f"{path}: column segment does not count to {segments} again and again", hint=AGAIN)
     return {
         split: _trials(_where(table, "split", split), split, segments) for split in _values(table, "split")
@@ -129,43 +136,57 @@ def _where(table: pa.Table, column: str, value: str) -> pa.Table:
 
 def _table(item: Predictions, task: Task) -> pa.Table:
     samples, segments, _ = item.probabilities.shape
-    rows = samples * segments
-    flat = pa.array(item.probabilities.reshape(-1))
+    inside = in_clip(item.label)
+    rows, lengths = int(inside.sum()), inside.sum(1)
+    flat = pa.array(item.probabilities[inside].reshape(-1))
     columns = {
         "trial": pa.array([item.trial] * rows, pa.string()),
         "split": pa.array([item.split] * rows, pa.string()),
-        "sample": np.repeat(item.sample, segments),
-        "video_id": pa.array(np.repeat(item.video_id, segments), pa.string()),
-        "leaked": np.repeat(item.leaked, segments),
-        "segment": np.tile(np.arange(segments), samples),
-        "label": _column(item.label),
-        "prediction": _column(task.decode(item.probabilities)),
+        "sample": np.repeat(item.sample, lengths),
+        "video_id": pa.array(np.repeat(item.video_id, lengths), pa.string()),
+        "leaked": np.repeat(item.leaked, lengths),
+        "segment": np.tile(np.arange(segments), samples)[inside.reshape(-1)],
+        "label": _column(item.label[inside]),
+        "prediction": _column(task.decode(item.probabilities)[inside]),
         "probabilities": pa.FixedSizeListArray.from_arrays(flat, task.outputs),
     }
     return pa.table(columns, _schema(task))
 
 
 def _column(labels: Labels) -> pa.Array:
-    """Returns a number for each segment, or a list of K; null where nobody knows."""
-    if labels.ndim == 2:
-        return pa.array(labels.reshape(-1), mask=labels.reshape(-1) == UNKNOWN)
-    flat = labels.reshape(-1, labels.shape[-1]).astype(np.int8)
+    """Returns a number for each of n segments, or a list of K; null where nobody knows: (n,) or (n, K)."""
+    if labels.ndim == 1:
+        return pa.array(labels, mask=labels == UNKNOWN)
+    flat = labels.astype(np.int8)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
     return pc.if_else(pa.array((flat != UNKNOWN).all(1)), lists, pa.scalar(None, lists.type))
 
 
-def _labels(column: pa.ChunkedArray, segments: int) -> Labels:
+def _labels(column: pa.ChunkedArray) -> Labels:
     """Returns what `_column` was made of."""
     if not pa.types.is_fixed_size_list(column.type):
-        return np.asarray(pc.fill_null(column, UNKNOWN).to_numpy().reshape(-1, segments))
+        return np.asarray(pc.fill_null(column, UNKNOWN).to_numpy())
     unknown = pa.scalar([UNKNOWN] * column.type.list_size, column.type)
     flat = pc.list_flatten(pc.if_else(column.is_valid(), column, unknown))
-    return np.asarray(flat.to_numpy().reshape(-1, segments, column.type.list_size))
+    return np.asarray(flat.to_numpy().reshape(-1, column.type.list_size))
+
+
+def _clips(number: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the clip of each row, and the first row of each clip, from numbers of segments: (n,)."""
+    return np.cumsum(number == 0) - 1, np.flatnonzero(number == 0)
 
 
 def _predictions(table: pa.Table, trial: str, split: str, segments: int) -> Predictions:
+    number = table["segment"].to_numpy()
+    clip, begin = _clips(number)
+
     def first(name: str) -> NDArray[np.generic]:
-        return np.asarray(table[name].to_numpy()[::segments])
+        return np.asarray(table[name].to_numpy()[begin])
+
+    def padded(rows: NDArray[Any], fill: int) -> NDArray[Any]:
+        whole = np.full((len(begin), segments, *rows.shape[1:]), fill, rows.dtype)
+        whole[clip, number] = rows
+        return whole
 
     probabilities = pc.list_flatten(table["probabilities"]).to_numpy().reshape(table.num_rows, -1)
     return Predictions(
@@ -174,6 +195,6 @@ def _predictions(table: pa.Table, trial: str, split: str, segments: int) -> Pred
         first("sample").astype(np.int64),
         first("video_id").astype(object),
         first("leaked").astype(np.bool_),
-        _labels(table["label"], segments),
-        probabilities.reshape(-1, segments, probabilities.shape[-1]),
+        padded(_labels(table["label"]), PADDED),
+        padded(probabilities, 0),
     )

@@ -70,7 +70,7 @@ def score(
     decoder: Decoder | None = None,
     onset_tolerance: float = 1,
     offset_tolerance: float = 1,
-    segments: int = 10,
+    segments: int | None = None,
     segment_seconds: float = 1.0,
     annotations: Path | str | None = None,
     format: str = "auto",
@@ -87,7 +87,8 @@ def score(
         task: one label a segment, or any number in each modality; "auto" takes what the events are for.
         onset_tolerance: of events, in segments.
         offset_tolerance: likewise.
-        segments: of the grid of the predictions.
+        segments: of the grid of the predictions; by default 10, or those of the longest clip that the
+            annotations tell.
         segment_seconds: likewise.
 
     Raises:
@@ -103,7 +104,7 @@ def score(
     samples = [sample for sample in data.samples if sample.split == split]
     if not samples:
         raise DatasetError(f"{data.root}: no samples of split {split!r}", hint="--split val, for example")
-    grid = Grid(segments=segments, segment_seconds=segment_seconds)
+    grid = Grid(segments or data.segments(segment_seconds), segment_seconds)
     label = judged.labels_of(data, grid, samples)
     paths = [predictions] if isinstance(predictions, str | Path) else list(predictions)
     sets = [each for path in paths for each in read_submission(Path(path), data, samples, judged, grid)]

@@ -76,6 +76,7 @@ def _read(
             samples,
             task,
             grid.segments,
+            dataset.stated_lengths(grid, samples),
         )
         for trial in trials
     ]
@@ -123,8 +124,13 @@ def _table(path: Path) -> pa.Table:
     return table
 
 
-def _segments(name: str, table: pa.Table, samples: Sequence[Sample], task: Task, segments: int) -> Submission:
-    """Reads a row a sample and segment: a list of scores or labels, a column for each output, or a class."""
+def _segments(
+    name: str, table: pa.Table, samples: Sequence[Sample], task: Task, segments: int, lengths: Any
+) -> Submission:
+    """Reads a row a sample and segment: a list of scores or labels, a column for each output, or a class.
+
+    `lengths` (R,) are the segments that each sample needs, None where it is T.
+    """
     columns, outputs = set(table.column_names), task.output_names
     key = next((each for each in ("sample", "video_id") if each in columns), None)
     lists = next((each for each in LISTS if each in columns and pa.types.is_nested(table[each].type)), None)
@@ -161,6 +167,11 @@ def _segments(name: str, table: pa.Table, samples: Sequence[Sample], task: Task,
             )
         rows[segment] = values[place]
     found = [filled.get(sample.number if key == "sample" else sample.video_id) for sample in samples]
+    for filled_rows, length in zip(
+        found, [segments] * len(found) if lengths is None else lengths, strict=True
+    ):
+        if filled_rows is not None:
+            filled_rows[length:] = filled_rows[0]  # nobody reads what is after the end of a clip
     complete = [rows for rows in found if rows is not None and not np.isnan(rows).any()]
     if len(complete) < len(samples):
         lacking = [
@@ -169,7 +180,9 @@ def _segments(name: str, table: pa.Table, samples: Sequence[Sample], task: Task,
         raise DatasetError(
             f"{name}: {len(lacking)} of {len(samples)} samples lack predictions, the first is sample "
             f"{lacking[0].number} ({lacking[0].video_id})",
-            hint=f"predict all {segments} segments of each, also where nothing is found",
+            hint="predict "
+            + (f"all {segments} segments" if lengths is None else "every segment")
+            + " of each, also where nothing is found",
         )
     stacked = np.stack(complete)
     probabilities = as_probabilities(name, stacked, task) if scored else stacked.astype(np.float32)

@@ -13,7 +13,7 @@ from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
 from avel.heads.models.layout import AGVA_NAMES, Layout, nested
 from avel.heads.models.parts import BiLSTM, xavier
 from avel.heads.tasks.single_label import SingleLabel
-from avel.nn import AGVA
+from avel.nn import AGVA, amax_over_time
 
 HIDDEN = 256
 
@@ -35,6 +35,7 @@ class AVELNet(Head):
     source = "Tian et al. 2018"
     published = (Published(71.3, "full", VGG, "Ran et al. 2022, Table 2"),)
     sources = ("maps", "cnn", "encoded")
+    differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)
@@ -51,12 +52,12 @@ class AVELNet(Head):
             if part is not None:
                 xavier(part)
 
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), AGVA's weights."""
         extras = {}
         if self.agva is not None:
             visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
-        hidden_a, hidden_v = self.audio(audio), self.visual(visual)
+        hidden_a, hidden_v = self.audio(audio, mask), self.visual(visual, mask)
         if self.dmrn is None:
             joined = torch.cat((hidden_v, hidden_a), -1)
         else:
@@ -78,14 +79,14 @@ class AVELNet(Head):
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Returns `soft_margin` over all segments, as published: (B, T, K), (B, T) -> scalar."""
-        return soft_margin(output.logits.flatten(0, 1), labels.flatten())
+        return soft_margin(*segments_of(output, labels))
 
     def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
         """Returns `soft_margin` of the highest scores over time: (B, T, K), (B,) or (B, K) -> scalar.
 
         The published code takes the maximum, its paper says the mean.
         """
-        return soft_margin(output.logits.amax(1), video_labels)
+        return soft_margin(amax_over_time(output.logits, output.mask), video_labels)
 
 
 class DMRN(nn.Module):
@@ -100,6 +101,13 @@ class DMRN(nn.Module):
         """Returns tanh(a + merged) as v, tanh(v + merged) as a: v, a (B, T, 256) -> the same shapes."""
         merged = (self.U_v(visual) + self.U_a(audio)) / 2
         return torch.tanh(audio + merged), torch.tanh(visual + merged)
+
+
+def segments_of(output: HeadOutput, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Lists scores and labels of the segments of all clips: (B, T, K), (B, T) -> (R, K), (R,)."""
+    if output.mask is None:
+        return output.logits.flatten(0, 1), labels.flatten()
+    return output.logits[output.mask], labels[output.mask]
 
 
 def soft_margin(logits: Tensor, classes: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.avel_net import soft_margin
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
 from avel.heads.models.parts import BiLSTM, at_least_float32
-from avel.nn import AGVA
+from avel.nn import AGVA, mean_over_time, only_inside
 
 HIDDEN = 256
 SMALL = 1e-8
@@ -39,6 +39,7 @@ class AVIN(Head):
         Published(69.4, "weak", VGG, "notes on Ramaswamy 2020"),
     )
     sources = ("maps", "cnn", "encoded")
+    differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)
@@ -48,24 +49,24 @@ class AVIN(Head):
         self.bilinear = BilinearPooling(config.factors, config.dropout)
         self.classify = nn.Linear(5 * HIDDEN, widths.classes)
 
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), weights (B, T)."""
         extras = {}
         if self.agva is not None:
             visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
         elif visual.ndim == 5:
             visual = visual.mean((2, 3))
-        F_a, F_v = self.audio(audio), self.visual(visual)
-        A, extras["intra_a"] = weighted(F_a, F_a)
-        V, extras["intra_v"] = weighted(F_v, F_v)
-        A_inter, extras["inter_a"] = weighted(F_a, V)
-        V_inter, extras["inter_v"] = weighted(F_v, A)
+        F_a, F_v = self.audio(audio, mask), self.visual(visual, mask)
+        A, extras["intra_a"] = weighted(F_a, F_a, mask)
+        V, extras["intra_v"] = weighted(F_v, F_v, mask)
+        A_inter, extras["inter_a"] = weighted(F_a, V, mask)
+        V_inter, extras["inter_v"] = weighted(F_v, A, mask)
         joined = torch.cat((A, V, A_inter, V_inter, self.bilinear(F_a, F_v)), -1)
         return HeadOutput(self.classify(joined), extras)
 
     def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
         """Returns `soft_margin` of the scores averaged over time: (B, T, K), (B,) -> scalar."""
-        return soft_margin(output.logits.mean(1), categories)
+        return soft_margin(mean_over_time(output.logits, output.mask), categories)
 
 
 class BilinearPooling(nn.Module):
@@ -84,8 +85,8 @@ class BilinearPooling(nn.Module):
         return functional.normalize(summed / (summed.abs() + SMALL).sqrt(), dim=-1)
 
 
-def weighted(features: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+def weighted(features: Tensor, query: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Weighs segments by how similar each is to the mean of `query`: twice (B, T, D) -> (B, T, D), (B, T)."""
-    scores = at_least_float32(features @ query.mean(1).unsqueeze(-1)).squeeze(-1)
-    weights = scores.softmax(-1)
+    scores = at_least_float32(features @ mean_over_time(query, mask).unsqueeze(-1)).squeeze(-1)
+    weights = only_inside(scores, mask).softmax(-1)
     return weights.unsqueeze(-1) * features, weights

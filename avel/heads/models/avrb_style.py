@@ -27,6 +27,7 @@ class AVRBStyle(Head):
     source = "after Ramaswamy & Das 2020; a reconstruction"
     published = (Published(74.8, "full", VGG, "Ran et al. 2022, Table 3, of AVRB"),)
     sources = ("maps", "cnn", "encoded")
+    differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)
@@ -34,9 +35,9 @@ class AVRBStyle(Head):
         self.fuse = BilinearPooling(config.factors, config.dropout)
         self.classify = nn.Linear(HIDDEN, widths.classes)
 
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), weights (B, T)."""
         visual = visual.mean((2, 3)) if visual.ndim == 5 else visual
-        fused = self.fuse(self.audio(audio), self.visual(visual))
-        own, weights = weighted(fused, fused)
+        fused = self.fuse(self.audio(audio, mask), self.visual(visual, mask))
+        own, weights = weighted(fused, fused, mask)
         return HeadOutput(self.classify(fused + own), {"segments": weights})

@@ -11,7 +11,7 @@ from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.layout import AGVA_NAMES, Layout, nested
 from avel.heads.models.parts import BiLSTM, xavier
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
-from avel.nn import AGVA
+from avel.nn import AGVA, mean_over_time
 
 HIDDEN = 256
 
@@ -34,6 +34,7 @@ class AVSDN(RelevanceHead):
         Published(66.5, "weak", VGG, "as Ramaswamy 2020 quotes it"),
     )
     sources = ("maps", "cnn", "encoded")
+    differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)
@@ -46,18 +47,19 @@ class AVSDN(RelevanceHead):
             if part is not None:
                 xavier(part)
 
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), AGVA's weights."""
         extras = {}
         if self.agva is not None:
             visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
-        _, (h_a, c_a) = self.audio.unrolled(audio)
-        _, (h_v, c_v) = self.visual.unrolled(visual)
+        _, (h_a, c_a) = self.audio.unrolled(audio, mask=mask)
+        _, (h_v, c_v) = self.visual.unrolled(visual, mask=mask)
         # As published, the same layers fuse hidden and cell states, and the two directions do not mix
         h = self.fuse(torch.relu(h_a), torch.relu(h_v))
         c = self.fuse(torch.relu(c_a), torch.relu(c_v))
-        decoded = torch.relu(self.decode.unrolled(torch.cat((audio, visual), -1), (h, c))[0])
-        return self.decided(self.relevance(decoded).squeeze(-1), self.category(decoded.mean(1)), extras)
+        decoded = torch.relu(self.decode.unrolled(torch.cat((audio, visual), -1), (h, c), mask)[0])
+        category = self.category(mean_over_time(decoded, mask))
+        return self.decided(self.relevance(decoded).squeeze(-1), category, extras)
 
     def layout(self) -> Layout:
         """Returns the names in CPSP's code."""

@@ -29,6 +29,7 @@ class AVTStyle(Head):
     source = "after Lin & Wang 2020; a reconstruction"
     published = (Published(76.8, "full", VGG, "Ran et al. 2022, Table 3, of AVT"),)
     sources = ("maps", "cnn", "encoded")
+    differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)
@@ -38,7 +39,7 @@ class AVTStyle(Head):
         self.time = AttentionLayer(config.feedforward, config.dropout)
         self.classify = nn.Linear(D, widths.classes)
 
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), attention.
 
         The tokens of a segment are its audio, the mean cells of the segments before and after (at the ends of
@@ -47,6 +48,9 @@ class AVTStyle(Head):
         cells = self.visual(cells_of(visual))
         mean = cells.mean(2)
         before, after = torch.cat((mean[:, :1], mean[:, :-1]), 1), torch.cat((mean[:, 1:], mean[:, -1:]), 1)
+        if mask is not None:
+            has_next = torch.cat((mask[:, 1:], torch.zeros_like(mask[:, :1])), 1)
+            after = torch.where(has_next.unsqueeze(-1), after, mean)
         tokens = torch.cat((torch.stack((self.audio(audio), before, after), 2), cells), 2)
         flat = tokens.flatten(0, 1)
         mixed = self.segment(flat, flat)[0].view(tokens.shape)
@@ -56,5 +60,5 @@ class AVTStyle(Head):
         attended = torch.einsum("btn,btnc->btc", weights.to(mixed_cells.dtype), mixed_cells)
         hidden = self.merge(torch.cat((mixed_audio, attended), -1))
         hidden = hidden + sinusoids(hidden.shape[1], D).to(hidden)
-        hidden, over_time = self.time(hidden, hidden)
+        hidden, over_time = self.time(hidden, hidden, mask)
         return HeadOutput(self.classify(hidden), {"cells": weights, "over_time": over_time})

@@ -22,6 +22,7 @@ class BiLSTMHead(Head):
 
     source = "the encoder of Ran et al. 2022, trained from labels"
     sources = ("cnn",)
+    differing_lengths = True
 
     config: Config
 
@@ -31,8 +32,8 @@ class BiLSTMHead(Head):
         self.visual = BiLSTM(widths.visual) if config.modality != "audio" else None
         self.mlp = ClassifierMLP(merged_width(HIDDEN, HIDDEN, config), widths.classes)
 
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns scores of each segment, given the whole clip: (B, T, D), (B, T, D) -> logits (B, T, K)."""
-        hidden_a = self.audio(audio) if self.audio is not None else audio
-        hidden_v = self.visual(visual) if self.visual is not None else visual
+        hidden_a = self.audio(audio, mask) if self.audio is not None else audio
+        hidden_v = self.visual(visual, mask) if self.visual is not None else visual
         return HeadOutput(self.mlp(merge(hidden_a, hidden_v, self.config)), {})

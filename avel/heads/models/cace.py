@@ -10,11 +10,12 @@ from torch.nn import functional
 from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.cmbs import SelfAttention, SuppressionConfig, SuppressionHead
-from avel.heads.models.cmran import CELL, HIDDEN, UNUSED_TEMPLATES
+from avel.heads.models.cmran import CELL, HIDDEN, UNUSED_TEMPLATES, twice
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.layout import Layout
 from avel.heads.models.parts import at_least_float32
 from avel.heads.models.relevance import holds_event
+from avel.nn import mean_over_segments, only_inside
 
 
 @HEADS.register("cace")
@@ -35,6 +36,7 @@ class CACE(SuppressionHead):
     source = "He et al. 2024"
     published = (Published(80.8, "full", VGG, "README of its code, at the best test epoch"),)
     sources = ("maps", "cnn", "encoded")
+    differing_lengths = True
     weak = False
     cross_width: ClassVar[int] = 512
 
@@ -55,10 +57,10 @@ class CACE(SuppressionHead):
         """Turns refinement on after the fraction `refine_after` of the epochs; `epoch` counts from 1."""
         self.refines.fill_(float(epoch - 1 >= self.config.refine_after * self.config.epochs))
 
-    def guided(self, audio: Tensor, cells: Tensor, extras: dict[str, Tensor]) -> Tensor:
+    def guided(self, audio: Tensor, cells: Tensor, extras: dict[str, Tensor], mask: Tensor | None) -> Tensor:
         """Strengthens audio by visual guidance: (B, T, D), (B, T, N, 512) -> (B, T, D)."""
         visual = cells if self.relate is None else self.watch.related(cells, self.relate)
-        guidance, extras["guidance"] = self.guide(audio, visual.mean(2))
+        guidance, extras["guidance"] = self.guide(audio, visual.mean(2), mask)
         return audio * (1 + self.config.psi * torch.sigmoid(guidance))
 
     def localised(self, fused: Tensor, extras: dict[str, Tensor]) -> Tensor:
@@ -77,7 +79,9 @@ class CACE(SuppressionHead):
         if not self.config.contrast_loss:
             return loss
         event, extras = holds_event(labels, self.widths.classes), output.extras
-        contrast = two_view_contrast(extras["refined"], extras["noisy"], event, self.config.temperature)
+        contrast = two_view_contrast(
+            extras["refined"], extras["noisy"], event, self.config.temperature, output.mask
+        )
         return loss + self.config.contrast_loss * self.refines * contrast
 
     def layout(self) -> Layout:
@@ -105,15 +109,17 @@ class Guidance(nn.Module):
         self.query = nn.Linear(CELL, audio)
         self.key, self.value = nn.Linear(audio, audio), nn.Linear(audio, audio)
 
-    def forward(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Attends: (B, T, D), (B, T, 512) -> (B, T, D), weights (B, T visual, T audio)."""
-        related = self.norm(audio + self.relate(audio))
+        related = self.norm(audio + self.relate(audio, mask))
         scores = at_least_float32(self.query(visual) @ self.key(related).transpose(1, 2))
-        weights, value = scores.softmax(-1), self.value(related)
+        weights, value = only_inside(scores, mask).softmax(-1), self.value(related)
         return weights.to(value.dtype) @ value, weights
 
 
-def two_view_contrast(refined: Tensor, noisy: Tensor, event: Tensor, temperature: float) -> Tensor:
+def two_view_contrast(
+    refined: Tensor, noisy: Tensor, event: Tensor, temperature: float, mask: Tensor | None = None
+) -> Tensor:
     """Returns a contrastive loss over two views of each segment: twice (B, T, D), (B, T) -> scalar.
 
     Both views have unit length; together they are 2 T rows a clip. The loss of a row is
@@ -122,9 +128,10 @@ def two_view_contrast(refined: Tensor, noisy: Tensor, event: Tensor, temperature
     """
     rows = torch.cat((refined, noisy), 1)
     # As logarithms throughout, since exp(1 / 0.01) is beyond float32
-    similarity = rows @ rows.transpose(1, 2) / temperature
+    similarity = only_inside(rows @ rows.transpose(1, 2) / temperature, twice(mask))
     both, segments = event.repeat(1, 2), event.shape[1]
     itself = torch.eye(2 * segments, dtype=torch.bool, device=rows.device)
     positive = (both.unsqueeze(2) & both.unsqueeze(1) | itself.roll(segments, 1)) & ~itself
     mean = similarity.masked_fill(~positive, -torch.inf).logsumexp(-1) - positive.sum(-1).to(rows.dtype).log()
-    return (similarity.masked_fill(itself, -torch.inf).logsumexp(-1) - mean).mean()
+    losses = similarity.masked_fill(itself, -torch.inf).logsumexp(-1) - mean
+    return mean_over_segments(losses, twice(mask))

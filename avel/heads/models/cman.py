@@ -10,6 +10,7 @@ from torch.nn import functional
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
 from avel.heads.models.parts import at_least_float32
+from avel.nn import mean_over_time, only_inside
 
 D = 256
 
@@ -28,6 +29,7 @@ class CMAN(Head):
         Published(75.7, "weak", "VGGish, ResNet", "notes on Xuan et al. 2020"),
     )
     sources = ("maps", "cnn", "encoded")
+    differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)
@@ -36,15 +38,15 @@ class CMAN(Head):
         self.which_a, self.which_v = SentinelAttention(), SentinelAttention()
         self.classify = nn.Linear(2 * D, widths.classes)
 
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), attention weights."""
         extras = {}
         if self.where is not None:
             visual, extras["where"] = self.where(audio, visual.flatten(2, 3))
-        A, extras["when_a"] = self.when_a(audio)
-        V, extras["when_v"] = self.when_v(visual)
-        h_a, extras["W_av"], extras["sentinel_a"] = self.which_a(A, V)
-        h_v, extras["W_va"], extras["sentinel_v"] = self.which_v(V, A)
+        A, extras["when_a"] = self.when_a(audio, mask)
+        V, extras["when_v"] = self.when_v(visual, mask)
+        h_a, extras["W_av"], extras["sentinel_a"] = self.which_a(A, V, mask)
+        h_v, extras["W_va"], extras["sentinel_v"] = self.which_v(V, A, mask)
         return HeadOutput(self.classify(torch.cat((h_v, h_a), -1)), extras)
 
 
@@ -70,10 +72,10 @@ class ContextAttention(nn.Module):
         self.query, self.key = ContextProjection(width), ContextProjection(width)
         self.value, self.out = nn.Linear(width, D, bias=False), nn.Linear(D, D)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Attends: (B, T, D) -> (B, T, 256), weights (B, T, T)."""
-        scores = self.query(features) @ self.key(features).mT / math.sqrt(D)
-        weights = at_least_float32(scores).softmax(-1)
+        scores = self.query(features, mask) @ self.key(features, mask).mT / math.sqrt(D)
+        weights = only_inside(at_least_float32(scores), mask).softmax(-1)
         value = self.value(features)
         return self.out(weights.to(value.dtype) @ value), weights
 
@@ -86,9 +88,9 @@ class ContextProjection(nn.Module):
         self.own, self.context = nn.Linear(width, D, bias=False), nn.Linear(width, D, bias=False)
         self.gate_own, self.gate_context = nn.Linear(D, 1, bias=False), nn.Linear(D, 1, bias=False)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """Projects: (B, T, D) -> (B, T, 256)."""
-        own, context = self.own(features), self.context(features.mean(1, keepdim=True))
+        own, context = self.own(features), self.context(mean_over_time(features, mask).unsqueeze(1))
         gate = torch.sigmoid(self.gate_own(own) + self.gate_context(context))
         mixed: Tensor = (1 - gate) * own + gate * context
         return mixed
@@ -105,13 +107,15 @@ class SentinelAttention(nn.Module):
         self.attend_other, self.attend_own = nn.Linear(D, D, bias=False), nn.Linear(D, D, bias=False)
         self.attend_sentinel, self.score = nn.Linear(D, D), nn.Linear(D, 1, bias=False)
 
-    def forward(self, own: Tensor, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, own: Tensor, other: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Attends: twice (B, T, 256) -> (B, T, 256), weights on `other` (B, T, T), on the sentinel (B, T)."""
         hidden, sentinel = self.recurrent(own)
         query = self.attend_own(hidden)
         # (B, T, T, D): rows are segments of `own`, columns those of `other`
         pairs = torch.tanh(self.attend_other(other).unsqueeze(1) + query.unsqueeze(2))
-        scores = at_least_float32(self.score(pairs).squeeze(-1))
+        scores = only_inside(at_least_float32(self.score(pairs).squeeze(-1)), mask)
         own_score = at_least_float32(self.score(torch.tanh(self.attend_sentinel(sentinel) + query)))
         weights = scores.softmax(-1)
         beta = torch.cat((scores, own_score), -1).softmax(-1)[..., -1:]

@@ -28,6 +28,7 @@ from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.layout import Layout, nested
 from avel.heads.models.parts import BiLSTM, at_least_float32
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, category_loss, relevance_loss
+from avel.nn import amax_over_time, mask_of, mean_over_time, only_inside
 
 TINY = 1e-6
 
@@ -85,7 +86,7 @@ class SuppressionHead(RelevanceHead):
         if not weak:
             self.category, self.relevance = nn.Linear(HIDDEN, classes), nn.Linear(HIDDEN, 1)
 
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), attention maps.
 
         Of the extras, `gate` (B, T) is the product of both modalities' probabilities of an event, and
@@ -93,17 +94,18 @@ class SuppressionHead(RelevanceHead):
         """
         cells = self.project(cells_of(visual))
         visual, extras = self.watch(audio, cells)
-        visual, audio = self.visual_lstm(visual), self.audio_lstm(self.guided(audio, cells, extras))
-        encoded_a, encoded_v = self.encode_a(audio), self.encode_v(visual)
-        a, extras["W_av"] = self.cross_a(audio, encoded_v)
-        v, extras["W_va"] = self.cross_v(visual, encoded_a)
+        audio = self.guided(audio, cells, extras, mask)
+        visual, audio = self.visual_lstm(visual, mask), self.audio_lstm(audio, mask)
+        encoded_a, encoded_v = self.encode_a(audio, mask), self.encode_v(visual, mask)
+        a, extras["W_av"] = self.cross_a(audio, encoded_v, mask)
+        v, extras["W_va"] = self.cross_v(visual, encoded_a, mask)
         gate_a, gate_v = torch.sigmoid(self.gate_a(encoded_a)), torch.sigmoid(self.gate_v(encoded_v))
         extras["gate"] = at_least_float32(gate_a * gate_v).squeeze(-1)
         v, a = v * (1 + self.config.alpha * gate_a), a * (1 + self.config.alpha * gate_v)
-        modal = (self.top(self.category_v(v)) + self.top(self.category_a(a))) / 2
+        modal = (self.top(self.category_v(v), mask) + self.top(self.category_a(a), mask)) / 2
         extras["modal_category"] = at_least_float32(modal)
-        fused = self.fused(v, a)
-        category = self.category(fused.amax(1)) + self.config.gamma * modal
+        fused = self.fused(v, a, mask)
+        category = self.category(amax_over_time(fused, mask)) + self.config.gamma * modal
         return self.decided(self.relevance(self.localised(fused, extras)).squeeze(-1), category, extras)
 
     def suppression_names(self) -> dict[str, str]:
@@ -129,7 +131,7 @@ class SuppressionHead(RelevanceHead):
             "category": "localize_module.event_classifier",
         }
 
-    def guided(self, audio: Tensor, cells: Tensor, extras: dict[str, Tensor]) -> Tensor:
+    def guided(self, audio: Tensor, cells: Tensor, extras: dict[str, Tensor], mask: Tensor | None) -> Tensor:
         """Returns the input of the audio Bi-LSTM, may add extras: (B, T, D), (B, T, N, 512) -> (B, T, D)."""
         return audio
 
@@ -137,17 +139,20 @@ class SuppressionHead(RelevanceHead):
         """Returns the input of the relevance layer, may add extras: (B, T, 256) -> (B, T, 256)."""
         return fused
 
-    def fused(self, v: Tensor, a: Tensor) -> Tensor:
+    def fused(self, v: Tensor, a: Tensor, mask: Tensor | None) -> Tensor:
         """Fuses both modalities: twice (B, T, 256) -> (B, T, 256)."""
-        one: Tensor = self.fuse_v(v, a)
-        other: Tensor = self.fuse_a(a, one)
+        one: Tensor = self.fuse_v(v, a, mask)
+        other: Tensor = self.fuse_a(a, one, mask)
         return (one + other) / 2
 
-    def top(self, scores: Tensor) -> Tensor:
+    def top(self, scores: Tensor, mask: Tensor | None) -> Tensor:
         """Averages each class over the segments where it scores highest: (B, T, C) -> (B, C)."""
         count = min(self.config.top_segments, scores.shape[1])
-        largest: Tensor = scores.topk(count, dim=1).values
-        return largest.mean(1)
+        if mask is None:
+            largest: Tensor = scores.topk(count, dim=1).values
+            return largest.mean(1)
+        largest = scores.masked_fill(~mask.unsqueeze(-1), -torch.inf).topk(count, dim=1).values
+        return mean_over_time(largest, mask_of(mask.sum(1), count))
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Returns the fused losses plus those of gates and modalities: (B, T, K), (B, T) -> scalar."""
@@ -155,7 +160,7 @@ class SuppressionHead(RelevanceHead):
         if self.config.gate_loss == "plain":
             gate = torch.logit(gate, TINY)
         modal = category_loss(output.extras["modal_category"], labels, classes)
-        return super().loss(output, labels) + relevance_loss(gate, labels, classes) + modal
+        return super().loss(output, labels) + relevance_loss(gate, labels, classes, output.mask) + modal
 
 
 @HEADS.register("cmbs")
@@ -180,6 +185,7 @@ class CMBS(SuppressionHead):
         Published(74.2, "weak", VGG, "Xia and Zhao 2022", checked=False),
     )
     sources = ("maps", "cnn", "encoded")
+    differing_lengths = True
 
     config: Config
 
@@ -187,25 +193,25 @@ class CMBS(SuppressionHead):
         super().__init__(widths, config, weak)
         self.classify = nn.Linear(HIDDEN, widths.classes, bias=False) if weak else None
 
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), attention maps.
 
         The weak network scores all K classes for each segment, times the mean of the modalities' own
         probabilities; the mean of both gates is the relevance.
         """
         if self.classify is None:
-            return super().forward(audio, visual)
+            return super().forward(audio, visual, mask)
         visual, extras = self.watch(audio, self.project(cells_of(visual)))
-        encoded_a, encoded_v = self.encode_a(audio), self.encode_v(visual)
-        a, extras["W_av"] = self.cross_a(audio, encoded_v)
-        v, extras["W_va"] = self.cross_v(visual, encoded_a)
+        encoded_a, encoded_v = self.encode_a(audio, mask), self.encode_v(visual, mask)
+        a, extras["W_av"] = self.cross_a(audio, encoded_v, mask)
+        v, extras["W_va"] = self.cross_v(visual, encoded_a, mask)
         # As published, a gate here scales the modality that it reads; under full supervision the other one
         gate_v, gate_a = self.gate_a(encoded_v), self.gate_v(encoded_a)
         alpha = self.config.alpha
         v = v * (1 - alpha + alpha * torch.sigmoid(gate_v))
         a = a * (1 - alpha + alpha * torch.sigmoid(gate_a))
         modal = torch.sigmoid(self.category_v(v)) + torch.sigmoid(self.category_a(a))
-        category = self.top(self.classify(self.fused(v, a)) * modal / 2)
+        category = self.top(self.classify(self.fused(v, a, mask)) * modal / 2, mask)
         return self.decided(mean_log_odds(gate_a, gate_v).squeeze(-1), category, extras)
 
     def layout(self) -> Layout:
@@ -234,11 +240,11 @@ class SelfAttention(nn.Module):
         self.query, self.key = nn.Linear(width, keys), nn.Linear(width, keys)
         self.value = nn.Linear(width, width)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Attends: (..., N, D) -> (..., N, D)."""
+    def forward(self, rows: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attends: (..., N, D) -> (..., N, D); `mask` (B, N) is True for the rows of (B, N, D) that count."""
         scores = at_least_float32(self.query(rows) @ self.key(rows).transpose(-1, -2))
         value = self.value(rows)
-        attended: Tensor = scores.softmax(-1).to(value.dtype) @ value
+        attended: Tensor = only_inside(scores, mask).softmax(-1).to(value.dtype) @ value
         return attended
 
 

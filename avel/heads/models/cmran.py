@@ -12,6 +12,7 @@ from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.layout import ATTENTION_NAMES, Layout, nested
 from avel.heads.models.parts import at_least_float32
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
+from avel.nn import amax_over_time
 
 CELL = 512
 HIDDEN = 256
@@ -39,6 +40,7 @@ class CMRAN(RelevanceHead):
         Published(72.4, "weak", VGG, "name of its published checkpoint"),
     )
     sources = ("maps", "cnn", "encoded")
+    differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)
@@ -55,7 +57,7 @@ class CMRAN(RelevanceHead):
         self.category = nn.Linear(HIDDEN, widths.classes if weak else widths.classes - 1)
         self.relevance = nn.Linear(HIDDEN, 1)
 
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), attention maps."""
         extras = {}
         cells = self.project(cells_of(visual))
@@ -64,10 +66,11 @@ class CMRAN(RelevanceHead):
             attended, extras["cells"] = self.cells(audio, cells)
         else:
             attended = cells.squeeze(2)
-        fused_a, extras["W_av"] = self.cross_a(audio, self.encode_v(attended))
-        fused_v, extras["W_va"] = self.cross_v(attended, self.encode_a(audio))
-        fused = self.fuse(fused_v, fused_a)
-        return self.decided(self.relevance(fused).squeeze(-1), self.category(fused.amax(1)), extras)
+        fused_a, extras["W_av"] = self.cross_a(audio, self.encode_v(attended, mask), mask)
+        fused_v, extras["W_va"] = self.cross_v(attended, self.encode_a(audio, mask), mask)
+        fused = self.fuse(fused_v, fused_a, mask)
+        category = self.category(amax_over_time(fused, mask))
+        return self.decided(self.relevance(fused).squeeze(-1), category, extras)
 
     def layout(self) -> Layout:
         """Returns the names in CMRAN."""
@@ -119,6 +122,16 @@ def cells_of(visual: Tensor) -> Tensor:
     return visual.flatten(2, 3) if visual.ndim == 5 else visual.unsqueeze(2)
 
 
+def outside(mask: Tensor | None) -> Tensor | None:
+    """Returns the mask that torch's attention takes, True where there is nothing: (B, T) -> (B, T)."""
+    return None if mask is None else ~mask
+
+
+def twice(mask: Tensor | None) -> Tensor | None:
+    """Returns the mask of two modalities after one another: (B, T) -> (B, 2 T)."""
+    return None if mask is None else mask.repeat(1, 2)
+
+
 class ChannelAttention(nn.Module):
     """Attention over the channels of the cells, guided by audio."""
 
@@ -160,9 +173,12 @@ class AttentionLayer(nn.Module):
         )
         self.norm1, self.norm2, self.dropout = nn.LayerNorm(HIDDEN), nn.LayerNorm(HIDDEN), nn.Dropout(dropout)
 
-    def forward(self, query: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Attends: (B, T, 256), (B, S, 256) -> (B, T, 256), mean weights of its heads (B, T, S)."""
-        attended, weights = self.attention(query, memory, memory)
+    def forward(self, query: Tensor, memory: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Attends: (B, T, 256), (B, S, 256) -> (B, T, 256), mean weights of its heads (B, T, S).
+
+        `mask` (B, S) is False where the memory holds nothing to attend to.
+        """
+        attended, weights = self.attention(query, memory, memory, outside(mask))
         hidden = self.norm1(query + self.dropout(attended))
         return self.norm2(hidden + self.dropout(self.feedforward(hidden))), weights
 
@@ -175,11 +191,11 @@ class SelfEncoder(nn.Module):
         self.project = nn.Linear(width, HIDDEN)
         self.layers = nn.ModuleList(AttentionLayer(feedforward, dropout) for _ in range(2))
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """Encodes: (B, T, D) -> (B, T, 256)."""
         hidden: Tensor = self.project(features)
         for layer in self.layers:
-            hidden, _ = layer(hidden, hidden)
+            hidden, _ = layer(hidden, hidden, mask)
         return hidden
 
 
@@ -191,13 +207,13 @@ class CrossModalEncoder(nn.Module):
         self.project = nn.Linear(width, HIDDEN)
         self.layer = AttentionLayer(feedforward, dropout)
 
-    def forward(self, features: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, other: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Attends: (B, T, D), (B, T, 256) -> (B, T, 256), weights on the other modality (B, T, T).
 
         A row of weights sums to less than 1: the rest is the modality's attention to itself.
         """
         query = self.project(features)
-        hidden, weights = self.layer(query, torch.cat((other, query), 1))
+        hidden, weights = self.layer(query, torch.cat((other, query), 1), twice(mask))
         return hidden, weights[..., : other.shape[1]]
 
 
@@ -209,8 +225,9 @@ class Interaction(nn.Module):
         self.attention = nn.MultiheadAttention(HIDDEN, n_heads, attention_dropout, batch_first=True)
         self.norm, self.dropout = nn.LayerNorm(HIDDEN), nn.Dropout(dropout)
 
-    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+    def forward(self, one: Tensor, other: Tensor, mask: Tensor | None = None) -> Tensor:
         """Fuses: twice (B, T, 256) -> (B, T, 256)."""
         both, product = torch.cat((other, one), 1), one * other
-        fused: Tensor = self.norm(product + self.dropout(self.attention(product, both, both)[0]))
+        attended = self.attention(product, both, both, outside(twice(mask)))[0]
+        fused: Tensor = self.norm(product + self.dropout(attended))
         return fused

@@ -14,7 +14,7 @@ from avel.heads.models.layout import Layout
 from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
 from avel.heads.models.psp import Propagation, bottleneck, pair_loss, psp_names
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, clip_category, holds_event
-from avel.nn import AGVA
+from avel.nn import AGVA, mean_over_time, zero_padding
 
 HIDDEN = 256
 SEGMENT_TEMPERATURE = 0.6
@@ -46,6 +46,7 @@ class CPSP(RelevanceHead):
         Published(74.2, "weak", VGG, "Zhou et al. 2022", checked=False),
     )
     sources = ("maps", "cnn", "encoded")
+    differing_lengths = True
 
     config: Config
 
@@ -61,19 +62,20 @@ class CPSP(RelevanceHead):
             if part is not None:
                 xavier(part)
 
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), what the losses read."""
         extras = {}
         audio = self.audio(audio)
         if self.agva is not None:
             visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
-        hidden_v, hidden_a = self.visual_lstm(self.visual(visual)), self.audio_lstm(audio)
-        fused_v, fused_a, extras["gamma_va"] = self.propagate(hidden_v, hidden_a)
+        hidden_v, hidden_a = self.visual_lstm(self.visual(visual), mask), self.audio_lstm(audio, mask)
+        fused_v, fused_a, extras["gamma_va"] = self.propagate(hidden_v, hidden_a, mask)
         fused_v, fused_a = at_least_float32(fused_v), at_least_float32(fused_a)
         extras["similarity"] = functional.cosine_similarity(fused_v, fused_a, dim=-1)
         fused = (fused_v + fused_a) / 2
         extras["fused"] = functional.normalize(fused, dim=-1)
-        return self.decided(self.relevance(fused).squeeze(-1), self.category(fused.mean(1)), extras)
+        category = self.category(mean_over_time(fused, mask))
+        return self.decided(self.relevance(fused).squeeze(-1), category, extras)
 
     def layout(self) -> Layout:
         """Returns the names in CPSP."""
@@ -88,24 +90,26 @@ class CPSP(RelevanceHead):
         event = holds_event(labels, classes).to(fused.dtype)
         loss = super().loss(output, labels)
         if config.pair_loss:
-            loss = loss + config.pair_loss * pair_loss(output.extras["similarity"], event)
+            loss = loss + config.pair_loss * pair_loss(output.extras["similarity"], event, output.mask)
         if config.segment_loss:
-            loss = loss + config.segment_loss * segment_contrast(fused, event)
+            loss = loss + config.segment_loss * segment_contrast(fused, event, output.mask)
         if config.video_loss:
-            videos = video_contrast(fused.mean(1), clip_category(labels, classes), config.margin, 3)
-            loss = loss + config.video_loss * videos
+            videos = mean_over_time(fused, output.mask)
+            contrast = video_contrast(videos, clip_category(labels, classes), config.margin, 3)
+            loss = loss + config.video_loss * contrast
         return loss
 
     def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
         """Returns `multiple_instance_loss` plus the loss on videos: (B, T, K), (B,) -> scalar."""
         loss = super().weak_loss(output, categories)
         if self.config.video_loss:
-            videos = video_contrast(output.extras["fused"].mean(1), categories, self.config.margin, 4)
-            loss = loss + self.config.video_loss * videos
+            videos = mean_over_time(output.extras["fused"], output.mask)
+            contrast = video_contrast(videos, categories, self.config.margin, 4)
+            loss = loss + self.config.video_loss * contrast
         return loss
 
 
-def segment_contrast(fused: Tensor, event: Tensor) -> Tensor:
+def segment_contrast(fused: Tensor, event: Tensor, mask: Tensor | None = None) -> Tensor:
     """Pulls the event segments of a clip together and away from background: (B, T, D), (B, T) -> scalar.
 
     For each event segment, -log(P / (P + N)): P sums exp(cosine / 0.6) over the clip's event segments,
@@ -113,11 +117,11 @@ def segment_contrast(fused: Tensor, event: Tensor) -> Tensor:
     batch. The published code sums over the other axis, which leaves a constant without a gradient.
     """
     similarity = torch.exp(fused @ fused.transpose(1, 2) / SEGMENT_TEMPERATURE)
-    background = 1 - event
+    background = zero_padding(1 - event, mask)
     positive = (similarity * event.unsqueeze(1)).sum(-1)
     negative = (similarity * background.unsqueeze(1)).sum(-1) / background.sum(-1, keepdim=True).clamp_min(1)
-    # Background segments have no part in the mean; adding 1 there only avoids a division by 0
-    losses = torch.log1p(negative / (positive + background))
+    # Other segments have no part in the mean; adding 1 there only avoids a division by 0
+    losses = torch.log1p(negative / (positive + 1 - event))
     return (losses * event).sum() / event.sum().clamp_min(1)
 
 

@@ -8,10 +8,11 @@ from torch.nn import functional
 
 from avel.config import option
 from avel.heads.config import HEADS
+from avel.heads.models.cmran import outside
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.parts import at_least_float32
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, category_loss, relevance_loss
-from avel.nn import AGVA
+from avel.nn import AGVA, mean_over_time
 
 D = 256
 
@@ -34,6 +35,7 @@ class DAM(RelevanceHead):
     source = "Wu et al. 2019; sizes of an unofficial implementation"
     published = (Published(74.5, "full", VGG, "Wu et al. 2019", checked=False),)
     sources = ("maps", "cnn", "encoded")
+    differing_lengths = True
     weak = False
 
     config: Config
@@ -54,15 +56,15 @@ class DAM(RelevanceHead):
             nn.Linear(2 * D, widths.classes - 1),
         )
 
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), attention over time."""
         extras = {}
         if self.agva is not None:
             visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
         f_a, f_v = self.audio(audio), self.visual(visual)
-        attended_a, extras["self_a"] = self.attend_a(f_a, f_a, f_a)
-        attended_v, extras["self_v"] = self.attend_v(f_v, f_v, f_v)
-        g_a, g_v = attended_a.mean(1), attended_v.mean(1)
+        attended_a, extras["self_a"] = self.attend_a(f_a, f_a, f_a, outside(mask))
+        attended_v, extras["self_v"] = self.attend_v(f_v, f_v, f_v, outside(mask))
+        g_a, g_v = mean_over_time(attended_a, mask), mean_over_time(attended_v, mask)
         extras["fused"] = torch.cat((f_a, f_v), -1)  # for plots; no layer reads both
         return self.decided(matching(f_a, f_v, g_a, g_v), self.category(torch.cat((g_a, g_v), -1)), extras)
 
@@ -70,7 +72,8 @@ class DAM(RelevanceHead):
         """Returns lambda category loss + (1 - lambda) relevance loss: (B, T, K), (B, T) -> scalar."""
         weight, classes = self.config.category_weight, self.widths.classes
         category = category_loss(output.extras["category"], labels, classes)
-        return weight * category + (1 - weight) * relevance_loss(output.extras["relevance"], labels, classes)
+        relevance = relevance_loss(output.extras["relevance"], labels, classes, output.mask)
+        return weight * category + (1 - weight) * relevance
 
 
 def matching(f_a: Tensor, f_v: Tensor, g_a: Tensor, g_v: Tensor) -> Tensor:

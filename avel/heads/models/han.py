@@ -12,6 +12,7 @@ from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.head import Head, HeadOutput, Widths
 from avel.heads.models.parts import at_least_float32
 from avel.heads.tasks.multi_label import video_cross_entropy
+from avel.nn import only_inside
 
 D = 512
 MODALITIES = 2
@@ -39,6 +40,7 @@ class HAN(Head):
     source = "Tian et al. 2020 (video parsing)"
     sources = ("cnn", "encoded")
     tasks = ("multi_label",)
+    differing_lengths = True
 
     config: Config
 
@@ -56,20 +58,21 @@ class HAN(Head):
         self.temporal = nn.Linear(D, classes) if weak else None
         self.modal = nn.Linear(D, classes) if weak else None
 
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns scores of audio, then of visual: (B, T, D), (B, T, D) -> logits (B, T, 2 C).
 
         Learned from video labels, a class is in a segment only where it is also in the video: its score is
         the lower one of both. `segments` holds the scores before that.
         """
         f_a, f_v = self.audio(audio), self.visual(visual)
-        both = torch.stack((self.attend(f_a, f_v), self.attend(f_v, f_a)), 2)  # (B, T, 2, D)
+        both = torch.stack((self.attend(f_a, f_v, mask), self.attend(f_v, f_a, mask)), 2)  # (B, T, 2, D)
         segments = at_least_float32(self.classify(both))
         extras = {"segments": segments}
         logits = segments
         if self.temporal is not None and self.modal is not None:
             p = segments.sigmoid()
-            over_time = at_least_float32(self.temporal(both)).softmax(1)  # W_tp
+            scores = at_least_float32(self.temporal(both)).movedim(1, -1)
+            over_time = only_inside(scores, mask).softmax(-1).movedim(-1, 1)  # W_tp
             over_modalities = at_least_float32(self.modal(both)).softmax(2)  # W_av
             extras["modalities"] = (over_time * p).sum(1)  # (B, 2, C)
             extras["video"] = (over_time * over_modalities * p).sum((1, 2))  # (B, C)
@@ -100,10 +103,11 @@ class HybridAttention(nn.Module):
         self.first, self.second = nn.LayerNorm(D), nn.LayerNorm(D)
         self.dropout = dropout
 
-    def forward(self, features: Tensor, others: Tensor) -> Tensor:
+    def forward(self, features: Tensor, others: Tensor, mask: Tensor | None = None) -> Tensor:
         """Returns what a modality becomes beside the other: (B, T, 512), (B, T, 512) -> (B, T, 512)."""
-        own, _ = self.own(features, features, features, need_weights=False)
-        other, _ = self.other(features, others, others, need_weights=False)
+        outside = None if mask is None else ~mask
+        own, _ = self.own(features, features, features, outside, need_weights=False)
+        other, _ = self.other(features, others, others, outside, need_weights=False)
         attended = self.first(features + self._dropped(own) + self._dropped(other))
         hybrid: Tensor = self.second(attended + self._dropped(self.layers(attended)))
         return hybrid

@@ -17,7 +17,7 @@ from avel.heads.models.layout import Layout, load_layout
 from avel.heads.models.parts import at_least_float32
 from avel.heads.tasks.choose import TASKS
 from avel.heads.tasks.single_label import SingleLabel
-from avel.nn import Standard
+from avel.nn import Standard, mask_of, zero_padding
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,15 @@ VGG = "VGGish, VGG-19"
 
 
 class HeadOutput(NamedTuple):
-    """Scores before softmax or sigmoid, (B, T, K), and other tensors by name, such as attention maps."""
+    """Scores before softmax or sigmoid, (B, T, K), and other tensors by name, such as attention maps.
+
+    `mask` (B, T) is True before the end of each clip; None where all have T segments. `Model` sets it, and
+    losses read it.
+    """
 
     logits: Tensor
     extras: dict[str, Tensor]
+    mask: Tensor | None = None
 
 
 class Head(nn.Module, ABC):
@@ -91,6 +96,8 @@ class Head(nn.Module, ABC):
         stackable: whether trials can be one batched program: no LSTM, no dropout, no `begin_epoch`.
         buffered: settings kept as buffers, so that trials which differ in them can still be stacked.
         segments: numbers of segments that its layers can take; None for any.
+        differing_lengths: whether its `forward` takes a mask, by which the segments after the end of a clip
+            have no influence on the others, so that a batch may hold clips of different lengths.
     """
 
     Config: ClassVar[type[HeadConfig]]
@@ -103,6 +110,7 @@ class Head(nn.Module, ABC):
     stackable: ClassVar[bool] = False
     buffered: ClassVar[tuple[str, ...]] = ()
     segments: ClassVar[range | None] = None
+    differing_lengths: ClassVar[bool] = False
 
     def __init__(self, widths: Widths, config: HeadConfig, weak: bool) -> None:
         """Builds the network for the widths of a cache; `weak` networks learn from video labels.
@@ -135,9 +143,27 @@ class Head(nn.Module, ABC):
                 hint=f"heads that can: {', '.join(able)}",
             )
 
+    @classmethod
+    def check_lengths(cls) -> None:
+        """Refuses clips of differing lengths where the head cannot leave out what is after a clip's end.
+
+        Raises:
+            ConfigError: it cannot; heads that can are named.
+        """
+        if not cls.differing_lengths:
+            able = [name for name in HEADS if HEADS[name].differing_lengths]
+            raise ConfigError(
+                f"head {cls.Config.name!r} takes clips of one length, and these have lengths of their own",
+                hint=f"heads that can: {', '.join(able)}",
+            )
+
     @abstractmethod
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K)."""
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K).
+
+        `mask` (B, T) is True before the end of each clip, and inputs after it are 0; without it all have T
+        segments. Heads without `differing_lengths` never get one.
+        """
 
     def layout(self) -> Layout | None:
         """Returns the names of the published network's state dict; None where none is public."""
@@ -162,11 +188,11 @@ class Head(nn.Module, ABC):
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Returns the loss under full supervision: (B, T, K), (B, T, ...) -> scalar."""
-        return self.task.loss(output.logits, labels)
+        return self.task.loss(output.logits, labels, output.mask)
 
     def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
         """Returns the loss under weak supervision: (B, T, K), labels of `weak_labels` (B, ...) -> scalar."""
-        return self.task.video_loss(output.logits, video_labels)
+        return self.task.video_loss(output.logits, video_labels, output.mask)
 
 
 def has_layout(head: type[Head]) -> bool:
@@ -197,20 +223,30 @@ class Model(nn.Module):
                 self.project[name] = nn.Linear(getattr(widths, name), width)
         self.weak = config.supervision == "weak"
 
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
-        """Returns scores: (B, T, D), (B, T, ...) -> logits (B, T, K)."""
+    def forward(self, audio: Tensor, visual: Tensor, lengths: Tensor | None = None) -> HeadOutput:
+        """Returns scores: (B, T, D), (B, T, ...) -> logits (B, T, K).
+
+        `lengths` (B,) are the segments of each clip where they differ; what is after them has no influence,
+        and its scores are 0.
+        """
+        mask = None if lengths is None else mask_of(lengths, audio.shape[1])
+        # Before these layers, since a NaN spoils their gradient, and after them, since biases are not 0
+        audio, visual = zero_padding(audio, mask), zero_padding(visual, mask)
         if self.standard_a is not None and self.standard_v is not None:
             audio, visual = self.standard_a(audio), self.standard_v(visual)
         if "audio" in self.project:
             audio = self.project["audio"](audio)
         if "visual" in self.project:
             visual = self.project["visual"](visual)
-        output: HeadOutput = self.head(audio, visual)
-        return output
+        if mask is None:
+            output: HeadOutput = self.head(audio, visual)
+            return output
+        output = self.head(zero_padding(audio, mask), zero_padding(visual, mask), mask)
+        return HeadOutput(zero_padding(output.logits, mask), output.extras, mask)
 
     def loss(self, output: HeadOutput, targets: Tensor) -> Tensor:
         """Returns the head's loss, never in bfloat16: (B, T, K) and labels, of videos if weak -> scalar."""
-        output = HeadOutput(at_least_float32(output.logits), output.extras)
+        output = output._replace(logits=at_least_float32(output.logits))
         return self.head.weak_loss(output, targets) if self.weak else self.head.loss(output, targets)
 
 

@@ -10,18 +10,21 @@ from torch.nn import functional
 from avel.config import option
 from avel.errors import ConfigError
 from avel.heads.config import HEADS, HeadConfig
-from avel.heads.models.avel_net import soft_margin
+from avel.heads.models.avel_net import segments_of, soft_margin
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
 from avel.heads.models.layout import AGVA_NAMES, Layout, nested
 from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
-from avel.nn import AGVA
+from avel.nn import AGVA, zero_padding
 
 D = 512
 
 
 @HEADS.register("jcan")
 class JCAN(Head):
-    """Residual Bi-LSTMs, AGVA, and recursive joint co-attention; its weights fix the number of segments."""
+    """Residual Bi-LSTMs, AGVA, and recursive joint co-attention; its weights fix the number of segments.
+
+    These weights over time find 0 after the end of a clip that is shorter than others.
+    """
 
     @dataclass(frozen=True)
     class Config(HeadConfig):
@@ -40,6 +43,7 @@ class JCAN(Head):
     source = "Duan et al. 2021"
     published = (Published(76.2, "full", VGG, "Ran et al. 2022, Table 3"),)
     sources = ("maps", "cnn", "encoded")
+    differing_lengths = True
     weak = False
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
@@ -62,7 +66,7 @@ class JCAN(Head):
             if isinstance(layer, nn.Linear) and layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), AGVA's weights.
 
         Raises:
@@ -74,13 +78,13 @@ class JCAN(Head):
                 hint="train it on clips of that length",
             )
         extras = {}
-        a, v = self.audio(unit_length(audio)), unit_length(visual)
+        a, v = self.audio(unit_length(audio), mask), unit_length(visual)
         if self.agva is not None:
             v, extras["agva"] = self.agva(a, v.flatten(2, 3))
-        v = self.visual(self.project(v))
+        v = self.visual(self.project(v), mask)
         for recursion in self.joint:
-            v, a = recursion(v, a)
-        return HeadOutput(self.classify(self.decode(torch.cat((v, a), -1))), extras)
+            v, a = recursion(v, a, mask)
+        return HeadOutput(self.classify(self.decode(torch.cat((v, a), -1), mask)), extras)
 
     def layout(self) -> Layout:
         """Returns the names in Recursive-joint-co-attention."""
@@ -107,7 +111,7 @@ class JCAN(Head):
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Returns `soft_margin` over all segments, as published: (B, T, K), (B, T) -> scalar."""
-        return soft_margin(output.logits.flatten(0, 1), labels.flatten())
+        return soft_margin(*segments_of(output, labels))
 
 
 class ResLSTM(nn.Module):
@@ -121,11 +125,11 @@ class ResLSTM(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.merge = nn.Linear(width + D, D)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """Encodes to unit length: (B, T, D) -> (B, T, 512)."""
         hidden, cell = self.first.expand(-1, -1, len(features), -1).contiguous()
-        states = self.lstm.unrolled(features, (hidden, cell))[0]
-        return unit_length(self.merge(self.dropout(torch.cat((features, states), -1))))
+        states = self.lstm.unrolled(features, (hidden, cell), mask)[0]
+        return zero_padding(unit_length(self.merge(self.dropout(torch.cat((features, states), -1)))), mask)
 
 
 class JointCoAttention(nn.Module):
@@ -136,10 +140,11 @@ class JointCoAttention(nn.Module):
         self.joint = nn.Linear(2 * D, 2 * D)
         self.visual, self.audio = FeatureAttention(segments, dropout), FeatureAttention(segments, dropout)
 
-    def forward(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, visual: Tensor, audio: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Updates both modalities from the same pair: twice (B, T, 512) -> twice (B, T, 512)."""
-        joint = self.joint(torch.cat((visual, audio), -1))
-        return self.visual(visual, joint), self.audio(audio, joint)
+        joint = zero_padding(self.joint(torch.cat((visual, audio), -1)), mask)
+        visual, audio = self.visual(visual, joint), self.audio(audio, joint)
+        return zero_padding(visual, mask), zero_padding(audio, mask)
 
 
 class FeatureAttention(nn.Module):

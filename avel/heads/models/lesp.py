@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -14,7 +15,7 @@ from avel.heads.config import HEADS
 from avel.heads.models.cmran import AttentionLayer, cells_of
 from avel.heads.models.head import HeadOutput, Widths
 from avel.heads.models.layout import ATTENTION_NAMES, Layout, nested
-from avel.heads.models.parts import at_least_float32, sinusoids
+from avel.heads.models.parts import TimeConvolutions, at_least_float32, sinusoids
 from avel.heads.models.relevance import (
     RelevanceConfig,
     RelevanceHead,
@@ -25,6 +26,7 @@ from avel.heads.models.relevance import (
 )
 from avel.heads.tasks.multi_label import video_cross_entropy
 from avel.heads.tasks.single_label import SingleLabel
+from avel.nn import mean_over_segments, mean_over_time, zero_padding
 
 D = 256
 TEMPERATURE = 0.1
@@ -63,6 +65,7 @@ class LESP(RelevanceHead):
     source = "code ShipingGe/AVEL"
     sources = ("maps", "cnn", "encoded")
     weak_labels = ("fractions", "event")
+    differing_lengths = True
 
     config: Config
     bank_audio: Tensor
@@ -81,12 +84,12 @@ class LESP(RelevanceHead):
         self.register_buffer("bank_visual", torch.zeros(events, size, max(widths.cells, 1), widths.visual))
         self.register_buffer("bank_score", torch.zeros(events, size))
 
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), what the losses read."""
         cells = cells_of(visual)
-        fused, encoded_a, encoded_v, extras = self.encode(audio, cells)
-        prototype, distance = self.recall(fused)
-        category = self.dropout(self.category(fused).mean(1))
+        fused, encoded_a, encoded_v, extras = self.encode(audio, cells, mask)
+        prototype, distance = self.recall(fused, mask)
+        category = self.dropout(mean_over_time(self.category(fused), mask))
         extras |= {
             "audio": audio,
             "cells": cells,
@@ -104,7 +107,7 @@ class LESP(RelevanceHead):
         nearest = of_event(distance, scores.argmax(-1)).amin(-1)  # in the bank of the predicted event: (B, T)
         return self.decided(self.margin - nearest, scores, extras)
 
-    def recall(self, fused: Tensor) -> tuple[Tensor, Tensor]:
+    def recall(self, fused: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Compares with the banks of C events, M examples each: (B, T, 256) -> (B, C), (B, T, C, M).
 
         The scores (B, C) come from the distance of a clip to the mean example, the distances (B, T, C, M) are
@@ -117,7 +120,7 @@ class LESP(RelevanceHead):
         bank = at_least_float32(self.encode(self.bank_audio[event, place], self.bank_visual[event, place])[0])
         fused = at_least_float32(fused)
         empty = count == 0
-        prototype = -distances(fused, bank.mean(1)).mean(1) / TEMPERATURE
+        prototype = -mean_over_time(distances(fused, bank.mean(1)), mask) / TEMPERATURE
         distance = distances(fused, bank.flatten(0, 1)).view(*fused.shape[:2], *bank.shape[:2])
         return (
             prototype.masked_fill(empty, NEVER),
@@ -170,31 +173,35 @@ class LESP(RelevanceHead):
         """Returns relevance, category and `bank_losses`, and fills the bank: (B, T, K), (B, T) -> scalar."""
         classes, extras = self.widths.classes, output.extras
         event = holds_event(labels, classes)
-        relevance = relevance_loss(at_least_float32(extras["foreground"]), labels, classes)
+        relevance = relevance_loss(at_least_float32(extras["foreground"]), labels, classes, output.mask)
         category = category_loss(at_least_float32(extras["clip"]), labels, classes)
         weights = event.to(relevance.dtype)
-        return (
-            relevance + category + self.bank_losses(extras, clip_category(labels, classes), weights, weights)
-        )
+        events = clip_category(labels, classes)
+        return relevance + category + self.bank_losses(extras, events, weights, weights, output.mask)
 
     def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
         """Returns the same, where only each clip's fractions or event are known, and fills the bank.
 
         (B, T, K), (B, K) or (B,) -> scalar.
         """
-        extras, classes = output.extras, self.widths.classes
+        extras, classes, mask = output.extras, self.widths.classes, output.mask
         fractions = SingleLabel.as_fractions(video_labels, classes)
         found, event = fractions[:, :-1].max(1)
         categories = event.where(found > 0, classes - 1)
-        foreground = torch.sigmoid(at_least_float32(extras["foreground"]))
-        relevance = video_cross_entropy(foreground.mean(1), 1 - fractions[:, -1])
+        foreground = zero_padding(torch.sigmoid(at_least_float32(extras["foreground"])), mask)
+        relevance = video_cross_entropy(mean_over_time(foreground, mask), 1 - fractions[:, -1])
         # (B, 1): as if each clip were one segment
         category = category_loss(at_least_float32(extras["clip"]), categories.unsqueeze(1), classes)
-        every = torch.ones_like(foreground)
-        return relevance + category + self.bank_losses(extras, categories, every, foreground)
+        every = zero_padding(torch.ones_like(foreground), mask)
+        return relevance + category + self.bank_losses(extras, categories, every, foreground, mask)
 
     def bank_losses(
-        self, extras: dict[str, Tensor], categories: Tensor, event_segments: Tensor, foreground: Tensor
+        self,
+        extras: dict[str, Tensor],
+        categories: Tensor,
+        event_segments: Tensor,
+        foreground: Tensor,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Returns the losses of single modalities and of distances from the bank; in training fills the bank.
 
@@ -210,20 +217,22 @@ class LESP(RelevanceHead):
         loss_a, loss_v = (
             functional.cross_entropy(scores.mT, targets, reduction="none") for scores in (scores_a, scores_v)
         )
-        single = ((loss_a + loss_v) * event_segments * known.unsqueeze(1)).mean()
+        single = mean_over_segments((loss_a + loss_v) * event_segments * known.unsqueeze(1), mask)
         has_bank = known * (self.bank_score[event, 0] > 0)
         near = functional.cross_entropy(extras["prototype"], event, reduction="none")
         distance = of_event(extras["distance"], event)
+        background = zero_padding(1 - foreground, mask)
         # Weak, where `foreground` is not 0 or 1, each segment counts as much; full, each of its kind
-        mean = weighted_mean if self.from_videos else mean_where
+        mean = partial(weighted_mean, mask=mask) if self.from_videos else mean_where
         inside = mean(distance.amax(-1), foreground)
-        outside = mean(torch.relu(self.margin - distance.amin(-1)), 1 - foreground)
+        outside = mean(torch.relu(self.margin - distance.amin(-1)), background)
         bank = ((near + inside + outside) * has_bank).sum() / has_bank.sum().clamp_min(1)
         if self.training:
             quality = 1 - jensen_shannon(scores_a.detach(), scores_v.detach())
             if not self.from_videos:
                 quality = quality + event_segments
-            self.remember(extras["audio"], extras["cells"], quality * known.unsqueeze(1), event)
+            quality = zero_padding(quality * known.unsqueeze(1), mask)
+            self.remember(extras["audio"], extras["cells"], quality, event)
         return self.config.unimodal_weight * single + self.config.bank_weight * bank
 
     @torch.no_grad()
@@ -277,24 +286,26 @@ class SegmentEncoder(nn.Module):
             AttentionLayer(1024, config.dropout) for _ in range(5)
         )
         self.dropout = nn.Dropout(config.dropout)
-        self.merge = nn.Sequential(
+        self.merge = TimeConvolutions(
             nn.Conv1d(2 * D, D, 3, padding=1), nn.LeakyReLU(), nn.Conv1d(D, D, 3, padding=1)
         )
         self.norm = nn.LayerNorm(D)
         self.register_buffer("positions", sinusoids(max(widths.cells, 1), D), persistent=False)
 
-    def forward(self, audio: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+    def forward(
+        self, audio: Tensor, cells: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Encodes: (B, T, D), (B, T, N, C) -> fused, audio and visual (B, T, 256), attention maps by name."""
         a, m = self.embed_a(audio), self.embed_v(cells)
         m = self.dropout(m + self.positions).flatten(0, 1)
         m, _ = self.cells(m, m)
         local, weights = self.spatial(a.flatten(0, 1).unsqueeze(1), m)
-        whole_a, _ = self.encode_a(a, a)
+        whole_a, _ = self.encode_a(a, a, mask)
         v = m.mean(1).unflatten(0, a.shape[:2])
-        whole_v, _ = self.encode_v(v, v)
-        across, over_time = self.temporal(whole_a, whole_v)
+        whole_v, _ = self.encode_v(v, v, mask)
+        across, over_time = self.temporal(whole_a, whole_v, mask)
         joined = torch.cat((local.squeeze(1).unflatten(0, a.shape[:2]), across), -1)
-        fused = self.norm(self.merge(joined.mT).mT)
+        fused = self.norm(self.merge(joined, mask))
         maps = {"spatial": weights.squeeze(1).unflatten(0, a.shape[:2]), "W_av": over_time}
         return fused, whole_a, whole_v, maps
 
@@ -316,9 +327,9 @@ def mean_where(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).sum(1) / weights.sum(1).clamp_min(1e-8)
 
 
-def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+def weighted_mean(values: Tensor, weights: Tensor, mask: Tensor | None = None) -> Tensor:
     """Returns the mean over time of weight times value: (B, T), (B, T) -> (B,)."""
-    return (values * weights).mean(1)
+    return mean_over_time(values * weights, mask)
 
 
 def jensen_shannon(one: Tensor, other: Tensor) -> Tensor:

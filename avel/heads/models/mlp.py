@@ -65,6 +65,7 @@ class MLP(Head):
     sources = ("encoded", "cnn")
     tasks = ("single_label", "multi_label")
     stackable = True
+    differing_lengths = True
 
     config: Config
 
@@ -73,6 +74,6 @@ class MLP(Head):
         width = merged_width(widths.audio, widths.visual, config)
         self.mlp = ClassifierMLP(width, widths.classes, config.dropout)
 
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns scores of each segment by itself: (B, T, D), (B, T, D) -> logits (B, T, K)."""
         return HeadOutput(self.mlp(merge(audio, visual, self.config)), {})

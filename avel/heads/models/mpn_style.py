@@ -9,7 +9,9 @@ from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.cmran import AttentionLayer
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
+from avel.heads.models.parts import TimeConvolutions
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
+from avel.nn import mean_over_time
 
 D = 256
 
@@ -30,6 +32,7 @@ class MPNStyle(RelevanceHead):
     source = "after Yu et al. 2021; a reconstruction"
     published = (Published(75.2, "full", VGG, "Ran et al. 2022, Table 3, of MPN"),)
     sources = ("maps", "cnn", "encoded")
+    differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)
@@ -38,11 +41,11 @@ class MPNStyle(RelevanceHead):
         self.gate_a, self.gate_v = BottleneckGate(widths.audio), BottleneckGate(widths.visual)
         self.relevance = nn.Linear(2 * D, 1)
 
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), attention over time."""
         visual = visual.mean((2, 3)) if visual.ndim == 5 else visual
-        whole, extras = self.co_attention(audio, visual)
-        local = torch.cat((self.gate_a(audio), self.gate_v(visual)), -1)
+        whole, extras = self.co_attention(audio, visual, mask)
+        local = torch.cat((self.gate_a(audio, mask), self.gate_v(visual, mask)), -1)
         return self.decided(self.relevance(local).squeeze(-1), self.category(whole), extras)
 
 
@@ -56,12 +59,15 @@ class CoAttention(nn.Module):
             AttentionLayer(config.feedforward, config.dropout) for _ in range(4)
         )
 
-    def forward(self, audio: Tensor, visual: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, audio: Tensor, visual: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Attends: (B, T, D), (B, T, D) -> (B, 512), weights on the other modality (B, T, T)."""
         a, v = self.audio(audio), self.visual(visual)
-        (a, _), (v, _) = self.self_a(a, a), self.self_v(v, v)
-        (both_a, W_av), (both_v, W_va) = self.cross_a(a, v), self.cross_v(v, a)
-        return torch.cat((both_a.mean(1), both_v.mean(1)), -1), {"W_av": W_av, "W_va": W_va}
+        (a, _), (v, _) = self.self_a(a, a, mask), self.self_v(v, v, mask)
+        (both_a, W_av), (both_v, W_va) = self.cross_a(a, v, mask), self.cross_v(v, a, mask)
+        whole = torch.cat([mean_over_time(both, mask) for both in (both_a, both_v)], -1)
+        return whole, {"W_av": W_av, "W_va": W_va}
 
 
 class BottleneckGate(nn.Module):
@@ -71,7 +77,7 @@ class BottleneckGate(nn.Module):
         super().__init__()
         self.project = nn.Linear(width, D)
         self.channels = nn.Sequential(nn.Linear(D, 16), nn.ReLU(), nn.Linear(16, D))
-        self.segments = nn.Sequential(
+        self.segments = TimeConvolutions(
             nn.Conv1d(D, 16, 1),
             nn.ReLU(),
             nn.Conv1d(16, 16, 3, padding=1),
@@ -81,7 +87,8 @@ class BottleneckGate(nn.Module):
             nn.Conv1d(16, 1, 1),
         )
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """Returns F (1 + M) with gates M between 0 and 1: (B, T, D) -> (B, T, 256)."""
         F: Tensor = self.project(features)
-        return F * (1 + torch.sigmoid(self.channels(F.mean(1, keepdim=True)) + self.segments(F.mT).mT))
+        of_channels = self.channels(mean_over_time(F, mask).unsqueeze(1))
+        return F * (1 + torch.sigmoid(of_channels + self.segments(F, mask)))

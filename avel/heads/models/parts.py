@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from avel.config import option
 from avel.heads.config import HeadConfig
-from avel.nn import has_bfloat16_lstm
+from avel.nn import has_bfloat16_lstm, recur
 
 
 @dataclass(frozen=True)
@@ -58,25 +58,40 @@ class BiLSTM(nn.Module):
         super().__init__()
         self.lstm = nn.LSTM(width, hidden, layers, dropout=dropout, batch_first=True, bidirectional=True)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """Returns hidden states of both directions: (B, T, D) -> (B, T, 2 H)."""
-        return self.unrolled(features)[0]
+        return self.unrolled(features, mask=mask)[0]
 
     def unrolled(
-        self, features: Tensor, start: tuple[Tensor, Tensor] | None = None
+        self,
+        features: Tensor,
+        start: tuple[Tensor, Tensor] | None = None,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Returns hidden states and each direction's last (h, c), from given ones or from zeros.
 
-        (B, T, D), twice (2 layers, B, H) -> (B, T, 2 H), twice (2 layers, B, H).
+        (B, T, D), twice (2 layers, B, H) -> (B, T, 2 H), twice (2 layers, B, H). With `mask` (B, T) a clip
+        ends where its mask does; after that its states are 0.
         """
         device = features.device
         if torch.is_autocast_enabled(device.type) and not has_bfloat16_lstm(device):
             with torch.autocast(device.type, enabled=False):
                 begun = None if start is None else (start[0].float(), start[1].float())
-                hidden, last = self.lstm(features.float(), begun)
-        else:
-            hidden, last = self.lstm(features, start)
-        return hidden, last
+                return recur(self.lstm, features.float(), mask, begun)
+        return recur(self.lstm, features, mask, start)
+
+
+class TimeConvolutions(nn.Sequential):
+    """Layers over time one after the other, Conv1d among them: (B, T, D) -> (B, T', D')."""
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Returns the last layer's output; with `mask` (B, T) each Conv1d finds 0 after the end of a clip."""
+        hidden = features.mT
+        for layer in self:
+            if mask is not None and isinstance(layer, nn.Conv1d):
+                hidden = hidden * mask.unsqueeze(1)
+            hidden = layer(hidden)
+        return hidden.mT
 
 
 def sinusoids(count: int, width: int) -> Tensor:

@@ -15,7 +15,7 @@ from avel.heads.models.layout import AGVA_NAMES, Layout, nested
 from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
 from avel.heads.tasks.multi_label import video_cross_entropy
 from avel.heads.tasks.single_label import SingleLabel
-from avel.nn import AGVA
+from avel.nn import AGVA, mean_over_segments, mean_over_time, zero_padding
 
 HIDDEN = 256
 SMALL = 1e-8
@@ -47,6 +47,7 @@ class PSP(Head):
     )
     sources = ("maps", "cnn", "encoded")
     weak_labels = ("fractions", "event")
+    differing_lengths = True
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)
@@ -65,15 +66,15 @@ class PSP(Head):
             if part is not None:
                 xavier(part)
 
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), similarity (B, T)."""
         extras = {}
         projected = self.audio(audio)
         if self.agva is not None:
             visual, extras["agva"] = self.agva(projected, visual.flatten(2, 3))
-        hidden_a = self.audio_lstm(projected)
-        hidden_v = self.visual_lstm(self.visual(visual))
-        fused_v, fused_a, extras["gamma_va"] = self.propagate(hidden_v, hidden_a)
+        hidden_a = self.audio_lstm(projected, mask)
+        hidden_v = self.visual_lstm(self.visual(visual), mask)
+        fused_v, fused_a, extras["gamma_va"] = self.propagate(hidden_v, hidden_a, mask)
         extras["similarity"] = functional.cosine_similarity(
             at_least_float32(fused_v), at_least_float32(fused_a), dim=-1
         )
@@ -99,17 +100,18 @@ class PSP(Head):
         if not self.pair_loss:
             return loss
         event = SingleLabel.holds_event(labels, self.widths.classes)
-        return loss + self.pair_loss * pair_loss(output.extras["similarity"], event)
+        return loss + self.pair_loss * pair_loss(output.extras["similarity"], event, output.mask)
 
     def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
         """Returns binary cross-entropy of the softmax of mean scores: (B, T, K), (B, K) or (B,) -> scalar."""
-        p = torch.softmax(output.logits.mean(1), -1)
+        p = torch.softmax(mean_over_time(output.logits, output.mask), -1)
         return video_cross_entropy(p, SingleLabel.as_fractions(video_labels, self.widths.classes))
 
 
-def pair_loss(similarity: Tensor, event: Tensor) -> Tensor:
+def pair_loss(similarity: Tensor, event: Tensor, mask: Tensor | None = None) -> Tensor:
     """Returns the mean squared error of normalised similarities to events: (B, T), (B, T) -> scalar."""
-    return functional.mse_loss(fractions(torch.relu(similarity)), fractions(event.to(similarity.dtype)))
+    similar = fractions(zero_padding(torch.relu(similarity), mask))
+    return mean_over_segments((similar - fractions(event.to(similarity.dtype))).square(), mask)
 
 
 class Propagation(nn.Module):
@@ -137,18 +139,20 @@ class Propagation(nn.Module):
         self.out_v, self.out_a = (projection(last) if project else nn.Identity() for _ in range(2))
         self.norm = nn.LayerNorm(HIDDEN, eps=1e-6)
 
-    def forward(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, visual: Tensor, audio: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns v', a' and gamma_va: (B, T, 256), (B, T, 256) -> (B, T, 256), (B, T, 256), (B, T, T)."""
         v1, v2, a1, a2 = self.v1(visual), self.v2(visual), self.a1(audio), self.a2(audio)
         beta = torch.relu(at_least_float32(v2 @ a1.transpose(-1, -2)) / math.sqrt(HIDDEN))
-        gamma_va, gamma_av = self.positives(beta), self.positives(beta.transpose(-1, -2))
+        gamma_va, gamma_av = (self.positives(each, mask) for each in (beta, beta.transpose(-1, -2)))
         fused_v = visual + gamma_va.to(a2.dtype) @ a2
         fused_a = audio + gamma_av.to(v1.dtype) @ v1
         return self.norm(self.out_v(fused_v)), self.norm(self.out_a(fused_a)), gamma_va
 
-    def positives(self, beta: Tensor) -> Tensor:
+    def positives(self, beta: Tensor, mask: Tensor | None = None) -> Tensor:
         """Normalises rows and sets weights below the threshold to 0: (B, T, T) -> (B, T, T)."""
-        rows = fractions(beta)
+        rows = fractions(beta if mask is None else beta * mask.unsqueeze(-2))
         strong = rows * (rows > self.threshold)
         return fractions(strong) if self.renormalise else strong
 

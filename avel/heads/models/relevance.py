@@ -13,6 +13,7 @@ from avel.heads.config import HeadConfig, WeakLabels
 from avel.heads.models.head import Head, HeadOutput, Widths
 from avel.heads.models.parts import at_least_float32
 from avel.heads.tasks.single_label import SingleLabel
+from avel.nn import amax_over_time, mean_over_segments
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,13 @@ class RelevanceHead(Head):
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Returns the sum of relevance and category loss: (B, T, K), (B, T) -> scalar."""
-        relevance = relevance_loss(output.extras["relevance"], labels, self.widths.classes)
+        relevance = relevance_loss(output.extras["relevance"], labels, self.widths.classes, output.mask)
         return relevance + category_loss(output.extras["category"], labels, self.widths.classes)
 
     def weak_loss(self, output: HeadOutput, categories: Tensor) -> Tensor:
         """Returns `multiple_instance_loss`: (B, T, K), (B,) -> scalar."""
         relevance, category = output.extras["relevance"], output.extras["category"]
-        return multiple_instance_loss(relevance, category, categories, self.widths.classes)
+        return multiple_instance_loss(relevance, category, categories, self.widths.classes, output.mask)
 
 
 def decision_scores(relevance: Tensor, category: Tensor, classes: int, threshold: float) -> Tensor:
@@ -77,10 +78,11 @@ def decision_scores(relevance: Tensor, category: Tensor, classes: int, threshold
 holds_event, clip_category = SingleLabel.holds_event, SingleLabel.clip_category
 
 
-def relevance_loss(relevance: Tensor, labels: Tensor, classes: int) -> Tensor:
+def relevance_loss(relevance: Tensor, labels: Tensor, classes: int, mask: Tensor | None = None) -> Tensor:
     """Returns binary cross-entropy averaged over segments: (B, T), (B, T) -> scalar."""
     targets = holds_event(labels, classes).to(relevance.dtype)
-    return functional.binary_cross_entropy_with_logits(relevance, targets)
+    losses = functional.binary_cross_entropy_with_logits(relevance, targets, reduction="none")
+    return mean_over_segments(losses, mask)
 
 
 def category_loss(category: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -91,12 +93,14 @@ def category_loss(category: Tensor, labels: Tensor, classes: int) -> Tensor:
     return (losses * known).sum() / known.sum().clamp_min(1)
 
 
-def multiple_instance_loss(relevance: Tensor, category: Tensor, categories: Tensor, classes: int) -> Tensor:
+def multiple_instance_loss(
+    relevance: Tensor, category: Tensor, categories: Tensor, classes: int, mask: Tensor | None = None
+) -> Tensor:
     """Returns the soft-margin loss of weighted scores, maximum over time: (B, T), (B, C), (B,) -> scalar.
 
     Where the C categories leave out background, the target of a clip without an event is all 0.
     """
     weighted = torch.sigmoid(relevance).unsqueeze(-1) * category.unsqueeze(1)
-    scores = torch.softmax(weighted.amax(1), -1)
+    scores = torch.softmax(amax_over_time(weighted, mask), -1)
     targets = functional.one_hot(categories, classes)[:, : category.shape[-1]].to(scores.dtype)
     return functional.multilabel_soft_margin_loss(scores, targets)

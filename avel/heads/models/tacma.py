@@ -11,6 +11,7 @@ from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.head import Head, HeadOutput, Published, Widths
 from avel.heads.models.parts import ClassifierMLP, PaperConfig, at_least_float32
+from avel.nn import only_inside
 
 SMALLEST_ATTENTION = 1e-6
 """Eq. 4 divides by the attention, which can underflow to 0; any smaller one gives weight 0 anyway."""
@@ -53,6 +54,7 @@ class TACMA(Head):
     sources = ("encoded", "cnn")
     tasks = ("single_label", "multi_label")
     stackable = True
+    differing_lengths = True
     buffered: ClassVar[tuple[str, ...]] = ("theta",)
     theta: Tensor
 
@@ -67,21 +69,21 @@ class TACMA(Head):
         self.norm_a, self.norm_v = nn.LayerNorm(d_e), nn.LayerNorm(d_e)
         self.mlp = ClassifierMLP(d_e, widths.classes, config.dropout)
 
-    def attention(self, f_a: Tensor, f_v: Tensor) -> tuple[Tensor, Tensor]:
+    def attention(self, f_a: Tensor, f_v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Returns W^av and W^va, whose rows need not sum to 1: twice (B, T, D) -> twice (B, T, T)."""
         # Eq. 3; float32 also under autocast, since bfloat16 is too coarse for the softmax and for Eq. 4
         M = at_least_float32(self.W_a1(f_a) @ self.W_v1(f_v).mT) / math.sqrt(f_a.shape[-1])
-        M_av, M_va = M.relu().softmax(-1), M.mT.relu().softmax(-1)
+        M_av, M_va = (only_inside(each.relu(), mask).softmax(-1) for each in (M, M.mT))
         time = torch.arange(f_a.shape[-2], device=f_a.device)
         distance = self.theta * (time[:, None] - time).abs()  # theta |i - j|
         W_mv = torch.exp(-distance / M_av.clamp_min(SMALLEST_ATTENTION))  # Eq. 4
         W_ma = torch.exp(-distance / M_va.clamp_min(SMALLEST_ATTENTION))
         return W_mv * M_av, W_ma * M_va  # Eq. 5
 
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns scores: f_a (B, T, D), f_v (B, T, D) -> logits (B, T, K), attention maps."""
         f_a, f_v = audio, visual
-        W_av, W_va = self.attention(f_a, f_v)
+        W_av, W_va = self.attention(f_a, f_v, mask)
         if self.printed:  # Eq. 6 to the letter: W_va, whose columns are audio time, on visual values
             V_fuse, A_fuse = W_va @ self.W_v2(f_v) + f_a, W_av @ self.W_a2(f_a) + f_v
         else:  # Eq. 6 mended: W_va on audio values

@@ -16,12 +16,15 @@ from avel.heads.models.psp import HIDDEN, Propagation, bottleneck, pair_loss, pr
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, holds_event
 from avel.heads.tasks.multi_label import video_cross_entropy
 from avel.heads.tasks.single_label import SingleLabel
-from avel.nn import AGVA
+from avel.nn import AGVA, amax_over_time, mean_over_time, recur, zero_padding
 
 
 @HEADS.register("vscg")
 class VSCG(RelevanceHead):
-    """Positive sample propagation, then GRUs that start from a summary of the clip; 8 to 11 segments."""
+    """Positive sample propagation, then GRUs that start from a summary of the clip; 8 to 11 segments.
+
+    The summary finds 0 after the end of a clip that is shorter than others.
+    """
 
     @dataclass(frozen=True)
     class Config(RelevanceConfig):
@@ -45,6 +48,7 @@ class VSCG(RelevanceHead):
 
     source = "arXiv 2210.05242"
     sources = ("maps", "cnn", "encoded")
+    differing_lengths = True
     segments = range(8, 12)
     weak_labels = ("fractions", "event")
 
@@ -87,31 +91,32 @@ class VSCG(RelevanceHead):
             if part is not None:
                 xavier(part)
 
-    def forward(self, audio: Tensor, visual: Tensor) -> HeadOutput:
+    def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), similarity (B, T)."""
         extras = {}
         audio = self.audio(audio)
         if self.agva is not None:
             visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
-        states_a, states_v = self.audio_lstm(audio), self.visual_lstm(self.visual(visual))
-        fused_v, fused_a, extras["gamma_va"] = self.propagate(states_v, states_a)
-        guided_v, guided_a = self.guided(fused_v, fused_a)
+        states_a, states_v = self.audio_lstm(audio, mask), self.visual_lstm(self.visual(visual), mask)
+        fused_v, fused_a, extras["gamma_va"] = self.propagate(states_v, states_a, mask)
+        guided_v, guided_a = self.guided(fused_v, fused_a, mask)
         extras["similarity"] = functional.cosine_similarity(guided_v, guided_a, dim=-1)
         fused = (guided_v + guided_a) / 2
         if self.from_videos:
             scores = self.category(fused)
             return HeadOutput(scores * torch.sigmoid(torch.relu(self.gate(scores))), extras)
-        return self.decided(self.relevance(fused).squeeze(-1), self.category(fused.amax(1)), extras)
+        category = self.category(amax_over_time(fused, mask))
+        return self.decided(self.relevance(fused).squeeze(-1), category, extras)
 
-    def guided(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+    def guided(self, visual: Tensor, audio: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Runs both GRUs from the clip's summaries: v, a (B, T, 256) -> v, a (B, T, 256)."""
-        summary_a, summary_v = self.summary(audio), self.summary(visual)
+        summary_a, summary_v = (self.summary(zero_padding(each, mask)) for each in (audio, visual))
         if self.from_videos:
             first_a, first_v = self.cross_a(summary_v), self.cross_v(summary_a)
         else:
             first_a = first_v = (summary_a + summary_v) / 2
-        audio = self.norm(self.out_a(gru_states(self.audio_gru, audio, first_a)))
-        visual = self.norm(self.out_v(gru_states(self.visual_gru, visual, first_v)))
+        audio = self.norm(self.out_a(gru_states(self.audio_gru, audio, first_a, mask)))
+        visual = self.norm(self.out_v(gru_states(self.visual_gru, visual, first_v, mask)))
         return visual, audio
 
     def layout(self) -> Layout:
@@ -135,7 +140,7 @@ class VSCG(RelevanceHead):
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Returns relevance, category and weighted pair loss: (B, T, K), (B, T) -> scalar."""
         event = holds_event(labels, self.widths.classes)
-        pairs = pair_loss(output.extras["similarity"], event)
+        pairs = pair_loss(output.extras["similarity"], event, output.mask)
         return super().loss(output, labels) + self.config.pair_loss * pairs
 
     def weak_loss(self, output: HeadOutput, video_labels: Tensor) -> Tensor:
@@ -144,7 +149,7 @@ class VSCG(RelevanceHead):
         p is the softmax of the scores averaged over time, H the binary cross-entropy with the video label.
         """
         targets = SingleLabel.as_fractions(video_labels, self.widths.classes)
-        p = torch.softmax(output.logits.mean(1), -1)
+        p = torch.softmax(mean_over_time(output.logits, output.mask), -1)
         return 2 * video_cross_entropy(p, targets) + video_cross_entropy(torch.softmax(p, -1), targets)
 
 
@@ -173,8 +178,7 @@ def gru() -> nn.GRU:
     return nn.GRU(HIDDEN, 128, batch_first=True, bidirectional=True)
 
 
-def gru_states(gru: nn.GRU, features: Tensor, first: Tensor) -> Tensor:
+def gru_states(gru: nn.GRU, features: Tensor, first: Tensor, mask: Tensor | None = None) -> Tensor:
     """Returns hidden states, in float32 also under autocast: (B, T, 256), (2, B, 128) -> (B, T, 256)."""
     with torch.autocast(features.device.type, enabled=False):
-        states: Tensor = gru(at_least_float32(features), at_least_float32(first).contiguous())[0]
-    return states
+        return recur(gru, at_least_float32(features), mask, at_least_float32(first).contiguous())[0]

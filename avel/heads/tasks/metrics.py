@@ -1,4 +1,7 @@
-"""Metrics of localisation, of R samples of T segments; background is the last of K classes."""
+"""Metrics of localisation, of R samples of T segments; background is the last of K classes.
+
+Segments whose label is PADDED, after the end of a clip, are not counted anywhere, whatever was predicted.
+"""
 
 import itertools
 from dataclasses import dataclass
@@ -7,17 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from avel.stores.datasets.labels import UNKNOWN, in_clip
+
 Labels = NDArray[np.integer[Any]]
 
 
 def segment_accuracy(predicted: Labels, labels: Labels) -> float:
     """Returns the fraction of right segments, background included: (R, T), (R, T) -> scalar, or NaN."""
-    return float((predicted == labels).mean()) if labels.size else float("nan")
+    inside = in_clip(labels)
+    return float((predicted == labels)[inside].mean()) if inside.any() else float("nan")
 
 
 def confusion(predicted: Labels, labels: Labels, classes: int) -> NDArray[np.int64]:
     """Counts segments by true class (rows) and predicted class (columns): (R, T), (R, T) -> (K, K)."""
-    pairs = labels.ravel() * classes + predicted.ravel()
+    inside = in_clip(labels)
+    pairs = labels[inside] * classes + predicted[inside]
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
 
 
@@ -35,11 +42,9 @@ def trivial_baselines(labels: Labels, background: int) -> dict[str, float]:
     The rules are background everywhere, and in every segment the class that its clip has there, as if the
     classes were known and only background were to be found.
     """
-    event = (labels != background).astype(np.float64)
-    return {
-        "always background": segment_accuracy(np.full_like(labels, background), labels),
-        "right class, never background": float(event.mean()) if labels.size else float("nan"),
-    }
+    always = segment_accuracy(np.full_like(labels, background), labels)
+    event = segment_accuracy(labels, np.where(labels == background, UNKNOWN, labels))
+    return {"always background": always, "right class, never background": event}
 
 
 @dataclass(frozen=True)
@@ -102,10 +107,10 @@ def event_counts(
     clip do not overlap, so their onsets and offsets are in the same order, and taking the first that fits
     gives the most matches.
     """
-    counts = np.zeros((len(labels), 3), np.int64)
+    counts, lengths = np.zeros((len(labels), 3), np.int64), in_clip(labels).sum(1).tolist()
     for place, (predicted_row, label_row) in enumerate(zip(predicted, labels, strict=True)):
-        free = events_of(predicted_row, background)
-        true = events_of(label_row, background)
+        free = events_of(predicted_row[: lengths[place]], background)
+        true = events_of(label_row[: lengths[place]], background)
         counts[place, 1:] = len(free), len(true)
         for category, onset, offset in true:
             for event in free:
@@ -129,6 +134,11 @@ class Tally:
         """Value of the metric, sum of parts over sum of wholes, 0 where that is 0: (..., R) -> (...)."""
         return ratio(self.part.sum(-1), self.whole.sum(-1))
 
+    @property
+    def by_sample(self) -> NDArray[np.float64]:
+        """Value of each sample by itself, 0 where its whole is 0: (..., R)."""
+        return ratio(self.part, self.whole)
+
 
 def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
     """Divides; 0 where the whole is 0: (...), (...) -> (...)."""
@@ -137,7 +147,8 @@ def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.f
 
 def accuracy_tally(predicted: Labels, labels: Labels) -> Tally:
     """Returns right segments over all, background included: (R, T), (R, T) -> (R,)."""
-    return Tally((predicted == labels).sum(1).astype(float), np.full(len(labels), float(labels.shape[1])))
+    inside = in_clip(labels)
+    return Tally(((predicted == labels) & inside).sum(1).astype(float), inside.sum(1).astype(float))
 
 
 def segment_f1_tally(predicted: Labels, labels: Labels, background: int) -> Tally:
@@ -145,8 +156,9 @@ def segment_f1_tally(predicted: Labels, labels: Labels, background: int) -> Tall
 
     A segment is found if it holds an event and its class is right.
     """
-    found = ((predicted == labels) & (labels != background)).sum(1)
-    positive, true = ((values != background).sum(1) for values in (predicted, labels))
+    inside = in_clip(labels)
+    found = ((predicted == labels) & (labels != background) & inside).sum(1)
+    positive, true = (((values != background) & inside).sum(1) for values in (predicted, labels))
     return Tally(2.0 * found, (positive + true).astype(float))
 
 
@@ -165,14 +177,17 @@ def bootstrap_interval(
     draws: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
+    weights: NDArray[np.float64] | None = None,
 ) -> tuple[float, float]:
     """Returns the bootstrap interval of the mean over samples: (R,), (R,) -> low, high.
 
-    It draws videos with replacement, not samples: samples of one video are not independent.
+    It draws videos with replacement, not samples: samples of one video are not independent. With `weights`
+    (R,) it is of the weighted mean.
     """
     _, video = np.unique(video_id.astype(str), return_inverse=True)
     count = int(video.max()) + 1
-    sums, sizes = np.bincount(video, right, minlength=count), np.bincount(video, minlength=count)
+    weights = np.ones(len(right)) if weights is None else weights
+    sums, sizes = (np.bincount(video, each, minlength=count) for each in (right * weights, weights))
     random = np.random.default_rng(seed)
     drawn = random.multinomial(count, np.full(count, 1 / count), size=draws)
     means = (drawn @ sums) / (drawn @ sizes)

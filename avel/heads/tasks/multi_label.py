@@ -16,6 +16,7 @@ from avel.heads.tasks.parsing_metrics import event_counts, f1, segment_counts, s
 from avel.heads.tasks.task import Classes, Targets, Task, TrackName
 from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.dataset import MODALITIES, Dataset, Sample
+from avel.stores.datasets.labels import PADDED, in_clip
 from avel.stores.features import FeatureCache
 
 if TYPE_CHECKING:
@@ -70,9 +71,10 @@ class MultiLabel(Task):
         labels = np.zeros((samples, segments, self.outputs), np.int8)
         return Targets(labels, labels[:, 0, : len(self.categories)], np.ones(samples, bool))
 
-    def video_points(self, logits: Tensor, video_labels: Tensor) -> Tensor:
+    def video_points(self, logits: Tensor, video_labels: Tensor, mask: Tensor | None = None) -> Tensor:
         """Returns each video's F1 over the classes that any segment of it has: (..., B, T, K), (B, C)."""
-        found = (logits >= 0).any(-2)
+        found = logits >= 0
+        found = (found if mask is None else found & mask.unsqueeze(-1)).any(-2)
         held = found.reshape(*found.shape[:-1], len(self.tracks), -1).any(-2)
         wanted = video_labels.bool()
         both, all_ = (held & wanted).sum(-1), held.sum(-1) + wanted.sum(-1)
@@ -86,20 +88,28 @@ class MultiLabel(Task):
         return "" if (labels == 0).any() else "every class everywhere"
 
     @staticmethod
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(logits: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
         """Returns binary cross-entropy, mean over segments, tracks and classes: twice (B, T, K) -> scalar."""
         from torch.nn import functional
 
-        return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+        from avel.nn import mean_over_segments
+
+        if mask is None:
+            return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+        targets = labels.clamp_min(0).to(logits.dtype)
+        losses = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        return mean_over_segments(losses.mean(-1), mask)
 
     @staticmethod
-    def video_loss(logits: Tensor, video_labels: Tensor) -> Tensor:
+    def video_loss(logits: Tensor, video_labels: Tensor, mask: Tensor | None = None) -> Tensor:
         """Returns binary cross-entropy of the clip's class probabilities: (B, T, K), (B, C) -> scalar.
 
         A clip's probability is the sum of p^2 over the sum of p, over segments and tracks (linear softmax,
         Wang et al. 2019).
         """
-        p = logits.sigmoid().reshape(len(logits), -1, video_labels.shape[-1])
+        from avel.nn import zero_padding
+
+        p = zero_padding(logits.sigmoid(), mask).reshape(len(logits), -1, video_labels.shape[-1])
         return video_cross_entropy(p.square().sum(-2) / p.sum(-2).clamp_min(SMALLEST), video_labels)
 
     @staticmethod
@@ -109,18 +119,23 @@ class MultiLabel(Task):
 
     def points(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns Type@AV of the segments that the threshold gives."""
-        predicted, wanted = (self._types(side.double()) for side in (logits >= 0, labels))
+        inside = labels != PADDED
+        predicted, wanted = (self._types((side * inside).double()) for side in (logits >= 0, labels))
         points: Tensor = segment_f1(predicted, wanted).mean(-1)
         return points
 
     @staticmethod
-    def full_points(segments: int) -> int:
-        return 1
+    def full_points(labels: Tensor) -> Tensor:
+        return labels.new_ones(len(labels))
 
     def scores(self, predicted: Labels, labels: Labels) -> NDArray[np.float64]:
         """Returns each sample's Type@AV over segments: twice (R, T, K) -> (R,)."""
-        sides = [self._types(side.astype(np.float64)) for side in (predicted, labels)]
-        return np.asarray(segment_f1(*sides).mean(-1))
+        return np.asarray(segment_f1(*self._sides(predicted, labels)).mean(-1))
+
+    @staticmethod
+    def weights(labels: Labels) -> NDArray[np.float64]:
+        """Returns 1 for each sample: F1 are means over clips, however long these are."""
+        return np.ones(len(labels))
 
     def right(self, predicted: Labels, labels: Labels) -> NDArray[np.bool_]:
         """Returns True where every class of every track is right: twice (R, T, K) -> (R, T)."""
@@ -141,7 +156,7 @@ class MultiLabel(Task):
 
         Twice (R, T, K) -> twice name -> (R,).
         """
-        sides = [self._types(side.astype(np.float64)) for side in (predicted, labels)]
+        sides = self._sides(predicted, labels)
         return self._by_name(*segment_counts(*sides)), self._by_name(*event_counts(*sides))
 
     def trivial_baselines(self, labels: Labels) -> dict[str, float]:
@@ -149,7 +164,8 @@ class MultiLabel(Task):
 
         The second rule takes the classes of each video as known.
         """
-        held = labels.reshape(*labels.shape[:2], len(self.tracks), -1).any((1, 2), keepdims=True)
+        tracks = labels.reshape(*labels.shape[:2], len(self.tracks), -1)
+        held = (tracks == 1).any((1, 2), keepdims=True)
         everywhere = np.broadcast_to(held, (*labels.shape[:2], len(self.tracks), held.shape[-1]))
         rules = {
             "never any event": np.zeros_like(labels),
@@ -161,7 +177,8 @@ class MultiLabel(Task):
         }
 
     def classes_of(self, labels: Labels) -> list[list[Classes]]:
-        by_track = labels.reshape(len(labels), len(self.tracks), -1).swapaxes(0, 1)
+        held = labels[labels[:, 0] != PADDED]
+        by_track = held.reshape(len(held), len(self.tracks), -1).swapaxes(0, 1)
         return [[tuple(np.flatnonzero(segment).tolist()) for segment in track.tolist()] for track in by_track]
 
     @property
@@ -171,6 +188,12 @@ class MultiLabel(Task):
     def _flat(self, labels: Labels) -> Labels:
         """Puts the classes of all tracks into one axis: (R, T, M, C) -> (R, T, K)."""
         return labels.reshape(*labels.shape[:2], self.outputs)
+
+    def _sides(self, predicted: Labels, labels: Labels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Returns predictions and labels by type, no class after a clip's end: twice (R, T, types, C)."""
+        inside = in_clip(labels)[..., None]
+        one, other = (self._types((side * inside).astype(np.float64)) for side in (predicted, labels))
+        return one, other
 
     def _types(self, labels: Any) -> Any:
         """Adds the type that both tracks hold at once: (..., T, K) -> (..., T, types, C)."""

@@ -22,7 +22,7 @@ from avel.heads.tasks.metrics import (
 from avel.heads.tasks.task import Classes, Targets, Task
 from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.dataset import Dataset, Sample
-from avel.stores.datasets.labels import NO_CLASS
+from avel.stores.datasets.labels import NO_CLASS, PADDED, in_clip
 from avel.stores.features import FeatureCache
 
 if TYPE_CHECKING:
@@ -85,26 +85,28 @@ class SingleLabel(Task):
         import torch
 
         classes = torch.arange(self.outputs, device=labels.device)
-        return (labels.unsqueeze(-1) == classes).float().mean(1)
+        return (labels.unsqueeze(-1) == classes).float().sum(1) / (labels != PADDED).sum(1, keepdim=True)
 
     @staticmethod
     def obstacle(labels: Tensor) -> str:
         first = labels.flatten()[0]
-        return f"one class only, number {first}" if (labels == first).all() else ""
+        return f"one class only, number {first}" if ((labels == first) | (labels == PADDED)).all() else ""
 
     @staticmethod
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(logits: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
         """Returns cross-entropy over segments, Eq. 9 up to a constant: (B, T, K), (B, T) -> scalar."""
         from torch.nn import functional
 
-        return functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        return functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=PADDED)
 
     @staticmethod
-    def video_loss(logits: Tensor, video_labels: Tensor) -> Tensor:
+    def video_loss(logits: Tensor, video_labels: Tensor, mask: Tensor | None = None) -> Tensor:
         """Returns cross-entropy of the scores averaged over time: (B, T, K), (B,) or (B, K) -> scalar."""
         from torch.nn import functional
 
-        return functional.cross_entropy(logits.mean(1), video_labels)
+        from avel.nn import mean_over_time
+
+        return functional.cross_entropy(mean_over_time(logits, mask), video_labels)
 
     @staticmethod
     def probabilities(logits: Tensor) -> Tensor:
@@ -114,7 +116,7 @@ class SingleLabel(Task):
     @staticmethod
     def holds_event(labels: Tensor, classes: int) -> Tensor:
         """Returns True where a segment holds an event, not background: (B, T) -> (B, T)."""
-        return labels < classes - 1
+        return (labels < classes - 1) & (labels != PADDED)
 
     @staticmethod
     def clip_category(labels: Tensor, classes: int) -> Tensor:
@@ -133,26 +135,32 @@ class SingleLabel(Task):
         """Counts the segments whose most probable class is their label."""
         return (logits.argmax(-1) == labels).sum(-1)
 
-    def video_points(self, logits: Tensor, video_labels: Tensor) -> Tensor:
+    def video_points(self, logits: Tensor, video_labels: Tensor, mask: Tensor | None = None) -> Tensor:
         """Returns 1 where a video's class is right, else 0: (..., B, T, K), (B,) -> (..., B).
 
         The predicted class is the event with the highest mean probability; where no segment's most probable
         class is an event, it is background.
         """
         event = self.probabilities(logits)[..., : self.background].mean(-2).argmax(-1)
-        silent = (logits.argmax(-1) == self.background).all(-1)
+        silent = logits.argmax(-1) == self.background
+        silent = (silent if mask is None else silent | ~mask).all(-1)
         return event.where(~silent, self.background) == video_labels
 
     @staticmethod
-    def full_points(segments: int) -> int:
-        return segments
+    def full_points(labels: Tensor) -> Tensor:
+        return (labels != PADDED).sum(-1)
 
     def right(self, predicted: Labels, labels: Labels) -> NDArray[np.bool_]:
         return np.asarray(predicted == labels)
 
     def scores(self, predicted: Labels, labels: Labels) -> NDArray[np.float64]:
         """Returns each sample's fraction of right segments: (R, T), (R, T) -> (R,)."""
-        return np.asarray((predicted == labels).mean(1), np.float64)
+        return np.asarray(accuracy_tally(predicted, labels).by_sample, np.float64)
+
+    @staticmethod
+    def weights(labels: Labels) -> NDArray[np.float64]:
+        """Returns how many segments each sample has."""
+        return np.asarray(in_clip(labels).sum(1), np.float64)
 
     def trivial_baselines(self, labels: Labels) -> dict[str, float]:
         """Returns rule without a model -> fraction of right segments: (R, T)."""
@@ -168,4 +176,5 @@ class SingleLabel(Task):
         }
 
     def classes_of(self, labels: Labels) -> list[list[Classes]]:
-        return [[() if label == self.background else (label,) for label in labels.tolist()]]
+        held = labels[labels != PADDED].tolist()
+        return [[() if label == self.background else (label,) for label in held]]

@@ -1,7 +1,8 @@
 """Interface of a task: the targets, losses and metrics of a head, and the view of a clip.
 
 Labels of R samples are whole numbers, (R, T) or (R, T, ...), UNKNOWN in all segments of a sample whose events
-are not known. Only the task knows their meaning.
+are not known, PADDED after the end of a clip that is shorter than others. Only the task knows the meaning of
+the others.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from avel.grid import Grid
 from avel.heads.tasks.metrics import Labels, Tally
 from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.dataset import Dataset, Sample
-from avel.stores.datasets.labels import UNKNOWN
+from avel.stores.datasets.labels import PADDED, UNKNOWN
 from avel.stores.features import FeatureCache
 
 if TYPE_CHECKING:
@@ -128,8 +129,11 @@ class Task(ABC):
         """Returns the targets of R samples that hold no event."""
 
     @abstractmethod
-    def video_points(self, logits: Tensor, video_labels: Tensor) -> Tensor:
-        """Returns how right each video's classes are, 0 to 1: (..., B, T, K), (B, ...) -> (..., B)."""
+    def video_points(self, logits: Tensor, video_labels: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Returns how right each video's classes are, 0 to 1: (..., B, T, K), (B, ...) -> (..., B).
+
+        `mask` (B, T) is True before the end of each clip; after it logits are 0.
+        """
 
     @staticmethod
     @abstractmethod
@@ -138,12 +142,15 @@ class Task(ABC):
 
     @staticmethod
     @abstractmethod
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        """Returns what learning from the labels of segments minimises: (B, T, K), (B, T, ...) -> scalar."""
+    def loss(logits: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Returns what learning from the labels of segments minimises: (B, T, K), (B, T, ...) -> scalar.
+
+        `mask` (B, T) is True before the end of each clip; None where all have T segments.
+        """
 
     @staticmethod
     @abstractmethod
-    def video_loss(logits: Tensor, video_labels: Tensor) -> Tensor:
+    def video_loss(logits: Tensor, video_labels: Tensor, mask: Tensor | None = None) -> Tensor:
         """Returns what learning from the labels of videos minimises: (B, T, K), (B, ...) -> scalar."""
 
     @staticmethod
@@ -157,16 +164,24 @@ class Task(ABC):
 
     @staticmethod
     @abstractmethod
-    def full_points(segments: int) -> int:
-        """Returns the points of a sample of T segments that is right in all of them."""
+    def full_points(labels: Tensor) -> Tensor:
+        """Returns the points of samples that are right in all segments: labels (R, T, ...) -> (R,)."""
 
     @abstractmethod
     def scores(self, predicted: Labels, labels: Labels) -> NDArray[np.float64]:
         """Returns the same as a fraction of full points, from decoded labels: twice (R, T, ...) -> (R,)."""
 
+    @staticmethod
+    @abstractmethod
+    def weights(labels: Labels) -> NDArray[np.float64]:
+        """Returns how much each sample counts in the mean of `scores`: labels (R, T, ...) -> (R,)."""
+
     @abstractmethod
     def right(self, predicted: Labels, labels: Labels) -> NDArray[np.bool_]:
-        """Returns True where all of a segment's labels are right: twice (R, T, ...) -> (R, T)."""
+        """Returns True where all of a segment's labels are right: twice (R, T, ...) -> (R, T).
+
+        What it says of segments after the end of a clip means nothing.
+        """
 
     @abstractmethod
     def tallies(
@@ -180,7 +195,10 @@ class Task(ABC):
 
     @abstractmethod
     def classes_of(self, labels: Labels) -> list[list[Classes]]:
-        """Returns the event classes of each segment, for each track: (T, ...) -> tracks times T."""
+        """Returns the event classes of each segment of a clip, for each track: (T, ...) -> tracks times T.
+
+        There are fewer than T where the clip ends before.
+        """
 
     def check_decoder(self, name: str | None) -> None:
         """Refuses a decoder that the task does not have; None is the usual one.
@@ -201,17 +219,23 @@ class Task(ABC):
     def shown_classes(self, labels: Labels) -> NDArray[np.int64]:
         """Returns one class for each segment to colour it by, the first that it has: (R, T, ...) -> (R, T).
 
-        Background is K - 1, the number after the last category.
+        Background is K - 1, the number after the last category; after the end of a clip it is PADDED.
         """
-        nothing = len(self.categories)
+        nothing, segments = len(self.categories), labels.shape[1]
 
         def first(tracks: list[list[Classes]]) -> list[int]:
-            return [
+            found = [
                 min((number for held in segment for number in held), default=nothing)
                 for segment in zip(*tracks, strict=True)
             ]
+            return found + [PADDED] * (segments - len(found))
 
         return np.array([first(self.classes_of(sample)) for sample in labels], np.int64)
+
+    @staticmethod
+    def cut(predicted: Labels, labels: Labels) -> Labels:
+        """Marks predictions after the end of their clip as the labels are: twice (..., R, T, ...)."""
+        return np.where(labels == PADDED, PADDED, predicted)
 
     @property
     def usual_decoder(self) -> Decoder:

@@ -19,6 +19,7 @@ from avel.heads.tasks.choose import choose_task
 from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.tasks.task import Task
 from avel.memory import free_memory_gb
+from avel.nn import mask_of
 from avel.progress import note
 from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.dataset import SPLITS
@@ -69,7 +70,8 @@ class Split:
 class Features:
     """Audio and visual inputs of V videos, in memory or read from the cache as they are asked for.
 
-    `negatives` are those of videos without events, whose numbers begin at V.
+    `negatives` are those of videos without events, whose numbers begin at V. `lengths` are the segments of
+    each video, first of the V, then of these; None where all have T.
     """
 
     cache: FeatureCache
@@ -77,6 +79,7 @@ class Features:
     device: torch.device
     held: tuple[Tensor, Tensor] | None
     negatives: "Features | None" = None
+    lengths: Tensor | None = None
 
     def of(self, videos: Tensor) -> tuple[Tensor, Tensor]:
         """Returns float32 inputs of videos: (...) -> (..., T, D), (..., T, D) or maps (..., T, H, W, C)."""
@@ -96,6 +99,10 @@ class Features:
         read = inputs_of(self.source, lambda name: torch.from_numpy(self.cache.read(name, unique.numpy())))
         audio, visual = (values.to(self.device)[places.to(self.device)].float() for values in read)
         return audio, visual
+
+    def lengths_of(self, videos: Tensor) -> Tensor | None:
+        """Returns the segments of videos: (...) -> (...); None where all have T."""
+        return None if self.lengths is None else self.lengths[videos]
 
     def batches(self, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields `of` each chunk; features that are not in memory are read one chunk ahead."""
@@ -141,6 +148,7 @@ def read_data(cache: FeatureCache, config: TrainConfig, device: torch.device) ->
     """Does the same, without asking whether the labels teach anything."""
     source, task = choose_source(cache, config), choose_task(cache, config.task)
     head_class(config).check_task(task.name)
+    check_lengths(cache, config)
     if not len(cache.samples):
         raise TrainingError(
             f"{cache.path}: no labels in this cache", hint="stage the dataset with its annotations first"
@@ -268,9 +276,11 @@ def feature_statistics(features: Features, train: Split) -> dict[str, tuple[Tens
     """Computes mean and std of each feature over the train videos: "audio", "visual" -> (D,), (D,)."""
     chunks = chunks_of(torch.unique(train.videos), 64)
     sums: dict[str, list[Tensor]] = {"audio": [], "visual": []}
-    for audio, visual in features.batches(chunks):
+    for chunk, (audio, visual) in zip(chunks, features.batches(chunks), strict=True):
+        lengths = features.lengths_of(chunk)
         for name, values in (("audio", audio), ("visual", visual)):
-            flat = values.flatten(0, -2).double().cpu()
+            inside = values if lengths is None else values[mask_of(lengths, values.shape[1])]
+            flat = inside.flatten(0, -2).double().cpu()
             sums[name].append(
                 torch.stack((flat.sum(0), flat.square().sum(0), torch.full_like(flat[0], len(flat))))
             )
@@ -286,20 +296,21 @@ def feature_statistics(features: Features, train: Split) -> dict[str, tuple[Tens
 def load_features(cache: FeatureCache, source: str, config: TrainConfig, device: torch.device) -> Features:
     """Loads the inputs if they fit into memory; reads each once to check that it is finite."""
     names = [name for of_modality in arrays_of(source) for name in of_modality]
+    lengths = torch.from_numpy(cache.lengths).to(device) if cache.differing_lengths else None
     wanted_gb = sum(_bytes(cache, name) for name in names) / 2**30
     limit_gb = free_memory_gb(device) / 2 if config.memory_gb is None else config.memory_gb
     if wanted_gb > limit_gb:
         note(f"{cache.path}: {wanted_gb:.2f} GB of features are streamed, memory limit {limit_gb:.2f} GB")
         for name in names:
             _check_finite(cache, name, partial(cache.read, name))
-        return Features(cache, source, device, None)
+        return Features(cache, source, device, None, lengths=lengths)
 
     def read(name: str) -> Tensor:
         values = cache.read(name)
         _check_finite(cache, name, values.__getitem__)
         return torch.from_numpy(values).to(device)
 
-    return Features(cache, source, device, inputs_of(source, read))
+    return Features(cache, source, device, inputs_of(source, read), lengths=lengths)
 
 
 def _select(values: Tensor, videos: Tensor) -> Tensor:
@@ -353,6 +364,16 @@ def _check_labelled(cache: FeatureCache, split: str, samples: CachedSamples) -> 
             f"({cache.video_ids[samples.video[unknown[0]]]})",
             hint="label them, or take them out of the split; only test may lack labels",
         )
+
+
+def check_lengths(cache: FeatureCache, config: TrainConfig) -> None:
+    """Checks that the head can take the clips of a cache, where these have lengths of their own.
+
+    Raises:
+        ConfigError: it cannot; heads that can are named.
+    """
+    if cache.differing_lengths:
+        head_class(config).check_lengths()
 
 
 def check_labels(cache: FeatureCache, splits: Mapping[str, Split], config: TrainConfig) -> None:

@@ -18,6 +18,7 @@ from avel.heads.models.head import Model, build_model, head_class
 from avel.heads.training.data import Data, Split, chunks_of
 from avel.heads.training.trials import Alone, Stacked, Trial, TrialGroup
 from avel.memory import reuse_freed_memory
+from avel.nn import mask_of
 from avel.progress import Progress
 
 CLIPS_AT_ONCE = 512
@@ -148,11 +149,15 @@ class Training:
         order = torch.stack([torch.randperm(len(train), generator=random) for random in self.orders])
         order, size = order.to(self.device), self.config.head.batch_size
         total = torch.zeros(len(self.alive), device=self.device)
-        inputs = self.data.features.batches(torch.split(train.videos[order], size, 1))
+        features, videos = self.data.features, torch.split(train.videos[order], size, 1)
+        batches = zip(
+            videos, features.batches(videos), torch.split(self.targets[order], size, 1), strict=True
+        )
         with cpu_threads(self.threads):
-            for (audio, visual), chunk in zip(inputs, torch.split(self.targets[order], size, 1), strict=True):
+            for chosen, (audio, visual), chunk in batches:
+                lengths = features.lengths_of(chosen)
                 with arithmetic(self.config, self.device):
-                    losses = self.group.losses(audio, visual, chunk)
+                    losses = self.group.losses(audio, visual, chunk, lengths)
                 for weight in self.group.parameters():  # zero_grad takes five times as long
                     weight.grad = None
                 losses.backward(torch.ones_like(losses))  # type: ignore[no-untyped-call]
@@ -180,18 +185,22 @@ class Training:
         judged = split.has_video_label if by_videos else split.known
         size, known = self._clips_at_once(), torch.from_numpy(judged).to(self.device)
         chunks = chunks_of(torch.arange(len(split), device=self.device), size)
-        inputs = self.data.features.batches([split.videos[chunk] for chunk in chunks])
+        features = self.data.features
+        inputs = features.batches([split.videos[chunk] for chunk in chunks])
         for chunk, (audio, visual) in zip(chunks, inputs, strict=True):
+            lengths = features.lengths_of(split.videos[chunk])
             with torch.no_grad(), arithmetic(self.config, self.device):
-                logits = self.group.logits(audio, visual)
+                logits = self.group.logits(audio, visual, lengths)
             if by_videos:
-                each = self.data.task.video_points(logits, split.video_labels[chunk])
+                mask = None if lengths is None else mask_of(lengths, logits.shape[-2])
+                each = self.data.task.video_points(logits, split.video_labels[chunk], mask)
             else:
                 each = self.data.task.points(logits, split.labels[chunk])
             counts = (each * known[chunk]).sum(-1, dtype=torch.float64)
             points += torch.where(logits.isfinite().flatten(1).all(1), counts, math.nan)
-        full = int(judged.sum()) * (1 if by_videos else self.data.task.full_points(split.labels.shape[1]))
-        return [scored / full for scored in points.tolist()]
+        full = known.sum() if by_videos else (self.data.task.full_points(split.labels) * known).sum()
+        scores: list[float] = (points / full).tolist()
+        return scores
 
     def _record(
         self, place: int, outcome: TrialOutcome, val_score: float, test_score: float | None = None

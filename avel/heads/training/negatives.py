@@ -10,7 +10,8 @@ from torch import Tensor
 from avel.errors import TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.tasks.task import Task
-from avel.heads.training.data import Data, Split, arrays_of, load_features
+from avel.heads.training.data import Data, Features, Split, arrays_of, check_lengths, load_features
+from avel.stores.datasets.labels import cut_labels
 from avel.stores.feature_samples import NO_SAMPLE
 from avel.stores.features import FeatureCache
 
@@ -20,12 +21,23 @@ def add_negatives(data: Data, config: TrainConfig) -> Data:
 
     Raises:
         TrainingError: they hold events, or were not made as the other features.
+        ConfigError: they differ in length, and the head takes clips of one.
     """
     features = data.features
     negatives = open_negatives(config.negatives, features.cache, features.source)
+    check_lengths(negatives, config)
     more = load_features(negatives, features.source, config, features.device)
     train = _with_negatives(data.splits["train"], data.task, features.cache, negatives)
-    return replace(data, features=replace(features, negatives=more), splits=data.splits | {"train": train})
+    joined = replace(features, negatives=more, lengths=_joined(features, more))
+    return replace(data, features=joined, splits=data.splits | {"train": train})
+
+
+def _joined(one: Features, other: Features) -> Tensor | None:
+    """Returns the segments of each video of one cache, then of the other; None where all have T."""
+    if one.lengths is None and other.lengths is None:
+        return None
+    lengths = np.concatenate((one.cache.lengths, other.cache.lengths))
+    return torch.from_numpy(lengths).to(one.device)
 
 
 def open_negatives(path: str, cache: FeatureCache, source: str) -> FeatureCache:
@@ -75,6 +87,7 @@ def _with_negatives(train: Split, task: Task, cache: FeatureCache, negatives: Fe
     """Returns the train split and after it all videos of another cache, as samples without events."""
     count, device = len(negatives.video_ids), train.videos.device
     targets = task.background_targets(count, cache.grid_segments)
+    labels = cut_labels(targets.labels, negatives.lengths)
     more = Split(
         train.name,
         np.full(count, NO_SAMPLE),
@@ -83,7 +96,7 @@ def _with_negatives(train: Split, task: Task, cache: FeatureCache, negatives: Fe
         np.ones(count, bool),
         targets.has_video_label,
         torch.arange(count, device=device) + len(cache.video_ids),
-        *(torch.from_numpy(values).to(device) for values in (targets.labels, targets.video_labels)),
+        *(torch.from_numpy(values).to(device) for values in (labels, targets.video_labels)),
     )
     joined: dict[str, Any] = {
         name: torch.cat((values, getattr(more, name)))

@@ -28,11 +28,14 @@ class TrialGroup(Protocol):
     def parameters(self) -> list[Tensor]:
         """Returns the tensors that are trained, (M, ...) each."""
 
-    def losses(self, audio: Tensor, visual: Tensor, targets: Tensor) -> Tensor:
-        """Returns the loss of each trial: (M, B, T, ...), (M, B, T, ...), (M, B, ...) -> (M,)."""
+    def losses(self, audio: Tensor, visual: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Returns the loss of each trial: (M, B, T, ...), (M, B, T, ...), (M, B, ...) -> (M,).
 
-    def logits(self, audio: Tensor, visual: Tensor) -> Tensor:
-        """Returns scores of each trial on the same clips: (B, T, ...), (B, T, ...) -> (M, B, T, K)."""
+        `lengths` (M, B) are the segments of each clip where they differ.
+        """
+
+    def logits(self, audio: Tensor, visual: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Returns scores of each trial on the same clips: (B, T, ...), (B, T, ...), (B,) -> (M, B, T, K)."""
 
     def clip(self, limit: float) -> None:
         """Scales each trial's gradient down to a norm of `limit` at most."""
@@ -57,18 +60,18 @@ class Stacked:
         self.weights = {name: value.to(device) for name, value in parameters.items()}
         self.weights = {name: value.detach().requires_grad_() for name, value in self.weights.items()}
         self.buffers = {name: value.to(device) for name, value in buffers.items()}
-        self._losses = torch.vmap(self._one_loss)
-        self._logits = torch.vmap(self._one_logits, in_dims=(0, None, None))
 
     def parameters(self) -> list[Tensor]:
         return list(self.weights.values())
 
-    def losses(self, audio: Tensor, visual: Tensor, targets: Tensor) -> Tensor:
-        losses: Tensor = self._losses((self.weights, self.buffers), audio, visual, targets)
+    def losses(self, audio: Tensor, visual: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
+        over_trials = torch.vmap(self._one_loss, in_dims=(0, 0, 0, 0, None if lengths is None else 0))
+        losses: Tensor = over_trials((self.weights, self.buffers), audio, visual, targets, lengths)
         return losses
 
-    def logits(self, audio: Tensor, visual: Tensor) -> Tensor:
-        logits: Tensor = self._logits((self.weights, self.buffers), audio, visual)
+    def logits(self, audio: Tensor, visual: Tensor, lengths: Tensor | None = None) -> Tensor:
+        over_trials = torch.vmap(self._one_logits, in_dims=(0, None, None, None))
+        logits: Tensor = over_trials((self.weights, self.buffers), audio, visual, lengths)
         return logits
 
     def clip(self, limit: float) -> None:
@@ -102,13 +105,20 @@ class Stacked:
         optimizer.param_groups[0]["params"] = self.parameters()
 
     def _one_loss(
-        self, state: tuple[dict[str, Tensor], ...], audio: Tensor, visual: Tensor, targets: Tensor
+        self,
+        state: tuple[dict[str, Tensor], ...],
+        audio: Tensor,
+        visual: Tensor,
+        targets: Tensor,
+        lengths: Tensor | None,
     ) -> Tensor:
-        output: HeadOutput = functional_call(self.template, state, (audio, visual))
+        output: HeadOutput = functional_call(self.template, state, (audio, visual, lengths))
         return self.template.loss(output, targets)
 
-    def _one_logits(self, state: tuple[dict[str, Tensor], ...], audio: Tensor, visual: Tensor) -> Tensor:
-        output: HeadOutput = functional_call(self.template, state, (audio, visual))
+    def _one_logits(
+        self, state: tuple[dict[str, Tensor], ...], audio: Tensor, visual: Tensor, lengths: Tensor | None
+    ) -> Tensor:
+        output: HeadOutput = functional_call(self.template, state, (audio, visual, lengths))
         return output.logits
 
 
@@ -122,11 +132,12 @@ class Alone:
     def parameters(self) -> list[Tensor]:
         return self.weights
 
-    def losses(self, audio: Tensor, visual: Tensor, targets: Tensor) -> Tensor:
-        return self.model.loss(self.model(audio[0], visual[0]), targets[0]).unsqueeze(0)
+    def losses(self, audio: Tensor, visual: Tensor, targets: Tensor, lengths: Tensor | None = None) -> Tensor:
+        output: HeadOutput = self.model(audio[0], visual[0], None if lengths is None else lengths[0])
+        return self.model.loss(output, targets[0]).unsqueeze(0)
 
-    def logits(self, audio: Tensor, visual: Tensor) -> Tensor:
-        output: HeadOutput = self.model(audio, visual)
+    def logits(self, audio: Tensor, visual: Tensor, lengths: Tensor | None = None) -> Tensor:
+        output: HeadOutput = self.model(audio, visual, lengths)
         return output.logits.unsqueeze(0)
 
     def clip(self, limit: float) -> None:

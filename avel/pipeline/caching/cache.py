@@ -191,6 +191,7 @@ def _merge(task: Task, found: Found, parts: Parts, made: dict[str, Place], faile
         arrays={name: Gathered(name, ordered) for name in task.recipe["arrays"]},
         segment_seconds=clips.grid.segment_seconds,
         missing=missing,
+        lengths=None if clips.lengths is None else np.array([clips.lengths[name] for name in names]),
         provenance=_provenance(task, found, names, failed)
         | {"cnn": _one_cnn(task, parts, cnns), "hardware": sorted(devices)},
         named=_named(found, names),

@@ -17,6 +17,7 @@ from torch import Tensor
 from avel.ahead import read_ahead, reading_threads
 from avel.device import hardware_of
 from avel.errors import StaleError, StoreError
+from avel.nn import mask_of
 from avel.pipeline.caching.key import frames_of_clip
 from avel.pipeline.caching.parts import Arrays, Parts
 from avel.pipeline.config import CacheConfig
@@ -52,7 +53,8 @@ class Work:
 class Clips:
     """A batch: names, frames uint8 (B, T * N, 3, H, W) segment by segment, and what the audio CNN reads.
 
-    That is log-mel (B, T, 96, 64), or the waveform int16 (B, samples).
+    That is log-mel (B, T, 96, 64), or the waveform int16 (B, samples). Where clips have `lengths` of their
+    own, frames and log-mel of these many segments of each lie one after the other, as one clip.
     """
 
     part: int
@@ -60,6 +62,7 @@ class Clips:
     frames: Tensor
     audio: Tensor
     failures: dict[str, str]
+    lengths: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ class PartEncoder:
         self._raw = work.recipe["encoder"]["kind"] == "backbones"
         self._arrays: list[str] = work.recipe["arrays"]
         self._frames: list[int] = work.recipe["preprocessing"]["frames"]
+        self._own_lengths = bool(work.recipe["preprocessing"].get("own_lengths"))
         self._crop_size: int = work.recipe["preprocessing"]["crop_size"]
         self._together = self.encoder.visual.reads(self.encoder.visual.config).frames > 1
         self._waveform = self.encoder.audio.reads(self.encoder.audio.config)
@@ -143,18 +147,24 @@ class PartEncoder:
         part, video_ids = batch
         wanted = frames_of_clip(self.clips.grid, self._frames)
         frames, audio, failures = {}, [], {}
+        own = self.clips.lengths if self._own_lengths else None
         for video_id in video_ids:
+            length = self.clips.grid.segments if own is None else own[video_id]
             try:
                 read = self.clips.waveform if self.reads_waveform else self.clips.log_mel
                 values: NDArray[Any] = read(video_id)
-                frames[video_id] = self.cropped(self.clips.frames(video_id, wanted))
-                audio.append(values)
+                inside = wanted[: length * len(self._frames)]
+                frames[video_id] = self.cropped(self.clips.frames(video_id, inside))
+                audio.append(values if self.reads_waveform else values[:length])
             except StoreError as error:
                 failures[video_id] = f"damaged in the store: {error.message}"
         if not frames:
             return Clips(part, (), torch.empty(0), torch.empty(0), failures)
-        images = self._sendable(np.stack(list(frames.values()))).permute(0, 1, 4, 2, 3)
-        return Clips(part, tuple(frames), images, self._sendable(np.stack(audio)), failures)
+        lengths = None if own is None else tuple(own[video_id] for video_id in frames)
+        joined = np.stack if lengths is None else _in_one
+        images = self._sendable(joined(list(frames.values()))).permute(0, 1, 4, 2, 3)
+        heard = self._sendable((np.stack if self.reads_waveform else joined)(audio))
+        return Clips(part, tuple(frames), images, heard, failures, lengths)
 
     def cropped(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Crops the centre where that needs no resizing (224 of 256 pixels): (n, S, S, 3) -> (n, s, s, 3)."""
@@ -170,15 +180,29 @@ class PartEncoder:
 
     def encode(self, clips: Clips) -> dict[str, Tensor]:
         """Returns the arrays of one batch that the cache keeps: (B, T, ...) by name."""
-        vectors = self.cnn(clips.frames, clips.audio)
-        every = vectors | self.temporal(vectors)
+        vectors = self.vectors(clips)
+        lengths = None if clips.lengths is None else torch.tensor(clips.lengths, device=self.device)
+        every = vectors | self.temporal(vectors, lengths)
         return {name: every[name] for name in self._arrays}
 
+    def vectors(self, clips: Clips) -> dict[str, Tensor]:
+        """Runs the CNNs on one batch, and puts 0 after the end of shorter clips: (B, T, ...) by name."""
+        if clips.lengths is None:
+            return self.cnn(clips.frames, clips.audio)
+        found = self.cnn(clips.frames, clips.audio, lengths=torch.tensor(clips.lengths, device=self.device))
+        return {
+            name: padded(torch.split(values[0], list(clips.lengths)), self.clips.grid.segments)
+            for name, values in found.items()
+        }
+
     @torch.inference_mode()
-    def cnn(self, frames: Tensor, audio: Tensor, first: int = 0) -> dict[str, Tensor]:
+    def cnn(
+        self, frames: Tensor, audio: Tensor, first: int = 0, lengths: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Runs the CNNs: cnn_a and cnn_v (B, T, D), and maps where anything needs them.
 
-        Where audio is a waveform, it is that of the whole clip, and frames may begin at its segment `first`.
+        Where audio is a waveform, it is that of the whole clip, and frames may begin at its segment `first`;
+        or it is that of several clips, of whose `lengths` the frames lie one after the other.
         """
         images, audio = self.inputs(frames, audio, first)
         half = self.work.recipe["preprocessing"]["dtype"] == "bfloat16"
@@ -196,8 +220,10 @@ class PartEncoder:
         frames = frames.to(self.device, non_blocking=True)
         audio = audio.to(self.device, non_blocking=True)
         if self._waveform is not None:
-            segments = range(first, first + frames.shape[1] // len(self._frames))
+            count = frames.shape[1] // len(self._frames) if lengths is None else self.clips.grid.segments
+            segments = range(first, first + count)
             audio = windows(audio, self._sample_rate, self._segment_seconds, segments, self._waveform)
+            audio = audio if lengths is None else audio[mask_of(lengths, count)][None]
         if frames.shape[-1] != self._crop_size:
             frames = centre_crop(frames, self._crop_size)
         images = unit(frames.flatten(0, 1))
@@ -206,14 +232,18 @@ class PartEncoder:
         return images.contiguous(memory_format=torch.channels_last), audio
 
     @torch.inference_mode()
-    def temporal(self, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Runs the Bi-LSTMs on what `cnn` gave: f_a and f_v (B, T, D)."""
+    def temporal(self, vectors: Mapping[str, Tensor], lengths: Tensor | None = None) -> dict[str, Tensor]:
+        """Runs the Bi-LSTMs on what `cnn` gave, each clip to its own end: f_a and f_v (B, T, D).
+
+        `lengths` (B,) are the segments of each clip where they differ; after them features are 0.
+        """
         audio, visual = vectors["cnn_a"], vectors["cnn_v"]
         if self._raw:
             return {"f_a": audio, "f_v": visual}
         if self.encoder.attention is not None:
             visual = vectors["maps"].flatten(2, 3)
-        f_a, f_v = self.encoder.temporal(audio.float(), visual.float())
+        mask = None if lengths is None else mask_of(lengths, audio.shape[1])
+        f_a, f_v = self.encoder.temporal(audio.float(), visual.float(), mask)
         return {"f_a": f_a, "f_v": f_v}
 
     def _visual(self, images: Tensor, clips: int) -> tuple[Tensor, Tensor | None]:
@@ -258,11 +288,25 @@ class TemporalEncoder(PartEncoder):
         part, video_ids = batch
         places = np.array([self._place[name] for name in video_ids])
         visual, audio = (self._sendable(self._vectors.read(name, places)) for name in ("cnn_v", "cnn_a"))
-        return Clips(part, video_ids, visual, audio, {})
+        lengths = tuple(self._vectors.lengths[places].tolist()) if self._own_lengths else None
+        return Clips(part, video_ids, visual, audio, {}, lengths)
 
-    def cnn(self, frames: Tensor, audio: Tensor, first: int = 0) -> dict[str, Tensor]:
+    def vectors(self, clips: Clips) -> dict[str, Tensor]:
         """Returns the vectors as they were read."""
-        return {"cnn_a": audio.to(self.device), "cnn_v": frames.to(self.device)}
+        return {"cnn_a": clips.audio.to(self.device), "cnn_v": clips.frames.to(self.device)}
+
+
+def padded(clips: Sequence[Tensor], segments: int) -> Tensor:
+    """Stacks clips of differing lengths, 0 after the end of each: B times (L, ...) -> (B, T, ...)."""
+    result = clips[0].new_zeros(len(clips), segments, *clips[0].shape[1:])
+    for place, clip in enumerate(clips):
+        result[place, : len(clip)] = clip
+    return result
+
+
+def _in_one(clips: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Joins clips of differing lengths to one: B times (L, ...) -> (1, sum of L, ...)."""
+    return np.concatenate(clips)[None]
 
 
 def part_encoder(work: Work, device: str = "cpu") -> PartEncoder:

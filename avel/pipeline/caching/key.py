@@ -70,7 +70,9 @@ def recipe(clips: ClipStore, encoder: Path | None, config: CacheConfig) -> dict[
             "crop_size": crop_size,
             "dtype": config.dtype,
         }
-        | waveform,
+        | waveform
+        # Not there where all clips fill the grid, so that caches of such clips stay what they are
+        | ({} if clips.dataset.longest_seconds is None else {"own_lengths": True}),
         "arrays": ["f_a", "f_v", *cnn, *(["maps"] if config.keep_maps else [])],
     }
 
@@ -171,7 +173,8 @@ def encoder_file_digest(path: Path) -> tuple[dict[str, Any], str]:
 def annotations_digest(clips: ClipStore, reasons: Mapping[str, str]) -> str:
     """Returns the digest of samples, classes and what is missing: they change the file, but no feature."""
     data = clips.dataset
-    content = [data.categories, [astuple(sample) for sample in data.samples], sorted(reasons.items())]
+    content: list[Any] = [data.categories, [astuple(sample) for sample in data.samples]]
+    content += [sorted(reasons.items()), *([] if clips.lengths is None else [clips.lengths])]
     return digest_of(content)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from avel.config import ComponentConfig
-from avel.nn import AGVA, Standard
+from avel.nn import AGVA, Standard, recur
 from avel.pipeline.config import EncoderConfig
 from avel.pipeline.encoders.backbones import AudioBackbone, VisualBackbone
 from avel.pipeline.encoders.folding import folded
@@ -144,14 +144,15 @@ class Encoder(nn.Module):
         )[0]
         return attended
 
-    def temporal(self, cnn_a: Tensor, cnn_v: Tensor) -> tuple[Tensor, Tensor]:
+    def temporal(self, cnn_a: Tensor, cnn_v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Computes f_a, f_v from the output of `cnn`: (B, T, Da), (B, T, Dv) -> two (B, T, D).
 
-        In float32, also under autocast, but for AGVA, which follows it.
+        In float32, also under autocast, but for AGVA, which follows it. With `mask` (B, T) a clip ends where
+        its mask does, and after that its features are 0.
         """
         audio, visual = self.narrow(cnn_a.to(self.dtype), cnn_v)
         with torch.autocast(cnn_a.device.type, enabled=False):
-            return self.audio_lstm(audio)[0], self.visual_lstm(visual)[0]
+            return recur(self.audio_lstm, audio, mask)[0], recur(self.visual_lstm, visual, mask)[0]
 
     @property
     def dtype(self) -> torch.dtype:

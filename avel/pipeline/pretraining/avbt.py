@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from avel.nn import mean_over_time, zero_padding
 from avel.pipeline.pretraining.parallel import summed
 
 EPSILON = 1e-8
@@ -25,50 +26,61 @@ class AVBTLoss:
     correlation: Tensor
 
 
-def over_time(z: Tensor, epsilon: float = EPSILON) -> Tensor:
+def over_time(z: Tensor, epsilon: float = EPSILON, mask: Tensor | None = None) -> Tensor:
     """Normalises to mean 0 and unit norm over each clip's time: (B, T, D) -> (B, T, D).
+
+    With `mask` (B, T) over the segments before the end of each clip; the others are 0, and so in no product.
 
     Eq. 1's denominators. Algorithm 1 divides by the unbiased std instead, which is the same up to
     sqrt(T - 1); with it the diagonal would reach T - 1, not 1.
     """
-    centred = z - z.mean(1, keepdim=True)
+    centred = zero_padding(z - mean_over_time(z, mask).unsqueeze(1), mask)
     return centred * torch.rsqrt(centred.square().sum(1, keepdim=True) + epsilon)
 
 
-def over_batch(z: Tensor, epsilon: float = EPSILON) -> Tensor:
+def over_batch(z: Tensor, epsilon: float = EPSILON, mask: Tensor | None = None) -> Tensor:
     """Normalises to mean 0 and unit norm over all segments of all processes: (B, T, D) -> (B, T, D).
+
+    `mask` is that of `over_time`.
 
     Not the paper's, which avoids it because of background segments; Barlow Twins' own normalisation.
     """
-    segments = summed(z.new_full((), z.shape[0] * z.shape[1]))
-    centred = z - summed(z.sum((0, 1))) / segments
+    own = z.new_full((), z.shape[0] * z.shape[1]) if mask is None else mask.sum().to(z.dtype)
+    centred = zero_padding(z - summed(zero_padding(z, mask).sum((0, 1))) / summed(own), mask)
     return centred * torch.rsqrt(summed(centred.square().sum((0, 1))) + epsilon)
 
 
-def correlation(z_a: Tensor, z_v: Tensor, correlate: Literal["clip", "batch"] = "clip") -> Tensor:
+def correlation(
+    z_a: Tensor, z_v: Tensor, correlate: Literal["clip", "batch"] = "clip", mask: Tensor | None = None
+) -> Tensor:
     """Returns C of Eq. 1, its mean over the clips of all processes: (B, T, D), (B, T, D) -> (D, D).
 
     The mean over clips of Z_a^T Z_v is one product over clips and time together: D x D numbers instead of
-    Algorithm 1's B x D x D.
+    Algorithm 1's B x D x D. With `mask` (B, T) what is after the end of a clip does not enter.
     """
     if correlate == "batch":
-        c = over_batch(z_a).flatten(0, 1).T @ over_batch(z_v).flatten(0, 1)
+        c = over_batch(z_a, mask=mask).flatten(0, 1).T @ over_batch(z_v, mask=mask).flatten(0, 1)
         return summed(c, same_gradient=True)
     clips = summed(z_a.new_full((), len(z_a)))
-    c = over_time(z_a).flatten(0, 1).T @ over_time(z_v).flatten(0, 1)
+    c = over_time(z_a, mask=mask).flatten(0, 1).T @ over_time(z_v, mask=mask).flatten(0, 1)
     return summed(c, same_gradient=True) / clips
 
 
 def avbt_loss(
-    z_a: Tensor, z_v: Tensor, lambd: float = 5e-3, correlate: Literal["clip", "batch"] = "clip"
+    z_a: Tensor,
+    z_v: Tensor,
+    lambd: float = 5e-3,
+    correlate: Literal["clip", "batch"] = "clip",
+    mask: Tensor | None = None,
 ) -> AVBTLoss:
     """Computes Eq. 2, sum (1 - C_ii)^2 + lambda sum C_ij^2: (B, T, D), (B, T, D) -> scalars.
 
-    Computed in at least float32, whatever autocast says; equal on every process.
+    Computed in at least float32, whatever autocast says; equal on every process. `mask` (B, T) is True before
+    the end of each clip; without it all have T segments.
     """
     with torch.autocast(z_a.device.type, enabled=False):
         wide = torch.promote_types(z_a.dtype, torch.float32)
-        c = correlation(z_a.to(wide), z_v.to(wide), correlate)
+        c = correlation(z_a.to(wide), z_v.to(wide), correlate, mask)
         diagonal = c.diagonal()
         on_diagonal = (1 - diagonal).square().sum()
         off_diagonal = c.square().sum() - diagonal.square().sum()

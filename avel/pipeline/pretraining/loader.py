@@ -50,11 +50,18 @@ class Batch:
 
     visual: uint8 frames (B, T, 3, H, W), or vectors of frozen CNNs (B, T, Dv).
     audio: log-mel patches (B, T, 96, 64), or vectors (B, T, Da).
+    lengths: segments of each clip (B,), after which the rest is padding; None where all have T.
     """
 
     clips: list[int]
     visual: Tensor
     audio: Tensor
+    lengths: Tensor | None = None
+
+
+def lengths_of(lengths: Tensor | None, clips: list[int]) -> Tensor | None:
+    """Returns the segments of some clips: (V,) -> (B,); None where all have T."""
+    return None if lengths is None else lengths[clips]
 
 
 def batches_of(
@@ -80,7 +87,10 @@ def random_choices(seed: int, epoch: int, clip: int, segments: int, choices: int
 
 
 class ClipLoader:
-    """Batches of frames and log-mel patches; `device` is where JPEG files are decoded and batches arrive."""
+    """Batches of frames and log-mel patches; `device` is where JPEG files are decoded and batches arrive.
+
+    `lengths` (V,) are the segments of each video where these have lengths of their own.
+    """
 
     def __init__(
         self,
@@ -95,7 +105,9 @@ class ClipLoader:
         epochs: int = 0,
         rank: int = 0,
         world: int = 1,
+        lengths: Tensor | None = None,
     ) -> None:
+        self.lengths = lengths
         self.store, self.video_ids, self.batch_size, self.seed = store, tuple(video_ids), batch_size, seed
         self.device = device or torch.device("cpu")
         self.rank, self.world, self.workers = rank, world, workers
@@ -184,7 +196,7 @@ class ClipLoader:
         audio = buffer.log_mel.to(self.device, non_blocking=True)
         if self.device.type == "cuda":
             buffer.copied = torch.cuda.current_stream(self.device).record_event()
-        yield Batch(pending.clips, visual, audio)
+        yield Batch(pending.clips, visual, audio, lengths_of(self.lengths, pending.clips))
         self._free.append(buffer)
 
     def _decode(self, files: list[Tensor], side: torch.cuda.Stream) -> Tensor:

@@ -49,8 +49,11 @@ class EpochMeans:
 
 
 @torch.no_grad()
-def step_values(loss: AVBTLoss, z_a: Tensor, z_v: Tensor) -> Tensor:
-    """Returns the six numbers of `EpochMeans` for one step, left on the device: (6,)."""
+def step_values(loss: AVBTLoss, z_a: Tensor, z_v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Returns the six numbers of `EpochMeans` for one step, left on the device: (6,).
+
+    `mask` (B, T) is True before the end of each clip.
+    """
     features = len(loss.correlation)
     pairs = max(features * (features - 1), 1)
     parts = (
@@ -59,14 +62,15 @@ def step_values(loss: AVBTLoss, z_a: Tensor, z_v: Tensor) -> Tensor:
         loss.off_diagonal,
         loss.correlation.diagonal().mean(),
         loss.off_diagonal / pairs,
-        torch.minimum(relative_std(z_a), relative_std(z_v)),
+        torch.minimum(relative_std(z_a, mask), relative_std(z_v, mask)),
     )
     return torch.stack([part.detach().float() for part in parts])
 
 
-def relative_std(z: Tensor) -> Tensor:
+def relative_std(z: Tensor, mask: Tensor | None = None) -> Tensor:
     """Returns the std over all segments as a fraction of the root mean square: (B, T, D) -> scalar."""
-    flat = z.to(torch.promote_types(z.dtype, torch.float32)).flatten(0, 1)
+    wide = z.to(torch.promote_types(z.dtype, torch.float32))
+    flat = wide.flatten(0, 1) if mask is None else wide[mask]
     mean = summed(flat.sum(0)) / summed(flat.new_full((), len(flat)))
     squares = summed(torch.stack([(flat - mean).square().sum(), flat.square().sum()]))
     return (squares[0] / squares[1].clamp(min=1e-30)).sqrt()

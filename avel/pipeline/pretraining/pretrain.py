@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from avel.digests import digest_of
 from avel.errors import AvelError, TrainingError
 from avel.grid import Grid, evenly_spaced
 from avel.memory import free_memory_gb
+from avel.nn import mask_of
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder
@@ -116,11 +118,12 @@ def _pretrain(
     twins = Twins(encoder, config)
     if config.start_from:
         start_from(twins, Path(config.start_from))
+    lengths = own_lengths(store, video_ids)
     inputs = {
         "store": store.location.url,
         "store_digest": store.digest,
         "clips": len(video_ids),
-        "clip_ids": digest_of(video_ids),
+        "clip_ids": digest_of(video_ids if lengths is None else [video_ids, lengths.tolist()]),
         "encoder": encoder_digest(encoder),
     }
     if rank() == 0:
@@ -180,10 +183,12 @@ def make_batches(
 ) -> Batches:
     """Returns batches of frames, or of frozen CNNs' vectors; fits the standardisation if asked for."""
     device, workers = next(encoder.parameters()).device, reading_threads(config.workers)
+    lengths = own_lengths(store, video_ids)
     if not config.freeze_backbone:
         if config.standardise and not config.start_from:
             some = [video_ids[place] for place in evenly_spaced(len(video_ids), STANDARD_CLIPS)]
-            standardise(encoder, *compute_vectors(encoder, store, some, 1, workers=workers))
+            vectors = compute_vectors(encoder, store, some, 1, workers=workers)
+            standardise(encoder, *vectors, own_lengths(store, some))
         return ClipLoader(
             store,
             video_ids,
@@ -195,6 +200,7 @@ def make_batches(
             epochs=config.epochs,
             rank=rank(),
             world=world_size(),
+            lengths=lengths,
         )
     path = Path(config.frozen.vectors or run / VECTORS)
     augmentation = config.augmentation if config.frozen.augment else None
@@ -210,7 +216,7 @@ def make_batches(
         workers,
     )
     if config.standardise and not config.start_from:
-        standardise(encoder, *vectors)
+        standardise(encoder, *vectors, lengths)
     return FrozenVectors(
         *vectors,
         batch_size=config.batch_size,
@@ -219,10 +225,20 @@ def make_batches(
         world=world_size(),
         together=config.frozen.augment and config.augmentation.augment_per == "clip",
         device=device,
+        lengths=lengths,
     )
 
 
-def standardise(encoder: Encoder, cnn_a: Tensor, cnn_v: Tensor) -> None:
-    """Fits the encoder's standardisation to vectors of training clips: (V, T, Da), (V, T, k, Dv)."""
+def own_lengths(store: ClipStore, video_ids: Sequence[str]) -> Tensor | None:
+    """Returns the segments of videos, (V,), where clips have lengths of their own."""
+    lengths = store.lengths
+    return None if lengths is None else torch.tensor([lengths[name] for name in video_ids])
+
+
+def standardise(encoder: Encoder, cnn_a: Tensor, cnn_v: Tensor, lengths: Tensor | None) -> None:
+    """Fits the encoder's standardisation to vectors of training clips: (V, T, Da), (V, T, k, Dv), (V,)."""
+    if lengths is not None:
+        mask = mask_of(lengths, cnn_a.shape[1])
+        cnn_a, cnn_v = cnn_a[mask], cnn_v[mask]
     encoder.audio_standard.fit(cnn_a.flatten(0, -2))
     encoder.visual_standard.fit(cnn_v.flatten(0, -2))

@@ -1,13 +1,15 @@
 """A linear probe of the encoders while they train: ridge regression on train labels, scored on val."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from avel.errors import TrainingError
-from avel.nn import Standard
+from avel.nn import Standard, mask_of
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.pretraining.vectors import compute_vectors
 from avel.stores.clips import ClipStore
+from avel.stores.datasets.labels import PADDED
 
 RIDGE = 10.0
 """Penalty on standardised features; fixed, so that scores of different epochs compare."""
@@ -35,7 +37,10 @@ class Probe:
         self._video_ids = list(dict.fromkeys(sample.video_id for sample in samples))
         place = {video_id: number for number, video_id in enumerate(self._video_ids)}
         self._videos = torch.tensor([place[sample.video_id] for sample in samples])
-        self._labels = torch.from_numpy(dataset.labels(store.grid, samples))
+        own = store.lengths
+        lengths = None if own is None else np.array([own[sample.video_id] for sample in samples])
+        self._labels = torch.from_numpy(dataset.labels(store.grid, samples, lengths))
+        self._lengths = None if own is None else torch.tensor([own[name] for name in self._video_ids])
         self._train = torch.tensor([sample.split == "train" for sample in samples])
         self._kept: tuple[Tensor, Tensor] | None = None
 
@@ -49,22 +54,26 @@ class Probe:
         )
         if self._frozen:
             self._kept = vectors
-        features = features_of(encoder, *vectors)[self._videos]
+        features = features_of(encoder, *vectors, self._lengths)[self._videos]
         encoder.train(training)
-        train, val = features[self._train], features[~self._train]
-        predicted = ridge_classes(
-            train.flatten(0, 1), self._labels[self._train].flatten(), val.flatten(0, 1), self._classes
-        )
-        return (predicted == self._labels[~self._train].flatten()).double().mean().item()
+        inside = self._labels != PADDED
+        train, val = (inside & chosen.unsqueeze(1) for chosen in (self._train, ~self._train))
+        predicted = ridge_classes(features[train], self._labels[train], features[val], self._classes)
+        return (predicted == self._labels[val]).double().mean().item()
 
 
-def features_of(encoder: Encoder, cnn_a: Tensor, cnn_v: Tensor) -> Tensor:
-    """Returns [f_a, f_v] of the first frame: (V, T, Da), (V, T, k, Dv) -> (V, T, 2 D)."""
+def features_of(encoder: Encoder, cnn_a: Tensor, cnn_v: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """Returns [f_a, f_v] of the first frame: (V, T, Da), (V, T, k, Dv) -> (V, T, 2 D).
+
+    `lengths` (V,) are the segments of each video where these have lengths of their own.
+    """
     device = next(encoder.parameters()).device
-    pieces = zip(torch.split(cnn_a, CLIPS_AT_ONCE), torch.split(cnn_v[:, :, 0], CLIPS_AT_ONCE), strict=True)
-    found = [
-        encoder.temporal(audio.to(device).float(), visual.to(device).float()) for audio, visual in pieces
-    ]
+    found = []
+    for first in range(0, len(cnn_a), CLIPS_AT_ONCE):
+        clips = slice(first, first + CLIPS_AT_ONCE)
+        mask = None if lengths is None else mask_of(lengths[clips].to(device), cnn_a.shape[1])
+        audio, visual = cnn_a[clips].to(device).float(), cnn_v[clips, :, 0].to(device).float()
+        found.append(encoder.temporal(audio, visual, mask))
     return torch.cat([torch.cat(both, 2).double().cpu() for both in found])
 
 

@@ -30,6 +30,13 @@ def make_projector(features: int, widths: tuple[int, ...]) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(features, widths[-1], bias=False))
 
 
+def spread(rows: Tensor, mask: Tensor) -> Tensor:
+    """Puts rows where the mask is True, and 0 elsewhere: (n, ...), (B, T) -> (B, T, ...)."""
+    whole = rows.new_zeros(*mask.shape, *rows.shape[1:])
+    whole[mask] = rows
+    return whole
+
+
 class Twins(nn.Module):
     """Encoder and projector; audio and visual pass one projector unless `shared_projector` is false."""
 
@@ -48,24 +55,29 @@ class Twins(nn.Module):
             encoder.visual.requires_grad_(False)
             encoder.audio.requires_grad_(False)
 
-    def forward(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, visual: Tensor, audio: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Returns Z_a, Z_v: frames (B, T, 3, H, W), log-mel (B, T, 96, 64) -> two (B, T, D).
 
-        With frozen CNNs their vectors enter instead: cnn_v (B, T, Dv), cnn_a (B, T, Da).
+        With frozen CNNs their vectors enter instead: cnn_v (B, T, Dv), cnn_a (B, T, Da). With `mask` (B, T)
+        what is after the end of a clip enters no layer, nor the statistics of one, and its Z is 0.
         """
-        return self.embed(*((audio, visual) if self.frozen else self.cnn(visual, audio)))
+        cnn_a, cnn_v = (audio, visual) if self.frozen else self.cnn(visual, audio, mask)
+        return self.embed(cnn_a, cnn_v, mask)
 
-    def cnn(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+    def cnn(self, visual: Tensor, audio: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Returns cnn_a, cnn_v as `Encoder.cnn` does, in the number format that was asked for."""
         with torch.autocast(visual.device.type, torch.bfloat16, enabled=self.autocast):
-            return self.encoder.cnn(visual, audio)
+            if mask is None:
+                return self.encoder.cnn(visual, audio)
+            cnn_a, cnn_v = self.encoder.cnn(visual[mask][None], audio[mask][None])  # as one long clip
+            return spread(cnn_a[0], mask), spread(cnn_v[0], mask)
 
-    def embed(self, cnn_a: Tensor, cnn_v: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, cnn_a: Tensor, cnn_v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Returns Z_a, Z_v of the CNNs' vectors: (B, T, Da), (B, T, Dv) -> two (B, T, D)."""
         with torch.autocast(cnn_a.device.type, torch.bfloat16, enabled=self.autocast):
-            f_a, f_v = self.encoder.temporal(cnn_a, cnn_v)
+            f_a, f_v = self.encoder.temporal(cnn_a, cnn_v, mask)
             visual = self.visual_projector or self.projector
-            return self.project(f_a, self.projector), self.project(f_v, visual)
+            return self.project(f_a, self.projector, mask), self.project(f_v, visual, mask)
 
     def learning_statistics(self) -> list[nn.Module]:
         """Lists the CNNs whose batch norms, if they have any, take the statistics of the batch."""
@@ -79,7 +91,9 @@ class Twins(nn.Module):
         return any(isinstance(part, _BatchNorm) for part in parts)
 
     @staticmethod
-    def project(features: Tensor, projector: nn.Module) -> Tensor:
+    def project(features: Tensor, projector: nn.Module, mask: Tensor | None = None) -> Tensor:
         """Projects a modality, with batch statistics of its own: (B, T, D) -> (B, T, D')."""
+        if mask is not None:
+            return spread(projector(features[mask]), mask)
         projected: Tensor = projector(features.flatten(0, 1))
         return projected.reshape(*features.shape[:2], -1)

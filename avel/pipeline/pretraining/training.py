@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from avel.errors import ConfigError
+from avel.nn import mask_of
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.pretraining.augment import augment_clips
 from avel.pipeline.pretraining.avbt import avbt_loss
@@ -75,21 +76,25 @@ class Trainer:
         self.shown = f"last epoch {means.line()}"
         return means
 
-    def step(self, visual: Tensor, audio: Tensor) -> Tensor:
-        """Does one update of frames and log-mel, or of vectors, and returns `step_values`, (6,)."""
+    def step(self, visual: Tensor, audio: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Does one update of frames and log-mel, or of vectors, and returns `step_values`, (6,).
+
+        `mask` (B, T) is True before the end of each clip; without it all have T segments.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        values = self.backward_in_pieces(visual, audio) if self.piecewise else self.backward(visual, audio)
+        backward = self.backward_in_pieces if self.piecewise else self.backward
+        values = backward(visual, audio, mask)
         self.optimizer.step()
         return values
 
-    def backward(self, visual: Tensor, audio: Tensor) -> Tensor:
+    def backward(self, visual: Tensor, audio: Tensor, mask: Tensor | None) -> Tensor:
         """Computes the gradients of Eq. 2 in one pass -> `step_values`, (6,)."""
-        z_a, z_v = self.model(visual, audio)
-        loss = avbt_loss(z_a, z_v, self.config.objective.lambd, self.config.objective.correlate)
+        z_a, z_v = self.model(visual, audio, mask)
+        loss = avbt_loss(z_a, z_v, self.config.objective.lambd, self.config.objective.correlate, mask)
         torch.autograd.backward(loss.total)
-        return step_values(loss, z_a, z_v)
+        return step_values(loss, z_a, z_v, mask)
 
-    def backward_in_pieces(self, visual: Tensor, audio: Tensor) -> Tensor:
+    def backward_in_pieces(self, visual: Tensor, audio: Tensor, mask: Tensor | None) -> Tensor:
         """Computes the same gradients with the activations of few clips at once, `clips_at_once`.
 
         Their vectors first, without gradient; the loss and its gradient at the vectors; then the CNNs again,
@@ -97,28 +102,37 @@ class Trainer:
         """
         at_once = self.config.clips_at_once or len(visual)
         pieces = [slice(first, first + at_once) for first in range(0, len(visual), at_once)]
+        masks = [None if mask is None else mask[piece] for piece in pieces]
         with torch.no_grad():
-            parts = [self.twins.cnn(visual[piece], audio[piece]) for piece in pieces]
+            parts = [
+                self.twins.cnn(visual[piece], audio[piece], own)
+                for piece, own in zip(pieces, masks, strict=True)
+            ]
         vectors = [torch.cat(part).requires_grad_() for part in zip(*parts, strict=True)]
-        z_a, z_v = self.twins.embed(*vectors)
-        loss = avbt_loss(z_a, z_v, self.config.objective.lambd, self.config.objective.correlate)
+        z_a, z_v = self.twins.embed(vectors[0], vectors[1], mask)
+        loss = avbt_loss(z_a, z_v, self.config.objective.lambd, self.config.objective.correlate, mask)
         torch.autograd.backward(loss.total)
         slopes = [vector.grad for vector in vectors if vector.grad is not None]
         assert len(slopes) == len(vectors)
-        for piece in pieces:
-            again = self.twins.cnn(visual[piece], audio[piece])
+        for piece, own in zip(pieces, masks, strict=True):
+            again = self.twins.cnn(visual[piece], audio[piece], own)
             torch.autograd.backward(again, [slope[piece] for slope in slopes])
         average_gradients(self.twins)
-        return step_values(loss, z_a, z_v)
+        return step_values(loss, z_a, z_v, mask)
 
-    def inputs(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor]:
-        """Moves a batch to the device and augments its frames: (B, T, 3, H, W) -> (B, T, 3, crop, crop)."""
+    def inputs(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Moves a batch to the device and augments its frames: (B, T, 3, H, W) -> (B, T, 3, crop, crop).
+
+        Returns visual, audio, and a mask (B, T) where clips have lengths of their own.
+        """
+        mask = None
+        if batch.lengths is not None:
+            mask = mask_of(batch.lengths.to(self.device), batch.visual.shape[1])
         visual, audio = (x.to(self.device, non_blocking=True) for x in (batch.visual, batch.audio))
         if self.config.freeze_backbone:
-            return visual, audio
-        return augment_clips(
-            visual, self.config.augmentation, [(self.config.seed, epoch, clip) for clip in batch.clips]
-        ), audio
+            return visual, audio, mask
+        draws = [(self.config.seed, epoch, clip) for clip in batch.clips]
+        return augment_clips(visual, self.config.augmentation, draws), audio, mask
 
 
 def move_to_device(twins: Twins, config: PretrainConfig, device: torch.device) -> Twins:

@@ -17,7 +17,14 @@ from avel.pipeline.config import AugmentConfig
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.kept import cnn_digest
 from avel.pipeline.pretraining.augment import augment_clips, centre_crop
-from avel.pipeline.pretraining.loader import Batch, ClipSource, batches_of, random_choices, steps_per_epoch
+from avel.pipeline.pretraining.loader import (
+    Batch,
+    ClipSource,
+    batches_of,
+    lengths_of,
+    random_choices,
+    steps_per_epoch,
+)
 from avel.pipeline.pretraining.parallel import barrier, rank, world_size
 from avel.progress import Progress
 from avel.stores.tensors import load_tensors, read_header, save_tensors
@@ -35,6 +42,7 @@ class FrozenVectors:
     Kept in float16: its rounding is far below what one frame differs from the next. `together` draws one of
     the k for all segments of a clip, which keeps an augmentation of the clip consistent along time. On a GPU
     with room for them they lie there; else a thread gathers each batch while the one before is used.
+    `lengths` (V,) are the segments of each video where these have lengths of their own.
     """
 
     def __init__(
@@ -48,7 +56,9 @@ class FrozenVectors:
         world: int = 1,
         together: bool = False,
         device: torch.device | None = None,
+        lengths: Tensor | None = None,
     ) -> None:
+        self.lengths = lengths
         self.device = device or torch.device("cpu")
         if fits((cnn_a, cnn_v), self.device):
             cnn_a, cnn_v = cnn_a.to(self.device), cnn_v.to(self.device)
@@ -88,7 +98,7 @@ class FrozenVectors:
             audio = self.cnn_a[place].float()
             if self.device != lie_on:
                 visual, audio = pinned(visual, self.device), pinned(audio, self.device)
-            return Batch(part, visual, audio)
+            return Batch(part, visual, audio, lengths_of(self.lengths, part))
 
         batches = zip(parts, torch.split(place, sizes), torch.split(frame, sizes), strict=True)
         return map(take, batches) if self.device == lie_on else read_ahead(take, batches, ahead=2)

@@ -94,6 +94,8 @@ def extract(
         if isinstance(dataset, Dataset)
         else read_dataset(dataset, annotations, format=format, **(format_settings or {}))
     )
+    if config.segments is None:
+        config = replace(config, segments=data.segments(config.segment_seconds))
     data.check_grid(config.grid())
     location, count, run = locate(store), workers or usable_cores(), uuid.uuid4().hex
     with writing(location):

@@ -173,7 +173,7 @@ class Isolated:
                 return LostChild("memory", detail, seconds=used)
             if silent > limit:
                 return LostChild("timeout", f"no sign of life for {limit:g} s", seconds=used)
-            if used > limit * -(-self._config.segments // CHUNK_SEGMENTS):
+            if used > limit * -(-self._config.grid().segments // CHUNK_SEGMENTS):
                 return LostChild("timeout", f"not done after {used:.0f} s", seconds=used)
 
     def _post_mortem(self) -> LostChild:

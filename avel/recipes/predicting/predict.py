@@ -29,6 +29,7 @@ from avel.heads.training.records import (
     task_of,
     trained_groups,
 )
+from avel.pipeline.caching.encode import padded
 from avel.pipeline.media.refusal import ClipRefused
 from avel.progress import Progress, note
 from avel.recipes.predicting.events import ENDINGS, OF_ONE_VIDEO, WRITERS, VideoEvents, find_events
@@ -154,18 +155,19 @@ def segment_probabilities(
     device: torch.device,
 ) -> NDArray[np.float64]:
     """Computes class probabilities of every segment, the mean over trials: -> (L, K)."""
-    length = len(features.vectors["cnn_a"])
-    starts = window_starts(length, video_encoder.segments)
+    length, width = len(features.vectors["cnn_a"]), video_encoder.segments
+    starts = window_starts(length, width)
+    lengths = None if length >= width else torch.tensor([length], device=device)
     parts: list[list[Tensor]] = [[] for _ in models]
     for first in range(0, len(starts), WINDOWS_AT_ONCE):
-        windows = _windows(features, starts[first : first + WINDOWS_AT_ONCE], video_encoder.segments, device)
-        windows |= video_encoder.encoder.temporal(windows)
+        windows = _windows(features, starts[first : first + WINDOWS_AT_ONCE], width, device)
+        windows |= video_encoder.encoder.temporal(windows, lengths)
         for place, (record, model) in enumerate(models):
             audio, visual = inputs_of(record.source, partial(_vectors, windows))
             with torch.inference_mode(), arithmetic(record.config, device):
-                parts[place].append(model.head.task.probabilities(model(audio, visual).logits).cpu())
+                parts[place].append(model.head.task.probabilities(model(audio, visual, lengths).logits).cpu())
     merged = [merge_windows(torch.cat(each).double().numpy(), starts) for each in parts]
-    return np.asarray(np.mean(merged, 0), np.float64)
+    return np.asarray(np.mean(merged, 0)[:length], np.float64)
 
 
 def _vectors(windows: Mapping[str, Tensor], name: str) -> Tensor:
@@ -175,9 +177,9 @@ def _vectors(windows: Mapping[str, Tensor], name: str) -> Tensor:
 def _windows(
     features: VideoFeatures, starts: list[int], width: int, device: torch.device
 ) -> dict[str, Tensor]:
-    """Cuts out windows of T segments: (L, ...) -> (W, T, ...) by name."""
+    """Cuts out windows of T segments, 0 after the end of the video: (L, ...) -> (W, T, ...) by name."""
     return {
-        name: torch.stack([values[start : start + width] for start in starts]).to(device)
+        name: padded([values[start : start + width] for start in starts], width).to(device)
         for name, values in features.vectors.items()
     }
 

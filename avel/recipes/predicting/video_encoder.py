@@ -32,7 +32,10 @@ LONGEST_SECONDS = 86400
 
 @dataclass(frozen=True)
 class VideoFeatures:
-    """CNN vectors of one video, name -> (L, ...); L is the number of segments, at least T."""
+    """CNN vectors of one video, name -> (L, ...).
+
+    L is the number of segments, at least T unless the clips of the cache have lengths of their own.
+    """
 
     vectors: dict[str, Tensor]
     valid_seconds: float
@@ -70,6 +73,7 @@ class VideoEncoder:
                 hint="make a cache with avel cache-features, and train the head on that",
             )
         self.segments = cache.grid_segments
+        self._fewest = 1 if cache.differing_lengths else self.segments
         self.staging = staging_of(cache)
         self.grid = self.staging.grid()
         self.encoder = PartEncoder(_work(cache, encoder, weights or {}), device)
@@ -124,11 +128,11 @@ class VideoEncoder:
         return np.stack([decode_jpeg(encode_jpeg(frame, quality, colours)) for frame in frames])
 
     def _grid_of(self, path: Path) -> Grid:
-        """Returns the staging's grid with as many segments as the video has, T at least."""
+        """Returns the staging's grid with as many segments as the video has, and no fewer than are needed."""
         seconds = self.grid.segment_seconds
         with self._open(path, self._of_length(int(LONGEST_SECONDS / seconds))) as media:
             covered = int(media.info.valid_seconds / seconds + 0.5)
-        return self._of_length(max(self.segments, covered))
+        return self._of_length(max(self._fewest, covered))
 
     def _of_length(self, segments: int) -> Grid:
         return replace(self.grid.at(SAMPLE_RATE), segments=segments)

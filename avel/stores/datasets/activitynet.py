@@ -40,6 +40,8 @@ SUBSET_OF = {"train": "train", "val": "validation", "test": "test", "": ""}
 class ActivityNet(DatasetFormat["ActivityNet.Config"]):
     """A folder with ActivityNet's JSON: videos of any length, any number of events, also at once.
 
+    Clips have lengths of their own, up to the longest duration that it names.
+
     Where no video of a subset has an annotation, as in ActivityNet's own test subset, they are not known. An
     annotation that is there twice counts once.
     """
@@ -78,7 +80,9 @@ class ActivityNet(DatasetFormat["ActivityNet.Config"]):
         for name in [name for name in files if name.startswith("v_") and name not in database]:
             files.setdefault(name.removeprefix("v_"), []).extend(files.pop(name))  # as ActivityNet names them
         videos, extra = match_media(samples, files)
-        return make_dataset(folder.resolve().name, folder, samples, videos, extra)
+        stated = {sample.video_id: _duration(database[sample.video_id], sample.where) for sample in samples}
+        known = {video_id: seconds for video_id, seconds in stated.items() if seconds is not None}
+        return make_dataset(folder.resolve().name, folder, samples, videos, extra, stated_seconds=known)
 
 
 def activitynet_text(clips: Iterable[Annotated]) -> str:
@@ -120,6 +124,16 @@ def _sample(number: int, video_id: str, entry: Any, where: str) -> Sample:
     )
     known = tuple(dict.fromkeys(events)) if "annotations" in entry else None
     return Sample(number, video_id, known, split=SPLIT_OF[subset.lower()], where=where)
+
+
+def _duration(entry: dict[str, Any], where: str) -> float | None:
+    """Returns the length of a video in seconds, None where nothing is said."""
+    duration = entry.get("duration")
+    if duration is None:
+        return None
+    if isinstance(duration, bool) or not isinstance(duration, int | float) or not 0 < duration < math.inf:
+        raise DatasetError(f"{where}: duration {duration!r} is not a length", hint="give it in seconds")
+    return float(duration)
 
 
 def _event(annotation: Any, where: str) -> Event:

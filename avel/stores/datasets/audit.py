@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from avel.grid import Grid
 from avel.stores.datasets.dataset import SPLITS, Dataset, Sample
-from avel.stores.datasets.labels import EventTable, class_segments, overlaps
+from avel.stores.datasets.labels import EventTable, class_segments, overlaps, whole_segments
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Audit:
         videos_in_both: "train and test" -> number of videos that are in both splits.
         leaked_samples: split -> its samples whose video is also in train.
         trivial_baselines: split -> baselines; "all" where there are no splits.
+        longest_seconds: of the longest clip, where clips have lengths of their own.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Audit:
     videos_in_both: dict[str, int]
     leaked_samples: dict[str, tuple[int, ...]]
     trivial_baselines: dict[str, TrivialBaselines]
+    longest_seconds: float | None
     missing_files: tuple[str, ...]
     extra_files: tuple[str, ...]
 
@@ -118,12 +120,16 @@ class Audit:
 def audit(dataset: Dataset, grid: Grid | None = None) -> Audit:
     """Computes the figures of a dataset; by default on a grid of 10 segments of 1 s.
 
+    Where the annotations say how long each clip is, the grid is that of the longest, and no clip has segments
+    after its own end.
+
     >>> audit(read_dataset("AVE_Dataset")).trivial_baselines["test"].always_background  # doctest: +SKIP
     17.786069651741293
     """
-    grid = grid or Grid()
+    grid = grid or Grid(dataset.segments(1.0))
     samples, table = dataset.samples, dataset.event_table()
-    holds_event = _event_segments(table, len(samples), grid)
+    inside = _inside(dataset, grid)
+    holds_event = _event_segments(table, len(samples), grid) & inside
     known = np.array([sample.events is not None for sample in samples], bool)
     lengths = holds_event.sum(axis=1)
     events = int(lengths.sum())
@@ -152,17 +158,25 @@ def audit(dataset: Dataset, grid: Grid | None = None) -> Audit:
         samples_of_split=dict(Counter(sample.split for sample in samples)),
         samples_of_tag=dict(Counter(sample.tag for sample in samples if sample.tag)),
         event_segments=events,
-        background_segments=int(known.sum()) * grid.segments - events,
-        whole_clip_samples=int((lengths == grid.segments).sum()),
+        background_segments=int(inside[known].sum()) - events,
+        whole_clip_samples=int((lengths == inside.sum(1)).sum()),
         empty_samples=_numbers(dataset, known & (lengths == 0)),
         unknown_samples=_numbers(dataset, ~known),
         overlapping_samples=tuple(samples[found.sample].number for found in overlaps(table, grid.seconds)),
         videos_in_both=_videos_in_both(dataset),
         leaked_samples=_leaked(dataset),
-        trivial_baselines=_trivial_baselines(dataset, holds_event, known),
+        trivial_baselines=_trivial_baselines(dataset, holds_event, inside & known[:, None]),
+        longest_seconds=dataset.longest_seconds,
         missing_files=tuple(video.video_id for video in dataset.videos if not video.path),
         extra_files=_extra_files(dataset),
     )
+
+
+def _inside(dataset: Dataset, grid: Grid) -> NDArray[np.bool_]:
+    """Returns True for the segments before the end of each sample's clip, as far as is known: (R, T)."""
+    seconds = [dataset.stated_seconds.get(sample.video_id, grid.seconds) for sample in dataset.samples]
+    lengths = whole_segments(np.array(seconds, np.float64), grid.segments, grid.segment_seconds)
+    return np.asarray(np.arange(grid.segments) < lengths[:, None])
 
 
 def _event_segments(events: EventTable, samples: int, grid: Grid) -> NDArray[np.bool_]:
@@ -211,14 +225,14 @@ def _leaked(dataset: Dataset) -> dict[str, tuple[int, ...]]:
 
 
 def _trivial_baselines(
-    dataset: Dataset, holds_event: NDArray[np.bool_], known: NDArray[np.bool_]
+    dataset: Dataset, holds_event: NDArray[np.bool_], judged: NDArray[np.bool_]
 ) -> dict[str, TrivialBaselines]:
-    """Returns the baselines of each split that has samples with known events."""
+    """Returns the baselines of each split that has samples with known events: twice (R, T)."""
     split_of = np.array([sample.split for sample in dataset.samples], object)
     present = [split for split in SPLITS if (split_of == split).any()]
     found = {}
     for split in present or ["all"]:
-        chosen = known & ((split_of == split) | (split == "all"))
+        chosen = judged & ((split_of == split) | (split == "all"))[:, None]
         if chosen.any():
             background = 100 * float((~holds_event[chosen]).mean())
             found[split] = TrivialBaselines(background, 100 - background)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -99,7 +99,11 @@ class Video:
 class Dataset:
     """Samples and videos of one dataset. Class ids are the order of `categories`; background comes last.
 
-    `extra_files` are video files that lie there without being in the dataset; neither stored nor compared.
+    Attributes:
+        extra_files: video files that lie there without being in the dataset; neither stored nor compared.
+        longest_seconds: None where every clip fills the grid, by padding if need be. Else clips have lengths
+            of their own, up to this one.
+        stated_seconds: video id -> its length by the annotations, where they say so; not stored either.
     """
 
     name: str
@@ -108,6 +112,8 @@ class Dataset:
     samples: tuple[Sample, ...]
     videos: tuple[Video, ...]
     extra_files: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    longest_seconds: float | None = None
+    stated_seconds: Mapping[str, float] = dataclasses.field(default_factory=dict, compare=False)
 
     @property
     def background(self) -> int:
@@ -119,11 +125,42 @@ class Dataset:
         """Category name -> class id."""
         return {category: number for number, category in enumerate(self.categories)}
 
-    def labels(self, grid: Grid, samples: Sequence[Sample] | None = None) -> np.ndarray:
-        """Returns the class of every segment of samples, of all by default: int64 (R, T).
+    def segments(self, segment_seconds: float) -> int:
+        """Returns T of a grid for the dataset: that of its longest clip, 10 where clips have one length."""
+        if self.longest_seconds is None:
+            return Grid().segments
+        return max(1, math.ceil(self.longest_seconds / segment_seconds - 1e-6))
+
+    def stated_lengths(self, grid: Grid, samples: Sequence[Sample]) -> np.ndarray | None:
+        """Returns the segments of each sample's video by the annotations: int64 (R,); None where all have T.
 
         Raises:
-            DatasetError: a sample in which events of two classes overlap.
+            DatasetError: clips have lengths of their own, and the annotations do not say one.
+        """
+        if self.longest_seconds is None:
+            return None
+        import numpy as np
+
+        from avel.stores.datasets.labels import whole_segments
+
+        for sample in samples:
+            if sample.video_id not in self.stated_seconds:
+                raise DatasetError(
+                    f"{self.place(sample)}: the annotations do not say how long the video is",
+                    hint="--format-set longest_seconds=0 takes all clips to be as long as the grid",
+                )
+        seconds = np.array([self.stated_seconds[sample.video_id] for sample in samples], np.float64)
+        return whole_segments(seconds, grid.segments, grid.segment_seconds)
+
+    def labels(
+        self, grid: Grid, samples: Sequence[Sample] | None = None, lengths: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Returns the class of every segment of samples, of all by default: int64 (R, T).
+
+        `lengths` (R,) are the segments of each one's video, by default `stated_lengths`.
+
+        Raises:
+            DatasetError: a sample in which events of two classes overlap; a length that nobody knows.
         """
         import numpy as np
 
@@ -138,6 +175,7 @@ class Dataset:
             grid.segment_seconds,
             lambda number: self.place(chosen[number]),
             self.categories,
+            self.stated_lengths(grid, chosen) if lengths is None else lengths,
         )
 
     def segment_classes(self, grid: Grid, samples: Sequence[Sample], modalities: Sequence[int]) -> np.ndarray:
@@ -156,6 +194,7 @@ class Dataset:
             grid.segments,
             grid.segment_seconds,
             modalities,
+            self.stated_lengths(grid, samples),
         )
 
     def event_table(self, samples: Sequence[Sample] | None = None) -> EventTable:
@@ -236,6 +275,8 @@ class Dataset:
         import pyarrow as pa
 
         metadata = {"name": self.name, "root": self.root, "categories": "\n".join(self.categories)}
+        if self.longest_seconds is not None:
+            metadata["longest_seconds"] = repr(self.longest_seconds)
         rows: dict[str, list[dict[str, Any]]] = {
             "samples": [
                 {
@@ -302,9 +343,21 @@ class Dataset:
             categories=tuple(metadata["categories"].split("\n")) if metadata["categories"] else (),
             samples=samples,
             videos=tuple(Video(**video) for video in tables["videos"].to_pylist()),
+            longest_seconds=_seconds(metadata.get("longest_seconds")),
         )
         _check(dataset)
         return dataset
+
+
+def _seconds(text: str | None) -> float | None:
+    """Reads `longest_seconds` of the schema; raises DatasetError where it is not a length."""
+    try:
+        seconds = None if text is None else float(text)
+    except ValueError:
+        seconds = math.nan
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise DatasetError(f"samples: longest_seconds in the schema is {text!r}")
+    return seconds
 
 
 def table_schemas() -> dict[str, pa.Schema]:
@@ -342,8 +395,12 @@ def make_dataset(
     samples: tuple[Sample, ...],
     videos: tuple[Video, ...],
     extra_files: Sequence[Path] = (),
+    *,
+    stated_seconds: Mapping[str, float] | None = None,
 ) -> Dataset:
     """Returns a checked Dataset; class ids are in order of first appearance, paths of videos absolute.
+
+    With `stated_seconds`, video id -> length, clips have lengths of their own, up to the longest of these.
 
     Raises:
         DatasetError: a sample without video or with the number of another, a class without name, named
@@ -356,7 +413,9 @@ def make_dataset(
         for video in videos
     )
     extra = tuple(map(path_text, extra_files))
-    dataset = Dataset(path_text(name), path_text(os.path.abspath(root)), categories, samples, located, extra)
+    stated = dict(stated_seconds or {})
+    where, longest = path_text(os.path.abspath(root)), max(stated.values(), default=None)
+    dataset = Dataset(path_text(name), where, categories, samples, located, extra, longest, stated)
     _check(dataset)
     return dataset
 

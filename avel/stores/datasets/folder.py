@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path, PurePath
 
-from avel.config import ComponentConfig, option
+from avel.config import option
 from avel.errors import DatasetError
 from avel.progress import note
 from avel.stores.datasets.dataset import Dataset, Video, make_dataset
 from avel.stores.datasets.event_table import TableRow, read_events, samples_of_rows
-from avel.stores.datasets.formats import FORMATS, PLAIN, DatasetFormat
+from avel.stores.datasets.formats import FORMATS, PLAIN, DatasetFormat, LengthConfig
 from avel.stores.files import path_text
 from avel.stores.kinds import VIDEO_SUFFIXES
 
@@ -88,7 +88,7 @@ class Folder(DatasetFormat["Folder.Config"]):
     """
 
     @dataclasses.dataclass(frozen=True)
-    class Config(ComponentConfig):
+    class Config(LengthConfig):
         """Settings of a plain folder."""
 
         annotations: Path | None = option(None, "CSV or Parquet of events.", shown="none")

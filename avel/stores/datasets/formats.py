@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from avel.config import resolve
+from avel.config import ComponentConfig, option, resolve
 from avel.errors import ConfigError, DatasetError, MissingPathError, UnknownNameError
 from avel.registry import Registry
 from avel.stores.datasets.dataset import Dataset
@@ -32,6 +33,18 @@ FORMATS: Registry[Any] = Registry(
     },
     group="avel.dataset_formats",
 )
+
+
+@dataclass(frozen=True)
+class LengthConfig(ComponentConfig):
+    """Settings of formats whose clips may have lengths of their own."""
+
+    longest_seconds: float | None = option(
+        None,
+        "Clips keep lengths of their own, up to this many seconds; 0 pads all to one length.",
+        low=0,
+        shown="as the annotations say, 0 where they do not",
+    )
 
 
 class DatasetFormat(ABC, Generic[C]):
@@ -109,8 +122,12 @@ def read_dataset(
         raise ConfigError(
             f"dataset format {name!r} has no settings, so no {', '.join(settings)}", hint="leave it out"
         )
-    reader: DatasetFormat[Any] = found(kind and resolve(kind, "extract", options=settings))
-    return reader.read(root)
+    config = kind and resolve(kind, "extract", options=settings)
+    reader: DatasetFormat[Any] = found(config)
+    dataset = reader.read(root)
+    if isinstance(config, LengthConfig) and config.longest_seconds is not None:
+        dataset = replace(dataset, longest_seconds=config.longest_seconds or None)
+    return dataset
 
 
 def folder_with(files: Sequence[str], root: Path, *below: str) -> Path | None:

@@ -18,10 +18,27 @@ from avel.errors import DatasetError
 Table = TypeVar("Table", bound=Any)
 UNKNOWN = -1
 """Label of every segment of a sample whose events are not known."""
+PADDED = -2
+"""Label of every segment after the end of a clip that is shorter than others."""
 NO_CLASS = -1
 """Video label of a sample that has not exactly one event class."""
 ROUNDING_SECONDS = 1e-9
 """Tolerance of sums of seconds: far less than one audio sample, far more than float64's rounding."""
+
+
+def in_clip(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Returns True for the segments before the end of their clip: labels (R, T) or (R, T, K) -> (R, T)."""
+    return np.asarray((labels if labels.ndim == 2 else labels[..., 0]) != PADDED)
+
+
+def whole_segments(seconds: NDArray[Any] | float, segments: int, segment_seconds: float) -> NDArray[np.int64]:
+    """Returns how many segments clips cover by half or more, 1 at least and T at most: (...) -> (...).
+
+    >>> whole_segments(np.array([0.2, 3.5, 99]), segments=10, segment_seconds=1.0)
+    array([ 1,  4, 10])
+    """
+    covered = np.floor(np.asarray(seconds) / segment_seconds + 0.5)
+    return np.clip(covered, 1, segments).astype(np.int64)
 
 
 def take(table: Table, chosen: Any) -> Table:
@@ -132,12 +149,14 @@ def segment_labels(
     segment_seconds: float,
     name_of: Callable[[int], str],
     class_names: tuple[str, ...],
+    lengths: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """Returns one class a segment, background where no class has it: int64 (R, T).
 
     Args:
         known: (R,) whether a sample's events are known; where not, all its labels are UNKNOWN.
         name_of: index of a sample -> its name for the error.
+        lengths: (R,) segments of each clip, after which labels are PADDED; None where all have T.
 
     Raises:
         DatasetError: a sample in which events of two classes overlap, or are only seen or only heard.
@@ -161,7 +180,7 @@ def segment_labels(
     sample, category, has = class_segments(events, segments, segment_seconds)
     for place in reversed(range(len(sample))):  # the class that comes first is written last, so it wins ties
         labels[sample[place], has[place]] = category[place]
-    return labels
+    return cut_labels(labels, lengths)
 
 
 def segment_classes(
@@ -171,6 +190,7 @@ def segment_classes(
     segments: int,
     segment_seconds: float,
     modalities: Sequence[int],
+    lengths: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int8]:
     """Returns whether segments hold classes, for each of M modalities: int8 (R, T, M, C).
 
@@ -179,6 +199,7 @@ def segment_classes(
     Args:
         known: (R,) whether a sample's events are known.
         modalities: places in `dataset.MODALITIES`.
+        lengths: (R,) segments of each clip, after which labels are PADDED; None where all have T.
     """
     labels = np.zeros((len(known), segments, len(modalities), classes), np.int8)
     for place, modality in enumerate(modalities):
@@ -186,6 +207,13 @@ def segment_classes(
         sample, category, has = class_segments(chosen, segments, segment_seconds)
         labels[sample, :, place, category] = has
     labels[~known] = UNKNOWN
+    return cut_labels(labels, lengths)
+
+
+def cut_labels(labels: NDArray[Any], lengths: NDArray[np.int64] | None) -> NDArray[Any]:
+    """Marks what is after the end of each clip, in place: (R, T, ...), (R,) -> (R, T, ...)."""
+    if lengths is not None:
+        labels[np.arange(labels.shape[1]) >= lengths[:, None]] = PADDED
     return labels
 
 

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from avel.config import ComponentConfig, option
+from avel.config import option
 from avel.errors import DatasetError, MissingPathError
 from avel.progress import note
 from avel.stores.datasets.dataset import Sample, Video
 from avel.stores.datasets.folder import list_files
+from avel.stores.datasets.formats import LengthConfig
 from avel.stores.kinds import VIDEO_SUFFIXES
 
 AUDIO_SUFFIXES = frozenset(".wav .flac .mp3 .ogg .opus .m4a .aac".split())  # noqa: SIM905
@@ -19,7 +20,7 @@ AUDIO_SUFFIXES = frozenset(".wav .flac .mp3 .ogg .opus .m4a .aac".split())  # no
 
 
 @dataclass(frozen=True)
-class MediaConfig(ComponentConfig):
+class MediaConfig(LengthConfig):
     """Settings of formats whose annotations may lie apart from the videos."""
 
     videos: Path | None = option(

@@ -134,7 +134,7 @@ def clip_of(runs: dict[str, HeadRun], sample: int, store: Path | str | None = No
         tracks += named_tracks(name, task, task.blocks(run.prediction[0, int(at[0])], label))
     return Clip(
         title=f"{video_id}   {task.title(label)}",
-        segments=len(label),
+        segments=int(first.lengths[place]),
         segment_seconds=first.cache.segment_seconds,
         tracks=tuple(tracks),
         frames=footage.frames(video_id),
@@ -152,7 +152,8 @@ def choose_clip(run: HeadRun, split: str) -> int:
     """Returns the place of the clip nearest to 45 % background and a score of 85 %."""
     places = run.known_places_of(split)
     score = run.task.scores(run.prediction[0, places], run.label[places])
-    background = (run.task.shown_classes(run.label[places]) == len(run.task.categories)).mean(1)
+    shown = run.task.shown_classes(run.label[places])
+    background = (shown == len(run.task.categories)).sum(1) / run.lengths[places]
     distance = np.abs(score - 0.85) + np.abs(background - 0.45)
     return int(places[int(distance.argmin())])
 

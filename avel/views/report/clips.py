@@ -90,6 +90,7 @@ def clip_table(browsed: BrowsedClips, footage: Footage, folder: Path, *, copy_vi
         "media": media,
         "path": paths,
         "title": [run.task.title(run.label[place]) for run, place in browsed.first],
+        "length": [run.lengths[place] for run, place in browsed.first],
         "split": [run.split[place] for run, place in browsed.first],
         "label": [
             run.task.classes_of(run.label[place]) if run.known[place] else None
@@ -157,7 +158,11 @@ def _detail(browsed: BrowsedClips, insides: list[list[Inside]], clip: int) -> li
     found: list[Any] = []
     for run, places, trials in zip(browsed.runs, browsed.places, insides, strict=True):
         place = int(places[clip])
-        shown = [_trial(run.probability[number, place], inside, clip) for number, inside in enumerate(trials)]
+        length = run.lengths[place]
+        shown = [
+            _trial(run.probability[number, place, :length], inside, clip)
+            for number, inside in enumerate(trials)
+        ]
         found.append(shown if place >= 0 else None)
     return found
 
@@ -167,5 +172,9 @@ def _trial(probability: NDArray[np.float32], inside: Inside, clip: int) -> dict[
     order = np.argsort(-probability, axis=1, kind="stable")[:, :TOP_CLASSES]
     percent = np.rint(100 * np.take_along_axis(probability, order, 1)).astype(int)
     top = np.stack((order, percent), axis=-1)
-    maps = {name: np.rint(1000 * values[clip]).astype(int) for name, values in inside.attention.items()}
+    inner = slice(len(probability))
+    maps = {
+        name: np.rint(1000 * values[clip, inner, inner]).astype(int)
+        for name, values in inside.attention.items()
+    }
     return {"top": top, **maps}

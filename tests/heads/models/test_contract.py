@@ -13,6 +13,7 @@ from avel.errors import ConfigError, UnknownNameError
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.head import Model, Widths, build_model
 from avel.heads.training.trials import Stacked
+from avel.stores.datasets.labels import PADDED
 from tests.heads.synthetic import train_config
 
 D, K, SIDE = 16, 6, 3
@@ -157,6 +158,70 @@ def test_clips_do_not_see_each_other(case: Case, source: str) -> None:
         together = model(audio, visual).logits
         torch.testing.assert_close(model(audio[order], visual[order]).logits, together[order])
         torch.testing.assert_close(model(audio[:1], visual[:1]).logits, together[:1])
+
+
+MASKED = [
+    case
+    for case in TAUGHT
+    for head in [HEADS[case.values[0][0]]]  # type: ignore[index]
+    if head.differing_lengths and case.values[1] == head.sources[0]
+]
+ANY_LENGTH = [
+    case
+    for case in MASKED
+    if HEADS[case.values[0][0]].segments is None and case.values[0][0] != "jcan"  # type: ignore[index]
+]
+"""Heads without weights over a fixed number of segments, which can take a clip by itself."""
+LENGTHS = (3, 5, 2, 6)
+
+
+@pytest.mark.parametrize(("case", "source", "supervision"), MASKED)
+def test_what_is_after_the_end_of_a_clip_has_no_influence(case: Case, source: str, supervision: str) -> None:
+    segments = segments_of(case[0])
+    model = model_of(case, source, supervision)
+    lengths = torch.tensor(LENGTHS)
+    outside = torch.arange(segments) >= lengths[:, None]
+    audio, visual = inputs(source, 4, segments)
+    garbage = [values.clone() for values in (audio, visual)]
+    for values in garbage:
+        values[outside] = math.nan
+    targets = targets_of(case, supervision, 4)
+    if supervision == "full":
+        targets[outside] = PADDED
+    torch.manual_seed(0)  # dropout, and noise in training
+    loss = model.loss(model(*garbage, lengths), targets)
+    loss.backward()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert loss.isfinite()
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    model.eval()
+    together = model(*garbage, lengths).logits
+    assert not together[outside].any()
+    torch.testing.assert_close(together, model(audio, visual, lengths).logits)
+
+
+@pytest.mark.parametrize(("case", "source", "supervision"), ANY_LENGTH)
+def test_a_padded_clip_scores_as_if_it_stood_alone(case: Case, source: str, supervision: str) -> None:
+    model = model_of(case, source, supervision).eval()
+    audio, visual = inputs(source, 4, 6)
+    together = model(audio, visual, torch.tensor(LENGTHS)).logits
+    for clip, length in enumerate(LENGTHS):
+        alone = model(audio[clip : clip + 1, :length], visual[clip : clip + 1, :length])
+        torch.testing.assert_close(together[clip : clip + 1, :length], alone.logits)
+
+
+@pytest.mark.parametrize(("case", "source", "supervision"), ANY_LENGTH)
+def test_the_loss_of_short_clips_is_that_of_their_segments(case: Case, source: str, supervision: str) -> None:
+    """All clips of one length: the loss is that of a batch which is no longer than they are."""
+    model = model_of(case, source, supervision).eval()
+    audio, visual = inputs(source, 4, 6)
+    targets = targets_of(case, supervision, 4)
+    short = targets[:, :4] if supervision == "full" else targets
+    wanted = model.loss(model(audio[:, :4], visual[:, :4]), short)
+    if supervision == "full":
+        targets[:, 4:] = PADDED
+    found = model.loss(model(audio, visual, torch.full((4,), 4)), targets)
+    torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.parametrize(("case", "source", "supervision"), STACKABLE)

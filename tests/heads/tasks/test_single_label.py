@@ -6,6 +6,7 @@ import torch
 
 from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.tasks.task import Block
+from avel.stores.datasets.labels import PADDED
 
 TASK = SingleLabel(("bell", "dog"))
 
@@ -29,7 +30,8 @@ def test_losses_are_cross_entropies_written_out() -> None:
 def test_a_label_is_right_where_its_score_is_the_highest() -> None:
     logits = torch.tensor([[[1.0, 3.0, 2.0], [0.0, 0.0, 5.0]]])
     assert TASK.points(logits, torch.tensor([[1, 0]])).tolist() == [1]
-    assert TASK.points(logits, torch.tensor([[1, 2]])).tolist() == [2] == [TASK.full_points(2)]
+    assert TASK.points(logits, torch.tensor([[1, 2]])).tolist() == [2]
+    assert TASK.full_points(torch.tensor([[1, 2], [0, PADDED]])).tolist() == [2, 1]
     assert TASK.points(logits, torch.tensor([[-1, -1]])).tolist() == [0]
     assert TASK.scores(np.array([[1, 0], [2, 2]]), np.array([[1, 2], [2, 2]])).tolist() == [0.5, 1.0]
     wanted = np.exp([1, 3, 2]) / np.exp([1, 3, 2]).sum()

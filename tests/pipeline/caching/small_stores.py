@@ -2,7 +2,7 @@
 
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,12 @@ def write_store(
     failed: Sequence[str] = (),
     config: ExtractConfig = CONFIG,
     version: str = "1",
+    seconds: Mapping[str, float] | None = None,
 ) -> Path:
-    """A store of the given videos; one there gains what it lacks. `version` stands for the sources."""
+    """A store of the given videos; one there gains what it lacks. `version` stands for the sources.
+
+    With `seconds` each clip has a length of its own; the frames and patches after it are noise, too.
+    """
     location = locate(path)
     found = read_attributes(location)
     old = found.video_ids if found else ()
@@ -68,7 +72,10 @@ def write_store(
         config.grid(), stored_settings(config), digest(config), "jpeg", every, config.waveform
     )
     prepare_store(location, attributes)
-    write_dataset(location, dataset_of(every))
+    dataset = dataset_of(every)
+    if seconds is not None:
+        dataset = dataclasses.replace(dataset, longest_seconds=max(seconds.values()))
+    write_dataset(location, dataset)
     writer, manifest = ClipWriter(location, attributes.digest), ManifestWriter(location)
     for name in video_ids:
         row = every.index(name)
@@ -83,7 +90,16 @@ def write_store(
                 row, 0, random.integers(-9999, 9999, config.grid().samples).astype(np.int16)
             )
         manifest.append(
-            [Entry(name, row, "staged", source_sha256=f"{name}-{version}", settings=attributes.digest)]
+            [
+                Entry(
+                    name,
+                    row,
+                    "staged",
+                    source_sha256=f"{name}-{version}",
+                    settings=attributes.digest,
+                    valid_seconds=0.0 if seconds is None else seconds[name],
+                )
+            ]
         )
     manifest.merge()
     return path

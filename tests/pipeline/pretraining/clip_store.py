@@ -1,6 +1,7 @@
 """A clip store with known contents, for tests: noise frames with a brightness of their own, noise log-mel."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,19 @@ def pictures(clip: int, *, still: bool = False, grid: Grid = GRID) -> np.ndarray
 
 
 def make_store(
-    path: Path, clips: int = 8, *, still: bool = False, splits: bool = True, frame_codec: str = "jpeg"
+    path: Path,
+    clips: int = 8,
+    *,
+    still: bool = False,
+    splits: bool = True,
+    frame_codec: str = "jpeg",
+    lengths: Sequence[int] = (),
+    after: int = 0,
 ) -> ClipStore:
-    """`clips` staged videos c0, c1, ...; every fourth sample is val, the rest train; two classes."""
+    """`clips` staged videos c0, c1, ...; every fourth sample is val, the rest train; two classes.
+
+    With `lengths` each clip has a length of its own, after which its content is another one for each `after`.
+    """
     ids = tuple(f"c{clip}" for clip in range(clips))
     samples = tuple(
         Sample(
@@ -49,17 +60,29 @@ def make_store(
     attributes = StoreAttributes(GRID, {"size": GRID.size}, "digest0", frame_codec, ids)
     prepare_store(location, attributes)
     categories = ("Bark", "Bell") if splits else ()
-    write_dataset(
-        location, Dataset("test", "clips", categories, samples, tuple(Video(i, f"{i}.mp4") for i in ids))
-    )
+    longest = float(max(lengths)) if lengths else None
+    videos = tuple(Video(i, f"{i}.mp4") for i in ids)
+    write_dataset(location, Dataset("test", "clips", categories, samples, videos, longest_seconds=longest))
     writer = ClipWriter(location, attributes.digest)
     for clip in range(clips):
         random = np.random.default_rng(1000 + clip)
         noise = random.standard_normal((GRID.segments, 96, 64)).astype(np.float32)
-        writer.write_log_mel(clip, 0, np.full_like(noise, np.log(0.01)) if still else noise)
         shown = pictures(clip, still=still)
+        if lengths:
+            noise[lengths[clip] :] += after
+            shown[lengths[clip] * GRID.frames_per_segment :] += np.uint8(20 * after)
+        writer.write_log_mel(clip, 0, np.full_like(noise, np.log(0.01)) if still else noise)
         writer.write_frames(clip, 0, shown if frame_codec == "raw" else [jpeg(picture) for picture in shown])
         flush(location, attributes, clip)
-    entries = [Entry(name, row, "staged", settings=attributes.digest) for row, name in enumerate(ids)]
+    entries = [
+        Entry(
+            name,
+            row,
+            "staged",
+            settings=attributes.digest,
+            valid_seconds=float(lengths[row]) if lengths else 0.0,
+        )
+        for row, name in enumerate(ids)
+    ]
     ManifestWriter(location).append(entries)
     return ClipStore.open(path)

@@ -12,6 +12,7 @@ from avel.stores.datasets.activitynet import activitynet_text
 from avel.stores.datasets.audit import audit
 from avel.stores.datasets.dataset import Annotated, Event, Sample
 from avel.stores.datasets.formats import read_dataset
+from avel.stores.datasets.labels import PADDED
 
 
 def entry(subset: str, *events: tuple[str, float, float], **more: Any) -> dict[str, Any]:
@@ -35,6 +36,42 @@ def layout(root: Path, database: Any = DATABASE, name: str = "annotations/unav10
     for clip in ("__2MwJ2uHu0", "v_-1XDDTlnBdc", "other"):
         (root / "raw_videos" / f"{clip}.mp4").touch()
     return root
+
+
+def test_clips_have_lengths_of_their_own_up_to_the_longest_duration(tmp_path: Path) -> None:
+    database = {
+        "a": {"subset": "train", "duration": 12.4, "annotations": [{"segment": [1, 3], "label": "bell"}]},
+        "b": {"subset": "test", "duration": 2.6, "annotations": [{"segment": [0, 9], "label": "bell"}]},
+    }
+    dataset = read_dataset(layout(tmp_path, database))
+    assert dataset.longest_seconds == 12.4
+    assert [dataset.segments(seconds) for seconds in (1.0, 0.5)] == [13, 25]
+    labels = dataset.labels(Grid(dataset.segments(1.0)))
+    assert labels.tolist() == [
+        [1, 0, 0, *[1] * 9, PADDED],  # 0.4 of the last second is less than half
+        [0, 0, 0, *[PADDED] * 10],
+    ]
+    capped = read_dataset(tmp_path, longest_seconds=5)
+    assert (capped.segments(1.0), capped.labels(Grid(5)).tolist()) == (
+        5,
+        [[1, 0, 0, 1, 1], [0, 0, 0, PADDED, PADDED]],
+    )
+    padded = read_dataset(tmp_path, longest_seconds=0)
+    assert (padded.longest_seconds, padded.segments(1.0)) == (None, 10)
+    found = audit(dataset)
+    assert (found.longest_seconds, found.event_segments, found.background_segments) == (12.4, 5, 10)
+    assert (found.whole_clip_samples, found.trivial_baselines["test"].always_background) == (1, 0)
+    del database["b"]["duration"]
+    without = read_dataset(layout(tmp_path, database))
+    with pytest.raises(DatasetError, match=r"b.*: the annotations do not say how long the video is"):
+        without.labels(Grid(13))
+
+
+@pytest.mark.parametrize("duration", [0, -1, "long", True])
+def test_a_duration_that_is_no_length_is_named(tmp_path: Path, duration: Any) -> None:
+    database = {"a": {"subset": "train", "duration": duration, "annotations": []}}
+    with pytest.raises(DatasetError, match=f"json: a: duration {duration!r} is not a length"):
+        read_dataset(layout(tmp_path, database))
 
 
 def test_each_video_is_a_sample_with_its_events(tmp_path: Path) -> None:

@@ -208,3 +208,17 @@ def test_rows_that_contradict_each_other_are_named(tmp_path: Path, rows: tuple[s
     with pytest.raises(DatasetError, match=words):
         samples_of(folder(tmp_path / "v", "a.mp4"), *rows)
     assert len(samples_of(tmp_path / "v", "a,,,,", "a,,,,", "a,Dog,0,1,train").samples) == 2
+
+
+def test_clips_keep_lengths_of_their_own_where_a_longest_is_given(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    padded, own = read_dataset(tmp_path), read_dataset(tmp_path, longest_seconds=20)
+    assert (padded.longest_seconds, padded.segments(1.0)) == (None, 10)
+    assert (own.longest_seconds, own.segments(0.5)) == (20, 40)
+    again = Dataset.from_tables(own.tables())
+    assert again.longest_seconds == 20
+    tables = own.tables()
+    metadata = {**tables["samples"].schema.metadata, b"longest_seconds": b"-3"}
+    tables["samples"] = tables["samples"].replace_schema_metadata(metadata)
+    with pytest.raises(DatasetError, match="longest_seconds in the schema is '-3'"):
+        Dataset.from_tables(tables)

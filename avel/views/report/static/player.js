@@ -12,7 +12,10 @@ function drawPlayer(box) {
   });
 }
 
-const clipSeconds = () => avel.data.summary.segments * avel.data.summary.segment_seconds;
+/** The clip's own number of segments; clips may be shorter than others. */
+const clipSegments = () => avel.data.clips.length[player.clip];
+
+const clipSeconds = () => clipSegments() * avel.data.summary.segment_seconds;
 
 /** Fills the player with a clip, its playhead at `seconds`. */
 function showClip(clip, seconds = 0) {
@@ -77,7 +80,7 @@ function moveHead(seconds) {
   player.seconds = seconds;
   const fraction = Math.max(0, Math.min(seconds / clipSeconds(), 1));
   player.head.style.setProperty("--at", fraction);
-  const segment = Math.min(Math.floor(seconds / avel.data.summary.segment_seconds), avel.data.summary.segments - 1);
+  const segment = Math.min(Math.floor(seconds / avel.data.summary.segment_seconds), clipSegments() - 1);
   if (player.segment !== segment || !player.readout.firstChild) {
     player.segment = segment;
     readOut();
@@ -126,9 +129,9 @@ function trackBox(clip) {
 const track = (name, content) => h("div", { class: "track" }, h("span", { class: "track-name", title: name }, name), h("div", { class: "lane" }, content));
 
 function segmentBar(found, labels, truth) {
-  const { classes: names, segments } = avel.data.summary;
+  const names = avel.data.summary.classes;
   const shown = blocks(found, labels);
-  const percentOf = (count) => `${(100 * count) / segments}%`;
+  const percentOf = (count) => `${(100 * count) / clipSegments()}%`;
   return h(
     "div",
     { class: truth ? "segments truth" : "segments", style: { "--lanes": 1 + Math.max(...shown.map((block) => block.lane)) } },
