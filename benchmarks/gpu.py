@@ -37,6 +37,7 @@ from avel.errors import AvelError
 from avel.heads.config import TrainConfig
 from avel.heads.training.data import load_data
 from avel.heads.training.fit import Training
+from avel.heads.training.graphs import EAGER_STEPS
 from avel.heads.training.trials import Trial
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.encode import PartEncoder
@@ -252,10 +253,12 @@ def heads(folder: Path, store: Path) -> None:
         trials = [Trial(str(seed), dataclasses.replace(config, seed=seed)) for seed in range(TRIALS)]
         stacked = Training(trials, data, DEVICE)
         alone = [Training([trial], data, DEVICE) for trial in trials[:3]]
-        together = seconds_of(stacked.epoch)
+        together = seconds_of(stacked.epoch, warm=1 + EAGER_STEPS)  # after which all its graphs are captured
         in_turn = seconds_of(lambda alone=alone: [each.epoch() for each in alone]) / len(alone) * TRIALS
         show(f"{TRIALS} {HEAD} in turn / stacked, {dtype}", in_turn / together, "x", least=10)
         show("  an epoch of all, stacked", 1000 * together, "ms")
+        stacked.replays = False
+        show("  the same without CUDA graphs", 1000 * seconds_of(stacked.epoch), "ms")
 
 
 def checkpoints(folder: Path, store: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.library import Library
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -25,6 +26,10 @@ READING = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2
 """Operators whose result the host waits for."""
 MAKING = ("empty", "empty_like", "empty_strided", "new_empty", "detach", "alias")
 """Operators that launch nothing."""
+
+LACKING = Library("aten", "IMPL", "Meta")
+"""Operators that torch has for GPUs but not for its fake tensors."""
+LACKING.impl("_fused_adam_.tensor_lr", lambda *_, **__: None)
 
 
 @contextlib.contextmanager
@@ -38,6 +43,7 @@ def fake_cuda() -> Iterator[None]:
         patch.setattr(torch.cuda, "set_rng_state", lambda *_: None)
         patch.setattr(torch.cuda, "get_device_name", lambda *_: "a fake GPU")
         patch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
+        fake_graphs(patch)
         patch.setattr(nn.Module, "to", move)
         patch.setattr(nn.LSTM, "forward", recurrent)
         patch.setattr(nn.GRU, "forward", recurrent)
@@ -118,6 +124,62 @@ def _run(node: Any, inputs: dict[int, Tensor]) -> list[Tensor | None]:
     else:
         results = node(*(inputs.get(place) for place in range(len(about))))
     return list(results) if isinstance(results, list | tuple) else [results]
+
+
+def fake_graphs(patch: pytest.MonkeyPatch) -> None:
+    """Has CUDA graphs be captured and replayed without CUDA, and all streams be one."""
+    stream = SimpleNamespace(wait_stream=lambda other: None, device=CUDA)
+    patch.setattr(torch.cuda, "CUDAGraph", Graph)
+    patch.setattr(torch.cuda, "graph", Capture)
+    patch.setattr(torch.cuda, "Stream", lambda device: stream)
+    patch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    patch.setattr(torch.cuda, "stream", contextlib.nullcontext)
+
+
+class Graph:
+    """Operators of a step with their tensors, which each replay reads and writes at the same place."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+        self.replays = 0
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        """Runs the operators again, on what their tensors hold now."""
+        self.replays += 1
+        for func, args, kwargs, results in self.calls:
+            for old, new in zip(tree_leaves(results), tree_leaves(func(*args, **kwargs)), strict=True):
+                if isinstance(old, Tensor):
+                    old.copy_(new)
+
+
+class Capture(TorchDispatchMode):
+    """Notes the operators of a step for a graph, and undoes what they change, as if they had not run."""
+
+    def __init__(self, graph: Graph, stream: Any = None) -> None:
+        super().__init__()
+        self.graph = graph
+        self.before: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, kwargs = func.overloadpacket.__name__, kwargs or {}
+        if name in READING:
+            raise RuntimeError(f"{line_of_avel(name)} is not permitted when stream is capturing")
+        given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+        for argument in func._schema.arguments:
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                changed = (leaf for leaf in tree_leaves(given[argument.name]) if isinstance(leaf, Tensor))
+                self.before += [(leaf, leaf.clone()) for leaf in changed]
+        results = func(*args, **kwargs)
+        if not func.is_view:
+            self.graph.calls.append((func, args, kwargs, results))
+        return results
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        with torch.no_grad():
+            for tensor, before in reversed(self.before):
+                tensor.copy_(before)
 
 
 class Watch(TorchDispatchMode):

@@ -15,7 +15,8 @@ from torch import Tensor
 from avel.device import explain_full_memory, tf32
 from avel.heads.config import HeadConfig, TrainConfig
 from avel.heads.models.head import Model, build_model, head_class
-from avel.heads.training.data import Data, Split, chunks_of
+from avel.heads.training.data import Data, Features, Split, chunks_of
+from avel.heads.training.graphs import ReplayedStep
 from avel.heads.training.trials import Alone, Stacked, Trial, TrialGroup
 from avel.memory import reuse_freed_memory
 from avel.nn import mask_of
@@ -107,9 +108,19 @@ class Training:
             1 if step_flop(models, self.config, data) < SMALL_STEP_FLOP else torch.get_num_threads()
         )
         self.orders = [torch.Generator().manual_seed(trial.config.seed) for trial in trials]
+        weak = self.config.supervision == "weak"
+        self.targets = self.train_samples.video_labels if weak else self.train_samples.labels
+        self.total_losses = torch.zeros(len(trials), device=device)
+        self.replays = can_replay(self.group, data.features, device)
         self.optimizer = torch.optim.Adam(
-            self.group.parameters(), weight_decay=self.config.head.weight_decay, fused=True
+            self.group.parameters(),
+            weight_decay=self.config.head.weight_decay,
+            fused=True,
+            capturable=self.replays,
         )
+        if self.replays:  # a rate that changes without another graph
+            self.optimizer.param_groups[0]["lr"] = torch.zeros((), device=device)
+        self._replayed: dict[int, ReplayedStep] = {}
 
     def epoch(self) -> list[dict[str, Any]]:
         """Trains one epoch, measures val and test, drops trials that end; returns a log line of each."""
@@ -141,31 +152,47 @@ class Training:
 
     def train_epoch(self, number: int) -> Tensor:
         """Trains one epoch, and returns the mean loss of each trial: -> (M,)."""
-        for parameters in self.optimizer.param_groups:
-            parameters["lr"] = learning_rate(self.config.head, number)
+        rate, parameters = learning_rate(self.config.head, number), self.optimizer.param_groups[0]
+        parameters["lr"] = parameters["lr"].fill_(rate) if self.replays else rate
         self.group.train(True)
         self.group.begin_epoch(number)
         train = self.train_samples
         order = torch.stack([torch.randperm(len(train), generator=random) for random in self.orders])
-        order, size = order.to(self.device), self.config.head.batch_size
-        total = torch.zeros(len(self.alive), device=self.device)
-        features, videos = self.data.features, torch.split(train.videos[order], size, 1)
-        batches = zip(
-            videos, features.batches(videos), torch.split(self.targets[order], size, 1), strict=True
-        )
+        rows = torch.split(order.to(self.device), self.config.head.batch_size, 1)
+        self.total_losses.zero_()
         with cpu_threads(self.threads):
-            for chosen, (audio, visual), chunk in batches:
-                lengths = features.lengths_of(chosen)
-                with arithmetic(self.config, self.device):
-                    losses = self.group.losses(audio, visual, chunk, lengths)
-                for weight in self.group.parameters():  # zero_grad takes five times as long
-                    weight.grad = None
-                losses.backward(torch.ones_like(losses))  # type: ignore[no-untyped-call]
-                if self.config.head.clip_norm:
-                    self.group.clip(self.config.head.clip_norm)
-                self.optimizer.step()
-                total += losses.detach() * chunk.shape[1]
-        return total / len(train)
+            if self.replays:
+                for chunk in rows:
+                    self._replayed_step(chunk.shape[1])(chunk)
+            else:
+                features, videos = self.data.features, [train.videos[chunk] for chunk in rows]
+                batches = zip(rows, videos, features.batches(videos), strict=True)
+                for chunk, chosen, (audio, visual) in batches:
+                    self._step(audio, visual, self.targets[chunk], features.lengths_of(chosen))
+        return self.total_losses / len(train)
+
+    def _replayed_step(self, size: int) -> ReplayedStep:
+        """Returns the step on batches of this size; the last batch of an epoch has one of its own."""
+
+        def step(rows: Tensor) -> None:
+            features, videos = self.data.features, self.train_samples.videos[rows]
+            self._step(*features.of(videos), self.targets[rows], features.lengths_of(videos))
+
+        if size not in self._replayed:
+            self._replayed[size] = ReplayedStep(step, self.device)
+        return self._replayed[size]
+
+    def _step(self, audio: Tensor, visual: Tensor, targets: Tensor, lengths: Tensor | None) -> None:
+        """Trains on a batch: (M, B, T, ...) twice, (M, B, ...), (M, B); adds to `total_losses`."""
+        with arithmetic(self.config, self.device):
+            losses = self.group.losses(audio, visual, targets, lengths)
+        for weight in self.group.parameters():  # zero_grad takes five times as long
+            weight.grad = None
+        losses.backward(torch.ones_like(losses))  # type: ignore[no-untyped-call]
+        if self.config.head.clip_norm:
+            self.group.clip(self.config.head.clip_norm)
+        self.optimizer.step()
+        self.total_losses += losses.detach() * targets.shape[1]
 
     def _clips_at_once(self) -> int:
         """Returns how many clips are scored in one pass: what suits a CPU's caches, or what fits on a GPU."""
@@ -232,8 +259,15 @@ class Training:
         staying = [place for place in range(len(self.alive)) if place not in places]
         self.alive = [self.alive[place] for place in staying]
         self.orders = [self.orders[place] for place in staying]
+        self.total_losses = self.total_losses[staying]
+        self._replayed.clear()  # graphs of all weights
         if self.alive and isinstance(self.group, Stacked):
             self.group.keep(staying, self.optimizer)
+
+
+def can_replay(group: TrialGroup, features: Features, device: torch.device) -> bool:
+    """Returns whether steps can be CUDA graphs: of stacked heads, which draw nothing, inputs on the GPU."""
+    return device.type == "cuda" and isinstance(group, Stacked) and features.held is not None
 
 
 def make_model(trial: Trial, data: Data) -> Model:

@@ -204,7 +204,7 @@ class PartEncoder:
         Where audio is a waveform, it is that of the whole clip, and frames may begin at its segment `first`;
         or it is that of several clips, of whose `lengths` the frames lie one after the other.
         """
-        images, audio = self.inputs(frames, audio, first)
+        images, audio = self.inputs(frames, audio, first, lengths)
         half = self.work.recipe["preprocessing"]["dtype"] == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             visual, maps = self._visual(images, len(audio))
@@ -212,7 +212,9 @@ class PartEncoder:
         return {"cnn_a": cnn_a, "cnn_v": visual} | ({} if maps is None else {"maps": maps})
 
     @torch.inference_mode()
-    def inputs(self, frames: Tensor, audio: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
+    def inputs(
+        self, frames: Tensor, audio: Tensor, first: int = 0, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Returns what the CNNs are given, on the device: images, and patches or windows (B, T, ...).
 
         Images in [0, 1] are (B * T * N, 3, H, W); for a CNN that sees N together (B * T, N, 3, H, W).

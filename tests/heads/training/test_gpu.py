@@ -87,6 +87,24 @@ def test_each_trial_equals_its_own_training(head: str, supervision: str, cache: 
 
 
 @pytest.mark.usefixtures("as_float32")
+@pytest.mark.parametrize("head", STACKABLE)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_steps_as_cuda_graphs_train_the_same(
+    head: str, dtype: str, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_of(head, dtype=dtype, epochs=8, clip_norm=1.0, lr_decay=0.7, lr_decay_every=2)
+    data, trials = data_on(CUDA, cache, config), trials_of(config, 3)
+    by_graphs, losses = trained(trials, data, CUDA)
+    assert "without CUDA graphs" not in capsys.readouterr().err
+    monkeypatch.setattr(fitting, "can_replay", lambda *_: False)
+    as_they_are, expected = trained(trials, data, CUDA)
+    np.testing.assert_allclose(losses, expected, rtol=1e-3)
+    for one, other in zip(by_graphs, as_they_are, strict=True):
+        for name, value in other.state.items():
+            torch.testing.assert_close(one.state[name], value, rtol=1e-3, atol=5e-4)
+
+
+@pytest.mark.usefixtures("as_float32")
 @pytest.mark.parametrize("head", ONE_LABEL)
 @pytest.mark.parametrize("memory_gb", [None, 0.0], ids=["held", "streamed"])
 def test_every_head_learns_as_on_the_cpu(head: str, memory_gb: float | None, cache: Path) -> None:

@@ -21,7 +21,9 @@ ARRAYS = ("f_a", "f_v", "cnn_a", "cnn_v", "maps")
 ONE_LABEL = [head for head in HEADS if "single_label" in HEADS[head].tasks]
 GROUPS = [(head, count) for head in ONE_LABEL for count in (1, 3) if count == 1 or HEADS[head].stackable]
 """Heads, each alone, and stacked where that is possible."""
-T = 8
+T, BATCHES = 8, 2
+FEW_LAUNCHES, MANY_LAUNCHES = 300, 2500
+"""Bounds of a training step; many are of heads that step through time or compare each clip with others."""
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,9 @@ def test_trials_train_on_a_gpu(head: str, count: int, dtype: str, cache: Feature
         with Watch() as watch:
             losses = training.train_epoch(1)
         assert not watch.reads
+        assert 0 < watch.launches / BATCHES < (FEW_LAUNCHES if HEADS[head].stackable else MANY_LAUNCHES)
+        if count > 1:  # a CUDA graph takes neither
+            assert sum(watch.sends.values()) == 1, f"the order of an epoch: {watch.sends}"
         training.group.train(False)
         with torch.no_grad(), arithmetic(config, CUDA):
             logits = training.group.logits(*there.features.of(there.splits["val"].videos))

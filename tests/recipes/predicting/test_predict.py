@@ -11,20 +11,27 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from avel.cli import cli
 from avel.console import DONE, run
 from avel.errors import ConfigError, MissingPathError, StaleError, StoreError, UnknownNameError
 from avel.heads.train import sweep
+from avel.heads.training.records import load_model
 from avel.pipeline.caching.cache import cache_features
+from avel.pipeline.caching.encode import PartEncoder
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.kept import save_encoder
 from avel.pipeline.staging.extract import extract
+from avel.recipes.predicting import predict as predicting
 from avel.recipes.predicting.predict import choose_trials, predict
 from avel.recipes.predicting.video_encoder import VideoEncoder
 from avel.stores.exchange import import_features
 from avel.stores.features import FeatureCache
+from avel.stores.runs import Run
 from avel.views.reading import read_run
+from tests.fake_cuda import CUDA, Watch, fake_cuda, move
 from tests.heads.synthetic import write_cache
 from tests.pipeline.configs import pretrain_config
 from tests.stores.test_exchange import community
@@ -106,6 +113,32 @@ def test_one_trial_by_name(world: World) -> None:
     np.testing.assert_allclose([share for _, share in predicted.found[0].segments], own, atol=2e-4)
     with pytest.raises(StoreError, match="no trained trial"):
         predict(world.run, [path], trial="seed=7")
+
+
+def test_a_video_is_predicted_on_a_gpu(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Run.open(world.run, "heads")
+    video_encoder = VideoEncoder(FeatureCache.open(world.cache))
+    models = {trial.name: load_model(opened, trial) for trial in choose_trials(opened, None)}
+    encode, precisions = PartEncoder.cnn, []
+
+    def cnn(encoder: PartEncoder, frames: Tensor, log_mel: Tensor) -> dict[str, Tensor]:
+        precisions.append(torch.get_float32_matmul_precision())
+        vectors = encode(encoder, frames, log_mel)
+        assert {values.device for values in vectors.values()} == {CUDA}
+        return vectors
+
+    monkeypatch.setattr(PartEncoder, "cnn", cnn)
+    monkeypatch.setattr(predicting, "choose_device", lambda name: CUDA)
+    monkeypatch.setattr(predicting, "VideoEncoder", lambda *_, **__: video_encoder)
+    monkeypatch.setattr(predicting, "load_model", lambda run, trial, device: move(models[trial.name], device))
+    monkeypatch.setattr(FakeTensor, "numpy", lambda values: np.zeros(values.shape))  # it has no numbers
+    with fake_cuda(), Watch() as watch:
+        move(video_encoder.encoder.encoder, CUDA)
+        video_encoder.encoder.device = CUDA
+        (found,) = predict(world.run, [world.folder / "clips" / "-0.mp4"], device="cuda").found
+    assert len(found.segments) == T
+    assert precisions == ["high"], "TF32, as caching takes it"
+    assert sum(watch.reads.values()) == 2 + len(models), f"vectors, probabilities of each head: {watch.reads}"
 
 
 @pytest.mark.parametrize(("seconds", "segments"), [(1, 1), (2, 2), (11, 11)])
