@@ -132,6 +132,11 @@ def command(*examples: str, **more: Any) -> Callable[[Callable[..., int]], click
 )
 @click.option("--retry-failed", is_flag=True, help="Try again to stage the clips that failed before.")
 @click.option("--overwrite", is_flag=True, help="Stage all clips again whose files can be read.")
+@click.option(
+    "--mixed-versions",
+    is_flag=True,
+    help="Stage clips although other versions of avel, PyAV or FFmpeg staged those of STORE.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be done: clips, bytes, minutes.")
 @settings(ExtractConfig, "extract")
 @json_option

@@ -32,7 +32,7 @@ LINGER_SECONDS = 0.02
 
 
 class MixedVersionsError(AvelError):
-    """A worker with other versions of avel, PyAV or FFmpeg than the run."""
+    """Other versions of avel, PyAV or FFmpeg: of a worker than of the run, or of clips in one store."""
 
 
 class SchedulerLostError(AvelError):

@@ -13,7 +13,7 @@ from avel.config import resolve, to_toml
 from avel.errors import ConfigError
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.log_mel import SAMPLE_RATE, check_segments
-from avel.pipeline.staging.cluster import threads, versions
+from avel.pipeline.staging.cluster import MixedVersionsError, threads, versions
 from avel.pipeline.staging.forecast import Forecast, forecast
 from avel.pipeline.staging.plan import Plan, RestageOptions, make_plan
 from avel.pipeline.staging.summary import ExtractSummary, summarize
@@ -47,6 +47,7 @@ def extract(
     scheduler: str | None = None,
     retry_failed: bool = False,
     overwrite: bool = False,
+    mixed_versions: bool = False,
     dry_run: bool = False,
     **options: Any,
 ) -> ExtractSummary:
@@ -66,6 +67,7 @@ def extract(
         scheduler: address of a dask scheduler whose workers decode instead, a clip in each of their threads.
         retry_failed: stage failed clips again.
         overwrite: stage all clips again; settings that change what is stored need it where clips are staged.
+        mixed_versions: stage clips although other versions of avel, PyAV or FFmpeg staged those of the store.
         dry_run: change nothing; the summary's `forecast` says what would be staged.
 
     Raises:
@@ -74,6 +76,8 @@ def extract(
             nothing was changed.
         DatasetError: annotations cannot be used, or an event lies beyond the grid; nothing was changed.
         MissingPathError: new settings would delete staged clips whose files cannot be read.
+        MixedVersionsError: without `mixed_versions`, other versions staged clips that would stay; or a worker
+            has other versions than this process.
         StoreError: `store` is something else than a clip store.
         WriteError: the store cannot be written.
     """
@@ -103,6 +107,7 @@ def extract(
     restage = RestageOptions(retry_failed, overwrite)
     if dry_run:
         plan = make_plan(data, config, read_attributes(location), read_manifest(location), restage)
+        _staged_with(location, plan, mixed_versions)
         expected = forecast(plan, config, threads(scheduler) if scheduler else count)
         return summarize(location.url, plan, (), time.monotonic() - began, expected)
     with ExitStack() as stack:
@@ -111,10 +116,11 @@ def extract(
             location.remove_partials()
             manifest = ManifestWriter(location)
             plan = make_plan(data, config, read_attributes(location), manifest.entries, restage)
+            staged_with = _staged_with(location, plan, mixed_versions)
             if len(plan.todo) >= FORECAST_FROM:
                 expected = forecast(plan, config, threads(scheduler) if scheduler else count)
                 _check_room(location, plan, expected)
-            _begin(location, run, manifest, plan, data, config)
+            _begin(location, run, manifest, plan, data, config, staged_with)
         batches = stage_all(plan.todo, run, location.url, config, workers=count, scheduler=scheduler)
         done = _record(batches, manifest, location, len(plan.todo), check_lock) if plan.todo else []
         with writing(location):
@@ -143,7 +149,13 @@ def _check_room(location: Location, plan: Plan, expected: Forecast) -> None:
 
 
 def _begin(
-    location: Location, run: str, manifest: ManifestWriter, plan: Plan, data: Dataset, config: ExtractConfig
+    location: Location,
+    run: str,
+    manifest: ManifestWriter,
+    plan: Plan,
+    data: Dataset,
+    config: ExtractConfig,
+    staged_with: str,
 ) -> None:
     """Brings the store into the state that the plan starts from."""
     # pending in the manifest first: a run that is killed below must not leave deleted chunks as staged
@@ -156,7 +168,7 @@ def _begin(
         replace(failed(entry, "missing", "it left the dataset"), settings=settings) for entry in plan.removed
     )
     write_dataset(location, data)
-    text = f"# {OPEN}\n{_staged_with(location, plan)}{to_toml(config, 'extract')}"
+    text = f"# {OPEN}\n{staged_with}{to_toml(config, 'extract')}"
     location.write("config.toml", sealed(text.encode()))
     if plan.voided:
         note(f"{plan.voided} staged clips of other settings are deleted: they left the dataset")
@@ -167,18 +179,27 @@ def _begin(
         note(f"{plan.unreadable} staged clips stay although their files cannot be read now")
 
 
-def _staged_with(location: Location, plan: Plan) -> str:
-    """Returns comments for config.toml: with which versions clips were staged. Notes it if others were."""
+def _staged_with(location: Location, plan: Plan, mixed_versions: bool) -> str:
+    """Returns comments for config.toml that say with which versions the clips of the store were staged.
+
+    Raises:
+        MixedVersionsError: clips would be staged with other versions than those that stay.
+    """
     found = (location.read("config.toml") or b"").decode(errors="replace").splitlines()
     before = [line for line in found if line.startswith(STAGED_WITH)]
     now = f"{STAGED_WITH}{versions()}"
-    if not plan.todo or now in before:
-        return "".join(f"{line}\n" for line in before)
-    if before:
-        note(
-            f"clips of this store were staged with {before[-1].removeprefix(STAGED_WITH)}; now: {versions()}"
-        )
-    return "".join(f"{line}\n" for line in (*before, now))
+    if plan.todo:
+        stay = any(entry.state == "staged" for entry in plan.unchanged)
+        if stay and before and before != [now] and not mixed_versions:
+            others = "; ".join(line.removeprefix(STAGED_WITH) for line in before if line != now)
+            raise MixedVersionsError(
+                f"{location.url}: clips of it were staged with {others}, and this run has {versions()}: "
+                "clips of both would differ a little",
+                hint="install those versions, or give another STORE; --overwrite stages all clips again, "
+                "--mixed-versions goes on",
+            )
+        before = [*(line for line in before if stay and line != now), now]
+    return "".join(f"{line}\n" for line in before)
 
 
 def _record(

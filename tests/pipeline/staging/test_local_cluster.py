@@ -131,20 +131,40 @@ def test_workers_of_other_versions_are_refused(tmp_path: Path, monkeypatch: pyte
     assert "avel 0.0.1, PyAV 1.0, FFmpeg 2.0" in refused.value.message
 
 
-def test_a_store_says_with_which_versions_its_clips_were_staged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def staged_with(store: Path) -> list[str]:
+    return [line for line in (store / "config.toml").read_text().splitlines() if "staged with" in line]
+
+
+def test_clips_of_other_versions_are_not_mixed_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clips, store = make_folder(tmp_path / "clips", 1), tmp_path / "s.zarr"
     extract(clips, store, SMALL, workers=1)
-    with monkeypatch.context() as patched:
-        patched.setattr("avel.pipeline.staging.extract.versions", lambda: OTHER)
-        extract(clips, store, SMALL, workers=1)  # nothing to stage
-        assert str(OTHER) not in (store / "config.toml").read_text()
-        make_clip(clips / "new.mp4", seed=5)
-        extract(clips, store, SMALL, workers=1)
-    assert f"clips of this store were staged with {versions()}; now: {OTHER}" in capsys.readouterr().err
-    extract(clips, store, SMALL, workers=1)
-    lines = (store / "config.toml").read_text().splitlines()
-    assert lines[1:3] == [f"# staged with {versions()}", f"# staged with {OTHER}"]
+    here = versions()
+    monkeypatch.setattr("avel.pipeline.staging.extract.versions", lambda: OTHER)
+    extract(clips, store, SMALL, workers=1)  # nothing to stage
+    assert staged_with(store) == [f"# staged with {here}"]
+    make_clip(clips / "new.mp4", seed=5)
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    for dry_run in (True, False):
+        with pytest.raises(
+            MixedVersionsError, match=rf"s\.zarr: clips of it were staged with {here}"
+        ) as refused:
+            extract(clips, store, SMALL, workers=1, dry_run=dry_run)
+        assert f"this run has {OTHER}" in refused.value.message
+        assert "--mixed-versions goes on" in refused.value.hint
+    assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+    extract(clips, store, SMALL, workers=1, mixed_versions=True)
+    assert staged_with(store) == [f"# staged with {here}", f"# staged with {OTHER}"]
     assert resolve(ExtractConfig, "extract", file=store / "config.toml") == SMALL
     assert verify_clips(ClipStore.open(store)) == ()
+
+
+def test_a_store_whose_clips_are_all_staged_again_has_one_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips, store = make_folder(tmp_path / "clips", 1), tmp_path / "s.zarr"
+    extract(clips, store, SMALL, workers=1)
+    monkeypatch.setattr("avel.pipeline.staging.extract.versions", lambda: OTHER)
+    extract(clips, store, SMALL, workers=1, overwrite=True)
+    assert staged_with(store) == [f"# staged with {OTHER}"]
