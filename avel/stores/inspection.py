@@ -129,6 +129,9 @@ def _store(path: str, verify: bool) -> Findings:
         "staged": len(store.staged),
         "states": counts(store.entries),
         "failures": {name: f"{entry.reason} {entry.detail}".strip() for name, entry in failed.items()},
+        "remarks": {
+            name: entry.detail for name, entry in store.entries.items() if entry.detail and name not in failed
+        },
         "samples": len(store.dataset.samples),
         "classes": len(store.dataset.categories),
         "grid": vars(store.grid),

@@ -54,7 +54,9 @@ def _store_lines(facts: Facts) -> list[str]:
         ("padded clips", str(facts["padded"])),
     ]
     shown = table(("staged as", ""), rows)
-    return [*shown, *(["", *table(("failed clip", "why"), _cut(failures, 2))] if failures else []), ""]
+    remarks = list(facts["remarks"].items())
+    shown += ["", *table(("failed clip", "why"), _cut(failures, 2))] if failures else []
+    return [*shown, *(["", *table(("staged clip", "remark"), _cut(remarks, 2))] if remarks else []), ""]
 
 
 def _cache_lines(facts: Facts) -> list[str]:

@@ -1,6 +1,8 @@
 """Inspect says what lies at a path and whether it is whole, in values that JSON holds."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -14,6 +16,8 @@ from avel.errors import MissingPathError
 from avel.pipeline.config import CacheConfig
 from avel.stores.cached_samples import Missing
 from avel.stores.inspection import Inspection, inspect
+from avel.stores.location import locate
+from avel.stores.manifest import ManifestWriter
 from avel.stores.runs import Run
 from tests.pipeline.caching.small_stores import write_store
 from tests.stores.test_features import write as write_cache
@@ -34,6 +38,18 @@ def test_a_store_with_failures_is_whole_and_says_why(tmp_path: Path) -> None:
     assert found.facts["settings"]["size"] == 32
     assert found.facts["bytes"] == sum(
         file.stat().st_size for file in (tmp_path / "s.zarr").rglob("*") if file.is_file()
+    )
+
+
+def test_remarks_on_staged_clips_are_shown(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s.zarr", ("a", "b", "c"), failed=("b",))
+    manifest = ManifestWriter(locate(store))
+    manifest.append([replace(manifest.entries["c"], detail="gaps in the audio: 1, 0.50 s of silence")])
+    manifest.merge()
+    assert looked(store).facts["remarks"] == {"c": "gaps in the audio: 1, 0.50 s of silence"}
+    said = CliRunner().invoke(cli, ["inspect", str(store)])
+    assert re.search(
+        r"staged clip +remark\n(-.*\n)?c +gaps in the audio: 1, 0\.50 s of silence\n", said.stdout
     )
 
 
