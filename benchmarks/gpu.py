@@ -5,9 +5,10 @@
     python benchmarks/gpu.py heads checkpoints   # about 3
 
 A part that fails says why, the others run, and the exit code is 1. On a bare machine: download the wheels
-elsewhere (`pip download 'torch==2.11.*' torchvision torchaudio . -d wheels`), carry them along, and run
-`pip install --no-index --find-links wheels avel`. The clips are made up, as large as real ones. On a CPU
-small networks show that the script runs, and nothing else: no figure is then judged.
+elsewhere (`pip download 'torch==2.11.*' torchvision 'torchaudio==2.11.0' . -d wheels`; torchaudio 2.11.1 does
+not load beside torch 2.11), carry them along, and run `pip install --no-index --find-links wheels avel`. The
+clips are made up, as large as real ones. On a CPU small networks show that the script runs, and nothing else:
+no figure is then judged.
 """
 
 from __future__ import annotations
