@@ -32,6 +32,7 @@ _FUNCTIONS = {
     "leaderboard": "avel.recipes.leaderboard.leaderboard",
     "reproduce": "avel.recipes.reproducing.reproduce",
     "evaluate": "avel.heads.evaluation.evaluate",
+    "evaluate_checkpoint": "avel.heads.checkpoint",
     "compare": "avel.heads.evaluation.compare",
     "score": "avel.heads.evaluation.score",
     "open": "avel.stores.opening",

@@ -568,20 +568,40 @@ def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int
     return DONE
 
 
-@command("avel evaluate runs/tacma --split val --json", "avel evaluate runs/tacma --decoder event")
+@command(
+    "avel evaluate runs/tacma --split val --json",
+    "avel evaluate runs/tacma --decoder event",
+    "avel evaluate psp.pt --cache ave.h5 --set head=psp",
+)
 @click.argument("run", type=PATH)
 @click.option("--split", type=SPLIT, default="test", help="Split to evaluate.")
+@click.option(
+    "--cache",
+    type=PATH,
+    help="Features on which to evaluate RUN, a file of weights of a published network or of a trial; --set "
+    "head=NAME and other settings of avel train-head say of which head.",
+)
+@loose_settings("train-head")
 @DECODER
 @ONSET_TOLERANCE
 @OFFSET_TOLERANCE
 @ALL
 @json_option
-def evaluate(run: Path, in_full: bool, as_json: bool, **options: Any) -> int:
+def evaluate(
+    run: Path, cache: Path | None, settings: dict[str, Any], in_full: bool, as_json: bool, **options: Any
+) -> int:
     """Print what a run scores on a split.
 
     Mean and standard deviation over the seeds of RUN, beside trivial baselines: segment accuracy; where
-    segments may have several labels, the F1 of segments and of events.
+    segments may have several labels, the F1 of segments and of events. With --cache RUN is a file of weights,
+    which are evaluated as they are.
     """
+    if cache is not None:
+        judged = avel.evaluate_checkpoint(run, cache, **options, **settings)
+        show(judged, as_json, (lambda found: found.all_lines()) if in_full else None)
+        return DONE
+    if settings:
+        raise ConfigError(f"--set {next(iter(settings))} without --cache", hint="a run has its settings")
     found = avel.evaluate(run, **options)
     report = f"avel report {path_of(run)} --out report"
     then = report if in_full else f"{report}, or --all for every figure"

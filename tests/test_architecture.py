@@ -158,7 +158,7 @@ READ_IN = {
         *("stores/datasets/segment_vector.py", "stores/features.py", "views/report/folder.py"),
         "pipeline/encoders/header.py",
     },
-    "load_file(": {"stores/tensors.py", "pipeline/encoders/weights.py"},
+    "load_file(": {"stores/tensors.py"},
     "safe_open(": {"stores/tensors.py", "pipeline/caching/key.py"},
 }
 """How a format is read -> the only files that do: there what a stranger may have written is checked."""

@@ -103,6 +103,11 @@ class TrainConfig:
         "Clips without any event that train learns from too: a folder of videos, a clip store or a cache.",
         numeric=False,
     )
+    init: str = option(
+        "",
+        "Weights to start from, .pt, .pth or .safetensors: of the head's published network, or of a trial.",
+        numeric=False,
+    )
     select_by: Literal["auto", "segments", "videos"] = option(
         "auto",
         "Choose the epoch by labels of validation segments, or of whole validation videos; auto: by videos "

@@ -41,9 +41,10 @@ from avel.heads.training.fit import TrialOutcome, can_stack, fit
 from avel.heads.training.negatives import add_negatives
 from avel.heads.training.plan import Planned, plan, stackable_groups
 from avel.heads.training.records import HeadInputs, is_trained, load_model, read_trials, write_trial
+from avel.heads.training.start import start_from
 from avel.progress import note
 from avel.stores.features import FeatureCache
-from avel.stores.files import check_can_write, only_one
+from avel.stores.files import check_can_write, only_one, sha256_file
 from avel.stores.runs import RECORD, Run, remove_run
 from avel.stores.watching import Watchers, check_watchers
 from avel.text import as_plain
@@ -182,7 +183,9 @@ class LoadedCache:
             data = self.data(config)
             check_lengths(self.cache, config)
             check_labels(self.cache, data.splits, config)
-            build_model(config, data.widths, 0)
+            model = build_model(config, data.widths, 0)
+            if config.init:
+                self._note_once(f"{config.init}: weights of {start_from(model, config.init)}")
             self._note_once(replaced_inputs(self.cache, config))
             self._note_once(_projection(config, data.widths))
             weak = data if weak_labels_of(config, data.task.name) == "event" else weak
@@ -224,6 +227,11 @@ def _inputs(
         negatives={
             path: FeatureCache.open(path).digest
             for path in dict.fromkeys(item.trial.config.negatives for item in planned)
+            if path
+        },
+        init={
+            path: sha256_file(Path(path))
+            for path in dict.fromkeys(item.trial.config.init for item in planned)
             if path
         },
         task=task.name,

@@ -1,4 +1,4 @@
-"""Tensors in sealed safetensors files: weights, checkpoints, vectors; nothing in them is ever run."""
+"""Tensors in sealed safetensors files, and in weights of anybody; nothing in them is ever run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
-from avel.errors import MissingPathError, StoreError
+from avel.errors import MissingPathError, StoreError, WeightsError
 from avel.stores.documents import SEAL
 from avel.stores.files import atomic_path
 from avel.stores.seal import OPEN, fault_of_file, seal_file
@@ -56,3 +56,33 @@ def read_header(path: Path, hint: str) -> dict[str, str]:
             return dict(file.metadata() or {})
     except SafetensorError as error:
         raise StoreError(f"{path}: damaged, not a whole safetensors file: {error}", hint=hint) from None
+
+
+def read_state(path: Path | str) -> dict[str, Tensor]:
+    """Reads the tensors of a `.safetensors`, `.pth` or `.pt` file of anybody; opens a `state_dict` wrapper.
+
+    No code in a file is run: `.safetensors` is read as such, others with `weights_only=True`.
+
+    Raises:
+        WeightsError: no such file, or not a file of named tensors.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    path, again = Path(path), "save it where its code is: torch.save(network.state_dict(), FILE)"
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
+        raise WeightsError(f"{path}: not readable as weights: {error}") from None
+    except Exception:  # not shown: torch's message advises to run the code in the file
+        raise WeightsError(f"{path}: refused, not a file of tensors alone", hint=again) from None
+    for wrapper in ("state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        raise WeightsError(f"{path}: holds no state dict (name -> tensor)", hint=again)
+    return dict(loaded)

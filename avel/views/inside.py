@@ -10,15 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from avel.heads.models.head import Model
+from avel.heads.models.head import ATTENTION, Model
 from avel.heads.models.parts import ClassifierMLP
 from avel.heads.training.data import inputs_of
 from avel.heads.training.records import load_model
 from avel.views.reading import HeadRun
 
 CLIPS_AT_ONCE = 256
-ATTENTION = ("W_av", "W_va")
-"""Maps of Eq. 5 that a head may return, (T, T) a clip: rows are queries, columns keys."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,8 @@ class Inside:
     Attributes:
         fused: (R, T, D) the extra `fused` of the head, else the input of its classification layer, that of
             several tracks side by side.
-        attention: W_av and W_va, (R, T, T) each; empty for a head without.
+        attention: extras of the head that are in `ATTENTION`: (R, T, T), over cells (R, T, N), or over time
+            alone (R, 1, T).
     """
 
     fused: NDArray[np.float32]
@@ -57,8 +56,9 @@ def look_inside(run: HeadRun, trial: int, places: NDArray[np.int64]) -> Inside:
             extras = model(audio, visual, lengths).extras
         fused.append((extras["fused"] if "fused" in extras else read[-1]).float())
         for name in ATTENTION:
-            if name in extras:
-                maps[name].append(extras[name].float())
+            if name in extras and extras[name].ndim < 4:  # with tracks they are no map
+                values = extras[name].float()
+                maps[name].append(values if values.ndim == 3 else values.unsqueeze(1))
     hook.remove()
     attention = {name: torch.cat(parts).numpy() for name, parts in maps.items() if parts}
     return Inside(torch.cat(fused).flatten(2).numpy(), attention)

@@ -17,6 +17,7 @@ from avel.heads.tasks.task import Decoder, Task
 from avel.heads.training.data import Data, chunks_of
 from avel.heads.training.fit import CLIPS_AT_ONCE, arithmetic
 from avel.heads.training.records import HeadInputs, TrialRecord, read_trials, task_of, trained_groups
+from avel.heads.training.trials import Trial
 from avel.nn import zero_padding
 from avel.progress import note
 from avel.stores.runs import Run
@@ -111,7 +112,7 @@ def evaluate_split(
     )
 
 
-def predict_split(model: Model, trial: TrialRecord, data: Data, name: str) -> Predictions:
+def predict_split(model: Model, trial: Trial | TrialRecord, data: Data, name: str) -> Predictions:
     """Computes one trial's class probabilities on one split."""
     split = data.splits[name]
     parts = []

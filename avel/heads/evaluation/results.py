@@ -221,7 +221,10 @@ class Evaluation:
         group = self.groups[self.best]
         name = f"{self.best}: " if len(self.groups) > 1 else ""
         seeds = plural(len(group.seeds), "seed")
-        return name + wording.headline(self, group, seeds, group.validation_score_percent)
+        chosen_by = group.validation_score_percent
+        of = " by videos" if group.selected_by == "videos" else ""
+        validation = "" if chosen_by.mean is None else f"validation{of} {chosen_by}"
+        return name + wording.headline(self, group, seeds, validation)
 
     def lines(self) -> list[str]:
         """Returns the groups of a sweep as a table, and the trials that failed."""

@@ -18,7 +18,7 @@ from avel.heads.evaluation.predictions import Predictions, labelled_part
 from avel.heads.evaluation.results import PredictionMetrics
 from avel.heads.evaluation.submissions import read_submission
 from avel.heads.tasks.choose import task_of_dataset
-from avel.heads.tasks.task import Decoder, TaskName
+from avel.heads.tasks.task import Decoder, Task, TaskName
 from avel.stores.datasets.formats import read_dataset
 from avel.text import plural
 
@@ -121,27 +121,47 @@ def score(
         label,
     )
     whole = [Predictions(each.name, split, *about, each.scores) for each in sets]
-    items = [labelled_part(item) for item in whole]
-    evaluated = len(items[0].sample)
     decoders = tuple(judged.decoders) if scored else (judged.usual_decoder,)
     tags = {
         tag: [sample.number for sample in samples if sample.tag == tag]
         for tag in sorted({sample.tag for sample in samples if sample.tag})
     }
-    found = compute_metrics(
-        items if evaluated else [], judged, chosen, (onset_tolerance, offset_tolerance), decoders, tags
+    names = tuple(each.name for each in sets)
+    tolerances = (onset_tolerance, offset_tolerance)
+    return score_of(
+        whole, judged, chosen, tolerances, decoders, tags, predictions=names, dataset=str(data.root)
     )
-    baselines = judged.trivial_baselines(items[0].label) if evaluated else {}
+
+
+def score_of(
+    whole: Sequence[Predictions],
+    task: Task,
+    decoder: Decoder,
+    tolerances: tuple[float, float],
+    decoders: Sequence[Decoder] | None = None,
+    tags: Mapping[str, Sequence[int]] | None = None,
+    *,
+    predictions: tuple[str, ...],
+    dataset: str,
+) -> Score:
+    """Judges sets of predictions of one split, on the samples whose events are known.
+
+    Further arguments are those of `compute_metrics`.
+    """
+    items = [labelled_part(item) for item in whole]
+    evaluated = len(items[0].sample)
+    found = compute_metrics(items if evaluated else [], task, decoder, tolerances, decoders, tags)
+    baselines = task.trivial_baselines(items[0].label) if evaluated else {}
     return Score(
         **vars(found),
-        predictions=tuple(each.name for each in sets),
-        dataset=str(data.root),
-        task=judged.name,
-        measure=judged.measure,
-        split=split,
-        decoder=chosen,
+        predictions=predictions,
+        dataset=dataset,
+        task=task.name,
+        measure=task.measure,
+        split=whole[0].split,
+        decoder=decoder,
         samples=evaluated,
-        unknown_samples=len(samples) - evaluated,
+        unknown_samples=len(whole[0].sample) - evaluated,
         leaked_samples=int(items[0].leaked.sum()),
         trivial_baselines_percent={name: 100 * accuracy for name, accuracy in baselines.items()},
     )

@@ -9,23 +9,21 @@ from avel.heads.tasks.task import ORACLE
 from avel.text import plural, table
 
 if TYPE_CHECKING:
-    from avel.heads.evaluation.results import Evaluation, GroupEvaluation, PredictionMetrics, Spread
+    from avel.heads.evaluation.results import Evaluation, GroupEvaluation, PredictionMetrics
     from avel.heads.evaluation.score import Score
 
 
-def headline(
-    found: Evaluation | Score, metrics: PredictionMetrics, sets: str, validation: Spread | None = None
-) -> str:
+def headline(found: Evaluation | Score, metrics: PredictionMetrics, sets: str, validation: str = "") -> str:
     """Returns the score on a split beside the trivial baselines, and the verdict.
 
     Args:
         sets: what the spread is over, with its number, such as "5 seeds".
-        validation: the score by which the epoch was chosen.
+        validation: the score by which the epoch was chosen, with what it is of.
     """
     score = metrics.score_percent
     if score.mean is None:
         return f"{found.split}: no figures, for no sample has known events"
-    beside = [f"validation {validation}"] if validation is not None and validation.mean is not None else []
+    beside = [validation] if validation else []
     for rule, percent in found.trivial_baselines_percent.items():
         beside.append(f"{rule} {percent:.1f}" + (", an oracle" if rule.startswith(ORACLE) else ""))
     figure = f"{found.split} {found.measure} {score} % over {sets}"
@@ -74,9 +72,14 @@ def evaluation_lines(found: Evaluation) -> list[str]:
 def _choice_lines(found: Evaluation, group: GroupEvaluation) -> list[str]:
     epochs = " ".join(map(str, group.best_epochs))
     rows = [
-        ("validation, which chose the epoch", str(group.validation_score_percent)),
+        (
+            f"validation by labels of {group.selected_by}, which chose the epoch",
+            str(group.validation_score_percent),
+        ),
         ("best epoch of each seed", epochs),
     ]
+    if group.weak_labels is not None:
+        rows.append(("learned from the videos'", group.weak_labels))
     if group.score_at_best_test_epoch_percent.mean is not None:
         claimed = str(group.score_at_best_test_epoch_percent)
         rows.append(("at the best test epoch, which is too high a figure", claimed))

@@ -24,7 +24,7 @@ class CACE(SuppressionHead):
 
     @dataclass(frozen=True)
     class Config(SuppressionConfig):
-        """Settings of CACE-Net as in its code; learning rate, clipping and batch size are those of CMBS."""
+        """Settings of CACE-Net and its training, as in its code."""
 
         psi: float = option(0.3, "How much visual guidance strengthens audio features.", low=0)
         refinement: float = option(0.6, "Weight of refined features in relevance.", low=0)

@@ -81,6 +81,24 @@ class HeadOutput(NamedTuple):
     mask: Tensor | None = None
 
 
+CELLS, CLIP = "cells", "clip"
+ATTENTION = {
+    "W_av": ("audio", "visual"),
+    **dict.fromkeys(("W_va", "gamma_va", "guidance"), ("visual", "audio")),
+    **dict.fromkeys(("self_a", "when_a"), ("audio", "audio")),
+    **dict.fromkeys(("self_v", "when_v"), ("visual", "visual")),
+    "over_time": ("both", "both"),
+    **dict.fromkeys(("agva", "cells", "spatial", "where"), ("audio", CELLS)),
+    "own_cells": ("visual", CELLS),
+    "intra_a": (CLIP, "audio"),
+    "intra_v": (CLIP, "visual"),
+    "inter_a": (CLIP, "audio"),
+    "inter_v": (CLIP, "visual"),
+    "segments": (CLIP, "both"),
+}
+"""Extra of a head -> what its rows are of and what they attend to: (B, T, T), cells (B, T, N), or (B, T)."""
+
+
 class Head(nn.Module, ABC):
     """Base of all heads. A subclass declares its settings in a nested `Config`, and defines `forward`.
 

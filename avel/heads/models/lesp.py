@@ -91,8 +91,8 @@ class LESP(RelevanceHead):
         prototype, distance = self.recall(fused, mask)
         category = self.dropout(mean_over_time(self.category(fused), mask))
         extras |= {
-            "audio": audio,
-            "cells": cells,
+            "raw_audio": audio,
+            "raw_cells": cells,
             "fused": fused,
             "foreground": self.dropout(self.relevance(fused)).squeeze(-1),
             "clip": category,
@@ -232,7 +232,7 @@ class LESP(RelevanceHead):
             if not self.from_videos:
                 quality = quality + event_segments
             quality = zero_padding(quality * known.unsqueeze(1), mask)
-            self.remember(extras["audio"], extras["cells"], quality, event)
+            self.remember(extras["raw_audio"], extras["raw_cells"], quality, event)
         return self.config.unimodal_weight * single + self.config.bank_weight * bank
 
     @torch.no_grad()

@@ -17,6 +17,7 @@ from avel.heads.config import HeadConfig, TrainConfig
 from avel.heads.models.head import Model, build_model, head_class
 from avel.heads.training.data import Data, Features, Split, chunks_of
 from avel.heads.training.graphs import ReplayedStep
+from avel.heads.training.start import start_from
 from avel.heads.training.trials import Alone, Stacked, Trial, TrialGroup
 from avel.memory import reuse_freed_memory
 from avel.nn import mask_of
@@ -271,11 +272,16 @@ def can_replay(group: TrialGroup, features: Features, device: torch.device) -> b
 
 
 def make_model(trial: Trial, data: Data) -> Model:
-    """Builds the model of a trial; with `standardise` it gets the statistics of the train features."""
+    """Builds the model of a trial; with `standardise` it gets the statistics of the train features.
+
+    With `init` it starts from the weights of that file.
+    """
     model = build_model(trial.config, data.widths, trial.config.seed)
     for name, standard in (("audio", model.standard_a), ("visual", model.standard_v)):
         if standard is not None:
             standard.set(*data.statistics[name])
+    if trial.config.init:
+        start_from(model, trial.config.init)
     return model
 
 

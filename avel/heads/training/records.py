@@ -30,7 +30,8 @@ AGAIN = "train into another run folder, with the same avel train-head command"
 class HeadInputs:
     """Inputs of a head run: its feature cache, sizes and classes of that, the names of its trials.
 
-    `negatives` maps the path of a cache of clips without events to its digest.
+    `negatives` maps the path of a cache of clips without events to its digest, and `init` that of weights to
+    start from to their SHA-256.
     `head_code` maps the name of a head to the package and module, or the file, that it comes from, and
     `head_code_digest` to the digest of its source code.
     `tags` are the words by which held-out samples are evaluated apart, each with the numbers of its samples.
@@ -41,6 +42,7 @@ class HeadInputs:
     cache: str
     cache_digest: str
     negatives: dict[str, str]
+    init: dict[str, str]
     segments: int
     segment_seconds: float
     task: TaskName

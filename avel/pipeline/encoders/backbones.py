@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from avel.config import ComponentConfig
 from avel.errors import MissingPathError, WeightsError
-from avel.pipeline.encoders.weights import PublishedWeights, State, fetch, read_state
+from avel.pipeline.encoders.weights import PublishedWeights, State, fetch
 from avel.stores.files import sha256_file
+from avel.stores.tensors import read_state
 
 RANDOM, PUBLISHED = "random", "published"
 """Values of `weights` for an untrained CNN, and for the first published weights."""

@@ -1,20 +1,15 @@
-"""Weights of the CNN backbones: a local file, a download with a checked hash, or random by choice.
-
-No code in a file is run: `.safetensors` is read as such, `.pth` and `.pt` with `weights_only=True`.
-"""
+"""Weights of the CNN backbones: a local file, a download with a checked hash, or random by choice."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from avel.errors import WeightsError
 from avel.stores.files import sha256_file
+from avel.stores.tensors import read_state
 
 State = dict[str, Tensor]
 
@@ -35,26 +30,6 @@ class PublishedWeights:
     def cached_at(self) -> Path:
         """Returns where torch.hub keeps the download; a file put there by hand is used as well."""
         return Path(torch.hub.get_dir()) / "checkpoints" / self.file_name
-
-
-def read_state(path: Path | str) -> State:
-    """Reads the tensors of a `.safetensors`, `.pth` or `.pt` file; opens a `state_dict` wrapper.
-
-    Raises:
-        WeightsError: no such file, or not a file of named tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
-        raise WeightsError(f"{path}: not readable as weights: {error}") from None
-    except Exception:  # not shown: torch's message advises to run the code in the file
-        raise WeightsError(f"{path}: refused, not a file of tensors alone") from None
-    return _named_tensors(loaded, path)
 
 
 def fetch(published: PublishedWeights, option: str) -> State:
@@ -107,12 +82,3 @@ def load_into(module: torch.nn.Module, state: State, where: str, *, unused: tupl
         )
         raise WeightsError(f"{where}: does not fit {type(module).__name__}: {listed}")
     module.load_state_dict(state, strict=False)
-
-
-def _named_tensors(loaded: Any, path: Path) -> State:
-    for wrapper in ("state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
-            loaded = loaded[wrapper]
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise WeightsError(f"{path}: holds no state dict (name -> tensor)")
-    return dict(loaded)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import StaleError
+from avel.heads.models.head import ATTENTION, CELLS, CLIP
 from avel.heads.tasks.metrics import Labels
 from avel.progress import Progress, note
 from avel.views.footage import Footage
@@ -168,13 +169,16 @@ def _detail(browsed: BrowsedClips, insides: list[list[Inside]], clip: int) -> li
 
 
 def _trial(probability: NDArray[np.float32], inside: Inside, clip: int) -> dict[str, Any]:
-    """Returns the likeliest classes in percent, and maps (T, T) in thousandths, as whole numbers."""
+    """Returns the likeliest classes in percent, and attention maps in thousandths, as whole numbers.
+
+    A map is its name, what a row is of and what it attends to, and the values.
+    """
     order = np.argsort(-probability, axis=1, kind="stable")[:, :TOP_CLASSES]
     percent = np.rint(100 * np.take_along_axis(probability, order, 1)).astype(int)
     top = np.stack((order, percent), axis=-1)
-    inner = slice(len(probability))
-    maps = {
-        name: np.rint(1000 * values[clip, inner, inner]).astype(int)
-        for name, values in inside.attention.items()
-    }
-    return {"top": top, **maps}
+    maps = []
+    for name, values in inside.attention.items():
+        rows, columns = ATTENTION[name]
+        own = values[clip, : None if rows == CLIP else len(top), : None if columns == CELLS else len(top)]
+        maps.append([name, rows, columns, np.rint(1000 * own).astype(int)])
+    return {"top": top, "maps": maps}

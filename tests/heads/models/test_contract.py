@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from avel.config import convert, settings_of
 from avel.errors import ConfigError, UnknownNameError
 from avel.heads.config import HEADS, HeadConfig
-from avel.heads.models.head import Model, Widths, build_model
+from avel.heads.models.head import ATTENTION, Model, Widths, build_model
 from avel.heads.training.trials import Stacked
 from avel.stores.datasets.labels import PADDED
 from tests.heads.synthetic import train_config
@@ -115,6 +115,21 @@ def test_scores_any_number_of_segments_or_says_which(case: Case, source: str, se
     assert output.logits.shape == (4, segments, K)
     assert torch.isfinite(output.logits).all()
     assert all(len(values) == 4 for values in output.extras.values())
+
+
+@pytest.mark.parametrize("name", [name for name in HEADS if name not in ("mlp", "bilstm")])
+def test_attention_maps_are_named_outputs(name: str) -> None:
+    """Rows of weights that sum to 1, or to less where a modality attends to itself as well."""
+    source, segments = HEADS[name].sources[0], segments_of(name)
+    output = model_of((name, {}), source).eval()(*inputs(source, 4, segments))
+    maps = {key: values for key, values in output.extras.items() if key in ATTENTION and values.ndim < 4}
+    assert maps or name == "han"
+    for key, values in maps.items():
+        rows, columns = ATTENTION[key]
+        wide = SIDE**2 if columns == "cells" else segments
+        assert values.shape == ((4, wide) if rows == "clip" else (4, segments, wide)), key
+        assert (values >= 0).all()
+        assert (values.sum(-1) <= 1 + 1e-5).all()
 
 
 @pytest.mark.parametrize(("case", "source", "supervision"), TAUGHT)

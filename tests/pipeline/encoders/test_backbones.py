@@ -19,9 +19,10 @@ from torchvision import models
 from avel.errors import UnknownNameError, WeightsError
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES
 from avel.pipeline.encoders.backbones import Backbone, FrameInput, WaveformInput, load_backbone
-from avel.pipeline.encoders.weights import PublishedWeights, fetch, read_state
+from avel.pipeline.encoders.weights import PublishedWeights, fetch
 from avel.pipeline.encoders.yamnet import own_log_mel
 from avel.registry import Registry
+from avel.stores.tensors import read_state
 from tests.pipeline.configs import made
 
 IMAGENET = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[:, :, None, None]

@@ -140,7 +140,11 @@ def test_details_are_the_trials_own(made: Made, tmp_path: Path) -> None:
             assert [pairs[0][0] for pairs in top] == [each[0] if each else background for each in predicted]
             share = 100 * run.probability[trial, place].max(1)
             assert [pairs[0][1] for pairs in top] == np.rint(share).astype(int).tolist()
-    assert "W_av" not in detail[0][0][0]
+    assert detail[0][0][0]["maps"] == []
+    assert [each[:3] for each in detail[0][1][0]["maps"]] == [
+        ["W_av", "audio", "visual"],
+        ["W_va", "visual", "audio"],
+    ]
 
 
 def test_attention_is_the_heads_own(made: Made) -> None:

@@ -188,9 +188,9 @@ function readOut() {
   player.readout.replaceChildren(h("div", {}, h("b", {}, `second ${+first.toFixed(2)}`), ` label: ${label}`), ...lines.filter(Boolean));
 }
 
-/** W_av and W_va of one run, chosen among those that have them. */
+/** The attention maps of one run, chosen among those that have some. */
 function drawAttention() {
-  const runs = avel.data.clips.predictions.map((_, run) => run).filter((run) => (ofTrial(run) || {}).W_av);
+  const runs = avel.data.clips.predictions.map((_, run) => run).filter((run) => ((ofTrial(run) || {}).maps || []).length);
   if (!runs.length) return player.attention.replaceChildren();
   if (!runs.includes(player.attended)) player.attended = runs[runs.length - 1];
   const choose = (value) => {
@@ -198,28 +198,29 @@ function drawAttention() {
     drawAttention();
   };
   const chosen = choice(runs.map((run) => [run, avel.data.summary.runs[run].name]), player.attended, choose, { id: "attention-run" });
-  const { W_av, W_va } = ofTrial(player.attended);
   player.attention.replaceChildren(
     h("p", { class: "choices" }, h("label", {}, "attention of ", chosen)),
-    h("p", { class: "note" }, "Eq. 5: a row is a second of one modality, a column a second of the other; the playhead's row is framed."),
-    h("div", { class: "maps" }, attentionMap("W_av", W_av, "audio", "visual"), attentionMap("W_va", W_va, "visual", "audio"))
+    h("p", { class: "note" }, "A row is a segment, or the whole clip; a column is a segment that it attends to, or a cell of its picture, row by row. The playhead's row is framed."),
+    h("div", { class: "maps" }, ofTrial(player.attended).maps.map((map) => attentionMap(...map)))
   );
   markAttention();
 }
 
-/** A map (T, T) in thousandths, dark where attention is high. */
-function attentionMap(title, values, from, to) {
-  const count = values.length;
+/** A map in thousandths, dark where attention is high: (T, T), (T, cells), or of the clip (1, T). */
+function attentionMap(title, from, to, values) {
+  const [rows, columns] = [values.length, values[0].length];
   const highest = Math.max(1, ...values.flat());
-  const seconds = (segment) => +(segment * avel.data.summary.segment_seconds).toFixed(2);
-  const svg = s("svg", { viewBox: `0 0 ${count} ${count}`, class: "map", role: "img", "aria-label": title });
-  values.forEach((row, i) =>
-    row.forEach((value, j) => {
-      const text = `${from} at ${seconds(i)} s looks at ${to} at ${seconds(j)} s: ${(value / 1000).toFixed(3)}`;
+  const seconds = (segment) => `at ${+(segment * avel.data.summary.segment_seconds).toFixed(2)} s`;
+  const row = (i) => (from === "clip" ? "the clip" : `${from} ${seconds(i)}`);
+  const column = (j) => (to === "cells" ? `cell ${j + 1}` : `${to} ${seconds(j)}`);
+  const svg = s("svg", { viewBox: `0 0 ${columns} ${rows}`, class: "map", preserveAspectRatio: "none", role: "img", "aria-label": title });
+  values.forEach((weights, i) =>
+    weights.forEach((value, j) => {
+      const text = `${row(i)} looks at ${column(j)}: ${(value / 1000).toFixed(3)}`;
       svg.append(s("rect", { x: j, y: i, width: 1, height: 1, style: { "fill-opacity": (value / highest).toFixed(3) }, ...tipped(text) }));
     })
   );
-  svg.append(s("rect", { class: "marked", x: 0, y: 0, width: count, height: 1 }));
+  if (from !== "clip") svg.append(s("rect", { class: "marked", x: 0, y: 0, width: columns, height: 1 }));
   return h("figure", {}, h("figcaption", {}, title), svg, h("small", {}, `rows ${from}, columns ${to}; up to ${(highest / 1000).toFixed(2)}`));
 }
 

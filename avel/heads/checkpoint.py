@@ -1,0 +1,63 @@
+"""`avel evaluate FILE --cache CACHE`: what weights of anybody score, without training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from avel.config import resolve
+from avel.errors import StoreError
+from avel.heads.config import TrainConfig
+from avel.heads.evaluation.evaluate import predict_split
+from avel.heads.evaluation.score import Score, score_of
+from avel.heads.tasks.task import Decoder
+from avel.heads.train import LoadedCache
+from avel.heads.training.fit import make_model
+from avel.heads.training.start import start_from
+from avel.heads.training.trials import Trial
+from avel.progress import note
+
+
+def evaluate_checkpoint(
+    file: Path | str,
+    cache: Path | str,
+    config: TrainConfig | None = None,
+    split: Literal["val", "test"] = "test",
+    *,
+    decoder: Decoder | None = None,
+    onset_tolerance: float = 1,
+    offset_tolerance: float = 1,
+    **options: Any,
+) -> Score:
+    """Evaluates weights in a file, of a head's published network or of avel's own, on one split of a cache.
+
+    The cache must hold the features that the weights were trained on, and its classes in their order.
+
+    >>> evaluate_checkpoint("psp.pt", "ave.h5", head="psp", supervision="weak")  # doctest: +SKIP
+
+    Args:
+        config: the head and its settings; `options` are single ones of it, which win.
+
+    Raises:
+        MissingPathError, StoreError: no file of weights; the cache has no samples of the split.
+        ConfigError: the weights are not those of the head.
+    """
+    config = resolve(TrainConfig, "train-head", base=config, options=options)
+    loaded = LoadedCache.open(cache, config.device)
+    data = loaded.data(config)
+    data.task.check_decoder(decoder)
+    if split not in data.splits:
+        raise StoreError(f"{cache}: no samples of split {split!r}", hint="--split val")
+    trial = Trial("checkpoint", replace(config, init=""))
+    model = make_model(trial, data)
+    note(f"{file}: weights of {start_from(model, file)}")
+    predicted = predict_split(model.to(loaded.device).eval(), trial, data, split)
+    return score_of(
+        [predicted],
+        data.task,
+        decoder or data.task.usual_decoder,
+        (onset_tolerance, offset_tolerance),
+        predictions=(str(file),),
+        dataset=str(cache),
+    )

@@ -1,0 +1,62 @@
+"""Starts a model from weights in a file: of a published network, or of avel's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from avel.errors import ConfigError
+from avel.heads.models.head import Model, has_layout
+from avel.heads.models.layout import plain_state
+from avel.stores.documents import SEAL
+from avel.stores.tensors import load_tensors, read_header, read_state
+
+OWN = "avel's own"
+
+
+def start_from(model: Model, path: Path | str) -> str:
+    """Takes the weights of a file into a model, and returns whose layout they have.
+
+    The layout is found by the names: those of a trial of avel, of a head alone, or of the head's published
+    network. Nothing in the file is run.
+
+    Raises:
+        WeightsError: there is no such file, or it holds no tensors, or objects that would have to be run.
+        StoreError: a safetensors file is missing or damaged.
+        ConfigError: the tensors are not those of the head.
+    """
+    path = Path(path)
+    try:
+        state = plain_state(_read(path))
+        if any(name.startswith("head.") for name in state):
+            return _load_own(model, state)
+        if set(state) == set(model.head.state_dict()):
+            return _load_own(model.head, state)
+        layout = model.head.layout() if has_layout(type(model.head)) else None
+        if layout is None:
+            return _load_own(model.head, state)
+        model.head.load_published(state)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.message}", hint=error.hint) from None
+    return layout.code
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Reads any file of tensors; one of avel's own is compared with its seal."""
+    again = "name a state dict: .pt, .pth or .safetensors"
+    if path.suffix == ".safetensors" and SEAL in read_header(path, again):
+        return load_tensors(path, again)[0]
+    return read_state(path)
+
+
+def _load_own(module: nn.Module, state: dict[str, Tensor]) -> str:
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        what = " ".join(str(error).split())
+        raise ConfigError(
+            f"not the weights of this head: {what}",
+            hint="the head must be the same network: the same supervision, settings, inputs and classes",
+        ) from None
+    return OWN
