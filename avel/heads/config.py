@@ -111,7 +111,7 @@ class TrainConfig:
     select_by: Literal["auto", "segments", "videos"] = option(
         "auto",
         "Choose the epoch by labels of validation segments, or of whole validation videos; auto: by videos "
-        "under weak supervision.",
+        "under weak supervision with one label a segment, else by segments.",
     )
     inputs: Literal["auto", "encoded", "cnn", "maps"] = option(
         "auto", "What the head reads: f_a and f_v, CNN vectors, or CNN audio vectors and visual maps."
@@ -155,7 +155,11 @@ class TrainConfig:
         """Returns the head's defaults under weak supervision, where that is chosen: name -> value."""
         return self.head.weak_defaults if self.supervision == "weak" else {}
 
-    @property
-    def selects_by_videos(self) -> bool:
-        """True if validation needs no labels of segments."""
-        return self.select_by == "videos" or (self.select_by == "auto" and self.supervision == "weak")
+    def selects_by_videos(self, task: str) -> bool:
+        """Returns True if validation needs no labels of segments.
+
+        Video parsing has these for validation, and chooses by them under weak supervision too, as the code
+        of Tian et al. 2020 does.
+        """
+        weak = self.supervision == "weak" and task == "single_label"
+        return self.select_by == "videos" or (self.select_by == "auto" and weak)

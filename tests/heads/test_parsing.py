@@ -54,6 +54,9 @@ def test_heads_learn_from_the_classes_of_clips_alone(
         cache, tmp_path / "run", head="mlp", supervision="weak", epochs=40, lr=3e-3, device="cpu"
     )
     score = found.groups["mlp"].score_percent.mean
+    assert found.groups["mlp"].selected_by == "segments"  # val has events
+    val = evaluate(tmp_path / "run", "val").groups["mlp"].score_percent.mean
+    assert found.groups["mlp"].validation_score_percent.mean == pytest.approx(val)
     assert score is not None
     assert score > 5 + max(found.trivial_baselines_percent.values())
     assert "leaves out" not in capfd.readouterr().err  # clips of several classes are learned from
@@ -131,7 +134,7 @@ def test_from_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     assert shown.err.count("head han: cnn inputs are not cached, it takes encoded ones") == 1
     found = json.loads(shown.out)
     assert found["groups"]["han"]["parsing"]["segment_f1_percent"]["Type@AV"]["mean"] > 0
-    assert run(cli, ["evaluate", here, "--split", "val"]) == DONE
+    assert run(cli, ["evaluate", here, "--split", "val", "--all"]) == DONE
     assert "Event@AV" in capfd.readouterr().out
     assert run(cli, ["evaluate", here, "--decoder", "event"]) != DONE
     assert "no decoder named 'event' for task multi_label" in capfd.readouterr().err

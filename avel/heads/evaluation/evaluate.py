@@ -151,7 +151,7 @@ def _judge_group(
         head=trials[0].config.head.name,
         inputs=trials[0].source,
         weak_labels=weak_labels_of(trials[0].config, task.name),
-        selected_by="videos" if trials[0].config.selects_by_videos else "segments",
+        selected_by="videos" if trials[0].config.selects_by_videos(task.name) else "segments",
         seeds=tuple(trial.seed for trial in trials),
         best_epochs=tuple(trial.best_epoch for trial in trials),
         validation_accuracy_percent=chosen_by if one_label else Spread(),

@@ -385,13 +385,13 @@ def check_labels(cache: FeatureCache, splits: Mapping[str, Split], config: Train
         ConfigError: the head cannot learn from that kind of video labels.
     """
     task, train = choose_task(cache, config.task), splits["train"]
-    weak_labels = weak_labels_of(config, task.name)
+    weak_labels, by_videos = weak_labels_of(config, task.name), config.selects_by_videos(task.name)
     used = train.trainable(weak_labels)
     if weak_labels != "event":
         _check_known(cache, train, "--supervision weak" if weak_labels is None else "--weak-labels event")
-    if not config.selects_by_videos:
+    if not by_videos:
         _check_known(cache, splits["val"], "--select-by videos")
-    for split in (train, splits["val"]) if config.selects_by_videos else (train,):
+    for split in (train, splits["val"]) if by_videos else (train,):
         if weak_labels is not None and not split.has_video_label.any():
             raise TrainingError(
                 f"{cache.path}: no {split.name} sample has events of one class, so there are no video labels",

@@ -130,7 +130,9 @@ class Training:
         losses = self.train_epoch(number).tolist()
         seconds = (time.perf_counter() - began) / len(self.alive)
         self.group.train(False)
-        val = self._score(self.data.splits["val"], by_videos=self.config.selects_by_videos)
+        val = self._score(
+            self.data.splits["val"], by_videos=self.config.selects_by_videos(self.data.task.name)
+        )
         test_split = self.data.splits.get("test")
         test = self._score(test_split) if test_split is not None and test_split.known.any() else None
         lines = []
@@ -239,7 +241,7 @@ class Training:
             outcome.best_test_score, outcome.best_test_epoch = test_score, outcome.epochs
         # By videos many epochs may be level: the latest of them has learned most
         if val_score > outcome.val_score or (
-            self.config.selects_by_videos and val_score == outcome.val_score
+            self.config.selects_by_videos(self.data.task.name) and val_score == outcome.val_score
         ):
             outcome.val_score, outcome.test_score = val_score, test_score
             outcome.best_epoch = outcome.epochs
