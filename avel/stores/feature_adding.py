@@ -60,6 +60,7 @@ def add_features(path: Path, new: Mapping[str, NewFeatures], *, overwrite: bool 
         missing=cache.missing,
         provenance={key: value for key, value in cache.provenance.items() if key != GROUP},
         named=stored_features(cache) | dict(new),
+        lengths=cache.lengths,
     )
     return FeatureCache.open(path)
 

@@ -163,8 +163,8 @@ class PartEncoder:
         lengths = None if own is None else tuple(own[video_id] for video_id in frames)
         joined = np.stack if lengths is None else _in_one
         images = self._sendable(joined(list(frames.values()))).permute(0, 1, 4, 2, 3)
-        heard = self._sendable((np.stack if self.reads_waveform else joined)(audio))
-        return Clips(part, tuple(frames), images, heard, failures, lengths)
+        sound = self._sendable((np.stack if self.reads_waveform else joined)(audio))
+        return Clips(part, tuple(frames), images, sound, failures, lengths)
 
     def cropped(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Crops the centre where that needs no resizing (224 of 256 pixels): (n, S, S, 3) -> (n, s, s, 3)."""
