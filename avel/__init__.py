@@ -36,6 +36,8 @@ _FUNCTIONS = {
     "compare": "avel.heads.evaluation.compare",
     "score": "avel.heads.evaluation.score",
     "open": "avel.stores.opening",
+    "as_table": "avel.stores.feature_table",
+    "as_torch": "avel.stores.torch_data",
     "load_head": "avel.heads.training.records",
     "inspect": "avel.stores.inspection",
     "preview": "avel.pipeline.staging.preview",

@@ -170,7 +170,11 @@ def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
     return DONE
 
 
-@command("avel cache-features ave.zarr ave.h5 --encoder runs/avbt", name="cache-features")
+@command(
+    "avel cache-features ave.zarr ave.h5 --encoder runs/avbt",
+    "avel cache-features ave.zarr ave.h5 --visual-name vgg19 --visual-backbone vgg19 --keep-maps",
+    name="cache-features",
+)
 @click.argument("store")
 @click.argument("cache", type=PATH)
 @click.option(
@@ -180,6 +184,13 @@ def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
 )
 @click.option("--overwrite", is_flag=True, help="Replace the cache that is there.")
 @click.option("--scheduler", help="Address of a running dask scheduler, whose workers encode the clips.")
+@click.option(
+    "--audio-name", help="Add the audio backbone's vectors to the CACHE that is there, under this name."
+)
+@click.option(
+    "--visual-name",
+    help="The same for the visual backbone; --keep-maps adds its maps as NAME.maps.",
+)
 @click.option(
     "--cnn-from",
     type=PATH,

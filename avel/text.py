@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from functools import cache
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,16 @@ def plural(number: int, noun: str) -> str:
     """
     ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
     return f"{number:,} {noun}{ending}"
+
+
+def html_table(title: str, rows: Mapping[str, object]) -> str:
+    """Returns a small table for notebooks, a row a fact.
+
+    >>> html_table("ave.h5", {"clips": 24})
+    '<table><caption>ave.h5</caption><tr><th>clips</th><td>24</td></tr></table>'
+    """
+    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(rows[name]))}</td></tr>" for name in rows)
+    return f"<table><caption>{escape(title)}</caption>{cells}</table>"
 
 
 def duration(seconds: float) -> str:

@@ -6,6 +6,7 @@ import json
 import shlex
 import struct
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from avel.stores.kinds import not_a
 from avel.stores.location import Location, first_line, locate
 from avel.stores.manifest import Entry, read_manifest, to_table
 from avel.stores.seal import OPEN, fault, sealed
-from avel.text import as_plain
+from avel.text import as_plain, html_table
 
 if TYPE_CHECKING:
     import os
@@ -106,6 +107,17 @@ class ClipStore:
     def __repr__(self) -> str:
         grid = f"{self.grid.segments} segments of {self.grid.segment_seconds:g} s"
         return f"<ClipStore {self.location.url}: {len(self.video_ids)} videos, {grid}>"
+
+    def _repr_html_(self) -> str:
+        grid, splits = self.grid, Counter(sample.split for sample in self.dataset.samples)
+        facts = {
+            "clips": f"{len(self.staged):,} staged of {len(self.video_ids):,}",
+            "grid": f"{grid.segments} segments of {grid.segment_seconds:g} s, {grid.fps} frames/s, "
+            f"{grid.size} pixels, {grid.sample_rate} Hz",
+            "samples": ", ".join(f"{name or 'no split'} {splits[name]:,}" for name in splits) or "none",
+            "classes": ", ".join(self.dataset.categories) or "none",
+        }
+        return html_table(f"clip store {self.location.url}", facts)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> ClipStore:

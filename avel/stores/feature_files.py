@@ -6,10 +6,7 @@ clip. Nothing is unpickled.
 
 from __future__ import annotations
 
-import json
 import pickle
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -24,7 +21,7 @@ from numpy.typing import NDArray
 from avel.errors import DatasetError, MissingPathError, StoreError
 from avel.stores.arrow import read_parquet
 from avel.stores.files import path_text
-from avel.stores.hdf5 import array_of, opened, read_texts
+from avel.stores.hdf5 import array_of, opened, read_foreign_texts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,8 +32,6 @@ ID_NAMES = ("video_id", "video_ids", "videoid", "id", "ids", "name", "names", "v
 """Names of the array or column of clip ids, the first that is there is taken."""
 OF_A_CLIP, OF_ALL = (2, 4), (3, 5)
 """Dimensions of one clip's vectors or maps, and of an array with a row for each clip."""
-READ_SECONDS = 60
-"""Time for reading the ids of a file."""
 FETCH = "write the file again"
 Entries = Mapping[str, Any]
 """Name -> array, list of texts, or the entries of an HDF5 group."""
@@ -155,32 +150,10 @@ def _hdf5_entries(group: h5py.Group) -> Entries:
         array = group.get(name)
         of_text = isinstance(array, h5py.Dataset) and h5py.check_string_dtype(array.dtype)
         if of_text and name in ID_NAMES and array.ndim == 1:
-            found[name] = _read_texts(group, name, any_length=of_text.length is None)
+            found[name] = read_foreign_texts(group, name, FETCH)
         elif not of_text:
             found[name] = array_of(group, name, FETCH)
     return found
-
-
-READ_TEXTS = """
-import json, sys, h5py
-with h5py.File(sys.argv[1], "r") as file:
-    print(json.dumps(file[sys.argv[2]].asstr()[()].tolist()))
-"""
-
-
-def _read_texts(group: h5py.Group, name: str, *, any_length: bool) -> list[str]:
-    """Returns the texts of an array.
-
-    Those of any length lie in a heap whose damage can end a process, so another one reads them.
-    """
-    if not any_length:
-        return list(read_texts(group, name, FETCH))
-    command = [sys.executable, "-c", READ_TEXTS, group.file.filename, name]
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=READ_SECONDS, check=True)
-    except subprocess.SubprocessError:
-        raise StoreError(f"{group.file.filename}: {name}: its texts cannot be read", hint=FETCH) from None
-    return list(json.loads(done.stdout))
 
 
 def _torch_entries(path: Path) -> Entries:

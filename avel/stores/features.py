@@ -1,8 +1,11 @@
 """Reads and writes a feature cache, one HDF5 file: features by video, events and splits by sample."""
 
+from __future__ import annotations
+
 import json
 import math
 import shlex
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -45,6 +48,7 @@ from avel.stores.named_features import (
     read_named,
 )
 from avel.stores.provenance import AGAIN, PLACES, Made, made_of, places_of
+from avel.text import html_table
 
 FORMAT, VERSION = "avel-features", 5
 BLOCK_VIDEOS = BLOCK_ROWS
@@ -106,6 +110,18 @@ class FeatureCache:
         arrays = ", ".join(f"{name} {shape}" for name, shape in self.shapes.items())
         counts = f"{len(self.video_ids)} videos, {len(self.samples)} samples, {len(self.categories)} classes"
         return f"<FeatureCache {self.path}: {counts} and background; {arrays}>"
+
+    def _repr_html_(self) -> str:
+        splits = Counter(map(str, self.samples.split))
+        facts = {
+            "clips": f"{len(self.video_ids):,}",
+            "grid": f"{self.grid_segments} segments of {self.segment_seconds:g} s",
+            "samples": ", ".join(f"{name or 'no split'} {splits[name]:,}" for name in splits) or "none",
+            "classes": f"{', '.join(self.categories)}, and background",
+            "missing": f"{len(self.missing):,}",
+            **{name: " x ".join(map(str, shape)) for name, shape in self.shapes.items()},
+        }
+        return html_table(f"feature cache {self.path}", facts)
 
     @property
     def classes(self) -> int:
@@ -183,6 +199,26 @@ class FeatureCache:
         rows = slice(None) if videos is None else videos.tolist()
         with opened(self.path, hint) as file:
             return read_rows(_array_of(file, name, hint), self.checksums[name], rows, hint)
+
+    def places_of(self, split: str | None) -> NDArray[np.int64]:
+        """Returns the places of a split's samples among all, of all samples for None: (n,).
+
+        Raises:
+            StoreError: the split has no sample.
+        """
+        places = np.flatnonzero((self.samples.split == split) | (split is None))
+        if not len(places):
+            splits = ", ".join(sorted(set(map(str, self.samples.split)))) or "none"
+            raise StoreError(f"{self.path}: no sample of split {split!r}", hint=f"splits are {splits}")
+        return places
+
+    def of_split(self, split: str | None, name: str) -> NDArray[Any]:
+        """Reads features of a split's samples, of all samples for None: (n, T, ...).
+
+        >>> cache.of_split("train", "f_a").shape  # doctest: +SKIP
+        (3339, 10, 256)
+        """
+        return self.read(name, self.samples.video[self.places_of(split)])
 
     def modality_of(self, name: str) -> str:
         """Returns "audio" or "visual", the modality of an array that the cache holds."""

@@ -12,6 +12,8 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+import h5py
+
 from avel.stores.hdf5 import array_of, attribute, opened_at_once
 
 IDLE_SECONDS = 60.0
@@ -26,11 +28,21 @@ def read(path: Path) -> None:
         for name in (*file.attrs, "none"):
             with suppress(Exception):
                 attribute(file, name)
-        for name in (*file, "none"):
+        for name in (*names_in(file), "none"):
             with suppress(Exception):  # the process that asked meets the same error
                 array = array_of(file, name, "")
                 for part in array.iter_chunks() if array.chunks else [slice(1) if array.ndim else ()]:
                     array[part]
+
+
+def names_in(file: h5py.File) -> list[str]:
+    """Returns the names of all that lies in a file or in a group of it."""
+    found = list(file)
+    for name in file:
+        with suppress(Exception):
+            if isinstance(file.get(name, getlink=True), h5py.HardLink) and isinstance(file[name], h5py.Group):
+                found += [f"{name}/{inner}" for inner in file[name]]
+    return found
 
 
 def main() -> None:

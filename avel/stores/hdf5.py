@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import math
 import os
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +39,16 @@ FILTERS = {h5z.FILTER_SHUFFLE: "shuffle", h5z.FILTER_DEFLATE: "gzip", h5z.FILTER
 """Filters of chunks that are read, in the order in which h5py applies them."""
 FLETCHER32_BYTES = 4
 INFLATE_BYTES = 1 << 20
+
+
+READ_TEXTS = """
+import sys, h5py
+with h5py.File(sys.argv[1], "r") as file:
+    for text in file[sys.argv[2]].asstr()[()]:
+        sys.stdout.write(text + "\\0")
+"""
+"""Program that prints the texts of an array of a file, each ended by a NUL."""
+READ_SECONDS = 60
 
 
 class ArrayLike(Protocol):
@@ -240,6 +252,24 @@ def read_texts(file: h5py.Group, name: str, hint: str, *, dimensions: int = 1) -
         raise StoreError(f"{file.file.filename}: {name} is {array.dtype}, not text", hint=hint)
     values = array.asstr()[()]
     return values.tolist() if dimensions else str(values)
+
+
+def read_foreign_texts(group: h5py.Group, name: str, hint: str) -> list[str]:
+    """Returns the texts of an array (n,) in a file of others, which may be of any length.
+
+    Those lie in a heap whose damage ends a process, so another one reads them.
+
+    Raises:
+        StoreError: that process could not.
+    """
+    if group[name].dtype.kind == "S":
+        return list(read_texts(group, name, hint))
+    command = [sys.executable, "-c", READ_TEXTS, group.file.filename, group[name].name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=READ_SECONDS, check=True)
+    except (subprocess.SubprocessError, UnicodeDecodeError):
+        raise StoreError(f"{group.file.filename}: {name}: its texts cannot be read", hint=hint) from None
+    return done.stdout.split("\0")[:-1]
 
 
 def write_rows(file: h5py.File, name: str, source: ArrayLike, dtype: Any) -> NDArray[np.uint32]:

@@ -23,7 +23,7 @@ from avel.stores.documents import SEAL, parse, read_document, typed, write_docum
 from avel.stores.files import LOCK, as_write_error, only_one, sha256_file, write_text
 from avel.stores.kinds import not_a
 from avel.stores.seal import fault
-from avel.text import as_plain
+from avel.text import as_plain, html_table
 
 FORMAT = 3
 R = TypeVar("R")
@@ -86,6 +86,15 @@ class Run:
     def __repr__(self) -> str:
         state = f"finished on {self.finished_on}" if self.finished else "not finished"
         return f"<Run {self.path}: of avel {COMMANDS[self.kind]}, {state}>"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "command": f"avel {COMMANDS[self.kind]}",
+            "state": f"finished on {self.finished_on}" if self.finished else "not finished",
+            "epochs": f"{max((line.get('epoch', 0) for line in self.metrics()), default=0):,}",
+            **{name: value for name, value in self.inputs.items() if isinstance(value, str | int | float)},
+        }
+        return html_table(f"run {self.path}", facts)
 
     @classmethod
     def create(

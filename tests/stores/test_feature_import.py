@@ -17,6 +17,7 @@ from avel.stores.diff import diff
 from avel.stores.exchange import import_features
 from avel.stores.feature_align import GivenFeatures
 from avel.stores.features import FeatureCache
+from avel.stores.fenced import names_in
 from avel.stores.inspection import inspect
 from avel.stores.runs import Run
 from avel.views.inside import look_inside
@@ -284,3 +285,11 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     assert run(cli, [*words, "--visual-hop", "1"]) == USAGE
     (tmp_path / "mine.h5").touch()
     assert run(cli, [*words, "--visual", str(audio), "--annotations", str(events)]) == ERROR
+
+
+def test_named_features_are_read_in_another_process_first(tmp_path: Path) -> None:
+    path, audio = tmp_path / "mine.h5", vectors(tmp_path, "a", (T, 5))
+    import_features(None, path, annotations=annotations(tmp_path), audio=audio, visual=audio)
+    import_features(None, path, audio=GivenFeatures(audio, "clap"))
+    with h5py.File(path) as file:
+        assert {"f_a", "features/clap", "features/clap_crc32c"} <= {*names_in(file)}

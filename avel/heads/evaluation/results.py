@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Literal
 
 import numpy as np
@@ -184,7 +185,7 @@ class FailedTrial:
     failure: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Results of a run on one split.
 
@@ -208,6 +209,12 @@ class Evaluation:
     trivial_baselines_percent: dict[str, float]
     groups: dict[str, GroupEvaluation]
     failed_trials: tuple[FailedTrial, ...]
+
+    def __repr__(self) -> str:
+        return f"<Evaluation {self.run}, {self.split}: {self.headline()}>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(chr(10).join([self.headline(), '', *self.all_lines()]))}</pre>"
 
     @property
     def best(self) -> str:

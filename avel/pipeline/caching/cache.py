@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from avel.config import resolve
-from avel.errors import StaleError, StoreError
+from avel.errors import ConfigError, StaleError, StoreError
 from avel.grid import Grid
+from avel.pipeline.caching.adding import add_computed, beside, check_target, only_named
 from avel.pipeline.caching.key import pretraining_seed, refuse_vectors
 from avel.pipeline.caching.parts import PART_VIDEOS, Gathered, Parts, Place, parts_folder
 from avel.pipeline.caching.task import Found, Task, find, make_task, still_damaged
@@ -81,11 +82,14 @@ def cache_features(
     overwrite: bool = False,
     scheduler: str | None = None,
     cnn_from: Path | str | None = None,
+    audio_name: str | None = None,
+    visual_name: str | None = None,
     **options: Any,
 ) -> CacheSummary:
     """Writes features f_a, f_v (V, T, D) of every staged clip, with samples, splits and provenance.
 
-    A second call with the same inputs does nothing; with new clips it computes only those.
+    A second call with the same inputs does nothing; with new clips it computes only those. With a name it
+    adds features of backbones to a cache that is there, beside its own.
 
     Args:
         store: what `extract` made.
@@ -96,6 +100,8 @@ def cache_features(
         scheduler: address of a dask scheduler whose workers share the parts.
         cnn_from: a cache of the same clips with the CNN vectors of the same CNNs (`keep_cnn`): they are taken
             from there, and only the Bi-LSTMs run. For encoders whose CNNs were frozen.
+        audio_name: adds the audio backbone's vectors to `cache` under this name.
+        visual_name: adds the visual backbone's vectors, and with `keep_maps` its maps as NAME.maps.
 
     Raises:
         StaleError: the cache there was made by another encoder, from other staging, or otherwise.
@@ -106,6 +112,13 @@ def cache_features(
     began = time.monotonic()
     config = resolve(CacheConfig, "cache-features", base=config, options=options)
     check_can_write(Path(cache))
+    asked = {"audio": audio_name, "visual": visual_name}
+    if given := {modality: name for modality, name in asked.items() if name is not None}:
+        if encoder is not None or cnn_from is not None:
+            raise ConfigError(
+                "--encoder or --cnn-from beside a name", hint="names are for the backbones' own features"
+            )
+        return _add(store, Path(cache), only_named(config, given), given, overwrite, scheduler)
     task = make_task(ClipStore.open(store), Path(cache), encoder, config, cnn_from, overwrite, scheduler)
     found = find(task, overwrite)
     if found.is_whole(task):
@@ -126,6 +139,31 @@ def cache_features(
         parts.remove()
     opened = FeatureCache.open(task.cache)
     return _summary(task, opened, found, resumed, encoded, known | failed, began)
+
+
+def _add(
+    store: Path | str,
+    cache: Path,
+    config: CacheConfig,
+    names: Mapping[str, str],
+    overwrite: bool,
+    scheduler: str | None,
+) -> CacheSummary:
+    """Computes features beside a cache, as any others, and adds them to it; resumes as they do."""
+    check_target(cache, names, config, overwrite)
+    computed = beside(cache, config)
+    found = cache_features(store, computed, config, scheduler=scheduler)
+    added = add_computed(cache, computed, names, overwrite)
+    computed.unlink()
+    return replace(
+        found,
+        cache=str(cache),
+        digest=added.digest,
+        videos=len(added.video_ids),
+        samples=len(added.samples),
+        missing=len(added.missing),
+        arrays=added.shapes,
+    )
 
 
 def _refuse_named(task: Task, found: Found, todo: Mapping[str, str]) -> None:

@@ -1,0 +1,109 @@
+"""Adds features of further backbones to a cache that is there, under names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avel.config import digest
+from avel.errors import ConfigError, MissingPathError, StaleError, StoreError
+from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, AudioConfig, CacheConfig, VisualConfig
+from avel.stores.feature_adding import Stored, add_features
+from avel.stores.features import FeatureCache
+from avel.stores.named_features import NewFeatures, check_name
+
+MAPS_ENDING = ".maps"
+"""Ending of the name of a backbone's maps."""
+
+
+def only_named(config: CacheConfig, names: Mapping[str, str]) -> CacheConfig:
+    """Returns the config with the smallest network for a modality without name, whose output is unused."""
+    if "visual" not in names:
+        config = replace(config, visual=VisualConfig(VISUAL_BACKBONES["tiny"].Config(), "random"))
+    if "audio" not in names:
+        config = replace(config, audio=AudioConfig(AUDIO_BACKBONES["tiny"].Config(), "random"))
+    return config
+
+
+def check_target(cache: Path, names: Mapping[str, str], config: CacheConfig, overwrite: bool) -> None:
+    """Checks, before networks run, that features can be added to a cache under these names.
+
+    Raises:
+        ConfigError: a name that features cannot have, one for both modalities, or an untrained encoder.
+        MissingPathError: there is no cache.
+        StoreError: it holds features of that name, and `overwrite` is not given.
+    """
+    if config.untrained:
+        raise ConfigError("--untrained beside a name", hint="names are for the backbones' own features")
+    if len(set(names.values())) < len(names):
+        raise ConfigError(f"audio and visual features both named {names['audio']!r}", hint="name them apart")
+    if not cache.exists():
+        raise MissingPathError(
+            f"{cache}: no feature cache to which {next(iter(names.values()))!r} could be added",
+            hint="leave out --audio-name and --visual-name to make one",
+        )
+    held = FeatureCache.open(cache).named
+    for name in names.values():
+        check_name(name)
+        if name in held and not overwrite:
+            raise StoreError(
+                f"{cache}: holds features named {name!r}", hint="name them otherwise, or add --overwrite"
+            )
+
+
+def beside(cache: Path, config: CacheConfig) -> Path:
+    """Returns where the features are computed first, beside the cache that they are added to."""
+    return cache.with_name(f".{cache.stem}.{digest(config)[:8]}.h5")
+
+
+def add_computed(cache: Path, computed: Path, names: Mapping[str, str], overwrite: bool) -> FeatureCache:
+    """Adds the features of the cache `computed` to another one under names, and returns it.
+
+    Raises:
+        StaleError: a video of the cache lacks them, or they are of another file or grid.
+    """
+    target, found = FeatureCache.open(cache), FeatureCache.open(computed)
+    if found.segment_seconds != target.segment_seconds or found.grid_segments != target.grid_segments:
+        raise StaleError(
+            f"{cache}: {target.grid_segments} segments of {target.segment_seconds:g} s, the store has "
+            f"{found.grid_segments} of {found.segment_seconds:g} s",
+            hint="give the store that the cache was made of",
+        )
+    place = {name: row for row, name in enumerate(found.video_ids)}
+    clips, sources = target.provenance.get("clips") or {}, found.made.clips
+    lacking = [
+        name
+        for name in target.video_ids
+        if name not in place or clips.get(name, sources[name]) != sources[name]
+    ]
+    if lacking:
+        raise StaleError(
+            f"{cache}: {len(lacking)} of {len(target.video_ids)} videos are not in the store, or of other "
+            f"files there; the first is {lacking[0]!r}",
+            hint="give the store that the cache was made of, or make the cache anew",
+        )
+    videos = np.array([place[name] for name in target.video_ids], np.int64)
+    new: dict[str, NewFeatures] = {}
+    if "audio" in names:
+        new[names["audio"]] = NewFeatures("audio", Stored(found, "f_a", videos), _made(found, "audio"))
+    if "visual" in names:
+        made = _made(found, "visual")
+        new[names["visual"]] = NewFeatures("visual", Stored(found, "f_v", videos), made)
+        if "maps" in found.shapes:
+            new[names["visual"] + MAPS_ENDING] = NewFeatures("visual", Stored(found, "maps", videos), made)
+    return add_features(cache, new, overwrite=overwrite)
+
+
+def _made(cache: FeatureCache, modality: str) -> dict[str, Any]:
+    """Returns what the provenance of a cache says of one modality's backbone."""
+    told = cache.provenance
+    return {
+        "kind": "backbone",
+        "network": told["encoder"][modality],
+        "seed": told["encoder"].get("seed"),
+        **{key: told[key] for key in ("staging", "preprocessing", "hardware", "versions")},
+    }

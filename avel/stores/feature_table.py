@@ -1,0 +1,56 @@
+"""Features of a split as an Arrow table, a row for each segment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from avel.errors import StoreError
+from avel.stores.datasets.dataset import MODALITIES
+from avel.stores.features import FeatureCache
+
+
+def as_table(cache: FeatureCache | Path | str, split: str | None = None, *names: str) -> pa.Table:
+    """Returns a row for each segment of a split's samples, or of all, with the vectors of `names`.
+
+    The other columns are sample, video_id, split, segment, onset_seconds and classes: those that the segment
+    holds, none for background, null where nobody knows. `.to_pandas()` makes it a data frame.
+
+    >>> as_table("ave.h5", "train", "f_a", "f_v").num_rows  # doctest: +SKIP
+    33390
+
+    Raises:
+        StoreError: no such split or features, or they are maps.
+    """
+    cache = cache if isinstance(cache, FeatureCache) else FeatureCache.open(cache)
+    samples, segments = cache.samples.take(cache.places_of(split)), cache.grid_segments
+    either = [MODALITIES.index("audio"), MODALITIES.index("visual")]
+    held = (cache.segment_classes(samples, either) > 0).any(2).reshape(-1, len(cache.categories))
+    known = np.repeat(samples.known, segments)
+    segment = np.tile(np.arange(segments), len(samples))
+    columns: dict[str, Any] = {
+        "sample": np.repeat(samples.number, segments),
+        "video_id": np.repeat(np.array(cache.video_ids, object)[samples.video], segments),
+        "split": np.repeat(samples.split, segments),
+        "segment": segment,
+        "onset_seconds": segment * cache.segment_seconds,
+        "classes": pa.array(
+            [
+                [cache.categories[place] for place in np.flatnonzero(row)] if is_known else None
+                for row, is_known in zip(held, known, strict=True)
+            ],
+            pa.list_(pa.string()),
+        ),
+    }
+    for name in names:
+        values = cache.read(name, samples.video)
+        if values.ndim != 3:
+            raise StoreError(
+                f"{cache.path}: {name} holds maps {values.shape[1:]}, which make no column",
+                hint="cache.of_split(SPLIT, NAME) reads them as an array",
+            )
+        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[-1])
+    return pa.table(columns)
