@@ -20,7 +20,7 @@ TRIES = 3
 
 
 class Fence:
-    """The other process, and which files it has read to the end."""
+    """Keeps the other process, and notes which files it has read to the end."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
