@@ -100,7 +100,7 @@ def _options() -> argparse.Namespace:
 
 def make_store(path: Path, clips: int) -> Path:
     """Writes a store of made-up clips whose JPEG files are about as large as those of real ones (20 KB)."""
-    config, location = ExtractConfig(), locate(path)
+    config, location = ExtractConfig(segments=10), locate(path)
     names = tuple(f"clip{number:05d}" for number in range(clips))
     attributes = StoreAttributes(
         config.grid(), stored_settings(config), digest(config), "jpeg", names, config.waveform

@@ -232,7 +232,7 @@ def caching(folder: Path, store: Path) -> None:
         work = make_task(clips, folder / "none.h5", None, config, None).work(Parts(folder))
         encoder = PartEncoder(work, str(DEVICE))
         batch = encoder.read((0, clips.staged[:32]))
-        there = dataclasses.replace(batch, frames=batch.frames.to(DEVICE), log_mel=batch.log_mel.to(DEVICE))
+        there = dataclasses.replace(batch, frames=batch.frames.to(DEVICE), audio=batch.audio.to(DEVICE))
         bare = len(there.video_ids) / seconds_of(
             lambda encoder=encoder, there=there: encoder.encode(there), 9
         )
