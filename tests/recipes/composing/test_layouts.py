@@ -121,7 +121,7 @@ def test_llp_has_classes_for_train_and_what_is_heard_and_seen_for_the_rest(tmp_p
 
 
 SAY_TWICE = ("ov-avebench", "vggsound-avel", "desed", "folder")
-"""Layouts that can say of a clip that it is in two splits; AVE and LLP refuse it, others have one key each."""
+"""Layouts that can say of a clip that it is in two splits; AVE and LLP refuse it, others cannot say it."""
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
