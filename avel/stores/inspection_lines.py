@@ -23,23 +23,22 @@ def classes_text(events: int) -> str:
 
 def _dataset_lines(facts: Facts) -> list[str]:
     splits, tags, held = (facts[f"samples_of_{name}"] for name in ("split", "tag", "events"))
-    baselines = facts["trivial_baselines"]
+    baselines = facts["trivial_baselines"] or facts["parsing_baselines"]
+    rules = list(next(iter(baselines.values()), ()))
     rows = [
-        (split, count, *(f"{baselines[split][rule]:.1f}" if split in baselines else "" for rule in RULES))
+        (split, count, *(f"{baselines[split][rule]:.1f}" if split in baselines else "" for rule in rules))
         for split, count in splits.items()
     ]
-    shown = table(("split", "samples", *(f"{rule.replace('_', ' ')}, %" for rule in RULES)), rows)
+    shown = table(("split", "samples", *(f"{rule.replace('_', ' ')}, %" for rule in rules)), rows)
     events = list(facts["events_of_class"].items())
     shown += ["", *table(("class", "events"), _cut(events, 2))]
     if set(held) - {"1", 1}:
         shown += ["", *table(("events in a sample", "samples"), list(held.items()))]
+    if set(facts["events_of_modality"]) - {"both"}:
+        shown += ["", *table(("modality", "events"), list(facts["events_of_modality"].items()))]
     if tags:
         shown += ["", *table(("tag", "samples"), list(tags.items()))]
     return [*shown, "", *(f"note: {remark}" for remark in facts["remarks"])]
-
-
-RULES = ("always_background", "never_background")
-"""Trivial baselines of a dataset."""
 
 
 def _store_lines(facts: Facts) -> list[str]:

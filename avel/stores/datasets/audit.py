@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.grid import Grid
-from avel.stores.datasets.dataset import SPLITS, Dataset, Sample
+from avel.stores.datasets.dataset import MODALITIES, SPLITS, Dataset, Sample
 from avel.stores.datasets.labels import EventTable, class_segments, overlaps, whole_segments
 
 
@@ -22,6 +22,15 @@ class TrivialBaselines:
     always_background: float
     never_background: float
     """Right event in every segment, background never predicted."""
+
+
+@dataclass(frozen=True)
+class ParsingBaselines:
+    """Type@AV F1 of segments in percent of rules that need no model, where audio and visual events differ."""
+
+    never_any_event: float
+    right_classes_everywhere: float
+    """The classes of each clip in every segment, in audio and in visual."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +45,20 @@ class Audit:
             for an option) or "_".
         categories_with_spaces, categories_with_commas: names that need care where text is split at these.
         events_of_class: class -> number of events.
+        events_of_modality: "both", "audio", "visual" -> number of events that are there for sure.
         samples_of_events: number of events -> number of samples with so many.
         samples_of_length: event segments -> number of samples; 0 is a sample that is all background.
         samples_of_split: split -> number of samples; "" counts samples in none.
         samples_of_tag: tag -> number of samples, where the dataset tags any.
         empty_samples: samples without any event segment.
         unknown_samples: samples whose events are not known; no figure about segments counts them.
+        weak_samples: those of them whose classes are known.
         overlapping_samples: samples in which events of two classes overlap.
         videos_in_both: "train and test" -> number of videos that are in both splits.
         leaked_samples: split -> its samples whose video is also in train.
-        trivial_baselines: split -> baselines; "all" where there are no splits.
+        trivial_baselines: split -> baselines; "all" where there are no splits. Empty where events are of one
+            modality, since a segment then has several labels.
+        parsing_baselines: the same for such events, else empty.
         longest_seconds: of the longest clip, where clips have lengths of their own.
     """
 
@@ -61,6 +74,7 @@ class Audit:
     categories_with_spaces: tuple[str, ...]
     categories_with_commas: tuple[str, ...]
     events_of_class: dict[str, int]
+    events_of_modality: dict[str, int]
     samples_of_events: dict[int, int]
     samples_of_length: dict[int, int]
     samples_of_split: dict[str, int]
@@ -70,10 +84,12 @@ class Audit:
     whole_clip_samples: int
     empty_samples: tuple[int, ...]
     unknown_samples: tuple[int, ...]
+    weak_samples: tuple[int, ...]
     overlapping_samples: tuple[int, ...]
     videos_in_both: dict[str, int]
     leaked_samples: dict[str, tuple[int, ...]]
     trivial_baselines: dict[str, TrivialBaselines]
+    parsing_baselines: dict[str, ParsingBaselines]
     longest_seconds: float | None
     missing_files: tuple[str, ...]
     extra_files: tuple[str, ...]
@@ -96,12 +112,18 @@ class Audit:
         ]
         if self.empty_samples:
             found.append(f"samples {_some(self.empty_samples)} hold no event segment: all background")
-        if self.unknown_samples:
-            found.append(f"samples {_some(self.unknown_samples)} have events that are not known")
+        weak = set(self.weak_samples)
+        if unknown := tuple(number for number in self.unknown_samples if number not in weak):
+            found.append(f"samples {_some(unknown)} have events that are not known")
+        if self.weak_samples:
+            found.append(
+                f"samples {_some(self.weak_samples)} have classes that are known, but not when they are: "
+                "--supervision weak learns from them"
+            )
         if self.overlapping_samples:
             found.append(
                 f"samples {_some(self.overlapping_samples)} hold events of two classes at once: no head that "
-                "gives a segment one label can be trained on them"
+                "gives a segment one label can be trained on them, --task multi_label trains others"
             )
         if self.samples_of_shared_videos:
             count = len(self.samples_of_shared_videos)
@@ -132,6 +154,7 @@ def audit(dataset: Dataset, grid: Grid | None = None) -> Audit:
     holds_event = _event_segments(table, len(samples), grid) & inside
     known = np.array([sample.events is not None for sample in samples], bool)
     lengths = holds_event.sum(axis=1)
+    judged, apart = _judged(dataset, known), bool(table.modality.any())
     events = int(lengths.sum())
     shared = _shared(dataset)
     return Audit(
@@ -151,6 +174,7 @@ def audit(dataset: Dataset, grid: Grid | None = None) -> Audit:
         categories_with_spaces=tuple(name for name in dataset.categories if " " in name),
         categories_with_commas=tuple(name for name in dataset.categories if "," in name),
         events_of_class=dict(Counter(dataset.categories[number] for number in table.category.tolist())),
+        events_of_modality=dict(Counter(MODALITIES[number] for number in table.modality.tolist())),
         samples_of_events=dict(
             sorted(Counter(len(sample.events) for sample in samples if sample.events is not None).items())
         ),
@@ -162,10 +186,18 @@ def audit(dataset: Dataset, grid: Grid | None = None) -> Audit:
         whole_clip_samples=int((lengths == inside.sum(1)).sum()),
         empty_samples=_numbers(dataset, known & (lengths == 0)),
         unknown_samples=_numbers(dataset, ~known),
+        weak_samples=tuple(sample.number for sample in samples if sample.categories is not None),
         overlapping_samples=tuple(samples[found.sample].number for found in overlaps(table, grid.seconds)),
         videos_in_both=_videos_in_both(dataset),
         leaked_samples=_leaked(dataset),
-        trivial_baselines=_trivial_baselines(dataset, holds_event, inside & known[:, None]),
+        trivial_baselines={
+            split: _trivial_baselines(holds_event, inside & chosen[:, None])
+            for split, chosen in ({} if apart else judged).items()
+        },
+        parsing_baselines={
+            split: _parsing_baselines(dataset, grid, inside, chosen)
+            for split, chosen in (judged if apart else {}).items()
+        },
         longest_seconds=dataset.longest_seconds,
         missing_files=tuple(video.video_id for video in dataset.videos if not video.path),
         extra_files=_extra_files(dataset),
@@ -224,19 +256,34 @@ def _leaked(dataset: Dataset) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _trivial_baselines(
-    dataset: Dataset, holds_event: NDArray[np.bool_], judged: NDArray[np.bool_]
-) -> dict[str, TrivialBaselines]:
-    """Returns the baselines of each split that has samples with known events: twice (R, T)."""
+def _judged(dataset: Dataset, known: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
+    """Returns split -> which samples are its own and have known events, (R,); "all" without splits."""
     split_of = np.array([sample.split for sample in dataset.samples], object)
     present = [split for split in SPLITS if (split_of == split).any()]
-    found = {}
-    for split in present or ["all"]:
-        chosen = judged & ((split_of == split) | (split == "all"))[:, None]
-        if chosen.any():
-            background = 100 * float((~holds_event[chosen]).mean())
-            found[split] = TrivialBaselines(background, 100 - background)
-    return found
+    chosen = {split: known & ((split_of == split) | (split == "all")) for split in present or ["all"]}
+    return {split: samples for split, samples in chosen.items() if samples.any()}
+
+
+def _trivial_baselines(holds_event: NDArray[np.bool_], judged: NDArray[np.bool_]) -> TrivialBaselines:
+    """Returns the baselines of the judged segments: twice (R, T)."""
+    background = 100 * float((~holds_event[judged]).mean())
+    return TrivialBaselines(background, 100 - background)
+
+
+def _parsing_baselines(
+    dataset: Dataset, grid: Grid, inside: NDArray[np.bool_], chosen: NDArray[np.bool_]
+) -> ParsingBaselines:
+    """Returns the means over the chosen samples, and over audio, visual, and both at once: (R, T), (R,).
+
+    A class that is in n of T segments has an F1 of 2 n / (n + T) if it is said to be everywhere.
+    """
+    samples = [dataset.samples[place] for place in np.flatnonzero(chosen).tolist()]
+    held = dataset.segment_classes(grid, samples, [1, 2]) * inside[chosen, :, None, None]
+    segments = np.concatenate((held, held.prod(2, keepdims=True)), 2).sum(1, dtype=float)  # (R, 3, C)
+    there, length = segments.any(1), inside[chosen].sum(1)[:, None, None]
+    of_class = 2 * segments / (segments + length) * there[:, None]
+    everywhere = np.where(there.any(1), of_class.mean(1).sum(1) / there.sum(1).clip(1), 1)
+    return ParsingBaselines(100 * float((~segments.any(2)).mean()), 100 * float(everywhere.mean()))
 
 
 def _extra_files(dataset: Dataset) -> tuple[str, ...]:

@@ -120,6 +120,32 @@ def test_llp_has_classes_for_train_and_what_is_heard_and_seen_for_the_rest(tmp_p
     assert any(len(names) > 1 for script in scripts for names in (*script.audio, *script.video))
 
 
+SAY_TWICE = ("ov-avebench", "vggsound-avel", "desed", "folder")
+"""Layouts that can say of a clip that it is in two splits; AVE and LLP refuse it, others cannot say it."""
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.usefixtures("unrecorded")
+def test_the_audit_finds_leaks_and_missing_and_surplus_media(tmp_path: Path, layout: str) -> None:
+    folder, scripts = tmp_path / "set", scripts_of(layout)
+    compose(folder, clips=CLIPS, classes=THREE, layout=layout)
+    clip_path(folder, scripts[1], 1, layout).unlink()
+    surplus = clip_path(folder, scripts[1], 1, layout).with_name("surplus.mp4")
+    surplus.touch()
+    if layout in SAY_TWICE:
+        twice = (*scripts, dataclasses.replace(scripts[0], split="test"))
+        for name, text in LAYOUTS[layout].files(twice).items():
+            (folder / name).write_text(text)
+    dataset = read(folder, layout)
+    found = audit(dataset)
+    absent = [video.video_id for video in dataset.videos if not video.path]
+    assert list(found.missing_files) == absent
+    assert len(absent) == 1
+    assert [Path(path) for path in found.extra_files] == [surplus]
+    assert len(found.leaked_samples["test"]) == (layout in SAY_TWICE)
+    assert {"val", "test"} <= set(found.trivial_baselines or found.parsing_baselines)
+
+
 @pytest.mark.usefixtures("unrecorded")
 def test_classes_that_train_lacks_are_tagged(tmp_path: Path) -> None:
     folder = compose(tmp_path / "set", clips=CLIPS, classes=THREE, layout="ov-avebench")
@@ -228,6 +254,11 @@ def test_from_clips_to_a_report(tmp_path: Path, layout: str, course: Course | No
     names = {"annotations": annotations, "segments": seconds, "task": options["task"]}
     judged, group = avel.score(run / "predictions.parquet", folder, **names), found.groups[options["head"]]
     assert judged.trivial_baselines_percent == found.trivial_baselines_percent
+    if not course:  # the audit counts a second as one label, or LLP's by their modalities
+        audited = audit(dataset, Grid(seconds))
+        baselines = audited.trivial_baselines or audited.parsing_baselines
+        rules = list(dataclasses.asdict(baselines["test"]).values())
+        assert rules == pytest.approx(list(found.trivial_baselines_percent.values()))
     for field in dataclasses.fields(PredictionMetrics):
         assert getattr(judged, field.name) == getattr(group, field.name)
     made = avel.report([run], tmp_path / "page", tsne=False)

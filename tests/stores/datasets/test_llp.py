@@ -1,5 +1,6 @@
 """LLP's files, as its authors lay them out."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,25 @@ def test_clips_have_classes_in_train_and_events_of_each_modality_elsewhere(
     assert (found.unknown_samples, found.empty_samples, len(found.missing_files)) == ((0, 1), (4,), 3)
     assert found.extra_files == (str(media / "another.mp4"),)
     assert found.overlapping_samples == (2,)
+    assert (found.weak_samples, found.events_of_modality) == ((0, 1), {"audio": 2, "visual": 2})
+    text = " ".join(found.remarks())
+    assert "samples 0, 1 have classes that are known, but not when they are: --supervision weak" in text
     assert Dataset.from_tables(dataset.tables()) == dataset
+
+
+def test_the_audit_has_the_baselines_of_video_parsing(tmp_path: Path) -> None:
+    """
+    Val: a dog heard for 4 of 10 s, frying seen for 8. No event: right in audio-visual alone. Both classes
+    everywhere: audio 8/14 and 0, visual 0 and 16/18, audio-visual 0 and 0.
+    Test: a dog heard for 2 s and seen for 10, so both for 2: 4/12, 1 and 4/12; and a clip without event.
+    """
+    found = audit(read_dataset(llp_folder(tmp_path)))
+    assert found.trivial_baselines == {}
+    figures = {split: list(asdict(each).values()) for split, each in found.parsing_baselines.items()}
+    assert figures == {
+        "val": pytest.approx([100 / 3, 100 / 3 * (8 / 14 / 2 + 16 / 18 / 2)]),
+        "test": pytest.approx([100 / 2, 100 / 2 * ((1 / 3 + 1 + 1 / 3) / 3 + 1)]),
+    }
 
 
 def test_lines_that_cannot_be_read_are_named(tmp_path: Path) -> None:
