@@ -155,7 +155,7 @@ class PartEncoder:
                 values: NDArray[Any] = read(video_id)
                 inside = wanted[: length * len(self._frames)]
                 frames[video_id] = self.cropped(self.clips.frames(video_id, inside))
-                audio.append(values if self.reads_waveform else values[:length])
+                audio.append(values if own is None else self._until(values, length))
             except StoreError as error:
                 failures[video_id] = f"damaged in the store: {error.message}"
         if not frames:
@@ -165,6 +165,14 @@ class PartEncoder:
         images = self._sendable(joined(list(frames.values()))).permute(0, 1, 4, 2, 3)
         sound = self._sendable((np.stack if self.reads_waveform else joined)(audio))
         return Clips(part, tuple(frames), images, sound, failures, lengths)
+
+    def _until(self, values: NDArray[Any], length: int) -> NDArray[Any]:
+        """Returns the audio of a clip up to its end: patches, or a waveform that is silent after it."""
+        if not self.reads_waveform:
+            return values[:length]
+        silent = values.copy()
+        silent[length * len(values) // self.clips.grid.segments :] = 0
+        return silent
 
     def cropped(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Crops the centre where that needs no resizing (224 of 256 pixels): (n, S, S, 3) -> (n, s, s, 3)."""

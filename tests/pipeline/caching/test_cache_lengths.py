@@ -13,8 +13,10 @@ from avel.pipeline.encoders.kept import load_encoder
 from avel.stores.clips import ClipStore
 from avel.stores.datasets.labels import PADDED
 from avel.stores.export import export_features
+from avel.stores.feature_adding import add_features
 from avel.stores.features import FeatureCache
 from avel.stores.inspection import inspect
+from avel.stores.named_features import NewFeatures
 from tests.pipeline.caching.small_stores import NAMES, write_store
 
 SECONDS = {name: (3.2, 1.6, 0.3)[number % 3] for number, name in enumerate(NAMES)}
@@ -81,6 +83,14 @@ def test_files_of_one_length_are_not_written_from_clips_of_several(
     with pytest.raises(StoreError, match="its clips have lengths of their own"):
         export_features(tmp_path / "c.h5", tmp_path / "files")
     assert not (tmp_path / "files").exists()
+
+
+def test_features_that_are_added_leave_the_lengths(own: Path, run: Path, tmp_path: Path) -> None:
+    cache_features(own, tmp_path / "c.h5", encoder=run)
+    new = NewFeatures("audio", np.ones((len(NAMES), 3, 5), np.float32), {})
+    added = add_features(tmp_path / "c.h5", {"ones": new})
+    assert added.lengths.tolist() == list(LENGTHS.values())
+    assert added.read("ones").shape == (len(NAMES), 3, 5)
 
 
 def test_a_cache_of_padded_clips_is_not_taken_for_one_of_their_own_lengths(

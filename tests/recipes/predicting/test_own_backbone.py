@@ -22,7 +22,7 @@ from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES
 from avel.pipeline.encoders.backbones import AudioBackbone, FrameInput, VisualBackbone, WaveformInput
 from avel.pipeline.encoders.kept import load_encoder
-from avel.pipeline.encoders.waveform import WindowConfig
+from avel.pipeline.encoders.waveform import WindowConfig, windows
 from avel.pipeline.encoders.weights import State, load_into
 from avel.pipeline.pretraining.augment import centre_crop
 from avel.pipeline.pretraining.pretrain import pretrain
@@ -32,6 +32,7 @@ from avel.recipes.predicting.video_encoder import VideoEncoder
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
+from tests.pipeline.caching.small_stores import write_store
 from tests.views.made import video
 
 T = 3
@@ -127,6 +128,25 @@ class Loudness(AudioBackbone):
 
     def load_published(self, state: State, where: str) -> None:
         load_into(self, state, where)
+
+
+def test_the_sound_after_the_end_of_a_clip_is_not_heard(tmp_path: Path) -> None:
+    """A window of the last segment reaches past the end of a clip that is shorter than others."""
+    lengths = {"-a": 3.0, "-b": 2.0, "-c": 1.0}
+    store = write_store(tmp_path / "s.zarr", list(lengths), seconds=lengths)
+    options = {"visual_backbone": "pairs", "audio_backbone": "loudness", "audio_window_seconds": 1.6}
+    random = {"visual_weights": "random", "audio_weights": "random", "untrained": True, "keep_cnn": True}
+    cache_features(store, tmp_path / "c.h5", **options, **random)
+    cache, clips = FeatureCache.open(tmp_path / "c.h5"), ClipStore.open(store)
+    for place, (name, seconds) in enumerate(lengths.items()):
+        length = int(seconds)
+        waveform = torch.from_numpy(clips.waveform(name).copy())
+        waveform[length * 16000 :] = 0
+        window = windows(waveform[None], 16000, 1.0, range(length), WaveformInput(4000, 1.6))[0]
+        wanted = window.unflatten(1, (8, -1)).abs().mean(2)
+        np.testing.assert_allclose(cache.read("cnn_a")[place, :length], wanted, rtol=1e-4, atol=1e-6)
+        assert not cache.read("cnn_a")[place, length:].any()
+        assert not cache.read("cnn_v")[place, length:].any()
 
 
 def avel(*words: object) -> None:
