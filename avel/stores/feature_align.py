@@ -66,6 +66,7 @@ class Aligned:
 
     Args:
         places: place of each video's features in the files; None for a video without any.
+        lengths: segments of each video, T at most; after these its features are 0.
         mean: average over the cells of maps.
     """
 
@@ -76,6 +77,7 @@ class Aligned:
         timing: Timing | None,
         segments: int,
         segment_seconds: float,
+        lengths: Sequence[int],
         *,
         tail: tuple[int, ...] = (),
         mean: bool = False,
@@ -83,6 +85,7 @@ class Aligned:
     ) -> None:
         self.files, self.places, self.timing, self.dtype = files, places, timing, dtype
         self.segments, self.segment_seconds, self.tail, self.mean = segments, segment_seconds, tail, mean
+        self.lengths = lengths
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,21 +94,21 @@ class Aligned:
 
     def __getitem__(self, key: slice) -> NDArray[Any]:
         chosen = self.places[key]
-        found = np.empty((len(chosen), *self.shape[1:]), self.dtype)
-        for row, place in enumerate(chosen):
+        found = np.zeros((len(chosen), *self.shape[1:]), self.dtype)
+        for row, (place, length) in enumerate(zip(chosen, self.lengths[key], strict=True)):
             assert place is not None
             values = np.asarray(self.files.read(place), np.float64)
             values = values.mean((1, 2)) if self.mean else values
             if self.timing is None:
-                found[row] = values
+                found[row, :length] = values[:length]
             else:
-                parts = self.timing.places(len(values), self.segments, self.segment_seconds)
-                found[row] = [values[part].mean(0) for part in parts]
+                parts = self.timing.places(len(values), length, self.segment_seconds)
+                found[row, :length] = [values[part].mean(0) for part in parts]
         return found
 
     def only(self, keep: Sequence[int], **changes: Any) -> Aligned:
         """Returns the features of some of the videos, with the axes behind (V, T) as `tail`."""
-        grid = self.segments, self.segment_seconds
+        grid = self.segments, self.segment_seconds, [self.lengths[row] for row in keep]
         return Aligned(self.files, [self.places[row] for row in keep], self.timing, *grid, **changes)
 
 
@@ -117,6 +120,7 @@ def align(
     timing: Timing | None,
     segments: int,
     segment_seconds: float,
+    lengths: Sequence[int],
 ) -> tuple[Aligned, list[str]]:
     """Matches features with videos; returns them, and the ids in the files that no video has.
 
@@ -142,7 +146,7 @@ def align(
     known = set(video_ids)
     surplus = [name for name in place if name not in known]
     places = [place.get(video_id) for video_id in video_ids]
-    return Aligned(files, places, timing, segments, segment_seconds), surplus
+    return Aligned(files, places, timing, segments, segment_seconds, lengths), surplus
 
 
 def check_clips(aligned: Aligned, video_ids: Sequence[str]) -> tuple[tuple[int, ...], dict[str, Problem]]:
@@ -168,25 +172,27 @@ def check_clips(aligned: Aligned, video_ids: Sequence[str]) -> tuple[tuple[int, 
             found[video_id] = Problem(NOT_FINITE, f"{values[~finite][0]} at ({at})")
     tails = Counter(shape[1:] for shape in shapes.values())
     tail = max(tails, key=lambda each: tails[each]) if tails else (1,)
+    length_of = dict(zip(video_ids, aligned.lengths, strict=True))
     for video_id, shape in shapes.items():
-        if (problem := _fault_of(shape, tail, aligned)) is not None:
+        if (problem := _fault_of(shape, tail, aligned, length_of[video_id])) is not None:
             found[video_id] = problem
     return tail, found
 
 
-def _fault_of(shape: tuple[int, ...], tail: tuple[int, ...], aligned: Aligned) -> Problem | None:
-    """Returns what is wrong with the shape of a clip's features; None where nothing is."""
+def _fault_of(shape: tuple[int, ...], tail: tuple[int, ...], aligned: Aligned, length: int) -> Problem | None:
+    """Returns what is wrong with the shape of features of a clip of `length` segments; None for nothing."""
     timing, segments, shown = aligned.timing, aligned.segments, "x".join(map(str, shape))
     if len(shape) == 2 and _fits(shape[1], aligned) and not _fits(shape[0], aligned):
         return Problem(TRANSPOSED, f"{shown} is (D, n), not (n, D)")
     if shape[1:] != tail:
         return Problem(OTHER_WIDTH, f"{shown}, most have {'x'.join(map(str, tail))} behind the first axis")
     if timing is None:
-        return None if shape[0] == segments else Problem(OTHER_COUNT, f"{shape[0]} features, not {segments}")
-    if all(len(part) for part in timing.places(shape[0], segments, aligned.segment_seconds)):
+        right = shape[0] in (length, segments)
+        return None if right else Problem(OTHER_COUNT, f"{shape[0]} features, not {length}")
+    if all(len(part) for part in timing.places(shape[0], length, aligned.segment_seconds)):
         return None
     end = timing.seconds_of(shape[0])
-    return Problem(ENDS_EARLY, f"ends at {end:g} s of {segments * aligned.segment_seconds:g} s")
+    return Problem(ENDS_EARLY, f"ends at {end:g} s of {length * aligned.segment_seconds:g} s")
 
 
 def _fits(count: int, aligned: Aligned) -> bool:

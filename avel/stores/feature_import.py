@@ -67,6 +67,7 @@ class Target:
     Attributes:
         video_ids: the V videos.
         rows: video id -> row of its first sample, for files with a row for each of `row_count` samples.
+        lengths: segments of each video, `segments` at most.
     """
 
     video_ids: tuple[str, ...]
@@ -74,6 +75,7 @@ class Target:
     row_count: int
     segments: int
     segment_seconds: float
+    lengths: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -215,6 +217,7 @@ def find_features(
             each.timing,
             target.segments,
             target.segment_seconds,
+            target.lengths,
         )
         tails[modality], problems = check_clips(aligned[modality], target.video_ids)
         looked[modality] = files, problems, surplus
@@ -243,7 +246,8 @@ def target_of(dataset: Dataset, segments: int, segment_seconds: float) -> Target
     for row, sample in enumerate(dataset.samples):
         rows.setdefault(sample.video_id, row)
     videos = tuple(video.video_id for video in dataset.videos)
-    return Target(videos, rows, len(dataset.samples), segments, segment_seconds)
+    lengths = (segments,) * len(videos)
+    return Target(videos, rows, len(dataset.samples), segments, segment_seconds, lengths)
 
 
 def target_of_cache(cache: FeatureCache) -> Target:
@@ -252,7 +256,8 @@ def target_of_cache(cache: FeatureCache) -> Target:
     for number, video in zip(cache.samples.number.tolist(), cache.samples.video.tolist(), strict=True):
         rows.setdefault(cache.video_ids[video], number)
     count = 1 + max([-1, *rows.values(), *(item.sample for item in cache.missing)])
-    return Target(cache.video_ids, rows, count, cache.grid_segments, cache.segment_seconds)
+    grid = cache.grid_segments, cache.segment_seconds, tuple(cache.lengths.tolist())
+    return Target(cache.video_ids, rows, count, *grid)
 
 
 def dataset_of(

@@ -14,7 +14,7 @@ from avel.stores.features import FeatureCache
 
 
 def as_table(cache: FeatureCache | Path | str, split: str | None = None, *names: str) -> pa.Table:
-    """Returns a row for each segment of a split's samples, or of all, with the vectors of `names`.
+    """Returns a row for each segment of the clips of a split, or of all, with the vectors of `names`.
 
     The other columns are sample, video_id, split, segment, onset_seconds and classes: those that the segment
     holds, none for background, null where nobody knows. `.to_pandas()` makes it a data frame.
@@ -29,12 +29,14 @@ def as_table(cache: FeatureCache | Path | str, split: str | None = None, *names:
     samples, segments = cache.samples.take(cache.places_of(split)), cache.grid_segments
     either = [MODALITIES.index("audio"), MODALITIES.index("visual")]
     held = (cache.segment_classes(samples, either) > 0).any(2).reshape(-1, len(cache.categories))
-    known = np.repeat(samples.known, segments)
-    segment = np.tile(np.arange(segments), len(samples))
+    lengths = cache.lengths[samples.video]
+    inside = (np.arange(segments) < lengths[:, None]).ravel()
+    held, known = held[inside], np.repeat(samples.known, lengths)
+    segment = np.tile(np.arange(segments), len(samples))[inside]
     columns: dict[str, Any] = {
-        "sample": np.repeat(samples.number, segments),
-        "video_id": np.repeat(np.array(cache.video_ids, object)[samples.video], segments),
-        "split": np.repeat(samples.split, segments),
+        "sample": np.repeat(samples.number, lengths),
+        "video_id": np.repeat(np.array(cache.video_ids, object)[samples.video], lengths),
+        "split": np.repeat(samples.split, lengths),
         "segment": segment,
         "onset_seconds": segment * cache.segment_seconds,
         "classes": pa.array(
@@ -52,5 +54,6 @@ def as_table(cache: FeatureCache | Path | str, split: str | None = None, *names:
                 f"{cache.path}: {name} holds maps {values.shape[1:]}, which make no column",
                 hint="cache.of_split(SPLIT, NAME) reads them as an array",
             )
-        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[-1])
+        vectors = values.reshape(-1, values.shape[-1])[inside]
+        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[-1])
     return pa.table(columns)

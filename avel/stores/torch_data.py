@@ -49,7 +49,9 @@ def as_torch(
 
 
 class CachedSample(NamedTuple):
-    """One sample of a cache: audio and visual (T, D) or maps (T, H, W, C), float32, labels (T,), its number.
+    """One sample of a cache: audio and visual (T, D) or maps (T, H, W, C), float32, and labels (T,).
+
+    `length` are its segments, T unless clips have lengths of their own; `number` is that in its dataset.
 
     Labels are class ids, background is the last, -1 stands where the events are not known.
     """
@@ -57,11 +59,12 @@ class CachedSample(NamedTuple):
     audio: Tensor
     visual: Tensor
     labels: Tensor
+    length: int
     number: int
 
 
 class StagedSample(NamedTuple):
-    """One sample of a store: frames uint8 (T, N, 3, H, W), log_mel (T, 96, 64), waveform, labels, its number.
+    """One sample of a store: frames uint8 (T, N, 3, H, W), log_mel (T, 96, 64), waveform, and as above.
 
     The waveform is float32 (T * samples_per_segment,) from -1 to 1, or (0,) where it is not asked for.
     """
@@ -70,6 +73,7 @@ class StagedSample(NamedTuple):
     log_mel: Tensor
     waveform: Tensor
     labels: Tensor
+    length: int
     number: int
 
 
@@ -93,9 +97,11 @@ class CachedSamples(Dataset[CachedSample]):
 
     def __getitems__(self, places: Sequence[int]) -> list[CachedSample]:
         """Returns several samples, as a loader asks for them."""
-        audio, visual = (self._read(names, self.samples.video[list(places)]) for names in self.names)
-        numbers = self.samples.number[list(places)].tolist()
-        return list(map(CachedSample, audio, visual, self.labels[list(places)], numbers))
+        chosen = list(places)
+        videos, numbers = self.samples.video[chosen], self.samples.number[chosen].tolist()
+        audio, visual = (self._read(names, videos) for names in self.names)
+        lengths = self.cache.lengths[videos].tolist()
+        return list(map(CachedSample, audio, visual, self.labels[chosen], lengths, numbers))
 
     def _read(self, names: Sequence[str], videos: NDArray[np.int64]) -> Tensor:
         return torch.cat([torch.from_numpy(self.cache.read(name, videos)).float() for name in names], -1)
@@ -137,5 +143,6 @@ class StagedSamples(Dataset[StagedSample]):
             torch.from_numpy(store.log_mel(sample.video_id)),
             torch.from_numpy(sound).float() / FULL_SCALE,
             self.labels[place],
+            store.grid.segments if store.lengths is None else store.lengths[sample.video_id],
             sample.number,
         )

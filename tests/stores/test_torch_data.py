@@ -13,6 +13,7 @@ import avel
 from avel.errors import StoreError
 from avel.heads.train import train_head
 from avel.stores.clips import ClipStore
+from avel.stores.feature_align import GivenFeatures
 from avel.stores.features import FeatureCache
 from tests.heads.synthetic import write_cache
 from tests.pipeline.caching.small_stores import CONFIG, NAMES, write_store
@@ -30,13 +31,14 @@ def test_a_loader_reads_the_samples_of_a_split(cache: FeatureCache) -> None:
     loader = DataLoader(pickle.loads(pickle.dumps(data)), batch_size=5)
     batches = list(loader)
     assert [len(batch.number) for batch in batches] == [5, 5, 2]
-    audio, visual, found, numbers = (
+    audio, visual, found, lengths, numbers = (
         torch.cat([getattr(batch, name) for batch in batches]).numpy() for name in batches[0]._fields
     )
     np.testing.assert_array_equal(audio, cache.read("f_a")[videos])
     joined = np.concatenate([cache.read("f_v"), cache.read("cnn_v")], -1)
     np.testing.assert_array_equal(visual, joined[videos])
     np.testing.assert_array_equal(found, labels)
+    assert lengths.tolist() == [6] * 12
     assert numbers.tolist() == cache.samples.number[chosen].tolist()
     assert torch.equal(data[-1].audio, torch.from_numpy(audio[-1]))
     assert avel.as_torch(cache, visual="maps")[0].visual.dtype == torch.float32
@@ -82,6 +84,27 @@ def test_a_split_is_an_array_or_a_table(cache: FeatureCache) -> None:
     assert table["segment"].to_pylist() == list(range(6)) * len(chosen)
     with pytest.raises(StoreError, match="maps holds maps"):
         avel.as_table(cache, "val", "maps")
+
+
+def test_clips_of_lengths_of_their_own_keep_them(tmp_path: Path) -> None:
+    lengths = np.arange(59) % 6 + 1
+    cache = FeatureCache.open(write_cache(tmp_path / "c.h5", lengths=lengths))
+    videos = cache.samples.video
+    assert [sample.length for sample in avel.as_torch(cache)] == lengths[videos].tolist()
+    table = avel.as_table(cache, None, "f_a")
+    assert len(table) == lengths[videos].sum()
+    last = [cache.f_a[video, lengths[video] - 1].tolist() for video in videos]
+    ends = np.cumsum(lengths[videos]) - 1
+    assert [table["f_a"][int(end)].as_py() for end in ends] == last
+    (tmp_path / "clap").mkdir()
+    for place, video_id in enumerate(cache.video_ids):
+        np.save(tmp_path / "clap" / f"{video_id}.npy", np.full((2 * lengths[place], 3), place + 1.0))
+    given = GivenFeatures(tmp_path / "clap", "clap", hop_seconds=0.5)
+    avel.import_features(None, cache.path, audio=given)
+    found = FeatureCache.open(cache.path)
+    assert found.digest == cache.digest
+    within = np.arange(6) < lengths[:, None]
+    np.testing.assert_array_equal(found.read("clap")[..., 0], np.where(within, np.arange(59)[:, None] + 1, 0))
 
 
 def test_what_a_notebook_shows_says_what_one_wants_to_know(cache: FeatureCache, tmp_path: Path) -> None:
