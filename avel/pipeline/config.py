@@ -89,7 +89,7 @@ class BackboneConfig:
     backbone: ComponentConfig | None
     weights: str = option(
         "published",
-        "Weights of this CNN: a file, a published name, published for the first of these names, "
+        "Weights of this CNN: a file, a published name or revision, published for the first of these, "
         "downloaded, or random. Some CNNs have none published.",
     )
 
@@ -99,16 +99,22 @@ class VisualConfig(BackboneConfig):
     """CNN of the frames, where an encoder may be given instead."""
 
     backbone: ComponentConfig | None = component(
-        VISUAL_BACKBONES, None, "CNN of the frames where no --encoder is given.", shown="resnet50"
+        VISUAL_BACKBONES,
+        None,
+        "CNN of the frames where no --encoder is given; timm:NAME and hf:NAME are models of other libraries.",
+        shown="resnet50",
     )
 
 
 @dataclass(frozen=True)
 class AudioConfig(BackboneConfig):
-    """CNN of the log-mel patches, where an encoder may be given instead."""
+    """CNN of the audio, where an encoder may be given instead."""
 
     backbone: ComponentConfig | None = component(
-        AUDIO_BACKBONES, None, "CNN of the log-mel patches where no --encoder is given.", shown="vggish"
+        AUDIO_BACKBONES,
+        None,
+        "CNN of the audio where no --encoder is given; hf:NAME is a model of another library.",
+        shown="vggish",
     )
 
 
@@ -121,9 +127,9 @@ class VisualBackboneConfig(VisualConfig):
 
 @dataclass(frozen=True)
 class AudioBackboneConfig(AudioConfig):
-    """CNN of the log-mel patches."""
+    """CNN of the audio."""
 
-    backbone: ComponentConfig = component(AUDIO_BACKBONES, "vggish", "CNN of the log-mel patches.", shown=OWN)
+    backbone: ComponentConfig = component(AUDIO_BACKBONES, "vggish", "CNN of the audio.", shown=OWN)
 
 
 @dataclass(frozen=True)

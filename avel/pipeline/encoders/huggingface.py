@@ -31,7 +31,7 @@ class HuggingFace(HubBackbone):
         super().__init__(config)
         folder = self.folder(config.model, weights=False)
         settings = _from_folder("AutoConfig", folder)
-        self.net: Any = self._tower(optional("transformers", "hf").AutoModel.from_config(settings))
+        self.net: Any = self._tower(_transformers().AutoModel.from_config(settings))
         self.width = _width(self.net.config)
 
     @classmethod
@@ -136,13 +136,20 @@ def _extractor(folder: Path) -> Any:
     return _from_folder("AutoFeatureExtractor", folder)
 
 
+def _transformers() -> Any:
+    """Imports transformers, without its progress bars."""
+    transformers = optional("transformers", "hf")
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
 def _from_folder(kind: str, folder: Path) -> Any:
     """Makes what transformers calls `kind` of the files in a folder.
 
     Raises:
         WeightsError: they are not what it needs.
     """
-    transformers = optional("transformers", "hf")
+    transformers = _transformers()
     try:
         return getattr(transformers, kind).from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:

@@ -97,7 +97,7 @@ class VideoEncoder:
         with self._open(path, grid) as media:
             for frames, samples in zip(media.frames(), media.samples(), strict=True):
                 patches = log_mel(samples.reshape(-1, grid.samples_per_segment))
-                audio = torch.from_numpy(patches if waveform is None else waveform)[None]
+                audio = torch.from_numpy(patches)[None] if waveform is None else waveform
                 vectors = self.encoder.cnn(self._pictures(frames, media.colours), audio, first)
                 for name, values in vectors.items():
                     parts.setdefault(name, []).append(values[0].cpu())
@@ -106,12 +106,12 @@ class VideoEncoder:
         vectors = {name: torch.cat(values) for name, values in parts.items()}
         return VideoFeatures(vectors, info.valid_seconds, info.damage)
 
-    def _waveform(self, path: Path, segments: int) -> NDArray[np.int16]:
-        """Returns the audio as a store holds it, at the sample rate of the cache's clips: int16 (n,)."""
+    def _waveform(self, path: Path, segments: int) -> Tensor:
+        """Returns the audio as a store holds it, at the cache's sample rate, on the device: int16 (1, n)."""
         grid = replace(self.grid, segments=segments)
         with self._open(path, grid) as media:
             chunks = [(chunk * FULL_SCALE).astype(np.int16) for chunk in media.samples()]
-        return np.concatenate(chunks)
+        return torch.from_numpy(np.concatenate(chunks))[None].to(self.encoder.device)
 
     def _pictures(self, frames: NDArray[np.uint8], colours: Colours) -> Tensor:
         """Returns those frames of n segments that the CNN sees: (1, n * N, 3, H, W)."""
