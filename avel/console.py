@@ -100,7 +100,7 @@ def _each(value: Any) -> Sequence[Any]:
     return value if isinstance(value, tuple) else () if value is None else (value,)
 
 
-class PathTo(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+class PathTo(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
     """A path of certain kinds, the one that is meant first; `made` if the command writes it.
 
     It becomes a Path, or with `text` stays as it is, for it may be a URL.
