@@ -16,6 +16,7 @@ from avel.stores.datasets.dataset import Dataset
 from avel.stores.features import FeatureCache
 from avel.stores.kinds import kind_of
 from avel.stores.runs import Run
+from avel.text import html_table
 from tests.heads.synthetic import write_cache
 
 
@@ -62,14 +63,32 @@ def test_a_file_that_cannot_be_read_is_known_by_its_name(
 def test_open_opens_each_as_what_it_is(paths: Path) -> None:
     cache, run = avel.open(paths / "cache.h5"), avel.open(paths / "runs" / "mlp")
     assert isinstance(cache, FeatureCache)
-    assert f"{len(cache.video_ids)} videos" in repr(cache)
+    assert f"{len(cache)} clips, 60 samples, 3 classes and background" in repr(cache)
+    assert list(cache) == list(cache.video_ids)
     assert isinstance(run, Run)
     assert "avel train-head, finished on" in repr(run)
     (paths / "videos" / "clip.mp4").touch()
     dataset = avel.open(paths / "videos")
     assert isinstance(dataset, Dataset)
+    assert repr(dataset) == "<Dataset videos: 0 samples of 1 video, 0 classes and background>"
+    assert list(dataset) == list(dataset.samples)
+    for each, words in ((cache, "and background"), (run, "train-head"), (dataset, "0 classes and background")):
+        html = each._repr_html_()
+        assert words in html
+        assert html.count("<table>") == html.count("</table>") == 1
     with pytest.raises(StoreError, match=r"notes\.txt is a file that is none of avel's"):
         avel.open(paths / "notes.txt")
+
+
+def test_an_evaluation_reads_like_its_groups(paths: Path) -> None:
+    found = avel.evaluate(paths / "runs" / "mlp")
+    assert (len(found), list(found), found["mlp"]) == (1, ["mlp"], found.groups["mlp"])
+    assert repr(found) == f"<Evaluation {paths / 'runs' / 'mlp'}, test: {found.headline()}>"
+    assert found.headline() in found._repr_html_()
+
+
+def test_what_strangers_wrote_is_text_in_a_notebook() -> None:
+    assert "<script>" not in html_table("<script>", {"<script>": "<script>"})
 
 
 def test_a_trained_head_is_a_module_on_tensors(paths: Path) -> None:
