@@ -182,12 +182,15 @@ def elsewhere(text: str) -> bool:
     return text.startswith(tuple(ELSEWHERE))
 
 
-def run_block(language: str, text: str, page: Path) -> None:
-    """Runs one block; a TOML block is kept under the name in its first line, and is resolved."""
+def run_block(language: str, text: str, page: Path, names: dict[str, object]) -> None:
+    """Runs one block; a TOML block is kept under the name in its first line, and is resolved.
+
+    Python goes on with the names of the page's earlier blocks, as the cells of a notebook do.
+    """
     if language != "console" and any(map(elsewhere, text.splitlines())):
         return
     if language == "python":
-        exec(compile(text, str(page), "exec"), {"__name__": "__main__"})
+        exec(compile(text, str(page), "exec"), names)
     elif language == "toml":
         file = Path(text.splitlines()[0].removeprefix("# "))
         file.write_text(text)
@@ -231,8 +234,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         few_epochs(patch)
         compose("AVE_Dataset", clips=CLIPS, classes=sorted(SUBJECTS)[:CLASSES])
+        names: dict[str, object] = {"__name__": "__main__"}
         for language, text in blocks(PAGES[0]):
-            run_block(language, text, PAGES[0])
+            run_block(language, text, PAGES[0], names)
     return folder
 
 
@@ -257,8 +261,9 @@ def test_the_examples_of_the_readme_run(world: Path) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES[1:] if blocks(page)], ids=lambda page: page.stem)
 def test_the_examples_of_a_page_run(copy: Path, page: Path) -> None:
     GIVEN.get(page.stem, lambda: None)()
+    names: dict[str, object] = {"__name__": "__main__"}
     for language, text in blocks(page):
-        run_block(language, text, page)
+        run_block(language, text, page, names)
 
 
 @pytest.mark.parametrize("beginning", ELSEWHERE)
