@@ -24,6 +24,7 @@ from avel.console import (
     ERROR,
     SOME_FAILED,
     Command,
+    PathTo,
     dataset_options,
     json_option,
     loose_settings,
@@ -44,6 +45,8 @@ from avel.stores.datasets.dataset import SPLITS
 from avel.text import plural
 
 PATH = click.Path(path_type=Path)
+STORE, CACHE, RUN = PathTo("store", text=True), PathTo("cache"), PathTo("run")
+NEW_RUN = PathTo("run", made=True)
 SPLIT = click.Choice(["val", "test"])
 IDS = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
 """Context of commands that take ids of clips, which may begin with a dash: they are no options."""
@@ -121,8 +124,8 @@ def command(*examples: str, **more: Any) -> Callable[[Callable[..., int]], click
 
 
 @command("avel extract AVE_Dataset ave.zarr", "avel extract videos/ clips.zarr --annotations events.csv")
-@click.argument("dataset", type=PATH)
-@click.argument("store")
+@click.argument("dataset", type=PathTo("dataset"))
+@click.argument("store", type=PathTo("store", made=True, text=True))
 @dataset_options
 @click.option("--workers", type=click.IntRange(1), help="Processes that decode.  [default: the cores]")
 @click.option(
@@ -153,8 +156,8 @@ def extract(dataset: Path, store: str, as_json: bool, **options: Any) -> int:
 
 
 @command("avel pretrain ave.zarr runs/avbt --epochs 100")
-@click.argument("store")
-@click.argument("run", type=PATH)
+@click.argument("store", type=STORE)
+@click.argument("run", type=NEW_RUN)
 @settings(PretrainConfig, "pretrain", PRESETS)
 @json_option
 def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
@@ -175,8 +178,8 @@ def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
     "avel cache-features ave.zarr ave.h5 --visual-name vgg19 --visual-backbone vgg19 --keep-maps",
     name="cache-features",
 )
-@click.argument("store")
-@click.argument("cache", type=PATH)
+@click.argument("store", type=STORE)
+@click.argument("cache", type=PathTo("cache", made=True))
 @click.option(
     "--encoder",
     type=PATH,
@@ -299,8 +302,8 @@ def import_features(source: tuple[Path, ...], cache: Path, as_json: bool, **opti
 
 
 @command("avel export-features ave.h5 exported/ --format ave", name="export-features")
-@click.argument("cache", type=PATH)
-@click.argument("folder", type=PATH)
+@click.argument("cache", type=CACHE)
+@click.argument("folder", type=PathTo("dataset", made=True))
 @click.option("--format", type=click.Choice(["ave"]), default="ave", help="Format of the files.")
 @click.option(
     "--level",
@@ -330,7 +333,7 @@ def export_features(cache: Path, folder: Path, as_json: bool, **options: Any) ->
     "avel export-annotations ave.zarr test.tsv --split test",
     name="export-annotations",
 )
-@click.argument("store")
+@click.argument("store", type=STORE)
 @click.argument("out", type=PATH)
 @click.option(
     "--format",
@@ -349,8 +352,8 @@ def export_annotations(store: str, out: Path, as_json: bool, **options: Any) -> 
 
 
 @command("avel diff mine.h5 theirs.h5", "avel diff mine.h5 --array f_v=siglip")
-@click.argument("a", type=PATH)
-@click.argument("b", type=PATH, required=False)
+@click.argument("a", type=CACHE)
+@click.argument("b", type=CACHE, required=False)
 @click.option(
     "--array",
     "pairs",
@@ -371,8 +374,8 @@ def diff(a: Path, b: Path | None, pairs: tuple[str, ...], as_json: bool) -> int:
 
 
 @command("avel train-head ave.h5 runs/tacma --head tacma --seeds 5", name="train-head")
-@click.argument("cache", type=PATH)
-@click.argument("run", type=PATH)
+@click.argument("cache", type=CACHE)
+@click.argument("run", type=NEW_RUN)
 @click.option("--overwrite", is_flag=True, help="Train anew, in the place of the run that is there.")
 @settings(TrainConfig, "train-head")
 @json_option
@@ -418,8 +421,8 @@ def heads(name: str | None, as_json: bool) -> int:
     "avel sweep ave.h5 runs/search --set lr=log:1e-4..1e-2 --set d_e=128,256 --trials 40 --seeds 5",
     "avel sweep ave.h5 runs/folds --set weight_decay=0,1e-4,1e-3 --folds 5 --seeds 3",
 )
-@click.argument("cache", type=PATH)
-@click.argument("run", type=PATH)
+@click.argument("cache", type=CACHE)
+@click.argument("run", type=NEW_RUN)
 @click.option("--overwrite", is_flag=True, help="Train anew, in the place of the run that is there.")
 @click.option(
     "--trials",
@@ -482,8 +485,8 @@ def sweep(
     "avel leaderboard ave.h5 board/ --heads all --seeds 5",
     "avel leaderboard ave.h5 weak/ --heads psp,cmbs --supervision weak --against psp",
 )
-@click.argument("cache", type=PATH)
-@click.argument("out", type=PATH)
+@click.argument("cache", type=CACHE)
+@click.argument("out", type=PathTo("runs", made=True))
 @click.option("--heads", default="all", help="all, or names separated by commas.")
 @click.option("--seeds", type=click.IntRange(1), default=5, help="Trials of each head.")
 @click.option(
@@ -528,8 +531,8 @@ def leaderboard(
     "avel reproduce table4 small.zarr reproduced/ --preset small --set train-head.lr=1e-3",
 )
 @click.argument("table", type=click.Choice(list(TABLES)))
-@click.argument("store")
-@click.argument("out", type=PATH)
+@click.argument("store", type=STORE)
+@click.argument("out", type=PathTo("runs", made=True))
 @click.option(
     "--seeds", type=click.IntRange(1), default=3, help="Repetitions of everything, encoders included."
 )
@@ -556,7 +559,7 @@ def reproduce(table: str, store: str, out: Path, as_json: bool, **options: Any) 
 
 
 @command("avel runs runs/", "avel runs runs/ --against runs/mlp")
-@click.argument("folder", type=PATH)
+@click.argument("folder", type=PathTo("runs", "run", "dataset"))
 @click.option("--against", type=PATH, help="Run to compare all with: adds paired differences.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the table as CSV on stdout.")
 @json_option
@@ -584,7 +587,7 @@ def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int
     "avel evaluate runs/tacma --decoder event",
     "avel evaluate psp.pt --cache ave.h5 --set head=psp",
 )
-@click.argument("run", type=PATH)
+@click.argument("run", type=PathTo("run", "file"))
 @click.option("--split", type=SPLIT, default="test", help="Split to evaluate.")
 @click.option(
     "--cache",
@@ -624,7 +627,7 @@ def evaluate(
     "avel score labels.npy --dataset AVE_Dataset",
     "avel score seed0.parquet seed1.parquet --dataset AVE_Dataset --decoder event",
 )
-@click.argument("predictions", type=PATH, nargs=-1, required=True)
+@click.argument("predictions", type=PathTo("file"), nargs=-1, required=True)
 @click.option("--dataset", type=PATH, required=True, help="Folder of the annotations.")
 @click.option("--split", type=SPLIT, default="test", help="Split to evaluate.")
 @click.option(
@@ -671,8 +674,8 @@ def score(predictions: tuple[Path, ...], dataset: Path, in_full: bool, as_json: 
 
 
 @command("avel compare runs/tacma runs/mlp")
-@click.argument("a", type=PATH)
-@click.argument("b", type=PATH)
+@click.argument("a", type=RUN)
+@click.argument("b", type=RUN)
 @click.option("--split", type=SPLIT, default="test", help="Split to compare on.")
 @DECODER
 @click.option(
@@ -709,7 +712,7 @@ def inspect(path: str, as_json: bool, **options: Any) -> int:
 
 
 @command("avel preview ave.zarr -0DuwSO3J74 sheet.png", context_settings=IDS)
-@click.argument("store")
+@click.argument("store", type=STORE)
 @click.argument("video_id", metavar="ID")
 @click.argument("out", type=PATH)
 def preview(store: str, video_id: str, out: Path) -> int:
@@ -723,7 +726,7 @@ def preview(store: str, video_id: str, out: Path) -> int:
 
 
 @command("avel report runs/mlp runs/tacma --out report")
-@click.argument("runs", type=PATH, nargs=-1, required=True)
+@click.argument("runs", type=RUN, nargs=-1, required=True)
 @click.option(
     "--out",
     type=PATH,
@@ -748,7 +751,7 @@ def report(runs: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> 
     "avel plot runs/tacma confusion --out confusion.pdf",
     "avel plot runs/theta sweep --setting theta --out figure6.pdf",
 )
-@click.argument("run", type=PATH)
+@click.argument("run", type=PathTo("run", "runs"))
 @click.argument("kind", type=click.Choice(["confusion", "curves", "tsne", "sweep", "timeline"]))
 @click.option("--out", type=PATH, required=True, help="Picture to write: .png, .svg or .pdf.")
 @click.option("--split", type=SPLIT, default="test", help="Split whose segments are shown.")
@@ -771,8 +774,8 @@ def plot(run: Path, kind: str, out: Path, as_json: bool, **options: Any) -> int:
     "avel predict runs/tacma street.mp4 market.mp4 --out events.json --format activitynet",
     context_settings=IDS,
 )
-@click.argument("run", type=PATH)
-@click.argument("videos", type=PATH, nargs=-1, required=True)
+@click.argument("run", type=RUN)
+@click.argument("videos", type=PathTo("video", "file"), nargs=-1, required=True)
 @click.option("--out", type=PATH, help="File to write the events to: .json, .csv, .vtt, .txt or .tsv.")
 @click.option(
     "--format",

@@ -32,6 +32,7 @@ from avel.config import (
 from avel.errors import AvelError, ConfigError, UnknownNameError
 from avel.progress import note, set_verbosity
 from avel.stores.datasets.formats import FORMATS as DATASET_FORMATS
+from avel.stores.kinds import Kind, Place, check_places
 from avel.text import as_plain, csv_cell, describe, printable, wrapped
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -63,6 +64,19 @@ class Command(click.Command):
         full = {"-q": "--quiet", "-v": "--verbose", "-h": "--help"}
         return super().parse_args(context, [full.get(word, word) for word in args[:end]] + args[end:])
 
+    def invoke(self, context: click.Context) -> Any:
+        """Runs the command, if each of its paths is of a kind that it takes."""
+        places = [
+            Place(parameter.human_readable_name.strip("[]."), str(path), kind.kinds, kind.made)
+            for parameter in self.params
+            if isinstance(kind := parameter.type, PathTo)
+            for path in _each(context.params[parameter.name or ""])
+        ]
+        arguments = [each for each in self.params if isinstance(each, click.Argument)]
+        alone = all(isinstance(each.type, PathTo) for each in arguments)
+        check_places(self.name or "", places, alone=alone)
+        return super().invoke(context)
+
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the options, those of the command first and those of every command last."""
         listed: dict[str, list[tuple[str, str]]] = {"Options": []}
@@ -80,6 +94,26 @@ class Command(click.Command):
             if records:
                 with formatter.section(heading):
                     formatter.write_dl(records)
+
+
+def _each(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, tuple) else () if value is None else (value,)
+
+
+class PathTo(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
+    """A path of certain kinds, the one that is meant first; `made` if the command writes it.
+
+    It becomes a Path, or with `text` stays as it is, for it may be a URL.
+    """
+
+    name = "path"
+
+    def __init__(self, *kinds: Kind, made: bool = False, text: bool = False) -> None:
+        self.kinds, self.made, self.text = kinds, made, text
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Returns the path."""
+        return value if self.text else Path(value)
 
 
 def _narrow(record: tuple[str, str]) -> tuple[str, str]:

@@ -150,6 +150,15 @@ def html_table(title: str, rows: Mapping[str, object]) -> str:
     return f"<table><caption>{escape(title)}</caption>{cells}</table>"
 
 
+def classes_and_background(events: int) -> str:
+    """Returns the number of event classes as avel counts them everywhere.
+
+    >>> classes_and_background(28)
+    '28 classes and background'
+    """
+    return f"{plural(events, 'class')} and background"
+
+
 def duration(seconds: float) -> str:
     """Returns a time in the unit that suits it.
 

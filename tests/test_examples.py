@@ -128,6 +128,17 @@ def given_for_exchange() -> None:
     os.link("mine.h5", "theirs.h5")
 
 
+def given_for_own_clips() -> None:
+    """Four videos in a folder, and a CSV of their events."""
+    clips = sorted(Path("AVE_Dataset/AVE").glob("*.mp4"))[:4]
+    for clip in clips:
+        put(Path("videos", clip.name), "")
+        Path("videos", clip.name).unlink()
+        os.link(clip, Path("videos", clip.name))
+    rows = [f"{clip.name},Bell,1,{4 + number},train" for number, clip in enumerate(clips)]
+    put(Path("events.csv"), "\n".join(["file,class,onset,offset,split", *rows]))
+
+
 def given_for_comparing() -> None:
     """A sweep, and predictions in the order of the annotations."""
     dataset = read_dataset("AVE_Dataset")
@@ -168,6 +179,7 @@ GIVEN: dict[str, Callable[[], None]] = {
     "datasets": given_for_datasets,
     "exchange": given_for_exchange,
     "comparing": given_for_comparing,
+    "own-clips": given_for_own_clips,
     "report": given_for_report,
 }
 """Page -> makes what its examples take as given, beyond what the README's commands have made."""
@@ -182,12 +194,15 @@ def elsewhere(text: str) -> bool:
     return text.startswith(tuple(ELSEWHERE))
 
 
-def run_block(language: str, text: str, page: Path) -> None:
-    """Runs one block; a TOML block is kept under the name in its first line, and is resolved."""
+def run_block(language: str, text: str, page: Path, names: dict[str, object]) -> None:
+    """Runs one block; a TOML block is kept under the name in its first line, and is resolved.
+
+    Python goes on with the names of the page's earlier blocks, as the cells of a notebook do.
+    """
     if language != "console" and any(map(elsewhere, text.splitlines())):
         return
     if language == "python":
-        exec(compile(text, str(page), "exec"), {"__name__": "__main__"})
+        exec(compile(text, str(page), "exec"), names)
     elif language == "toml":
         file = Path(text.splitlines()[0].removeprefix("# "))
         file.write_text(text)
@@ -231,8 +246,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         few_epochs(patch)
         compose("AVE_Dataset", clips=CLIPS, classes=sorted(SUBJECTS)[:CLASSES])
+        names: dict[str, object] = {"__name__": "__main__"}
         for language, text in blocks(PAGES[0]):
-            run_block(language, text, PAGES[0])
+            run_block(language, text, PAGES[0], names)
     return folder
 
 
@@ -257,8 +273,9 @@ def test_the_examples_of_the_readme_run(world: Path) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES[1:] if blocks(page)], ids=lambda page: page.stem)
 def test_the_examples_of_a_page_run(copy: Path, page: Path) -> None:
     GIVEN.get(page.stem, lambda: None)()
+    names: dict[str, object] = {"__name__": "__main__"}
     for language, text in blocks(page):
-        run_block(language, text, page)
+        run_block(language, text, page, names)
 
 
 @pytest.mark.parametrize("beginning", ELSEWHERE)

@@ -25,7 +25,7 @@ from avel.stores.kinds import not_a
 from avel.stores.location import Location, first_line, locate
 from avel.stores.manifest import Entry, read_manifest, to_table
 from avel.stores.seal import OPEN, fault, sealed
-from avel.text import as_plain, html_table
+from avel.text import as_plain, html_table, plural
 
 if TYPE_CHECKING:
     import os
@@ -105,8 +105,18 @@ class ClipStore:
         self.video_ids = attributes.video_ids
 
     def __repr__(self) -> str:
-        grid = f"{self.grid.segments} segments of {self.grid.segment_seconds:g} s"
-        return f"<ClipStore {self.location.url}: {len(self.video_ids)} videos, {grid}>"
+        return f"<ClipStore {self.location.url}: {plural(len(self), 'clip')}, {self._grid_text()}>"
+
+    def _grid_text(self) -> str:
+        return f"{plural(self.grid.segments, 'segment')} of {self.grid.segment_seconds:g} s"
+
+    def __len__(self) -> int:
+        """Returns the number of clips, staged or not."""
+        return len(self.video_ids)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yields the ids of the clips, in the order of the arrays."""
+        return iter(self.video_ids)
 
     def _repr_html_(self) -> str:
         grid, splits = self.grid, Counter(sample.split for sample in self.dataset.samples)

@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path
@@ -48,7 +48,7 @@ from avel.stores.named_features import (
     read_named,
 )
 from avel.stores.provenance import AGAIN, PLACES, Made, made_of, places_of
-from avel.text import html_table
+from avel.text import classes_and_background, html_table, plural
 
 FORMAT, VERSION = "avel-features", 5
 BLOCK_VIDEOS = BLOCK_ROWS
@@ -108,8 +108,18 @@ class FeatureCache:
 
     def __repr__(self) -> str:
         arrays = ", ".join(f"{name} {shape}" for name, shape in self.shapes.items())
-        counts = f"{len(self.video_ids)} videos, {len(self.samples)} samples, {len(self.categories)} classes"
-        return f"<FeatureCache {self.path}: {counts} and background; {arrays}>"
+        counts = f"{plural(len(self), 'clip')}, {plural(len(self.samples), 'sample')}"
+        return (
+            f"<FeatureCache {self.path}: {counts}, {classes_and_background(len(self.categories))}; {arrays}>"
+        )
+
+    def __len__(self) -> int:
+        """Returns the number of clips, V."""
+        return len(self.video_ids)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yields the ids of the clips, in the order of the rows of f_a and f_v."""
+        return iter(self.video_ids)
 
     def _repr_html_(self) -> str:
         splits = Counter(map(str, self.samples.split))

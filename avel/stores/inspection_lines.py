@@ -5,20 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from avel.text import plural, size, table
+from avel.text import classes_and_background, plural, size, table
 
 Facts = Mapping[str, Any]
 SHOWN = 10
 """Most rows of a table that are shown."""
-
-
-def classes_text(events: int) -> str:
-    """Returns the number of classes as avel counts them everywhere.
-
-    >>> classes_text(28)
-    '28 classes and background'
-    """
-    return f"{plural(events, 'class')} and background"
 
 
 def _dataset_lines(facts: Facts) -> list[str]:
@@ -96,15 +87,15 @@ def _is_place(key: str) -> bool:
 
 
 def _dataset_headline(facts: Facts) -> str:
-    held = f"{plural(facts['samples'], 'sample')} of {plural(facts['videos'], 'clip')}"
-    return f"{held}, {classes_text(facts['classes'])}"
+    held = f"{plural(facts['samples'], 'sample')} of {plural(facts['videos'], 'video')}"
+    return f"{held}, {classes_and_background(facts['classes'])}"
 
 
 def _store_headline(facts: Facts) -> str:
     if "grid" not in facts:
         return f"{plural(facts['videos'], 'clip')}, {size(facts['bytes'])}"
     staged = f"{facts['staged']:,} of {plural(facts['videos'], 'clip')} staged"
-    return f"{staged}, {classes_text(facts['classes'])}, {size(facts['bytes'])}"
+    return f"{staged}, {classes_and_background(facts['classes'])}, {size(facts['bytes'])}"
 
 
 def _cache_headline(facts: Facts) -> str:
@@ -112,7 +103,7 @@ def _cache_headline(facts: Facts) -> str:
         return f"{plural(facts['finished_parts'], 'part')}, {size(facts['bytes'])}"
     held = f"{plural(facts['samples'], 'sample')} of {plural(facts['videos'], 'clip')}"
     missing = f", {facts['missing_samples']:,} missing" if facts["missing_samples"] else ""
-    return f"{held}{missing}, {classes_text(facts['classes'])}, {size(facts['bytes'])}"
+    return f"{held}{missing}, {classes_and_background(facts['classes'])}, {size(facts['bytes'])}"
 
 
 def _run_headline(facts: Facts) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import shlex
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -20,15 +24,17 @@ NAMES: dict[Kind, str] = {
     "file": "a file that is none of avel's",
 }
 TAKERS: dict[Kind, str] = {
-    "store": "avel pretrain, cache-features and preview take a clip store",
-    "cache": "avel train-head, sweep and leaderboard take a feature cache",
-    "run": "avel evaluate, report and plot take a run",
-    "runs": "avel runs lists them",
-    "video": "avel predict RUN VIDEO finds events in it; avel extract takes the folder that holds it",
-    "dataset": "avel extract DATASET STORE makes a clip store of a folder of videos",
-    "file": "avel inspect tells what a path holds",
+    "store": "avel pretrain {path} RUN, or avel cache-features {path} CACHE",
+    "cache": "avel train-head {path} RUN trains a head on it",
+    "run": "avel evaluate {path}, or avel report {path} --out report",
+    "runs": "avel runs {path} lists them",
+    "video": "avel predict RUN {path} finds events in it; avel extract takes the folder that holds it",
+    "dataset": "avel extract {path} STORE makes a clip store of a folder of videos",
+    "file": "avel --help lists what each command takes",
 }
 """Kind -> the commands for it."""
+MEANT: dict[Kind, str] = NAMES | {"dataset": "a folder of videos", "file": "a file of predictions"}
+"""Kind -> what a command takes of it."""
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .flv .wmv .ogv .3gp".split()  # noqa: SIM905
 )
@@ -64,4 +70,68 @@ def not_a(wanted: str, path: str | os.PathLike[str], hint: str) -> AvelError:
     found = kind_of(path)
     if found == "nothing":
         return MissingPathError(f"{path}: no {wanted}", hint=hint)
-    return StoreError(f"{path} is {NAMES[found]}, not a {wanted}", hint=TAKERS[found])
+    return StoreError(f"{path} is {NAMES[found]}, not a {wanted}", hint=TAKERS[found].format(path=path))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A path that a command was given.
+
+    Attributes:
+        name: what its help calls it, "STORE".
+        kinds: kinds that it may be, the one that is meant first.
+        made: whether the command writes it, so that it may also be missing, or an empty folder.
+    """
+
+    name: str
+    path: str
+    kinds: tuple[Kind, ...]
+    made: bool = False
+
+    def fits(self, found: Kind) -> bool:
+        """Returns whether a path of that kind can stand here; what is missing is left to the command."""
+        return found in self.kinds or found == "nothing" or (self.made and found == "dataset")
+
+
+def check_places(command: str, places: Sequence[Place], *, alone: bool = True) -> None:
+    """Checks that every path that a command was given is of a kind that it takes, before it does anything.
+
+    Args:
+        alone: whether the paths are all that the command takes beside options.
+
+    Raises:
+        StoreError: one is not; the hint is the command with its paths in order, or that for such a path.
+    """
+    found = [kind_of(place.path) for place in places]
+    wrong = [number for number, place in enumerate(places) if not place.fits(found[number])]
+    if not wrong:
+        return
+    if order := _right_order(places, found):
+        moved = [number for number, now in enumerate(order) if number != now and found[number] != "nothing"]
+        told = " and ".join(f"{places[each].path} is {NAMES[found[each]]}" for each in moved)
+        right = " ".join(shlex.quote(places[number].path) for number in order)
+        hint = f"avel {command} {right}" if alone else f"avel {command} -h shows their order"
+        raise StoreError(f"{told}: arguments swapped?", hint=hint)
+    place, kind = places[wrong[0]], found[wrong[0]]
+    meant = MEANT[place.kinds[0]]
+    if place.kinds[0] == "video" and kind == "dataset":
+        raise StoreError(
+            f"{place.path} is a folder, not {meant}", hint=f"name its videos, as {place.path}/*.mp4"
+        )
+    if not place.made:
+        raise not_a(meant.partition(" ")[2], place.path, "")
+    raise StoreError(
+        f"{place.path} is {NAMES[kind]}; avel {command} writes {meant} to {place.name}",
+        hint=f"{place.path}/NAME lies in it" if kind == "runs" else "name a path where nothing is yet",
+    )
+
+
+def _right_order(places: Sequence[Place], found: Sequence[Kind]) -> list[int]:
+    """Returns the order in which two swapped paths are what the command takes; [] if there is none."""
+    for one, other in itertools.combinations(range(len(places)), 2):
+        order = list(range(len(places)))
+        order[one], order[other] = other, one
+        pairs = [(place, found[number]) for place, number in zip(places, order, strict=True)]
+        if all(place.fits(kind) and (place.made or kind != "nothing") for place, kind in pairs):
+            return order
+    return []

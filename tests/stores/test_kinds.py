@@ -16,6 +16,7 @@ from avel.stores.datasets.dataset import Dataset
 from avel.stores.features import FeatureCache
 from avel.stores.kinds import kind_of
 from avel.stores.runs import Run
+from avel.text import html_table
 from tests.heads.synthetic import write_cache
 
 
@@ -62,14 +63,32 @@ def test_a_file_that_cannot_be_read_is_known_by_its_name(
 def test_open_opens_each_as_what_it_is(paths: Path) -> None:
     cache, run = avel.open(paths / "cache.h5"), avel.open(paths / "runs" / "mlp")
     assert isinstance(cache, FeatureCache)
-    assert f"{len(cache.video_ids)} videos" in repr(cache)
+    assert f"{len(cache)} clips, 60 samples, 3 classes and background" in repr(cache)
+    assert list(cache) == list(cache.video_ids)
     assert isinstance(run, Run)
     assert "avel train-head, finished on" in repr(run)
     (paths / "videos" / "clip.mp4").touch()
     dataset = avel.open(paths / "videos")
     assert isinstance(dataset, Dataset)
+    assert repr(dataset) == "<Dataset videos: 0 samples of 1 video, 0 classes and background>"
+    assert list(dataset) == list(dataset.samples)
+    for each, words in ((cache, "and background"), (run, "train-head"), (dataset, "0 classes and background")):
+        html = each._repr_html_()
+        assert words in html
+        assert html.count("<table>") == html.count("</table>") == 1
     with pytest.raises(StoreError, match=r"notes\.txt is a file that is none of avel's"):
         avel.open(paths / "notes.txt")
+
+
+def test_an_evaluation_reads_like_its_groups(paths: Path) -> None:
+    found = avel.evaluate(paths / "runs" / "mlp")
+    assert (len(found), list(found), found["mlp"]) == (1, ["mlp"], found.groups["mlp"])
+    assert repr(found) == f"<Evaluation {paths / 'runs' / 'mlp'}, test: {found.headline()}>"
+    assert found.headline() in found._repr_html_()
+
+
+def test_what_strangers_wrote_is_text_in_a_notebook() -> None:
+    assert "<script>" not in html_table("<script>", {"<script>": "<script>"})
 
 
 def test_a_trained_head_is_a_module_on_tensors(paths: Path) -> None:
@@ -89,21 +108,34 @@ def test_a_trained_head_is_a_module_on_tensors(paths: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "said", "following"),
     [
-        ("pretrain cache.h5 out", "cache.h5 is a feature cache, not a clip store", "train-head"),
+        ("pretrain cache.h5 out", "cache.h5 is a feature cache, not a clip store", "train-head cache.h5 RUN"),
+        ("pretrain videos out", "videos is a folder of files, not a clip store", "avel extract videos STORE"),
+        ("cache-features runs/mlp out.h5", "runs/mlp is a run, not a clip store", "avel evaluate runs/mlp"),
+        ("train-head store out", "store is a clip store, not a feature cache", "avel pretrain store RUN"),
+        ("train-head runs/mlp out", "runs/mlp is a run, not a feature cache", "avel evaluate runs/mlp"),
+        ("train-head runs/mlp cache.h5", "arguments swapped?", "avel train-head cache.h5 runs/mlp"),
         (
-            "pretrain videos out",
-            "videos is a folder of files, not a clip store",
-            "avel extract DATASET STORE",
+            "train-head out cache.h5",
+            "cache.h5 is a feature cache: arguments swapped?",
+            "train-head cache.h5 out",
         ),
-        ("cache-features runs/mlp out.h5", "runs/mlp is a run, not a clip store", "avel evaluate"),
-        ("train-head store out", "store is a clip store, not a feature cache", "avel pretrain"),
-        ("train-head runs/mlp out", "runs/mlp is a run, not a feature cache", "avel evaluate"),
-        ("extract clip.mp4 out", "clip.mp4 is a video, not a folder of videos", "avel predict RUN VIDEO"),
-        ("extract store out", "store is a clip store, not a folder of videos", "avel pretrain"),
+        ("train-head cache.h5 store", "store is a clip store; avel train-head writes a run to RUN", "next:"),
+        ("train-head cache.h5 runs", "runs is a folder of runs; avel train-head writes a run", "runs/NAME"),
+        ("cache-features cache.h5 store", "arguments swapped?", "avel cache-features store cache.h5"),
+        ("extract store videos", "arguments swapped?", "avel extract videos store"),
+        ("extract videos cache.h5", "cache.h5 is a feature cache; avel extract writes a clip store", "next:"),
+        ("extract clip.mp4 out", "clip.mp4 is a video, not a folder of videos", "avel predict RUN clip.mp4"),
+        ("extract store out", "store is a clip store, not a folder of videos", "avel pretrain store RUN"),
+        ("predict runs/mlp videos", "videos is a folder, not a video", "videos/*.mp4"),
+        ("predict clip.mp4 runs/mlp", "arguments swapped?", "avel predict runs/mlp clip.mp4"),
+        ("reproduce table2 runs store", "arguments swapped?", "avel reproduce -h shows their order"),
+        ("score runs/mlp --dataset videos", "runs/mlp is a run, not a file of predictions", "avel evaluate"),
+        ("runs cache.h5", "cache.h5 is a feature cache, not a folder of runs", "avel train-head"),
+        ("diff cache.h5 store", "store is a clip store, not a feature cache", "avel pretrain store RUN"),
         ("evaluate cache.h5", "cache.h5 is a feature cache, not a run", "train-head"),
-        ("evaluate runs", "runs is a folder of runs, not a run", "avel runs"),
-        ("inspect notes.txt", "notes.txt is a file that is none of avel's", "next:"),
-        ("inspect runs", "runs is a folder of runs", "avel runs"),
+        ("evaluate runs", "runs is a folder of runs, not a run", "avel runs runs"),
+        ("inspect notes.txt", "notes.txt is a file that is none of avel's", "avel --help"),
+        ("inspect runs", "runs is a folder of runs", "avel runs runs"),
         ("extract nowhere out", "nowhere: no folder of videos", "next:"),
         ("evaluate nowhere", "nowhere: no run", "avel train-head"),
     ],

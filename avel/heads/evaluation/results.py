@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Literal
@@ -215,6 +215,18 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(chr(10).join([self.headline(), '', *self.all_lines()]))}</pre>"
+
+    def __len__(self) -> int:
+        """Returns the number of groups."""
+        return len(self.groups)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yields the names of the groups."""
+        return iter(self.groups)
+
+    def __getitem__(self, name: str) -> GroupEvaluation:
+        """Returns a group by its name."""
+        return self.groups[name]
 
     @property
     def best(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from avel.errors import DatasetError
 from avel.grid import Grid
 from avel.stores.files import path_text
+from avel.text import classes_and_background, html_table, plural
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,6 +116,27 @@ class Dataset:
     extra_files: tuple[str, ...] = dataclasses.field(default=(), compare=False)
     longest_seconds: float | None = None
     stated_seconds: Mapping[str, float] = dataclasses.field(default_factory=dict, compare=False)
+
+    def __repr__(self) -> str:
+        counts = f"{plural(len(self), 'sample')} of {plural(len(self.videos), 'video')}"
+        return f"<Dataset {self.name}: {counts}, {classes_and_background(len(self.categories))}>"
+
+    def _repr_html_(self) -> str:
+        splits = Counter(sample.split or "no split" for sample in self.samples)
+        facts = {
+            "samples": "; ".join(f"{split} {count:,}" for split, count in splits.items()),
+            "videos": f"{len(self.videos):,}",
+            "classes": classes_and_background(len(self.categories)),
+        }
+        return html_table(f"Dataset {self.name}", facts)
+
+    def __len__(self) -> int:
+        """Returns the number of samples."""
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Yields the samples."""
+        return iter(self.samples)
 
     @property
     def background(self) -> int:
