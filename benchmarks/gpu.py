@@ -226,16 +226,13 @@ def caching(folder: Path, store: Path) -> None:
         options = WEIGHTS | {"dtype": dtype, "workers": 16, "batch_size": 32, "device": str(DEVICE)}
         config = resolve(CacheConfig, "cache-features", options=options)
         path = folder / f"{dtype}.h5"
-        whole = len(clips.staged) / seconds_of(
-            lambda path=path, config=config: cache_features(clips.location.url, path, config, overwrite=True)
-        )
+        once = partial(cache_features, clips.location.url, path, config, overwrite=True)
+        whole = len(clips.staged) / seconds_of(once)
         work = make_task(clips, folder / "none.h5", None, config, None).work(Parts(folder))
         encoder = PartEncoder(work, str(DEVICE))
         batch = encoder.read((0, clips.staged[:32]))
         there = dataclasses.replace(batch, frames=batch.frames.to(DEVICE), audio=batch.audio.to(DEVICE))
-        bare = len(there.video_ids) / seconds_of(
-            lambda encoder=encoder, there=there: encoder.encode(there), 9
-        )
+        bare = len(there.video_ids) / seconds_of(partial(encoder.encode, there), 9)
         if dtype == "bfloat16":
             show(f"caching, {dtype}, 16 workers", whole, "clips/s", least=1200)
             show(f"  so {AVE_CLIPS} clips take", AVE_CLIPS / whole, "s")
@@ -255,7 +252,7 @@ def heads(folder: Path, store: Path) -> None:
         stacked = Training(trials, data, DEVICE)
         alone = [Training([trial], data, DEVICE) for trial in trials[:3]]
         together = seconds_of(stacked.epoch, warm=1 + EAGER_STEPS)  # after which all its graphs are captured
-        in_turn = seconds_of(lambda alone=alone: [each.epoch() for each in alone]) / len(alone) * TRIALS
+        in_turn = sum(seconds_of(each.epoch) for each in alone) / len(alone) * TRIALS
         show(f"{TRIALS} {HEAD} in turn / stacked, {dtype}", in_turn / together, "x", least=10)
         show("  an epoch of all, stacked", 1000 * together, "ms")
         stacked.replays = False

@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,13 +115,16 @@ def trials(cache: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
         seeds = list(range(options.trials))
         stacked = epoch_of(cache, seeds, options, head=head, batch_size=batch)
         alone = [epoch_of(cache, [seed], options, head=head, batch_size=batch) for seed in seeds]
-        epochs: dict[str, Epoch] = {
-            "stacked": stacked,
-            "in turn": lambda alone=alone: [run() for run in alone],
-        }
+        epochs: dict[str, Epoch] = {"stacked": stacked, "in turn": partial(run_all, alone)}
         line = compared("trials", "stacked", "in turn", in_turns(epochs, options))
         found.append(line | {"what": f"{len(seeds)} {head} batch {batch}, stacked"})
     return found
+
+
+def run_all(epochs: list[Epoch]) -> None:
+    """Runs one after another."""
+    for epoch in epochs:
+        epoch()
 
 
 def busy(cache: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -148,7 +152,7 @@ def beside_a_busy_process(epoch: Epoch) -> Epoch:
 
 def accuracy(cache: Path, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Test accuracy at the best validation epoch in both dtypes, percent, where the table says seconds."""
-    means = {}
+    means: dict[str, float] = {}
     for name in DTYPES:
         config = resolve(
             TrainConfig,
@@ -161,7 +165,10 @@ def accuracy(cache: Path, folder: Path, options: argparse.Namespace) -> list[dic
             },
         )
         results = train_head(cache, folder / name, config)
-        means[name] = results.groups["tacma"].accuracy_percent.mean
+        measured = results.groups["tacma"].accuracy_percent
+        assert measured is not None, "test samples without labels"
+        assert measured.mean is not None
+        means[name] = measured.mean
     line = {"part": "accuracy, %", "what": "tacma bfloat16", "against": "tacma float32"}
     ratio = means["float32"] / means["bfloat16"]
     return [

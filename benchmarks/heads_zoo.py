@@ -108,7 +108,7 @@ def training_step(config: TrainConfig, widths: Widths) -> Step:
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         loss = model.loss(model(audio, visual), labels)
-        loss.backward()
+        torch.autograd.backward(loss)
         if config.head.clip_norm:
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.head.clip_norm)
         optimizer.step()

@@ -72,6 +72,9 @@ class Same:
         """The same batch, `steps` times."""
         return iter([self.batch] * self.steps)
 
+    def close(self) -> None:
+        """Has nothing to end."""
+
 
 def rate(work: Callable[[], int], device: torch.device) -> float:
     """Clips/s of `work`, which tells how many clips it did."""
@@ -111,7 +114,7 @@ def product_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
     best = 0.0
     for _ in range(5):
         best = max(best, rate(lambda: (a @ a, 1)[1], device))
-    return best * 2 * side**3
+    return best * 2.0 * side**3
 
 
 def bytes_of_weights(trainer: Trainer) -> float:
@@ -119,7 +122,8 @@ def bytes_of_weights(trainer: Trainer) -> float:
     weights = sum(p.numel() * p.element_size() for p in trainer.twins.parameters() if p.requires_grad)
     kept = [value for state in trainer.optimizer.state.values() for value in state.values()]
     # each is read and written
-    return 2.0 * (2 * weights + sum(value.numel() * value.element_size() for value in kept))
+    moved: int = 2 * weights + sum(value.numel() * value.element_size() for value in kept)
+    return 2.0 * moved
 
 
 def reading(store: ClipStore, loader: ClipLoader, options: argparse.Namespace) -> dict[str, Any]:
@@ -225,7 +229,8 @@ def main() -> None:
     config = resolve(PretrainConfig, "pretrain", options=dict(zip(names, rest[1::2], strict=True)))
     set_verbosity(0)
     device = device_of_process(config.device)
-    config = replace(config, dtype=choose_dtype(config.dtype, device))
+    chosen: Any = choose_dtype(config.dtype, device)
+    config = replace(config, dtype=chosen)
     with tf32(device), determinism(config, device):  # as `avel pretrain` runs
         found = measure(options, config)
     if options.json:
