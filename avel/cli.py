@@ -155,16 +155,25 @@ def extract(dataset: Path, store: str, as_json: bool, **options: Any) -> int:
     return SOME_FAILED if summary.failed and not options["dry_run"] else DONE
 
 
-@command("avel pretrain ave.zarr runs/avbt --epochs 100")
+@command(
+    "avel pretrain ave.zarr runs/avbt --epochs 100",
+    "avel pretrain mine.h5 runs/avbt --audio-features clap --visual-features siglip",
+)
 @click.argument("store", type=STORE)
 @click.argument("run", type=NEW_RUN)
+@click.option(
+    "--audio-features",
+    help="Names of audio features in the feature cache STORE, joined by +.  [default: cnn_a, else f_a]",
+)
+@click.option("--visual-features", help="The same for visual features.  [default: cnn_v, else f_v]")
 @settings(PretrainConfig, "pretrain", PRESETS)
 @json_option
 def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
     """Train AV-BT encoders without labels.
 
-    Learns from the train split in STORE, and saves the encoders in RUN. For several GPUs start it with
-    torchrun: torchrun --nproc-per-node 4 -m avel pretrain STORE RUN.
+    Learns from the train split in STORE, and saves the encoders in RUN. STORE may be a feature cache: its
+    vectors, of any encoders, then stand for frozen CNNs. For several GPUs start it with torchrun: torchrun
+    --nproc-per-node 4 -m avel pretrain STORE RUN.
     """
     summary = avel.pretrain(store, run, **options)
     if os.environ.get("RANK", "0") == "0":  # torchrun starts this command once for each GPU

@@ -17,6 +17,7 @@ VISUAL_BACKBONES: Registry[Any] = Registry(
         "timm": "avel.pipeline.encoders.timm_models",
         "hf": "avel.pipeline.encoders.huggingface",
         "tiny": "avel.pipeline.encoders.tiny",
+        "vectors": "avel.pipeline.encoders.vectors",
     },
     group="avel.visual_backbones",
 )
@@ -26,6 +27,7 @@ AUDIO_BACKBONES: Registry[Any] = Registry(
         **{name: f"avel.pipeline.encoders.{name}" for name in ("tiny", "vggish", "yamnet")},
         "cnn14": "avel.pipeline.encoders.panns",
         "hf": "avel.pipeline.encoders.huggingface",
+        "vectors": "avel.pipeline.encoders.vectors",
     },
     group="avel.audio_backbones",
 )

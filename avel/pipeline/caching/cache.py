@@ -27,6 +27,7 @@ from avel.stores.feature_adding import stored_features
 from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import FeatureCache, write_features
 from avel.stores.files import check_can_write, only_one
+from avel.stores.kinds import kind_of
 from avel.stores.named_features import NewFeatures
 from avel.stores.runs import versions
 from avel.text import duration, plural, table
@@ -92,7 +93,7 @@ def cache_features(
     adds features of backbones to a cache that is there, beside its own.
 
     Args:
-        store: what `extract` made.
+        store: what `extract` made; or the feature cache, or one like it, that `encoder` was trained on.
         cache: the HDF5 file to make or bring up to date.
         config: how to encode; `options` are single fields of it, which win.
         encoder: run of `pretrain`; without one the backbones' own vectors are f_a and f_v.
@@ -119,6 +120,8 @@ def cache_features(
                 "--encoder or --cnn-from beside a name", hint="names are for the backbones' own features"
             )
         return _add(store, Path(cache), only_named(config, given), given, overwrite, scheduler)
+    if kind_of(store) == "cache":
+        return _encode_vectors(Path(store), Path(cache), encoder, config, overwrite, began)
     task = make_task(ClipStore.open(store), Path(cache), encoder, config, cnn_from, overwrite, scheduler)
     found = find(task, overwrite)
     if found.is_whole(task):
@@ -139,6 +142,28 @@ def cache_features(
         parts.remove()
     opened = FeatureCache.open(task.cache)
     return _summary(task, opened, found, resumed, encoded, known | failed, began)
+
+
+def _encode_vectors(
+    source: Path, cache: Path, encoder: Path | str | None, config: CacheConfig, overwrite: bool, began: float
+) -> CacheSummary:
+    """Encodes the vectors of another cache; with nothing to resume, since it takes seconds."""
+    from avel.pipeline.caching.from_vectors import encode_vectors
+
+    made = encode_vectors(source, cache, None if encoder is None else Path(encoder), config, overwrite)
+    return CacheSummary(
+        cache=str(cache),
+        digest=made.digest,
+        videos=len(made.video_ids),
+        samples=len(made.samples),
+        missing=len(made.missing),
+        encoded=len(made.video_ids),
+        kept=0,
+        resumed=0,
+        failed={},
+        arrays=made.shapes,
+        seconds=time.monotonic() - began,
+    )
 
 
 def _add(

@@ -17,14 +17,16 @@ from avel.ahead import reading_threads
 from avel.config import resolve
 from avel.device import choose_dtype, explain_full_memory, hardware_of, note_slow_bfloat16, tf32
 from avel.digests import digest_of
-from avel.errors import AvelError, TrainingError
-from avel.grid import Grid, evenly_spaced
+from avel.errors import AvelError, ConfigError, TrainingError
+from avel.grid import evenly_spaced
 from avel.memory import free_memory_gb
 from avel.nn import mask_of
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.kept import encoder_digest
+from avel.pipeline.encoders.vectors import NAME, read_vectors
+from avel.pipeline.pretraining.cached import read_by, train_places, vector_config
 from avel.pipeline.pretraining.checkpoint import start_from
 from avel.pipeline.pretraining.footprint import choose_clips_at_once, measure_footprint, note_long_training
 from avel.pipeline.pretraining.loader import ClipLoader, steps_per_epoch
@@ -38,7 +40,9 @@ from avel.pipeline.pretraining.training import Batches, Trainer, determinism, mo
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, frozen_vectors
 from avel.progress import Progress, note, set_verbosity
 from avel.stores.clips import ClipStore
+from avel.stores.features import FeatureCache
 from avel.stores.files import only_one
+from avel.stores.kinds import kind_of
 from avel.stores.runs import RECORD, Run, remove_unused
 
 VECTORS = "vectors"
@@ -49,7 +53,13 @@ since a dataset may be sorted by class."""
 
 
 def pretrain(
-    store: ClipStore | Path | str, run: Path | str, config: PretrainConfig | None = None, **options: Any
+    store: ClipStore | FeatureCache | Path | str,
+    run: Path | str,
+    config: PretrainConfig | None = None,
+    *,
+    audio_features: str | None = None,
+    visual_features: str | None = None,
+    **options: Any,
 ) -> PretrainSummary:
     """Trains AV-BT (Section 3.2) on the staged train split of `store`; the run folder keeps the encoder.
 
@@ -57,19 +67,30 @@ def pretrain(
     GPU with `deterministic`). Under torchrun every process takes a part of each batch.
 
     Args:
-        store: a clip store or its path.
+        store: a clip store or its path; or a feature cache, whose vectors then stand for frozen CNNs.
         run: the run folder; new, or one of the same store and config.
         config: the settings; `options` override its fields.
+        audio_features: names of a cache's audio features, joined by "+"; cnn_a, or else f_a, by default.
+        visual_features: the same of its visual features.
 
     Raises:
+        ConfigError: names of features beside a clip store, or settings that need one beside a cache.
         WeightsError: weights of the CNNs that are missing or do not fit.
         TrainingError: nothing to train on, or a loss that is not finite.
         StoreError: `run` holds something else.
     """
     if os.environ.get("RANK", "0") != "0":
         set_verbosity(0)
-    config = check_config(resolve(PretrainConfig, "pretrain", base=config, options=options))
-    source = store if isinstance(store, ClipStore) else ClipStore.open(store)
+    config = resolve(PretrainConfig, "pretrain", base=config, options=options)
+    source = store if isinstance(store, ClipStore | FeatureCache) else _open(store)
+    if isinstance(source, FeatureCache):
+        config = vector_config(source, config, audio_features, visual_features)
+    elif audio_features or visual_features or NAME in _backbones(config):
+        raise ConfigError(
+            f"{source.location.url}: a clip store, which holds no vectors to train on",
+            hint="give a feature cache for STORE, or leave out --audio-features and --visual-features",
+        )
+    config = check_config(config)
     device, path = device_of_process(config.device), Path(run)
     video_ids = training_videos(source)
     is_new = not path.exists()
@@ -86,6 +107,14 @@ def pretrain(
                 raise
 
 
+def _backbones(config: PretrainConfig) -> tuple[str, str]:
+    return config.audio.backbone.name, config.visual.backbone.name
+
+
+def _open(path: Path | str) -> ClipStore | FeatureCache:
+    return FeatureCache.open(path) if kind_of(path) == "cache" else ClipStore.open(path)
+
+
 def _dtype(run: Path, config: PretrainConfig, device: torch.device) -> Any:
     """Returns the number format asked for; for auto that of the run that is there, or the device's."""
     if config.dtype == "auto" and (run / RECORD).is_file():
@@ -93,12 +122,14 @@ def _dtype(run: Path, config: PretrainConfig, device: torch.device) -> Any:
     return choose_dtype(config.dtype, device)
 
 
-def training_videos(store: ClipStore) -> list[str]:
-    """Lists the staged videos of train samples; all staged ones where the dataset names no splits.
+def training_videos(store: ClipStore | FeatureCache) -> list[str]:
+    """Lists the staged or cached videos of train samples; all of them where the dataset names no splits.
 
     Raises:
         TrainingError: there is none.
     """
+    if isinstance(store, FeatureCache):
+        return [store.video_ids[place] for place in train_places(store)]
     splits = store.dataset.split_of_video()
     if any(splits.values()):
         wanted = [video_id for video_id in store.staged if "train" in splits[video_id]]
@@ -112,7 +143,11 @@ def training_videos(store: ClipStore) -> list[str]:
 
 
 def _pretrain(
-    store: ClipStore, video_ids: list[str], path: Path, config: PretrainConfig, device: torch.device
+    store: ClipStore | FeatureCache,
+    video_ids: list[str],
+    path: Path,
+    config: PretrainConfig,
+    device: torch.device,
 ) -> PretrainSummary:
     encoder = build_encoder(config)
     twins = Twins(encoder, config)
@@ -120,8 +155,7 @@ def _pretrain(
         start_from(twins, Path(config.start_from))
     lengths = own_lengths(store, video_ids)
     inputs = {
-        "store": store.location.url,
-        "store_digest": store.digest,
+        **_about(store, config),
         "clips": len(video_ids),
         "clip_ids": digest_of(video_ids if lengths is None else [video_ids, lengths.tolist()]),
         "encoder": encoder_digest(encoder),
@@ -140,10 +174,10 @@ def _pretrain(
             hint="raise --batch-size, or start fewer processes",
         )
     probe = None
-    if config.probe_every and rank() == 0:
+    if config.probe_every and isinstance(store, ClipStore) and rank() == 0:
         probe = Probe(store, frozen=config.freeze_backbone, workers=reading_threads(config.workers))
-    config = replace(config, clips_at_once=_clips_at_once(twins, config, store.grid, len(video_ids), device))
-    if device.type == "cpu" and not config.freeze_backbone and rank() == 0:
+    config = replace(config, clips_at_once=_clips_at_once(twins, config, store, len(video_ids), device))
+    if device.type == "cpu" and isinstance(store, ClipStore) and not config.freeze_backbone and rank() == 0:
         note_long_training(twins, config, store.grid, len(video_ids))
     twins = move_to_device(twins, config, device)
     batches = make_batches(twins.encoder, store, video_ids, path, config)
@@ -154,12 +188,12 @@ def _pretrain(
 
 
 def _clips_at_once(
-    twins: Twins, config: PretrainConfig, grid: Grid, videos: int, device: torch.device
+    twins: Twins, config: PretrainConfig, store: ClipStore | FeatureCache, videos: int, device: torch.device
 ) -> int:
     """Returns how many clips the CNNs take together, 0 for all: as asked for, or as many as fit."""
-    if config.clips_at_once is not None or config.freeze_backbone:
+    if config.clips_at_once is not None or config.freeze_backbone or isinstance(store, FeatureCache):
         return config.clips_at_once or 0
-    footprint = measure_footprint(twins, config, grid)
+    footprint = measure_footprint(twins, config, store.grid)
     clips = math.ceil(videos / steps_per_epoch(videos, config.batch_size) / world_size())
     on_gpu = device.type == "cuda"
     here = torch.cuda.mem_get_info(device)[0] if on_gpu else int(free_memory_gb() * 2**30 / world_size())
@@ -179,11 +213,18 @@ def _train(trainer: Trainer, batches: Batches, recorder: Recorder, clips: int) -
 
 
 def make_batches(
-    encoder: Encoder, store: ClipStore, video_ids: list[str], run: Path, config: PretrainConfig
+    encoder: Encoder,
+    store: ClipStore | FeatureCache,
+    video_ids: list[str],
+    run: Path,
+    config: PretrainConfig,
 ) -> Batches:
     """Returns batches of frames, or of frozen CNNs' vectors; fits the standardisation if asked for."""
     device, workers = next(encoder.parameters()).device, reading_threads(config.workers)
     lengths = own_lengths(store, video_ids)
+    if isinstance(store, FeatureCache):
+        audio, visual = (read_vectors(store, each, train_places(store)) for each in read_by(config))
+        return _drawn(encoder, (audio.half(), visual.half().unsqueeze(2)), lengths, config)
     if not config.freeze_backbone:
         if config.standardise and not config.start_from:
             some = [video_ids[place] for place in evenly_spaced(len(video_ids), STANDARD_CLIPS)]
@@ -215,6 +256,13 @@ def make_batches(
         config.dtype,
         workers,
     )
+    return _drawn(encoder, vectors, lengths, config)
+
+
+def _drawn(
+    encoder: Encoder, vectors: tuple[Tensor, Tensor], lengths: Tensor | None, config: PretrainConfig
+) -> FrozenVectors:
+    """Returns batches of vectors cnn_a, cnn_v; fits the standardisation if asked for."""
     if config.standardise and not config.start_from:
         standardise(encoder, *vectors, lengths)
     return FrozenVectors(
@@ -224,13 +272,25 @@ def make_batches(
         rank=rank(),
         world=world_size(),
         together=config.frozen.augment and config.augmentation.augment_per == "clip",
-        device=device,
+        device=next(encoder.parameters()).device,
         lengths=lengths,
     )
 
 
-def own_lengths(store: ClipStore, video_ids: Sequence[str]) -> Tensor | None:
+def _about(store: ClipStore | FeatureCache, config: PretrainConfig) -> dict[str, str]:
+    """Returns path and digest of what is trained on, of a cache with the features that are read."""
+    if isinstance(store, FeatureCache):
+        names = [name for each in read_by(config) for name in each.features.split("+")]
+        return {"store": str(store.path.resolve()), "store_digest": store.digest_with(names)}
+    return {"store": store.location.url, "store_digest": store.digest}
+
+
+def own_lengths(store: ClipStore | FeatureCache, video_ids: Sequence[str]) -> Tensor | None:
     """Returns the segments of videos, (V,), where clips have lengths of their own."""
+    if isinstance(store, FeatureCache):
+        every = torch.from_numpy(store.lengths)
+        place = {name: number for number, name in enumerate(store.video_ids)}
+        return every[[place[name] for name in video_ids]] if store.differing_lengths else None
     lengths = store.lengths
     return None if lengths is None else torch.tensor([lengths[name] for name in video_ids])
 

@@ -1,0 +1,120 @@
+"""Features of an encoder that was trained on a feature cache's vectors, for all clips of such a cache."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from avel.config import as_dict, settings_of
+from avel.device import choose_device, hardware_of
+from avel.errors import ConfigError, StoreError
+from avel.nn import mask_of
+from avel.pipeline.caching.key import pretraining_seed
+from avel.pipeline.config import CacheConfig
+from avel.pipeline.encoders.encoder import Encoder
+from avel.pipeline.encoders.kept import encoder_digest, load_encoder
+from avel.pipeline.encoders.vectors import VectorsConfig, read_vectors
+from avel.progress import Progress
+from avel.stores.features import FeatureCache, write_features
+from avel.stores.files import check_can_write
+from avel.stores.runs import versions
+
+USED = ("keep_cnn", "batch_size", "device")
+"""Settings that matter where no CNN runs."""
+
+
+def encode_vectors(
+    source: Path, cache: Path, encoder: Path | None, config: CacheConfig, overwrite: bool
+) -> FeatureCache:
+    """Writes f_a and f_v of all videos of the cache `source`, with its samples, and returns the new cache.
+
+    With `keep_cnn` the vectors that the encoder reads are kept as cnn_a and cnn_v.
+
+    Raises:
+        ConfigError: no encoder, one that reads frames and sound, or settings of CNNs.
+        StoreError: `source` lacks the features that the encoder reads; or `cache` exists, and no `overwrite`.
+    """
+    if encoder is None:
+        raise ConfigError(
+            f"{source}: a feature cache, and no encoder to run on it",
+            hint="--encoder RUN, of avel pretrain on a feature cache; or give a clip store",
+        )
+    idle = [
+        setting.name
+        for setting in settings_of(config)
+        if setting.of(config) != setting.default and setting.name not in USED
+    ]
+    if idle:
+        raise ConfigError(
+            f"{', '.join(idle)} beside a feature cache, on which no CNN runs", hint="leave it out"
+        )
+    check_can_write(cache)
+    if cache.resolve() == source.resolve():
+        raise ConfigError(f"{cache}: is also what is read", hint="name another file")
+    if cache.exists() and not overwrite:
+        raise StoreError(f"{cache}: exists", hint="add --overwrite, or choose another file")
+    found, loaded = FeatureCache.open(source), load_encoder(encoder)
+    audio, visual = loaded.spec.audio.backbone, loaded.spec.visual.backbone
+    if not (isinstance(audio, VectorsConfig) and isinstance(visual, VectorsConfig)):
+        command = shlex.join(["avel", "cache-features", "STORE", str(cache), "--encoder", str(encoder)])
+        raise ConfigError(f"{encoder}: reads frames and sound, not vectors of a cache", hint=command)
+    device = choose_device(config.device)
+    loaded.to(device)
+    arrays = _arrays(found, loaded, (audio, visual), config, device)
+    write_features(
+        cache,
+        video_ids=found.video_ids,
+        categories=found.categories,
+        samples=found.samples,
+        arrays=arrays,
+        segment_seconds=found.segment_seconds,
+        missing=found.missing,
+        provenance={
+            "encoder": {"kind": "run", "digest": encoder_digest(loaded), **as_dict(loaded.spec)},
+            "vectors": {
+                "cache_digest": found.digest,
+                **{name: found.named[name].made for name in _names(audio, visual) if name in found.named},
+                "encoder": found.provenance.get("encoder"),
+            },
+            "pretraining_seed": pretraining_seed(encoder),
+            "hardware": [hardware_of(device)],
+            "versions": versions(),
+        },
+        lengths=found.lengths,
+    )
+    return FeatureCache.open(cache)
+
+
+def _names(*configs: VectorsConfig) -> list[str]:
+    return [name for config in configs for name in config.features.split("+")]
+
+
+@torch.inference_mode()
+def _arrays(
+    cache: FeatureCache,
+    encoder: Encoder,
+    read: tuple[VectorsConfig, VectorsConfig],
+    config: CacheConfig,
+    device: torch.device,
+) -> dict[str, NDArray[np.float32]]:
+    """Computes f_a and f_v, and cnn_a and cnn_v where they are kept: (V, T, D) by name."""
+    parts: dict[str, list[Tensor]] = {}
+    count = len(cache.video_ids)
+    with Progress(count, "clips", of="AV-BT features") as progress:
+        for first in range(0, count, config.batch_size):
+            videos = np.arange(first, min(first + config.batch_size, count))
+            cnn_a, cnn_v = (read_vectors(cache, each, videos).to(device) for each in read)
+            mask = None
+            if cache.differing_lengths:
+                mask = mask_of(torch.from_numpy(cache.lengths[videos]).to(device), cache.grid_segments)
+            f_a, f_v = encoder.temporal(cnn_a, cnn_v, mask)
+            kept = {"cnn_a": cnn_a, "cnn_v": cnn_v} if config.keep_cnn else {}
+            for name, values in {"f_a": f_a, "f_v": f_v, **kept}.items():
+                parts.setdefault(name, []).append(values.float().cpu())
+            progress.advance(len(videos))
+    return {name: torch.cat(values).numpy() for name, values in parts.items()}

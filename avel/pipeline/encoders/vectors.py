@@ -1,0 +1,125 @@
+"""The place of a CNN in an encoder that reads vectors of a feature cache, whoever computed them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from avel.config import ComponentConfig, option
+from avel.errors import ConfigError, StoreError
+from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES
+from avel.pipeline.encoders.backbones import AudioBackbone, VisualBackbone
+from avel.pipeline.encoders.weights import State
+from avel.stores.features import FeatureCache
+from avel.stores.provenance import AGAIN
+
+NAME = "vectors"
+
+
+@dataclass(frozen=True)
+class VectorsConfig(ComponentConfig):
+    """What an encoder reads; `avel pretrain` sets it from its cache."""
+
+    features: str = option("", "Names of features in a cache, joined by +.")
+    dimensions: int = option(1, "Numbers of their vectors together.", low=1)
+
+
+def _refuse(config: VectorsConfig) -> NoReturn:
+    raise ConfigError(
+        f"this encoder reads vectors of a feature cache ({config.features}), no frames or sound",
+        hint="avel cache-features CACHE NEW_CACHE --encoder RUN encodes them",
+    )
+
+
+@VISUAL_BACKBONES.register(NAME)
+class VisualVectors(VisualBackbone):
+    """Vectors of any visual encoder, as a feature cache holds them; it has no weights."""
+
+    @dataclass(frozen=True)
+    class Config(VectorsConfig):
+        """Names and width of the vectors."""
+
+    config: Config
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.width = config.dimensions
+
+    def maps(self, frames: Tensor) -> Tensor:
+        """Refuses frames."""
+        _refuse(self.config)
+
+    def load_published(self, state: State, where: str) -> None:
+        """Refuses weights."""
+        _refuse(self.config)
+
+
+@AUDIO_BACKBONES.register(NAME)
+class AudioVectors(AudioBackbone):
+    """Vectors of any audio encoder, likewise."""
+
+    @dataclass(frozen=True)
+    class Config(VectorsConfig):
+        """Names and width of the vectors."""
+
+    config: Config
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.width = config.dimensions
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """Refuses patches."""
+        _refuse(self.config)
+
+    def load_published(self, state: State, where: str) -> None:
+        """Refuses weights."""
+        _refuse(self.config)
+
+
+def width_of(cache: FeatureCache, modality: str, names: str) -> int:
+    """Returns the width of features joined by "+".
+
+    Raises:
+        StoreError: no such features of that modality, or maps.
+    """
+    held = [
+        name
+        for name, shape in cache.shapes.items()
+        if len(shape) == 3 and cache.modality_of(name) == modality
+    ]
+    for name in names.split("+"):
+        if name not in held:
+            raise StoreError(
+                f"{cache.path}: no {modality} vectors named {name!r}",
+                hint=f"--{modality}-features takes {', '.join(held)}, or several joined by +",
+            )
+    return sum(cache.shapes[name][-1] for name in names.split("+"))
+
+
+def read_vectors(cache: FeatureCache, config: VectorsConfig, videos: NDArray[np.int64]) -> Tensor:
+    """Reads the vectors of videos that a config names, several side by side: float32 (n, T, D).
+
+    Raises:
+        StoreError: the cache lacks them, they have another width, or one holds a number that is not finite.
+    """
+    names = config.features
+    for name in names.split("+"):
+        if len(cache.shapes.get(name, ())) not in (0, 3):
+            raise StoreError(f"{cache.path}: {name!r} holds maps, not vectors", hint="name vectors")
+    found = torch.cat([torch.from_numpy(cache.read(name, videos)) for name in names.split("+")], -1)
+    if found.shape[-1] != config.dimensions:
+        raise StoreError(
+            f"{cache.path}: {names} is {found.shape[-1]} wide, the encoder reads {config.dimensions}",
+            hint="give a cache with features of the same encoders",
+        )
+    broken = torch.nonzero(~found.isfinite().flatten(1).all(1))
+    if len(broken):
+        video_id = cache.video_ids[int(videos[int(broken[0])])]
+        raise StoreError(f"{cache.path}: {names} of video {video_id!r} is not finite", hint=AGAIN)
+    return found

@@ -1,0 +1,97 @@
+"""Vectors of a feature cache in the place of a clip store and CNNs: what AV-BT is trained on there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.config import settings_of
+from avel.errors import ConfigError, TrainingError
+from avel.pipeline.config import (
+    AUDIO_BACKBONES,
+    VISUAL_BACKBONES,
+    AudioBackboneConfig,
+    AugmentConfig,
+    FrozenConfig,
+    PretrainConfig,
+    VisualBackboneConfig,
+)
+from avel.pipeline.encoders.vectors import NAME, VectorsConfig, width_of
+from avel.progress import note
+from avel.stores.features import FeatureCache
+
+OF_CNNS = ("visual", "audio", "frozen", "augmentation", "freeze_backbone", "backbone_batchnorm", "compile")
+"""Settings of CNNs and of the frames that they read."""
+OWN = {"audio": "cnn_a", "visual": "cnn_v"}
+"""Modality -> the features that are read where none are named."""
+
+
+def vector_config(
+    cache: FeatureCache, config: PretrainConfig, audio: str | None, visual: str | None
+) -> PretrainConfig:
+    """Returns the config with the cache's vectors in the place of frozen CNNs.
+
+    Args:
+        audio: names of audio features, joined by "+"; cnn_a, or else f_a, where none are given.
+        visual: the same of visual features.
+
+    Raises:
+        ConfigError: AGVA or probes, which need maps and a clip store.
+        StoreError: no such features of that modality, or maps.
+    """
+    if config.encoder.agva:
+        raise ConfigError("--agva with vectors of a cache, which have no cells", hint="leave out --agva")
+    if config.probe_every:
+        raise ConfigError("--probe-every without a clip store", hint="train a head on the encoder's features")
+    idle = [
+        setting.name
+        for setting in settings_of(config)
+        if setting.path[0] in OF_CNNS and setting.of(config) != setting.default
+    ]
+    if idle:
+        note(f"without effect, since vectors of a cache are read: {', '.join(idle)}")
+    names = {"audio": audio, "visual": visual}
+    chosen = {modality: given or default_names(cache, modality) for modality, given in names.items()}
+    widths = {modality: width_of(cache, modality, given) for modality, given in chosen.items()}
+    return replace(
+        config,
+        freeze_backbone=True,
+        frozen=FrozenConfig(),
+        augmentation=AugmentConfig(),
+        visual=VisualBackboneConfig(
+            VISUAL_BACKBONES[NAME].Config(features=chosen["visual"], dimensions=widths["visual"]), "random"
+        ),
+        audio=AudioBackboneConfig(
+            AUDIO_BACKBONES[NAME].Config(features=chosen["audio"], dimensions=widths["audio"]), "random"
+        ),
+    )
+
+
+def default_names(cache: FeatureCache, modality: str) -> str:
+    """Returns the features that are read where none are named: the CNNs' vectors, else f_a or f_v."""
+    return OWN[modality] if OWN[modality] in cache.shapes else OWN[modality].replace("cnn", "f")
+
+
+def read_by(config: PretrainConfig) -> tuple[VectorsConfig, VectorsConfig]:
+    """Returns what a config of `vector_config` says of the audio and visual features that are read."""
+    audio, visual = config.audio.backbone, config.visual.backbone
+    assert isinstance(audio, VectorsConfig)
+    assert isinstance(visual, VectorsConfig)
+    return audio, visual
+
+
+def train_places(cache: FeatureCache) -> NDArray[np.int64]:
+    """Returns the places of the videos of train samples; of all videos where no sample has a split.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    split = cache.samples.split
+    if not (split != "").any():
+        return np.arange(len(cache.video_ids))
+    places = np.unique(cache.samples.video[split == "train"])
+    if not len(places):
+        raise TrainingError(f"{cache.path}: no train sample", hint="give the dataset's splits, or none")
+    return places
