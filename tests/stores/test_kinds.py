@@ -72,7 +72,11 @@ def test_open_opens_each_as_what_it_is(paths: Path) -> None:
     assert isinstance(dataset, Dataset)
     assert repr(dataset) == "<Dataset videos: 0 samples of 1 video, 0 classes and background>"
     assert list(dataset) == list(dataset.samples)
-    for each, words in ((cache, "and background"), (run, "train-head"), (dataset, "0 classes and background")):
+    for each, words in (
+        (cache, "and background"),
+        (run, "train-head"),
+        (dataset, "0 classes and background"),
+    ):
         html = each._repr_html_()
         assert words in html
         assert html.count("<table>") == html.count("</table>") == 1
