@@ -17,10 +17,11 @@ from avel.config import digest
 from avel.digests import digest_of
 from avel.errors import ConfigError, DatasetError, TrainingError
 from avel.heads.config import TrainConfig
+from avel.heads.evaluation.evaluation import Evaluation
 from avel.heads.evaluation.paired import Difference, difference, tally
 from avel.heads.evaluation.prediction_metrics import compute_metrics
 from avel.heads.evaluation.predictions import Predictions, read_predictions
-from avel.heads.evaluation.results import Evaluation, Spread
+from avel.heads.evaluation.results import Spread
 from avel.heads.tasks.metrics import Tally
 from avel.heads.train import LoadedCache, sweep
 from avel.heads.training.data import Data, Split

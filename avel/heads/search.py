@@ -12,7 +12,7 @@ from typing import Any, Literal
 from avel.config import Range, Setting, convert, digest, resolve, settings_of
 from avel.errors import ConfigError, StoreError, TrainingError
 from avel.heads.config import TrainConfig
-from avel.heads.evaluation.results import Evaluation
+from avel.heads.evaluation.evaluation import Evaluation
 from avel.heads.train import LoadedCache, train_head
 from avel.heads.training.data import Data
 from avel.heads.training.fit import fit

@@ -15,8 +15,8 @@ from avel.device import choose_device, explain_full_memory, hardware_of, tf32
 from avel.errors import ConfigError, TrainingError
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluate import evaluate, predict_split
+from avel.heads.evaluation.evaluation import Evaluation
 from avel.heads.evaluation.predictions import write_predictions
-from avel.heads.evaluation.results import Evaluation
 from avel.heads.models.head import (
     Widths,
     build_model,

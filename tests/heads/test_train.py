@@ -17,7 +17,7 @@ from avel.console import run as run_command
 from avel.errors import AvelError, ConfigError, StoreError, TrainingError
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluate import evaluate
-from avel.heads.evaluation.results import Evaluation, FailedTrial
+from avel.heads.evaluation.evaluation import Evaluation, FailedTrial
 from avel.heads.models.head import code_digest, head_class
 from avel.heads.models.mlp import MLP
 from avel.heads.models.tacma import TACMA

@@ -19,8 +19,8 @@ from avel.errors import StoreError
 from avel.grid import Grid
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.evaluate import evaluate
+from avel.heads.evaluation.evaluation import Evaluation
 from avel.heads.evaluation.predictions import read_predictions
-from avel.heads.evaluation.results import Evaluation
 from avel.heads.evaluation.submissions import read_submission
 from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.train import train_head

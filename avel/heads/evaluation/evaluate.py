@@ -9,9 +9,10 @@ from typing import Literal
 import torch
 
 from avel.errors import StoreError
+from avel.heads.evaluation.evaluation import Evaluation, FailedTrial
 from avel.heads.evaluation.prediction_metrics import compute_metrics
 from avel.heads.evaluation.predictions import Predictions, check_complete, labelled_part, read_predictions
-from avel.heads.evaluation.results import Evaluation, FailedTrial, GroupEvaluation, Spread
+from avel.heads.evaluation.results import GroupEvaluation, Spread
 from avel.heads.models.head import Model, weak_labels_of
 from avel.heads.tasks.task import Decoder, Task
 from avel.heads.training.data import Data, chunks_of

@@ -1,19 +1,16 @@
-"""Results of `evaluate`, as typed values; results.json of a run holds them."""
+"""Figures of predictions, as typed values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Literal
 
 import numpy as np
 
 from avel.heads.config import WeakLabels
-from avel.heads.evaluation import wording
 from avel.heads.tasks.multi_label import TYPE
-from avel.heads.tasks.task import Decoder, TaskName
-from avel.text import plural
+from avel.heads.tasks.task import Decoder
 
 
 @dataclass(frozen=True)
@@ -174,81 +171,3 @@ class GroupEvaluation(PredictionMetrics):
         if self.parsing is not None:
             return self.type_at_best_test_epoch_percent
         return self.accuracy_at_best_test_epoch_percent
-
-
-@dataclass(frozen=True)
-class FailedTrial:
-    """A trial whose loss or scores did not stay finite, its group, and what happened."""
-
-    name: str
-    group: str
-    failure: str
-
-
-@dataclass(frozen=True, repr=False)
-class Evaluation:
-    """Results of a run on one split.
-
-    Attributes:
-        measure: what heads are judged by in this task, in words.
-        samples: number of samples with known events, which the figures are about.
-        unknown_samples: number of the others.
-        leaked_samples: those of `samples` whose video is also in train.
-        trivial_baselines_percent: rule that needs no model -> its score; empty without samples.
-        groups: the head's name, or the settings that a sweep varied -> the trials that share them.
-    """
-
-    run: str
-    task: TaskName
-    measure: str
-    split: str
-    decoder: Decoder
-    samples: int
-    unknown_samples: int
-    leaked_samples: int
-    trivial_baselines_percent: dict[str, float]
-    groups: dict[str, GroupEvaluation]
-    failed_trials: tuple[FailedTrial, ...]
-
-    def __repr__(self) -> str:
-        return f"<Evaluation {self.run}, {self.split}: {self.headline()}>"
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(chr(10).join([self.headline(), '', *self.all_lines()]))}</pre>"
-
-    def __len__(self) -> int:
-        """Returns the number of groups."""
-        return len(self.groups)
-
-    def __iter__(self) -> Iterator[str]:
-        """Yields the names of the groups."""
-        return iter(self.groups)
-
-    def __getitem__(self, name: str) -> GroupEvaluation:
-        """Returns a group by its name."""
-        return self.groups[name]
-
-    @property
-    def best(self) -> str:
-        """Name of the group that is best on validation."""
-        return max(self.groups, key=lambda name: self.groups[name].validation_score_percent.mean or 0.0)
-
-    def headline(self) -> str:
-        """Returns the score of the group that is best on validation in one line, with a verdict."""
-        if not self.groups:
-            return f"{self.run}: no trial stayed finite"
-        group = self.groups[self.best]
-        name = f"{self.best}: " if len(self.groups) > 1 else ""
-        seeds = plural(len(group.seeds), "seed")
-        chosen_by = group.validation_score_percent
-        of = " by videos" if group.selected_by == "videos" else ""
-        validation = "" if chosen_by.mean is None else f"validation{of} {chosen_by}"
-        return name + wording.headline(self, group, seeds, validation)
-
-    def lines(self) -> list[str]:
-        """Returns the groups of a sweep as a table, and the trials that failed."""
-        return [*wording.group_lines(self), *wording.failure_lines(self)]
-
-    def all_lines(self) -> list[str]:
-        """Returns all figures for people."""
-        return wording.evaluation_lines(self)

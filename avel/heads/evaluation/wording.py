@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from avel.heads.tasks.task import ORACLE
+from avel.heads.evaluation.results import PredictionMetrics
+from avel.heads.tasks.task import ORACLE, Decoder
 from avel.text import plural, table
 
-if TYPE_CHECKING:
-    from avel.heads.evaluation.results import Evaluation, GroupEvaluation, PredictionMetrics
-    from avel.heads.evaluation.score import Score
+
+class Judged(Protocol):
+    """What was evaluated, and how: a run, or the predictions of another program."""
+
+    @property
+    def measure(self) -> str:
+        """Main metric, in words."""
+
+    @property
+    def split(self) -> str:
+        """Split that was evaluated."""
+
+    @property
+    def decoder(self) -> Decoder:
+        """Way from scores to labels."""
+
+    @property
+    def samples(self) -> int:
+        """Number of samples that were evaluated."""
+
+    @property
+    def leaked_samples(self) -> int:
+        """Number of those whose video is also in train."""
+
+    @property
+    def trivial_baselines_percent(self) -> dict[str, float]:
+        """Scores of rules that need no model."""
 
 
-def headline(found: Evaluation | Score, metrics: PredictionMetrics, sets: str, validation: str = "") -> str:
+def headline(found: Judged, metrics: PredictionMetrics, sets: str, validation: str = "") -> str:
     """Returns the score on a split beside the trivial baselines, and the verdict.
 
     Args:
@@ -44,49 +69,7 @@ def verdict(metrics: PredictionMetrics, baselines: Mapping[str, float]) -> str:
     return f"cannot be told apart from {rule} on these clips"
 
 
-def group_lines(found: Evaluation) -> list[str]:
-    """Returns the groups of a sweep as a table, in the order that they were trained."""
-    if len(found.groups) < 2:
-        return []
-    rows = [
-        (name, str(group.score_percent), str(group.events.f1_percent), str(group.validation_score_percent))
-        for name, group in found.groups.items()
-    ]
-    return [*table(("settings", f"{found.split} {found.measure}", "event F1", "validation"), rows), ""]
-
-
-def failure_lines(found: Evaluation) -> list[str]:
-    """Returns the trials that did not stay finite."""
-    return [f"failed: {trial.name}: {trial.failure}" for trial in found.failed_trials]
-
-
-def evaluation_lines(found: Evaluation) -> list[str]:
-    """Returns all figures of an evaluation: on the split first, then what chose the epochs."""
-    shown = [*group_lines(found), *failure_lines(found)]
-    for name, group in found.groups.items():
-        shown += [f"{found.run}: {name}, {plural(len(group.seeds), 'seed')}, reads {group.inputs}", ""]
-        shown += [*metric_lines(found, group), *_choice_lines(found, group), ""]
-    return shown
-
-
-def _choice_lines(found: Evaluation, group: GroupEvaluation) -> list[str]:
-    epochs = " ".join(map(str, group.best_epochs))
-    rows = [
-        (
-            f"validation by labels of {group.selected_by}, which chose the epoch",
-            str(group.validation_score_percent),
-        ),
-        ("best epoch of each seed", epochs),
-    ]
-    if group.weak_labels is not None:
-        rows.append(("learned from the videos'", group.weak_labels))
-    if group.score_at_best_test_epoch_percent.mean is not None:
-        claimed = str(group.score_at_best_test_epoch_percent)
-        rows.append(("at the best test epoch, which is too high a figure", claimed))
-    return ["", *table(("how the epoch was chosen", found.measure + ", %"), rows)]
-
-
-def metric_lines(found: Evaluation | Score, metrics: PredictionMetrics) -> list[str]:
+def metric_lines(found: Judged, metrics: PredictionMetrics) -> list[str]:
     """Returns the figures of one set of predictions or of several, the main metric first."""
     events = metrics.events
     tolerance = f"onset ± {events.onset_tolerance_segments:g}, offset ± {events.offset_tolerance_segments:g}"

@@ -13,8 +13,9 @@ from avel.console import DONE, USAGE
 from avel.console import run as run_command
 from avel.errors import StoreError
 from avel.heads.evaluation.evaluate import evaluate
+from avel.heads.evaluation.evaluation import Evaluation
 from avel.heads.evaluation.predictions import Predictions, write_predictions
-from avel.heads.evaluation.results import Evaluation, Spread
+from avel.heads.evaluation.results import Spread
 from avel.heads.models.head import Widths
 from avel.heads.training.fit import TrialOutcome
 from avel.heads.training.records import HeadInputs, write_trial

@@ -15,7 +15,7 @@ from avel.console import DONE
 from avel.console import run as run_command
 from avel.errors import MissingPathError, StoreError
 from avel.heads.evaluation.compare import compare
-from avel.heads.evaluation.results import Evaluation, FailedTrial
+from avel.heads.evaluation.evaluation import Evaluation, FailedTrial
 from avel.heads.evaluation.runs import RunLine, list_runs, run_table
 from avel.heads.train import sweep, train_head
 from avel.pipeline.config import PretrainConfig

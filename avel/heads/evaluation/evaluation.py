@@ -1,0 +1,132 @@
+"""Results of `evaluate`; results.json of a run holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+
+from avel.heads.evaluation import wording
+from avel.heads.evaluation.results import GroupEvaluation
+from avel.heads.tasks.task import Decoder, TaskName
+from avel.text import plural, table
+
+
+@dataclass(frozen=True)
+class FailedTrial:
+    """A trial whose loss or scores did not stay finite, its group, and what happened."""
+
+    name: str
+    group: str
+    failure: str
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """Results of a run on one split.
+
+    Attributes:
+        measure: what heads are judged by in this task, in words.
+        samples: number of samples with known events, which the figures are about.
+        unknown_samples: number of the others.
+        leaked_samples: those of `samples` whose video is also in train.
+        trivial_baselines_percent: rule that needs no model -> its score; empty without samples.
+        groups: the head's name, or the settings that a sweep varied -> the trials that share them.
+    """
+
+    run: str
+    task: TaskName
+    measure: str
+    split: str
+    decoder: Decoder
+    samples: int
+    unknown_samples: int
+    leaked_samples: int
+    trivial_baselines_percent: dict[str, float]
+    groups: dict[str, GroupEvaluation]
+    failed_trials: tuple[FailedTrial, ...]
+
+    def __repr__(self) -> str:
+        return f"<Evaluation {self.run}, {self.split}: {self.headline()}>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(chr(10).join([self.headline(), '', *self.all_lines()]))}</pre>"
+
+    def __len__(self) -> int:
+        """Returns the number of groups."""
+        return len(self.groups)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yields the names of the groups."""
+        return iter(self.groups)
+
+    def __getitem__(self, name: str) -> GroupEvaluation:
+        """Returns a group by its name."""
+        return self.groups[name]
+
+    @property
+    def best(self) -> str:
+        """Name of the group that is best on validation."""
+        return max(self.groups, key=lambda name: self.groups[name].validation_score_percent.mean or 0.0)
+
+    def headline(self) -> str:
+        """Returns the score of the group that is best on validation in one line, with a verdict."""
+        if not self.groups:
+            return f"{self.run}: no trial stayed finite"
+        group = self.groups[self.best]
+        name = f"{self.best}: " if len(self.groups) > 1 else ""
+        seeds = plural(len(group.seeds), "seed")
+        chosen_by = group.validation_score_percent
+        of = " by videos" if group.selected_by == "videos" else ""
+        validation = "" if chosen_by.mean is None else f"validation{of} {chosen_by}"
+        return name + wording.headline(self, group, seeds, validation)
+
+    def lines(self) -> list[str]:
+        """Returns the groups of a sweep as a table, and the trials that failed."""
+        return [*_group_lines(self), *_failure_lines(self)]
+
+    def all_lines(self) -> list[str]:
+        """Returns all figures for people."""
+        return _all_lines(self)
+
+
+def _group_lines(found: Evaluation) -> list[str]:
+    """Returns the groups of a sweep as a table, in the order that they were trained."""
+    if len(found.groups) < 2:
+        return []
+    rows = [
+        (name, str(group.score_percent), str(group.events.f1_percent), str(group.validation_score_percent))
+        for name, group in found.groups.items()
+    ]
+    return [*table(("settings", f"{found.split} {found.measure}", "event F1", "validation"), rows), ""]
+
+
+def _failure_lines(found: Evaluation) -> list[str]:
+    """Returns the trials that did not stay finite."""
+    return [f"failed: {trial.name}: {trial.failure}" for trial in found.failed_trials]
+
+
+def _all_lines(found: Evaluation) -> list[str]:
+    """Returns all figures of an evaluation: on the split first, then what chose the epochs."""
+    shown = found.lines()
+    for name, group in found.groups.items():
+        shown += [f"{found.run}: {name}, {plural(len(group.seeds), 'seed')}, reads {group.inputs}", ""]
+        shown += [*wording.metric_lines(found, group), *_choice_lines(found, group), ""]
+    return shown
+
+
+def _choice_lines(found: Evaluation, group: GroupEvaluation) -> list[str]:
+    epochs = " ".join(map(str, group.best_epochs))
+    rows = [
+        (
+            f"validation by labels of {group.selected_by}, which chose the epoch",
+            str(group.validation_score_percent),
+        ),
+        ("best epoch of each seed", epochs),
+    ]
+    if group.weak_labels is not None:
+        rows.append(("learned from the videos'", group.weak_labels))
+    if group.score_at_best_test_epoch_percent.mean is not None:
+        claimed = str(group.score_at_best_test_epoch_percent)
+        rows.append(("at the best test epoch, which is too high a figure", claimed))
+    return ["", *table(("how the epoch was chosen", found.measure + ", %"), rows)]
