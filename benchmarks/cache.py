@@ -113,9 +113,8 @@ def make_store(path: Path, clips: int) -> Path:
     for row in range(clips):
         noise = random.integers(-9999, 9999, config.grid().samples)
         writer.write_waveform(row, 0, noise.astype(np.int16))
-        writer.write_log_mel(
-            row, 0, random.normal(-3, 2, (config.grid().segments, 96, 64)).astype(np.float32)
-        )
+        patches = random.normal(-3, 2, (config.grid().segments, 96, 64))
+        writer.write_log_mel(row, 0, patches.astype(np.float32))
         writer.write_frames(row, 0, [files[place] for place in random.permutation(len(files))])
     manifest.append(
         Entry(name, row, "staged", source_sha256=name, settings=attributes.digest)
@@ -219,8 +218,7 @@ def _reading(encoder: PartEncoder, clips: ClipStore, size: int) -> float:
 
 def _compare(folder: Path, dtypes: list[str]) -> dict[str, dict[str, float]]:
     """How far the second dtype's features are from the first's."""
-    first, second = (folder / f"{dtype}.h5" for dtype in dtypes)
-    found = diff(first, second)
+    found = diff(*(folder / f"{dtype}.h5" for dtype in dtypes))
     return {
         name: {
             "mean_cosine": array.mean_cosine,
