@@ -40,7 +40,7 @@ JUDGED = "test"
 
 @dataclass(frozen=True)
 class SettingResult:
-    """What one combination of settings scores on samples that its networks have not seen.
+    """Score of one combination of settings on samples that its networks have not seen.
 
     Attributes:
         score_percent: main metric of the task over all samples of train and val, over seeds.
@@ -219,12 +219,12 @@ def deal(group: NDArray[Any], samples: Split, folds: int, seed: int) -> NDArray[
     total = np.zeros(folds)
     order = np.random.default_rng(seed).permutation(len(names))
     for each in sorted(order.tolist(), key=lambda number: -sizes[number]):
-        members = np.flatnonzero(of_group == each)
-        of_class = Counter(label[member] for member in members)
+        chosen = np.flatnonzero(of_group == each)
+        of_class = Counter(label[sample] for sample in chosen)
         usual = of_class.most_common(1)[0][0]
         place = int(np.lexsort((total, counts[usual]))[0])
-        fold[members] = place
-        total[place] += len(members)
+        fold[chosen] = place
+        total[place] += len(chosen)
         for name, count in of_class.items():
             counts[name][place] += count
     return np.where(samples.known, fold, -1)

@@ -178,7 +178,7 @@ class FeatureCache:
 
     @property
     def differing_lengths(self) -> bool:
-        """Whether any clip has fewer than T segments."""
+        """True if any clip has fewer than T segments."""
         return bool((self.lengths < self.grid_segments).any())
 
     def _lengths_of(self, samples: CachedSamples) -> NDArray[np.int64] | None:

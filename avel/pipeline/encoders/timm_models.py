@@ -1,6 +1,5 @@
 """Any image model of timm, `timm:NAME`: its own resolution, mean and std; maps where it has them."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ from avel.pipeline.config import VISUAL_BACKBONES
 from avel.pipeline.encoders.backbones import FrameInput, Normalise, VisualBackbone
 from avel.pipeline.encoders.hub import SETTINGS_FILE, HubBackbone, ModelConfig, as_maps, optional
 from avel.pipeline.encoders.weights import State, load_into
+from avel.stores.documents import parse
 
 
 @VISUAL_BACKBONES.register("timm")
 class TimmVisual(HubBackbone, VisualBackbone):
-    """The model's own pooled vector, before its classifier. State dict: timm's, under `net.`."""
+    """Vectors as the model pools them, before its classifier. State dict: timm's, under `net.`."""
 
     @dataclass(frozen=True)
     class Config(ModelConfig):
@@ -42,7 +42,8 @@ class TimmVisual(HubBackbone, VisualBackbone):
         """Returns one frame of the resolution that the model was trained with."""
         assert isinstance(config, ModelConfig)
         if Path(config.model).is_dir():
-            kept = json.loads((Path(config.model) / SETTINGS_FILE).read_text())
+            file = Path(config.model) / SETTINGS_FILE
+            kept = parse(file.read_bytes(), file, "fetch the model again")
             return FrameInput(pixels=kept.get("pretrained_cfg", kept)["input_size"][-1])
         return FrameInput(pixels=_known(config.model).input_size[-1])
 

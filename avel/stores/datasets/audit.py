@@ -30,7 +30,7 @@ class ParsingBaselines:
 
     never_any_event: float
     right_classes_everywhere: float
-    """The classes of each clip in every segment, in audio and in visual."""
+    """Takes the classes of each clip in every segment, in audio and in visual."""
 
 
 @dataclass(frozen=True)
