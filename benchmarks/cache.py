@@ -218,7 +218,8 @@ def _reading(encoder: PartEncoder, clips: ClipStore, size: int) -> float:
 
 def _compare(folder: Path, dtypes: list[str]) -> dict[str, dict[str, float]]:
     """How far the second dtype's features are from the first's."""
-    found = diff(*(folder / f"{dtype}.h5" for dtype in dtypes))
+    first, second = (folder / f"{dtype}.h5" for dtype in dtypes)
+    found = diff(first, second)
     return {
         name: {
             "mean_cosine": array.mean_cosine,

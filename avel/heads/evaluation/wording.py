@@ -11,7 +11,7 @@ from avel.text import plural, table
 
 
 class Judged(Protocol):
-    """What was evaluated, and how: a run, or the predictions of another program."""
+    """Names what was evaluated, and how: a run, or the predictions of another program."""
 
     @property
     def measure(self) -> str:
