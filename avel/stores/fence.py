@@ -60,6 +60,9 @@ class Fence:
                     return ""
             except BrokenPipeError:
                 pass
+            except BaseException:  # Ctrl-C: its answer would be taken for that to the next file
+                self.close()
+                raise
             code = child.wait()
             end = signal.Signals(-code).name if code < 0 else f"exit status {code}"
             if code not in (0, -signal.SIGKILL):  # 0: it had no file for long, and ended meanwhile

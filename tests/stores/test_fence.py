@@ -1,8 +1,10 @@
 """A file on which HDF5 ends the process is refused, and ends no process of the user's."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import h5py
@@ -87,3 +89,14 @@ def test_a_forked_process_has_another_of_its_own(tmp_path: Path) -> None:
         os._exit(int(read(tmp_path / "b.h5") != [0, 1, 2] or len(others()) != 1))
     assert os.waitpid(forked, 0)[1] == 0
     assert read(write_whole(tmp_path / "c.h5")) == [0, 1, 2]
+
+
+@pytest.mark.timeout(60)
+def test_an_interrupted_check_says_nothing_of_the_next_file(tmp_path: Path) -> None:
+    assert read(write_whole(tmp_path / "a.h5")) == [0, 1, 2]
+    os.mkfifo(tmp_path / "endless.h5")
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        read(tmp_path / "endless.h5")
+    with pytest.raises(StoreError, match="HDF5 crashed"):
+        read(write_crashing(tmp_path / "b.h5"))
