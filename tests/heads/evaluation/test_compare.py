@@ -43,6 +43,7 @@ def write_run(
         "c.h5",
         "0123",
         {},
+        {},
         LABEL.shape[1],
         1.0,
         "single_label",
