@@ -21,8 +21,8 @@ from avel.heads.evaluation.evaluation import Evaluation
 from avel.heads.evaluation.paired import Difference, difference, tally
 from avel.heads.evaluation.prediction_metrics import compute_metrics
 from avel.heads.evaluation.predictions import Predictions, read_predictions
-from avel.heads.evaluation.results import Spread
 from avel.heads.tasks.metrics import Tally
+from avel.heads.tasks.results import Spread
 from avel.heads.train import LoadedCache, sweep
 from avel.heads.training.data import Data, Split
 from avel.heads.training.plan import Planned, plan

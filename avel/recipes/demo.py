@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from avel.heads.evaluation.evaluation import Evaluation
-from avel.heads.evaluation.results import GroupEvaluation
+from avel.heads.evaluation.evaluation import Evaluation, GroupEvaluation
 from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.pretraining.pretrain import pretrain

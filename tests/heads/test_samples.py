@@ -14,8 +14,8 @@ from avel.cli import cli
 from avel.console import DONE, ERROR, run
 from avel.errors import DatasetError, StoreError, TrainingError
 from avel.heads.evaluation.evaluate import evaluate
-from avel.heads.evaluation.results import Spread
 from avel.heads.evaluation.runs import list_runs, run_table
+from avel.heads.tasks.results import Spread
 from avel.heads.train import sweep, train_head
 from avel.stores.datasets.labels import EventTable
 from avel.stores.export import export_features

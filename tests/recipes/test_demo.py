@@ -1,6 +1,7 @@
 """The demo's table: every row with its spread over seeds and its interval over videos."""
 
-from avel.heads.evaluation.results import EventEvaluation, GroupEvaluation, Spread
+from avel.heads.evaluation.evaluation import GroupEvaluation
+from avel.heads.tasks.results import EventEvaluation, Spread
 from avel.recipes.demo import DemoResult
 
 

@@ -9,12 +9,13 @@ from typing import Literal
 import torch
 
 from avel.errors import StoreError
-from avel.heads.evaluation.evaluation import Evaluation, FailedTrial
+from avel.heads.evaluation.evaluation import Evaluation, FailedTrial, GroupEvaluation
 from avel.heads.evaluation.prediction_metrics import compute_metrics
 from avel.heads.evaluation.predictions import Predictions, check_complete, labelled_part, read_predictions
-from avel.heads.evaluation.results import GroupEvaluation, Spread
 from avel.heads.models.head import Model, weak_labels_of
-from avel.heads.tasks.task import Decoder, Task
+from avel.heads.tasks.decoders import Decoder
+from avel.heads.tasks.results import Spread
+from avel.heads.tasks.task import Task
 from avel.heads.training.data import Data, chunks_of
 from avel.heads.training.fit import CLIPS_AT_ONCE, arithmetic
 from avel.heads.training.records import HeadInputs, TrialRecord, read_trials, task_of, trained_groups

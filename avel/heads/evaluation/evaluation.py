@@ -5,11 +5,55 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
+from typing import Literal
 
+from avel.heads.config import WeakLabels
 from avel.heads.evaluation import wording
-from avel.heads.evaluation.results import GroupEvaluation
-from avel.heads.tasks.task import Decoder, TaskName
+from avel.heads.tasks.decoders import Decoder
+from avel.heads.tasks.results import PredictionMetrics, Spread
+from avel.heads.tasks.task import TaskName
 from avel.text import plural, table
+
+
+@dataclass(frozen=True)
+class GroupEvaluation(PredictionMetrics):
+    """Results on one split of trials that differ in the seed alone.
+
+    Figures are those at each trial's best validation epoch. Where a segment may have several labels, the
+    validation and best-test figures are the Type@AV ones, and the others are None.
+
+    Attributes:
+        inputs: which features the head read.
+        weak_labels: what it learned from under weak supervision; None under full.
+        selected_by: the labels that chose the epoch on validation, of segments or of whole videos.
+        validation_accuracy_percent: the validation accuracy that chose the epoch, by arg-max; of the classes
+            of videos where `selected_by` says so.
+        accuracy_at_best_test_epoch_percent: test accuracy where the epoch is chosen by test, too high a
+            figure; (None, None) on another split, and with another decoder than arg-max.
+    """
+
+    head: str
+    inputs: str
+    weak_labels: WeakLabels | None
+    selected_by: Literal["segments", "videos"]
+    seeds: tuple[int, ...]
+    best_epochs: tuple[int, ...]
+    validation_accuracy_percent: Spread
+    accuracy_at_best_test_epoch_percent: Spread
+    validation_type_percent: Spread
+    type_at_best_test_epoch_percent: Spread
+
+    @property
+    def validation_score_percent(self) -> Spread:
+        """Validation metric that the epoch was chosen by."""
+        return self.validation_accuracy_percent if self.parsing is None else self.validation_type_percent
+
+    @property
+    def score_at_best_test_epoch_percent(self) -> Spread:
+        """Main metric if the epoch were chosen on the test split."""
+        if self.parsing is not None:
+            return self.type_at_best_test_epoch_percent
+        return self.accuracy_at_best_test_epoch_percent
 
 
 @dataclass(frozen=True)

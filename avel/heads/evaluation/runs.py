@@ -12,9 +12,9 @@ from typing import Any
 from avel.config import settings_of
 from avel.errors import MissingPathError
 from avel.heads.evaluation.compare import GroupPredictions, read_group
-from avel.heads.evaluation.evaluation import Evaluation
+from avel.heads.evaluation.evaluation import Evaluation, GroupEvaluation
 from avel.heads.evaluation.paired import Difference, differences
-from avel.heads.evaluation.results import GroupEvaluation, Spread
+from avel.heads.tasks.results import Spread
 from avel.heads.training.code import read_train_config
 from avel.heads.training.records import HeadInputs, open_runs
 from avel.stores.runs import RECORD, Run

@@ -15,10 +15,11 @@ from avel.heads.config import TaskChoice
 from avel.heads.evaluation import wording
 from avel.heads.evaluation.prediction_metrics import compute_metrics
 from avel.heads.evaluation.predictions import Predictions, labelled_part
-from avel.heads.evaluation.results import PredictionMetrics
 from avel.heads.evaluation.submissions import read_submission
 from avel.heads.tasks.choose import task_of_dataset
-from avel.heads.tasks.task import Decoder, Task, TaskName
+from avel.heads.tasks.decoders import Decoder
+from avel.heads.tasks.results import PredictionMetrics
+from avel.heads.tasks.task import Task, TaskName
 from avel.stores.datasets.formats import read_dataset
 from avel.text import plural
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from avel.heads.evaluation.results import PredictionMetrics
-from avel.heads.tasks.task import ORACLE, Decoder
+from avel.heads.tasks.decoders import Decoder
+from avel.heads.tasks.results import PredictionMetrics
+from avel.heads.tasks.task import ORACLE
 from avel.text import plural, table
 
 
@@ -81,13 +82,16 @@ def metric_lines(found: Judged, metrics: PredictionMetrics) -> list[str]:
         *((rule, f"{percent:.1f}") for rule, percent in found.trivial_baselines_percent.items()),
         (leaked, metrics.score_without_leaked_percent if found.leaked_samples else ""),
         ("on samples that hold background", metrics.accuracy_holding_background_percent),
-        ("segment F1", metrics.segment_f1_percent),
-        (f"event F1, {tolerance} segments", events.f1_percent),
-        ("event precision", events.precision_percent),
-        ("event recall", events.recall_percent),
-        *((f"labels by {name}", each) for name, each in metrics.accuracy_by_decoder_percent.items()),
     ]
-    if metrics.parsing is not None:
+    if metrics.parsing is None:
+        rows += [
+            ("segment F1", metrics.segment_f1_percent),
+            (f"event F1, {tolerance} segments", events.f1_percent),
+            ("event precision", events.precision_percent),
+            ("event recall", events.recall_percent),
+            *((f"labels by {name}", each) for name, each in metrics.accuracy_by_decoder_percent.items()),
+        ]
+    else:
         for title, by_kind in (
             ("segments", metrics.parsing.segment_f1_percent),
             ("events", metrics.parsing.event_f1_percent),

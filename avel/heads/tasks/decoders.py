@@ -1,9 +1,11 @@
 """Decoders: class probabilities -> labels of segments."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+Decoder = Literal["argmax", "event", "threshold"]
 
 
 def decode_argmax(probabilities: NDArray[Any]) -> NDArray[np.int64]:

@@ -12,8 +12,16 @@ from numpy.typing import NDArray
 from avel.grid import Grid
 from avel.heads.tasks.decoders import decode_threshold
 from avel.heads.tasks.metrics import Labels, Tally
-from avel.heads.tasks.parsing_metrics import event_counts, f1, segment_counts, segment_f1
-from avel.heads.tasks.task import Classes, Targets, Task, TrackName
+from avel.heads.tasks.parsing_metrics import EVENT, TYPE, event_counts, f1, segment_counts, segment_f1
+from avel.heads.tasks.results import (
+    EventEvaluation,
+    LabelSets,
+    ParsingEvaluation,
+    PredictionMetrics,
+    Spread,
+    TagEvaluation,
+)
+from avel.heads.tasks.task import Classes, Column, Targets, Task, TrackName
 from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.dataset import MODALITIES, Dataset, Sample
 from avel.stores.datasets.labels import PADDED, in_clip
@@ -24,7 +32,6 @@ if TYPE_CHECKING:
 
 AUDIO_VISUAL = "audio-visual"
 PER_MODALITY: tuple[TrackName, ...] = ("audio", "visual")
-TYPE, EVENT = "Type@AV", "Event@AV"
 SMALLEST = 1e-7
 """Probabilities of videos stay this far from 0 and 1, so that their logarithms are finite."""
 
@@ -148,6 +155,56 @@ class MultiLabel(Task):
         segments, events = self.f1_by_type(predicted, labels)
         whole = np.ones(len(labels))
         return {"segment_f1": Tally(segments[TYPE], whole), "event_f1": Tally(events[TYPE], whole)}
+
+    def results(self, sets: LabelSets) -> PredictionMetrics:
+        """Returns the F1 of all types; what is of one label a segment alone is None."""
+        found = [self.f1_by_type(predicted, sets.label) for predicted in sets.predicted]
+        names = (*self.types, TYPE, EVENT)
+
+        def spread(level: int, name: str, chosen: NDArray[np.bool_] | slice = slice(None)) -> Spread:
+            return Spread.of_means([each[level][name][chosen] for each in found])
+
+        return PredictionMetrics(
+            accuracy_percent=Spread(),
+            interval_percent=self.interval_percent(sets),
+            accuracy_without_leaked_percent=Spread(),
+            accuracy_holding_background_percent=Spread(),
+            segment_f1_percent=spread(0, TYPE),
+            accuracy_by_decoder_percent={},
+            recall_percent={},
+            background_recall_percent=None,
+            events=EventEvaluation(0, 0, spread(1, TYPE), Spread(), Spread()),
+            parsing=ParsingEvaluation(
+                segment_f1_percent={name: spread(0, name) for name in names},
+                event_f1_percent={name: spread(1, name) for name in names},
+                type_without_leaked_percent=spread(0, TYPE, ~sets.leaked),
+            ),
+            by_tag={
+                tag: TagEvaluation(
+                    samples=int(chosen.sum()),
+                    accuracy_percent=Spread(),
+                    segment_f1_percent=spread(0, TYPE, chosen),
+                    event_f1_percent=spread(1, TYPE, chosen),
+                    segment_f1_over_clips_percent=Spread(),
+                    event_f1_over_clips_percent=Spread(),
+                )
+                for tag, chosen in sets.tags.items()
+            },
+        )
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        kinds = {"segments": "segment_f1_percent", "events": "event_f1_percent"}
+        return (
+            *(
+                (f"{name}, {title}", ("parsing", key, name))
+                for title, key in kinds.items()
+                for name in (TYPE, EVENT, *self.types)
+            ),
+            ("95 % interval over videos, Type@AV", ("interval_percent",)),
+            ("without leaked videos, Type@AV", ("parsing", "type_without_leaked_percent")),
+            ("at the best test epoch *", ("type_at_best_test_epoch_percent",)),
+        )
 
     def f1_by_type(
         self, predicted: Labels, labels: Labels

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
+TYPE, EVENT = "Type@AV", "Event@AV"
 OVERLAP = 0.5
 """Intersection over union from which a predicted event is a true one."""
 Array = TypeVar("Array", "NDArray[np.float64]", "Tensor")

@@ -19,7 +19,9 @@ from avel.heads.tasks.metrics import (
     segment_f1_tally,
     trivial_baselines,
 )
-from avel.heads.tasks.task import Classes, Targets, Task
+from avel.heads.tasks.results import LabelSets, PredictionMetrics
+from avel.heads.tasks.single_label_results import COLUMNS, single_label_results
+from avel.heads.tasks.task import Classes, Column, Targets, Task
 from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.dataset import Dataset, Sample
 from avel.stores.datasets.labels import NO_CLASS, PADDED, in_clip
@@ -174,6 +176,13 @@ class SingleLabel(Task):
             "segment_f1": segment_f1_tally(predicted, labels, self.background),
             "event_f1": event_f1_tally(predicted, labels, self.background, onset_tolerance, offset_tolerance),
         }
+
+    def results(self, sets: LabelSets) -> PredictionMetrics:
+        return single_label_results(sets, self.categories, self.interval_percent(sets))
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return COLUMNS
 
     def classes_of(self, labels: Labels) -> list[list[Classes]]:
         held = labels[labels != PADDED].tolist()

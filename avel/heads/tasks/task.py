@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from avel.errors import ConfigError
 from avel.grid import Grid
-from avel.heads.tasks.metrics import Labels, Tally
+from avel.heads.tasks.decoders import Decoder
+from avel.heads.tasks.metrics import Labels, Tally, bootstrap_interval
+from avel.heads.tasks.results import LabelSets, PredictionMetrics
 from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.dataset import Dataset, Sample
 from avel.stores.datasets.labels import PADDED, UNKNOWN
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 BACKGROUND = "background"
 TaskName = Literal["single_label", "multi_label"]
 TrackName = Literal["", "audio", "visual"]
-Decoder = Literal["argmax", "event", "threshold"]
+Column = tuple[str, tuple[str, ...]]
+"""Title of a figure, and its place in the results: the names that lead to it."""
 Classes = tuple[int, ...]
 """Event classes of one segment in one track; () is background."""
 Kind = Literal["label", "right", "wrong", "prediction", "background"]
@@ -190,6 +193,23 @@ class Task(ABC):
         """Returns metric -> each sample's part of it: twice (R, T, ...) -> (R,); tolerances in segments."""
 
     @abstractmethod
+    def results(self, sets: LabelSets) -> PredictionMetrics:
+        """Returns all figures of predictions; None where there is no sample."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[Column, ...]:
+        """Figures that the report has a column for, the measure first."""
+
+    def interval_percent(self, sets: LabelSets) -> tuple[float, float] | None:
+        """Returns the 95 % interval over videos of the mean score of all sets; None where there is none."""
+        if not sets.predicted:
+            return None
+        scores = np.mean([self.scores(predicted, sets.label) for predicted in sets.predicted], 0)
+        low, high = bootstrap_interval(scores, sets.video_id, weights=self.weights(sets.label))
+        return 100 * low, 100 * high
+
+    @abstractmethod
     def trivial_baselines(self, labels: Labels) -> dict[str, float]:
         """Returns rule without a model -> its mean score: (R, T, ...); NaN without samples."""
 
@@ -284,7 +304,7 @@ class Task(ABC):
 def track_blocks(
     categories: Sequence[str], held: Sequence[Classes], label: Sequence[Classes] | None, unknown: Kind
 ) -> tuple[Block, ...]:
-    """Returns a block for each run of a class that is right, wrong or not judged, and for background."""
+    """Returns a block for each run of a class that is right, wrong or not sets, and for background."""
     runs: list[tuple[int, int, int | None, Kind]] = []
     for number in (None, *sorted({number for segment in held for number in segment})):
         last: Kind | None = None

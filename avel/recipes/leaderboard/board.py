@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from avel.heads.config import WeakLabels
 from avel.heads.evaluation.paired import Difference, resolved_points
-from avel.heads.evaluation.results import Spread
 from avel.heads.models.head import Published
+from avel.heads.tasks.results import Spread
 from avel.text import plural, table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from avel.heads.evaluation.paired import Difference
-from avel.heads.evaluation.results import Spread
+from avel.heads.tasks.results import Spread
 from avel.recipes.leaderboard.board import HeadLine, Leaderboard, short
 
 STYLE = """

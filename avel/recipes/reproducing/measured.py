@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from avel.heads.evaluation.paired import Difference, resolved_points
-from avel.heads.evaluation.results import Spread
+from avel.heads.tasks.results import Spread
 from avel.recipes.reproducing.tables import AGAINST, TITLES
 from avel.text import plural
 from avel.text import table as as_table

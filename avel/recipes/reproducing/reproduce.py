@@ -15,9 +15,10 @@ from avel.config import resolve, to_toml
 from avel.errors import ConfigError, UnknownNameError
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.compare import GroupPredictions, read_group
+from avel.heads.evaluation.evaluation import GroupEvaluation
 from avel.heads.evaluation.paired import differences
-from avel.heads.evaluation.results import GroupEvaluation, Spread
 from avel.heads.models.head import head_class
+from avel.heads.tasks.results import Spread
 from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.config import AudioConfig, CacheConfig, PretrainConfig, VisualConfig

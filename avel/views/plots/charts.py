@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from avel.heads.evaluation.results import Spread
+from avel.heads.tasks.results import Spread
 from avel.views.plots.style import BLUE, FAINT, INK, MARKERS, MUTED, QUIET, RULE, SERIES
 from avel.views.series import Curve, Sweep
 

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from avel.errors import ConfigError
 from avel.heads.evaluation.evaluate import evaluate_split
-from avel.heads.evaluation.evaluation import Evaluation
+from avel.heads.evaluation.evaluation import Evaluation, GroupEvaluation
 from avel.heads.evaluation.paired import differences
-from avel.heads.evaluation.results import GroupEvaluation
 from avel.progress import Progress
 from avel.stores.runs import versions
 from avel.text import as_plain

@@ -104,6 +104,7 @@ def _write(
         "tracks": read[0].task.tracks,
         "one_label": read[0].task.one_label,
         "measure": read[0].task.measure,
+        "columns": read[0].task.columns,
         "metrics": dict(read[0].task.metrics),
         "segments": read[0].label.shape[1],
         "segment_seconds": read[0].cache.segment_seconds,

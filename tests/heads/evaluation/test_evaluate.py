@@ -15,8 +15,8 @@ from avel.errors import StoreError
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.evaluation import Evaluation
 from avel.heads.evaluation.predictions import Predictions, write_predictions
-from avel.heads.evaluation.results import Spread
 from avel.heads.models.head import Widths
+from avel.heads.tasks.results import Spread
 from avel.heads.training.fit import TrialOutcome
 from avel.heads.training.records import HeadInputs, write_trial
 from avel.heads.training.trials import Trial

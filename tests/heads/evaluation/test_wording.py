@@ -4,8 +4,8 @@ from typing import cast
 
 import pytest
 
-from avel.heads.evaluation.results import PredictionMetrics
 from avel.heads.evaluation.wording import verdict
+from avel.heads.tasks.results import PredictionMetrics
 
 RULES = {"always background": 30.0, "right class, never background": 70.0}
 

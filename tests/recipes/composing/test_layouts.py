@@ -12,7 +12,7 @@ import avel
 from avel.errors import ConfigError, DatasetError, UnknownNameError
 from avel.grid import Grid
 from avel.heads.evaluation.evaluate import evaluate
-from avel.heads.evaluation.results import PredictionMetrics
+from avel.heads.tasks.results import PredictionMetrics
 from avel.heads.train import train_head
 from avel.recipes.composing import compose as composing
 from avel.recipes.composing.compose import CLASSES, clip_path, compose

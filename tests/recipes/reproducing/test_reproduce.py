@@ -10,8 +10,8 @@ import pytest
 from avel.cli import cli
 from avel.console import DONE, USAGE, run
 from avel.errors import ConfigError, MissingPathError, UnknownNameError
-from avel.heads.evaluation.results import Spread
 from avel.heads.models.head import Widths, build_model
+from avel.heads.tasks.results import Spread
 from avel.heads.training.records import read_trial
 from avel.recipes.reproducing.measured import Measured, reversed_order
 from avel.recipes.reproducing.reproduce import reproduce, row_config

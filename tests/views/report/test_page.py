@@ -18,8 +18,8 @@ import torch
 from avel.errors import ConfigError, StaleError, StoreError
 from avel.heads.evaluation.compare import compare
 from avel.heads.evaluation.evaluate import evaluate
+from avel.heads.evaluation.evaluation import GroupEvaluation
 from avel.heads.evaluation.predictions import read_predictions
-from avel.heads.evaluation.results import GroupEvaluation
 from avel.heads.train import sweep, train_head
 from avel.heads.training.records import load_model, read_trial
 from avel.stores.runs import Run

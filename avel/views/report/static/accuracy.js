@@ -1,31 +1,17 @@
 "use strict";
 // What runs are judged by: a bar for each with its standard deviation over seeds, trivial baselines as lines, and all numbers in a table.
 
-const COLUMNS = [
-  ["accuracy, %", (row) => spread(row.accuracy_percent)],
-  ["95 % interval over videos", (row) => (row.interval_percent || []).map((value) => value.toFixed(1)).join(" – ") || "–"],
-  ["without leaked videos", (row) => spread(row.accuracy_without_leaked_percent)],
-  ["event decoder", (row) => spread(row.accuracy_by_decoder_percent.event)],
-  ["event F1, ±1 segment", (row) => spread(row.events.f1_percent)],
-  ["background recall", (row) => (row.background_recall_percent ?? NaN).toFixed(1)],
-  ["at the best test epoch *", (row) => spread(row.accuracy_at_best_test_epoch_percent)],
-];
-
-/** Columns where a segment may have several labels: F1 by type, of segments and of events. */
-function parsingColumns({ parsing }) {
-  const kinds = [["segments", "segment_f1_percent"], ["events", "event_f1_percent"]];
-  const types = ["Type@AV", "Event@AV"];
-  const names = [...Object.keys(parsing.segment_f1_percent).filter((name) => !types.includes(name)), ...types];
-  return [
-    ...kinds.flatMap(([title, key]) => names.map((name) => [`${name}, ${title}`, (row) => spread(row.parsing[key][name])])),
-    ["95 % interval over videos, Type@AV", COLUMNS[1][1]],
-    ["without leaked videos, Type@AV", (row) => spread(row.parsing.type_without_leaked_percent)],
-    ["at the best test epoch *", (row) => spread(row.parsing.type_at_best_test_epoch_percent)],
-  ];
-}
+/** A figure of a run by its place in the results. */
+const figure = (row, place) => place.reduce((value, name) => value?.[name], row);
 
 /** What the task is judged by. */
-const score = (row) => (row.parsing ? row.parsing.segment_f1_percent["Type@AV"] : row.accuracy_percent);
+const score = (row) => figure(row, avel.data.summary.columns[0][1]);
+
+/** Text of a figure: a spread, an interval or a number. */
+function cell(value) {
+  if (Array.isArray(value)) return value.map((end) => end.toFixed(1)).join(" – ");
+  return typeof value === "number" ? value.toFixed(1) : spread(value);
+}
 
 function spread(value) {
   if (!value || value.mean === null) return "–";
@@ -91,8 +77,8 @@ function tagColumns(rows) {
 }
 
 function numbers(rows, split) {
-  const columns = rows.length && rows[0][1].parsing ? parsingColumns(rows[0][1]) : COLUMNS;
-  const shown = [...columns, ...tagColumns(rows)].filter(([, read]) => rows.some(([, row]) => !["–", "NaN"].includes(read(row))));
+  const columns = avel.data.summary.columns.map(([title, place]) => [title, (row) => cell(figure(row, place))]);
+  const shown = [...columns, ...tagColumns(rows)].filter(([, read]) => rows.some(([, row]) => read(row) !== "–"));
   const head = h("tr", {}, h("th", {}, "run"), h("th", {}, "seeds"), shown.map(([title]) => h("th", {}, title)));
   const body = rows.map(([name, row]) =>
     h("tr", {}, h("th", {}, name), h("td", {}, String(row.seeds.length)), shown.map(([, read]) => h("td", {}, read(row))))

@@ -1,16 +1,39 @@
-"""Figures of predictions, as typed values."""
+"""Results of a task on predictions, as typed values, and what they are computed from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from avel.heads.config import WeakLabels
-from avel.heads.tasks.multi_label import TYPE
-from avel.heads.tasks.task import Decoder
+from avel.heads.tasks.decoders import Decoder
+from avel.heads.tasks.metrics import Labels
+from avel.heads.tasks.parsing_metrics import TYPE
+
+
+@dataclass(frozen=True)
+class LabelSets:
+    """Labels that were predicted for R samples with known events, a set for each seed; none without samples.
+
+    Attributes:
+        predicted: labels of each set, (R, T, ...).
+        by_decoder: decoder -> the same by it, for decoders that are to be compared.
+        label: (R, T, ...) of the annotations.
+        leaked: (R,) whether the sample's video is also in train.
+        tags: word -> (R,) which samples are also evaluated by themselves.
+        onset_tolerance, offset_tolerance: of events, in segments.
+    """
+
+    predicted: Sequence[Labels]
+    by_decoder: Mapping[Decoder, Sequence[Labels]]
+    label: Labels
+    video_id: NDArray[np.object_]
+    leaked: NDArray[np.bool_]
+    tags: Mapping[str, NDArray[np.bool_]]
+    onset_tolerance: float
+    offset_tolerance: float
 
 
 @dataclass(frozen=True)
@@ -33,6 +56,11 @@ class Spread:
         if not len(values) or not np.isfinite(values).all():
             return cls()
         return cls(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
+
+    @classmethod
+    def of_means(cls, values: Sequence[NDArray[np.float64]]) -> Spread:
+        """Returns mean and std of the mean of each seed's fractions, in percent: arrays (R,)."""
+        return cls.of([100 * float(value.mean()) for value in values if len(value)])
 
     def __str__(self) -> str:
         """Returns the text of a table's cell.
@@ -130,44 +158,3 @@ class PredictionMetrics:
         if self.parsing is not None:
             return self.parsing.type_without_leaked_percent
         return self.accuracy_without_leaked_percent
-
-
-@dataclass(frozen=True)
-class GroupEvaluation(PredictionMetrics):
-    """Results on one split of trials that differ in the seed alone.
-
-    Figures are those at each trial's best validation epoch. Where a segment may have several labels, the
-    validation and best-test figures are the Type@AV ones, and the others are None.
-
-    Attributes:
-        inputs: which features the head read.
-        weak_labels: what it learned from under weak supervision; None under full.
-        selected_by: the labels that chose the epoch on validation, of segments or of whole videos.
-        validation_accuracy_percent: the validation accuracy that chose the epoch, by arg-max; of the classes
-            of videos where `selected_by` says so.
-        accuracy_at_best_test_epoch_percent: test accuracy where the epoch is chosen by test, too high a
-            figure; (None, None) on another split, and with another decoder than arg-max.
-    """
-
-    head: str
-    inputs: str
-    weak_labels: WeakLabels | None
-    selected_by: Literal["segments", "videos"]
-    seeds: tuple[int, ...]
-    best_epochs: tuple[int, ...]
-    validation_accuracy_percent: Spread
-    accuracy_at_best_test_epoch_percent: Spread
-    validation_type_percent: Spread
-    type_at_best_test_epoch_percent: Spread
-
-    @property
-    def validation_score_percent(self) -> Spread:
-        """Validation metric that the epoch was chosen by."""
-        return self.validation_accuracy_percent if self.parsing is None else self.validation_type_percent
-
-    @property
-    def score_at_best_test_epoch_percent(self) -> Spread:
-        """Main metric if the epoch were chosen on the test split."""
-        if self.parsing is not None:
-            return self.type_at_best_test_epoch_percent
-        return self.accuracy_at_best_test_epoch_percent
