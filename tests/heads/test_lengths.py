@@ -19,10 +19,11 @@ from avel.heads.tasks.multi_label import MultiLabel
 from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.train import sweep, train_head
 from avel.heads.training.data import feature_statistics, load_data
+from avel.heads.training.negatives import add_negatives
 from avel.stores.datasets.labels import PADDED, EventTable
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
-from tests.heads.synthetic import train_config, write_cache
+from tests.heads.synthetic import NEGATIVES, train_config, write_cache, write_negatives
 
 SEGMENTS = 6
 CPU = torch.device("cpu")
@@ -36,10 +37,17 @@ def cache_of(path: Path, **changes: Any) -> Path:
     return write_cache(path, lengths=lengths_of(59), **changes)
 
 
-@pytest.mark.parametrize("head", ["tacma", "bilstm"])
-@pytest.mark.parametrize("supervision", ["full", "weak"])
+@pytest.mark.parametrize(
+    ("head", "supervision", "more"),
+    [
+        ("tacma", "full", {}),
+        ("bilstm", "full", {}),
+        ("tacma", "weak", {"weak_labels": "event", "select_by": "videos"}),
+        ("psp", "weak", {"weak_labels": "fractions", "select_by": "segments"}),
+    ],
+)
 def test_a_run_does_not_depend_on_what_is_after_the_end_of_clips(
-    head: str, supervision: str, tmp_path: Path
+    head: str, supervision: str, more: dict[str, Any], tmp_path: Path
 ) -> None:
     arrays = ("cnn_a", "cnn_v") if head == "bilstm" else ()
     clean = cache_of(tmp_path / "clean.h5", arrays=("f_a", "f_v", *arrays))
@@ -50,7 +58,7 @@ def test_a_run_does_not_depend_on_what_is_after_the_end_of_clips(
         dirty[name] = opened.read(name).copy()
         dirty[name][outside] = 1e6
     spoiled = cache_of(tmp_path / "dirty.h5", arrays=tuple(dirty), **dirty)
-    options: dict[str, Any] = {"head": head, "epochs": 3, "supervision": supervision, "standardise": True}
+    options = {"head": head, "epochs": 3, "supervision": supervision, "standardise": True} | more
     one, other = (train_head(cache, tmp_path / cache.stem, seeds=2, **options) for cache in (clean, spoiled))
     assert one.groups[head] == other.groups[head]
     assert one.trivial_baselines_percent == other.trivial_baselines_percent
@@ -139,6 +147,37 @@ def test_events_that_reach_the_end_of_a_clip_end_there() -> None:
     assert task.title(labels[0]) == "bell"
     (block,) = task.blocks(task.cut(predicted, labels)[0], labels[0])[0]
     assert (block.first, block.end, block.kind) == (0, 2, "right")
+
+
+def test_labels_of_videos_are_of_the_segments_before_their_ends() -> None:
+    task = SingleLabel(("bell", "dog"))
+    labels = torch.tensor([[0, 0, 2, PADDED, PADDED], [1, 1, 1, 1, 1]])
+    torch.testing.assert_close(task.fractions(labels), torch.tensor([[2 / 3, 0, 1 / 3], [0, 1.0, 0]]))
+    logits = torch.zeros(2, 3, 3)
+    logits[:, :2, 2] = 5  # background up to the second segment; after it nothing is said
+    assert task.video_points(logits, torch.tensor([2, 2])).tolist() == [False, False]
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    assert task.video_points(logits, torch.tensor([2, 2]), mask).tolist() == [True, False]
+    several = MultiLabel(("bell", "dog"))
+    silent = torch.full((1, 3, 2), -1.0)
+    silent[0, 2] = 0
+    held = torch.tensor([[0, 0]])
+    assert several.video_points(silent, held).tolist() == [0]
+    assert several.video_points(silent, held, mask[:1]).tolist() == [1]
+
+
+def test_clips_without_events_have_lengths_of_their_own_too(tmp_path: Path) -> None:
+    more = write_negatives(tmp_path / "n.h5", lengths=np.arange(NEGATIVES) % 3 + 1)
+    for cache in (cache_of(tmp_path / "own.h5"), write_cache(tmp_path / "even.h5")):
+        config = train_config(head="mlp", supervision="weak", negatives=str(more))
+        data = add_negatives(load_data(FeatureCache.open(cache), config, CPU), config)
+        videos = data.splits["train"].videos
+        lengths = data.features.lengths_of(videos)
+        assert lengths is not None
+        assert lengths[-NEGATIVES:].tolist() == (np.arange(NEGATIVES) % 3 + 1).tolist()
+        assert lengths[:36].tolist() == FeatureCache.open(cache).lengths[videos[:36]].tolist()
+        outside = torch.arange(SEGMENTS) >= lengths[:, None]
+        assert ((data.splits["train"].labels == PADDED) == outside).all()
 
 
 def test_statistics_are_those_of_segments_before_the_ends(tmp_path: Path) -> None:
