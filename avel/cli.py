@@ -46,6 +46,7 @@ from avel.text import plural
 
 PATH = click.Path(path_type=Path)
 STORE, CACHE, RUN = PathTo("store", text=True), PathTo("cache"), PathTo("run")
+STORE_OR_CACHE = PathTo("store", "cache", text=True)
 NEW_RUN = PathTo("run", made=True)
 SPLIT = click.Choice(["val", "test"])
 IDS = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
@@ -159,7 +160,7 @@ def extract(dataset: Path, store: str, as_json: bool, **options: Any) -> int:
     "avel pretrain ave.zarr runs/avbt --epochs 100",
     "avel pretrain mine.h5 runs/avbt --audio-features clap --visual-features siglip",
 )
-@click.argument("store", type=STORE)
+@click.argument("store", type=STORE_OR_CACHE)
 @click.argument("run", type=NEW_RUN)
 @click.option(
     "--audio-features",
@@ -187,7 +188,7 @@ def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
     "avel cache-features ave.zarr ave.h5 --visual-name vgg19 --visual-backbone vgg19 --keep-maps",
     name="cache-features",
 )
-@click.argument("store", type=STORE)
+@click.argument("store", type=STORE_OR_CACHE)
 @click.argument("cache", type=PathTo("cache", made=True))
 @click.option(
     "--encoder",
