@@ -81,7 +81,8 @@ def test_results_are_json_on_stdout_and_notes_on_stderr(
     printed = tomllib.loads(shown.err)["extract"]
     config = calls[0][2]["config"]
     assert (config.fps, config.size) == (8, 64)
-    assert set(printed) == {field.name for field in fields(config) if getattr(config, field.name) is not None}
+    given = {field.name for field in fields(config) if getattr(config, field.name) is not None}
+    assert set(printed) == given
 
 
 def test_exit_codes(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
