@@ -109,8 +109,6 @@ class Training:
             1 if step_flop(models, self.config, data) < SMALL_STEP_FLOP else torch.get_num_threads()
         )
         self.orders = [torch.Generator().manual_seed(trial.config.seed) for trial in trials]
-        weak = self.config.supervision == "weak"
-        self.targets = self.train_samples.video_labels if weak else self.train_samples.labels
         self.total_losses = torch.zeros(len(trials), device=device)
         self.replays = can_replay(self.group, data.features, device)
         self.optimizer = torch.optim.Adam(

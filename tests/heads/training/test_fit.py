@@ -175,6 +175,19 @@ def test_weak_training_chooses_the_epoch_by_labels_of_videos_alone(tmp_path: Pat
     assert scores["segments", "same"] != scores["segments", "times"]
 
 
+def test_training_minimises_the_loss_of_the_labels_that_were_asked_for(tmp_path: Path) -> None:
+    """Half of each clip is background, which only fractions tell."""
+    label = np.full((60, 6), 3)
+    label[:, :3] = (np.arange(60) % 3)[:, None]
+    losses = {}
+    for weak_labels in ("event", "fractions"):
+        config = config_of(head="mlp", supervision="weak", weak_labels=weak_labels, epochs=40, lr=1e-2)
+        _, lines = trained(trials_of(config, 1), data_of(tmp_path, config, label=label))
+        losses[weak_labels] = lines[-1]["loss"]
+    # cross-entropy with one half and one half is ln 2 at least
+    assert losses["event"] < 0.2 < np.log(2) - 1e-3 < losses["fractions"] < 0.75
+
+
 def test_of_epochs_level_by_videos_the_last_is_kept(tmp_path: Path) -> None:
     config = config_of(supervision="weak", epochs=5, lr=0.0, head="mlp")
     (outcome,), lines = trained(trials_of(config, 1), data_of(tmp_path, config))
