@@ -36,7 +36,7 @@ def run(tmp_path: Path) -> Path:
     config = train_config(seeds=2)
     tags = {"seen": (0, 1), "unseen": (2, 7)}
     names = "single_label", ("",), ("bell", "dog, barking"), (), ("seed=0", "seed=1")
-    inputs = HeadInputs("c.h5", "0123", {}, 4, 1.0, *names, head_code={}, head_code_digest={}, tags=tags)
+    inputs = HeadInputs("c.h5", "0123", {}, {}, 4, 1.0, *names, head_code={}, head_code_digest={}, tags=tags)
     opened = Run.create(tmp_path / "run", "heads", config, inputs=as_plain(inputs))
     items = []
     for seed, predicted in BY_SEED.items():
