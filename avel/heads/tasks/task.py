@@ -304,7 +304,7 @@ class Task(ABC):
 def track_blocks(
     categories: Sequence[str], held: Sequence[Classes], label: Sequence[Classes] | None, unknown: Kind
 ) -> tuple[Block, ...]:
-    """Returns a block for each run of a class that is right, wrong or not sets, and for background."""
+    """Returns a block for each run of a class that is right, wrong or not judged, and for background."""
     runs: list[tuple[int, int, int | None, Kind]] = []
     for number in (None, *sorted({number for segment in held for number in segment})):
         last: Kind | None = None
