@@ -432,7 +432,7 @@ def heads(name: str | None, as_json: bool) -> int:
     "avel sweep ave.h5 runs/folds --set weight_decay=0,1e-4,1e-3 --folds 5 --seeds 3",
 )
 @click.argument("cache", type=CACHE)
-@click.argument("run", type=NEW_RUN)
+@click.argument("run", type=PathTo("run", "runs", made=True))
 @click.option("--overwrite", is_flag=True, help="Train anew, in the place of the run that is there.")
 @click.option(
     "--trials",

@@ -1,5 +1,6 @@
 """Converts results to text: to plain values for JSON and back, to aligned lines and tables for people."""
 
+import copy
 import dataclasses
 import os
 import re
@@ -243,24 +244,30 @@ class _Column:
 
 def _unbroken(text: str) -> list[str]:
     """Returns the parts of a cell that must stand in one line: the words, or a figure with its spread."""
-    return text.split() if re.search("[a-z]{2}", text) else [text]
+    return text.split() if re.search("[a-z]{3}", text) else [text]
 
 
 def _blocks(columns: list[_Column], room: int | None) -> list[list[_Column]]:
-    """Narrows columns to the room's width, or divides them into blocks, each with the first column."""
-
-    def excess(block: list[_Column]) -> int:
-        return 0 if room is None else sum(each.width for each in block) + 2 * (len(block) - 1) - room
-
-    while excess(columns) > 0 and (wide := [each for each in columns if each.width > each.least]):
-        widest = max(wide, key=lambda each: each.width)
-        widest.width -= min(excess(columns), widest.width - widest.least, 1)
+    """Divides columns into blocks that the room's width can hold, each with the first column."""
+    if room is None:
+        return [columns]
     blocks = [columns[:1]]
     for column in columns[1:]:
-        if len(blocks[-1]) > 1 and excess([*blocks[-1], column]) > 0:
+        least = sum(each.least + 2 for each in blocks[-1]) + column.least
+        if len(blocks[-1]) > 1 and least > room:
             blocks.append(columns[:1])
-        blocks[-1] = [*blocks[-1], column]
-    return blocks
+        blocks[-1] = [*blocks[-1], copy.copy(column)]
+    return [_narrowed([copy.copy(block[0]), *block[1:]], room) for block in blocks]
+
+
+def _narrowed(block: list[_Column], room: int) -> list[_Column]:
+    """Narrows the widest columns, down to their longest words, until the block fits."""
+    while sum(each.width + 2 for each in block) - 2 > room:
+        wide = [each for each in block if each.width > each.least]
+        if not wide:
+            break
+        max(wide, key=lambda each: each.width).width -= 1
+    return block
 
 
 def _aligned(columns: list[_Column]) -> list[str]:

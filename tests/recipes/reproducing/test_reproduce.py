@@ -199,7 +199,7 @@ def test_table_5_with_frozen_cnns_keeps_the_vectors_of_each_augmentation(store: 
 
 
 def test_a_set_without_its_stage_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["reproduce", "table2", str(tmp_path), str(tmp_path), "--set", "epochs=3"]
+    command = ["reproduce", "table2", str(tmp_path / "s.zarr"), str(tmp_path), "--set", "epochs=3"]
     assert run(cli, command) == USAGE
     assert "pretrain" in capsys.readouterr().err
 
