@@ -1,4 +1,4 @@
-"""Takes the place of a CNN in an encoder that reads vectors of a feature cache, whoever computed them."""
+"""Stands for a CNN in an encoder that reads vectors of a feature cache, whoever computed them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAME = "vectors"
 
 @dataclass(frozen=True)
 class VectorsConfig(ComponentConfig):
-    """Names and widths that an encoder reads; `avel pretrain` sets them from its cache."""
+    """Settings of an encoder's inputs; `avel pretrain` sets them from its cache."""
 
     features: str = option("", "Names of features in a cache, joined by +.")
     dimensions: int = option(1, "Numbers of their vectors together.", low=1)
