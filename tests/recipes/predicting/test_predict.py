@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -121,9 +122,9 @@ def test_a_video_is_predicted_on_a_gpu(world: World, monkeypatch: pytest.MonkeyP
     models = {trial.name: load_model(opened, trial) for trial in choose_trials(opened, None)}
     encode, precisions = PartEncoder.cnn, []
 
-    def cnn(encoder: PartEncoder, frames: Tensor, log_mel: Tensor) -> dict[str, Tensor]:
+    def cnn(*inputs: Any) -> dict[str, Tensor]:
         precisions.append(torch.get_float32_matmul_precision())
-        vectors = encode(encoder, frames, log_mel)
+        vectors = encode(*inputs)
         assert {values.device for values in vectors.values()} == {CUDA}
         return vectors
 
