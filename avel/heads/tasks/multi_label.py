@@ -79,13 +79,14 @@ class MultiLabel(Task):
         return Targets(labels, labels[:, 0, : len(self.categories)], np.ones(samples, bool))
 
     def video_points(self, logits: Tensor, video_labels: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Returns each video's F1 over the classes that any segment of it has: (..., B, T, K), (B, C)."""
-        found = logits >= 0
-        found = (found if mask is None else found & mask.unsqueeze(-1)).any(-2)
-        held = found.reshape(*found.shape[:-1], len(self.tracks), -1).any(-2)
-        wanted = video_labels.bool()
-        both, all_ = (held & wanted).sum(-1), held.sum(-1) + wanted.sum(-1)
-        points: Tensor = (2 * both / all_.clamp_min(1)).where(all_ > 0, 1.0)
+        """Returns the geometric mean of the probabilities that a video's classes are as labelled.
+
+        (..., B, T, K), (B, C) -> (..., B). F1 of classes that any segment has would not tell good epochs
+        from early ones, in which every clip has a segment of every class.
+        """
+        p = self.video_probabilities(logits.float(), video_labels.shape[-1], mask)
+        right = p.where(video_labels.bool(), 1 - p).clamp_min(SMALLEST)
+        points: Tensor = right.log().mean(-1).exp()
         return points
 
     @staticmethod
@@ -109,15 +110,21 @@ class MultiLabel(Task):
 
     @staticmethod
     def video_loss(logits: Tensor, video_labels: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Returns binary cross-entropy of the clip's class probabilities: (B, T, K), (B, C) -> scalar.
+        """Returns binary cross-entropy of the clip's class probabilities: (B, T, K), (B, C) -> scalar."""
+        p = MultiLabel.video_probabilities(logits, video_labels.shape[-1], mask)
+        return video_cross_entropy(p, video_labels)
 
-        A clip's probability is the sum of p^2 over the sum of p, over segments and tracks (linear softmax,
-        Wang et al. 2019).
+    @staticmethod
+    def video_probabilities(logits: Tensor, classes: int, mask: Tensor | None = None) -> Tensor:
+        """Returns the probability that a clip holds each class: (..., B, T, K) -> (..., B, C).
+
+        It is the sum of p^2 over the sum of p, over segments and tracks (linear softmax, Wang et al. 2019).
         """
-        from avel.nn import zero_padding
-
-        p = zero_padding(logits.sigmoid(), mask).reshape(len(logits), -1, video_labels.shape[-1])
-        return video_cross_entropy(p.square().sum(-2) / p.sum(-2).clamp_min(SMALLEST), video_labels)
+        p = logits.sigmoid()
+        p = p if mask is None else p.masked_fill(~mask.unsqueeze(-1), 0)
+        p = p.reshape(*logits.shape[:-2], -1, classes)
+        found: Tensor = p.square().sum(-2) / p.sum(-2).clamp_min(SMALLEST)
+        return found
 
     @staticmethod
     def probabilities(logits: Tensor) -> Tensor:

@@ -115,11 +115,21 @@ def test_labels_that_teach_nothing_are_named() -> None:
     assert TASK.obstacle(some * 0 + 1) == "every class everywhere"
 
 
-def test_a_video_scores_the_f1_of_its_classes() -> None:
-    """Classes of either track and any segment; a video without any is right where none is found."""
-    logits = torch.full((3, 4, 4), -1.0)
-    logits[0, 1, 0] = logits[0, 3, 3] = 1.0  # bark in audio, bell in visual
-    logits[1, 0, 2] = 1.0  # bark in visual
-    wanted = torch.tensor([[1, 0], [1, 0], [0, 0]])
-    assert TASK.video_points(logits, wanted).tolist() == pytest.approx([2 / 3, 1, 1])
-    assert TASK.video_points(logits.roll(1, 0), wanted)[0] == 0
+def test_a_video_scores_how_likely_its_classes_are() -> None:
+    """By hand for each clip: p^2 summed over p summed, in both tracks and all segments."""
+    logits = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    wanted = torch.tensor([[1, 0], [1, 1], [0, 0]])
+    found = TASK.video_points(logits, wanted)
+    for clip in range(3):
+        likely = 1.0
+        for number in range(2):
+            p = [
+                1 / (1 + np.exp(-logits[clip, t, track * 2 + number].item()))
+                for t in range(4)
+                for track in (0, 1)
+            ]
+            held = sum(each**2 for each in p) / sum(p)
+            likely *= float(held if wanted[clip, number] else 1 - held)
+        assert found[clip].item() == pytest.approx(likely**0.5, rel=1e-5)
+    stacked = TASK.video_points(torch.stack((logits, logits.roll(1, 0))), wanted)
+    assert torch.equal(stacked[0], found)
