@@ -135,7 +135,9 @@ def test_from_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     found = json.loads(shown.out)
     assert found["groups"]["han"]["parsing"]["segment_f1_percent"]["Type@AV"]["mean"] > 0
     assert run(cli, ["evaluate", here, "--split", "val", "--all"]) == DONE
-    assert "Event@AV" in capfd.readouterr().out
+    lines = capfd.readouterr().out
+    assert "F1 of events, Event@AV" in lines
+    assert "onset" not in lines  # its events have no tolerance
     assert run(cli, ["evaluate", here, "--decoder", "event"]) != DONE
     assert "no decoder named 'event' for task multi_label" in capfd.readouterr().err
     assert run(cli, ["train-head", str(cache), str(tmp_path / "psp"), "--head", "psp"]) != DONE

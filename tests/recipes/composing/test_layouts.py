@@ -2,6 +2,8 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from avel.grid import Grid
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.tasks.results import PredictionMetrics
 from avel.heads.train import train_head
+from avel.heads.training.records import task_of
 from avel.recipes.composing import compose as composing
 from avel.recipes.composing.compose import CLASSES, clip_path, compose
 from avel.recipes.composing.layouts import LAYOUTS
@@ -23,6 +26,8 @@ from avel.stores.datasets.dataset import Dataset, Sample
 from avel.stores.datasets.formats import find_format, read_dataset
 from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import write_features
+from avel.stores.runs import Run
+from avel.text import as_plain
 
 CLIPS, THREE = 12, CLASSES[:3]
 SINGLE = tuple(name for name in LAYOUTS if name != "llp")
@@ -261,6 +266,10 @@ def test_from_clips_to_a_report(tmp_path: Path, layout: str, course: Course | No
         assert rules == pytest.approx(list(found.trivial_baselines_percent.values()))
     for field in dataclasses.fields(PredictionMetrics):
         assert getattr(judged, field.name) == getattr(group, field.name)
+    columns = [
+        (title, reduce(getitem, place, as_plain(group))) for title, place in task_of(Run.open(run)).columns
+    ]
+    assert columns[0][1] == as_plain(group.score_percent)  # the report has a column for each
     made = avel.report([run], tmp_path / "page", tsne=False)
     assert made.clips == len([script for script in scripts if script.split != "train"])
 
