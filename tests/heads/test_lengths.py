@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from avel.errors import ConfigError
+from avel.heads.catalog import head_lines, list_heads
 from avel.heads.config import HEADS
 from avel.heads.evaluation.compare import compare
 from avel.heads.evaluation.evaluate import evaluate
@@ -197,6 +198,10 @@ def test_a_head_that_cannot_says_which_can(tmp_path: Path, monkeypatch: pytest.M
         train_head(cache_of(tmp_path / "c.h5"), tmp_path / "run", head="mlp")
     able = str(refused.value).partition("heads that can: ")[2].split(", ")
     assert able == [name for name in HEADS if name != "mlp"]
+    lengths_of_head = {info.name: info.differing_lengths for info in list_heads()}
+    assert lengths_of_head == {name: name != "mlp" for name in HEADS}
+    listed = [line.split() for line in head_lines(list_heads()) if line.startswith(("mlp", "tacma"))]
+    assert [("one" in words, "any" in words) for words in listed] == [(True, False), (False, True)]
     assert not (tmp_path / "run").exists()
     assert not Head.differing_lengths
     train_head(write_cache(tmp_path / "even.h5"), tmp_path / "run", head="mlp", epochs=1)

@@ -95,4 +95,8 @@ def test_pictures_and_page_end_where_a_clip_does(run: Path, tmp_path: Path) -> N
     for length, (trials,) in zip(
         lengths, json.loads(detail[detail.index(",") + 1 : detail.rindex(")")]), strict=True
     ):
-        assert len(trials[0]["top"]) == len(trials[0]["W_av"]) == len(trials[0]["W_av"][0]) == length
+        assert len(trials[0]["top"]) == length
+        assert [(name, np.shape(values)) for name, _, _, values in trials[0]["maps"]] == [
+            ("W_av", (length, length)),
+            ("W_va", (length, length)),
+        ]
