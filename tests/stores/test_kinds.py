@@ -112,7 +112,11 @@ def test_a_trained_head_is_a_module_on_tensors(paths: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "said", "following"),
     [
-        ("pretrain cache.h5 out", "cache.h5 is a feature cache, not a clip store", "train-head cache.h5 RUN"),
+        (
+            "reproduce table2 cache.h5 out",
+            "cache.h5 is a feature cache, not a clip store",
+            "train-head cache.h5",
+        ),
         ("pretrain videos out", "videos is a folder of files, not a clip store", "avel extract videos STORE"),
         ("cache-features runs/mlp out.h5", "runs/mlp is a run, not a clip store", "avel evaluate runs/mlp"),
         ("train-head store out", "store is a clip store, not a feature cache", "avel pretrain store RUN"),
