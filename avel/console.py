@@ -435,7 +435,7 @@ def show(
         for part in wrapped(printable(line), "  "):  # control characters do not reach the terminal
             click.echo(part)
     if next:
-        note(f"  next: {next}")
+        note("\n".join(wrapped(f"  next: {next}", "    ")))
 
 
 def path_of(path: Path | str) -> str:

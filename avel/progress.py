@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from avel.text import printable, wrapped
+from avel.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -29,9 +29,7 @@ def set_verbosity(level: int) -> None:
 def note(message: str, *, level: int = 1) -> None:
     """Prints a line on stderr if the verbosity is `level` or more."""
     if _level >= level:
-        lines = printable(message, keep="\n\t").split("\n")
-        shown = [part for line in lines for part in wrapped(line, "    ")]
-        print("\n".join(shown), file=sys.stderr, flush=True)
+        print(printable(message, keep="\n\t"), file=sys.stderr, flush=True)
 
 
 class Progress:
