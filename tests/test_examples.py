@@ -158,7 +158,7 @@ def given_for_datasets() -> None:
     names = {"ave-pm": "AVE-PM", "ov-avebench": "OV-AVEBench", "vggsound-avel": "VGGSound-AVEL"}
     names |= {"activitynet": "UnAV-100", "desed": "DESED"}
     for layout, folder in names.items():
-        scripts = write_scripts(9, 0, ("Clock", "Frog", "Bird song"), 10, LAYOUTS[layout].course)
+        scripts = write_scripts(9, 0, ("Clock", "Frog", "Bird song"), 10, LAYOUTS[layout].courses[0])
         for number, script in enumerate(scripts):
             put(clip_path(Path(folder), script, number, layout), "")
         for name, text in LAYOUTS[layout].files(scripts).items():
