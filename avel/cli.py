@@ -178,7 +178,8 @@ def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
     """
     summary = avel.pretrain(store, run, **options)
     if os.environ.get("RANK", "0") == "0":  # torchrun starts this command once for each GPU
-        then = f"avel cache-features {path_of(store)} features.h5 --encoder {path_of(run)}"
+        cache = "avbt.h5" if Path(store).name == "features.h5" else "features.h5"
+        then = f"avel cache-features {path_of(store)} {cache} --encoder {path_of(run)}"
         show(summary, as_json, next=then)
     return DONE
 

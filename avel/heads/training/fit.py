@@ -22,6 +22,7 @@ from avel.heads.training.trials import Alone, Stacked, Trial, TrialGroup
 from avel.memory import reuse_freed_memory
 from avel.nn import mask_of
 from avel.progress import Progress
+from avel.text import plural
 
 CLIPS_AT_ONCE = 512
 """Clips that a CPU scores in one forward pass, all trials together."""
@@ -90,7 +91,8 @@ def fit(
                 for outcome in trained:
                     if outcome not in training.alive:
                         ended(outcome)
-                progress.advance(note=f"{config.head.name}, {len(lines)} trials, val {_best(lines):.4f}")
+                count = plural(len(lines), "trial")
+                progress.advance(note=f"{config.head.name}, {count}, val {_best(lines):.4f}")
     return training.outcomes
 
 

@@ -48,7 +48,7 @@ class PretrainSummary:
     def headline(self) -> str:
         """Returns the result in one line."""
         trained = f"trained on {plural(self.clips, 'clip')} for {plural(self.epochs, 'epoch')}"
-        fallen = f"; collapsed: {self.collapsed}" if self.collapsed else ""
+        fallen = f"; {self.collapsed}" if self.collapsed else ""
         return (
             f"{self.run}: AV-BT encoders {trained} in {duration(self.seconds)}, loss {self.loss:.4g}, "
             f"best epoch {self.best_epoch}{fallen}"

@@ -25,7 +25,7 @@ from avel.progress import note
 from avel.recipes.leaderboard.board import HeadLine, Leaderboard, SkippedHead
 from avel.recipes.leaderboard.page import page
 from avel.stores.files import check_own, write_json, write_text
-from avel.text import as_plain
+from avel.text import as_plain, plural
 
 NAME = "leaderboard"
 OWN = ("head", "seeds", "supervision")
@@ -73,7 +73,7 @@ def leaderboard(
     groups: dict[str, GroupPredictions] = {}
     order = sorted(configs, key=lambda name: name != against)  # without `against` nothing can be compared
     for number, name in enumerate(order, 1):
-        note(f"\n== head {number} of {len(configs)}: {name}, {seeds} seeds")
+        note(f"\n== head {number} of {len(configs)}: {name}, {plural(seeds, 'seed')}")
         try:
             train_head(loaded, folder / name, configs[name])
         except (ConfigError, TrainingError) as error:
