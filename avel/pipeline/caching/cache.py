@@ -64,7 +64,7 @@ class CacheSummary:
         """Returns the result in one line."""
         held = f"{' and '.join(self.arrays)} of {plural(self.samples, 'sample')}"
         lost = f", {self.missing:,} missing" if self.missing else ", none missing"
-        broken = f", {self.failed and len(self.failed):,} unreadable" if self.failed else ""
+        broken = f", {len(self.failed):,} unreadable" if self.failed else ""
         now = f"{plural(self.encoded, 'clip')} encoded now, in {duration(self.seconds)}"
         return f"{self.cache}: {held} in {plural(self.videos, 'clip')}{lost}{broken}; {now}"
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from avel.config import ComponentConfig, option
 from avel.digests import digest_of
 from avel.errors import ConfigError, WeightsError
-from avel.pipeline.encoders.backbones import PUBLISHED, Backbone
+from avel.pipeline.encoders.backbones import PUBLISHED, RANDOM, Backbone
 from avel.stores.files import sha256_file
 
 SETTINGS_FILE = "config.json"
@@ -65,7 +65,7 @@ class HubBackbone(Backbone):
             WeightsError: a revision that is not here, and cannot be downloaded.
         """
         assert isinstance(config, ModelConfig)
-        if weights == "random" or Path(weights).is_file():
+        if weights == RANDOM or Path(weights).is_file():
             return super().weights_name(config, weights)
         folder = cls.folder(config.model, _revision(weights))
         if not Path(config.model).is_dir():
@@ -83,7 +83,7 @@ class HubBackbone(Backbone):
         if not _weights_in(folder):
             raise WeightsError(
                 f"{folder}: no weights, neither {' nor '.join(WEIGHTS_FILES)}",
-                hint=f"put them there; or {option} random for an untrained network",
+                hint=f"put them there; or {option} {RANDOM} for an untrained network",
             )
         self.load_folder(folder)
 

@@ -85,7 +85,9 @@ def pretrain(
     source = store if isinstance(store, ClipStore | FeatureCache) else _open(store)
     if isinstance(source, FeatureCache):
         config = vector_config(source, config, audio_features, visual_features)
-    elif audio_features or visual_features or NAME in _backbones(config):
+    elif (
+        audio_features or visual_features or NAME in (config.audio.backbone.name, config.visual.backbone.name)
+    ):
         raise ConfigError(
             f"{source.location.url}: a clip store, which holds no vectors to train on",
             hint="give a feature cache for STORE, or leave out --audio-features and --visual-features",
@@ -105,10 +107,6 @@ def pretrain(
                 if is_new and rank() == 0:
                     remove_unused(path)
                 raise
-
-
-def _backbones(config: PretrainConfig) -> tuple[str, str]:
-    return config.audio.backbone.name, config.visual.backbone.name
 
 
 def _open(path: Path | str) -> ClipStore | FeatureCache:
@@ -199,7 +197,7 @@ def _clips_at_once(
     here = torch.cuda.mem_get_info(device)[0] if on_gpu else int(free_memory_gb() * 2**30 / world_size())
     free_bytes = smallest(here, device)
     return choose_clips_at_once(
-        footprint, config, clips, free_bytes, not twins.learns_statistics, "GPU " if on_gpu else ""
+        footprint, config, clips, free_bytes, can_cut=not twins.learns_statistics, on_gpu=on_gpu
     )
 
 
@@ -280,7 +278,7 @@ def _drawn(
 def _about(store: ClipStore | FeatureCache, config: PretrainConfig) -> dict[str, str]:
     """Returns path and digest of what is trained on, of a cache with the features that are read."""
     if isinstance(store, FeatureCache):
-        names = [name for each in read_by(config) for name in each.features.split("+")]
+        names = [name for each in read_by(config) for name in each.names]
         return {"store": str(store.path.resolve()), "store_digest": store.digest_with(names)}
     return {"store": store.location.url, "store_digest": store.digest}
 
