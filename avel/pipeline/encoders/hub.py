@@ -16,6 +16,7 @@ from avel.pipeline.encoders.backbones import PUBLISHED, RANDOM, Backbone
 from avel.stores.files import sha256_file
 
 SETTINGS_FILE = "config.json"
+PREPROCESSING_FILE = "preprocessor_config.json"
 WEIGHTS_FILES = ("*.safetensors", "pytorch_model*.bin")
 """Files of weights, the preferred ones first."""
 FOLDER = "folder-"
@@ -42,6 +43,19 @@ class HubBackbone(Backbone):
         """Takes the weights in a folder, as the library itself loads them."""
 
     @classmethod
+    def own_folder(cls, model: str) -> Path | None:
+        """Returns the folder that a model's name is; None for a name on the hub.
+
+        Raises:
+            ConfigError: no model was named.
+        """
+        if not model:
+            raise ConfigError(
+                f"{cls.Config.name} wraps any model, and none is named", hint=f"{cls.Config.name}:NAME"
+            )
+        return Path(model) if Path(model).is_dir() else None
+
+    @classmethod
     def folder(cls, model: str, revision: str | None = None, *, weights: bool = True) -> Path:
         """Returns the folder with a model's files, downloaded where they are nowhere on this machine.
 
@@ -49,12 +63,8 @@ class HubBackbone(Backbone):
             ConfigError: no model was named.
             WeightsError: they are not here, and cannot be downloaded.
         """
-        if not model:
-            raise ConfigError(
-                f"{cls.Config.name} wraps any model, and none is named", hint=f"{cls.Config.name}:NAME"
-            )
-        if Path(model).is_dir():
-            return Path(model)
+        if (given := cls.own_folder(model)) is not None:
+            return given
         return snapshot(cls.repository(model), revision, cls.Config.name, weights)
 
     @classmethod
@@ -70,7 +80,8 @@ class HubBackbone(Backbone):
         folder = cls.folder(config.model, _revision(weights))
         if not Path(config.model).is_dir():
             return folder.name  # a snapshot's folder has the name of its commit
-        files = sorted(path for pattern in (SETTINGS_FILE, *WEIGHTS_FILES) for path in folder.glob(pattern))
+        patterns = (SETTINGS_FILE, PREPROCESSING_FILE, *WEIGHTS_FILES)
+        files = sorted(path for pattern in patterns for path in folder.glob(pattern))
         return FOLDER + digest_of([sha256_file(path) for path in files])
 
     def load(self, weights: str, option: str) -> None:
