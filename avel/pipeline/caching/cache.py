@@ -175,7 +175,7 @@ def _add(
     scheduler: str | None,
 ) -> CacheSummary:
     """Computes features beside a cache, as any others, and adds them to it; resumes as they do."""
-    check_target(cache, names, config, overwrite)
+    check_target(cache, names, ClipStore.open(store), config, overwrite)
     computed = beside(cache, config)
     found = cache_features(store, computed, config, scheduler=scheduler)
     added = add_computed(cache, computed, names, overwrite)
