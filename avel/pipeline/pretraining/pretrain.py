@@ -26,7 +26,7 @@ from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.kept import encoder_digest
 from avel.pipeline.encoders.vectors import NAME, read_vectors
-from avel.pipeline.pretraining.cached import read_by, train_places, vector_config
+from avel.pipeline.pretraining.cached import places_of_videos, read_by, train_places, vector_config
 from avel.pipeline.pretraining.checkpoint import start_from
 from avel.pipeline.pretraining.footprint import choose_clips_at_once, measure_footprint, note_long_training
 from avel.pipeline.pretraining.loader import ClipLoader, steps_per_epoch
@@ -221,7 +221,8 @@ def make_batches(
     device, workers = next(encoder.parameters()).device, reading_threads(config.workers)
     lengths = own_lengths(store, video_ids)
     if isinstance(store, FeatureCache):
-        audio, visual = (read_vectors(store, each, train_places(store)) for each in read_by(config))
+        places = places_of_videos(store, video_ids)
+        audio, visual = (read_vectors(store, each, places) for each in read_by(config))
         return _drawn(encoder, (audio.half(), visual.half().unsqueeze(2)), lengths, config)
     if not config.freeze_backbone:
         if config.standardise and not config.start_from:
@@ -286,9 +287,9 @@ def _about(store: ClipStore | FeatureCache, config: PretrainConfig) -> dict[str,
 def own_lengths(store: ClipStore | FeatureCache, video_ids: Sequence[str]) -> Tensor | None:
     """Returns the segments of videos, (V,), where clips have lengths of their own."""
     if isinstance(store, FeatureCache):
-        every = torch.from_numpy(store.lengths)
-        place = {name: number for number, name in enumerate(store.video_ids)}
-        return every[[place[name] for name in video_ids]] if store.differing_lengths else None
+        if not store.differing_lengths:
+            return None
+        return torch.from_numpy(store.lengths[places_of_videos(store, video_ids)])
     lengths = store.lengths
     return None if lengths is None else torch.tensor([lengths[name] for name in video_ids])
 
