@@ -26,7 +26,13 @@ from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.kept import encoder_digest
 from avel.pipeline.encoders.vectors import NAME, read_vectors
-from avel.pipeline.pretraining.cached import places_of_videos, read_by, train_places, vector_config
+from avel.pipeline.pretraining.cached import (
+    as_float16,
+    places_of_videos,
+    read_by,
+    train_places,
+    vector_config,
+)
 from avel.pipeline.pretraining.checkpoint import start_from
 from avel.pipeline.pretraining.footprint import choose_clips_at_once, measure_footprint, note_long_training
 from avel.pipeline.pretraining.loader import ClipLoader, steps_per_epoch
@@ -222,8 +228,10 @@ def make_batches(
     lengths = own_lengths(store, video_ids)
     if isinstance(store, FeatureCache):
         places = places_of_videos(store, video_ids)
-        audio, visual = (read_vectors(store, each, places) for each in read_by(config))
-        return _drawn(encoder, (audio.half(), visual.half().unsqueeze(2)), lengths, config)
+        audio, visual = (
+            as_float16(store, each, read_vectors(store, each, places)) for each in read_by(config)
+        )
+        return _drawn(encoder, (audio, visual.unsqueeze(2)), lengths, config)
     if not config.freeze_backbone:
         if config.standardise and not config.start_from:
             some = [video_ids[place] for place in evenly_spaced(len(video_ids), STANDARD_CLIPS)]
