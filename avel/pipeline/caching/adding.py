@@ -12,6 +12,7 @@ import numpy as np
 from avel.config import digest
 from avel.errors import ConfigError, MissingPathError, StaleError, StoreError
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, AudioConfig, CacheConfig, VisualConfig
+from avel.stores.clips import ClipStore
 from avel.stores.feature_adding import Stored, add_features
 from avel.stores.features import FeatureCache
 from avel.stores.named_features import NewFeatures, check_name
@@ -29,13 +30,16 @@ def only_named(config: CacheConfig, names: Mapping[str, str]) -> CacheConfig:
     return config
 
 
-def check_target(cache: Path, names: Mapping[str, str], config: CacheConfig, overwrite: bool) -> None:
+def check_target(
+    cache: Path, names: Mapping[str, str], clips: ClipStore, config: CacheConfig, overwrite: bool
+) -> None:
     """Checks, before networks run, that features can be added to a cache under these names.
 
     Raises:
         ConfigError: a name that features cannot have, one for both modalities, or an untrained encoder.
         MissingPathError: there is no cache.
         StoreError: it holds features of that name, and `overwrite` is not given.
+        StaleError: a video of it is not staged in `clips`, or is of another file or grid there.
     """
     if config.untrained:
         raise ConfigError("--untrained beside a name", hint="names are for the backbones' own features")
@@ -46,13 +50,46 @@ def check_target(cache: Path, names: Mapping[str, str], config: CacheConfig, ove
             f"{cache}: no feature cache to which {next(iter(names.values()))!r} could be added",
             hint="leave out --audio-name and --visual-name to make one",
         )
-    held = FeatureCache.open(cache).named
+    target = FeatureCache.open(cache)
     for name in names.values():
         check_name(name)
-        if name in held and not overwrite:
+        if name in target.named and not overwrite:
             raise StoreError(
                 f"{cache}: holds features named {name!r}", hint="name them otherwise, or add --overwrite"
             )
+    sources = {name: clips.entries[name].source_sha256 for name in clips.staged}
+    _check_clips(target, clips.grid.segments, clips.grid.segment_seconds, sources)
+
+
+def _check_clips(
+    cache: FeatureCache, segments: int, segment_seconds: float, sources: Mapping[str, str]
+) -> None:
+    """Checks that a store has the grid and the videos of a cache.
+
+    Args:
+        sources: video id -> hash of its file, of the videos in the store.
+
+    Raises:
+        StaleError: it has another grid, or a video is not there or of another file.
+    """
+    if (segments, segment_seconds) != (cache.grid_segments, cache.segment_seconds):
+        raise StaleError(
+            f"{cache.path}: {cache.grid_segments} segments of {cache.segment_seconds:g} s, the store has "
+            f"{segments} of {segment_seconds:g} s",
+            hint="give the store that the cache was made of",
+        )
+    clips = cache.provenance.get("clips") or {}
+    lacking = [
+        name
+        for name in cache.video_ids
+        if name not in sources or clips.get(name, sources[name]) != sources[name]
+    ]
+    if lacking:
+        raise StaleError(
+            f"{cache.path}: {len(lacking)} of {len(cache.video_ids)} videos are not in the store, or of "
+            f"other files there; the first is {lacking[0]!r}",
+            hint="give the store that the cache was made of, or make the cache anew",
+        )
 
 
 def beside(cache: Path, config: CacheConfig) -> Path:
@@ -67,25 +104,9 @@ def add_computed(cache: Path, computed: Path, names: Mapping[str, str], overwrit
         StaleError: a video of the cache lacks them, or they are of another file or grid.
     """
     target, found = FeatureCache.open(cache), FeatureCache.open(computed)
-    if found.segment_seconds != target.segment_seconds or found.grid_segments != target.grid_segments:
-        raise StaleError(
-            f"{cache}: {target.grid_segments} segments of {target.segment_seconds:g} s, the store has "
-            f"{found.grid_segments} of {found.segment_seconds:g} s",
-            hint="give the store that the cache was made of",
-        )
     place = {name: row for row, name in enumerate(found.video_ids)}
-    clips, sources = target.provenance.get("clips") or {}, found.made.clips
-    lacking = [
-        name
-        for name in target.video_ids
-        if name not in place or clips.get(name, sources[name]) != sources[name]
-    ]
-    if lacking:
-        raise StaleError(
-            f"{cache}: {len(lacking)} of {len(target.video_ids)} videos are not in the store, or of other "
-            f"files there; the first is {lacking[0]!r}",
-            hint="give the store that the cache was made of, or make the cache anew",
-        )
+    sources = {name: found.made.clips[name] for name in place}
+    _check_clips(target, found.grid_segments, found.segment_seconds, sources)
     videos = np.array([place[name] for name in target.video_ids], np.int64)
     new: dict[str, NewFeatures] = {}
     if "audio" in names:

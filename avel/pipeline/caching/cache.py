@@ -64,7 +64,7 @@ class CacheSummary:
         """Returns the result in one line."""
         held = f"{' and '.join(self.arrays)} of {plural(self.samples, 'sample')}"
         lost = f", {self.missing:,} missing" if self.missing else ", none missing"
-        broken = f", {self.failed and len(self.failed):,} unreadable" if self.failed else ""
+        broken = f", {len(self.failed):,} unreadable" if self.failed else ""
         now = f"{plural(self.encoded, 'clip')} encoded now, in {duration(self.seconds)}"
         return f"{self.cache}: {held} in {plural(self.videos, 'clip')}{lost}{broken}; {now}"
 
@@ -175,7 +175,7 @@ def _add(
     scheduler: str | None,
 ) -> CacheSummary:
     """Computes features beside a cache, as any others, and adds them to it; resumes as they do."""
-    check_target(cache, names, config, overwrite)
+    check_target(cache, names, ClipStore.open(store), config, overwrite)
     computed = beside(cache, config)
     found = cache_features(store, computed, config, scheduler=scheduler)
     added = add_computed(cache, computed, names, overwrite)

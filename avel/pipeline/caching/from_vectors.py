@@ -21,7 +21,6 @@ from avel.pipeline.encoders.kept import encoder_digest, load_encoder
 from avel.pipeline.encoders.vectors import VectorsConfig, read_vectors
 from avel.progress import Progress
 from avel.stores.features import FeatureCache, write_features
-from avel.stores.files import check_can_write
 from avel.stores.runs import versions
 
 USED = ("keep_cnn", "batch_size", "device")
@@ -53,7 +52,6 @@ def encode_vectors(
         raise ConfigError(
             f"{', '.join(idle)} beside a feature cache, on which no CNN runs", hint="leave it out"
         )
-    check_can_write(cache)
     if cache.resolve() == source.resolve():
         raise ConfigError(f"{cache}: is also what is read", hint="name another file")
     if cache.exists() and not overwrite:
@@ -78,7 +76,11 @@ def encode_vectors(
             "encoder": {"kind": "run", "digest": encoder_digest(loaded), **as_dict(loaded.spec)},
             "vectors": {
                 "cache_digest": found.digest,
-                **{name: found.named[name].made for name in _names(audio, visual) if name in found.named},
+                **{
+                    name: found.named[name].made
+                    for name in (*audio.names, *visual.names)
+                    if name in found.named
+                },
                 "encoder": found.provenance.get("encoder"),
             },
             "pretraining_seed": pretraining_seed(encoder),
@@ -88,10 +90,6 @@ def encode_vectors(
         lengths=found.lengths,
     )
     return FeatureCache.open(cache)
-
-
-def _names(*configs: VectorsConfig) -> list[str]:
-    return [name for config in configs for name in config.features.split("+")]
 
 
 @torch.inference_mode()

@@ -12,10 +12,11 @@ from torch import Tensor
 from avel.config import ComponentConfig, option
 from avel.digests import digest_of
 from avel.errors import ConfigError, WeightsError
-from avel.pipeline.encoders.backbones import PUBLISHED, Backbone
+from avel.pipeline.encoders.backbones import PUBLISHED, RANDOM, Backbone
 from avel.stores.files import sha256_file
 
 SETTINGS_FILE = "config.json"
+PREPROCESSING_FILE = "preprocessor_config.json"
 WEIGHTS_FILES = ("*.safetensors", "pytorch_model*.bin")
 """Files of weights, the preferred ones first."""
 FOLDER = "folder-"
@@ -42,6 +43,19 @@ class HubBackbone(Backbone):
         """Takes the weights in a folder, as the library itself loads them."""
 
     @classmethod
+    def own_folder(cls, model: str) -> Path | None:
+        """Returns the folder that a model's name is; None for a name on the hub.
+
+        Raises:
+            ConfigError: no model was named.
+        """
+        if not model:
+            raise ConfigError(
+                f"{cls.Config.name} wraps any model, and none is named", hint=f"{cls.Config.name}:NAME"
+            )
+        return Path(model) if Path(model).is_dir() else None
+
+    @classmethod
     def folder(cls, model: str, revision: str | None = None, *, weights: bool = True) -> Path:
         """Returns the folder with a model's files, downloaded where they are nowhere on this machine.
 
@@ -49,12 +63,8 @@ class HubBackbone(Backbone):
             ConfigError: no model was named.
             WeightsError: they are not here, and cannot be downloaded.
         """
-        if not model:
-            raise ConfigError(
-                f"{cls.Config.name} wraps any model, and none is named", hint=f"{cls.Config.name}:NAME"
-            )
-        if Path(model).is_dir():
-            return Path(model)
+        if (given := cls.own_folder(model)) is not None:
+            return given
         return snapshot(cls.repository(model), revision, cls.Config.name, weights)
 
     @classmethod
@@ -65,12 +75,13 @@ class HubBackbone(Backbone):
             WeightsError: a revision that is not here, and cannot be downloaded.
         """
         assert isinstance(config, ModelConfig)
-        if weights == "random" or Path(weights).is_file():
+        if weights == RANDOM or Path(weights).is_file():
             return super().weights_name(config, weights)
         folder = cls.folder(config.model, _revision(weights))
         if not Path(config.model).is_dir():
             return folder.name  # a snapshot's folder has the name of its commit
-        files = sorted(path for pattern in (SETTINGS_FILE, *WEIGHTS_FILES) for path in folder.glob(pattern))
+        patterns = (SETTINGS_FILE, PREPROCESSING_FILE, *WEIGHTS_FILES)
+        files = sorted(path for pattern in patterns for path in folder.glob(pattern))
         return FOLDER + digest_of([sha256_file(path) for path in files])
 
     def load(self, weights: str, option: str) -> None:
@@ -83,7 +94,7 @@ class HubBackbone(Backbone):
         if not _weights_in(folder):
             raise WeightsError(
                 f"{folder}: no weights, neither {' nor '.join(WEIGHTS_FILES)}",
-                hint=f"put them there; or {option} random for an untrained network",
+                hint=f"put them there; or {option} {RANDOM} for an untrained network",
             )
         self.load_folder(folder)
 

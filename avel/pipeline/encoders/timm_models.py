@@ -39,13 +39,25 @@ class TimmVisual(HubBackbone, VisualBackbone):
 
     @classmethod
     def reads(cls, config: ComponentConfig) -> FrameInput:
-        """Returns one frame of the resolution that the model was trained with."""
+        """Returns one frame of the resolution that the model was trained with.
+
+        Raises:
+            ConfigError: no model was named, or timm has none of that name.
+            WeightsError: a folder without the settings of a model of timm.
+        """
         assert isinstance(config, ModelConfig)
-        if Path(config.model).is_dir():
-            file = Path(config.model) / SETTINGS_FILE
+        folder = cls.own_folder(config.model)
+        if folder is None:
+            return FrameInput(pixels=_known(config.model).input_size[-1])
+        file = folder / SETTINGS_FILE
+        try:
             kept = parse(file.read_bytes(), file, "fetch the model again")
             return FrameInput(pixels=kept.get("pretrained_cfg", kept)["input_size"][-1])
-        return FrameInput(pixels=_known(config.model).input_size[-1])
+        except (OSError, KeyError) as error:
+            raise WeightsError(
+                f"{file}: no settings of a model of timm: {error}",
+                hint=f"{SETTINGS_FILE} and *.safetensors of the model belong there",
+            ) from None
 
     def maps(self, frames: Tensor) -> Tensor:
         """Computes maps of the last layer, or its tokens as maps: (B, 3, H, W) -> (B, D, H', W')."""

@@ -28,6 +28,11 @@ class VectorsConfig(ComponentConfig):
     features: str = option("", "Names of features in a cache, joined by +.")
     dimensions: int = option(1, "Numbers of their vectors together.", low=1)
 
+    @property
+    def names(self) -> list[str]:
+        """Returns the names of the features, one each."""
+        return self.features.split("+")
+
 
 def _refuse(config: VectorsConfig) -> NoReturn:
     raise ConfigError(
@@ -93,13 +98,14 @@ def width_of(cache: FeatureCache, modality: str, names: str) -> int:
         for name, shape in cache.shapes.items()
         if len(shape) == 3 and cache.modality_of(name) == modality
     ]
-    for name in names.split("+"):
+    chosen = names.split("+")
+    for name in chosen:
         if name not in held:
             raise StoreError(
                 f"{cache.path}: no {modality} vectors named {name!r}",
                 hint=f"--{modality}-features takes {', '.join(held)}, or several joined by +",
             )
-    return sum(cache.shapes[name][-1] for name in names.split("+"))
+    return sum(cache.shapes[name][-1] for name in chosen)
 
 
 def read_vectors(cache: FeatureCache, config: VectorsConfig, videos: NDArray[np.int64]) -> Tensor:
@@ -108,18 +114,18 @@ def read_vectors(cache: FeatureCache, config: VectorsConfig, videos: NDArray[np.
     Raises:
         StoreError: the cache lacks them, they have another width, or one holds a number that is not finite.
     """
-    names = config.features
-    for name in names.split("+"):
+    for name in config.names:
         if len(cache.shapes.get(name, ())) not in (0, 3):
             raise StoreError(f"{cache.path}: {name!r} holds maps, not vectors", hint="name vectors")
-    found = torch.cat([torch.from_numpy(cache.read(name, videos)) for name in names.split("+")], -1)
+    found = torch.cat([torch.from_numpy(cache.read(name, videos)) for name in config.names], -1)
     if found.shape[-1] != config.dimensions:
         raise StoreError(
-            f"{cache.path}: {names} is {found.shape[-1]} wide, the encoder reads {config.dimensions}",
+            f"{cache.path}: {config.features} is {found.shape[-1]} wide, "
+            f"the encoder reads {config.dimensions}",
             hint="give a cache with features of the same encoders",
         )
     broken = torch.nonzero(~found.isfinite().flatten(1).all(1))
     if len(broken):
         video_id = cache.video_ids[int(videos[int(broken[0])])]
-        raise StoreError(f"{cache.path}: {names} of video {video_id!r} is not finite", hint=AGAIN)
+        raise StoreError(f"{cache.path}: {config.features} of video {video_id!r} is not finite", hint=AGAIN)
     return found

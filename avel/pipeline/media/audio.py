@@ -204,6 +204,11 @@ class _Run:
             yield piece.to_ndarray()[0].astype(np.float32) / np.float32(FULL_SCALE)
 
 
+def as_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Returns samples as a store keeps them, which loses nothing of those of `AudioReader`: (n,) -> (n,)."""
+    return (samples * FULL_SCALE).astype(np.int16)
+
+
 def is_decodable(path: Path, stream: ScannedStream) -> bool:
     """Returns whether the first packets of a stream can be decoded, and mixed to mono."""
     for packet, context in islice(with_drain(packets(path, stream)), MOST_TRIED_PACKETS):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from avel.config import settings_of
 from avel.errors import ConfigError, TrainingError
@@ -80,6 +83,28 @@ def read_by(config: PretrainConfig) -> tuple[VectorsConfig, VectorsConfig]:
     assert isinstance(audio, VectorsConfig)
     assert isinstance(visual, VectorsConfig)
     return audio, visual
+
+
+def places_of_videos(cache: FeatureCache, video_ids: Sequence[str]) -> NDArray[np.int64]:
+    """Returns the rows of a cache in which some of its videos stand: (n,)."""
+    place = {name: row for row, name in enumerate(cache.video_ids)}
+    return np.array([place[name] for name in video_ids], np.int64)
+
+
+def as_float16(cache: FeatureCache, config: VectorsConfig, vectors: Tensor) -> Tensor:
+    """Returns vectors of a cache as training holds them: any shape -> the same.
+
+    Raises:
+        TrainingError: one is too large for float16.
+    """
+    held = vectors.half()
+    if not held.isfinite().all():
+        raise TrainingError(
+            f"{cache.path}: {config.features} goes up to {vectors.abs().max():g}, and training holds "
+            f"vectors in float16, which ends at {torch.finfo(torch.float16).max:g}",
+            hint="divide the features by a number before avel import-features",
+        )
+    return held
 
 
 def train_places(cache: FeatureCache) -> NDArray[np.int64]:

@@ -16,6 +16,8 @@ from avel.pipeline.pretraining.projector import Twins
 from avel.progress import note
 from avel.text import duration, plural
 
+LONG_SECONDS = 600.0
+"""Training of which it is said beforehand how long it takes."""
 USABLE = 0.9
 """Fraction of the free memory that is planned with; the rest is for what cuDNN and the allocator take."""
 BYTES_PER_WEIGHT = 4 * 4
@@ -75,14 +77,15 @@ def choose_clips_at_once(
     config: PretrainConfig,
     clips: int,
     free_bytes: int,
+    *,
     can_cut: bool,
-    kind: str = "GPU ",
+    on_gpu: bool = True,
 ) -> int:
     """Returns how many clips the CNNs take together, 0 for all `clips` of a step: as many as fit.
 
     Args:
         can_cut: whether the CNNs give the same in pieces, which learned batch statistics do not.
-        kind: word before "memory": "GPU ", or "" on a CPU.
+        on_gpu: whether the memory is a GPU's, not the machine's.
 
     Raises:
         ConfigError: even one clip does not fit, or all must go together and do not fit.
@@ -92,7 +95,8 @@ def choose_clips_at_once(
         return config.clips_at_once
     if footprint.step(clips) <= limit:
         return 0
-    needs = f"a step of {clips} clips takes about {footprint.step(clips) / GB:.1f} GB of {kind}memory"
+    memory = "GPU memory" if on_gpu else "memory"
+    needs = f"a step of {clips} clips takes about {footprint.step(clips) / GB:.1f} GB of {memory}"
     needs += f", {free_bytes / GB:.1f} GB are free"
     at_once = clips
     while can_cut and at_once > 1:
@@ -101,14 +105,10 @@ def choose_clips_at_once(
             note(f"{needs}: as --clips-at-once {at_once}, in {footprint.step(clips, at_once) / GB:.1f} GB")
             return at_once
     fitting = max(1, int((limit - footprint.fixed) / (footprint.inputs + footprint.activations)))
-    cheaper = "" if not kind or config.dtype == "bfloat16" else " or --dtype bfloat16"
+    cheaper = "" if not on_gpu or config.dtype == "bfloat16" else " or --dtype bfloat16"
     frozen = "" if can_cut else " or --backbone-batchnorm frozen"
-    vectors = "" if kind else " or --preset small, whose CNNs are frozen"
-    raise ConfigError(needs, hint=f"--batch-size {fitting} for each process{cheaper}{frozen}{vectors}")
-
-
-LONG_SECONDS = 600.0
-"""Training of which it is said beforehand how long it takes."""
+    small = "" if on_gpu else " or --preset small, whose CNNs are frozen"
+    raise ConfigError(needs, hint=f"--batch-size {fitting} for each process{cheaper}{frozen}{small}")
 
 
 def note_long_training(twins: Twins, config: PretrainConfig, grid: Grid, clips: int) -> None:
@@ -124,7 +124,10 @@ def note_long_training(twins: Twins, config: PretrainConfig, grid: Grid, clips: 
     )
     torch.autograd.backward([each.sum() for each in vectors])
     seconds = time.perf_counter() - began
-    whole = seconds * clips * config.epochs * (4 / 3 if config.clips_at_once else 1)
+    again = (
+        4 / 3 if config.clips_at_once else 1
+    )  # in pieces the CNNs run forward twice, and a backward is two
+    whole = seconds * clips * config.epochs * again
     if whole > LONG_SECONDS:
         epochs = plural(config.epochs, "epoch")
         note(

@@ -26,7 +26,13 @@ from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.kept import encoder_digest
 from avel.pipeline.encoders.vectors import NAME, read_vectors
-from avel.pipeline.pretraining.cached import read_by, train_places, vector_config
+from avel.pipeline.pretraining.cached import (
+    as_float16,
+    places_of_videos,
+    read_by,
+    train_places,
+    vector_config,
+)
 from avel.pipeline.pretraining.checkpoint import start_from
 from avel.pipeline.pretraining.footprint import choose_clips_at_once, measure_footprint, note_long_training
 from avel.pipeline.pretraining.loader import ClipLoader, steps_per_epoch
@@ -85,7 +91,9 @@ def pretrain(
     source = store if isinstance(store, ClipStore | FeatureCache) else _open(store)
     if isinstance(source, FeatureCache):
         config = vector_config(source, config, audio_features, visual_features)
-    elif audio_features or visual_features or NAME in _backbones(config):
+    elif (
+        audio_features or visual_features or NAME in (config.audio.backbone.name, config.visual.backbone.name)
+    ):
         raise ConfigError(
             f"{source.location.url}: a clip store, which holds no vectors to train on",
             hint="give a feature cache for STORE, or leave out --audio-features and --visual-features",
@@ -105,10 +113,6 @@ def pretrain(
                 if is_new and rank() == 0:
                     remove_unused(path)
                 raise
-
-
-def _backbones(config: PretrainConfig) -> tuple[str, str]:
-    return config.audio.backbone.name, config.visual.backbone.name
 
 
 def _open(path: Path | str) -> ClipStore | FeatureCache:
@@ -199,7 +203,7 @@ def _clips_at_once(
     here = torch.cuda.mem_get_info(device)[0] if on_gpu else int(free_memory_gb() * 2**30 / world_size())
     free_bytes = smallest(here, device)
     return choose_clips_at_once(
-        footprint, config, clips, free_bytes, not twins.learns_statistics, "GPU " if on_gpu else ""
+        footprint, config, clips, free_bytes, can_cut=not twins.learns_statistics, on_gpu=on_gpu
     )
 
 
@@ -223,8 +227,11 @@ def make_batches(
     device, workers = next(encoder.parameters()).device, reading_threads(config.workers)
     lengths = own_lengths(store, video_ids)
     if isinstance(store, FeatureCache):
-        audio, visual = (read_vectors(store, each, train_places(store)) for each in read_by(config))
-        return _drawn(encoder, (audio.half(), visual.half().unsqueeze(2)), lengths, config)
+        places = places_of_videos(store, video_ids)
+        audio, visual = (
+            as_float16(store, each, read_vectors(store, each, places)) for each in read_by(config)
+        )
+        return _drawn(encoder, (audio, visual.unsqueeze(2)), lengths, config)
     if not config.freeze_backbone:
         if config.standardise and not config.start_from:
             some = [video_ids[place] for place in evenly_spaced(len(video_ids), STANDARD_CLIPS)]
@@ -280,7 +287,7 @@ def _drawn(
 def _about(store: ClipStore | FeatureCache, config: PretrainConfig) -> dict[str, str]:
     """Returns path and digest of what is trained on, of a cache with the features that are read."""
     if isinstance(store, FeatureCache):
-        names = [name for each in read_by(config) for name in each.features.split("+")]
+        names = [name for each in read_by(config) for name in each.names]
         return {"store": str(store.path.resolve()), "store_digest": store.digest_with(names)}
     return {"store": store.location.url, "store_digest": store.digest}
 
@@ -288,9 +295,9 @@ def _about(store: ClipStore | FeatureCache, config: PretrainConfig) -> dict[str,
 def own_lengths(store: ClipStore | FeatureCache, video_ids: Sequence[str]) -> Tensor | None:
     """Returns the segments of videos, (V,), where clips have lengths of their own."""
     if isinstance(store, FeatureCache):
-        every = torch.from_numpy(store.lengths)
-        place = {name: number for number, name in enumerate(store.video_ids)}
-        return every[[place[name] for name in video_ids]] if store.differing_lengths else None
+        if not store.differing_lengths:
+            return None
+        return torch.from_numpy(store.lengths[places_of_videos(store, video_ids)])
     lengths = store.lengths
     return None if lengths is None else torch.tensor([lengths[name] for name in video_ids])
 

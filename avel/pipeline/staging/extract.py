@@ -139,8 +139,10 @@ def _check_room(location: Location, plan: Plan, expected: Forecast) -> None:
     note(f"{needs} and {duration(60 * expected.minutes)}, as {plural(expected.measured_on, 'clip')} took")
     if "://" in location.url:
         return
-    replaced = any(entry.cause != "new" for entry in plan.todo)
-    free = free_bytes(Path(location.url)) + (location.bytes() if replaced else 0)
+    free = free_bytes(Path(location.url))
+    if free < expected.bytes and (replaced := plan.replaced):
+        stay = sum(entry.state == "staged" for entry in plan.unchanged)
+        free += location.bytes() * replaced // (replaced + stay)
     if free < expected.bytes:
         raise ConfigError(
             f"{location.url}: {needs}, {size(free)} are free on its disk",

@@ -9,7 +9,7 @@ from avel.grid import evenly_spaced
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.staging.isolate import Isolated
 from avel.pipeline.staging.plan import Plan
-from avel.pipeline.staging.stage import STEPS
+from avel.pipeline.staging.stage import core_seconds
 from avel.stores.clip_writer import prepare_store
 from avel.stores.clips import chunk_names
 from avel.stores.location import locate
@@ -51,7 +51,7 @@ def forecast(plan: Plan, config: ExtractConfig, workers: int) -> Forecast:
             if entry.state == "staged"
         ]
     scale = len(plan.todo) / max(len(sample), 1)
-    seconds = sum(getattr(entry, f"{step}_seconds") for entry in done for step in STEPS)
+    seconds = core_seconds(done)
     return Forecast(
         clips=len(plan.todo),
         causes=dict(Counter(entry.cause for entry in plan.todo).most_common()),

@@ -9,7 +9,7 @@ from avel.config import digest, settings_of
 from avel.errors import ConfigError, MissingPathError
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.refusal import ClipRefused
-from avel.pipeline.staging.stage import STEPS, fingerprint
+from avel.pipeline.staging.stage import core_seconds, fingerprint
 from avel.stores.clips import StoreAttributes
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import file_at
@@ -39,6 +39,11 @@ class Plan:
     removed: tuple[Entry, ...] = ()
     unreadable: int = 0
     voided: int = 0
+
+    @property
+    def replaced(self) -> int:
+        """Returns how many clips are, or may be, staged so far and are deleted first."""
+        return self.voided + sum(entry.cause not in ("new", "retry-failed") for entry in self.todo)
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,7 @@ def _refuse_to_stage_again(
         for key, value in now.items()
         if value != before.get(key)
     ]
-    minutes = sum(getattr(entry, f"{step}_seconds") for entry in entries for step in STEPS) / 60
+    minutes = core_seconds(entries) / 60
     raise ConfigError(
         f"{', '.join(changes)}: that would delete "
         f"{len(entries)} staged clips, which took about {minutes:.1f} minutes of one core",

@@ -4,7 +4,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from avel.config import digest
 from avel.errors import AvelError
-from avel.grid import CHUNK_SEGMENTS, FULL_SCALE, Grid
+from avel.grid import CHUNK_SEGMENTS, Grid
 from avel.pipeline.config import ExtractConfig
+from avel.pipeline.media.audio import as_int16
 from avel.pipeline.media.log_mel import SAMPLE_RATE, log_mel
 from avel.pipeline.media.reading import Media, open_media
 from avel.pipeline.media.refusal import ClipRefused
@@ -64,6 +65,11 @@ class Stopwatch:
 
 STEPS = tuple(step.name for step in fields(Stopwatch))
 """Steps of staging a clip; an entry has the seconds of each, as `decode_seconds` and so on."""
+
+
+def core_seconds(entries: Iterable[Entry]) -> float:
+    """Returns what staging clips took, all steps together, in seconds of one core."""
+    return float(sum(getattr(entry, f"{step}_seconds") for entry in entries for step in STEPS))
 
 
 @dataclass
@@ -186,7 +192,7 @@ class Stager:
                 if patches is not None:
                     self.writer.write_log_mel(row, first // grid.samples_per_segment, patches)
                 if self.config.waveform and grid == self.grid:
-                    self.writer.write_waveform(row, first, (chunk * FULL_SCALE).astype(np.int16))
+                    self.writer.write_waveform(row, first, as_int16(chunk))
             first += len(chunk)
             self.alive()
 

@@ -110,22 +110,17 @@ def _parsing(rng: np.random.Generator, name: str, classes: Sequence[str], second
     names = (name, *(str(rng.choice(classes)) for _ in modalities[1:]))
     spans = [_cuts(rng, 2, seconds) for _ in names]
     events = list(zip(names, modalities, spans, strict=True))
-    shown, audible = (
-        [
-            tuple(
-                sorted(
-                    {
-                        each
-                        for each, modality, (start, end) in events
-                        if modality != other and start <= second < end
-                    }
-                )
-            )
-            for second in range(seconds)
-        ]
-        for other in ("audio", "visual")
-    )
-    return list(zip(shown, audible, strict=True))
+
+    def held(second: int, lacking: Modality) -> Names:
+        """Returns the classes of a second's events, but for those of one modality alone."""
+        found = {
+            category
+            for category, modality, (start, end) in events
+            if modality != lacking and start <= second < end
+        }
+        return tuple(sorted(found))
+
+    return [(held(second, "audio"), held(second, "visual")) for second in range(seconds)]
 
 
 def _scenes(

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from avel.config import digest
 from avel.errors import MissingPathError, StaleError, StoreError
-from avel.grid import FULL_SCALE, Grid
+from avel.grid import Grid
 from avel.pipeline.caching.encode import PartEncoder, Work
 from avel.pipeline.caching.key import encoder_file_digest
 from avel.pipeline.caching.parts import Parts
 from avel.pipeline.config import CacheConfig, ExtractConfig
+from avel.pipeline.media.audio import as_int16
 from avel.pipeline.media.log_mel import SAMPLE_RATE, log_mel
 from avel.pipeline.media.reading import Media, open_media
 from avel.stores.features import FeatureCache
@@ -110,7 +111,7 @@ class VideoEncoder:
         """Returns the audio as a store holds it, at the cache's sample rate, on the device: int16 (1, n)."""
         grid = replace(self.grid, segments=segments)
         with self._open(path, grid) as media:
-            chunks = [(chunk * FULL_SCALE).astype(np.int16) for chunk in media.samples()]
+            chunks = [as_int16(chunk) for chunk in media.samples()]
         return torch.from_numpy(np.concatenate(chunks))[None].to(self.encoder.device)
 
     def _pictures(self, frames: NDArray[np.uint8], colours: Colours) -> Tensor:

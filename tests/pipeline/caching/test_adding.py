@@ -80,6 +80,7 @@ def test_a_store_of_other_clips_is_refused(store: Path, cache: Path, tmp_path: P
     other = write_store(tmp_path / "other.zarr", NAMES[:3])
     with pytest.raises(StaleError, match="7 of 10 videos are not in the store"):
         cache_features(other, cache, visual_name="x", **OTHER)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".c")]  # nothing was computed
     write_store(store, ("-v7",), version="2")
     with pytest.raises(StaleError, match=r"1 of 10 videos .* the first is '-v7'"):
         cache_features(store, cache, visual_name="x", **OTHER)

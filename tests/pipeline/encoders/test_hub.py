@@ -190,7 +190,10 @@ def test_a_folders_weights_are_named_by_what_is_in_them(clip: Path) -> None:
     load_backbone(backbone(config), before, "--visual-weights")
     assert backbone.weights_name(config, "random") == "random"
     (clip / "model.safetensors").write_bytes((clip / "model.safetensors").read_bytes()[:-4] + b"\0\0\0\1")
-    assert backbone.weights_name(config, "published") != before
+    now = backbone.weights_name(config, "published")
+    assert now != before
+    image(clip, size=40)  # other frames are other features, too
+    assert backbone.weights_name(config, "published") not in (before, now)
     (clip / "model.safetensors").unlink()
     with pytest.raises(WeightsError, match="no weights, neither"):
         load_backbone(backbone(config), "published", "--visual-weights")
@@ -216,3 +219,14 @@ def test_a_model_must_be_named(offline: Path) -> None:
         with pytest.raises(ConfigError, match="none is named") as caught:
             registry["hf"](registry["hf"].Config())
         assert caught.value.hint == "hf:NAME"
+
+
+def test_timm_needs_a_name_or_a_folder_with_its_settings(tmp_path: Path) -> None:
+    backbone = VISUAL_BACKBONES["timm"]
+    with pytest.raises(ConfigError, match="none is named"):
+        backbone.reads(backbone.Config())
+    with pytest.raises(WeightsError, match="no settings of a model of timm"):
+        backbone.reads(backbone.Config(model=str(tmp_path)))
+    (tmp_path / "config.json").write_text('{"hidden_size": 16}')
+    with pytest.raises(WeightsError, match="'input_size'"):
+        backbone.reads(backbone.Config(model=str(tmp_path)))

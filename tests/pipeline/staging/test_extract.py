@@ -365,6 +365,17 @@ def test_a_store_without_room_is_refused_before_it_is_begun(
     assert re.search(r"5 clips take about .*B and .* s, as 4 clips took", capsys.readouterr().err)
 
 
+def test_clips_that_stay_make_no_room(again: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    clips, store = again
+    for number in range(3):
+        make_clip(clips / f"new{number}.mp4", seed=20 + number)
+    make_clip(clips / "clip00.mp4", seed=30)
+    monkeypatch.setattr(module, "FORECAST_FROM", 1)
+    monkeypatch.setattr(module, "free_bytes", lambda place: 1000)
+    with pytest.raises(ConfigError, match="4 clips take about"):
+        extract(clips, store, SMALL, workers=1)
+
+
 def test_a_dry_run_writes_nothing(clips: Path, tmp_path: Path) -> None:
     summary = extract(clips, tmp_path / "none.zarr", SMALL, workers=2, dry_run=True)
     assert not (tmp_path / "none.zarr").exists()
