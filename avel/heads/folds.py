@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from avel.config import digest
@@ -23,8 +22,9 @@ from avel.heads.evaluation.prediction_metrics import compute_metrics
 from avel.heads.evaluation.predictions import Predictions, read_predictions
 from avel.heads.tasks.metrics import Tally
 from avel.heads.tasks.results import Spread
+from avel.heads.tasks.task import Task
 from avel.heads.train import LoadedCache, sweep
-from avel.heads.training.data import Data, Split
+from avel.heads.training.data import Data, Split, join
 from avel.heads.training.plan import Planned, plan
 from avel.heads.training.records import read_trials
 from avel.progress import note
@@ -44,7 +44,8 @@ class SettingResult:
 
     Attributes:
         score_percent: main metric of the task over all samples of train and val, over seeds.
-        interval_percent: its 95 % interval over videos, or over groups of them; None if every trial failed.
+        interval_percent: its 95 % interval over videos, or over groups of them.
+        event_f1_percent: F1 of whole events, with tolerances of one segment where there is one label each.
         epochs: mean of the best epochs.
         difference: metric -> these settings minus the first ones; empty for the first.
     """
@@ -158,9 +159,9 @@ def cross_validate(
             judged[item.trial].append(item)
         for trial in read_trials(run):
             epochs[trial.name] += [trial.best_epoch] * trial.trained
-    whole_settings = _judge(data, planned, judged, epochs, folds, group_of)
-    best = max(whole_settings, key=lambda each: each.score_percent.mean or 0)
-    note(f"\n== the best of {len(whole_settings)} settings: {_text(best.settings)}")
+    results = _judge(data.task, planned, judged, epochs, folds, group_of)
+    best = max(results, key=lambda each: each.score_percent.mean or 0)
+    note(f"\n== the best of {len(results)} settings: {_text(best.settings)}")
     chosen = {**options, **best.settings}
     path = folder / f"best-{digest(plan(config, chosen, {})[0].trial.config)[:8]}"
     evaluation = sweep(whole, path, {}, config, **chosen)
@@ -170,7 +171,7 @@ def cross_validate(
         folds,
         len(samples),
         len(np.unique(group.astype(str))),
-        tuple(whole_settings),
+        tuple(results),
         best.settings,
         evaluation,
     )
@@ -179,19 +180,23 @@ def cross_validate(
 
 
 class FoldCache(LoadedCache):
-    """A cache whose samples of train and val are split anew: a fold to judge, the next to choose by."""
+    """A cache whose samples of train and val are split anew: a fold to judge, the next to choose by.
+
+    Attributes:
+        fold_of_sample: (R,) fold of each sample of train and val, -1 where it is always trained on.
+        judged, chosen_by: numbers of the fold that is judged, and of that which chooses the epoch.
+    """
 
     def __init__(self, whole: LoadedCache, fold: NDArray[np.int64], number: int, folds: int) -> None:
         super().__init__(whole.cache, whole.device)
-        self.whole, self.folds = whole, folds
-        self.chosen_by = (number + 1) % folds
-        self.of_sample, self.number = fold, number
+        self.whole, self.fold_of_sample = whole, fold
+        self.judged, self.chosen_by = number, (number + 1) % folds
         self.fold = f"{number + 1} of {folds}, samples {digest_of(fold.tolist())[:8]}"
 
     def read(self, config: TrainConfig) -> Data:
         data = self.whole.data(dataclasses.replace(config, negatives=""))
         samples = _samples_of(data)
-        judged, chooses = self.of_sample == self.number, self.of_sample == self.chosen_by
+        judged, chooses = (self.fold_of_sample == number for number in (self.judged, self.chosen_by))
         parts = {"train": ~(judged | chooses), "val": chooses, JUDGED: judged}
         splits = {
             name: dataclasses.replace(take(samples, np.flatnonzero(part)), name=name)
@@ -232,14 +237,7 @@ def deal(group: NDArray[Any], samples: Split, folds: int, seed: int) -> NDArray[
 
 def _samples_of(data: Data) -> Split:
     """Returns the samples of train and val as one split."""
-    parts = [data.splits["train"], data.splits["val"]]
-    columns: dict[str, Any] = {}
-    for name, value in vars(parts[0]).items():
-        if isinstance(value, torch.Tensor):
-            columns[name] = torch.cat([getattr(part, name) for part in parts])
-        elif not isinstance(value, str):
-            columns[name] = np.concatenate([getattr(part, name) for part in parts])
-    return dataclasses.replace(parts[0], **columns)
+    return join((data.splits["train"], data.splits["val"]))
 
 
 def _read_groups(path: Path, video_id: NDArray[np.object_]) -> dict[str, str]:
@@ -259,7 +257,7 @@ def _read_groups(path: Path, video_id: NDArray[np.object_]) -> dict[str, str]:
 
 
 def _judge(
-    data: Data,
+    task: Task,
     planned: Sequence[Planned],
     judged: Mapping[str, Sequence[Predictions]],
     epochs: Mapping[str, Sequence[int]],
@@ -267,7 +265,6 @@ def _judge(
     group_of: Mapping[str, str] | None,
 ) -> list[SettingResult]:
     """Returns the result of each combination of settings; trials that failed in a fold are left out."""
-    task = data.task
     by_settings: dict[str, list[Planned]] = {}
     for item in planned:
         by_settings.setdefault(_text(item.settings), []).append(item)
@@ -297,14 +294,10 @@ def _judge(
 
 def _joined(parts: Sequence[Predictions], group_of: Mapping[str, str] | None) -> Predictions:
     """Joins the folds of one trial, by sample; the groups take the place of the videos in intervals."""
-    columns: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name, value in vars(parts[0]).items()
-        if not isinstance(value, str)
-    }
+    joined = join(parts)
     if group_of is not None:
-        columns["video_id"] = np.array([group_of[id] for id in columns["video_id"]], object)
-    joined = dataclasses.replace(parts[0], **columns)
+        groups = np.array([group_of[id] for id in joined.video_id], object)
+        joined = dataclasses.replace(joined, video_id=groups)
     return joined.take(np.argsort(joined.sample, kind="stable"))
 
 

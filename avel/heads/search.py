@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from avel.config import Range, Setting, convert, digest, resolve, settings_of
 from avel.errors import ConfigError, StoreError, TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.evaluation import Evaluation
-from avel.heads.train import LoadedCache, train_head
+from avel.heads.train import LoadedCache, digests_of_negatives, digests_of_weights, train_head
 from avel.heads.training.data import Data
 from avel.heads.training.fit import fit
 from avel.heads.training.plan import check_varied
@@ -152,11 +152,16 @@ def search(
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """Records a search's ranges, and digests of all other settings and of the cache."""
+    """Records a search's ranges, and digests of all other settings, of the cache and of what else is read.
+
+    `negatives` and `init` map what `--negatives` and `--init` name to its digest, as in `HeadInputs`.
+    """
 
     ranges: dict[str, str]
     config: str
     cache: str
+    negatives: dict[str, str] = field(default_factory=dict)
+    init: dict[str, str] = field(default_factory=dict)
 
 
 class _Objective:
@@ -262,11 +267,14 @@ def _ended_trials(study: optuna.Study) -> list[SearchTrial]:
 def _record_request(
     folder: Path, ranges: Mapping[str, Range | Sequence[Any]], base: TrainConfig, loaded: LoadedCache
 ) -> None:
-    """Records ranges, config and cache of the search, or checks that they equal those recorded before."""
+    """Records what is asked of the search, or checks that it equals what was recorded before."""
+    named = loaded.named_features([base])
     asked = SearchRequest(
         {name: str(values) for name, values in ranges.items()},
         digest(dataclasses.replace(base, seeds=1)),
-        loaded.cache.digest_with(f"{base.audio}+{base.visual}".split("+")),
+        loaded.cache.digest_with(named),
+        digests_of_negatives([base], named),
+        digests_of_weights([base]),
     )
     path = folder / "request.json"
     if path.is_file():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from avel.device import choose_device, explain_full_memory, hardware_of, tf32
+from avel.device import choose_device, hardware_of
 from avel.errors import ConfigError, TrainingError
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluate import evaluate, predict_split
@@ -192,6 +192,12 @@ class LoadedCache:
         if weak is not None:
             note_left_out(self.cache, weak.splits["train"])
 
+    def named_features(self, configs: Iterable[TrainConfig]) -> tuple[str, ...]:
+        """Returns the named features of the cache that heads read."""
+        sources = {choose_source(self.cache, config) for config in configs}
+        read = {name for source in sources for names in arrays_of(source) for name in names}
+        return tuple(sorted(read & {*self.cache.named}))
+
     def _note_once(self, text: str) -> None:
         if text and text not in self._noted:
             self._noted.add(text)
@@ -209,31 +215,32 @@ def _projection(config: TrainConfig, widths: Widths) -> str:
     )
 
 
+def digests_of_negatives(configs: Iterable[TrainConfig], named: Iterable[str]) -> dict[str, str]:
+    """Returns caches of clips without events that heads learn from: path -> digest, with `named` features."""
+    paths = dict.fromkeys(config.negatives for config in configs if config.negatives)
+    return {path: FeatureCache.open(path).digest_with(named) for path in paths}
+
+
+def digests_of_weights(configs: Iterable[TrainConfig]) -> dict[str, str]:
+    """Returns the files of weights that heads start from: path -> SHA-256."""
+    paths = dict.fromkeys(config.init for config in configs if config.init)
+    return {path: sha256_file(Path(path)) for path in paths}
+
+
 def _inputs(
     loaded: LoadedCache, planned: Sequence[Planned], settings: Mapping[str, Sequence[Any]]
 ) -> HeadInputs:
-    cache = loaded.cache
-    heads = {head_class(item.trial.config) for item in planned}
-    sources = (loaded.data(item.trial.config).features.source for item in planned)
-    read = {name for source in sources for names in arrays_of(source) for name in names}
-    named = tuple(sorted(read & {*cache.named}))
-    task = choose_task(cache, planned[0].trial.config.task)
+    cache, configs = loaded.cache, [item.trial.config for item in planned]
+    heads, named = {head_class(config) for config in configs}, loaded.named_features(configs)
+    task = choose_task(cache, configs[0].task)
     return HeadInputs(
         cache=str(cache.path.resolve()),
         cache_digest=cache.digest_with(named),
         named=named,
         segments=cache.grid_segments,
         segment_seconds=cache.segment_seconds,
-        negatives={
-            path: FeatureCache.open(path).digest
-            for path in dict.fromkeys(item.trial.config.negatives for item in planned)
-            if path
-        },
-        init={
-            path: sha256_file(Path(path))
-            for path in dict.fromkeys(item.trial.config.init for item in planned)
-            if path
-        },
+        negatives=digests_of_negatives(configs, named),
+        init=digests_of_weights(configs),
         task=task.name,
         tracks=task.tracks,
         categories=cache.categories,
@@ -299,6 +306,5 @@ def _judge(run: Run, loaded: LoadedCache) -> None:
         for split in PREDICTED_SPLITS
         if split in (data := loaded.data(trial.config)).splits
     )
-    with tf32(loaded.device), explain_full_memory("go on with --device cpu"):
-        write_predictions(run, predictions)
+    write_predictions(run, predictions)
     run.finish(evaluate(run.path))

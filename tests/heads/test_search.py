@@ -6,6 +6,7 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 
 import avel.heads.search
 from avel.cli import cli
@@ -13,11 +14,13 @@ from avel.config import Range, parse_range
 from avel.console import DONE, USAGE, varied
 from avel.console import run as run_command
 from avel.errors import ConfigError, StoreError, TrainingError
+from avel.heads.models.head import build_model
 from avel.heads.search import SearchResult, search
+from avel.heads.train import LoadedCache
 from avel.heads.training.records import read_trial
 from avel.stores.runs import Run
 from avel.text import from_plain
-from tests.heads.synthetic import write_cache
+from tests.heads.synthetic import train_config, write_cache, write_negatives
 
 QUICK: dict[str, Any] = {"head": "mlp", "epochs": 2, "device": "cpu"}
 SPACE: dict[str, Any] = {"lr": Range(1e-4, 1e-1, log=True), "merge": ["add", "concatenate"]}
@@ -92,6 +95,24 @@ def test_a_search_goes_on_and_refuses_another(
     (tmp_path / "mine" / "thesis.txt").write_text("dear")
     with pytest.raises(StoreError, match="is not a search"):
         search(cache, tmp_path / "mine", SPACE, trials=4, **QUICK)
+
+
+def test_a_search_refuses_other_negatives_and_other_weights_to_start_from(
+    cache: Path, tmp_path: Path
+) -> None:
+    weights, negatives = tmp_path / "head.pt", write_negatives(tmp_path / "n.h5")
+    data = LoadedCache.open(cache, "cpu").data(train_config(**QUICK))
+    model = build_model(train_config(**QUICK), data.widths, 0)
+    torch.save(model.head.state_dict(), weights)
+    options = QUICK | {"negatives": str(negatives), "init": str(weights)}
+    search(cache, tmp_path / "s", {"lr": [1e-3]}, trials=1, **options)
+    write_negatives(negatives, prefix="other")
+    with pytest.raises(StoreError, match="search with other negatives"):
+        search(cache, tmp_path / "s", {"lr": [1e-3]}, trials=2, **options)
+    write_negatives(negatives)
+    torch.save({name: value + 1 for name, value in model.head.state_dict().items()}, weights)
+    with pytest.raises(StoreError, match="search with other init"):
+        search(cache, tmp_path / "s", {"lr": [1e-3]}, trials=2, **options)
 
 
 def test_failed_trials_are_counted_and_not_chosen(cache: Path, tmp_path: Path) -> None:

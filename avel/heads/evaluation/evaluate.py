@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from avel.device import explain_full_memory, tf32
 from avel.errors import StoreError
 from avel.heads.evaluation.evaluation import Evaluation, FailedTrial, GroupEvaluation
 from avel.heads.evaluation.prediction_metrics import compute_metrics
@@ -115,14 +116,19 @@ def evaluate_split(
 
 
 def predict_split(model: Model, trial: Trial | TrialRecord, data: Data, name: str) -> Predictions:
-    """Computes one trial's class probabilities on one split."""
-    split = data.splits[name]
+    """Computes one trial's class probabilities on one split.
+
+    Raises:
+        DeviceMemoryError: the GPU's memory is full.
+    """
+    split, device = data.splits[name], data.features.device
     parts = []
     chunks = [split.videos[chunk] for chunk in chunks_of(torch.arange(len(split)), CLIPS_AT_ONCE)]
-    for chunk, (audio, visual) in zip(chunks, data.features.batches(chunks), strict=True):
-        with torch.no_grad(), arithmetic(trial.config, data.features.device):
-            output = model(audio, visual, data.features.lengths_of(chunk))
-            parts.append(zero_padding(data.task.probabilities(output.logits), output.mask).cpu())
+    with torch.no_grad(), tf32(device), explain_full_memory("go on with --device cpu"):
+        for chunk, (audio, visual) in zip(chunks, data.features.batches(chunks), strict=True):
+            with arithmetic(trial.config, device):
+                output = model(audio, visual, data.features.lengths_of(chunk))
+                parts.append(zero_padding(data.task.probabilities(output.logits), output.mask).cpu())
     return Predictions(
         trial.name,
         name,

@@ -127,11 +127,16 @@ class Evaluation:
 
     def lines(self) -> list[str]:
         """Returns the groups of a sweep as a table, and the trials that failed."""
-        return [*_group_lines(self), *_failure_lines(self)]
+        failures = [f"failed: {trial.name}: {trial.failure}" for trial in self.failed_trials]
+        return [*_group_lines(self), *failures]
 
     def all_lines(self) -> list[str]:
-        """Returns all figures for people."""
-        return _all_lines(self)
+        """Returns all figures for people: on the split first, then what chose the epochs."""
+        shown = self.lines()
+        for name, group in self.groups.items():
+            shown += [f"{self.run}: {name}, {plural(len(group.seeds), 'seed')}, reads {group.inputs}", ""]
+            shown += [*wording.metric_lines(self, group), *_choice_lines(self, group), ""]
+        return shown
 
 
 def _group_lines(found: Evaluation) -> list[str]:
@@ -145,21 +150,8 @@ def _group_lines(found: Evaluation) -> list[str]:
     return [*table(("settings", f"{found.split} {found.measure}", "event F1", "validation"), rows), ""]
 
 
-def _failure_lines(found: Evaluation) -> list[str]:
-    """Returns the trials that did not stay finite."""
-    return [f"failed: {trial.name}: {trial.failure}" for trial in found.failed_trials]
-
-
-def _all_lines(found: Evaluation) -> list[str]:
-    """Returns all figures of an evaluation: on the split first, then what chose the epochs."""
-    shown = found.lines()
-    for name, group in found.groups.items():
-        shown += [f"{found.run}: {name}, {plural(len(group.seeds), 'seed')}, reads {group.inputs}", ""]
-        shown += [*wording.metric_lines(found, group), *_choice_lines(found, group), ""]
-    return shown
-
-
 def _choice_lines(found: Evaluation, group: GroupEvaluation) -> list[str]:
+    """Returns what chose the epochs of a group, and what it learned from under weak supervision."""
     epochs = " ".join(map(str, group.best_epochs))
     rows = [
         (

@@ -84,13 +84,13 @@ def read_predictions(run: Run) -> dict[str, list[Predictions]]:
     if strange := set(_values(table, "trial")) - set(inputs.trials):
         raise StoreError(f"{path}: column trial holds {min(strange)!r}, no trial of the run", hint=AGAIN)
     number = table["segment"].to_numpy()
-    clip, _ = _clips(number)
+    clip, begin = _clips(number)
     if (
         (clip < 0).any()
-        or (number != np.arange(len(number)) - np.searchsorted(clip, clip)).any()
-        or (len(number) and number.max() >= segments)
+        or (number != np.arange(len(number)) - begin[clip]).any()
+        or (number >= segments).any()
     ):
-        raise StoreError(f"{path}: column segment does not count to {segments} again and again", hint=AGAIN)
+        raise StoreError(f"{path}: column segment does not count to {segments} or less per clip", hint=AGAIN)
     return {
         split: _trials(_where(table, "split", split), split, segments) for split in _values(table, "split")
     }
@@ -172,7 +172,10 @@ def _labels(column: pa.ChunkedArray) -> Labels:
 
 
 def _clips(number: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Returns the clip of each row, and the first row of each clip, from numbers of segments: (n,)."""
+    """Returns the clip of each row, and the first row of each clip, from numbers of segments.
+
+    (n,) -> (n,), (clips,). A row before the first that has number 0 is of clip -1.
+    """
     return np.cumsum(number == 0) - 1, np.flatnonzero(number == 0)
 
 

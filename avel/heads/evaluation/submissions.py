@@ -125,7 +125,12 @@ def _table(path: Path) -> pa.Table:
 
 
 def _segments(
-    name: str, table: pa.Table, samples: Sequence[Sample], task: Task, segments: int, lengths: Any
+    name: str,
+    table: pa.Table,
+    samples: Sequence[Sample],
+    task: Task,
+    segments: int,
+    lengths: NDArray[np.int64] | None,
 ) -> Submission:
     """Reads a row a sample and segment: a list of scores or labels, a column for each output, or a class.
 
@@ -167,22 +172,20 @@ def _segments(
             )
         rows[segment] = values[place]
     found = [filled.get(sample.number if key == "sample" else sample.video_id) for sample in samples]
-    for filled_rows, length in zip(
-        found, [segments] * len(found) if lengths is None else lengths, strict=True
-    ):
-        if filled_rows is not None:
-            filled_rows[length:] = filled_rows[0]  # nobody reads what is after the end of a clip
+    if lengths is not None:
+        for filled_rows, length in zip(found, lengths, strict=True):
+            if filled_rows is not None:
+                filled_rows[length:] = filled_rows[0]  # nobody reads what is after the end of a clip
     complete = [rows for rows in found if rows is not None and not np.isnan(rows).any()]
     if len(complete) < len(samples):
+        wanted = f"all {segments} segments" if lengths is None else "every segment"
         lacking = [
             each for each, rows in zip(samples, found, strict=True) if rows is None or np.isnan(rows).any()
         ]
         raise DatasetError(
             f"{name}: {len(lacking)} of {len(samples)} samples lack predictions, the first is sample "
             f"{lacking[0].number} ({lacking[0].video_id})",
-            hint="predict "
-            + (f"all {segments} segments" if lengths is None else "every segment")
-            + " of each, also where nothing is found",
+            hint=f"predict {wanted} of each, also where nothing is found",
         )
     stacked = np.stack(complete)
     probabilities = as_probabilities(name, stacked, task) if scored else stacked.astype(np.float32)

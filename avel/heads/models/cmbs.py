@@ -148,11 +148,10 @@ class SuppressionHead(RelevanceHead):
     def top(self, scores: Tensor, mask: Tensor | None) -> Tensor:
         """Averages each class over the segments where it scores highest: (B, T, C) -> (B, C)."""
         count = min(self.config.top_segments, scores.shape[1])
-        if mask is None:
-            largest: Tensor = scores.topk(count, dim=1).values
-            return largest.mean(1)
-        largest = scores.masked_fill(~mask.unsqueeze(-1), -torch.inf).topk(count, dim=1).values
-        return mean_over_time(largest, mask_of(mask.sum(1), count))
+        if mask is not None:
+            scores = scores.masked_fill(~mask.unsqueeze(-1), -torch.inf)
+        largest = scores.topk(count, dim=1).values
+        return mean_over_time(largest, None if mask is None else mask_of(mask.sum(1), count))
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Returns the fused losses plus those of gates and modalities: (B, T, K), (B, T) -> scalar."""

@@ -9,6 +9,7 @@ from torch.nn import functional
 from avel.config import option
 from avel.errors import ConfigError
 from avel.heads.config import HEADS, HeadConfig
+from avel.heads.models.cmran import outside
 from avel.heads.models.head import Head, HeadOutput, Widths
 from avel.heads.models.parts import at_least_float32
 from avel.heads.tasks.multi_label import video_cross_entropy
@@ -105,9 +106,9 @@ class HybridAttention(nn.Module):
 
     def forward(self, features: Tensor, others: Tensor, mask: Tensor | None = None) -> Tensor:
         """Returns what a modality becomes beside the other: (B, T, 512), (B, T, 512) -> (B, T, 512)."""
-        outside = None if mask is None else ~mask
-        own, _ = self.own(features, features, features, outside, need_weights=False)
-        other, _ = self.other(features, others, others, outside, need_weights=False)
+        padding = outside(mask)
+        own, _ = self.own(features, features, features, padding, need_weights=False)
+        other, _ = self.other(features, others, others, padding, need_weights=False)
         attended = self.first(features + self._dropped(own) + self._dropped(other))
         hybrid: Tensor = self.second(attended + self._dropped(self.layers(attended)))
         return hybrid

@@ -84,11 +84,18 @@ class HeadOutput(NamedTuple):
 CELLS, CLIP = "cells", "clip"
 ATTENTION = {
     "W_av": ("audio", "visual"),
-    **dict.fromkeys(("W_va", "gamma_va", "guidance"), ("visual", "audio")),
-    **dict.fromkeys(("self_a", "when_a"), ("audio", "audio")),
-    **dict.fromkeys(("self_v", "when_v"), ("visual", "visual")),
+    "W_va": ("visual", "audio"),
+    "gamma_va": ("visual", "audio"),
+    "guidance": ("visual", "audio"),
+    "self_a": ("audio", "audio"),
+    "when_a": ("audio", "audio"),
+    "self_v": ("visual", "visual"),
+    "when_v": ("visual", "visual"),
     "over_time": ("both", "both"),
-    **dict.fromkeys(("agva", "cells", "spatial", "where"), ("audio", CELLS)),
+    "agva": ("audio", CELLS),
+    "cells": ("audio", CELLS),
+    "spatial": ("audio", CELLS),
+    "where": ("audio", CELLS),
     "own_cells": ("visual", CELLS),
     "intra_a": (CLIP, "audio"),
     "intra_v": (CLIP, "visual"),
@@ -111,7 +118,8 @@ class Head(nn.Module, ABC):
         weak_labels: from which kinds of them, that of its published code first; its `weak_loss` gets classes
             (B,) for "event" and fractions (B, K) for "fractions".
         tasks: names of the tasks that it can be trained for: those whose labels its losses and layers know.
-        stackable: whether trials can be one batched program: no LSTM, no dropout, no `begin_epoch`.
+        stackable: whether trials can be one batched program: no LSTM, no `begin_epoch`, no dropout but by a
+            setting `dropout`; where that is not 0 its trials are trained one by one.
         buffered: settings kept as buffers, so that trials which differ in them can still be stacked.
         segments: numbers of segments that its layers can take; None for any.
         differing_lengths: whether its `forward` takes a mask, by which the segments after the end of a clip

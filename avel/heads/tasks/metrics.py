@@ -43,6 +43,7 @@ def trivial_baselines(labels: Labels, background: int) -> dict[str, float]:
     classes were known and only background were to be found.
     """
     always = segment_accuracy(np.full_like(labels, background), labels)
+    # Labels as predictions: where the truth was background they are now wrong
     event = segment_accuracy(labels, np.where(labels == background, UNKNOWN, labels))
     return {"always background": always, "right class, never background": event}
 

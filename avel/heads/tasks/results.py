@@ -21,6 +21,7 @@ class LabelSets:
         predicted: labels of each set, (R, T, ...).
         by_decoder: decoder -> the same by it, for decoders that are to be compared.
         label: (R, T, ...) of the annotations.
+        video_id: (R,) video of each sample, over which intervals are drawn.
         leaked: (R,) whether the sample's video is also in train.
         tags: word -> (R,) which samples are also evaluated by themselves.
         onset_tolerance, offset_tolerance: of events, in segments.

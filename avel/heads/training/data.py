@@ -2,9 +2,9 @@
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ ARRAYS = {"encoded": ("f_a", "f_v"), "cnn": ("cnn_a", "cnn_v"), "maps": ("cnn_a"
 VECTOR, MAP = 3, 5
 """Dimensions of an array of vectors (V, T, D), and of maps (V, T, H, W, C)."""
 CHECKED_VIDEOS = 64
+Table = TypeVar("Table", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,19 @@ class Data:
         return feature_statistics(self.features, self.splits["train"])
 
 
+def join(parts: Sequence[Table]) -> Table:
+    """Returns a dataclass of columns with the rows of all parts, one after another; text is the first's."""
+    columns: dict[str, Any] = {}
+    for name, value in vars(parts[0]).items():
+        of_parts = [getattr(part, name) for part in parts]
+        if isinstance(value, Tensor):
+            columns[name] = torch.cat(of_parts)
+        elif not isinstance(value, str):
+            columns[name] = np.concatenate(of_parts)
+    joined: Table = replace(parts[0], **columns)
+    return joined
+
+
 def load_data(cache: FeatureCache, config: TrainConfig, device: torch.device) -> Data:
     """Loads splits and inputs for a head, and checks that they are whole and finite, and can be learned from.
 
@@ -145,7 +159,12 @@ def load_data(cache: FeatureCache, config: TrainConfig, device: torch.device) ->
 
 
 def read_data(cache: FeatureCache, config: TrainConfig, device: torch.device) -> Data:
-    """Does the same, without asking whether the labels teach anything."""
+    """Loads the same, and does not ask whether the labels can be learned from.
+
+    Raises:
+        TrainingError: what the head needs is missing, or features are not finite.
+        ConfigError: the head cannot be trained for the task, or on clips of differing lengths.
+    """
     source, task = choose_source(cache, config), choose_task(cache, config.task)
     head_class(config).check_task(task.name)
     check_lengths(cache, config)

@@ -103,6 +103,7 @@ class Training:
         reuse_freed_memory()
         self.data, self.device, self.config = data, device, trials[0].config
         self.train_samples, self.targets = data.training(self.config)
+        self.by_videos = self.config.selects_by_videos(data.task.name)
         self.outcomes = [TrialOutcome(trial) for trial in trials]
         self.alive = list(self.outcomes)
         models = [make_model(trial, data) for trial in trials]
@@ -130,9 +131,7 @@ class Training:
         losses = self.train_epoch(number).tolist()
         seconds = (time.perf_counter() - began) / len(self.alive)
         self.group.train(False)
-        val = self._score(
-            self.data.splits["val"], by_videos=self.config.selects_by_videos(self.data.task.name)
-        )
+        val = self._score(self.data.splits["val"], by_videos=self.by_videos)
         test_split = self.data.splits.get("test")
         test = self._score(test_split) if test_split is not None and test_split.known.any() else None
         lines = []
@@ -240,9 +239,7 @@ class Training:
         if test_score is not None and (best is None or test_score > best):
             outcome.best_test_score, outcome.best_test_epoch = test_score, outcome.epochs
         # By videos many epochs may be level: the latest of them has learned most
-        if val_score > outcome.val_score or (
-            self.config.selects_by_videos(self.data.task.name) and val_score == outcome.val_score
-        ):
+        if val_score > outcome.val_score or (self.by_videos and val_score == outcome.val_score):
             outcome.val_score, outcome.test_score = val_score, test_score
             outcome.best_epoch = outcome.epochs
             outcome.state = self.group.state(place)
@@ -269,8 +266,12 @@ class Training:
 
 
 def can_replay(group: TrialGroup, features: Features, device: torch.device) -> bool:
-    """Returns whether steps can be CUDA graphs: of stacked heads, which draw nothing, inputs on the GPU."""
-    return device.type == "cuda" and isinstance(group, Stacked) and features.held is not None
+    """Returns whether steps can be CUDA graphs: of stacked heads, which draw nothing, inputs on the GPU.
+
+    Batches with negatives cannot: the host reads which of their clips these are.
+    """
+    on_gpu = features.held is not None and features.negatives is None
+    return device.type == "cuda" and isinstance(group, Stacked) and on_gpu
 
 
 def make_model(trial: Trial, data: Data) -> Model:

@@ -1,7 +1,6 @@
 """Adds clips without any event to those that a head learns from, such as AVE's 178 background clips."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from avel.errors import TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.tasks.task import Task
-from avel.heads.training.data import Data, Features, Split, arrays_of, check_lengths, load_features
+from avel.heads.training.data import Data, Features, Split, arrays_of, check_lengths, join, load_features
 from avel.stores.datasets.labels import cut_labels
 from avel.stores.feature_samples import NO_SAMPLE
 from avel.stores.features import FeatureCache
@@ -28,11 +27,11 @@ def add_negatives(data: Data, config: TrainConfig) -> Data:
     check_lengths(negatives, config)
     more = load_features(negatives, features.source, config, features.device)
     train = _with_negatives(data.splits["train"], data.task, features.cache, negatives)
-    joined = replace(features, negatives=more, lengths=_joined(features, more))
+    joined = replace(features, negatives=more, lengths=_lengths_of_both(features, more))
     return replace(data, features=joined, splits=data.splits | {"train": train})
 
 
-def _joined(one: Features, other: Features) -> Tensor | None:
+def _lengths_of_both(one: Features, other: Features) -> Tensor | None:
     """Returns the segments of each video of one cache, then of the other; None where all have T."""
     if one.lengths is None and other.lengths is None:
         return None
@@ -98,11 +97,4 @@ def _with_negatives(train: Split, task: Task, cache: FeatureCache, negatives: Fe
         torch.arange(count, device=device) + len(cache.video_ids),
         *(torch.from_numpy(values).to(device) for values in (labels, targets.video_labels)),
     )
-    joined: dict[str, Any] = {
-        name: torch.cat((values, getattr(more, name)))
-        if isinstance(values, Tensor)
-        else np.concatenate((values, getattr(more, name)))
-        for name, values in vars(train).items()
-        if name != "name"
-    }
-    return replace(train, **joined)
+    return join((train, more))

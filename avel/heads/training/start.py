@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from avel.errors import ConfigError
-from avel.heads.models.head import Model, has_layout
-from avel.heads.models.layout import plain_state
+from avel.heads.models.head import Model
+from avel.heads.models.layout import load_layout, plain_state
 from avel.stores.documents import SEAL
 from avel.stores.tensors import load_tensors, read_header, read_state
 
@@ -16,7 +16,7 @@ OWN = "avel's own"
 
 
 def start_from(model: Model, path: Path | str) -> str:
-    """Takes the weights of a file into a model, and returns whose layout they have.
+    """Takes the weights of a file into a model, and returns whose they are: avel's, or a published code's.
 
     The layout is found by the names: those of a trial of avel, of a head alone, or of the head's published
     network. Nothing in the file is run.
@@ -33,10 +33,10 @@ def start_from(model: Model, path: Path | str) -> str:
             return _load_own(model, state)
         if set(state) == set(model.head.state_dict()):
             return _load_own(model.head, state)
-        layout = model.head.layout() if has_layout(type(model.head)) else None
+        layout = model.head.layout()
         if layout is None:
             return _load_own(model.head, state)
-        model.head.load_published(state)
+        load_layout(model.head, layout, state)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error.message}", hint=error.hint) from None
     return layout.code
@@ -51,6 +51,11 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _load_own(module: nn.Module, state: dict[str, Tensor]) -> str:
+    """Takes weights by avel's own names.
+
+    Raises:
+        ConfigError: names or shapes are others.
+    """
     try:
         module.load_state_dict(state)
     except RuntimeError as error:

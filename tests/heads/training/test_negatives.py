@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from avel.errors import ConfigError, TrainingError
+from avel.errors import ConfigError, StoreError, TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.train import LoadedCache, train_head
 from avel.heads.training.data import Data
+from avel.heads.training.fit import can_replay, make_model
 from avel.heads.training.records import HeadInputs, load_head
+from avel.heads.training.trials import Stacked, Trial
+from avel.stores.exchange import import_features
+from avel.stores.feature_align import GivenFeatures
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 from tests.heads.synthetic import NEGATIVES, train_config, write_cache
@@ -59,6 +63,34 @@ def test_the_run_records_them_and_a_change_of_them_is_refused(tmp_path: Path) ->
     negatives(more, prefix="other")
     with pytest.raises(Exception, match="negatives"):
         train_head(cache, tmp_path / "run", **options)
+
+
+def test_a_change_of_their_named_features_is_refused_where_a_head_reads_them(tmp_path: Path) -> None:
+    cache, more = write_cache(tmp_path / "c.h5"), negatives(tmp_path / "n.h5")
+
+    def add(path: Path, value: float, **options: Any) -> None:
+        folder = tmp_path / f"{path.stem}{value}"
+        folder.mkdir()
+        for video_id in FeatureCache.open(path).video_ids:
+            np.save(folder / f"{video_id}.npy", np.full((T, 5), value, np.float32))
+        import_features(None, path, audio=GivenFeatures(folder, "clap"), **options)
+
+    add(cache, 1.0)
+    add(more, 2.0)
+    train_head(cache, tmp_path / "run", negatives=str(more), audio="clap", **QUICK)
+    add(more, 3.0, overwrite=True)
+    with pytest.raises(StoreError, match="negatives"):
+        train_head(cache, tmp_path / "run", negatives=str(more), audio="clap", **QUICK)
+
+
+def test_steps_that_read_them_are_no_cuda_graphs(tmp_path: Path) -> None:
+    """Which clips of a batch they are is read on the host, and a graph cannot do that."""
+    cache, more = write_cache(tmp_path / "c.h5"), negatives(tmp_path / "n.h5")
+    for given, replays in (("", True), (str(more), False)):
+        config = train_config(head="mlp", negatives=given, device="cpu")
+        data = data_of(cache, config)
+        group = Stacked([make_model(Trial("", config), data)], torch.device("cpu"))
+        assert can_replay(group, data.features, torch.device("cuda")) is replays
 
 
 def test_they_change_what_is_learned(tmp_path: Path) -> None:
