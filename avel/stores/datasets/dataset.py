@@ -201,10 +201,20 @@ class Dataset:
             self.stated_lengths(grid, chosen) if lengths is None else lengths,
         )
 
-    def segment_classes(self, grid: Grid, samples: Sequence[Sample], modalities: Sequence[int]) -> np.ndarray:
-        """Returns whether segments hold classes, for each of M modalities: int8 (R, T, M, C), UNKNOWN is -1.
+    def segment_classes(
+        self,
+        grid: Grid,
+        samples: Sequence[Sample],
+        modalities: Sequence[int],
+        lengths: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Returns whether segments hold classes, for each of M modalities: int8 (R, T, M, C).
 
-        `modalities` are places in `MODALITIES`; an event of both is in each.
+        UNKNOWN is -1, PADDED is -2. `modalities` are places in `MODALITIES`; an event of both is in each.
+        `lengths` (R,) are the segments of each one's video, by default `stated_lengths`.
+
+        Raises:
+            DatasetError: a length that nobody knows.
         """
         import numpy as np
 
@@ -217,7 +227,7 @@ class Dataset:
             grid.segments,
             grid.segment_seconds,
             modalities,
-            self.stated_lengths(grid, samples),
+            self.stated_lengths(grid, samples) if lengths is None else lengths,
         )
 
     def event_table(self, samples: Sequence[Sample] | None = None) -> EventTable:
