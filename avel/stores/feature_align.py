@@ -140,9 +140,12 @@ def align(
         place: Mapping[str, int] = rows
     else:
         place = {name: number for number, name in enumerate(files.ids)}
-        twice = [name for name, count in Counter(files.ids).items() if count > 1]
-        if twice:
-            raise StoreError(f"{files.where}: id {twice[0]!r} is there {Counter(files.ids)[twice[0]]} times")
+        name, count = next(iter(Counter(files.ids).most_common(1)), ("", 0))
+        if count > 1:
+            raise StoreError(
+                f"{files.where}: id {name!r} is there {count} times",
+                hint="keep one row of features for each id",
+            )
     known = set(video_ids)
     surplus = [name for name in place if name not in known]
     places = [place.get(video_id) for video_id in video_ids]
