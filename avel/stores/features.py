@@ -308,10 +308,13 @@ def write_features(
     with new_file(path, room) as file:
         for name, values in columns.items():
             file[name] = values
-        sums = {
-            name: write_rows(file, place_in_file(name), source, _dtype(name, source))
-            for name, source in sources.items()
-        }
+        sums: dict[str, NDArray[np.uint32]] = {}
+        written: dict[int, ArrayLike] = {}
+        for name, source in sources.items():
+            # f_a and cnn_a of an import are one source: what was written is read sooner than files of others
+            copied = written.get(id(source), source)
+            sums[name] = write_rows(file, place_in_file(name), copied, _dtype(name, source))
+            written[id(source)] = file[place_in_file(name)]
         digest = content_digest(told, video_ids, categories, samples, segment_seconds, missing, sums, lengths)
         about = {name: vars(each.named(name, video_ids, sums[name])) for name, each in new.items()}
         told |= {GROUP: about} if about else {}
