@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from avel.digests import digest_of
 from avel.errors import StoreError
 from avel.stores.cached_samples import CachedSamples, Missing, check_samples, read_samples
+from avel.stores.datasets.dataset import split_sizes
 from avel.stores.datasets.labels import segment_classes, segment_labels
 from avel.stores.documents import parse, typed
 from avel.stores.hdf5 import (
@@ -122,11 +122,10 @@ class FeatureCache:
         return iter(self.video_ids)
 
     def _repr_html_(self) -> str:
-        splits = Counter(map(str, self.samples.split))
         facts = {
             "clips": f"{len(self.video_ids):,}",
-            "grid": f"{self.grid_segments} segments of {self.segment_seconds:g} s",
-            "samples": ", ".join(f"{name or 'no split'} {splits[name]:,}" for name in splits) or "none",
+            "grid": f"{plural(self.grid_segments, 'segment')} of {self.segment_seconds:g} s",
+            "samples": split_sizes(self.samples.split),
             "classes": f"{', '.join(self.categories)}, and background",
             "missing": f"{len(self.missing):,}",
             **{name: " x ".join(map(str, shape)) for name, shape in self.shapes.items()},

@@ -11,7 +11,7 @@ import dataclasses
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -122,9 +122,8 @@ class Dataset:
         return f"<Dataset {self.name}: {counts}, {classes_and_background(len(self.categories))}>"
 
     def _repr_html_(self) -> str:
-        splits = Counter(sample.split or "no split" for sample in self.samples)
         facts = {
-            "samples": "; ".join(f"{split} {count:,}" for split, count in splits.items()),
+            "samples": split_sizes(sample.split for sample in self.samples),
             "videos": f"{len(self.videos):,}",
             "classes": classes_and_background(len(self.categories)),
         }
@@ -380,6 +379,11 @@ class Dataset:
         )
         _check(dataset)
         return dataset
+
+
+def split_sizes(splits: Iterable[str]) -> str:
+    """Returns how many samples are in each split, of the split of each sample: "train 36, val 12"."""
+    return ", ".join(f"{split or 'no split'} {count:,}" for split, count in Counter(splits).items()) or "none"
 
 
 def _seconds(text: str | None) -> float | None:
