@@ -16,6 +16,7 @@ from avel.errors import DatasetError, MissingPathError, StoreError
 from avel.stores.feature_files import OF_A_CLIP, FeatureFiles
 from avel.stores.feature_times import Timing
 from avel.stores.files import sha256_file
+from avel.stores.named_features import FeatureModality
 
 NO_FEATURES, NOT_FINITE, OTHER_COUNT = "no features", "NaN or infinity", "another number of features"
 ENDS_EARLY, TRANSPOSED, OTHER_WIDTH = "ends before the grid", "axes look transposed", "another width"
@@ -208,7 +209,7 @@ def _fits(count: int, aligned: Aligned) -> bool:
 
 
 def refuse(
-    given: Mapping[str, tuple[FeatureFiles, Mapping[str, Problem], Sequence[str]]],
+    given: Mapping[FeatureModality, tuple[FeatureFiles, Mapping[str, Problem], Sequence[str]]],
     videos: int,
     leave_out: bool,
 ) -> list[str]:
