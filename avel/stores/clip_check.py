@@ -89,4 +89,4 @@ def _faults_of_array(store: ClipStore, entry: Entry, name: str) -> list[str]:
 def _is_whole(chunk: np.ndarray[Any, Any]) -> bool:
     if chunk.dtype == object:
         return all(bytes(frame[:2]) == JPEG_START and bytes(frame[-2:]) == JPEG_END for frame in chunk.flat)
-    return not bool(np.isnan(chunk).any())
+    return chunk.dtype.kind != "f" or not bool(np.isnan(chunk).any())

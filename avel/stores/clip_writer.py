@@ -19,6 +19,7 @@ from zarr.errors import UnstableSpecificationWarning
 from avel.errors import AvelError, StaleError, StoreError, WriteError
 from avel.stores.arrow import to_parquet
 from avel.stores.clips import (
+    ARRAYS,
     FRAMES,
     LOG_MEL,
     OWN_NAMES,
@@ -33,9 +34,6 @@ from avel.stores.clips import (
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import MEND
 from avel.stores.location import LocalLocation, Location, first_line
-
-ARRAYS = (FRAMES, LOG_MEL, WAVEFORM)
-"""Arrays that a store may hold."""
 
 
 @contextmanager

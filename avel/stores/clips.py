@@ -6,7 +6,6 @@ import json
 import shlex
 import struct
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from avel.errors import DatasetError, StoreError, UnknownNameError
 from avel.grid import CHUNK_SEGMENTS, MEL_BANDS, MEL_FRAMES, Grid
 from avel.stores.chunks import elements, numbers
+from avel.stores.datasets.dataset import Dataset, split_sizes, table_schemas
 from avel.stores.documents import SEAL, parse, typed
 from avel.stores.jpeg import decode_jpeg
 from avel.stores.kinds import not_a
@@ -32,19 +32,18 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from avel.stores.datasets.dataset import Dataset
-
 F = TypeVar("F")
 """A frame, as a JPEG file or decoded."""
 
-FORMAT, VERSION, WITHOUT_WAVEFORM = "avel-clips", 5, 4
-"""Stores of the version before hold no waveform, and are the same otherwise."""
+FORMAT, VERSION = "avel-clips", 5
+WITHOUT_WAVEFORM = 4
+"""Stores of this older version hold no waveform, and are the same otherwise."""
 FRAMES, LOG_MEL, WAVEFORM = "frames", "log_mel", "waveform"
+ARRAYS = (FRAMES, LOG_MEL, WAVEFORM)
+"""Arrays that a store may hold; frames first, which are written last and deleted first."""
 RUN = ".run"
 """Name of the file with the token of the last run that staged clips into the store."""
-OWN_NAMES = frozenset(
-    {FRAMES, LOG_MEL, WAVEFORM, "manifest", "dataset", "zarr.json", "config.toml", ".lock", RUN}
-)
+OWN_NAMES = frozenset({*ARRAYS, "manifest", "dataset", "zarr.json", "config.toml", ".lock", RUN})
 """Names of all files and folders directly in a store."""
 START_AGAIN = "remove its zarr.json, and avel extract stages all clips again"
 ACCESS = "check its access rights; for an object store also AWS_ENDPOINT_URL, AWS_REGION and the keys"
@@ -66,8 +65,8 @@ class StoreAttributes:
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        """Names of the store's arrays; frames first, which are written last and deleted first."""
-        return (FRAMES, LOG_MEL, WAVEFORM) if self.waveform else (FRAMES, LOG_MEL)
+        """Names of the store's arrays, in the order of `ARRAYS`."""
+        return ARRAYS if self.waveform else (FRAMES, LOG_MEL)
 
     @property
     def chunk_segments(self) -> int:
@@ -119,12 +118,11 @@ class ClipStore:
         return iter(self.video_ids)
 
     def _repr_html_(self) -> str:
-        grid, splits = self.grid, Counter(sample.split for sample in self.dataset.samples)
+        grid = self.grid
         facts = {
             "clips": f"{len(self.staged):,} staged of {len(self.video_ids):,}",
-            "grid": f"{grid.segments} segments of {grid.segment_seconds:g} s, {grid.fps} frames/s, "
-            f"{grid.size} pixels, {grid.sample_rate} Hz",
-            "samples": ", ".join(f"{name or 'no split'} {splits[name]:,}" for name in splits) or "none",
+            "grid": f"{self._grid_text()}, {grid.fps} frames/s, {grid.size} pixels, {grid.sample_rate} Hz",
+            "samples": split_sizes(sample.split for sample in self.dataset.samples),
             "classes": ", ".join(self.dataset.categories) or "none",
         }
         return html_table(f"clip store {self.location.url}", facts)
@@ -186,7 +184,6 @@ class ClipStore:
     def dataset(self) -> Dataset:
         """Dataset that was staged: videos, and samples with their events."""
         from avel.stores.arrow import read_own_parquet
-        from avel.stores.datasets.dataset import Dataset, table_schemas
 
         tables, hint = {}, "remove the folder dataset/ of the store, and give the avel extract command again"
         for name, schema in table_schemas().items():

@@ -32,6 +32,7 @@ from avel.stores.feature_samples import NO_SAMPLE, samples_of_videos
 from avel.stores.features import write_features
 from avel.stores.files import check_can_write, sha256_file
 from avel.stores.hdf5 import ArrayLike
+from avel.stores.named_features import FeatureModality
 from avel.stores.runs import versions
 
 FileArrays = dict[str, h5py.Dataset]
@@ -58,8 +59,9 @@ def import_features(
     """Makes a feature cache of anybody's features, or of the published AVE files.
 
     `audio` and `visual` name features by video id, with `dataset` for labels and splits. They become f_a and
-    cnn_a, f_v and cnn_v; maps also maps, of which f_v is then the mean over cells. Maps are never held all.
-    Features with a name are added to the cache that is there, under that name.
+    cnn_a, f_v and cnn_v; maps also maps, of which f_v is then the mean over cells. Clips are read 64 at
+    a time, but a .npz or .pt file of all as a whole. Features with a name are added, under that name, to the
+    cache that is there.
 
     >>> import_features(None, "mine.h5", "videos", audio="beats/", visual="clip/*_clip.npy")  # doctest: +SKIP
 
@@ -91,7 +93,8 @@ def import_features(
     """
     cache = Path(cache)
     check_can_write(cache)
-    given = {name: _given(each) for name, each in (("audio", audio), ("visual", visual)) if each is not None}
+    sources: dict[FeatureModality, Any] = {"audio": audio, "visual": visual}
+    given = {name: _given(each) for name, each in sources.items() if each is not None}
     if bool(given) == (source is not None):
         raise ConfigError(
             f"{cache}: {'both AVE files and' if given else 'neither AVE files nor'} features by video id",

@@ -16,6 +16,7 @@ from avel.errors import DatasetError, MissingPathError, StoreError
 from avel.stores.feature_files import OF_A_CLIP, FeatureFiles
 from avel.stores.feature_times import Timing
 from avel.stores.files import sha256_file
+from avel.stores.named_features import FeatureModality
 
 NO_FEATURES, NOT_FINITE, OTHER_COUNT = "no features", "NaN or infinity", "another number of features"
 ENDS_EARLY, TRANSPOSED, OTHER_WIDTH = "ends before the grid", "axes look transposed", "another width"
@@ -140,9 +141,12 @@ def align(
         place: Mapping[str, int] = rows
     else:
         place = {name: number for number, name in enumerate(files.ids)}
-        twice = [name for name, count in Counter(files.ids).items() if count > 1]
-        if twice:
-            raise StoreError(f"{files.where}: id {twice[0]!r} is there {Counter(files.ids)[twice[0]]} times")
+        name, count = next(iter(Counter(files.ids).most_common(1)), ("", 0))
+        if count > 1:
+            raise StoreError(
+                f"{files.where}: id {name!r} is there {count} times",
+                hint="keep one row of features for each id",
+            )
     known = set(video_ids)
     surplus = [name for name in place if name not in known]
     places = [place.get(video_id) for video_id in video_ids]
@@ -205,7 +209,7 @@ def _fits(count: int, aligned: Aligned) -> bool:
 
 
 def refuse(
-    given: Mapping[str, tuple[FeatureFiles, Mapping[str, Problem], Sequence[str]]],
+    given: Mapping[FeatureModality, tuple[FeatureFiles, Mapping[str, Problem], Sequence[str]]],
     videos: int,
     leave_out: bool,
 ) -> list[str]:

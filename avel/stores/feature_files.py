@@ -6,6 +6,7 @@ clip. Nothing is unpickled.
 
 from __future__ import annotations
 
+import glob
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.errors import DatasetError, MissingPathError, StoreError
+from avel.errors import ConfigError, DatasetError, MissingPathError, StoreError
 from avel.stores.arrow import read_parquet
 from avel.stores.files import path_text
 from avel.stores.hdf5 import array_of, opened, read_foreign_texts
@@ -32,7 +33,7 @@ ID_NAMES = ("video_id", "video_ids", "videoid", "id", "ids", "name", "names", "v
 """Names of the array or column of clip ids, the first that is there is taken."""
 OF_A_CLIP, OF_ALL = (2, 4), (3, 5)
 """Dimensions of one clip's vectors or maps, and of an array with a row for each clip."""
-FETCH = "write the file again"
+WRITE_AGAIN = "write the file again"
 Entries = Mapping[str, Any]
 """Name -> array, list of texts, or the entries of an HDF5 group."""
 
@@ -67,6 +68,7 @@ def open_features(path: Path, key: str | None = None) -> Iterator[FeatureFiles]:
         key: name of the array to take, where a file holds several; of a Parquet file the column.
 
     Raises:
+        ConfigError: a pattern with several stars.
         MissingPathError: nothing is there.
         StoreError: a file that cannot be read, or several arrays and no key that chooses.
     """
@@ -86,10 +88,12 @@ def _files_by_id(path: Path) -> dict[str, Path] | None:
     """Returns id -> file of a folder or pattern; None where the path is one file."""
     if "*" in path.name:
         before, _, after = path.name.partition("*")
+        if "*" in after:
+            raise ConfigError(f"{path}: several stars, so it is not known which is the id", hint="keep one")
         found = {
             each.name[len(before) : len(each.name) - len(after)]: each
-            for each in sorted(path.parent.glob(path.name))
-            if len(each.name) > len(before) + len(after) - 1
+            for each in sorted(path.parent.glob(f"{glob.escape(before)}*{glob.escape(after)}"))
+            if each.is_file()
         }
     elif path.is_dir():
         below = sorted(each for each in path.rglob("*") if each.suffix.lower() in ENDINGS and each.is_file())
@@ -116,7 +120,7 @@ def _entries(path: Path) -> Iterator[Entries]:
     """Yields what a file holds, by name; the one array of a file without names is ""."""
     ending = path.suffix.lower()
     if ending in HDF5_ENDINGS:
-        with opened(path, FETCH) as file:
+        with opened(path, WRITE_AGAIN) as file:
             yield _hdf5_entries(file)
         return
     try:
@@ -131,7 +135,7 @@ def _entries(path: Path) -> Iterator[Entries]:
             raise StoreError(f"{path}: no features end so", hint=f"endings are {', '.join(ENDINGS)}")
     except (OSError, ValueError, EOFError, MemoryError, KeyError, zipfile.BadZipFile) as error:
         what = " ".join(str(error).split())
-        raise StoreError(f"{path}: cannot be read as {ending}: {what}", hint=FETCH) from None
+        raise StoreError(f"{path}: cannot be read as {ending}: {what}", hint=WRITE_AGAIN) from None
     yield entries
 
 
@@ -142,7 +146,7 @@ def _hdf5_entries(group: h5py.Group) -> Entries:
         is_group = group.get(name, getclass=True) is h5py.Group
         if is_group and isinstance(group.get(name, getlink=True), h5py.HardLink):
             found[name] = {
-                inner: array_of(group[name], inner, FETCH)
+                inner: array_of(group[name], inner, WRITE_AGAIN)
                 for inner in group[name]
                 if isinstance(array := group[name].get(inner), h5py.Dataset) and array.dtype.kind in "fiu"
             }
@@ -150,9 +154,9 @@ def _hdf5_entries(group: h5py.Group) -> Entries:
         array = group.get(name)
         of_text = isinstance(array, h5py.Dataset) and h5py.check_string_dtype(array.dtype)
         if of_text and name in ID_NAMES and array.ndim == 1:
-            found[name] = read_foreign_texts(group, name, FETCH)
+            found[name] = read_foreign_texts(group, name, WRITE_AGAIN)
         elif not of_text:
-            found[name] = array_of(group, name, FETCH)
+            found[name] = array_of(group, name, WRITE_AGAIN)
     return found
 
 
@@ -193,7 +197,7 @@ def _of_file(path: Path, entries: Entries, key: str | None) -> FeatureFiles:
     if key in rows or (key is None and rows):
         array = _only(entries, key, OF_ALL, where)
         if ids is not None and len(ids) != len(array):
-            raise StoreError(f"{where}: {len(array)} rows of features, and {len(ids)} ids", hint=FETCH)
+            raise StoreError(f"{where}: {len(array)} rows of features, and {len(ids)} ids", hint=WRITE_AGAIN)
         return FeatureFiles(where, ids, len(array), lambda place: np.asarray(array[place]), (path,))
     of_clip = {
         name: value
@@ -269,7 +273,7 @@ def _of_table(path: Path, key: str | None) -> FeatureFiles:
     try:
         table = read_parquet(path)
     except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{path}: cannot be read as .parquet: {error}", hint=FETCH) from None
+        raise StoreError(f"{path}: cannot be read as .parquet: {error}", hint=WRITE_AGAIN) from None
     names = table.column_names
     lists = [name for name in names if _is_list(table.schema.field(name).type)]
     named = next((name for name in ID_NAMES if name in names), None)

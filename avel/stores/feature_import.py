@@ -28,11 +28,10 @@ from avel.stores.feature_files import FeatureFiles, open_features
 from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import FeatureCache, write_features
 from avel.stores.hdf5 import ArrayLike
-from avel.stores.named_features import NewFeatures
+from avel.stores.named_features import FeatureModality, NewFeatures
 from avel.stores.runs import versions
 from avel.text import plural
 
-MODALITIES: tuple[Literal["audio", "visual"], ...] = ("audio", "visual")
 TABLES = (".csv", ".parquet")
 """Endings of annotations that need no folder of videos beside them."""
 
@@ -91,16 +90,16 @@ class Found:
         provenance: modality -> what a cache says of it.
     """
 
-    aligned: dict[str, Aligned]
-    tails: dict[str, tuple[int, ...]]
+    aligned: dict[FeatureModality, Aligned]
+    tails: dict[FeatureModality, tuple[int, ...]]
     kept: tuple[int, ...]
     reasons: dict[str, str]
     findings: tuple[str, ...]
-    provenance: dict[str, dict[str, Any]]
+    provenance: dict[FeatureModality, dict[str, Any]]
 
 
 def import_given(
-    given: Mapping[str, GivenFeatures],
+    given: Mapping[FeatureModality, GivenFeatures],
     cache: Path,
     dataset: Dataset,
     *,
@@ -126,7 +125,7 @@ def import_given(
         found = find_features(stack, given, target, leave_out)
         if len(found.tails["audio"]) > 1:
             raise ConfigError(f"{given['audio'].path}: audio features are vectors, these are maps")
-        audio, visual = (found.aligned[name] for name in ("audio", "visual"))
+        audio, visual = found.aligned["audio"], found.aligned["visual"]
         video_ids = tuple(target.video_ids[row] for row in found.kept)
         every = range(len(video_ids))
         arrays: dict[str, ArrayLike] = {"f_a": audio, "f_v": visual, "cnn_a": audio, "cnn_v": visual}
@@ -154,7 +153,7 @@ def import_given(
 
 
 def add_given(
-    given: Mapping[str, GivenFeatures],
+    given: Mapping[FeatureModality, GivenFeatures],
     path: Path,
     *,
     maps_dtype: Literal["float16", "float32"],
@@ -185,8 +184,7 @@ def add_given(
                 "; ".join(found.findings), hint="what is added to a cache has features of all of its videos"
             )
         new = {}
-        for modality in (each for each in MODALITIES if each in given):
-            tail = found.tails[modality]
+        for modality, tail in found.tails.items():
             dtype = np.dtype(maps_dtype if len(tail) > 1 else np.float32).type
             values = found.aligned[modality].only(range(len(found.kept)), tail=tail, dtype=dtype)
             new[names[modality]] = NewFeatures(modality, values, found.provenance[modality])
@@ -196,7 +194,7 @@ def add_given(
 
 
 def find_features(
-    stack: ExitStack, given: Mapping[str, GivenFeatures], target: Target, leave_out: bool
+    stack: ExitStack, given: Mapping[FeatureModality, GivenFeatures], target: Target, leave_out: bool
 ) -> Found:
     """Opens, aligns and checks features; the files stay open until `stack` closes.
 
@@ -204,9 +202,9 @@ def find_features(
         DatasetError: clips without usable features and no `leave_out`, or no clip that has them.
         StoreError, MissingPathError: a file that cannot be read, or is not there.
     """
-    looked: dict[str, tuple[FeatureFiles, dict[str, Problem], list[str]]] = {}
-    aligned: dict[str, Aligned] = {}
-    tails: dict[str, tuple[int, ...]] = {}
+    looked: dict[FeatureModality, tuple[FeatureFiles, dict[str, Problem], list[str]]] = {}
+    aligned: dict[FeatureModality, Aligned] = {}
+    tails: dict[FeatureModality, tuple[int, ...]] = {}
     for modality, each in given.items():
         files = stack.enter_context(open_features(each.path, each.key))
         aligned[modality], surplus = align(

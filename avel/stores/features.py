@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from avel.digests import digest_of
 from avel.errors import StoreError
 from avel.stores.cached_samples import CachedSamples, Missing, check_samples, read_samples
+from avel.stores.datasets.dataset import split_sizes
 from avel.stores.datasets.labels import segment_classes, segment_labels
 from avel.stores.documents import parse, typed
 from avel.stores.hdf5 import (
@@ -122,11 +122,10 @@ class FeatureCache:
         return iter(self.video_ids)
 
     def _repr_html_(self) -> str:
-        splits = Counter(map(str, self.samples.split))
         facts = {
             "clips": f"{len(self.video_ids):,}",
-            "grid": f"{self.grid_segments} segments of {self.segment_seconds:g} s",
-            "samples": ", ".join(f"{name or 'no split'} {splits[name]:,}" for name in splits) or "none",
+            "grid": f"{plural(self.grid_segments, 'segment')} of {self.segment_seconds:g} s",
+            "samples": split_sizes(self.samples.split),
             "classes": f"{', '.join(self.categories)}, and background",
             "missing": f"{len(self.missing):,}",
             **{name: " x ".join(map(str, shape)) for name, shape in self.shapes.items()},
@@ -308,10 +307,13 @@ def write_features(
     with new_file(path, room) as file:
         for name, values in columns.items():
             file[name] = values
-        sums = {
-            name: write_rows(file, place_in_file(name), source, _dtype(name, source))
-            for name, source in sources.items()
-        }
+        sums: dict[str, NDArray[np.uint32]] = {}
+        written: dict[int, ArrayLike] = {}
+        for name, source in sources.items():
+            # f_a and cnn_a of an import are one source: what was written is read sooner than files of others
+            copied = written.get(id(source), source)
+            sums[name] = write_rows(file, place_in_file(name), copied, _dtype(name, source))
+            written[id(source)] = file[place_in_file(name)]
         digest = content_digest(told, video_ids, categories, samples, segment_seconds, missing, sums, lengths)
         about = {name: vars(each.named(name, video_ids, sums[name])) for name, each in new.items()}
         told |= {GROUP: about} if about else {}

@@ -8,6 +8,8 @@ from typing import Any
 from avel.text import classes_and_background, plural, size, table
 
 Facts = Mapping[str, Any]
+MADE_FROM = ("cache", "store", "dataset", "cache_digest", "store_digest")
+"""Inputs of a run that are shown."""
 SHOWN = 10
 """Most rows of a table that are shown."""
 
@@ -22,7 +24,7 @@ def _dataset_lines(facts: Facts) -> list[str]:
     ]
     shown = table(("split", "samples", *(f"{rule.replace('_', ' ')}, %" for rule in rules)), rows)
     events = list(facts["events_of_class"].items())
-    shown += ["", *table(("class", "events"), _cut(events, 2))]
+    shown += ["", *table(("class", "events"), _cut(events))]
     if set(held) - {"1", 1}:
         shown += ["", *table(("events in a sample", "samples"), list(held.items()))]
     if set(facts["events_of_modality"]) - {"both"}:
@@ -45,23 +47,22 @@ def _store_lines(facts: Facts) -> list[str]:
     ]
     shown = table(("staged as", ""), rows)
     remarks = list(facts["remarks"].items())
-    shown += ["", *table(("failed clip", "why"), _cut(failures, 2))] if failures else []
-    return [*shown, *(["", *table(("staged clip", "remark"), _cut(remarks, 2))] if remarks else []), ""]
+    shown += ["", *table(("failed clip", "why"), _cut(failures))] if failures else []
+    return [*shown, *(["", *table(("staged clip", "remark"), _cut(remarks))] if remarks else []), ""]
 
 
 def _cache_lines(facts: Facts) -> list[str]:
     if "arrays" not in facts:
         return []
     arrays = [(name, " x ".join(map(str, shape))) for name, shape in facts["arrays"].items()]
-    splits = [(split, count) for split, count in facts["splits"].items()]
     missing = [(item["sample"], item["video_id"], item["reason"]) for item in facts["missing"]]
     shown = [
         *table(("array", "clips x segments x features"), arrays),
         "",
-        *table(("split", "samples"), splits),
+        *table(("split", "samples"), list(facts["splits"].items())),
     ]
     if missing:
-        shown += ["", *table(("missing sample", "clip", "why"), _cut(missing, 3))]
+        shown += ["", *table(("missing sample", "clip", "why"), _cut(missing))]
     counts = {
         "with a video that is also in train": facts["leaked_samples"],
         "whose events are not known": facts["unknown_samples"],
@@ -75,15 +76,11 @@ def _cache_lines(facts: Facts) -> list[str]:
 
 def _run_lines(facts: Facts) -> list[str]:
     made_from = [
-        (key.replace("_", " "), str(value)) for key, value in facts["inputs"].items() if _is_place(key)
+        (key.replace("_", " "), str(value)) for key, value in facts["inputs"].items() if key in MADE_FROM
     ]
     weights = [(name, size(count)) for name, count in facts["weights"].items()]
     shown = table(("made from", ""), made_from) if made_from else []
-    return [*shown, *(["", *table(("weights", "size"), _cut(weights, 2))] if weights else []), ""]
-
-
-def _is_place(key: str) -> bool:
-    return key in ("cache", "store", "dataset", "cache_digest", "store_digest")
+    return [*shown, *(["", *table(("weights", "size"), _cut(weights))] if weights else []), ""]
 
 
 def _dataset_headline(facts: Facts) -> str:
@@ -121,8 +118,8 @@ IN_WORDS: Mapping[str, tuple[str, Callable[[Facts], str], Callable[[Facts], list
 """Kind -> its name, its facts in one line, and in tables."""
 
 
-def _cut(rows: Sequence[tuple[Any, ...]], columns: int) -> list[tuple[Any, ...]]:
-    """Returns the first rows, and how many there are in all."""
+def _cut(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Returns the first rows, and one that says how many there are in all."""
     if len(rows) <= SHOWN:
         return list(rows)
-    return [*rows[:SHOWN], (f"... {len(rows):,} in all", *[""] * (columns - 1))]
+    return [*rows[:SHOWN], (f"... {len(rows):,} in all", *[""] * (len(rows[0]) - 1))]

@@ -17,17 +17,18 @@ from avel.stores.documents import typed
 from avel.stores.hdf5 import ArrayLike
 from avel.stores.provenance import AGAIN
 
-OWN_VECTORS = ("f_a", "f_v", "cnn_a", "cnn_v")
+FeatureModality = Literal["audio", "visual"]
+"""Modality of features; an event may also be of both, see `dataset.Modality`."""
 MAPS = "maps"
-OWN = (*OWN_VECTORS, MAPS)
-"""Arrays that avel's encoders make."""
-MODALITY_OF_OWN: dict[str, Literal["audio", "visual"]] = {
+MODALITY_OF_OWN: dict[str, FeatureModality] = {
     "f_a": "audio",
-    "cnn_a": "audio",
     "f_v": "visual",
+    "cnn_a": "audio",
     "cnn_v": "visual",
     MAPS: "visual",
 }
+OWN = tuple(MODALITY_OF_OWN)
+"""Arrays that avel's encoders make."""
 GROUP = "features"
 """Group of the file that holds the named features, and key of the provenance that tells of them."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]*")
@@ -42,7 +43,7 @@ class NamedFeatures:
         digest: 16 hex digits over name, modality, `made`, the videos, and the checksum of each row.
     """
 
-    modality: Literal["audio", "visual"]
+    modality: FeatureModality
     made: dict[str, Any]
     digest: str
 
@@ -51,7 +52,7 @@ class NamedFeatures:
 class NewFeatures:
     """Features to write under a name: (V, T, D), or maps (V, T, H, W, C)."""
 
-    modality: Literal["audio", "visual"]
+    modality: FeatureModality
     values: ArrayLike
     made: Mapping[str, Any]
 

@@ -13,19 +13,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from avel.errors import StoreError
-from avel.grid import evenly_spaced
+from avel.grid import FULL_SCALE, evenly_spaced
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from avel.stores.kinds import not_a
 from avel.stores.opening import open
 
-FULL_SCALE = 1 << 15
-"""Value of a 16-bit sample that stands for 1."""
-
 
 def as_torch(
     source: FeatureCache | ClipStore | Path | str, split: str | None = None, **options: Any
-) -> CachedSamples | StagedSamples:
+) -> CacheDataset | StoreDataset:
     """Returns a split's samples, or all, as a `torch.utils.data.Dataset` of features or clips with labels.
 
     >>> DataLoader(as_torch("ave.h5", "train"), batch_size=64, shuffle=True)   # doctest: +SKIP
@@ -42,9 +39,9 @@ def as_torch(
     """
     opened = open(source) if isinstance(source, Path | str) else source
     if isinstance(opened, FeatureCache):
-        return CachedSamples(opened, split, **options)
+        return CacheDataset(opened, split, **options)
     if isinstance(opened, ClipStore):
-        return StagedSamples(opened, split, **options)
+        return StoreDataset(opened, split, **options)
     raise not_a("feature cache or clip store", str(source), "")
 
 
@@ -53,7 +50,7 @@ class CachedSample(NamedTuple):
 
     `length` are its segments, T unless clips have lengths of their own; `number` is that in its dataset.
 
-    Labels are class ids, background is the last, -1 stands where the events are not known.
+    Labels are class ids, background is the last; -1 where the events are not known, -2 after the clip's end.
     """
 
     audio: Tensor
@@ -77,7 +74,7 @@ class StagedSample(NamedTuple):
     number: int
 
 
-class CachedSamples(Dataset[CachedSample]):
+class CacheDataset(Dataset[CachedSample]):
     """Samples of a split of a feature cache; a loader's batch is read at once."""
 
     def __init__(
@@ -107,7 +104,7 @@ class CachedSamples(Dataset[CachedSample]):
         return torch.cat([torch.from_numpy(self.cache.read(name, videos)).float() for name in names], -1)
 
 
-class StagedSamples(Dataset[StagedSample]):
+class StoreDataset(Dataset[StagedSample]):
     """Samples of a split of a clip store whose video is staged."""
 
     def __init__(
@@ -126,7 +123,9 @@ class StagedSamples(Dataset[StagedSample]):
                 f"{store.location.url}: no staged sample of split {split!r}",
                 hint=f"splits are {', '.join(sorted({sample.split for sample in store.dataset.samples}))}",
             )
-        self.labels = torch.from_numpy(store.dataset.labels(store.grid, self.samples))
+        every = store.lengths or dict.fromkeys(store.video_ids, store.grid.segments)
+        self.lengths = np.array([every[sample.video_id] for sample in self.samples], np.int64)
+        self.labels = torch.from_numpy(store.dataset.labels(store.grid, self.samples, self.lengths))
         own = evenly_spaced(store.grid.frames_per_segment, frames_per_segment)
         first = range(0, store.grid.frames, store.grid.frames_per_segment)
         self.frames = [start + frame for start in first for frame in own]
@@ -143,6 +142,6 @@ class StagedSamples(Dataset[StagedSample]):
             torch.from_numpy(store.log_mel(sample.video_id)),
             torch.from_numpy(sound).float() / FULL_SCALE,
             self.labels[place],
-            store.grid.segments if store.lengths is None else store.lengths[sample.video_id],
+            int(self.lengths[place]),
             sample.number,
         )

@@ -12,7 +12,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from avel.errors import AvelError, MissingPathError, StoreError
+from avel.errors import AvelError, ConfigError, MissingPathError, StoreError
 from avel.stores.feature_files import open_features
 
 IDS = ("-a", "b_x", "c.d")
@@ -178,6 +178,16 @@ def test_what_is_not_there_or_has_one_id_twice_is_named(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", CLIPS["-a"])
     np.savez(tmp_path / "a.npz", CLIPS["-a"])
     with pytest.raises(StoreError, match="has the same id"), open_features(tmp_path):
+        pass
+
+
+def test_a_pattern_has_one_star_and_all_else_stands_for_itself(tmp_path: Path) -> None:
+    (tmp_path / "folder_[1].npy").mkdir()
+    for name in ("a_[1].npy", "b_1.npy"):
+        np.save(tmp_path / name, CLIPS["-a"])
+    with open_features(tmp_path / "*_[1].npy") as files:
+        assert files.ids == ("a",)
+    with pytest.raises(ConfigError, match="several stars"), open_features(tmp_path / "*_*.npy"):
         pass
 
 

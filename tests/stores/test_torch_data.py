@@ -13,6 +13,7 @@ import avel
 from avel.errors import StoreError
 from avel.heads.train import train_head
 from avel.stores.clips import ClipStore
+from avel.stores.datasets.labels import PADDED
 from avel.stores.feature_align import GivenFeatures
 from avel.stores.features import FeatureCache
 from tests.heads.synthetic import write_cache
@@ -68,6 +69,14 @@ def test_a_loader_reads_staged_clips(tmp_path: Path) -> None:
     assert avel.as_torch(store)[0].waveform.shape == (0,)
     with pytest.raises(StoreError, match="no staged sample of split 'tests'"):
         avel.as_torch(store, "tests")
+
+
+def test_staged_clips_of_lengths_of_their_own_keep_them(tmp_path: Path) -> None:
+    seconds = {name: 1.0 + place % 3 for place, name in enumerate(NAMES)}
+    data = avel.as_torch(write_store(tmp_path / "s.zarr", NAMES, seconds=seconds))
+    lengths = [sample.length for sample in data]
+    assert lengths == [seconds[sample.video_id] for sample in data.samples]
+    assert [int((sample.labels != PADDED).sum()) for sample in data] == lengths
 
 
 def test_a_split_is_an_array_or_a_table(cache: FeatureCache) -> None:

@@ -278,10 +278,11 @@ def _parsing_baselines(
     A class that is in n of T segments has an F1 of 2 n / (n + T) if it is said to be everywhere.
     """
     samples = [dataset.samples[place] for place in np.flatnonzero(chosen).tolist()]
-    held = dataset.segment_classes(grid, samples, [1, 2]) * inside[chosen, :, None, None]
+    lengths, modalities = inside[chosen].sum(1), [MODALITIES.index("audio"), MODALITIES.index("visual")]
+    held = dataset.segment_classes(grid, samples, modalities, lengths) * inside[chosen, :, None, None]
     segments = np.concatenate((held, held.prod(2, keepdims=True)), 2).sum(1, dtype=float)  # (R, 3, C)
-    there, length = segments.any(1), inside[chosen].sum(1)[:, None, None]
-    of_class = 2 * segments / (segments + length) * there[:, None]
+    there = segments.any(1)
+    of_class = 2 * segments / (segments + lengths[:, None, None]) * there[:, None]
     everywhere = np.where(there.any(1), of_class.mean(1).sum(1) / there.sum(1).clip(1), 1)
     return ParsingBaselines(100 * float((~segments.any(2)).mean()), 100 * float(everywhere.mean()))
 

@@ -11,7 +11,7 @@ import dataclasses
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -122,9 +122,8 @@ class Dataset:
         return f"<Dataset {self.name}: {counts}, {classes_and_background(len(self.categories))}>"
 
     def _repr_html_(self) -> str:
-        splits = Counter(sample.split or "no split" for sample in self.samples)
         facts = {
-            "samples": "; ".join(f"{split} {count:,}" for split, count in splits.items()),
+            "samples": split_sizes(sample.split for sample in self.samples),
             "videos": f"{len(self.videos):,}",
             "classes": classes_and_background(len(self.categories)),
         }
@@ -201,10 +200,20 @@ class Dataset:
             self.stated_lengths(grid, chosen) if lengths is None else lengths,
         )
 
-    def segment_classes(self, grid: Grid, samples: Sequence[Sample], modalities: Sequence[int]) -> np.ndarray:
-        """Returns whether segments hold classes, for each of M modalities: int8 (R, T, M, C), UNKNOWN is -1.
+    def segment_classes(
+        self,
+        grid: Grid,
+        samples: Sequence[Sample],
+        modalities: Sequence[int],
+        lengths: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Returns whether segments hold classes, for each of M modalities: int8 (R, T, M, C).
 
-        `modalities` are places in `MODALITIES`; an event of both is in each.
+        UNKNOWN is -1, PADDED is -2. `modalities` are places in `MODALITIES`; an event of both is in each.
+        `lengths` (R,) are the segments of each one's video, by default `stated_lengths`.
+
+        Raises:
+            DatasetError: a length that nobody knows.
         """
         import numpy as np
 
@@ -217,7 +226,7 @@ class Dataset:
             grid.segments,
             grid.segment_seconds,
             modalities,
-            self.stated_lengths(grid, samples),
+            self.stated_lengths(grid, samples) if lengths is None else lengths,
         )
 
     def event_table(self, samples: Sequence[Sample] | None = None) -> EventTable:
@@ -370,6 +379,11 @@ class Dataset:
         )
         _check(dataset)
         return dataset
+
+
+def split_sizes(splits: Iterable[str]) -> str:
+    """Returns how many samples are in each split, of the split of each sample: "train 36, val 12"."""
+    return ", ".join(f"{split or 'no split'} {count:,}" for split, count in Counter(splits).items()) or "none"
 
 
 def _seconds(text: str | None) -> float | None:

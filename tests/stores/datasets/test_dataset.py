@@ -244,7 +244,12 @@ def test_a_damaged_order_file_is_named(tmp_path: Path) -> None:
     order.write_bytes(b"half a file")
     with pytest.raises(StoreError, match=r"train_order.h5: not a readable HDF5 file.*\n.*fetch it again"):
         read_dataset(root)
-    wrong = {"missing": ("rows", [0]), "0 dimensions": ("order", 3), "other things": ("order", ["a"])}
+    wrong = {
+        "missing": ("rows", [0]),
+        "0 dimensions": ("order", 3),
+        "other things": ("order", [0.5]),
+        "not read": ("order", ["a"]),
+    }
     for says, (key, values) in wrong.items():
         with h5py.File(order, "w") as file:
             file[key] = values

@@ -86,6 +86,8 @@ def test_the_audit_has_the_baselines_of_video_parsing(tmp_path: Path) -> None:
         "val": pytest.approx([100 / 3, 100 / 3 * (8 / 14 / 2 + 16 / 18 / 2)]),
         "test": pytest.approx([100 / 2, 100 / 2 * ((1 / 3 + 1 + 1 / 3) / 3 + 1)]),
     }
+    own_lengths = read_dataset(llp_folder(tmp_path / "own"), longest_seconds=10)
+    assert audit(own_lengths).parsing_baselines == found.parsing_baselines
 
 
 def test_lines_that_cannot_be_read_are_named(tmp_path: Path) -> None:
