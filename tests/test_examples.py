@@ -74,6 +74,7 @@ ELSEWHERE = {
     "$ avel evaluate runs/han": "goes on from those clips",
     "$ avel compare runs/han": "goes on from those clips",
     "$ avel report runs/han": "goes on from those clips",
+    "$ avel score runs/han": "goes on from those clips",
     "$ avel extract semireal": "its clips hold other people's recordings and photos",
     "$ avel reproduce table2 small.zarr": "takes an hour, and those clips",
     "$ avel reproduce table3 small.zarr": "takes an hour, and those clips",
