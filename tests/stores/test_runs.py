@@ -60,7 +60,13 @@ def test_a_run_goes_on_with_settings_that_change_no_numbers(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("stage", "free"),
     [
-        (TrainConfig, {"device", "together", "memory_gb", "tensorboard", "metrics_hook"}),
+        (
+            TrainConfig,
+            {
+                *("device", "together", "memory_gb", "tensorboard", "metrics_hook"),
+                *("negatives", "init"),  # paths; what lies there is compared by its digest
+            },
+        ),
         (
             PretrainConfig,
             {
