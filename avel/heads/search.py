@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from avel.config import Range, Setting, convert, digest, resolve, settings_of
 from avel.errors import ConfigError, StoreError, TrainingError
-from avel.heads.config import TrainConfig
+from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluation import Evaluation
+from avel.heads.models.head import code_digest
 from avel.heads.train import LoadedCache, digests_of_negatives, digests_of_weights, train_head
 from avel.heads.training.data import Data
 from avel.heads.training.fit import fit
@@ -154,12 +155,14 @@ def search(
 class SearchRequest:
     """Records a search's ranges, and digests of all other settings, of the cache and of what else is read.
 
-    `negatives` and `init` map what `--negatives` and `--init` name to its digest, as in `HeadInputs`.
+    `code` maps each head to the digest of its source code; `negatives` and `init` map what `--negatives` and
+    `--init` name to its digest, as in `HeadInputs`.
     """
 
     ranges: dict[str, str]
     config: str
     cache: str
+    code: dict[str, str]
     negatives: dict[str, str] = field(default_factory=dict)
     init: dict[str, str] = field(default_factory=dict)
 
@@ -268,11 +271,13 @@ def _record_request(
     folder: Path, ranges: Mapping[str, Range | Sequence[Any]], base: TrainConfig, loaded: LoadedCache
 ) -> None:
     """Records what is asked of the search, or checks that it equals what was recorded before."""
-    named = loaded.named_features([base])
+    named, searched = loaded.named_features([base]), ranges.get("head")
+    heads = [base.head.name] if searched is None or isinstance(searched, Range) else sorted(searched)
     asked = SearchRequest(
         {name: str(values) for name, values in ranges.items()},
         digest(dataclasses.replace(base, seeds=1)),
         loaded.cache.digest_with(named),
+        {name: code_digest(HEADS[name]) for name in heads},
         digests_of_negatives([base], named),
         digests_of_weights([base]),
     )

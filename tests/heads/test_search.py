@@ -115,6 +115,18 @@ def test_a_search_refuses_other_negatives_and_other_weights_to_start_from(
         search(cache, tmp_path / "s", {"lr": [1e-3]}, trials=2, **options)
 
 
+@pytest.mark.parametrize("space", [{"lr": [1e-3]}, {"head": ["mlp", "tacma"]}])
+def test_a_search_refuses_a_head_whose_code_has_changed(
+    space: dict[str, Any], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {name: value for name, value in QUICK.items() if name not in space}
+    search(cache, tmp_path / "s", space, trials=1, **options)
+    search(cache, tmp_path / "s", space, trials=1, **options)
+    monkeypatch.setattr(avel.heads.search, "code_digest", lambda head: "edited")
+    with pytest.raises(StoreError, match="search with other code"):
+        search(cache, tmp_path / "s", space, trials=2, **options)
+
+
 def test_failed_trials_are_counted_and_not_chosen(cache: Path, tmp_path: Path) -> None:
     found = search(cache, tmp_path / "s", {"lr": [1e-3, 1e38]}, trials=6, **QUICK)
     states = {each.settings["lr"]: each.state for each in found.trials}
