@@ -48,7 +48,7 @@ from avel.pipeline.config import CacheConfig, PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.pretraining.loader import Batch, ClipLoader
 from avel.pipeline.pretraining.pretrain import pretrain
-from avel.pipeline.pretraining.projector import Twins
+from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.pipeline.pretraining.schedule import make_optimizer
 from avel.pipeline.pretraining.training import Trainer, determinism, move_to_device
 from avel.progress import Progress, set_verbosity
@@ -139,8 +139,8 @@ def trainer_of(**changes: Any) -> Trainer:
     """Returns a trainer of the paper's AV-BT with random weights, batch norms as if they were pretrained."""
     options = TRAINING | {"clips_at_once": 0} | changes
     config = resolve(PretrainConfig, "pretrain", options=options)
-    twins = move_to_device(Twins(build_encoder(config), config), config, DEVICE)
-    trainer = Trainer(twins, make_optimizer(twins, config), config, DEVICE)
+    projected = move_to_device(ProjectedEncoder(build_encoder(config), config), config, DEVICE)
+    trainer = Trainer(projected, make_optimizer(projected, config), config, DEVICE)
     trainer.model.train()
     return trainer
 

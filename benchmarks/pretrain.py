@@ -37,7 +37,7 @@ from avel.device import choose_dtype, tf32
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.pretraining.loader import Batch, ClipLoader, random_choices
-from avel.pipeline.pretraining.projector import Twins
+from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.pipeline.pretraining.schedule import make_optimizer
 from avel.pipeline.pretraining.settings import device_of_process
 from avel.pipeline.pretraining.training import Trainer, determinism, move_to_device
@@ -119,7 +119,7 @@ def product_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
 
 def bytes_of_weights(trainer: Trainer) -> float:
     """Bytes of weights, gradients and the optimizer's state that a step moves, each once: a lower bound."""
-    weights = sum(p.numel() * p.element_size() for p in trainer.twins.parameters() if p.requires_grad)
+    weights = sum(p.numel() * p.element_size() for p in trainer.projected.parameters() if p.requires_grad)
     kept = [value for state in trainer.optimizer.state.values() for value in state.values()]
     # each is read and written
     moved: int = 2 * weights + sum(value.numel() * value.element_size() for value in kept)
@@ -151,8 +151,8 @@ def training(
 ) -> dict[str, Any]:
     """(c) and (d), beside the roofline."""
     device = loader.device
-    twins = move_to_device(Twins(build_encoder(config), config), config, device)
-    trainer = Trainer(twins, make_optimizer(twins, config), config, device)
+    projected = move_to_device(ProjectedEncoder(build_encoder(config), config), config, device)
+    trainer = Trainer(projected, make_optimizer(projected, config), config, device)
     first = next(loader.epoch(0))
     batch = Batch(first.clips, first.visual.clone(), first.audio.clone())
     same = Same(batch, loader.steps)

@@ -33,7 +33,7 @@ from avel.stores.features import write_features
 from avel.stores.files import check_can_write, sha256_file
 from avel.stores.hdf5 import ArrayLike
 from avel.stores.named_features import FeatureModality
-from avel.stores.runs import versions
+from avel.stores.runs import library_versions
 
 FileArrays = dict[str, h5py.Dataset]
 """Published file name -> its open array (R, T, ...), one row for each sample."""
@@ -347,7 +347,7 @@ def _provenance(
         "maps_dtype": maps_dtype if MAPS_FILE in file_arrays else None,
         "orders": orders,
         "findings": findings,
-        "versions": versions(),
+        "versions": library_versions(),
     }
 
 

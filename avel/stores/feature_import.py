@@ -29,7 +29,7 @@ from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import FeatureCache, write_features
 from avel.stores.hdf5 import ArrayLike
 from avel.stores.named_features import FeatureModality, NewFeatures
-from avel.stores.runs import versions
+from avel.stores.runs import library_versions
 from avel.text import plural
 
 TABLES = (".csv", ".parquet")
@@ -145,7 +145,7 @@ def import_given(
             provenance={
                 "encoder": {"kind": "imported"} | found.provenance,
                 "findings": list(found.findings),
-                "versions": versions(),
+                "versions": library_versions(),
             },
         )
         shapes = {name: tuple(values.shape) for name, values in arrays.items()}

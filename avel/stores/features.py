@@ -47,7 +47,7 @@ from avel.stores.named_features import (
     place_in_file,
     read_named,
 )
-from avel.stores.provenance import AGAIN, PLACES, Made, made_of, places_of
+from avel.stores.provenance import AGAIN, PLACES, CacheProvenance, made_of, places_of
 from avel.text import classes_and_background, html_table, plural
 
 FORMAT, VERSION = "avel-features", 5
@@ -248,7 +248,7 @@ class FeatureCache:
         return cache_command(places.store, self.path, places.run, places.options or "", *more)
 
     @property
-    def made(self) -> Made:
+    def made(self) -> CacheProvenance:
         """Provenance that `avel cache-features` wrote; StoreError for an imported or damaged cache."""
         return made_of(self.path, self.provenance)
 

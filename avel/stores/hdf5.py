@@ -31,7 +31,7 @@ OVERHEAD = 1 << 20
 BLOCK_ROWS = 64
 CHECKSUMS = "_crc32c"
 """Suffix of the name of an array's checksums."""
-FORMS = ("v108", "v108")
+HDF5_RELEASES = ("v108", "v108")
 """Forms of HDF5 1.8, whose own checksums keep the library from following a damaged file in circles."""
 MOST_PACKED = 1100
 """Largest ratio of an array's bytes to its bytes in the file; that of deflate is 1032."""
@@ -76,7 +76,7 @@ def new_file(path: Path, room: int) -> Iterator[h5py.File]:
         room += room // 100 + OVERHEAD
         os.posix_fallocate(raw.fileno(), 0, room)
         os.ftruncate(raw.fileno(), 0)  # HDF5 starts only in an empty file, and truncates it when it closes
-        with h5py.File(raw, "w", libver=FORMS) as file:
+        with h5py.File(raw, "w", libver=HDF5_RELEASES) as file:
             os.posix_fallocate(raw.fileno(), 0, room)
             yield file
 

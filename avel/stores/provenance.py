@@ -53,7 +53,7 @@ class EncoderIdentity:
 
 
 @dataclass(frozen=True)
-class Made:
+class CacheProvenance:
     """Provenance that `avel cache-features` writes; `clips` and `damaged` are video id -> SHA-256.
 
     Attributes:
@@ -111,10 +111,10 @@ def places_of(path: Path, provenance: Mapping[str, Any]) -> Places:
     return typed(Places, plain, f"{path}: provenance", AGAIN)
 
 
-def made_of(path: Path, provenance: Mapping[str, Any]) -> Made:
+def made_of(path: Path, provenance: Mapping[str, Any]) -> CacheProvenance:
     """Returns the typed provenance of a cache.
 
     Raises:
         StoreError: it was not made by `avel cache-features`, or an entry is missing or of another type.
     """
-    return typed(Made, provenance, f"{path}: provenance", AGAIN)
+    return typed(CacheProvenance, provenance, f"{path}: provenance", AGAIN)

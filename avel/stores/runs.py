@@ -38,7 +38,7 @@ UNLISTED = (RECORD, RESULTS, FILES)
 LIBRARIES = ("avel", "torch", "torchvision", "torchaudio", "numpy", "av", "zarr", "h5py")
 
 
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     """Returns the versions of Python and of the libraries that can change results."""
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES}
 
@@ -113,7 +113,7 @@ class Run:
             kind,
             as_dict(config),
             inputs,
-            versions(),
+            library_versions(),
             hardware,
             time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         )

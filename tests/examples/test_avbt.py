@@ -9,7 +9,7 @@ from torch import nn
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.pretraining.avbt import avbt_loss, correlation
-from avel.pipeline.pretraining.projector import Twins, make_projector, projector_widths
+from avel.pipeline.pretraining.projector import ProjectedEncoder, make_projector, projector_widths
 from avel.pipeline.pretraining.schedule import lr_fraction, make_optimizer, peak_lrs, set_lrs
 from examples import avbt as page
 from tests.pipeline.configs import pretrain_config
@@ -73,21 +73,21 @@ def test_avels_lars_and_schedule_move_weights_as_the_page_does() -> None:
     )
     encoder = build_encoder(config)
     encoder.visual.pretrained = encoder.audio.pretrained = True  # as if: the CNNs take the small rate
-    twins = Twins(encoder, config)
-    start = {name: w.detach().clone() for name, w in twins.named_parameters()}
+    projected = ProjectedEncoder(encoder, config)
+    start = {name: w.detach().clone() for name, w in projected.named_parameters()}
     copies = {name: nn.Parameter(w.clone()) for name, w in start.items()}
     slow = ("encoder.visual.", "encoder.audio.")
     lars = page.LARS({w: page.LR_SCALE if name.startswith(slow) else 1.0 for name, w in copies.items()})
-    optimizer = make_optimizer(twins, config)
+    optimizer = make_optimizer(projected, config)
     random = torch.Generator().manual_seed(0)
     for step in range(epochs * epoch_steps):
-        for name, w in twins.named_parameters():
+        for name, w in projected.named_parameters():
             w.grad = torch.randn(w.shape, generator=random)
             copies[name].grad = w.grad.clone()
         set_lrs(optimizer, lr_fraction(step, epoch_steps, config))
         optimizer.step()
         lars.step(page.lr_fraction(step, epoch_steps, epochs, warmup))
-    moved = {name: w.detach() - start[name] for name, w in twins.named_parameters()}
+    moved = {name: w.detach() - start[name] for name, w in projected.named_parameters()}
     assert all(step.abs().max() > 0 for step in moved.values())
     torch.testing.assert_close(
         moved, {name: w.detach() - start[name] for name, w in copies.items()}, rtol=1e-3, atol=1e-7

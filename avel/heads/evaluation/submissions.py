@@ -21,7 +21,7 @@ from avel.stores.arrow import read_parquet
 from avel.stores.datasets.dataset import Dataset, Event, Sample
 from avel.stores.datasets.event_table import read_events
 
-FORMS = "a table of segments (sample or video_id, segment, prediction) or of events, or an .npy array"
+ACCEPTED = "a table of segments (sample or video_id, segment, prediction) or of events, or an .npy array"
 LISTS = ("probabilities", "prediction")
 """Columns that may hold a list of K scores, or of K labels, in each row; the first is taken."""
 
@@ -50,11 +50,11 @@ def read_submission(
         DatasetError: it cannot be read, or lacks samples, with what was found and what is needed.
     """
     if not path.is_file():
-        raise MissingPathError(f"{path}: no such file", hint=f"give {FORMS}")
+        raise MissingPathError(f"{path}: no such file", hint=f"give {ACCEPTED}")
     try:
         return _read(path, dataset, samples, task, grid)
     except (ValueError, TypeError, KeyError, OverflowError, pa.ArrowException) as error:
-        raise DatasetError(f"{path}: {error}", hint=f"give {FORMS}") from None
+        raise DatasetError(f"{path}: {error}", hint=f"give {ACCEPTED}") from None
 
 
 def _read(
@@ -120,7 +120,7 @@ def _table(path: Path) -> pa.Table:
         else:
             table = pyarrow.csv.read_csv(path, convert_options=as_text)
     except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{path}: {error}", hint=f"give {FORMS}") from None
+        raise DatasetError(f"{path}: {error}", hint=f"give {ACCEPTED}") from None
     return table
 
 

@@ -29,7 +29,7 @@ from avel.stores.features import FeatureCache, write_features
 from avel.stores.files import check_can_write, only_one
 from avel.stores.kinds import kind_of
 from avel.stores.named_features import NewFeatures
-from avel.stores.runs import versions
+from avel.stores.runs import library_versions
 from avel.text import duration, plural, table
 
 
@@ -289,7 +289,7 @@ def _one_cnn(task: Task, parts: Parts, digests: set[str]) -> str | None:
 
 def _provenance(task: Task, found: Found, names: tuple[str, ...], failed: dict[str, str]) -> dict[str, Any]:
     grid: Grid = task.clips.grid
-    used = versions()
+    used = library_versions()
     before = found.cache.made if found.cache is not None and found.kept else None
     earlier = [*before.earlier_versions, before.versions] if before else []
     return task.recipe | {

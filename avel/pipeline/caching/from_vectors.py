@@ -21,7 +21,7 @@ from avel.pipeline.encoders.kept import encoder_digest, load_encoder
 from avel.pipeline.encoders.vectors import VectorsConfig, read_vectors
 from avel.progress import Progress
 from avel.stores.features import FeatureCache, write_features
-from avel.stores.runs import versions
+from avel.stores.runs import library_versions
 
 USED = ("keep_cnn", "batch_size", "device")
 """Settings that matter where no CNN runs."""
@@ -85,7 +85,7 @@ def encode_vectors(
             },
             "pretraining_seed": pretraining_seed(encoder),
             "hardware": [hardware_of(device)],
-            "versions": versions(),
+            "versions": library_versions(),
         },
         lengths=found.lengths,
     )

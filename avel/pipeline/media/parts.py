@@ -25,7 +25,7 @@ REORDERED_PICTURES = 17
 
 
 @dataclass
-class Part:
+class StreamPart:
     """A stretch of one stream whose time stamps do not leap back. Times are in ticks.
 
     Attributes:
@@ -96,7 +96,7 @@ class Part:
 class InParts(Protocol):
     """A stream whose packets were scanned into parts."""
 
-    parts: list[Part]
+    parts: list[StreamPart]
     tick_seconds: float
     time_base: Fraction
 
@@ -130,13 +130,13 @@ def _seconds(ticks: int | None, stream: InParts) -> Fraction:
     return (ticks or 0) * stream.time_base
 
 
-def _grouped(streams: Sequence[InParts]) -> list[list[tuple[InParts, Part]]] | None:
+def _grouped(streams: Sequence[InParts]) -> list[list[tuple[InParts, StreamPart]]] | None:
     """Returns the parts of all streams that belong together.
 
     None where a stream goes on while the time stamps of another leap back.
     """
     leading = max(streams, key=lambda stream: len(stream.parts))
-    groups: list[list[tuple[InParts, Part]]] = [[(leading, part)] for part in leading.parts]
+    groups: list[list[tuple[InParts, StreamPart]]] = [[(leading, part)] for part in leading.parts]
     begins = [part.first_number for part in leading.parts[1:]]
     for stream in streams:
         if stream is leading:

@@ -18,7 +18,7 @@ from av.container import InputContainer
 from av.packet import Packet
 
 from avel.pipeline.media.container import FAULTS, fault_text, open_container
-from avel.pipeline.media.parts import REORDERED_PICTURES, Part
+from avel.pipeline.media.parts import REORDERED_PICTURES, StreamPart
 
 MOST_PACKET_BYTES = 48 * 2**20
 """Most bytes of one file's packets that stay in memory; a 10 s clip from the web has 1-4 MiB."""
@@ -64,7 +64,7 @@ class ScannedStream:
     untimed: int = 0
     steady: bool = False
     packets: "list[Packet[Any]] | None" = field(default_factory=list)
-    parts: list[Part] = field(default_factory=list)
+    parts: list[StreamPart] = field(default_factory=list)
     primed_pts: int | None = None
     """Start of the audio: an encoder's priming, and what an edit list cuts off, are decoded but dropped."""
     passed: bool = False
@@ -160,19 +160,19 @@ class ScannedStream:
             return self.untimed * self._untimed_ticks * self.tick_seconds
         return (self._ticks_before + self.parts[-1].ticks) * self.tick_seconds
 
-    def _part_of(self, packet: "Packet[Any]", dts: int | None, number: int) -> Part:
+    def _part_of(self, packet: "Packet[Any]", dts: int | None, number: int) -> StreamPart:
         """Returns the part to which a packet belongs, a new one where its time stamp leaps back."""
         part = self.parts[-1] if self.parts else None
         if part is None or (part.is_far(dts, self.tick_seconds) and self._leaps(packet, part)):
             self._ticks_before += part.ticks if part else 0
-            part = Part(self._count, len(self.times), number)
+            part = StreamPart(self._count, len(self.times), number)
             self.parts.append(part)
         part.last_number = number
         if dts is not None and (part.latest is None or dts > part.latest):
             part.latest = dts
         return part
 
-    def _leaps(self, packet: "Packet[Any]", part: Part) -> bool:
+    def _leaps(self, packet: "Packet[Any]", part: StreamPart) -> bool:
         """Returns whether a packet that is far from the part's last one belongs to a new part.
 
         Pictures out of order go back without a leap where there are no times of decoding, as in Matroska.

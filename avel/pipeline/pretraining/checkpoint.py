@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from avel.config import default_text, settings_of
 from avel.errors import MissingPathError, StoreError
 from avel.pipeline.config import PretrainConfig
-from avel.pipeline.pretraining.projector import Twins
+from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.stores.documents import parse, typed
 from avel.stores.runs import Run
 from avel.stores.tensors import load_tensors, save_tensors
@@ -40,17 +40,17 @@ class Reached:
     best_epoch: int = 0
 
 
-def copy_state(twins: Twins, optimizer: Optimizer) -> dict[str, Tensor]:
+def copy_state(projected: ProjectedEncoder, optimizer: Optimizer) -> dict[str, Tensor]:
     """Copies model and optimizer state to the CPU: `model.NAME` and `optimizer.NAME:KEY`.
 
     Frozen CNNs are left out, since they never change and the encoder's file has them.
     """
     tensors = {
         f"model.{name}": value
-        for name, value in twins.state_dict().items()
-        if not (twins.frozen and name.startswith(CNNS))
+        for name, value in projected.state_dict().items()
+        if not (projected.frozen and name.startswith(CNNS))
     }
-    for name, parameter in twins.named_parameters():
+    for name, parameter in projected.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{name}:{key}"] = value
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}

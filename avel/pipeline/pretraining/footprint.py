@@ -12,7 +12,7 @@ from torch import Tensor
 from avel.errors import ConfigError
 from avel.grid import MEL_BANDS, MEL_FRAMES, Grid
 from avel.pipeline.config import PretrainConfig
-from avel.pipeline.pretraining.projector import Twins
+from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.progress import note
 from avel.text import duration, plural
 
@@ -40,11 +40,11 @@ class Footprint:
         return self.fixed + clips * self.inputs + min(clips_at_once or clips, clips) * self.activations
 
 
-def measure_footprint(twins: Twins, config: PretrainConfig, grid: Grid) -> Footprint:
-    """Returns the footprint of training `twins`, found by a forward pass on tensors without memory."""
-    one, two = (_saved_bytes(twins, config, grid, clips) for clips in (1, 2))
+def measure_footprint(projected: ProjectedEncoder, config: PretrainConfig, grid: Grid) -> Footprint:
+    """Returns the footprint of training `projected`, found by a forward pass on tensors without memory."""
+    one, two = (_saved_bytes(projected, config, grid, clips) for clips in (1, 2))
     crop = config.augmentation.crop_size
-    weights = sum(weight.numel() for weight in twins.parameters())
+    weights = sum(weight.numel() for weight in projected.parameters())
     return Footprint(
         fixed=weights * BYTES_PER_WEIGHT + max(0, 2 * one - two) + PROJECTED_BYTES,
         inputs=grid.segments * 3 * (4 * crop**2 + grid.size**2),
@@ -52,10 +52,10 @@ def measure_footprint(twins: Twins, config: PretrainConfig, grid: Grid) -> Footp
     )
 
 
-def _saved_bytes(twins: Twins, config: PretrainConfig, grid: Grid, clips: int) -> int:
+def _saved_bytes(projected: ProjectedEncoder, config: PretrainConfig, grid: Grid, clips: int) -> int:
     """Returns the bytes that autograd keeps of the CNNs' forward pass: activations and folded weights."""
     dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
-    encoder = copy.deepcopy(twins.encoder).to("meta", dtype).train()
+    encoder = copy.deepcopy(projected.encoder).to("meta", dtype).train()
     own = [weight.untyped_storage() for weight in encoder.parameters()]
     found = {id(storage): storage for storage in own}
 
@@ -111,13 +111,13 @@ def choose_clips_at_once(
     raise ConfigError(needs, hint=f"--batch-size {fitting} for each process{cheaper}{frozen}{small}")
 
 
-def note_long_training(twins: Twins, config: PretrainConfig, grid: Grid, clips: int) -> None:
+def note_long_training(projected: ProjectedEncoder, config: PretrainConfig, grid: Grid, clips: int) -> None:
     """Says how long training the CNNs takes on this CPU, as one clip of zeros does, where that is long.
 
     Reading and augmenting clips is not counted.
     """
     crop = config.augmentation.crop_size
-    encoder = copy.deepcopy(twins.encoder).train()  # whose batch statistics and gradients are thrown away
+    encoder = copy.deepcopy(projected.encoder).train()  # whose batch statistics and gradients are thrown away
     began = time.perf_counter()
     vectors = encoder.cnn(
         torch.zeros(1, grid.segments, 3, crop, crop), torch.zeros(1, grid.segments, MEL_FRAMES, MEL_BANDS)

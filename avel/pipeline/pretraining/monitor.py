@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from avel.pipeline.pretraining.avbt import AVBTLoss
 from avel.pipeline.pretraining.parallel import summed
-from avel.pipeline.pretraining.projector import Twins
+from avel.pipeline.pretraining.projector import ProjectedEncoder
 
 CONSTANT_BELOW = 1e-3
 """Std of the embeddings, as a fraction of their root mean square, under which they count as constant."""
@@ -102,23 +102,24 @@ def collapse(means: EpochMeans) -> str | None:
 class Movement:
     """Distance of each part's weights from their start, relative to the norm of the start."""
 
-    def __init__(self, twins: Twins) -> None:
+    def __init__(self, projected: ProjectedEncoder) -> None:
         self._start = {
-            name: [p.detach().clone() for p in part.parameters()] for name, part in parts_of(twins).items()
+            name: [p.detach().clone() for p in part.parameters()]
+            for name, part in parts_of(projected).items()
         }
 
     @torch.no_grad()
-    def measure(self, twins: Twins) -> dict[str, float]:
+    def measure(self, projected: ProjectedEncoder) -> dict[str, float]:
         """Returns |w - w_0| / |w_0| by part."""
         return {
             name: distance(list(part.parameters()), self._start[name])
-            for name, part in parts_of(twins).items()
+            for name, part in parts_of(projected).items()
         }
 
 
-def parts_of(twins: Twins) -> dict[str, nn.Module]:
+def parts_of(projected: ProjectedEncoder) -> dict[str, nn.Module]:
     """Returns the parts that are trained, by name."""
-    encoder = twins.encoder
+    encoder = projected.encoder
     parts = {
         "visual_cnn": encoder.visual,
         "audio_cnn": encoder.audio,
@@ -127,8 +128,8 @@ def parts_of(twins: Twins) -> dict[str, nn.Module]:
         "attention": encoder.attention,
         "visual_lstm": encoder.visual_lstm,
         "audio_lstm": encoder.audio_lstm,
-        "projector": twins.projector,
-        "visual_projector": twins.visual_projector,
+        "projector": projected.projector,
+        "visual_projector": projected.visual_projector,
     }
     return {
         name: part

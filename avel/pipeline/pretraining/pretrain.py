@@ -38,7 +38,7 @@ from avel.pipeline.pretraining.footprint import choose_clips_at_once, measure_fo
 from avel.pipeline.pretraining.loader import ClipLoader, steps_per_epoch
 from avel.pipeline.pretraining.parallel import barrier, process_group, rank, smallest, world_size
 from avel.pipeline.pretraining.probe import Probe
-from avel.pipeline.pretraining.projector import Twins
+from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.pipeline.pretraining.record import PretrainSummary, Recorder
 from avel.pipeline.pretraining.schedule import make_optimizer
 from avel.pipeline.pretraining.settings import check_config, device_of_process
@@ -154,9 +154,9 @@ def _pretrain(
     device: torch.device,
 ) -> PretrainSummary:
     encoder = build_encoder(config)
-    twins = Twins(encoder, config)
+    projected = ProjectedEncoder(encoder, config)
     if config.start_from:
-        start_from(twins, Path(config.start_from))
+        start_from(projected, Path(config.start_from))
     lengths = own_lengths(store, video_ids)
     inputs = {
         **_about(store, config),
@@ -180,30 +180,34 @@ def _pretrain(
     probe = None
     if config.probe_every and isinstance(store, ClipStore) and rank() == 0:
         probe = Probe(store, frozen=config.freeze_backbone, workers=reading_threads(config.workers))
-    config = replace(config, clips_at_once=_clips_at_once(twins, config, store, len(video_ids), device))
+    config = replace(config, clips_at_once=_clips_at_once(projected, config, store, len(video_ids), device))
     if device.type == "cpu" and isinstance(store, ClipStore) and not config.freeze_backbone and rank() == 0:
-        note_long_training(twins, config, store.grid, len(video_ids))
-    twins = move_to_device(twins, config, device)
-    batches = make_batches(twins.encoder, store, video_ids, path, config)
-    trainer = Trainer(twins, make_optimizer(twins, config), config, device)
+        note_long_training(projected, config, store.grid, len(video_ids))
+    projected = move_to_device(projected, config, device)
+    batches = make_batches(projected.encoder, store, video_ids, path, config)
+    trainer = Trainer(projected, make_optimizer(projected, config), config, device)
     with closing(batches), closing(Recorder(run, trainer, len(video_ids), batches.steps, probe)) as recorder:
         _train(trainer, batches, recorder, len(video_ids))
         return recorder.summary()
 
 
 def _clips_at_once(
-    twins: Twins, config: PretrainConfig, store: ClipStore | FeatureCache, videos: int, device: torch.device
+    projected: ProjectedEncoder,
+    config: PretrainConfig,
+    store: ClipStore | FeatureCache,
+    videos: int,
+    device: torch.device,
 ) -> int:
     """Returns how many clips the CNNs take together, 0 for all: as asked for, or as many as fit."""
     if config.clips_at_once is not None or config.freeze_backbone or isinstance(store, FeatureCache):
         return config.clips_at_once or 0
-    footprint = measure_footprint(twins, config, store.grid)
+    footprint = measure_footprint(projected, config, store.grid)
     clips = math.ceil(videos / steps_per_epoch(videos, config.batch_size) / world_size())
     on_gpu = device.type == "cuda"
     here = torch.cuda.mem_get_info(device)[0] if on_gpu else int(free_memory_gb() * 2**30 / world_size())
     free_bytes = smallest(here, device)
     return choose_clips_at_once(
-        footprint, config, clips, free_bytes, can_cut=not twins.learns_statistics, on_gpu=on_gpu
+        footprint, config, clips, free_bytes, can_cut=not projected.learns_statistics, on_gpu=on_gpu
     )
 
 

@@ -37,7 +37,7 @@ def spread(rows: Tensor, mask: Tensor) -> Tensor:
     return whole
 
 
-class Twins(nn.Module):
+class ProjectedEncoder(nn.Module):
     """Encoder and projector; audio and visual pass one projector unless `shared_projector` is false."""
 
     def __init__(self, encoder: Encoder, config: PretrainConfig) -> None:

@@ -61,7 +61,7 @@ class Recorder:
     def __init__(self, run: Run, trainer: Trainer, clips: int, steps: int, probe: Probe | None) -> None:
         self.run, self.trainer, self.config, self.probe = run, trainer, trainer.config, probe
         self.clips, self.steps = clips, steps
-        self.movement = Movement(trainer.twins)
+        self.movement = Movement(trainer.projected)
         self.reached = Reached()
         self._warned = ""
         self._began = self._trained = time.monotonic()
@@ -75,7 +75,7 @@ class Recorder:
         """Goes back to the last checkpoint, if there is one; later lines of the metrics are dropped."""
         path = self.run.path / CHECKPOINT
         if path.is_file():
-            self.reached = load_checkpoint(path, self.trainer.twins, self.trainer.optimizer)
+            self.reached = load_checkpoint(path, self.trainer.projected, self.trainer.optimizer)
             note(f"{self.run.path}: goes on after epoch {self.reached.epochs}")
         if rank() == 0:
             kept = [line for line in self.run.metrics() if line["epoch"] <= self.reached.epochs]
@@ -148,7 +148,7 @@ class Recorder:
         if self.probe is None:
             return -means.loss
         due = number % self.config.probe_every == 0 or number == self.config.epochs
-        return self.probe.score(self.trainer.twins.encoder) if due else None
+        return self.probe.score(self.trainer.projected.encoder) if due else None
 
     def _log(self, number: int, means: EpochMeans, score: float | None, seconds: dict[str, float]) -> None:
         values: dict[str, Any] = {
@@ -158,7 +158,7 @@ class Recorder:
             "lr_fraction": lr_fraction(number * self.steps - 1, self.steps, self.config),
             **seconds,
             "clips_per_second": self.clips / seconds["seconds"],
-            "moved": self.movement.measure(self.trainer.twins),
+            "moved": self.movement.measure(self.trainer.projected),
         }
         if self.probe is not None and score is not None:
             values["probe_accuracy"] = score
@@ -177,7 +177,7 @@ class Recorder:
         if is_best:
             self.reached = replace(self.reached, best_score=score, best_epoch=number)
         self._wait()
-        state = copy_state(self.trainer.twins, self.trainer.optimizer)
+        state = copy_state(self.trainer.projected, self.trainer.optimizer)
         self._writing = self._writer.submit(self._write, state, self.reached, is_best)
 
     def _write(self, state: dict[str, Tensor], reached: Reached, is_best: bool) -> None:
@@ -186,7 +186,7 @@ class Recorder:
         weights = {
             name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
         }
-        encoder, path = self.trainer.twins.encoder, self.run.path
+        encoder, path = self.trainer.projected.encoder, self.run.path
         if is_best:
             save_encoder(encoder, path / BEST, weights, epoch=reached.epochs, score=reached.best_score)
         save_encoder(encoder, path / LAST, weights, epoch=reached.epochs)

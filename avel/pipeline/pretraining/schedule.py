@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.pretraining.lars import LARS
-from avel.pipeline.pretraining.projector import Twins
+from avel.pipeline.pretraining.projector import ProjectedEncoder
 
 LARS_LR, LARS_LR_BIAS, LARS_BATCH = 0.2, 0.0048, 256
 """Barlow Twins' base rates, for a batch of 256; they grow with the batch."""
@@ -36,13 +36,13 @@ def lr_fraction(step: int, steps_per_epoch: int, config: PretrainConfig) -> floa
     return config.optimizer.final_lr + (1 - config.optimizer.final_lr) * fall
 
 
-def parameter_groups(twins: Twins, config: PretrainConfig) -> list[dict[str, Any]]:
+def parameter_groups(projected: ProjectedEncoder, config: PretrainConfig) -> list[dict[str, Any]]:
     """Groups weights and biases, of pretrained CNNs and of the rest, each with its peak rate."""
     lr, lr_bias = peak_lrs(config)
-    pretrained = [part for part in (twins.encoder.visual, twins.encoder.audio) if part.pretrained]
+    pretrained = [part for part in (projected.encoder.visual, projected.encoder.audio) if part.pretrained]
     slow = {id(parameter) for part in pretrained for parameter in part.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in twins.parameters():
+    for parameter in projected.parameters():
         if parameter.requires_grad:
             groups.setdefault((id(parameter) in slow, parameter.ndim == 1), []).append(parameter)
     return [
@@ -57,12 +57,12 @@ def parameter_groups(twins: Twins, config: PretrainConfig) -> list[dict[str, Any
     ]
 
 
-def make_optimizer(twins: Twins, config: PretrainConfig) -> Optimizer:
+def make_optimizer(projected: ProjectedEncoder, config: PretrainConfig) -> Optimizer:
     """Returns LARS or AdamW over `parameter_groups`."""
-    groups = parameter_groups(twins, config)
+    groups = parameter_groups(projected, config)
     if config.optimizer.optimizer == "lars":
         return LARS(groups, momentum=config.optimizer.momentum, trust=config.optimizer.trust)
-    on_gpu = next(twins.parameters()).is_cuda
+    on_gpu = next(projected.parameters()).is_cuda
     return torch.optim.AdamW(groups, lr=0.0, fused=True if on_gpu else None)
 
 

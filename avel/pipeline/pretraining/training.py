@@ -18,7 +18,7 @@ from avel.pipeline.pretraining.avbt import avbt_loss
 from avel.pipeline.pretraining.loader import Batch
 from avel.pipeline.pretraining.monitor import EpochMeans, step_values
 from avel.pipeline.pretraining.parallel import average_gradients, synchronise_batch_norms, world_size
-from avel.pipeline.pretraining.projector import Twins
+from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.pipeline.pretraining.schedule import lr_fraction, set_lrs
 from avel.progress import Progress
 
@@ -42,22 +42,22 @@ class Batches(Protocol):
 
 
 class Trainer:
-    """Trains `twins` in place; `step` is one iteration of Algorithm 1."""
+    """Trains `projected` in place; `step` is one iteration of Algorithm 1."""
 
     def __init__(
-        self, twins: Twins, optimizer: Optimizer, config: PretrainConfig, device: torch.device
+        self, projected: ProjectedEncoder, optimizer: Optimizer, config: PretrainConfig, device: torch.device
     ) -> None:
-        self.twins, self.optimizer, self.config, self.device = twins, optimizer, config, device
-        self.model: nn.Module = twins
+        self.projected, self.optimizer, self.config, self.device = projected, optimizer, config, device
+        self.model: nn.Module = projected
         self.piecewise = bool(config.clips_at_once) and not config.freeze_backbone
         self.shown = ""
-        if self.piecewise and twins.learns_statistics:
+        if self.piecewise and projected.learns_statistics:
             raise ConfigError(
                 "clips_at_once needs CNNs whose batch norms are frozen", hint="--backbone-batchnorm frozen"
             )
         if world_size() > 1 and not self.piecewise:
             self.model = DistributedDataParallel(
-                twins, device_ids=[device.index] if device.type == "cuda" else None
+                projected, device_ids=[device.index] if device.type == "cuda" else None
             )
 
     def epoch(self, number: int, batches: Batches, progress: Progress) -> EpochMeans:
@@ -105,19 +105,19 @@ class Trainer:
         masks = [None if mask is None else mask[piece] for piece in pieces]
         with torch.no_grad():
             parts = [
-                self.twins.cnn(visual[piece], audio[piece], own)
+                self.projected.cnn(visual[piece], audio[piece], own)
                 for piece, own in zip(pieces, masks, strict=True)
             ]
         vectors = [torch.cat(part).requires_grad_() for part in zip(*parts, strict=True)]
-        z_a, z_v = self.twins.embed(vectors[0], vectors[1], mask)
+        z_a, z_v = self.projected.embed(vectors[0], vectors[1], mask)
         loss = avbt_loss(z_a, z_v, self.config.objective.lambd, self.config.objective.correlate, mask)
         torch.autograd.backward(loss.total)
         slopes = [vector.grad for vector in vectors if vector.grad is not None]
         assert len(slopes) == len(vectors)
         for piece, own in zip(pieces, masks, strict=True):
-            again = self.twins.cnn(visual[piece], audio[piece], own)
+            again = self.projected.cnn(visual[piece], audio[piece], own)
             torch.autograd.backward(again, [slope[piece] for slope in slopes])
-        average_gradients(self.twins)
+        average_gradients(self.projected)
         return step_values(loss, z_a, z_v, mask)
 
     def inputs(self, batch: Batch, epoch: int) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -135,14 +135,16 @@ class Trainer:
         return augment_clips(visual, self.config.augmentation, draws), audio, mask
 
 
-def move_to_device(twins: Twins, config: PretrainConfig, device: torch.device) -> Twins:
+def move_to_device(
+    projected: ProjectedEncoder, config: PretrainConfig, device: torch.device
+) -> ProjectedEncoder:
     """Moves the model to the device, in the form in which it trains there."""
-    for part in (twins.projector, twins.visual_projector, *twins.learning_statistics()):
+    for part in (projected.projector, projected.visual_projector, *projected.learning_statistics()):
         if part is not None:
             synchronise_batch_norms(part)
-    twins.to(device)
-    twins.encoder.compiles = config.compile and not config.freeze_backbone
-    return twins
+    projected.to(device)
+    projected.encoder.compiles = config.compile and not config.freeze_backbone
+    return projected
 
 
 @contextmanager

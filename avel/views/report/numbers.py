@@ -16,7 +16,7 @@ from avel.heads.evaluation.evaluate import evaluate_split
 from avel.heads.evaluation.evaluation import Evaluation, GroupEvaluation
 from avel.heads.evaluation.paired import differences
 from avel.progress import Progress
-from avel.stores.runs import versions
+from avel.stores.runs import library_versions
 from avel.text import as_plain
 from avel.views.embedding import Embedding, embed
 from avel.views.reading import HeadRun
@@ -150,4 +150,4 @@ def _cloud_set(made: Embedding, run: HeadRun, clip_of_sample: dict[int, int]) ->
 
 def made_by() -> dict[str, str]:
     """Returns which avel made the page, and when."""
-    return {"avel": versions()["avel"], "date": time.strftime("%Y-%m-%d")}
+    return {"avel": library_versions()["avel"], "date": time.strftime("%Y-%m-%d")}

@@ -20,7 +20,7 @@ from avel.pipeline.pretraining.parallel import (
     synchronise_batch_norms,
     world_size,
 )
-from avel.pipeline.pretraining.projector import Twins, projector_widths
+from avel.pipeline.pretraining.projector import ProjectedEncoder, projector_widths
 from avel.pipeline.pretraining.schedule import make_optimizer
 from avel.pipeline.pretraining.training import Trainer, move_to_device
 from tests.pipeline.configs import pretrain_config
@@ -144,7 +144,7 @@ def test_hard_cases_stay_finite(case: str, correlate: str) -> None:
 
 def test_a_projector_is_barlow_twins() -> None:
     config = small_config(projector="16-24-32", hidden=128)
-    projector = Twins(build_encoder(config), config).projector
+    projector = ProjectedEncoder(build_encoder(config), config).projector
     layers = [type(layer) for layer in projector]
     assert layers == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
     assert [tuple(projector[place].weight.shape) for place in (0, 3, 6)] == [(16, 256), (24, 16), (32, 24)]
@@ -165,9 +165,9 @@ def test_a_shared_projector_has_one_set_of_weights_and_a_separate_one_two() -> N
     assert separate.visual_projector is not separate.projector
 
 
-def small_twins(**changes: object) -> Twins:
+def small_twins(**changes: object) -> ProjectedEncoder:
     config = small_config(**changes)
-    return Twins(build_encoder(config), config).double()
+    return ProjectedEncoder(build_encoder(config), config).double()
 
 
 def small_config(**changes: object) -> PretrainConfig:
@@ -193,29 +193,29 @@ def two_modalities(clips: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
 
 def gradients_of_a_step(share: slice, **changes: object) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     config = small_config(**changes)
-    twins = move_to_device(small_twins(**changes), config, CPU)
-    trainer = Trainer(twins, make_optimizer(twins, config), config, CPU)
+    projected = move_to_device(small_twins(**changes), config, CPU)
+    trainer = Trainer(projected, make_optimizer(projected, config), config, CPU)
     trainer.model.train()
     frames, log_mel = two_modalities()
     values = trainer.step(frames[share], log_mel[share])
-    found = {name: p.grad for name, p in twins.named_parameters() if p.grad is not None}
+    found = {name: p.grad for name, p in projected.named_parameters() if p.grad is not None}
     if world_size() > 1:
-        shared = [isinstance(part, GlobalBatchNorm) for part in twins.encoder.modules()]
+        shared = [isinstance(part, GlobalBatchNorm) for part in projected.encoder.modules()]
         assert any(shared) == (config.backbone_batchnorm != "frozen"), (
             "what is frozen stays as it is, and folds"
         )
-    return values, found | {name: buffer.clone() for name, buffer in twins.named_buffers()}
+    return values, found | {name: buffer.clone() for name, buffer in projected.named_buffers()}
 
 
 def test_gradients_in_pieces_are_the_gradients_of_the_whole() -> None:
     found = {}
     for at_once in (0, 2):
         config = small_config(clips_at_once=at_once, backbone_batchnorm="frozen")
-        twins = small_twins(backbone_batchnorm="frozen")
-        trainer = Trainer(twins, make_optimizer(twins, config), config, CPU)
+        projected = small_twins(backbone_batchnorm="frozen")
+        trainer = Trainer(projected, make_optimizer(projected, config), config, CPU)
         trainer.model.train()
         values = trainer.step(*two_modalities())
-        found[at_once] = values, {name: p.grad for name, p in twins.named_parameters()}
+        found[at_once] = values, {name: p.grad for name, p in projected.named_parameters()}
     assert None not in found[0][1].values()
     torch.testing.assert_close(found[2], found[0], rtol=1e-9, atol=1e-12)
 
@@ -231,24 +231,24 @@ def test_a_step_weighs_redundancy_as_it_is_told_to(at_once: int) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_cnns_and_projector_run_in_the_number_format_that_is_asked_for(dtype: str) -> None:
-    twins = small_twins(dtype=dtype).float()
+    projected = small_twins(dtype=dtype).float()
     frames, log_mel = (part.float() for part in two_modalities(2))
-    cnn = twins.cnn(frames, log_mel)
-    assert {vectors.dtype for vectors in (*cnn, *twins.embed(*cnn))} == {getattr(torch, dtype)}
+    cnn = projected.cnn(frames, log_mel)
+    assert {vectors.dtype for vectors in (*cnn, *projected.embed(*cnn))} == {getattr(torch, dtype)}
 
 
 def test_pieces_are_refused_where_they_would_change_batch_statistics() -> None:
-    twins, config = small_twins(), small_config(clips_at_once=2)
+    projected, config = small_twins(), small_config(clips_at_once=2)
     with pytest.raises(ConfigError, match="batch norms"):
-        Trainer(twins, make_optimizer(twins, config), config, CPU)
+        Trainer(projected, make_optimizer(projected, config), config, CPU)
 
 
 def test_cnns_without_batch_norms_may_be_taken_in_pieces_whatever_their_weights() -> None:
     config = small_config(audio_backbone="yamnet", clips_at_once=2)
-    twins = small_twins(audio_backbone="yamnet")
-    twins.encoder.batch_statistics["visual"] = False
-    assert twins.encoder.batch_statistics["audio"]
-    assert Trainer(twins, make_optimizer(twins, config), config, CPU).piecewise
+    projected = small_twins(audio_backbone="yamnet")
+    projected.encoder.batch_statistics["visual"] = False
+    assert projected.encoder.batch_statistics["audio"]
+    assert Trainer(projected, make_optimizer(projected, config), config, CPU).piecewise
 
 
 def test_the_spread_is_the_smaller_one_of_the_two_modalities() -> None:
@@ -333,11 +333,11 @@ def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
 
 def test_a_step_moves_what_it_should() -> None:
     config = small_config(lr=1e-2, lr_bias=1e-2)
-    twins = small_twins()
-    before = copy.deepcopy(twins.state_dict())
-    trainer = Trainer(twins, make_optimizer(twins, config), config, CPU)
+    projected = small_twins()
+    before = copy.deepcopy(projected.state_dict())
+    trainer = Trainer(projected, make_optimizer(projected, config), config, CPU)
     for group in trainer.optimizer.param_groups:
         group["lr"] = group["peak"]
     trainer.step(*two_modalities())
-    still = [name for name, p in twins.named_parameters() if torch.equal(p, before[name])]
+    still = [name for name, p in projected.named_parameters() if torch.equal(p, before[name])]
     assert still == []

@@ -11,7 +11,7 @@ from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.pretraining import vectors
 from avel.pipeline.pretraining.augment import augment_clips
 from avel.pipeline.pretraining.loader import Batch
-from avel.pipeline.pretraining.projector import Twins
+from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.pipeline.pretraining.schedule import make_optimizer
 from avel.pipeline.pretraining.training import Trainer, move_to_device
 from avel.pipeline.pretraining.vectors import FrozenVectors
@@ -24,14 +24,14 @@ GRID = Grid(size=32)
 COLOURS = {"jitter": True, "grayscale": True, "solarize": True, "flip": True}
 
 
-def twins_of(**changes: Any) -> tuple[Twins, PretrainConfig]:
+def twins_of(**changes: Any) -> tuple[ProjectedEncoder, PretrainConfig]:
     config = changed(CONFIG, **{"backbone_batchnorm": "frozen"} | changes)
-    return Twins(build_encoder(config), config), config
+    return ProjectedEncoder(build_encoder(config), config), config
 
 
-def trainer_on_gpu(twins: Twins, config: PretrainConfig) -> Trainer:
-    twins = move_to_device(twins, config, CUDA)
-    trainer = Trainer(twins, make_optimizer(twins, config), config, CUDA)
+def trainer_on_gpu(projected: ProjectedEncoder, config: PretrainConfig) -> Trainer:
+    projected = move_to_device(projected, config, CUDA)
+    trainer = Trainer(projected, make_optimizer(projected, config), config, CUDA)
     trainer.model.train()
     return trainer
 
@@ -62,7 +62,7 @@ def test_a_step_stays_on_the_gpu(changes: dict[str, Any], launches: int) -> None
         trainer.step(*trainer.inputs(batch, 0))
         with Watch() as watch:
             values = trainer.step(*trainer.inputs(batch, 1))
-        assert {value.device for value in (values, *trainer.twins.parameters())} == {CUDA}
+        assert {value.device for value in (values, *trainer.projected.parameters())} == {CUDA}
     assert not watch.reads
     assert all("augment.py" in line for line in watch.sends), watch.sends  # pinned
     assert 0 < watch.launches < launches

@@ -13,7 +13,7 @@ from avel.pipeline.pretraining import footprint
 from avel.pipeline.pretraining import pretrain as module
 from avel.pipeline.pretraining.footprint import Footprint, choose_clips_at_once, measure_footprint
 from avel.pipeline.pretraining.pretrain import pretrain
-from avel.pipeline.pretraining.projector import Twins
+from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.pipeline.pretraining.training import Trainer
 from avel.stores.clips import ClipStore
 from avel.stores.runs import Run
@@ -26,7 +26,7 @@ GB = 2**30
 @pytest.mark.parametrize(("dtype", "number_bytes"), [("float32", 4), ("bfloat16", 2)])
 def test_activations_are_the_inputs_of_each_convolution(dtype: str, number_bytes: int) -> None:
     config = changed(CONFIG, dtype=dtype, crop_size=32, backbone_batchnorm="frozen")
-    found = measure_footprint(Twins(build_encoder(config), config), config, Grid(segments=5))
+    found = measure_footprint(ProjectedEncoder(build_encoder(config), config), config, Grid(segments=5))
     # the strided convolutions of a tiny CNN: each input, and the last output behind its ReLU
     frame = 3 * 32 * 32 + 16 * 16**2 + 32 * 8**2 + 64 * 4**2 + 128 * 2**2
     patch = 96 * 64 + 16 * 48 * 32 + 32 * 24 * 16 + 64 * 12 * 8 + 128 * 6 * 4
@@ -38,7 +38,9 @@ def test_learned_batch_norms_take_more() -> None:
     taken = []
     for batchnorm in ("frozen", "batch"):
         config = changed(CONFIG, backbone_batchnorm=batchnorm)
-        taken.append(measure_footprint(Twins(build_encoder(config), config), config, Grid()).activations)
+        taken.append(
+            measure_footprint(ProjectedEncoder(build_encoder(config), config), config, Grid()).activations
+        )
     assert taken[1] > 1.4 * taken[0]
 
 

@@ -14,7 +14,7 @@ from avel.pipeline.pretraining.avbt import avbt_loss
 from avel.pipeline.pretraining.checkpoint import CHECKPOINT
 from avel.pipeline.pretraining.loader import Batch, ClipLoader
 from avel.pipeline.pretraining.pretrain import make_batches, pretrain
-from avel.pipeline.pretraining.projector import Twins
+from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.pipeline.pretraining.schedule import make_optimizer
 from avel.pipeline.pretraining.settings import device_of_process
 from avel.pipeline.pretraining.training import Trainer, move_to_device
@@ -50,8 +50,8 @@ def batch_on(device: torch.device, clips: int = 4) -> Batch:
 
 def trainer_on(device: torch.device, **changes: Any) -> Trainer:
     config = changed(CONFIG, **changes)
-    twins = move_to_device(Twins(build_encoder(config), config), config, device)
-    trainer = Trainer(twins, make_optimizer(twins, config), config, device)
+    projected = move_to_device(ProjectedEncoder(build_encoder(config), config), config, device)
+    trainer = Trainer(projected, make_optimizer(projected, config), config, device)
     trainer.model.train()
     return trainer
 

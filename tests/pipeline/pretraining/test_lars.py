@@ -12,7 +12,7 @@ from avel.pipeline.config import AUDIO_BACKBONES, PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.pretraining.lars import LARS
 from avel.pipeline.pretraining.presets import PRESETS
-from avel.pipeline.pretraining.projector import Twins
+from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.pipeline.pretraining.schedule import lr_fraction, make_optimizer, parameter_groups, peak_lrs
 from tests.pipeline.configs import made, pretrain_config
 
@@ -60,9 +60,9 @@ def test_a_parameter_without_gradient_stays() -> None:
 
 def rates(config: PretrainConfig) -> dict[str, float]:
     """Parameter name -> its peak rate."""
-    twins = Twins(build_encoder(config), config)
-    names = {id(parameter): name for name, parameter in twins.named_parameters()}
-    groups = parameter_groups(twins, config)
+    projected = ProjectedEncoder(build_encoder(config), config)
+    names = {id(parameter): name for name, parameter in projected.named_parameters()}
+    groups = parameter_groups(projected, config)
     return {names[id(parameter)]: group["peak"] for group in groups for parameter in group["params"]}
 
 
@@ -101,8 +101,8 @@ def test_frozen_cnns_are_not_trained() -> None:
 
 def test_biases_and_norms_take_no_decay() -> None:
     config = tiny_config(optimizer="adamw", weight_decay=0.5)
-    twins = Twins(build_encoder(config), config)
-    for group in make_optimizer(twins, config).param_groups:
+    projected = ProjectedEncoder(build_encoder(config), config)
+    for group in make_optimizer(projected, config).param_groups:
         narrow = {parameter.ndim == 1 for parameter in group["params"]}
         assert len(narrow) == 1
         assert group["weight_decay"] == (0.0 if True in narrow else 0.5)
@@ -110,7 +110,7 @@ def test_biases_and_norms_take_no_decay() -> None:
 
 def test_the_optimizer_takes_its_settings_from_the_config() -> None:
     config = tiny_config(momentum=0.5, trust=0.25, weight_decay=0.125)
-    groups = make_optimizer(Twins(build_encoder(config), config), config).param_groups
+    groups = make_optimizer(ProjectedEncoder(build_encoder(config), config), config).param_groups
     assert {(group["momentum"], group["trust"]) for group in groups} == {(0.5, 0.25)}
     assert {group["weight_decay"] for group in groups} == {0.0, 0.125}
 

@@ -10,7 +10,7 @@ from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.pretraining.avbt import avbt_loss, correlation
 from avel.pipeline.pretraining.monitor import relative_std
 from avel.pipeline.pretraining.pretrain import pretrain
-from avel.pipeline.pretraining.projector import Twins
+from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.pipeline.pretraining.schedule import make_optimizer
 from avel.pipeline.pretraining.training import Trainer
 from tests.pipeline.configs import changed, pretrain_config
@@ -62,15 +62,15 @@ def test_a_step_is_the_same_whatever_is_after_the_ends(changes: dict[str, Any]) 
                 **changes,
             }
         )
-        twins = Twins(build_encoder(config), config).double()
-        trainer = Trainer(twins, make_optimizer(twins, config), config, torch.device("cpu"))
+        projected = ProjectedEncoder(build_encoder(config), config).double()
+        trainer = Trainer(projected, make_optimizer(projected, config), config, torch.device("cpu"))
         trainer.model.train()
         random = torch.Generator().manual_seed(1)
         frames = torch.rand(4, 5, 3, 32, 32, generator=random, dtype=torch.float64)
         log_mel = torch.randn(4, 5, 96, 64, generator=random, dtype=torch.float64)
         frames[~MASK], log_mel[~MASK] = padding, padding
         values = trainer.step(frames, log_mel, MASK)
-        found.append((values, {name: value.clone() for name, value in twins.state_dict().items()}))
+        found.append((values, {name: value.clone() for name, value in projected.state_dict().items()}))
     assert found[0][0].isfinite().all()
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
 
