@@ -277,7 +277,11 @@ def features_options(command: Callable[..., int]) -> Callable[..., int]:
 )
 @dataset_options
 @features_options
-@click.option("--segments", type=click.IntRange(1), default=10, help="Segments T of a clip.")
+@click.option(
+    "--segments",
+    type=click.IntRange(1),
+    help="Segments T of a clip.  [default: 10, or those of the longest clip that is annotated]",
+)
 @click.option(
     "--segment-seconds",
     type=click.FloatRange(0, min_open=True),

@@ -49,7 +49,7 @@ def import_features(
     format_settings: Mapping[str, Any] | None = None,
     audio: GivenFeatures | Path | str | None = None,
     visual: GivenFeatures | Path | str | None = None,
-    segments: int = 10,
+    segments: int | None = None,
     segment_seconds: float = 1.0,
     maps_dtype: Literal["float16", "float32"] = "float16",
     any_size: bool = False,
@@ -77,7 +77,8 @@ def import_features(
         format_settings: settings of the format.
         audio: folder, pattern or file of features by video id; GivenFeatures has window and hop.
         visual: the same of the frames.
-        segments: T of the clips, for features by video id.
+        segments: T of the clips, for features by video id; by default 10, or those of the longest clip where
+            the annotations state lengths. Then every clip has its own.
         segment_seconds: length of a segment, for them.
         maps_dtype: float16 keeps three digits in half the space.
         any_size: accept features of other widths and grids than the published ones.

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from avel.errors import ConfigError, DatasetError, MissingPathError
+from avel.grid import Grid
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.event_table import read_table_dataset
 from avel.stores.datasets.formats import read_dataset
@@ -103,7 +104,7 @@ def import_given(
     cache: Path,
     dataset: Dataset,
     *,
-    segments: int,
+    segments: int | None,
     segment_seconds: float,
     maps_dtype: Literal["float16", "float32"],
     leave_out: bool,
@@ -120,7 +121,7 @@ def import_given(
             f"{cache}: a new cache needs audio and visual features, and there are no {absent[0]} ones",
             hint=f"name them with --{absent[0]}",
         )
-    target = target_of(dataset, segments, segment_seconds)
+    target = target_of(dataset, segments or dataset.segments(segment_seconds), segment_seconds)
     with ExitStack() as stack:
         found = find_features(stack, given, target, leave_out)
         if len(found.tails["audio"]) > 1:
@@ -142,6 +143,7 @@ def import_given(
             arrays=arrays,
             segment_seconds=segment_seconds,
             missing=missing,
+            lengths=np.array([target.lengths[row] for row in found.kept], np.int64),
             provenance={
                 "encoder": {"kind": "imported"} | found.provenance,
                 "findings": list(found.findings),
@@ -239,12 +241,19 @@ def find_features(
 
 
 def target_of(dataset: Dataset, segments: int, segment_seconds: float) -> Target:
-    """Returns all videos of a dataset as the target of an import."""
+    """Returns all videos of a dataset as the target of an import, with the lengths that it states.
+
+    Raises:
+        DatasetError: clips have lengths of their own, and the annotations do not say one.
+    """
     rows: dict[str, int] = {}
     for row, sample in enumerate(dataset.samples):
         rows.setdefault(sample.video_id, row)
     videos = tuple(video.video_id for video in dataset.videos)
-    lengths = (segments,) * len(videos)
+    grid = Grid(segments=segments, segment_seconds=segment_seconds)
+    stated = dataset.stated_lengths(grid, [dataset.samples[row] for row in rows.values()])
+    length_of = {} if stated is None else dict(zip(rows, stated.tolist(), strict=True))
+    lengths = tuple(length_of.get(name, segments) for name in videos)
     return Target(videos, rows, len(dataset.samples), segments, segment_seconds, lengths)
 
 

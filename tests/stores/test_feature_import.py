@@ -1,5 +1,6 @@
 """`import_features` of anybody's vectors: what a cache holds of them, and which clips are refused and why."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,37 @@ def test_another_grid_and_a_dataset_of_any_format(tmp_path: Path) -> None:
     cache = FeatureCache.open(tmp_path / "mine.h5")
     assert (cache.grid_segments, cache.segment_seconds) == (4, 2.0)
     assert cache.labels()[0].tolist() == [0, 0, 1, 1]
+
+
+def test_clips_keep_the_lengths_that_their_annotations_state(tmp_path: Path) -> None:
+    """Four clips of 3 and of 5 s: features end where the clip does, and T is that of the longest."""
+    seconds = {f"clip{number}": 3 + 2 * (number % 2) for number in range(4)}
+    subsets = ("training", "validation", "testing", "training")
+    database = {
+        name: {
+            "subset": subset,
+            "duration": length,
+            "annotations": [{"segment": [1, 2], "label": "Bark"}],
+        }
+        for (name, length), subset in zip(seconds.items(), subsets, strict=True)
+    }
+    (tmp_path / "mine.json").write_text(json.dumps({"database": database}))
+    for name in seconds:
+        (tmp_path / f"{name}.mp4").touch()
+    for modality, width in (("audio", 5), ("visual", 7)):
+        (tmp_path / modality).mkdir()
+        for name, length in seconds.items():
+            np.save(tmp_path / modality / f"{name}.npy", np.ones((length, width), np.float32))
+    given = {modality: tmp_path / modality for modality in ("audio", "visual")}
+    import_features(None, tmp_path / "mine.h5", tmp_path, **given)
+    cache = FeatureCache.open(tmp_path / "mine.h5")
+    assert cache.grid_segments == 5
+    assert dict(zip(cache.video_ids, cache.lengths.tolist(), strict=True)) == seconds
+    np.testing.assert_array_equal(cache.f_a[..., 0].sum(1), cache.lengths)  # ones, then zeros
+    (tmp_path / "audio" / "clip1.npy").unlink()
+    np.save(tmp_path / "audio" / "clip1.npy", np.ones((4, 5), np.float32))
+    with pytest.raises(DatasetError, match="another number of features, the first is 'clip1'"):
+        import_features(None, tmp_path / "mine.h5", tmp_path, overwrite=True, **given)
 
 
 def test_features_stand_beside_others_under_their_name(tmp_path: Path) -> None:
