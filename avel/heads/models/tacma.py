@@ -38,7 +38,7 @@ class TACMA(Head):
 
     >>> head = TACMA(Widths(audio=256, visual=256, classes=29), TACMA.Config(theta=0.03), weak=False)
     >>> f_a, f_v = torch.randn(8, 10, 256), torch.randn(8, 10, 256)  # 8 clips of 10 segments
-    >>> logits, extras = head(f_a, f_v)
+    >>> logits, extras, _ = head(f_a, f_v)
     >>> logits.shape, extras["W_av"].shape
     (torch.Size([8, 10, 29]), torch.Size([8, 10, 10]))
     """
