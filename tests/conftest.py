@@ -26,6 +26,12 @@ def usual_verbosity() -> None:
     set_verbosity(1)
 
 
+@pytest.fixture(autouse=True)
+def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves tables unbroken: pytest-xdist tells its workers the width of the terminal."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data and specifications; skips where it is absent."""

@@ -186,7 +186,7 @@ def check_clips(aligned: Aligned, video_ids: Sequence[str]) -> tuple[tuple[int, 
 def _fault_of(shape: tuple[int, ...], tail: tuple[int, ...], aligned: Aligned, length: int) -> Problem | None:
     """Returns what is wrong with the shape of features of a clip of `length` segments; None for nothing."""
     timing, segments, shown = aligned.timing, aligned.segments, "x".join(map(str, shape))
-    if len(shape) == 2 and _fits(shape[1], aligned) and not _fits(shape[0], aligned):
+    if len(shape) == 2 and shape[0] != length and _fits(shape[1], aligned) and not _fits(shape[0], aligned):
         return Problem(TRANSPOSED, f"{shown} is (D, n), not (n, D)")
     if shape[1:] != tail:
         return Problem(OTHER_WIDTH, f"{shown}, most have {'x'.join(map(str, tail))} behind the first axis")

@@ -7,7 +7,7 @@ import pytest
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from avel.stores.chunks import elements, floats, verified
+from avel.stores.chunks import elements, numbers, verified
 
 NOISE = np.random.default_rng(3)
 FILES = [NOISE.bytes(size) for size in (0, 1, 70, 3, 25)]
@@ -46,7 +46,7 @@ def test_an_element_that_is_not_there_is_damage(chunks: tuple[bytes, list[bytes]
 
 
 def test_numbers_are_what_zarr_wrote(chunks: tuple[bytes, list[bytes]]) -> None:
-    read = np.concatenate([floats(chunk, (2, 3, 4)) for chunk in chunks[1]])
+    read = np.concatenate([numbers(chunk, "<f4", (2, 3, 4)) for chunk in chunks[1]])
     np.testing.assert_array_equal(read[:5], VALUES)
     assert np.isnan(read[5]).all()
 

@@ -187,15 +187,18 @@ def test_clips_keep_the_lengths_that_their_annotations_state(tmp_path: Path) -> 
         }
         for (name, length), subset in zip(seconds.items(), subsets, strict=True)
     }
-    (tmp_path / "mine.json").write_text(json.dumps({"database": database}))
+    dataset = tmp_path / "UnAV-100"
+    (dataset / "annotations").mkdir(parents=True)
+    (dataset / "raw_videos").mkdir()
+    (dataset / "annotations" / "unav100_annotations.json").write_text(json.dumps({"database": database}))
     for name in seconds:
-        (tmp_path / f"{name}.mp4").touch()
+        (dataset / "raw_videos" / f"{name}.mp4").touch()
     for modality, width in (("audio", 5), ("visual", 7)):
         (tmp_path / modality).mkdir()
         for name, length in seconds.items():
             np.save(tmp_path / modality / f"{name}.npy", np.ones((length, width), np.float32))
     given = {modality: tmp_path / modality for modality in ("audio", "visual")}
-    import_features(None, tmp_path / "mine.h5", tmp_path, **given)
+    import_features(None, tmp_path / "mine.h5", dataset, **given)
     cache = FeatureCache.open(tmp_path / "mine.h5")
     assert cache.grid_segments == 5
     assert dict(zip(cache.video_ids, cache.lengths.tolist(), strict=True)) == seconds
@@ -203,7 +206,7 @@ def test_clips_keep_the_lengths_that_their_annotations_state(tmp_path: Path) -> 
     (tmp_path / "audio" / "clip1.npy").unlink()
     np.save(tmp_path / "audio" / "clip1.npy", np.ones((4, 5), np.float32))
     with pytest.raises(DatasetError, match="another number of features, the first is 'clip1'"):
-        import_features(None, tmp_path / "mine.h5", tmp_path, overwrite=True, **given)
+        import_features(None, tmp_path / "mine.h5", dataset, overwrite=True, **given)
 
 
 def test_features_stand_beside_others_under_their_name(tmp_path: Path) -> None:

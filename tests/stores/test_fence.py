@@ -92,7 +92,11 @@ def test_a_forked_process_has_another_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_an_interrupted_check_says_nothing_of_the_next_file(tmp_path: Path) -> None:
+def test_an_interrupted_check_says_nothing_of_the_next_file(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # behind a shell's & it is ignored
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     assert read(write_whole(tmp_path / "a.h5")) == [0, 1, 2]
     os.mkfifo(tmp_path / "endless.h5")
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()

@@ -50,12 +50,19 @@ def test_avrb_style(maps: bool) -> None:
         np.testing.assert_allclose(numpy(output.extras["segments"])[clip].sum(), 1)
 
 
+class Unchanged(torch.nn.Module):
+    """A network that returns its features."""
+
+    def forward(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return features
+
+
 def test_segments_that_are_alike_weigh_alike_in_avrb_style() -> None:
     model, _ = model_of("avrb_style")
     head = model.head
     assert isinstance(head, AVRBStyle)
     alike = torch.randn(B, 1, 256, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    head.audio = head.visual = torch.nn.Identity()  # type: ignore[assignment]
+    head.audio = head.visual = Unchanged()  # type: ignore[assignment]
     z = head.fuse(alike, alike)
     logits = head(alike.expand(-1, T, -1), alike.expand(-1, T, -1)).logits
     torch.testing.assert_close(logits, head.classify((1 + 1 / T) * z).expand(-1, T, -1))

@@ -98,7 +98,7 @@ def test_ctrl_c_ends_cleanly_and_leaves_no_process(clips: Path, tmp_path: Path) 
     assert "Traceback" not in said
     with pytest.raises(ProcessLookupError):
         os.killpg(run.pid, 0)
-    assert extract(clips, store, SMALL, workers=2).failed == 0
+    assert extract(clips, store, SMALL, workers=2, overwrite=True).failed == 0
 
 
 def _command(clips: Path, store: Path) -> list[str]:
