@@ -6,17 +6,20 @@ fails instead of being skipped; AVEL_REQUIRE_GPU=1 and AVEL_REQUIRE_BROWSER=1 do
 """
 
 import os
-from collections.abc import Generator
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from avel.ahead import limit_threads, usable_cores
 from avel.progress import set_verbosity
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Tests run beside one another: one thread each. Torch reads this at its import, so do processes of tests.
     os.environ["OMP_NUM_THREADS"] = "1"
 
+OMP_NUM_THREADS = os.environ.get("OMP_NUM_THREADS")
 SHARED = Path(os.environ.get("AVEL_SHARED", "../shared"))
 
 
@@ -24,6 +27,16 @@ SHARED = Path(os.environ.get("AVEL_SHARED", "../shared"))
 def usual_verbosity() -> None:
     """Undoes what a test before has silenced: files of tests run in any order."""
     set_verbosity(1)
+
+
+@pytest.fixture(autouse=True)
+def usual_threads() -> Iterator[None]:
+    """Undoes what `--threads` of a test has set, for this process and for torch."""
+    yield
+    if usable_cores() < len(os.sched_getaffinity(0)):
+        limit_threads(None)
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(int(OMP_NUM_THREADS or usable_cores()))
 
 
 @pytest.fixture(autouse=True)

@@ -193,7 +193,7 @@ def test_clips_keep_the_lengths_that_their_annotations_state(tmp_path: Path) -> 
     (dataset / "annotations" / "unav100_annotations.json").write_text(json.dumps({"database": database}))
     for name in seconds:
         (dataset / "raw_videos" / f"{name}.mp4").touch()
-    for modality, width in (("audio", 5), ("visual", 7)):
+    for modality, width in (("audio", 6), ("visual", 7)):
         (tmp_path / modality).mkdir()
         for name, length in seconds.items():
             np.save(tmp_path / modality / f"{name}.npy", np.ones((length, width), np.float32))
@@ -204,7 +204,7 @@ def test_clips_keep_the_lengths_that_their_annotations_state(tmp_path: Path) -> 
     assert dict(zip(cache.video_ids, cache.lengths.tolist(), strict=True)) == seconds
     np.testing.assert_array_equal(cache.f_a[..., 0].sum(1), cache.lengths)  # ones, then zeros
     (tmp_path / "audio" / "clip1.npy").unlink()
-    np.save(tmp_path / "audio" / "clip1.npy", np.ones((4, 5), np.float32))
+    np.save(tmp_path / "audio" / "clip1.npy", np.ones((4, 6), np.float32))
     with pytest.raises(DatasetError, match="another number of features, the first is 'clip1'"):
         import_features(None, tmp_path / "mine.h5", dataset, overwrite=True, **given)
 

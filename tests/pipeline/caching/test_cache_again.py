@@ -145,7 +145,7 @@ def test_versions_of_kept_clips_are_not_forgotten(
 ) -> None:
     path = tmp_path / "c.h5"
     for number in range(3):
-        monkeypatch.setattr(module, "versions", lambda used=number: {"torch": str(used)})
+        monkeypatch.setattr(module, "library_versions", lambda used=number: {"torch": str(used)})
         write_store(store, [f"new{number}"])
         cache_features(store, path, encoder=run)
     told = FeatureCache.open(path).provenance
