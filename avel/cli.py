@@ -801,8 +801,18 @@ def plot(run: Path, kind: str, out: Path, as_json: bool, **options: Any) -> int:
 @click.option("--preview", type=PATH, help="Draw the events of one video: .png, or .mp4 with a timeline.")
 @click.option("--trial", help="One trial of the run.  [default: the mean over its best setting's]")
 @click.option("--encoder", type=PATH, help="Run of avel pretrain.  [default: where the cache says]")
-@click.option("--visual-weights", type=PATH, help="Weights of a visual CNN that the cache knows by hash.")
-@click.option("--audio-weights", type=PATH, help="Weights of an audio CNN that the cache knows by hash.")
+@click.option(
+    "--visual-weights",
+    type=PATH,
+    multiple=True,
+    help="Weights of a visual CNN that the cache knows by hash; may be given several times.",
+)
+@click.option(
+    "--audio-weights",
+    type=PATH,
+    multiple=True,
+    help="Weights of an audio CNN that the cache knows by hash; may be given several times.",
+)
 @click.option("--device", default="auto", help="cpu, cuda, cuda:N, or auto: a GPU where there is one.")
 @json_option
 def predict(run: Path, videos: tuple[Path, ...], as_json: bool, **options: Any) -> int:

@@ -10,7 +10,7 @@ from avel.config import settings_of, split_set
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.config import CacheConfig
 from avel.pipeline.staging.extract import extract
-from avel.recipes.predicting.video_encoder import find_encoder, staging_of
+from avel.recipes.predicting.networks import find_encoder, staging_config
 from avel.stores.community import BACKGROUND_AUDIO
 from avel.stores.exchange import import_background
 from avel.stores.features import FeatureCache
@@ -44,7 +44,7 @@ def background_cache(source: Path | str, cache: Path | str) -> Path:
     like = FeatureCache.open(other)
     if kind == "dataset":
         store = made.with_suffix(".zarr")
-        extract(source, store, staging_of(like))
+        extract(source, store, staging_config(like.made.staging, str(other)))
         source = store
     encoder = find_encoder(like) if like.made.run is not None else None
     cache_features(source, made, encoder=encoder, **_given(like.made.options))

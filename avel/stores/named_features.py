@@ -20,6 +20,8 @@ from avel.stores.provenance import AGAIN
 FeatureModality = Literal["audio", "visual"]
 """Modality of features; an event may also be of both, see `dataset.Modality`."""
 MAPS = "maps"
+MAPS_ENDING = ".maps"
+"""Ending of the name of a backbone's maps."""
 MODALITY_OF_OWN: dict[str, FeatureModality] = {
     "f_a": "audio",
     "f_v": "visual",

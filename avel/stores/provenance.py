@@ -15,13 +15,24 @@ AGAIN = "make it again with the same avel cache-features or import-features comm
 
 @dataclass(frozen=True)
 class Places:
-    """Paths of the inputs of `avel cache-features`, and its other options; None in an imported cache."""
+    """Paths of the inputs of `avel cache-features`, and its other options; None in an imported cache.
+
+    `source_runs` are those of the encoders behind the vectors that the encoder of `run` reads.
+    """
 
     store: str | None
     run: str | None
     options: str | None
+    source_runs: tuple[str, ...] | None
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """Lists the runs of all encoders behind the features."""
+        return (*(() if self.run is None else (self.run,)), *(self.source_runs or ()))
 
 
+VECTORS = "vectors"
+"""Key of the provenance that tells of the cache whose vectors an encoder reads."""
 PLACES = tuple(field.name for field in fields(Places))
 """Keys of the provenance that hold paths and options; the digest leaves them out, so that inputs may move."""
 
@@ -53,22 +64,54 @@ class EncoderIdentity:
 
 
 @dataclass(frozen=True)
-class CacheProvenance:
-    """Provenance that `avel cache-features` writes; `clips` and `damaged` are video id -> SHA-256.
+class NetworkProvenance:
+    """What decides the features that networks give of a clip.
 
     Attributes:
         encoder: kind, digest and parts of the encoder.
-        annotations: digest of samples, classes and reasons.
         cnn: digest of the CNNs' weights.
-        hardware: devices that they ran on.
     """
 
     encoder: dict[str, Any]
     staging: Staging
     preprocessing: Preprocessing
+    cnn: str | None
+
+    def encoder_identity(self, where: object) -> EncoderIdentity:
+        """Returns kind and digest of the encoder; `where` begins the error.
+
+        Raises:
+            StoreError: the provenance does not say it.
+        """
+        return typed(EncoderIdentity, self.encoder, f"{where}: provenance: encoder", AGAIN)
+
+    def weights(self, where: object, kind: str) -> str:
+        """Returns the weights of the visual or audio CNN of an encoder that is of no run.
+
+        Raises:
+            StoreError: the provenance does not say it.
+        """
+        about = self.encoder.get(kind)
+        if not isinstance(about, dict) or not isinstance(about.get("weights"), str):
+            raise StoreError(f"{where}: provenance: encoder.{kind}.weights is missing", hint=AGAIN)
+        return str(about["weights"])
+
+
+NETWORK = tuple(field.name for field in fields(NetworkProvenance))
+"""Keys of the provenance that decide features."""
+
+
+@dataclass(frozen=True)
+class CacheProvenance(NetworkProvenance):
+    """Provenance that `avel cache-features` writes; `clips` and `damaged` are video id -> SHA-256.
+
+    Attributes:
+        annotations: digest of samples, classes and reasons.
+        hardware: devices that the CNNs ran on.
+    """
+
     arrays: tuple[str, ...]
     annotations: str
-    cnn: str | None
     hardware: tuple[str, ...]
     clips: dict[str, str]
     damaged: dict[str, str]
@@ -79,26 +122,6 @@ class CacheProvenance:
     store: str
     run: str | None
     options: str
-
-    def encoder_identity(self, path: Path) -> EncoderIdentity:
-        """Returns kind and digest of the encoder; `path` is that of the cache, for the error.
-
-        Raises:
-            StoreError: the cache does not say it.
-        """
-        where = f"{path}: provenance: encoder"
-        return typed(EncoderIdentity, self.encoder, where, AGAIN)
-
-    def weights(self, path: Path, kind: str) -> str:
-        """Returns the weights of the visual or audio CNN of an encoder that is of no run.
-
-        Raises:
-            StoreError: the cache does not say it.
-        """
-        about = self.encoder.get(kind)
-        if not isinstance(about, dict) or not isinstance(about.get("weights"), str):
-            raise StoreError(f"{path}: provenance: encoder.{kind}.weights is missing", hint=AGAIN)
-        return str(about["weights"])
 
 
 def places_of(path: Path, provenance: Mapping[str, Any]) -> Places:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,10 +14,8 @@ from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, AudioConfig,
 from avel.stores.clips import ClipStore
 from avel.stores.feature_adding import Stored, add_features
 from avel.stores.features import FeatureCache
-from avel.stores.named_features import NewFeatures, check_name
-
-MAPS_ENDING = ".maps"
-"""Ending of the name of a backbone's maps."""
+from avel.stores.named_features import MAPS_ENDING, NewFeatures, check_name
+from avel.stores.provenance import NETWORK
 
 
 def only_named(config: CacheConfig, names: Mapping[str, str]) -> CacheConfig:
@@ -108,23 +105,13 @@ def add_computed(cache: Path, computed: Path, names: Mapping[str, str], overwrit
     sources = {name: found.made.clips[name] for name in place}
     _check_clips(target, found.grid_segments, found.segment_seconds, sources)
     videos = np.array([place[name] for name in target.video_ids], np.int64)
+    told = found.provenance
+    made = {"kind": "backbone", **{key: told[key] for key in (*NETWORK, "hardware", "versions")}}
     new: dict[str, NewFeatures] = {}
     if "audio" in names:
-        new[names["audio"]] = NewFeatures("audio", Stored(found, "f_a", videos), _made(found, "audio"))
+        new[names["audio"]] = NewFeatures("audio", Stored(found, "f_a", videos), made)
     if "visual" in names:
-        made = _made(found, "visual")
         new[names["visual"]] = NewFeatures("visual", Stored(found, "f_v", videos), made)
         if "maps" in found.shapes:
             new[names["visual"] + MAPS_ENDING] = NewFeatures("visual", Stored(found, "maps", videos), made)
     return add_features(cache, new, overwrite=overwrite)
-
-
-def _made(cache: FeatureCache, modality: str) -> dict[str, Any]:
-    """Returns what the provenance of a cache says of one modality's backbone."""
-    told = cache.provenance
-    return {
-        "kind": "backbone",
-        "network": told["encoder"][modality],
-        "seed": told["encoder"].get("seed"),
-        **{key: told[key] for key in ("staging", "preprocessing", "hardware", "versions")},
-    }

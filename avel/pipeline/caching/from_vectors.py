@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +23,8 @@ from avel.pipeline.encoders.kept import encoder_digest, load_encoder
 from avel.pipeline.encoders.vectors import VectorsConfig, read_vectors
 from avel.progress import Progress
 from avel.stores.features import FeatureCache, write_features
+from avel.stores.named_features import GROUP
+from avel.stores.provenance import NETWORK, VECTORS, places_of
 from avel.stores.runs import library_versions
 
 USED = ("keep_cnn", "batch_size", "device")
@@ -74,22 +78,25 @@ def encode_vectors(
         missing=found.missing,
         provenance={
             "encoder": {"kind": "run", "digest": encoder_digest(loaded), **as_dict(loaded.spec)},
-            "vectors": {
+            VECTORS: {
                 "cache_digest": found.digest,
-                **{
-                    name: found.named[name].made
-                    for name in (*audio.names, *visual.names)
-                    if name in found.named
-                },
-                "encoder": found.provenance.get("encoder"),
+                "provenance": _told(found, (*audio.names, *visual.names)),
             },
             "pretraining_seed": pretraining_seed(encoder),
             "hardware": [hardware_of(device)],
             "versions": library_versions(),
+            "run": str(encoder.resolve()),
+            "source_runs": places_of(source, found.provenance).runs,
         },
         lengths=found.lengths,
     )
     return FeatureCache.open(cache)
+
+
+def _told(cache: FeatureCache, names: Sequence[str]) -> dict[str, Any]:
+    """Returns what the provenance of a cache says of its networks, and of features of these names."""
+    own = {key: cache.provenance[key] for key in (*NETWORK, VECTORS) if key in cache.provenance}
+    return {**own, GROUP: {name: vars(cache.named[name]) for name in names if name in cache.named}}
 
 
 @torch.inference_mode()

@@ -37,12 +37,12 @@ from avel.recipes.predicting.overlay import write_preview
 from avel.recipes.predicting.video_encoder import VideoEncoder, VideoFeatures
 from avel.recipes.predicting.windows import merge_windows, window_starts
 from avel.stores.files import check_can_write, path_text, write_text
-from avel.stores.named_features import OWN
 from avel.stores.runs import Run
 from avel.text import plural
 from avel.views.reading import open_cache
 
 WINDOWS_AT_ONCE = 64
+Paths = Path | str | Sequence[Path | str]
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def predict(
     preview: Path | str | None = None,
     trial: str | None = None,
     encoder: Path | str | None = None,
-    visual_weights: Path | str | None = None,
-    audio_weights: Path | str | None = None,
+    visual_weights: Paths = (),
+    audio_weights: Paths = (),
     device: str = "auto",
 ) -> Predicted:
     """Finds events in videos of any length, which are staged and encoded like the cache of `run`.
@@ -99,33 +99,27 @@ def predict(
         preview: picture (.png) or copy (.mp4) of one video with the events drawn in.
         trial: one trial of the run; by default the mean over the trials of its best setting on val.
         encoder: where the cache's encoder run lies now, if it was moved.
-        visual_weights: file of a visual backbone that the cache knows by its hash only.
-        audio_weights: the same for the audio backbone.
+        visual_weights: file, or several, of visual backbones that the cache knows by their hash only.
+        audio_weights: the same for audio backbones.
 
     Raises:
         ConfigError: no videos, more than one for a file that holds one, two of one name for a file that names
             them, or a file that is one of the videos.
         MissingPathError, StoreError: run, cache or encoder are gone or damaged.
-        StaleError: encoder or staging are not those of the cache.
+        StaleError: encoder, weights or staging are not those of the cache.
         DeviceMemoryError: the GPU has no room for the networks and a part of a video.
         ClipRefused: `preview` of a video that cannot be read.
     """
     kind = _check(videos, out, format, preview)
     opened = Run.open(run, "heads")
     chosen, cache = choose_trials(opened, trial), open_cache(opened)
-    for name in (name for record in chosen for names in arrays_of(record.source) for name in names):
-        if name not in OWN:
-            raise StoreError(
-                f"{opened.path}: reads {name!r}, which other encoders than avel's made, so that no video can "
-                "be encoded like it",
-                hint="train a head on the features of avel cache-features",
-            )
+    names = {name: None for record in chosen for names in arrays_of(record.source) for name in names}
     target = choose_device(device)
-    weights = {"visual": visual_weights, "audio": audio_weights}
     video_encoder = VideoEncoder(
         cache,
+        list(names),
         encoder=None if encoder is None else Path(encoder),
-        weights={kind: Path(path) for kind, path in weights.items() if path is not None},
+        weights={"visual": _paths(visual_weights), "audio": _paths(audio_weights)},
         device=str(target),
     )
     models = [(record, load_model(opened, record, target)) for record in chosen]
@@ -138,7 +132,7 @@ def predict(
             try:
                 features = video_encoder.encode(video)
                 probabilities = segment_probabilities(video_encoder, models, features, target)
-                seconds = video_encoder.grid.segment_seconds
+                seconds = video_encoder.segment_seconds
                 found.append(_events(video, features, probabilities, task, seconds))
             except ClipRefused as refused:
                 failed[path_text(video)] = refused.message
@@ -155,33 +149,36 @@ def segment_probabilities(
     device: torch.device,
 ) -> NDArray[np.float64]:
     """Computes class probabilities of every segment, the mean over trials: -> (L, K)."""
-    length, width = len(features.vectors["cnn_a"]), video_encoder.segments
+    length, width = len(features), video_encoder.segments
     starts = window_starts(length, width)
     lengths = None if length >= width else torch.tensor([length], device=device)
     parts: list[list[Tensor]] = [[] for _ in models]
     for first in range(0, len(starts), WINDOWS_AT_ONCE):
         windows = _windows(features, starts[first : first + WINDOWS_AT_ONCE], width, device)
-        windows |= video_encoder.encoder.temporal(windows, lengths)
+        values = video_encoder.features(windows, lengths)
         for place, (record, model) in enumerate(models):
-            audio, visual = inputs_of(record.source, partial(_vectors, windows))
+            audio, visual = inputs_of(record.source, partial(_float, values))
             with torch.inference_mode(), arithmetic(record.config, device):
                 parts[place].append(model.head.task.probabilities(model(audio, visual, lengths).logits).cpu())
     merged = [merge_windows(torch.cat(each).double().numpy(), starts) for each in parts]
     return np.asarray(np.mean(merged, 0)[:length], np.float64)
 
 
-def _vectors(windows: Mapping[str, Tensor], name: str) -> Tensor:
-    return windows[name].float()
+def _float(values: Mapping[str, Tensor], name: str) -> Tensor:
+    return values[name].float()
 
 
 def _windows(
     features: VideoFeatures, starts: list[int], width: int, device: torch.device
-) -> dict[str, Tensor]:
+) -> list[dict[str, Tensor]]:
     """Cuts out windows of T segments, 0 after the end of the video: (L, ...) -> (W, T, ...) by name."""
-    return {
-        name: padded([values[start : start + width] for start in starts], width).to(device)
-        for name, values in features.vectors.items()
-    }
+    return [
+        {
+            name: padded([values[start : start + width] for start in starts], width).to(device)
+            for name, values in vectors.items()
+        }
+        for vectors in features.vectors
+    ]
 
 
 def choose_trials(run: Run, name: str | None) -> list[TrialRecord]:
@@ -218,6 +215,11 @@ def _events(
         ),
         damage=features.damage,
     )
+
+
+def _paths(given: Paths) -> list[Path]:
+    """Returns a path, or several, as a list."""
+    return [Path(given)] if isinstance(given, str | Path) else [Path(path) for path in given]
 
 
 def _check(videos: Sequence[Any], out: Path | str | None, format: str, preview: Path | str | None) -> str:

@@ -39,7 +39,7 @@ def test_a_named_backbone_stands_beside_with_its_numbers_and_provenance(
     np.testing.assert_array_equal(found.read("tiny7.maps"), own.read("maps"))
     np.testing.assert_array_equal(found.f_v, before.f_v)
     made = found.named["tiny7"].made
-    assert (made["network"]["backbone"], made["seed"]) == ("tiny", 7)
+    assert (made["encoder"]["visual"]["backbone"], made["encoder"]["seed"]) == ("tiny", 7)
     assert made["staging"] == before.provenance["staging"]
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".c")]
     summary = cache_features(store, cache, audio_name="sound", visual_name="other", **both)

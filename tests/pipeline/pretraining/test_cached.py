@@ -73,7 +73,7 @@ def test_encoders_learn_from_named_vectors_and_encode_all_clips(cache: Path, tmp
     np.testing.assert_allclose(made.f_v, wanted[1], atol=1e-6)
     np.testing.assert_array_equal(made.read("cnn_v"), visual)
     assert (made.video_ids, made.samples.split.tolist()) == (found.video_ids, found.samples.split.tolist())
-    assert made.provenance["vectors"]["clap"] == {"kind": "clap"}
+    assert made.provenance["vectors"]["provenance"]["features"]["clap"]["made"] == {"kind": "clap"}
     assert made.provenance["encoder"]["kind"] == "run"
     train_head(tmp_path / "avbt.h5", tmp_path / "head", head="tacma", epochs=1)
 

@@ -210,7 +210,7 @@ def test_a_cache_records_the_settings_and_predicts_with_them(
     features = VideoEncoder(cache).encode(folder / "clips" / "4.mp4")
     place = cache.video_ids.index("4")
     for name in ("cnn_a", "cnn_v"):
-        np.testing.assert_allclose(features.vectors[name], cache.read(name)[place], atol=1e-5)
+        np.testing.assert_allclose(features.vectors[0][name], cache.read(name)[place], atol=1e-5)
     train_head(path, tmp_path / "run", head="mlp", merge="concatenate", epochs=1, device="cpu")
     assert len(predict(tmp_path / "run", [folder / "clips" / "4.mp4"], device="cpu").found) == 1
 
@@ -245,11 +245,11 @@ def test_waveforms_and_several_frames_are_cached_and_predicted_alike(
     encoder = VideoEncoder(cache)
     frames = torch.from_numpy(clips.frames("4", [2, 14, 18, 30, 34, 46])).permute(0, 3, 1, 2)
     shown = centre_crop(frames[None], 32)[0]
-    f_v = encoder.encoder.encoder.visual.project(shown[1::2] - shown[::2]).mean((2, 3)).detach()
+    f_v = encoder.networks[0].encoder.encoder.visual.project(shown[1::2] - shown[::2]).mean((2, 3)).detach()
     np.testing.assert_allclose(cache.read("f_v")[place], f_v, atol=1e-5)
     features = encoder.encode(folder / "clips" / "4.mp4")
-    np.testing.assert_allclose(features.vectors["cnn_a"], f_a, atol=1e-5)
-    np.testing.assert_allclose(features.vectors["cnn_v"], f_v, atol=1e-5)
+    np.testing.assert_allclose(features.vectors[0]["cnn_a"], f_a, atol=1e-5)
+    np.testing.assert_allclose(features.vectors[0]["cnn_v"], f_v, atol=1e-5)
 
 
 def test_what_pretraining_does_not_feed_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_clip_is_seen_as_its_cache_has_seen_it(world: World) -> None:
         features = video_encoder.encode(world.folder / "clips" / f"{video_id}.mp4")
         assert features.valid_seconds == pytest.approx(T, abs=0.1)
         for name in ("cnn_a", "cnn_v"):
-            np.testing.assert_allclose(features.vectors[name], cache.read(name)[place], atol=1e-5)
+            np.testing.assert_allclose(features.vectors[0][name], cache.read(name)[place], atol=1e-5)
 
 
 def test_events_are_those_of_the_runs_own_predictions(world: World) -> None:
@@ -134,8 +134,9 @@ def test_a_video_is_predicted_on_a_gpu(world: World, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(predicting, "load_model", lambda run, trial, device: move(models[trial.name], device))
     monkeypatch.setattr(FakeTensor, "numpy", lambda values: np.zeros(values.shape))  # it has no numbers
     with fake_cuda(), Watch() as watch:
-        move(video_encoder.encoder.encoder, CUDA)
-        video_encoder.encoder.device = CUDA
+        (networks,) = video_encoder.networks
+        move(networks.encoder.encoder, CUDA)
+        networks.encoder.device = CUDA
         (found,) = predict(world.run, [world.folder / "clips" / "-0.mp4"], device="cuda").found
     assert len(found.segments) == T
     assert precisions == ["high"], "TF32, as caching takes it"
@@ -154,7 +155,7 @@ def test_videos_of_any_length(world: World, tmp_path: Path, seconds: int, segmen
 def test_a_long_video_is_encoded_once_a_segment(world: World, tmp_path: Path) -> None:
     video(tmp_path / "v.mp4", 23, 100)
     video_encoder = VideoEncoder(FeatureCache.open(world.cache))
-    pieces = [video_encoder.encode(tmp_path / "v.mp4").vectors["cnn_v"]]
+    pieces = [video_encoder.encode(tmp_path / "v.mp4").vectors[0]["cnn_v"]]
     assert pieces[0].shape[0] == 23
     assert torch.isfinite(pieces[0]).all()
     changes = (pieces[0][1:] - pieces[0][:-1]).abs().amax(1)
@@ -255,12 +256,12 @@ def test_backbones_alone_are_known_by_the_hash_of_their_weights(world: World, tm
     cache_features(world.folder / "s.zarr", cache, device="cpu", crop_size=42, **ENCODER)
     opened = FeatureCache.open(cache)
     features = VideoEncoder(opened).encode(world.folder / "clips" / f"{opened.video_ids[0]}.mp4")
-    np.testing.assert_allclose(features.vectors["cnn_v"], opened.f_v[0], atol=1e-5)
+    np.testing.assert_allclose(features.vectors[0]["cnn_v"], opened.f_v[0], atol=1e-5)
     opened.provenance["encoder"]["visual"]["weights"] = "0" * 64
     with pytest.raises(MissingPathError, match="visual weights of hash 0000"):
         VideoEncoder(opened)
     with pytest.raises(StaleError, match="hash"):
-        VideoEncoder(opened, weights={"visual": world.cache})
+        VideoEncoder(opened, weights={"visual": [world.cache]})
 
 
 def test_cnns_that_a_seed_or_a_name_gives_otherwise_now_are_refused(world: World, tmp_path: Path) -> None:

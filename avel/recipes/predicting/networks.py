@@ -1,0 +1,351 @@
+"""Finds the networks behind features of a cache, as its provenance tells of them, and runs them again.
+
+Features come from CNNs on staged clips, alone or under the Bi-LSTMs of an encoder; or from an encoder that
+was trained on vectors of another cache, which come from networks in turn.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avel.config import digest
+from avel.digests import digest_of
+from avel.errors import MissingPathError, StaleError, StoreError
+from avel.nn import mask_of
+from avel.pipeline.caching.encode import PartEncoder, Work
+from avel.pipeline.caching.key import encoder_file_digest
+from avel.pipeline.caching.parts import Parts
+from avel.pipeline.config import CacheConfig, ExtractConfig
+from avel.pipeline.encoders.encoder import Encoder
+from avel.pipeline.encoders.kept import load_encoder
+from avel.pipeline.encoders.vectors import VectorsConfig
+from avel.stores.documents import typed
+from avel.stores.features import FeatureCache
+from avel.stores.files import sha256_file
+from avel.stores.named_features import MAPS, MAPS_ENDING, OWN, NamedFeatures, read_named
+from avel.stores.provenance import AGAIN, VECTORS, NetworkProvenance, Staging, places_of
+from avel.stores.runs import read_config
+
+Windows = Sequence[Mapping[str, Tensor]]
+"""Of each of the CNNs: vectors and maps of W windows by name, (W, T, ...)."""
+
+
+class Source(ABC):
+    """Networks that give several arrays at once."""
+
+    @abstractmethod
+    def arrays(
+        self, windows: Windows, lengths: Tensor | None, read: Callable[[Array], Tensor]
+    ) -> dict[str, Tensor]:
+        """Computes features of windows by name, (W, T, ...); `read` gives those of other networks."""
+
+
+@dataclass(frozen=True)
+class Array:
+    """Features of a name, and the networks that give them."""
+
+    source: Source
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class StagedNetworks(Source):
+    """CNNs and what stands on them, the `place`th of all, and the staging of the clips that they read."""
+
+    place: int
+    encoder: PartEncoder
+    staging: ExtractConfig
+    frames: list[int]
+
+    def arrays(
+        self, windows: Windows, lengths: Tensor | None, read: Callable[[Array], Tensor]
+    ) -> dict[str, Tensor]:
+        """Returns the CNNs' vectors, and f_a and f_v of them."""
+        own = windows[self.place]
+        return {**own, **self.encoder.temporal(own, lengths)}
+
+
+@dataclass(frozen=True, eq=False)
+class VectorNetworks(Source):
+    """An encoder that was trained on vectors of a cache, and which these are."""
+
+    encoder: Encoder
+    audio: tuple[Array, ...]
+    visual: tuple[Array, ...]
+
+    @torch.inference_mode()
+    def arrays(
+        self, windows: Windows, lengths: Tensor | None, read: Callable[[Array], Tensor]
+    ) -> dict[str, Tensor]:
+        """Returns f_a and f_v, and as cnn_a and cnn_v what the encoder reads."""
+        cnn_a, cnn_v = (
+            torch.cat([read(array).float() for array in arrays], -1) for arrays in (self.audio, self.visual)
+        )
+        mask = None if lengths is None else mask_of(lengths, cnn_a.shape[1])
+        f_a, f_v = self.encoder.temporal(cnn_a, cnn_v, mask)
+        return {"cnn_a": cnn_a, "cnn_v": cnn_v, "f_a": f_a, "f_v": f_v}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Provenance of features.
+
+    Attributes:
+        where: begins errors.
+        told: provenance of a cache, or what another cache keeps of it.
+        runs: where the run of its encoder was, then those of the encoders below.
+        again: command that makes the cache anew.
+    """
+
+    where: str
+    told: Mapping[str, Any]
+    runs: tuple[str, ...] = ()
+    again: str = ""
+
+    @classmethod
+    def of(cls, cache: FeatureCache) -> Origin:
+        """Returns the provenance of a cache."""
+        runs = places_of(cache.path, cache.provenance).runs
+        return cls(str(cache.path), cache.provenance, runs, cache.command("--overwrite"))
+
+
+class Networks:
+    """Networks behind features of a cache, each pair of CNNs once.
+
+    Args:
+        encoder: where a run of `pretrain` lies now, if not where the cache says.
+        weights: files of backbones that the cache knows by their hash only: "visual", "audio".
+
+    Raises:
+        MissingPathError: no such `encoder`.
+    """
+
+    def __init__(
+        self,
+        encoder: Path | None = None,
+        weights: Mapping[str, Sequence[Path]] | None = None,
+        device: str = "cpu",
+    ) -> None:
+        if encoder is not None and not encoder.exists():
+            raise MissingPathError(f"{encoder}: is not there", hint="--encoder RUN says where the encoder is")
+        self._encoder, self._weights, self._device = encoder, dict(weights or {}), device
+        self._staged: dict[str, StagedNetworks] = {}
+        self._wanted: list[str] = []
+
+    @property
+    def staged(self) -> tuple[StagedNetworks, ...]:
+        """Lists the CNNs, in the order of their places."""
+        return tuple(self._staged.values())
+
+    def find(self, origin: Origin, names: Sequence[str]) -> dict[str, Array]:
+        """Returns the networks of features by name.
+
+        Raises:
+            StoreError: features that avel's networks did not make.
+            MissingPathError: encoder or weights are gone.
+            StaleError: encoder, weights or staging are not those of the cache.
+        """
+        named = read_named(Path(origin.where), origin.told)
+        maps = any(name == MAPS or name.endswith(MAPS_ENDING) for name in names)
+        own: Source | None = None
+        found: dict[str, Array] = {}
+        for name in names:
+            if name in named:
+                found[name] = self._of_name(origin, name, named[name], maps)
+            else:
+                own = own or self._own(origin, name, maps)
+                found[name] = Array(own, name)
+        return found
+
+    def run_of(self, origin: Origin, wanted: str) -> Path:
+        """Returns the run whose encoder has a digest: the one given, or where a cache says that it lies.
+
+        Raises:
+            MissingPathError: it is not there.
+            StaleError: another encoder is.
+        """
+        self._wanted.append(wanted)
+        others: list[str] = []
+        for path in [*([] if self._encoder is None else [self._encoder]), *map(Path, origin.runs[:1])]:
+            if path.exists():
+                found = encoder_file_digest(path)[1]
+                if found == wanted:
+                    return path
+                others.append(f"{path}: encoder {found}, {origin.where} was made with {wanted}")
+        if others:
+            raise StaleError(others[0], hint="--encoder with the right run")
+        where = origin.runs[0] if origin.runs else wanted
+        raise MissingPathError(
+            f"{where}: the encoder that {origin.where} was made with is not there",
+            hint="--encoder RUN says where it is",
+        )
+
+    def check_encoder(self, origin: Origin) -> None:
+        """Checks that the encoder given was wanted at all.
+
+        Raises:
+            StaleError: the features come from others, or from none.
+        """
+        if self._encoder is not None and (found := encoder_file_digest(self._encoder)[1]) not in self._wanted:
+            made = f"encoder {' and '.join(self._wanted)}" if self._wanted else "backbones alone"
+            raise StaleError(
+                f"{self._encoder}: encoder {found}, {origin.where} was made with {made}",
+                hint="--encoder with the right run, or without --encoder",
+            )
+
+    def _of_name(self, origin: Origin, name: str, about: NamedFeatures, maps: bool) -> Array:
+        if about.made.get("kind") != "backbone":
+            raise _not_of_avel(f"{origin.where}: {name!r}")
+        if "encoder" not in about.made:
+            raise StoreError(
+                f"{origin.where}: {name!r} does not tell by which weights it was made",
+                hint="add it again with the same avel cache-features command and --overwrite",
+            )
+        array = MAPS if name.endswith(MAPS_ENDING) else {"audio": "f_a", "visual": "f_v"}[about.modality]
+        return Array(self._of_clips(Origin(f"{origin.where}: {name!r}", about.made), maps), array)
+
+    def _own(self, origin: Origin, name: str, maps: bool) -> Source:
+        if VECTORS in origin.told:
+            return self._of_vectors(origin)
+        if "staging" not in origin.told or name not in OWN:
+            raise _not_of_avel(f"{origin.where}: {name!r}")
+        return self._of_clips(origin, maps)
+
+    def _of_vectors(self, origin: Origin) -> VectorNetworks:
+        told = origin.told[VECTORS]
+        if "provenance" not in told:
+            raise StoreError(
+                f"{origin.where}: does not tell how the vectors were made that its encoder reads", hint=AGAIN
+            )
+        wanted = origin.told["encoder"]["digest"]
+        encoder = load_encoder(self.run_of(origin, wanted)).to(self._device)
+        audio, visual = encoder.spec.audio.backbone, encoder.spec.visual.backbone
+        assert isinstance(audio, VectorsConfig)
+        assert isinstance(visual, VectorsConfig)
+        source = Origin(f"{origin.where}: vectors", told["provenance"], origin.runs[1:])
+        found = self.find(source, [*audio.names, *visual.names])
+        read = (tuple(found[name] for name in each.names) for each in (audio, visual))
+        return VectorNetworks(encoder, *read)
+
+    def _of_clips(self, origin: Origin, maps: bool) -> StagedNetworks:
+        made = typed(NetworkProvenance, origin.told, f"{origin.where}: provenance", AGAIN)
+        keys = ("encoder", "staging", "preprocessing", "cnn")
+        key = digest_of([maps, *(origin.told[key] for key in keys)])
+        if key not in self._staged:
+            staging = staging_config(made.staging, origin.where)
+            grid, frames = staging.grid(), list(made.preprocessing.frames)
+            if not all(0 <= frame < grid.frames_per_segment for frame in frames):
+                raise StoreError(f"{origin.where}: preprocessing.frames: a segment has fewer", hint=AGAIN)
+            arrays = ["f_a", "f_v", *([MAPS] if maps else [])]
+            encoder = PartEncoder(self._work(origin, made, arrays), self._device)
+            _check_cnns(origin, made.cnn, encoder.cnn_digest)
+            self._staged[key] = StagedNetworks(len(self._staged), encoder, staging, frames)
+        return self._staged[key]
+
+    def _work(self, origin: Origin, made: NetworkProvenance, arrays: list[str]) -> Work:
+        """Describes CNNs for PartEncoder."""
+        recipe = {**origin.told, "arrays": arrays}
+        dtype, identity = made.preprocessing.dtype, made.encoder_identity(origin.where)
+        if identity.kind == "run":
+            path = self.run_of(origin, identity.digest)
+            return Work("", path, CacheConfig(dtype=dtype), recipe, Parts(Path()))
+        chosen = {
+            name: made.encoder[name]
+            | {
+                "weights": _weights_of(
+                    origin, name, made.weights(origin.where, name), self._weights.get(name, ())
+                )
+            }
+            for name in ("visual", "audio")
+        }
+        chosen |= {
+            "dtype": dtype,
+            "untrained": identity.kind == "untrained",
+            "seed": made.encoder.get("seed") or 0,
+        }
+        config = read_config(CacheConfig, "cache-features", chosen, origin.where)
+        return Work("", None, config, recipe, Parts(Path()))
+
+
+def values_of(arrays: Mapping[str, Array], windows: Windows, lengths: Tensor | None) -> dict[str, Tensor]:
+    """Computes features of windows by name, each network once: (W, T, ...).
+
+    `lengths` (W,) are the segments of each window, where they are fewer than T.
+    """
+    done: dict[Source, dict[str, Tensor]] = {}
+
+    def read(array: Array) -> Tensor:
+        if array.source not in done:
+            done[array.source] = array.source.arrays(windows, lengths, read)
+        return done[array.source][array.name]
+
+    return {name: read(array) for name, array in arrays.items()}
+
+
+def staging_config(staging: Staging, where: str) -> ExtractConfig:
+    """Returns the config that clips were staged with.
+
+    Raises:
+        StaleError: this version of avel cannot stage in that way.
+    """
+    with suppress(StoreError):
+        config = read_config(ExtractConfig, "extract", staging.settings, where)
+        if digest(config) == staging.digest:
+            return config
+    raise StaleError(
+        f"{where}: its clips were staged as {staging.digest}, which this avel cannot repeat",
+        hint="stage the clips again with avel extract, then make cache and head anew",
+    )
+
+
+def find_encoder(cache: FeatureCache) -> Path:
+    """Returns the encoder run that a cache was made with, its digest compared.
+
+    Raises:
+        MissingPathError: it is not there.
+        StaleError: it holds other weights than the cache was made with.
+    """
+    return Networks().run_of(Origin.of(cache), cache.made.encoder_identity(cache.path).digest)
+
+
+def _check_cnns(origin: Origin, made_with: str | None, found: str) -> None:
+    """Compares the CNNs by digest, since a published name or a seed may stand for other weights now."""
+    if found != made_with:
+        again = f"{origin.again} makes the cache anew" if origin.again else "make these features anew"
+        raise StaleError(
+            f"{origin.where}: made with CNNs of weights {made_with}, the same names and seed now give "
+            f"{found}",
+            hint=f"{again}; then train the head on it again",
+        )
+
+
+def _weights_of(origin: Origin, kind: str, wanted: str, given: Sequence[Path]) -> str:
+    """Returns the weights of a CNN as CacheConfig takes them: the published name, or the file of the hash."""
+    if len(wanted) != 64:
+        return wanted
+    hashes = {sha256_file(path): path for path in given}
+    if wanted in hashes:
+        return str(hashes[wanted])
+    for found, path in hashes.items():
+        raise StaleError(
+            f"{path}: hash {found[:16]}, {origin.where} was made with {kind} weights of {wanted[:16]}",
+            hint=f"--{kind}-weights FILE, once for each file",
+        )
+    raise MissingPathError(
+        f"{origin.where}: made with {kind} weights of hash {wanted[:16]}", hint=f"--{kind}-weights FILE"
+    )
+
+
+def _not_of_avel(what: str) -> StoreError:
+    return StoreError(
+        f"{what}: features that were not made by avel, so no video can be encoded like them",
+        hint="make a cache with avel cache-features, and train the head on that",
+    )
