@@ -65,7 +65,7 @@ class EncoderIdentity:
 
 @dataclass(frozen=True)
 class NetworkProvenance:
-    """What decides the features that networks give of a clip.
+    """Names what decides the features that networks give of a clip.
 
     Attributes:
         encoder: kind, digest and parts of the encoder.
