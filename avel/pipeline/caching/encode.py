@@ -21,7 +21,6 @@ from avel.nn import mask_of
 from avel.pipeline.caching.key import frames_of_clip
 from avel.pipeline.caching.parts import Arrays, Parts
 from avel.pipeline.config import CacheConfig
-from avel.pipeline.encoders.backbones import VisualBackbone
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder, unit
 from avel.pipeline.encoders.kept import cnn_digest, load_encoder
@@ -258,12 +257,10 @@ class PartEncoder:
 
     def _visual(self, images: Tensor, clips: int) -> tuple[Tensor, Tensor | None]:
         """Returns vectors and maps of B clips, averaged over N frames: (B, T, D), (B, T, H', W', D)."""
-        pooled = type(self.encoder.visual).forward is VisualBackbone.forward
         wants_maps = "maps" in self._arrays or self.encoder.attention is not None
         if not wants_maps:
             return self._over_frames(self.encoder.run("visual", images), clips), None
-        maps = self.encoder.run("visual", images, "maps")
-        vectors = maps.mean((2, 3)) if pooled else self.encoder.run("visual", images)
+        vectors, maps = self.encoder.run("visual", images, "vectors_and_maps")
         return self._over_frames(vectors, clips), self._over_frames(maps.permute(0, 2, 3, 1), clips)
 
     def _over_frames(self, values: Tensor, clips: int) -> Tensor:

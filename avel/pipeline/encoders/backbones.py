@@ -136,6 +136,15 @@ class VisualBackbone(Backbone):
         """Computes pooled vectors: (B, 3, H, W) -> (B, D)."""
         return self.maps(frames).mean((2, 3))
 
+    def vectors_and_maps(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes what `forward` and `maps` give, in one pass where vectors are means of maps.
+
+        A backbone that pools otherwise says here how to get both in one pass; else it runs twice.
+        """
+        maps = self.maps(frames)
+        is_mean = type(self).forward is VisualBackbone.forward
+        return (maps.mean((2, 3)) if is_mean else self.forward(frames)), maps
+
 
 class AudioBackbone(Backbone):
     """Audio of a segment to vectors: staged log-mel patches, ln(mel + 0.01), or windows of the waveform."""

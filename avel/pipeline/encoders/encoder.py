@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,7 @@ class Encoder(nn.Module):
         self.batch_statistics = {"visual": True, "audio": True}
         self.compiles = False
         self.is_fixed = False
-        self._ways: dict[tuple[str, str, bool], Callable[[Tensor], Tensor]] = {}
+        self._ways: dict[tuple[str, str, bool], Callable[[Tensor], Any]] = {}
 
     @property
     def width(self) -> int:
@@ -95,10 +95,8 @@ class Encoder(nn.Module):
         maps = self.run("visual", unit(frames).flatten(0, 1), "maps")
         return split(maps.permute(0, 2, 3, 1), frames)
 
-    def run(
-        self, cnn: Literal["visual", "audio"], x: Tensor, method: Literal["forward", "maps"] = "forward"
-    ) -> Tensor:
-        """Runs a CNN the fastest way: frames or audio as it reads them -> (B, D), or maps (B, D, H', W').
+    def run(self, cnn: Literal["visual", "audio"], x: Tensor, method: str = "forward") -> Any:
+        """Runs a CNN the fastest way: frames or audio as it reads them -> what its `method` gives.
 
         Batch norms that keep their statistics are folded, once for all where `is_fixed` says that no weight
         changes any more; `compiles` compiles what is left. On a CPU a large batch goes through in pieces
@@ -115,7 +113,10 @@ class Encoder(nn.Module):
         if x.device.type != "cpu" or torch.is_grad_enabled() or module.training:
             return way(x)
         at_once = max(1, PIXELS_AT_ONCE * (3 if cnn == "visual" else 1) // x[0].numel())
-        return torch.cat([way(piece) for piece in torch.split(x, at_once)])
+        pieces = [way(piece) for piece in torch.split(x, at_once)]
+        if isinstance(pieces[0], tuple):
+            return tuple(torch.cat(parts) for parts in zip(*pieces, strict=True))
+        return torch.cat(pieces)
 
     def narrow(self, cnn_a: Tensor, cnn_v: Tensor) -> tuple[Tensor, Tensor]:
         """Computes what the Bi-LSTMs read: (B, T, Da), (B, T, Dv) -> the paper's (B, T, 128), (B, T, 512)."""

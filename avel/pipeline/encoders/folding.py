@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+CONVOLUTIONS, NORMS = (nn.Conv2d, nn.Conv3d), (nn.BatchNorm2d, nn.BatchNorm3d)
+
 
 class FoldedConv(nn.Module):
     """norm(conv(x)) as one convolution, for a norm in eval mode.
@@ -18,13 +20,15 @@ class FoldedConv(nn.Module):
     through it and keep their names in a state dict. Where they are fixed, the first call's product is kept.
     """
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, is_fixed: bool) -> None:
+    def __init__(
+        self, conv: nn.Conv2d | nn.Conv3d, norm: nn.BatchNorm2d | nn.BatchNorm3d, is_fixed: bool
+    ) -> None:
         super().__init__()
         self.conv, self.norm, self.is_fixed = conv, norm, is_fixed
         self._product: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolves and normalises at once: (B, C, H, W) -> (B, C', H', W')."""
+        """Convolves and normalises at once: (B, C, ...) -> (B, C', ...), in two or three dimensions."""
         weight, bias = self._product or self._multiply()
         if self.is_fixed:
             self._product = weight, bias
@@ -38,17 +42,18 @@ class FoldedConv(nn.Module):
         assert variance is not None
         scale = self.norm.weight * torch.rsqrt(variance + self.norm.eps)
         shift = -mean if self.conv.bias is None else self.conv.bias - mean
-        return self.conv.weight * scale[:, None, None, None], self.norm.bias + shift * scale
+        scales = scale.view(-1, *[1] * (self.conv.weight.dim() - 1))
+        return self.conv.weight * scales, self.norm.bias + shift * scale
 
 
-def folded(cnn: nn.Module, method: str = "forward", is_fixed: bool = False) -> Callable[[Tensor], Tensor]:
+def folded(cnn: nn.Module, method: str = "forward", is_fixed: bool = False) -> Callable[[Tensor], Any]:
     """Returns `cnn.method` in eval mode, each batch norm folded into the convolution right before it.
 
     Parameters and buffers stay those of `cnn`, wherever they are moved. A CNN that torch.fx cannot follow
     (one outside avel that branches on its input, say) runs as it is written.
     """
-    plain: Callable[[Tensor], Tensor] = getattr(cnn, method)
-    if not any(isinstance(module, nn.BatchNorm2d) for module in cnn.modules()):
+    plain: Callable[[Tensor], Any] = getattr(cnn, method)
+    if not any(isinstance(module, NORMS) for module in cnn.modules()):
         return plain
     tracer = _Tracer()
     tracer.traced_func_name = method
@@ -60,9 +65,9 @@ def folded(cnn: nn.Module, method: str = "forward", is_fixed: bool = False) -> C
         return plain  # a weight outside any module would not follow the CNN to another device
     modules: dict[str, Any] = dict(cnn.named_modules())
     for norm in graph.nodes:
-        if _calls(norm, modules, nn.BatchNorm2d) and _is_fixed(modules[norm.target]):
+        if _calls(norm, modules, NORMS) and _is_fixed(modules[norm.target]):
             conv = norm.args[0]
-            if _calls(conv, modules, nn.Conv2d) and len(conv.users) == 1:
+            if _calls(conv, modules, CONVOLUTIONS) and len(conv.users) == 1:
                 modules[conv.target] = FoldedConv(modules[conv.target], modules[norm.target], is_fixed)
                 norm.replace_all_uses_with(conv)
                 graph.erase_node(norm)
@@ -74,16 +79,16 @@ class _Tracer(fx.Tracer):
     """Looks into modules that hold batch norms, and no further."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        inside = any(isinstance(part, nn.BatchNorm2d) for part in m.modules())
-        return isinstance(m, nn.BatchNorm2d) or not inside
+        inside = any(isinstance(part, NORMS) for part in m.modules())
+        return isinstance(m, NORMS) or not inside
 
 
-def _calls(node: Any, modules: dict[str, Any], kind: type[nn.Module]) -> bool:
-    """Says whether a node calls a `kind` with torch's own forward; another one may do more."""
+def _calls(node: Any, modules: dict[str, Any], kinds: tuple[type[nn.Module], ...]) -> bool:
+    """Says whether a node calls one of `kinds` with torch's own forward; another one may do more."""
     if not isinstance(node, fx.Node) or node.op != "call_module":
         return False
-    return type(modules[str(node.target)]).forward is kind.forward
+    return any(type(modules[str(node.target)]).forward is kind.forward for kind in kinds)
 
 
-def _is_fixed(norm: nn.BatchNorm2d) -> bool:
+def _is_fixed(norm: nn.BatchNorm2d | nn.BatchNorm3d) -> bool:
     return norm.affine and norm.running_mean is not None

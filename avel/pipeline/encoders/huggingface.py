@@ -76,12 +76,16 @@ class HuggingFaceVisual(HuggingFace, VisualBackbone):
 
     def maps(self, frames: Tensor) -> Tensor:
         """Computes the last layer's tokens as maps: (B, 3, H, W) -> (B, D, H', W')."""
-        found = self.net(pixel_values=self.normalise(frames))
-        return as_maps(found.last_hidden_state, self.width, "hf")
+        return self.vectors_and_maps(frames)[1]
 
     def forward(self, frames: Tensor) -> Tensor:
         """Computes pooled vectors: (B, 3, H, W) -> (B, D)."""
         return _vectors(self.net(pixel_values=self.normalise(frames)))
+
+    def vectors_and_maps(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes both of one pass."""
+        found = self.net(pixel_values=self.normalise(frames))
+        return _vectors(found), as_maps(found.last_hidden_state, self.width, "hf")
 
 
 @AUDIO_BACKBONES.register("hf")

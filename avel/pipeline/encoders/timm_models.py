@@ -63,6 +63,11 @@ class TimmVisual(HubBackbone, VisualBackbone):
         """Computes maps of the last layer, or its tokens as maps: (B, 3, H, W) -> (B, D, H', W')."""
         return as_maps(self.net.forward_features(self.normalise(frames)), self.net.num_features, "timm")
 
+    def vectors_and_maps(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes both of the model's one pass, as its own forward does."""
+        features = self.net.forward_features(self.normalise(frames))
+        return self.net.forward_head(features), as_maps(features, self.net.num_features, "timm")
+
     def forward(self, frames: Tensor) -> Tensor:
         """Computes the model's pooled vectors: (B, 3, H, W) -> (B, D)."""
         vectors: Tensor = self.net(self.normalise(frames))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from avel.cli import cli
 from avel.console import ERROR
@@ -200,6 +202,28 @@ def test_without_an_encoder_the_backbones_vectors_are_kept(store: Path, tmp_path
     assert cache.provenance["encoder"]["kind"] == "backbones"
     assert cache.shapes["maps"] == (10, 3, 2, 2, 128)
     np.testing.assert_allclose(cache.read("maps").astype(np.float32).mean(axis=(2, 3)), cache.f_v, atol=2e-3)
+
+
+@VISUAL_BACKBONES.register("pooling")
+class Pooling(TinyVisual):
+    """Pools otherwise than by the mean, and would be far off if it ran twice."""
+
+    @dataclass(frozen=True)
+    class Config(TinyVisual.Config):
+        """The same settings."""
+
+    def forward(self, frames: Tensor) -> Tensor:
+        raise AssertionError("a second pass")
+
+    def vectors_and_maps(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.maps(frames)
+        return maps.amax((2, 3)), maps
+
+
+def test_maps_and_vectors_that_are_not_their_mean_come_of_one_pass(store: Path, tmp_path: Path) -> None:
+    cache_features(store, tmp_path / "c.h5", keep_maps=True, **TINY | {"visual_backbone": "pooling"})
+    cache = FeatureCache.open(tmp_path / "c.h5")
+    np.testing.assert_allclose(cache.read("maps").astype(np.float32).max(axis=(2, 3)), cache.f_v, atol=2e-3)
 
 
 def test_an_untrained_encoder_follows_from_its_seed(store: Path, tmp_path: Path) -> None:

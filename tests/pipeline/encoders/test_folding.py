@@ -16,7 +16,7 @@ WIDTH = 4
 def randomise(net: nn.Module) -> nn.Module:
     """Batch norms with weights and statistics of their own, in float64 and eval mode."""
     for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
             for value in (module.weight, module.running_var):
                 if value is not None:
                     nn.init.uniform_(value, 0.5, 1.5)
@@ -59,6 +59,14 @@ def test_a_folded_cnn_has_the_values_and_gradients_of_the_plain_one(
     torch.testing.assert_close(through, plain)
     for one, other in zip(got, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8 * float(weights.norm()))
+
+
+def test_convolutions_in_three_dimensions_are_folded_too() -> None:
+    cnn = randomise(nn.Sequential(nn.Conv3d(3, WIDTH, (3, 1, 1)), nn.BatchNorm3d(WIDTH), nn.ReLU()))
+    way, frames = folded(cnn), torch.rand(2, 3, 4, 8, 8, dtype=torch.float64)
+    assert isinstance(way, nn.Module)
+    assert sum(isinstance(module, FoldedConv) for module in way.modules()) == 1
+    torch.testing.assert_close(way(frames), cnn(frames))
 
 
 def test_an_audio_cnn_is_folded_too() -> None:

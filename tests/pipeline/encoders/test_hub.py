@@ -45,6 +45,19 @@ def pixels() -> torch.Tensor:
     return (FRAMES - mean) / std
 
 
+def check_one_pass(backbone: Any) -> None:
+    """Vectors and maps together are those of `forward` and `maps`, and no layer runs twice."""
+    expected, passes = (backbone(FRAMES), backbone.maps(FRAMES)), list[str]()
+    for name, module in backbone.net.named_modules():
+        if not list(module.children()):
+            module.register_forward_hook(lambda *_, name=name: passes.append(name))
+    backbone(FRAMES)
+    once = sorted(passes)
+    passes.clear()
+    torch.testing.assert_close(backbone.vectors_and_maps(FRAMES), expected)
+    assert sorted(passes) == once
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(("name", "side"), [("test_vit", 2), ("test_efficientnet", 1)])
 def test_timm_gives_its_pooled_vectors_and_maps(name: str, side: int, tmp_path: Path) -> None:
@@ -69,6 +82,7 @@ def test_timm_gives_its_pooled_vectors_and_maps(name: str, side: int, tmp_path: 
     else:
         assert torch.equal(maps, features)
     assert maps.shape == (2, net.num_features, side, side)
+    check_one_pass(backbone)
 
 
 def test_timm_knows_where_weights_are_without_making_a_model() -> None:
@@ -101,6 +115,7 @@ def test_a_vision_tower_gives_what_transformers_gives(kind: str, tmp_path: Path)
     maps = backbone.maps(FRAMES)
     assert (backbone.width, maps.shape) == (16, (2, 16, 4, 4))
     assert torch.equal(maps[:, :, 3, 2], expected.last_hidden_state[:, -2])
+    check_one_pass(backbone)
 
 
 def audio_model(hf: Any, kind: str) -> tuple[Any, Any]:
