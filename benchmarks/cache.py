@@ -2,6 +2,11 @@
 
     python benchmarks/cache.py --dtypes float32,bfloat16
     python benchmarks/cache.py --visual-backbone mobilenet_v2 --audio-backbone yamnet
+    python benchmarks/cache.py --visual-backbone timm:vit_small_patch16_224 --audio-backbone cnn14
+    python benchmarks/cache.py --visual-backbone hf:clip --audio-backbone hf:wav2vec2 --clock cpu --threads 1
+
+Backbones are any that avel has, with random weights; hf:clip (the vision tower of ViT-B/32), hf:ast and
+hf:wav2vec2 (both base) are made of transformers' own settings, and nothing is downloaded.
 
 "plain" is the forward of the same CNNs, as they are written, with the same batch, threads and dtype on frames
 and patches, or windows of the waveform, that lie in memory, cropped and in floats; "folded" the same with
@@ -33,6 +38,7 @@ from avel.pipeline.caching.encode import PartEncoder, Work
 from avel.pipeline.caching.key import recipe
 from avel.pipeline.caching.parts import Parts
 from avel.pipeline.config import CacheConfig, ExtractConfig
+from avel.pipeline.encoders.encoder import unit
 from avel.pipeline.staging.plan import stored_settings
 from avel.progress import set_verbosity
 from avel.stores.clip_writer import ClipWriter, prepare_store, write_dataset
@@ -56,6 +62,9 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
+        options.visual_backbone, options.audio_backbone = (
+            with_model(name, Path(folder)) for name in (options.visual_backbone, options.audio_backbone)
+        )
         store = options.store or make_store(Path(folder) / "clips.zarr", options.clips)
         results = {
             dtype: _measure(store, Path(folder), dtype, options) for dtype in options.dtypes.split(",")
@@ -96,6 +105,23 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
+
+
+def with_model(backbone: str, folder: Path) -> str:
+    """Returns a backbone's name; for hf:clip, hf:ast and hf:wav2vec2 that of a folder, made here."""
+    if backbone not in ("hf:clip", "hf:ast", "hf:wav2vec2"):
+        return backbone
+    import transformers as hf
+
+    config, processor = {
+        "hf:clip": (hf.CLIPConfig, hf.CLIPImageProcessor),
+        "hf:ast": (hf.ASTConfig, hf.ASTFeatureExtractor),
+        "hf:wav2vec2": (hf.Wav2Vec2Config, hf.Wav2Vec2FeatureExtractor),
+    }[backbone]
+    path = folder / backbone.removeprefix("hf:")
+    config().save_pretrained(path)
+    processor().save_pretrained(path)
+    return f"hf:{path}"
 
 
 def make_store(path: Path, clips: int) -> Path:
@@ -187,7 +213,7 @@ def _bare(encoder: PartEncoder, batch: Any, clips: int, *, folded: bool) -> floa
     cnns = encoder.encoder
     size, device = len(batch.video_ids), encoder.device
     frames, audio = encoder.inputs(batch.frames, batch.audio)
-    audio = audio.flatten(0, 1)
+    frames, audio = unit(frames), audio.flatten(0, 1)
     half = encoder.work.config.dtype == "bfloat16"
 
     def forward() -> None:

@@ -22,7 +22,7 @@ from avel.pipeline.caching.key import frames_of_clip
 from avel.pipeline.caching.parts import Arrays, Parts
 from avel.pipeline.config import CacheConfig
 from avel.pipeline.encoders.build import build_encoder
-from avel.pipeline.encoders.encoder import Encoder, unit
+from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.kept import cnn_digest, load_encoder
 from avel.pipeline.encoders.waveform import windows
 from avel.pipeline.pretraining.augment import centre_crop
@@ -224,7 +224,7 @@ class PartEncoder:
     ) -> tuple[Tensor, Tensor]:
         """Returns what the CNNs are given, on the device: images, and patches or windows (B, T, ...).
 
-        Images in [0, 1] are (B * T * N, 3, H, W); for a CNN that sees N together (B * T, N, 3, H, W).
+        Images are uint8 (B * T * N, 3, H, W); for a CNN that sees N together (B * T, N, 3, H, W).
         """
         frames = frames.to(self.device, non_blocking=True)
         audio = audio.to(self.device, non_blocking=True)
@@ -235,7 +235,7 @@ class PartEncoder:
             audio = audio if lengths is None else audio[mask_of(lengths, count)][None]
         if frames.shape[-1] != self._crop_size:
             frames = centre_crop(frames, self._crop_size)
-        images = unit(frames.flatten(0, 1))
+        images = frames.flatten(0, 1)
         if self._together:
             return images.reshape(-1, len(self._frames), *images.shape[1:]), audio
         return images.contiguous(memory_format=torch.channels_last), audio

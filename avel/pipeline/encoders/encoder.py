@@ -88,15 +88,15 @@ class Encoder(nn.Module):
         """Runs the CNN of the frames: (B, T, 3, H, W) -> (B, T, Dv), or cells (B, T, H'W', Dv) with AGVA."""
         if self.attention is not None:
             return self.maps(frames).flatten(2, 3)
-        return split(self.run("visual", unit(frames).flatten(0, 1)), frames)
+        return split(self.run("visual", frames.flatten(0, 1)), frames)
 
     def maps(self, frames: Tensor) -> Tensor:
         """Computes visual maps, channels last: (B, T, 3, 224, 224) -> (B, T, 7, 7, Dv)."""
-        maps = self.run("visual", unit(frames).flatten(0, 1), "maps")
+        maps = self.run("visual", frames.flatten(0, 1), "maps")
         return split(maps.permute(0, 2, 3, 1), frames)
 
     def run(self, cnn: Literal["visual", "audio"], x: Tensor, method: str = "forward") -> Any:
-        """Runs a CNN the fastest way: frames or audio as it reads them -> what its `method` gives.
+        """Runs a CNN the fastest way: frames, uint8 or in [0, 1], or audio -> what its `method` gives.
 
         Batch norms that keep their statistics are folded, once for all where `is_fixed` says that no weight
         changes any more; `compiles` compiles what is left. On a CPU a large batch goes through in pieces
@@ -111,9 +111,9 @@ class Encoder(nn.Module):
         if self.compiles:
             torch._dynamo.maybe_mark_dynamic(x, 0)  # batches differ by a clip; do not compile for each size
         if x.device.type != "cpu" or torch.is_grad_enabled() or module.training:
-            return way(x)
+            return way(unit(x))
         at_once = max(1, PIXELS_AT_ONCE * (3 if cnn == "visual" else 1) // x[0].numel())
-        pieces = [way(piece) for piece in torch.split(x, at_once)]
+        pieces = [way(unit(piece)) for piece in torch.split(x, at_once)]
         if isinstance(pieces[0], tuple):
             return tuple(torch.cat(parts) for parts in zip(*pieces, strict=True))
         return torch.cat(pieces)
@@ -171,7 +171,7 @@ def channels_last(encoder: Encoder) -> Encoder:
 
 def unit(frames: Tensor) -> Tensor:
     """Converts uint8 frames to floats in [0, 1]; leaves floats as they are: any shape -> the same."""
-    return frames.float() / 255 if frames.dtype == torch.uint8 else frames
+    return frames.float().div_(255) if frames.dtype == torch.uint8 else frames
 
 
 def split(flat: Tensor, like: Tensor) -> Tensor:
