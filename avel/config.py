@@ -13,7 +13,7 @@ import dataclasses
 import math
 import tomllib
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -334,9 +334,14 @@ def read_table(path: Path, stage: str) -> dict[str, Any]:
     return dict(document.get(stage, {}))
 
 
-def to_toml(config: Any, stage: str) -> str:
-    """Returns the config as TOML that `--config` reads back; settings that are None are left out."""
-    return tomli_w.dumps({stage: _without_none(as_dict(config))})
+def to_toml(config: Any, stage: str, without: Collection[str] = ()) -> str:
+    """Returns the config as TOML that `--config` reads back; settings that are None are left out.
+
+    Args:
+        without: names of settings and groups that are left out, too.
+    """
+    told = {name: value for name, value in as_dict(config).items() if name not in without}
+    return tomli_w.dumps({stage: _without_none(told)})
 
 
 def as_dict(config: Any) -> dict[str, Any]:

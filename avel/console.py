@@ -32,7 +32,7 @@ from avel.config import (
 from avel.errors import AvelError, ConfigError, UnknownNameError
 from avel.progress import note, set_verbosity
 from avel.stores.datasets.formats import FORMATS as DATASET_FORMATS
-from avel.stores.kinds import Kind, Place, check_places
+from avel.stores.kinds import Kind, Place, check_places, kind_of
 from avel.text import as_plain, csv_cell, describe, printable, wrapped
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -183,7 +183,8 @@ def settings(
 ) -> Callable[[F], F]:
     """Gives a command `--config`, `--set`, and one option for each setting of `config_type`.
 
-    The command receives the resolved config as `config`; it is also printed to stderr. With `vary`, for a
+    The command receives the resolved config as `config`; it is also printed to stderr, without what is
+    `of_clips` where a feature cache is given as `store`. With `vary`, for a
     sweep, it receives `settings`, name -> values of each setting that has several in `--set`, and the other
     given settings as keywords.
 
@@ -201,7 +202,8 @@ def settings(
             sources: dict[str, Any] = {"preset": chosen, "file": config_file, "options": given}
             if not vary:
                 config = resolve(config_type, stage, sets=sets, **sources)
-                note(to_toml(config, stage).strip())
+                on_cache = "store" in values and kind_of(values["store"]) == "cache"
+                note(to_toml(config, stage, config_type.of_clips if on_cache else ()).strip())
                 return command(config=config, **values)
             sets, several = varied(sets)
             first = {

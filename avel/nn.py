@@ -130,6 +130,13 @@ def mask_of(lengths: Tensor, segments: int) -> Tensor:
     return torch.arange(segments, device=lengths.device) < lengths.unsqueeze(-1)
 
 
+def spread(rows: Tensor, mask: Tensor) -> Tensor:
+    """Puts rows where the mask is True, and 0 elsewhere: (n, ...), (B, T) -> (B, T, ...)."""
+    whole = rows.new_zeros(*mask.shape, *rows.shape[1:])
+    whole[mask] = rows
+    return whole
+
+
 def zero_padding(values: Tensor, mask: Tensor | None) -> Tensor:
     """Sets what is after the end of clips to 0: (B, T, ...), (B, T) -> (B, T, ...); without mask as it is."""
     return values if mask is None else values.masked_fill(~_beside(mask, values), 0)

@@ -1,7 +1,7 @@
 """Configs of the pipeline's stages; torch-free, because the command line builds its options from them."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from avel.config import ComponentConfig, component, group, option, resolve
 from avel.grid import Grid
@@ -223,8 +223,22 @@ class FrozenConfig:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """AV-BT as the paper trains it (Section 3.2, 4.1); a preset overrides some of it by name."""
+    """AV-BT as the paper trains it (Section 3.2, 4.1); a preset overrides some of it by name.
 
+    Attributes:
+        of_clips: settings that a feature cache in the place of a clip store has no use for.
+    """
+
+    of_clips: ClassVar[tuple[str, ...]] = (
+        "visual",
+        "audio",
+        "frozen",
+        "augmentation",
+        "freeze_backbone",
+        "backbone_batchnorm",
+        "compile",
+        "decode",
+    )
     epochs: int = option(100, "Passes over the training clips.", low=1)
     batch_size: int = option(128, "Clips of a step, over all processes together.", low=1)
     seed: int = option(0, "Seed of weights, order, frames and augmentation.", low=0)
@@ -292,8 +306,23 @@ class PretrainConfig:
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """Settings of a feature cache: networks, frames, and arrays to keep."""
+    """Settings of a feature cache: networks, frames, and arrays to keep.
 
+    Attributes:
+        of_clips: settings that a feature cache in the place of a clip store has no use for.
+    """
+
+    of_clips: ClassVar[tuple[str, ...]] = (
+        "untrained",
+        "seed",
+        "frames_per_segment",
+        "crop_size",
+        "keep_maps",
+        "dtype",
+        "workers",
+        "visual",
+        "audio",
+    )
     untrained: bool = option(
         False, "Put Bi-LSTMs with random weights on the CNNs: what AV-BT has to beat (no --encoder)."
     )

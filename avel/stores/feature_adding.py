@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,7 @@ def add_features(path: Path, new: Mapping[str, NewFeatures], *, overwrite: bool 
         StoreError: features of that name are there, or the new ones do not fit the cache's videos and grid.
     """
     cache = FeatureCache.open(path)
-    for name in new:
-        check_name(name)
-        if name in cache.named and not overwrite:
-            raise StoreError(
-                f"{path}: holds features named {name!r}", hint="name them otherwise, or add --overwrite"
-            )
+    check_new_names(cache, new, overwrite)
     write_features(
         path,
         video_ids=cache.video_ids,
@@ -63,6 +58,21 @@ def add_features(path: Path, new: Mapping[str, NewFeatures], *, overwrite: bool 
         lengths=cache.lengths,
     )
     return FeatureCache.open(path)
+
+
+def check_new_names(cache: FeatureCache, names: Iterable[str], overwrite: bool) -> None:
+    """Checks that features can be added to a cache under names.
+
+    Raises:
+        ConfigError: a name that features cannot have.
+        StoreError: features of that name are there, and `overwrite` is not given.
+    """
+    for name in names:
+        check_name(name)
+        if name in cache.named and not overwrite:
+            raise StoreError(
+                f"{cache.path}: holds features named {name!r}", hint="name them otherwise, or add --overwrite"
+            )
 
 
 def stored_features(cache: FeatureCache, videos: NDArray[np.int64] | None = None) -> dict[str, NewFeatures]:

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from avel.config import digest
-from avel.errors import ConfigError, MissingPathError, StaleError, StoreError
+from avel.errors import ConfigError, MissingPathError, StaleError
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, AudioConfig, CacheConfig, VisualConfig
 from avel.stores.clips import ClipStore
-from avel.stores.feature_adding import Stored, add_features
+from avel.stores.feature_adding import Stored, add_features, check_new_names
 from avel.stores.features import FeatureCache
-from avel.stores.named_features import MAPS_ENDING, NewFeatures, check_name
+from avel.stores.named_features import MAPS_ENDING, NewFeatures
 from avel.stores.provenance import NETWORK
 
 
@@ -48,12 +48,7 @@ def check_target(
             hint="leave out --audio-name and --visual-name to make one",
         )
     target = FeatureCache.open(cache)
-    for name in names.values():
-        check_name(name)
-        if name in target.named and not overwrite:
-            raise StoreError(
-                f"{cache}: holds features named {name!r}", hint="name them otherwise, or add --overwrite"
-            )
+    check_new_names(target, names.values(), overwrite)
     sources = {name: clips.entries[name].source_sha256 for name in clips.staged}
     _check_clips(target, clips.grid.segments, clips.grid.segment_seconds, sources)
 

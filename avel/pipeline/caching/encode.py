@@ -17,7 +17,7 @@ from torch import Tensor
 from avel.ahead import read_ahead, reading_threads
 from avel.device import hardware_of
 from avel.errors import StaleError, StoreError
-from avel.nn import mask_of
+from avel.nn import mask_of, spread
 from avel.pipeline.caching.key import frames_of_clip
 from avel.pipeline.caching.parts import Arrays, Parts
 from avel.pipeline.config import CacheConfig
@@ -196,11 +196,10 @@ class PartEncoder:
         """Runs the CNNs on one batch, and puts 0 after the end of shorter clips: (B, T, ...) by name."""
         if clips.lengths is None:
             return self.cnn(clips.frames, clips.audio)
-        found = self.cnn(clips.frames, clips.audio, lengths=torch.tensor(clips.lengths, device=self.device))
-        return {
-            name: padded(torch.split(values[0], list(clips.lengths)), self.clips.grid.segments)
-            for name, values in found.items()
-        }
+        lengths = torch.tensor(clips.lengths, device=self.device)
+        found = self.cnn(clips.frames, clips.audio, lengths=lengths)
+        mask = mask_of(lengths, self.clips.grid.segments)
+        return {name: spread(values[0], mask) for name, values in found.items()}
 
     @torch.inference_mode()
     def cnn(
@@ -301,14 +300,6 @@ class TemporalEncoder(PartEncoder):
     def vectors(self, clips: Clips) -> dict[str, Tensor]:
         """Returns the vectors as they were read."""
         return {"cnn_a": clips.audio.to(self.device), "cnn_v": clips.frames.to(self.device)}
-
-
-def padded(clips: Sequence[Tensor], segments: int) -> Tensor:
-    """Stacks clips of differing lengths, 0 after the end of each: B times (L, ...) -> (B, T, ...)."""
-    result = clips[0].new_zeros(len(clips), segments, *clips[0].shape[1:])
-    for place, clip in enumerate(clips):
-        result[place, : len(clip)] = clip
-    return result
 
 
 def _in_one(clips: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -27,9 +27,6 @@ from avel.stores.named_features import GROUP
 from avel.stores.provenance import NETWORK, VECTORS, places_of
 from avel.stores.runs import library_versions
 
-USED = ("keep_cnn", "batch_size", "device")
-"""Settings that matter where no CNN runs."""
-
 
 def encode_vectors(
     source: Path, cache: Path, encoder: Path | None, config: CacheConfig, overwrite: bool
@@ -50,7 +47,7 @@ def encode_vectors(
     idle = [
         setting.name
         for setting in settings_of(config)
-        if setting.of(config) != setting.default and setting.name not in USED
+        if setting.path[0] in CacheConfig.of_clips and setting.of(config) != setting.default
     ]
     if idle:
         raise ConfigError(

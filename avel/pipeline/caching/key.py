@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from avel.config import as_dict, settings_of
 from avel.digests import digest_of
-from avel.errors import ConfigError, MissingPathError, StaleError, StoreError
+from avel.errors import ConfigError, StaleError, StoreError
 from avel.grid import Grid, evenly_spaced
 from avel.pipeline.config import (
     AUDIO_BACKBONES,
@@ -24,7 +24,7 @@ from avel.pipeline.config import (
     CacheConfig,
     PretrainConfig,
 )
-from avel.pipeline.encoders.header import AGAIN, LAST, read_spec
+from avel.pipeline.encoders.header import AGAIN, encoder_file, read_spec
 from avel.registry import Registry
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
@@ -160,9 +160,7 @@ def encoder_file_digest(path: Path) -> tuple[dict[str, Any], str]:
         MissingPathError: there is none.
         StoreError: not an encoder file.
     """
-    path = path / LAST if path.is_dir() else path
-    if not path.is_file():
-        raise MissingPathError(f"{path}: no encoder", hint="avel pretrain STORE RUN trains one")
+    path = encoder_file(path)
     _, spec = read_spec(path, read_header(path, AGAIN))
     if broken := fault_of_file(path):
         raise StoreError(f"{path}: {broken}", hint=AGAIN)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avel.errors import StoreError
+from avel.errors import MissingPathError, StoreError
 from avel.stores.documents import parse, typed
+from avel.stores.kinds import kind_of, not_a
 
 FORMAT = "3"
 LAST, BEST = "encoder.safetensors", "encoder-best.safetensors"
@@ -38,6 +39,22 @@ class Pretrained:
     """True for the visual, and for the audio backbone, if it began with published weights."""
 
     pretrained: tuple[bool, bool]
+
+
+def encoder_file(path: Path, which: str = LAST) -> Path:
+    """Returns the file of an encoder: in a run folder that of a name, or the path itself.
+
+    Raises:
+        MissingPathError: there is none.
+        StoreError: it is something else, such as a feature cache.
+    """
+    file = path / which if path.is_dir() else path
+    found = kind_of(path)
+    if file.is_file() and (path.is_dir() or found == "file"):
+        return file
+    if found in ("nothing", "run"):
+        raise MissingPathError(f"{path}: no encoder", hint="avel pretrain STORE RUN trains one")
+    raise not_a("run of avel pretrain", path, AGAIN)
 
 
 def read_spec(path: Path, header: Mapping[str, str]) -> tuple[SpecHeader, dict[str, Any]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from avel.config import as_dict
 from avel.digests import digest_of
-from avel.errors import MissingPathError, StoreError
+from avel.errors import StoreError
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, EncoderConfig
 from avel.pipeline.encoders.encoder import BackboneSpec, Encoder, EncoderSpec, channels_last
 from avel.pipeline.encoders.header import (
@@ -18,6 +18,7 @@ from avel.pipeline.encoders.header import (
     FORMAT,
     LAST,
     BackboneHeader,
+    encoder_file,
     read_pretrained,
     read_spec,
 )
@@ -52,10 +53,7 @@ def load_encoder(path: Path | str, which: str = LAST) -> Encoder:
         StoreError: the file is not an encoder of a format this avel reads.
         UnknownNameError: its backbone, or a setting of it, is of a package that is not installed.
     """
-    path = Path(path)
-    path = path / which if path.is_dir() else path
-    if not path.is_file():
-        raise MissingPathError(f"{path}: no encoder", hint="avel pretrain STORE RUN trains one")
+    path = encoder_file(Path(path), which)
     kept, _ = read_spec(path, read_header(path, AGAIN))
     state, header = load_tensors(path, AGAIN)
     spec = EncoderSpec(

@@ -25,8 +25,6 @@ from avel.pipeline.encoders.vectors import NAME, VectorsConfig, width_of
 from avel.progress import note
 from avel.stores.features import FeatureCache
 
-OF_CNNS = ("visual", "audio", "frozen", "augmentation", "freeze_backbone", "backbone_batchnorm", "compile")
-"""Settings of CNNs and of the frames that they read."""
 OWN = {"audio": "cnn_a", "visual": "cnn_v"}
 """Modality -> the features that are read where none are named."""
 
@@ -51,7 +49,7 @@ def vector_config(
     idle = [
         setting.name
         for setting in settings_of(config)
-        if setting.path[0] in OF_CNNS and setting.of(config) != setting.default
+        if setting.path[0] in PretrainConfig.of_clips and setting.of(config) != setting.default
     ]
     if idle:
         note(f"without effect, since vectors of a cache are read: {', '.join(idle)}")

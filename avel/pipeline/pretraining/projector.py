@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from avel.errors import ConfigError
+from avel.nn import spread
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.encoder import Encoder
 
@@ -28,13 +29,6 @@ def make_projector(features: int, widths: tuple[int, ...]) -> nn.Sequential:
         layers += [nn.Linear(features, wide, bias=False), nn.BatchNorm1d(wide), nn.ReLU()]
         features = wide
     return nn.Sequential(*layers, nn.Linear(features, widths[-1], bias=False))
-
-
-def spread(rows: Tensor, mask: Tensor) -> Tensor:
-    """Puts rows where the mask is True, and 0 elsewhere: (n, ...), (B, T) -> (B, T, ...)."""
-    whole = rows.new_zeros(*mask.shape, *rows.shape[1:])
-    whole[mask] = rows
-    return whole
 
 
 class ProjectedEncoder(nn.Module):

@@ -29,7 +29,6 @@ from avel.heads.training.records import (
     task_of,
     trained_groups,
 )
-from avel.pipeline.caching.encode import padded
 from avel.pipeline.media.refusal import ClipRefused
 from avel.progress import Progress, note
 from avel.recipes.predicting.events import ENDINGS, OF_ONE_VIDEO, WRITERS, VideoEvents, find_events
@@ -172,13 +171,13 @@ def _windows(
     features: VideoFeatures, starts: list[int], width: int, device: torch.device
 ) -> list[dict[str, Tensor]]:
     """Cuts out windows of T segments, 0 after the end of the video: (L, ...) -> (W, T, ...) by name."""
-    return [
-        {
-            name: padded([values[start : start + width] for start in starts], width).to(device)
-            for name, values in vectors.items()
-        }
-        for vectors in features.vectors
-    ]
+    short = max(0, width - len(features))
+
+    def cut(values: Tensor) -> Tensor:
+        whole = torch.cat([values, values.new_zeros(short, *values.shape[1:])])
+        return torch.stack([whole[start : start + width] for start in starts]).to(device)
+
+    return [{name: cut(values) for name, values in each.items()} for each in features.vectors]
 
 
 def choose_trials(run: Run, name: str | None) -> list[TrialRecord]:

@@ -9,9 +9,10 @@ import torch
 
 from avel.cli import cli
 from avel.console import DONE, run
-from avel.errors import ConfigError, StoreError, TrainingError
+from avel.errors import AvelError, ConfigError, StoreError, TrainingError
 from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
+from avel.pipeline.caching.key import encoder_file_digest
 from avel.pipeline.encoders.kept import load_encoder
 from avel.pipeline.pretraining.pretrain import pretrain
 from avel.stores.feature_adding import add_features
@@ -76,6 +77,31 @@ def test_encoders_learn_from_named_vectors_and_encode_all_clips(cache: Path, tmp
     assert made.provenance["vectors"]["provenance"]["features"]["clap"]["made"] == {"kind": "clap"}
     assert made.provenance["encoder"]["kind"] == "run"
     train_head(tmp_path / "avbt.h5", tmp_path / "head", head="tacma", epochs=1)
+
+
+def test_settings_of_clips_are_not_told_where_none_are_read(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["pretrain", str(cache), str(tmp_path / "run"), "--epochs", "1"]
+    for name, value in SMALL.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    assert run(cli, words) == DONE
+    told = capsys.readouterr().err
+    assert run(cli, ["cache-features", str(cache), str(tmp_path / "avbt.h5"), "--encoder", words[2]]) == DONE
+    told += capsys.readouterr().err
+    assert all(used in told for used in ("[pretrain.objective]", "hidden = 4", "batch_size = 8"))
+    assert not any(idle in told for idle in ("resnet", "weights", "augmentation", "keep_maps", "compile"))
+
+
+def test_what_is_no_encoder_is_named(cache: Path, tmp_path: Path) -> None:
+    for path, message in (
+        (cache, "is a feature cache, not a run of avel pretrain"),
+        (write_store(tmp_path / "s.zarr", NAMES), "is a clip store, not a run"),
+        (tmp_path / "none", "no encoder"),
+    ):
+        for read in (load_encoder, encoder_file_digest):
+            with pytest.raises(AvelError, match=message):
+                read(path)
 
 
 def test_clips_of_lengths_of_their_own_end_where_they_end(tmp_path: Path) -> None:
