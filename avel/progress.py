@@ -1,10 +1,11 @@
-"""Shows progress on stderr: a bar on a terminal, otherwise a line every 30 seconds."""
+"""Shows progress: a bar on a terminal or in a notebook, otherwise a line on stderr every 30 seconds."""
 
+import html
 import sys
 import threading
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from avel.text import printable
 
@@ -16,6 +17,8 @@ BAR_COLUMNS = 16
 FIXED_COLUMNS = BAR_COLUMNS + 22
 """Columns that the bar, a slash, both times and the spaces between them take."""
 TICK_SECONDS = 1.0
+UPDATE_EVERY_SECONDS = 0.25
+"""Time between two updates of a bar in a notebook, each of which is a message to the browser."""
 
 _level = 1
 
@@ -50,10 +53,13 @@ class Progress:
         self._ended = threading.Event()
         self._began = self._last_line = time.monotonic()
         self._bar = _bar(total, self.name, start) if _level and sys.stderr.isatty() else None
+        self._cell: Any = None
 
     def __enter__(self) -> Self:
         if self._bar:
             self._bar.start()
+        elif _level and (display := _display_of_notebook()):
+            self._cell = display(self._bundle(), raw=True, display_id=True)
         else:
             threading.Thread(target=self._tick, daemon=True).start()
         return self
@@ -64,6 +70,8 @@ class Progress:
         self._ended.set()
         if self._bar:
             self._bar.stop()
+        elif self._cell:
+            self._cell.update(self._bundle(), raw=True)
         elif self.done > self._start:
             self._print_line()
 
@@ -78,6 +86,10 @@ class Progress:
             if len(extra) > room:  # a longer one would push the time left out of the line
                 extra = f"{extra[: room - 3]}..." if room > 3 else ""
             self._bar.update(self._bar.task_ids[0], completed=self.done, extra=extra)
+        elif self._cell:
+            if time.monotonic() - self._last_line >= UPDATE_EVERY_SECONDS:
+                self._last_line = time.monotonic()
+                self._cell.update(self._bundle(), raw=True)
         else:
             self._print_if_due()
 
@@ -89,6 +101,12 @@ class Progress:
         else:
             ending = f"in {seconds:.1f} s"
         return f"{self.name} {self.done}/{self.total}  {self._rate()}  {ending}  {self._extra()}".rstrip()
+
+    def _bundle(self) -> dict[str, str]:
+        """Returns what a cell of a notebook shows, as HTML and as text."""
+        line = self.line()
+        bar = f'<progress max="{self.total}" value="{self.done}"></progress>'
+        return {"text/html": f"{bar} <code>{html.escape(line)}</code>", "text/plain": line}
 
     def _pace(self) -> tuple[float, float]:
         """Returns the seconds so far and the steps per second."""
@@ -117,6 +135,16 @@ class Progress:
     def _extra(self) -> str:
         failures = f"{self.failed} failed" if self.failed else ""
         return "  ".join(part for part in (failures, self._note) if part)
+
+
+def _display_of_notebook() -> Any:
+    """Returns IPython's `display` in a notebook, where a cell's output can be replaced; else None."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if getattr(shell, "kernel", None) is None:
+        return None
+    from IPython.display import display  # it is loaded already, since its shell is
+
+    return display
 
 
 def _bar(total: int, what: str, start: int) -> "Bar":

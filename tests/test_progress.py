@@ -128,3 +128,24 @@ def test_notes_are_the_same_words_in_a_terminal_and_in_a_log() -> None:
     for figure in ("4/4", "clips/s", "1 failed"):
         assert figure in log
         assert figure in terminal
+
+
+def test_a_notebook_shows_one_bar_that_moves() -> None:
+    """A cell runs in a kernel, and its one output is replaced, the last time by the whole."""
+    client = pytest.importorskip("nbclient", reason="pip install nbclient ipykernel")
+    pytest.importorskip("ipykernel", reason="pip install nbclient ipykernel")
+    import nbformat
+
+    cell = nbformat.v4.new_code_cell(
+        "from avel.progress import Progress\n"
+        "with Progress(3, 'clips', of='a <b>') as progress:\n"
+        "    for _ in range(3):\n"
+        "        progress.advance(note='loss 0.1')\n"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    client.NotebookClient(notebook, timeout=60).execute()
+    (output,) = notebook.cells[0].outputs
+    assert output.output_type == "display_data"
+    assert output.data["text/plain"].startswith("a <b>: clips 3/3  ")
+    assert output.data["text/html"].startswith('<progress max="3" value="3"></progress> <code>a &lt;b&gt;: ')
+    assert "loss 0.1" in output.data["text/html"]
