@@ -52,9 +52,9 @@ def encoder_file(path: Path, which: str = LAST) -> Path:
     found = kind_of(path)
     if file.is_file() and (path.is_dir() or found == "file"):
         return file
-    if found in ("nothing", "run"):
-        raise MissingPathError(f"{path}: no encoder", hint="avel pretrain STORE RUN trains one")
-    raise not_a("run of avel pretrain", path, AGAIN)
+    if found == "store" or path.is_file():
+        raise not_a("run of avel pretrain", path, AGAIN)
+    raise MissingPathError(f"{file}: no encoder", hint="avel pretrain STORE RUN trains one")
 
 
 def read_spec(path: Path, header: Mapping[str, str]) -> tuple[SpecHeader, dict[str, Any]]:
