@@ -575,7 +575,7 @@ def reproduce(table: str, store: str, out: Path, as_json: bool, **options: Any) 
 
 @command("avel runs runs/", "avel runs runs/ --against runs/mlp")
 @click.argument("folder", type=PathTo("runs", "run", "dataset"))
-@click.option("--against", type=PATH, help="Run to compare all with: adds paired differences.")
+@click.option("--against", type=PATH, help="Run to compare all with.  [default: the best on validation]")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the table as CSV on stdout.")
 @json_option
 def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int:
@@ -583,7 +583,8 @@ def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int
 
     Takes all runs below FOLDER. Accuracies are percent of segments: test at the best validation epoch, with
     its standard deviation over seeds, F1 over events, that validation accuracy, test at the best test epoch,
-    test on samples that hold background. --json and --csv print every column.
+    test on samples that hold background. Below are paired differences with 95 % intervals. --json and --csv
+    print every column.
     """
     from avel.heads.evaluation.runs import best_line, run_headline, run_table
 

@@ -353,7 +353,11 @@ def _sources(metavar: str, presets: Collection[str] | None) -> list[Callable[[An
     ]
     if presets:
         choice = click.Choice(sorted(presets))
-        added.append(click.option("--preset", type=choice, help="Settings of the paper, or of a row of its tables, by name."))
+        added.append(
+            click.option(
+                "--preset", type=choice, help="Settings of the paper, or of a row of its tables, by name."
+            )
+        )
     return added
 
 
