@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import dropout
 
 from avel.config import resolve
 from avel.heads.config import TrainConfig
@@ -35,7 +34,6 @@ from avel.heads.training.data import Data, Split, join
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.config import CacheConfig, PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
-from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.pretraining.presets import PRESETS
 from avel.pipeline.pretraining.pretrain import standardise
 from avel.pipeline.pretraining.projector import ProjectedEncoder
@@ -52,16 +50,17 @@ from avel.text import table
 FOLDS = 5
 Pair = tuple[Tensor, Tensor]
 
-FASTER: dict[str, Any] = {"lr": 1e-3, "together": "never"}
-PAPER: dict[str, Any] = {"patience": 40, "together": "never"}
-"""The defaults; the epochs after 40 without a better one are spared."""
+FASTER: dict[str, Any] = {"lr": 1e-3, "standardise": False, "together": "never"}
+PAPER_HEAD: dict[str, Any] = {"patience": 40, "standardise": False, "together": "never"}
+"""The paper's settings; the epochs after 40 without a better one are spared."""
 STANDARD, DROP = {"standardise": True}, {"dropout": 0.5}
-MLP, TACMA = {"head": "mlp", "epochs": 60} | FASTER, {"head": "tacma", "epochs": 40} | FASTER
-HEADS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+MLP, TACMA = FASTER | {"head": "mlp", "epochs": 60}, FASTER | {"head": "tacma", "epochs": 40}
+THETAS = (0.0, 0.3, 1.0)
+HEADS: Mapping[str, Mapping[str, dict[str, Any]]] = {
     "mlp": {
-        "default": PAPER,
-        "default, standardised": PAPER | STANDARD,
-        "default, dropout": PAPER | DROP,
+        "the paper's": PAPER_HEAD,
+        "the paper's, standardised": PAPER_HEAD | STANDARD,
+        "the paper's, dropout": PAPER_HEAD | DROP,
         "lr 1e-3": MLP,
         "lr 1e-3, standardised": MLP | STANDARD,
         "lr 1e-3, weight decay 1e-3": MLP | {"weight_decay": 1e-3},
@@ -71,24 +70,25 @@ HEADS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "lr 1e-3, concatenated, standardised": MLP | STANDARD | {"merge": "concatenate"},
     },
     "tacma": {
-        "default": PAPER,
-        "default, standardised": PAPER | STANDARD,
+        "the paper's": PAPER_HEAD,
+        "the paper's, standardised": PAPER_HEAD | STANDARD,
         "lr 1e-3": TACMA,
         "lr 1e-3, standardised": TACMA | STANDARD,
         "lr 1e-3, weight decay 1e-3": TACMA | {"weight_decay": 1e-3},
         "lr 1e-3, dropout": TACMA | DROP,
         "lr 1e-3, standardised, dropout": TACMA | STANDARD | DROP,
-        **{f"lr 1e-3, theta {theta:g}": TACMA | {"theta": theta} for theta in (0.0, 0.3, 1.0)},
+        **{f"lr 1e-3, theta {theta:g}": TACMA | {"theta": theta} for theta in THETAS},
+        **{
+            f"lr 1e-3, standardised, theta {theta:g}": TACMA | STANDARD | {"theta": theta} for theta in THETAS
+        },
     },
 }
 """Head -> name -> settings; all are compared with the first of a head."""
 BASE = "small"
 ENCODERS: Mapping[str, Mapping[str, Any]] = {
     BASE: {},
-    "middle frames": {"frames": 1},
+    "middle frames alone": {"middle": True},
     "each clip's time alone": {"correlate": "clip"},
-    "dropout of CNN vectors 0.3": {"dropped": 0.3},
-    "half of the epochs": {"epochs": 25},
     "half of the clips": {"part": 0.5},
     "a quarter of the clips": {"part": 0.25},
     "random Bi-LSTMs": {"epochs": 0},
@@ -145,9 +145,7 @@ def read_clips(store: Path, out: Path, config: PretrainConfig, groups: Path) -> 
     return Clips(loaded, config, middle, (drawn[0], drawn[1]), samples, deal(group, samples, FOLDS, 0), group)
 
 
-def avbt(
-    clips: Clips, fold: int, seed: int, frames: int = 0, dropped: float = 0, part: float = 1, **options: Any
-) -> Pair:
+def avbt(clips: Clips, fold: int, seed: int, middle: bool = False, part: float = 1, **options: Any) -> Pair:
     """Trains AV-BT without two folds -> f_a, f_v of all videos, (V, T, D); no epochs leave it random."""
     epochs = options.pop("epochs", EPOCHS)
     config = resolve(
@@ -161,15 +159,13 @@ def avbt(
     chosen = np.random.default_rng(seed).permutation(videos)[: round(part * len(videos))]
     place = torch.from_numpy(np.sort(chosen) if part < 1 else videos)
     audio, visual = (each[place] for each in clips.drawn)
-    if frames:
+    if middle:
         audio, visual = (each[place].half() for each in clips.middle)
         visual = visual.unsqueeze(2)
     encoder = build_encoder(config)
     projected = ProjectedEncoder(encoder, config)
     standardise(encoder, audio, visual, None)
     batches = FrozenVectors(audio, visual, batch_size=config.batch_size, seed=seed)
-    if dropped:
-        drop_vectors(encoder, dropped, seed)
     trainer = Trainer(projected, make_optimizer(projected, config), config, torch.device("cpu"))
     with Progress(epochs * len(place), "clips", of="AV-BT") as progress:
         for number in range(epochs):
@@ -178,13 +174,6 @@ def avbt(
     with torch.inference_mode():
         f_a, f_v = encoder.temporal(*(each.float() for each in clips.middle))
     return f_a.clone(), f_v.clone()
-
-
-def drop_vectors(encoder: Encoder, fraction: float, seed: int) -> None:
-    """Makes an encoder drop a fraction of its standardised CNN vectors in training."""
-    torch.manual_seed(seed)
-    for standard in (encoder.audio_standard, encoder.visual_standard):
-        standard.register_forward_hook(lambda module, _, output: dropout(output, fraction, module.training))
 
 
 class Unseen(FoldCache):
@@ -273,7 +262,9 @@ def main() -> None:
     task = clips.cache.data(resolve(TrainConfig, "train-head", options=MLP)).task
     for head, settings in HEADS.items():
         if given.what == "heads":
-            asked = {name: (BASE, f"{head}, {name}", each) for name, each in settings.items()}
+            asked = {
+                name: (BASE, f"{head}, {name}", each | {"head": head}) for name, each in settings.items()
+            }
         else:
             usual = {"mlp": MLP, "tacma": TACMA}[head] | STANDARD
             wide = usual | ({"merge": "concatenate"} if head == "mlp" else {})

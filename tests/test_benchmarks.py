@@ -99,8 +99,6 @@ def test_folds_are_judged_by_encoders_that_have_not_seen_them(tmp_path: Path) ->
     assert same == [True, True, False, False, False], "fold 0 is judged, fold 1 chooses the epoch"
     random = folds.avbt(clips, 0, 3, epochs=0)[0]
     assert not torch.equal(random, usual)
-    dropped = folds.avbt(clips, 0, 3, epochs=2, dropped=0.5)[0]
-    assert not torch.equal(dropped, usual)
 
     unseen = folds.Unseen(clips, 0, (usual, usual), "usual")
     data = unseen.data(TrainConfig())
