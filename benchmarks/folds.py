@@ -1,7 +1,7 @@
 """Judges settings of heads and of AV-BT on folds of train and val whose clips AV-BT has not seen either.
 
-    python -m benchmarks.folds heads small.zarr folds --config small.toml --groups photos.csv --seeds 2
-    python -m benchmarks.folds encoders small.zarr folds --config small.toml --groups photos.csv --seeds 1
+    python benchmarks/folds.py heads small.zarr folds --config small.toml --groups photos.csv --seeds 2
+    python benchmarks/folds.py encoders small.zarr folds --config small.toml --groups photos.csv --seeds 1
 
 `avel sweep --folds` judges heads on one cache, whose encoder has seen the clips of all folds. Here AV-BT is
 trained for each fold, on the clips that neither choose an epoch nor judge; test clips take no part. The folds
