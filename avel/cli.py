@@ -38,6 +38,7 @@ from avel.console import (
 )
 from avel.errors import ConfigError
 from avel.heads.config import TaskChoice, TrainConfig
+from avel.heads.presets import PRESETS as HEAD_PRESETS
 from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.pretraining.presets import PRESETS
 from avel.recipes.reproducing.tables import TABLES
@@ -392,7 +393,7 @@ def diff(a: Path, b: Path | None, pairs: tuple[str, ...], as_json: bool) -> int:
 @click.argument("cache", type=CACHE)
 @click.argument("run", type=NEW_RUN)
 @click.option("--overwrite", is_flag=True, help="Train anew, in the place of the run that is there.")
-@settings(TrainConfig, "train-head")
+@settings(TrainConfig, "train-head", HEAD_PRESETS)
 @json_option
 def train_head(cache: Path, run: Path, as_json: bool, **options: Any) -> int:
     """Train a fusion head, once for each seed.
@@ -452,7 +453,7 @@ def heads(name: str | None, as_json: bool) -> int:
     "trained with all seeds.",
 )
 @click.option("--groups", type=PATH, help="With --folds: CSV of video_id,group; a group stays in one fold.")
-@settings(TrainConfig, "train-head", vary=True)
+@settings(TrainConfig, "train-head", HEAD_PRESETS, vary=True)
 @json_option
 def sweep(
     cache: Path,
@@ -516,7 +517,7 @@ def sweep(
     default="",
     help="Clips without any event that train learns from too: a folder of videos, a clip store or a cache.",
 )
-@loose_settings("train-head")
+@loose_settings("train-head", HEAD_PRESETS)
 @json_option
 def leaderboard(
     cache: Path,
@@ -557,8 +558,7 @@ def leaderboard(
         "caching": ("cache-features", CacheConfig),
         "heads": ("train-head", None),
     },
-    PRESETS,
-    "pretrain",
+    {"pretrain": PRESETS, "train-head": HEAD_PRESETS},
 )
 @json_option
 def reproduce(table: str, store: str, out: Path, as_json: bool, **options: Any) -> int:
@@ -575,7 +575,7 @@ def reproduce(table: str, store: str, out: Path, as_json: bool, **options: Any) 
 
 @command("avel runs runs/", "avel runs runs/ --against runs/mlp")
 @click.argument("folder", type=PathTo("runs", "run", "dataset"))
-@click.option("--against", type=PATH, help="Run to compare all with: adds paired differences.")
+@click.option("--against", type=PATH, help="Run to compare all with.  [default: the best on validation]")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the table as CSV on stdout.")
 @json_option
 def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int:
@@ -583,7 +583,8 @@ def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int
 
     Takes all runs below FOLDER. Accuracies are percent of segments: test at the best validation epoch, with
     its standard deviation over seeds, F1 over events, that validation accuracy, test at the best test epoch,
-    test on samples that hold background. --json and --csv print every column.
+    test on samples that hold background. Below are paired differences with 95 % intervals. --json and --csv
+    print every column.
     """
     from avel.heads.evaluation.runs import best_line, run_headline, run_table
 

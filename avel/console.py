@@ -10,7 +10,7 @@ import shlex
 import sys
 import traceback
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -214,7 +214,9 @@ def settings(
             _check_sweep(config, several, given)
             note(to_toml(config, stage).strip())
             table = {} if config_file is None else flat(read_table(config_file, stage))
-            return command(settings=several, **values, **table | dict(map(split_set, sets)) | given)
+            return command(
+                settings=several, **values, **{**chosen, **table} | dict(map(split_set, sets)) | given
+            )
 
         for add in reversed(_options(options, presets)):
             call = add(call)
@@ -280,7 +282,7 @@ def _check_sweep(config: Any, several: Mapping[str, Sequence[str] | Range], give
             )
 
 
-def loose_settings(stage: str) -> Callable[[F], F]:
+def loose_settings(stage: str, presets: Mapping[str, Mapping[str, Any]] | None = None) -> Callable[[F], F]:
     """Gives a command `--config` and `--set KEY=VALUE`; it receives the given values as `settings`, by name.
 
     They are checked where each head is resolved, for heads differ in what they know.
@@ -289,10 +291,11 @@ def loose_settings(stage: str) -> Callable[[F], F]:
     def decorate(command: F) -> F:
         @functools.wraps(command)
         def call(*, config_file: Path | None, sets: tuple[str, ...], **values: Any) -> Any:
+            chosen = (presets or {}).get(values.pop("preset", None) or "", {})
             table = {} if config_file is None else flat(read_table(config_file, stage))
-            return command(settings=table | dict(map(split_set, sets)), **values)
+            return command(settings={**chosen, **table} | dict(map(split_set, sets)), **values)
 
-        for add in reversed(_sources("KEY=VALUE", None)):
+        for add in reversed(_sources("KEY=VALUE", presets)):
             call = add(call)
         return typing.cast(F, call)
 
@@ -301,15 +304,14 @@ def loose_settings(stage: str) -> Callable[[F], F]:
 
 def stage_settings(
     stages: Mapping[str, tuple[str, type[Any] | None]],
-    presets: Mapping[str, Mapping[str, Any]],
-    preset_of: str,
+    presets: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> Callable[[F], F]:
     """Gives a command of several stages `--config`, `--preset` and `--set STAGE.KEY=VALUE`.
 
     Args:
         stages: parameter of the command -> (stage, type of its config). The command gets each config
             resolved, which is printed to stderr; for a type of None it gets name -> given value.
-        preset_of: the stage that the presets belong to.
+        presets: stage -> settings by the name of their preset; a name may stand in several stages.
     """
 
     def decorate(command: F) -> F:
@@ -324,24 +326,26 @@ def stage_settings(
                     raise UnknownNameError("stage", stage, by_stage, where=f"--set {item}")
                 by_stage[stage].append(setting)
             for name, (stage, config_type) in stages.items():
+                chosen = presets.get(stage, {}).get(preset or "", {})
                 if config_type is None:
                     table = {} if config_file is None else flat(read_table(config_file, stage))
-                    values[name] = table | dict(map(split_set, by_stage[stage]))
+                    values[name] = {**chosen, **table} | dict(map(split_set, by_stage[stage]))
                     continue
-                chosen = presets.get(preset or "", {}) if stage == preset_of else {}
                 config = resolve(config_type, stage, preset=chosen, file=config_file, sets=by_stage[stage])
                 note(to_toml(config, stage).strip())
                 values[name] = config
             return command(**values)
 
-        for add in reversed(_sources("STAGE.KEY=VALUE", presets)):
+        for add in reversed(
+            _sources("STAGE.KEY=VALUE", {name for each in presets.values() for name in each})
+        ):
             call = add(call)
         return typing.cast(F, call)
 
     return decorate
 
 
-def _sources(metavar: str, presets: Mapping[str, Any] | None) -> list[Callable[[Any], Any]]:
+def _sources(metavar: str, presets: Collection[str] | None) -> list[Callable[[Any], Any]]:
     """Returns the options `--config`, `--set`, and `--preset` if there are presets."""
     added = [
         click.option(
@@ -351,7 +355,11 @@ def _sources(metavar: str, presets: Mapping[str, Any] | None) -> list[Callable[[
     ]
     if presets:
         choice = click.Choice(sorted(presets))
-        added.append(click.option("--preset", type=choice, help="Settings of a row of the paper, by name."))
+        added.append(
+            click.option(
+                "--preset", type=choice, help="Settings of the paper, or of a row of its tables, by name."
+            )
+        )
     return added
 
 

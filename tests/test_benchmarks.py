@@ -1,14 +1,20 @@
 """What the benchmarks count beside what they time, against counts written out here."""
 
+import dataclasses
 import math
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from avel.heads.config import TrainConfig
+from benchmarks import folds
 from benchmarks.heads_zoo import Products, Shapes, bare, zoo
 from benchmarks.step_work import step_work
+from tests.pipeline.caching.small_stores import RANDOM_TINY, write_store
+from tests.pipeline.configs import pretrain_config
 
 
 @pytest.mark.parametrize("groups", [1, 2, 8])
@@ -69,3 +75,32 @@ def test_every_head_is_a_line_but_those_for_several_labels() -> None:
 def operations(shapes: list[Shapes]) -> int:
     """Multiplications of all products."""
     return sum(math.prod(left) * right[-1] for left, right in shapes)
+
+
+def test_folds_are_judged_by_encoders_that_have_not_seen_them(tmp_path: Path) -> None:
+    names = [f"v{number}" for number in range(20)]
+    store = write_store(tmp_path / "store.zarr", names)
+    (tmp_path / "groups.csv").write_text("video_id,group\n" + "".join(f"{name},{name}\n" for name in names))
+    small = {"hidden": 4, "visual_width": 8, "audio_width": 8, "projector": "8-8", "batch_size": 4}
+    config = pretrain_config(**RANDOM_TINY, **small, frozen_frames=2, freeze_backbone=True, crop_size=32)
+    clips = folds.read_clips(store, tmp_path, config, tmp_path / "groups.csv")
+    assert {*clips.samples.video_id} <= {name for number, name in enumerate(names) if number % 4 != 3}
+
+    def changed(fold: int) -> torch.Tensor:
+        """Features where the clips of one fold are others in training."""
+        place = clips.samples.videos[torch.from_numpy(clips.fold == fold)]
+        audio = clips.drawn[0].clone()
+        audio[place] += 1 + audio[place].flip(1)
+        other = dataclasses.replace(clips, drawn=(audio, clips.drawn[1]))
+        return folds.avbt(other, 0, 3, epochs=2)[0]
+
+    usual = folds.avbt(clips, 0, 3, epochs=2)[0]
+    same = [torch.equal(changed(fold), usual) for fold in range(folds.FOLDS)]
+    assert same == [True, True, False, False, False], "fold 0 is judged, fold 1 chooses the epoch"
+    random = folds.avbt(clips, 0, 3, epochs=0)[0]
+    assert not torch.equal(random, usual)
+
+    unseen = folds.Unseen(clips, 0, (usual, usual), "usual")
+    data = unseen.data(TrainConfig())
+    assert (data.widths.audio, data.widths.visual) == (8, 8)
+    assert torch.equal(data.features.of(torch.arange(20))[0], usual)

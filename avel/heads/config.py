@@ -52,9 +52,11 @@ class HeadConfig(ComponentConfig):
 
     Attributes:
         weak_defaults: defaults under weak supervision, where they are others: name -> value.
+        training_defaults: defaults of settings of `TrainConfig` for this head, where they are others.
     """
 
     weak_defaults: ClassVar[Mapping[str, Any]] = {}
+    training_defaults: ClassVar[Mapping[str, Any]] = {}
 
     lr: float = option(1e-3, "Learning rate of Adam at the start.", low=0)
     weight_decay: float = option(0.0, "Weight decay of Adam (L2, as torch.optim.Adam takes it).", low=0)
@@ -128,7 +130,11 @@ class TrainConfig:
         low=1,
         shown="256 where a head adds features of unlike width, else none",
     )
-    standardise: bool = option(False, "Shift and scale each feature by its mean and std over train.")
+    standardise: bool = option(
+        False,
+        "Shift and scale each feature by its mean and std over train.",
+        shown="on for tacma, cross_attention and mlp, else off",
+    )
     patience: int = option(
         0, "Epochs without a better validation accuracy before a trial stops; 0 never.", low=0
     )
@@ -152,8 +158,9 @@ class TrainConfig:
     )
 
     def defaults_of_others(self) -> Mapping[str, Any]:
-        """Returns the head's defaults under weak supervision, where that is chosen: name -> value."""
-        return self.head.weak_defaults if self.supervision == "weak" else {}
+        """Returns defaults that the head brings, for it and for weak supervision: name -> value."""
+        weak = self.head.weak_defaults if self.supervision == "weak" else {}
+        return {**self.head.training_defaults, **weak}
 
     def selects_by_videos(self, task: str) -> bool:
         """Returns True if validation needs no labels of segments.

@@ -91,13 +91,26 @@ class FoldsResult:
                 "" if each.interval_percent is None else "{:.1f} to {:.1f}".format(*each.interval_percent),
                 str(each.event_f1_percent),
                 f"{each.epochs:.0f}",
-                str(next(iter(each.difference.values()), "")),
+                *(
+                    ("", "")
+                    if (told := next(iter(each.difference.values()), None)) is None
+                    else (str(told), told.needed)
+                ),
             )
             for each in self.results
         ]
         return [
             *table(
-                ("settings", self.measure, "95 % interval", "event F1", "epochs", "minus the first"), rows
+                (
+                    "settings",
+                    self.measure,
+                    "95 % interval",
+                    "event F1",
+                    "epochs",
+                    "minus the first",
+                    "it takes",
+                ),
+                rows,
             ),
             "",
             f"{self.samples} samples of train and val in {self.folds} folds of {self.groups} groups",

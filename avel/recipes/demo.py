@@ -105,16 +105,17 @@ class DemoResult:
                 name,
                 str(found.accuracy_percent),
                 "{:.1f} to {:.1f}".format(*found.interval_percent) if found.interval_percent else "",
+                str(found.events.f1_percent),
                 str(found.accuracy_at_best_test_epoch_percent),
             )
             for name, found in self.heads.items()
         ]
         baselines = [
-            (f"trivial baseline: {name}", f"{value:.1f}", "", "")
+            (f"trivial baseline: {name}", f"{value:.1f}", "", "", "")
             for name, value in self.trivial_baselines_percent.items()
         ]
         shown = table(
-            ("test accuracy, %", "best validation epoch", "95 % interval", "best test epoch"),
+            ("test accuracy, %", "best validation epoch", "95 % interval", "event F1", "best test epoch"),
             [*rows, *baselines],
         )
         paths = [f"  {name:<9} {path}" for name, path in self.paths.items()]

@@ -24,13 +24,14 @@ def test_a_config_survives_its_toml(name: str, tmp_path: Path) -> None:
 def test_a_file_may_hold_settings_of_several_heads(tmp_path: Path) -> None:
     file = tmp_path / "heads.toml"
     file.write_text("[train-head]\nseeds = 2\n[train-head.tacma]\ntheta = 0.5\n[train-head.mlp]\nlr = 0.25\n")
-    assert resolve(TrainConfig, "train-head", file=file) == TrainConfig(TACMA.Config(theta=0.5), seeds=2)
+    tacma = TrainConfig(TACMA.Config(theta=0.5), seeds=2, standardise=True)
+    assert resolve(TrainConfig, "train-head", file=file) == tacma
     mlp = resolve(TrainConfig, "train-head", file=file, options={"head": "mlp"})
-    assert mlp == TrainConfig(MLP.Config(lr=0.25), seeds=2)
+    assert mlp == TrainConfig(MLP.Config(lr=0.25), seeds=2, standardise=True)
 
 
 def test_a_head_comes_as_its_config_or_as_its_name_and_settings() -> None:
-    config = TrainConfig(TACMA.Config(theta=0.1), seeds=2)
+    config = TrainConfig(TACMA.Config(theta=0.1), seeds=2, standardise=True)
     assert train_config(head=TACMA.Config(theta=0.1), seeds=2) == config
     assert train_config(head="tacma", theta="0.1", seeds="2") == config
     assert resolve(TrainConfig, "train-head", base=config, options={"theta": 0.2}).head == TACMA.Config(
@@ -42,6 +43,14 @@ def test_settings_of_one_head_are_dropped_with_it() -> None:
     config = TrainConfig(TACMA.Config(theta=0.1, epochs=7), seeds=2)
     changed = resolve(TrainConfig, "train-head", base=config, options={"head": "mlp"})
     assert changed == TrainConfig(MLP.Config(), seeds=2)
+
+
+@pytest.mark.parametrize("name", list(HEADS))
+def test_the_papers_heads_standardise_unless_told_otherwise(name: str) -> None:
+    papers = name in ("tacma", "cross_attention", "mlp")
+    assert train_config(head=name).standardise == papers
+    weak = train_config(head=name, supervision="weak", standardise=not papers)
+    assert weak.standardise != papers
 
 
 def test_the_papers_settings() -> None:

@@ -156,6 +156,7 @@ def test_the_command_prints_a_table(cache: Path, tmp_path: Path, capsys: pytest.
     assert run_command(cli, command) == DONE
     shown = capsys.readouterr().out
     assert "minus the first" in shown
+    assert "it takes" in shown
     assert "weight_decay=0.01" in shown
     written = (tmp_path / "f" / "folds.json").read_text()
 

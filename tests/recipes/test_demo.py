@@ -24,7 +24,7 @@ def test_the_table_prints_intervals() -> None:
         accuracy_by_decoder_percent={},
         recall_percent={},
         background_recall_percent=None,
-        events=EventEvaluation(0, 0, spread, spread, spread),
+        events=EventEvaluation(0, 0, Spread(61.0, 2.0), spread, spread),
         by_tag={},
         parsing=None,
         validation_type_percent=Spread(),
@@ -32,9 +32,10 @@ def test_the_table_prints_intervals() -> None:
     )
     result = DemoResult({"tacma": found}, {"always background": 50.0}, {}, {"cache": "demo/features.h5"})
     header, rule, row, baseline, *rest = result.lines()
-    columns = [header.index(name) for name in ("best validation epoch", "95 % interval", "best test epoch")]
+    names = ("best validation epoch", "95 % interval", "event F1", "best test epoch")
+    columns = [header.index(name) for name in names]
     cells = [row[start:end].strip() for start, end in zip(columns, [*columns[1:], None], strict=True)]
-    assert cells == ["82.4 ± 3.6", "78.1 to 86.5", "84.0 ± 1.0"]
+    assert cells == ["82.4 ± 3.6", "78.1 to 86.5", "61.0 ± 2.0", "84.0 ± 1.0"]
     assert baseline.split() == ["trivial", "baseline:", "always", "background", "50.0"]
     assert any("demo/features.h5" in line for line in rest)
     assert set(rule) == {"-", " "}

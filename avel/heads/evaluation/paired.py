@@ -76,6 +76,17 @@ class Difference:
             f"{' or '.join(ways)} would do" if ways else "it takes more clips and more seeds"
         )
 
+    @property
+    def needed(self) -> str:
+        """Clips or seeds that it takes to show a level difference of this size, for a table's cell.
+
+        >>> Difference(1.62, -0.44, 3.71, True, 402, (5, 5), 2.1, 640, 12).needed
+        '640 clips or 12 seeds'
+        """
+        ways = [f"{self.clips_needed} clips"] * (self.clips_needed is not None)
+        ways += [f"{self.seeds_needed} seeds"] * (self.seeds_needed is not None)
+        return (" or ".join(ways) or "more of both") * self.level
+
 
 def difference(a: Tally, b: Tally, video_id: NDArray[np.object_], *, seed: int = 0) -> Difference:
     """Returns A's metric minus B's with its interval: tallies (M_a, R) and (M_b, R), videos (R,).

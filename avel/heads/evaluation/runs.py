@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from avel.config import settings_of
-from avel.errors import MissingPathError
+from avel.errors import AvelError, MissingPathError
 from avel.heads.evaluation.compare import GroupPredictions, read_group
 from avel.heads.evaluation.evaluation import Evaluation, GroupEvaluation
-from avel.heads.evaluation.paired import Difference, differences
+from avel.heads.evaluation.paired import Difference, differences, resolved_points
 from avel.heads.tasks.results import Spread
 from avel.heads.training.code import read_train_config
 from avel.heads.training.records import HeadInputs, open_runs
@@ -34,7 +35,8 @@ class RunLine:
         failed: number of trials that did not stay finite; a line of only such trials has no figures.
         accuracy_percent: None where segments may have several labels. Then the F1 are Type@AV, and all other
             figures are of that of segments.
-        differences: metric -> this line's minus that of the run it is compared with, if any.
+        against: the run that this line is compared with, and its settings, if any.
+        differences: metric -> this line's minus that run's.
         differs: settings that differ among the listed head runs, without those that this run sweeps.
         inputs: digest of the feature cache; compare runs of the same one.
     """
@@ -56,6 +58,7 @@ class RunLine:
     event_f1_percent: float | None = None
     validation_percent: float | None = None
     best_test_epoch_percent: float | None = None
+    against: str = ""
     differences: dict[str, Difference] = field(default_factory=dict)
     differs: dict[str, Any]
     inputs: str
@@ -75,7 +78,7 @@ def list_runs(folder: Path | str, *, against: Path | str | None = None) -> list[
 
     Args:
         against: a run that all of its task with results on test are compared with, a sweep by its best
-            settings on validation.
+            settings on validation; by default the best of all on validation, with those on the same samples.
 
     Raises:
         MissingPathError: no such folder or run, or no run below it.
@@ -88,10 +91,16 @@ def list_runs(folder: Path | str, *, against: Path | str | None = None) -> list[
         raise MissingPathError(f"{folder}: no avel run here", hint="avel train-head makes one")
     differing = _differing([run for run in runs if run.kind == "heads"])
     lines = [line for run in runs for line in _lines(run, folder, differing)]
-    if against is None:
+    if against is not None:
+        other = read_group(against, "test")
+        return [_compared(line, folder, other) for line in lines]
+    best = best_line(lines)
+    if best is None:
         return lines
-    other = read_group(against, "test")
-    return [_compared(line, folder, other) for line in lines]
+    with suppress(AvelError):  # a list that nobody asked to compare shows what is there
+        other = read_group(folder / best.run, "test", best.group)
+        lines = [_compared_if_alike(line, folder, other) for line in lines]
+    return lines
 
 
 def _compared(line: RunLine, folder: Path, other: GroupPredictions) -> RunLine:
@@ -103,7 +112,17 @@ def _compared(line: RunLine, folder: Path, other: GroupPredictions) -> RunLine:
         return line
     if (group.run.path.resolve(), group.name) == (other.run.path.resolve(), other.name):
         return line
-    return replace(line, differences=differences(group.items, other.items, group.task))
+    settings = f" ({other.name})" if other.name != other.trials[0].config.head.name else ""
+    found = differences(group.items, other.items, group.task)
+    return replace(line, differences=found, against=other.run.path.name + settings)
+
+
+def _compared_if_alike(line: RunLine, folder: Path, other: GroupPredictions) -> RunLine:
+    """Returns the same, or the line as it is where the two share no test samples or files are missing."""
+    try:
+        return _compared(line, folder, other)
+    except AvelError:
+        return line
 
 
 def _lines(run: Run, folder: Path, differing: Sequence[str]) -> list[RunLine]:
@@ -153,15 +172,13 @@ def _evaluated(line: RunLine, name: str, group: GroupEvaluation, failed: int) ->
 
 
 def run_table(lines: Sequence[RunLine]) -> list[str]:
-    """Formats lines as a table; `--json` and `--csv` hold every field."""
+    """Formats lines as a table, and their differences as another; `--json` and `--csv` hold every field."""
     several = len({line.inputs for line in lines if line.inputs}) > 1
     failures = any(line.failed for line in lines)
-    paired = any(line.differences for line in lines)
     header = (
         *("run", "settings", "seeds"),
         *(("failed",) if failures else ()),
         *("test", "event F1", "val", "best test epoch", "holding background"),
-        *(("difference, 95 %",) if paired else ()),
         *(("cache",) if several else ()),
     )
     rows = [
@@ -180,12 +197,43 @@ def run_table(lines: Sequence[RunLine]) -> list[str]:
                     line.holding_background_percent,
                 )
             ),
-            *((str(next(iter(line.differences.values()), "")),) if paired else ()),
             *((line.inputs,) if several else ()),
         )
         for line in lines
     ]
-    return table(header, rows)
+    return [*table(header, rows), *_difference_lines(lines)]
+
+
+def _difference_lines(lines: Sequence[RunLine]) -> list[str]:
+    """Formats the paired differences of lines, and says what they can show."""
+    compared = [line for line in lines if line.differences]
+    resolved = resolved_points(line.differences for line in compared)
+    if resolved is None:
+        return []
+    measure = next(iter(compared[0].differences))
+    shown = dict.fromkeys((measure, "event_f1"))
+    rows = [
+        (
+            line.run,
+            _settings_text(line),
+            *(str(line.differences[name]) for name in shown),
+            line.differences[measure].needed,
+        )
+        for line in compared
+    ]
+    header = ("run", "settings", *(f"{_title(name)}, 95 %" for name in shown), "it takes")
+    told = f"these clips and seeds resolve about {resolved:.1f} points of {_title(measure)}"
+    return [
+        "",
+        f"minus {compared[0].against}: {told}",
+        *table(header, rows),
+        "it takes: clips or seeds with which a level difference of this size would be told from none",
+        "",
+    ]
+
+
+def _title(metric: str) -> str:
+    return metric.replace("_f1", " F1")
 
 
 def best_line(lines: Sequence[RunLine]) -> RunLine | None:

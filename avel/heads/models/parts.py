@@ -1,7 +1,9 @@
 """Pieces that several heads share: the three-layer MLP, the Bi-LSTM."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +16,9 @@ from avel.nn import has_bfloat16_lstm, recur
 
 @dataclass(frozen=True)
 class PaperConfig(HeadConfig):
-    """Training as in Section 4.1 of Ran et al.; the number of epochs is not in the paper."""
+    """Training as in Section 4.1 of Ran et al., standardised; the number of epochs is not in the paper."""
 
+    training_defaults: ClassVar[Mapping[str, Any]] = {"standardise": True}
     lr: float = 1e-4
     lr_decay: float = 0.98
     lr_decay_every: int = 10

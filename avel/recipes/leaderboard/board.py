@@ -131,6 +131,13 @@ class Leaderboard:
         if found is not None:
             clips = f"{self.samples} clips and these seeds"
             notes.append(f"{clips} resolve about {found:.1f} points of {self.measure}")
+        needed = [
+            f"{line.head} {line.difference.needed}"
+            for line in self.heads
+            if line.head in self.level and line.difference
+        ]
+        if needed:
+            notes.append(f"to tell differences of this size from none it takes: {'; '.join(needed)}")
         notes += [f"left out: {each.head}: {each.reason}" for each in self.skipped]
         if any(line.published for line in self.heads):
             reported = (

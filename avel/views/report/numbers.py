@@ -61,7 +61,8 @@ def evaluated_split(run: HeadRun) -> str:
 
 
 def comparisons(groups: Sequence[HeadRun]) -> dict[str, dict[str, Any]]:
-    """Returns split -> "a-b", the places of two runs, a before b -> metric -> A's difference to B.
+    """Returns split -> "a-b", the places of two runs, a before b -> metric -> A's difference to B, as it is
+    and with the text `needed`.
 
     Pairs without samples that both have labels for are left out.
     """
@@ -71,7 +72,8 @@ def comparisons(groups: Sequence[HeadRun]) -> dict[str, dict[str, Any]]:
             common = {*a.sample[a.known_places_of(split)].tolist()} if a.has_predictions(split) else set()
             if b.has_predictions(split) and common & {*b.sample[b.known_places_of(split)].tolist()}:
                 pair = differences(a.predictions(split), b.predictions(split), a.task)
-                found.setdefault(split, {})[f"{place_a}-{place_b}"] = as_plain(pair)
+                shown = {name: as_plain(each) | {"needed": each.needed} for name, each in pair.items()}
+                found.setdefault(split, {})[f"{place_a}-{place_b}"] = shown
     return found
 
 

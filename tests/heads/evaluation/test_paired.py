@@ -119,6 +119,9 @@ def test_text_says_what_it_takes() -> None:
     told = Difference(-4.0, -6.0, -2.0, False, 81, (1, 3), 2.0, 20, None)
     assert str(told) == "-4.0 [-6.0, -2.0]"
     assert told.explained() == "81 clips and 1 and 3 seeds resolve 2.0 points, the difference is 4.0"
+    assert (found.needed, told.needed) == ("more of both", "")
+    clips = Difference(1.6, -0.4, 3.7, True, 402, (5, 5), 2.1, 640, None)
+    assert clips.needed == "640 clips"
 
 
 def predictions(sample: list[int], predicted: list[list[int]], label: list[list[int]]) -> Predictions:

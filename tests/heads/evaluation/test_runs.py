@@ -80,7 +80,7 @@ def test_each_line_of_a_sweep_over_heads_names_its_head(runs: Path) -> None:
 
 def test_the_command_shows_what_one_compares_by(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(cli, ["runs", str(runs)]) == DONE
-    header, _, *rows, _ = capsys.readouterr().out.splitlines()
+    header, _, *rows = capsys.readouterr().out.split("\n\n")[0].splitlines()
     assert re.split("  +", header) == [
         *("run", "settings", "seeds", "test", "event F1", "val", "best test epoch", "holding background")
     ]
@@ -147,9 +147,39 @@ def test_runs_are_compared_with_one_of_them(runs: Path, capsys: pytest.CaptureFi
         found = compare(runs / "theta", runs / "tacma", settings_a=group)
         assert lines["theta", group].differences == found.differences
     assert run_command(cli, ["runs", str(runs), "--against", str(runs / "tacma")]) == DONE
-    header, _, *rows, _ = capsys.readouterr().out.splitlines()
-    assert header.endswith("difference, 95 %")
-    assert rows[-1].endswith(str(lines["theta", "theta=0.1"].differences["accuracy"]))
+    told, header, _, *rows, note = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    assert re.fullmatch(r"minus tacma: these clips and seeds resolve about \d+\.\d points of accuracy", told)
+    assert re.split("  +", header) == ["run", "settings", "accuracy, 95 %", "event F1, 95 %", "it takes"]
+    assert len(rows) == 4
+    assert "clips or seeds" in note
+    last = lines["theta", "theta=0.1"].differences
+    shown = [str(last["accuracy"]), str(last["event_f1"]), last["accuracy"].needed]
+    assert re.split("  +", rows[-1])[2:] == [each for each in shown if each]
+
+
+def test_runs_are_compared_with_the_best_on_validation_unless_another_is_named(runs: Path) -> None:
+    lines = list_runs(runs)
+    best = max(lines, key=lambda line: line.validation_percent or 0)
+    assert [line.differences == {} for line in lines] == [line is best for line in lines]
+    others = list_runs(runs, against=runs / "tacma")
+    assert {line.against for line in others} == {"tacma", ""}
+    named = best.run if best.group in ("tacma", best.head) else f"{best.run} ({best.group})"
+    assert {line.against for line in lines} == {named, ""}
+
+
+def test_runs_on_other_samples_or_without_predictions_are_listed_without_differences(
+    runs: Path, tmp_path: Path
+) -> None:
+    train_head(write_cache(tmp_path / "other.h5", segments=5), runs / "other", head="mlp", epochs=1, lr=0)
+    with pytest.raises(StoreError, match="other labels"):
+        list_runs(runs, against=runs / "other")
+    lines = list_runs(runs)
+    best = max(lines, key=lambda line: line.validation_percent or 0).run
+    compared = {line.run for line in lines if line.differences}  # heads and theta have two lines each
+    assert compared == {"heads", "theta", "tacma"} - ({best} & {"tacma"})
+    lost = "heads" if best == "tacma" else "tacma"
+    (runs / lost / "predictions.parquet").unlink()
+    assert {line.run for line in list_runs(runs) if line.differences} == compared - {lost}
 
 
 def test_the_table_names_caches_where_there_are_several(tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ def on_fake_cuda(data: Data) -> Data:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_trials_train_on_a_gpu(head: str, count: int, dtype: str, cache: FeatureCache) -> None:
     supervision = "weak" if dtype == "bfloat16" and HEADS[head].weak else "full"
-    config = train_config(head=head, batch_size=16, dtype=dtype, supervision=supervision)
+    options = {"head": head, "dtype": dtype, "supervision": supervision}
+    config = train_config(batch_size=16, standardise=False, **options)  # statistics need values
     data = load_data(cache, config, torch.device("cpu"))
     with fake_cuda():
         there = on_fake_cuda(data)
@@ -95,7 +96,7 @@ def test_an_epoch_on_a_gpu_scores_a_split_in_one_pass(
 ) -> None:
     monkeypatch.setattr(fit, "CLIPS_AT_ONCE", 1)  # on a CPU a pass for each clip
     monkeypatch.setattr(FakeTensor, "tolist", lambda values: [0.0] * len(values))  # it has no numbers
-    config = train_config(head="tacma", batch_size=16)
+    config = train_config(head="tacma", batch_size=16, standardise=False)
     data = load_data(cache, config, torch.device("cpu"))
     with fake_cuda():
         training = Training(trials_of(config, count), on_fake_cuda(data), CUDA)
@@ -120,7 +121,7 @@ def test_training_on_a_gpu_takes_products_of_float32_in_tf32(
     monkeypatch.setattr(
         torch.optim.Adam, "step", lambda *_: inside.add(torch.get_float32_matmul_precision()) or step(*_)
     )
-    config = train_config(head="mlp", batch_size=16, epochs=2)
+    config = train_config(head="mlp", batch_size=16, epochs=2, standardise=False)
     data = load_data(cache, config, torch.device("cpu"))
     with fake_cuda():
         outcomes = fit.fit(trials_of(config, count), on_fake_cuda(data), CUDA, lambda line: None)
@@ -132,7 +133,7 @@ def test_training_on_a_gpu_takes_products_of_float32_in_tf32(
 @pytest.mark.usefixtures("nothing_remembered")
 @pytest.mark.parametrize("head", [head for head in HEADS if HEADS[head].stackable])
 def test_trials_leave_a_group_on_a_gpu(head: str, cache: FeatureCache) -> None:
-    config = train_config(head=head, batch_size=16)
+    config = train_config(head=head, batch_size=16, standardise=False)
     data = load_data(cache, config, torch.device("cpu"))
     with fake_cuda():
         training = Training(trials_of(config, 3), on_fake_cuda(data), CUDA)

@@ -137,6 +137,10 @@ def test_the_terminal_names_what_is_level_and_what_is_left_out(board: Leaderboar
     assert f"level with tacma: {', '.join(board.level) or 'none'}" in shown
     assert "left out: bilstm: " in shown
     assert "resolve about" in shown
+    told = [line for line in board.heads if line.head in board.level]
+    for line in told:
+        assert line.difference is not None
+        assert f"{line.head} {line.difference.needed}" in shown
     assert "right class, never background" in shown
 
 

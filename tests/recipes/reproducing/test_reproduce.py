@@ -1,6 +1,7 @@
 """`avel reproduce`: rows of the paper, each from encoders to a judged head, kept and shared by the tables."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import pytest
 from avel.cli import cli
 from avel.console import DONE, USAGE, run
 from avel.errors import ConfigError, MissingPathError, UnknownNameError
+from avel.heads.evaluation.paired import Difference
 from avel.heads.models.head import Widths, build_model
 from avel.heads.tasks.results import Spread
 from avel.heads.training.records import read_trial
-from avel.recipes.reproducing.measured import Measured, reversed_order
+from avel.recipes.reproducing.measured import Measured, Reproduced, reversed_order
 from avel.recipes.reproducing.reproduce import reproduce, row_config
 from avel.recipes.reproducing.tables import AGAINST, BACKBONES, ENCODERS, TABLES, TITLES
 from avel.stores.runs import Run
@@ -220,3 +222,18 @@ def test_reversed_pairs_are_those_with_figures_on_both_sides() -> None:
 
     rows = (row("a", 70.0, 50.0), row("b", 72.0, 49.0), row("c", None, 90.0), row("d", 60.0, None))
     assert reversed_order(rows) == (("a", "b"),)
+
+
+def test_each_row_says_what_it_takes_to_tell_its_difference() -> None:
+    def row(name: str, paper: float | None, **found: Difference) -> Measured:
+        return Measured(name, paper, Spread(80.0), event_f1_percent=Spread(55.0), differences=found)
+
+    level = Difference(1.6, -3.0, 6.2, True, 81, (3, 3), 4.6, 670, None)
+    apart = Difference(-7.2, -9.8, -4.6, False, 81, (3, 3), 2.6, 20, 2)
+    rows = (row("MLP", 75.6, accuracy=level), row("PSP", 76.6, accuracy=apart), row("AV-BT + TACMA", 77.2))
+    shown = Reproduced("table3", 3, rows, {}, (), (), 1.0, "p").lines()
+    cells = {(parts := re.split("  +", line.rstrip()))[0]: parts[1:] for line in shown}
+    assert cells["MLP"] == ["75.6", "80.0", "55.0", "+1.6 [-3.0, 6.2] level", "670 clips"]
+    assert cells["PSP"][-1] == "-7.2 [-9.8, -4.6]"
+    resolved = "these clips and seeds resolve about 3.6 points"
+    assert f"{resolved}; the paper's differences to AV-BT + TACMA are 0.6 to 1.6" in shown

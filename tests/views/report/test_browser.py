@@ -112,6 +112,8 @@ def test_two_runs_stand_side_by_side_and_a_clip_they_differ_on_opens(page: Any, 
     assert rows[0][0] == "segment accuracy"
     assert rows[0][-1].startswith(f"{accuracy.points:+.1f}".replace("-", "\N{MINUS SIGN}"))
     assert rows[0][-1].endswith("level") == accuracy.level
+    told = page.find_element("css selector", "#compare .note").text
+    assert told.endswith(f"it takes {accuracy.needed}." if accuracy.level else "cannot be told from none.")
     choose(page, "compare-b", "1")
     assert "Choose two runs" in page.find_element("id", "compare").text
     choose(page, "compare-b", "0")

@@ -82,7 +82,10 @@ def test_pairs_of_runs_are_compared_as_the_command_does(made: Made, tmp_path: Pa
     assert set(summary["comparisons"]) == {"test", "val"}
     for split, pairs in summary["comparisons"].items():
         assert set(pairs) == {"0-1"}
-        assert pairs["0-1"] == as_plain(compare(*made.runs, split=split).differences)
+        found = compare(*made.runs, split=split).differences
+        assert pairs["0-1"] == {
+            name: as_plain(each) | {"needed": each.needed} for name, each in found.items()
+        }
     report(made.runs[:1], tmp_path / "one", tsne=False)
     assert data(tmp_path / "one", "summary")["comparisons"] == {}
 

@@ -28,10 +28,11 @@ function comparison(runs, { a, b }) {
   const widest = Math.max(1, ...Object.values(pair).flatMap((each) => [Math.abs(each.low_points), Math.abs(each.high_points)]));
   const metrics = Object.entries(avel.data.summary.metrics);
   const rows = metrics.map(([name, title]) => differenceRow(title, pair[name], sign, widest));
-  const { clips, seeds, resolved_points: resolved } = pair[metrics[0][0]];
+  const { clips, seeds, resolved_points: resolved, needed } = pair[metrics[0][0]];
   const told = `${plural(clips, "clip")}, ${seeds[sign > 0 ? 0 : 1]} and ${plural(seeds[sign > 0 ? 1 : 0], "seed")}: differences in ${avel.data.summary.measure} below ${resolved.toFixed(1)} points cannot be told from none.`;
+  const takes = needed && ` To tell a difference of the size found it takes ${needed}.`;
   const note = "A − B in points of percent; intervals (95 %) are a bootstrap over videos and seeds. Level: the interval holds 0. ";
-  return [h("div", { class: "bars" }, rows), h("p", { class: "note" }, note + told), ...differingClips(runs, a, b)];
+  return [h("div", { class: "bars" }, rows), h("p", { class: "note" }, note + told + takes), ...differingClips(runs, a, b)];
 }
 
 function differenceRow(title, found, sign, widest) {

@@ -1,0 +1,277 @@
+"""Judges settings of heads and of AV-BT on folds of train and val whose clips AV-BT has not seen either.
+
+    python benchmarks/folds.py heads small.zarr folds --config small.toml --groups photos.csv --seeds 2
+    python benchmarks/folds.py encoders small.zarr folds --config small.toml --groups photos.csv --seeds 1
+
+`avel sweep --folds` judges heads on one cache, whose encoder has seen the clips of all folds. Here AV-BT is
+trained for each fold, on the clips that neither choose an epoch nor judge; test clips take no part. The folds
+stay in the folder: the same command goes on, with more seeds adds some.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from avel.config import resolve
+from avel.heads.config import TrainConfig
+from avel.heads.evaluation.paired import difference, tally
+from avel.heads.evaluation.predictions import Predictions, read_predictions
+from avel.heads.folds import FoldCache, deal
+from avel.heads.tasks.results import Spread
+from avel.heads.tasks.task import Task
+from avel.heads.train import LoadedCache, train_head
+from avel.heads.training.data import Data, Split, join
+from avel.pipeline.caching.cache import cache_features
+from avel.pipeline.config import CacheConfig, PretrainConfig
+from avel.pipeline.encoders.build import build_encoder
+from avel.pipeline.pretraining.presets import PRESETS
+from avel.pipeline.pretraining.pretrain import standardise
+from avel.pipeline.pretraining.projector import ProjectedEncoder
+from avel.pipeline.pretraining.schedule import make_optimizer
+from avel.pipeline.pretraining.training import Trainer
+from avel.pipeline.pretraining.vectors import FrozenVectors, frozen_vectors
+from avel.progress import Progress, note, set_verbosity
+from avel.stores.clips import ClipStore
+from avel.stores.features import FeatureCache
+from avel.stores.runs import Run
+from avel.stores.tensors import load_tensors, save_tensors
+from avel.text import table
+
+FOLDS = 5
+Pair = tuple[Tensor, Tensor]
+
+FASTER: dict[str, Any] = {"lr": 1e-3, "standardise": False, "together": "never"}
+PAPER_HEAD: dict[str, Any] = {"patience": 40, "standardise": False, "together": "never"}
+"""The paper's settings; the epochs after 40 without a better one are spared."""
+STANDARD, DROP = {"standardise": True}, {"dropout": 0.5}
+MLP, TACMA = FASTER | {"head": "mlp", "epochs": 60}, FASTER | {"head": "tacma", "epochs": 40}
+THETAS = (0.0, 0.3, 1.0)
+HEADS: Mapping[str, Mapping[str, dict[str, Any]]] = {
+    "mlp": {
+        "the paper's": PAPER_HEAD,
+        "the paper's, standardised": PAPER_HEAD | STANDARD,
+        "the paper's, dropout": PAPER_HEAD | DROP,
+        "lr 1e-3": MLP,
+        "lr 1e-3, standardised": MLP | STANDARD,
+        "lr 1e-3, weight decay 1e-3": MLP | {"weight_decay": 1e-3},
+        "lr 1e-3, dropout": MLP | DROP,
+        "lr 1e-3, standardised, dropout": MLP | STANDARD | DROP,
+        "lr 1e-3, concatenated": MLP | {"merge": "concatenate"},
+        "lr 1e-3, concatenated, standardised": MLP | STANDARD | {"merge": "concatenate"},
+    },
+    "tacma": {
+        "the paper's": PAPER_HEAD,
+        "the paper's, standardised": PAPER_HEAD | STANDARD,
+        "lr 1e-3": TACMA,
+        "lr 1e-3, standardised": TACMA | STANDARD,
+        "lr 1e-3, weight decay 1e-3": TACMA | {"weight_decay": 1e-3},
+        "lr 1e-3, dropout": TACMA | DROP,
+        "lr 1e-3, standardised, dropout": TACMA | STANDARD | DROP,
+        **{f"lr 1e-3, theta {theta:g}": TACMA | {"theta": theta} for theta in THETAS},
+        **{
+            f"lr 1e-3, standardised, theta {theta:g}": TACMA | STANDARD | {"theta": theta} for theta in THETAS
+        },
+    },
+}
+"""Head -> name -> settings; all are compared with the first of a head."""
+BASE = "small"
+ENCODERS: Mapping[str, Mapping[str, Any]] = {
+    BASE: {},
+    "middle frames alone": {"middle": True},
+    "each clip's time alone": {"correlate": "clip"},
+    "half of the clips": {"part": 0.5},
+    "a quarter of the clips": {"part": 0.25},
+    "random Bi-LSTMs": {"epochs": 0},
+    "CNN vectors": {},
+    "AV-BT beside CNN vectors": {},
+}
+"""Name -> what differs from the preset `small` at 50 epochs; all are judged by both heads, standardised."""
+WIDE = ("CNN vectors", "AV-BT beside CNN vectors")
+EPOCHS = 50
+SHOWN = ("accuracy", "event_f1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Clips:
+    """Vectors of all videos of a store, and the samples of train and val with their folds.
+
+    Attributes:
+        middle: cnn_a (V, T, Da), cnn_v (V, T, Dv) of the middle frames, which features are made from.
+        drawn: cnn_a (V, T, Da), cnn_v (V, T, k, Dv), which AV-BT learns from; 0 of test videos.
+        fold: (R,) fold of each sample.
+    """
+
+    cache: LoadedCache
+    config: PretrainConfig
+    middle: Pair
+    drawn: Pair
+    samples: Split
+    fold: NDArray[np.int64]
+    group: NDArray[np.object_]
+
+
+def read_clips(store: Path, out: Path, config: PretrainConfig, groups: Path) -> Clips:
+    """Computes the CNNs' vectors once, and deals samples to folds by groups."""
+    visual, audio = config.visual, config.audio
+    caching = CacheConfig(keep_cnn=True, visual=visual, audio=audio)
+    cache_features(store, out / "cnn.h5", caching)
+    encoder, clips = build_encoder(config), ClipStore.open(store)
+    cache = FeatureCache.open(out / "cnn.h5")
+    places = np.arange(len(cache.video_ids))
+    middle = torch.from_numpy(cache.read("cnn_a", places)), torch.from_numpy(cache.read("cnn_v", places))
+    splits = clips.dataset.split_of_video()
+    known = [place for place, name in enumerate(cache.video_ids) if {"train", "val"} & {*splits[name]}]
+    names = [cache.video_ids[place] for place in known]
+    some = frozen_vectors(encoder, clips, names, config.frozen.frames, out / "vectors", clips.digest)
+    drawn = tuple(each.new_zeros(len(places), *each.shape[1:]) for each in some)
+    for whole, part in zip(drawn, some, strict=True):
+        whole[torch.tensor(known)] = part
+    loaded = LoadedCache.open(out / "cnn.h5", "cpu")
+    data = loaded.data(resolve(TrainConfig, "train-head", options=MLP | {"merge": "concatenate"}))
+    samples = join((data.splits["train"], data.splits["val"]))
+    with groups.open() as lines:
+        group_of = {row["video_id"]: row["group"] for row in csv.DictReader(lines)}
+    group = np.array([group_of[video] for video in samples.video_id], object)
+    return Clips(loaded, config, middle, (drawn[0], drawn[1]), samples, deal(group, samples, FOLDS, 0), group)
+
+
+def avbt(clips: Clips, fold: int, seed: int, middle: bool = False, part: float = 1, **options: Any) -> Pair:
+    """Trains AV-BT without two folds -> f_a, f_v of all videos, (V, T, D); no epochs leave it random."""
+    epochs = options.pop("epochs", EPOCHS)
+    config = resolve(
+        PretrainConfig,
+        "pretrain",
+        base=clips.config,
+        options={"seed": seed, "epochs": epochs or 1, **options},
+    )
+    learned = (clips.fold != fold) & (clips.fold != (fold + 1) % FOLDS)
+    videos = np.unique(clips.samples.videos.numpy()[learned])
+    chosen = np.random.default_rng(seed).permutation(videos)[: round(part * len(videos))]
+    place = torch.from_numpy(np.sort(chosen) if part < 1 else videos)
+    audio, visual = (each[place] for each in clips.drawn)
+    if middle:
+        audio, visual = (each[place].half() for each in clips.middle)
+        visual = visual.unsqueeze(2)
+    encoder = build_encoder(config)
+    projected = ProjectedEncoder(encoder, config)
+    standardise(encoder, audio, visual, None)
+    batches = FrozenVectors(audio, visual, batch_size=config.batch_size, seed=seed)
+    trainer = Trainer(projected, make_optimizer(projected, config), config, torch.device("cpu"))
+    with Progress(epochs * len(place), "clips", of="AV-BT") as progress:
+        for number in range(epochs):
+            trainer.epoch(number, batches, progress)
+    encoder.eval()
+    with torch.inference_mode():
+        f_a, f_v = encoder.temporal(*(each.float() for each in clips.middle))
+    return f_a.clone(), f_v.clone()
+
+
+class Unseen(FoldCache):
+    """One fold, with features of an encoder that was trained without it."""
+
+    def __init__(self, clips: Clips, fold: int, features: Pair, name: str) -> None:
+        super().__init__(clips.cache, clips.fold, fold, FOLDS)
+        self.features, self.fold = features, f"{self.fold}, {name}"
+
+    def read(self, config: TrainConfig) -> Data:
+        """Reads the samples of the cache, with these features in the place of its own."""
+        data, (audio, visual) = super().read(config), self.features
+        widths = dataclasses.replace(data.widths, audio=audio.shape[-1], visual=visual.shape[-1])
+        features = dataclasses.replace(data.features, held=self.features)
+        return dataclasses.replace(data, features=features, widths=widths)
+
+
+def features_of(clips: Clips, out: Path, name: str, fold: int, seed: int) -> Pair:
+    """Returns features of all videos for one fold, kept in `out`; f_a and f_v, or others that heads read."""
+    if name == "CNN vectors":
+        return clips.middle
+    if name == "AV-BT beside CNN vectors":
+        pairs = zip(features_of(clips, out, BASE, fold, seed), clips.middle, strict=True)
+        f_a, f_v = (torch.cat(pair, -1) for pair in pairs)
+        return f_a, f_v
+    path = out / "features" / name.replace(" ", "-") / f"{fold}-{seed}.safetensors"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        f_a, f_v = avbt(clips, fold, seed, **ENCODERS[name])
+        save_tensors(path, {"f_a": f_a, "f_v": f_v})
+    kept = load_tensors(path, f"remove {path}")[0]
+    return kept["f_a"], kept["f_v"]
+
+
+def judged(
+    clips: Clips, out: Path, seeds: int, encoder: str, name: str, settings: Mapping[str, Any]
+) -> tuple[Predictions, ...]:
+    """Trains a head on every fold and seed -> for each seed what it says of all samples, by sample."""
+    found = []
+    for seed in range(seeds):
+        parts = []
+        for fold in range(FOLDS):
+            features = features_of(clips, out, encoder, fold, seed)
+            run = out / "heads" / f"{encoder}, {name}".replace(" ", "-") / f"{fold}-{seed}"
+            note(f"== {encoder}, {name}, fold {fold}, seed {seed}")
+            unseen = Unseen(clips, fold, features, f"{encoder} {seed}")
+            train_head(unseen, run, resolve(TrainConfig, "train-head", options=settings), seed=seed)
+            parts.append(read_predictions(Run.open(run, "heads"))["test"][0])
+        whole = join(parts)
+        group_of = dict(zip(clips.samples.video_id, clips.group, strict=True))
+        groups = np.array([group_of[video] for video in whole.video_id], object)
+        whole = dataclasses.replace(whole, video_id=groups)
+        found.append(whole.take(np.argsort(whole.sample, kind="stable")))
+    return tuple(found)
+
+
+def lines(task: Task, of_name: Mapping[str, Sequence[Predictions]]) -> list[str]:
+    """Returns a table of settings, each beside its difference to the first."""
+    rows, first = [], None
+    for name, items in of_name.items():
+        of_metric = tally(items, task)
+        figures = [str(Spread.of((100 * of_metric[each].value).tolist())) for each in SHOWN]
+        told = ["", "", ""]
+        if first is not None:
+            differ = [difference(of_metric[each], first[each], items[0].video_id) for each in SHOWN]
+            told = [*map(str, differ), differ[0].needed]
+        first = first or of_metric
+        rows.append((name, *figures, *told))
+    header = ("", "accuracy", "event F1", "accuracy - first", "event F1 - first", "it takes")
+    return table(header, rows)
+
+
+def main() -> None:
+    """Prints a table for each head."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["heads", "encoders"])
+    parser.add_argument("store", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--config", type=Path, required=True, help="TOML with the CNNs of avel pretrain")
+    parser.add_argument("--groups", type=Path, required=True, help="CSV of video_id,group")
+    parser.add_argument("--seeds", type=int, default=2)
+    given = parser.parse_args()
+    set_verbosity(1)
+    config = resolve(PretrainConfig, "pretrain", preset=PRESETS["small"], file=given.config)
+    clips = read_clips(given.store, given.out, config, given.groups)
+    task = clips.cache.data(resolve(TrainConfig, "train-head", options=MLP)).task
+    for head, settings in HEADS.items():
+        if given.what == "heads":
+            asked = {
+                name: (BASE, f"{head}, {name}", each | {"head": head}) for name, each in settings.items()
+            }
+        else:
+            usual = {"mlp": MLP, "tacma": TACMA}[head] | STANDARD
+            wide = usual | ({"merge": "concatenate"} if head == "mlp" else {})
+            asked = {each: (each, head, wide if each in WIDE else usual) for each in ENCODERS}
+        found = {name: judged(clips, given.out, given.seeds, *each) for name, each in asked.items()}
+        print("\n".join([head, "", *lines(task, found), ""]))
+
+
+if __name__ == "__main__":
+    main()
