@@ -1,4 +1,4 @@
-"""Finds torch devices by name. Of the modules beside it only `nn` and `memory` may import torch too."""
+"""Finds torch devices by name. Beside it only `nn`, `memory` and `forecast` import torch too."""
 
 import ctypes
 import functools

@@ -17,6 +17,7 @@ from avel.heads.models.head import code_digest
 from avel.heads.train import LoadedCache, digests_of_negatives, digests_of_weights, train_head
 from avel.heads.training.data import Data
 from avel.heads.training.fit import fit
+from avel.heads.training.forecast import check_step_fits, note_long_training
 from avel.heads.training.plan import check_varied
 from avel.heads.training.trials import Trial
 from avel.progress import note
@@ -144,6 +145,7 @@ def search(
         left = trials - len(_ended_trials(study))
         objective = _Objective(ranges, config, options, loaded)
         if left > 0:
+            note_long_training([[Trial("", base)]] * left, loaded.data, loaded.device)
             study.optimize(objective, n_trials=left, catch=(ConfigError, TrainingError))
         found = sorted(_ended_trials(study), key=lambda each: -(each.validation_percent or -1))
         finished = [each for each in found if each.state == "finished"]
@@ -214,7 +216,9 @@ class _Objective:
             if trial.should_prune():
                 raise import_optuna().TrialPruned
 
-        fit([Trial(f"trial {trial.number}", config)], self._data(config), self.loaded.device, log)
+        group, device = [Trial(f"trial {trial.number}", config)], self.loaded.device
+        check_step_fits(group, self._data(config), device)
+        fit(group, self._data(config), device, log)
         return best
 
     def _data(self, config: TrainConfig) -> Data:

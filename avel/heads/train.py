@@ -18,6 +18,7 @@ from avel.heads.evaluation.evaluate import evaluate, predict_split
 from avel.heads.evaluation.evaluation import Evaluation
 from avel.heads.evaluation.predictions import write_predictions
 from avel.heads.models.head import (
+    Model,
     Widths,
     build_model,
     code_digest,
@@ -38,6 +39,7 @@ from avel.heads.training.data import (
     replaced_inputs,
 )
 from avel.heads.training.fit import TrialOutcome, can_stack, fit
+from avel.heads.training.forecast import check_step_fits, note_long_training
 from avel.heads.training.negatives import add_negatives
 from avel.heads.training.plan import Planned, plan, stackable_groups
 from avel.heads.training.records import HeadInputs, is_trained, load_model, read_trials, write_trial
@@ -45,7 +47,7 @@ from avel.heads.training.start import start_from
 from avel.progress import note
 from avel.stores.features import FeatureCache
 from avel.stores.files import check_can_write, only_one, sha256_file
-from avel.stores.runs import RECORD, Run, remove_run
+from avel.stores.runs import RECORD, Run, forget_unused, remove_run
 from avel.stores.watching import Watchers, check_watchers
 from avel.text import as_plain
 
@@ -124,6 +126,9 @@ def sweep(
 def _open(path: Path, base: TrainConfig, inputs: HeadInputs, hardware: str) -> Run:
     """Begins a run or goes on with the one that is there, which may have been asked for fewer seeds."""
     if (path / RECORD).is_file():
+        with only_one(path, "run"):
+            forget_unused(path)
+    if (path / RECORD).is_file():
         found = Run.open(path, "heads")
         before, there = read_train_config(found.record.config, path / RECORD), found.read_inputs(HeadInputs)
         if before.seeds < base.seeds and set(there.trials) < set(inputs.trials):
@@ -172,6 +177,17 @@ class LoadedCache:
         """Reads what a head reads of the cache itself, unchecked."""
         return read_data(self.cache, config, self.device)
 
+    def trainable(self, config: TrainConfig) -> tuple[Data, Model]:
+        """Returns what a head reads, and an untrained model of it.
+
+        Raises:
+            ConfigError, TrainingError: the head cannot be trained on the cache.
+        """
+        data = self.data(config)
+        check_lengths(self.cache, config)
+        check_labels(self.cache, data.splits, config)
+        return data, build_model(config, data.widths, 0)
+
     def check(self, configs: Iterable[TrainConfig]) -> None:
         """Checks that every head can be trained on the cache, before a run folder is made.
 
@@ -180,10 +196,7 @@ class LoadedCache:
         """
         weak: Data | None = None
         for config in dict.fromkeys(replace(config, seed=0) for config in configs):
-            data = self.data(config)
-            check_lengths(self.cache, config)
-            check_labels(self.cache, data.splits, config)
-            model = build_model(config, data.widths, 0)
+            data, model = self.trainable(config)
             if config.init:
                 self._note_once(f"{config.init}: weights of {start_from(model, config.init)}")
             self._note_once(replaced_inputs(self.cache, config))
@@ -279,6 +292,10 @@ def _train(run: Run, planned: Sequence[Planned], loaded: LoadedCache) -> None:
             note(f"{name}: {outcome.failure}; this trial ends here")
         write_trial(run, outcome, data.widths, data.features.source, settings[name])
 
+    groups = [[item.trial for item in group] for group in stackable_groups(untrained, stacks)]
+    for group in groups:
+        check_step_fits(group, loaded.data(group[0].config), device)
+    note_long_training(groups, loaded.data, device)
     base = planned[0].trial.config
     with closing(Watchers(run.path, base.metrics_hook, base.tensorboard)) as watchers:
 
@@ -286,9 +303,8 @@ def _train(run: Run, planned: Sequence[Planned], loaded: LoadedCache) -> None:
             run.log(**line)
             watchers.log(line)
 
-        for group in stackable_groups(untrained, stacks):
-            data = loaded.data(group[0].trial.config)
-            fit([item.trial for item in group], data, device, log, write)
+        for group in groups:
+            fit(group, loaded.data(group[0].config), device, log, write)
 
 
 def _judge(run: Run, loaded: LoadedCache) -> None:

@@ -33,6 +33,8 @@ COMMANDS: dict[Kind, str] = {"pretrain": "pretrain", "heads": "train-head"}
 LEFTOVERS = re.compile(re.escape(LOCK) + r"|\.(config\.toml|run\.json)\..*\.partial")
 """Names of the lock and of partial files that a killed run leaves of the first two files."""
 RECORD, RESULTS, FILES, METRICS = "run.json", "results.json", "files.json", "metrics.jsonl"
+HEAD_FILES = "head_code"
+"""Folder of a run that keeps the files which its heads were read from, to look at; they are never run."""
 UNLISTED = (RECORD, RESULTS, FILES)
 """Files of a run that files.json does not list: they carry checksums of their own."""
 LIBRARIES = ("avel", "torch", "torchvision", "torchaudio", "numpy", "av", "zarr", "h5py")
@@ -331,16 +333,36 @@ def remove_run(path: Path, kind: Kind) -> None:
 
 def remove_unused(path: Path) -> None:
     """Removes a run's folder where it holds nothing but the record of what was asked for."""
-    if all(item.name in ("config.toml", RECORD) or LEFTOVERS.fullmatch(item.name) for item in path.iterdir()):
+    if _is_unused(path):
         shutil.rmtree(path)
+
+
+def forget_unused(path: Path) -> None:
+    """Removes the record of a run that ended before its first epoch, so that it does not take the name.
+
+    To be called while the run is locked; the lock stays.
+    """
+    if _is_unused(path):
+        for name in (RECORD, "config.toml"):
+            (path / name).unlink(missing_ok=True)
+        shutil.rmtree(path / HEAD_FILES, ignore_errors=True)
+
+
+def _is_unused(path: Path) -> bool:
+    return all(
+        item.name in ("config.toml", RECORD, HEAD_FILES)
+        or LEFTOVERS.fullmatch(item.name)
+        or (item.name == METRICS and not item.stat().st_size)
+        for item in path.iterdir()
+    )
 
 
 def _just_begun(path: Path, toml: str) -> bool:
     """Returns True if the folder is empty, or a run with this config.toml was killed before run.json."""
     if not path.is_dir():
         return False
-    files = [item for item in path.iterdir() if not LEFTOVERS.fullmatch(item.name)]
-    return all(item.name == "config.toml" and item.read_text() == toml for item in files)
+    files = [item for item in path.iterdir() if item.name == "config.toml"]
+    return _is_unused(path) and all(item.read_text() == toml for item in files)
 
 
 def _same_run(found: Run, asked: RunRecord, may_differ: set[str]) -> Run:

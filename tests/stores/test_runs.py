@@ -9,7 +9,7 @@ from avel.config import option, settings_of
 from avel.errors import MissingPathError, StoreError
 from avel.heads.config import TrainConfig
 from avel.pipeline.config import PretrainConfig
-from avel.stores.runs import Run
+from avel.stores.runs import Run, forget_unused
 
 
 @dataclass(frozen=True)
@@ -119,3 +119,16 @@ def test_a_run_goes_on_when_its_cache_moved_but_not_with_another(tmp_path: Path)
     with pytest.raises(StoreError, match="cache_digest was 'a', is now 'b'"):
         Run.create(tmp_path / "r", "heads", Sample(), inputs={"cache": "/new/c.h5", "cache_digest": "b"})
     assert Run.open(tmp_path / "r").inputs == moved
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_run_that_ended_before_its_first_epoch_does_not_take_the_name(tmp_path: Path, begun: bool) -> None:
+    run = Run.create(tmp_path / "run", "heads", Sample(1), inputs={})
+    run.rewind([{"epoch": 1}] if begun else [])
+    forget_unused(run.path)
+    if begun:
+        with pytest.raises(StoreError, match="epochs was 1, is now 2"):
+            Run.create(run.path, "heads", Sample(2), inputs={})
+    else:
+        Run.create(run.path, "heads", Sample(2), inputs={})
+        assert Run.open(run.path).config(Sample).epochs == 2

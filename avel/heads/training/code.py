@@ -15,18 +15,15 @@ from avel.errors import StoreError
 from avel.heads.config import HEADS, HeadConfig, TrainConfig
 from avel.heads.models.head import Head, code_digest
 from avel.progress import note
-from avel.stores.runs import Run, read_config
-
-FOLDER = "head_code"
-"""Folder of a run that keeps the files which its heads were read from, to look at; they are never run."""
+from avel.stores.runs import HEAD_FILES, Run, read_config
 
 
 def keep_files(run: Run, heads: Iterable[type[Head]]) -> None:
     """Copies the files, named by `--head`, that heads were read from into the run."""
     origins = [HEADS.origin(head.Config.name) for head in heads]
     for file in (origin for origin in origins if origin.endswith(".py")):
-        (run.path / FOLDER).mkdir(exist_ok=True)
-        shutil.copyfile(file, run.path / FOLDER / Path(file).name)
+        (run.path / HEAD_FILES).mkdir(exist_ok=True)
+        shutil.copyfile(file, run.path / HEAD_FILES / Path(file).name)
 
 
 def read_train_config(values: Mapping[str, Any], where: object) -> TrainConfig:
@@ -74,7 +71,7 @@ def find_head(run: Run, name: str, origin: str, digest: str) -> None:
         if problem := _why_not_run(Path(origin), digest.partition("+")[0]):
             raise StoreError(
                 f"{run.path}: its head {name!r} came from the file {origin}, which {problem}",
-                hint=f"{run.path / FOLDER / Path(origin).name} is the file as it was; put it back there",
+                hint=f"{run.path / HEAD_FILES / Path(origin).name} is the file as it was; put it back there",
             )
         HEADS.named(origin)
     if code_digest(HEADS[name]) != digest:

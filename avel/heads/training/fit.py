@@ -131,9 +131,8 @@ class Training:
         losses = self.train_epoch(number).tolist()
         seconds = (time.perf_counter() - began) / len(self.alive)
         self.group.train(False)
-        val = self._score(self.data.splits["val"], by_videos=self.by_videos)
-        test_split = self.data.splits.get("test")
-        test = self._score(test_split) if test_split is not None and test_split.known.any() else None
+        val, *tests = (self.score(split) for split in self.judged_splits())
+        test = tests[0] if tests else None
         lines = []
         for place, outcome in enumerate(self.alive):
             outcome.epochs = number
@@ -152,15 +151,15 @@ class Training:
         self._drop([place for place, outcome in enumerate(self.alive) if self._done(outcome)])
         return lines
 
-    def train_epoch(self, number: int) -> Tensor:
-        """Trains one epoch, and returns the mean loss of each trial: -> (M,)."""
+    def train_epoch(self, number: int, steps: int | None = None) -> Tensor:
+        """Trains one epoch, or `steps` of it, and returns the mean loss of each trial: -> (M,)."""
         rate, parameters = learning_rate(self.config.head, number), self.optimizer.param_groups[0]
         parameters["lr"] = parameters["lr"].fill_(rate) if self.replays else rate
         self.group.train(True)
         self.group.begin_epoch(number)
         train = self.train_samples
         order = torch.stack([torch.randperm(len(train), generator=random) for random in self.orders])
-        rows = torch.split(order.to(self.device), self.config.head.batch_size, 1)
+        rows = torch.split(order.to(self.device), self.config.head.batch_size, 1)[:steps]
         self.total_losses.zero_()
         with cpu_threads(self.threads):
             if self.replays:
@@ -205,11 +204,17 @@ class Training:
         most = CLIPS_AT_ONCE if features.held is None else len(features.held[0])
         return max(1, min(most, GPU_INPUT_BYTES // (4 * numbers * len(self.alive))))
 
-    def _score(self, split: Split, *, by_videos: bool = False) -> list[float]:
+    def judged_splits(self) -> list[Split]:
+        """Returns val, and test where any of its samples can be judged."""
+        test = self.data.splits.get("test")
+        return [self.data.splits["val"], *([test] if test is not None and test.known.any() else [])]
+
+    def score(self, split: Split) -> list[float]:
         """Returns each trial's score, by what its task measures; NaN where its scores are not finite.
 
-        `by_videos` reads only the labels of whole videos.
+        On val, where the epoch is chosen by videos, it reads only the labels of whole videos.
         """
+        by_videos = self.by_videos and split is self.data.splits["val"]
         points = torch.zeros(len(self.alive), dtype=torch.float64, device=self.device)
         judged = split.has_video_label if by_videos else split.known
         size, known = self._clips_at_once(), torch.from_numpy(judged).to(self.device)

@@ -112,6 +112,21 @@ class PartEncoder:
         """Returns whether the audio CNN reads the waveform, not log-mel patches."""
         return self._waveform is not None
 
+    @property
+    def frames_of_clip(self) -> int:
+        """Returns how many frames of a clip the CNN sees."""
+        return self.clips.grid.segments * len(self._frames)
+
+    @property
+    def pixels_read(self) -> int:
+        """Returns the pixels of a frame as it is read."""
+        return self.clips.grid.size**2
+
+    @property
+    def pixels(self) -> int:
+        """Returns the pixels of a frame as the CNN sees it."""
+        return self._crop_size**2
+
     @cached_property
     def clips(self) -> ClipStore:
         """Opens the store of the work when a clip of it is asked for."""

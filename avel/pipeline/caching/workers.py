@@ -14,6 +14,7 @@ import torch
 from avel.device import choose_device, choose_dtype, explain_full_memory, note_slow_bfloat16, tf32
 from avel.errors import AvelError
 from avel.pipeline.caching.encode import Encoded, PartEncoder, Work, part_encoder
+from avel.pipeline.caching.forecast import check_batch_fits, note_long_encoding
 from avel.pipeline.caching.parts import Place
 from avel.pipeline.caching.places import place_of
 from avel.progress import Progress
@@ -74,7 +75,12 @@ def _here(work: Work, parts: Sequence[Sources], device: str, progress: Progress)
 
     place = torch.device(device)
     with tf32(place), explain_full_memory(FULL):
-        computed = part_encoder(work, device).parts([tuple(part) for part in parts], advance)
+        encoder = part_encoder(work, device)
+        if device == "cpu" and work.cnn_from is None:
+            names = [name for part in parts for name in part]
+            check_batch_fits(encoder, len(names))
+            note_long_encoding(encoder, names)
+        computed = encoder.parts([tuple(part) for part in parts], advance)
         for sources, encoded in zip(parts, computed, strict=True):
             yield _write(work, sources, encoded)
 

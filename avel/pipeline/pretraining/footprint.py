@@ -7,24 +7,19 @@ import time
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from avel.errors import ConfigError
+from avel.forecast import GB, USABLE, note_long, saved_bytes, shortage
 from avel.grid import MEL_BANDS, MEL_FRAMES, Grid
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.progress import note
 from avel.text import duration, plural
 
-LONG_SECONDS = 600.0
-"""Training of which it is said beforehand how long it takes."""
-USABLE = 0.9
-"""Fraction of the free memory that is planned with; the rest is for what cuDNN and the allocator take."""
 BYTES_PER_WEIGHT = 4 * 4
 """Float32 bytes of a weight, its gradient and two states of the optimizer."""
 PROJECTED_BYTES = 2**30
 """Bytes of embeddings, C of Eq. 1 and their gradients: several times 1280 x 4096 and 4096 x 4096 numbers."""
-GB = 2**30
 
 
 @dataclass(frozen=True)
@@ -56,20 +51,10 @@ def _saved_bytes(projected: ProjectedEncoder, config: PretrainConfig, grid: Grid
     """Returns the bytes that autograd keeps of the CNNs' forward pass: activations and folded weights."""
     dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
     encoder = copy.deepcopy(projected.encoder).to("meta", dtype).train()
-    own = [weight.untyped_storage() for weight in encoder.parameters()]
-    found = {id(storage): storage for storage in own}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        found[id(storage)] = storage  # held, so that no other storage gets its id
-        return tensor
-
     crop = config.augmentation.crop_size
     frames = torch.empty(clips, grid.segments, 3, crop, crop, dtype=dtype, device="meta")
     log_mel = torch.empty(clips, grid.segments, MEL_FRAMES, MEL_BANDS, dtype=dtype, device="meta")
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        encoder.cnn(frames, log_mel)
-    return sum(storage.nbytes() for storage in found.values()) - sum(storage.nbytes() for storage in own)
+    return saved_bytes(lambda: encoder.cnn(frames, log_mel), encoder.parameters())
 
 
 def choose_clips_at_once(
@@ -93,11 +78,10 @@ def choose_clips_at_once(
     limit = USABLE * free_bytes
     if config.clips_at_once is not None:
         return config.clips_at_once
-    if footprint.step(clips) <= limit:
-        return 0
     memory = "GPU memory" if on_gpu else "memory"
-    needs = f"a step of {clips} clips takes about {footprint.step(clips) / GB:.1f} GB of {memory}"
-    needs += f", {free_bytes / GB:.1f} GB are free"
+    needs = shortage(f"a step of {clips} clips", footprint.step(clips), free_bytes, memory)
+    if not needs:
+        return 0
     at_once = clips
     while can_cut and at_once > 1:
         at_once = (at_once + 1) // 2
@@ -124,13 +108,9 @@ def note_long_training(projected: ProjectedEncoder, config: PretrainConfig, grid
     )
     torch.autograd.backward([each.sum() for each in vectors])
     seconds = time.perf_counter() - began
-    again = (
-        4 / 3 if config.clips_at_once else 1
-    )  # in pieces the CNNs run forward twice, and a backward is two
-    whole = seconds * clips * config.epochs * again
-    if whole > LONG_SECONDS:
-        epochs = plural(config.epochs, "epoch")
-        note(
-            f"about {duration(whole)} on this CPU for {epochs} of {plural(clips, 'clip')}, "
-            f"{duration(seconds)} each; --preset small, whose CNNs are frozen, takes minutes"
-        )
+    again = 4 / 3 if config.clips_at_once else 1  # in pieces forward twice; a backward pass is two
+    note_long(
+        seconds * clips * config.epochs * again,
+        f"{plural(config.epochs, 'epoch')} of {plural(clips, 'clip')}, {duration(seconds)} each",
+        "--preset small, whose CNNs are frozen, takes minutes",
+    )

@@ -49,7 +49,7 @@ from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from avel.stores.files import only_one
 from avel.stores.kinds import kind_of
-from avel.stores.runs import RECORD, Run, remove_unused
+from avel.stores.runs import RECORD, Run, forget_unused, remove_unused
 
 VECTORS = "vectors"
 FULL = "the same call with a smaller --clips-at-once goes on from its last checkpoint"
@@ -165,6 +165,7 @@ def _pretrain(
         "encoder": encoder_digest(encoder),
     }
     if rank() == 0:
+        forget_unused(path)
         Run.create(path, "pretrain", config, inputs=inputs, hardware=hardware_of(device))
     barrier()
     run = Run.open(path, "pretrain")

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,10 @@ from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.paired import differences
 from avel.heads.models.head import build_model, head_class
 from avel.heads.train import LoadedCache, train_head
+from avel.heads.training.forecast import note_long_training
+from avel.heads.training.plan import plan
 from avel.heads.training.records import mean_val_score
+from avel.heads.training.trials import Trial
 from avel.progress import note
 from avel.recipes.leaderboard.board import HeadLine, Leaderboard, SkippedHead
 from avel.recipes.leaderboard.page import page
@@ -69,6 +73,7 @@ def leaderboard(
     folder = Path(out)
     check_own(folder, f"{NAME}.json", (f"{NAME}.{ending}" for ending in ("json", "csv", "html")))
     loaded = LoadedCache.open(cache, next(iter(configs.values())).device)
+    _note_long(loaded, configs, folder)
     skipped: list[SkippedHead] = []
     groups: dict[str, GroupPredictions] = {}
     order = sorted(configs, key=lambda name: name != against)  # without `against` nothing can be compared
@@ -109,6 +114,18 @@ def leaderboard(
     write_text(folder / f"{NAME}.csv", as_csv(board))
     write_text(folder / f"{NAME}.html", page(board))
     return board
+
+
+def _note_long(loaded: LoadedCache, configs: Mapping[str, TrainConfig], folder: Path) -> None:
+    """Says how long training the heads takes that the cache fits and that are not trained yet."""
+    groups: list[list[Trial]] = []
+    for name, config in configs.items():
+        with suppress(ConfigError, TrainingError):  # said where the head is left out
+            if not (folder / name).exists():
+                loaded.trainable(config)
+                groups += [[item.trial] for item in plan(config, {}, {})]
+    if groups:
+        note_long_training(groups, loaded.data, loaded.device)
 
 
 def plan_heads(

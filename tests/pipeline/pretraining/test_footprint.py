@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
+from avel import forecast
 from avel.errors import ConfigError, DeviceMemoryError
 from avel.grid import Grid
 from avel.pipeline.encoders.build import build_encoder
-from avel.pipeline.pretraining import footprint
 from avel.pipeline.pretraining import pretrain as module
 from avel.pipeline.pretraining.footprint import Footprint, choose_clips_at_once, measure_footprint
 from avel.pipeline.pretraining.pretrain import pretrain
@@ -90,7 +90,7 @@ def test_long_training_is_told_beforehand(
 ) -> None:
     quiet = pretrain(store, tmp_path / "short", CONFIG, epochs=1)
     assert "on this CPU" not in capsys.readouterr().err
-    monkeypatch.setattr(footprint, "LONG_SECONDS", 0.0)
+    monkeypatch.setattr(forecast, "LONG_SECONDS", 0.0)
     told = pretrain(store, tmp_path / "long", CONFIG, epochs=1)
     assert "on this CPU for 1 epoch of 6 clips" in capsys.readouterr().err
     assert told.loss == quiet.loss, "a forecast changes nothing"
@@ -115,3 +115,17 @@ def test_a_run_goes_on_in_the_number_format_that_it_began_with(store: ClipStore,
     pretrain(store, tmp_path / "other", CONFIG, epochs=1)
     assert Run.open(tmp_path / "other").record.config["dtype"] == "float32", "on a CPU"
     assert Run.open(tmp_path / "other").record.hardware == "cpu"
+
+
+def test_a_run_that_was_killed_before_its_first_epoch_takes_other_settings(
+    store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: Trainer, *inputs: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(store, tmp_path / "run", CONFIG, epochs=1)
+    pretrain(store, tmp_path / "run", CONFIG, epochs=1, seed=1)
+    assert Run.open(tmp_path / "run").record.config["seed"] == 1
