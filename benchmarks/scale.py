@@ -5,7 +5,7 @@
 
 The clips are empty files with a table of one event each, and decoding is faked: a clip is staged at once and
 without chunks, so that what is left is the work of the parent process: reading the dataset, planning, dask,
-the manifest. What the system takes to list and to write chunks is not in the figures. Each measurement runs in a process
+the manifest. What the system takes to write chunks is not in the figures. Each measurement runs in a process
 of its own, whose processor time and highest resident memory are reported, imports included. The exponent is
 that of the cost since the row before with fewer clips: 1 is linear.
 """
@@ -113,9 +113,7 @@ def _measured(measure: Callable[[Path], float], folder: Path) -> Cost:
     return cost
 
 
-def _run(
-    measure: Callable[[Path], float], folder: Path, results: multiprocessing.SimpleQueue[Cost]
-) -> None:
+def _run(measure: Callable[[Path], float], folder: Path, results: multiprocessing.SimpleQueue[Cost]) -> None:
     began = time.monotonic()
     first = measure(folder)
     wall = time.monotonic() - began
@@ -157,7 +155,7 @@ def _extract(folder: Path) -> float:
     """Stages what is left; returns when the first clip was staged, 0 if none was."""
     with (
         mock.patch.object(workers, "Isolated", _Faked),
-        mock.patch.object(workers, "flush", lambda *_: None),
+        mock.patch.object(workers, "flush", return_value=None),
         mock.patch.object(extracting, "FORECAST_FROM", math.inf),
     ):
         extracting.extract(folder / "clips", folder / "s.zarr", annotations=folder / "events.parquet")

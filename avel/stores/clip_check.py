@@ -22,6 +22,7 @@ def verify_clips(store: ClipStore) -> tuple[str, ...]:
     settings = store.location.read("config.toml")
     if settings is not None and (broken := fault(settings)):
         found.append(f"config.toml: {broken}")
+    found += _tables_faults(store)
     rows: dict[int, str] = {}
     for video_id, entry in store.entries.items():
         if entry.row >= len(store.video_ids) or store.video_ids[entry.row] != video_id:
@@ -34,10 +35,18 @@ def verify_clips(store: ClipStore) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _tables_faults(store: ClipStore) -> list[str]:
+    """Returns what the dataset's tables contradict each other in, as a list of one line at most."""
+    try:
+        store.dataset  # noqa: B018 - reading it compares them
+    except StoreError as error:
+        return [error.message]
+    return []
+
+
 def _wrong_shapes(store: ClipStore) -> list[str]:
     """Returns a line for each array whose shape contradicts the store's attributes."""
-    videos = len(store.video_ids)
-    expected = {name: (videos, *row_shape(store.attributes, name)) for name in store.attributes.arrays}
+    expected = {name: (len(store), *row_shape(store.attributes, name)) for name in store.attributes.arrays}
     try:
         shapes = {name: array.shape for name, array in store.arrays.items()}
     except StoreError as error:

@@ -57,7 +57,7 @@ def check_target(
             raise StoreError(
                 f"{cache}: holds features named {name!r}", hint="name them otherwise, or add --overwrite"
             )
-    sources = {name: clips.entries[name].source_sha256 for name in clips.staged}
+    sources = clips.staged_entries.by_id("source_sha256")
     _check_clips(target, clips.grid.segments, clips.grid.segment_seconds, sources)
 
 
