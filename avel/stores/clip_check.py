@@ -22,7 +22,6 @@ def verify_clips(store: ClipStore) -> tuple[str, ...]:
     settings = store.location.read("config.toml")
     if settings is not None and (broken := fault(settings)):
         found.append(f"config.toml: {broken}")
-    found += _tables_faults(store)
     rows: dict[int, str] = {}
     for video_id, entry in store.entries.items():
         if entry.row >= len(store.video_ids) or store.video_ids[entry.row] != video_id:
@@ -33,15 +32,6 @@ def verify_clips(store: ClipStore) -> tuple[str, ...]:
         found += [f"{video_id}: {what}" for what in _faults_of_video(store, entry)]
     found += [f"{name}: not in the manifest" for name in store.video_ids if name not in store.entries]
     return tuple(found)
-
-
-def _tables_faults(store: ClipStore) -> list[str]:
-    """Returns what the dataset's tables contradict each other in, as a list of one line at most."""
-    try:
-        store.dataset  # noqa: B018 - reading it compares them
-    except StoreError as error:
-        return [error.message]
-    return []
 
 
 def _wrong_shapes(store: ClipStore) -> list[str]:

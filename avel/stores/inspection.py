@@ -150,7 +150,10 @@ def _store(path: str, verify: bool) -> Findings:
         "bytes": store.stored_bytes,
     }
     problems = [f"{len(waiting)} videos are not staged yet: {', '.join(waiting[:SHOWN])}"] if waiting else []
-    return facts, problems + (list(verify_clips(store)) if verify else [])
+    if verify:
+        problems += verify_clips(store)
+        store.dataset  # noqa: B018 - raises where its tables contradict each other
+    return facts, problems
 
 
 def _cache(path: str, verify: bool) -> Findings:
