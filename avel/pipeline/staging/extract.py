@@ -121,6 +121,7 @@ def extract(
                 expected = forecast(plan, config, threads(scheduler) if scheduler else count)
                 _check_room(location, plan, expected)
             _begin(location, run, manifest, plan, data, config, staged_with)
+            del data, dataset  # a million samples take a gigabyte, and are written by now
         batches = stage_all(plan.todo, run, location.url, config, workers=count, scheduler=scheduler)
         done = Tally()
         if plan.todo:

@@ -112,8 +112,10 @@ TASK_SECONDS = 5.0
 """Seconds after which a task begins no further clip."""
 LEAST_TASKS = 256
 """Tasks at least, as long as there are so many clips, so that all workers end at about the same time."""
-WINDOW = 2048
-"""Most tasks that dask has at once, enough for a thousand threads; a million would take 13 GiB."""
+WINDOW = 256
+"""Most tasks that dask has at once, or two for each thread of the workers; a million would take 13 GiB."""
+LOOK_SECONDS = 10.0
+"""Time between two looks at how many threads the workers have."""
 
 _decoders: dict[str, Decoders] = {}
 _closed: set[str] = set()
@@ -216,13 +218,15 @@ def _staged(
         return futures
 
     try:
-        running = as_completed(submit(WINDOW))
+        running, window, looked = as_completed(submit(WINDOW)), WINDOW, time.monotonic()
         for batch in running.batches():
             done: list[Entry] = []
             for future in batch:
                 _, block = given.pop(future.key)
                 done += _result(future, block, queue, store, config, run)
-            running.update(submit(len(batch)))
+            if time.monotonic() - looked > LOOK_SECONDS:  # workers join and leave
+                window, looked = max(WINDOW, 2 * sum(client.nthreads().values())), time.monotonic()
+            running.update(submit(max(window - len(given), 0)))
             yield done
     finally:
         close_decoders(run)  # first: a local cluster waits for its threads when it closes

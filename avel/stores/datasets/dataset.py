@@ -33,7 +33,7 @@ Modality = Literal["both", "audio", "visual"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that happens from `onset_seconds` to `offset_seconds` of a clip; its class.
 
@@ -48,7 +48,7 @@ class Event:
     modality: Modality = "both"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """A video in a split, with its events: one unit of training and evaluation.
 
@@ -89,7 +89,7 @@ class Annotated:
     scores: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Video:
     """A media file; `path` is "" where the annotations name a video that is not there."""
 
@@ -475,7 +475,7 @@ def make_dataset(
     """
     categories = tuple(dict.fromkeys(name for sample in samples for name in _classes_of(sample)))
     located = tuple(
-        dataclasses.replace(video, path=path_text(os.path.abspath(video.path))) if video.path else video
+        Video(video.video_id, path_text(os.path.abspath(video.path))) if video.path else video
         for video in videos
     )
     extra = tuple(map(path_text, extra_files))
