@@ -130,9 +130,9 @@ def make_store(path: Path, clips: int, segments: int = 10) -> Path:
     config, location = ExtractConfig(segments=segments), locate(path)
     names = tuple(f"clip{number:05d}" for number in range(clips))
     attributes = StoreAttributes(
-        config.grid(), stored_settings(config), digest(config), "jpeg", names, config.waveform
+        config.grid(), stored_settings(config), digest(config), "jpeg", clips, config.waveform
     )
-    prepare_store(location, attributes)
+    prepare_store(location, attributes, names)
     write_dataset(location, make_dataset("made-up", path, (), tuple(Video(name, "") for name in names)))
     writer, manifest = ClipWriter(location, attributes.digest), ManifestWriter(location)
     random = np.random.default_rng(0)

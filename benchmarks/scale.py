@@ -1,12 +1,13 @@
-"""What the number of clips costs: seconds and memory of `avel inspect` on stores of faked clips.
+"""What the number of clips costs: `avel extract`, the same command with nothing to do, `avel inspect`.
 
     python benchmarks/scale.py
     python benchmarks/scale.py --clips 1000 10000 100000 1000000
 
-A faked store has the attributes, the manifest and the dataset's tables of so many staged clips, and no
-chunks. So what listing a folder of chunks takes is not in the figures. Each inspection runs in a process of
-its own, whose seconds on the processor and highest resident memory are reported, imports included; the
-exponent is that of the cost in clips since the row before: 1 is linear.
+The clips are empty files with a table of one event each, and decoding is faked: a clip is staged at once and
+without chunks, so that what is left is the work of the parent process: reading the dataset, planning, dask,
+the manifest. What the system takes to write chunks is not in the figures. Each measurement runs in a process
+of its own, whose processor time and highest resident memory are reported, imports included. The exponent is
+that of the cost since the row before with fewer clips: 1 is linear.
 """
 
 from __future__ import annotations
@@ -17,75 +18,153 @@ import multiprocessing
 import resource
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
-from avel.grid import Grid
-from avel.stores.clip_writer import prepare_store, write_dataset
-from avel.stores.clips import StoreAttributes
-from avel.stores.datasets.dataset import Dataset, Event, Sample, Video
+import pyarrow as pa
+from pyarrow import parquet
+
+from avel.config import digest
+from avel.pipeline.config import ExtractConfig
+from avel.pipeline.staging import extract as extracting
+from avel.pipeline.staging import workers
 from avel.stores.inspection import inspect
-from avel.stores.location import locate
-from avel.stores.manifest import Entry, ManifestWriter
+from avel.stores.manifest import Entry
 from avel.text import table
+
+FILES_A_FOLDER = 1000
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one measurement took; `first_seconds` is when the first clip was staged."""
+
+    cpu_seconds: float
+    wall_seconds: float
+    peak_mib: float
+    first_seconds: float = 0.0
 
 
 def main() -> None:
     """Measures and prints a table."""
     options = _options()
     rows: list[tuple[object, ...]] = []
-    before: tuple[int, float] | None = None
+    before: dict[str, tuple[int, float]] = {}
     for clips in options.clips:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            _fake(Path(folder) / "s.zarr", clips)
-            seconds, peak_mib = _measured(Path(folder) / "s.zarr")
-        exponent = math.log(seconds / before[1]) / math.log(clips / before[0]) if before else None
-        rows.append(
-            (clips, round(seconds, 2), round(peak_mib), "" if exponent is None else f"{exponent:.2f}")
-        )
-        before = (clips, seconds)
-    print("\n".join(table(("clips", "CPU s", "peak MiB", "exponent"), rows)))
+            _make_clips(Path(folder) / "clips", clips)
+            for name, measure in (("extract", _extract), ("nothing to do", _extract), ("inspect", _inspect)):
+                cost = _measured(measure, Path(folder))
+                rows.append((name, clips, *_figures(clips, cost, before.get(name))))
+                before[name] = clips, cost.cpu_seconds
+                print("  ".join(map(str, rows[-1])), flush=True)
+    head = ("command", "clips", "CPU s", "CPU ms a clip", "wall s", "first clip s", "peak MiB", "exponent")
+    print("\n".join(["", *table(head, sorted(rows, key=lambda row: str(row[0])))]))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--clips", type=int, nargs="+", default=[1000, 10_000, 100_000])
-    parser.add_argument("--folder", type=Path, help="where the stores go; by default the temporary folder")
+    parser.add_argument("--folder", type=Path, help="where the files go; by default the temporary folder")
     return parser.parse_args()
 
 
-def _fake(path: Path, clips: int) -> None:
-    """A store whose clips are said to be staged."""
-    location, names = locate(path), tuple(f"clip{number:07d}" for number in range(clips))
-    attributes = StoreAttributes(Grid(), {"size": 256}, "faked", "jpeg", names)
-    prepare_store(location, attributes)
-    categories = tuple(f"event {number}" for number in range(min(28, clips)))
-    samples = tuple(
-        Sample(number, name, (Event(categories[number % 28], 0, 10),), split="train")
-        for number, name in enumerate(names)
-    )
-    videos = tuple(Video(name, f"/clips/{name}.mp4") for name in names)
-    write_dataset(location, Dataset("faked", "/clips", categories, samples, videos))
-    ManifestWriter(location).append(
-        Entry(name, row, "staged", source_path=f"/clips/{name}.mp4", settings="faked", valid_seconds=10.0)
-        for row, name in enumerate(names)
+def _figures(clips: int, cost: Cost, before: tuple[int, float] | None) -> tuple[object, ...]:
+    exponent = math.log(cost.cpu_seconds / before[1]) / math.log(clips / before[0]) if before else None
+    return (
+        f"{cost.cpu_seconds:.2f}",
+        f"{1000 * cost.cpu_seconds / clips:.3f}",
+        f"{cost.wall_seconds:.2f}",
+        f"{cost.first_seconds:.2f}" if cost.first_seconds else "",
+        round(cost.peak_mib),
+        "" if exponent is None else f"{exponent:.2f}",
     )
 
 
-def _measured(store: Path) -> tuple[float, float]:
+def _make_clips(folder: Path, clips: int) -> None:
+    """Makes so many empty files, and a table of one event for each."""
+    names = [f"{number // FILES_A_FOLDER:04d}/clip{number:07d}" for number in range(clips)]
+    for name in names:
+        file = folder / f"{name}.mp4"
+        if name.endswith("000") or name is names[0]:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    columns = {
+        "video_id": names,
+        "category": [f"event {number % 28}" for number in range(clips)],
+        "onset_seconds": [0.0] * clips,
+        "offset_seconds": [10.0] * clips,
+        "split": ["train"] * clips,
+    }
+    parquet.write_table(pa.table(columns), folder.parent / "events.parquet")
+
+
+def _measured(measure: Callable[[Path], float], folder: Path) -> Cost:
     context = multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
-    process = context.Process(target=_inspect, args=(store, results))
+    process = context.Process(target=_run, args=(measure, folder, results))
     process.start()
     process.join()
     if process.exitcode:
         raise SystemExit(process.exitcode)
-    seconds, peak_mib = results.get()
-    return seconds, peak_mib
+    cost: Cost = results.get()
+    return cost
 
 
-def _inspect(store: Path, results: multiprocessing.SimpleQueue[tuple[float, float]]) -> None:
-    inspect(store)
-    results.put((time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+def _run(measure: Callable[[Path], float], folder: Path, results: multiprocessing.SimpleQueue[Cost]) -> None:
+    began = time.monotonic()
+    first = measure(folder)
+    wall = time.monotonic() - began
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    results.put(Cost(time.process_time(), wall, peak_mib, first - began if first else 0.0))
+
+
+class _Faked:
+    """In place of a decoding process: every clip is staged at once."""
+
+    first = 0.0
+
+    def __init__(self, store: str, config: ExtractConfig, run: str = "") -> None:
+        self._digest = digest(config)
+
+    def launch(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def stage(self, entry: Entry) -> Entry:
+        _Faked.first = _Faked.first or time.monotonic()
+        status = Path(entry.source_path).stat()
+        return replace(
+            entry,
+            state="staged",
+            source_bytes=status.st_size,
+            source_mtime_ns=status.st_mtime_ns,
+            source_sha256=f"{entry.row:064x}",
+            settings=self._digest,
+            audio="stream",
+            valid_seconds=10.0,
+            decode_seconds=0.3,
+        )
+
+
+def _extract(folder: Path) -> float:
+    """Stages what is left; returns when the first clip was staged, 0 if none was."""
+    with (
+        mock.patch.object(workers, "Isolated", _Faked),
+        mock.patch.object(workers, "flush", return_value=None),
+        mock.patch.object(extracting, "FORECAST_FROM", math.inf),
+    ):
+        extracting.extract(folder / "clips", folder / "s.zarr", annotations=folder / "events.parquet")
+    return _Faked.first
+
+
+def _inspect(folder: Path) -> float:
+    inspect(folder / "s.zarr")
+    return 0.0
 
 
 if __name__ == "__main__":

@@ -126,10 +126,11 @@ def _clips(samples: Sequence[Sample], store: ClipStore) -> list[Annotated]:
     samples_of: dict[str, list[Sample]] = {}
     for sample in samples:
         samples_of.setdefault(sample.video_id, []).append(sample)
+    seconds = store.entries.by_id("valid_seconds")
     return [
         Annotated(
             video_id,
-            round(store.entries[video_id].valid_seconds, 3),
+            round(seconds[video_id], 3),
             None
             if any(sample.events is None for sample in own)
             else tuple(event for sample in own for event in sample.events or ()),

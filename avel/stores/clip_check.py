@@ -36,8 +36,7 @@ def verify_clips(store: ClipStore) -> tuple[str, ...]:
 
 def _wrong_shapes(store: ClipStore) -> list[str]:
     """Returns a line for each array whose shape contradicts the store's attributes."""
-    videos = len(store.video_ids)
-    expected = {name: (videos, *row_shape(store.attributes, name)) for name in store.attributes.arrays}
+    expected = {name: (len(store), *row_shape(store.attributes, name)) for name in store.attributes.arrays}
     try:
         shapes = {name: array.shape for name, array in store.arrays.items()}
     except StoreError as error:

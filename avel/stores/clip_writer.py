@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.buffer import Buffer
 from zarr.errors import UnstableSpecificationWarning
+from zarr.storage import WrapperStore
 
 from avel.errors import AvelError, StaleError, StoreError, WriteError
 from avel.stores.arrow import to_parquet
@@ -23,6 +25,7 @@ from avel.stores.clips import (
     FRAMES,
     LOG_MEL,
     OWN_NAMES,
+    ROWS,
     RUN,
     START_AGAIN,
     WAVEFORM,
@@ -30,6 +33,7 @@ from avel.stores.clips import (
     array_spec,
     chunk_names,
     read_attributes,
+    rows_table,
 )
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import MEND
@@ -50,17 +54,22 @@ def writing(location: Location) -> Iterator[None]:
         ) from None
 
 
-def prepare_store(location: Location, attributes: StoreAttributes, run: str = "") -> None:
+def prepare_store(
+    location: Location, attributes: StoreAttributes, video_ids: Sequence[str], run: str = ""
+) -> None:
     """Creates the arrays, adds rows for new videos, or starts again where their form changed.
 
     Starting again deletes all chunks: callers first record that their clips are no longer staged. The group's
     attributes are removed before the arrays and written last, since a store without them does not count.
 
     Args:
+        video_ids: the video of each row; those of rows that are there stay as they are.
         run: token of the run that begins. From here on, writers of other runs raise StaleError.
     """
     location.write(RUN, run.encode())
     found, store = read_attributes(location), location.zarr()
+    if found is None or found.videos != attributes.videos:
+        location.write(ROWS, to_parquet(rows_table(video_ids)))
     with warnings.catch_warnings():
         # zarr has not fixed how it stores variable-length bytes; docs/file-formats.md writes it down
         warnings.simplefilter("ignore", UnstableSpecificationWarning)
@@ -69,11 +78,11 @@ def prepare_store(location: Location, attributes: StoreAttributes, run: str = ""
             location.delete([name for array in ARRAYS for name in location.names(array)])
             for name in attributes.arrays:
                 zarr.create_array(store, name=name, overwrite=True, **array_spec(attributes, name))
-        elif found.video_ids != attributes.video_ids:
+        elif found.videos != attributes.videos:
             group = zarr.open_group(store, mode="r+", use_consolidated=False)
             for name in attributes.arrays:
                 array: Any = group[name]
-                array.resize((len(attributes.video_ids), *array.shape[1:]))
+                array.resize((attributes.videos, *array.shape[1:]))
     location.sync([f"{name}/zarr.json" for name in attributes.arrays])
     if found != attributes:
         location.write("zarr.json", attributes.as_json())
@@ -114,8 +123,9 @@ class ClipWriter:
             raise _stale(location)
         self.location, self.attributes, self._run = location, attributes, run
         # zarr would leave out chunks of an all-black video. It reads this setting when it opens an array.
+        self._counting = _Counting(location.zarr())
         with zarr.config.set({"array.write_empty_chunks": True}):
-            group = zarr.open_group(location.zarr(), mode="r+", use_consolidated=False)
+            group = zarr.open_group(self._counting, mode="r+", use_consolidated=False)
             self._arrays: dict[str, Any] = {name: group[name] for name in attributes.arrays}
 
     def write_log_mel(self, row: int, first_segment: int, patches: NDArray[np.float32]) -> None:
@@ -150,6 +160,11 @@ class ClipWriter:
             block[0, :] = frames
         self._put(FRAMES, row, first_frame, block)
 
+    @property
+    def written_bytes(self) -> int:
+        """Bytes of all chunks that this has written."""
+        return self._counting.bytes
+
     def erase(self, row: int) -> None:
         """Deletes the video's chunks, frames first, so that what is left does not count as a whole video.
 
@@ -164,6 +179,16 @@ class ClipWriter:
         check_run(self.location, self._run)
         with writing(self.location):
             self._arrays[name][row : row + 1, first : first + block.shape[1]] = block
+
+
+class _Counting(WrapperStore[Any]):
+    """Counts the bytes that zarr writes."""
+
+    bytes = 0
+
+    async def set(self, key: str, value: Buffer) -> None:
+        await super().set(key, value)
+        self.bytes += len(value)
 
 
 def flush(location: Location, attributes: StoreAttributes, row: int, run: str = "") -> None:

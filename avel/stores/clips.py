@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from avel.errors import DatasetError, StoreError, UnknownNameError
 from avel.grid import CHUNK_SEGMENTS, MEL_BANDS, MEL_FRAMES, Grid
 from avel.stores.chunks import elements, numbers
-from avel.stores.datasets.dataset import Dataset, split_sizes, table_schemas
+from avel.stores.datasets.dataset import Dataset, Description, describe, split_sizes, table_schemas
 from avel.stores.documents import SEAL, parse, typed
 from avel.stores.jpeg import decode_jpeg
 from avel.stores.kinds import not_a
 from avel.stores.location import Location, first_line, locate
-from avel.stores.manifest import Entry, read_manifest, to_table
+from avel.stores.manifest import Entry, Manifest, read_manifest
 from avel.stores.seal import OPEN, fault, sealed
 from avel.text import as_plain, html_table, plural
 
@@ -35,23 +35,24 @@ if TYPE_CHECKING:
 F = TypeVar("F")
 """A frame, as a JPEG file or decoded."""
 
-FORMAT, VERSION = "avel-clips", 5
-WITHOUT_WAVEFORM = 4
-"""Stores of this older version hold no waveform, and are the same otherwise."""
+FORMAT, VERSION = "avel-clips", 6
 FRAMES, LOG_MEL, WAVEFORM = "frames", "log_mel", "waveform"
 ARRAYS = (FRAMES, LOG_MEL, WAVEFORM)
 """Arrays that a store may hold; frames first, which are written last and deleted first."""
 RUN = ".run"
 """Name of the file with the token of the last run that staged clips into the store."""
-OWN_NAMES = frozenset({*ARRAYS, "manifest", "dataset", "zarr.json", "config.toml", ".lock", RUN})
+ROWS = "rows.parquet"
+"""Name of the file with the video of each row of the arrays; a killed run may leave more rows in it."""
+OWN_NAMES = frozenset({*ARRAYS, "manifest", "dataset", "zarr.json", ROWS, "config.toml", ".lock", RUN})
 """Names of all files and folders directly in a store."""
 START_AGAIN = "remove its zarr.json, and avel extract stages all clips again"
+DATASET_AGAIN = "remove the folder dataset/ of the store, and give the avel extract command again"
 ACCESS = "check its access rights; for an object store also AWS_ENDPOINT_URL, AWS_REGION and the keys"
 
 
 @dataclass(frozen=True)
 class StoreAttributes:
-    """Attributes of a store: its grid, the settings it was staged with, its videos in array order.
+    """Attributes of a store: its grid, the settings it was staged with, how many videos have rows in it.
 
     `waveform` says whether the store holds waveforms.
     """
@@ -60,7 +61,7 @@ class StoreAttributes:
     settings: dict[str, Any]
     digest: str
     frame_codec: Literal["jpeg", "raw"]
-    video_ids: tuple[str, ...]
+    videos: int
     waveform: bool = False
 
     @property
@@ -101,7 +102,6 @@ class ClipStore:
     def __init__(self, location: Location, attributes: StoreAttributes) -> None:
         self.location, self.attributes = location, attributes
         self.grid, self.settings, self.digest = attributes.grid, attributes.settings, attributes.digest
-        self.video_ids = attributes.video_ids
 
     def __repr__(self) -> str:
         return f"<ClipStore {self.location.url}: {plural(len(self), 'clip')}, {self._grid_text()}>"
@@ -111,7 +111,7 @@ class ClipStore:
 
     def __len__(self) -> int:
         """Returns the number of clips, staged or not."""
-        return len(self.video_ids)
+        return self.attributes.videos
 
     def __iter__(self) -> Iterator[str]:
         """Yields the ids of the clips, in the order of the arrays."""
@@ -120,7 +120,7 @@ class ClipStore:
     def _repr_html_(self) -> str:
         grid = self.grid
         facts = {
-            "clips": f"{len(self.staged):,} staged of {len(self.video_ids):,}",
+            "clips": f"{len(self.staged):,} staged of {len(self):,}",
             "grid": f"{self._grid_text()}, {grid.fps} frames/s, {grid.size} pixels, {grid.sample_rate} Hz",
             "samples": split_sizes(sample.split for sample in self.dataset.samples),
             "classes": ", ".join(self.dataset.categories) or "none",
@@ -146,35 +146,41 @@ class ClipStore:
         return ClipStore.open, (self.location.url,)
 
     @cached_property
-    def entries(self) -> dict[str, Entry]:
+    def video_ids(self) -> tuple[str, ...]:
+        """Ids of the videos, in array order."""
+        return tuple(read_rows(self.location, self.attributes).to_pylist())
+
+    @cached_property
+    def entries(self) -> Manifest:
         """Video id -> manifest entry, in array order."""
         return read_manifest(self.location)
 
     @cached_property
+    def staged_entries(self) -> Manifest:
+        """Entries of the videos staged completely with the store's settings, in array order."""
+        return self.entries.where(state="staged", settings=self.digest)
+
+    @cached_property
     def staged(self) -> tuple[str, ...]:
         """Ids of the videos staged completely with the store's settings, in array order."""
-        return tuple(name for name, entry in self.entries.items() if self.is_staged(entry))
+        return tuple(self.staged_entries.ids)
 
     @cached_property
     def lengths(self) -> dict[str, int] | None:
         """Segments of each video where clips have lengths of their own; None where all fill the grid."""
-        if self.dataset.longest_seconds is None:
+        if self.about.longest_seconds is None:
             return None
         from avel.stores.datasets.labels import whole_segments
 
-        entries, grid = self.entries.values(), self.grid
-        seconds = np.array([entry.valid_seconds for entry in entries], np.float64)
+        seconds, grid = self.entries.column("valid_seconds"), self.grid
         lengths = whole_segments(seconds, grid.segments, grid.segment_seconds).tolist()
-        return dict(zip(self.entries, lengths, strict=True))
+        return dict(zip(self.entries.ids, lengths, strict=True))
 
     @property
     def waiting(self) -> tuple[str, ...]:
         """Ids of the videos that are still to be staged, in array order; failed ones are not."""
-        return tuple(
-            name
-            for name, entry in self.entries.items()
-            if entry.state != "failed" and not self.is_staged(entry)
-        )
+        open_ones = ~self.entries.holds(state="failed") & self.entries.without(self.staged)
+        return tuple(self.entries.take(open_ones.nonzero()[0]).ids)
 
     def is_staged(self, entry: Entry) -> bool:
         """Returns True if the video was staged completely, with the store's settings."""
@@ -183,23 +189,43 @@ class ClipStore:
     @cached_property
     def dataset(self) -> Dataset:
         """Dataset that was staged: videos, and samples with their events."""
+        try:
+            return Dataset.from_tables({name: self.table(name) for name in table_schemas()})
+        except DatasetError as error:
+            raise StoreError(f"{self.location.url}/dataset: {error.message}", hint=DATASET_AGAIN) from None
+
+    @cached_property
+    def about(self) -> Description:
+        """Name, root and classes of the dataset, and the longest length where clips have their own."""
+        try:
+            return describe(self.table("samples"))
+        except DatasetError as error:
+            raise StoreError(f"{self.location.url}/dataset: {error.message}", hint=DATASET_AGAIN) from None
+
+    def table(self, name: str) -> pa.Table:
+        """Reads a table of the dataset: "samples", "events" or "videos".
+
+        Raises:
+            StoreError: it is missing or damaged.
+        """
         from avel.stores.arrow import read_own_parquet
 
-        tables, hint = {}, "remove the folder dataset/ of the store, and give the avel extract command again"
-        for name, schema in table_schemas().items():
-            where = f"{self.location.url}/dataset/{name}.parquet"
-            data = self.location.read(f"dataset/{name}.parquet")
-            if data is None:
-                raise StoreError(f"{where} is missing", hint="avel extract writes it")
-            tables[name] = read_own_parquet(data, schema, where, hint)
-        try:
-            return Dataset.from_tables(tables)
-        except DatasetError as error:
-            raise StoreError(f"{self.location.url}/dataset: {error.message}", hint=hint) from None
+        where = f"{self.location.url}/dataset/{name}.parquet"
+        data = self.location.read(f"dataset/{name}.parquet")
+        if data is None:
+            raise StoreError(f"{where} is missing", hint="avel extract writes it")
+        return read_own_parquet(data, table_schemas()[name], where, DATASET_AGAIN)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the store; of its chunks as the manifest has them, since there may be millions."""
+        chunks = self.entries.where(state="staged").stored_bytes
+        others = sorted(OWN_NAMES - set(ARRAYS)) + [f"{name}/zarr.json" for name in self.attributes.arrays]
+        return chunks + self.location.bytes(others)
 
     def manifest(self) -> pa.Table:
         """Returns one row per video: state and reason, hash of the source, valid seconds, time by step."""
-        return to_table(self.entries.values())
+        return self.entries.table
 
     def jpegs(self, video_id: str, frames: Sequence[int]) -> list[bytes]:
         """Returns the JPEG files of the frames with these numbers.
@@ -348,22 +374,28 @@ class ClipStore:
                 )
         return array
 
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        """Id of each staged video -> its row."""
+        return self.staged_entries.by_id("row")
+
     def _row(self, video_id: str) -> int:
-        entry = self.entries.get(video_id)
-        if entry is None:
-            raise UnknownNameError("video", video_id, self.entries, where=self.location.url)
-        if not self.is_staged(entry):
+        row = self._rows.get(video_id)
+        if row is None:
+            if video_id not in self.entries:
+                raise UnknownNameError("video", video_id, self.entries, where=self.location.url)
+            entry = self.entries[video_id]
             why = f"{entry.state} ({entry.reason or entry.cause})"
             raise StoreError(f"{self.location.url}: {video_id} is {why}", hint=self._repair())
-        if self.video_ids[entry.row : entry.row + 1] != (video_id,):
+        if self.video_ids[row : row + 1] != (video_id,):
             raise StoreError(
-                f"{self.location.url}: row {entry.row} is {video_id} in the manifest, but not in zarr.json",
+                f"{self.location.url}: row {row} is {video_id} in the manifest, but not in {ROWS}",
                 hint=self._repair(),
             )
-        return entry.row
+        return row
 
     def _repair(self) -> str:
-        return shlex.join(["avel", "extract", self.dataset.root, self.location.url])
+        return shlex.join(["avel", "extract", self.about.root, self.location.url])
 
 
 def read_attributes(location: Location) -> StoreAttributes | None:
@@ -385,9 +417,7 @@ def read_attributes(location: Location) -> StoreAttributes | None:
     if not isinstance(found, dict):
         raise StoreError(f"{where}: its attributes are not a JSON object", hint=START_AGAIN)
     form = found.get("format"), found.get("version")
-    if form == (FORMAT, WITHOUT_WAVEFORM):
-        found |= {"waveform": False}
-    elif form != (FORMAT, VERSION):
+    if form != (FORMAT, VERSION):
         raise StoreError(
             f"{where}: format {form[0]!r} version {form[1]!r}, this avel reads {FORMAT!r} {VERSION}",
             hint="stage the clips into a new store with avel extract",
@@ -395,9 +425,37 @@ def read_attributes(location: Location) -> StoreAttributes | None:
     attributes = typed(StoreAttributes, found, where, START_AGAIN)
     if broken := fault(found_json):
         raise StoreError(f"{where}: {broken}", hint=START_AGAIN)
-    if len(set(attributes.video_ids)) < len(attributes.video_ids):
-        raise StoreError(f"{where}: video_ids names a video twice", hint=START_AGAIN)
     return attributes
+
+
+def rows_table(video_ids: Sequence[str]) -> pa.Table:
+    """Returns the table with the video of each row of the arrays."""
+    import pyarrow as pa
+
+    schema = pa.schema([pa.field("video_id", pa.string(), nullable=False)])
+    return pa.table([pa.array(video_ids, pa.string())], schema)
+
+
+def read_rows(location: Location, attributes: StoreAttributes) -> pa.ChunkedArray:
+    """Reads the ids of the videos in a store, in the order of its arrays.
+
+    Raises:
+        StoreError: the file is missing or damaged, has too few, or names a video twice.
+    """
+    from avel.stores.arrow import read_own_parquet
+
+    where, data = f"{location.url}/{ROWS}", location.read(ROWS)
+    if data is None:
+        raise StoreError(f"{where} is missing", hint=START_AGAIN)
+    found = read_own_parquet(data, rows_table(()).schema, where, START_AGAIN)["video_id"]
+    if len(found) < attributes.videos:
+        raise StoreError(
+            f"{where}: {len(found)} videos, zarr.json says {attributes.videos}", hint=START_AGAIN
+        )
+    found = found.slice(0, attributes.videos)
+    if len(found.unique()) < len(found):
+        raise StoreError(f"{where}: names a video twice", hint=START_AGAIN)
+    return found
 
 
 def row_shape(attributes: StoreAttributes, name: str) -> tuple[int, ...]:
@@ -424,7 +482,7 @@ def array_spec(attributes: StoreAttributes, name: str) -> dict[str, Any]:
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
     spec = {
-        "shape": (len(attributes.video_ids), *row_shape(attributes, name)),
+        "shape": (attributes.videos, *row_shape(attributes, name)),
         "chunks": (1, *chunk_shape(attributes, name)),
         "compressors": [Crc32cCodec()],
     }

@@ -115,6 +115,7 @@ def _dataset(
 def _store(path: str, verify: bool) -> Findings:
     from avel.stores.clip_check import verify_clips
     from avel.stores.clips import ClipStore, read_attributes
+    from avel.stores.datasets.dataset import table_schemas
     from avel.stores.location import locate
     from avel.stores.manifest import counts, read_manifest
 
@@ -122,27 +123,37 @@ def _store(path: str, verify: bool) -> Findings:
     if read_attributes(location) is None and (location.names("manifest") or _is_begun(Path(path))):
         return {"videos": len(read_manifest(location)), "bytes": location.bytes()}, [UNFINISHED_STORE]
     store = ClipStore.open(path)
-    failed = {name: entry for name, entry in store.entries.items() if entry.state == "failed"}
-    waiting = store.waiting
+    entries, waiting = store.entries, store.waiting
+    failed = entries.holds(state="failed")
+    remarked = ~failed & ~entries.holds(detail="")
+    seconds = entries.column("valid_seconds")
+    rows = {name: store.table(name).num_rows for name in table_schemas()}  # reading them finds damage
+    failures, remarks = (entries.take(chosen.nonzero()[0]) for chosen in (failed, remarked))
     facts = {
-        "videos": len(store.video_ids),
-        "staged": len(store.staged),
-        "states": counts(store.entries),
-        "failures": {name: f"{entry.reason} {entry.detail}".strip() for name, entry in failed.items()},
-        "remarks": {
-            name: entry.detail for name, entry in store.entries.items() if entry.detail and name not in failed
+        "videos": len(store),
+        "staged": len(store.staged_entries),
+        "states": counts(entries),
+        "failures": {
+            name: f"{reason} {detail}".strip()
+            for name, reason, detail in zip(
+                failures.ids, failures.texts("reason"), failures.texts("detail"), strict=True
+            )
         },
-        "samples": len(store.dataset.samples),
-        "classes": len(store.dataset.categories),
+        "remarks": dict(zip(remarks.ids, remarks.texts("detail"), strict=True)),
+        "samples": rows["samples"],
+        "classes": len(store.about.categories),
         "grid": vars(store.grid),
         "settings": store.settings,
         "settings_digest": store.digest,
-        "padded": sum(0 < entry.valid_seconds < store.grid.seconds for entry in store.entries.values()),
-        "own_lengths": store.lengths is not None,
-        "bytes": store.location.bytes(),
+        "padded": int(((seconds > 0) & (seconds < store.grid.seconds)).sum()),
+        "own_lengths": store.about.longest_seconds is not None,
+        "bytes": store.stored_bytes,
     }
     problems = [f"{len(waiting)} videos are not staged yet: {', '.join(waiting[:SHOWN])}"] if waiting else []
-    return facts, problems + (list(verify_clips(store)) if verify else [])
+    if verify:
+        problems += verify_clips(store)
+        store.dataset  # noqa: B018 - raises where its tables contradict each other
+    return facts, problems
 
 
 def _cache(path: str, verify: bool) -> Findings:

@@ -6,10 +6,10 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -69,8 +69,8 @@ class Location(Protocol):
     def remove_partials(self) -> None:
         """Removes half-written files of killed writers. Call it only while nobody writes."""
 
-    def bytes(self) -> int:
-        """Returns the bytes of all files together."""
+    def bytes(self, names: Iterable[str] = ("",)) -> int:
+        """Returns the bytes of files, and of all files below folders, together; by default of all."""
 
     def zarr(self) -> Store:
         """Returns the location as a zarr store."""
@@ -168,8 +168,8 @@ class LocalLocation:
         for file in self.path.rglob("*.partial"):
             file.unlink(missing_ok=True)
 
-    def bytes(self) -> int:
-        return disk_bytes(self.path)
+    def bytes(self, names: Iterable[str] = ("",)) -> int:
+        return sum(disk_bytes(self.path / name) for name in names)
 
     def zarr(self) -> Store:
         from zarr.storage import LocalStore
@@ -263,8 +263,16 @@ class RemoteLocation:
     def remove_partials(self) -> None:
         """Does nothing, since an interrupted upload leaves no object."""
 
-    def bytes(self) -> int:
-        return sum(item["size"] for batch in self._store.list() for item in batch)
+    def bytes(self, names: Iterable[str] = ("",)) -> int:
+        return sum(self._insist(partial(self._bytes, name)) for name in names)
+
+    def _bytes(self, name: str) -> int:
+        with suppress(FileNotFoundError):
+            return int(self._store.head(name)["size"]) if name else self._bytes_below(None)
+        return self._bytes_below(name)
+
+    def _bytes_below(self, folder: str | None) -> int:
+        return sum(item["size"] for batch in self._store.list(folder) for item in batch)
 
     def zarr(self) -> Store:
         from zarr.storage import ObjectStore

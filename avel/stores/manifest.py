@@ -1,15 +1,21 @@
 """Reads and writes the manifest of a clip store: one entry per video, with its state and the reason for it.
 
 It is a folder of Parquet parts. Where two parts have an entry of one video, the later part counts. A part is
-whole or absent. Parts are merged now and then; a killed merge leaves entries twice, which reads the same.
+whole or absent. As soon as the last parts are many of like size, they are merged, so that what is written
+grows with the videos, and not with their square; a killed merge leaves entries twice, which reads the same.
+
+Entries are kept as columns, since a million objects take minutes and gigabytes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
 
 from avel.errors import StoreError
 from avel.stores.arrow import read_own_parquet, to_parquet
@@ -17,10 +23,14 @@ from avel.stores.location import Location
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 FOLDER = "manifest"
 PART = re.compile(FOLDER + r"/part-(\d{8,18})\.parquet")
-MERGE_AT_PARTS = 64
+MERGE_AT_PARTS = 16
+"""Parts of like size, up to so many times as large as another, that become one."""
+BLOCK_ENTRIES = 1024
+"""Entries that are made of columns at once."""
 MEND = "remove this file, and avel extract stages again the clips that it listed"
 READ_ATTEMPTS = 5
 LONGEST_DETAIL = 500
@@ -42,6 +52,7 @@ class Entry:
         source_path, source_bytes, source_mtime_ns, source_sha256: the file at the time it was read.
         settings: digest of the settings it was staged with.
         audio: "stream", or "silence" where the grid has no audio of the file.
+        stored_bytes: what its chunks take in the store.
         valid_seconds: seconds of the grid that the source covers; the rest is padding.
         decode_seconds ... write_seconds: time spent on each step.
         peak_mib: most memory that the decoding process has used so far.
@@ -59,6 +70,7 @@ class Entry:
     source_sha256: str = ""
     settings: str = ""
     audio: str = ""
+    stored_bytes: int = 0
     valid_seconds: float = 0.0
     decode_seconds: float = 0.0
     scale_seconds: float = 0.0
@@ -73,24 +85,160 @@ def failed(entry: Entry, reason: str, detail: str) -> Entry:
     return replace(entry, state="failed", reason=reason, detail=detail[:LONGEST_DETAIL])
 
 
-def read_manifest(location: Location) -> dict[str, Entry]:
+class Manifest(Mapping[str, Entry]):
+    """Entries of videos by their id, kept as columns; an entry is made when it is asked for.
+
+    >>> manifest = Manifest(to_table([Entry("a", 0), Entry("b", 1, "failed", reason="timeout")]))
+    >>> manifest["b"].reason, manifest.column("row").tolist(), manifest.where(state="failed").ids
+    ('timeout', [0, 1], ['b'])
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids)
+
+    def __getitem__(self, video_id: str) -> Entry:
+        return next(self.blocks(1, self._place[video_id]))[0]
+
+    def __contains__(self, video_id: object) -> bool:
+        return video_id in self._place
+
+    def items(self) -> ItemsView[str, Entry]:
+        return _Items(self)
+
+    def values(self) -> ValuesView[Entry]:
+        return _Values(self)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Ids of the videos, in order."""
+        return self.texts("video_id")
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {video_id: place for place, video_id in enumerate(self.ids)}
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Returns a column of numbers."""
+        found: NDArray[Any] = self.table[name].to_numpy()
+        return found
+
+    def texts(self, name: str) -> list[str]:
+        """Returns a column of texts."""
+        found: list[str] = self.table[name].to_pylist()
+        return found
+
+    def by_id(self, name: str) -> dict[str, Any]:
+        """Returns id -> its value in a column."""
+        return dict(zip(self.ids, self.table[name].to_pylist(), strict=True))
+
+    def holds(self, **texts: str) -> NDArray[np.bool_]:
+        """Returns for each entry whether its columns hold these texts."""
+        import pyarrow.compute as pc
+
+        found = np.ones(len(self), bool)
+        for name, text in texts.items():
+            found &= pc.equal(self.table[name], text).to_numpy()
+        return found
+
+    def where(self, **texts: str) -> Manifest:
+        """Returns the entries whose columns hold these texts."""
+        return self.take(self.holds(**texts).nonzero()[0])
+
+    def places(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Returns the place of each id's entry, -1 where there is none: int64 (n,)."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        found = pc.index_in(pa.array(ids, pa.string()), value_set=self.table["video_id"])
+        places: NDArray[np.int64] = pc.fill_null(found, -1).to_numpy().astype(np.int64)
+        return places
+
+    def without(self, ids: Sequence[str]) -> NDArray[np.bool_]:
+        """Returns for each entry whether its id is none of `ids`."""
+        left = np.ones(len(self), bool)
+        left[(places := self.places(ids))[places >= 0]] = False
+        return left
+
+    @property
+    def stored_bytes(self) -> int:
+        """What the chunks of all these clips take in the store."""
+        return int(self.column("stored_bytes").sum())
+
+    def take(self, places: NDArray[np.int64] | Sequence[int]) -> Manifest:
+        """Returns the entries at these places."""
+        import pyarrow as pa
+
+        return Manifest(self.table.take(pa.array(places, pa.int64())))
+
+    def blocks(self, size: int = BLOCK_ENTRIES, start: int = 0) -> Iterator[list[Entry]]:
+        """Yields the entries in order, `size` at a time."""
+        for place in range(start, len(self), size):
+            yield [Entry(**row) for row in self.table.slice(place, size).to_pylist()]
+
+
+class _Values(ValuesView[Entry]):
+    _mapping: Manifest
+
+    def __iter__(self) -> Iterator[Entry]:
+        for block in self._mapping.blocks():
+            yield from block
+
+
+class _Items(ItemsView[str, Entry]):
+    _mapping: Manifest
+
+    def __iter__(self) -> Iterator[tuple[str, Entry]]:
+        return ((entry.video_id, entry) for entry in self._mapping.values())
+
+
+def read_manifest(location: Location) -> Manifest:
     """Returns the latest entry of every video by its id, in array order.
 
     Raises:
         StoreError: a part is damaged.
     """
-    rows: dict[str, Entry] = {}
-    for table in _tables(location):
-        for row in table.to_pylist():
-            rows[row["video_id"]] = Entry(**row)
-    return dict(sorted(rows.items(), key=lambda item: item[1].row))
+    return Manifest(_latest(_tables(location).values()))
 
 
 def to_table(entries: Iterable[Entry]) -> pa.Table:
     """Returns entries as an Arrow table, one row per video."""
     import pyarrow as pa
 
-    return pa.Table.from_pylist([vars(entry) for entry in entries], schema=_schema())
+    rows, schema = list(entries), _schema()
+    columns = [[getattr(entry, name) for entry in rows] for name in schema.names]
+    return pa.table(
+        [pa.array(values, kind) for values, kind in zip(columns, schema.types, strict=True)], schema
+    )
+
+
+def pending(
+    video_ids: Sequence[str], rows: Sequence[int], causes: Sequence[str], paths: Sequence[str]
+) -> Manifest:
+    """Returns entries of videos that are to be staged."""
+    import pyarrow as pa
+
+    given = {"video_id": video_ids, "row": rows, "cause": causes, "source_path": paths}
+    default, schema = vars(Entry("", 0)), _schema()
+    columns = [
+        pa.array(given[field.name], field.type)
+        if field.name in given
+        else pa.repeat(pa.scalar(default[field.name], field.type), len(video_ids))
+        for field in schema
+    ]
+    return Manifest(pa.table(columns, schema))
+
+
+def joined(*parts: Manifest) -> Manifest:
+    """Returns the entries of all parts, one after another."""
+    import pyarrow as pa
+
+    return Manifest(pa.concat_tables([part.table for part in parts]))
 
 
 def _schema() -> pa.Schema:
@@ -102,46 +250,72 @@ def _schema() -> pa.Schema:
 
 
 class ManifestWriter:
-    """Only writer of a store's manifest."""
+    """Only writer of a store's manifest. `entries` are those that it held when this was made."""
 
     def __init__(self, location: Location) -> None:
         self._location = location
-        self._parts = _parts(location)
-        self.entries = read_manifest(location)
+        tables = _tables(location)
+        self._rows = {name: int(table.num_rows) for name, table in tables.items()}
+        self.entries = Manifest(_latest(tables.values()))
 
-    def append(self, entries: Iterable[Entry]) -> None:
+    def append(self, entries: Manifest | Iterable[Entry]) -> None:
         """Writes `entries` as a new part."""
-        new = list(entries)
-        if not new:
+        table = entries.table if isinstance(entries, Manifest) else to_table(entries)
+        if not table.num_rows:
             return
-        self.entries |= {entry.video_id: entry for entry in new}
-        self._write(new)
-        if len(self._parts) >= MERGE_AT_PARTS:
-            self.merge()
+        self._write(table)
+        while len(alike := self._alike()) >= MERGE_AT_PARTS:
+            self._merge(alike)
 
     def merge(self) -> None:
         """Replaces all parts by one."""
-        old = list(self._parts)
-        if len(old) > 1:
-            self._write(sorted(self.entries.values(), key=lambda entry: entry.row))
-            self._location.delete(old)
-            self._parts = self._parts[len(old) :]
+        if len(self._rows) > 1:
+            self._merge(list(self._rows))
 
-    def _write(self, entries: list[Entry]) -> None:
-        number = int(PART.fullmatch(self._parts[-1])[1]) + 1 if self._parts else 0  # type: ignore[index]
+    def _alike(self) -> list[str]:
+        """Lists the last parts that are hardly larger than the very last one, oldest first."""
+        names = list(self._rows)
+        most = MERGE_AT_PARTS ** (_power(self._rows[names[-1]]) + 1)
+        first = next((place for place in reversed(range(len(names))) if self._rows[names[place]] >= most), -1)
+        return names[first + 1 :]
+
+    def _merge(self, names: list[str]) -> None:
+        """Replaces the last parts by one."""
+        found = _read(self._location, names)
+        if None in found.values():
+            raise StoreError(
+                f"{self._location.url}: a part of the manifest is gone", hint="give the command again"
+            )
+        self._write(_latest(table for table in found.values() if table is not None))
+        self._location.delete(names)
+        for name in names:
+            del self._rows[name]
+
+    def _write(self, table: pa.Table) -> None:
+        last = next(reversed(self._rows), "")
+        number = int(PART.fullmatch(last)[1]) + 1 if last else 0  # type: ignore[index]
         name = f"{FOLDER}/part-{number:08d}.parquet"
-        self._location.write(name, to_parquet(to_table(entries)))
-        self._parts.append(name)
+        self._location.write(name, to_parquet(table))
+        self._rows[name] = table.num_rows
 
 
-def counts(entries: Mapping[str, Entry]) -> dict[str, int]:
+def _power(rows: int) -> int:
+    """Returns the largest k with MERGE_AT_PARTS ** k <= rows."""
+    k = 0
+    while MERGE_AT_PARTS ** (k + 1) <= rows:
+        k += 1
+    return k
+
+
+def counts(entries: Manifest) -> dict[str, int]:
     """Counts the videos in each state, and those that failed for each reason ("failed:no-audio")."""
-    found: dict[str, int] = dict.fromkeys(get_args(State), 0)
-    for entry in entries.values():
-        found[entry.state] += 1
-        if entry.state == "failed":
-            found[f"failed:{entry.reason}"] = found.get(f"failed:{entry.reason}", 0) + 1
-    return found
+    found: dict[str, int] = dict.fromkeys(get_args(State), 0) | _counted(entries, "state")
+    reasons = _counted(entries.where(state="failed"), "reason")
+    return found | {f"failed:{reason}": count for reason, count in reasons.items()}
+
+
+def _counted(entries: Manifest, name: str) -> dict[str, int]:
+    return {each["values"]: each["counts"] for each in entries.table[name].value_counts().to_pylist()}
 
 
 def _parts(location: Location) -> list[str]:
@@ -149,18 +323,38 @@ def _parts(location: Location) -> list[str]:
     return [name for name in location.names(FOLDER) if PART.fullmatch(name)]
 
 
-def _tables(location: Location) -> list[pa.Table]:
+def _tables(location: Location) -> dict[str, pa.Table]:
     """Reads the parts, oldest first; starts again where a merge removed one meanwhile."""
-    choices = {"state": get_args(State), "cause": get_args(Cause)}
     for _ in range(READ_ATTEMPTS):
-        found = {name: location.read(name) for name in _parts(location)}
-        if None in found.values():
-            continue
-        return [
-            read_own_parquet(data, _schema(), f"{location.url}/{name}", MEND, choices)
-            for name, data in found.items()
-            if data is not None
-        ]
+        found = _read(location, _parts(location))
+        whole = {name: table for name, table in found.items() if table is not None}
+        if len(whole) == len(found):
+            return whole
     raise StoreError(
         f"{location.url}: the manifest changes faster than it can be read", hint="try again later"
     )
+
+
+def _read(location: Location, names: Sequence[str]) -> dict[str, pa.Table | None]:
+    """Reads parts; None in the place of one that is not there."""
+    choices = {"state": get_args(State), "cause": get_args(Cause)}
+    found: dict[str, pa.Table | None] = {}
+    for name in names:
+        data = location.read(name)
+        where = f"{location.url}/{name}"
+        found[name] = None if data is None else read_own_parquet(data, _schema(), where, MEND, choices)
+    return found
+
+
+def _latest(tables: Iterable[pa.Table]) -> pa.Table:
+    """Returns the last row of each video in tables, oldest first, sorted by its row in the arrays."""
+    import pyarrow as pa
+
+    table = pa.concat_tables([_schema().empty_table(), *tables])
+    rows = table["row"].to_numpy()
+    ids = table["video_id"].combine_chunks().dictionary_encode()
+    last = np.zeros(len(ids.dictionary), np.int64)
+    last[ids.indices.to_numpy()] = np.arange(len(rows))  # of several values for one place the last one stays
+    if len(last) == len(rows) and (np.diff(rows) >= 0).all():
+        return table.combine_chunks()
+    return table.take(pa.array(last[np.argsort(rows[last], kind="stable")])).combine_chunks()

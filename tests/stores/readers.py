@@ -122,6 +122,7 @@ READERS = [
     Reader("segments.parquet", _submitted("segments.parquet")),
     Reader("segments.npy", _submitted("segments.npy")),
     Reader("s.zarr/zarr.json", _store),
+    Reader("s.zarr/rows.parquet", _store),
     Reader("s.zarr/frames/zarr.json", _store),
     Reader("s.zarr/log_mel/zarr.json", _store),
     Reader("s.zarr/log_mel/c/0/0/0/0", _store),

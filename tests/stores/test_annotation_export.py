@@ -31,8 +31,8 @@ def store(path: Path, *more: Sample) -> Path:
     """A store without chunks: what it says of its samples is enough."""
     location = locate(path)
     names = ("-a", "b", "c", "d", "gone")
-    attributes = StoreAttributes(Grid(fps=2, size=16), {"size": 16}, "digest0", "jpeg", names)
-    prepare_store(location, attributes)
+    attributes = StoreAttributes(Grid(fps=2, size=16), {"size": 16}, "digest0", "jpeg", len(names))
+    prepare_store(location, attributes, names)
     write_dataset(
         location, make_dataset("made", "made", (*SAMPLES, *more), tuple(Video(n, "") for n in names))
     )

@@ -36,7 +36,7 @@ def test_files_and_bytes_give_the_table(tmp_path: Path) -> None:
 
 def test_a_script_that_reads_a_store_ends_well(tmp_path: Path) -> None:
     location = locate(tmp_path / "clips.zarr")
-    prepare_store(location, StoreAttributes(Grid(segments=2, fps=2, size=16), {}, "digest", "jpeg", ("v",)))
+    prepare_store(location, StoreAttributes(Grid(segments=2, fps=2, size=16), {}, "digest", "jpeg", 1), ["v"])
     write_dataset(location, DATASET)
     code = (
         "import sys; from avel.stores.clips import ClipStore; print(ClipStore.open(sys.argv[1]).dataset.name)"

@@ -8,7 +8,6 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,16 +16,19 @@ from PIL import Image
 from avel.errors import MissingPathError, StaleError, StoreError, UnknownNameError
 from avel.grid import Grid
 from avel.stores import clip_writer
+from avel.stores.arrow import to_parquet
 from avel.stores.clip_check import verify_clips
 from avel.stores.clip_writer import ClipWriter, check_place, flush, prepare_store, write_dataset
-from avel.stores.clips import ClipStore, StoreAttributes, read_attributes
+from avel.stores.clips import ClipStore, StoreAttributes, read_attributes, rows_table
 from avel.stores.datasets.dataset import Dataset, Event, Sample, Video
+from avel.stores.inspection import inspect
 from avel.stores.location import LocalLocation, locate
-from avel.stores.manifest import Entry, ManifestWriter
+from avel.stores.manifest import Entry, Manifest, ManifestWriter
 from tests.stores.forging import forge_json
 
 GRID = Grid(segments=12, fps=2, size=16)
-ATTRIBUTES = StoreAttributes(GRID, {"size": 16}, "digest0", "jpeg", ("-a", "b", "black"), waveform=True)
+ATTRIBUTES = StoreAttributes(GRID, {"size": 16}, "digest0", "jpeg", 3, waveform=True)
+IDS = ("-a", "b", "black")
 NOISE = np.random.default_rng(0)
 LOG_MEL = NOISE.standard_normal((12, 96, 64)).astype(np.float32)
 WAVEFORM = NOISE.integers(-32768, 32768, GRID.samples).astype(np.int16)
@@ -48,7 +50,7 @@ JPEGS = [jpeg(picture) for picture in PICTURES]
 def build(path: Path, attributes: StoreAttributes = ATTRIBUTES) -> Path:
     """A store of three videos: two staged, in two chunks each, and one failed."""
     location = locate(path)
-    prepare_store(location, attributes)
+    prepare_store(location, attributes, IDS)
     write_dataset(location, DATASET)
     writer = ClipWriter(location, attributes.digest)
     raw = attributes.frame_codec == "raw"
@@ -189,8 +191,7 @@ def test_a_manifest_that_disagrees_is_found(store: ClipStore) -> None:
 
 
 def test_new_videos_extend_the_arrays(store: ClipStore) -> None:
-    more = replace(ATTRIBUTES, video_ids=(*ATTRIBUTES.video_ids, "new"))
-    prepare_store(store.location, more)
+    prepare_store(store.location, replace(ATTRIBUTES, videos=4), (*IDS, "new"))
     opened = ClipStore.open(store.location.url)
     assert opened.video_ids[-1] == "new"
     assert opened.arrays["frames"].shape == (4, 24)
@@ -204,28 +205,14 @@ def test_a_store_without_waveforms_says_so_and_one_with_them_begins_anew(tmp_pat
     with pytest.raises(StoreError, match="holds no waveforms") as raised:
         store.waveform("-a")
     assert "avel extract clips" in raised.value.hint
-    prepare_store(store.location, replace(ATTRIBUTES, digest="digest1"))
+    prepare_store(store.location, replace(ATTRIBUTES, digest="digest1"), IDS)
     assert not list((tmp_path / "clips.zarr/frames").glob("c/**/0"))
     assert ClipStore.open(tmp_path / "clips.zarr").arrays["waveform"].shape == (3, GRID.samples)
 
 
-def test_a_store_of_version_4_is_read_as_one_without_waveforms(tmp_path: Path) -> None:
-    path = build(tmp_path / "clips.zarr", replace(ATTRIBUTES, waveform=False))
-
-    def older(document: dict[str, Any]) -> dict[str, Any]:
-        del document["attributes"]["waveform"]
-        document["attributes"]["version"] = 4
-        return document
-
-    forge_json(path / "zarr.json", older)
-    store = ClipStore.open(path)
-    assert np.array_equal(store.log_mel("-a"), LOG_MEL)
-    assert verify_clips(store) == ()
-
-
 def test_another_form_begins_anew(store: ClipStore) -> None:
     smaller = replace(ATTRIBUTES, grid=replace(GRID, segments=2), digest="digest1")
-    prepare_store(store.location, smaller)
+    prepare_store(store.location, smaller, IDS)
     assert not list(Path(store.location.url).glob("frames/c/**/0"))
     assert ClipStore.open(store.location.url).arrays["log_mel"].shape == (3, 2, 96, 64)
     with pytest.raises(StaleError):
@@ -238,7 +225,7 @@ def test_a_writer_that_outlives_its_run_writes_nothing_more(
 ) -> None:
     writer = ClipWriter(store.location, ATTRIBUTES.digest)
     before = {name: store.location.read(name) for name in store.location.names("")}
-    prepare_store(store.location, replace(ATTRIBUTES, **settings), "the next run")
+    prepare_store(store.location, replace(ATTRIBUTES, **settings), IDS, "the next run")
     for attempt in (
         lambda: writer.write_frames(0, 0, JPEGS[:20]),
         lambda: writer.write_log_mel(0, 0, LOG_MEL[:10]),
@@ -269,9 +256,9 @@ def test_a_kill_while_the_form_changes_leaves_no_store(
     with monkeypatch.context() as patched:
         patched.setattr(place, cut_at, cut)
         with pytest.raises(KeyboardInterrupt):
-            prepare_store(store.location, other)
+            prepare_store(store.location, other, IDS)
     assert read_attributes(store.location) is None
-    prepare_store(store.location, ATTRIBUTES)  # the settings were changed back
+    prepare_store(store.location, ATTRIBUTES, IDS)  # the settings were changed back
     assert ClipStore.open(store.location.url).arrays["log_mel"].shape == (3, 12, 96, 64)
 
 
@@ -289,7 +276,7 @@ def test_arrays_of_another_form_than_the_store_says_are_found(tmp_path: Path) ->
 
 def test_a_chunk_of_fewer_frames_is_damage(store: ClipStore, tmp_path: Path) -> None:
     few = replace(ATTRIBUTES, grid=replace(GRID, segments=2))
-    prepare_store(locate(tmp_path / "few.zarr"), few)
+    prepare_store(locate(tmp_path / "few.zarr"), few, IDS)
     ClipWriter(locate(tmp_path / "few.zarr"), few.digest).write_frames(0, 0, JPEGS[:4])
     name = "frames/c/0/0"
     (Path(store.location.url) / name).write_bytes((tmp_path / "few.zarr" / name).read_bytes())
@@ -328,30 +315,35 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
         ClipStore.open(path)
 
 
-class CountedId(str):
-    """A video id that counts how often it is compared with another object."""
-
-    compared = 0
-
-    def __eq__(self, other: object) -> bool:
-        CountedId.compared += 1
-        return super().__eq__(other)
-
-    __hash__ = str.__hash__
+def test_rows_that_a_killed_run_did_not_make_are_left_out(store: ClipStore) -> None:
+    store.location.write("rows.parquet", to_parquet(rows_table((*IDS, "later"))))
+    assert ClipStore.open(store.location.url).video_ids == IDS
+    store.location.write("rows.parquet", to_parquet(rows_table(IDS[:2])))
+    with pytest.raises(StoreError, match=r"2 videos, zarr\.json says 3"):
+        ClipStore.open(store.location.url).jpegs("-a", [0])
 
 
-def test_no_id_is_looked_up_by_comparing_it_with_all_others(tmp_path: Path) -> None:
-    videos = 300
-    attributes = replace(ATTRIBUTES, video_ids=tuple(CountedId(f"v{number}") for number in range(videos)))
-    location = locate(tmp_path / "s.zarr")
-    prepare_store(location, attributes)
-    store = ClipStore(location, attributes)
-    pending, staged = range(100), range(100, videos)
-    store.entries = {
-        name: Entry(name, row, "staged" if row in staged else "pending", settings=attributes.digest)
-        for row, name in enumerate(attributes.video_ids)
-    }
-    CountedId.compared = 0
-    assert store.waiting == attributes.video_ids[: len(pending)]
-    assert len(verify_clips(store)) == 3 * len(staged), "no chunk of any array is there"
-    assert CountedId.compared <= 10 * videos, "100 comparisons or more for each id, where a tuple is searched"
+def test_a_worker_that_opens_the_store_reads_no_ids(
+    store: ClipStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(
+        LocalLocation, "read", lambda self, name: read.append(name) or (self.path / name).read_bytes()
+    )
+    ClipWriter(store.location, ATTRIBUTES.digest)
+    assert read == ["zarr.json"]
+    assert "black" not in (Path(store.location.url) / "zarr.json").read_text()
+
+
+def test_what_is_asked_of_all_clips_makes_no_entry_of_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As objects a million entries take a minute and gigabytes."""
+    location, names = locate(build(tmp_path / "s.zarr")), [f"v{number}" for number in range(300)]
+    prepare_store(location, replace(ATTRIBUTES, videos=303), (*IDS, *names))
+    ManifestWriter(location).append([Entry(name, row, "pending") for row, name in enumerate(names, 3)])
+    monkeypatch.setattr(Manifest, "blocks", None)  # which makes them
+    found = inspect(tmp_path / "s.zarr")
+    assert (found.facts["videos"], found.facts["staged"], found.facts["states"]["pending"]) == (303, 2, 300)
+    assert found.problems[0].startswith("300 videos are not staged yet: v0, v1")
+    assert np.array_equal(ClipStore.open(tmp_path / "s.zarr").log_mel("-a"), LOG_MEL)

@@ -49,7 +49,7 @@ def check_target(
         )
     target = FeatureCache.open(cache)
     check_new_names(target, names.values(), overwrite)
-    sources = {name: clips.entries[name].source_sha256 for name in clips.staged}
+    sources = clips.staged_entries.by_id("source_sha256")
     _check_clips(target, clips.grid.segments, clips.grid.segment_seconds, sources)
 
 

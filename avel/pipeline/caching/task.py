@@ -89,7 +89,7 @@ def make_task(
         StoreError: nothing is staged.
     """
     path = None if encoder is None else Path(encoder)
-    sources = {name: clips.entries[name].source_sha256 for name in clips.staged}
+    sources = clips.staged_entries.by_id("source_sha256")
     if not sources:
         where = clips.location.url
         raise StoreError(
@@ -97,8 +97,7 @@ def make_task(
         )
     reasons = {
         name: f"{entry.reason or entry.state}: {entry.detail}".removesuffix(": ")
-        for name, entry in clips.entries.items()
-        if name not in sources
+        for name, entry in clips.entries.take(clips.entries.without(clips.staged).nonzero()[0]).items()
     }
     return Task(
         clips,

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -129,6 +130,7 @@ class Versions:
         return f"avel {self.avel}, PyAV {self.pyav}, FFmpeg {self.ffmpeg}"
 
 
+@cache
 def versions() -> Versions:
     """Returns the versions in this process."""
     return Versions(version("avel"), av.__version__, av.ffmpeg_version_info)

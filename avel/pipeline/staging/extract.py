@@ -16,16 +16,16 @@ from avel.pipeline.media.log_mel import SAMPLE_RATE, check_segments
 from avel.pipeline.staging.cluster import MixedVersionsError, threads, versions
 from avel.pipeline.staging.forecast import Forecast, forecast
 from avel.pipeline.staging.plan import Plan, RestageOptions, make_plan
-from avel.pipeline.staging.summary import ExtractSummary, summarize
+from avel.pipeline.staging.summary import ExtractSummary, Tally, summarize
 from avel.pipeline.staging.workers import stage_all
 from avel.progress import Progress, note
 from avel.stores.clip_writer import check_place, erase, prepare_store, write_dataset, writing
-from avel.stores.clips import read_attributes
+from avel.stores.clips import read_attributes, read_rows
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.files import free_bytes
 from avel.stores.location import Location, locate
-from avel.stores.manifest import Entry, ManifestWriter, failed, read_manifest
+from avel.stores.manifest import Entry, Manifest, ManifestWriter, failed, read_manifest
 from avel.stores.seal import OPEN, sealed
 from avel.text import duration, plural, size
 
@@ -106,27 +106,39 @@ def extract(
         check_place(location)
     restage = RestageOptions(retry_failed, overwrite)
     if dry_run:
-        plan = make_plan(data, config, read_attributes(location), read_manifest(location), restage)
+        plan = _plan(location, data, config, read_manifest(location), restage)
         _staged_with(location, plan, mixed_versions)
         expected = forecast(plan, config, threads(scheduler) if scheduler else count)
-        return summarize(location.url, plan, (), time.monotonic() - began, expected)
+        return summarize(location.url, plan, Tally(), time.monotonic() - began, expected)
     with ExitStack() as stack:
         with writing(location):
             check_lock = stack.enter_context(location.lock())
             location.remove_partials()
             manifest = ManifestWriter(location)
-            plan = make_plan(data, config, read_attributes(location), manifest.entries, restage)
+            plan = _plan(location, data, config, manifest.entries, restage)
             staged_with = _staged_with(location, plan, mixed_versions)
             if len(plan.todo) >= FORECAST_FROM:
                 expected = forecast(plan, config, threads(scheduler) if scheduler else count)
                 _check_room(location, plan, expected)
             _begin(location, run, manifest, plan, data, config, staged_with)
+            del data, dataset  # a million samples take a gigabyte, and are written by now
         batches = stage_all(plan.todo, run, location.url, config, workers=count, scheduler=scheduler)
-        done = _record(batches, manifest, location, len(plan.todo), check_lock) if plan.todo else []
+        done = Tally()
+        if plan.todo:
+            _record(batches, manifest, location, len(plan.todo), check_lock, done)
         with writing(location):
             check_lock()
             manifest.merge()
     return summarize(location.url, plan, done, time.monotonic() - began)
+
+
+def _plan(
+    location: Location, data: Dataset, config: ExtractConfig, entries: Manifest, restage: RestageOptions
+) -> Plan:
+    """Compares the dataset and the config with the store."""
+    found = read_attributes(location)
+    rows = read_rows(location, found).to_pylist() if found else ()
+    return make_plan(data, config, found, rows, entries, restage)
 
 
 def _check_room(location: Location, plan: Plan, expected: Forecast) -> None:
@@ -139,10 +151,7 @@ def _check_room(location: Location, plan: Plan, expected: Forecast) -> None:
     note(f"{needs} and {duration(60 * expected.minutes)}, as {plural(expected.measured_on, 'clip')} took")
     if "://" in location.url:
         return
-    free = free_bytes(Path(location.url))
-    if free < expected.bytes and (replaced := plan.replaced):
-        stay = sum(entry.state == "staged" for entry in plan.unchanged)
-        free += location.bytes() * replaced // (replaced + stay)
+    free = free_bytes(Path(location.url)) + plan.replaced_bytes
     if free < expected.bytes:
         raise ConfigError(
             f"{location.url}: {needs}, {size(free)} are free on its disk",
@@ -161,20 +170,21 @@ def _begin(
 ) -> None:
     """Brings the store into the state that the plan starts from."""
     # pending in the manifest first: a run that is killed below must not leave deleted chunks as staged
-    manifest.append((*plan.redated, *plan.todo, *plan.removed))
-    prepare_store(location, plan.attributes, run)
-    for entry in plan.removed:
+    manifest.append(plan.begun)
+    prepare_store(location, plan.attributes, plan.video_ids, run)
+    for entry in plan.removed.values():
         erase(location, plan.attributes, entry.row)
     settings = plan.attributes.digest
     manifest.append(
-        replace(failed(entry, "missing", "it left the dataset"), settings=settings) for entry in plan.removed
+        replace(failed(entry, "missing", "it left the dataset"), settings=settings)
+        for entry in plan.removed.values()
     )
     write_dataset(location, data)
     text = f"# {OPEN}\n{staged_with}{to_toml(config, 'extract')}"
     location.write("config.toml", sealed(text.encode()))
     if plan.voided:
         note(f"{plan.voided} staged clips of other settings are deleted: they left the dataset")
-    limited = sum(entry.reason in ("timeout", "memory") for entry in plan.unchanged)
+    limited = sum(len(plan.unchanged.where(reason=reason)) for reason in ("timeout", "memory"))
     if limited:
         note(f"{limited} clips failed for timeout or memory before; --retry-failed tries them again")
     if plan.unreadable:
@@ -191,7 +201,7 @@ def _staged_with(location: Location, plan: Plan, mixed_versions: bool) -> str:
     before = [line for line in found if line.startswith(STAGED_WITH)]
     now = f"{STAGED_WITH}{versions()}"
     if plan.todo:
-        stay = any(entry.state == "staged" for entry in plan.unchanged)
+        stay = bool(plan.unchanged.holds(state="staged").any())
         if stay and before and before != [now] and not mixed_versions:
             others = "; ".join(line.removeprefix(STAGED_WITH) for line in before if line != now)
             raise MixedVersionsError(
@@ -210,14 +220,13 @@ def _record(
     location: Location,
     total: int,
     check_lock: Callable[[], None],
-) -> list[Entry]:
-    """Writes entries into the manifest as they are done, and returns them all."""
-    done: list[Entry] = []
+    done: Tally,
+) -> None:
+    """Writes entries into the manifest as they are done, and counts them."""
     with Progress(total, "clips", of="staging") as progress:
         for batch in batches:
             with writing(location):
                 check_lock()
                 manifest.append(batch)
-            done += batch
+            done.add(batch)
             progress.advance(len(batch), failed=sum(entry.state == "failed" for entry in batch))
-    return done

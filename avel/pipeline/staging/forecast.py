@@ -3,7 +3,6 @@
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from avel.grid import evenly_spaced
 from avel.pipeline.config import ExtractConfig
@@ -11,8 +10,8 @@ from avel.pipeline.staging.isolate import Isolated
 from avel.pipeline.staging.plan import Plan
 from avel.pipeline.staging.stage import core_seconds
 from avel.stores.clip_writer import prepare_store
-from avel.stores.clips import chunk_names
 from avel.stores.location import locate
+from avel.stores.manifest import Manifest, to_table
 
 SAMPLE_CLIPS = 4
 
@@ -38,24 +37,20 @@ class Forecast:
 
 def forecast(plan: Plan, config: ExtractConfig, workers: int) -> Forecast:
     """Stages at most four clips of the plan, evenly spaced, and scales up what they took."""
-    sample = [plan.todo[place] for place in evenly_spaced(len(plan.todo), SAMPLE_CLIPS)]
+    sample = plan.todo.take(evenly_spaced(len(plan.todo), SAMPLE_CLIPS))
     with tempfile.TemporaryDirectory() as folder:
-        attributes = replace(plan.attributes, video_ids=tuple(entry.video_id for entry in sample))
+        attributes = replace(plan.attributes, videos=len(sample))
         location = locate(folder)
-        prepare_store(location, attributes)
+        prepare_store(location, attributes, sample.ids)
         with Isolated(folder, config) as child:
-            done = [child.stage(replace(entry, row=row)) for row, entry in enumerate(sample)]
-        written = [
-            sum((Path(folder) / name).stat().st_size for name in chunk_names(attributes, entry.row))
-            for entry in done
-            if entry.state == "staged"
-        ]
+            done = [child.stage(replace(entry, row=row)) for row, entry in enumerate(sample.values())]
     scale = len(plan.todo) / max(len(sample), 1)
-    seconds = core_seconds(done)
+    found = Manifest(to_table(done))
+    seconds = core_seconds(found)
     return Forecast(
         clips=len(plan.todo),
-        causes=dict(Counter(entry.cause for entry in plan.todo).most_common()),
-        bytes=round(sum(written) * scale),
+        causes=dict(Counter(plan.todo.texts("cause")).most_common()),
+        bytes=round(found.stored_bytes * scale),
         minutes=round(seconds * scale / workers / 60, 2),
         measured_on=len(done),
     )

@@ -1,9 +1,12 @@
 """Plans a run of `avel extract`: which clips it has to stage, and why each of them."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
 
 from avel.config import digest, settings_of
 from avel.errors import ConfigError, MissingPathError
@@ -13,8 +16,11 @@ from avel.pipeline.staging.stage import core_seconds, fingerprint
 from avel.stores.clips import StoreAttributes
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import file_at
-from avel.stores.manifest import Cause, Entry
+from avel.stores.manifest import Cause, Entry, Manifest, joined, pending, to_table
 from avel.text import as_plain
+
+NEW: Cause = "new"
+RETRY: Cause = "retry-failed"
 
 
 @dataclass(frozen=True)
@@ -22,28 +28,32 @@ class Plan:
     """Work of one run.
 
     Attributes:
-        attributes: the store's attributes after the run: old videos keep their rows, new ones follow.
+        attributes: the store's attributes after the run.
+        video_ids: the video of each row after the run: old videos keep their rows, new ones follow.
         todo: pending entries of the clips to stage.
         unchanged: entries of the dataset's other clips, staged or failed in an earlier run.
-        redated: those of `unchanged` whose file has another path or date, but the same bytes.
+        redated: those of `unchanged` whose file has another path or date, but the same bytes; with these.
         removed: pending entries of videos no longer in the dataset, whose chunks must be deleted: they are
             incomplete or of other settings, and nothing will stage them again.
         unreadable: how many of `unchanged` are staged although their file cannot be read now.
         voided: how many of `removed` are staged with the store's old settings.
+        replaced_bytes: what the staged clips among `todo` and `removed` take in the store so far.
     """
 
     attributes: StoreAttributes
-    todo: tuple[Entry, ...]
-    unchanged: tuple[Entry, ...]
+    video_ids: tuple[str, ...]
+    todo: Manifest
+    unchanged: Manifest
     redated: tuple[Entry, ...]
-    removed: tuple[Entry, ...] = ()
+    removed: Manifest
     unreadable: int = 0
     voided: int = 0
+    replaced_bytes: int = 0
 
     @property
-    def replaced(self) -> int:
-        """Returns how many clips are, or may be, staged so far and are deleted first."""
-        return self.voided + sum(entry.cause not in ("new", "retry-failed") for entry in self.todo)
+    def begun(self) -> Manifest:
+        """Returns the entries with which the run begins."""
+        return joined(Manifest(to_table(self.redated)), self.todo, self.removed)
 
 
 @dataclass(frozen=True)
@@ -63,96 +73,174 @@ def make_plan(
     dataset: Dataset,
     config: ExtractConfig,
     found: StoreAttributes | None,
-    entries: Mapping[str, Entry],
+    rows: Sequence[str],
+    entries: Manifest,
     restage: RestageOptions,
 ) -> Plan:
-    """Compares the dataset and the config with the manifest's `entries`; `found` is None for a new store.
+    """Compares the dataset and the config with a store: its attributes, the videos of its rows, its manifest.
+
+    Args:
+        found: None for a new store.
 
     Raises:
         ConfigError: new settings would delete staged clips. With `overwrite` they are deleted.
         MissingPathError: they would, and the files of some cannot be read.
     """
     # the manifest of a killed run may have rows of videos that the attributes do not list yet
-    old_ids = tuple(dict.fromkeys((*(found.video_ids if found else ()), *entries)))
-    known = set(old_ids)
+    ids = [video.video_id for video in dataset.videos]
+    row_of = {name: row for row, name in enumerate(dict.fromkeys((*rows, *entries.ids, *ids)))}
     attributes = StoreAttributes(
         grid=config.grid(),
         settings=stored_settings(config),
         digest=digest(config),
         frame_codec=config.frame_codec,
-        video_ids=old_ids + tuple(video.video_id for video in dataset.videos if video.video_id not in known),
+        videos=len(row_of),
         waveform=config.waveform,
     )
-    row_of = {video_id: row for row, video_id in enumerate(attributes.video_ids)}
-    todo, redated, unchanged, unreadable = [], [], [], 0
-    for video in dataset.videos:
-        path = os.path.abspath(video.path) if video.path else ""
-        entry = entries.get(video.video_id)
-        cause = _cause(entry, path, config, restage, begun=found is not None)
-        if cause is not None:
-            todo.append(Entry(video.video_id, row_of[video.video_id], cause=cause, source_path=path))
-            continue
-        assert entry is not None
-        now = _as_on_disk(entry, path)
-        if now != entry:
-            redated.append(now)
-        unchanged.append(now)
-        # with `overwrite`, only clips whose file cannot be read come this far
-        unreadable += entry.state == "staged" and (restage.overwrite or _status(path) is None)
-    removed = _removed(
-        entries.values(), {video.video_id for video in dataset.videos}, row_of, attributes.digest
-    )
-    voided = [entries[each.video_id] for each in removed if _is_whole(entries[each.video_id], found)]
+    paths = [os.path.abspath(video.path) if video.path else "" for video in dataset.videos]
+    places = entries.places(ids)
+    settled = _settled(entries, config, attributes.digest, begun=found is not None)
+    looked = _look(paths, entries, places, settled, restage)
+    gone = entries.take((entries.without(ids) & _left_over(entries, attributes.digest)).nonzero()[0])
+    todo = np.array(list(looked.causes), np.int64)
+    known = todo[places[todo] >= 0]
+    old = entries.take(places[known])
+    again, voided = (each.take(_whole(each, found)) for each in (old, gone))
     if not restage.overwrite:
-        again = [each for each in todo if _is_whole(entries.get(each.video_id), found)]
-        _refuse_to_lose(again + voided)
-        if again and found is not None and found.digest != attributes.digest:
-            _refuse_to_stage_again([entries[each.video_id] for each in again], found.settings, config)
-    return Plan(attributes, tuple(todo), tuple(unchanged), tuple(redated), removed, unreadable, len(voided))
+        _refuse_to_lose(
+            [*(paths[number] for number in known[_whole(old, found)]), *voided.texts("source_path")]
+        )
+        if len(again) and found is not None and found.digest != attributes.digest:
+            _refuse_to_stage_again(again, found.settings, config)
+    names, stay = [ids[number] for number in todo], np.delete(places, todo)
+    return Plan(
+        attributes=attributes,
+        video_ids=tuple(row_of),
+        todo=pending(
+            names,
+            [row_of[name] for name in names],
+            list(looked.causes.values()),
+            [paths[number] for number in todo],
+        ),
+        unchanged=entries.take(stay),
+        redated=tuple(looked.redated),
+        removed=pending(gone.ids, [row_of[name] for name in gone.ids], gone.texts("cause"), [""] * len(gone)),
+        unreadable=looked.unreadable,
+        voided=len(voided),
+        replaced_bytes=sum(each.where(state="staged").stored_bytes for each in (old, gone)),
+    )
 
 
-def _cause(
-    entry: Entry | None, path: str, config: ExtractConfig, restage: RestageOptions, begun: bool
-) -> Cause | None:
-    """Returns why the clip has to be staged, None if it need not be.
+def _settled(entries: Manifest, config: ExtractConfig, made_with: str, *, begun: bool) -> list[Cause | None]:
+    """Returns why each clip has to be staged whatever its file is, None where that depends on the file."""
+    causes = np.full(len(entries), None, object)
+    causes[~entries.holds(settings=made_with) | _audio_rule_changed(entries, config)] = "settings-changed"
+    if not begun:
+        causes[:] = "new"
+    is_pending = entries.holds(state="pending")
+    causes[is_pending] = np.array(entries.texts("cause"), object)[is_pending]
+    found: list[Cause | None] = causes.tolist()
+    return found
+
+
+@dataclass
+class _Look:
+    """What the files of videos say.
+
+    Attributes:
+        causes: number of each video that has to be staged -> why, in order.
+        redated, unreadable: as of the plan.
+    """
+
+    causes: dict[int, Cause]
+    redated: list[Entry] = field(default_factory=list)
+    unreadable: int = 0
+
+
+def _look(
+    paths: Sequence[str],
+    entries: Manifest,
+    places: NDArray[np.int64],
+    settled: Sequence[Cause | None],
+    restage: RestageOptions,
+) -> _Look:
+    """Looks at the file of each video whose entry, at its place (-1 for none), does not settle it.
+
+    Most files are as they were, and need no entry as an object.
+    """
+    old_paths = entries.texts("source_path")
+    old_bytes, old_mtimes = (entries.column(f"source_{name}").tolist() for name in ("bytes", "mtime_ns"))
+    failed, others = entries.holds(state="failed").tolist(), []
+    causes: dict[int, Cause] = {}
+    for number, (path, place) in enumerate(zip(paths, places.tolist(), strict=True)):
+        if place < 0:
+            causes[number] = NEW
+        elif (settled_cause := settled[place]) is not None:
+            causes[number] = settled_cause
+        elif (
+            restage.overwrite
+            or path != old_paths[place]
+            or _status(path)
+            != (
+                old_bytes[place],
+                old_mtimes[place],
+            )
+        ):
+            others.append(number)
+        elif restage.retry_failed and failed[place]:
+            causes[number] = RETRY
+    look = _Look(causes)
+    for number, entry in zip(others, entries.take(places[others]).values(), strict=True):
+        cause = _cause(entry, paths[number], restage)
+        if cause is not None:
+            causes[number] = cause
+            continue
+        now = _as_on_disk(entry, paths[number])
+        if now != entry:
+            look.redated.append(now)
+        # with `overwrite`, only clips whose file cannot be read come this far
+        look.unreadable += entry.state == "staged" and (restage.overwrite or _status(paths[number]) is None)
+    look.causes = dict(sorted(causes.items()))
+    return look
+
+
+def _cause(entry: Entry, path: str, restage: RestageOptions) -> Cause | None:
+    """Returns why a clip has to be staged, by its file and the options; None if it need not be.
 
     A staged clip whose file cannot be read stays as it is, so a disk that is not mounted does no harm.
     """
-    if entry is None:
-        return "new"
-    if entry.state == "pending":
-        return entry.cause
-    if not begun:
-        return "new"
-    if entry.settings != digest(config) or _audio_rule_changed(entry, config):
-        return "settings-changed"
     if restage.overwrite or _source_changed(entry, path):
         must_stay = entry.state == "staged" and not _readable(path)
         return None if must_stay else "overwrite" if restage.overwrite else "source-changed"
-    return "retry-failed" if entry.state == "failed" and restage.retry_failed else None
+    return RETRY if entry.state == "failed" and restage.retry_failed else None
 
 
-def _is_whole(entry: Entry | None, found: StoreAttributes | None) -> bool:
-    """Returns whether the clip is staged with the settings that the store has so far."""
-    if entry is None or found is None:
-        return False
-    return entry.state == "staged" and entry.settings == found.digest
+def _whole(entries: Manifest, found: StoreAttributes | None) -> NDArray[np.int64]:
+    """Returns the places of the clips that are staged with the settings that the store has so far."""
+    if found is None:
+        return np.array([], np.int64)
+    return entries.holds(state="staged", settings=found.digest).nonzero()[0]
 
 
-def _refuse_to_lose(entries: Sequence[Entry]) -> None:
-    """Raises MissingPathError if one of these whole clips has no readable file to be staged again from."""
-    lost = [entry for entry in entries if not _readable(entry.source_path)]
+def _left_over(entries: Manifest, made_with: str) -> NDArray[np.bool_]:
+    """Returns for each entry whether its chunks are incomplete, or of other settings."""
+    others = ~entries.holds(state="failed") & ~entries.holds(settings=made_with)
+    return entries.holds(state="pending") | others
+
+
+def _refuse_to_lose(paths: Sequence[str]) -> None:
+    """Raises MissingPathError if the file of a whole clip, to be staged again from it, cannot be read."""
+    lost = [path for path in paths if not _readable(path)]
     if lost:
-        where = lost[0].source_path or lost[0].video_id
         raise MissingPathError(
             f"these settings would delete {len(lost)} staged clips whose files cannot be read, "
-            f"the first: {where}",
+            f"the first: {lost[0]}",
             hint="mount their disk, or stage into another store; --overwrite deletes them",
         )
 
 
 def _refuse_to_stage_again(
-    entries: Sequence[Entry], before: Mapping[str, object], config: ExtractConfig
+    entries: Manifest, before: Mapping[str, object], config: ExtractConfig
 ) -> NoReturn:
     """Raises ConfigError: these whole clips would be staged again, as settings differ from `before`."""
     now = as_plain(stored_settings(config))
@@ -169,27 +257,14 @@ def _refuse_to_stage_again(
     )
 
 
-def _removed(
-    entries: Iterable[Entry], present: set[str], row_of: Mapping[str, int], settings: str
-) -> tuple[Entry, ...]:
-    """Returns, as pending, videos that left the dataset, with chunks incomplete or of other settings."""
-    return tuple(
-        Entry(entry.video_id, row_of[entry.video_id], cause=entry.cause)
-        for entry in entries
-        if entry.video_id not in present
-        and entry.state != "failed"
-        and (entry.state == "pending" or entry.settings != settings)
-    )
-
-
-def _audio_rule_changed(entry: Entry, config: ExtractConfig) -> bool:
-    """Returns whether `missing_audio` now decides otherwise about a clip.
+def _audio_rule_changed(entries: Manifest, config: ExtractConfig) -> NDArray[np.bool_]:
+    """Returns for each entry whether `missing_audio` now decides otherwise about its clip.
 
     It matters only for clips without audio, so it is not part of the digest, which would restage all clips.
     """
     if config.missing_audio == "fail":
-        return entry.state == "staged" and entry.audio == "silence"
-    return entry.reason == "no-audio"
+        return entries.holds(state="staged", audio="silence")
+    return entries.holds(reason="no-audio")
 
 
 def _source_changed(entry: Entry, path: str) -> bool:
@@ -218,7 +293,7 @@ def _as_on_disk(entry: Entry, path: str) -> Entry:
 def _status(path: str) -> tuple[int, int] | None:
     """Returns size and modification time of a file; None where there is none."""
     try:
-        status = os.stat(file_at(path))
+        status = os.stat(path if path and "\\x" not in path else file_at(path))
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns

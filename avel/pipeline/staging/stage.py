@@ -4,7 +4,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from avel.stores.clip_writer import ClipWriter
 from avel.stores.files import file_at
 from avel.stores.jpeg import encode_jpeg
 from avel.stores.location import RemoteLocation, locate
-from avel.stores.manifest import Entry, failed
+from avel.stores.manifest import Entry, Manifest, failed
 
 KIB = 1 << 10
 PIECE_BYTES = 1 << 20
@@ -67,9 +67,9 @@ STEPS = tuple(step.name for step in fields(Stopwatch))
 """Steps of staging a clip; an entry has the seconds of each, as `decode_seconds` and so on."""
 
 
-def core_seconds(entries: Iterable[Entry]) -> float:
+def core_seconds(entries: Manifest) -> float:
     """Returns what staging clips took, all steps together, in seconds of one core."""
-    return float(sum(getattr(entry, f"{step}_seconds") for entry in entries for step in STEPS))
+    return float(sum(entries.column(f"{step}_seconds").sum() for step in STEPS))
 
 
 @dataclass
@@ -144,7 +144,7 @@ class Stager:
             teller.join()
 
     def _stage(self, entry: Entry, watch: Stopwatch) -> Entry:
-        log_mel_grid = self.grid.at(SAMPLE_RATE)
+        log_mel_grid, before = self.grid.at(SAMPLE_RATE), self.writer.written_bytes
         grid = self.grid if self.config.waveform else log_mel_grid
         if grid != log_mel_grid:  # read the audio at the other rate as well
             with self._opened(entry, log_mel_grid, watch) as media:
@@ -159,6 +159,7 @@ class Stager:
             settings=self.digest,
             detail=info.damage,
             audio="stream" if has_audio else "silence",
+            stored_bytes=self.writer.written_bytes - before,
             valid_seconds=round(info.valid_seconds, 6),
         )
 

@@ -1,7 +1,7 @@
 """Summarizes in numbers what a run of `avel extract` did."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from avel.pipeline.staging.forecast import Forecast
@@ -70,29 +70,53 @@ class ExtractSummary:
         return [*shown, *([f"and {more:,} more; --json lists all"] if more > 0 else []), ""]
 
 
+@dataclass
+class Tally:
+    """Counts of clips as they are done, so that a run need not keep their entries.
+
+    Attributes:
+        failures: (video id, reason, detail) of each that failed.
+        restaged: causes of those that were staged again, counted.
+    """
+
+    clips: int = 0
+    staged: int = 0
+    failures: list[tuple[str, str, str]] = field(default_factory=list)
+    restaged: Counter[str] = field(default_factory=Counter)
+    split_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
+    peak_mib: int = 0
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Counts clips that are done."""
+        self.clips += len(entries)
+        self.staged += sum(entry.state == "staged" for entry in entries)
+        self.failures += [
+            (entry.video_id, entry.reason, entry.detail) for entry in entries if entry.state == "failed"
+        ]
+        self.restaged.update(entry.cause for entry in entries if entry.cause != "new")
+        for step in STEPS:
+            self.split_seconds[step] += sum(getattr(entry, f"{step}_seconds") for entry in entries)
+        self.peak_mib = max(self.peak_mib, *(entry.peak_mib for entry in entries))
+
+
 def summarize(
-    store: str, plan: Plan, done: Iterable[Entry], seconds: float, expected: Forecast | None = None
+    store: str, plan: Plan, done: Tally, seconds: float, expected: Forecast | None = None
 ) -> ExtractSummary:
-    """Summarizes a run that staged `done` of `plan` in `seconds`."""
-    done = tuple(done)
-    everything = (*plan.unchanged, *done)
-    failures = tuple(
-        (entry.video_id, entry.reason, entry.detail) for entry in everything if entry.state == "failed"
-    )
+    """Summarizes a run that did `done` of `plan` in `seconds`."""
+    before = plan.unchanged.where(state="failed")
+    failures = (*zip(before.ids, before.texts("reason"), before.texts("detail"), strict=True), *done.failures)
     return ExtractSummary(
         store=store,
         videos=len(plan.unchanged) + len(plan.todo),
-        staged=sum(entry.state == "staged" for entry in done),
-        skipped=sum(entry.state == "staged" for entry in plan.unchanged),
+        staged=done.staged,
+        skipped=int(plan.unchanged.holds(state="staged").sum()),
         failed=len(failures),
         reasons=dict(Counter(reason for _, reason, _ in failures).most_common()),
         failures=failures,
-        restaged=dict(Counter(entry.cause for entry in done if entry.cause != "new").most_common()),
+        restaged=dict(done.restaged.most_common()),
         seconds=round(seconds, 3),
-        clips_per_second=round(len(done) / seconds, 3),
-        split_seconds={
-            step: round(sum(getattr(entry, f"{step}_seconds") for entry in done), 3) for step in STEPS
-        },
-        peak_mib=max((entry.peak_mib for entry in done), default=0),
+        clips_per_second=round(done.clips / seconds, 3),
+        split_seconds={step: round(spent, 3) for step, spent in done.split_seconds.items()},
+        peak_mib=done.peak_mib,
         forecast=expected,
     )

@@ -1,7 +1,9 @@
 """Stages clips on dask workers, of a local cluster or an existing one; each decodes in child processes."""
 
+import itertools
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -24,7 +26,7 @@ from avel.progress import note
 from avel.stores.clip_writer import flush
 from avel.stores.clips import StoreAttributes, read_attributes
 from avel.stores.location import locate
-from avel.stores.manifest import Entry
+from avel.stores.manifest import Entry, Manifest
 
 
 class Decoders:
@@ -104,20 +106,41 @@ class Decoders:
 
 THREADS_A_DECODER = 2
 """Threads for each decoder: one watches the child while the other waits for the disk."""
+TASK_CLIPS = 32
+"""Most clips of a task: what dask and the manifest take for one is then little for each clip."""
+TASK_SECONDS = 5.0
+"""Seconds after which a task begins no further clip."""
+LEAST_TASKS = 256
+"""Tasks at least, as long as there are so many clips, so that all workers end at about the same time."""
+WINDOW = 256
+"""Most tasks that dask has at once, or two for each thread of the workers; a million would take 13 GiB."""
+LOOK_SECONDS = 10.0
+"""Time between two looks at how many threads the workers have."""
 
 _decoders: dict[str, Decoders] = {}
 _closed: set[str] = set()
 _lock = threading.Lock()
 
 
-def stage_isolated(entry: Entry, run: str, store: str, config: ExtractConfig, expected: Versions) -> Entry:
-    """Stages one clip; this is the task that dask runs.
+def stage_isolated(
+    entries: Sequence[Entry], run: str, store: str, config: ExtractConfig, expected: Versions
+) -> list[Entry]:
+    """Stages clips in turn, for TASK_SECONDS but at least one; this is the task that dask runs.
+
+    Returns the entries of those that are done, the first ones. The others are left for another task, so that
+    a killed worker costs seconds, however long the clips are.
 
     Raises:
         MixedVersionsError: this worker has other versions than the run.
     """
     check_versions(expected)
-    return decoders_of(run, store, config, most=_threads()).stage(entry)
+    decoders, done = decoders_of(run, store, config, most=_threads()), []
+    began = time.monotonic()
+    for entry in entries:
+        done.append(decoders.stage(entry))
+        if time.monotonic() - began > TASK_SECONDS:
+            break
+    return done
 
 
 def decoders_of(run: str, store: str, config: ExtractConfig, most: int) -> Decoders:
@@ -151,7 +174,7 @@ def _threads() -> int:
 
 
 def stage_all(
-    entries: Sequence[Entry],
+    entries: Manifest,
     run: str,
     store: str,
     config: ExtractConfig,
@@ -178,39 +201,76 @@ def stage_all(
 
 
 def _staged(
-    client: Any, entries: Sequence[Entry], run: str, store: str, config: ExtractConfig
+    client: Any, entries: Manifest, run: str, store: str, config: ExtractConfig
 ) -> Iterator[list[Entry]]:
     """Stages the entries on the client's workers, and at the end closes the run's children on all of them."""
     from distributed import as_completed
 
-    futures = client.map(
-        stage_isolated,
-        entries,
-        run=run,
-        store=store,
-        config=config,
-        expected=versions(),
-        pure=False,
-        key=f"stage-{run}",
-    )
-    entry_of = {future.key: entry for future, entry in zip(futures, entries, strict=True)}
+    queue = _Queue(entries)
+    given: dict[str, tuple[Any, list[Entry]]] = {}  # key of a task -> its future and its clips
+    options = {"run": run, "store": store, "config": config, "expected": versions(), "pure": False}
+
+    def submit(count: int) -> list[Any]:
+        blocks = queue.take(count)
+        keys = [f"stage-{run}-{queue.taken - place}" for place in range(len(blocks))]
+        futures: list[Any] = client.map(stage_isolated, blocks, key=keys, **options) if blocks else []
+        given.update((future.key, (future, block)) for future, block in zip(futures, blocks, strict=True))
+        return futures
+
     try:
-        for batch in as_completed(futures).batches():
-            yield [_result(future, entry_of[future.key], run, store, config) for future in batch]
+        running, window, looked = as_completed(submit(WINDOW)), WINDOW, time.monotonic()
+        for batch in running.batches():
+            done: list[Entry] = []
+            for future in batch:
+                _, block = given.pop(future.key)
+                done += _result(future, block, queue, store, config, run)
+            if time.monotonic() - looked > LOOK_SECONDS:  # workers join and leave
+                window, looked = max(WINDOW, 2 * sum(client.nthreads().values())), time.monotonic()
+            running.update(submit(max(window - len(given), 0)))
+            yield done
     finally:
         close_decoders(run)  # first: a local cluster waits for its threads when it closes
         if client.cluster is None and client.status == "running":
             with suppress(Exception):  # a worker that has ended has no children any more
-                client.cancel(futures)
+                client.cancel([future for future, _ in given.values()])
                 client.run(close_decoders, run)
 
 
-def _result(future: Any, pending: Entry, run: str, store: str, config: ExtractConfig) -> Entry:
-    """Returns the future's entry, or the pending one as failed if its worker died."""
+class _Queue:
+    """Clips that no task has yet, in blocks for one task each."""
+
+    def __init__(self, entries: Manifest) -> None:
+        size = min(max(len(entries) // LEAST_TASKS, 1), TASK_CLIPS)
+        self._new, self._left = entries.blocks(size), deque[list[Entry]]()
+        self.taken = 0
+
+    def take(self, count: int) -> list[list[Entry]]:
+        """Returns the next blocks, at most `count`; first those that were given back."""
+        blocks = [self._left.popleft() for _ in range(min(count, len(self._left)))]
+        blocks += itertools.islice(self._new, count - len(blocks))
+        self.taken += len(blocks)
+        return blocks
+
+    def give_back(self, *blocks: list[Entry]) -> None:
+        """Puts back clips that a task has not done."""
+        self._left.extend(block for block in blocks if block)
+
+
+def _result(
+    future: Any, block: list[Entry], queue: _Queue, store: str, config: ExtractConfig, run: str
+) -> list[Entry]:
+    """Returns the entries of a task's clips that are done, and gives the others back to the queue.
+
+    Where the task's workers died, its clips are tried one by one; one that was alone with them has failed.
+    """
     from distributed import KilledWorker
 
     try:
-        entry: Entry = future.result()
-        return entry
+        done: list[Entry] = future.result()
     except KilledWorker as error:
-        return fail_lost_clip(pending, LostChild("crashed", str(error)), store, config, run)
+        if len(block) == 1:
+            return [fail_lost_clip(block[0], LostChild("crashed", str(error)), store, config, run)]
+        queue.give_back(*([entry] for entry in block))
+        return []
+    queue.give_back(block[len(done) :])
+    return done

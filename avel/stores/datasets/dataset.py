@@ -33,7 +33,7 @@ Modality = Literal["both", "audio", "visual"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that happens from `onset_seconds` to `offset_seconds` of a clip; its class.
 
@@ -48,7 +48,7 @@ class Event:
     modality: Modality = "both"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """A video in a split, with its events: one unit of training and evaluation.
 
@@ -89,7 +89,7 @@ class Annotated:
     scores: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Video:
     """A media file; `path` is "" where the annotations name a video that is not there."""
 
@@ -309,33 +309,37 @@ class Dataset:
         metadata = {"name": self.name, "root": self.root, "categories": "\n".join(self.categories)}
         if self.longest_seconds is not None:
             metadata["longest_seconds"] = repr(self.longest_seconds)
-        rows: dict[str, list[dict[str, Any]]] = {
+        samples = self.samples
+        events = [(sample.number, event) for sample in samples for event in sample.events or ()]
+        columns: dict[str, list[list[Any]]] = {
             "samples": [
-                {
-                    "sample": sample.number,
-                    "video_id": sample.video_id,
-                    "events_known": sample.events is not None,
-                    "quality": sample.quality,
-                    "split": sample.split,
-                    "tag": sample.tag,
-                    "categories": sample.categories,
-                }
-                for sample in self.samples
+                [sample.number for sample in samples],
+                [sample.video_id for sample in samples],
+                [sample.events is not None for sample in samples],
+                [sample.quality for sample in samples],
+                [sample.split for sample in samples],
+                [sample.tag for sample in samples],
+                [sample.categories for sample in samples],
             ],
             "events": [
-                {
-                    "sample": sample.number,
-                    "category": event.category,
-                    "onset_seconds": event.onset_seconds,
-                    "offset_seconds": event.offset_seconds,
-                    "modality": event.modality,
-                }
-                for sample in self.samples
-                for event in sample.events or ()
+                [number for number, _ in events],
+                [event.category for _, event in events],
+                [event.onset_seconds for _, event in events],
+                [event.offset_seconds for _, event in events],
+                [event.modality for _, event in events],
             ],
-            "videos": [vars(video) for video in self.videos],
+            "videos": [
+                [video.video_id for video in self.videos],
+                [video.path for video in self.videos],
+            ],
         }
-        found = {name: pa.Table.from_pylist(rows[name], schema) for name, schema in table_schemas().items()}
+        found = {
+            name: pa.table(
+                [pa.array(values, kind) for values, kind in zip(columns[name], schema.types, strict=True)],
+                schema,
+            )
+            for name, schema in table_schemas().items()
+        }
         return found | {"samples": found["samples"].replace_schema_metadata(metadata)}
 
     @classmethod
@@ -345,13 +349,7 @@ class Dataset:
         Raises:
             DatasetError: they contradict each other, or hold what no dataset may.
         """
-        found = tables["samples"].schema.metadata or {}
-        try:
-            metadata = {key.decode(): value.decode() for key, value in found.items()}
-        except UnicodeDecodeError as error:
-            raise DatasetError(f"samples: the schema's metadata are not UTF-8: {error}") from None
-        if missing := [name for name in ("name", "root", "categories") if name not in metadata]:
-            raise DatasetError(f"samples: no {missing[0]} in the schema")
+        about = describe(tables["samples"])
         events_of: dict[int, list[Event]] = {}
         for event in tables["events"].to_pylist():
             events_of.setdefault(event.pop("sample"), []).append(Event(**event))
@@ -370,15 +368,46 @@ class Dataset:
         if events_of:
             raise DatasetError(f"events: of sample {next(iter(events_of))}, which has none")
         dataset = cls(
-            name=metadata["name"],
-            root=metadata["root"],
-            categories=tuple(metadata["categories"].split("\n")) if metadata["categories"] else (),
+            name=about.name,
+            root=about.root,
+            categories=about.categories,
             samples=samples,
             videos=tuple(Video(**video) for video in tables["videos"].to_pylist()),
-            longest_seconds=_seconds(metadata.get("longest_seconds")),
+            longest_seconds=about.longest_seconds,
         )
         _check(dataset)
         return dataset
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the table "samples" says of the whole dataset; the fields are those of `Dataset`."""
+
+    name: str
+    root: str
+    categories: tuple[str, ...]
+    longest_seconds: float | None
+
+
+def describe(samples: pa.Table) -> Description:
+    """Reads what the table "samples" says of the whole dataset.
+
+    Raises:
+        DatasetError: something is missing or of the wrong form.
+    """
+    found = samples.schema.metadata or {}
+    try:
+        metadata = {key.decode(): value.decode() for key, value in found.items()}
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"samples: the schema's metadata are not UTF-8: {error}") from None
+    if missing := [name for name in ("name", "root", "categories") if name not in metadata]:
+        raise DatasetError(f"samples: no {missing[0]} in the schema")
+    return Description(
+        name=metadata["name"],
+        root=metadata["root"],
+        categories=tuple(metadata["categories"].split("\n")) if metadata["categories"] else (),
+        longest_seconds=_seconds(metadata.get("longest_seconds")),
+    )
 
 
 def split_sizes(splits: Iterable[str]) -> str:
@@ -446,7 +475,7 @@ def make_dataset(
     """
     categories = tuple(dict.fromkeys(name for sample in samples for name in _classes_of(sample)))
     located = tuple(
-        dataclasses.replace(video, path=path_text(os.path.abspath(video.path))) if video.path else video
+        Video(video.video_id, path_text(os.path.abspath(video.path))) if video.path else video
         for video in videos
     )
     extra = tuple(map(path_text, extra_files))

@@ -38,7 +38,7 @@ Columns = tuple[list[str], dict[str, list[str]]]
 """Line or row number of each row, and the text of its fields, by field."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TableRow:
     """One row of the table.
 

@@ -60,21 +60,25 @@ class Files:
 def list_files(root: Path, *, below: bool = True) -> Files:
     """Lists the files in `root` and, where `below`, in every folder below it, by their `path_text`."""
     found: dict[str, list[str]] = {field.name: [] for field in dataclasses.fields(Files)}
-    for folder, folders, names in os.walk(root, onerror=lambda error: found["closed"].append(error.filename)):
-        for path in (os.path.join(folder, name) for name in names):
-            is_video = _ending(path) in VIDEO_SUFFIXES and not os.path.basename(path).startswith("._")
-            if os.path.isfile(path):
-                found["videos" if is_video else "others"].append(path)
+
+    def note_closed(error: OSError) -> None:
+        found["closed"].append(os.path.relpath(error.filename, root))
+
+    for folder, folders, names in os.walk(root, onerror=note_closed):
+        inside = os.path.relpath(folder, root)
+        prefix = "" if inside == "." else f"{inside}/"
+        for name in names:
+            is_video = _ending(name) in VIDEO_SUFFIXES and not name.startswith("._")
+            if os.path.isfile(f"{folder}/{name}"):
+                found["videos" if is_video else "others"].append(prefix + name)
             elif is_video:
-                found["broken"].append(path)
+                found["broken"].append(prefix + name)
         if not below:
             break
-        found["linked"] += filter(os.path.islink, (os.path.join(folder, name) for name in folders))
+        found["linked"] += (prefix + name for name in folders if os.path.islink(f"{folder}/{name}"))
     return Files(
         **{
-            kind: tuple(
-                path_text(path) for path in sorted(PurePath(path).relative_to(root) for path in paths)
-            )
+            kind: tuple(map(path_text, sorted(paths, key=lambda path: path.split("/"))))
             for kind, paths in found.items()
         }
     )
@@ -124,15 +128,16 @@ class Folder(DatasetFormat["Folder.Config"]):
             note(f"{folder}: left out: {left_out}")
         id_of = _ids(files.videos) | {name: name for name in named}
         samples = samples_of_rows(rows, {name: id_of.get(file, name) for name, file in file_of.items()})
-        videos = [Video(video_id, str(folder / name)) for name, video_id in id_of.items()]
+        videos = [Video(video_id, os.path.join(folder, name)) for name, video_id in id_of.items()]
         absent = dict.fromkeys(name for name, file in file_of.items() if not file)
         return make_dataset(folder.name, folder, samples, (*videos, *(Video(name, "") for name in absent)))
 
 
 def _ids(videos: tuple[str, ...]) -> dict[str, str]:
     """Returns file -> id: its path without ending, unless another file has the same."""
-    uses = Counter([*map(_without_ending, videos), *videos])
-    return {name: _without_ending(name) if uses[_without_ending(name)] == 1 else name for name in videos}
+    stems = [_without_ending(name) for name in videos]
+    uses = Counter([*stems, *videos])
+    return {name: stem if uses[stem] == 1 else name for name, stem in zip(videos, stems, strict=True)}
 
 
 def _files_of(rows: Iterable[TableRow], root: Path, files: Files) -> dict[str, str]:
@@ -140,18 +145,31 @@ def _files_of(rows: Iterable[TableRow], root: Path, files: Files) -> dict[str, s
 
     Names are looked up by path first; those without a folder then also in every folder.
     """
-    paths = [_by(str, files.videos), _by(_without_ending, files.videos)]
-    names = [_by(os.path.basename, files.videos), _by(_bare, files.videos)]
-    others = [_by(str, files.others)], [_by(os.path.basename, files.others)]
+    tables: tuple[
+        tuple[Callable[[str], str], tuple[str, ...], bool], ...
+    ] = (  # key of a file, files, whether a name with a folder is looked up there, too; each made once
+        (str, files.videos, True),
+        (_without_ending, files.videos, True),
+        (os.path.basename, files.videos, False),
+        (_bare, files.videos, False),
+        (str, files.others, True),
+        (os.path.basename, files.others, False),
+    )
+    made: dict[int, dict[str, list[str]]] = {}
     roots = (os.path.abspath(root), os.path.realpath(root))
     file_of: dict[str, str] = {}
     for row in rows:
         name = row.name
         if name in file_of:
             continue
-        tables = paths + others[0] if "/" in name else paths + names + others[0] + others[1]
-        path = _below(name, roots)
-        fitting = next((table[path] for table in tables if path in table), [""])
+        path, fitting = _below(name, roots), [""]
+        for number, (key, among, with_folder) in enumerate(tables):
+            if with_folder or "/" not in name:
+                if number not in made:
+                    made[number] = _by(key, among)
+                if path in made[number]:
+                    fitting = made[number][path]
+                    break
         if len(fitting) > 1:
             raise DatasetError(
                 f"{row.where} ({name}): may be {_first(fitting)}",
@@ -170,13 +188,16 @@ def _by(key: Callable[[str], str], files: Iterable[str]) -> dict[str, list[str]]
 
 def _below(name: str, roots: Iterable[str]) -> str:
     """Returns a name as path below the folder of videos, also for `./a` and absolute paths."""
-    path = PurePath(os.path.normpath(name))
+    normal = os.path.normpath(name)
+    if not os.path.isabs(normal):
+        return normal
+    path = PurePath(normal)
     root = next((root for root in roots if path.is_relative_to(root)), None)
     return (path.relative_to(root) if root else path).as_posix()
 
 
 def _ending(path: str) -> str:
-    return PurePath(path).suffix.lower()
+    return os.path.splitext(path)[1].lower()
 
 
 def _without_ending(path: str) -> str:

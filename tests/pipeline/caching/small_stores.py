@@ -16,7 +16,7 @@ from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.kept import save_encoder
 from avel.pipeline.staging.plan import stored_settings
 from avel.stores.clip_writer import ClipWriter, prepare_store, write_dataset
-from avel.stores.clips import StoreAttributes, read_attributes
+from avel.stores.clips import ClipStore, StoreAttributes, read_attributes
 from avel.stores.datasets.dataset import Dataset, Event, Sample, Video, make_dataset
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter
@@ -66,12 +66,12 @@ def write_store(
     """
     location = locate(path)
     found = read_attributes(location)
-    old = found.video_ids if found else ()
+    old = ClipStore.open(path).video_ids if found else ()
     every = old + tuple(name for name in video_ids if name not in old)
     attributes = StoreAttributes(
-        config.grid(), stored_settings(config), digest(config), "jpeg", every, config.waveform
+        config.grid(), stored_settings(config), digest(config), "jpeg", len(every), config.waveform
     )
-    prepare_store(location, attributes)
+    prepare_store(location, attributes, every)
     dataset = dataset_of(every)
     if seconds is not None:
         dataset = dataclasses.replace(dataset, longest_seconds=max(seconds.values()))
@@ -83,6 +83,7 @@ def write_store(
             manifest.append([Entry(name, row, "failed", reason="no-video", detail="no stream")])
             continue
         random = np.random.default_rng(list(f"{name}{version}".encode()))
+        before = writer.written_bytes
         writer.write_log_mel(row, 0, patches(random, config))
         writer.write_frames(row, 0, jpegs(random, config))
         if config.waveform:
@@ -97,6 +98,7 @@ def write_store(
                     "staged",
                     source_sha256=f"{name}-{version}",
                     settings=attributes.digest,
+                    stored_bytes=writer.written_bytes - before,
                     valid_seconds=0.0 if seconds is None else seconds[name],
                 )
             ]

@@ -57,8 +57,8 @@ def make_store(
         if splits
     )
     location = locate(path)
-    attributes = StoreAttributes(GRID, {"size": GRID.size}, "digest0", frame_codec, ids)
-    prepare_store(location, attributes)
+    attributes = StoreAttributes(GRID, {"size": GRID.size}, "digest0", frame_codec, len(ids))
+    prepare_store(location, attributes, ids)
     categories = ("Bark", "Bell") if splits else ()
     longest = float(max(lengths)) if lengths else None
     videos = tuple(Video(i, f"{i}.mp4") for i in ids)

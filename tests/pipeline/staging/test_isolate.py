@@ -17,9 +17,10 @@ from avel.pipeline.staging.plan import RestageOptions, make_plan
 from avel.stores.clip_writer import prepare_store
 from avel.stores.datasets.dataset import Dataset, Video
 from avel.stores.location import locate
-from avel.stores.manifest import Entry
+from avel.stores.manifest import Entry, Manifest, to_table
 from tests.pipeline.staging.small_clips import SMALL, make_clip
 
+NONE = Manifest(to_table(()))
 FAULTS = Path(__file__).parent / "faults"
 CONFIG = replace(SMALL, time_limit=60.0, memory_limit=400)
 HASTY = replace(CONFIG, time_limit=2.0)
@@ -34,10 +35,12 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Staging:
 
     def run(*names: str, config: ExtractConfig = CONFIG) -> list[Entry]:
         videos = tuple(Video(name, str(make_clip(tmp_path / f"{name}.mp4"))) for name in names)
-        plan = make_plan(Dataset("test", str(tmp_path), (), (), videos), config, None, {}, RestageOptions())
-        prepare_store(locate(tmp_path / "store"), plan.attributes)
+        plan = make_plan(
+            Dataset("test", str(tmp_path), (), (), videos), config, None, (), NONE, RestageOptions()
+        )
+        prepare_store(locate(tmp_path / "store"), plan.attributes, plan.video_ids)
         with Isolated(str(tmp_path / "store"), config) as child:
-            return [child.stage(entry) for entry in plan.todo]
+            return [child.stage(entry) for entry in plan.todo.values()]
 
     return run
 

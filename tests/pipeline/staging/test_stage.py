@@ -23,18 +23,20 @@ from avel.stores.datasets.dataset import Dataset, Video
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.jpeg import encode_jpeg
 from avel.stores.location import RemoteLocation, locate
-from avel.stores.manifest import Entry, ManifestWriter
+from avel.stores.manifest import Entry, Manifest, ManifestWriter, to_table
 from tests.media import Film, compose, steady
 from tests.pipeline.staging.small_clips import SMALL, make_clip
+
+NONE = Manifest(to_table(()))
 
 
 def stage(file: Path, store: Path, config: ExtractConfig) -> tuple[Entry, ClipStore]:
     """One clip staged in this process."""
     plan = make_plan(
-        Dataset("t", "", (), (), (Video("clip", str(file)),)), config, None, {}, RestageOptions()
+        Dataset("t", "", (), (), (Video("clip", str(file)),)), config, None, (), NONE, RestageOptions()
     )
-    prepare_store(locate(store), plan.attributes)
-    entry = Stager(str(store), config).stage(plan.todo[0])
+    prepare_store(locate(store), plan.attributes, plan.video_ids)
+    entry = Stager(str(store), config).stage(plan.todo["clip"])
     ManifestWriter(locate(store)).append([entry])
     return entry, ClipStore.open(store)
 
@@ -166,18 +168,18 @@ def test_a_file_whose_name_is_not_utf8_is_staged_beside_others(tmp_path: Path) -
     make_clip(videos / "good.mp4")
     make_clip(videos / "bad.mp4").rename(videos / os.fsdecode(b"caf\xe9.mp4"))
     dataset, place = read_dataset(videos), locate(tmp_path / "store.zarr")
-    plan = make_plan(dataset, SMALL, None, {}, RestageOptions())
-    prepare_store(place, plan.attributes)
+    plan = make_plan(dataset, SMALL, None, (), NONE, RestageOptions())
+    prepare_store(place, plan.attributes, plan.video_ids)
     write_dataset(place, dataset)
     stager = Stager(str(tmp_path / "store.zarr"), SMALL)
-    ManifestWriter(place).append([stager.stage(entry) for entry in plan.todo])
+    ManifestWriter(place).append([stager.stage(entry) for entry in plan.todo.values()])
     store = ClipStore.open(tmp_path / "store.zarr")
     assert {name: entry.state for name, entry in store.entries.items()} == {
         "caf\\xe9": "staged",
         "good": "staged",
     }
-    again = make_plan(dataset, SMALL, plan.attributes, store.entries, RestageOptions())
-    assert (again.todo, len(again.unchanged), again.unreadable) == ((), 2, 0)
+    again = make_plan(dataset, SMALL, plan.attributes, store.video_ids, store.entries, RestageOptions())
+    assert (len(again.todo), len(again.unchanged), again.unreadable) == (0, 2, 0)
 
 
 def test_waiting_for_an_object_store_is_no_time_of_the_clip(
