@@ -54,7 +54,7 @@ class EncoderIdentity:
 
 @dataclass(frozen=True)
 class CacheProvenance:
-    """Provenance that `avel cache-features` writes; `clips` and `damaged` are video id -> SHA-256.
+    """Provenance that `avel cache-features` writes; `damaged` is video id -> SHA-256.
 
     Attributes:
         encoder: kind, digest and parts of the encoder.
@@ -70,7 +70,6 @@ class CacheProvenance:
     annotations: str
     cnn: str | None
     hardware: tuple[str, ...]
-    clips: dict[str, str]
     damaged: dict[str, str]
     grid: dict[str, Any]
     versions: dict[str, str]
