@@ -1,17 +1,33 @@
 """Holds the samples of a feature cache: columns in memory and in the file, and what must be true of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import StoreError
 from avel.stores.datasets.dataset import MODALITIES, SPLITS
 from avel.stores.datasets.labels import ClassTable, EventTable, video_classes, video_labels
-from avel.stores.hdf5 import read_numbers, read_texts
-from avel.stores.provenance import AGAIN
+
+SAMPLE_COLUMNS: dict[str, type[np.generic]] = {
+    "sample": np.int64,
+    "video": np.int64,
+    "split": np.bytes_,
+    "tag": np.bytes_,
+    "leaked": np.bool_,
+    "events_known": np.bool_,
+    "event_sample": np.int64,
+    "event_category": np.int64,
+    "event_onset_seconds": np.float64,
+    "event_offset_seconds": np.float64,
+    "event_modality": np.int64,
+    "classes_known": np.bool_,
+    "class_sample": np.int64,
+    "class_category": np.int64,
+}
+"""Columns of samples in the file -> their type."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +127,7 @@ def check_samples(samples: CachedSamples, videos: int, categories: int) -> None:
             raise StoreError(f"{name} has {length} values, not {wanted}")
     if len(samples) and not 0 <= samples.video.min() <= samples.video.max() < videos:
         raise StoreError(f"a sample names video {samples.video.max()} of {videos}")
-    if len(np.unique(samples.number)) < len(samples):
+    if repeats(samples.number):
         raise StoreError("sample: two samples have one number")
     if strange := set(samples.split.tolist()) - {*SPLITS, ""}:
         raise StoreError(f"split: {sorted(strange)[0]!r} is none of {', '.join(SPLITS)}")
@@ -133,31 +149,28 @@ def check_samples(samples: CachedSamples, videos: int, categories: int) -> None:
         raise StoreError("an event's onset or offset is not a time")
 
 
-def read_samples(file: h5py.File) -> CachedSamples:
-    """Reads the samples of an open cache.
+def repeats(values: NDArray[Any]) -> bool:
+    """Returns whether a value stands twice in a column; quick where the column is in order."""
+    ordered = np.sort(values, kind="stable")
+    return bool((ordered[1:] == ordered[:-1]).any())
 
-    Raises:
-        StoreError: a column is missing or of another type.
-    """
-    events = EventTable(
-        read_numbers(file, "event_sample", np.int64, AGAIN),
-        read_numbers(file, "event_category", np.int64, AGAIN),
-        read_numbers(file, "event_onset_seconds", np.float64, AGAIN),
-        read_numbers(file, "event_offset_seconds", np.float64, AGAIN),
-        read_numbers(file, "event_modality", np.int64, AGAIN),
-    )
-    classes = ClassTable(
-        read_numbers(file, "classes_known", np.bool_, AGAIN),
-        read_numbers(file, "class_sample", np.int64, AGAIN),
-        read_numbers(file, "class_category", np.int64, AGAIN),
-    )
+
+def samples_of(columns: Mapping[str, NDArray[Any]]) -> CachedSamples:
+    """Returns the samples that the columns of a file hold, which are those of SAMPLE_COLUMNS."""
     return CachedSamples(
-        read_numbers(file, "sample", np.int64, AGAIN),
-        read_numbers(file, "video", np.int64, AGAIN),
-        np.array(read_texts(file, "split", AGAIN), object),
-        read_numbers(file, "leaked", np.bool_, AGAIN),
-        read_numbers(file, "events_known", np.bool_, AGAIN),
-        events,
-        np.array(read_texts(file, "tag", AGAIN), object),
-        classes,
+        columns["sample"],
+        columns["video"],
+        _words(columns["split"]),
+        columns["leaked"],
+        columns["events_known"],
+        EventTable(*(columns[name] for name in SAMPLE_COLUMNS if name.startswith("event_"))),
+        _words(columns["tag"]),
+        ClassTable(columns["classes_known"], columns["class_sample"], columns["class_category"]),
     )
+
+
+def _words(column: NDArray[np.bytes_]) -> NDArray[np.object_]:
+    """Returns a column of few words as texts, each held once in memory."""
+    values = column.tolist()
+    texts = {value: value.decode() for value in set(values)}
+    return np.fromiter(map(texts.__getitem__, values), object, len(values))

@@ -248,10 +248,10 @@ def _events_by_sample(cache: FeatureCache) -> dict[int, list[tuple[Any, ...]] | 
 
 
 def _made_otherwise(first: Any, second: Any, where: str = "") -> dict[str, tuple[Any, Any]]:
-    """Returns the entries of two provenances that differ, but not lists of clips and paths."""
+    """Returns the entries of two provenances that differ, but not paths."""
     if not (isinstance(first, dict) and isinstance(second, dict)):
         return {} if first == second else {where: (first, second)}
     found: dict[str, tuple[Any, Any]] = {}
-    for key in sorted({*first, *second} - {"clips", "store", "run", "annotations", "orders", "findings"}):
+    for key in sorted({*first, *second} - {"store", "run", "annotations", "orders", "findings"}):
         found |= _made_otherwise(first.get(key), second.get(key), f"{where}.{key}".lstrip("."))
     return found

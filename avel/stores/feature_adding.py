@@ -56,6 +56,7 @@ def add_features(path: Path, new: Mapping[str, NewFeatures], *, overwrite: bool 
         provenance={key: value for key, value in cache.provenance.items() if key != GROUP},
         named=stored_features(cache) | dict(new),
         lengths=cache.lengths,
+        sources=cache.sources,
     )
     return FeatureCache.open(path)
 

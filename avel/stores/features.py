@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 
 from avel.digests import digest_of
 from avel.errors import StoreError
-from avel.stores.cached_samples import CachedSamples, Missing, check_samples, read_samples
+from avel.stores.cached_samples import (
+    SAMPLE_COLUMNS,
+    CachedSamples,
+    Missing,
+    check_samples,
+    repeats,
+    samples_of,
+)
 from avel.stores.datasets.dataset import split_sizes
 from avel.stores.datasets.labels import segment_classes, segment_labels
 from avel.stores.documents import parse, typed
@@ -27,9 +34,10 @@ from avel.stores.hdf5 import (
     ArrayLike,
     array_of,
     attribute,
+    decoded,
     new_file,
     opened,
-    read_numbers,
+    read_column,
     read_rows,
     read_texts,
     texts,
@@ -50,10 +58,21 @@ from avel.stores.named_features import (
 from avel.stores.provenance import AGAIN, PLACES, CacheProvenance, made_of, places_of
 from avel.text import classes_and_background, html_table, plural
 
-FORMAT, VERSION = "avel-features", 5
+FORMAT, VERSION = "avel-features", 6
 BLOCK_VIDEOS = BLOCK_ROWS
 NAMED_BYTES = 8192
 """Room in the file for what HDF5 notes of features under a name."""
+COLUMNS: dict[str, type[np.generic]] = {
+    **SAMPLE_COLUMNS,
+    "video_ids": np.bytes_,
+    "source_sha256": np.bytes_,
+    "lengths": np.int64,
+    "categories": np.bytes_,
+    "missing_sample": np.int64,
+    "missing_video_id": np.bytes_,
+    "missing_reason": np.bytes_,
+}
+"""Columns of the file -> their type; the digest is over their bytes."""
 C = TypeVar("C", bound="FeatureCache")
 
 
@@ -63,6 +82,7 @@ class FeatureCache:
 
     `named` tells of the features that stand beside its own, under the names of their encoders. `lengths` (V,)
     are the segments of each video, T or fewer; features after them are 0 and mean nothing.
+    `source_sha256` (V,) are the hashes of the videos' files, b"" where nobody knows.
 
     >>> cache = FeatureCache.open("features.h5")                        # doctest: +SKIP
     >>> cache.f_a[cache.samples.video[cache.samples.split == "train"]].shape  # doctest: +SKIP
@@ -82,6 +102,7 @@ class FeatureCache:
     checksums: dict[str, NDArray[np.uint32]]
     named: dict[str, NamedFeatures]
     lengths: NDArray[np.int64]
+    source_sha256: NDArray[np.bytes_]
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -98,8 +119,6 @@ class FeatureCache:
             raise not_a("feature cache", path, hint)
         with opened(path, AGAIN) as file:
             cache = _read(cls, path, file)
-        if cache.digest != _digest_of(cache):
-            raise StoreError(f"{path}: is damaged: its content does not match its digest", hint=AGAIN)
         for name, about in cache.named.items():
             sums = cache.checksums[name]
             if about.digest != named_digest(name, about.modality, about.made, cache.video_ids, sums):
@@ -136,6 +155,12 @@ class FeatureCache:
     def classes(self) -> int:
         """K: the categories and background."""
         return len(self.categories) + 1
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Returns video id -> SHA-256 of its file, of the videos whose files are known."""
+        named = zip(self.video_ids, decoded(self.source_sha256), strict=True)
+        return {video_id: source for video_id, source in named if source}
 
     def labels(self, samples: CachedSamples | None = None) -> NDArray[np.int64]:
         """Returns the class of every segment of samples, of all by default: int64 (R, T), UNKNOWN is -1.
@@ -272,36 +297,39 @@ def write_features(
     provenance: Mapping[str, Any] | None = None,
     named: Mapping[str, NewFeatures] | None = None,
     lengths: NDArray[np.int64] | None = None,
+    sources: Mapping[str, str] | None = None,
 ) -> str:
     """Writes a cache, whole or not at all; returns its digest. Needs the arrays f_a and f_v, (V, T, ...).
 
     Args:
         named: features beside its own, by name; the digest is without them, each has its own.
         lengths: (V,) the segments of each video; without them all have T.
+        sources: video id -> SHA-256 of its file, where it is known.
 
     Raises:
         StoreError: arrays or samples that do not fit each other.
     """
     new = dict(named or {})
-    sources = {**arrays, **{name: each.values for name, each in new.items()}}
+    features = {**arrays, **{name: each.values for name, each in new.items()}}
     if lengths is None:
         lengths = np.full(len(video_ids), arrays["f_a"].shape[1], np.int64)
-    shapes = {name: tuple(source.shape) for name, source in sources.items()}
-    _check(video_ids, categories, samples, shapes, new, lengths)
+    shapes = {name: tuple(source.shape) for name, source in features.items()}
     told = json.loads(json.dumps(dict(provenance or {})))
     columns = samples.columns()
     columns |= {name: texts(values) for name, values in columns.items() if values.dtype == object}
     columns |= {
         "video_ids": texts(video_ids),
-        "categories": texts(categories),
+        "source_sha256": texts((sources or {}).get(video_id, "") for video_id in video_ids),
         "lengths": lengths,
+        "categories": texts(categories),
         "missing_sample": np.array([item.sample for item in missing], np.int64),
         "missing_video_id": texts(item.video_id for item in missing),
         "missing_reason": texts(item.reason for item in missing),
     }
+    _check(columns["video_ids"], categories, samples, shapes, new, lengths)
     room = sum(values.nbytes for values in columns.values()) + sum(
         math.prod(source.shape) * np.dtype(_dtype(name, source)).itemsize + 4 * len(video_ids)
-        for name, source in sources.items()
+        for name, source in features.items()
     )
     room += 2 * len(json.dumps([told, *(dict(each.made) for each in new.values())])) + NAMED_BYTES * len(new)
     with new_file(path, room) as file:
@@ -309,12 +337,12 @@ def write_features(
             file[name] = values
         sums: dict[str, NDArray[np.uint32]] = {}
         written: dict[int, ArrayLike] = {}
-        for name, source in sources.items():
+        for name, source in features.items():
             # f_a and cnn_a of an import are one source: what was written is read sooner than files of others
             copied = written.get(id(source), source)
             sums[name] = write_rows(file, place_in_file(name), copied, _dtype(name, source))
             written[id(source)] = file[place_in_file(name)]
-        digest = content_digest(told, video_ids, categories, samples, segment_seconds, missing, sums, lengths)
+        digest = _content_digest(told, segment_seconds, columns, sums)
         about = {name: vars(each.named(name, video_ids, sums[name])) for name, each in new.items()}
         told |= {GROUP: about} if about else {}
         file["provenance"] = texts([json.dumps(told, sort_keys=True)]).reshape(())
@@ -332,7 +360,7 @@ def _dtype(name: str, source: ArrayLike) -> type[np.floating[Any]]:
 
 
 def _check(
-    video_ids: tuple[str, ...],
+    video_ids: NDArray[np.bytes_],
     categories: tuple[str, ...],
     samples: CachedSamples,
     shapes: Mapping[str, tuple[int, ...]],
@@ -348,7 +376,7 @@ def _check(
         allowed = (3, 5) if name in named else (5,) if name == MAPS else (3,)
         if shape[:2] != rows or len(shape) not in allowed or not all(shape[1:]):
             raise StoreError(f"{name} is {shape}, not ({', '.join(map(str, rows))}, ...)")
-    if len(set(video_ids)) < len(video_ids):
+    if repeats(video_ids):
         raise StoreError("video_ids names a video twice")
     if len(lengths) != len(video_ids):
         raise StoreError(f"lengths has {len(lengths)} values, not {len(video_ids)}")
@@ -359,39 +387,17 @@ def _check(
     check_samples(samples, len(video_ids), len(categories))
 
 
-def content_digest(
+def _content_digest(
     provenance: Mapping[str, Any],
-    video_ids: tuple[str, ...],
-    categories: tuple[str, ...],
-    samples: CachedSamples,
     segment_seconds: float,
-    missing: tuple[Missing, ...],
+    columns: Mapping[str, NDArray[Any]],
     checksums: Mapping[str, NDArray[np.uint32]],
-    lengths: NDArray[np.int64],
 ) -> str:
-    """Returns 16 hex digits over provenance, names, samples, and the checksums of the cache's own arrays."""
+    """Returns 16 hex digits over provenance, columns, and the checksums of the cache's own arrays."""
     made = {key: value for key, value in provenance.items() if key not in (*PLACES, GROUP)}
-    columns = samples.columns()
-    words = {name: list(map(str, values)) for name, values in columns.items() if values.dtype == object}
-    absent = [[item.sample, item.video_id, item.reason] for item in missing]
-    about = [made, video_ids, categories, float(segment_seconds), absent, words]
-    numbers = [(name, values) for name, values in columns.items() if name not in words]
-    numbers.append(("lengths", lengths))
     own = sorted((name, sums) for name, sums in checksums.items() if name in OWN)
-    return digest_of(about, chain(numbers, own))
-
-
-def _digest_of(cache: FeatureCache) -> str:
-    return content_digest(
-        cache.provenance,
-        cache.video_ids,
-        cache.categories,
-        cache.samples,
-        cache.segment_seconds,
-        cache.missing,
-        cache.checksums,
-        cache.lengths,
-    )
+    numbers = [(name, columns[name]) for name in COLUMNS]
+    return digest_of([made, float(segment_seconds)], chain(numbers, own))
 
 
 @dataclass(frozen=True)
@@ -420,30 +426,34 @@ def _read(kind: type[C], path: Path, file: h5py.File) -> C:
     )
     named = read_named(path, provenance)
     held = [*(name for name in OWN if name in file), *named]
-    missing = (
-        read_numbers(file, "missing_sample", np.int64, AGAIN).tolist(),
-        read_texts(file, "missing_video_id", AGAIN),
-        read_texts(file, "missing_reason", AGAIN),
+    columns = {name: read_column(file, name, dtype, AGAIN) for name, dtype in COLUMNS.items()}
+    sums = {name: read_column(file, place_in_file(name) + CHECKSUMS, np.uint32, AGAIN) for name in held}
+    missing = zip(
+        columns["missing_sample"].tolist(),
+        decoded(columns["missing_video_id"]),
+        decoded(columns["missing_reason"]),
+        strict=True,
     )
-    if len(set(map(len, missing))) > 1:
-        raise StoreError(f"{path}: the columns missing_... differ in length", hint=AGAIN)
     cache = kind(
         path,
         attributes.segments,
         attributes.segment_seconds,
-        tuple(read_texts(file, "video_ids", AGAIN)),
-        tuple(read_texts(file, "categories", AGAIN)),
-        read_samples(file),
-        tuple(Missing(*values) for values in zip(*missing, strict=True)),
+        tuple(decoded(columns["video_ids"])),
+        tuple(decoded(columns["categories"])),
+        samples_of(columns),
+        tuple(Missing(*values) for values in missing),
         provenance,
         attributes.digest,
         {name: tuple(_array_of(file, name, AGAIN).shape) for name in held},
-        {name: read_numbers(file, place_in_file(name) + CHECKSUMS, np.uint32, AGAIN) for name in held},
+        sums,
         named,
-        read_numbers(file, "lengths", np.int64, AGAIN),
+        columns["lengths"],
+        columns["source_sha256"],
     )
     try:
-        _check(cache.video_ids, cache.categories, cache.samples, cache.shapes, cache.named, cache.lengths)
+        _check(
+            columns["video_ids"], cache.categories, cache.samples, cache.shapes, cache.named, cache.lengths
+        )
     except StoreError as error:
         raise StoreError(f"{path}: {error.message}", hint=AGAIN) from None
     for name in held:
@@ -452,10 +462,14 @@ def _read(kind: type[C], path: Path, file: h5py.File) -> C:
             raise StoreError(f"{path}: {name} is {dtype}, not float32", hint=AGAIN)
         if len(cache.checksums[name]) != len(cache.video_ids):
             raise StoreError(f"{path}: {name + CHECKSUMS} has not one value for each video", hint=AGAIN)
+    if len(cache.source_sha256) != len(cache.video_ids):
+        raise StoreError(f"{path}: source_sha256 has not one value for each video", hint=AGAIN)
     if cache.grid_segments != cache.shapes["f_a"][1] or not 0 < cache.segment_seconds < math.inf:
         raise StoreError(
             f"{path}: {cache.grid_segments} segments of {cache.segment_seconds} s do not fit f_a", hint=AGAIN
         )
+    if cache.digest != _content_digest(provenance, cache.segment_seconds, columns, sums):
+        raise StoreError(f"{path}: is damaged: its content does not match its digest", hint=AGAIN)
     return cache
 
 

@@ -229,16 +229,24 @@ def texts(values: Iterable[object]) -> NDArray[Any]:
     return np.array(encoded, h5py.string_dtype(length=max(map(len, encoded), default=0) or 1))
 
 
-def read_numbers(file: h5py.File, name: str, dtype: type[np.generic], hint: str) -> NDArray[Any]:
-    """Reads a column of numbers: (n,).
+def read_column(file: h5py.File, name: str, dtype: type[np.generic], hint: str) -> NDArray[Any]:
+    """Reads a column as it lies in the file, texts as bytes: (n,).
 
     Raises:
         StoreError: it is missing or of another type.
     """
     array = array_of(file, name, hint, dimensions=1)
-    if array.dtype != dtype:
-        raise StoreError(f"{file.filename}: {name} is {array.dtype}, not {np.dtype(dtype)}", hint=hint)
+    wanted = "text" if dtype is np.bytes_ else np.dtype(dtype)
+    if ("text" if array.dtype.kind == "S" else array.dtype) != wanted:
+        raise StoreError(f"{file.filename}: {name} is {array.dtype}, not {wanted}", hint=hint)
     return np.asarray(array[()])
+
+
+def decoded(column: NDArray[np.bytes_]) -> list[str]:
+    """Returns the texts of a column that was read as bytes."""
+    values = column.tolist()
+    together = b"\0".join(values).decode().split("\0")  # one call is ten times as fast as one for each text
+    return together if len(together) == len(values) else [value.decode() for value in values]
 
 
 def read_texts(file: h5py.Group, name: str, hint: str, *, dimensions: int = 1) -> Any:
@@ -250,8 +258,7 @@ def read_texts(file: h5py.Group, name: str, hint: str, *, dimensions: int = 1) -
     array = array_of(file, name, hint, dimensions=dimensions)
     if array.dtype.kind != "S":
         raise StoreError(f"{file.file.filename}: {name} is {array.dtype}, not text", hint=hint)
-    values = array.asstr()[()]
-    return values.tolist() if dimensions else str(values)
+    return decoded(array[()]) if dimensions else array[()].decode()
 
 
 def read_foreign_texts(group: h5py.Group, name: str, hint: str) -> list[str]:
@@ -297,6 +304,8 @@ def read_rows(
     Raises:
         StoreError: a row's bytes have changed; with its number.
     """
+    if not isinstance(rows, slice) and len(rows) and list(rows) == list(range(rows[0], rows[0] + len(rows))):
+        rows = slice(rows[0], rows[0] + len(rows))
     numbers = range(len(array))[rows] if isinstance(rows, slice) else rows
     if isinstance(rows, slice):
         values = np.asarray(array[rows])

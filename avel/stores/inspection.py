@@ -163,8 +163,7 @@ def _cache(path: str, verify: bool) -> Findings:
 
     cache = FeatureCache.open(path)
     made = dict(cache.provenance)
-    clips = made.pop("clips", {})
-    clips = clips if isinstance(clips, dict) else {}
+    clips = cache.sources
     made.pop(GROUP, None)
     facts = {
         "videos": len(cache.video_ids),

@@ -103,7 +103,7 @@ NETWORK = tuple(field.name for field in fields(NetworkProvenance))
 
 @dataclass(frozen=True)
 class CacheProvenance(NetworkProvenance):
-    """Provenance that `avel cache-features` writes; `clips` and `damaged` are video id -> SHA-256.
+    """Provenance that `avel cache-features` writes; `damaged` is video id -> SHA-256.
 
     Attributes:
         annotations: digest of samples, classes and reasons.
@@ -113,7 +113,6 @@ class CacheProvenance(NetworkProvenance):
     arrays: tuple[str, ...]
     annotations: str
     hardware: tuple[str, ...]
-    clips: dict[str, str]
     damaged: dict[str, str]
     grid: dict[str, Any]
     versions: dict[str, str]

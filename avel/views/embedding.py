@@ -56,7 +56,8 @@ def embed(run: HeadRun, split: str, *, points: int = POINTS, seed: int = 0, cach
     inside = np.argwhere(in_clip(run.label[places]))
     order = np.random.default_rng(seed).permutation(len(inside))[:points]
     chosen, segment = inside[np.sort(order)].T
-    vectors = {title: every[chosen, segment] for title, every in _vectors(run, places, cached).items()}
+    drawn, row = np.unique(chosen, return_inverse=True)
+    vectors = {title: every[row, segment] for title, every in _vectors(run, places[drawn], cached).items()}
     left_out = {title: why for title, values in vectors.items() if (why := obstacle(values))}
     placed = {title: tsne(values, seed) for title, values in vectors.items() if title not in left_out}
     classes = run.task.shown_classes(run.label[places])[chosen, segment]

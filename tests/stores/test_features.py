@@ -65,6 +65,32 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
     np.testing.assert_array_equal(cache.read("maps", np.array([1, 0, 1])), arrays["maps"][[1, 0, 1]])
 
 
+def test_files_of_the_clips_are_a_column_beside_the_provenance(tmp_path: Path) -> None:
+    path, known = tmp_path / "features.h5", "0123" * 16
+    write(path, sources={"_d": known, "gone": "4567" * 16})
+    cache = FeatureCache.open(path)
+    assert (cache.sources, cache.provenance) == ({"_d": known}, {"encoder": "0123"})
+    with h5py.File(path, "r+") as file:
+        assert file["source_sha256"].asstr()[()].tolist() == ["", known]
+        file["source_sha256"][1] = known.replace("0", "8", 1)
+    with pytest.raises(StoreError, match="does not match its digest"):
+        FeatureCache.open(path)
+
+
+def test_texts_come_back_as_they_are(tmp_path: Path) -> None:
+    path, ids = tmp_path / "features.h5", ("a\0b", "é\n")
+    write(path, video_ids=ids, samples=samples(tag=["", "sé", "a"]))
+    cache = FeatureCache.open(path)
+    assert (cache.video_ids, cache.samples.tag.tolist()) == (ids, ["", "sé", "a"])
+
+
+def test_rows_in_a_row_are_those_read_one_by_one(tmp_path: Path) -> None:
+    arrays = write(tmp_path / "features.h5")
+    cache = FeatureCache.open(tmp_path / "features.h5")
+    for places in ([], [1], [0, 1], [1, 0], [1, 1]):
+        np.testing.assert_array_equal(cache.read("f_a", np.array(places, np.int64)), arrays["f_a"][places])
+
+
 def test_arrays_are_contiguous_with_a_checksum_for_each_row(tmp_path: Path) -> None:
     write(tmp_path / "features.h5")
     with h5py.File(tmp_path / "features.h5") as file:

@@ -83,9 +83,8 @@ def test_verify_finds_a_flipped_bit_in_a_store(tmp_path: Path) -> None:
 
 def test_a_cache_tells_what_made_it_and_verify_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "c.h5"
-    write_cache(
-        path, provenance={"encoder": {"digest": "0123"}, "clips": {"-abc": "hash"}, "store": "s.zarr"}
-    )
+    told = {"encoder": {"digest": "0123"}, "store": "s.zarr"}
+    write_cache(path, provenance=told, sources={"-abc": "hash"})
     found = looked(path, verify=True)
     assert (found.kind, found.whole) == ("cache", True)
     assert found.facts["arrays"]["f_a"] == [2, 4, 5]
@@ -103,12 +102,12 @@ def test_a_cache_tells_what_made_it_and_verify_reads_it(tmp_path: Path) -> None:
 def test_everything_is_in_the_facts_and_people_are_shown_some(tmp_path: Path) -> None:
     path = tmp_path / "c.h5"
     missing = tuple(Missing(number, f"v{number}", "gone") for number in range(30))
-    clips = {f"v{number}": "hash" for number in range(30)}
-    write_cache(path, missing=missing, provenance={"clips": clips, "orders": {"train": list(range(30))}})
+    orders = {"train": list(range(30))}
+    write_cache(path, missing=missing, sources={"-abc": "hash"}, provenance={"orders": orders})
     result = CliRunner().invoke(cli, ["inspect", str(path), "--json"])
     facts = json.loads(result.output)["facts"]
-    assert [item["video_id"] for item in facts["missing"]] == list(clips)
-    assert (facts["clips"], facts["provenance"]["orders"]["train"]) == (clips, list(range(30)))
+    assert [item["video_id"] for item in facts["missing"]] == [f"v{number}" for number in range(30)]
+    assert (facts["clips"], facts["provenance"]["orders"]) == ({"-abc": "hash"}, orders)
     text = CliRunner().invoke(cli, ["inspect", str(path)]).output
     assert "... 30 in all" in text
     assert "v29" not in text

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from avel.stores.datasets.labels import UNKNOWN, in_clip
 
 Labels = NDArray[np.integer[Any]]
+DRAWN_BYTES = 2**23
+"""Numbers of a bootstrap that are drawn at once."""
 
 
 def segment_accuracy(predicted: Labels, labels: Labels) -> float:
@@ -190,7 +192,10 @@ def bootstrap_interval(
     weights = np.ones(len(right)) if weights is None else weights
     sums, sizes = (np.bincount(video, each, minlength=count) for each in (right * weights, weights))
     random = np.random.default_rng(seed)
-    drawn = random.multinomial(count, np.full(count, 1 / count), size=draws)
-    means = (drawn @ sums) / (drawn @ sizes)
+    means, at_once = np.empty(draws), max(1, DRAWN_BYTES // (8 * count))
+    for start in range(0, draws, at_once):
+        block = means[start : start + at_once]
+        drawn = random.multinomial(count, np.full(count, 1 / count), size=len(block))
+        block[:] = (drawn @ sums) / (drawn @ sizes)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

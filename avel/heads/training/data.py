@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,7 +30,8 @@ ARRAYS = {"encoded": ("f_a", "f_v"), "cnn": ("cnn_a", "cnn_v"), "maps": ("cnn_a"
 """Inputs of a head -> the arrays of the cache, audio and visual; other inputs name arrays themselves."""
 VECTOR, MAP = 3, 5
 """Dimensions of an array of vectors (V, T, D), and of maps (V, T, H, W, C)."""
-CHECKED_VIDEOS = 64
+BLOCK_BYTES = 2**22
+"""Features that are read and checked at once."""
 Table = TypeVar("Table", bound=Any)
 
 
@@ -321,15 +322,21 @@ def load_features(cache: FeatureCache, source: str, config: TrainConfig, device:
     if wanted_gb > limit_gb:
         note(f"{cache.path}: {wanted_gb:.2f} GB of features are streamed, memory limit {limit_gb:.2f} GB")
         for name in names:
-            _check_finite(cache, name, partial(cache.read, name))
+            for _ in _finite_blocks(cache, (name,)):
+                pass
         return Features(cache, source, device, None, lengths=lengths)
+    audio, visual = (_hold(cache, of_modality, device) for of_modality in arrays_of(source))
+    return Features(cache, source, device, (audio, visual), lengths=lengths)
 
-    def read(name: str) -> Tensor:
-        values = cache.read(name)
-        _check_finite(cache, name, values.__getitem__)
-        return torch.from_numpy(values).to(device)
 
-    return Features(cache, source, device, inputs_of(source, read), lengths=lengths)
+def _hold(cache: FeatureCache, names: Sequence[str], device: torch.device) -> Tensor:
+    """Reads arrays into one, so that no more than a block of them is in memory twice: (V, T, ...)."""
+    held = torch.empty(0)
+    for start, block in _finite_blocks(cache, names):
+        if not start:
+            held = torch.empty((len(cache), *block.shape[1:]), dtype=block.dtype, device=device)
+        held[start : start + len(block)] = block
+    return held
 
 
 def _select(values: Tensor, videos: Tensor) -> Tensor:
@@ -444,12 +451,21 @@ def note_left_out(cache: FeatureCache, train: Split) -> None:
         )
 
 
-def _check_finite(cache: FeatureCache, name: str, read: Callable[[NDArray[np.int64]], NDArray[Any]]) -> None:
-    for start in range(0, len(cache.video_ids), CHECKED_VIDEOS):
-        videos = np.arange(start, min(start + CHECKED_VIDEOS, len(cache.video_ids)))
-        broken = np.flatnonzero(~np.isfinite(read(videos).reshape(len(videos), -1)).all(1))
-        if len(broken):
-            video_id = cache.video_ids[start + int(broken[0])]
-            raise TrainingError(
-                f"{cache.path}: {name} of video {video_id!r} is not finite", hint="make the cache again"
-            )
+def _finite_blocks(cache: FeatureCache, names: Sequence[str]) -> Iterator[tuple[int, Tensor]]:
+    """Yields rows of arrays, joined, and the place of the first of them: (n, T, ...).
+
+    Raises:
+        TrainingError: a value is not finite.
+    """
+    rows = max(1, BLOCK_BYTES // (sum(_bytes(cache, name) for name in names) // len(cache)))
+    for start in range(0, len(cache), rows):
+        videos = np.arange(start, min(start + rows, len(cache)))
+        blocks = {name: cache.read(name, videos) for name in names}
+        for name, values in blocks.items():
+            broken = np.flatnonzero(~np.isfinite(values.reshape(len(videos), -1)).all(1))
+            if len(broken):
+                video_id = cache.video_ids[start + int(broken[0])]
+                raise TrainingError(
+                    f"{cache.path}: {name} of video {video_id!r} is not finite", hint="make the cache again"
+                )
+        yield start, _joined([torch.from_numpy(values) for values in blocks.values()])

@@ -70,7 +70,7 @@ def _check_clips(
             f"{segments} of {segment_seconds:g} s",
             hint="give the store that the cache was made of",
         )
-    clips = cache.provenance.get("clips") or {}
+    clips = cache.sources
     lacking = [
         name
         for name in cache.video_ids
@@ -97,8 +97,7 @@ def add_computed(cache: Path, computed: Path, names: Mapping[str, str], overwrit
     """
     target, found = FeatureCache.open(cache), FeatureCache.open(computed)
     place = {name: row for row, name in enumerate(found.video_ids)}
-    sources = {name: found.made.clips[name] for name in place}
-    _check_clips(target, found.grid_segments, found.segment_seconds, sources)
+    _check_clips(target, found.grid_segments, found.segment_seconds, found.sources)
     videos = np.array([place[name] for name in target.video_ids], np.int64)
     told = found.provenance
     made = {"kind": "backbone", **{key: told[key] for key in (*NETWORK, "hardware", "versions")}}

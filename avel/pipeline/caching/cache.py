@@ -254,8 +254,9 @@ def _merge(task: Task, found: Found, parts: Parts, made: dict[str, Place], faile
         arrays={name: Gathered(name, ordered) for name in task.recipe["arrays"]},
         segment_seconds=clips.grid.segment_seconds,
         missing=missing,
+        sources=task.sources,
         lengths=None if clips.lengths is None else np.array([clips.lengths[name] for name in names]),
-        provenance=_provenance(task, found, names, failed)
+        provenance=_provenance(task, found, failed)
         | {"cnn": _one_cnn(task, parts, cnns), "hardware": sorted(devices)},
         named=_named(found, names),
     )
@@ -287,14 +288,13 @@ def _one_cnn(task: Task, parts: Parts, digests: set[str]) -> str | None:
     return next(iter(digests), None)
 
 
-def _provenance(task: Task, found: Found, names: tuple[str, ...], failed: dict[str, str]) -> dict[str, Any]:
+def _provenance(task: Task, found: Found, failed: dict[str, str]) -> dict[str, Any]:
     grid: Grid = task.clips.grid
     used = library_versions()
     before = found.cache.made if found.cache is not None and found.kept else None
     earlier = [*before.earlier_versions, before.versions] if before else []
     return task.recipe | {
         "annotations": task.annotations,
-        "clips": {name: task.sources[name] for name in names},
         "damaged": {name: source for name, source in task.sources.items() if name in failed},
         "grid": vars(grid),
         "versions": used,

@@ -206,7 +206,7 @@ def refuse_vectors(cache: Path, wanted: Mapping[str, Any], sources: Mapping[str,
     if has_agva(wanted["encoder"]) or "maps" in wanted["arrays"]:
         raise ConfigError("cnn_from gives vectors, and this needs maps", hint="leave out --cnn-from")
     found = FeatureCache.open(cache)
-    made_of = found.made.clips if "store" in found.provenance else {}
+    made_of = found.sources
     lacking = [name for name, source in sources.items() if made_of.get(name) != source]
     differences = [
         f"{where} was {_short(old)}, wanted is {_short(new)}"

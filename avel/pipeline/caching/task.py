@@ -162,7 +162,7 @@ def find(task: Task, overwrite: bool) -> Found:
         return Found(None, {}, {})
     cache = FeatureCache.open(task.cache)
     refuse_stale(task.cache, cache.provenance, task.recipe, task.command("--overwrite"))
-    made_of = cache.made.clips
+    made_of = cache.sources
     kept = {
         name: Place(cache.path.absolute(), index)
         for index, name in enumerate(cache.video_ids)

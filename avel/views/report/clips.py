@@ -19,10 +19,13 @@ from avel.views.inside import Inside, look_inside
 from avel.views.reading import HeadRun
 from avel.views.report.pictures import link_video, write_pictures
 
-DETAIL_CLIPS = 32
-"""Clips in one detail file, so few that it loads at once."""
-BROWSED_RUNS, BROWSED_TRIALS = 8, 5
-"""Most runs, and trials of each, whose predictions are on the page clip by clip; charts show all."""
+DETAIL_CLIPS, DETAIL_FILES = 32, 150
+"""Clips in one detail file, so few that it loads at once; more only where the files would be too many."""
+BROWSED_RUNS, BROWSED_TRIALS, BROWSED_SEGMENTS = 8, 5, 4_000_000
+"""Most runs, and trials of each, whose predictions are on the page clip by clip, and segments of all these
+predictions, for which fewer runs and trials are shown; charts show all."""
+PICTURED_VIDEOS, PICTURED_SEGMENTS = 900, 20_000
+"""Most videos with pictures and attention maps, and their segments at most."""
 TOP_CLASSES = 3
 
 
@@ -33,14 +36,22 @@ class BrowsedClips:
     Attributes:
         samples: (C,) numbers of the samples.
         first: (C,) a run that predicts the sample, and the sample's index in its arrays.
-        runs: runs whose predictions are shown.
+        runs: runs whose predictions are shown, of `trials` trials each at most.
+        pictured: videos that are shown with pictures and attention maps.
         places: run -> (C,) index of each clip in its arrays, -1 where it has none.
     """
 
     samples: NDArray[np.int64]
     first: tuple[tuple[HeadRun, int], ...]
     runs: tuple[HeadRun, ...]
+    trials: int
+    pictured: frozenset[str]
     places: tuple[NDArray[np.int64], ...]
+
+    @property
+    def detail_clips(self) -> int:
+        """Number of clips in one detail file."""
+        return max(DETAIL_CLIPS, -(-len(self.samples) // DETAIL_FILES))
 
     @property
     def clip_of_sample(self) -> dict[int, int]:
@@ -64,8 +75,20 @@ def browse(runs: Sequence[HeadRun]) -> BrowsedClips:
                     hint="make a report of each",
                 )
     samples = np.array(list(first), np.int64)
-    shown = tuple(runs[:BROWSED_RUNS])
-    return BrowsedClips(samples, tuple(first.values()), shown, tuple(_places(run, samples) for run in shown))
+    segments = len(samples) * runs[0].label.shape[1]
+    shown = tuple(runs[: min(BROWSED_RUNS, max(1, BROWSED_SEGMENTS // segments))])
+    trials = min(BROWSED_TRIALS, max(1, BROWSED_SEGMENTS // (segments * len(shown))))
+    places = tuple(_places(run, samples) for run in shown)
+    pictured = _pictured(shown[-1], places[-1], [run.video_id[place] for run, place in first.values()])
+    return BrowsedClips(samples, tuple(first.values()), shown, trials, pictured, places)
+
+
+def _pictured(run: HeadRun, places: NDArray[np.int64], ids: Sequence[str]) -> frozenset[str]:
+    """Returns the videos that a run's first trial gets most wrong, all where they are few enough."""
+    scores = _scores(run, run.prediction[0], places)
+    worst = sorted(range(len(ids)), key=lambda clip: 2.0 if scores[clip] is None else scores[clip] or 0.0)
+    videos = list(dict.fromkeys(ids[clip] for clip in worst))
+    return frozenset(videos[: min(PICTURED_VIDEOS, max(1, PICTURED_SEGMENTS // run.label.shape[1]))])
 
 
 def _same_sample(one: HeadRun, place: int, other: HeadRun, at: int) -> bool:
@@ -83,7 +106,7 @@ def clip_table(browsed: BrowsedClips, footage: Footage, folder: Path, *, copy_vi
     ids = [run.video_id[place] for run, place in browsed.first]
     videos = list(dict.fromkeys(ids))
     number_of = {video_id: number for number, video_id in enumerate(videos)}
-    media, paths = _footage(videos, footage, folder, copy_videos)
+    media, paths = _footage(videos, browsed.pictured, footage, folder, copy_videos)
     return {
         "sample": browsed.samples,
         "video": [number_of[video_id] for video_id in ids],
@@ -100,12 +123,12 @@ def clip_table(browsed: BrowsedClips, footage: Footage, folder: Path, *, copy_vi
         "predictions": [
             [
                 [None if place < 0 else run.task.classes_of(trial[place]) for place in places]
-                for trial in run.prediction[:BROWSED_TRIALS]
+                for trial in run.prediction[: browsed.trials]
             ]
             for run, places in zip(browsed.runs, browsed.places, strict=True)
         ],
         "scores": [
-            [_scores(run, trial, places) for trial in run.prediction[:BROWSED_TRIALS]]
+            [_scores(run, trial, places) for trial in run.prediction[: browsed.trials]]
             for run, places in zip(browsed.runs, browsed.places, strict=True)
         ],
     }
@@ -120,7 +143,7 @@ def _scores(run: HeadRun, predicted: Labels, places: NDArray[np.int64]) -> list[
 
 
 def _footage(
-    videos: list[str], footage: Footage, folder: Path, copy_videos: bool
+    videos: list[str], pictured: frozenset[str], footage: Footage, folder: Path, copy_videos: bool
 ) -> tuple[list[int], list[str | None]]:
     """Returns the number of each video's pictures (0: none), and its address."""
     (folder / "media").mkdir()
@@ -128,7 +151,7 @@ def _footage(
     paths: list[str | None] = []
     with Progress(len(videos), "clips pictured") as progress:
         for number, video_id in enumerate(videos, 1):
-            drawn = write_pictures(footage, video_id, folder / "media", number)
+            drawn = video_id in pictured and write_pictures(footage, video_id, folder / "media", number)
             media.append(number if drawn else 0)
             source = footage.videos.get(video_id)
             if source is not None and copy_videos and not footage.is_original(video_id):
@@ -141,34 +164,39 @@ def _footage(
 
 def details(browsed: BrowsedClips) -> Iterator[tuple[str, list[Any]]]:
     """Yields detail files by name: for each clip, run and trial the likeliest classes and attention maps."""
-    insides = [_insides(run, places) for run, places in zip(browsed.runs, browsed.places, strict=True)]
-    for start in range(0, len(browsed.samples), DETAIL_CLIPS):
-        clips = range(start, min(start + DETAIL_CLIPS, len(browsed.samples)))
-        yield f"detail-{start // DETAIL_CLIPS}", [_detail(browsed, insides, clip) for clip in clips]
-
-
-def _insides(run: HeadRun, places: NDArray[np.int64]) -> list[Inside]:
-    """Runs each shown trial on all clips; results of clips without predictions are not used."""
-    return [
-        look_inside(run, trial, np.maximum(places, 0))
-        for trial in range(min(len(run.trials), BROWSED_TRIALS))
+    ids = [run.video_id[place] for run, place in browsed.first]
+    pictured = [clip for clip, video_id in enumerate(ids) if video_id in browsed.pictured]
+    inside = {clip: place for place, clip in enumerate(pictured)}
+    insides = [
+        _insides(run, places[pictured], browsed.trials)
+        for run, places in zip(browsed.runs, browsed.places, strict=True)
     ]
+    for start in range(0, len(ids), browsed.detail_clips):
+        clips = range(start, min(start + browsed.detail_clips, len(ids)))
+        name = f"detail-{start // browsed.detail_clips}"
+        yield name, [_detail(browsed, insides, clip, inside.get(clip)) for clip in clips]
 
 
-def _detail(browsed: BrowsedClips, insides: list[list[Inside]], clip: int) -> list[Any]:
+def _insides(run: HeadRun, places: NDArray[np.int64], trials: int) -> list[Inside]:
+    """Runs each shown trial on clips; results of clips without predictions are not used."""
+    return [look_inside(run, trial, np.maximum(places, 0)) for trial in range(min(len(run.trials), trials))]
+
+
+def _detail(browsed: BrowsedClips, insides: list[list[Inside]], clip: int, at: int | None) -> list[Any]:
+    """Returns what each run says of a clip; `at` is its place in `insides`, None where it has none there."""
     found: list[Any] = []
     for run, places, trials in zip(browsed.runs, browsed.places, insides, strict=True):
         place = int(places[clip])
         length = run.lengths[place]
         shown = [
-            _trial(run.probability[number, place, :length], inside, clip)
+            _trial(run.probability[number, place, :length], inside, at)
             for number, inside in enumerate(trials)
         ]
         found.append(shown if place >= 0 else None)
     return found
 
 
-def _trial(probability: NDArray[np.float32], inside: Inside, clip: int) -> dict[str, Any]:
+def _trial(probability: NDArray[np.float32], inside: Inside, at: int | None) -> dict[str, Any]:
     """Returns the likeliest classes in percent, and attention maps in thousandths, as whole numbers.
 
     A map is its name, what a row is of and what it attends to, and the values.
@@ -177,8 +205,8 @@ def _trial(probability: NDArray[np.float32], inside: Inside, clip: int) -> dict[
     percent = np.rint(100 * np.take_along_axis(probability, order, 1)).astype(int)
     top = np.stack((order, percent), axis=-1)
     maps = []
-    for name, values in inside.attention.items():
+    for name, values in inside.attention.items() if at is not None else ():
         rows, columns = ATTENTION[name]
-        own = values[clip, : None if rows == CLIP else len(top), : None if columns == CELLS else len(top)]
+        own = values[at, : None if rows == CLIP else len(top), : None if columns == CELLS else len(top)]
         maps.append([name, rows, columns, np.rint(1000 * own).astype(int)])
     return {"top": top, "maps": maps}

@@ -93,7 +93,7 @@ def _write(
     footage = open_footage(read[0].cache, store)
     split = numbers.evaluated_split(read[0])
     clouds, notes = numbers.cloud_summary(shown, split, browsed.clip_of_sample) if tsne else ([], [])
-    notes += _left_out(shown, footage.store is None)
+    notes += _left_out(shown, browsed, footage.store is None)
     put(folder, "clips", clips.clip_table(browsed, footage, folder, copy_videos=copy_videos))
     for name, part in clips.details(browsed):
         put(folder, name, part)
@@ -120,7 +120,7 @@ def _write(
         "comparisons": numbers.comparisons(browsed.runs),
         "sweeps": numbers.sweep_summaries(read, split),
         "clouds": clouds,
-        "detail_clips": clips.DETAIL_CLIPS,
+        "detail_clips": browsed.detail_clips,
         "left_out": notes,
     }
     put(folder, "summary", summary)
@@ -128,12 +128,18 @@ def _write(
     return tuple(group.name for group in shown), len(browsed.samples), tuple(notes)
 
 
-def _left_out(shown: list[HeadRun], without_store: bool) -> list[str]:
+def _left_out(shown: list[HeadRun], browsed: clips.BrowsedClips, without_store: bool) -> list[str]:
     notes = ["frames, sound and videos are left out: the clip store is not there"] if without_store else []
-    if len(shown) > clips.BROWSED_RUNS:
-        notes.append(f"the clip browser shows the first {clips.BROWSED_RUNS} of {len(shown)} runs")
-    if any(len(run.trials) > clips.BROWSED_TRIALS for run in shown[: clips.BROWSED_RUNS]):
-        notes.append(f"the clip browser shows the first {clips.BROWSED_TRIALS} trials of each run")
+    if len(shown) > len(browsed.runs):
+        notes.append(f"the clip browser shows the first {len(browsed.runs)} of {len(shown)} runs")
+    if any(len(run.trials) > browsed.trials for run in browsed.runs):
+        notes.append(f"the clip browser shows the first {plural(browsed.trials, 'trial')} of each run")
+    videos = len({run.video_id[place] for run, place in browsed.first})
+    if videos > len(browsed.pictured):
+        notes.append(
+            f"pictures and attention maps are of {len(browsed.pictured)} of {plural(videos, 'video')}, those "
+            f"that {browsed.runs[-1].name} gets most wrong"
+        )
     return notes
 
 

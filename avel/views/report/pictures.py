@@ -1,4 +1,4 @@
-"""Writes pictures of clips for the page: a strip of frames, a spectrogram and a thumbnail as JPEG files."""
+"""Writes pictures of clips for the page: a strip of frames and a spectrogram as JPEG files."""
 
 from __future__ import annotations
 
@@ -15,22 +15,20 @@ from PIL import Image
 from avel.errors import StoreError
 from avel.views.footage import Footage
 
-THUMB_PIXELS = 104
 STRIP_PIXELS = 96
 QUALITY = 82
 SOUND_SCALE = 2
 
 
 def write_pictures(footage: Footage, video_id: str, folder: Path, number: int) -> bool:
-    """Writes NUMBER-frames.jpg, -sound.jpg and -thumb.jpg of a clip; returns False if it is not staged."""
+    """Writes NUMBER-frames.jpg and -sound.jpg of a clip; returns False if it is not staged."""
     try:
         frames, patches = footage.frames(video_id), footage.log_mel(video_id)
     except StoreError:
         return False
     if frames is None or patches is None:
         return False
-    middle = Image.fromarray(frames[len(frames) // 2]).resize((THUMB_PIXELS, THUMB_PIXELS))
-    for name, picture in (("frames", strip(frames)), ("sound", spectrogram(patches)), ("thumb", middle)):
+    for name, picture in (("frames", strip(frames)), ("sound", spectrogram(patches))):
         picture.save(folder / f"{number}-{name}.jpg", quality=QUALITY)
     return True
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,17 @@ def test_bootstrap_interval_of_independent_videos() -> None:
     low, high = bootstrap_interval(right, ids)
     assert (low, high) == pytest.approx((0.451, 0.549), abs=0.006)
     assert bootstrap_interval(right, ids) == (low, high)
+
+
+def test_bootstrap_of_many_videos_draws_few_of_them_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    right, ids = np.tile([0.0, 1.0], 1000), np.arange(2000).astype(object)
+    at_once = bootstrap_interval(right, ids, draws=100)
+    monkeypatch.setattr("avel.heads.tasks.metrics.DRAWN_BYTES", 2**16)
+    tracemalloc.start()
+    assert bootstrap_interval(right, ids, draws=100) == pytest.approx(at_once, abs=1e-12)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * 2000 * 8
 
 
 def test_bootstrap_draws_rows_of_one_video_together() -> None:

@@ -44,6 +44,29 @@ def test_streamed_features_equal_those_in_memory(head: str, tmp_path: Path) -> N
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.parametrize("memory_gb", [None, 0.0], ids=["held", "streamed"])
+def test_features_are_read_in_small_blocks(
+    memory_gb: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, most = FeatureCache.read, 4000
+    blocks: list[np.ndarray] = []
+
+    def noted(self: FeatureCache, name: str, videos: np.ndarray | None = None) -> np.ndarray:
+        blocks.append(read(self, name, videos))
+        return blocks[-1]
+
+    monkeypatch.setattr(FeatureCache, "read", noted)
+    monkeypatch.setattr("avel.heads.training.data.BLOCK_BYTES", most)
+    joined = train_config(audio="f_a+cnn_a", visual="f_v", memory_gb=memory_gb)
+    features = load(tmp_path, joined, arrays=ALL).features
+    assert 0 < max(block.nbytes for block in blocks) <= most
+    monkeypatch.undo()
+    cache = features.cache
+    audio, visual = features.of(torch.arange(len(cache)))
+    assert audio.numpy().tolist() == np.concatenate([cache.f_a, cache.read("cnn_a")], -1).tolist()
+    assert visual.numpy().tolist() == cache.f_v.tolist()
+
+
 def test_a_head_takes_the_best_inputs_that_are_there(tmp_path: Path) -> None:
     caches = {
         arrays: FeatureCache.open(write_cache(tmp_path / f"{len(arrays)}.h5", arrays=arrays))
@@ -97,16 +120,16 @@ def test_features_are_checked_whether_held_or_streamed(memory_gb: float | None, 
 
 
 def test_held_features_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[tuple[str, int | None]] = []
+    read: list[tuple[str, int]] = []
     real = FeatureCache.read
 
-    def counted(cache: FeatureCache, name: str, videos: Any = None) -> Any:
-        read.append((name, None if videos is None else len(videos)))
+    def counted(cache: FeatureCache, name: str, videos: Any) -> Any:
+        read.append((name, len(videos)))
         return real(cache, name, videos)
 
     monkeypatch.setattr(FeatureCache, "read", counted)
     load(tmp_path)
-    assert [item for item in read if item[1] != 0] == [("f_a", None), ("f_v", None)]
+    assert [item for item in read if item[1] != 0] == [("f_a", 59), ("f_v", 59)]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

@@ -150,6 +150,43 @@ def test_details_are_the_trials_own(made: Made, tmp_path: Path) -> None:
     ]
 
 
+def test_a_page_on_many_clips_stays_small(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report(made.runs, tmp_path / "whole", tsne=False)
+    whole = data(tmp_path / "whole", "clips")
+    assert not [note for note in data(tmp_path / "whole", "summary")["left_out"] if "pictures" in note]
+    limits = {"DETAIL_CLIPS": 1, "DETAIL_FILES": 3, "BROWSED_SEGMENTS": 2 * 8 * T, "PICTURED_VIDEOS": 2}
+    for name, value in limits.items():
+        monkeypatch.setattr(f"avel.views.report.clips.{name}", value)
+    report(made.runs, tmp_path / "page", tsne=False)
+    clips, summary = data(tmp_path / "page", "clips"), data(tmp_path / "page", "summary")
+    assert summary["detail_clips"] == 3
+    files = sorted(path.name for path in (tmp_path / "page" / "data").iterdir())
+    assert files == ["clips.js", "detail-0.js", "detail-1.js", "detail-2.js", "summary.js"]
+    detail = [clip for number in range(3) for clip in data(tmp_path / "page", f"detail-{number}")]
+    assert len(detail) == len(clips["sample"]) == 8
+    assert [len(run) for run in clips["predictions"]] == [1, 1]
+    assert clips["predictions"] == [run[:1] for run in whole["predictions"]]
+
+    score = np.array(whole["scores"][1][0])
+    lowest = [
+        min(score[place] for place, at in enumerate(whole["video"]) if at == video) for video in range(4)
+    ]
+    pictured = {number for number, media in enumerate(clips["media"]) if media}
+    assert len(pictured) == 2
+    assert max(lowest[video] for video in pictured) <= min(lowest[each] for each in {*range(4)} - pictured)
+    assert len(list((tmp_path / "page" / "media").iterdir())) == 2 * len(pictured)
+    full = [data(tmp_path / "whole", "detail-0")[clip][1][0] for clip in range(8)]
+    for clip, video in enumerate(clips["video"]):
+        (shown,) = detail[clip][1]
+        assert shown == (full[clip] if video in pictured else full[clip] | {"maps": []})
+    assert [
+        note for note in summary["left_out"] if note.startswith("pictures and attention maps are of 2 of 4")
+    ]
+    assert "the clip browser shows the first 1 trial of each run" in summary["left_out"]
+
+
 def test_attention_is_the_heads_own(made: Made) -> None:
     run = read_run(made.runs[1])
     seen = look_inside(run, 1, np.array([3]))

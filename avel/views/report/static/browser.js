@@ -100,7 +100,7 @@ function listRow(clip, number) {
   const { clips, summary } = avel.data;
   const media = clips.media[clips.video[clip]];
   const name = clips.video_id[clips.video[clip]];
-  const picture = media ? h("img", { class: "thumb", src: `media/${media}-thumb.jpg`, alt: "", loading: "lazy" }) : h("span", { class: "thumb" });
+  const picture = media ? h("img", { class: "thumb", src: `media/${media}-frames.jpg`, style: { "object-position": middleFrame(clip) }, alt: "", loading: "lazy" }) : h("span", { class: "thumb" });
   return h(
     "button",
     {
@@ -114,6 +114,12 @@ function listRow(clip, number) {
     h("span", { class: "row-text" }, h("b", {}, name), h("small", {}, clips.title[clip])),
     sparkline(clip)
   );
+}
+
+/** Where the middle one lies in a clip's strip of frames, of which a thumbnail shows one. */
+function middleFrame(clip) {
+  const frames = avel.data.clips.length[clip];
+  return `${(100 * Math.floor(frames / 2)) / Math.max(1, frames - 1)}% 0`;
 }
 
 /** One line a run: segments filled as far as they are right. */
