@@ -7,7 +7,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from avel.config import Range, Setting, convert, digest, resolve, settings_of
 from avel.errors import ConfigError, StoreError, TrainingError
@@ -31,6 +31,8 @@ STARTUP_TRIALS = 5
 """Trials drawn at random, and never pruned, before Optuna uses their results."""
 WARMUP_EPOCHS = 5
 """Epochs that every trial gets before it can be pruned."""
+INPUTS = ("audio", "visual", "negatives", "init")
+"""Settings that name what a trial reads; the request has a digest of every one that is searched over."""
 SHOWN = 10
 """Trials that a terminal shows, the best first."""
 
@@ -127,11 +129,16 @@ def search(
     first = {name: values[0] for name, values in bounds.items()}
     base = resolve(TrainConfig, "train-head", base=config, options={**options, **first})
     ranges = {name: _converted(name, values, base) for name, values in settings.items()}
+    reading = [base] + [
+        dataclasses.replace(base, **{name: value})
+        for name in INPUTS
+        for value in cast("tuple[str, ...]", ranges.get(name, ()))  # _converted refuses a range of text
+    ]
     folder = Path(folder)
     check_can_write(folder, folder=True)
     loaded = LoadedCache.open(cache, base.device)
     loaded.check([base])
-    _record_request(folder, ranges, base, loaded)
+    _record_request(folder, ranges, reading, loaded)
     with only_one(folder, "search"):
         study = _study(optuna, folder, base.seed)
         left = trials - len(_ended_trials(study))
@@ -268,18 +275,22 @@ def _ended_trials(study: optuna.Study) -> list[SearchTrial]:
 
 
 def _record_request(
-    folder: Path, ranges: Mapping[str, Range | Sequence[Any]], base: TrainConfig, loaded: LoadedCache
+    folder: Path, ranges: Mapping[str, Range | Sequence[Any]], reading: list[TrainConfig], loaded: LoadedCache
 ) -> None:
-    """Records what is asked of the search, or checks that it equals what was recorded before."""
-    named, searched = loaded.named_features([base]), ranges.get("head")
+    """Records what is asked of the search, or checks that it equals what was recorded before.
+
+    Args:
+        reading: settings of the first trial, then with each other input that is searched over.
+    """
+    base, named, searched = reading[0], loaded.named_features(reading), ranges.get("head")
     heads = [base.head.name] if searched is None or isinstance(searched, Range) else sorted(searched)
     asked = SearchRequest(
         {name: str(values) for name, values in ranges.items()},
         digest(dataclasses.replace(base, seeds=1)),
         loaded.cache.digest_with(named),
         {name: code_digest(HEADS[name]) for name in heads},
-        digests_of_negatives([base], named),
-        digests_of_weights([base]),
+        digests_of_negatives(reading, named),
+        digests_of_weights(reading),
     )
     path = folder / "request.json"
     if path.is_file():

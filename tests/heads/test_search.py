@@ -115,6 +115,14 @@ def test_a_search_refuses_other_negatives_and_other_weights_to_start_from(
         search(cache, tmp_path / "s", {"lr": [1e-3]}, trials=2, **options)
 
 
+def test_every_input_that_is_searched_over_is_held_to_its_content(cache: Path, tmp_path: Path) -> None:
+    given = {"negatives": [str(write_negatives(tmp_path / f"{name}.h5")) for name in "ab"]}
+    search(cache, tmp_path / "s", given, trials=1, **QUICK)
+    write_negatives(tmp_path / "b.h5", prefix="other")
+    with pytest.raises(StoreError, match="search with other negatives"):
+        search(cache, tmp_path / "s", given, trials=1, **QUICK)
+
+
 @pytest.mark.parametrize("space", [{"lr": [1e-3]}, {"head": ["mlp", "tacma"]}])
 def test_a_search_refuses_a_head_whose_code_has_changed(
     space: dict[str, Any], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
