@@ -132,7 +132,7 @@ def search(
     reading = [base] + [
         dataclasses.replace(base, **{name: value})
         for name in INPUTS
-        for value in cast("tuple[str, ...]", ranges.get(name, ()))  # _converted refuses a range of text
+        for value in cast("tuple[Any, ...]", ranges.get(name, ()))  # _converted refuses a range of text
     ]
     folder = Path(folder)
     check_can_write(folder, folder=True)
