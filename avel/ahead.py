@@ -13,7 +13,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-_limit: int | None = None
+thread_limit: int | None = None
+"""What `limit_threads` was told last."""
 
 
 def limit_threads(count: int | None) -> None:
@@ -21,8 +22,8 @@ def limit_threads(count: int | None) -> None:
 
     torch reads its number from the environment as it is imported, and is told where it is there already.
     """
-    global _limit
-    _limit = count
+    global thread_limit
+    thread_limit = count
     if count is not None:
         os.environ["OMP_NUM_THREADS"] = str(count)
     if "torch" in sys.modules:
@@ -32,7 +33,7 @@ def limit_threads(count: int | None) -> None:
 def usable_cores() -> int:
     """Returns the cores that this process may use, which a job, a container or `limit_threads` may limit."""
     cores = len(os.sched_getaffinity(0))
-    return cores if _limit is None else min(cores, _limit)
+    return cores if thread_limit is None else min(cores, thread_limit)
 
 
 def reading_threads(asked: int | None) -> int:

@@ -6,13 +6,12 @@ fails instead of being skipped; AVEL_REQUIRE_GPU=1 and AVEL_REQUIRE_BROWSER=1 do
 """
 
 import os
-import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
-from avel.ahead import limit_threads, usable_cores
+from avel import ahead
 from avel.progress import set_verbosity
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -31,12 +30,11 @@ def usual_verbosity() -> None:
 
 @pytest.fixture(autouse=True)
 def usual_threads() -> Iterator[None]:
-    """Undoes what `--threads` of a test has set, for this process and for torch."""
+    """Undoes what `--threads` of a test has set, for this process, its children and torch."""
     yield
-    if usable_cores() < len(os.sched_getaffinity(0)):
-        limit_threads(None)
-        if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(int(OMP_NUM_THREADS or usable_cores()))
+    if ahead.thread_limit is not None:
+        ahead.limit_threads(int(OMP_NUM_THREADS) if OMP_NUM_THREADS else None)
+        ahead.thread_limit = None
 
 
 @pytest.fixture(autouse=True)
