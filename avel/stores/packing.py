@@ -24,7 +24,7 @@ from avel.stores.clip_writer import erase, writing
 from avel.stores.clips import RUN, ClipStore, StoreAttributes, array_spec, chunk_name, read_chunk
 from avel.stores.documents import parse
 from avel.stores.location import Location, RemoteLocation
-from avel.stores.manifest import Entry, ManifestWriter
+from avel.stores.manifest import Entry, ManifestWriter, read_manifest
 from avel.stores.shards import MEND, NO_PLACE, PACKED, Packing, index_of, read_packing
 from avel.text import duration, plural
 
@@ -107,7 +107,7 @@ def pack(store: Path | str, clips: int | None = None) -> PackSummary:
         with writing(location):
             check_lock()
             manifest.merge()
-    staged = [entry for entry in manifest.entries.values() if opened.is_staged(entry)]
+    staged = [entry for entry in read_manifest(location).values() if opened.is_staged(entry)]
     return PackSummary(
         store=location.url,
         clips=len(staged),
@@ -121,7 +121,7 @@ def pack(store: Path | str, clips: int | None = None) -> PackSummary:
     )
 
 
-def delete_unused_shards(location: Location, entries: Iterable[Entry]) -> None:
+def delete_unused_shards(location: Location) -> None:
     """Deletes the shards in which no clip is packed any more, since all were or are to be staged again.
 
     Raises:
@@ -130,7 +130,7 @@ def delete_unused_shards(location: Location, entries: Iterable[Entry]) -> None:
     packing = read_packing(location)
     if packing is None:
         return
-    used = {str(entry.row // packing.clips) for entry in entries if entry.packed}
+    used = {str(entry.row // packing.clips) for entry in read_manifest(location).values() if entry.packed}
     with writing(location):
         parts = [(name, name.split("/")) for name in location.names(PACKED)]
         unused = [(name, part) for name, part in parts if part[2:3] == ["c"] and part[3] not in used]
@@ -194,8 +194,7 @@ def _array_json(attributes: StoreAttributes, name: str, packing: Packing) -> byt
 
 def _delete_rest(attributes: StoreAttributes, location: Location, entries: Iterable[Entry]) -> None:
     """Deletes what a killed run has left: chunks of their own of packed clips, and shards without clips."""
-    entries = tuple(entries)
-    delete_unused_shards(location, entries)
+    delete_unused_shards(location)
     packed = {entry.row for entry in entries if entry.packed}
     if packed:
         rows = {name.split("/")[2] for array in attributes.arrays for name in location.names(f"{array}/c")}
