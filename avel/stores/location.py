@@ -160,7 +160,7 @@ class LocalLocation:
         with as_write_error(self.path / name):
             folders = [self.path / folder for folder in reversed(Path(name).parents)]
             for above, folder in pairwise(folders):
-                folder.mkdir(exist_ok=True)
+                folder.mkdir(parents=True, exist_ok=True)
                 fsync(above)
         with atomic_path(self.path / name) as beside, beside.open("wb") as file:
             file.writelines(pieces)
