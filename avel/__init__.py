@@ -40,6 +40,7 @@ _FUNCTIONS = {
     "as_torch": "avel.stores.torch_data",
     "load_head": "avel.heads.training.records",
     "inspect": "avel.stores.inspection",
+    "pack": "avel.stores.packing",
     "preview": "avel.pipeline.staging.preview",
     "report": "avel.views.report.page",
     "plot": "avel.views.plots.plot",

@@ -727,6 +727,23 @@ def inspect(path: str, as_json: bool, **options: Any) -> int:
     return DONE if found.whole else ERROR
 
 
+@command("avel pack ave.zarr")
+@click.argument("store", type=STORE)
+@click.option(
+    "--clips", type=click.IntRange(1), help="Clips to a shard.  [default: 64, or those of STORE's shards]"
+)
+@json_option
+def pack(store: str, as_json: bool, **options: Any) -> int:
+    """Move staged clips into shards: many clips to a file.
+
+    Everything reads STORE as before. Clips that are staged later lie in files of their own until the next
+    call. The same command resumes an interrupted one.
+    """
+    summary = avel.pack(store, **options)
+    show(summary, as_json, next=f"avel inspect {path_of(store)} --verify" if summary.damaged else "")
+    return SOME_FAILED if summary.damaged else DONE
+
+
 @command("avel preview ave.zarr -0DuwSO3J74 sheet.png", context_settings=IDS)
 @click.argument("store", type=STORE)
 @click.argument("video_id", metavar="ID")

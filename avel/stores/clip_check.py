@@ -36,11 +36,16 @@ def verify_clips(store: ClipStore) -> tuple[str, ...]:
 
 def _wrong_shapes(store: ClipStore) -> list[str]:
     """Returns a line for each array whose shape contradicts the store's attributes."""
+    rows_of_packed = store.entries.column("row")[store.entries.column("packed")]
+    packed = int(rows_of_packed.max(initial=-1)) + 1
     expected = {name: (len(store), *row_shape(store.attributes, name)) for name in store.attributes.arrays}
     try:
         shapes = {name: array.shape for name, array in store.arrays.items()}
+        rows = {name: array.shape[0] for name, array in store.packed_arrays.items()}
     except StoreError as error:
         return [error.message]
+    if packed and min(rows.values(), default=0) < packed:
+        return [f"the shards have too few rows: give avel pack {store.location.url} again"]
     return [
         f"{name} has the shape {shapes[name]}, the store's settings say {expected[name]}"
         for name in expected
@@ -64,8 +69,15 @@ def _faults_of_video(store: ClipStore, entry: Entry) -> list[str]:
 
 def _chunk_files(store: ClipStore, entry: Entry, name: str) -> dict[str, bool]:
     """Returns the file of each chunk of one video in an array, in order -> whether it is there."""
-    there = set(store.location.names(f"{name}/c/{entry.row}"))
     numbers = range(store.attributes.chunks)
+    if entry.packed:
+        return {
+            f"the chunk in {chunk_name(store.attributes, name, entry.row, number, store.packing)}": (
+                store.has_chunk(name, entry.row, number)
+            )
+            for number in numbers
+        }
+    there = set(store.location.names(f"{name}/c/{entry.row}"))
     files = [chunk_name(store.attributes, name, entry.row, number) for number in numbers]
     return {file: file in there for file in files}
 
@@ -73,15 +85,15 @@ def _chunk_files(store: ClipStore, entry: Entry, name: str) -> dict[str, bool]:
 def _faults_of_array(store: ClipStore, entry: Entry, name: str) -> list[str]:
     """Reads one video's chunks one by one, so that a film takes no more memory than a clip."""
     step, total = chunk_shape(store.attributes, name)[0], row_shape(store.attributes, name)[0]
-    for number, (file, is_there) in enumerate(_chunk_files(store, entry, name).items()):
-        if not is_there:
-            return [f"staged, but {file} is missing"]
-        try:
-            chunk = store.read_chunk(name, entry.row, slice(number * step, min((number + 1) * step, total)))
-        except StoreError as error:
-            return [error.message]
-        if not _is_whole(chunk):
-            return [f"{file} is incomplete"]
+    try:
+        for number, (file, is_there) in enumerate(_chunk_files(store, entry, name).items()):
+            if not is_there:
+                return [f"staged, but {file} is missing"]
+            part = slice(number * step, min((number + 1) * step, total))
+            if not _is_whole(store.read_chunk(name, entry.row, part)):
+                return [f"{file} is incomplete"]
+    except StoreError as error:
+        return [error.message]
     return []
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,6 +38,7 @@ from avel.stores.clips import (
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import MEND
 from avel.stores.location import LocalLocation, Location, first_line
+from avel.stores.shards import PACKED
 
 
 @contextmanager
@@ -75,7 +76,7 @@ def prepare_store(
         warnings.simplefilter("ignore", UnstableSpecificationWarning)
         if found is None or _form(found) != _form(attributes):
             zarr.open_group(store, mode="a", use_consolidated=False).attrs.put({})
-            location.delete([name for array in ARRAYS for name in location.names(array)])
+            location.delete([name for folder in (*ARRAYS, PACKED) for name in location.names(folder)])
             for name in attributes.arrays:
                 zarr.create_array(store, name=name, overwrite=True, **array_spec(attributes, name))
         elif found.videos != attributes.videos:
@@ -173,7 +174,7 @@ class ClipWriter:
             WriteError: the store does not allow it.
         """
         check_run(self.location, self._run)
-        erase(self.location, self.attributes, row)
+        erase(self.location, self.attributes, [row])
 
     def _put(self, name: str, row: int, first: int, block: NDArray[Any]) -> None:
         check_run(self.location, self._run)
@@ -231,14 +232,16 @@ def _stale(location: Location) -> StaleError:
     )
 
 
-def erase(location: Location, attributes: StoreAttributes, row: int) -> None:
-    """Deletes one video's chunks, frames first.
+def erase(location: Location, attributes: StoreAttributes, rows: Iterable[int]) -> None:
+    """Deletes the chunks of videos, frames first, and their folders; none in shards, which others share.
 
     Raises:
         WriteError: the store does not allow it.
     """
+    rows = tuple(rows)
     with writing(location):
-        location.delete(chunk_names(attributes, row))
+        location.delete([name for row in rows for name in chunk_names(attributes, row)])
+        location.prune(f"{name}/c/{row}" for row in rows for name in attributes.arrays)
 
 
 def check_place(location: Location) -> None:

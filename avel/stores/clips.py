@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from avel.errors import DatasetError, StoreError, UnknownNameError
 from avel.grid import CHUNK_SEGMENTS, MEL_BANDS, MEL_FRAMES, Grid
-from avel.stores.chunks import elements, numbers
+from avel.stores.chunks import elements, numbers, pictures
 from avel.stores.datasets.dataset import Dataset, Description, describe, split_sizes, table_schemas
 from avel.stores.documents import SEAL, parse, typed
 from avel.stores.jpeg import decode_jpeg
@@ -25,6 +25,8 @@ from avel.stores.kinds import not_a
 from avel.stores.location import Location, first_line, locate
 from avel.stores.manifest import Entry, Manifest, read_manifest
 from avel.stores.seal import OPEN, fault, sealed
+from avel.stores.shards import MEND as MEND_PACKING
+from avel.stores.shards import PACKED, Packing, read_packing
 from avel.text import as_plain, html_table, plural
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ RUN = ".run"
 """Name of the file with the token of the last run that staged clips into the store."""
 ROWS = "rows.parquet"
 """Name of the file with the video of each row of the arrays; a killed run may leave more rows in it."""
-OWN_NAMES = frozenset({*ARRAYS, "manifest", "dataset", "zarr.json", ROWS, "config.toml", ".lock", RUN})
+OWN_NAMES = frozenset({*ARRAYS, PACKED, "manifest", "dataset", "zarr.json", ROWS, "config.toml", ".lock", RUN})
 """Names of all files and folders directly in a store."""
 START_AGAIN = "remove its zarr.json, and avel extract stages all clips again"
 DATASET_AGAIN = "remove the folder dataset/ of the store, and give the avel extract command again"
@@ -302,21 +304,61 @@ class ClipStore:
             return elements(chunk, places)
 
     def _raw_frames(self, row: int, number: int, places: Sequence[int]) -> list[NDArray[np.uint8]]:
-        size = self.attributes.chunk_frames
-        return list(self.read_chunk(FRAMES, row, slice(number * size, (number + 1) * size))[places])
+        chunk = self._chunk(FRAMES, row, number)
+        with self._damage(FRAMES, row):
+            return list(pictures(chunk, chunk_shape(self.attributes, FRAMES))[places])
 
     def _chunk(self, name: str, row: int, number: int) -> bytes:
         """Reads the bytes of one chunk.
 
         Raises:
-            StoreError: the chunk is missing.
+            StoreError: the chunk is missing, or its shard is damaged.
         """
-        file = chunk_name(self.attributes, name, row, number)
-        chunk = self.location.read(file)
+        chunk = self._found_chunk(name, row, number)
+        if chunk is None and self._was_packed(row):
+            chunk = self._found_chunk(name, row, number)
         if chunk is None:
             where = f"{self.location.url}: {self.video_ids[row]}"
+            file = chunk_name(self.attributes, name, row, number, self._packing_of(row))
             raise StoreError(f"{where}: {name} are missing: no {file}", hint=self._repair())
         return chunk
+
+    def _found_chunk(self, name: str, row: int, number: int) -> bytes | None:
+        packing = self._packing_of(row)
+        with self._damage(name, row):
+            return read_chunk(self.location, self.attributes, name, row, number, packing)
+
+    def _packing_of(self, row: int) -> Packing | None:
+        """Returns the form of the shards if the video lies in one.
+
+        Raises:
+            StoreError: nothing says what form they have.
+        """
+        if not self.entries[self.video_ids[row]].packed:
+            return None
+        if self.packing is None:
+            raise StoreError(f"{self.location.url}/{PACKED}/zarr.json is missing", hint=MEND_PACKING)
+        return self.packing
+
+    def _was_packed(self, row: int) -> bool:
+        """Reads the manifest again; returns whether `avel pack` has moved the video since it was read."""
+        before = self.entries[self.video_ids[row]].packed
+        for name in ("entries", "packing"):
+            self.__dict__.pop(name, None)
+        return self._row(self.video_ids[row]) == row and self.entries[self.video_ids[row]].packed != before
+
+    @cached_property
+    def packing(self) -> Packing | None:
+        """Form of the shards in which `avel pack` put clips; None where it put none."""
+        return read_packing(self.location)
+
+    def has_chunk(self, name: str, row: int, number: int) -> bool:
+        """Returns whether one chunk of a packed video is there.
+
+        Raises:
+            StoreError: its shard is damaged.
+        """
+        return self._found_chunk(name, row, number) is not None
 
     def read_chunk(self, name: str, row: int, part: slice) -> NDArray[Any]:
         """Reads part of one video's row of an array, its checksums verified; empty where nothing is written.
@@ -325,7 +367,8 @@ class ClipStore:
             StoreError: the bytes are damaged.
         """
         with self._damage(name, row):
-            return np.asarray(self.arrays[name][row, part])
+            arrays = self.arrays if self._packing_of(row) is None else self.packed_arrays
+            return np.asarray(arrays[name][row, part])
 
     @contextmanager
     def _damage(self, name: str, row: int) -> Iterator[None]:
@@ -338,14 +381,22 @@ class ClipStore:
 
     @cached_property
     def arrays(self) -> dict[str, Any]:
-        """Zarr arrays by name, open for reading."""
+        """Zarr arrays of the clips that are not packed by name, open for reading."""
+        return self._open_arrays(None)
+
+    @cached_property
+    def packed_arrays(self) -> dict[str, Any]:
+        """Zarr arrays of the packed clips by name, open for reading; none where none are packed."""
+        return {} if self.packing is None else self._open_arrays(self.packing)
+
+    def _open_arrays(self, packing: Packing | None) -> dict[str, Any]:
         from zarr.errors import UnstableSpecificationWarning
 
         with warnings.catch_warnings():  # as when they are written
             warnings.simplefilter("ignore", UnstableSpecificationWarning)
-            return {name: self._array(name) for name in self.attributes.arrays}
+            return {name: self._array(name, packing) for name in self.attributes.arrays}
 
-    def _array(self, name: str) -> Any:
+    def _array(self, name: str, packing: Packing | None) -> Any:
         """Opens a Zarr array, and compares it with what the store's settings make of it.
 
         Raises:
@@ -355,14 +406,15 @@ class ClipStore:
         from zarr.errors import ArrayNotFoundError
         from zarr.storage import MemoryStore
 
-        where = f"{self.location.url}/{name}/zarr.json"
+        path = name if packing is None else f"{PACKED}/{name}"
+        where = f"{self.location.url}/{path}/zarr.json"
         try:
-            array = zarr.open_array(self.location.zarr(), path=name, mode="r")
+            array = zarr.open_array(self.location.zarr(), path=path, mode="r")
         except ArrayNotFoundError:
             raise StoreError(f"{where} is missing", hint=START_AGAIN) from None
         except Exception as error:  # whatever zarr makes of JSON that is not its own
             raise StoreError(f"{where} is damaged: {first_line(error)}", hint=START_AGAIN) from None
-        expected = zarr.create_array(MemoryStore(), **array_spec(self.attributes, name))
+        expected = zarr.create_array(MemoryStore(), **array_spec(self.attributes, name, packing))
         form: dict[str, Any] = dict(array.metadata.to_dict())
         wanted: dict[str, Any] = dict(expected.metadata.to_dict())
         form["shape"], wanted["shape"] = form["shape"][1:], wanted["shape"][1:]  # rows may be to come
@@ -477,14 +529,15 @@ def chunk_shape(attributes: StoreAttributes, name: str) -> tuple[int, ...]:
     return attributes.chunk_segments * (length // attributes.grid.segments), *inner
 
 
-def array_spec(attributes: StoreAttributes, name: str) -> dict[str, Any]:
-    """Returns how zarr makes one of a store's arrays: shape, chunks, type, codecs."""
+def array_spec(attributes: StoreAttributes, name: str, packing: Packing | None = None) -> dict[str, Any]:
+    """Returns how zarr makes an array of a store, with `packing` one of shards."""
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
     spec = {
         "shape": (attributes.videos, *row_shape(attributes, name)),
         "chunks": (1, *chunk_shape(attributes, name)),
         "compressors": [Crc32cCodec()],
+        "shards": None if packing is None else (packing.clips, *chunk_shape(attributes, name)),
     }
     if name == LOG_MEL:
         return spec | {"dtype": "float32", "fill_value": np.nan}
@@ -504,7 +557,32 @@ def chunk_names(attributes: StoreAttributes, row: int) -> list[str]:
     ]
 
 
-def chunk_name(attributes: StoreAttributes, name: str, row: int, number: int) -> str:
-    """Returns the file with one chunk of one video in an array."""
+def chunk_name(
+    attributes: StoreAttributes, name: str, row: int, number: int, packing: Packing | None = None
+) -> str:
+    """Returns the file with one chunk of one video in an array; with `packing` its shard."""
     inner = "/0" * (len(row_shape(attributes, name)) - 1)
+    if packing is not None:
+        return f"{PACKED}/{name}/c/{row // packing.clips}/{number}{inner}"
     return f"{name}/c/{row}/{number}{inner}"
+
+
+def read_chunk(
+    location: Location,
+    attributes: StoreAttributes,
+    name: str,
+    row: int,
+    number: int,
+    packing: Packing | None,
+) -> bytes | None:
+    """Reads the bytes of one chunk of one video, with `packing` out of its shard; None where there is none.
+
+    Raises:
+        ValueError: the shard's index is damaged.
+    """
+    file = chunk_name(attributes, name, row, number, packing)
+    if packing is None:
+        return location.read(file)
+    return location.read_piece(
+        file, packing.index_bytes, lambda index, size: packing.place(index, size, row % packing.clips)
+    )

@@ -10,12 +10,13 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from avel.errors import ConfigError
 from avel.progress import note
-from avel.stores.files import atomic_path, disk_bytes, fsync, only_one
+from avel.stores.files import as_write_error, atomic_path, disk_bytes, fsync, only_one
 from avel.stores.lease import lease
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ RETRY_VARIABLE, RETRY_SECONDS = "AVEL_RETRY_SECONDS", 180.0
 MOST_RETRY_SECONDS = 600.0
 """A signed request is refused once it is 15 minutes old."""
 MOST_RETRIES = 10**6
+Place = Callable[[bytes, int], tuple[int, int] | None]
 PAUSE_SECONDS = 2.0
 
 
@@ -44,6 +46,19 @@ class Location(Protocol):
     def write(self, name: str, data: bytes) -> None:
         """Writes a file; it is on the disk when this returns."""
 
+    def read_piece(self, name: str, tail: int, place: Place) -> bytes | None:
+        """Reads a piece of a file, whose last `tail` bytes tell where it is.
+
+        Args:
+            place: takes these bytes and the file's size, returns place and length of the piece, or None.
+
+        Returns:
+            The piece, of the same version of the file as its tail; None where there is no such file or piece.
+        """
+
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Writes a file of these pieces; file and folders are on the disk when this returns."""
+
     def names(self, folder: str) -> list[str]:
         """Lists the files below `folder`, sorted by name."""
 
@@ -52,6 +67,9 @@ class Location(Protocol):
 
     def delete(self, names: Iterable[str]) -> None:
         """Deletes files; files that are not there are skipped."""
+
+    def prune(self, folders: Iterable[str]) -> None:
+        """Removes those of these folders that hold no files, with the folders in them."""
 
     def sync(self, names: Iterable[str]) -> None:
         """Waits until files that zarr wrote are on the disk."""
@@ -125,9 +143,27 @@ class LocalLocation:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def read_piece(self, name: str, tail: int, place: Place) -> bytes | None:
+        try:
+            with open(self.path / name, "rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                found = place(os.pread(file.fileno(), tail, max(size - tail, 0)), size)
+                return None if found is None else os.pread(file.fileno(), found[1], found[0])
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def write(self, name: str, data: bytes) -> None:
-        with atomic_path(self.path / name) as partial:
-            partial.write_bytes(data)
+        with atomic_path(self.path / name) as beside:
+            beside.write_bytes(data)
+
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> None:
+        with as_write_error(self.path / name):
+            folders = [self.path / folder for folder in reversed(Path(name).parents)]
+            for above, folder in pairwise(folders):
+                folder.mkdir(parents=True, exist_ok=True)
+                fsync(above)
+        with atomic_path(self.path / name) as beside, beside.open("wb") as file:
+            file.writelines(pieces)
 
     def names(self, folder: str) -> list[str]:
         """Lists the files below `folder`, sorted by name, without hidden ones."""
@@ -148,6 +184,12 @@ class LocalLocation:
     def delete(self, names: Iterable[str]) -> None:
         for name in names:
             (self.path / name).unlink(missing_ok=True)
+
+    def prune(self, folders: Iterable[str]) -> None:
+        for folder in folders:
+            for inner, _, _ in os.walk(self.path / folder, topdown=False):
+                with suppress(OSError):  # it holds a file
+                    os.rmdir(inner)
 
     def sync(self, names: Iterable[str]) -> None:
         """Waits until files are on the disk: zarr renames whole files, but does not wait for the disk."""
@@ -230,9 +272,34 @@ class RemoteLocation:
         except FileNotFoundError:
             return None
 
+    def read_piece(self, name: str, tail: int, place: Place) -> bytes | None:
+        from obstore.exceptions import PreconditionError
+
+        while True:
+            try:
+                last, meta = self._insist(partial(self._get, name, {"range": {"suffix": tail}}))
+                found = place(last, meta["size"])
+                if found is None:
+                    return None
+                options = {"range": (found[0], sum(found)), "if_match": meta["e_tag"]}
+                return self._insist(partial(self._get, name, options))[0]  # type: ignore[no-any-return]
+            except FileNotFoundError:
+                return None
+            except PreconditionError:
+                continue  # it was replaced meanwhile
+
+    def _get(self, name: str, options: dict[str, Any]) -> tuple[bytes, Any]:
+        found = self._store.get(name, options=options)
+        return bytes(found.bytes()), found.meta
+
     def write(self, name: str, data: bytes) -> None:
         """Writes an object; the protocol makes it whole or absent."""
         self._insist(lambda: self._store.put(name, data))
+
+    def write_pieces(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Writes an object in one request, since parts of an upload that was killed would stay, unseen."""
+        data = b"".join(pieces)
+        self._insist(lambda: self._store.put(name, data, use_multipart=False))
 
     def names(self, folder: str) -> list[str]:
         found = self._insist(lambda: list(self._store.list(folder)))
@@ -245,6 +312,9 @@ class RemoteLocation:
     def delete(self, names: Iterable[str]) -> None:
         wanted = list(names)
         self._insist(lambda: self._store.delete(wanted))
+
+    def prune(self, folders: Iterable[str]) -> None:
+        """Does nothing, since an object store has no folders."""
 
     def sync(self, names: Iterable[str]) -> None:
         """Does nothing, since an object is durable once it is put."""

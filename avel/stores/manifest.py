@@ -56,6 +56,7 @@ class Entry:
         valid_seconds: seconds of the grid that the source covers; the rest is padding.
         decode_seconds ... write_seconds: time spent on each step.
         peak_mib: most memory that the decoding process has used so far.
+        packed: whether its chunks lie in shards, where `avel pack` wrote them.
     """
 
     video_id: str
@@ -78,6 +79,7 @@ class Entry:
     audio_seconds: float = 0.0
     write_seconds: float = 0.0
     peak_mib: int = 0
+    packed: bool = False
 
 
 def failed(entry: Entry, reason: str, detail: str) -> Entry:
@@ -244,7 +246,7 @@ def joined(*parts: Manifest) -> Manifest:
 def _schema() -> pa.Schema:
     import pyarrow as pa
 
-    kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+    kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
     types = {each.name: kinds.get(str(each.type), pa.string()) for each in fields(Entry)}
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
 

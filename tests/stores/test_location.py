@@ -60,6 +60,44 @@ def test_files_come_back(location: Location) -> None:
     assert location.names("") == ["a/c/d", "ab"]
 
 
+def test_pieces_come_back_by_what_the_end_of_the_file_says(location: Location) -> None:
+    assert location.read_piece("deep/a/file", 2, lambda *_: (0, 1)) is None
+    location.write_pieces("deep/a/file", iter([b"first", b"second", b"<>"]))
+    asked: list[tuple[bytes, int]] = []
+
+    def place(tail: bytes, size: int) -> tuple[int, int] | None:
+        asked.append((tail, size))
+        return (5, 6) if len(asked) == 1 else None
+
+    assert location.read_piece("deep/a/file", 2, place) == b"second"
+    assert location.read_piece("deep/a/file", 2, place) is None
+    assert location.read_piece("deep/a/file", 99, place) is None
+    assert asked == [(b"<>", 13), (b"<>", 13), (b"firstsecond<>", 13)]
+
+
+def test_a_piece_is_of_the_file_whose_end_was_read(location: Location) -> None:
+    """A file that is replaced in between is read as it was, or once more."""
+    location.write("file", b"one 1")
+    whole = {b"1": b"one", b"2": b"two"}
+    seen: list[bytes] = []
+
+    def place(tail: bytes, _: int) -> tuple[int, int]:
+        seen.append(tail)
+        location.write("file", b"two 2")
+        return 0, 3
+
+    assert location.read_piece("file", 1, place) == whole[seen[-1]]
+    assert location.read("file") == b"two 2"
+
+
+def test_folders_without_files_are_removed(tmp_path: Path) -> None:
+    location = locate(tmp_path)
+    (tmp_path / "a/b/c").mkdir(parents=True)
+    location.write("d/e/file", b"")
+    location.prune(["a/b", "d", "nowhere"])
+    assert sorted(file.name for file in tmp_path.rglob("*")) == ["a", "d", "e", "file"]
+
+
 def test_a_url_of_no_object_store_is_a_wrong_value() -> None:
     with pytest.raises(ConfigError, match=r"ftp://host/store: .*recognise"):
         locate("ftp://host/store").read("zarr.json")

@@ -26,6 +26,7 @@ from avel.stores.datasets.formats import read_dataset
 from avel.stores.files import free_bytes
 from avel.stores.location import Location, locate
 from avel.stores.manifest import Entry, Manifest, ManifestWriter, failed, read_manifest
+from avel.stores.packing import delete_unused_shards
 from avel.stores.seal import OPEN, sealed
 from avel.text import duration, plural, size
 
@@ -172,8 +173,8 @@ def _begin(
     # pending in the manifest first: a run that is killed below must not leave deleted chunks as staged
     manifest.append(plan.begun)
     prepare_store(location, plan.attributes, plan.video_ids, run)
-    for entry in plan.removed.values():
-        erase(location, plan.attributes, entry.row)
+    erase(location, plan.attributes, plan.removed.column("row").tolist())
+    delete_unused_shards(location)
     settings = plan.attributes.digest
     manifest.append(
         replace(failed(entry, "missing", "it left the dataset"), settings=settings)

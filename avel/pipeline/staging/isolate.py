@@ -262,7 +262,7 @@ def fail_lost_clip(entry: Entry, lost: LostChild, store: str, config: ExtractCon
     location, made_with = locate(store), digest(config)
     attributes = read_attributes(location)
     if attributes is not None and attributes.digest == made_with and is_run_of(location, run):
-        erase(location, attributes, entry.row)
+        erase(location, attributes, [entry.row])
     entry = failed(with_source(entry), lost.reason, lost.detail)
     return replace(entry, settings=made_with, decode_seconds=round(lost.seconds, 6))
 

@@ -1,0 +1,280 @@
+"""Packs staged clips of a store into shards for `avel pack`, so that there are fewer files.
+
+A shard is written beside its name and renamed; then the manifest calls its clips packed; then their own
+chunks go. So a kill at any moment leaves every clip whole, and the manifest says where.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from avel.ahead import read_ahead, reading_threads
+from avel.errors import ConfigError
+from avel.progress import Progress
+from avel.stores.chunks import verified
+from avel.stores.clip_writer import erase, writing
+from avel.stores.clips import RUN, ClipStore, StoreAttributes, array_spec, chunk_name, read_chunk
+from avel.stores.documents import parse
+from avel.stores.location import Location, RemoteLocation
+from avel.stores.manifest import Entry, ManifestWriter, read_manifest
+from avel.stores.shards import MEND, NO_PLACE, PACKED, Packing, index_of, read_packing
+from avel.text import duration, plural
+
+CLIPS = 64
+"""Clips to a shard by default: a quarter of a GB of frames as JPEG files."""
+MOST_UPLOADS = 4
+"""Shards on their way to an object store at once, each of them in memory."""
+
+
+@dataclass(frozen=True)
+class PackSummary:
+    """Results of packing.
+
+    Attributes:
+        clips: staged clips of the store.
+        packed: how many of them lie in shards now.
+        now: how many this run has packed.
+        shards: how many shards this run has written.
+        room: how many clips a shard has room for.
+        waiting: staged clips that are not packed because others of their shard are still to be staged.
+        damaged: video id -> what is wrong, of clips that were found damaged; they stay where they are.
+    """
+
+    store: str
+    clips: int
+    packed: int
+    now: int
+    shards: int
+    room: int
+    waiting: int = 0
+    damaged: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def headline(self) -> str:
+        """Returns the result in one line."""
+        whole = f"{self.packed:,} of {plural(self.clips, 'staged clip')} in shards of {self.room}"
+        waits = f", {self.waiting:,} wait until the rest of their shard is staged" if self.waiting else ""
+        lost = f", {self.damaged_text()}" if self.damaged else ""
+        return f"{self.store}: {whole}{waits}{lost}; {self.now:,} of them now, in {duration(self.seconds)}"
+
+    def damaged_text(self) -> str:
+        """Returns how many clips are damaged, with the first of them."""
+        first = next(iter(self.damaged))
+        return f"{len(self.damaged):,} damaged, the first: {first} ({self.damaged[first]})"
+
+
+def pack(store: Path | str, clips: int | None = None) -> PackSummary:
+    """Moves the staged clips of a store into shards of `clips` clips, 64 by default; reading works as before.
+
+    A shard is written once none of its clips is still to be staged. After an interruption the same call goes
+    on. Clips that `extract` stages later lie in files of their own, until the next call.
+
+    Raises:
+        BusyError: another run is at work on the store.
+        ConfigError: the store has shards of another number of clips.
+        MissingPathError: there is no store.
+        StoreError: the store is damaged, or has another format or version.
+        WriteError: the store cannot be written.
+    """
+    began = time.monotonic()
+    location = ClipStore.open(store).location
+    with ExitStack() as stack:
+        with writing(location):
+            check_lock = stack.enter_context(location.lock())
+            opened, manifest = ClipStore.open(store), ManifestWriter(location)
+            packing = _prepare(opened, manifest.entries.values(), clips)
+            location.write(RUN, uuid.uuid4().hex.encode())  # workers of earlier runs write nothing more
+            _delete_rest(opened.attributes, location, manifest.entries.values())
+        shards, waiting = _shards(opened, manifest.entries.values(), packing)
+        packer, damaged, now = _Packer(location, opened.attributes, packing), dict[str, str](), 0
+        with Progress(sum(map(len, shards)), "clips", of="packing") as progress:
+            for number, (packed, faults) in enumerate(packer.pack_all(shards)):
+                with writing(location):
+                    check_lock()
+                    manifest.append(packed)
+                erase(location, opened.attributes, [entry.row for entry in packed])
+                damaged |= faults
+                now += len(packed)
+                progress.advance(len(shards[number]), failed=len(faults))
+        with writing(location):
+            check_lock()
+            manifest.merge()
+    staged = [entry for entry in read_manifest(location).values() if opened.is_staged(entry)]
+    return PackSummary(
+        store=location.url,
+        clips=len(staged),
+        packed=sum(entry.packed for entry in staged),
+        now=now,
+        shards=len(shards),
+        room=packing.clips,
+        waiting=waiting,
+        damaged=damaged,
+        seconds=round(time.monotonic() - began, 3),
+    )
+
+
+def delete_unused_shards(location: Location) -> None:
+    """Deletes the shards in which no clip is packed any more, since all were or are to be staged again.
+
+    Raises:
+        WriteError: the store does not allow it.
+    """
+    packing = read_packing(location)
+    if packing is None:
+        return
+    used = {str(entry.row // packing.clips) for entry in read_manifest(location).values() if entry.packed}
+    with writing(location):
+        parts = [(name, name.split("/")) for name in location.names(PACKED)]
+        unused = [(name, part) for name, part in parts if part[2:3] == ["c"] and part[3] not in used]
+        location.delete([name for name, _ in unused])
+        location.prune({"/".join(part[:4]) for _, part in unused})
+
+
+def _prepare(store: ClipStore, entries: Iterable[Entry], clips: int | None) -> Packing:
+    """Makes the arrays of the shards, or gives them rows for new videos; the group comes last.
+
+    Raises:
+        ConfigError: there are shards of another number of clips.
+    """
+    packing, location = store.packing or Packing(clips or CLIPS), store.location
+    if clips not in (None, packing.clips):
+        raise _other_room(location, packing.clips, clips)
+    has_packed = any(entry.packed for entry in entries)
+    for name in store.attributes.arrays:
+        file = f"{PACKED}/{name}/zarr.json"
+        wanted, found = _array_json(store.attributes, name, packing), location.read(file)
+        if found is not None and has_packed:
+            where = f"{location.url}/{file}"
+            grid = parse(found, where, MEND).get("chunk_grid")
+            if grid != parse(wanted, where, MEND)["chunk_grid"]:
+                raise _other_room(location, _room(grid), packing.clips)
+        if found != wanted:
+            location.write(file, wanted)
+    if store.packing is None:
+        location.write(f"{PACKED}/zarr.json", packing.as_json())
+    return packing
+
+
+def _room(grid: Any) -> object:
+    """Returns how many clips a shard has room for by the `chunk_grid` of an array."""
+    try:
+        return grid["configuration"]["chunk_shape"][0]
+    except (TypeError, LookupError):
+        return "an unknown number of"
+
+
+def _other_room(location: Location, room: object, clips: int | None) -> ConfigError:
+    return ConfigError(
+        f"{location.url}: has shards of {room} clips, not of {clips}",
+        hint=f"avel pack STORE --clips {room}; other shards need a new store",
+    )
+
+
+def _array_json(attributes: StoreAttributes, name: str, packing: Packing) -> bytes:
+    """Returns the zarr.json of an array of shards."""
+    import zarr
+    from zarr.core.buffer import Buffer
+    from zarr.errors import UnstableSpecificationWarning
+    from zarr.storage import MemoryStore
+
+    files: dict[str, Buffer] = {}
+    with warnings.catch_warnings():  # as for the arrays of single clips
+        warnings.simplefilter("ignore", UnstableSpecificationWarning)
+        zarr.create_array(MemoryStore(files), name=name, **array_spec(attributes, name, packing))
+    return files[f"{name}/zarr.json"].to_bytes()
+
+
+def _delete_rest(attributes: StoreAttributes, location: Location, entries: Iterable[Entry]) -> None:
+    """Deletes what a killed run has left: chunks of their own of packed clips, and shards without clips."""
+    delete_unused_shards(location)
+    packed = {entry.row for entry in entries if entry.packed}
+    if packed:
+        rows = {name.split("/")[2] for array in attributes.arrays for name in location.names(f"{array}/c")}
+        erase(location, attributes, sorted(packed & {int(row) for row in rows if row.isdecimal()}))
+
+
+def _shards(store: ClipStore, entries: Iterable[Entry], packing: Packing) -> tuple[list[list[Entry]], int]:
+    """Returns the staged clips of each shard that is to be written, and how many clips others wait for."""
+    staged: dict[int, list[Entry]] = defaultdict(list)
+    unfinished: set[int] = set()
+    for entry in entries:
+        if store.is_staged(entry):
+            staged[entry.row // packing.clips].append(entry)
+        elif entry.state != "failed":
+            unfinished.add(entry.row // packing.clips)
+    loose = [number for number in sorted(staged) if not all(entry.packed for entry in staged[number])]
+    waiting = sum(not entry.packed for number in loose if number in unfinished for entry in staged[number])
+    return [staged[number] for number in loose if number not in unfinished], waiting
+
+
+@dataclass(frozen=True)
+class _Packer:
+    """Writes shards of one store."""
+
+    location: Location
+    attributes: StoreAttributes
+    packing: Packing
+
+    def pack_all(self, shards: Sequence[list[Entry]]) -> Iterator[tuple[list[Entry], dict[str, str]]]:
+        """Yields the entries that each shard has newly packed, and the clips of it that are damaged."""
+        threads = reading_threads(None)
+        if isinstance(self.location, RemoteLocation):
+            threads = min(threads, MOST_UPLOADS)
+        write: Callable[[list[Entry]], tuple[list[Entry], dict[str, str]]] = self._pack
+        return read_ahead(write, shards, threads=threads, ahead=0)
+
+    def _pack(self, entries: list[Entry]) -> tuple[list[Entry], dict[str, str]]:
+        """Writes one shard of each array, or of a film several, with all staged clips that belong into it."""
+        faults: dict[str, str] = {}
+        try:
+            for name in self.attributes.arrays:
+                for number in range(self.attributes.chunks):
+                    file = chunk_name(self.attributes, name, entries[0].row, number, self.packing)
+                    with writing(self.location):
+                        self.location.write_pieces(file, self._pieces(entries, name, number, faults))
+        except ValueError as error:  # without its index the old shard cannot be read, so it stays
+            return [], {entry.video_id: str(error) for entry in entries if entry.packed}
+        new = [entry for entry in entries if not entry.packed and entry.video_id not in faults]
+        return [replace(entry, packed=True) for entry in new], faults
+
+    def _pieces(
+        self, entries: Sequence[Entry], name: str, number: int, faults: dict[str, str]
+    ) -> Iterator[bytes]:
+        """Yields the clips' chunks and the index; adds damaged clips to `faults`.
+
+        A damaged clip of the shard that is replaced comes along as it is, so that nothing is lost.
+
+        Raises:
+            ValueError: the index of the shard that is replaced is damaged.
+        """
+        places, at = [NO_PLACE] * self.packing.clips, 0
+        for entry in entries:
+            packing = self.packing if entry.packed else None
+            chunk = read_chunk(self.location, self.attributes, name, entry.row, number, packing)
+            fault = _fault(chunk)
+            if fault:
+                faults[entry.video_id] = f"{name}: {fault}"
+            if chunk is None or (fault and not entry.packed):
+                continue
+            places[entry.row % self.packing.clips] = at, len(chunk)
+            at += len(chunk)
+            yield chunk
+        yield index_of(places)
+
+
+def _fault(chunk: bytes | None) -> str:
+    if chunk is None:
+        return "its chunk is missing"
+    try:
+        verified(chunk)
+    except ValueError as error:
+        return str(error)
+    return ""
