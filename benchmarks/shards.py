@@ -74,15 +74,18 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _name(row: int) -> str:
+    return f"clip{row:06d}"
+
+
 def _attributes(clips: int) -> StoreAttributes:
-    ids = tuple(f"clip{number:06d}" for number in range(clips))
-    return StoreAttributes(Grid(), {"size": 256}, "benchmark", "jpeg", ids, waveform=True)
+    return StoreAttributes(Grid(), {"size": 256}, "benchmark", "jpeg", clips, waveform=True)
 
 
 def _build(store: Path, clips: int) -> None:
     """Writes a store of so many clips."""
     location = locate(store)
-    prepare_store(location, _attributes(clips))
+    prepare_store(location, _attributes(clips), [_name(row) for row in range(clips)])
     write_dataset(location, Dataset("benchmark", "", (), (), ()))
     for row in range(clips):
         _stage(store, row, clips)
@@ -101,7 +104,7 @@ def _stage(store: Path, row: int, clips: int) -> None:
     writer.write_waveform(row, 0, noise.integers(-9999, 9999, attributes.grid.samples).astype(np.int16))
     writer.write_frames(row, 0, files * 10)
     flush(location, attributes, row, run)
-    ManifestWriter(location).append([Entry(attributes.video_ids[row], row, "staged", settings="benchmark")])
+    ManifestWriter(location).append([Entry(_name(row), row, "staged", settings="benchmark")])
 
 
 def _counts(store: Path) -> tuple[int, int]:

@@ -45,7 +45,9 @@ RUN = ".run"
 """Name of the file with the token of the last run that staged clips into the store."""
 ROWS = "rows.parquet"
 """Name of the file with the video of each row of the arrays; a killed run may leave more rows in it."""
-OWN_NAMES = frozenset({*ARRAYS, PACKED, "manifest", "dataset", "zarr.json", ROWS, "config.toml", ".lock", RUN})
+OWN_NAMES = frozenset(
+    {*ARRAYS, PACKED, "manifest", "dataset", "zarr.json", ROWS, "config.toml", ".lock", RUN}
+)
 """Names of all files and folders directly in a store."""
 START_AGAIN = "remove its zarr.json, and avel extract stages all clips again"
 DATASET_AGAIN = "remove the folder dataset/ of the store, and give the avel extract command again"
