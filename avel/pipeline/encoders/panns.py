@@ -1,6 +1,8 @@
 """CNN14 of PANNs (Kong et al. 2020): 2048 features of a waveform at 32 kHz."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,7 @@ from avel.config import ComponentConfig
 from avel.pipeline.config import AUDIO_BACKBONES
 from avel.pipeline.encoders.backbones import AudioBackbone, WaveformInput
 from avel.pipeline.encoders.waveform import WindowConfig
-from avel.pipeline.encoders.weights import State, load_into
+from avel.pipeline.encoders.weights import PublishedWeights, State, load_into
 
 SAMPLE_RATE, FFT_SAMPLES, HOP_SAMPLES, LEAST_POWER = 32000, 1024, 320, 1e-10
 WIDTHS = (64, 128, 256, 512, 1024, 2048)
@@ -60,7 +62,6 @@ class CNN14(AudioBackbone):
     """D = 2048.
 
     State dict: that of PANNs' `Cnn14_mAP=0.431.pth`: `bn0`, `conv_block{1..6}.{conv1,bn1,conv2,bn2}`, `fc1`.
-    Weights in this layout are named by path; none are downloaded.
     """
 
     @dataclass(frozen=True)
@@ -68,6 +69,12 @@ class CNN14(AudioBackbone):
         """Window of the waveform."""
 
     width = 2048
+    published: ClassVar[Mapping[str, PublishedWeights]] = {
+        "audioset": PublishedWeights(
+            "https://zenodo.org/records/3987831/files/Cnn14_mAP%3D0.431.pth",
+            "0dc499e40e9761ef5ea061ffc77697697f277f6a960894903df3ada000e34b31",
+        )
+    }
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
+from urllib.parse import unquote
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ class PublishedWeights:
     @property
     def file_name(self) -> str:
         """Returns the last part of the URL."""
-        return self.url.rsplit("/", 1)[-1]
+        return unquote(self.url.rsplit("/", 1)[-1])
 
     @property
     def cached_at(self) -> Path:

@@ -315,8 +315,25 @@ def test_a_damaged_weights_file_is_an_error_of_ours(tmp_path: Path, content: byt
     assert "weights_only" not in str(caught.value), "torch advises to run the code in the file"
 
 
+@pytest.mark.parametrize(
+    ("name", "address", "digest", "file"),
+    [
+        (
+            "vggish",
+            "releases/download/v0.1/vggish-10086976.pth",
+            "10086976",
+            "checkpoints/vggish-10086976.pth",
+        ),
+        (
+            "cnn14",
+            "records/3987831/files/Cnn14_mAP%3D0.431.pth",
+            "0dc499e4",
+            "checkpoints/Cnn14_mAP=0.431.pth",
+        ),
+    ],
+)
 def test_without_network_the_error_says_which_file_to_put_where(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, address: str, digest: str, file: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def no_network(*_: object, **__: object) -> None:
         raise URLError("no network")
@@ -324,14 +341,9 @@ def test_without_network_the_error_says_which_file_to_put_where(
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(WeightsError) as caught:
-        load_backbone(made(AUDIO_BACKBONES, "vggish"), "published", "--audio-weights")
+        load_backbone(made(AUDIO_BACKBONES, name), "published", "--audio-weights")
     text = str(caught.value)
-    for part in (
-        "releases/download/v0.1/vggish-10086976.pth",
-        "starts with 10086976",
-        str(tmp_path / "checkpoints/vggish-10086976.pth"),
-        "--audio-weights",
-    ):
+    for part in (address, f"starts with {digest}", str(tmp_path / file), "--audio-weights"):
         assert part in text
 
 
