@@ -6,6 +6,7 @@ Every chunk belongs to one video, so processes that stage different videos never
 from __future__ import annotations
 
 import socket
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,9 @@ from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import MEND
 from avel.stores.location import LocalLocation, Location, first_line
 from avel.stores.shards import PACKED
+
+CHECK_SECONDS = 1.0
+"""Time between two looks at an object store whether another run has begun."""
 
 
 @contextmanager
@@ -105,7 +109,7 @@ def write_dataset(location: Location, dataset: Dataset) -> None:
 class ClipWriter:
     """Writes the chunks of single videos: frames last, so that a video with frames is whole.
 
-    Each write first checks that no other run has begun on the store, since a worker may outlive its run.
+    Writes first check that no other run has begun on the store, since a worker may outlive its run.
 
     Raises:
         StaleError: the store was made with other settings.
@@ -123,6 +127,7 @@ class ClipWriter:
         if attributes.digest != digest:
             raise _stale(location)
         self.location, self.attributes, self._run = location, attributes, run
+        self._checked = -CHECK_SECONDS
         # zarr would leave out chunks of an all-black video. It reads this setting when it opens an array.
         self._counting = _Counting(location.zarr())
         with zarr.config.set({"array.write_empty_chunks": True}):
@@ -166,6 +171,13 @@ class ClipWriter:
         """Bytes of all chunks that this has written."""
         return self._counting.bytes
 
+    def _check(self) -> None:
+        """Checks that no other run has begun; once a second where that takes requests to an object store."""
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)  # which also runs while the machine sleeps
+        if isinstance(self.location, LocalLocation) or now - self._checked > CHECK_SECONDS:
+            check_run(self.location, self._run)
+            self._checked = now
+
     def erase(self, row: int) -> None:
         """Deletes the video's chunks, frames first, so that what is left does not count as a whole video.
 
@@ -173,11 +185,11 @@ class ClipWriter:
             StaleError: another run has begun on the store.
             WriteError: the store does not allow it.
         """
-        check_run(self.location, self._run)
+        self._check()
         erase(self.location, self.attributes, [row])
 
     def _put(self, name: str, row: int, first: int, block: NDArray[Any]) -> None:
-        check_run(self.location, self._run)
+        self._check()
         with writing(self.location):
             self._arrays[name][row : row + 1, first : first + block.shape[1]] = block
 
@@ -195,13 +207,37 @@ class _Counting(WrapperStore[Any]):
 def flush(location: Location, attributes: StoreAttributes, row: int, run: str = "") -> None:
     """Waits until a video's chunks are on the disk. Only then may the manifest call the video staged.
 
+    An object store needs no more than the requests that have put them.
+
     Raises:
         StaleError: another run has begun on the store.
         WriteError: the store does not take them.
     """
-    check_run(location, run)
+    if isinstance(location, LocalLocation):
+        check_run(location, run)
+        with writing(location):
+            location.sync(chunk_names(attributes, row))
+
+
+def end_run(location: Location) -> None:
+    """Notes that a run has ended, and none of its writers is left: there is nothing to sweep.
+
+    Raises:
+        WriteError: the store does not allow it.
+    """
     with writing(location):
-        location.sync(chunk_names(attributes, row))
+        location.delete([RUN])
+
+
+def sweep(location: Location) -> None:
+    """Removes half-written files, if the last run did not end well: with millions of files it takes minutes.
+
+    Raises:
+        StoreError, WriteError: the store cannot be read or written.
+    """
+    with writing(location):
+        if location.read(RUN) is not None or read_attributes(location) is None:
+            location.remove_partials()
 
 
 def check_run(location: Location, run: str) -> None:

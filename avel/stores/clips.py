@@ -42,7 +42,7 @@ FRAMES, LOG_MEL, WAVEFORM = "frames", "log_mel", "waveform"
 ARRAYS = (FRAMES, LOG_MEL, WAVEFORM)
 """Arrays that a store may hold; frames first, which are written last and deleted first."""
 RUN = ".run"
-"""Name of the file with the token of the last run that staged clips into the store."""
+"""Name of the file with the token of the run at work; it stays after a run that did not end well."""
 ROWS = "rows.parquet"
 """Name of the file with the video of each row of the arrays; a killed run may leave more rows in it."""
 OWN_NAMES = frozenset(

@@ -84,8 +84,11 @@ class Location(Protocol):
         Yields a check that raises BusyError once another process has taken the lock over.
         """
 
-    def remove_partials(self) -> None:
-        """Removes half-written files of killed writers. Call it only while nobody writes."""
+    def remove_partials(self, folders: Iterable[str] = ("",)) -> None:
+        """Removes half-written files of killed writers below folders, by default in the whole tree.
+
+        Call it only while nobody writes there.
+        """
 
     def bytes(self, names: Iterable[str] = ("",)) -> int:
         """Returns the bytes of files, and of all files below folders, together; by default of all."""
@@ -206,9 +209,10 @@ class LocalLocation:
         with only_one(self.path, "store"):
             yield lambda: None
 
-    def remove_partials(self) -> None:
-        for file in self.path.rglob("*.partial"):
-            file.unlink(missing_ok=True)
+    def remove_partials(self, folders: Iterable[str] = ("",)) -> None:
+        for folder in folders:
+            for file in (self.path / folder).rglob("*.partial"):
+                file.unlink(missing_ok=True)
 
     def bytes(self, names: Iterable[str] = ("",)) -> int:
         return sum(disk_bytes(self.path / name) for name in names)
@@ -330,7 +334,7 @@ class RemoteLocation:
         with lease(self._store, self.url) as check:
             yield lambda: self._insist(check)
 
-    def remove_partials(self) -> None:
+    def remove_partials(self, folders: Iterable[str] = ("",)) -> None:
         """Does nothing, since an interrupted upload leaves no object."""
 
     def bytes(self, names: Iterable[str] = ("",)) -> int:

@@ -258,6 +258,7 @@ class ManifestWriter:
         self._location = location
         tables = _tables(location)
         self._rows = {name: int(table.num_rows) for name, table in tables.items()}
+        self._small: dict[str, pa.Table] = {}  # need not be read again to be merged
         self.entries = Manifest(_latest(tables.values()))
 
     def append(self, entries: Manifest | Iterable[Entry]) -> None:
@@ -283,7 +284,8 @@ class ManifestWriter:
 
     def _merge(self, names: list[str]) -> None:
         """Replaces the last parts by one."""
-        found = _read(self._location, names)
+        found = _read(self._location, [name for name in names if name not in self._small])
+        found = {name: self._small.pop(name) if name in self._small else found[name] for name in names}
         if None in found.values():
             raise StoreError(
                 f"{self._location.url}: a part of the manifest is gone", hint="give the command again"
@@ -299,6 +301,8 @@ class ManifestWriter:
         name = f"{FOLDER}/part-{number:08d}.parquet"
         self._location.write(name, to_parquet(table))
         self._rows[name] = table.num_rows
+        if table.num_rows < BLOCK_ENTRIES:
+            self._small[name] = table
 
 
 def _power(rows: int) -> int:

@@ -347,3 +347,19 @@ def test_what_is_asked_of_all_clips_makes_no_entry_of_each(
     assert (found.facts["videos"], found.facts["staged"], found.facts["states"]["pending"]) == (303, 2, 300)
     assert found.problems[0].startswith("300 videos are not staged yet: v0, v1")
     assert np.array_equal(ClipStore.open(tmp_path / "s.zarr").log_mel("-a"), LOG_MEL)
+
+
+def test_an_object_store_is_asked_once_a_second_whose_run_it_is(
+    store: ClipStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    writer = ClipWriter(store.location, ATTRIBUTES.digest)
+    monkeypatch.setattr(clip_writer, "LocalLocation", type(None))  # as if it were none
+    monkeypatch.setattr(clip_writer, "check_run", lambda location, run: asked.append(run))
+    monkeypatch.setattr(clip_writer, "CHECK_SECONDS", 1000.0)
+    for first in (0, 10):
+        writer.write_log_mel(0, first, LOG_MEL[first : first + 10])
+    assert len(asked) == 1
+    monkeypatch.setattr(clip_writer, "CHECK_SECONDS", -1.0)
+    writer.write_log_mel(0, 0, LOG_MEL[:10])
+    assert len(asked) == 2

@@ -19,7 +19,7 @@ from avel.pipeline.staging.plan import Plan, RestageOptions, make_plan
 from avel.pipeline.staging.summary import ExtractSummary, Tally, summarize
 from avel.pipeline.staging.workers import stage_all
 from avel.progress import Progress, note
-from avel.stores.clip_writer import check_place, erase, prepare_store, write_dataset, writing
+from avel.stores.clip_writer import check_place, end_run, erase, prepare_store, sweep, write_dataset, writing
 from avel.stores.clips import read_attributes, read_rows
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import read_dataset
@@ -114,7 +114,7 @@ def extract(
     with ExitStack() as stack:
         with writing(location):
             check_lock = stack.enter_context(location.lock())
-            location.remove_partials()
+            sweep(location)
             manifest = ManifestWriter(location)
             plan = _plan(location, data, config, manifest.entries, restage)
             staged_with = _staged_with(location, plan, mixed_versions)
@@ -130,6 +130,8 @@ def extract(
         with writing(location):
             check_lock()
             manifest.merge()
+            if not scheduler:  # workers elsewhere may have been killed in the middle of a file
+                end_run(location)
     return summarize(location.url, plan, done, time.monotonic() - began)
 
 

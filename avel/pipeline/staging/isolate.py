@@ -24,7 +24,7 @@ from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.refusal import Reason
 from avel.pipeline.staging.child import HASHED, MIB
 from avel.stores.clip_writer import erase, is_run_of
-from avel.stores.clips import read_attributes
+from avel.stores.clips import ARRAYS, read_attributes
 from avel.stores.files import file_at
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, failed
@@ -130,6 +130,7 @@ class Isolated:
                 self._served += 1
                 return outcome
             self._end()
+            locate(self._store).remove_partials(f"{name}/c/{entry.row}" for name in ARRAYS)
             if self._closed:
                 raise IsolationError("the decoding process was closed in the middle of a clip")
             kills += outcome.killed

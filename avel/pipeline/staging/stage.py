@@ -106,7 +106,8 @@ class Stager:
         try:
             with watch.timing("decode"):
                 entry = fingerprint(entry, self.hashed)
-            self._erase(entry.row)
+            if entry.cause != "new":  # of a new clip only the very files can be there that are written now
+                self._erase(entry.row)
             return replace(self._stage(entry, watch), **watch.columns())
         except ClipRefused as refused:
             reason, detail = refused.reason, refused.detail

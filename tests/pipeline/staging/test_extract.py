@@ -466,3 +466,21 @@ def test_unknown_options_and_values_are_refused(clips: Path, tmp_path: Path) -> 
         extract(clips, tmp_path / "s.zarr", frame_codec="gif")
     with pytest.raises(ConfigError, match="sise"):
         extract(clips, tmp_path / "s.zarr", sise=3)
+
+
+def test_partial_files_are_looked_for_only_after_a_run_that_did_not_end_well(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Going through a million clips takes minutes."""
+    store = tmp_path / "s.zarr"
+    extract(clips, store, SMALL)
+    left = store / "frames" / "c" / "0" / "0.0af3.partial"
+    left.touch()
+    extract(clips, store, SMALL)
+    assert left.exists(), "nothing was looked for"
+    with monkeypatch.context() as cut:
+        cut.setattr(ManifestWriter, "merge", None)
+        with pytest.raises(TypeError):
+            extract(clips, store, SMALL)
+    extract(clips, store, SMALL)
+    assert not left.exists()

@@ -17,7 +17,7 @@ from avel.pipeline.media.reading import open_media
 from avel.pipeline.staging.plan import RestageOptions, make_plan
 from avel.pipeline.staging.stage import PIECE_BYTES, Stager, Stopwatch, fingerprint
 from avel.stores.clip_check import verify_clips
-from avel.stores.clip_writer import prepare_store, write_dataset
+from avel.stores.clip_writer import ClipWriter, prepare_store, write_dataset
 from avel.stores.clips import ClipStore
 from avel.stores.datasets.dataset import Dataset, Video
 from avel.stores.datasets.formats import read_dataset
@@ -196,3 +196,21 @@ def test_waiting_for_an_object_store_is_no_time_of_the_clip(
     monkeypatch.setattr("avel.pipeline.staging.stage.TELL_SECONDS", 0.01)
     entry = stager.stage(Entry("clip", 0, source_path=str(tmp_path / "none.mp4")))
     assert entry.reason == "missing"
+
+
+def test_only_a_clip_that_was_staged_before_is_erased_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Erasing is a request to an object store, and of a new clip there is nothing to erase."""
+    stage(make_clip(tmp_path / "clip.mp4"), tmp_path / "store.zarr", SMALL)
+    erased: list[int] = []
+    monkeypatch.setattr(ClipWriter, "erase", lambda self, row: erased.append(row))
+    stager = Stager(str(tmp_path / "store.zarr"), SMALL)
+    entry = Entry("clip", 0, source_path=str(tmp_path / "clip.mp4"))
+    made = stager.stage(entry)
+    assert (made.state, erased) == ("staged", [])
+    files = [file for file in (tmp_path / "store.zarr").glob("*/c/**/*") if file.is_file()]
+    assert made.stored_bytes == sum(file.stat().st_size for file in files)
+    assert stager.stage(replace(entry, cause="overwrite")).state == "staged"
+    assert stager.stage(replace(entry, source_path="/none")).reason == "missing"
+    assert erased == [0, 0]

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed import Client
 
 from avel.errors import AvelError, StoreError
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.staging import workers
 from avel.pipeline.staging.child import ALIVE, Sign
-from avel.pipeline.staging.workers import Decoders
-from avel.stores.manifest import Entry, failed
+from avel.pipeline.staging.workers import Decoders, stage_all
+from avel.stores.manifest import Entry, failed, pending
 
 CLIPS = [Entry(f"clip{row}", row) for row in range(4)]
 
@@ -23,6 +24,9 @@ class Staging:
 
     def __init__(self, *_: Any) -> None:
         self.closed = False
+
+    def launch(self) -> None:
+        pass
 
     def stage(self, entry: Entry) -> Entry:
         had.append(entry.row)
@@ -100,3 +104,43 @@ def test_signs_of_life_are_given_no_more_often_than_the_parent_looks(monkeypatch
         sign()
     assert 15 <= len(sent) <= 20
     assert set(sent) == {ALIVE}
+
+
+def test_dask_has_few_tasks_of_many_clips_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million tasks given at once take 13 GiB, and minutes before the first clip."""
+    monkeypatch.setattr(workers, "Isolated", Staging)
+    monkeypatch.setattr(Decoders, "_attributes", None)
+    monkeypatch.setattr(workers, "flush", lambda *_: None)
+    for name, value in {"WINDOW": 3, "LEAST_TASKS": 4, "TASK_CLIPS": 8}.items():
+        monkeypatch.setattr(workers, name, value)
+    given: list[int] = []
+    real = Client.map
+    monkeypatch.setattr(
+        Client,
+        "map",
+        lambda self, task, blocks, **more: given.append(len(blocks)) or real(self, task, blocks, **more),
+    )
+    had.clear()
+    rows = list(range(80))
+    todo = pending([f"clip{row}" for row in rows], rows, ["new"] * 80, [""] * 80)
+    config = ExtractConfig()
+    batches = stage_all(todo, "many", str(tmp_path), config, workers=1, scheduler=None)
+    done = [entry for batch in batches for entry in batch]
+    assert sorted(entry.row for entry in done) == sorted(had) == rows
+    assert sum(given) == 10, "tasks of 8 clips"
+    assert max(given) <= 3
+
+
+def test_a_task_gives_back_what_it_had_no_time_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "Isolated", Staging)
+    monkeypatch.setattr(Decoders, "_attributes", None)
+    monkeypatch.setattr(workers, "flush", lambda *_: None)
+    for name, value in {"TASK_SECONDS": -1.0, "LEAST_TASKS": 1}.items():
+        monkeypatch.setattr(workers, name, value)
+    had.clear()
+    rows = list(range(5))
+    todo = pending([f"clip{row}" for row in rows], rows, ["new"] * 5, [""] * 5)
+    config = ExtractConfig()
+    batches = list(stage_all(todo, "slow", str(tmp_path), config, workers=1, scheduler=None))
+    assert [len(batch) for batch in batches] == [1] * 5
+    assert had == rows
