@@ -336,7 +336,7 @@ class ClipStore:
         Raises:
             StoreError: nothing says what form they have.
         """
-        if not self.entries[self.video_ids[row]].packed:
+        if row not in self._packed_rows:
             return None
         if self.packing is None:
             raise StoreError(f"{self.location.url}/{PACKED}/zarr.json is missing", hint=MEND_PACKING)
@@ -344,10 +344,16 @@ class ClipStore:
 
     def _was_packed(self, row: int) -> bool:
         """Reads the manifest again; returns whether `avel pack` has moved the video since it was read."""
-        before = self.entries[self.video_ids[row]].packed
-        for name in ("entries", "packing"):
+        before = row in self._packed_rows
+        for name in ("entries", "packing", "staged_entries", "staged", "_rows", "_packed_rows"):
             self.__dict__.pop(name, None)
-        return self._row(self.video_ids[row]) == row and self.entries[self.video_ids[row]].packed != before
+        return self._row(self.video_ids[row]) == row and (row in self._packed_rows) != before
+
+    @cached_property
+    def _packed_rows(self) -> frozenset[int]:
+        """Rows of the videos that lie in shards."""
+        places = self.entries.column("packed").nonzero()[0]
+        return frozenset(self.entries.take(places).column("row").tolist())
 
     @cached_property
     def packing(self) -> Packing | None:
