@@ -36,7 +36,7 @@ from tests.stores.s3_server import s3_server
 GRID = Grid(segments=12, fps=2, size=8, sample_rate=100)
 IDS = tuple(f"clip{number}" for number in range(8))
 FAILED = "clip4"
-ATTRIBUTES = StoreAttributes(GRID, {"size": 8}, "digest0", "jpeg", IDS, waveform=True)
+ATTRIBUTES = StoreAttributes(GRID, {"size": 8}, "digest0", "jpeg", len(IDS), waveform=True)
 DATASET = Dataset(
     "test",
     "clips",
@@ -48,9 +48,13 @@ ROOM = 3
 """Clips to a shard: of eight, with one failed, there are 3, 2 and 2 staged ones in three shards."""
 
 
+def names_of(attributes: StoreAttributes) -> tuple[str, ...]:
+    return (*IDS, "new0", "new1")[: attributes.videos]
+
+
 def stage(location: Location, attributes: StoreAttributes, row: int, seed: int) -> Entry:
     """Writes a clip of random bytes, in chunks of ten segments, as a run of its own."""
-    prepare_store(location, attributes)
+    prepare_store(location, attributes, names_of(attributes))
     noise = np.random.default_rng(seed)
     writer = ClipWriter(location, attributes.digest)
     writer.erase(row)
@@ -69,18 +73,18 @@ def stage(location: Location, attributes: StoreAttributes, row: int, seed: int) 
                 row, first, [b"\xff\xd8" + noise.bytes(40) + b"\xff\xd9" for _ in range(count)]
             )
     flush(location, attributes, row)
-    return Entry(attributes.video_ids[row], row, "staged", settings=attributes.digest)
+    return Entry(names_of(attributes)[row], row, "staged", settings=attributes.digest)
 
 
 def build(place: Path | str, attributes: StoreAttributes = ATTRIBUTES) -> ClipStore:
     location = locate(place)
-    prepare_store(location, attributes)
+    prepare_store(location, attributes, names_of(attributes))
     write_dataset(location, DATASET)
     entries = [
         Entry(name, row, "failed", reason="no-video", settings=attributes.digest)
         if name == FAILED
         else stage(location, attributes, row, row)
-        for row, name in enumerate(attributes.video_ids)
+        for row, name in enumerate(names_of(attributes))
     ]
     ManifestWriter(location).append(entries)
     return ClipStore.open(place)
@@ -240,8 +244,8 @@ def test_a_clip_that_is_staged_again_lies_in_files_of_its_own_until_the_next_cal
 def test_new_clips_come_into_the_shards(store: ClipStore) -> None:
     location, before = store.location, everything(store)
     pack(location.url, ROOM)
-    more = replace(ATTRIBUTES, video_ids=(*IDS, "new0", "new1"))
-    prepare_store(location, more)
+    more = replace(ATTRIBUTES, videos=len(IDS) + 2)
+    prepare_store(location, more, names_of(more))
     ManifestWriter(location).append([stage(location, more, row, row) for row in (8, 9)])
     grown = ClipStore.open(location.url)
     after = everything(grown)
@@ -320,7 +324,7 @@ class Killed(BaseException):
 
 def test_an_interruption_at_any_step_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every write and every deletion is once the one before which the run ends; a second run finishes."""
-    small = replace(ATTRIBUTES, grid=replace(GRID, segments=2), video_ids=IDS[:6], waveform=False)
+    small = replace(ATTRIBUTES, grid=replace(GRID, segments=2), videos=6, waveform=False)
     built = Path(build(tmp_path / "built.zarr", small).location.url)
     expected = everything(ClipStore.open(built))
     pack(shutil.copytree(built, tmp_path / "whole.zarr"), ROOM)
