@@ -5,8 +5,8 @@
 
 A call runs in a process of its own, which gets SIGKILL after a random part of the time that it takes
 undisturbed, and is given again until it ends. Then its files are compared with those of a call that nobody
-disturbed, byte by byte, but for records that hold times, dates and process numbers (NOT_COMPARED), and for the
-seconds of training in the record of each trial.
+disturbed, byte by byte, but for records that hold times, dates and process numbers (NOT_COMPARED), and for
+the seconds of training in the record of each trial.
 """
 
 from __future__ import annotations
