@@ -63,13 +63,14 @@ def main() -> None:
         cached(cache)
         for what, call in (("cache-features", cached), ("train-head", trained), ("sweep", swept)):
             rows.append((what, *_killed(call, folder / what, options.kills, random.Random(options.seed))))
+            print(*rows[-1], flush=True)
     print("\n".join(table(("command", "s", "kills", "calls that ended", "files", "that differ"), rows)))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--clips", type=int, default=12)
+    parser.add_argument("--clips", type=int, default=18)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
