@@ -1,0 +1,135 @@
+"""Kills `train-head`, `sweep` and `cache-features` at random moments, and compares the files in the end.
+
+    python benchmarks/kills.py
+    python benchmarks/kills.py --kills 20 --seed 1
+
+A call runs in a process of its own, which gets SIGKILL after a random part of the time that it takes
+undisturbed, and is given again until it ends. Then its files are compared with those of a call that nobody
+disturbed, byte by byte, but for records that hold times, dates and process numbers (NOT_COMPARED), and for
+the seconds of training in the record of each trial.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import avel
+from avel.recipes.composing.compose import compose
+from avel.text import table
+
+NOT_COMPARED = {"run.json", "files.json", "metrics.jsonl", "results.json", ".lock"}
+TINY = {
+    "visual_backbone": "tiny",
+    "audio_backbone": "tiny",
+    "visual_weights": "random",
+    "audio_weights": "random",
+}
+UNEQUAL = {"train_seconds", "checksum"}
+Call = Callable[[Path], object]
+
+
+def main() -> None:
+    """Measures and prints a table."""
+    options = _options()
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        compose(folder / "AVE_Dataset", clips=options.clips)
+        avel.extract(folder / "AVE_Dataset", folder / "s.zarr", size=64)
+        cache = folder / "features.h5"
+
+        def cached(path: Path) -> object:
+            return avel.cache_features(folder / "s.zarr", path, keep_maps=True, batch_size=2, **TINY)
+
+        def trained(path: Path) -> object:
+            return avel.train_head(cache, path, head="tacma", seeds=2, epochs=8, together="never")
+
+        def swept(path: Path) -> object:
+            return avel.sweep(
+                cache, path, {"lr": [0.001, 0.0003]}, head="mlp", seeds=2, epochs=8, together="never"
+            )
+
+        cached(cache)
+        for what, call in (("cache-features", cached), ("train-head", trained), ("sweep", swept)):
+            rows.append((what, *_killed(call, folder / what, options.kills, random.Random(options.seed))))
+            print(*rows[-1], flush=True)
+    print("\n".join(table(("command", "s", "kills", "calls that ended", "files", "that differ"), rows)))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--clips", type=int, default=18)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def _killed(call: Call, folder: Path, kills: int, draws: random.Random) -> tuple[object, ...]:
+    """Returns seconds of a call, kills, calls that ended, files compared, and those that differ."""
+    folder.mkdir()
+    target, struck, ended, compared = folder / "made", 0, 0, 0
+    differ: set[str] = set()
+    began = time.monotonic()
+    assert _process(call, target, None) == 0
+    seconds = time.monotonic() - began
+    whole = _contents(target)
+    _remove(target)
+    while struck < kills or target.exists():
+        last = struck == kills
+        code = _process(call, target, None if last else draws.uniform(0, seconds))
+        if code not in (0, -9):
+            raise SystemExit(f"{call.__name__}: exit code {code} after {struck} kills")
+        struck += code == -9
+        if code == 0:
+            found = _contents(target)
+            ended, compared = ended + 1, compared + len(whole)
+            differ |= {name for name in {*whole, *found} if whole.get(name) != found.get(name)}
+            _remove(target)
+    return f"{seconds:.1f}", struck, ended, compared, ", ".join(sorted(differ)) or "none"
+
+
+def _process(call: Call, target: Path, kill_after: float | None) -> int:
+    """Runs a call in a fork, and returns its exit code; -9 where it was killed."""
+    process = multiprocessing.get_context("fork").Process(target=call, args=(target,))
+    process.start()
+    process.join(kill_after)
+    process.kill()
+    process.join()
+    return int(process.exitcode or 0)
+
+
+def _contents(target: Path) -> dict[str, bytes]:
+    files = [target] if target.is_file() else sorted(each for each in target.rglob("*") if each.is_file())
+    return {
+        path.relative_to(target.parent).as_posix(): _without_seconds(path)
+        for path in files
+        if path.name not in NOT_COMPARED
+    }
+
+
+def _without_seconds(path: Path) -> bytes:
+    if path.suffix != ".json":
+        return path.read_bytes()
+    record = json.loads(path.read_text())
+    return json.dumps({key: value for key, value in record.items() if key not in UNEQUAL}).encode()
+
+
+def _remove(target: Path) -> None:
+    """Removes a call's files, those that it has begun too."""
+    shutil.rmtree(target.parent)
+    target.parent.mkdir()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""What rows of a feature cache cost: seconds and memory to open it.
+
+    python benchmarks/scale_features.py
+    python benchmarks/scale_features.py --rows 1000000
+
+A made-up cache holds narrow vectors, a sample and an event for each row, and the hash of a file. It is opened
+in a process of its own, after the imports; the first opening starts the process that reads HDF5 files first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import multiprocessing
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from avel.stores.cached_samples import CachedSamples
+from avel.stores.datasets.labels import ClassTable, EventTable
+from avel.stores.features import FeatureCache, write_features
+from avel.text import table
+
+SEGMENTS, WIDTH, CATEGORIES = 10, 2, 28
+
+
+def main() -> None:
+    """Measures and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    measured = []
+    for rows in parser.parse_args().rows:
+        with tempfile.TemporaryDirectory() as folder:
+            write_cache(Path(folder) / "c.h5", rows)
+            measured.append((rows, *_in_a_process(Path(folder) / "c.h5")))
+    print("\n".join(table(("rows", "wall s", "CPU s", "peak MiB"), measured)))
+
+
+def write_cache(path: Path, rows: int) -> None:
+    """Writes a cache of `rows` videos, a sample and an event each."""
+    every, none = np.arange(rows, dtype=np.int64), np.empty(0, np.int64)
+    ids = tuple(f"clip{number:07d}" for number in range(rows))
+    samples = CachedSamples(
+        every,
+        every,
+        np.array(["train", "val", "test"], object)[every % 3],
+        np.zeros(rows, bool),
+        np.ones(rows, bool),
+        EventTable(every, every % CATEGORIES, np.zeros(rows), np.full(rows, 5.0), np.zeros(rows, np.int64)),
+        np.full(rows, "", object),
+        ClassTable(np.zeros(rows, bool), none, none),
+    )
+    features = np.zeros((rows, SEGMENTS, WIDTH), np.float32)
+    write_features(
+        path,
+        video_ids=ids,
+        categories=tuple(f"event {number}" for number in range(CATEGORIES)),
+        samples=samples,
+        arrays={"f_a": features, "f_v": features},
+        sources={name: hashlib.sha256(name.encode()).hexdigest() for name in ids},
+    )
+
+
+def _in_a_process(path: Path) -> tuple[str, str, int]:
+    context = multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    process = context.Process(target=_open, args=(path, results))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(process.exitcode)
+    wall, cpu, peak_mib = results.get()
+    return f"{wall:.2f}", f"{cpu:.2f}", round(peak_mib)
+
+
+def _open(path: Path, results: multiprocessing.SimpleQueue[tuple[float, float, float]]) -> None:
+    began, cpu = time.perf_counter(), time.process_time()
+    FeatureCache.open(path)
+    seconds = time.perf_counter() - began, time.process_time() - cpu
+    results.put((*seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+
+
+if __name__ == "__main__":
+    main()
