@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 thread_limit: int | None = None
-"""What `limit_threads` was told last."""
+"""Threads that `limit_threads` was told last."""
 
 
 def limit_threads(count: int | None) -> None:

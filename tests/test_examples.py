@@ -76,6 +76,8 @@ ELSEWHERE = {
     "$ avel report runs/han": "goes on from those clips",
     "$ avel score runs/han": "goes on from those clips",
     "$ avel extract semireal": "its clips hold other people's recordings and photos",
+    "$ avel cache-features small.zarr raw.h5": "needs those clips, and weights that are not ours",
+    "$ avel train-head raw.h5 raw-mlp": "needs that cache",
     "$ avel reproduce table2 small.zarr": "takes an hour, and those clips",
     "$ avel reproduce table3 small.zarr": "takes an hour, and those clips",
     "$ avel reproduce table4 small.zarr": "takes an hour, and those clips",
