@@ -61,7 +61,8 @@ def main() -> None:
     torch.set_num_threads(1 if options.clock == "cpu" else options.threads or torch.get_num_threads())
     clock = time.process_time if options.clock == "cpu" else time.perf_counter
     heads = options.heads.split(",") if options.heads else list(HEADS)
-    found = zoo(heads, options.minutes, options.rounds, clock) if "zoo" in options.parts else []
+    inputs = [options.inputs] if options.inputs else ["vectors", "maps"]
+    found = zoo(heads, options.minutes, options.rounds, clock, inputs) if "zoo" in options.parts else []
     if options.parts != ["zoo"]:
         found += of_cache(options)
     if options.json:
@@ -298,6 +299,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=100, help="of accuracy")
     parser.add_argument("--device", default="cpu", help="of heads; products and loop are on the CPU")
     parser.add_argument("--heads", default="", help="of zoo, separated by commas; all unless given")
+    parser.add_argument("--inputs", choices=("vectors", "maps"), help="of zoo; vectors first unless given")
     parser.add_argument("--minutes", type=float, default=6, help="of zoo; what is left then has no figures")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")

@@ -117,15 +117,19 @@ def training_step(config: TrainConfig, widths: Widths) -> Step:
 
 
 def zoo(
-    heads: Iterable[str], minutes: float, rounds: int, clock: Callable[[], float]
+    heads: Iterable[str],
+    minutes: float,
+    rounds: int,
+    clock: Callable[[], float],
+    inputs: Iterable[str] = ("vectors", "maps"),
 ) -> list[dict[str, Any]]:
-    """Returns a line for each head and kind of input, heads on vectors first, until the time is up.
+    """Returns a line for each head and kind of input, until the time is up.
 
     Heads that are for several labels a segment alone are left out: AVE has one.
     """
     reuse_freed_memory()  # as in training
     ends, found = time.monotonic() + 60 * minutes, []
-    for maps in (False, True):
+    for maps in (kind == "maps" for kind in inputs):
         for name in heads:
             config = resolve(TrainConfig, "train-head", options={"head": name})
             head = head_class(config)

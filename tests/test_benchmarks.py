@@ -70,6 +70,8 @@ def test_every_head_is_a_line_but_those_for_several_labels() -> None:
     lines = zoo(["han", "mlp", "psp"], minutes=0, rounds=1, clock=time.process_time)
     assert [line["what"] for line in lines] == ["mlp, encoded", "psp, cnn", "psp, maps"]
     assert all(line["seconds"] is None for line in lines)
+    maps = zoo(["mlp", "psp"], minutes=0, rounds=1, clock=time.process_time, inputs=["maps"])
+    assert [line["what"] for line in maps] == ["psp, maps"]
 
 
 def operations(shapes: list[Shapes]) -> int:

@@ -25,8 +25,9 @@ th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--rule); text-align
 thead th { white-space: normal; vertical-align: bottom; color: var(--muted); }
 td:has(svg) { padding-right: 0; }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); }
-th small { display: block; max-width: 14rem; font-weight: normal; white-space: normal; }
-.against { background: color-mix(in srgb, var(--mark) 10%, var(--paper)); }
+small { display: block; max-width: 14rem; font-weight: normal; white-space: normal; }
+td small { width: 11rem; margin-left: auto; }
+.against, .against th { background: color-mix(in srgb, var(--mark) 10%, var(--paper)); }
 svg { vertical-align: middle; }
 line { stroke: var(--ink); } .zero { stroke: var(--muted); stroke-dasharray: 3 2; }
 circle { fill: var(--mark); } .level circle { fill: var(--paper); stroke: var(--muted); stroke-width: 2; }
@@ -49,10 +50,15 @@ def page(board: Leaderboard) -> str:
         (max(abs(each.low_points), abs(each.high_points)) for each in _differences(board)), default=1.0
     )
     rows = "\n".join(_row(line, board.against, max(widest, 1.0)) for line in board.heads)
-    compared = f"{board.measure} - {board.against}, 95 %"
+    compared = f"{board.measure} - {board.against}, 95\N{NO-BREAK SPACE}%"
     columns = (
-        *("head", f"test {board.measure}", "95 % interval over videos", compared),
-        *("event F1", f"event F1 - {board.against}, 95 %", "segment F1", "clips with background"),
+        *("head", f"test {board.measure}", "95\N{NO-BREAK SPACE}% interval over videos", compared),
+        *(
+            "event F1",
+            f"event F1 - {board.against}, 95\N{NO-BREAK SPACE}%",
+            "segment F1",
+            "clips with background",
+        ),
         *("validation", "best test epoch *", "reported on AVE", "parameters", "seconds an epoch"),
         *("reads", "seeds"),
     )
@@ -100,8 +106,8 @@ def _row(line: HeadLine, against: str, widest: float) -> str:
     low, high = line.interval_percent or (None, None)
     reported = "-"
     if line.published is not None:
-        told = escape(f"{line.published.features}; {line.published.source}", quote=True)
-        reported = f'<span title="{told}">{line.published}</span>'
+        told = escape(f"{line.published.features}; {line.published.source}")
+        reported = f"{line.published}<small>{told}</small>"  # in sight: paper and touch show no tooltip
     difference = line.difference
     cells = (
         _spread(line.score_percent),

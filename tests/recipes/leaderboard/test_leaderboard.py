@@ -112,6 +112,7 @@ def test_json_csv_and_page_hold_the_board(board: Leaderboard, out: Path) -> None
     cells.feed(text)
     assert [cell for cell in cells.first if cell] == [line.head for line in board.heads]
     assert str(board.heads[-1].accuracy_percent) in text
+    assert "75.6<small>AV-BT; Ran et al. 2022, Table 2</small>" in text  # in sight, not in a tooltip
 
 
 class Cells(HTMLParser):
