@@ -240,6 +240,12 @@ class MultiLabel(Task):
             for rule, predicted in rules.items()
         }
 
+    def held(self, labels: Labels) -> NDArray[np.bool_]:
+        tracks = labels.reshape(*labels.shape[:2], len(self.tracks), -1)
+        inside = in_clip(labels)[..., None, None]
+        background = ~(tracks > 0).any(-1, keepdims=True)
+        return np.asarray(np.concatenate((tracks > 0, background), -1) & inside)
+
     def classes_of(self, labels: Labels) -> list[list[Classes]]:
         held = labels[labels[:, 0] != PADDED]
         by_track = held.reshape(len(held), len(self.tracks), -1).swapaxes(0, 1)

@@ -184,6 +184,9 @@ class SingleLabel(Task):
     def columns(self) -> tuple[Column, ...]:
         return COLUMNS
 
+    def held(self, labels: Labels) -> NDArray[np.bool_]:
+        return np.asarray(labels[:, :, None, None] == np.arange(self.outputs))
+
     def classes_of(self, labels: Labels) -> list[list[Classes]]:
         held = labels[labels != PADDED].tolist()
         return [[() if label == self.background else (label,) for label in held]]

@@ -220,6 +220,10 @@ class Task(ABC):
         There are fewer than T where the clip ends before.
         """
 
+    @abstractmethod
+    def held(self, labels: Labels) -> NDArray[np.bool_]:
+        """Returns where each class holds, background last, none after a clip's end: -> (R, T, M, C + 1)."""
+
     def check_decoder(self, name: str | None) -> None:
         """Refuses a decoder that the task does not have; None is the usual one.
 

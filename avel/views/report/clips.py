@@ -27,6 +27,8 @@ predictions, for which fewer runs and trials are shown; charts show all."""
 PICTURED_VIDEOS, PICTURED_SEGMENTS = 900, 20_000
 """Most videos with pictures and attention maps, and their segments at most."""
 TOP_CLASSES = 3
+DRAWN_CLASSES = 4
+"""Classes of a clip whose probabilities the page draws over time: those that come highest."""
 
 
 @dataclass(frozen=True)
@@ -199,14 +201,16 @@ def _detail(browsed: BrowsedClips, insides: list[list[Inside]], clip: int, at: i
 def _trial(probability: NDArray[np.float32], inside: Inside, at: int | None) -> dict[str, Any]:
     """Returns the likeliest classes in percent, and attention maps in thousandths, as whole numbers.
 
-    A map is its name, what a row is of and what it attends to, and the values.
+    `lines` are the probabilities of the classes that come highest in the clip, over time. A map is its name, what a row is of and what it attends to, and the values.
     """
     order = np.argsort(-probability, axis=1, kind="stable")[:, :TOP_CLASSES]
     percent = np.rint(100 * np.take_along_axis(probability, order, 1)).astype(int)
     top = np.stack((order, percent), axis=-1)
+    drawn = np.argsort(-probability.max(0), kind="stable")[:DRAWN_CLASSES]
+    lines = [[number, np.rint(100 * probability[:, number]).astype(int)] for number in drawn.tolist()]
     maps = []
     for name, values in inside.attention.items() if at is not None else ():
         rows, columns = ATTENTION[name]
         own = values[at, : None if rows == CLIP else len(top), : None if columns == CELLS else len(top)]
         maps.append([name, rows, columns, np.rint(1000 * own).astype(int)])
-    return {"top": top, "maps": maps}
+    return {"top": top, "lines": lines, "maps": maps}

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from avel.config import as_dict, flat
 from avel.errors import ConfigError
 from avel.heads.evaluation.evaluate import evaluate_split
 from avel.heads.evaluation.evaluation import Evaluation, GroupEvaluation
 from avel.heads.evaluation.paired import differences
+from avel.heads.tasks.mistakes import class_scores, event_errors
+from avel.heads.training.records import HeadInputs
 from avel.progress import Progress
 from avel.stores.runs import library_versions
 from avel.text import as_plain
@@ -92,6 +95,49 @@ def run_summary(group: HeadRun, measured: Mapping[str, GroupEvaluation]) -> dict
         "trials": group.trials,
         "curves": curves,
         "measured": as_plain(measured),
+        "mistakes": {split: mistakes(group, split) for split in measured if group.has_predictions(split)},
+        "settings": settings_of_run(group),
+        "provenance": provenance_of(group),
+    }
+
+
+def mistakes(group: HeadRun, split: str) -> dict[str, Any]:
+    """Returns the scores of each class, and the mistakes in events, of a run's trials on a split."""
+    places = group.known_places_of(split)
+    label = group.task.held(group.label[places])
+    sets = [group.task.held(trial[places]) for trial in group.prediction]
+    events = event_errors([each[..., :-1] for each in sets], label[..., :-1])
+    return {
+        "classes": as_plain(class_scores(sets, label, group.task.class_names)),
+        "events": as_plain(events),
+    }
+
+
+def settings_of_run(group: HeadRun) -> dict[str, str]:
+    """Returns the settings of a run's first trial as text, by name, without its seed."""
+    config = group.records[0].config
+    values = flat(as_dict(config) | {config.head.name: {}} | as_dict(config.head))
+    return {
+        name: "" if value is None else str(value)
+        for name, value in values.items()
+        if name not in ("seed", "seeds")
+    }
+
+
+def provenance_of(group: HeadRun) -> dict[str, str]:
+    """Returns what a run was made of and by: features, code, machine, versions and time, as text."""
+    record, inputs = group.run.record, group.run.read_inputs(HeadInputs)
+    encoder = group.cache.provenance.get("encoder")
+    made_by = encoder if isinstance(encoder, dict) else {}
+    return {
+        "run": str(group.run.path),
+        "features": inputs.cache,
+        "digest of the features": inputs.cache_digest,
+        "encoder": " ".join(str(made_by[key]) for key in ("kind", "digest") if key in made_by),
+        "code of the head": ", ".join(f"{name} of {origin}" for name, origin in inputs.head_code.items()),
+        "started": record.started,
+        "machine": record.hardware,
+        "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
     }
 
 

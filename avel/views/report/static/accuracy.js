@@ -25,7 +25,8 @@ function drawAccuracy() {
   avel.listen(() => {
     const split = avel.state.split;
     const rows = avel.data.summary.runs.map((run) => [run.name, run.measured[split]]).filter(([, row]) => row);
-    box.replaceChildren(baselineLegend(split), bars(rows, split), numbers(rows, split));
+    const drawn = { svg: () => accuracyDrawing(rows, split), rows: () => [["run", "mean_percent", "std_percent"], ...rows.map(([name, row]) => [name, score(row).mean, score(row).std])] };
+    box.replaceChildren(baselineLegend(split), bars(rows, split), downloads(avel.data.summary.measure, drawn), numbers(rows, split));
   });
 }
 
@@ -79,16 +80,32 @@ function tagColumns(rows) {
 function numbers(rows, split) {
   const columns = avel.data.summary.columns.map(([title, place]) => [title, (row) => cell(figure(row, place))]);
   const shown = [...columns, ...tagColumns(rows)].filter(([, read]) => rows.some(([, row]) => read(row) !== "–"));
-  const head = h("tr", {}, h("th", {}, "run"), h("th", {}, "seeds"), shown.map(([title]) => h("th", {}, title)));
+  const head = h("tr", {}, ["run", "seeds", ...shown.map(([title]) => title)].map((title) => h("th", { scope: "col" }, title)));
   const body = rows.map(([name, row]) =>
-    h("tr", {}, h("th", {}, name), h("td", {}, String(row.seeds.length)), shown.map(([, read]) => h("td", {}, read(row))))
+    h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, String(row.seeds.length)), shown.map(([, read]) => h("td", {}, read(row))))
   );
   const note = "Mean ± standard deviation over seeds, at each seed's best validation epoch.";
   const inflated = " * What choosing the epoch on the test split would have claimed; most published code reports this.";
   return h(
     "div",
     {},
-    h("div", { class: "scroll" }, h("table", { class: "numbers" }, h("thead", {}, head), h("tbody", {}, body))),
-    h("p", { class: "note" }, note + (split === "test" ? inflated : ""))
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "all figures of the runs" }, h("table", { class: "numbers" }, h("thead", {}, head), h("tbody", {}, body))),
+    h("p", { class: "note" }, note + (split === "test" ? inflated : "")),
+    downloads("figures", { rows: () => [["run", "seeds", ...shown.map(([title]) => title)], ...rows.map(([name, row]) => [name, row.seeds.length, ...shown.map(([, read]) => read(row))])] })
   );
+}
+
+function accuracyDrawing(rows, split) {
+  const x = (value) => 200 + 4.2 * value;
+  const judged = rows.filter(([, row]) => score(row).mean !== null);
+  const svg = rowsDrawing(judged.map(([name]) => name), 640, (at, y) => {
+    const { mean, std } = score(judged[at][1]);
+    const bar = s("rect", { x: 200, y: y - 11, width: x(mean) - 200, height: 22, style: { fill: seriesColour(at) } });
+    const whisker = std === null ? [] : [s("line", { class: "line", x1: x(mean - std), x2: x(mean + std), y1: y, y2: y })];
+    return [bar, ...whisker, written(206, y + 5, "start", spread(score(judged[at][1])), { style: { fill: `var(--on-${at % SERIES})` } })];
+  });
+  for (const value of Object.values(avel.data.summary.trivial_baselines[split] || {})) {
+    svg.append(s("line", { class: "line", "stroke-dasharray": "4 3", x1: x(value), x2: x(value), y1: 5, y2: 30 * judged.length + 5 }));
+  }
+  return svg;
 }

@@ -3,7 +3,8 @@
 
 const ROW_PIXELS = 60;
 const SPARE_ROWS = 4;
-const filters = { run: 0, mistakes: "all", category: "", text: "", order: "dataset", label: null, prediction: null };
+const filters = { run: 0, mistakes: "all", runs: "all", category: "", text: "", order: "dataset", label: null, prediction: null };
+const NO_FILTERS = { mistakes: "all", runs: "all", category: "", text: "", label: null, prediction: null };
 const list = { clips: [], selected: null };
 
 const MISTAKES = {
@@ -14,13 +15,45 @@ const MISTAKES = {
   swapped: ["event called another event", (label, found) => label.length && found.length && !same(label, found)],
 };
 
+/** Filters of a clip by what all runs say of it. */
+const AGREEMENT = {
+  all: ["whatever runs say", () => true],
+  disagree: ["runs disagree", (clip) => {
+    const all = avel.data.clips.predictions.map((_, run) => predicted(run, clip)).filter(Boolean);
+    return all.some((found) => someSegment(all[0], found, (one, other) => !same(one, other)));
+  }],
+  right: ["every run is all right", (clip) => judged(clip).length && judged(clip).every(({ score }) => score === 1)],
+  none: ["no run is all right", (clip) => judged(clip).length && judged(clip).every(({ score }) => score < 1)],
+};
+
+/** Runs with their score of a clip whose events are known. */
+function judged(clip) {
+  const scores = avel.data.clips.predictions.map((_, run) => ({ run, score: chosenTrial("scores", run, clip) }));
+  return scores.filter(({ score }) => score !== null);
+}
+
+/** The place of the run that a filter "best-NAME" is about, or null. */
+function bestRun(filter) {
+  const place = filter?.startsWith("best-") ? avel.data.summary.runs.findIndex((run) => run.name === filter.slice(5)) : -1;
+  return place < 0 || place >= avel.data.clips.predictions.length ? null : place;
+}
+
+/** Whether what all runs say of a clip passes the filter; alone best is a run whose score is above all others. */
+function agreementPasses(clip) {
+  const best = bestRun(filters.runs);
+  if (best === null) return AGREEMENT[filters.runs][1](clip);
+  const own = chosenTrial("scores", best, clip);
+  return own !== null && judged(clip).every(({ run, score }) => run === best || score < own);
+}
+
 function drawBrowser() {
   filters.run = avel.data.clips.predictions.length - 1;
   list.window = h("div", { class: "list-window" });
   list.scroller = h("div", { class: "list", tabindex: "0", "aria-label": "clips", scroll: paintList, keydown: listKeys }, list.window);
+  list.empty = h("p", { class: "note", hidden: true }, "No clip passes these filters. ", h("button", { click: () => showClips(NO_FILTERS) }, "Show all clips"));
   list.count = h("p", { class: "count", "aria-live": "polite" });
   const playerBox = h("div", { class: "player" });
-  $("clips").append(filterBar(), list.count, h("div", { class: "browser" }, h("div", {}, list.scroller), playerBox));
+  $("clips").append(filterBar(), list.count, h("div", { class: "browser" }, h("div", {}, list.empty, list.scroller), playerBox));
   new ResizeObserver(paintList).observe(list.scroller);
   drawPlayer(playerBox);
   avel.listen(refilter);
@@ -34,25 +67,35 @@ function filterBar() {
   };
   const named = runs.slice(0, avel.data.clips.predictions.length).map((run, at) => [at, run.name]);
   const categories = [["", "every class"], ...classes.slice(0, -1).map((name, number) => [number, name])];
+  const several = named.length > 1 ? Object.entries(AGREEMENT) : [];
+  const agreements = [...several.map(([key, [text]]) => [key, text]), ...named.map(([, name]) => [`best-${name}`, `${name} alone is best`])];
   const orders = [["dataset", "as in the dataset"], ["wrong", "most wrong first"]];
   list.controls = {
     run: choice(named, filters.run, change("run", Number), { id: "filter-run" }),
+    runs: choice(agreements, "all", change("runs"), { id: "filter-runs" }),
     mistakes: choice(Object.entries(MISTAKES).map(([key, [text]]) => [key, text]), "all", change("mistakes"), { id: "filter-mistakes" }),
     category: choice(categories, "", change("category"), { id: "filter-category" }),
     order: choice(orders, "dataset", change("order"), { id: "filter-order" }),
     text: h("input", { type: "search", id: "filter-text", placeholder: "video id", input: (event) => change("text")(event.target.value) }),
   };
   list.pair = h("button", { class: "chip on", hidden: true, id: "filter-pair", click: () => showClips({ label: null, prediction: null }) });
-  const labelled = Object.entries({ run: "run", mistakes: "show", category: "class", order: "order", text: "find" });
-  return h("p", { class: "choices" }, labelled.map(([name, text]) => h("label", {}, `${text} `, list.controls[name])), list.pair);
+  const labelled = Object.entries({ run: "run", mistakes: "show", runs: "runs", category: "class", order: "order", text: "find" });
+  const label = ([name, text]) => h("label", { hidden: name === "runs" && named.length < 2 }, `${text} `, list.controls[name]);
+  return h("p", { class: "choices" }, labelled.map(label), list.pair);
 }
 
 /** Sets filters from elsewhere on the page and goes to the list. */
 function showClips(change) {
   Object.assign(filters, change);
-  for (const name of ["run", "mistakes", "category", "order"]) list.controls[name].value = String(filters[name]);
-  refilter();
+  showFilters();
+  if (list.clips.length) selectClip(list.clips[0], secondOf(list.clips[0]));
   $("clips").scrollIntoView({ behavior: "smooth" });
+}
+
+/** Puts the filters into their controls, and the clips that pass into the list. */
+function showFilters() {
+  for (const [name, control] of Object.entries(list.controls)) control.value = String(filters[name]);
+  refilter();
 }
 
 function refilter() {
@@ -61,11 +104,29 @@ function refilter() {
   if (filters.order === "wrong") list.clips.sort((a, b) => score(a) - score(b) || a - b);
   describePair();
   const all = clipsOfSplit().length;
+  list.empty.hidden = list.clips.length > 0;
   list.count.textContent = `${list.clips.length} of ${plural(all, "clip")} of ${avel.state.split}`;
   list.scroller.scrollTop = 0;
   list.painted = null;
   paintList();
-  if (list.clips.length && !list.clips.includes(list.selected)) selectClip(list.clips[0]);
+  if (list.clips.length && !list.clips.includes(list.selected)) selectClip(list.clips[0], secondOf(list.clips[0]));
+  writeLink();
+}
+
+/** What a segment of a clip must be to pass the filters of mistakes and of the confusion, or null where all pass. */
+function segmentTest() {
+  if (filters.label !== null) return (label, found) => oneClass(label) === filters.label && oneClass(found) === filters.prediction;
+  return filters.mistakes === "all" ? null : MISTAKES[filters.mistakes][1];
+}
+
+/** The second at which a clip first passes these filters. */
+function secondOf(clip) {
+  const test = segmentTest();
+  const labels = avel.data.clips.label[clip];
+  const found = predicted(filters.run, clip);
+  if (!test || !labels || !found) return 0;
+  const segment = labels[0].findIndex((_, at) => labels.some((track, place) => test(track[at], found[place][at])));
+  return Math.max(0, segment) * avel.data.summary.segment_seconds;
 }
 
 function passes(clip, found) {
@@ -73,10 +134,9 @@ function passes(clip, found) {
   const labels = clips.label[clip] || []; // none where nobody knows the events
   if (filters.category !== "" && !labels.flat(2).includes(Number(filters.category))) return false;
   if (filters.text && !clips.video_id[clips.video[clip]].toLowerCase().includes(filters.text.toLowerCase())) return false;
-  const test = MISTAKES[filters.mistakes][1];
-  if (filters.mistakes !== "all" && !(found && someSegment(labels, found, test))) return false;
-  if (filters.label === null) return true;
-  return Boolean(found) && someSegment(labels, found, (label, other) => oneClass(label) === filters.label && oneClass(other) === filters.prediction);
+  if (!agreementPasses(clip)) return false;
+  const test = segmentTest();
+  return test === null || Boolean(found && someSegment(labels, found, test));
 }
 
 function describePair() {
@@ -139,7 +199,7 @@ function sparkline(clip) {
 
 /** On a phone the player is below the list, so go there. */
 function chooseRow(clip) {
-  selectClip(clip);
+  selectClip(clip, secondOf(clip));
   if (window.innerWidth <= 760) player.box.scrollIntoView({ behavior: "smooth" });
 }
 
@@ -147,7 +207,7 @@ function selectClip(clip, seconds = 0) {
   list.selected = clip;
   showClip(clip, seconds);
   paintList();
-  location.replace(`#clip-${avel.data.clips.sample[clip]}`);
+  writeLink();
 }
 
 function listKeys(event) {
@@ -159,5 +219,5 @@ function listKeys(event) {
   const { scrollTop, clientHeight } = list.scroller;
   if (top < scrollTop) list.scroller.scrollTop = top;
   if (top + ROW_PIXELS > scrollTop + clientHeight) list.scroller.scrollTop = top + ROW_PIXELS - clientHeight;
-  selectClip(list.clips[number]);
+  selectClip(list.clips[number], secondOf(list.clips[number]));
 }

@@ -10,7 +10,7 @@ function axes(width, height, xs, ys, xTitle, xTicks) {
   const [y0, y1] = [Math.min(...ys) - pad, Math.max(...ys) + pad];
   const x = (value) => MARGIN.left + ((value - x0) / (x1 - x0 || 1)) * (width - MARGIN.left - MARGIN.right);
   const y = (value) => height - MARGIN.bottom - ((value - y0) / (y1 - y0)) * (height - MARGIN.top - MARGIN.bottom);
-  const svg = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img" });
+  const svg = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `line chart over ${xTitle}` });
   for (const value of ticks(y0, y1, 5)) {
     svg.append(
       s("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value) }),
@@ -37,17 +37,19 @@ function drawCurves() {
   const titles = [...new Set(runs.flatMap((run) => Object.keys(run.curves)))];
   const panels = titles.map((title) => {
     const box = h("div");
-    const figure = h("figure", {}, h("figcaption", {}, title), box);
+    const rows = () => [["run", "trial", "epoch", title], ...curveLines(title).flatMap((line) => line.epoch.map((epoch, at) => [line.run, line.name, epoch, line.value[at]]))];
+    const figure = h("figure", {}, h("figcaption", {}, title), box, downloads(title, { svg: () => box.firstChild, rows }));
     responsive(box, (width) => curvePanel(title, width));
     return figure;
   });
   section.append(legend(runs.map((run) => run.name)), h("div", { class: "panels" }, panels));
 }
 
+const curveLines = (title) =>
+  avel.data.summary.runs.flatMap((run, number) => (run.curves[title] || []).map((curve) => ({ run: run.name, number, ...curve })));
+
 function curvePanel(title, width) {
-  const lines = avel.data.summary.runs.flatMap((run, number) =>
-    (run.curves[title] || []).map((curve) => ({ run: run.name, number, ...curve }))
-  );
+  const lines = curveLines(title);
   const { svg, x, y } = axes(width, 220, lines.flatMap((line) => line.epoch), lines.flatMap((line) => line.value), "epoch");
   for (const line of lines) {
     const points = line.epoch.map((epoch, at) => `${x(epoch).toFixed(1)},${y(line.value[at]).toFixed(1)}`).join(" ");
@@ -69,7 +71,14 @@ function drawSweeps() {
     const title = `${sweep.label}: ${sweep.help}${sweep.run ? ` (${sweep.run})` : ""}`;
     const names = sweep.lines.length > 1 ? legend(sweep.lines.map((line) => line.name)) : null;
     responsive(box, (width) => sweepChart(sweep, width));
-    return h("figure", {}, h("figcaption", {}, title), names, box);
+    const header = [...(sweep.lines.length > 1 ? ["line"] : []), sweep.label, "mean_percent", "std_percent"];
+    const rows = () => [
+      header,
+      ...sweep.lines.flatMap((line) =>
+        line.spreads.map(({ mean, std }, at) => [...(sweep.lines.length > 1 ? [line.name] : []), sweep.values[line.place[at]], mean, std])
+      ),
+    ];
+    return h("figure", {}, h("figcaption", {}, title), names, box, downloads(`sweep ${sweep.label}`, { svg: () => box.firstChild, rows }));
   });
   const split = avel.data.summary.sweeps[0].split;
   $("sweeps").append(h("p", { class: "note" }, `${capital(avel.data.summary.measure)} on ${split}, %: mean and standard deviation over seeds, and every seed.`), h("div", { class: "panels" }, panels));

@@ -60,7 +60,8 @@ function classChip(name, number, shown, update) {
 function cloudPanel(group, panel, shown, parent) {
   const canvas = h("canvas", { role: "img", "aria-label": `t-SNE, ${panel.title}` });
   const box = h("div", {}, canvas);
-  parent.append(h("figure", {}, h("figcaption", {}, panel.title), box));
+  const drawn = { svg: () => cloudDrawing(group, panel, shown), rows: () => cloudRows(group, panel) };
+  parent.append(h("figure", {}, h("figcaption", {}, panel.title), box, downloads(`t-SNE ${panel.title}`, drawn)));
   const at = (event) => nearest(panel, canvas, event);
   canvas.addEventListener("pointermove", (event) => {
     const point = at(event);
@@ -119,4 +120,30 @@ function pointText(group, point) {
   const clips = avel.data.clips;
   const second = group.segment[point] * avel.data.summary.segment_seconds;
   return `${avel.data.summary.classes[group.class[point]]}, ${clips.video_id[clips.video[group.clip[point]]]} at ${second} s`;
+}
+
+function cloudRows(group, panel) {
+  const { clips, summary } = avel.data;
+  const row = (clip, point) => [clips.video_id[clips.video[clip]], group.segment[point], summary.classes[group.class[point]], panel.x[point], panel.y[point]];
+  return [["video", "segment", "class", "x", "y"], ...group.clip.map(row)];
+}
+
+/** Writes the shapes as paths: what a canvas is told to draw, an SVG is told too. */
+function cloudDrawing(group, panel, shown) {
+  const svg = s("svg", { width: 420, height: 420, viewBox: "0 0 420 420" });
+  group.class.forEach((number, point) => {
+    const at = shown.indexOf(number);
+    const [x, y] = place(panel, point, 420);
+    const steps = [];
+    const pen = {
+      arc: (cx, cy, r) => steps.push(`M${cx - r},${cy}a${r},${r} 0 1 0 ${2 * r},0a${r},${r} 0 1 0 ${-2 * r},0`),
+      rect: (left, top, width, height) => steps.push(`M${left},${top}h${width}v${height}h${-width}Z`),
+      lineTo: (px, py) => steps.push(`${steps.length ? "L" : "M"}${px.toFixed(2)},${py.toFixed(2)}`),
+      closePath: () => steps.push("Z"),
+    };
+    SHAPES[Math.max(at, 0)](pen, x, y, at < 0 ? 2 : 3.2);
+    const path = s("path", { d: steps.join(""), style: { fill: at < 0 ? "var(--faint)" : seriesColour(at) } });
+    at < 0 ? svg.prepend(path) : svg.append(path);
+  });
+  return svg;
 }

@@ -32,12 +32,32 @@ function comparison(runs, { a, b }) {
   const told = `${plural(clips, "clip")}, ${seeds[sign > 0 ? 0 : 1]} and ${plural(seeds[sign > 0 ? 1 : 0], "seed")}: differences in ${avel.data.summary.measure} below ${resolved.toFixed(1)} points cannot be told from none.`;
   const takes = needed && ` To tell a difference of the size found it takes ${needed}.`;
   const note = "A − B in points of percent; intervals (95 %) are a bootstrap over videos and seeds. Level: the interval holds 0. ";
-  return [h("div", { class: "bars" }, rows), h("p", { class: "note" }, note + told + takes), ...differingClips(runs, a, b)];
+  const shown = metrics.map(([name, title]) => ({ title, ...signed(pair[name], sign) }));
+  const drawn = {
+    svg: () => differenceDrawing(shown, widest),
+    rows: () => [["metric", "points", "low_points", "high_points"], ...shown.map((each) => [each.title, each.points, each.low, each.high])],
+  };
+  return [h("div", { class: "bars" }, rows), downloads("difference", drawn), h("p", { class: "note" }, note + told + takes), ...differingClips(runs, a, b)];
+}
+
+/** A difference seen from the other run where `sign` is -1. */
+function signed(found, sign) {
+  const [low, high] = [sign * found.low_points, sign * found.high_points].sort((one, other) => one - other);
+  return { points: sign * found.points, low, high };
+}
+
+function differenceDrawing(shown, widest) {
+  const x = (value) => 400 + (190 * value) / widest;
+  const svg = rowsDrawing(shown.map((each) => each.title), 640, (at, y) => [
+    s("line", { class: "line", x1: x(shown[at].low), x2: x(shown[at].high), y1: y, y2: y }),
+    s("circle", { class: "filled", cx: x(shown[at].points), cy: y, r: 5 }),
+  ]);
+  svg.append(s("line", { class: "line", "stroke-dasharray": "4 3", x1: x(0), x2: x(0), y1: 5, y2: 30 * shown.length + 5 }));
+  return svg;
 }
 
 function differenceRow(title, found, sign, widest) {
-  const [low, high] = [sign * found.low_points, sign * found.high_points].sort((one, other) => one - other);
-  const points = sign * found.points;
+  const { points, low, high } = signed(found, sign);
   const place = (value) => `${50 + (48 * value) / widest}%`;
   const text = `${points >= 0 ? "+" : "−"}${Math.abs(points).toFixed(1)} [${low.toFixed(1)}, ${high.toFixed(1)}]${found.level ? " level" : ""}`;
   return h(
@@ -67,12 +87,12 @@ function differingClips(runs, a, b) {
     .filter((each) => each.a !== null && each.b !== null && each.a !== each.b);
   both.sort((one, other) => Math.abs(other.a - other.b) - Math.abs(one.a - one.b));
   if (!both.length) return [h("p", { class: "note" }, "Both have the same score in every clip.")];
-  const head = h("tr", {}, ["clip", "events", "A", "B"].map((text) => h("th", {}, text)));
+  const head = h("tr", {}, ["clip", "events", "A", "B"].map((text) => h("th", { scope: "col" }, text)));
   const body = both.slice(0, DIFFERING_CLIPS).map((each) =>
     h(
       "tr",
       {},
-      h("th", {}, h("button", { click: () => openClip(each.clip) }, ids[video[each.clip]])),
+      h("th", { scope: "row" }, h("button", { click: () => openClip(each.clip) }, ids[video[each.clip]])),
       h("td", {}, title[each.clip]),
       h("td", {}, percent(each.a, 0)),
       h("td", {}, percent(each.b, 0))
@@ -80,6 +100,6 @@ function differingClips(runs, a, b) {
   );
   return [
     h("h3", {}, `Where they differ most, in ${avel.data.summary.measure} of a clip`),
-    h("div", { class: "scroll" }, h("table", { class: "numbers" }, h("thead", {}, head), h("tbody", {}, body))),
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "clips that differ most" }, h("table", { class: "numbers" }, h("thead", {}, head), h("tbody", {}, body))),
   ];
 }

@@ -10,7 +10,7 @@ const ORDERS = {
 
 function drawConfusion() {
   const view = { run: 0, order: "dataset" };
-  const box = h("div", { class: "scroll" });
+  const box = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "confusion" });
   const runs = avel.data.summary.runs.slice(0, avel.data.clips.predictions.length);
   const redraw = () => box.replaceChildren(confusionTable(view));
   const runChoice = choice(runs.map((run, at) => [at, run.name]), runs.length - 1, (value) => {
@@ -24,8 +24,9 @@ function drawConfusion() {
   });
   $("confusion").append(
     h("p", { class: "choices" }, h("label", {}, "run ", runChoice), h("label", {}, "order ", orderChoice)),
-    h("p", { class: "note" }, "Rows are labels, columns predictions, in segments. A cell opens its clips below."),
-    box
+    h("p", { class: "note" }, "Rows are labels, columns predictions, in segments. A cell opens its clips below, at the first such second."),
+    box,
+    downloads("confusion", { svg: () => confusionDrawing(view), rows: () => confusionRows(view) })
   );
   runChoice.id = "confusion-run";
   orderChoice.id = "confusion-order";
@@ -62,12 +63,12 @@ function confusionTable(view) {
   const counts = countConfusion(view.run);
   const names = avel.data.summary.classes;
   const order = sortedClasses(counts, view.order);
-  const head = h("tr", {}, h("th", {}), order.map((number) => h("th", { class: "upright" }, h("span", {}, names[number]))), h("th", {}, "recall"));
+  const head = h("tr", {}, h("td", {}), order.map((number) => h("th", { class: "upright", scope: "col" }, h("span", {}, names[number]))), h("th", { scope: "col" }, "recall"));
   const body = order.map((label) => {
     const total = counts[label].reduce((sum, count) => sum + count, 0);
     const cells = order.map((prediction) => confusionCell(view.run, label, prediction, counts[label][prediction], total));
     const recall = total ? percent(counts[label][label] / total, 0) : "–";
-    return h("tr", {}, h("th", {}, names[label], h("small", {}, ` ${total}`)), cells, h("td", { class: "recall" }, recall));
+    return h("tr", {}, h("th", { scope: "row" }, names[label], h("small", {}, ` ${total}`)), cells, h("td", { class: "recall" }, recall));
   });
   return h("table", { class: "confusion" }, h("thead", {}, head), h("tbody", {}, body));
 }
@@ -78,6 +79,33 @@ function confusionCell(run, label, prediction, count, total) {
   const about = `${count} of ${plural(total, "segment")} of ${names[label]} are called ${names[prediction]} (${percent(fraction)})`;
   const properties = { style: { "--fraction": fraction.toFixed(3) }, class: fraction > 0.5 ? "dark" : "", ...tipped(about) };
   if (!count) return h("td", properties);
-  const open = () => showClips({ run, label, prediction, mistakes: "all" });
+  const open = () => showClips({ ...NO_FILTERS, run, label, prediction });
   return h("td", properties, h("button", { click: open, "aria-label": about }, String(count)));
+}
+
+function confusionRows({ run, order }) {
+  const counts = countConfusion(run);
+  const names = avel.data.summary.classes;
+  const shown = sortedClasses(counts, order);
+  return [["label", ...shown.map((number) => names[number])], ...shown.map((label) => [names[label], ...shown.map((found) => counts[label][found])])];
+}
+
+function confusionDrawing(view) {
+  const [[, ...names], ...rows] = confusionRows(view);
+  const [left, side] = [200, 34];
+  const size = left + side * names.length + 10;
+  const svg = s("svg", { width: size, height: size, viewBox: `0 0 ${size} ${size}` });
+  names.forEach((name, at) => {
+    const middle = left + side * (at + 0.5) + 4;
+    svg.append(written(left - 8, middle, "end", name), written(8 - left, middle, "start", name, { transform: "rotate(-90)" }));
+  });
+  rows.forEach(([, ...counts], row) => {
+    const total = sum(counts) || 1;
+    counts.forEach((count, column) => {
+      const [x, y] = [left + side * column, left + side * row];
+      svg.append(s("rect", { class: "filled", x, y, width: side, height: side, style: { "fill-opacity": (count / total).toFixed(3) } }));
+      if (count) svg.append(written(x + side / 2, y + side / 2 + 4, "middle", count, count > total / 2 ? { class: "drawn on-colour" } : {}));
+    });
+  });
+  return svg;
 }

@@ -36,18 +36,19 @@ function leaveOut(id) {
 }
 
 function start() {
-  const linked = /^#clip-(\d+)$/.exec(location.hash);
+  const hash = location.hash;
   drawHeader();
   drawChoices();
   drawAccuracy();
   avel.data.clips.predictions.length > 1 ? drawComparison() : leaveOut("compare");
   avel.data.summary.runs.some((run) => Object.keys(run.curves).length) ? drawCurves() : leaveOut("curves");
+  drawClasses();
   avel.data.summary.one_label ? drawConfusion() : leaveOut("confusion");
   avel.data.summary.clouds.length ? drawClouds() : leaveOut("clouds");
   avel.data.summary.sweeps.length ? drawSweeps() : leaveOut("sweeps");
+  drawSettings();
   drawBrowser();
-  const clip = linked ? avel.data.clips.sample.indexOf(Number(linked[1])) : -1;
-  if (clip >= 0) openClip(clip);
+  startLinks(hash);
 }
 
 start();

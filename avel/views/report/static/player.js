@@ -31,6 +31,7 @@ function showClip(clip, seconds = 0) {
     videoBox(clip),
     trackBox(clip),
     player.readout,
+    trackSaves(clip),
     player.attention
   );
   seek(seconds);
@@ -46,16 +47,18 @@ function openClip(clip, segment = 0) {
 }
 
 function videoBox(clip) {
-  const link = avel.data.clips.path[avel.data.clips.video[clip]];
+  const { clips } = avel.data;
+  const media = clips.media[clips.video[clip]];
+  const source = clips.path[clips.video[clip]];
   player.video = null;
-  if (!link) return h("p", { class: "note" }, "The video is not there; frames and sound are the staged ones.");
+  if (!source) return h("p", { class: "note" }, "The video is not there; frames and sound are the staged ones.");
   const missing = h("p", { class: "note", hidden: true }, "This browser cannot play the video, or it was moved.");
   const fail = () => {
     player.video = null;
     video.hidden = true;
     missing.hidden = false;
   };
-  const video = h("video", { src: link, controls: true, preload: "metadata", playsinline: true, error: fail });
+  const video = h("video", { src: source, controls: true, preload: "metadata", poster: media ? `media/${media}-thumb.jpg` : null, playsinline: true, error: fail });
   for (const name of ["timeupdate", "seeking", "pause"]) video.addEventListener(name, () => moveHead(video.currentTime));
   video.addEventListener("play", () => followVideo(video));
   player.video = video;
@@ -85,6 +88,7 @@ function moveHead(seconds) {
     player.segment = segment;
     readOut();
     markAttention();
+    writeLink();
   }
 }
 
@@ -112,10 +116,9 @@ function trackBox(clip) {
   const bars = (name, found, labels) =>
     found.map((own, at) => track(tracks[at] ? `${name}, ${tracks[at]}` : name, segmentBar(own, labels && labels[at], found === clips.label[clip])));
   if (clips.label[clip]) rows.push(...bars("label", clips.label[clip], null));
-  clips.predictions.forEach((_, run) => {
-    const found = predicted(run, clip);
-    if (found) rows.push(...bars(runs[run].name, found, clips.label[clip]));
-  });
+  const found = clips.predictions.map((_, run) => [run, predicted(run, clip)]).filter(([, tracks]) => tracks);
+  for (const [run, own] of found) rows.push(...bars(runs[run].name, own, clips.label[clip]));
+  for (const [run] of found) rows.push(track(`p of ${runs[run].name}`, h("div", { class: "probability", "data-run": run })));
   rows.push(track("seconds", secondsAxis()));
   const box = h("div", { class: "tracks", tabindex: "0", "aria-label": "time axis: click to seek, arrow keys to step" }, rows, h("div", { class: "over" }, player.head));
   box.addEventListener("pointerdown", (event) => {
@@ -164,7 +167,25 @@ async function loadDetail(clip) {
   if (clip !== player.clip) return;
   player.detail = part[clip % size];
   readOut();
+  for (const lane of player.box.querySelectorAll(".probability")) lane.replaceChildren(...probabilityLines(Number(lane.dataset.run)));
   drawAttention();
+}
+
+/** The probabilities of a run over time, a line for each class that matters in the clip. */
+function probabilityLines(run) {
+  const trial = ofTrial(run);
+  if (!trial) return [];
+  const { outputs } = avel.data.summary;
+  const segments = clipSegments();
+  const svg = s("svg", { viewBox: `0 0 ${segments} 100`, preserveAspectRatio: "none", role: "img", "aria-label": `probabilities of ${avel.data.summary.runs[run].name}` });
+  svg.append(s("line", { class: "grid", x1: 0, x2: segments, y1: 50, y2: 50 }));
+  trial.lines.forEach(([output, values], number) => {
+    const points = values.map((value, segment) => `${segment + 0.5},${100 - value}`).join(" ");
+    const about = `${outputs[output]}: at most ${Math.max(...values)} %`;
+    svg.append(s("polyline", { class: "curve", points, style: { stroke: seriesColour(number) }, ...tipped(about) }));
+  });
+  const names = trial.lines.map(([output], number) => h("span", {}, h("i", { class: "swatch", style: { "border-top-color": seriesColour(number) } }), outputs[output]));
+  return [svg, h("small", { class: "legend" }, names)];
 }
 
 function ofTrial(run) {
@@ -213,7 +234,7 @@ function attentionMap(title, from, to, values) {
   const seconds = (segment) => `at ${+(segment * avel.data.summary.segment_seconds).toFixed(2)} s`;
   const row = (i) => (from === "clip" ? "the clip" : `${from} ${seconds(i)}`);
   const column = (j) => (to === "cells" ? `cell ${j + 1}` : `${to} ${seconds(j)}`);
-  const svg = s("svg", { viewBox: `0 0 ${columns} ${rows}`, class: "map", preserveAspectRatio: "none", role: "img", "aria-label": title });
+  const svg = s("svg", { viewBox: `0 0 ${columns} ${rows}`, width: 240, height: Math.max(24, Math.min(240, (240 * rows) / columns)), class: "map", preserveAspectRatio: "none", role: "img", "aria-label": title });
   values.forEach((weights, i) =>
     weights.forEach((value, j) => {
       const text = `${row(i)} looks at ${column(j)}: ${(value / 1000).toFixed(3)}`;
@@ -221,7 +242,27 @@ function attentionMap(title, from, to, values) {
     })
   );
   if (from !== "clip") svg.append(s("rect", { class: "marked", x: 0, y: 0, width: columns, height: 1 }));
-  return h("figure", {}, h("figcaption", {}, title), svg, h("small", {}, `rows ${from}, columns ${to}; up to ${(highest / 1000).toFixed(2)}`));
+  const [down, across] = [mapAxis(rows, from), mapAxis(columns, to)];
+  const scale = h("div", { class: "scale" }, "0", h("i"), (highest / 1000).toFixed(2));
+  const csv = () => [[`${from} \\ ${to}`, ...values[0].map((_, j) => j)], ...values.map((weights, i) => [i, ...weights.map((value) => value / 1000)])];
+  return h(
+    "figure",
+    {},
+    h("figcaption", {}, title),
+    h("div", { class: "map-box" }, h("div", { class: "down" }, down), svg, h("div", { class: "across" }, across)),
+    h("small", {}, `rows ${from}, columns ${to}`),
+    scale,
+    downloads(`attention ${title}`, { svg: () => svg, rows: csv })
+  );
+}
+
+/** Marks of an axis of a map: seconds, or numbers of cells; none where the whole clip is one row. */
+function mapAxis(count, of) {
+  if (of === "clip") return [];
+  const unit = of === "cells" ? 1 : avel.data.summary.segment_seconds;
+  return ticks(0, count * unit, 5)
+    .filter((value) => value < count * unit)
+    .map((value) => h("span", { style: { "--at": value / unit / count } }, String(+value.toFixed(2))));
 }
 
 function markAttention() {

@@ -1,0 +1,96 @@
+"""Counts what predictions get right and wrong: segments by class, and whole events by kind of mistake.
+
+Both sides are True where a segment of a track holds a class: (R, T, M, C), or C + 1 with background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avel.heads.tasks.metrics import ratio
+from avel.heads.tasks.parsing_metrics import runs
+
+Held = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """Scores of one class over segments, of all tracks and seeds; None where nothing was counted.
+
+    Attributes:
+        segments: that hold the class, of one seed.
+    """
+
+    name: str
+    segments: int
+    precision_percent: float | None
+    recall_percent: float | None
+    f1_percent: float | None
+
+
+@dataclass(frozen=True)
+class EventErrors:
+    """Labelled events by what became of them, and predicted ones that no label has; means over seeds.
+
+    A labelled event is compared with the predicted one of its class that overlaps it most, and is missed
+    where none does. One that begins and ends in its segments is exact; others begin or end early or late, or
+    both. A predicted event is invented where no labelled one of its class overlaps it.
+    """
+
+    events: float
+    exact: float
+    begin_early: float
+    begin_late: float
+    end_early: float
+    end_late: float
+    missed: float
+    invented: float
+
+
+def class_scores(predicted: Sequence[Held], label: Held, names: Sequence[str]) -> list[ClassScore]:
+    """Returns the scores of each class: sets of (R, T, M, C), one a seed, beside the labels."""
+    axes = (0, 1, 2)
+    true = label.sum(axes).astype(float)
+    found = np.sum([side.sum(axes) for side in predicted], 0, dtype=float)
+    both = np.sum([(side & label).sum(axes) for side in predicted], 0, dtype=float)
+    of_all = true * len(predicted)
+    columns = [
+        np.where(whole > 0, 100 * ratio(part, whole), np.nan)
+        for part, whole in ((both, found), (both, of_all), (2 * both, found + of_all))
+    ]
+    return [
+        ClassScore(name, int(count), *(None if np.isnan(value) else float(value) for value in values))
+        for name, count, *values in zip(names, true, *columns, strict=True)
+    ]
+
+
+def event_errors(predicted: Sequence[Held], label: Held) -> EventErrors:
+    """Counts events by their mistakes: sets of (R, T, M, C), one a seed, beside the labels."""
+    counts = np.zeros(8)
+    for side in predicted:
+        for clip, track, number in np.argwhere((side | label).any(1)).tolist():
+            true, guessed = (runs(of[clip, :, track, number].astype(float)) for of in (label, side))
+            counts += _compared(true, guessed)
+    return EventErrors(*(counts / max(1, len(predicted))).tolist())
+
+
+def _compared(true: list[tuple[int, int]], guessed: list[tuple[int, int]]) -> NDArray[np.float64]:
+    """Counts the events of one class in one clip and track, in the order of `EventErrors`: -> (8,)."""
+    counts = np.zeros(8)
+    for onset, offset in true:
+        near = max(guessed, key=lambda event: _shared(event, (onset, offset)), default=(0, 0))
+        if not _shared(near, (onset, offset)):
+            counts += (1, 0, 0, 0, 0, 0, 1, 0)
+            continue
+        begin, end = near[0] - onset, near[1] - offset
+        counts += (1, begin == end == 0, begin < 0, begin > 0, end < 0, end > 0, 0, 0)
+    counts[7] = sum(not any(_shared(event, other) for other in true) for event in guessed)
+    return counts
+
+
+def _shared(one: tuple[int, int], other: tuple[int, int]) -> int:
+    return max(0, min(one[1], other[1]) - max(one[0], other[0]))

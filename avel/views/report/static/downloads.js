@@ -1,0 +1,56 @@
+"use strict";
+// Every figure as SVG, its numbers as CSV.
+
+const DRAWN = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "opacity", "font-size", "font-family", "font-weight", "text-anchor"];
+
+/** Buttons that save a figure: `svg()` gives the drawing, `rows()` its numbers with a header; either may be left out. */
+function downloads(name, { svg, rows }) {
+  const button = (kind, text) =>
+    h("button", { class: "save", "aria-label": `${name}: save as ${kind.toUpperCase()}`, click: () => save(`${name}.${kind}`, text()) }, kind.toUpperCase());
+  return h("p", { class: "saves" }, svg && button("svg", () => svgText(svg())), rows && button("csv", () => csvText(rows())));
+}
+
+/** Offers text as a file. */
+function save(name, text) {
+  const address = URL.createObjectURL(new Blob([text], { type: "text/plain;charset=utf-8" }));
+  h("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 60000);
+}
+
+/** A text that a spreadsheet would compute gets an apostrophe in front. */
+function csvText(rows) {
+  const cell = (value) => {
+    if (value === null || value === undefined) return "";
+    const text = typeof value === "string" && /^'*[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  return rows.map((row) => row.map(cell).join(",") + "\r\n").join("");
+}
+
+/** A drawing as a file of its own: what the style sheet says of each element is written into it. */
+function svgText(svg) {
+  const holder = svg.isConnected ? null : h("div", { class: "offscreen" }, svg);
+  if (holder) document.body.append(holder);
+  const bounds = svg.getBoundingClientRect();
+  const copy = svg.cloneNode(true);
+  const copies = [copy, ...copy.querySelectorAll("*")];
+  [svg, ...svg.querySelectorAll("*")].forEach((element, at) => {
+    const style = getComputedStyle(element);
+    for (const name of DRAWN) copies[at].setAttribute(name, style.getPropertyValue(name));
+    for (const name of ["style", "class"]) copies[at].removeAttribute(name);
+  });
+  copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+  if (!copy.hasAttribute("width")) for (const side of ["width", "height"]) copy.setAttribute(side, bounds[side]);
+  if (holder) holder.remove();
+  return `<?xml version="1.0" encoding="UTF-8"?>\n${new XMLSerializer().serializeToString(copy)}\n`;
+}
+
+/** Text of a drawing. */
+const written = (x, y, anchor, text, properties = {}) => s("text", { x, y, "text-anchor": anchor, class: "drawn", ...properties }, text);
+
+/** A drawing with a row for each name; `mark(row, y)` draws it right of x = 200. */
+function rowsDrawing(names, width, mark) {
+  const svg = s("svg", { width, height: 30 * names.length + 10, viewBox: `0 0 ${width} ${30 * names.length + 10}` });
+  names.forEach((name, row) => svg.append(written(190, 30 * row + 25, "end", name), ...mark(row, 30 * row + 20)));
+  return svg;
+}

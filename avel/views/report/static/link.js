@@ -1,0 +1,73 @@
+"use strict";
+// The address of what is shown: split, trial, filters, clip and second stand behind the #, so that a link keeps them.
+
+const link = { ready: false };
+
+/** Words of the address; what is as the page begins is left out. */
+function linkText() {
+  const { clips, summary } = avel.data;
+  const words = {
+    split: avel.state.split,
+    trial: avel.state.trial || "",
+    run: summary.runs[filters.run].name,
+    show: filters.mistakes === "all" ? "" : filters.mistakes,
+    runs: filters.runs === "all" ? "" : filters.runs,
+    class: filters.category === "" ? "" : summary.classes[filters.category],
+    find: filters.text,
+    order: filters.order === "dataset" ? "" : filters.order,
+    label: filters.label === null ? "" : summary.classes[filters.label],
+    called: filters.label === null ? "" : summary.classes[filters.prediction],
+    clip: list.selected === null ? "" : clips.sample[list.selected],
+    second: +player.seconds.toFixed(2) || "",
+  };
+  return "#" + new URLSearchParams(Object.entries(words).filter(([, value]) => value !== ""));
+}
+
+/** Puts what is shown into the address, where the page is ready for it. */
+function writeLink() {
+  if (link.ready && location.hash !== linkText()) location.replace(linkText());
+}
+
+/** Shows what an address names; names that this page does not have are left as they are. */
+function followLink(hash) {
+  const words = new URLSearchParams(hash.slice(1));
+  if (![...words.keys()].some((key) => ["split", "clip", "run"].includes(key))) return false;
+  const { clips, summary } = avel.data;
+  const placeOf = (names, name) => (names.includes(name) ? names.indexOf(name) : null);
+  const clip = placeOf(clips.sample, Number(words.get("clip") ?? NaN));
+  const split = clip === null ? words.get("split") : clips.split[clip];
+  const trial = Number(words.get("trial") || 0);
+  const label = placeOf(summary.classes, words.get("label"));
+  const called = placeOf(summary.classes, words.get("called"));
+  const category = placeOf(summary.classes, words.get("class"));
+  const run = placeOf(summary.runs.slice(0, clips.predictions.length).map((each) => each.name), words.get("run"));
+  Object.assign(filters, {
+    run: run ?? filters.run,
+    mistakes: words.get("show") in MISTAKES ? words.get("show") : "all",
+    runs: AGREEMENT[words.get("runs")] || bestRun(words.get("runs")) !== null ? words.get("runs") : "all",
+    category: category === null ? "" : String(category),
+    text: words.get("find") || "",
+    order: words.get("order") === "wrong" ? "wrong" : "dataset",
+    label: called === null ? null : label,
+    prediction: label === null ? null : called,
+  });
+  if (clip !== null) list.selected = clip;
+  const known = [...$("split").options].some((option) => option.value === split);
+  avel.set({ split: known ? split : avel.state.split, trial: trial < $("trial").options.length ? trial : 0 });
+  showFilters();
+  if (clip !== null && list.clips.includes(clip)) {
+    selectClip(clip, Number(words.get("second") || 0) || 0);
+    player.box.scrollIntoView({ block: "start" });
+  }
+  return true;
+}
+
+function startLinks(hash) {
+  followLink(hash);
+  link.ready = true;
+  window.addEventListener("hashchange", () => location.hash !== linkText() && followLink(location.hash));
+  avel.listen(() => {
+    $("split").value = avel.state.split;
+    $("trial").value = String(avel.state.trial);
+  });
+}
