@@ -99,8 +99,8 @@ def make_plan(
     )
     paths = [os.path.abspath(video.path) if video.path else "" for video in dataset.videos]
     places = entries.places(ids)
-    settled = _settled(entries, config, attributes.digest, begun=found is not None)
-    looked = _look(paths, entries, places, settled, restage)
+    known_causes = _known_causes(entries, config, attributes.digest, begun=found is not None)
+    looked = _look(paths, entries, places, known_causes, restage)
     gone = entries.take((entries.without(ids) & _left_over(entries, attributes.digest)).nonzero()[0])
     todo = np.array(list(looked.causes), np.int64)
     known = todo[places[todo] >= 0]
@@ -131,7 +131,9 @@ def make_plan(
     )
 
 
-def _settled(entries: Manifest, config: ExtractConfig, made_with: str, *, begun: bool) -> list[Cause | None]:
+def _known_causes(
+    entries: Manifest, config: ExtractConfig, made_with: str, *, begun: bool
+) -> list[Cause | None]:
     """Returns why each clip has to be staged whatever its file is, None where that depends on the file."""
     causes = np.full(len(entries), None, object)
     causes[~entries.holds(settings=made_with) | _audio_rule_changed(entries, config)] = "settings-changed"
@@ -161,7 +163,7 @@ def _look(
     paths: Sequence[str],
     entries: Manifest,
     places: NDArray[np.int64],
-    settled: Sequence[Cause | None],
+    known_causes: Sequence[Cause | None],
     restage: RestageOptions,
 ) -> _Look:
     """Looks at the file of each video whose entry, at its place (-1 for none), does not settle it.
@@ -175,8 +177,8 @@ def _look(
     for number, (path, place) in enumerate(zip(paths, places.tolist(), strict=True)):
         if place < 0:
             causes[number] = NEW
-        elif (settled_cause := settled[place]) is not None:
-            causes[number] = settled_cause
+        elif (known_cause := known_causes[place]) is not None:
+            causes[number] = known_cause
         elif (
             restage.overwrite
             or path != old_paths[place]

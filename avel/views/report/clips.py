@@ -201,7 +201,8 @@ def _detail(browsed: BrowsedClips, insides: list[list[Inside]], clip: int, at: i
 def _trial(probability: NDArray[np.float32], inside: Inside, at: int | None) -> dict[str, Any]:
     """Returns the likeliest classes in percent, and attention maps in thousandths, as whole numbers.
 
-    `lines` are the probabilities of the classes that come highest in the clip, over time. A map is its name, what a row is of and what it attends to, and the values.
+    `lines` are the probabilities of the classes that come highest in the clip, over time. A map is its
+    name, what a row is of and what it attends to, and the values.
     """
     order = np.argsort(-probability, axis=1, kind="stable")[:, :TOP_CLASSES]
     percent = np.rint(100 * np.take_along_axis(probability, order, 1)).astype(int)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -127,9 +128,109 @@ def test_two_runs_stand_side_by_side_and_a_clip_they_differ_on_opens(page: Any, 
 
 def test_an_address_with_a_clip_opens_it(driver: Any, folder: Path, made: Made) -> None:
     driver.get("about:blank")
-    driver.get((folder / "index.html").as_uri() + "#clip-2")
+    driver.get((folder / "index.html").as_uri() + "#clip=2&second=1")
     until(driver, "return document.querySelector('#clips h3 small')?.textContent.includes('sample 2,')")
+    until(driver, "return player.seconds === 1")
     assert not errors(driver)
+
+
+def test_a_link_keeps_run_trial_filters_clip_and_second(page: Any, folder: Path) -> None:
+    choose(page, "trial", "1")
+    choose(page, "filter-run", "0")
+    choose(page, "filter-mistakes", "wrong")
+    clip = page.execute_script("selectClip(list.clips[list.clips.length - 1], 2); return list.selected")
+    address = page.execute_script("return location.href")
+    page.get("about:blank")
+    page.get(address)
+    shown = "return [avel.state.trial, filters.run, filters.mistakes, list.selected, player.seconds]"
+    until(page, f"return player.clip === {clip}")
+    assert page.execute_script(shown) == [1, 0, "wrong", clip, 2]
+    assert page.find_element("id", "filter-mistakes").get_property("value") == "wrong"
+    assert errors(page) == []
+
+
+def test_a_cell_of_the_confusion_opens_a_clip_at_the_second(page: Any) -> None:
+    opened = """
+        const cell = document.querySelector('#confusion td button');
+        cell.click();
+        const clip = list.selected, at = Math.round(player.seconds / avel.data.summary.segment_seconds);
+        return [oneClass(avel.data.clips.label[clip][0][at]), oneClass(predicted(filters.run, clip)[0][at])];
+    """
+    assert page.execute_script(opened) == page.execute_script("return [filters.label, filters.prediction]")
+
+
+def test_filters_find_where_runs_disagree_and_who_is_best(page: Any) -> None:
+    choose(page, "filter-runs", "disagree")
+    both = page.execute_script("return list.clips.map((clip) => [0, 1].map((run) => predicted(run, clip)))")
+    assert both
+    assert all(one != other for one, other in both)
+    everywhere = page.execute_script(
+        "return clipsOfSplit().map((clip) => [0, 1].map((r) => predicted(r, clip)))"
+    )
+    assert len(both) == sum(one != other for one, other in everywhere)
+    choose(page, "filter-runs", "best-tacma")
+    scores = "return list.clips.map((clip) => [0, 1].map((run) => chosenTrial('scores', run, clip)))"
+    assert all(mlp < tacma for mlp, tacma in page.execute_script(scores))
+    page.execute_script("showClips({ ...NO_FILTERS, text: 'no such clip' })")
+    assert "No clip passes these filters" in page.find_element("id", "clips").text
+
+
+def test_scores_of_classes_are_those_of_the_evaluation_and_sort(page: Any, made: Made) -> None:
+    choose(page, "classes-run", "0")
+    group = evaluate(made.runs[0]).groups["mlp"]
+    row = "return [...document.querySelectorAll('#classes .sorted tbody tr')]"
+    row += ".map((row) => [...row.children].map((cell) => cell.innerText))"
+    found = {name: recall for name, _, _, recall, _ in page.execute_script(row)}
+    recall = {**group.recall_percent, "background": group.background_recall_percent}
+    assert found == {name: f"{value:.1f}" for name, value in recall.items()}
+    page.execute_script("document.querySelectorAll('#classes .sort')[3].click()")
+    recalls = [float(cells[3]) for cells in page.execute_script(row)]
+    assert recalls == sorted(recalls, reverse=True)
+    events = page.execute_script("return avel.data.summary.runs[0].mistakes.test.events")
+    assert events["events"] == 4  # one in each of the four clips of test
+    assert f"{events['missed']:g}" in page.find_element("id", "classes").text
+
+
+def test_figures_and_tracks_are_files(page: Any) -> None:
+    until(page, "return document.querySelector('.probability svg') !== null")
+    page.execute_script("window.saved = []; save = (name, text) => saved.push([name, text])")
+    page.execute_script("for (const button of document.querySelectorAll('.save')) button.click()")
+    saved = dict(page.execute_script("return saved"))
+    assert {"confusion.csv", "loss.svg", "accuracy.svg", "difference.svg", "settings.csv"} <= set(saved)
+    for name, text in saved.items():
+        if name.endswith((".svg", ".eaf")):
+            ElementTree.fromstring(text.encode())
+    clip = page.execute_script("return avel.data.clips.video_id[avel.data.clips.video[player.clip]]")
+    begin, end, name = saved[f"{clip}.txt"].splitlines()[0].split("\t")
+    assert (float(begin), float(end)) == (1, 3)
+    assert name in CATEGORIES
+    assert "00:00:01.000 --> 00:00:03.000" in saved[f"{clip}.vtt"]
+    eaf = ElementTree.fromstring(saved[f"{clip}.eaf"].encode())
+    assert [tier.get("TIER_ID") for tier in eaf.iter("TIER")] == ["labels", "mlp", "tacma"]
+    assert [slot.get("TIME_VALUE") for slot in eaf.iter("TIME_SLOT")][:2] == ["1000", "3000"]
+    assert errors(page) == []
+
+
+def test_settings_that_differ_stand_apart(page: Any) -> None:
+    section = page.find_element("id", "settings")
+    rows = [
+        row.text for row in section.find_elements("css selector", "table")[0].find_elements("tag name", "tr")
+    ]
+    assert rows[1] == "head mlp tacma"
+    assert not any(row.startswith("batch_size") for row in rows)
+    assert page.execute_script("return avel.data.summary.runs[0].provenance.features")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_nothing_serious(page: Any, dark: bool) -> None:
+    axe = pytest.importorskip("axe_core_python", reason="no axe-core to check the page with")
+    value = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": value})
+    until(page, "return document.querySelector('.probability svg') !== null")
+    page.execute_script((Path(axe.__file__).parent / "axe.min.js").read_text())
+    found = page.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+    serious = [each for each in found["violations"] if each["impact"] in ("serious", "critical")]
+    assert [(each["id"], [node["html"][:120] for node in each["nodes"][:3]]) for each in serious] == []
 
 
 def test_a_sweep_is_drawn_over_its_setting(
@@ -309,7 +410,7 @@ def test_two_tracks_show_several_events_at_once(driver: Any, tmp_path: Path) -> 
     driver.get((tmp_path / "page" / "index.html").as_uri())
     until(driver, "return document.querySelectorAll('.tracks .segments').length === 4")
     names = driver.execute_script("return [...document.querySelectorAll('.track-name')].map((n) => n.title)")
-    assert names == ["label, audio", "label, visual", "mlp, audio", "mlp, visual", "seconds"]
+    assert names == ["label, audio", "label, visual", "mlp, audio", "mlp, visual", "p of mlp", "seconds"]
     assert driver.find_element("css selector", "#accuracy h2").text == "Type@AV F1 of segments"
     assert "audio-visual, events" in driver.find_element("id", "accuracy").text
     assert not driver.find_element("id", "confusion").is_displayed()
