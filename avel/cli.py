@@ -146,7 +146,7 @@ def command(*examples: str, **more: Any) -> Callable[[Callable[..., int]], click
 @settings(ExtractConfig, "extract")
 @json_option
 def extract(dataset: Path, store: str, as_json: bool, **options: Any) -> int:
-    """Stage clips: frames, log-mel and waveform on one time grid.
+    """Stage clips: frames, log-mel, waveform on one grid.
 
     Reads the videos of DATASET, a folder in AVE's layout, of another format, or any folder of videos. Writes
     to STORE, a folder or an s3:// URL. The same command resumes an interrupted one.

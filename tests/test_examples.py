@@ -81,7 +81,6 @@ ELSEWHERE = {
     "$ avel reproduce table2 small.zarr": "takes an hour, and those clips",
     "$ avel reproduce table3 small.zarr": "takes an hour, and those clips",
     "$ avel reproduce table4 small.zarr": "takes an hour, and those clips",
-    "$ avel reproduce table5 small.zarr": "takes an hour, and those clips",
     "$ avel reproduce figure6 small.zarr": "takes an hour, and those clips",
     "$ avel extract OV-AVEBench": "tests/recipes/composing/test_layouts.py composes such clips",
     "$ avel cache-features ov.zarr": "goes on from those clips",
@@ -90,9 +89,6 @@ ELSEWHERE = {
     "$ avel pretrain small.zarr avbt": "takes an hour, and those clips",
     "$ avel cache-features small.zarr avbt.h5": "needs that encoder",
     "$ avel leaderboard avbt.h5 board": "takes an hour, and those clips",
-    "$ avel pretrain small.zarr tuned-seed0": "goes on from encoders of those clips",
-    "$ avel cache-features small.zarr tuned-seed0.h5": "goes on from encoders of those clips",
-    "$ avel train-head tuned-seed0.h5": "goes on from encoders of those clips",
 }
 """How an example begins that does not run here -> the reason."""
 

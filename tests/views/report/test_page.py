@@ -195,7 +195,9 @@ def test_attention_is_the_heads_own(made: Made) -> None:
         ids = list(file["video_ids"].asstr()[()])
         video = ids.index(run.video_id[3])
         f_a, f_v = (torch.from_numpy(file[name][video])[None] for name in ("f_a", "f_v"))
-    W_av, W_va = model.head.attention(f_a, f_v)
+    assert model.standard_a is not None
+    assert model.standard_v is not None
+    W_av, W_va = model.head.attention(model.standard_a(f_a), model.standard_v(f_v))
     np.testing.assert_allclose(seen.attention["W_av"], W_av.detach().numpy(), atol=1e-6)
     np.testing.assert_allclose(seen.attention["W_va"], W_va.detach().numpy(), atol=1e-6)
     scores = model.head.mlp(torch.from_numpy(seen.fused)).softmax(-1).detach().numpy()
