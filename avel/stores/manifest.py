@@ -169,7 +169,7 @@ class Manifest(Mapping[str, Entry]):
 
     @property
     def stored_bytes(self) -> int:
-        """What the chunks of all these clips take in the store."""
+        """Bytes that the chunks of all these clips take in the store."""
         return int(self.column("stored_bytes").sum())
 
     def take(self, places: NDArray[np.int64] | Sequence[int]) -> Manifest:

@@ -147,7 +147,7 @@ def _known_causes(
 
 @dataclass
 class _Look:
-    """What the files of videos say.
+    """Videos that have to be staged, by what their files hold.
 
     Attributes:
         causes: number of each video that has to be staged -> why, in order.

@@ -381,7 +381,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Description:
-    """What the table "samples" says of the whole dataset; the fields are those of `Dataset`."""
+    """Facts that the table "samples" holds of the whole dataset; the fields are those of `Dataset`."""
 
     name: str
     root: str
