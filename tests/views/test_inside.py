@@ -19,7 +19,7 @@ def test_fused_vectors_are_those_that_the_head_names_or_its_classifier_reads(
     head: str, tmp_path: Path
 ) -> None:
     cache = write_cache(tmp_path / "c.h5")
-    train_head(cache, tmp_path / "run", head=head, epochs=1)
+    train_head(cache, tmp_path / "run", head=head, epochs=1, standardise=False)
     run, places = read_run(tmp_path / "run"), np.array([3, 0])
     seen = look_inside(run, 0, places).fused
     model = load_model(run.run, read_trial(run.run, run.trials[0]))

@@ -34,7 +34,7 @@ def rows_of_vector(name: str, category: str, value: Any, split: str, where: str)
 def _parsed(name: str, value: Any, where: str) -> list[bool]:
     try:
         found = json.loads(value) if isinstance(value, str) else value
-    except ValueError:
+    except (ValueError, RecursionError):  # brackets in brackets, thousands deep
         found = None
     if isinstance(found, list) and len(found) == 1:
         found = found[0]

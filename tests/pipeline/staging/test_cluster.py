@@ -17,7 +17,7 @@ from distributed import KilledWorker
 from avel.errors import ConfigError
 from avel.pipeline.staging.cluster import SchedulerLostError
 from avel.pipeline.staging.extract import extract
-from avel.pipeline.staging.workers import _result
+from avel.pipeline.staging.isolate import LostChild, fail_lost_clip
 from avel.stores.clip_check import verify_clips
 from avel.stores.clips import RUN, ClipStore
 from avel.stores.location import locate
@@ -183,14 +183,11 @@ def test_a_clip_that_takes_down_worker_after_worker_is_on_record_as_a_whole(tmp_
     extract(clips, store, SMALL, workers=1)
     run = (locate(store).read(RUN) or b"").decode()
 
-    class Doomed:
-        def result(self) -> Entry:
-            raise KilledWorker("stage-1", SimpleNamespace(address="tcp://127.0.0.1:1"), 3)
-
+    lost = LostChild("crashed", str(KilledWorker("stage-1", SimpleNamespace(address="tcp://127.0.0.1:1"), 3)))
     pending = Entry("clip00", 0, source_path=str(clips / "clip00.mp4"))
-    _result(Doomed(), pending, "an earlier run", str(store), SMALL)
+    fail_lost_clip(pending, lost, str(store), SMALL, "an earlier run")
     assert verify_clips(ClipStore.open(store)) == ()  # what this run staged is not another's to erase
-    entry = _result(Doomed(), pending, run, str(store), SMALL)
+    entry = fail_lost_clip(pending, lost, str(store), SMALL, run)
     assert (entry.state, entry.reason, entry.settings) == ("failed", "crashed", ClipStore.open(store).digest)
     assert entry.source_bytes == (clips / "clip00.mp4").stat().st_size
     ManifestWriter(locate(store)).append([entry])

@@ -81,6 +81,7 @@ def test_the_released_labels_are_preferred_and_others_can_be_named(tmp_path: Pat
         (("train", "x", "open", "a", [0] * 9), r"line 2 \(a\): '\[0, .*\]' is not a list of 10 numbers"),
         (("train", "x", "open", "a", [0] * 9 + [2]), r"\(a\): .* is not a list of 10 numbers, each 0 or 1"),
         (("train", "x", "open", "a", "[0,"), r"\(a\): '\[0,' is not a list of 10 numbers"),
+        (("train", "x", "open", "a", "[" * 5000), r"\(a\): '\[\[.*' is not a list of 10 numbers"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(tmp_path: Path, row: tuple, words: str) -> None:
