@@ -72,7 +72,7 @@ function classTable(view, redraw) {
     "div",
     {},
     h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "scores of classes" }, h("table", { class: "numbers sorted" }, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows))),
-    h("p", { class: "note" }, `Percent of segments, all ${plural(run.trials.length, "trial")} together. A class opens its clips below.`),
+    h("p", { class: "note" }, `Percent of segments${run.trials.length > 1 ? `, all ${run.trials.length} trials together` : ""}. A class opens its clips below.`),
     downloads("classes", { rows: csv })
   );
 }

@@ -58,7 +58,7 @@ function videoBox(clip) {
     video.hidden = true;
     missing.hidden = false;
   };
-  const video = h("video", { src: source, controls: true, preload: "metadata", style: media ? { "background-image": `url(media/${media}-frames.jpg)` } : {}, playsinline: true, error: fail });
+  const video = h("video", { src: source, controls: true, preload: "metadata", style: media ? { "background-image": `url(media/${media}-frames.jpg)` } : {}, playsinline: true, error: fail, loadeddata: () => video.style.removeProperty("background-image") });
   for (const name of ["timeupdate", "seeking", "pause"]) video.addEventListener(name, () => moveHead(video.currentTime));
   video.addEventListener("play", () => followVideo(video));
   player.video = video;
