@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -55,9 +56,8 @@ IDS = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
 DECODER = click.option(
     "--decoder",
     type=click.Choice(["argmax", "event", "threshold"]),
-    help="argmax: the most probable class of each segment; event: one event class for each sample, and for "
-    "each segment that class or background; threshold: every class that is more likely than not.  [default: "
-    "argmax, or threshold where segments may have several labels]",
+    help="argmax: the likeliest class of each segment; event: one class a sample, or background; "
+    "threshold: all likelier than not.  [default: argmax; threshold if a segment has several labels]",
 )
 ONSET_TOLERANCE = click.option(
     "--onset-tolerance",
@@ -120,9 +120,19 @@ def cli(quiet: bool, verbose: bool, threads: int | None) -> None:
         limit_threads(threads)
 
 
+def in_lines(example: str) -> str:
+    """Returns an example indented, broken before options where it is longer than 80 columns."""
+    lines = [""]
+    for part in re.split(r" (?=--)", example):
+        if len(lines[-1]) + len(part) > 70:
+            lines.append("")
+        lines[-1] += f" {part}"
+    return "  " + " \\\n     ".join(lines).lstrip()
+
+
 def command(*examples: str, **more: Any) -> Callable[[Callable[..., int]], click.Command]:
     """Adds a command to `cli`; its help ends with the examples."""
-    return cli.command(epilog="\b\nExample:\n" + "\n".join(f"  {each}" for each in examples), **more)
+    return cli.command(epilog="\b\nExample:\n" + "\n".join(map(in_lines, examples)), **more)
 
 
 @command("avel extract AVE_Dataset ave.zarr", "avel extract videos/ clips.zarr --annotations events.csv")
@@ -132,8 +142,8 @@ def command(*examples: str, **more: Any) -> Callable[[Callable[..., int]], click
 @click.option("--workers", type=click.IntRange(1), help="Processes that decode.  [default: the cores]")
 @click.option(
     "--scheduler",
-    help="Address of a running dask scheduler, instead of --workers. Its workers need DATASET and STORE "
-    "under the same paths.",
+    help="Address of a dask scheduler whose workers decode. They need DATASET and STORE under the same "
+    "paths.",
 )
 @click.option("--retry-failed", is_flag=True, help="Try again to stage the clips that failed before.")
 @click.option("--overwrite", is_flag=True, help="Stage all clips again whose files can be read.")
@@ -257,8 +267,8 @@ def features_options(command: Callable[..., int]) -> Callable[..., int]:
             click.option(
                 f"--{modality}",
                 type=PATH,
-                help=f"{modality.capitalize()} features of others: a folder or pattern (out/*_clip.npy) of "
-                "files by video id, or one file of all; one vector a segment, or with window and hop.",
+                help=f"{modality.capitalize()} features of others, a vector a segment, or with window and "
+                "hop: a folder or pattern of files by video id, or one file.",
             ),
         ):
             call = add(call)
@@ -443,14 +453,13 @@ def heads(name: str | None, as_json: bool) -> int:
 @click.option(
     "--trials",
     type=click.IntRange(1),
-    help="Search so many settings instead of training all: pruned and chosen on validation; the best is then "
-    "trained with all seeds. Needs optuna.",
+    help="Search with so many trials, chosen on validation; the best is trained with all seeds. Needs "
+    "optuna.",
 )
 @click.option(
     "--folds",
     type=click.IntRange(3),
-    help="Judge the settings by cross-validation over train and val, in so many folds; the best is then "
-    "trained with all seeds.",
+    help="Judge by cross-validation over train and val in so many folds; the best is trained with all seeds.",
 )
 @click.option("--groups", type=PATH, help="With --folds: CSV of video_id,group; a group stays in one fold.")
 @settings(TrainConfig, "train-head", HEAD_PRESETS, vary=True)
@@ -515,7 +524,7 @@ def sweep(
 @click.option(
     "--negatives",
     default="",
-    help="Clips without any event that train learns from too: a folder of videos, a clip store or a cache.",
+    help="Clips without events to learn from too: a folder of videos, a store or a cache.",
 )
 @loose_settings("train-head", HEAD_PRESETS)
 @json_option
@@ -608,8 +617,8 @@ def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int
 @click.option(
     "--cache",
     type=PATH,
-    help="Features on which to evaluate RUN, a file of weights of a published network or of a trial; --set "
-    "head=NAME and other settings of avel train-head say of which head.",
+    help="Features on which to evaluate RUN, which is then a file of weights; --set head=NAME names its "
+    "head.",
 )
 @loose_settings("train-head")
 @DECODER
@@ -650,7 +659,7 @@ def evaluate(
     "--task",
     type=click.Choice(get_args(TaskChoice)),
     default="auto",
-    help="One label a segment, or any number in audio and visual each; auto takes what the events are for.",
+    help="One label a segment, or any number in audio and visual each; auto: as the events say.",
 )
 @DECODER
 @ONSET_TOLERANCE
@@ -814,7 +823,7 @@ def plot(run: Path, kind: str, out: Path, as_json: bool, **options: Any) -> int:
     "--format",
     type=click.Choice(["auto", "json", "csv", "vtt", "audacity", "desed", "activitynet"]),
     default="auto",
-    help="Format of --out; auto goes by its ending: .txt is Audacity's label track, .tsv DESED's table.",
+    help="Format of --out; auto goes by its ending (.txt: Audacity, .tsv: DESED).",
 )
 @click.option("--preview", type=PATH, help="Draw the events of one video: .png, or .mp4 with a timeline.")
 @click.option("--trial", help="One trial of the run.  [default: the mean over its best setting's]")

@@ -41,8 +41,12 @@ DONE, ERROR, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: all done, error, wrong usage, finished but some clips failed, interrupted."""
 
 
-LONGEST_CHOICES = 26
-"""Most characters of the choices that help shows beside an option; more of them stand below it."""
+LONGEST_CHOICES = 20
+"""Most characters of the choices that help shows beside a flag; more of them stand in its text."""
+MOST_LISTED = 16
+"""Most choices that help lists; for more of them it names the command that does."""
+FLAG_COLUMNS = 24
+"""Width of the column of flags; the help of longer ones begins in the next line."""
 EVERY_COMMAND = "Every command"
 """Heading of the options that all commands take."""
 
@@ -93,7 +97,7 @@ class Command(click.Command):
         for heading, records in (listed | {EVERY_COMMAND: last}).items():
             if records:
                 with formatter.section(heading):
-                    formatter.write_dl(records)
+                    formatter.write_dl(records, col_max=FLAG_COLUMNS)
 
 
 def _each(value: Any) -> Sequence[Any]:
@@ -117,14 +121,17 @@ class PathTo(click.ParamType):  # type: ignore[type-arg]  # not generic in older
 
 
 def _narrow(record: tuple[str, str]) -> tuple[str, str]:
-    """Returns flags and help of an option with choices that are too wide for their column in the help."""
+    """Returns flags and help of an option, neither of them wider than 80 columns leave room for."""
     flags, told = record
-    found = re.search(r"\[([^\]]*\|[^\]]*)\]", flags)
+    flags = re.sub(r"--([\w-]+) / --no-\1", r"--[no-]\1", flags).replace(" RANGE", "")
+    told = re.sub(r"x>=(\S+)\]", r"at least \1]", told)
+    found = re.search(r" \[([^\]]*\|[^\]]*)\]", flags)
     if found is None or len(found[1]) <= LONGEST_CHOICES:
-        return record
+        return flags, told
     text, bracket, default = told.partition("  [default")
-    choices = f"{text.rstrip('.')}: {', '.join(found[1].split('|'))}."
-    return flags.replace(found[0], "NAME"), choices + bracket + default
+    choices = found[1].split("|")
+    listed = f" One of {', '.join(choices)}." if len(choices) <= MOST_LISTED else ""
+    return flags.replace(found[0], " NAME"), f"{text}{listed}{bracket}{default}"
 
 
 class EveryCommandOption(click.Option):
@@ -390,7 +397,7 @@ def dataset_options(command: F) -> F:
             "--format",
             type=choices,
             default="auto",
-            help="Format of the dataset; auto takes that whose files are there, else a folder of videos.",
+            help="Format of the dataset; auto goes by its files.",
         ),
         click.option(
             "--format-set",

@@ -85,24 +85,24 @@ class TrainConfig:
     """Settings of training: the head with its own, and those that every training has."""
 
     head: HeadConfig = component(
-        HEADS, "tacma", "Fusion head to train, by name, or ./idea.py: a file that registers one.",
+        HEADS, "tacma", "Fusion head (avel heads lists them), or a file that registers one, ./idea.py.",
         shown="the head's own",
     )  # fmt: skip
     task: TaskChoice = option(
         "auto",
-        "One label a segment, or any number in audio and visual each; auto takes what the events are for.",
+        "One label a segment, or any number in audio and visual each; auto: as the events say.",
     )
     supervision: Literal["full", "weak"] = option(
         "full", "Learn from the labels of every segment, or from the video's classes alone."
     )
     weak_labels: Literal["published", "event", "fractions"] = option(
         "published",
-        "What weak supervision tells of a video: its event, or the fraction of segments of each class, "
-        "background included; published: as in the head's published code.",
+        "What weak supervision tells of a video: its event, or each class's fraction of it; published: as"
+        " the head's own code.",
     )
     negatives: str = option(
         "",
-        "Clips without any event that train learns from too: a folder of videos, a clip store or a cache.",
+        "Clips without events to learn from too: a folder of videos, a store or a cache.",
         numeric=False,
     )
     init: str = option(
@@ -112,8 +112,8 @@ class TrainConfig:
     )
     select_by: Literal["auto", "segments", "videos"] = option(
         "auto",
-        "Choose the epoch by labels of validation segments, or of whole validation videos; auto: by videos "
-        "under weak supervision with one label a segment, else by segments.",
+        "Choose the epoch by labels of val segments, or of whole val videos; auto: by videos if weak "
+        "supervision has one label a segment.",
     )
     inputs: Literal["auto", "encoded", "cnn", "maps"] = option(
         "auto", "What the head reads: f_a and f_v, CNN vectors, or CNN audio vectors and visual maps."
@@ -126,9 +126,9 @@ class TrainConfig:
     visual: str = option("", "The same for visual features, vectors or maps.", shown="as --inputs says")
     project: int | None = option(
         None,
-        "A Linear for audio and one for visual features before the head, to vectors so wide.",
+        "Width of a Linear for each modality before the head.",
         low=1,
-        shown="256 where a head adds features of unlike width, else none",
+        shown="256 if a head adds unlike widths, else none",
     )
     standardise: bool = option(
         False,

@@ -42,9 +42,9 @@ class ExtractConfig:
 
     segments: int | None = option(
         None,
-        "Most segments T of a clip; longer clips are cut, shorter ones padded.",
+        "Most segments T of a clip; longer clips are cut.",
         low=1,
-        shown="10, or those of the longest clip that the dataset tells",
+        shown="10, or those of the longest clip",
     )
     segment_seconds: float = option(
         1.0, "Length of one segment in seconds, at least 0.975 for the log-mel patch.", low=0.001
@@ -69,8 +69,8 @@ class ExtractConfig:
     )
     time_limit: float = option(
         60.0,
-        "Seconds that each ten segments of a clip may take, reading and hashing its file aside, and that may "
-        "pass without a sign of life, before it fails as timeout.",
+        "Seconds that ten segments may take to decode, or a clip without a sign of life, before it fails "
+        "as timeout.",
         numeric=False,
         low=0.1,
     )
@@ -91,8 +91,8 @@ class BackboneConfig:
     backbone: ComponentConfig | None
     weights: str = option(
         "published",
-        "Weights of this CNN: a file, a published name or revision, published for the first of these, "
-        "downloaded, or random. Some CNNs have none published.",
+        "Weights of this CNN: a file, a published name, or random; published takes the first name, if it "
+        "has any.",
     )
 
 
@@ -244,13 +244,13 @@ class PretrainConfig:
     seed: int = option(0, "Seed of weights, order, frames and augmentation.", low=0)
     standardise: bool = option(
         False,
-        "Standardise the CNN vectors by the training clips' mean and std before they are used; where "
-        "the CNNs are not frozen, by those of 256 evenly spaced clips.",
+        "Standardise the CNN vectors by mean and std of the training clips; of 256 of them if the CNNs "
+        "are trained.",
     )
     start_from: str | None = option(
         None,
-        "Run of avel pretrain whose encoder and projector this one starts from, to fine-tune them; "
-        "--visual-weights, --audio-weights and --standardise then have no effect.",
+        "Run of avel pretrain to fine-tune. The weights and --standardise of this command then have no "
+        "effect.",
         shown="a new encoder",
     )
     freeze_backbone: bool = option(
@@ -258,11 +258,11 @@ class PretrainConfig:
     )
     backbone_batchnorm: Literal["auto", "frozen", "batch"] = option(
         "auto",
-        "Batch-norm statistics in the CNNs: as loaded, the batch's, or auto: as loaded if pretrained.",
+        "Batch-norm statistics: as loaded, the batch's, or auto: as loaded if pretrained.",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = option(
         "auto",
-        "Number format of the CNNs and the projector; auto: bfloat16 on a GPU that has it, else float32.",
+        "Number format of CNNs and projector; auto: bfloat16 on a GPU that has it.",
     )
     device: str = option("auto", "cpu, cuda, cuda:N, or auto: a GPU where there is one.", numeric=False)
     deterministic: bool = option(
@@ -271,8 +271,8 @@ class PretrainConfig:
     compile: bool = option(False, "torch.compile the CNNs.", numeric=False)
     clips_at_once: int | None = option(
         None,
-        "Clips whose CNN activations are held at once, 0 for all of a step: the same gradients in less "
-        "memory, for one more forward pass.",
+        "Clips of a step that go through the CNNs together, 0 for all: fewer take less memory and one "
+        "more pass.",
         numeric=False,
         low=0,
         shown="as many as fit",
@@ -282,7 +282,7 @@ class PretrainConfig:
     )
     decode: Literal["auto", "gpu", "cpu"] = option(
         "auto",
-        "Where JPEG frames are decoded; auto: on a GPU that has an engine for it, else by the workers.",
+        "Where JPEG is decoded; auto: on a GPU that has an engine for it.",
         numeric=False,
     )
     probe_every: int = option(
@@ -329,9 +329,9 @@ class CacheConfig:
     seed: int = option(0, "Seed of --untrained and of weights that are random.", low=0)
     frames_per_segment: int | None = option(
         None,
-        "Frames of each segment whose CNN vectors are averaged, or that the CNN sees together.",
+        "Frames of a segment that the CNN sees, or whose vectors are averaged.",
         low=1,
-        shown="the middle one, or as many as the CNN sees together",
+        shown="the middle one, or as many as the CNN takes",
     )
     crop_size: int | None = option(
         None, "Height and width of the centre crop in pixels.", low=16, shown="the encoder's own"
@@ -340,8 +340,7 @@ class CacheConfig:
     keep_maps: bool = option(False, "Also keep the visual maps, in float16, for heads that attend over them.")
     dtype: Literal["auto", "float32", "bfloat16"] = option(
         "auto",
-        "Number format of the CNNs; auto: as the cache that is there, else bfloat16 on a GPU that has it, "
-        "else float32.",
+        "Number format of the CNNs; auto: as the cache there, else bfloat16 on a GPU that has it.",
     )
     batch_size: int = option(8, "Clips that go through the encoder at once.", numeric=False, low=1)
     workers: int | None = option(

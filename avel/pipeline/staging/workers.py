@@ -192,7 +192,7 @@ def stage_all(
         if not scheduler:
             decoders_of(run, store, config, most=min(workers, len(entries))).launch()
         with cluster(THREADS_A_DECODER * workers, scheduler) as client:
-            note(f"dask dashboard: {dashboard(client)}")
+            note(f"dask dashboard: {dashboard(client)}", level=1 if scheduler else 2)
             await_worker(client)
             with watching(client):
                 yield from _staged(client, entries, run, store, config)

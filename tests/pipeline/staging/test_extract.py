@@ -362,7 +362,9 @@ def test_a_store_without_room_is_refused_before_it_is_begun(
     assert not (tmp_path / "full.zarr" / "zarr.json").exists()
     monkeypatch.setattr(module, "free_bytes", lambda place: 10**9)
     assert extract(clips, tmp_path / "clips.zarr", SMALL, workers=1).staged == 4
-    assert re.search(r"5 clips take about .*B and .* s, as 4 clips took", capsys.readouterr().err)
+    told = capsys.readouterr().err
+    assert re.search(r"5 clips take about .*B and .* s, as 4 clips took", told)
+    assert "dask" not in told, "how clips are shared out is no news, where nobody asked for a scheduler"
 
 
 def test_clips_that_stay_make_no_room(again: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
