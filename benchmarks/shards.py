@@ -84,18 +84,16 @@ def _attributes(clips: int) -> StoreAttributes:
 
 def _build(store: Path, clips: int) -> None:
     """Writes a store of so many clips."""
-    location = locate(store)
-    prepare_store(location, _attributes(clips), [_name(row) for row in range(clips)])
-    write_dataset(location, Dataset("benchmark", "", (), (), ()))
     for row in range(clips):
         _stage(store, row, clips)
+    write_dataset(locate(store), Dataset("benchmark", "", (), (), ()))
 
 
 def _stage(store: Path, row: int, clips: int) -> None:
     """Writes a clip: noise on blocks, of which JPEG files take about 20 KB, as of real frames."""
     location, attributes, noise = locate(store), _attributes(clips), np.random.default_rng(row)
-    run = (location.read(".run") or b"").decode()
-    writer = ClipWriter(location, attributes.digest, run)
+    prepare_store(location, attributes, [_name(row) for row in range(clips)])
+    writer = ClipWriter(location, attributes.digest)
     blocks = noise.integers(0, 255, (32, 32, 3)).repeat(8, 0).repeat(8, 1)
     pictures = [np.clip(blocks + noise.integers(-7, 7, blocks.shape), 0, 255) for _ in range(16)]
     files = [encode_jpeg(picture.astype(np.uint8), 90) for picture in pictures]
@@ -103,7 +101,7 @@ def _stage(store: Path, row: int, clips: int) -> None:
     writer.write_log_mel(row, 0, noise.standard_normal((10, 96, 64)).astype(np.float32))
     writer.write_waveform(row, 0, noise.integers(-9999, 9999, attributes.grid.samples).astype(np.int16))
     writer.write_frames(row, 0, files * 10)
-    flush(location, attributes, row, run)
+    flush(location, attributes, row)
     ManifestWriter(location).append([Entry(_name(row), row, "staged", settings="benchmark")])
 
 

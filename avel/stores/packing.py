@@ -9,22 +9,24 @@ from __future__ import annotations
 import time
 import uuid
 import warnings
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from avel.ahead import read_ahead, reading_threads
 from avel.errors import ConfigError
 from avel.progress import Progress
 from avel.stores.chunks import verified
-from avel.stores.clip_writer import erase, writing
+from avel.stores.clip_writer import end_run, erase, sweep, writing
 from avel.stores.clips import RUN, ClipStore, StoreAttributes, array_spec, chunk_name, read_chunk
 from avel.stores.documents import parse
 from avel.stores.location import Location, RemoteLocation
-from avel.stores.manifest import Entry, ManifestWriter, read_manifest
+from avel.stores.manifest import Entry, Manifest, ManifestWriter, read_manifest
 from avel.stores.shards import MEND, NO_PLACE, PACKED, Packing, index_of, read_packing
 from avel.text import duration, plural
 
@@ -89,12 +91,14 @@ def pack(store: Path | str, clips: int | None = None) -> PackSummary:
     with ExitStack() as stack:
         with writing(location):
             check_lock = stack.enter_context(location.lock())
+            sweep(location)
             opened, manifest = ClipStore.open(store), ManifestWriter(location)
-            packing = _prepare(opened, manifest.entries.values(), clips)
+            entries = manifest.entries
+            packing = _prepare(opened, entries, clips)
             location.write(RUN, uuid.uuid4().hex.encode())  # workers of earlier runs write nothing more
-            _delete_rest(opened.attributes, location, manifest.entries.values())
-        shards, waiting = _shards(opened, manifest.entries.values(), packing)
-        packer, damaged, now = _Packer(location, opened.attributes, packing), dict[str, str](), 0
+            _delete_rest(opened.attributes, location, entries)
+        shards, waiting = _shards(entries, opened.digest, packing)
+        packer, damaged, now = _Packer(location, opened.attributes, packing, entries), dict[str, str](), 0
         with Progress(sum(map(len, shards)), "clips", of="packing") as progress:
             for number, (packed, faults) in enumerate(packer.pack_all(shards)):
                 with writing(location):
@@ -107,11 +111,12 @@ def pack(store: Path | str, clips: int | None = None) -> PackSummary:
         with writing(location):
             check_lock()
             manifest.merge()
-    staged = [entry for entry in read_manifest(location).values() if opened.is_staged(entry)]
+        end_run(location)
+    staged = entries.where(state="staged", settings=opened.digest)
     return PackSummary(
         store=location.url,
         clips=len(staged),
-        packed=sum(entry.packed for entry in staged),
+        packed=int(staged.column("packed").sum()) + now,
         now=now,
         shards=len(shards),
         room=packing.clips,
@@ -130,7 +135,7 @@ def delete_unused_shards(location: Location) -> None:
     packing = read_packing(location)
     if packing is None:
         return
-    used = {str(entry.row // packing.clips) for entry in read_manifest(location).values() if entry.packed}
+    used = {str(row // packing.clips) for row in _packed_rows(read_manifest(location))}
     with writing(location):
         parts = [(name, name.split("/")) for name in location.names(PACKED)]
         unused = [(name, part) for name, part in parts if part[2:3] == ["c"] and part[3] not in used]
@@ -138,7 +143,12 @@ def delete_unused_shards(location: Location) -> None:
         location.prune({"/".join(part[:4]) for _, part in unused})
 
 
-def _prepare(store: ClipStore, entries: Iterable[Entry], clips: int | None) -> Packing:
+def _packed_rows(entries: Manifest) -> list[int]:
+    rows: list[int] = entries.column("row")[entries.column("packed")].tolist()
+    return rows
+
+
+def _prepare(store: ClipStore, entries: Manifest, clips: int | None) -> Packing:
     """Makes the arrays of the shards, or gives them rows for new videos; the group comes last.
 
     Raises:
@@ -147,7 +157,7 @@ def _prepare(store: ClipStore, entries: Iterable[Entry], clips: int | None) -> P
     packing, location = store.packing or Packing(clips or CLIPS), store.location
     if clips not in (None, packing.clips):
         raise _other_room(location, packing.clips, clips)
-    has_packed = any(entry.packed for entry in entries)
+    has_packed = bool(_packed_rows(entries))
     for name in store.attributes.arrays:
         file = f"{PACKED}/{name}/zarr.json"
         wanted, found = _array_json(store.attributes, name, packing), location.read(file)
@@ -192,27 +202,25 @@ def _array_json(attributes: StoreAttributes, name: str, packing: Packing) -> byt
     return files[f"{name}/zarr.json"].to_bytes()
 
 
-def _delete_rest(attributes: StoreAttributes, location: Location, entries: Iterable[Entry]) -> None:
+def _delete_rest(attributes: StoreAttributes, location: Location, entries: Manifest) -> None:
     """Deletes what a killed run has left: chunks of their own of packed clips, and shards without clips."""
     delete_unused_shards(location)
-    packed = {entry.row for entry in entries if entry.packed}
+    packed = set(_packed_rows(entries))
     if packed:
         rows = {name.split("/")[2] for array in attributes.arrays for name in location.names(f"{array}/c")}
         erase(location, attributes, sorted(packed & {int(row) for row in rows if row.isdecimal()}))
 
 
-def _shards(store: ClipStore, entries: Iterable[Entry], packing: Packing) -> tuple[list[list[Entry]], int]:
-    """Returns the staged clips of each shard that is to be written, and how many clips others wait for."""
-    staged: dict[int, list[Entry]] = defaultdict(list)
-    unfinished: set[int] = set()
-    for entry in entries:
-        if store.is_staged(entry):
-            staged[entry.row // packing.clips].append(entry)
-        elif entry.state != "failed":
-            unfinished.add(entry.row // packing.clips)
-    loose = [number for number in sorted(staged) if not all(entry.packed for entry in staged[number])]
-    waiting = sum(not entry.packed for number in loose if number in unfinished for entry in staged[number])
-    return [staged[number] for number in loose if number not in unfinished], waiting
+def _shards(entries: Manifest, digest: str, packing: Packing) -> tuple[list[NDArray[np.int64]], int]:
+    """Returns the places of the staged clips of each shard to write, and how many clips others wait for."""
+    number, packed = entries.column("row") // packing.clips, entries.column("packed")
+    staged = entries.holds(state="staged", settings=digest)
+    new = staged & ~packed
+    waits = np.isin(number, number[~staged & ~entries.holds(state="failed")])
+    places = (staged & ~waits & np.isin(number, number[new])).nonzero()[0]
+    places = places[np.argsort(number[places], kind="stable")]
+    begins = np.diff(number[places], prepend=-1).nonzero()[0]
+    return np.split(places, begins)[1:], int((new & waits).sum())
 
 
 @dataclass(frozen=True)
@@ -222,17 +230,19 @@ class _Packer:
     location: Location
     attributes: StoreAttributes
     packing: Packing
+    entries: Manifest
 
-    def pack_all(self, shards: Sequence[list[Entry]]) -> Iterator[tuple[list[Entry], dict[str, str]]]:
+    def pack_all(self, shards: Sequence[NDArray[np.int64]]) -> Iterator[tuple[list[Entry], dict[str, str]]]:
         """Yields the entries that each shard has newly packed, and the clips of it that are damaged."""
         threads = reading_threads(None)
         if isinstance(self.location, RemoteLocation):
             threads = min(threads, MOST_UPLOADS)
-        write: Callable[[list[Entry]], tuple[list[Entry], dict[str, str]]] = self._pack
+        write: Callable[[NDArray[np.int64]], tuple[list[Entry], dict[str, str]]] = self._pack
         return read_ahead(write, shards, threads=threads, ahead=0)
 
-    def _pack(self, entries: list[Entry]) -> tuple[list[Entry], dict[str, str]]:
+    def _pack(self, places: NDArray[np.int64]) -> tuple[list[Entry], dict[str, str]]:
         """Writes one shard of each array, or of a film several, with all staged clips that belong into it."""
+        entries = list(self.entries.take(places).values())
         faults: dict[str, str] = {}
         try:
             for name in self.attributes.arrays:

@@ -318,6 +318,15 @@ def test_two_runs_do_not_pack_at_once_nor_beside_a_run_that_stages(store: ClipSt
     assert own_files(store) == {*IDS} - {FAILED}
 
 
+def test_what_a_killed_run_has_left_is_swept_and_nothing_else_is_to_be(store: ClipStore) -> None:
+    left = Path(store.location.url) / "frames/c/0/zarr.0123456789abcdef0123456789abcdef.partial"
+    left.touch()
+    store.location.write(".run", b"a run that was killed")
+    pack(store.location.url, ROOM)
+    assert not left.parent.exists()
+    assert store.location.read(".run") is None
+
+
 class Killed(BaseException):
     """In place of the end of the process."""
 
