@@ -96,7 +96,7 @@ class Tally:
         self.restaged.update(entry.cause for entry in entries if entry.cause != "new")
         for step in STEPS:
             self.split_seconds[step] += sum(getattr(entry, f"{step}_seconds") for entry in entries)
-        self.peak_mib = max(self.peak_mib, *(entry.peak_mib for entry in entries))
+        self.peak_mib = max([self.peak_mib, *(entry.peak_mib for entry in entries)])
 
 
 def summarize(

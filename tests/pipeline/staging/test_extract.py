@@ -7,14 +7,18 @@ import shutil
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from distributed import KilledWorker
 
 from avel.cli import cli
 from avel.console import DONE, SOME_FAILED, run
 from avel.errors import BusyError, ConfigError, DatasetError, MissingPathError, StoreError, WriteError
 from avel.pipeline.staging import extract as module
+from avel.pipeline.staging import workers
 from avel.pipeline.staging.extract import extract
 from avel.pipeline.staging.summary import ExtractSummary
 from avel.stores.clip_check import verify_clips
@@ -486,3 +490,20 @@ def test_partial_files_are_looked_for_only_after_a_run_that_did_not_end_well(
             extract(clips, store, SMALL)
     extract(clips, store, SMALL)
     assert not left.exists()
+
+
+def test_clips_of_a_task_whose_workers_died_are_tried_one_by_one(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage_isolated = workers.stage_isolated
+
+    def doomed(entries: list[Entry], **options: Any) -> list[Entry]:
+        if len(entries) > 1 or entries[0].video_id == "clip01":
+            raise KilledWorker("stage-1", SimpleNamespace(address="tcp://127.0.0.1:1"), 3)
+        return stage_isolated(entries, **options)
+
+    monkeypatch.setattr(workers, "stage_isolated", doomed)
+    monkeypatch.setattr(workers, "LEAST_TASKS", 1)
+    summary = extract(clips, tmp_path / "s.zarr", SMALL, workers=1)
+    assert (summary.staged, summary.reasons) == (3, {"unreadable": 1, "crashed": 1})
+    assert ("clip01", "crashed") in [failure[:2] for failure in summary.failures]
