@@ -190,10 +190,10 @@ def settings(
 ) -> Callable[[F], F]:
     """Gives a command `--config`, `--set`, and one option for each setting of `config_type`.
 
-    The command receives the resolved config as `config`; it is also printed to stderr, without what is
-    `of_clips` where a feature cache is given as `store`. With `vary`, for a
-    sweep, it receives `settings`, name -> values of each setting that has several in `--set`, and the other
-    given settings as keywords.
+    The command receives the resolved config as `config`; it is also printed to stderr, without its
+    `of_clips` where a feature cache is given as `store`. With `vary`, for a sweep, the command receives
+    `settings`, name -> values of each setting that has several in `--set`, and the other given settings as
+    keywords.
 
     Args:
         stage: the config's table in a TOML file.
@@ -220,10 +220,7 @@ def settings(
             config = resolve(config_type, stage, sets=sets, **sources | {"options": given | first})
             _check_sweep(config, several, given)
             note(to_toml(config, stage).strip())
-            table = {} if config_file is None else flat(read_table(config_file, stage))
-            return command(
-                settings=several, **values, **{**chosen, **table} | dict(map(split_set, sets)) | given
-            )
+            return command(settings=several, **values, **_given(chosen, config_file, stage, sets) | given)
 
         for add in reversed(_options(options, presets)):
             call = add(call)
@@ -299,8 +296,7 @@ def loose_settings(stage: str, presets: Mapping[str, Mapping[str, Any]] | None =
         @functools.wraps(command)
         def call(*, config_file: Path | None, sets: tuple[str, ...], **values: Any) -> Any:
             chosen = (presets or {}).get(values.pop("preset", None) or "", {})
-            table = {} if config_file is None else flat(read_table(config_file, stage))
-            return command(settings={**chosen, **table} | dict(map(split_set, sets)), **values)
+            return command(settings=_given(chosen, config_file, stage, sets), **values)
 
         for add in reversed(_sources("KEY=VALUE", presets)):
             call = add(call)
@@ -321,6 +317,8 @@ def stage_settings(
         presets: stage -> settings by the name of their preset; a name may stand in several stages.
     """
 
+    names = {name for each in presets.values() for name in each}
+
     def decorate(command: F) -> F:
         @functools.wraps(command)
         def call(
@@ -335,21 +333,24 @@ def stage_settings(
             for name, (stage, config_type) in stages.items():
                 chosen = presets.get(stage, {}).get(preset or "", {})
                 if config_type is None:
-                    table = {} if config_file is None else flat(read_table(config_file, stage))
-                    values[name] = {**chosen, **table} | dict(map(split_set, by_stage[stage]))
+                    values[name] = _given(chosen, config_file, stage, by_stage[stage])
                     continue
                 config = resolve(config_type, stage, preset=chosen, file=config_file, sets=by_stage[stage])
                 note(to_toml(config, stage).strip())
                 values[name] = config
             return command(**values)
 
-        for add in reversed(
-            _sources("STAGE.KEY=VALUE", {name for each in presets.values() for name in each})
-        ):
+        for add in reversed(_sources("STAGE.KEY=VALUE", names)):
             call = add(call)
         return typing.cast(F, call)
 
     return decorate
+
+
+def _given(preset: Mapping[str, Any], file: Path | None, stage: str, sets: Sequence[str]) -> dict[str, Any]:
+    """Returns name -> value as a preset, a file and `--set` give them; each counts over those before."""
+    table = {} if file is None else flat(read_table(file, stage))
+    return {**preset, **table, **dict(map(split_set, sets))}
 
 
 def _sources(metavar: str, presets: Collection[str] | None) -> list[Callable[[Any], Any]]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from avel.config import ComponentConfig, component, group, option, resolve
+from avel.config import ComponentConfig, component, group, option, resolve, settings_of
 from avel.grid import Grid
 from avel.registry import Registry
 
@@ -221,13 +221,27 @@ class FrozenConfig:
     )
 
 
-@dataclass(frozen=True)
-class PretrainConfig:
-    """AV-BT as the paper trains it (Section 3.2, 4.1); a preset overrides some of it by name.
+class FromClipsOrCache:
+    """Base of the settings of a command that takes a clip store, or a feature cache in its place.
 
     Attributes:
-        of_clips: settings that a feature cache in the place of a clip store has no use for.
+        of_clips: names of settings and groups that have no effect on a cache.
     """
+
+    of_clips: ClassVar[tuple[str, ...]] = ()
+
+    def set_of_clips(self) -> list[str]:
+        """Lists those of `of_clips` that have another value than their default."""
+        return [
+            setting.name
+            for setting in settings_of(self)
+            if setting.path[0] in self.of_clips and setting.of(self) != setting.default
+        ]
+
+
+@dataclass(frozen=True)
+class PretrainConfig(FromClipsOrCache):
+    """AV-BT as the paper trains it (Section 3.2, 4.1); a preset overrides some of it by name."""
 
     of_clips: ClassVar[tuple[str, ...]] = (
         "visual",
@@ -305,12 +319,8 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
-class CacheConfig:
-    """Settings of a feature cache: networks, frames, and arrays to keep.
-
-    Attributes:
-        of_clips: settings that a feature cache in the place of a clip store has no use for.
-    """
+class CacheConfig(FromClipsOrCache):
+    """Settings of a feature cache: networks, frames, and arrays to keep."""
 
     of_clips: ClassVar[tuple[str, ...]] = (
         "untrained",

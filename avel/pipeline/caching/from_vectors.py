@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avel.config import as_dict, settings_of
+from avel.config import as_dict
 from avel.device import choose_device, hardware_of
 from avel.errors import ConfigError, StoreError
 from avel.nn import mask_of
@@ -44,12 +44,7 @@ def encode_vectors(
             f"{source}: a feature cache, and no encoder to run on it",
             hint="--encoder RUN, of avel pretrain on a feature cache; or give a clip store",
         )
-    idle = [
-        setting.name
-        for setting in settings_of(config)
-        if setting.path[0] in CacheConfig.of_clips and setting.of(config) != setting.default
-    ]
-    if idle:
+    if idle := config.set_of_clips():
         raise ConfigError(
             f"{', '.join(idle)} beside a feature cache, on which no CNN runs", hint="leave it out"
         )

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avel.config import settings_of
 from avel.errors import ConfigError, TrainingError
 from avel.pipeline.config import (
     AUDIO_BACKBONES,
@@ -46,12 +45,7 @@ def vector_config(
         raise ConfigError("--agva with vectors of a cache, which have no cells", hint="leave out --agva")
     if config.probe_every:
         raise ConfigError("--probe-every without a clip store", hint="train a head on the encoder's features")
-    idle = [
-        setting.name
-        for setting in settings_of(config)
-        if setting.path[0] in PretrainConfig.of_clips and setting.of(config) != setting.default
-    ]
-    if idle:
+    if idle := config.set_of_clips():
         note(f"without effect, since vectors of a cache are read: {', '.join(idle)}")
     names = {"audio": audio, "visual": visual}
     chosen = {modality: given or default_names(cache, modality) for modality, given in names.items()}
