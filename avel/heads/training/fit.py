@@ -91,8 +91,8 @@ def fit(
                 for outcome in trained:
                     if outcome not in training.alive:
                         ended(outcome)
-                count = plural(len(lines), "trial")
-                progress.advance(note=f"{config.head.name}, {count}, val {_best(lines):.4f}")
+                left = f", {plural(len(lines), 'trial')} left" if len(lines) < len(trials) else ""
+                progress.advance(note=f"val {_best(lines):.4f}{left}")
     return training.outcomes
 
 

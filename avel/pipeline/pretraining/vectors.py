@@ -207,7 +207,7 @@ def compute_vectors(
         audio.append(cnn_a.half().cpu())
         visual.append(cnn_v.half().cpu())
         if progress is not None:
-            progress.advance(len(places), note="frozen CNNs")
+            progress.advance(len(places))
     return torch.cat(audio), torch.cat(visual)
 
 
