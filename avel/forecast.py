@@ -22,7 +22,7 @@ def note_long(seconds: float, work: str, advice: str) -> None:
 
 
 def shortage(work: str, needed_bytes: float, free_bytes: float, memory: str = "memory") -> str:
-    """Says how much memory work takes where that is not free; "" where it is."""
+    """Returns how much memory work takes, as an error begins, where that is not free; "" where it is."""
     if needed_bytes <= USABLE * free_bytes:
         return ""
     return f"{work} takes about {needed_bytes / GB:.1f} GB of {memory}, {free_bytes / GB:.1f} GB are free"

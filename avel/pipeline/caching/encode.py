@@ -83,7 +83,11 @@ def chosen_encoder(work: Work) -> Encoder:
 
 
 class PartEncoder:
-    """Features of a list of videos; open once for many parts.
+    """Computes features of a list of videos; open once for many parts.
+
+    Attributes:
+        frames: numbers of the frames of a segment that the CNN sees.
+        crop_size: height and width of a frame, in pixels, as the CNN sees it.
 
     >>> next(PartEncoder(work).parts([("a", "b")])).arrays["f_a"].shape  # doctest: +SKIP
     (2, 10, 256)
@@ -97,9 +101,9 @@ class PartEncoder:
         self.cnn_digest = cnn_digest(self.encoder)
         self._raw = work.recipe["encoder"]["kind"] == "backbones"
         self._arrays: list[str] = work.recipe["arrays"]
-        self._frames: list[int] = work.recipe["preprocessing"]["frames"]
+        self.frames: list[int] = work.recipe["preprocessing"]["frames"]
         self._own_lengths = bool(work.recipe["preprocessing"].get("own_lengths"))
-        self._crop_size: int = work.recipe["preprocessing"]["crop_size"]
+        self.crop_size: int = work.recipe["preprocessing"]["crop_size"]
         self._together = self.encoder.visual.reads(self.encoder.visual.config).frames > 1
         self._waveform = self.encoder.audio.reads(self.encoder.audio.config)
         if self._waveform is not None:
@@ -111,21 +115,6 @@ class PartEncoder:
     def reads_waveform(self) -> bool:
         """Returns whether the audio CNN reads the waveform, not log-mel patches."""
         return self._waveform is not None
-
-    @property
-    def frames_of_clip(self) -> int:
-        """Returns how many frames of a clip the CNN sees."""
-        return self.clips.grid.segments * len(self._frames)
-
-    @property
-    def pixels_read(self) -> int:
-        """Returns the pixels of a frame as it is read."""
-        return self.clips.grid.size**2
-
-    @property
-    def pixels(self) -> int:
-        """Returns the pixels of a frame as the CNN sees it."""
-        return self._crop_size**2
 
     @cached_property
     def clips(self) -> ClipStore:
@@ -159,7 +148,7 @@ class PartEncoder:
     def read(self, batch: tuple[int, tuple[str, ...]]) -> Clips:
         """Reads and decodes one batch of a part; damaged clips are left out by name."""
         part, video_ids = batch
-        wanted = frames_of_clip(self.clips.grid, self._frames)
+        wanted = frames_of_clip(self.clips.grid, self.frames)
         frames, audio, failures = {}, [], {}
         own = self.clips.lengths if self._own_lengths else None
         for video_id in video_ids:
@@ -167,7 +156,7 @@ class PartEncoder:
             try:
                 read = self.clips.waveform if self.reads_waveform else self.clips.log_mel
                 values: NDArray[Any] = read(video_id)
-                inside = wanted[: length * len(self._frames)]
+                inside = wanted[: length * len(self.frames)]
                 frames[video_id] = self.cropped(self.clips.frames(video_id, inside))
                 audio.append(values if own is None else self._until(values, length))
             except StoreError as error:
@@ -190,10 +179,10 @@ class PartEncoder:
 
     def cropped(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Crops the centre where that needs no resizing (224 of 256 pixels): (n, S, S, 3) -> (n, s, s, 3)."""
-        margin, odd = divmod(frames.shape[1] - self._crop_size, 2)
-        if odd or frames.shape[1] * 7 != self._crop_size * 8:
+        margin, odd = divmod(frames.shape[1] - self.crop_size, 2)
+        if odd or frames.shape[1] * 7 != self.crop_size * 8:
             return frames
-        return frames[:, margin : margin + self._crop_size, margin : margin + self._crop_size]
+        return frames[:, margin : margin + self.crop_size, margin : margin + self.crop_size]
 
     def _sendable(self, values: NDArray[Any]) -> Tensor:
         """Returns values as a tensor, in pinned memory where they go to a GPU."""
@@ -243,15 +232,15 @@ class PartEncoder:
         frames = frames.to(self.device, non_blocking=True)
         audio = audio.to(self.device, non_blocking=True)
         if self._waveform is not None:
-            count = frames.shape[1] // len(self._frames) if lengths is None else self.clips.grid.segments
+            count = frames.shape[1] // len(self.frames) if lengths is None else self.clips.grid.segments
             segments = range(first, first + count)
             audio = windows(audio, self._sample_rate, self._segment_seconds, segments, self._waveform)
             audio = audio if lengths is None else audio[mask_of(lengths, count)][None]
-        if frames.shape[-1] != self._crop_size:
-            frames = centre_crop(frames, self._crop_size)
+        if frames.shape[-1] != self.crop_size:
+            frames = centre_crop(frames, self.crop_size)
         images = frames.flatten(0, 1)
         if self._together:
-            return images.reshape(-1, len(self._frames), *images.shape[1:]), audio
+            return images.reshape(-1, len(self.frames), *images.shape[1:]), audio
         return images.contiguous(memory_format=torch.channels_last), audio
 
     @torch.inference_mode()
@@ -279,7 +268,7 @@ class PartEncoder:
 
     def _over_frames(self, values: Tensor, clips: int) -> Tensor:
         """Averages over N frames, unless seen together: (B * T * N, ...) or (B * T, ...) -> (B, T, ...)."""
-        count = 1 if self._together else len(self._frames)
+        count = 1 if self._together else len(self.frames)
         by_segment = values.reshape(clips, -1, count, *values.shape[1:])
         return by_segment[:, :, 0] if count == 1 else by_segment.float().mean(2)
 

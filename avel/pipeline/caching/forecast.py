@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from avel.ahead import reading_threads
 from avel.errors import ConfigError
-from avel.forecast import USABLE, note_long, shortage
+from avel.forecast import GB, USABLE, note_long, shortage
 from avel.memory import free_memory_gb
 from avel.pipeline.caching.encode import AHEAD, PartEncoder
 from avel.text import duration, plural
@@ -24,11 +24,10 @@ def check_batch_fits(encoder: PartEncoder, clips: int) -> None:
     Raises:
         ConfigError: they do not.
     """
-    config, free = encoder.work.config, free_memory_gb() * 2**30
-    read_ahead = AHEAD + reading_threads(config.workers)
-    a_clip = (
-        3 * encoder.frames_of_clip * (encoder.pixels_read * (read_ahead + 1) + encoder.pixels * IMAGE_BYTES)
-    )
+    config, grid, free = encoder.work.config, encoder.clips.grid, free_memory_gb() * GB
+    batches = AHEAD + reading_threads(config.workers) + 1
+    a_frame = 3 * (grid.size**2 * batches + encoder.crop_size**2 * IMAGE_BYTES)
+    a_clip = grid.segments * len(encoder.frames) * a_frame
     batch = min(config.batch_size, clips)
     needs = shortage(f"encoding {plural(batch, 'clip')} at once", batch * a_clip, free)
     if needs:

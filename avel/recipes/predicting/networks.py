@@ -6,7 +6,6 @@ was trained on vectors of another cache, which come from networks in turn.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,21 +30,11 @@ from avel.stores.documents import typed
 from avel.stores.features import FeatureCache
 from avel.stores.files import sha256_file
 from avel.stores.named_features import MAPS, MAPS_ENDING, OWN, NamedFeatures, read_named
-from avel.stores.provenance import AGAIN, VECTORS, NetworkProvenance, Staging, places_of
+from avel.stores.provenance import AGAIN, NETWORK, VECTORS, NetworkProvenance, Staging, places_of
 from avel.stores.runs import read_config
 
 Windows = Sequence[Mapping[str, Tensor]]
-"""Of each of the CNNs: vectors and maps of W windows by name, (W, T, ...)."""
-
-
-class Source(ABC):
-    """Networks that give several arrays at once."""
-
-    @abstractmethod
-    def arrays(
-        self, windows: Windows, lengths: Tensor | None, read: Callable[[Array], Tensor]
-    ) -> dict[str, Tensor]:
-        """Computes features of windows by name, (W, T, ...); `read` gives those of other networks."""
+"""Vectors and maps that each pair of CNNs gives of W windows, name -> (W, T, ...); in order of `place`."""
 
 
 @dataclass(frozen=True)
@@ -57,25 +46,29 @@ class Array:
 
 
 @dataclass(frozen=True, eq=False)
-class StagedNetworks(Source):
-    """CNNs and what stands on them, the `place`th of all, and the staging of the clips that they read."""
+class StagedNetworks:
+    """A pair of CNNs and the Bi-LSTMs on them, if any.
+
+    Attributes:
+        place: number of this pair of CNNs among all.
+        staging: settings that the clips which they read were staged with.
+    """
 
     place: int
     encoder: PartEncoder
     staging: ExtractConfig
-    frames: list[int]
 
     def arrays(
         self, windows: Windows, lengths: Tensor | None, read: Callable[[Array], Tensor]
     ) -> dict[str, Tensor]:
-        """Returns the CNNs' vectors, and f_a and f_v of them."""
+        """Returns the CNNs' vectors, and f_a and f_v of them, name -> (W, T, ...)."""
         own = windows[self.place]
         return {**own, **self.encoder.temporal(own, lengths)}
 
 
 @dataclass(frozen=True, eq=False)
-class VectorNetworks(Source):
-    """An encoder that was trained on vectors of a cache, and which these are."""
+class VectorNetworks:
+    """An encoder that was trained on vectors of a cache, and the networks that give these."""
 
     encoder: Encoder
     audio: tuple[Array, ...]
@@ -85,13 +78,20 @@ class VectorNetworks(Source):
     def arrays(
         self, windows: Windows, lengths: Tensor | None, read: Callable[[Array], Tensor]
     ) -> dict[str, Tensor]:
-        """Returns f_a and f_v, and as cnn_a and cnn_v what the encoder reads."""
+        """Returns f_a and f_v, and as cnn_a and cnn_v what the encoder reads, name -> (W, T, ...).
+
+        `read` gives features of other networks.
+        """
         cnn_a, cnn_v = (
             torch.cat([read(array).float() for array in arrays], -1) for arrays in (self.audio, self.visual)
         )
         mask = None if lengths is None else mask_of(lengths, cnn_a.shape[1])
         f_a, f_v = self.encoder.temporal(cnn_a, cnn_v, mask)
         return {"cnn_a": cnn_a, "cnn_v": cnn_v, "f_a": f_a, "f_v": f_v}
+
+
+Source = StagedNetworks | VectorNetworks
+"""Networks that give several arrays at once."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Origin:
         where: begins errors.
         told: provenance of a cache, or what another cache keeps of it.
         runs: where the run of its encoder was, then those of the encoders below.
-        again: command that makes the cache anew.
+        again: command that makes the cache anew, "" for what another cache keeps.
     """
 
     where: str
@@ -122,7 +122,7 @@ class Networks:
 
     Args:
         encoder: where a run of `pretrain` lies now, if not where the cache says.
-        weights: files of backbones that the cache knows by their hash only: "visual", "audio".
+        weights: "visual" and "audio" -> files of backbones that the cache knows by their hash only.
 
     Raises:
         MissingPathError: no such `encoder`.
@@ -136,7 +136,10 @@ class Networks:
     ) -> None:
         if encoder is not None and not encoder.exists():
             raise MissingPathError(f"{encoder}: is not there", hint="--encoder RUN says where the encoder is")
-        self._encoder, self._weights, self._device = encoder, dict(weights or {}), device
+        self._encoder, self._device = encoder, device
+        self._weights = {
+            kind: {sha256_file(path): path for path in paths} for kind, paths in (weights or {}).items()
+        }
         self._staged: dict[str, StagedNetworks] = {}
         self._wanted: list[str] = []
 
@@ -237,42 +240,52 @@ class Networks:
 
     def _of_clips(self, origin: Origin, maps: bool) -> StagedNetworks:
         made = typed(NetworkProvenance, origin.told, f"{origin.where}: provenance", AGAIN)
-        keys = ("encoder", "staging", "preprocessing", "cnn")
-        key = digest_of([maps, *(origin.told[key] for key in keys)])
+        key = digest_of([maps, *(origin.told[name] for name in NETWORK)])
         if key not in self._staged:
             staging = staging_config(made.staging, origin.where)
-            grid, frames = staging.grid(), list(made.preprocessing.frames)
-            if not all(0 <= frame < grid.frames_per_segment for frame in frames):
+            frames_per_segment = staging.grid().frames_per_segment
+            if not all(0 <= frame < frames_per_segment for frame in made.preprocessing.frames):
                 raise StoreError(f"{origin.where}: preprocessing.frames: a segment has fewer", hint=AGAIN)
             arrays = ["f_a", "f_v", *([MAPS] if maps else [])]
             encoder = PartEncoder(self._work(origin, made, arrays), self._device)
             _check_cnns(origin, made.cnn, encoder.cnn_digest)
-            self._staged[key] = StagedNetworks(len(self._staged), encoder, staging, frames)
+            self._staged[key] = StagedNetworks(len(self._staged), encoder, staging)
         return self._staged[key]
 
     def _work(self, origin: Origin, made: NetworkProvenance, arrays: list[str]) -> Work:
-        """Describes CNNs for PartEncoder."""
+        """Returns what PartEncoder makes these CNNs of."""
         recipe = {**origin.told, "arrays": arrays}
         dtype, identity = made.preprocessing.dtype, made.encoder_identity(origin.where)
         if identity.kind == "run":
             path = self.run_of(origin, identity.digest)
             return Work("", path, CacheConfig(dtype=dtype), recipe, Parts(Path()))
         chosen = {
-            name: made.encoder[name]
-            | {
-                "weights": _weights_of(
-                    origin, name, made.weights(origin.where, name), self._weights.get(name, ())
-                )
-            }
-            for name in ("visual", "audio")
-        }
-        chosen |= {
+            "visual": made.encoder["visual"] | {"weights": self._weights_of(origin, made, "visual")},
+            "audio": made.encoder["audio"] | {"weights": self._weights_of(origin, made, "audio")},
             "dtype": dtype,
             "untrained": identity.kind == "untrained",
             "seed": made.encoder.get("seed") or 0,
         }
         config = read_config(CacheConfig, "cache-features", chosen, origin.where)
         return Work("", None, config, recipe, Parts(Path()))
+
+    def _weights_of(self, origin: Origin, made: NetworkProvenance, kind: str) -> str:
+        """Returns weights of a CNN as CacheConfig takes them: the published name, or the file of the hash."""
+        wanted, given = made.weights(origin.where, kind), self._weights.get(kind, {})
+        if len(wanted) != 64:
+            return wanted
+        if wanted in given:
+            return str(given[wanted])
+        if not given:
+            raise MissingPathError(
+                f"{origin.where}: made with {kind} weights of hash {wanted[:16]}",
+                hint=f"--{kind}-weights FILE",
+            )
+        found, path = next(iter(given.items()))
+        raise StaleError(
+            f"{path}: hash {found[:16]}, {origin.where} was made with {kind} weights of {wanted[:16]}",
+            hint=f"--{kind}-weights FILE, once for each file",
+        )
 
 
 def values_of(arrays: Mapping[str, Array], windows: Windows, lengths: Tensor | None) -> dict[str, Tensor]:
@@ -325,23 +338,6 @@ def _check_cnns(origin: Origin, made_with: str | None, found: str) -> None:
             f"{found}",
             hint=f"{again}; then train the head on it again",
         )
-
-
-def _weights_of(origin: Origin, kind: str, wanted: str, given: Sequence[Path]) -> str:
-    """Returns the weights of a CNN as CacheConfig takes them: the published name, or the file of the hash."""
-    if len(wanted) != 64:
-        return wanted
-    hashes = {sha256_file(path): path for path in given}
-    if wanted in hashes:
-        return str(hashes[wanted])
-    for found, path in hashes.items():
-        raise StaleError(
-            f"{path}: hash {found[:16]}, {origin.where} was made with {kind} weights of {wanted[:16]}",
-            hint=f"--{kind}-weights FILE, once for each file",
-        )
-    raise MissingPathError(
-        f"{origin.where}: made with {kind} weights of hash {wanted[:16]}", hint=f"--{kind}-weights FILE"
-    )
 
 
 def _not_of_avel(what: str) -> StoreError:

@@ -112,7 +112,7 @@ def predict(
     kind = _check(videos, out, format, preview)
     opened = Run.open(run, "heads")
     chosen, cache = choose_trials(opened, trial), open_cache(opened)
-    names = {name: None for record in chosen for names in arrays_of(record.source) for name in names}
+    names = dict.fromkeys(name for record in chosen for names in arrays_of(record.source) for name in names)
     target = choose_device(device)
     video_encoder = VideoEncoder(
         cache,

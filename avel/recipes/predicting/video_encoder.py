@@ -18,13 +18,7 @@ from avel.pipeline.media.audio import as_int16
 from avel.pipeline.media.info import MediaInfo
 from avel.pipeline.media.log_mel import SAMPLE_RATE, log_mel
 from avel.pipeline.media.reading import Media, open_media
-from avel.recipes.predicting.networks import (
-    Networks,
-    Origin,
-    StagedNetworks,
-    Windows,
-    values_of,
-)
+from avel.recipes.predicting.networks import Networks, Origin, StagedNetworks, Windows, values_of
 from avel.stores.features import FeatureCache
 from avel.stores.jpeg import Colours, decode_jpeg, encode_jpeg
 
@@ -34,7 +28,7 @@ LONGEST_SECONDS = 86400
 
 @dataclass(frozen=True)
 class VideoFeatures:
-    """Vectors and maps of one video from each of the CNNs, name -> (L, ...).
+    """Vectors and maps that each pair of CNNs gives of one video, name -> (L, ...).
 
     L is the number of segments, at least T unless the clips of the cache have lengths of their own.
     """
@@ -59,7 +53,7 @@ class VideoEncoder:
         cache: the cache whose staging and networks are taken.
         names: features that are wanted, the cache's own or named ones.
         encoder: where its run of `pretrain` lies now, if not where the cache says.
-        weights: files of backbones that the cache knows by their hash only: "visual", "audio".
+        weights: "visual" and "audio" -> files of backbones that the cache knows by their hash only.
 
     Raises:
         StoreError: features that avel's networks did not make.
@@ -92,8 +86,8 @@ class VideoEncoder:
     def encode(self, path: Path) -> VideoFeatures:
         """Computes the CNN vectors of every segment of a video, in bounded memory.
 
-        But for the waveform, where an audio CNN reads that: an hour at 16 kHz takes 0.1 GB. Networks of clips
-        that were staged alike read the video together.
+        Only a waveform that an audio CNN reads is held whole: an hour at 16 kHz takes 0.1 GB. Networks of
+        clips that were staged alike read the video together.
 
         Raises:
             ClipRefused: the video cannot be read.
@@ -113,7 +107,7 @@ class VideoEncoder:
         segments: int,
         vectors: list[dict[str, Tensor]],
     ) -> MediaInfo:
-        """Puts vectors of networks whose clips were staged alike at their places."""
+        """Runs networks whose clips were staged alike, and puts their vectors into `vectors`, by place."""
         grid, first = _of_length(staging, segments), 0
         reads_waveform = any(each.encoder.reads_waveform for each in networks)
         waveform = self._waveform(path, staging, segments) if reads_waveform else torch.empty(0)
@@ -151,7 +145,7 @@ class VideoEncoder:
 def _pictures(networks: StagedNetworks, frames: NDArray[np.uint8], colours: Colours) -> Tensor:
     """Returns those frames of n segments that the CNN sees: (1, n * N, 3, H, W)."""
     staging, shape = networks.staging, frames.shape[1:]
-    chosen = frames.reshape(-1, staging.grid().frames_per_segment, *shape)[:, networks.frames]
+    chosen = frames.reshape(-1, staging.grid().frames_per_segment, *shape)[:, networks.encoder.frames]
     images = networks.encoder.cropped(_through_jpeg(staging, chosen.reshape(-1, *shape), colours))
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)[None]
 
