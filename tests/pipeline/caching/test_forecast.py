@@ -1,6 +1,7 @@
 """What encoding takes is told beforehand where it is long, and refused where memory cannot hold it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,15 +9,9 @@ from avel import forecast as ground
 from avel.errors import ConfigError
 from avel.pipeline.caching import forecast
 from avel.pipeline.caching.cache import cache_features
+from tests.pipeline.caching.small_stores import RANDOM_TINY
 
-BACKBONES = {
-    "visual_backbone": "tiny",
-    "visual_weights": "random",
-    "audio_backbone": "tiny",
-    "audio_weights": "random",
-    "device": "cpu",
-    "workers": 1,
-}
+BACKBONES: dict[str, Any] = {**RANDOM_TINY, "device": "cpu", "workers": 1}
 
 
 def test_a_batch_that_does_not_fit_is_refused_with_the_one_that_does(

@@ -25,7 +25,7 @@ from avel.stores.tensors import save_tensors
 from avel.views.reading import read_run
 from tests.pipeline.caching.small_stores import RANDOM_TINY
 from tests.pipeline.configs import pretrain_config
-from tests.views.made import video
+from tests.recipes.predicting.hued_clips import write_clips
 
 T = 3
 STAGING: dict[str, Any] = {"segments": T, "size": 48, "workers": 1}
@@ -37,12 +37,7 @@ TINY: dict[str, Any] = {**RANDOM_TINY, "device": "cpu", "crop_size": 42}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six clips, staged twice; features under names by other seeds, frames, staging and weights."""
     folder = tmp_path_factory.mktemp("networks")
-    lines = ["video_id,category,start_seconds,end_seconds,split"]
-    for number in range(6):
-        video(folder / "clips" / f"{number}.mp4", T, 250 * (number % 2))
-        lines.append(f"{number},{('red', 'yellow')[number % 2]},1,2,{('train', 'val', 'test')[number // 2]}")
-    (folder / "events.csv").write_text("\n".join(lines) + "\n")
-    annotations = folder / "events.csv"
+    annotations = write_clips(folder, 6, T)
     extract(folder / "clips", folder / "s.zarr", annotations=annotations, **STAGING)
     extract(
         folder / "clips",

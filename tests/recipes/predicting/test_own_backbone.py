@@ -33,7 +33,7 @@ from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 from tests.pipeline.caching.small_stores import write_store
-from tests.views.made import video
+from tests.recipes.predicting.hued_clips import write_clips
 
 T = 3
 CHOSEN: dict[str, Any] = {
@@ -162,14 +162,8 @@ def flags(settings: Mapping[str, Any]) -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six clips of two classes, staged, and a run of `avel pretrain` with the CNNs of this file."""
     folder = tmp_path_factory.mktemp("own")
-    lines = ["video_id,category,start_seconds,end_seconds,split"]
-    for number in range(6):
-        video(folder / "clips" / f"{number}.mp4", T, 250 * (number % 2))
-        lines.append(f"{number},{('red', 'yellow')[number % 2]},1,2,{('train', 'val', 'test')[number // 2]}")
-    (folder / "events.csv").write_text("\n".join(lines) + "\n")
-    extract(
-        folder / "clips", folder / "s.zarr", annotations=folder / "events.csv", segments=T, size=48, workers=1
-    )
+    annotations = write_clips(folder, 6, T)
+    extract(folder / "clips", folder / "s.zarr", annotations=annotations, segments=T, size=48, workers=1)
     avel("pretrain", folder / "s.zarr", folder / "avbt", *flags(CHOSEN | SMALL))
     return folder
 

@@ -34,17 +34,13 @@ from avel.stores.runs import Run
 from avel.views.reading import read_run
 from tests.fake_cuda import CUDA, Watch, fake_cuda, move
 from tests.heads.synthetic import write_cache
+from tests.pipeline.caching.small_stores import RANDOM_TINY
 from tests.pipeline.configs import pretrain_config
+from tests.recipes.predicting.hued_clips import write_clips
 from tests.stores.test_exchange import community
 from tests.views.made import video
 
 T = 4
-ENCODER = {
-    "visual_backbone": "tiny",
-    "audio_backbone": "tiny",
-    "visual_weights": "random",
-    "audio_weights": "random",
-}
 
 
 @dataclass(frozen=True)
@@ -59,18 +55,11 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Nine clips of two classes, told apart by hue; an untrained encoder; a head that has learned them."""
     folder = tmp_path_factory.mktemp("world")
-    lines = ["video_id,category,start_seconds,end_seconds,split"]
-    for number in range(9):
-        video(folder / "clips" / f"-{number}.mp4", T, 250 * (number % 2))
-        split = ("train", "val", "test")[number // 3]
-        lines.append(f"-{number},{('red', 'yellow')[number % 2]},1,3,{split}")
-    (folder / "events.csv").write_text("\n".join(lines) + "\n")
-    extract(
-        folder / "clips", folder / "s.zarr", annotations=folder / "events.csv", segments=T, size=48, workers=1
-    )
+    annotations = write_clips(folder, 9, T, end=3, prefix="-")
+    extract(folder / "clips", folder / "s.zarr", annotations=annotations, segments=T, size=48, workers=1)
     encoder = folder / "avbt"
     encoder.mkdir()
-    save_encoder(build_encoder(pretrain_config(**ENCODER, crop_size=42)), encoder / "encoder.safetensors")
+    save_encoder(build_encoder(pretrain_config(**RANDOM_TINY, crop_size=42)), encoder / "encoder.safetensors")
     cache, run = folder / "features.h5", folder / "run"
     cache_features(folder / "s.zarr", cache, encoder=encoder, keep_cnn=True, device="cpu")
     options = {"head": "tacma", "seeds": 2, "epochs": 40, "lr": 2e-3, "batch_size": 3, "device": "cpu"}
@@ -199,7 +188,7 @@ def test_previews(world: World, tmp_path: Path) -> None:
 def test_an_encoder_that_is_another_or_gone_is_refused(world: World, tmp_path: Path) -> None:
     good = world.folder / "clips" / "-6.mp4"
     save_encoder(
-        build_encoder(pretrain_config(**ENCODER, crop_size=42, seed=1)), tmp_path / "encoder.safetensors"
+        build_encoder(pretrain_config(**RANDOM_TINY, crop_size=42, seed=1)), tmp_path / "encoder.safetensors"
     )
     with pytest.raises(StaleError, match="was made with"):
         predict(world.run, [good], encoder=tmp_path)
@@ -253,7 +242,7 @@ def test_what_cannot_be_asked_for(world: World, tmp_path: Path) -> None:
 
 def test_backbones_alone_are_known_by_the_hash_of_their_weights(world: World, tmp_path: Path) -> None:
     cache = tmp_path / "raw.h5"
-    cache_features(world.folder / "s.zarr", cache, device="cpu", crop_size=42, **ENCODER)
+    cache_features(world.folder / "s.zarr", cache, device="cpu", crop_size=42, **RANDOM_TINY)
     opened = FeatureCache.open(cache)
     features = VideoEncoder(opened).encode(world.folder / "clips" / f"{opened.video_ids[0]}.mp4")
     np.testing.assert_allclose(features.vectors[0]["cnn_v"], opened.f_v[0], atol=1e-5)
@@ -266,7 +255,7 @@ def test_backbones_alone_are_known_by_the_hash_of_their_weights(world: World, tm
 
 def test_cnns_that_a_seed_or_a_name_gives_otherwise_now_are_refused(world: World, tmp_path: Path) -> None:
     cache = tmp_path / "raw.h5"
-    cache_features(world.folder / "s.zarr", cache, device="cpu", crop_size=42, **ENCODER)
+    cache_features(world.folder / "s.zarr", cache, device="cpu", crop_size=42, **RANDOM_TINY)
     opened = FeatureCache.open(cache)
     opened.provenance["encoder"]["seed"] = 1
     with pytest.raises(StaleError, match=r"made with CNNs of weights [\s\S]*cache-features .*--overwrite"):
