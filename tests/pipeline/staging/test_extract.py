@@ -268,9 +268,9 @@ def test_settings_without_log_mel_are_refused_before_anything_is_touched(
 def test_workers_that_cannot_be_are_refused(clips: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--workers"):
         extract(clips, tmp_path / "s.zarr", SMALL, workers=1, scheduler="tcp://127.0.0.1:9")
-    for workers in (0, -1):
-        with pytest.raises(ConfigError, match=f"workers={workers}"):
-            extract(clips, tmp_path / "s.zarr", SMALL, workers=workers)
+    for count in (0, -1):
+        with pytest.raises(ConfigError, match=f"workers={count}"):
+            extract(clips, tmp_path / "s.zarr", SMALL, workers=count)
     assert not (tmp_path / "s.zarr").exists()
 
 
@@ -507,3 +507,13 @@ def test_clips_of_a_task_whose_workers_died_are_tried_one_by_one(
     summary = extract(clips, tmp_path / "s.zarr", SMALL, workers=1)
     assert (summary.staged, summary.reasons) == (3, {"unreadable": 1, "crashed": 1})
     assert ("clip01", "crashed") in [failure[:2] for failure in summary.failures]
+
+
+def test_a_video_without_a_file_is_no_changed_one(tmp_path: Path) -> None:
+    clips, annotations = make_folder(tmp_path / "clips", 1), tmp_path / "events.csv"
+    rows = ["video_id,category,start_seconds,end_seconds", "clip00,bell,0,1", "gone,bell,0,1"]
+    annotations.write_text("\n".join(rows))
+    for expected in ((1, 0), (0, 1)):
+        summary = extract(clips, tmp_path / "s.zarr", SMALL, annotations=annotations, workers=1)
+        assert (summary.staged, summary.skipped) == expected
+        assert (summary.reasons, summary.restaged) == ({"missing": 1}, {})
