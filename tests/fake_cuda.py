@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.library import Library
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -27,7 +26,7 @@ READING = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2
 MAKING = ("empty", "empty_like", "empty_strided", "new_empty", "detach", "alias")
 """Operators that launch nothing."""
 
-LACKING = Library("aten", "IMPL", "Meta")
+LACKING = library.Library("aten", "IMPL", "Meta")
 """Operators that torch has for GPUs but not for its fake tensors."""
 LACKING.impl("_fused_adam_.tensor_lr", lambda *_, **__: None)
 

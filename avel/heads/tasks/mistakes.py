@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.heads.tasks.metrics import ratio
-from avel.heads.tasks.parsing_metrics import runs
+from avel.heads.tasks.parsing_metrics import runs, shared
 
 Held = NDArray[np.bool_]
 
@@ -82,15 +82,11 @@ def _compared(true: list[tuple[int, int]], guessed: list[tuple[int, int]]) -> ND
     """Counts the events of one class in one clip and track, in the order of `EventErrors`: -> (8,)."""
     counts = np.zeros(8)
     for onset, offset in true:
-        near = max(guessed, key=lambda event: _shared(event, (onset, offset)), default=(0, 0))
-        if not _shared(near, (onset, offset)):
+        near = max(guessed, key=lambda event: shared(event, (onset, offset)), default=(0, 0))
+        if not shared(near, (onset, offset)):
             counts += (1, 0, 0, 0, 0, 0, 1, 0)
             continue
         begin, end = near[0] - onset, near[1] - offset
         counts += (1, begin == end == 0, begin < 0, begin > 0, end < 0, end > 0, 0, 0)
-    counts[7] = sum(not any(_shared(event, other) for other in true) for event in guessed)
+    counts[7] = sum(not any(shared(event, other) for other in true) for event in guessed)
     return counts
-
-
-def _shared(one: tuple[int, int], other: tuple[int, int]) -> int:
-    return max(0, min(one[1], other[1]) - max(one[0], other[0]))

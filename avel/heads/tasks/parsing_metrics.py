@@ -74,5 +74,10 @@ def overlap(one: tuple[int, int], other: tuple[int, int]) -> float:
     >>> overlap((0, 4), (2, 6))
     0.3333333333333333
     """
-    shared = max(0, min(one[1], other[1]) - max(one[0], other[0]))
-    return shared / (one[1] - one[0] + other[1] - other[0] - shared)
+    both = shared(one, other)
+    return both / (one[1] - one[0] + other[1] - other[0] - both)
+
+
+def shared(one: tuple[int, int], other: tuple[int, int]) -> int:
+    """Returns how many segments two runs have in common."""
+    return max(0, min(one[1], other[1]) - max(one[0], other[0]))

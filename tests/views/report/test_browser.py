@@ -221,6 +221,68 @@ def test_settings_that_differ_stand_apart(page: Any) -> None:
     assert page.execute_script("return avel.data.summary.runs[0].provenance.features")
 
 
+@pytest.mark.parametrize(
+    "words", ["trial=-1&split=test", "trial=9&clip=", "show=constructor&runs=toString&clip=1"]
+)
+def test_a_link_with_wrong_words_opens_the_page_as_it_begins(page: Any, folder: Path, words: str) -> None:
+    page.get("about:blank")
+    page.get(f"{(folder / 'index.html').as_uri()}#{words}")
+    until(page, "return document.querySelectorAll('.tracks .segments').length === 3")
+    assert page.execute_script("return [avel.state.trial, filters.mistakes, filters.runs]") == [
+        0,
+        "all",
+        "all",
+    ]
+    assert errors(page) == []
+
+
+def test_a_saved_figure_arrives_as_a_file(page: Any, tmp_path: Path) -> None:
+    page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    page.execute_script("document.querySelector('#accuracy .save:nth-of-type(2)').click()")
+    end = time.monotonic() + WAIT_SECONDS
+    while not (tmp_path / "accuracy.csv").is_file():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    lines = (tmp_path / "accuracy.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["run", "mlp", "tacma"]
+
+
+CONTRASTS = """
+const numbers = (text) => {
+  const found = text.match(/[\\d.]+/g).map(Number);
+  return text.startsWith("color") ? found.slice(0, 3) : found.slice(0, 3).map((value) => value / 255);
+};
+const luminance = (text) => {
+  const linear = numbers(text).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+};
+const behind = (element) => {
+  const colour = getComputedStyle(element).backgroundColor;
+  return colour === "rgba(0, 0, 0, 0)" ? behind(element.parentElement) : colour;
+};
+const shown = ".bar, .segments b, .confusion button";
+return [...document.querySelectorAll(shown)].map((element) => {
+  const [one, other] = [luminance(getComputedStyle(element).color), luminance(behind(element))];
+  return (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+});
+"""
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_text_on_colour_can_be_read(page: Any, mode: str) -> None:
+    """Axe does not judge these, whose background is a gradient or lies under something else."""
+    features = [{"name": "prefers-color-scheme", "value": mode}]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    until(page, "return document.querySelectorAll('.tracks .segments').length === 3")
+    for fraction in (1, 0.5, 0.1):  # as if each cell of the confusion held that fraction of its row
+        cells = page.find_elements("css selector", ".confusion td")
+        for cell in cells:
+            page.execute_script("arguments[0].style.setProperty('--fraction', arguments[1])", cell, fraction)
+        contrasts = page.execute_script(CONTRASTS)
+        assert len(contrasts) > 10
+        assert min(contrasts) >= 4.5
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_axe_finds_nothing_serious(page: Any, dark: bool) -> None:
     axe = pytest.importorskip("axe_core_python", reason="no axe-core to check the page with")

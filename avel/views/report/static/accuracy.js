@@ -89,7 +89,7 @@ function numbers(rows, split) {
   return h(
     "div",
     {},
-    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "all figures of the runs" }, h("table", { class: "numbers" }, h("thead", {}, head), h("tbody", {}, body))),
+    scrolled("all figures of the runs", h("table", { class: "numbers" }, h("thead", {}, head), h("tbody", {}, body))),
     h("p", { class: "note" }, note + (split === "test" ? inflated : "")),
     downloads("figures", { rows: () => [["run", "seeds", ...shown.map(([title]) => title)], ...rows.map(([name, row]) => [name, row.seeds.length, ...shown.map(([, read]) => read(row))])] })
   );

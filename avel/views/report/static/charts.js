@@ -38,7 +38,7 @@ function drawCurves() {
   const panels = titles.map((title) => {
     const box = h("div");
     const rows = () => [["run", "trial", "epoch", title], ...curveLines(title).flatMap((line) => line.epoch.map((epoch, at) => [line.run, line.name, epoch, line.value[at]]))];
-    const figure = h("figure", {}, h("figcaption", {}, title), box, downloads(title, { svg: () => box.firstChild, rows }));
+    const figure = h("figure", {}, h("figcaption", {}, title), box, downloads(title, { svg: () => withNames(box.firstChild, runs.map((run) => run.name)), rows }));
     responsive(box, (width) => curvePanel(title, width));
     return figure;
   });
@@ -78,7 +78,7 @@ function drawSweeps() {
         line.spreads.map(({ mean, std }, at) => [...(sweep.lines.length > 1 ? [line.name] : []), sweep.values[line.place[at]], mean, std])
       ),
     ];
-    return h("figure", {}, h("figcaption", {}, title), names, box, downloads(`sweep ${sweep.label}`, { svg: () => box.firstChild, rows }));
+    return h("figure", {}, h("figcaption", {}, title), names, box, downloads(`sweep ${sweep.label}`, { svg: () => withNames(box.firstChild, names ? sweep.lines.map((line) => line.name) : []), rows }));
   });
   const split = avel.data.summary.sweeps[0].split;
   $("sweeps").append(h("p", { class: "note" }, `${capital(avel.data.summary.measure)} on ${split}, %: mean and standard deviation over seeds, and every seed.`), h("div", { class: "panels" }, panels));

@@ -1,12 +1,14 @@
 "use strict";
 // What runs get wrong: precision, recall and F1 of each class, and what became of the events.
 
+const decimal = (value) => (value === null || value === undefined ? "–" : value.toFixed(1));
+
 const CLASS_COLUMNS = [
   ["class", (row) => row.name, (value) => value],
   ["segments", (row) => row.segments, String],
-  ["precision", (row) => row.precision_percent, (value) => number(value)],
-  ["recall", (row) => row.recall_percent, (value) => number(value)],
-  ["F1", (row) => row.f1_percent, (value) => number(value)],
+  ["precision", (row) => row.precision_percent, decimal],
+  ["recall", (row) => row.recall_percent, decimal],
+  ["F1", (row) => row.f1_percent, decimal],
 ];
 
 const EVENT_COLUMNS = {
@@ -19,8 +21,6 @@ const EVENT_COLUMNS = {
   missed: "missed",
   invented: "invented",
 };
-
-const number = (value, digits = 1) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 
 function drawClasses() {
   const { runs } = avel.data.summary;
@@ -71,7 +71,7 @@ function classTable(view, redraw) {
   return h(
     "div",
     {},
-    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "scores of classes" }, h("table", { class: "numbers sorted" }, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows))),
+    scrolled("scores of classes", h("table", { class: "numbers sorted" }, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows))),
     h("p", { class: "note" }, `Percent of segments${run.trials.length > 1 ? `, all ${run.trials.length} trials together` : ""}. A class opens its clips below.`),
     downloads("classes", { rows: csv })
   );
@@ -82,7 +82,7 @@ function eventTable() {
   const rows = avel.data.summary.runs.map((run) => [run.name, run.mistakes[avel.state.split]?.events]).filter(([, row]) => row);
   if (!rows.length) return null;
   const keys = Object.keys(EVENT_COLUMNS);
-  const cells = (row) => keys.map((key) => h("td", {}, Number.isInteger(row[key]) ? String(row[key]) : number(row[key])));
+  const cells = (row) => keys.map((key) => h("td", {}, Number.isInteger(row[key]) ? String(row[key]) : decimal(row[key])));
   const head = h("tr", {}, h("th", { scope: "col" }, "run"), keys.map((key) => h("th", { scope: "col" }, EVENT_COLUMNS[key])));
   const body = rows.map(([name, row]) => h("tr", {}, h("th", { scope: "row" }, name), cells(row)));
   const note =
@@ -92,7 +92,7 @@ function eventTable() {
     "div",
     {},
     h("h3", {}, "Events"),
-    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "mistakes in events" }, h("table", { class: "numbers" }, h("thead", {}, head), h("tbody", {}, body))),
+    scrolled("mistakes in events", h("table", { class: "numbers" }, h("thead", {}, head), h("tbody", {}, body))),
     h("p", { class: "note" }, note),
     downloads("events", { rows: () => [["run", ...keys], ...rows.map(([name, row]) => [name, ...keys.map((key) => row[key])])] })
   );

@@ -145,5 +145,6 @@ function cloudDrawing(group, panel, shown) {
     const path = s("path", { d: steps.join(""), style: { fill: at < 0 ? "var(--faint)" : seriesColour(at) } });
     at < 0 ? svg.prepend(path) : svg.append(path);
   });
-  return svg;
+  const named = [...shown.keys()].filter((at) => shown[at] !== null);
+  return withNames(svg, named.map((at) => avel.data.summary.classes[shown[at]]), (at) => seriesColour(named[at]));
 }

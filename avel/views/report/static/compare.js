@@ -100,6 +100,6 @@ function differingClips(runs, a, b) {
   );
   return [
     h("h3", {}, `Where they differ most, in ${avel.data.summary.measure} of a clip`),
-    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "clips that differ most" }, h("table", { class: "numbers" }, h("thead", {}, head), h("tbody", {}, body))),
+    scrolled("clips that differ most", h("table", { class: "numbers" }, h("thead", {}, head), h("tbody", {}, body))),
   ];
 }

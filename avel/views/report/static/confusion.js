@@ -10,7 +10,7 @@ const ORDERS = {
 
 function drawConfusion() {
   const view = { run: 0, order: "dataset" };
-  const box = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "confusion" });
+  const box = scrolled("confusion");
   const runs = avel.data.summary.runs.slice(0, avel.data.clips.predictions.length);
   const redraw = () => box.replaceChildren(confusionTable(view));
   const runChoice = choice(runs.map((run, at) => [at, run.name]), runs.length - 1, (value) => {
@@ -77,7 +77,7 @@ function confusionCell(run, label, prediction, count, total) {
   const fraction = total ? count / total : 0;
   const names = avel.data.summary.classes;
   const about = `${count} of ${plural(total, "segment")} of ${names[label]} are called ${names[prediction]} (${percent(fraction)})`;
-  const properties = { style: { "--fraction": fraction.toFixed(3) }, class: fraction > 0.5 ? "dark" : "", ...tipped(about) };
+  const properties = { style: { "--fraction": fraction.toFixed(3) }, ...tipped(about) };
   if (!count) return h("td", properties);
   const open = () => showClips({ ...NO_FILTERS, run, label, prediction });
   return h("td", properties, h("button", { click: open, "aria-label": about }, String(count)));
@@ -90,6 +90,9 @@ function confusionRows({ run, order }) {
   return [["label", ...shown.map((number) => names[number])], ...shown.map((label) => [names[label], ...shown.map((found) => counts[label][found])])];
 }
 
+/** How much of the colour a cell has that holds all segments of its row, so that its number can be read. */
+const DEEPEST = 0.7;
+
 function confusionDrawing(view) {
   const [[, ...names], ...rows] = confusionRows(view);
   const [left, side] = [200, 34];
@@ -97,14 +100,14 @@ function confusionDrawing(view) {
   const svg = s("svg", { width: size, height: size, viewBox: `0 0 ${size} ${size}` });
   names.forEach((name, at) => {
     const middle = left + side * (at + 0.5) + 4;
-    svg.append(written(left - 8, middle, "end", name), written(8 - left, middle, "start", name, { transform: "rotate(-90)" }));
+    svg.append(written(left - 8, middle, "end", short(name, 26)), written(8 - left, middle, "start", short(name, 26), { transform: "rotate(-90)" }));
   });
   rows.forEach(([, ...counts], row) => {
     const total = sum(counts) || 1;
     counts.forEach((count, column) => {
       const [x, y] = [left + side * column, left + side * row];
-      svg.append(s("rect", { class: "filled", x, y, width: side, height: side, style: { "fill-opacity": (count / total).toFixed(3) } }));
-      if (count) svg.append(written(x + side / 2, y + side / 2 + 4, "middle", count, count > total / 2 ? { class: "drawn on-colour" } : {}));
+      svg.append(s("rect", { class: "filled", x, y, width: side, height: side, style: { "fill-opacity": ((DEEPEST * count) / total).toFixed(3) } }));
+      if (count) svg.append(written(x + side / 2, y + side / 2 + 4, "middle", count));
     });
   });
   return svg;

@@ -66,6 +66,9 @@ const percent = (fraction, digits = 1) => `${(100 * fraction).toFixed(digits)} %
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const plural = (count, one, many = `${one}s`) => `${count} ${count === 1 ? one : many}`;
 
+/** A box that scrolls sideways, by keyboard too. */
+const scrolled = (label, ...content) => h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, content);
+
 /** A `<select>` over [value, text] pairs. */
 function choice(pairs, chosen, onchange, properties = {}) {
   const select = h("select", { change: () => onchange(select.value), ...properties });

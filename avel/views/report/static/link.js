@@ -28,23 +28,22 @@ function writeLink() {
   if (link.ready && location.hash !== linkText()) location.replace(linkText());
 }
 
-/** Shows what an address names; names that this page does not have are left as they are. */
+/** Shows what an address names; for names that this page does not have it shows what it begins with. */
 function followLink(hash) {
   const words = new URLSearchParams(hash.slice(1));
-  if (![...words.keys()].some((key) => ["split", "clip", "run"].includes(key))) return false;
+  if (![...words.keys()].some((key) => ["split", "clip", "run"].includes(key))) return;
   const { clips, summary } = avel.data;
   const placeOf = (names, name) => (names.includes(name) ? names.indexOf(name) : null);
-  const clip = placeOf(clips.sample, Number(words.get("clip") ?? NaN));
+  const clip = placeOf(clips.sample, Number(words.get("clip") || NaN));
   const split = clip === null ? words.get("split") : clips.split[clip];
-  const trial = Number(words.get("trial") || 0);
   const label = placeOf(summary.classes, words.get("label"));
   const called = placeOf(summary.classes, words.get("called"));
   const category = placeOf(summary.classes, words.get("class"));
   const run = placeOf(summary.runs.slice(0, clips.predictions.length).map((each) => each.name), words.get("run"));
   Object.assign(filters, {
     run: run ?? filters.run,
-    mistakes: words.get("show") in MISTAKES ? words.get("show") : "all",
-    runs: AGREEMENT[words.get("runs")] || bestRun(words.get("runs")) !== null ? words.get("runs") : "all",
+    mistakes: Object.hasOwn(MISTAKES, words.get("show")) ? words.get("show") : "all",
+    runs: Object.hasOwn(AGREEMENT, words.get("runs")) || bestRun(words.get("runs")) !== null ? words.get("runs") : "all",
     category: category === null ? "" : String(category),
     text: words.get("find") || "",
     order: words.get("order") === "wrong" ? "wrong" : "dataset",
@@ -52,14 +51,13 @@ function followLink(hash) {
     prediction: label === null ? null : called,
   });
   if (clip !== null) list.selected = clip;
-  const known = [...$("split").options].some((option) => option.value === split);
-  avel.set({ split: known ? split : avel.state.split, trial: trial < $("trial").options.length ? trial : 0 });
+  const offered = (id, value, usual) => ([...$(id).options].some((option) => option.value === value) ? value : usual);
+  avel.set({ split: offered("split", split, avel.state.split), trial: Number(offered("trial", words.get("trial"), "0")) });
   showFilters();
   if (clip !== null && list.clips.includes(clip)) {
     selectClip(clip, Number(words.get("second") || 0) || 0);
     player.box.scrollIntoView({ block: "start" });
   }
-  return true;
 }
 
 function startLinks(hash) {

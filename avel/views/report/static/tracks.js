@@ -93,7 +93,7 @@ function timelineDrawing(sources) {
   const svg = rowsDrawing(rows.map(([name]) => name), 640, (at, y) =>
     blocks(rows[at][1], rows[at][2]).flatMap(({ first, end, class: number, right }) => {
       const box = s("rect", { class: right ? "filled" : "filled wrong", x: x(first), y: y - 11, width: x(end) - x(first) - 1, height: 22, style: { "fill-opacity": number === null ? 0.15 : 0.6 } });
-      return [box, written((x(first) + x(end)) / 2, y + 5, "middle", number === null ? "bg" : classes[number])];
+      return [box, written((x(first) + x(end)) / 2, y + 5, "middle", short(number === null ? "bg" : classes[number], (x(end) - x(first)) / 7))];
     })
   );
   return svg;
