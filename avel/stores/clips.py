@@ -222,8 +222,9 @@ class ClipStore:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of the store; of its chunks as the manifest has them, since there may be millions."""
-        chunks = self.entries.where(state="staged").stored_bytes
+        """Bytes of the store; of chunks in files of their own by the manifest, since there may be millions."""
+        in_own_files = self.entries.holds(state="staged") & ~self.entries.column("packed")
+        chunks = self.entries.take(in_own_files.nonzero()[0]).stored_bytes
         others = sorted(OWN_NAMES - set(ARRAYS)) + [f"{name}/zarr.json" for name in self.attributes.arrays]
         return chunks + self.location.bytes(others)
 
