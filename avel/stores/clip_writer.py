@@ -6,7 +6,6 @@ Every chunk belongs to one video, so processes that stage different videos never
 from __future__ import annotations
 
 import socket
-import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +37,7 @@ from avel.stores.clips import (
 )
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import MEND
+from avel.stores.lease import boot_seconds
 from avel.stores.location import LocalLocation, Location, first_line
 from avel.stores.shards import PACKED
 
@@ -173,7 +173,7 @@ class ClipWriter:
 
     def _check(self) -> None:
         """Checks that no other run has begun; once a second where that takes requests to an object store."""
-        now = time.clock_gettime(time.CLOCK_BOOTTIME)  # which also runs while the machine sleeps
+        now = boot_seconds()
         if isinstance(self.location, LocalLocation) or now - self._checked > CHECK_SECONDS:
             check_run(self.location, self._run)
             self._checked = now
