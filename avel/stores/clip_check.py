@@ -36,8 +36,7 @@ def verify_clips(store: ClipStore) -> tuple[str, ...]:
 
 def _wrong_shapes(store: ClipStore) -> list[str]:
     """Returns a line for each array whose shape contradicts the store's attributes."""
-    rows_of_packed = store.entries.column("row")[store.entries.column("packed")]
-    packed = int(rows_of_packed.max(initial=-1)) + 1
+    packed = int(store.entries.packed_rows.max(initial=-1)) + 1
     expected = {name: (len(store), *row_shape(store.attributes, name)) for name in store.attributes.arrays}
     try:
         shapes = {name: array.shape for name, array in store.arrays.items()}

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from avel.errors import DatasetError, StoreError, UnknownNameError
 from avel.grid import CHUNK_SEGMENTS, MEL_BANDS, MEL_FRAMES, Grid
+from avel.stores.arrow import read_own_parquet, table_of
 from avel.stores.chunks import elements, numbers, pictures
 from avel.stores.datasets.dataset import Dataset, Description, describe, split_sizes, table_schemas
 from avel.stores.documents import SEAL, parse, typed
@@ -183,8 +184,8 @@ class ClipStore:
     @property
     def waiting(self) -> tuple[str, ...]:
         """Ids of the videos that are still to be staged, in array order; failed ones are not."""
-        open_ones = ~self.entries.holds(state="failed") & self.entries.without(self.staged)
-        return tuple(self.entries.take(open_ones.nonzero()[0]).ids)
+        ended = self.entries.holds(state="failed") | self.entries.holds(state="staged", settings=self.digest)
+        return tuple(self.entries.take((~ended).nonzero()[0]).ids)
 
     def is_staged(self, entry: Entry) -> bool:
         """Returns True if the video was staged completely, with the store's settings."""
@@ -212,8 +213,6 @@ class ClipStore:
         Raises:
             StoreError: it is missing or damaged.
         """
-        from avel.stores.arrow import read_own_parquet
-
         where = f"{self.location.url}/dataset/{name}.parquet"
         data = self.location.read(f"dataset/{name}.parquet")
         if data is None:
@@ -222,7 +221,7 @@ class ClipStore:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of the store; of chunks in files of their own by the manifest, since there may be millions."""
+        """Bytes of the store; chunks in own files as the manifest has them, since there may be millions."""
         in_own_files = self.entries.holds(state="staged") & ~self.entries.column("packed")
         chunks = self.entries.take(in_own_files.nonzero()[0]).stored_bytes
         others = sorted(OWN_NAMES - set(ARRAYS)) + [f"{name}/zarr.json" for name in self.attributes.arrays]
@@ -346,15 +345,22 @@ class ClipStore:
     def _was_packed(self, row: int) -> bool:
         """Reads the manifest again; returns whether `avel pack` has moved the video since it was read."""
         before = row in self._packed_rows
-        for name in ("entries", "packing", "staged_entries", "staged", "_rows", "_packed_rows"):
+        for name in (
+            "entries",
+            "staged_entries",
+            "staged",
+            "packing",
+            "packed_arrays",
+            "_rows",
+            "_packed_rows",
+        ):
             self.__dict__.pop(name, None)
         return self._row(self.video_ids[row]) == row and (row in self._packed_rows) != before
 
     @cached_property
     def _packed_rows(self) -> frozenset[int]:
         """Rows of the videos that lie in shards."""
-        places = self.entries.column("packed").nonzero()[0]
-        return frozenset(self.entries.take(places).column("row").tolist())
+        return frozenset(self.entries.packed_rows.tolist())
 
     @cached_property
     def packing(self) -> Packing | None:
@@ -494,7 +500,7 @@ def rows_table(video_ids: Sequence[str]) -> pa.Table:
     import pyarrow as pa
 
     schema = pa.schema([pa.field("video_id", pa.string(), nullable=False)])
-    return pa.table([pa.array(video_ids, pa.string())], schema)
+    return table_of([video_ids], schema)
 
 
 def read_rows(location: Location, attributes: StoreAttributes) -> pa.ChunkedArray:
@@ -503,8 +509,6 @@ def read_rows(location: Location, attributes: StoreAttributes) -> pa.ChunkedArra
     Raises:
         StoreError: the file is missing or damaged, has too few, or names a video twice.
     """
-    from avel.stores.arrow import read_own_parquet
-
     where, data = f"{location.url}/{ROWS}", location.read(ROWS)
     if data is None:
         raise StoreError(f"{where} is missing", hint=START_AGAIN)
