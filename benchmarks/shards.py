@@ -29,8 +29,9 @@ import numpy as np
 
 from avel.grid import Grid
 from avel.progress import set_verbosity
+from avel.stores.clip_layout import StoreAttributes
 from avel.stores.clip_writer import ClipWriter, flush, prepare_store, write_dataset
-from avel.stores.clips import ClipStore, StoreAttributes
+from avel.stores.clips import ClipStore
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.jpeg import encode_jpeg
 from avel.stores.location import locate

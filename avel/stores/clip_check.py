@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from avel.errors import StoreError
-from avel.stores.clips import ClipStore, chunk_name, chunk_shape, row_shape
+from avel.stores.clip_layout import chunk_name, chunk_shape, row_shape
+from avel.stores.clips import ClipStore
 from avel.stores.manifest import Entry
 from avel.stores.seal import fault
 

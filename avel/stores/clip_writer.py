@@ -20,7 +20,7 @@ from zarr.storage import WrapperStore
 
 from avel.errors import AvelError, StaleError, StoreError, WriteError
 from avel.stores.arrow import to_parquet
-from avel.stores.clips import (
+from avel.stores.clip_layout import (
     ARRAYS,
     FRAMES,
     LOG_MEL,

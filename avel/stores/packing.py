@@ -22,8 +22,9 @@ from avel.ahead import read_ahead, reading_threads
 from avel.errors import ConfigError
 from avel.progress import Progress
 from avel.stores.chunks import verified
+from avel.stores.clip_layout import RUN, StoreAttributes, array_spec, chunk_name, read_chunk
 from avel.stores.clip_writer import end_run, erase, sweep, writing
-from avel.stores.clips import RUN, ClipStore, StoreAttributes, array_spec, chunk_name, read_chunk
+from avel.stores.clips import ClipStore
 from avel.stores.documents import parse
 from avel.stores.location import Location, RemoteLocation
 from avel.stores.manifest import Entry, Manifest, ManifestWriter, read_manifest

@@ -15,7 +15,7 @@ import pytest
 from avel.errors import BusyError, ConfigError, StoreError
 from avel.stores import lease
 from avel.stores import location as module
-from avel.stores.clips import read_attributes
+from avel.stores.clip_layout import read_attributes
 from avel.stores.lease import boot_seconds
 from avel.stores.location import (
     RETRY_VARIABLE,
