@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,9 +13,9 @@ import numpy as np
 from avel.errors import StoreError
 from avel.grid import CHUNK_SEGMENTS, MEL_BANDS, MEL_FRAMES, Grid
 from avel.stores.arrow import read_own_parquet, table_of
-from avel.stores.documents import SEAL, parse, typed
+from avel.stores.documents import parse, typed, zarr_group
 from avel.stores.location import Location, first_line
-from avel.stores.seal import OPEN, fault, sealed
+from avel.stores.seal import fault
 from avel.stores.shards import PACKED, Packing
 from avel.text import as_plain
 
@@ -73,9 +74,7 @@ class StoreAttributes:
 
     def as_json(self) -> bytes:
         """Returns the zarr.json of a Zarr group with these attributes."""
-        attributes = {SEAL: OPEN, "format": FORMAT, "version": VERSION, **as_plain(self)}
-        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        return sealed(json.dumps(group, indent=2).encode())
+        return zarr_group({"format": FORMAT, "version": VERSION, **as_plain(self)})
 
 
 def read_attributes(location: Location) -> StoreAttributes | None:
@@ -172,6 +171,19 @@ def array_spec(attributes: StoreAttributes, name: str, packing: Packing | None =
     if attributes.frame_codec == "raw":
         return spec | {"dtype": "uint8", "compressors": [ZstdCodec(level=3), Crc32cCodec()]}
     return spec | {"dtype": "variable_length_bytes"}
+
+
+@contextmanager
+def without_format_warning() -> Iterator[None]:
+    """Silences zarr's warning that it has not fixed how it stores variable-length bytes.
+
+    docs/file-formats.md writes it down.
+    """
+    from zarr.errors import UnstableSpecificationWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnstableSpecificationWarning)
+        yield
 
 
 def chunk_names(attributes: StoreAttributes, row: int) -> list[str]:

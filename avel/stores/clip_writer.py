@@ -6,7 +6,6 @@ Every chunk belongs to one video, so processes that stage different videos never
 from __future__ import annotations
 
 import socket
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +14,6 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.abc.buffer import Buffer
-from zarr.errors import UnstableSpecificationWarning
 from zarr.storage import WrapperStore
 
 from avel.errors import AvelError, StaleError, StoreError, WriteError
@@ -34,6 +32,7 @@ from avel.stores.clip_layout import (
     chunk_names,
     read_attributes,
     rows_table,
+    without_format_warning,
 )
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import MEND
@@ -75,9 +74,7 @@ def prepare_store(
     found, store = read_attributes(location), location.zarr()
     if found is None or found.videos != attributes.videos:
         location.write(ROWS, to_parquet(rows_table(video_ids)))
-    with warnings.catch_warnings():
-        # zarr has not fixed how it stores variable-length bytes; docs/file-formats.md writes it down
-        warnings.simplefilter("ignore", UnstableSpecificationWarning)
+    with without_format_warning():
         if found is None or _form(found) != _form(attributes):
             zarr.open_group(store, mode="a", use_consolidated=False).attrs.put({})
             location.delete([name for folder in (*ARRAYS, PACKED) for name in location.names(folder)])

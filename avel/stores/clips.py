@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import struct
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -32,6 +31,7 @@ from avel.stores.clip_layout import (
     read_chunk,
     read_rows,
     row_shape,
+    without_format_warning,
 )
 from avel.stores.datasets.dataset import Dataset, Description, describe, split_sizes, table_schemas
 from avel.stores.jpeg import decode_jpeg
@@ -362,10 +362,7 @@ class ClipStore:
         return {} if self.packing is None else self._open_arrays(self.packing)
 
     def _open_arrays(self, packing: Packing | None) -> dict[str, Any]:
-        from zarr.errors import UnstableSpecificationWarning
-
-        with warnings.catch_warnings():  # as when they are written
-            warnings.simplefilter("ignore", UnstableSpecificationWarning)
+        with without_format_warning():
             return {name: self._array(name, packing) for name in self.attributes.arrays}
 
     def _array(self, name: str, packing: Packing | None) -> Any:

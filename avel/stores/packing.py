@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 import uuid
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,14 @@ from avel.ahead import read_ahead, reading_threads
 from avel.errors import ConfigError
 from avel.progress import Progress
 from avel.stores.chunks import verified
-from avel.stores.clip_layout import RUN, StoreAttributes, array_spec, chunk_name, read_chunk
+from avel.stores.clip_layout import (
+    RUN,
+    StoreAttributes,
+    array_spec,
+    chunk_name,
+    read_chunk,
+    without_format_warning,
+)
 from avel.stores.clip_writer import end_run, erase, sweep, writing
 from avel.stores.clips import ClipStore
 from avel.stores.documents import parse
@@ -188,12 +194,10 @@ def _array_json(attributes: StoreAttributes, name: str, packing: Packing) -> byt
     """Returns the zarr.json of an array of shards."""
     import zarr
     from zarr.core.buffer import Buffer
-    from zarr.errors import UnstableSpecificationWarning
     from zarr.storage import MemoryStore
 
     files: dict[str, Buffer] = {}
-    with warnings.catch_warnings():  # as for the arrays of single clips
-        warnings.simplefilter("ignore", UnstableSpecificationWarning)
+    with without_format_warning():
         zarr.create_array(MemoryStore(files), name=name, **array_spec(attributes, name, packing))
     return files[f"{name}/zarr.json"].to_bytes()
 
