@@ -41,8 +41,9 @@ from avel.pipeline.config import CacheConfig, ExtractConfig
 from avel.pipeline.encoders.encoder import unit
 from avel.pipeline.staging.plan import stored_settings
 from avel.progress import set_verbosity
+from avel.stores.clip_layout import StoreAttributes
 from avel.stores.clip_writer import ClipWriter, prepare_store, write_dataset
-from avel.stores.clips import ClipStore, StoreAttributes
+from avel.stores.clips import ClipStore
 from avel.stores.datasets.dataset import Video, make_dataset
 from avel.stores.diff import diff
 from avel.stores.location import locate

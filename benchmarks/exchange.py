@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import resource
 import shutil
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import h5py
@@ -41,7 +42,8 @@ def main() -> None:
         if free < needed:
             raise SystemExit(f"{folder}: {free / 1e9:.1f} GB free, need {needed / 1e9:.1f}; see --folder")
         _make(Path(folder) / "given", options.rows)
-        found = _measured(Path(folder))
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            found = process.submit(_there_and_back, Path(folder)).result()
         found["equal_rows"] = _equal_rows(Path(folder), options.rows)
     if options.json:
         print(json.dumps(found | {"rows": options.rows}))
@@ -77,31 +79,18 @@ def _make(folder: Path, rows: int) -> None:
                 array[row] = random.random(shape, np.float32).astype(np.float16)
 
 
-def _measured(folder: Path) -> dict[str, float]:
-    context = multiprocessing.get_context("spawn")
-    results = context.SimpleQueue()
-    process = context.Process(target=_there_and_back, args=(folder, results))
-    process.start()
-    process.join()
-    if process.exitcode:
-        raise SystemExit(process.exitcode)
-    return dict(results.get())
-
-
-def _there_and_back(folder: Path, results: multiprocessing.SimpleQueue[dict[str, float]]) -> None:
+def _there_and_back(folder: Path) -> dict[str, float]:
     began = time.perf_counter()
     import_features(folder / "given", folder / "cache.h5")
     imported = time.perf_counter()
     export_features(folder / "cache.h5", folder / "exported")
     exported = time.perf_counter()
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    results.put(
-        {
-            "import_seconds": imported - began,
-            "export_seconds": exported - imported,
-            "peak_mib": peak_kib / 1024,
-        }
-    )
+    return {
+        "import_seconds": imported - began,
+        "export_seconds": exported - imported,
+        "peak_mib": peak_kib / 1024,
+    }
 
 
 def _equal_rows(folder: Path, rows: int) -> int:

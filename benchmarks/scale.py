@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import multiprocessing
 import resource
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from unittest import mock
 
@@ -56,7 +57,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             _make_clips(Path(folder) / "clips", clips)
             for name, measure in (("extract", _extract), ("nothing to do", _extract), ("inspect", _inspect)):
-                cost = _measured(measure, Path(folder))
+                with ProcessPoolExecutor(1, get_context("spawn")) as process:
+                    cost = process.submit(_measured, measure, Path(folder)).result()
                 rows.append((name, clips, *_figures(clips, cost, before.get(name))))
                 before[name] = clips, cost.cpu_seconds
                 print("  ".join(map(str, rows[-1])), flush=True)
@@ -102,23 +104,11 @@ def _make_clips(folder: Path, clips: int) -> None:
 
 
 def _measured(measure: Callable[[Path], float], folder: Path) -> Cost:
-    context = multiprocessing.get_context("spawn")
-    results = context.SimpleQueue()
-    process = context.Process(target=_run, args=(measure, folder, results))
-    process.start()
-    process.join()
-    if process.exitcode:
-        raise SystemExit(process.exitcode)
-    cost: Cost = results.get()
-    return cost
-
-
-def _run(measure: Callable[[Path], float], folder: Path, results: multiprocessing.SimpleQueue[Cost]) -> None:
     began = time.monotonic()
     first = measure(folder)
     wall = time.monotonic() - began
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    results.put(Cost(time.process_time(), wall, peak_mib, first - began if first else 0.0))
+    return Cost(time.process_time(), wall, peak_mib, first - began if first else 0.0)
 
 
 class _Faked:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import multiprocessing
 import resource
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,8 @@ def main() -> None:
     for rows in parser.parse_args().rows:
         with tempfile.TemporaryDirectory() as folder:
             write_cache(Path(folder) / "c.h5", rows)
-            measured.append((rows, *_in_a_process(Path(folder) / "c.h5")))
+            with ProcessPoolExecutor(1, get_context("spawn")) as process:
+                measured.append((rows, *process.submit(_open, Path(folder) / "c.h5").result()))
     print("\n".join(table(("rows", "wall s", "CPU s", "peak MiB"), measured)))
 
 
@@ -64,23 +66,13 @@ def write_cache(path: Path, rows: int) -> None:
     )
 
 
-def _in_a_process(path: Path) -> tuple[str, str, int]:
-    context = multiprocessing.get_context("spawn")
-    results = context.SimpleQueue()
-    process = context.Process(target=_open, args=(path, results))
-    process.start()
-    process.join()
-    if process.exitcode:
-        raise SystemExit(process.exitcode)
-    wall, cpu, peak_mib = results.get()
-    return f"{wall:.2f}", f"{cpu:.2f}", round(peak_mib)
-
-
-def _open(path: Path, results: multiprocessing.SimpleQueue[tuple[float, float, float]]) -> None:
+def _open(path: Path) -> tuple[str, str, int]:
+    """Returns wall and processor seconds of opening a cache, and the peak in MiB."""
     began, cpu = time.perf_counter(), time.process_time()
     FeatureCache.open(path)
     seconds = time.perf_counter() - began, time.process_time() - cpu
-    results.put((*seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return f"{seconds[0]:.2f}", f"{seconds[1]:.2f}", round(peak_mib)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ time and highest resident memory are reported, imports included.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import random
 import resource
@@ -20,7 +19,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
@@ -28,8 +29,9 @@ import numpy as np
 
 from avel.grid import Grid
 from avel.progress import set_verbosity
+from avel.stores.clip_layout import StoreAttributes
 from avel.stores.clip_writer import ClipWriter, flush, prepare_store, write_dataset
-from avel.stores.clips import ClipStore, StoreAttributes
+from avel.stores.clips import ClipStore
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.jpeg import encode_jpeg
 from avel.stores.location import locate
@@ -107,7 +109,7 @@ def _stage(store: Path, row: int, clips: int) -> None:
 
 def _counts(store: Path) -> tuple[int, int]:
     """Returns the files and the folders of the arrays' chunks."""
-    found = [path for path in store.rglob("c/**/*") if "manifest" not in path.parts]
+    found = list(store.rglob("c/**/*"))
     return sum(path.is_file() for path in found), sum(path.is_dir() for path in found)
 
 
@@ -119,22 +121,15 @@ def _seconds(call: Callable[[], object]) -> float:
 
 def _packing(store: Path, size: int) -> tuple[float, float, float]:
     """Packs a store in a process of its own; returns wall and processor seconds and the peak in MiB."""
-    context = multiprocessing.get_context("spawn")
-    results = context.SimpleQueue()
-    process = context.Process(target=_pack, args=(store, size, results))
-    process.start()
-    process.join()
-    if process.exitcode:
-        raise SystemExit(process.exitcode)
-    figures: tuple[float, float, float] = results.get()
-    return figures
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(_pack, store, size).result()
 
 
-def _pack(store: Path, size: int, results: multiprocessing.SimpleQueue[tuple[float, float, float]]) -> None:
+def _pack(store: Path, size: int) -> tuple[float, float, float]:
     set_verbosity(0)
     wall = pack(store, size).seconds
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    results.put((wall, time.process_time(), peak_mib))
+    return wall, time.process_time(), peak_mib
 
 
 def _reads(stores: dict[str, Path], clips: int, rounds: int) -> list[str]:
@@ -144,8 +139,7 @@ def _reads(stores: dict[str, Path], clips: int, rounds: int) -> list[str]:
     took: dict[tuple[str, str], list[float]] = {}
     for _ in range(rounds):
         asked = [
-            (f"clip{chance.randrange(clips):06d}", chance.sample(range(160), FRAMES_AT_ONCE))
-            for _ in range(READS)
+            (_name(chance.randrange(clips)), chance.sample(range(160), FRAMES_AT_ONCE)) for _ in range(READS)
         ]
         for way in ("bytes", "decoded", "cold, decoded", "sequential, bytes"):
             for name in chance.sample(list(stores), len(stores)):

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from avel.errors import StoreError
-from avel.stores.clips import ClipStore, chunk_name, chunk_shape, row_shape
+from avel.stores.clip_layout import chunk_name, chunk_shape, row_shape
+from avel.stores.clips import ClipStore
 from avel.stores.manifest import Entry
 from avel.stores.seal import fault
 
@@ -36,8 +37,7 @@ def verify_clips(store: ClipStore) -> tuple[str, ...]:
 
 def _wrong_shapes(store: ClipStore) -> list[str]:
     """Returns a line for each array whose shape contradicts the store's attributes."""
-    rows_of_packed = store.entries.column("row")[store.entries.column("packed")]
-    packed = int(rows_of_packed.max(initial=-1)) + 1
+    packed = int(store.entries.packed_rows.max(initial=-1)) + 1
     expected = {name: (len(store), *row_shape(store.attributes, name)) for name in store.attributes.arrays}
     try:
         shapes = {name: array.shape for name, array in store.arrays.items()}

@@ -6,8 +6,6 @@ Every chunk belongs to one video, so processes that stage different videos never
 from __future__ import annotations
 
 import socket
-import time
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,12 +14,11 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.abc.buffer import Buffer
-from zarr.errors import UnstableSpecificationWarning
 from zarr.storage import WrapperStore
 
 from avel.errors import AvelError, StaleError, StoreError, WriteError
 from avel.stores.arrow import to_parquet
-from avel.stores.clips import (
+from avel.stores.clip_layout import (
     ARRAYS,
     FRAMES,
     LOG_MEL,
@@ -35,9 +32,11 @@ from avel.stores.clips import (
     chunk_names,
     read_attributes,
     rows_table,
+    without_format_warning,
 )
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import MEND
+from avel.stores.lease import boot_seconds
 from avel.stores.location import LocalLocation, Location, first_line
 from avel.stores.shards import PACKED
 
@@ -75,9 +74,7 @@ def prepare_store(
     found, store = read_attributes(location), location.zarr()
     if found is None or found.videos != attributes.videos:
         location.write(ROWS, to_parquet(rows_table(video_ids)))
-    with warnings.catch_warnings():
-        # zarr has not fixed how it stores variable-length bytes; docs/file-formats.md writes it down
-        warnings.simplefilter("ignore", UnstableSpecificationWarning)
+    with without_format_warning():
         if found is None or _form(found) != _form(attributes):
             zarr.open_group(store, mode="a", use_consolidated=False).attrs.put({})
             location.delete([name for folder in (*ARRAYS, PACKED) for name in location.names(folder)])
@@ -173,7 +170,7 @@ class ClipWriter:
 
     def _check(self) -> None:
         """Checks that no other run has begun; once a second where that takes requests to an object store."""
-        now = time.clock_gettime(time.CLOCK_BOOTTIME)  # which also runs while the machine sleeps
+        now = boot_seconds()
         if isinstance(self.location, LocalLocation) or now - self._checked > CHECK_SECONDS:
             check_run(self.location, self._run)
             self._checked = now

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import struct
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import DatasetError, StoreError, UnknownNameError
-from avel.grid import CHUNK_SEGMENTS, MEL_BANDS, MEL_FRAMES, Grid
+from avel.stores.arrow import read_own_parquet
 from avel.stores.chunks import elements, numbers, pictures
+from avel.stores.clip_layout import (
+    ARRAYS,
+    FRAMES,
+    LOG_MEL,
+    OWN_NAMES,
+    ROWS,
+    START_AGAIN,
+    WAVEFORM,
+    StoreAttributes,
+    array_spec,
+    chunk_name,
+    chunk_shape,
+    read_attributes,
+    read_chunk,
+    read_rows,
+    row_shape,
+    without_format_warning,
+)
 from avel.stores.datasets.dataset import Dataset, Description, describe, split_sizes, table_schemas
-from avel.stores.documents import SEAL, parse, typed
 from avel.stores.jpeg import decode_jpeg
 from avel.stores.kinds import not_a
 from avel.stores.location import Location, first_line, locate
 from avel.stores.manifest import Entry, Manifest, read_manifest
-from avel.stores.seal import OPEN, fault, sealed
 from avel.stores.shards import MEND as MEND_PACKING
 from avel.stores.shards import PACKED, Packing, read_packing
-from avel.text import as_plain, html_table, plural
+from avel.text import html_table, plural
 
 if TYPE_CHECKING:
     import os
@@ -37,62 +50,7 @@ if TYPE_CHECKING:
 F = TypeVar("F")
 """A frame, as a JPEG file or decoded."""
 
-FORMAT, VERSION = "avel-clips", 6
-FRAMES, LOG_MEL, WAVEFORM = "frames", "log_mel", "waveform"
-ARRAYS = (FRAMES, LOG_MEL, WAVEFORM)
-"""Arrays that a store may hold; frames first, which are written last and deleted first."""
-RUN = ".run"
-"""Name of the file with the token of the run at work; it stays after a run that did not end well."""
-ROWS = "rows.parquet"
-"""Name of the file with the video of each row of the arrays; a killed run may leave more rows in it."""
-OWN_NAMES = frozenset(
-    {*ARRAYS, PACKED, "manifest", "dataset", "zarr.json", ROWS, "config.toml", ".lock", RUN}
-)
-"""Names of all files and folders directly in a store."""
-START_AGAIN = "remove its zarr.json, and avel extract stages all clips again"
 DATASET_AGAIN = "remove the folder dataset/ of the store, and give the avel extract command again"
-ACCESS = "check its access rights; for an object store also AWS_ENDPOINT_URL, AWS_REGION and the keys"
-
-
-@dataclass(frozen=True)
-class StoreAttributes:
-    """Attributes of a store: its grid, the settings it was staged with, how many videos have rows in it.
-
-    `waveform` says whether the store holds waveforms.
-    """
-
-    grid: Grid
-    settings: dict[str, Any]
-    digest: str
-    frame_codec: Literal["jpeg", "raw"]
-    videos: int
-    waveform: bool = False
-
-    @property
-    def arrays(self) -> tuple[str, ...]:
-        """Names of the store's arrays, in the order of `ARRAYS`."""
-        return ARRAYS if self.waveform else (FRAMES, LOG_MEL)
-
-    @property
-    def chunk_segments(self) -> int:
-        """Segments in one chunk, the same in all arrays."""
-        return min(self.grid.segments, CHUNK_SEGMENTS)
-
-    @property
-    def chunk_frames(self) -> int:
-        """Frames in one chunk."""
-        return self.chunk_segments * self.grid.frames_per_segment
-
-    @property
-    def chunks(self) -> int:
-        """Chunks of one video in each array."""
-        return -(-self.grid.segments // self.chunk_segments)
-
-    def as_json(self) -> bytes:
-        """Returns the zarr.json of a Zarr group with these attributes."""
-        attributes = {SEAL: OPEN, "format": FORMAT, "version": VERSION, **as_plain(self)}
-        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        return sealed(json.dumps(group, indent=2).encode())
 
 
 class ClipStore:
@@ -183,8 +141,8 @@ class ClipStore:
     @property
     def waiting(self) -> tuple[str, ...]:
         """Ids of the videos that are still to be staged, in array order; failed ones are not."""
-        open_ones = ~self.entries.holds(state="failed") & self.entries.without(self.staged)
-        return tuple(self.entries.take(open_ones.nonzero()[0]).ids)
+        ended = self.entries.holds(state="failed") | self.entries.holds(state="staged", settings=self.digest)
+        return tuple(self.entries.take((~ended).nonzero()[0]).ids)
 
     def is_staged(self, entry: Entry) -> bool:
         """Returns True if the video was staged completely, with the store's settings."""
@@ -212,8 +170,6 @@ class ClipStore:
         Raises:
             StoreError: it is missing or damaged.
         """
-        from avel.stores.arrow import read_own_parquet
-
         where = f"{self.location.url}/dataset/{name}.parquet"
         data = self.location.read(f"dataset/{name}.parquet")
         if data is None:
@@ -222,8 +178,9 @@ class ClipStore:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of the store; of its chunks as the manifest has them, since there may be millions."""
-        chunks = self.entries.where(state="staged").stored_bytes
+        """Bytes of the store; chunks in own files as the manifest has them, since there may be millions."""
+        in_own_files = self.entries.holds(state="staged") & ~self.entries.column("packed")
+        chunks = self.entries.take(in_own_files.nonzero()[0]).stored_bytes
         others = sorted(OWN_NAMES - set(ARRAYS)) + [f"{name}/zarr.json" for name in self.attributes.arrays]
         return chunks + self.location.bytes(others)
 
@@ -345,15 +302,22 @@ class ClipStore:
     def _was_packed(self, row: int) -> bool:
         """Reads the manifest again; returns whether `avel pack` has moved the video since it was read."""
         before = row in self._packed_rows
-        for name in ("entries", "packing", "staged_entries", "staged", "_rows", "_packed_rows"):
+        for name in (
+            "entries",
+            "staged_entries",
+            "staged",
+            "packing",
+            "packed_arrays",
+            "_rows",
+            "_packed_rows",
+        ):
             self.__dict__.pop(name, None)
         return self._row(self.video_ids[row]) == row and (row in self._packed_rows) != before
 
     @cached_property
     def _packed_rows(self) -> frozenset[int]:
         """Rows of the videos that lie in shards."""
-        places = self.entries.column("packed").nonzero()[0]
-        return frozenset(self.entries.take(places).column("row").tolist())
+        return frozenset(self.entries.packed_rows.tolist())
 
     @cached_property
     def packing(self) -> Packing | None:
@@ -398,10 +362,7 @@ class ClipStore:
         return {} if self.packing is None else self._open_arrays(self.packing)
 
     def _open_arrays(self, packing: Packing | None) -> dict[str, Any]:
-        from zarr.errors import UnstableSpecificationWarning
-
-        with warnings.catch_warnings():  # as when they are written
-            warnings.simplefilter("ignore", UnstableSpecificationWarning)
+        with without_format_warning():
             return {name: self._array(name, packing) for name in self.attributes.arrays}
 
     def _array(self, name: str, packing: Packing | None) -> Any:
@@ -456,141 +417,3 @@ class ClipStore:
 
     def _repair(self) -> str:
         return shlex.join(["avel", "extract", self.about.root, self.location.url])
-
-
-def read_attributes(location: Location) -> StoreAttributes | None:
-    """Reads the attributes of a store; None where there is no store.
-
-    Raises:
-        StoreError: the store has another format or version, or cannot be read.
-    """
-    try:
-        found_json = location.read("zarr.json")
-    except location.errors as error:
-        raise StoreError(f"{location.url}: cannot be read: {first_line(error)}", hint=ACCESS) from None
-    if found_json is None:
-        return None
-    where = f"{location.url}/zarr.json"
-    found = parse(found_json, where, START_AGAIN).get("attributes")
-    if not found:  # a group that an interrupted run had only begun
-        return None
-    if not isinstance(found, dict):
-        raise StoreError(f"{where}: its attributes are not a JSON object", hint=START_AGAIN)
-    form = found.get("format"), found.get("version")
-    if form != (FORMAT, VERSION):
-        raise StoreError(
-            f"{where}: format {form[0]!r} version {form[1]!r}, this avel reads {FORMAT!r} {VERSION}",
-            hint="stage the clips into a new store with avel extract",
-        )
-    attributes = typed(StoreAttributes, found, where, START_AGAIN)
-    if broken := fault(found_json):
-        raise StoreError(f"{where}: {broken}", hint=START_AGAIN)
-    return attributes
-
-
-def rows_table(video_ids: Sequence[str]) -> pa.Table:
-    """Returns the table with the video of each row of the arrays."""
-    import pyarrow as pa
-
-    schema = pa.schema([pa.field("video_id", pa.string(), nullable=False)])
-    return pa.table([pa.array(video_ids, pa.string())], schema)
-
-
-def read_rows(location: Location, attributes: StoreAttributes) -> pa.ChunkedArray:
-    """Reads the ids of the videos in a store, in the order of its arrays.
-
-    Raises:
-        StoreError: the file is missing or damaged, has too few, or names a video twice.
-    """
-    from avel.stores.arrow import read_own_parquet
-
-    where, data = f"{location.url}/{ROWS}", location.read(ROWS)
-    if data is None:
-        raise StoreError(f"{where} is missing", hint=START_AGAIN)
-    found = read_own_parquet(data, rows_table(()).schema, where, START_AGAIN)["video_id"]
-    if len(found) < attributes.videos:
-        raise StoreError(
-            f"{where}: {len(found)} videos, zarr.json says {attributes.videos}", hint=START_AGAIN
-        )
-    found = found.slice(0, attributes.videos)
-    if len(found.unique()) < len(found):
-        raise StoreError(f"{where}: names a video twice", hint=START_AGAIN)
-    return found
-
-
-def row_shape(attributes: StoreAttributes, name: str) -> tuple[int, ...]:
-    """Returns the shape of one video's row of an array.
-
-    Patches (T, 96, 64), samples (T * samples_per_segment,), JPEG files (T * N,) or frames (T * N, H, W, C).
-    """
-    grid = attributes.grid
-    if name == LOG_MEL:
-        return grid.segments, MEL_FRAMES, MEL_BANDS
-    if name == WAVEFORM:
-        return (grid.samples,)
-    return (grid.frames, grid.size, grid.size, 3) if attributes.frame_codec == "raw" else (grid.frames,)
-
-
-def chunk_shape(attributes: StoreAttributes, name: str) -> tuple[int, ...]:
-    """Returns the shape of a chunk of an array, all of one video: as `row_shape`, of fewer segments."""
-    length, *inner = row_shape(attributes, name)
-    return attributes.chunk_segments * (length // attributes.grid.segments), *inner
-
-
-def array_spec(attributes: StoreAttributes, name: str, packing: Packing | None = None) -> dict[str, Any]:
-    """Returns how zarr makes an array of a store, with `packing` one of shards."""
-    from zarr.codecs import Crc32cCodec, ZstdCodec
-
-    spec = {
-        "shape": (attributes.videos, *row_shape(attributes, name)),
-        "chunks": (1, *chunk_shape(attributes, name)),
-        "compressors": [Crc32cCodec()],
-        "shards": None if packing is None else (packing.clips, *chunk_shape(attributes, name)),
-    }
-    if name == LOG_MEL:
-        return spec | {"dtype": "float32", "fill_value": np.nan}
-    if name == WAVEFORM:  # zstd would save a sixth of it, and take longer than reading what it saves
-        return spec | {"dtype": "int16"}
-    if attributes.frame_codec == "raw":
-        return spec | {"dtype": "uint8", "compressors": [ZstdCodec(level=3), Crc32cCodec()]}
-    return spec | {"dtype": "variable_length_bytes"}
-
-
-def chunk_names(attributes: StoreAttributes, row: int) -> list[str]:
-    """Lists the files with the chunks of one video, frames first."""
-    return [
-        chunk_name(attributes, name, row, number)
-        for name in attributes.arrays
-        for number in range(attributes.chunks)
-    ]
-
-
-def chunk_name(
-    attributes: StoreAttributes, name: str, row: int, number: int, packing: Packing | None = None
-) -> str:
-    """Returns the file with one chunk of one video in an array; with `packing` its shard."""
-    inner = "/0" * (len(row_shape(attributes, name)) - 1)
-    if packing is not None:
-        return f"{PACKED}/{name}/c/{row // packing.clips}/{number}{inner}"
-    return f"{name}/c/{row}/{number}{inner}"
-
-
-def read_chunk(
-    location: Location,
-    attributes: StoreAttributes,
-    name: str,
-    row: int,
-    number: int,
-    packing: Packing | None,
-) -> bytes | None:
-    """Reads the bytes of one chunk of one video, with `packing` out of its shard; None where there is none.
-
-    Raises:
-        ValueError: the shard's index is damaged.
-    """
-    file = chunk_name(attributes, name, row, number, packing)
-    if packing is None:
-        return location.read(file)
-    return location.read_piece(
-        file, packing.index_bytes, lambda index, size: packing.place(index, size, row % packing.clips)
-    )

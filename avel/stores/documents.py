@@ -26,6 +26,12 @@ def to_json(values: dict[str, Any]) -> bytes:
     return sealed((json.dumps({SEAL: OPEN} | ordered, indent=2) + "\n").encode())
 
 
+def zarr_group(attributes: dict[str, Any]) -> bytes:
+    """Returns the zarr.json of a Zarr group with these attributes, the first of which is the seal."""
+    group = {"zarr_format": 3, "node_type": "group", "attributes": {SEAL: OPEN} | attributes}
+    return sealed(json.dumps(group, indent=2).encode())
+
+
 def read_document(kind: type[T], data: bytes, where: object, hint: str) -> T:
     """Reads the bytes of a sealed JSON file as the dataclass `kind`.
 

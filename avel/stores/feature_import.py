@@ -121,7 +121,8 @@ def import_given(
             f"{cache}: a new cache needs audio and visual features, and there are no {absent[0]} ones",
             hint=f"name them with --{absent[0]}",
         )
-    target = target_of(dataset, segments or dataset.segments(segment_seconds), segment_seconds)
+    length = dataset.segments(segment_seconds) if segments is None else segments
+    target = target_of(dataset, length, segment_seconds)
     with ExitStack() as stack:
         found = find_features(stack, given, target, leave_out)
         if len(found.tails["audio"]) > 1:

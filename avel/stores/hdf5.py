@@ -304,14 +304,13 @@ def read_rows(
     Raises:
         StoreError: a row's bytes have changed; with its number.
     """
-    if not isinstance(rows, slice) and len(rows) and list(rows) == list(range(rows[0], rows[0] + len(rows))):
-        rows = slice(rows[0], rows[0] + len(rows))
     numbers = range(len(array))[rows] if isinstance(rows, slice) else rows
-    if isinstance(rows, slice):
-        values = np.asarray(array[rows])
+    first = numbers[0] if len(numbers) else 0
+    if first >= 0 and list(numbers) == list(range(first, first + len(numbers))):  # read them at once
+        values = np.asarray(array[first : first + len(numbers)])
     else:
-        values = np.empty((len(rows), *array.shape[1:]), array.dtype)
-        for place, row in enumerate(rows):
+        values = np.empty((len(numbers), *array.shape[1:]), array.dtype)
+        for place, row in enumerate(numbers):
             values[place] = array[int(row)]
     for number, found in zip(numbers, checksums(values), strict=True):
         if found != sums[number]:

@@ -91,7 +91,7 @@ def _kind(
 
 def _is_begun(place: Path) -> bool:
     """Returns True for a clip store that an interrupted run left without its attributes."""
-    from avel.stores.clips import OWN_NAMES
+    from avel.stores.clip_layout import OWN_NAMES
     from avel.stores.location import ZARR_PARTIAL
 
     names = {file.name for file in place.iterdir()} if place.is_dir() else set()
@@ -114,7 +114,8 @@ def _dataset(
 
 def _store(path: str, verify: bool) -> Findings:
     from avel.stores.clip_check import verify_clips
-    from avel.stores.clips import ClipStore, read_attributes
+    from avel.stores.clip_layout import read_attributes
+    from avel.stores.clips import ClipStore
     from avel.stores.datasets.dataset import table_schemas
     from avel.stores.location import locate
     from avel.stores.manifest import counts, read_manifest

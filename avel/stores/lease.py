@@ -54,11 +54,11 @@ class _Lease:
         self._taken_by: dict[str, Any] | None = None
         self._renewing = threading.Lock()
         self._version = self._take()
-        self._renewed = _seconds()
+        self._renewed = boot_seconds()
 
     def check(self) -> None:
         """Raises BusyError if another run has taken the lock over, for example while this machine slept."""
-        if self._taken_by is None and _seconds() - self._renewed > UNSURE_SECONDS:
+        if self._taken_by is None and boot_seconds() - self._renewed > UNSURE_SECONDS:
             self._renew()
         if self._taken_by is not None:
             raise BusyError(
@@ -89,7 +89,7 @@ class _Lease:
 
         with suppress(AlreadyExistsError):
             return self._put("create")
-        watched, began = None, _seconds()
+        watched, began = None, boot_seconds()
         while True:
             holder, meta = self._found()
             if meta is None:  # given back meanwhile
@@ -102,7 +102,7 @@ class _Lease:
                     f"{self._url}: process {holder['pid']} on {holder['host']} is at work on it",
                     hint="wait for it to end, then the same command: it does what is left",
                 )
-            if runs is False or _seconds() - began > LAPSE_SECONDS:
+            if runs is False or boot_seconds() - began > LAPSE_SECONDS:
                 try:
                     return self._put(version)
                 except (PreconditionError, FileNotFoundError):
@@ -119,7 +119,7 @@ class _Lease:
         from obstore.exceptions import PreconditionError
 
         with self._renewing:
-            began = _seconds()
+            began = boot_seconds()
             try:
                 self._version = self._put(self._version)
             except (PreconditionError, FileNotFoundError):
@@ -182,6 +182,6 @@ def _pids() -> str:
     return f"{boot} {os.readlink('/proc/self/ns/pid')}"
 
 
-def _seconds() -> float:
-    """Returns seconds of a clock that also runs while the machine sleeps."""
+def boot_seconds() -> float:
+    """Returns the seconds since the machine started, those in which it slept included."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

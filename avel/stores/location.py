@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from avel.errors import ConfigError
 from avel.progress import note
-from avel.stores.files import as_write_error, atomic_path, disk_bytes, fsync, only_one
+from avel.stores.files import as_write_error, atomic_path, disk_bytes, fsync, only_one, write_bytes
 from avel.stores.lease import lease
 
 if TYPE_CHECKING:
@@ -29,8 +29,9 @@ RETRY_VARIABLE, RETRY_SECONDS = "AVEL_RETRY_SECONDS", 180.0
 MOST_RETRY_SECONDS = 600.0
 """A signed request is refused once it is 15 minutes old."""
 MOST_RETRIES = 10**6
-Place = Callable[[bytes, int], tuple[int, int] | None]
 PAUSE_SECONDS = 2.0
+Place = Callable[[bytes, int], tuple[int, int] | None]
+"""Takes the end of a file and the file's size, returns place and length of a piece of it, or None."""
 
 
 class Location(Protocol):
@@ -156,8 +157,7 @@ class LocalLocation:
             return None
 
     def write(self, name: str, data: bytes) -> None:
-        with atomic_path(self.path / name) as beside:
-            beside.write_bytes(data)
+        write_bytes(self.path / name, data)
 
     def write_pieces(self, name: str, pieces: Iterable[bytes]) -> None:
         with as_write_error(self.path / name):

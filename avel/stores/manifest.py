@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from avel.errors import StoreError
-from avel.stores.arrow import read_own_parquet, to_parquet
+from avel.stores.arrow import read_own_parquet, table_of, to_parquet
 from avel.stores.location import Location
 
 if TYPE_CHECKING:
@@ -172,6 +172,12 @@ class Manifest(Mapping[str, Entry]):
         """Bytes that the chunks of all these clips take in the store."""
         return int(self.column("stored_bytes").sum())
 
+    @property
+    def packed_rows(self) -> NDArray[np.int64]:
+        """Rows of the clips that lie in shards: int64 (n,)."""
+        rows: NDArray[np.int64] = self.column("row")[self.column("packed")]
+        return rows
+
     def take(self, places: NDArray[np.int64] | Sequence[int]) -> Manifest:
         """Returns the entries at these places."""
         import pyarrow as pa
@@ -210,13 +216,8 @@ def read_manifest(location: Location) -> Manifest:
 
 def to_table(entries: Iterable[Entry]) -> pa.Table:
     """Returns entries as an Arrow table, one row per video."""
-    import pyarrow as pa
-
     rows, schema = list(entries), _schema()
-    columns = [[getattr(entry, name) for entry in rows] for name in schema.names]
-    return pa.table(
-        [pa.array(values, kind) for values, kind in zip(columns, schema.types, strict=True)], schema
-    )
+    return table_of([[getattr(entry, name) for entry in rows] for name in schema.names], schema)
 
 
 def pending(

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,8 +21,16 @@ from avel.ahead import read_ahead, reading_threads
 from avel.errors import ConfigError
 from avel.progress import Progress
 from avel.stores.chunks import verified
+from avel.stores.clip_layout import (
+    RUN,
+    StoreAttributes,
+    array_spec,
+    chunk_name,
+    read_chunk,
+    without_format_warning,
+)
 from avel.stores.clip_writer import end_run, erase, sweep, writing
-from avel.stores.clips import RUN, ClipStore, StoreAttributes, array_spec, chunk_name, read_chunk
+from avel.stores.clips import ClipStore
 from avel.stores.documents import parse
 from avel.stores.location import Location, RemoteLocation
 from avel.stores.manifest import Entry, Manifest, ManifestWriter, read_manifest
@@ -100,14 +107,14 @@ def pack(store: Path | str, clips: int | None = None) -> PackSummary:
         shards, waiting = _shards(entries, opened.digest, packing)
         packer, damaged, now = _Packer(location, opened.attributes, packing, entries), dict[str, str](), 0
         with Progress(sum(map(len, shards)), "clips", of="packing") as progress:
-            for number, (packed, faults) in enumerate(packer.pack_all(shards)):
+            for places, (packed, faults) in zip(shards, packer.pack_all(shards), strict=True):
                 with writing(location):
                     check_lock()
                     manifest.append(packed)
                 erase(location, opened.attributes, [entry.row for entry in packed])
                 damaged |= faults
                 now += len(packed)
-                progress.advance(len(shards[number]), failed=len(faults))
+                progress.advance(len(places), failed=len(faults))
         with writing(location):
             check_lock()
             manifest.merge()
@@ -135,17 +142,12 @@ def delete_unused_shards(location: Location) -> None:
     packing = read_packing(location)
     if packing is None:
         return
-    used = {str(row // packing.clips) for row in _packed_rows(read_manifest(location))}
+    used = {str(row // packing.clips) for row in read_manifest(location).packed_rows.tolist()}
     with writing(location):
         parts = [(name, name.split("/")) for name in location.names(PACKED)]
         unused = [(name, part) for name, part in parts if part[2:3] == ["c"] and part[3] not in used]
         location.delete([name for name, _ in unused])
         location.prune({"/".join(part[:4]) for _, part in unused})
-
-
-def _packed_rows(entries: Manifest) -> list[int]:
-    rows: list[int] = entries.column("row")[entries.column("packed")].tolist()
-    return rows
 
 
 def _prepare(store: ClipStore, entries: Manifest, clips: int | None) -> Packing:
@@ -157,7 +159,7 @@ def _prepare(store: ClipStore, entries: Manifest, clips: int | None) -> Packing:
     packing, location = store.packing or Packing(clips or CLIPS), store.location
     if clips not in (None, packing.clips):
         raise _other_room(location, packing.clips, clips)
-    has_packed = bool(_packed_rows(entries))
+    has_packed = bool(len(entries.packed_rows))
     for name in store.attributes.arrays:
         file = f"{PACKED}/{name}/zarr.json"
         wanted, found = _array_json(store.attributes, name, packing), location.read(file)
@@ -192,12 +194,10 @@ def _array_json(attributes: StoreAttributes, name: str, packing: Packing) -> byt
     """Returns the zarr.json of an array of shards."""
     import zarr
     from zarr.core.buffer import Buffer
-    from zarr.errors import UnstableSpecificationWarning
     from zarr.storage import MemoryStore
 
     files: dict[str, Buffer] = {}
-    with warnings.catch_warnings():  # as for the arrays of single clips
-        warnings.simplefilter("ignore", UnstableSpecificationWarning)
+    with without_format_warning():
         zarr.create_array(MemoryStore(files), name=name, **array_spec(attributes, name, packing))
     return files[f"{name}/zarr.json"].to_bytes()
 
@@ -205,7 +205,7 @@ def _array_json(attributes: StoreAttributes, name: str, packing: Packing) -> byt
 def _delete_rest(attributes: StoreAttributes, location: Location, entries: Manifest) -> None:
     """Deletes what a killed run has left: chunks of their own of packed clips, and shards without clips."""
     delete_unused_shards(location)
-    packed = set(_packed_rows(entries))
+    packed = set(entries.packed_rows.tolist())
     if packed:
         rows = {name.split("/")[2] for array in attributes.arrays for name in location.names(f"{array}/c")}
         erase(location, attributes, sorted(packed & {int(row) for row in rows if row.isdecimal()}))
@@ -237,8 +237,7 @@ class _Packer:
         threads = reading_threads(None)
         if isinstance(self.location, RemoteLocation):
             threads = min(threads, MOST_UPLOADS)
-        write: Callable[[NDArray[np.int64]], tuple[list[Entry], dict[str, str]]] = self._pack
-        return read_ahead(write, shards, threads=threads, ahead=0)
+        return read_ahead(self._pack, shards, threads=threads, ahead=0)
 
     def _pack(self, places: NDArray[np.int64]) -> tuple[list[Entry], dict[str, str]]:
         """Writes one shard of each array, or of a film several, with all staged clips that belong into it."""

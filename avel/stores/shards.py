@@ -7,7 +7,6 @@ CRC-32C.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ import google_crc32c
 
 from avel.errors import ConfigError, StoreError
 from avel.stores.chunks import CHECKSUM_BYTES, verified
-from avel.stores.documents import SEAL, parse, typed
+from avel.stores.documents import parse, typed, zarr_group
 from avel.stores.location import Location
-from avel.stores.seal import OPEN, fault, sealed
+from avel.stores.seal import fault
 
 PACKED = "packed"
 """Folder of the shards: a Zarr group with an array for each of the store's."""
@@ -44,9 +43,7 @@ class Packing:
 
     def as_json(self) -> bytes:
         """Returns the zarr.json of the group of the shards."""
-        attributes = {SEAL: OPEN, "clips": self.clips}
-        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        return sealed(json.dumps(group, indent=2).encode())
+        return zarr_group({"clips": self.clips})
 
     @property
     def index_bytes(self) -> int:

@@ -10,8 +10,8 @@ from avel.console import DONE, ERROR, USAGE, run
 from avel.errors import ConfigError, StoreError, UnknownNameError
 from avel.grid import Grid
 from avel.stores.annotation_export import export_annotations
+from avel.stores.clip_layout import StoreAttributes
 from avel.stores.clip_writer import prepare_store, write_dataset
-from avel.stores.clips import StoreAttributes
 from avel.stores.datasets.dataset import Event, Sample, Video, make_dataset
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.location import locate

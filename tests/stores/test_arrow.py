@@ -14,8 +14,8 @@ import avel
 from avel.errors import StoreError
 from avel.grid import Grid
 from avel.stores.arrow import read_own_parquet, read_parquet, to_parquet
+from avel.stores.clip_layout import StoreAttributes
 from avel.stores.clip_writer import prepare_store, write_dataset
-from avel.stores.clips import StoreAttributes
 from avel.stores.datasets.dataset import Dataset, Event, Sample, Video
 from avel.stores.location import locate
 

@@ -18,8 +18,9 @@ from avel.grid import Grid
 from avel.stores import clip_writer
 from avel.stores.arrow import to_parquet
 from avel.stores.clip_check import verify_clips
+from avel.stores.clip_layout import StoreAttributes, read_attributes, rows_table
 from avel.stores.clip_writer import ClipWriter, check_place, flush, prepare_store, write_dataset
-from avel.stores.clips import ClipStore, StoreAttributes, read_attributes, rows_table
+from avel.stores.clips import ClipStore
 from avel.stores.datasets.dataset import Dataset, Event, Sample, Video
 from avel.stores.inspection import inspect
 from avel.stores.location import LocalLocation, locate

@@ -87,7 +87,7 @@ def test_texts_come_back_as_they_are(tmp_path: Path) -> None:
 def test_rows_in_a_row_are_those_read_one_by_one(tmp_path: Path) -> None:
     arrays = write(tmp_path / "features.h5")
     cache = FeatureCache.open(tmp_path / "features.h5")
-    for places in ([], [1], [0, 1], [1, 0], [1, 1]):
+    for places in ([], [1], [0, 1], [1, 0], [1, 1], [-1], [-2, -1]):
         np.testing.assert_array_equal(cache.read("f_a", np.array(places, np.int64)), arrays["f_a"][places])
 
 

@@ -15,9 +15,11 @@ from avel.cli import cli
 from avel.errors import MissingPathError
 from avel.pipeline.config import CacheConfig
 from avel.stores.cached_samples import Missing
+from avel.stores.files import disk_bytes
 from avel.stores.inspection import Inspection, inspect
 from avel.stores.location import locate
 from avel.stores.manifest import ManifestWriter
+from avel.stores.packing import pack
 from avel.stores.runs import Run
 from tests.pipeline.caching.small_stores import write_store
 from tests.stores.test_features import write as write_cache
@@ -36,9 +38,15 @@ def test_a_store_with_failures_is_whole_and_says_why(tmp_path: Path) -> None:
     assert (found.facts["videos"], found.facts["staged"]) == (3, 2)
     assert found.facts["failures"] == {"b": "no-video no stream"}
     assert found.facts["settings"]["size"] == 32
-    assert found.facts["bytes"] == sum(
-        file.stat().st_size for file in (tmp_path / "s.zarr").rglob("*") if file.is_file()
-    )
+
+
+def test_the_bytes_of_a_store_are_those_of_its_files_packed_or_not(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s.zarr", ("-a", "b", "c"), failed=("b",))
+    assert looked(store).facts["bytes"] == disk_bytes(store)
+    pack(store)
+    assert looked(store).facts["bytes"] == disk_bytes(store)
+    write_store(store, ("d",))
+    assert looked(store).facts["bytes"] == disk_bytes(store)
 
 
 def test_remarks_on_staged_clips_are_shown(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import pytest
 from avel.errors import BusyError, ConfigError, StoreError
 from avel.stores import lease
 from avel.stores import location as module
-from avel.stores.clips import read_attributes
+from avel.stores.clip_layout import read_attributes
+from avel.stores.lease import boot_seconds
 from avel.stores.location import (
     RETRY_VARIABLE,
     LocalLocation,
@@ -250,12 +251,12 @@ def test_a_run_that_slept_makes_sure_of_its_lease_before_it_writes(
         first = location.read(".lock")
         check_lock()
         assert location.read(".lock") == first
-        monkeypatch.setattr(lease, "_seconds", lambda: time.clock_gettime(time.CLOCK_BOOTTIME) + 60)
+        monkeypatch.setattr(lease, "boot_seconds", lambda: boot_seconds() + 60)
         check_lock()
         assert location.read(".lock") != first
         location.write(".lock", b'{"host": "elsewhere", "pid": 7}')
         check_lock()  # it was renewed a moment ago
-        monkeypatch.setattr(lease, "_seconds", lambda: time.clock_gettime(time.CLOCK_BOOTTIME) + 600)
+        monkeypatch.setattr(lease, "boot_seconds", lambda: boot_seconds() + 600)
         with pytest.raises(BusyError, match="process 7 on elsewhere took the store over"):
             check_lock()
 

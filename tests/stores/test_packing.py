@@ -22,8 +22,9 @@ from avel.errors import BusyError, ConfigError, StoreError
 from avel.grid import Grid
 from avel.progress import set_verbosity
 from avel.stores.clip_check import verify_clips
+from avel.stores.clip_layout import StoreAttributes
 from avel.stores.clip_writer import ClipWriter, flush, prepare_store, write_dataset
-from avel.stores.clips import ClipStore, StoreAttributes
+from avel.stores.clips import ClipStore
 from avel.stores.datasets.dataset import Dataset, Sample, Video
 from avel.stores.inspection import inspect
 from avel.stores.location import LocalLocation, Location, locate

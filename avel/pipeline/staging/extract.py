@@ -19,8 +19,8 @@ from avel.pipeline.staging.plan import Plan, RestageOptions, make_plan
 from avel.pipeline.staging.summary import ExtractSummary, Tally, summarize
 from avel.pipeline.staging.workers import stage_all
 from avel.progress import Progress, note
+from avel.stores.clip_layout import read_attributes, read_rows
 from avel.stores.clip_writer import check_place, end_run, erase, prepare_store, sweep, write_dataset, writing
-from avel.stores.clips import read_attributes, read_rows
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.files import free_bytes

@@ -23,8 +23,8 @@ from avel.grid import CHUNK_SEGMENTS
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.refusal import Reason
 from avel.pipeline.staging.child import HASHED, MIB
+from avel.stores.clip_layout import ARRAYS, read_attributes
 from avel.stores.clip_writer import erase, is_run_of
-from avel.stores.clips import ARRAYS, read_attributes
 from avel.stores.files import file_at
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, failed

@@ -13,7 +13,7 @@ from avel.errors import ConfigError, MissingPathError
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.refusal import ClipRefused
 from avel.pipeline.staging.stage import core_seconds, fingerprint
-from avel.stores.clips import StoreAttributes
+from avel.stores.clip_layout import StoreAttributes
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import file_at
 from avel.stores.manifest import Cause, Entry, Manifest, joined, pending, to_table

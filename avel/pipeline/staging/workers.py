@@ -23,8 +23,8 @@ from avel.pipeline.staging.cluster import (
 )
 from avel.pipeline.staging.isolate import Isolated, LostChild, fail_lost_clip
 from avel.progress import note
+from avel.stores.clip_layout import StoreAttributes, read_attributes
 from avel.stores.clip_writer import flush
-from avel.stores.clips import StoreAttributes, read_attributes
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, Manifest
 

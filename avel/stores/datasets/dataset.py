@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from avel.errors import DatasetError
 from avel.grid import Grid
+from avel.stores.arrow import table_of
 from avel.stores.files import path_text
 from avel.text import classes_and_background, html_table, plural
 
@@ -304,8 +305,6 @@ class Dataset:
 
     def tables(self) -> dict[str, pa.Table]:
         """Returns Arrow tables "samples" (name, root, categories in the schema), "events", "videos"."""
-        import pyarrow as pa
-
         metadata = {"name": self.name, "root": self.root, "categories": "\n".join(self.categories)}
         if self.longest_seconds is not None:
             metadata["longest_seconds"] = repr(self.longest_seconds)
@@ -333,13 +332,7 @@ class Dataset:
                 [video.path for video in self.videos],
             ],
         }
-        found = {
-            name: pa.table(
-                [pa.array(values, kind) for values, kind in zip(columns[name], schema.types, strict=True)],
-                schema,
-            )
-            for name, schema in table_schemas().items()
-        }
+        found = {name: table_of(columns[name], schema) for name, schema in table_schemas().items()}
         return found | {"samples": found["samples"].replace_schema_metadata(metadata)}
 
     @classmethod

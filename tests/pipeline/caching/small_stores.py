@@ -15,8 +15,9 @@ from avel.pipeline.config import ExtractConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.kept import save_encoder
 from avel.pipeline.staging.plan import stored_settings
+from avel.stores.clip_layout import StoreAttributes, read_attributes
 from avel.stores.clip_writer import ClipWriter, prepare_store, write_dataset
-from avel.stores.clips import ClipStore, StoreAttributes, read_attributes
+from avel.stores.clips import ClipStore
 from avel.stores.datasets.dataset import Dataset, Event, Sample, Video, make_dataset
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter

@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from avel.grid import Grid
+from avel.stores.clip_layout import StoreAttributes
 from avel.stores.clip_writer import ClipWriter, flush, prepare_store, write_dataset
-from avel.stores.clips import ClipStore, StoreAttributes
+from avel.stores.clips import ClipStore
 from avel.stores.datasets.dataset import Dataset, Event, Sample, Video
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter

@@ -19,7 +19,8 @@ from avel.pipeline.staging.cluster import SchedulerLostError
 from avel.pipeline.staging.extract import extract
 from avel.pipeline.staging.isolate import LostChild, fail_lost_clip
 from avel.stores.clip_check import verify_clips
-from avel.stores.clips import RUN, ClipStore
+from avel.stores.clip_layout import RUN
+from avel.stores.clips import ClipStore
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter, read_manifest
 from tests.pipeline.staging.small_clips import SMALL, contents, make_clip, make_folder

@@ -12,7 +12,8 @@ import pytest
 
 from avel.pipeline.staging.extract import extract
 from avel.stores.clip_check import verify_clips
-from avel.stores.clips import ClipStore, chunk_names
+from avel.stores.clip_layout import chunk_names
+from avel.stores.clips import ClipStore
 from avel.stores.manifest import Entry
 from tests.pipeline.staging.small_clips import SMALL, contents, make_folder
 
