@@ -52,11 +52,11 @@ class HeadConfig(ComponentConfig):
 
     Attributes:
         weak_defaults: defaults under weak supervision, where they are others: name -> value.
-        training_defaults: defaults of settings of `TrainConfig` for this head, where they are others.
+        standardise: whether its features are standardised, unless training is told otherwise.
     """
 
     weak_defaults: ClassVar[Mapping[str, Any]] = {}
-    training_defaults: ClassVar[Mapping[str, Any]] = {}
+    standardise: ClassVar[bool] = False
 
     lr: float = option(1e-3, "Learning rate of Adam at the start.", low=0)
     weight_decay: float = option(0.0, "Weight decay of Adam (L2, as torch.optim.Adam takes it).", low=0)
@@ -82,7 +82,11 @@ class HeadConfig(ComponentConfig):
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of training: the head with its own, and those that every training has."""
+    """Settings of training: the head with its own, and those that every training has.
+
+    Without `standardise` it is what the head's `Config` says. What a head has else under weak supervision
+    (`weak_defaults`) comes with options: `train_head(cache, run, head="psp", supervision="weak")`.
+    """
 
     head: HeadConfig = component(
         HEADS, "tacma", "Fusion head (avel heads lists them), or a file that registers one, ./idea.py.",
@@ -131,7 +135,7 @@ class TrainConfig:
         shown="256 if a head adds unlike widths, else none",
     )
     standardise: bool = option(
-        False,
+        None,
         "Shift and scale each feature by its mean and std over train.",
         shown="on for tacma, cross_attention and mlp, else off",
     )
@@ -157,10 +161,13 @@ class TrainConfig:
         "", "MODULE:FUNCTION that is called with the run and each line of its metrics.", numeric=False
     )
 
+    def __post_init__(self) -> None:
+        if self.standardise is None:  # not given
+            object.__setattr__(self, "standardise", self.head.standardise)  # type: ignore[unreachable]
+
     def defaults_of_others(self) -> Mapping[str, Any]:
-        """Returns defaults that the head brings, for it and for weak supervision: name -> value."""
-        weak = self.head.weak_defaults if self.supervision == "weak" else {}
-        return {**self.head.training_defaults, **weak}
+        """Returns the head's defaults under weak supervision, where that is chosen: name -> value."""
+        return self.head.weak_defaults if self.supervision == "weak" else {}
 
     def selects_by_videos(self, task: str) -> bool:
         """Returns True if validation needs no labels of segments.

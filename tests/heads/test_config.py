@@ -48,6 +48,8 @@ def test_settings_of_one_head_are_dropped_with_it() -> None:
 @pytest.mark.parametrize("name", list(HEADS))
 def test_the_papers_heads_standardise_unless_told_otherwise(name: str) -> None:
     papers = name in ("tacma", "cross_attention", "mlp")
+    assert TrainConfig(HEADS[name].Config()).standardise == papers
+    assert not TrainConfig(HEADS[name].Config(), standardise=False).standardise
     assert train_config(head=name).standardise == papers
     weak = train_config(head=name, supervision="weak", standardise=not papers)
     assert weak.standardise != papers

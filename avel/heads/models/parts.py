@@ -1,9 +1,8 @@
 """Pieces that several heads share: the three-layer MLP, the Bi-LSTM."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from avel.nn import has_bfloat16_lstm, recur
 class PaperConfig(HeadConfig):
     """Training as in Section 4.1 of Ran et al., standardised; the number of epochs is not in the paper."""
 
-    training_defaults: ClassVar[Mapping[str, Any]] = {"standardise": True}
+    standardise: ClassVar[bool] = True
     lr: float = 1e-4
     lr_decay: float = 0.98
     lr_decay_every: int = 10
