@@ -5,15 +5,15 @@
 
 `avel sweep --folds` judges heads on one cache, whose encoder has seen the clips of all folds. Here AV-BT is
 trained for each fold, on the clips that neither choose an epoch nor judge; test clips take no part. The folds
-stay in the folder: the same command goes on, with more seeds adds some.
+stay in the folder: the same command goes on where it stopped, and with more seeds adds some. It also compares
+with another line: `--against "tacma, lr 1e-3, standardised"`.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ from avel.config import resolve
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.paired import difference, tally
 from avel.heads.evaluation.predictions import Predictions, read_predictions
-from avel.heads.folds import FoldCache, deal
+from avel.heads.folds import JUDGED, FoldCache, deal, join_folds, labelled_samples, read_groups
+from avel.heads.presets import PRESETS as HEAD_PRESETS
 from avel.heads.tasks.results import Spread
 from avel.heads.tasks.task import Task
 from avel.heads.train import LoadedCache, train_head
-from avel.heads.training.data import Data, Split, join
+from avel.heads.training.data import Data, Split
+from avel.heads.training.records import read_trials
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.config import CacheConfig, PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
@@ -50,40 +52,44 @@ from avel.text import table
 FOLDS = 5
 Pair = tuple[Tensor, Tensor]
 
-FASTER: dict[str, Any] = {"lr": 1e-3, "standardise": False, "together": "never"}
-PAPER_HEAD: dict[str, Any] = {"patience": 40, "standardise": False, "together": "never"}
+PAPER_HEAD: dict[str, Any] = {**HEAD_PRESETS["paper"], "patience": 40, "together": "never"}
 """The paper's settings; the epochs after 40 without a better one are spared."""
+FASTER: dict[str, Any] = {"lr": 1e-3, "standardise": False, "together": "never"}
 STANDARD, DROP = {"standardise": True}, {"dropout": 0.5}
 MLP, TACMA = FASTER | {"head": "mlp", "epochs": 60}, FASTER | {"head": "tacma", "epochs": 40}
-THETAS = (0.0, 0.3, 1.0)
+
+
+def tried(faster: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns name -> settings of one head, first the paper's, then what is tried at the higher rate."""
+    paper = PAPER_HEAD | {"head": faster["head"]}
+    return {
+        "the paper's": paper,
+        "the paper's, standardised": paper | STANDARD,
+        "lr 1e-3": faster,
+        "lr 1e-3, standardised": faster | STANDARD,
+        "lr 1e-3, weight decay 1e-3": faster | {"weight_decay": 1e-3},
+        "lr 1e-3, dropout": faster | DROP,
+        "lr 1e-3, standardised, dropout": faster | STANDARD | DROP,
+    }
+
+
 HEADS: Mapping[str, Mapping[str, dict[str, Any]]] = {
     "mlp": {
-        "the paper's": PAPER_HEAD,
-        "the paper's, standardised": PAPER_HEAD | STANDARD,
-        "the paper's, dropout": PAPER_HEAD | DROP,
-        "lr 1e-3": MLP,
-        "lr 1e-3, standardised": MLP | STANDARD,
-        "lr 1e-3, weight decay 1e-3": MLP | {"weight_decay": 1e-3},
-        "lr 1e-3, dropout": MLP | DROP,
-        "lr 1e-3, standardised, dropout": MLP | STANDARD | DROP,
+        **tried(MLP),
+        "the paper's, dropout": PAPER_HEAD | DROP | {"head": "mlp"},
         "lr 1e-3, concatenated": MLP | {"merge": "concatenate"},
         "lr 1e-3, concatenated, standardised": MLP | STANDARD | {"merge": "concatenate"},
     },
     "tacma": {
-        "the paper's": PAPER_HEAD,
-        "the paper's, standardised": PAPER_HEAD | STANDARD,
-        "lr 1e-3": TACMA,
-        "lr 1e-3, standardised": TACMA | STANDARD,
-        "lr 1e-3, weight decay 1e-3": TACMA | {"weight_decay": 1e-3},
-        "lr 1e-3, dropout": TACMA | DROP,
-        "lr 1e-3, standardised, dropout": TACMA | STANDARD | DROP,
-        **{f"lr 1e-3, theta {theta:g}": TACMA | {"theta": theta} for theta in THETAS},
+        **tried(TACMA),
         **{
-            f"lr 1e-3, standardised, theta {theta:g}": TACMA | STANDARD | {"theta": theta} for theta in THETAS
+            f"lr 1e-3, {standard}theta {theta:g}": TACMA | more | {"theta": theta}
+            for standard, more in (("", {}), ("standardised, ", STANDARD))
+            for theta in (0.0, 0.3, 1.0)
         },
     },
 }
-"""Head -> name -> settings; all are compared with the first of a head."""
+"""Head -> name -> settings, the first of which the others of a head are compared with."""
 BASE = "small"
 ENCODERS: Mapping[str, Mapping[str, Any]] = {
     BASE: {},
@@ -109,6 +115,7 @@ class Clips:
         middle: cnn_a (V, T, Da), cnn_v (V, T, Dv) of the middle frames, which features are made from.
         drawn: cnn_a (V, T, Da), cnn_v (V, T, k, Dv), which AV-BT learns from; 0 of test videos.
         fold: (R,) fold of each sample.
+        group_of: video -> group, which stays in one fold.
     """
 
     cache: LoadedCache
@@ -117,7 +124,8 @@ class Clips:
     drawn: Pair
     samples: Split
     fold: NDArray[np.int64]
-    group: NDArray[np.object_]
+    group_of: Mapping[str, str]
+    task: Task
 
 
 def read_clips(store: Path, out: Path, config: PretrainConfig, groups: Path) -> Clips:
@@ -138,11 +146,10 @@ def read_clips(store: Path, out: Path, config: PretrainConfig, groups: Path) -> 
         whole[torch.tensor(known)] = part
     loaded = LoadedCache.open(out / "cnn.h5", "cpu")
     data = loaded.data(resolve(TrainConfig, "train-head", options=MLP | {"merge": "concatenate"}))
-    samples = join((data.splits["train"], data.splits["val"]))
-    with groups.open() as lines:
-        group_of = {row["video_id"]: row["group"] for row in csv.DictReader(lines)}
-    group = np.array([group_of[video] for video in samples.video_id], object)
-    return Clips(loaded, config, middle, (drawn[0], drawn[1]), samples, deal(group, samples, FOLDS, 0), group)
+    samples = labelled_samples(data)
+    group_of = read_groups(groups, samples.video_id)
+    fold = deal(np.array([group_of[video] for video in samples.video_id]), samples, FOLDS, 0)
+    return Clips(loaded, config, middle, (drawn[0], drawn[1]), samples, fold, group_of, data.task)
 
 
 def avbt(clips: Clips, fold: int, seed: int, middle: bool = False, part: float = 1, **options: Any) -> Pair:
@@ -208,42 +215,47 @@ def features_of(clips: Clips, out: Path, name: str, fold: int, seed: int) -> Pai
     return kept["f_a"], kept["f_v"]
 
 
-def judged(
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """What a head says of all samples, once for each seed, and the mean of its best epochs."""
+
+    items: tuple[Predictions, ...]
+    epoch: float
+
+
+def judge(
     clips: Clips, out: Path, seeds: int, encoder: str, name: str, settings: Mapping[str, Any]
-) -> tuple[Predictions, ...]:
-    """Trains a head on every fold and seed -> for each seed what it says of all samples, by sample."""
-    found = []
+) -> Judged:
+    """Trains a head on every fold with every seed, and judges it on the fold that it has not seen."""
+    items, epochs = [], []
     for seed in range(seeds):
         parts = []
         for fold in range(FOLDS):
             features = features_of(clips, out, encoder, fold, seed)
-            run = out / "heads" / f"{encoder}, {name}".replace(" ", "-") / f"{fold}-{seed}"
+            path = out / "heads" / f"{encoder}, {name}".replace(" ", "-") / f"{fold}-{seed}"
             note(f"== {encoder}, {name}, fold {fold}, seed {seed}")
             unseen = Unseen(clips, fold, features, f"{encoder} {seed}")
-            train_head(unseen, run, resolve(TrainConfig, "train-head", options=settings), seed=seed)
-            parts.append(read_predictions(Run.open(run, "heads"))["test"][0])
-        whole = join(parts)
-        group_of = dict(zip(clips.samples.video_id, clips.group, strict=True))
-        groups = np.array([group_of[video] for video in whole.video_id], object)
-        whole = dataclasses.replace(whole, video_id=groups)
-        found.append(whole.take(np.argsort(whole.sample, kind="stable")))
-    return tuple(found)
+            train_head(unseen, path, resolve(TrainConfig, "train-head", options=settings), seed=seed)
+            run = Run.open(path, "heads")
+            parts.append(read_predictions(run)[JUDGED][0])
+            epochs.append(read_trials(run)[0].best_epoch)
+        items.append(join_folds(parts, clips.group_of))
+    return Judged(tuple(items), float(np.mean(epochs)))
 
 
-def lines(task: Task, of_name: Mapping[str, Sequence[Predictions]]) -> list[str]:
-    """Returns a table of settings, each beside its difference to the first."""
-    rows, first = [], None
-    for name, items in of_name.items():
-        of_metric = tally(items, task)
-        figures = [str(Spread.of((100 * of_metric[each].value).tolist())) for each in SHOWN]
+def lines(task: Task, found: Mapping[str, Judged], against: Judged) -> list[str]:
+    """Returns a table of settings, each beside its difference to `against`."""
+    rows, base = [], tally(against.items, task)
+    for name, each in found.items():
+        of_metric = tally(each.items, task)
+        figures = [str(Spread.of((100 * of_metric[metric].value).tolist())) for metric in SHOWN]
         told = ["", "", ""]
-        if first is not None:
-            differ = [difference(of_metric[each], first[each], items[0].video_id) for each in SHOWN]
+        if each is not against:
+            differ = [difference(of_metric[key], base[key], each.items[0].video_id) for key in SHOWN]
             told = [*map(str, differ), differ[0].needed]
-        first = first or of_metric
-        rows.append((name, *figures, *told))
-    header = ("", "accuracy", "event F1", "accuracy - first", "event F1 - first", "it takes")
-    return table(header, rows)
+        rows.append((name, *figures, f"{each.epoch:.0f}", *told))
+    compared = [f"{metric.replace('_f1', ' F1')} - first" for metric in SHOWN]
+    return table(("", "accuracy", "event F1", "best epoch", *compared, "it takes"), rows)
 
 
 def main() -> None:
@@ -255,22 +267,26 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="TOML with the CNNs of avel pretrain")
     parser.add_argument("--groups", type=Path, required=True, help="CSV of video_id,group")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--against", default="", help="HEAD, NAME of a line to compare with; a head's first")
     given = parser.parse_args()
     set_verbosity(1)
-    config = resolve(PretrainConfig, "pretrain", preset=PRESETS["small"], file=given.config)
-    clips = read_clips(given.store, given.out, config, given.groups)
-    task = clips.cache.data(resolve(TrainConfig, "train-head", options=MLP)).task
+    asked: dict[str, tuple[str, str, Mapping[str, Any]]] = {}
     for head, settings in HEADS.items():
         if given.what == "heads":
-            asked = {
-                name: (BASE, f"{head}, {name}", each | {"head": head}) for name, each in settings.items()
-            }
+            asked |= {f"{head}, {name}": (BASE, f"{head}, {name}", each) for name, each in settings.items()}
         else:
             usual = {"mlp": MLP, "tacma": TACMA}[head] | STANDARD
             wide = usual | ({"merge": "concatenate"} if head == "mlp" else {})
-            asked = {each: (each, head, wide if each in WIDE else usual) for each in ENCODERS}
-        found = {name: judged(clips, given.out, given.seeds, *each) for name, each in asked.items()}
-        print("\n".join([head, "", *lines(task, found), ""]))
+            asked |= {f"{head}, {name}": (name, head, wide if name in WIDE else usual) for name in ENCODERS}
+    if given.against not in ("", *asked):
+        parser.error(f"--against {given.against!r} is none of: {'; '.join(asked)}")
+    config = resolve(PretrainConfig, "pretrain", preset=PRESETS["small"], file=given.config)
+    clips = read_clips(given.store, given.out, config, given.groups)
+    found = {line: judge(clips, given.out, given.seeds, *each) for line, each in asked.items()}
+    for head in HEADS:
+        of_head = {line: each for line, each in found.items() if line.startswith(f"{head}, ")}
+        against = given.against or next(iter(of_head))
+        print("\n".join([*lines(clips.task, of_head, found[against]), f"first: {against}", ""]))
 
 
 if __name__ == "__main__":

@@ -157,8 +157,8 @@ def cross_validate(
     whole = LoadedCache.open(cache, base.device)
     whole.check(item.trial.config for item in planned)
     data = whole.data(dataclasses.replace(base, negatives=""))
-    samples = _samples_of(data)
-    group_of = None if groups is None else _read_groups(Path(groups), samples.video_id)
+    samples = labelled_samples(data)
+    group_of = None if groups is None else read_groups(Path(groups), samples.video_id)
     group = samples.video_id if group_of is None else np.array([group_of[id] for id in samples.video_id])
     fold = deal(group, samples, folds, base.seed)
     judged: dict[str, list[Predictions]] = {item.trial.name: [] for item in planned}
@@ -208,7 +208,7 @@ class FoldCache(LoadedCache):
 
     def read(self, config: TrainConfig) -> Data:
         data = self.whole.data(dataclasses.replace(config, negatives=""))
-        samples = _samples_of(data)
+        samples = labelled_samples(data)
         judged, chooses = (self.fold_of_sample == number for number in (self.judged, self.chosen_by))
         parts = {"train": ~(judged | chooses), "val": chooses, JUDGED: judged}
         splits = {
@@ -248,12 +248,12 @@ def deal(group: NDArray[Any], samples: Split, folds: int, seed: int) -> NDArray[
     return np.where(samples.known, fold, -1)
 
 
-def _samples_of(data: Data) -> Split:
+def labelled_samples(data: Data) -> Split:
     """Returns the samples of train and val as one split."""
     return join((data.splits["train"], data.splits["val"]))
 
 
-def _read_groups(path: Path, video_id: NDArray[np.object_]) -> dict[str, str]:
+def read_groups(path: Path, video_id: NDArray[np.object_]) -> dict[str, str]:
     """Reads video -> group.
 
     Raises:
@@ -285,7 +285,7 @@ def _judge(
     first: dict[str, Tally] = {}
     for text, items in by_settings.items():
         trials = [judged[item.trial.name] for item in items]
-        whole = [_joined(parts, group_of) for parts in trials if len(parts) == folds]
+        whole = [join_folds(parts, group_of) for parts in trials if len(parts) == folds]
         if not whole:
             raise TrainingError(f"{text}: every trial failed in some fold", hint="a lower --lr")
         metrics, tallies = compute_metrics(whole, task, task.usual_decoder, (1, 1)), tally(whole, task)
@@ -305,7 +305,7 @@ def _judge(
     return results
 
 
-def _joined(parts: Sequence[Predictions], group_of: Mapping[str, str] | None) -> Predictions:
+def join_folds(parts: Sequence[Predictions], group_of: Mapping[str, str] | None) -> Predictions:
     """Joins the folds of one trial, by sample; the groups take the place of the videos in intervals."""
     joined = join(parts)
     if group_of is not None:
