@@ -137,7 +137,7 @@ class TrainConfig:
     standardise: bool = option(
         None,
         "Shift and scale each feature by its mean and std over train.",
-        shown="on for tacma, cross_attention and mlp, else off",
+        shown="as the head says",
     )
     patience: int = option(
         0, "Epochs without a better validation accuracy before a trial stops; 0 never.", low=0
