@@ -149,6 +149,13 @@ def test_a_link_keeps_run_trial_filters_clip_and_second(page: Any, folder: Path)
     assert errors(page) == []
 
 
+def test_the_video_of_a_clip_before_does_not_move_the_playhead(page: Any) -> None:
+    until(page, "return player.video && player.video.readyState > 1")
+    page.execute_script("window.before = player.video; selectClip(list.clips[1], 1)")
+    page.execute_script("before.currentTime = 3; before.dispatchEvent(new Event('seeking'))")
+    assert page.execute_script("return player.seconds") == 1
+
+
 def test_a_cell_of_the_confusion_opens_a_clip_at_the_second(page: Any) -> None:
     opened = """
         const cell = document.querySelector('#confusion td button');

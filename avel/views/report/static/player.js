@@ -59,7 +59,7 @@ function videoBox(clip) {
     missing.hidden = false;
   };
   const video = h("video", { src: source, controls: true, preload: "metadata", style: media ? { "background-image": `url(media/${media}-frames.jpg)` } : {}, playsinline: true, error: fail, loadeddata: () => video.style.removeProperty("background-image") });
-  for (const name of ["timeupdate", "seeking", "pause"]) video.addEventListener(name, () => moveHead(video.currentTime));
+  for (const name of ["timeupdate", "seeking", "pause"]) video.addEventListener(name, () => video === player.video && moveHead(video.currentTime)); // not those of a clip before
   video.addEventListener("play", () => followVideo(video));
   player.video = video;
   return h("div", { class: "video" }, video, missing);
