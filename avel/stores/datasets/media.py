@@ -10,9 +10,9 @@ from pathlib import Path
 from avel.config import option
 from avel.errors import DatasetError, MissingPathError
 from avel.progress import note
-from avel.stores.datasets.dataset import Sample, Video
 from avel.stores.datasets.folder import list_files
 from avel.stores.datasets.formats import LengthConfig
+from avel.stores.datasets.sample import Sample, Video
 from avel.stores.kinds import VIDEO_SUFFIXES
 
 AUDIO_SUFFIXES = frozenset(".wav .flac .mp3 .ogg .opus .m4a .aac".split())  # noqa: SIM905
