@@ -107,7 +107,7 @@ def read_attributes(location: Location) -> StoreAttributes | None:
     return attributes
 
 
-def rows_table(video_ids: Sequence[str] | pa.ChunkedArray) -> pa.Table:
+def rows_table(video_ids: Sequence[str] | pa.Array) -> pa.Table:
     """Returns the table with the video of each row of the arrays."""
     import pyarrow as pa
 
@@ -115,7 +115,7 @@ def rows_table(video_ids: Sequence[str] | pa.ChunkedArray) -> pa.Table:
     return pa.table([video_ids], schema)
 
 
-def read_rows(location: Location, attributes: StoreAttributes) -> pa.ChunkedArray:
+def read_rows(location: Location, attributes: StoreAttributes) -> pa.Array:
     """Reads the ids of the videos in a store, in the order of its arrays.
 
     Raises:
@@ -129,7 +129,7 @@ def read_rows(location: Location, attributes: StoreAttributes) -> pa.ChunkedArra
         raise StoreError(
             f"{where}: {len(found)} videos, zarr.json says {attributes.videos}", hint=START_AGAIN
         )
-    found = found.slice(0, attributes.videos)
+    found = found.combine_chunks().slice(0, attributes.videos)
     if len(found.unique()) < len(found):
         raise StoreError(f"{where}: names a video twice", hint=START_AGAIN)
     return found

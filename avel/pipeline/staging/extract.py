@@ -142,7 +142,7 @@ def _plan(
 ) -> Plan:
     """Compares the dataset and the config with the store."""
     found = read_attributes(location)
-    rows = read_rows(location, found) if found else pa.chunked_array([], pa.string())
+    rows = read_rows(location, found) if found else pa.array([], pa.string())
     return make_plan(data, config, found, rows, entries, restage)
 
 

@@ -40,7 +40,7 @@ class Plan:
     """
 
     attributes: StoreAttributes
-    video_ids: pa.ChunkedArray
+    video_ids: pa.Array
     todo: Manifest
     unchanged: Manifest
     redated: tuple[Entry, ...]
@@ -72,7 +72,7 @@ def make_plan(
     dataset: Dataset,
     config: ExtractConfig,
     found: StoreAttributes | None,
-    rows: pa.ChunkedArray,
+    rows: pa.Array,
     entries: Manifest,
     restage: RestageOptions,
 ) -> Plan:
@@ -87,7 +87,7 @@ def make_plan(
     """
     ids = dataset.videos.table["video_id"].combine_chunks()
     # the manifest of a killed run may have rows of videos that the store does not list yet
-    video_ids = pa.chunked_array([*rows.chunks, *entries.table["video_id"].chunks, ids]).unique()
+    video_ids = pa.concat_arrays([rows, entries.table["video_id"].combine_chunks(), ids]).unique()
     attributes = StoreAttributes(
         grid=config.grid(),
         settings=stored_settings(config),

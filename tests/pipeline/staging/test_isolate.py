@@ -23,7 +23,7 @@ from avel.stores.manifest import Entry, Manifest, to_table
 from tests.pipeline.staging.small_clips import SMALL, make_clip
 
 NONE = Manifest(to_table(()))
-NO_ROWS = pa.chunked_array([], pa.string())
+NO_ROWS = pa.array([], pa.string())
 FAULTS = Path(__file__).parent / "faults"
 CONFIG = replace(SMALL, time_limit=60.0, memory_limit=400)
 HASTY = replace(CONFIG, time_limit=2.0)

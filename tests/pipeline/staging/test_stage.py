@@ -30,7 +30,7 @@ from tests.media import Film, compose, steady
 from tests.pipeline.staging.small_clips import SMALL, make_clip
 
 NONE = Manifest(to_table(()))
-NO_ROWS = pa.chunked_array([], pa.string())
+NO_ROWS = pa.array([], pa.string())
 
 
 def stage(file: Path, store: Path, config: ExtractConfig) -> tuple[Entry, ClipStore]:
