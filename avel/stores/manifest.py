@@ -346,7 +346,8 @@ def _latest(tables: Iterable[pa.Table]) -> pa.Table:
     """Returns the last row of each video in tables, oldest first, sorted by its row in the arrays."""
     import pyarrow as pa
 
-    table = pa.concat_tables([_schema().empty_table(), *tables])
+    parts = [table for table in tables if table.num_rows] or [_schema().empty_table()]
+    table = parts[0] if len(parts) == 1 else pa.concat_tables(parts)
     rows = table["row"].to_numpy()
     ids = table["video_id"].combine_chunks().dictionary_encode()
     last = np.zeros(len(ids.dictionary), np.int64)

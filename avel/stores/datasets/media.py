@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def media_files(folder: Path, *, below: bool = True) -> dict[str, list[Path]]:
 
 
 def match_media(
-    samples: tuple[Sample, ...], files: Mapping[str, list[Path]]
+    samples: Sequence[Sample], files: Mapping[str, list[Path]]
 ) -> tuple[tuple[Video, ...], tuple[Path, ...]]:
     """Returns the video of each id that samples name, without path where no file is, and all other files.
 
