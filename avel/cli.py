@@ -43,7 +43,7 @@ from avel.heads.presets import PRESETS as HEAD_PRESETS
 from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.pretraining.presets import PRESETS
 from avel.recipes.reproducing.tables import TABLES
-from avel.stores.datasets.dataset import SPLITS
+from avel.stores.datasets.sample import SPLITS
 from avel.text import plural
 
 PATH = click.Path(path_type=Path)

@@ -44,7 +44,8 @@ from avel.progress import set_verbosity
 from avel.stores.clip_layout import StoreAttributes
 from avel.stores.clip_writer import ClipWriter, prepare_store, write_dataset
 from avel.stores.clips import ClipStore
-from avel.stores.datasets.dataset import Video, make_dataset
+from avel.stores.datasets.dataset import make_dataset
+from avel.stores.datasets.sample import Video
 from avel.stores.diff import diff
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter

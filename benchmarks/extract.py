@@ -42,7 +42,8 @@ from avel.pipeline.media.refusal import ClipRefused
 from avel.pipeline.staging.extract import extract
 from avel.pipeline.staging.summary import ExtractSummary
 from avel.progress import set_verbosity
-from avel.stores.datasets.dataset import Video, make_dataset
+from avel.stores.datasets.dataset import make_dataset
+from avel.stores.datasets.sample import Video
 from avel.text import table
 
 GRID = Grid()

@@ -32,7 +32,7 @@ from avel.progress import set_verbosity
 from avel.stores.clip_layout import StoreAttributes
 from avel.stores.clip_writer import ClipWriter, flush, prepare_store, write_dataset
 from avel.stores.clips import ClipStore
-from avel.stores.datasets.dataset import Dataset
+from avel.stores.datasets.dataset import make_dataset
 from avel.stores.jpeg import encode_jpeg
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter
@@ -88,7 +88,7 @@ def _build(store: Path, clips: int) -> None:
     """Writes a store of so many clips."""
     for row in range(clips):
         _stage(store, row, clips)
-    write_dataset(locate(store), Dataset("benchmark", "", (), (), ()))
+    write_dataset(locate(store), make_dataset("benchmark", "", (), ()))
 
 
 def _stage(store: Path, row: int, clips: int) -> None:

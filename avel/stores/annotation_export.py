@@ -10,8 +10,8 @@ from pathlib import Path
 from avel.errors import ConfigError, StoreError, UnknownNameError
 from avel.stores.clips import ClipStore
 from avel.stores.datasets.activitynet import activitynet_text
-from avel.stores.datasets.dataset import SPLITS, Annotated, Sample
 from avel.stores.datasets.desed import desed_text
+from avel.stores.datasets.sample import SPLITS, Annotated, Sample
 from avel.stores.files import write_text
 from avel.text import plural
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import StoreError
-from avel.stores.datasets.dataset import MODALITIES, SPLITS
 from avel.stores.datasets.labels import ClassTable, EventTable, video_classes, video_labels
+from avel.stores.datasets.sample import MODALITIES, SPLITS
 
 SAMPLE_COLUMNS: dict[str, type[np.generic]] = {
     "sample": np.int64,

@@ -12,7 +12,7 @@ import numpy as np
 
 from avel.errors import StoreError
 from avel.grid import CHUNK_SEGMENTS, MEL_BANDS, MEL_FRAMES, Grid
-from avel.stores.arrow import read_own_parquet, table_of
+from avel.stores.arrow import read_own_parquet
 from avel.stores.documents import parse, typed, zarr_group
 from avel.stores.location import Location, first_line
 from avel.stores.seal import fault
@@ -107,15 +107,15 @@ def read_attributes(location: Location) -> StoreAttributes | None:
     return attributes
 
 
-def rows_table(video_ids: Sequence[str]) -> pa.Table:
+def rows_table(video_ids: Sequence[str] | pa.Array) -> pa.Table:
     """Returns the table with the video of each row of the arrays."""
     import pyarrow as pa
 
     schema = pa.schema([pa.field("video_id", pa.string(), nullable=False)])
-    return table_of([video_ids], schema)
+    return pa.table([video_ids], schema)
 
 
-def read_rows(location: Location, attributes: StoreAttributes) -> pa.ChunkedArray:
+def read_rows(location: Location, attributes: StoreAttributes) -> pa.Array:
     """Reads the ids of the videos in a store, in the order of its arrays.
 
     Raises:
@@ -129,7 +129,7 @@ def read_rows(location: Location, attributes: StoreAttributes) -> pa.ChunkedArra
         raise StoreError(
             f"{where}: {len(found)} videos, zarr.json says {attributes.videos}", hint=START_AGAIN
         )
-    found = found.slice(0, attributes.videos)
+    found = found.combine_chunks().slice(0, attributes.videos)
     if len(found.unique()) < len(found):
         raise StoreError(f"{where}: names a video twice", hint=START_AGAIN)
     return found

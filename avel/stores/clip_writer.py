@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
@@ -40,6 +40,9 @@ from avel.stores.lease import boot_seconds
 from avel.stores.location import LocalLocation, Location, first_line
 from avel.stores.shards import PACKED
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 CHECK_SECONDS = 1.0
 """Time between two looks at an object store whether another run has begun."""
 
@@ -59,7 +62,10 @@ def writing(location: Location) -> Iterator[None]:
 
 
 def prepare_store(
-    location: Location, attributes: StoreAttributes, video_ids: Sequence[str], run: str = ""
+    location: Location,
+    attributes: StoreAttributes,
+    video_ids: Sequence[str] | pa.Array,
+    run: str = "",
 ) -> None:
     """Creates the arrays, adds rows for new videos, or starts again where their form changed.
 

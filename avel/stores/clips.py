@@ -33,7 +33,8 @@ from avel.stores.clip_layout import (
     row_shape,
     without_format_warning,
 )
-from avel.stores.datasets.dataset import Dataset, Description, describe, split_sizes, table_schemas
+from avel.stores.datasets.dataset import Dataset, Description, describe, split_sizes
+from avel.stores.datasets.sample import schemas
 from avel.stores.jpeg import decode_jpeg
 from avel.stores.kinds import not_a
 from avel.stores.location import Location, first_line, locate
@@ -84,7 +85,7 @@ class ClipStore:
         facts = {
             "clips": f"{len(self.staged):,} staged of {len(self):,}",
             "grid": f"{self._grid_text()}, {grid.fps} frames/s, {grid.size} pixels, {grid.sample_rate} Hz",
-            "samples": split_sizes(sample.split for sample in self.dataset.samples),
+            "samples": split_sizes(self.dataset.samples.texts("split")),
             "classes": ", ".join(self.dataset.categories) or "none",
         }
         return html_table(f"clip store {self.location.url}", facts)
@@ -152,7 +153,7 @@ class ClipStore:
     def dataset(self) -> Dataset:
         """Dataset that was staged: videos, and samples with their events."""
         try:
-            return Dataset.from_tables({name: self.table(name) for name in table_schemas()})
+            return Dataset.from_tables({name: self.table(name) for name in schemas()})
         except DatasetError as error:
             raise StoreError(f"{self.location.url}/dataset: {error.message}", hint=DATASET_AGAIN) from None
 
@@ -174,7 +175,7 @@ class ClipStore:
         data = self.location.read(f"dataset/{name}.parquet")
         if data is None:
             raise StoreError(f"{where} is missing", hint="avel extract writes it")
-        return read_own_parquet(data, table_schemas()[name], where, DATASET_AGAIN)
+        return read_own_parquet(data, schemas()[name], where, DATASET_AGAIN)
 
     @property
     def stored_bytes(self) -> int:

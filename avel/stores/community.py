@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from avel.errors import DatasetError, MissingPathError, StoreError
 from avel.stores.datasets.ave import read_order
-from avel.stores.datasets.dataset import SPLITS, Dataset
+from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.labels import UNKNOWN, EventTable
+from avel.stores.datasets.sample import SPLITS
 from avel.stores.hdf5 import array_of, opened
 
 KEYS = ("avadataset", "dataset")

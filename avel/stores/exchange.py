@@ -24,8 +24,9 @@ from avel.stores.community import (
     VECTORS_FILE,
     Truth,
 )
-from avel.stores.datasets.dataset import Dataset
+from avel.stores.datasets.dataset import Dataset, make_dataset
 from avel.stores.datasets.formats import PLAIN, find_format, read_dataset
+from avel.stores.datasets.sample import Samples
 from avel.stores.feature_align import GivenFeatures
 from avel.stores.feature_import import Imported, add_given, dataset_of, import_given
 from avel.stores.feature_samples import NO_SAMPLE, samples_of_videos
@@ -196,7 +197,7 @@ def import_background(
             cache,
             video_ids=tuple(f"background-{row}" for row in rows.tolist()),
             categories=(),
-            samples=samples_of_videos(Dataset("", str(folder), (), (), ()), (), {})[0],
+            samples=samples_of_videos(make_dataset("", folder, (), ()), (), {})[0],
             arrays=arrays,
             segment_seconds=grid.segment_seconds,
             missing=tuple(Missing(NO_SAMPLE, f"background-{row}", why) for row, why in without.items()),
@@ -375,13 +376,13 @@ def _dataset(
 
 def _with_orders(dataset: Dataset, orders: dict[str, list[int]]) -> Dataset:
     """Returns the dataset with the splits of the order files, if it has none itself."""
-    if any(sample.split for sample in dataset.samples):
+    if any(dataset.samples.texts("split")):
         return dataset
     split_of = {number: split for split, order in orders.items() for number in order}
-    samples = tuple(
+    samples = [
         dataclasses.replace(sample, split=split_of.get(sample.number, "")) for sample in dataset.samples
-    )
-    return dataclasses.replace(dataset, samples=samples)
+    ]
+    return dataclasses.replace(dataset, samples=Samples.of(samples))
 
 
 def _given(features: GivenFeatures | Path | str) -> GivenFeatures:

@@ -24,7 +24,7 @@ from avel.stores.community import (
     VECTORS_FILE,
     Truth,
 )
-from avel.stores.datasets.dataset import SPLITS
+from avel.stores.datasets.sample import SPLITS
 from avel.stores.documents import typed
 from avel.stores.features import FeatureCache
 from avel.stores.files import check_can_write

@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 
 import numpy as np
+import pyarrow as pa
 
 from avel.stores.cached_samples import CachedSamples, Missing
+from avel.stores.columns import places_in
 from avel.stores.datasets.dataset import Dataset
+from avel.stores.datasets.sample import Samples
 
 NO_SAMPLE = -1
 """Number of the sample of a missing video that has none."""
@@ -18,32 +21,26 @@ def samples_of_videos(
 
     `reasons` is video id -> why it is missing; a missing video without samples gets the number -1.
     """
-    place = {video_id: number for number, video_id in enumerate(video_ids)}
-    chosen = [sample for sample in dataset.samples if sample.video_id in place]
-    leaked = dataset.leaked()
+    place = places_in(dataset.samples.table["video_id"], pa.array(video_ids, pa.string()))
+    chosen = dataset.samples.only(place >= 0)
+    numbers, leaked = chosen.numbers("sample"), dataset.leaked()
     samples = CachedSamples(
-        number=np.array([sample.number for sample in chosen], np.int64),
-        video=np.array([place[sample.video_id] for sample in chosen], np.int64),
-        split=np.array([sample.split for sample in chosen], object),
-        leaked=np.array([sample.number in leaked for sample in chosen], bool),
-        known=np.array([sample.events is not None for sample in chosen], bool),
+        number=numbers.astype(np.int64),
+        video=place[place >= 0],
+        split=np.array(chosen.texts("split"), object),
+        leaked=np.isin(numbers, list(leaked)),
+        known=chosen.numbers("events_known"),
         events=dataset.event_table(chosen),
-        tag=np.array([sample.tag for sample in chosen], object),
+        tag=np.array(chosen.texts("tag"), object),
         classes=dataset.class_table(chosen),
     )
-    return samples, _missing(dataset, place, reasons)
+    return samples, _missing(dataset, dataset.samples.only(place < 0), video_ids, reasons)
 
 
-def _missing(dataset: Dataset, place: Mapping[str, int], reasons: Mapping[str, str]) -> tuple[Missing, ...]:
-    absent = [
-        Missing(sample.number, sample.video_id, reasons.get(sample.video_id, "not staged"))
-        for sample in dataset.samples
-        if sample.video_id not in place
-    ]
-    has_sample = {sample.video_id for sample in dataset.samples}
-    bare = [
-        Missing(NO_SAMPLE, video.video_id, reasons.get(video.video_id, "not staged"))
-        for video in dataset.videos
-        if video.video_id not in has_sample and video.video_id not in place
-    ]
-    return tuple(absent + bare)
+def _missing(
+    dataset: Dataset, absent: Samples, video_ids: tuple[str, ...], reasons: Mapping[str, str]
+) -> tuple[Missing, ...]:
+    there = {*video_ids, *dataset.samples.texts("video_id")}
+    numbers = zip(absent.numbers("sample").tolist(), absent.texts("video_id"), strict=True)
+    bare = ((NO_SAMPLE, name) for name in dataset.videos.texts("video_id") if name not in there)
+    return tuple(Missing(number, name, reasons.get(name, "not staged")) for number, name in (*numbers, *bare))

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from avel.errors import StoreError
-from avel.stores.datasets.dataset import MODALITIES
+from avel.stores.datasets.sample import MODALITIES
 from avel.stores.features import FeatureCache
 
 

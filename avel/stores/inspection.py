@@ -116,7 +116,7 @@ def _store(path: str, verify: bool) -> Findings:
     from avel.stores.clip_check import verify_clips
     from avel.stores.clip_layout import read_attributes
     from avel.stores.clips import ClipStore
-    from avel.stores.datasets.dataset import table_schemas
+    from avel.stores.datasets.sample import schemas
     from avel.stores.location import locate
     from avel.stores.manifest import counts, read_manifest
 
@@ -128,7 +128,7 @@ def _store(path: str, verify: bool) -> Findings:
     failed = entries.holds(state="failed")
     remarked = ~failed & ~entries.holds(detail="")
     seconds = entries.column("valid_seconds")
-    rows = {name: store.table(name).num_rows for name in table_schemas()}  # reading them finds damage
+    rows = {name: store.table(name).num_rows for name in schemas()}  # reading them finds damage
     failures, remarks = (entries.take(chosen.nonzero()[0]) for chosen in (failed, remarked))
     facts = {
         "videos": len(store),

@@ -13,12 +13,13 @@ import re
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from avel.errors import StoreError
 from avel.stores.arrow import read_own_parquet, table_of, to_parquet
+from avel.stores.columns import is_one_of
 from avel.stores.location import Location
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ LONGEST_DETAIL = 500
 
 State = Literal["staged", "failed", "pending"]
 Cause = Literal["new", "source-changed", "settings-changed", "retry-failed", "overwrite"]
+
+
+Column: TypeAlias = "Sequence[Any] | NDArray[Any] | pa.Array | pa.ChunkedArray"
 
 
 @dataclass(frozen=True)
@@ -152,20 +156,9 @@ class Manifest(Mapping[str, Entry]):
         """Returns the entries whose columns hold these texts."""
         return self.take(self.holds(**texts).nonzero()[0])
 
-    def places(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Returns the place of each id's entry, -1 where there is none: int64 (n,)."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        found = pc.index_in(pa.array(ids, pa.string()), value_set=self.table["video_id"])
-        places: NDArray[np.int64] = pc.fill_null(found, -1).to_numpy().astype(np.int64)
-        return places
-
-    def without(self, ids: Sequence[str]) -> NDArray[np.bool_]:
-        """Returns for each entry whether its id is none of `ids`."""
-        left = np.ones(len(self), bool)
-        left[(places := self.places(ids))[places >= 0]] = False
-        return left
+    def is_one_of(self, ids: Sequence[str] | pa.Array) -> NDArray[np.bool_]:
+        """Returns for each entry whether its id is one of `ids`."""
+        return is_one_of(self.table["video_id"], ids)
 
     @property
     def stored_bytes(self) -> int:
@@ -220,18 +213,14 @@ def to_table(entries: Iterable[Entry]) -> pa.Table:
     return table_of([[getattr(entry, name) for entry in rows] for name in schema.names], schema)
 
 
-def pending(
-    video_ids: Sequence[str], rows: Sequence[int], causes: Sequence[str], paths: Sequence[str]
-) -> Manifest:
-    """Returns entries of videos that are to be staged."""
+def pending(video_ids: Column, rows: Column, causes: Column, paths: Column) -> Manifest:
+    """Returns entries of videos that are to be staged, from columns."""
     import pyarrow as pa
 
     given = {"video_id": video_ids, "row": rows, "cause": causes, "source_path": paths}
     default, schema = vars(Entry("", 0)), _schema()
     columns = [
-        pa.array(given[field.name], field.type)
-        if field.name in given
-        else pa.repeat(pa.scalar(default[field.name], field.type), len(video_ids))
+        given.get(field.name, pa.repeat(pa.scalar(default[field.name], field.type), len(video_ids)))
         for field in schema
     ]
     return Manifest(pa.table(columns, schema))
@@ -357,7 +346,8 @@ def _latest(tables: Iterable[pa.Table]) -> pa.Table:
     """Returns the last row of each video in tables, oldest first, sorted by its row in the arrays."""
     import pyarrow as pa
 
-    table = pa.concat_tables([_schema().empty_table(), *tables])
+    parts = [table for table in tables if table.num_rows] or [_schema().empty_table()]
+    table = parts[0] if len(parts) == 1 else pa.concat_tables(parts)
     rows = table["row"].to_numpy()
     ids = table["video_id"].combine_chunks().dictionary_encode()
     last = np.zeros(len(ids.dictionary), np.int64)

@@ -115,16 +115,16 @@ class StoreDataset(Dataset[StagedSample]):
         waveform: bool = False,
     ) -> None:
         self.store, self.waveform = store, waveform
-        staged = set(store.staged)
-        chosen = (sample for sample in store.dataset.samples if split is None or sample.split == split)
-        self.samples = tuple(sample for sample in chosen if sample.video_id in staged)
+        known = store.dataset.samples
+        chosen = known.is_one_of("video_id", store.staged)
+        self.samples = known.only(chosen if split is None else chosen & known.is_one_of("split", (split,)))
         if not self.samples:
             raise StoreError(
                 f"{store.location.url}: no staged sample of split {split!r}",
-                hint=f"splits are {', '.join(sorted({sample.split for sample in store.dataset.samples}))}",
+                hint=f"splits are {', '.join(sorted(set(known.texts('split'))))}",
             )
         every = store.lengths or dict.fromkeys(store.video_ids, store.grid.segments)
-        self.lengths = np.array([every[sample.video_id] for sample in self.samples], np.int64)
+        self.lengths = np.array([every[name] for name in self.samples.texts("video_id")], np.int64)
         self.labels = torch.from_numpy(store.dataset.labels(store.grid, self.samples, self.lengths))
         own = evenly_spaced(store.grid.frames_per_segment, frames_per_segment)
         first = range(0, store.grid.frames, store.grid.frames_per_segment)

@@ -12,8 +12,9 @@ from avel.grid import Grid
 from avel.stores.annotation_export import export_annotations
 from avel.stores.clip_layout import StoreAttributes
 from avel.stores.clip_writer import prepare_store, write_dataset
-from avel.stores.datasets.dataset import Event, Sample, Video, make_dataset
+from avel.stores.datasets.dataset import make_dataset
 from avel.stores.datasets.formats import read_dataset
+from avel.stores.datasets.sample import Event, Sample, Video
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter
 

@@ -16,11 +16,18 @@ from avel.grid import Grid
 from avel.stores.arrow import read_own_parquet, read_parquet, to_parquet
 from avel.stores.clip_layout import StoreAttributes
 from avel.stores.clip_writer import prepare_store, write_dataset
-from avel.stores.datasets.dataset import Dataset, Event, Sample, Video
+from avel.stores.datasets.dataset import Dataset
+from avel.stores.datasets.sample import Event, Sample, Samples, Video, Videos
 from avel.stores.location import locate
 
 TABLE = pa.table({"name": ["a", "b", "c"], "value": [1.5, None, -2.0]})
-DATASET = Dataset("d", "clips", ("Bark",), (Sample(0, "v", (Event("Bark", 0, 3),)),), (Video("v", "v.mp4"),))
+DATASET = Dataset(
+    "d",
+    "clips",
+    ("Bark",),
+    Samples.of((Sample(0, "v", (Event("Bark", 0, 3),)),)),
+    Videos.of((Video("v", "v.mp4"),)),
+)
 RUNS = 12
 
 

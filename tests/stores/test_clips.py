@@ -21,7 +21,8 @@ from avel.stores.clip_check import verify_clips
 from avel.stores.clip_layout import StoreAttributes, read_attributes, rows_table
 from avel.stores.clip_writer import ClipWriter, check_place, flush, prepare_store, write_dataset
 from avel.stores.clips import ClipStore
-from avel.stores.datasets.dataset import Dataset, Event, Sample, Video
+from avel.stores.datasets.dataset import Dataset
+from avel.stores.datasets.sample import Event, Sample, Samples, Video, Videos
 from avel.stores.inspection import inspect
 from avel.stores.location import LocalLocation, locate
 from avel.stores.manifest import Entry, Manifest, ManifestWriter
@@ -35,7 +36,11 @@ LOG_MEL = NOISE.standard_normal((12, 96, 64)).astype(np.float32)
 WAVEFORM = NOISE.integers(-32768, 32768, GRID.samples).astype(np.int16)
 PICTURES = NOISE.integers(0, 256, (24, 16, 16, 3)).astype(np.uint8)
 DATASET = Dataset(
-    "test", "clips", ("Bark",), (Sample(0, "-a", (Event("Bark", 0, 3),)),), (Video("-a", "-a.mp4"),)
+    "test",
+    "clips",
+    ("Bark",),
+    Samples.of((Sample(0, "-a", (Event("Bark", 0, 3),)),)),
+    Videos.of((Video("-a", "-a.mp4"),)),
 )
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from avel.errors import StoreError
 from avel.stores.cached_samples import Missing
-from avel.stores.datasets.dataset import MODALITIES
 from avel.stores.datasets.labels import ClassTable
+from avel.stores.datasets.sample import MODALITIES
 from avel.stores.diff import diff
 from avel.stores.features import write_features
 from tests.samples import cached_samples, events_of

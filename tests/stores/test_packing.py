@@ -25,7 +25,8 @@ from avel.stores.clip_check import verify_clips
 from avel.stores.clip_layout import StoreAttributes
 from avel.stores.clip_writer import ClipWriter, flush, prepare_store, write_dataset
 from avel.stores.clips import ClipStore
-from avel.stores.datasets.dataset import Dataset, Sample, Video
+from avel.stores.datasets.dataset import Dataset
+from avel.stores.datasets.sample import Sample, Samples, Video, Videos
 from avel.stores.inspection import inspect
 from avel.stores.location import LocalLocation, Location, locate
 from avel.stores.manifest import Entry, ManifestWriter
@@ -42,8 +43,8 @@ DATASET = Dataset(
     "test",
     "clips",
     (),
-    tuple(Sample(number, name, ()) for number, name in enumerate(IDS)),
-    tuple(Video(name, f"{name}.mp4") for name in IDS),
+    Samples.of([Sample(number, name, ()) for number, name in enumerate(IDS)]),
+    Videos.of([Video(name, f"{name}.mp4") for name in IDS]),
 )
 ROOM = 3
 """Clips to a shard: of eight, with one failed, there are 3, 2 and 2 staged ones in three shards."""

@@ -16,8 +16,8 @@ from avel.heads.tasks.metrics import Labels
 from avel.heads.tasks.task import Task
 from avel.heads.training.records import AGAIN, HeadInputs, TrialRecord, task_of
 from avel.stores.arrow import read_own_parquet, to_parquet
-from avel.stores.datasets.dataset import SPLITS
 from avel.stores.datasets.labels import PADDED, UNKNOWN, in_clip, take
+from avel.stores.datasets.sample import SPLITS
 from avel.stores.files import write_bytes
 from avel.stores.runs import Run
 

@@ -18,8 +18,9 @@ from avel.grid import Grid
 from avel.heads.tasks.task import BACKGROUND, Task
 from avel.progress import note
 from avel.stores.arrow import read_parquet
-from avel.stores.datasets.dataset import Dataset, Event, Sample
+from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.event_table import read_events
+from avel.stores.datasets.sample import Event, Sample
 
 ACCEPTED = "a table of segments (sample or video_id, segment, prediction) or of events, or an .npy array"
 LISTS = ("probabilities", "prediction")

@@ -23,8 +23,9 @@ from avel.heads.tasks.results import (
 )
 from avel.heads.tasks.task import Classes, Column, Targets, Task, TrackName
 from avel.stores.cached_samples import CachedSamples
-from avel.stores.datasets.dataset import MODALITIES, Dataset, Sample
+from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.labels import PADDED, in_clip
+from avel.stores.datasets.sample import MODALITIES, Sample
 from avel.stores.features import FeatureCache
 
 if TYPE_CHECKING:

@@ -23,8 +23,9 @@ from avel.heads.tasks.results import LabelSets, PredictionMetrics
 from avel.heads.tasks.single_label_results import COLUMNS, single_label_results
 from avel.heads.tasks.task import Classes, Column, Targets, Task
 from avel.stores.cached_samples import CachedSamples
-from avel.stores.datasets.dataset import Dataset, Sample
+from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.labels import NO_CLASS, PADDED, in_clip
+from avel.stores.datasets.sample import Sample
 from avel.stores.features import FeatureCache
 
 if TYPE_CHECKING:

@@ -21,8 +21,9 @@ from avel.heads.tasks.decoders import Decoder
 from avel.heads.tasks.metrics import Labels, Tally, bootstrap_interval
 from avel.heads.tasks.results import LabelSets, PredictionMetrics
 from avel.stores.cached_samples import CachedSamples
-from avel.stores.datasets.dataset import Dataset, Sample
+from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.labels import PADDED, UNKNOWN
+from avel.stores.datasets.sample import Sample
 from avel.stores.features import FeatureCache
 
 if TYPE_CHECKING:

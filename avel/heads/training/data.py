@@ -22,8 +22,8 @@ from avel.memory import free_memory_gb
 from avel.nn import mask_of
 from avel.progress import note
 from avel.stores.cached_samples import CachedSamples
-from avel.stores.datasets.dataset import SPLITS
 from avel.stores.datasets.labels import take
+from avel.stores.datasets.sample import SPLITS
 from avel.stores.features import FeatureCache
 
 ARRAYS = {"encoded": ("f_a", "f_v"), "cnn": ("cnn_a", "cnn_v"), "maps": ("cnn_a", "maps")}

@@ -97,7 +97,7 @@ def make_task(
         )
     reasons = {
         name: f"{entry.reason or entry.state}: {entry.detail}".removesuffix(": ")
-        for name, entry in clips.entries.take(clips.entries.without(clips.staged).nonzero()[0]).items()
+        for name, entry in clips.entries.take((~clips.entries.is_one_of(clips.staged)).nonzero()[0]).items()
     }
     return Task(
         clips,

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from avel.ahead import usable_cores
 from avel.config import resolve, to_toml
 from avel.errors import ConfigError
@@ -140,7 +142,7 @@ def _plan(
 ) -> Plan:
     """Compares the dataset and the config with the store."""
     found = read_attributes(location)
-    rows = read_rows(location, found).to_pylist() if found else ()
+    rows = read_rows(location, found) if found else pa.array([], pa.string())
     return make_plan(data, config, found, rows, entries, restage)
 
 

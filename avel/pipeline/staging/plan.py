@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from avel.config import digest, settings_of
@@ -14,6 +15,7 @@ from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.refusal import ClipRefused
 from avel.pipeline.staging.stage import core_seconds, fingerprint
 from avel.stores.clip_layout import StoreAttributes
+from avel.stores.columns import places_in
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import file_at
 from avel.stores.manifest import Cause, Entry, Manifest, joined, pending, to_table
@@ -38,7 +40,7 @@ class Plan:
     """
 
     attributes: StoreAttributes
-    video_ids: tuple[str, ...]
+    video_ids: pa.Array
     todo: Manifest
     unchanged: Manifest
     redated: tuple[Entry, ...]
@@ -70,7 +72,7 @@ def make_plan(
     dataset: Dataset,
     config: ExtractConfig,
     found: StoreAttributes | None,
-    rows: Sequence[str],
+    rows: pa.Array,
     entries: Manifest,
     restage: RestageOptions,
 ) -> Plan:
@@ -83,45 +85,39 @@ def make_plan(
         ConfigError: new settings would delete staged clips. With `overwrite` they are deleted.
         MissingPathError: they would, and the files of some cannot be read.
     """
-    ids = [video.video_id for video in dataset.videos]
+    ids = dataset.videos.table["video_id"].combine_chunks()
     # the manifest of a killed run may have rows of videos that the store does not list yet
-    row_of = {name: row for row, name in enumerate(dict.fromkeys((*rows, *entries.ids, *ids)))}
+    video_ids = pa.concat_arrays([rows, entries.table["video_id"].combine_chunks(), ids]).unique()
     attributes = StoreAttributes(
         grid=config.grid(),
         settings=stored_settings(config),
         digest=digest(config),
         frame_codec=config.frame_codec,
-        videos=len(row_of),
+        videos=len(video_ids),
         waveform=config.waveform,
     )
-    paths = [os.path.abspath(video.path) if video.path else "" for video in dataset.videos]
-    places = entries.places(ids)
+    paths = dataset.videos.table["path"].combine_chunks()
+    places = places_in(ids, entries.table["video_id"])
     known_causes = _known_causes(entries, config, attributes.digest, begun=found is not None)
     looked = _look(paths, entries, places, known_causes, restage)
-    gone = entries.take((entries.without(ids) & _left_over(entries, attributes.digest)).nonzero()[0])
-    todo = np.array(list(looked.causes), np.int64)
+    gone = entries.take((~entries.is_one_of(ids) & _left_over(entries, attributes.digest)).nonzero()[0])
+    todo = (looked.causes != "").nonzero()[0]
     known = todo[places[todo] >= 0]
     old = entries.take(places[known])
     again, voided = (each.take(_whole(each, found)) for each in (old, gone))
     if not restage.overwrite:
-        _refuse_to_lose(
-            [*(paths[number] for number in known[_whole(old, found)]), *voided.texts("source_path")]
-        )
+        lost = paths.take(known[_whole(old, found)]).to_pylist()
+        _refuse_to_lose([*lost, *voided.texts("source_path")])
         if len(again) and found is not None and found.digest != attributes.digest:
             _refuse_to_stage_again(again, found.settings, config)
-    names, stay = [ids[number] for number in todo], np.delete(places, todo)
+    names, names_gone = ids.take(todo), gone.table["video_id"]
     return Plan(
         attributes=attributes,
-        video_ids=tuple(row_of),
-        todo=pending(
-            names,
-            [row_of[name] for name in names],
-            list(looked.causes.values()),
-            [paths[number] for number in todo],
-        ),
-        unchanged=entries.take(stay),
+        video_ids=video_ids,
+        todo=pending(names, places_in(names, video_ids), looked.causes[todo], paths.take(todo)),
+        unchanged=entries.take(np.delete(places, todo)),
         redated=tuple(looked.redated),
-        removed=pending(gone.ids, [row_of[name] for name in gone.ids], gone.texts("cause"), [""] * len(gone)),
+        removed=pending(names_gone, places_in(names_gone, video_ids), gone.table["cause"], [""] * len(gone)),
         unreadable=looked.unreadable,
         voided=len(voided),
         replaced_bytes=sum(each.where(state="staged").stored_bytes for each in (old, gone)),
@@ -130,16 +126,15 @@ def make_plan(
 
 def _known_causes(
     entries: Manifest, config: ExtractConfig, made_with: str, *, begun: bool
-) -> list[Cause | None]:
-    """Returns why each clip has to be staged whatever its file is, None where that depends on the file."""
-    causes = np.full(len(entries), None, object)
+) -> NDArray[np.object_]:
+    """Returns why each clip has to be staged whatever its file is, "" where that depends on the file."""
+    causes = np.full(len(entries), "", object)
     causes[~entries.holds(settings=made_with) | _audio_rule_changed(entries, config)] = "settings-changed"
     if not begun:
         causes[:] = "new"
     is_pending = entries.holds(state="pending")
     causes[is_pending] = np.array(entries.texts("cause"), object)[is_pending]
-    found: list[Cause | None] = causes.tolist()
-    return found
+    return causes
 
 
 @dataclass(frozen=True)
@@ -147,52 +142,57 @@ class _Look:
     """Videos that have to be staged, by what their files hold.
 
     Attributes:
-        causes: number of each video that has to be staged -> why, by rising number.
+        causes: (V,) why each video has to be staged; "" for one that has not.
         redated, unreadable: as of the plan.
     """
 
-    causes: dict[int, Cause]
+    causes: NDArray[np.object_]
     redated: list[Entry]
     unreadable: int
 
 
 def _look(
-    paths: Sequence[str],
+    paths: pa.Array,
     entries: Manifest,
     places: NDArray[np.int64],
-    known_causes: Sequence[Cause | None],
+    known_causes: NDArray[np.object_],
     restage: RestageOptions,
 ) -> _Look:
     """Looks at the file of each video whose entry, at its place (-1 for none), does not settle it.
 
     Most files are as they were, and need no entry as an object.
     """
-    old_paths, is_failed = entries.texts("source_path"), entries.holds(state="failed").tolist()
-    columns = (entries.column(f"source_{name}").tolist() for name in ("bytes", "mtime_ns"))
-    old_status = list(zip(*columns, strict=True))
-    causes: dict[int, Cause] = {}
-    changed: list[int] = []
-    for number, (path, place) in enumerate(zip(paths, places.tolist(), strict=True)):
-        if place < 0:
-            causes[number] = "new"
-        elif (known_cause := known_causes[place]) is not None:
-            causes[number] = known_cause
-        elif restage.overwrite or path != old_paths[place] or _status(path) != old_status[place]:
-            changed.append(number)
-        elif restage.retry_failed and is_failed[place]:
+    causes = np.append(known_causes, "new")[places]  # place -1: the last
+    open_numbers = (causes == "").nonzero()[0]
+    old = entries.take(places[open_numbers])
+    columns = (old.column(f"source_{name}").tolist() for name in ("bytes", "mtime_ns"))
+    files = zip(
+        open_numbers.tolist(),
+        paths.take(open_numbers).to_pylist(),
+        old.texts("source_path"),
+        zip(*columns, strict=True),
+        old.holds(state="failed").tolist(),
+        strict=True,
+    )
+    changed: list[tuple[int, str]] = []
+    for number, path, old_path, old_status, is_failed in files:
+        if restage.overwrite or path != old_path or _status(path) != old_status:
+            changed.append((number, path))
+        elif restage.retry_failed and is_failed:
             causes[number] = "retry-failed"
     redated, unreadable = [], 0
-    for number, entry in zip(changed, entries.take(places[changed]).values(), strict=True):
-        cause = _cause(entry, paths[number], restage)
+    changed_entries = entries.take(places[[number for number, _ in changed]]).values()
+    for (number, path), entry in zip(changed, changed_entries, strict=True):
+        cause = _cause(entry, path, restage)
         if cause is not None:
             causes[number] = cause
             continue
-        now = _as_on_disk(entry, paths[number])
+        now = _as_on_disk(entry, path)
         if now != entry:
             redated.append(now)
         # with `overwrite`, only clips whose file cannot be read come this far
-        unreadable += entry.state == "staged" and (restage.overwrite or _status(paths[number]) is None)
-    return _Look(dict(sorted(causes.items())), redated, unreadable)
+        unreadable += entry.state == "staged" and (restage.overwrite or _status(path) is None)
+    return _Look(causes, redated, unreadable)
 
 
 def _cause(entry: Entry, path: str, restage: RestageOptions) -> Cause | None:

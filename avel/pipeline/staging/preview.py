@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from avel.errors import StoreError
 from avel.grid import MEL_BANDS, MEL_FRAMES, evenly_spaced
 from avel.stores.clips import ClipStore
-from avel.stores.datasets.dataset import Event, Sample
 from avel.stores.datasets.labels import EventTable, class_segments
+from avel.stores.datasets.sample import Event, Sample
 from avel.stores.files import atomic_path, check_can_write
 
 if TYPE_CHECKING:

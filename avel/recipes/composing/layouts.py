@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from avel.recipes.composing.script import Course, Script
 from avel.stores.datasets.activitynet import activitynet_text
-from avel.stores.datasets.dataset import SPLITS, Annotated, Modality
 from avel.stores.datasets.desed import desed_text
 from avel.stores.datasets.formats import PLAIN
 from avel.stores.datasets.llp import EVENTS, LISTS
+from avel.stores.datasets.sample import SPLITS, Annotated, Modality
 from avel.stores.datasets.segment_vector import SEGMENTS
 
 Scripts = Sequence[Script]

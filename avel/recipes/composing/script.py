@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from avel.errors import ConfigError
-from avel.stores.datasets.dataset import MODALITIES, Event, Modality
+from avel.stores.datasets.sample import MODALITIES, Event, Modality
 
 LONGEST_SCENE_SECONDS = 3
 SHORTEST_EVENT, LONGEST_EVENT = 0.3, 0.7

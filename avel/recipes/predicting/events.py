@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from avel.heads.tasks.parsing_metrics import runs
 from avel.heads.tasks.task import Task
 from avel.stores.datasets.activitynet import activitynet_text
-from avel.stores.datasets.dataset import Annotated, Event
 from avel.stores.datasets.desed import desed_text
+from avel.stores.datasets.sample import Annotated, Event
 from avel.text import csv_cell, table
 
 

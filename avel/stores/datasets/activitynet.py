@@ -17,9 +17,10 @@ from typing import Any
 from avel.config import option
 from avel.errors import DatasetError
 from avel.stores.datasets.annotation_text import read_json
-from avel.stores.datasets.dataset import Annotated, Dataset, Event, Sample, make_dataset
+from avel.stores.datasets.dataset import Dataset, make_dataset
 from avel.stores.datasets.formats import FORMATS, DatasetFormat, only_file
 from avel.stores.datasets.media import MediaConfig, match_media, media_files
+from avel.stores.datasets.sample import Annotated, Event, Sample
 
 PATTERNS = ("*annotations.json", "activity_net*.json")
 NAMES = " or ".join(PATTERNS)

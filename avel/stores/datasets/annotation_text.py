@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from avel.errors import DatasetError, MissingPathError
-from avel.stores.datasets.dataset import Event, Modality
+from avel.stores.datasets.sample import Event, Modality
 
 
 def read_text(path: Path) -> str:

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.grid import Grid
-from avel.stores.datasets.dataset import MODALITIES, SPLITS, Dataset, Sample
+from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.labels import EventTable, class_segments, overlaps, whole_segments
+from avel.stores.datasets.sample import MODALITIES, SPLITS, Sample
 
 
 @dataclass(frozen=True)

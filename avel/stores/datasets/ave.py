@@ -8,9 +8,10 @@ from pathlib import Path
 
 from avel.errors import DatasetError, MissingPathError, StoreError
 from avel.stores.datasets.annotation_text import read_text, seconds
-from avel.stores.datasets.dataset import SPLITS, Dataset, Event, Sample, make_dataset
+from avel.stores.datasets.dataset import Dataset, make_dataset
 from avel.stores.datasets.formats import FORMATS, DatasetFormat, folder_with
 from avel.stores.datasets.media import match_media, media_files
+from avel.stores.datasets.sample import SPLITS, Event, Sample
 
 ANNOTATIONS = "Annotations.txt"
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from avel.errors import DatasetError, MissingPathError
 from avel.stores.datasets.annotation_text import TextRow, parse_event, read_rows
-from avel.stores.datasets.dataset import SPLITS, Dataset, make_dataset
+from avel.stores.datasets.dataset import Dataset, make_dataset
 from avel.stores.datasets.event_table import TableRow, samples_of_rows
 from avel.stores.datasets.formats import FORMATS, DatasetFormat, folder_with
 from avel.stores.datasets.media import MediaConfig, match_media, media_files
+from avel.stores.datasets.sample import SPLITS
 
 CLASSES = "class_name_mapping.csv"
 COLUMNS = ("sample_id", "onset", "offset", "label")

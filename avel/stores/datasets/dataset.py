@@ -1,9 +1,4 @@
-"""Datasets: videos; samples, each a video in a split; and the events of each sample.
-
-A sample is not an annotation: it may have one event, several, none (all background), or events that are not
-known. Nor is it a video: AVE has 4143 samples of 4097 videos. Media and features belong to a video, events
-and splits to a sample (Tian et al. 2018; the authors' annotation files).
-"""
+"""Datasets: videos; samples, each a video in a split; and the events of each sample."""
 
 from __future__ import annotations
 
@@ -15,11 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING
 
 from avel.errors import DatasetError
 from avel.grid import Grid
-from avel.stores.arrow import table_of
+from avel.stores.columns import as_bools, is_one_of, places_in
+from avel.stores.datasets.sample import MODALITIES, SPLITS, Event, Sample, Samples, Video, Videos, schemas
 from avel.stores.files import path_text
 from avel.text import classes_and_background, html_table, plural
 
@@ -28,74 +24,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from avel.stores.datasets.labels import ClassTable, EventTable
-
-SPLITS = ("train", "val", "test")
-Modality = Literal["both", "audio", "visual"]
-MODALITIES: tuple[Modality, ...] = get_args(Modality)
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happens from `onset_seconds` to `offset_seconds` of a clip; its class.
-
-    `where` is the file and line it was read from, for messages; it is neither stored nor compared. `modality`
-    says where it is: both seen and heard, as all events of AVE are, or one of them for sure.
-    """
-
-    category: str
-    onset_seconds: float
-    offset_seconds: float
-    where: str = dataclasses.field(default="", compare=False)
-    modality: Modality = "both"
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A video in a split, with its events: one unit of training and evaluation.
-
-    Attributes:
-        number: its number in the dataset; of AVE the line of the annotation file, from 0.
-        events: () where all is background, None where they are not known.
-        categories: the classes of its events where that is all that is known of them; () for no event.
-        quality: rating of the annotation, as the dataset has it.
-        split: "train", "val", "test", or "" where the dataset names none.
-        where: file and line it was read from, for messages; neither stored nor compared.
-        tag: a word by which samples are judged apart, such as "seen" or "unseen" classes; "" for none.
-    """
-
-    number: int
-    video_id: str
-    events: tuple[Event, ...] | None = None
-    quality: str = ""
-    split: str = ""
-    where: str = dataclasses.field(default="", compare=False)
-    tag: str = ""
-    categories: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Annotated:
-    """A clip with what is said of it, to be written in a format of the field.
-
-    Attributes:
-        seconds: length of the clip.
-        events: in any order; () where there is none, None where they are not known.
-        scores: how sure each event is, in [0, 1]; () where they are annotated.
-    """
-
-    video_id: str
-    seconds: float
-    events: tuple[Event, ...] | None
-    split: str = ""
-    scores: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Video:
-    """A media file; `path` is "" where the annotations name a video that is not there."""
-
-    video_id: str
-    path: str
 
 
 @dataclass(frozen=True)
@@ -112,8 +40,8 @@ class Dataset:
     name: str
     root: str
     categories: tuple[str, ...]
-    samples: tuple[Sample, ...]
-    videos: tuple[Video, ...]
+    samples: Samples
+    videos: Videos
     extra_files: tuple[str, ...] = dataclasses.field(default=(), compare=False)
     longest_seconds: float | None = None
     stated_seconds: Mapping[str, float] = dataclasses.field(default_factory=dict, compare=False)
@@ -124,7 +52,7 @@ class Dataset:
 
     def _repr_html_(self) -> str:
         facts = {
-            "samples": split_sizes(sample.split for sample in self.samples),
+            "samples": split_sizes(self.samples.texts("split")),
             "videos": f"{len(self.videos):,}",
             "classes": classes_and_background(len(self.categories)),
         }
@@ -185,13 +113,11 @@ class Dataset:
         Raises:
             DatasetError: a sample in which events of two classes overlap; a length that nobody knows.
         """
-        import numpy as np
-
         from avel.stores.datasets.labels import segment_labels
 
-        chosen = self.samples if samples is None else samples
+        chosen = self.samples if samples is None else Samples.of(samples)
         return segment_labels(
-            np.array([sample.events is not None for sample in chosen], bool),
+            chosen.numbers("events_known"),
             self.event_table(chosen),
             self.background,
             grid.segments,
@@ -216,53 +142,44 @@ class Dataset:
         Raises:
             DatasetError: a length that nobody knows.
         """
-        import numpy as np
-
         from avel.stores.datasets.labels import segment_classes
 
+        chosen = Samples.of(samples)
         return segment_classes(
-            np.array([sample.events is not None for sample in samples], bool),
-            self.event_table(samples),
+            chosen.numbers("events_known"),
+            self.event_table(chosen),
             len(self.categories),
             grid.segments,
             grid.segment_seconds,
             modalities,
-            self.stated_lengths(grid, samples) if lengths is None else lengths,
+            self.stated_lengths(grid, chosen) if lengths is None else lengths,
         )
 
     def event_table(self, samples: Sequence[Sample] | None = None) -> EventTable:
         """Returns the events of samples, of all by default, as columns."""
-        import numpy as np
+        import pyarrow as pa
 
         from avel.stores.datasets.labels import EventTable
 
-        chosen = self.samples if samples is None else samples
-        found = [(place, event) for place, sample in enumerate(chosen) for event in sample.events or ()]
+        chosen = self.samples if samples is None else Samples.of(samples)
         return EventTable(
-            np.array([place for place, _ in found], np.int64),
-            np.array([self.class_ids[event.category] for _, event in found], np.int64),
-            np.array([event.onset_seconds for _, event in found], np.float64),
-            np.array([event.offset_seconds for _, event in found], np.float64),
-            np.array([MODALITIES.index(event.modality) for _, event in found], np.int64),
+            chosen.place,
+            places_in(chosen.events["category"], pa.array(self.categories, pa.string())),
+            chosen.events["onset_seconds"].to_numpy(),
+            chosen.events["offset_seconds"].to_numpy(),
+            places_in(chosen.events["modality"], pa.array(MODALITIES, pa.string())),
         )
 
     def class_table(self, samples: Sequence[Sample] | None = None) -> ClassTable:
         """Returns the classes of samples of which no more is known, of all by default, as columns."""
-        import numpy as np
+        import pyarrow as pa
 
         from avel.stores.datasets.labels import ClassTable
 
-        chosen = self.samples if samples is None else samples
-        found = [
-            (place, self.class_ids[category])
-            for place, sample in enumerate(chosen)
-            for category in sample.categories or ()
-        ]
-        return ClassTable(
-            np.array([sample.categories is not None for sample in chosen], bool),
-            np.array([place for place, _ in found], np.int64),
-            np.array([category for _, category in found], np.int64),
-        )
+        chosen = self.samples if samples is None else Samples.of(samples)
+        place, names = chosen.classes
+        known = as_bools(chosen.table["categories"].is_valid())
+        return ClassTable(known, place, places_in(names, pa.array(self.categories, pa.string())))
 
     def check_grid(self, grid: Grid) -> None:
         """Refuses events that begin after the end of a grid, since all of their seconds would be lost.
@@ -270,14 +187,10 @@ class Dataset:
         Raises:
             DatasetError: there is one; the first is named with its file and line.
         """
-        beyond = [
-            (sample, event)
-            for sample in self.samples
-            for event in sample.events or ()
-            if event.onset_seconds >= grid.seconds
-        ]
-        if beyond:
-            (sample, event), others = beyond[0], f", and {len(beyond) - 1} more do" if len(beyond) > 1 else ""
+        beyond = (self.samples.events["onset_seconds"].to_numpy() >= grid.seconds).nonzero()[0]
+        if len(beyond):
+            sample, event = self.samples.of_event(int(beyond[0]))
+            others = f", and {len(beyond) - 1} more do" if len(beyond) > 1 else ""
             raise DatasetError(
                 f"{self.place(sample, event)}: event from {event.onset_seconds:g} s to "
                 f"{event.offset_seconds:g} s lies beyond the grid of {grid.seconds:g} s{others}",
@@ -291,49 +204,31 @@ class Dataset:
 
     def leaked(self) -> frozenset[int]:
         """Returns the numbers of the val and test samples whose video is in train as well."""
-        train = {sample.video_id for sample in self.samples if sample.split == "train"}
-        held_out = (sample for sample in self.samples if sample.split in ("val", "test"))
-        return frozenset(sample.number for sample in held_out if sample.video_id in train)
+        import pyarrow.compute as pc
+
+        samples = self.samples
+        train = samples.table.filter(pc.field("split") == "train")["video_id"]
+        leaked = samples.is_one_of("video_id", train) & samples.is_one_of("split", ("val", "test"))
+        return frozenset(samples.numbers("sample")[leaked].tolist())
 
     def split_of_video(self) -> dict[str, frozenset[str]]:
         """Returns video id -> the splits its samples are in; empty where none of them has a split."""
-        found: dict[str, set[str]] = {video.video_id: set() for video in self.videos}
-        for sample in self.samples:
-            if sample.split:
-                found[sample.video_id].add(sample.split)
-        return {video_id: frozenset(splits) for video_id, splits in found.items()}
+        found: dict[str, frozenset[str]] = dict.fromkeys(self.videos.texts("video_id"), frozenset())
+        for video_id, split in dict.fromkeys(
+            zip(*map(self.samples.texts, ("video_id", "split")), strict=True)
+        ):
+            if split:
+                found[video_id] |= {split}
+        return found
 
     def tables(self) -> dict[str, pa.Table]:
         """Returns Arrow tables "samples" (name, root, categories in the schema), "events", "videos"."""
         metadata = {"name": self.name, "root": self.root, "categories": "\n".join(self.categories)}
         if self.longest_seconds is not None:
             metadata["longest_seconds"] = repr(self.longest_seconds)
-        samples = self.samples
-        events = [(sample.number, event) for sample in samples for event in sample.events or ()]
-        columns: dict[str, list[list[Any]]] = {
-            "samples": [
-                [sample.number for sample in samples],
-                [sample.video_id for sample in samples],
-                [sample.events is not None for sample in samples],
-                [sample.quality for sample in samples],
-                [sample.split for sample in samples],
-                [sample.tag for sample in samples],
-                [sample.categories for sample in samples],
-            ],
-            "events": [
-                [number for number, _ in events],
-                [event.category for _, event in events],
-                [event.onset_seconds for _, event in events],
-                [event.offset_seconds for _, event in events],
-                [event.modality for _, event in events],
-            ],
-            "videos": [
-                [video.video_id for video in self.videos],
-                [video.path for video in self.videos],
-            ],
-        }
-        found = {name: table_of(columns[name], schema) for name, schema in table_schemas().items()}
-        return found | {"samples": found["samples"].replace_schema_metadata(metadata)}
+        found = {"samples": self.samples.table, "events": self.samples.events, "videos": self.videos.table}
+        tables = {name: found[name].select(schema.names).cast(schema) for name, schema in schemas().items()}
+        return tables | {"samples": tables["samples"].replace_schema_metadata(metadata)}
 
     @classmethod
     def from_tables(cls, tables: dict[str, pa.Table]) -> Dataset:
@@ -342,30 +237,20 @@ class Dataset:
         Raises:
             DatasetError: they contradict each other, or hold what no dataset may.
         """
+        import numpy as np
+
         about = describe(tables["samples"])
-        events_of: dict[int, list[Event]] = {}
-        for event in tables["events"].to_pylist():
-            events_of.setdefault(event.pop("sample"), []).append(Event(**event))
-        samples = tuple(
-            Sample(
-                sample["sample"],
-                sample["video_id"],
-                tuple(events_of.pop(sample["sample"], ())) if sample["events_known"] else None,
-                sample["quality"],
-                sample["split"],
-                tag=sample["tag"],
-                categories=None if sample["categories"] is None else tuple(sample["categories"]),
-            )
-            for sample in tables["samples"].to_pylist()
-        )
-        if events_of:
-            raise DatasetError(f"events: of sample {next(iter(events_of))}, which has none")
+        samples = Samples(tables["samples"], tables["events"])
+        has_events = np.append(samples.numbers("events_known"), False)[samples.place]  # place -1: the last
+        if not has_events.all():
+            sample = samples.events["sample"][int(has_events.argmin())]
+            raise DatasetError(f"events: of sample {sample}, which has none")
         dataset = cls(
             name=about.name,
             root=about.root,
             categories=about.categories,
             samples=samples,
-            videos=tuple(Video(**video) for video in tables["videos"].to_pylist()),
+            videos=Videos(tables["videos"]),
             longest_seconds=about.longest_seconds,
         )
         _check(dataset)
@@ -419,40 +304,11 @@ def _seconds(text: str | None) -> float | None:
     return seconds
 
 
-def table_schemas() -> dict[str, pa.Schema]:
-    """Returns the schemas of a dataset's tables."""
-    import pyarrow as pa
-
-    columns = {
-        "samples": {
-            "sample": pa.int32(),
-            "video_id": pa.string(),
-            "events_known": pa.bool_(),
-            "quality": pa.string(),
-            "split": pa.string(),
-            "tag": pa.string(),
-            "categories": pa.list_(pa.string()),
-        },
-        "events": {
-            "sample": pa.int32(),
-            "category": pa.string(),
-            "onset_seconds": pa.float64(),
-            "offset_seconds": pa.float64(),
-            "modality": pa.string(),
-        },
-        "videos": {"video_id": pa.string(), "path": pa.string()},
-    }
-    return {
-        name: pa.schema([pa.field(key, kind, nullable=key == "categories") for key, kind in kinds.items()])
-        for name, kinds in columns.items()
-    }
-
-
 def make_dataset(
     name: str,
     root: Path | str,
-    samples: tuple[Sample, ...],
-    videos: tuple[Video, ...],
+    samples: Sequence[Sample],
+    videos: Sequence[Video],
     extra_files: Sequence[Path] = (),
     *,
     stated_seconds: Mapping[str, float] | None = None,
@@ -466,46 +322,56 @@ def make_dataset(
             background or with a line break, an event that ends before it starts, an unknown split; with file
             and line.
     """
-    categories = tuple(dict.fromkeys(name for sample in samples for name in _classes_of(sample)))
-    located = tuple(
-        Video(video.video_id, path_text(os.path.abspath(video.path))) if video.path else video
-        for video in videos
+    columns = Samples.of(samples)
+    located = (
+        videos
+        if isinstance(videos, Videos)
+        else Videos.of(
+            [
+                Video(video.video_id, path_text(os.path.abspath(video.path))) if video.path else video
+                for video in videos
+            ]
+        )
     )
     extra = tuple(map(path_text, extra_files))
     stated = dict(stated_seconds or {})
     where, longest = path_text(os.path.abspath(root)), max(stated.values(), default=None)
-    dataset = Dataset(path_text(name), where, categories, samples, located, extra, longest, stated)
+    dataset = Dataset(path_text(name), where, columns.class_names(), columns, located, extra, longest, stated)
     _check(dataset)
     return dataset
 
 
 def _check(dataset: Dataset) -> None:
-    """Checks what holds of every dataset; raises DatasetError with file and line where they are known."""
-    known, numbers = {video.video_id for video in dataset.videos}, set()
-    for sample in dataset.samples:
-        _check_sample(sample, dataset.place(sample))
-        for event in sample.events or ():
-            _check_event(event, dataset.place(sample, event))
-            if event.category not in dataset.class_ids:
-                raise DatasetError(f"{dataset.place(sample, event)}: no class named {event.category!r}")
-        for category in sample.categories or ():
-            _check_category(category, dataset.place(sample))
-            if category not in dataset.class_ids:
-                raise DatasetError(f"{dataset.place(sample)}: no class named {category!r}")
-        if sample.video_id not in known:
+    """Checks what holds of every dataset; raises DatasetError with file and line where they are known.
+
+    Columns say which samples are wrong, and the first of them then says why.
+    """
+    import numpy as np
+    import pyarrow.compute as pc
+
+    samples, table, events = dataset.samples, dataset.samples.table, dataset.samples.events
+    known = samples.is_one_of("video_id", dataset.videos.table["video_id"])
+    numbers, twice = samples.numbers("sample"), np.ones(len(samples), bool)
+    twice[np.unique(numbers, return_index=True)[1]] = False
+    wrong = ~known | twice | ~samples.is_one_of("split", ("", *SPLITS))
+    wrong |= as_bools(pc.equal(table["video_id"], "")) | as_bools(pc.match_substring(table["video_id"], "\0"))
+    wrong |= samples.numbers("events_known") & as_bools(table["categories"].is_valid())
+    onset, offset = (events[name].to_numpy() for name in ("onset_seconds", "offset_seconds"))
+    right = (onset >= 0) & (onset <= offset) & (offset < math.inf) & is_one_of(events["modality"], MODALITIES)
+    usable = [name for name in dataset.categories if not _category_fault(name)]
+    wrong[samples.place[~right | ~is_one_of(events["category"], usable)]] = True
+    place, names = samples.classes
+    wrong[place[~is_one_of(names, usable)]] = True
+    for first in np.flatnonzero(wrong).tolist():
+        sample = samples[first]
+        _check_sample(dataset, sample)
+        if not known[first]:
             raise DatasetError(f"{dataset.place(sample)}: no such video")
-        if sample.number in numbers:
-            raise DatasetError(f"{dataset.place(sample)}: two samples have number {sample.number}")
-        numbers.add(sample.number)
+        raise DatasetError(f"{dataset.place(sample)}: two samples have number {sample.number}")
 
 
-def _classes_of(sample: Sample) -> Iterator[str]:
-    """Yields the classes that are known of a sample, then that of each of its events, in their order."""
-    yield from sample.categories or ()
-    yield from (event.category for event in sample.events or ())
-
-
-def _check_sample(sample: Sample, where: str) -> None:
+def _check_sample(dataset: Dataset, sample: Sample) -> None:
+    where = dataset.place(sample)
     if not sample.video_id:
         raise DatasetError(f"{where}: names no video")
     if "\0" in sample.video_id:
@@ -514,24 +380,36 @@ def _check_sample(sample: Sample, where: str) -> None:
         raise DatasetError(f"{where}: split {sample.split!r} is none of {', '.join(SPLITS)}")
     if sample.events is not None and sample.categories is not None:
         raise DatasetError(f"{where}: gives classes beside its events", hint="leave the classes out")
+    for event in sample.events or ():
+        _check_category(dataset, event.category, dataset.place(sample, event))
+        _check_event(event, dataset.place(sample, event))
+    for category in sample.categories or ():
+        _check_category(dataset, category, where)
 
 
-def _check_category(category: str, where: str) -> None:
+def _check_category(dataset: Dataset, category: str, where: str) -> None:
+    if fault := _category_fault(category):
+        says, hint = fault
+        raise DatasetError(f"{where}: {says}", hint=hint)
+    if category not in dataset.class_ids:
+        raise DatasetError(f"{where}: no class named {category!r}")
+
+
+def _category_fault(category: str) -> tuple[str, str] | None:
+    """Returns what is wrong with the name of a class, and what to do; None if nothing is."""
     if "\0" in category:
-        raise DatasetError(f"{where}: a NUL in {category!r}", hint="take it out")
+        return f"a NUL in {category!r}", "take it out"
     if not category.strip():
-        raise DatasetError(f"{where}: the class is empty", hint="name the class, or take the event out")
+        return "the class is empty", "name the class, or take the event out"
     if category.splitlines() != [category]:
-        raise DatasetError(f"{where}: a line break in the class {category!r}", hint="take it out")
+        return f"a line break in the class {category!r}", "take it out"
     if category.strip().lower() == "background":
-        raise DatasetError(
-            f"{where}: a class may not be named {category!r}",
-            hint="take the event out: every segment without an event is background",
-        )
+        hint = "take the event out: every segment without an event is background"
+        return f"a class may not be named {category!r}", hint
+    return None
 
 
 def _check_event(event: Event, where: str) -> None:
-    _check_category(event.category, where)
     if event.modality not in MODALITIES:
         raise DatasetError(
             f"{where}: modality {event.modality!r}", hint=f"choose from {', '.join(MODALITIES)}"

@@ -15,10 +15,11 @@ from avel.config import option
 from avel.errors import DatasetError, MissingPathError
 from avel.progress import note
 from avel.stores.datasets.annotation_text import TextRow, parse_event, read_rows, read_text
-from avel.stores.datasets.dataset import Annotated, Dataset, make_dataset
+from avel.stores.datasets.dataset import Dataset, make_dataset
 from avel.stores.datasets.event_table import TableRow, samples_of_rows
 from avel.stores.datasets.formats import FORMATS, DatasetFormat
 from avel.stores.datasets.media import MediaConfig, match_media, media_files, without_ending
+from avel.stores.datasets.sample import Annotated
 
 COLUMNS = ("filename", "onset", "offset", "event_label")
 SPLIT_OF = {

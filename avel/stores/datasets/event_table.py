@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avel.errors import DatasetError, MissingPathError
 from avel.stores.arrow import read_parquet
-from avel.stores.datasets.annotation_text import parse_event, read_records
-from avel.stores.datasets.dataset import MODALITIES, Dataset, Event, Sample, Video, make_dataset
+from avel.stores.columns import Columns, as_bools, is_one_of
+from avel.stores.datasets.annotation_text import parse_event, read_records, seconds
+from avel.stores.datasets.dataset import Dataset, make_dataset
+from avel.stores.datasets.sample import MODALITIES, Event, Samples, Video
+from avel.stores.files import path_text
 from avel.stores.kinds import VIDEO_SUFFIXES
 from avel.text import from_csv_cell
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 COLUMNS = {
     "video_id": ("video_id", "videoid", "video", "file", "filename", "path", "id"),
@@ -33,9 +39,6 @@ OPTIONAL = ("split", "quality", "modality")
 TIMES = ("onset_seconds", "offset_seconds")
 UNKNOWN_EVENTS = "?"
 """Class of a row without times that marks the video's events as not known."""
-
-Columns = tuple[list[str], dict[str, list[str]]]
-"""Line or row number of each row, and the text of its fields, by field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,52 @@ class TableRow:
     tag: str = ""
 
 
-def read_events(path: Path) -> tuple[TableRow, ...]:
+class TableRows(Columns[TableRow]):
+    """Rows of a table of events as columns: those of `TableRow`, and of its event if `has_event`."""
+
+    @classmethod
+    def of(cls, rows: Iterable[TableRow]) -> TableRows:
+        """Returns rows as columns."""
+        if isinstance(rows, TableRows):
+            return rows
+        import pyarrow as pa
+
+        rows, nothing = list(rows), Event("", 0, 0)
+        events = [row.event or nothing for row in rows]
+        columns = {
+            "name": [row.name for row in rows],
+            "has_event": [row.event is not None for row in rows],
+            "known": [row.known for row in rows],
+            "quality": [row.quality for row in rows],
+            "split": [row.split for row in rows],
+            "where": [row.where for row in rows],
+            "tag": [row.tag for row in rows],
+            "category": [event.category for event in events],
+            "onset_seconds": [event.onset_seconds for event in events],
+            "offset_seconds": [event.offset_seconds for event in events],
+            "modality": [event.modality for event in events],
+        }
+        return cls(pa.table([pa.array(columns[field.name], field.type) for field in _schema()], _schema()))
+
+    def records(self, begin: int, end: int) -> list[TableRow]:
+        found = []
+        for row in self.table.slice(begin, end - begin).to_pylist():
+            own = {name: row.pop(name) for name in ("category", *TIMES, "modality")}
+            event = Event(**own, where=row["where"]) if row.pop("has_event") else None
+            found.append(TableRow(event=event, **row))
+        return found
+
+
+def _schema() -> pa.Schema:
+    """Returns the columns of `TableRows`."""
+    import pyarrow as pa
+
+    kinds = {"has_event": pa.bool_(), "known": pa.bool_()} | dict.fromkeys(TIMES, pa.float64())
+    names = ("name", "has_event", "known", "quality", "split", "where", "tag", "category", *TIMES, "modality")
+    return pa.schema([(name, kinds.get(name, pa.string())) for name in names])
+
+
+def read_events(path: Path) -> TableRows:
     """Returns the rows of a table.
 
     A row without class and times says that the video has no event, one of class "?" without times that its
@@ -70,11 +118,56 @@ def read_events(path: Path) -> tuple[TableRow, ...]:
         DatasetError: no such table, a column that is absent or there twice, a time that is no number, no such
             modality.
     """
-    places, columns = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
-    return tuple(
-        _row(f"{path}: {place}", dict(zip(columns, values, strict=True)))
-        for place, *values in zip(places, *columns.values(), strict=True)
-    )
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    where, text = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
+    nothing = pa.repeat(pa.scalar("", pa.string()), len(where))
+    names, category, modality = text["video_id"], text["category"], text.get("modality", nothing)
+    modality = pc.if_else(pc.equal(modality, ""), "both", modality)
+    has_event = ~is_one_of(category, ("", UNKNOWN_EVENTS))
+    for name in TIMES:
+        has_event |= as_bools(pc.not_equal(text[name], ""))
+    right, times = is_one_of(modality, MODALITIES), []
+    for name in TIMES:
+        numbers, is_number = _seconds(text[name])
+        times.append(pa.array(numbers))
+        right &= is_number | ~has_event
+    for row in np.flatnonzero(~right)[:1].tolist():
+        _refuse(
+            *(column[row].as_py() for column in (where, names, category, *map(text.get, TIMES), modality))
+        )
+    known = pa.array(has_event | as_bools(pc.not_equal(category, UNKNOWN_EVENTS)))
+    quality, split = text.get("quality", nothing), text.get("split", nothing)
+    of_row = names, pa.array(has_event), known, quality, split, where, nothing
+    return TableRows(pa.table([*of_row, category, *times, modality], _schema()))
+
+
+def _refuse(where: str, name: str, category: str, onset: str, offset: str, modality: str) -> None:
+    """Raises DatasetError that says what is wrong with a row."""
+    if modality not in MODALITIES:
+        raise DatasetError(
+            f"{where} ({name}): modality {modality!r} is none of {', '.join(MODALITIES)}",
+            hint="leave it empty where an event is both seen and heard",
+        )
+    parse_event(category, onset, offset, where, name)
+
+
+def _seconds(text: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Parses a column of times; returns them, and for each whether it is a number: twice (n,)."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    plain = pc.match_substring_regex(text, r"^[0-9]{1,15}(\.[0-9]{1,15})?$")
+    found = np.array(pc.if_else(plain, text, "nan").cast(pa.float64()))
+    is_number = np.array(plain, bool)
+    for row in np.flatnonzero(~is_number & as_bools(pc.not_equal(text, ""))).tolist():
+        with suppress(ValueError):
+            found[row] = seconds(text[row].as_py())
+            is_number[row] = True
+    return found, is_number
 
 
 def read_table_dataset(path: Path) -> Dataset:
@@ -85,10 +178,12 @@ def read_table_dataset(path: Path) -> Dataset:
     Raises:
         DatasetError, MissingPathError: as `read_events`.
     """
-    rows = [replace(row, name=_without_video_ending(row.name)) for row in read_events(path)]
-    names = dict.fromkeys(row.name for row in rows)
-    videos = tuple(Video(name, "") for name in names)
-    return make_dataset(path.stem, path.parent, samples_of_rows(rows), videos)
+    import pyarrow as pa
+
+    rows = read_events(path)
+    ids = pa.array(map(_without_video_ending, rows.texts("name")), pa.string())
+    videos = tuple(Video(name, "") for name in ids.unique().to_pylist())
+    return make_dataset(path.stem, path.parent, samples_of_rows(rows, ids), videos)
 
 
 def _without_video_ending(name: str) -> str:
@@ -96,61 +191,70 @@ def _without_video_ending(name: str) -> str:
     return stem if ending.lower() in VIDEO_SUFFIXES else name
 
 
-def samples_of_rows(rows: Iterable[TableRow], id_of: Mapping[str, str] | None = None) -> tuple[Sample, ...]:
+def samples_of_rows(rows: Iterable[TableRow], video_ids: pa.Array | None = None) -> Samples:
     """Returns a sample for each video and split, in order of their first rows; the rows are its events.
 
     Args:
-        id_of: name of a video in a row -> its id; by default they are the same.
+        video_ids: id of each row's video; by default its name.
 
     Raises:
         DatasetError: rows of one sample that contradict each other.
     """
-    rows_of: dict[tuple[str, str], list[TableRow]] = {}
-    for row in rows:
-        rows_of.setdefault((row.name if id_of is None else id_of[row.name], row.split), []).append(row)
-    samples = []
-    for number, ((video_id, split), own) in enumerate(rows_of.items()):
-        first = own[0]
-        for row in own[1:]:
-            if (row.event is None, row.known) != (first.event is None, first.known):
-                raise DatasetError(
-                    f"{row.where} ({row.name}): {_says(row)}, and {first.where} says of the same video and "
-                    f"split: {_says(first)}",
-                    hint="take one of the rows out",
-                )
-        events = tuple(row.event for row in own if row.event is not None) if first.known else None
-        samples.append(Sample(number, video_id, events, first.quality, split, first.where, tag=first.tag))
-    return tuple(samples)
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = TableRows.of(rows)
+    ids = rows.table["name"].combine_chunks() if video_ids is None else video_ids
+    splits = rows.table["split"].combine_chunks().dictionary_encode()
+    keys = np.asarray(ids.dictionary_encode().indices, np.int64) * len(splits.dictionary)
+    _, first, sample = np.unique(keys + np.asarray(splits.indices), return_index=True, return_inverse=True)
+    order = np.argsort(first)  # unique sorts samples by key
+    first, sample = first[order], np.argsort(order)[sample]
+    has_event, known = rows.numbers("has_event"), rows.numbers("known")
+    clashes = np.flatnonzero((has_event != has_event[first][sample]) | (known != known[first][sample]))
+    for row in clashes[np.argsort(sample[clashes], kind="stable")][:1].tolist():
+        one, other = rows[row], rows[int(first[sample[row]])]
+        raise DatasetError(
+            f"{one.where} ({one.name}): {_says(one)}, and {other.where} says of the same video and "
+            f"split: {_says(other)}",
+            hint="take one of the rows out",
+        )
+    samples = rows.table.take(first)
+    columns = {
+        "sample": pa.array(np.arange(len(first)), pa.int32()),
+        "video_id": ids.take(pa.array(first)),
+        "events_known": samples["known"],
+        "categories": pa.nulls(len(first), pa.list_(pa.string())),
+    }
+    events = rows.table.filter(pc.field("has_event"))
+    return Samples(
+        pa.table(columns | {name: samples[name] for name in ("quality", "split", "tag", "where")}),
+        pa.table(
+            {"sample": pa.array(sample[has_event], pa.int32())}
+            | {name: events[name] for name in ("category", *TIMES, "modality", "where")}
+        ),
+    )
 
 
 def _says(row: TableRow) -> str:
     return "an event" if row.event else "no event" if row.known else "its events are not known"
 
 
-def _row(where: str, text: dict[str, str]) -> TableRow:
-    name, category, onset, offset = (text[field] for field in ("video_id", "category", *TIMES))
-    says_event = onset or offset or category not in ("", UNKNOWN_EVENTS)
-    modality = next((each for each in MODALITIES if each == (text.get("modality") or "both")), None)
-    if modality is None:
-        raise DatasetError(
-            f"{where} ({name}): modality {text['modality']!r} is none of {', '.join(MODALITIES)}",
-            hint="leave it empty where an event is both seen and heard",
-        )
-    event = parse_event(category, onset, offset, where, name, modality) if says_event else None
-    known = event is not None or category != UNKNOWN_EVENTS
-    return TableRow(name, event, known, text.get("quality", ""), text.get("split", ""), where)
+def _csv(path: Path) -> tuple[pa.Array, dict[str, pa.Array]]:
+    """Returns where each row stands, and the text of its fields by field; "" for one that is absent."""
+    import pyarrow as pa
 
-
-def _csv(path: Path) -> Columns:
     names, records = read_records(path)
-    chosen = _choose(path, names)
     columns = {
-        field: [from_csv_cell(values[column]) for _, values in records] for field, column in chosen.items()
+        field: pa.array([from_csv_cell(values[column]) for _, values in records], pa.string())
+        for field, column in _choose(path, names).items()
     }
-    return [f"line {line}" for line, _ in records], columns
+    return _where(f"{path}: line", pa.array([line for line, _ in records], pa.int64())), columns
 
 
-def _parquet(path: Path) -> Columns:
+def _parquet(path: Path) -> tuple[pa.Array, dict[str, pa.Array]]:
+    """Returns the same of a Parquet file."""
     import pyarrow as pa
 
     if not path.is_file():
@@ -163,12 +267,21 @@ def _parquet(path: Path) -> Columns:
         raise DatasetError(
             f"{path}: {error}", hint="give a CSV with a header line, or a Parquet file"
         ) from None
-    return [f"row {number}" for number in range(table.num_rows)], columns
+    return _where(f"{path}: row", pa.array(range(table.num_rows), pa.int64())), columns
 
 
-def _as_text(path: Path, field: str, column: pa.ChunkedArray) -> list[str]:
+def _where(before: str, numbers: pa.Array) -> pa.Array:
+    """Returns "events.csv: line 2" and so on."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.binary_join_element_wise(path_text(before), numbers.cast(pa.string()), " ")
+
+
+def _as_text(path: Path, field: str, column: pa.ChunkedArray) -> pa.Array:
     """Returns the values of a column as text, "" for null; refuses types without one obvious text."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     known = (
@@ -181,7 +294,7 @@ def _as_text(path: Path, field: str, column: pa.ChunkedArray) -> list[str]:
     if not any(known):
         wanted = "seconds, as numbers" if field in TIMES else "text"
         raise DatasetError(f"{path}: the column of {field} is {kind}", hint=f"save it as {wanted}")
-    return [value or "" for value in column.cast(pa.string()).to_pylist()]
+    return pc.fill_null(column.cast(pa.string()), "").combine_chunks()
 
 
 def _choose(path: Path, names: list[str]) -> dict[str, int]:

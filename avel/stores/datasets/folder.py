@@ -1,19 +1,28 @@
 """Any folder of videos as a dataset: annotations in a CSV or Parquet file, or none."""
 
+from __future__ import annotations
+
 import dataclasses
 import os
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 from avel.config import option
 from avel.errors import DatasetError
 from avel.progress import note
-from avel.stores.datasets.dataset import Dataset, Video, make_dataset
-from avel.stores.datasets.event_table import TableRow, read_events, samples_of_rows
+from avel.stores.columns import as_bools, is_one_of, places_in
+from avel.stores.datasets.dataset import Dataset, make_dataset
+from avel.stores.datasets.event_table import TableRows, read_events, samples_of_rows
 from avel.stores.datasets.formats import FORMATS, PLAIN, DatasetFormat, LengthConfig
+from avel.stores.datasets.sample import Videos
 from avel.stores.files import path_text
 from avel.stores.kinds import VIDEO_SUFFIXES
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
 
 OTHER_SUFFIXES = frozenset(
     (  # noqa: SIM905
@@ -60,28 +69,41 @@ class Files:
 def list_files(root: Path, *, below: bool = True) -> Files:
     """Lists the files in `root` and, where `below`, in every folder below it, by their `path_text`."""
     found: dict[str, list[str]] = {field.name: [] for field in dataclasses.fields(Files)}
+    waiting = list(reversed(_entries(root, "", found)))
+    while waiting:
+        path, entry = waiting.pop()
+        if _holds(entry.is_dir):
+            if below and entry.is_symlink():
+                found["linked"].append(path)
+            elif below:
+                waiting += reversed(_entries(entry, f"{path}/", found))
+            continue
+        is_video = _ending(path) in VIDEO_SUFFIXES and not entry.name.startswith("._")
+        if _holds(entry.is_file):
+            found["videos" if is_video else "others"].append(path)
+        elif is_video:
+            found["broken"].append(path)
+    return Files(**{kind: tuple(map(path_text, paths)) for kind, paths in found.items()})
 
-    def note_closed(error: OSError) -> None:
-        found["closed"].append(os.path.relpath(error.filename, root))
 
-    for folder, folders, names in os.walk(root, onerror=note_closed):
-        inside = os.path.relpath(folder, root)
-        prefix = "" if inside == "." else f"{inside}/"
-        for name in names:
-            is_video = _ending(name) in VIDEO_SUFFIXES and not name.startswith("._")
-            if os.path.isfile(f"{folder}/{name}"):
-                found["videos" if is_video else "others"].append(prefix + name)
-            elif is_video:
-                found["broken"].append(prefix + name)
-        if not below:
-            break
-        found["linked"] += (prefix + name for name in folders if os.path.islink(f"{folder}/{name}"))
-    return Files(
-        **{
-            kind: tuple(map(path_text, sorted(paths, key=lambda path: path.split("/"))))
-            for kind, paths in found.items()
-        }
-    )
+def _entries(
+    folder: os.PathLike[str], prefix: str, found: dict[str, list[str]]
+) -> list[tuple[str, os.DirEntry[str]]]:
+    """Returns the path and the entry of all that is in a folder, sorted by name; none if it is closed."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(((prefix + entry.name, entry) for entry in entries), key=lambda each: each[0])
+    except OSError:
+        found["closed"].append(prefix.rstrip("/") or ".")
+        return []
+
+
+def _holds(question: Callable[[], bool]) -> bool:
+    """Returns False where the system cannot say whether an entry is a file or a folder."""
+    try:
+        return question()
+    except OSError:
+        return False
 
 
 @FORMATS.register(PLAIN)
@@ -114,80 +136,109 @@ class Folder(DatasetFormat["Folder.Config"]):
             DatasetError: no videos, a table or a value that cannot be read, a name that fits several files,
                 rows that contradict each other.
         """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         files, table = list_files(folder), self.config.annotations
-        rows = () if table is None else read_events(table)
-        file_of, others = _files_of(rows, folder, files), set(files.others)
-        named = dict.fromkeys(name for name in file_of.values() if name in others)
-        left_out = files.left_out(named)
-        if not files.videos and not named:
+        rows = TableRows.of(()) if table is None else read_events(table)
+        names = rows.table["name"].combine_chunks().dictionary_encode()
+        videos, others = pa.array(files.videos, pa.string()), pa.array(files.others, pa.string())
+        in_videos, in_others = _files_of(names, rows, folder, files)
+        named = others.take(in_others).unique().drop_null()
+        left_out = files.left_out(set(named.to_pylist()))
+        if not files.videos and not len(named):
             raise DatasetError(
                 f"{folder}: holds no video file" + (f"; left out: {left_out}" if left_out else ""),
                 hint=f"endings that are looked for: {' '.join(sorted(VIDEO_SUFFIXES))}",
             )
         if left_out:
             note(f"{folder}: left out: {left_out}")
-        id_of = _ids(files.videos) | {name: name for name in named}
-        samples = samples_of_rows(rows, {name: id_of.get(file, name) for name, file in file_of.items()})
-        videos = [Video(video_id, os.path.join(folder, name)) for name, video_id in id_of.items()]
-        absent = dict.fromkeys(name for name, file in file_of.items() if not file)
-        return make_dataset(folder.name, folder, samples, (*videos, *(Video(name, "") for name in absent)))
+        ids = _ids(videos)
+        id_of_name = pc.coalesce(ids.take(in_videos), others.take(in_others), names.dictionary)
+        absent = names.dictionary.filter(pc.and_(in_videos.is_null(), in_others.is_null()))
+        before = path_text(os.path.abspath(folder)).rstrip("/")
+        paths = pc.binary_join_element_wise(before, pa.concat_arrays([videos, named]), "/")
+        no_paths = pa.repeat(pa.scalar("", pa.string()), len(absent))
+        columns = {
+            "video_id": pa.concat_arrays([ids, named, absent]),
+            "path": pa.concat_arrays([paths, no_paths]),
+        }
+        samples = samples_of_rows(rows, id_of_name.take(names.indices))
+        return make_dataset(folder.name, folder, samples, Videos(pa.table(columns)))
 
 
-def _ids(videos: tuple[str, ...]) -> dict[str, str]:
-    """Returns file -> id: its path without ending, unless another file has the same."""
-    stems = [_without_ending(name) for name in videos]
-    uses = Counter([*stems, *videos])
-    return {name: stem if uses[stem] == 1 else name for name, stem in zip(videos, stems, strict=True)}
+def _ids(videos: pa.Array) -> pa.Array:
+    """Returns the id of each file: its path without ending, unless another file has the same."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    stems = _without_ending(videos).dictionary_encode()
+    uses = np.bincount(stems.indices, minlength=len(stems.dictionary))
+    alone = (uses == 1) & ~is_one_of(stems.dictionary, videos)
+    return pc.if_else(pa.array(alone[stems.indices]), _without_ending(videos), videos)
 
 
-def _files_of(rows: Iterable[TableRow], root: Path, files: Files) -> dict[str, str]:
-    """Returns name in a row -> the file that it names, "" where there is none.
+def _files_of(
+    names: pa.DictionaryArray, rows: TableRows, root: Path, files: Files
+) -> tuple[pa.Array, pa.Array]:
+    """Returns the place of each name's file among the videos, and among the other files; null for no file.
 
     Names are looked up by path first; those without a folder then also in every folder.
+
+    Raises:
+        DatasetError: a name fits several files.
     """
-    tables: tuple[
-        tuple[Callable[[str], str], tuple[str, ...], bool], ...
-    ] = (  # key of a file, files, whether a name with a folder is looked up there, too; each made once
-        (str, files.videos, True),
-        (_without_ending, files.videos, True),
-        (os.path.basename, files.videos, False),
-        (_bare, files.videos, False),
-        (str, files.others, True),
-        (os.path.basename, files.others, False),
-    )
-    made: dict[int, dict[str, list[str]]] = {}
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    videos, others = pa.array(files.videos, pa.string()), pa.array(files.others, pa.string())
     roots = (os.path.abspath(root), os.path.realpath(root))
-    file_of: dict[str, str] = {}
-    for row in rows:
-        name = row.name
-        if name in file_of:
+    wanted, has_folder = _below(names.dictionary, roots), _matches(names.dictionary, "/")
+    found = {id(each): np.full(len(wanted), -1) for each in (videos, others)}
+    for key, among, in_any_folder in (
+        (None, videos, False),
+        (_without_ending, videos, False),
+        (_basename, videos, True),
+        (lambda paths: _without_ending(_basename(paths)), videos, True),
+        (None, others, False),
+        (_basename, others, True),
+    ):
+        missing = (found[id(videos)] < 0) & (found[id(others)] < 0) & ~(has_folder & in_any_folder)
+        if not missing.any():
             continue
-        path, fitting = _below(name, roots), [""]
-        for number, (key, among, with_folder) in enumerate(tables):
-            if with_folder or "/" not in name:
-                if number not in made:
-                    made[number] = _by(key, among)
-                if path in made[number]:
-                    fitting = made[number][path]
-                    break
-        if len(fitting) > 1:
+        keys = among if key is None else key(among)
+        places = np.where(missing, places_in(wanted, keys), -1)
+        counts = keys.value_counts()
+        several = is_one_of(wanted, counts.field("values").filter(pc.greater(counts.field("counts"), 1)))
+        for place in np.flatnonzero((places >= 0) & several)[:1].tolist():
+            row = rows[int(np.argmax(np.asarray(names.indices) == place))]
+            fitting = among.filter(pc.equal(keys, wanted[place])).to_pylist()
             raise DatasetError(
-                f"{row.where} ({name}): may be {_first(fitting)}",
+                f"{row.where} ({row.name}): may be {_first(fitting)}",
                 hint=f"name the file by its path below {root}",
             )
-        file_of[name] = fitting[0]
-    return file_of
+        found[id(among)] = np.where(places < 0, found[id(among)], places)
+    in_videos, in_others = (pa.array(found[id(each)], mask=found[id(each)] < 0) for each in (videos, others))
+    return in_videos, in_others
 
 
-def _by(key: Callable[[str], str], files: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for file in files:
-        found.setdefault(key(file), []).append(file)
-    return found
+def _below(names: pa.Array, roots: Iterable[str]) -> pa.Array:
+    """Returns names as paths below the folder of videos, also for `./a` and absolute paths."""
+    import numpy as np
+    import pyarrow as pa
+
+    odd = np.flatnonzero(_matches(names, r"^/|//|/$|^$|(^|/)\.\.?(/|$)"))
+    if not len(odd):
+        return names
+    found = names.to_pylist()
+    for place in odd.tolist():
+        found[place] = _one_below(found[place], roots)
+    return pa.array(found, pa.string())
 
 
-def _below(name: str, roots: Iterable[str]) -> str:
-    """Returns a name as path below the folder of videos, also for `./a` and absolute paths."""
+def _one_below(name: str, roots: Iterable[str]) -> str:
     normal = os.path.normpath(name)
     if not os.path.isabs(normal):
         return normal
@@ -200,12 +251,24 @@ def _ending(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
-def _without_ending(path: str) -> str:
-    return os.path.splitext(path)[0]
+def _without_ending(paths: pa.Array) -> pa.Array:
+    """Returns paths without their endings, which all of them have."""
+    import pyarrow.compute as pc
+
+    return pc.replace_substring_regex(paths, r"\.[^.]*$", "")
 
 
-def _bare(path: str) -> str:
-    return _without_ending(os.path.basename(path))
+def _basename(paths: pa.Array) -> pa.Array:
+    import pyarrow.compute as pc
+
+    return pc.replace_substring_regex(paths, "(?s)^.*/", "")
+
+
+def _matches(names: pa.Array, pattern: str) -> NDArray[np.bool_]:
+    """Returns whether each name holds the pattern: bool (n,)."""
+    import pyarrow.compute as pc
+
+    return as_bools(pc.match_substring_regex(names, pattern))
 
 
 def _first(names: Collection[str], most: int = 5) -> str:

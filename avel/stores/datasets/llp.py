@@ -12,9 +12,10 @@ from pathlib import Path
 from avel.errors import DatasetError, MissingPathError
 from avel.progress import note
 from avel.stores.datasets.annotation_text import parse_event, read_rows
-from avel.stores.datasets.dataset import Dataset, Event, Modality, Sample, make_dataset
+from avel.stores.datasets.dataset import Dataset, make_dataset
 from avel.stores.datasets.formats import FORMATS, DatasetFormat, folder_with
 from avel.stores.datasets.media import MediaConfig, match_media, media_files
+from avel.stores.datasets.sample import Event, Modality, Sample
 
 LISTS = {"train": "AVVP_train.csv", "val": "AVVP_val_pd.csv", "test": "AVVP_test_pd.csv"}
 """Split -> its clips, each with the classes that it holds somewhere."""

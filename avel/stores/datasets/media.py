@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from avel.config import option
 from avel.errors import DatasetError, MissingPathError
 from avel.progress import note
-from avel.stores.datasets.dataset import Sample, Video
 from avel.stores.datasets.folder import list_files
 from avel.stores.datasets.formats import LengthConfig
+from avel.stores.datasets.sample import Sample, Video
 from avel.stores.kinds import VIDEO_SUFFIXES
 
 AUDIO_SUFFIXES = frozenset(".wav .flac .mp3 .ogg .opus .m4a .aac".split())  # noqa: SIM905
@@ -46,7 +46,7 @@ def media_files(folder: Path, *, below: bool = True) -> dict[str, list[Path]]:
 
 
 def match_media(
-    samples: tuple[Sample, ...], files: Mapping[str, list[Path]]
+    samples: Sequence[Sample], files: Mapping[str, list[Path]]
 ) -> tuple[tuple[Video, ...], tuple[Path, ...]]:
     """Returns the video of each id that samples name, without path where no file is, and all other files.
 

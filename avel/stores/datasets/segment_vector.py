@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 from avel.errors import DatasetError
-from avel.stores.datasets.dataset import Event
 from avel.stores.datasets.event_table import TableRow
+from avel.stores.datasets.sample import Event
 
 SEGMENTS = 10
 """Seconds of a clip, each with a value of its own."""

@@ -18,7 +18,8 @@ from avel.pipeline.staging.plan import stored_settings
 from avel.stores.clip_layout import StoreAttributes, read_attributes
 from avel.stores.clip_writer import ClipWriter, prepare_store, write_dataset
 from avel.stores.clips import ClipStore
-from avel.stores.datasets.dataset import Dataset, Event, Sample, Video, make_dataset
+from avel.stores.datasets.dataset import Dataset, make_dataset
+from avel.stores.datasets.sample import Event, Sample, Video
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter
 from tests.pipeline.configs import pretrain_config

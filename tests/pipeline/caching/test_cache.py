@@ -133,14 +133,14 @@ def test_new_and_changed_clips_are_encoded_alone(store: Path, run: Path, tmp_pat
 
 def test_other_annotations_change_the_samples_but_no_feature(store: Path, run: Path, tmp_path: Path) -> None:
     from avel.stores.clip_writer import write_dataset
-    from avel.stores.datasets.dataset import Event
+    from avel.stores.datasets.sample import Event, Samples
     from avel.stores.location import locate
 
     path = tmp_path / "c.h5"
     cache_features(store, path, encoder=run)
     data = ClipStore.open(store).dataset
     first = dataclasses.replace(data.samples[0], events=(Event("bark", 0, 3),))
-    write_dataset(locate(store), dataclasses.replace(data, samples=(first, *data.samples[1:])))
+    write_dataset(locate(store), dataclasses.replace(data, samples=Samples.of((first, *data.samples[1:]))))
     assert FeatureCache.open(path).labels()[0].tolist() == [0, 3, 3]
     summary = cache_features(store, path, encoder=run)
     assert (summary.encoded, summary.kept) == (0, 10)

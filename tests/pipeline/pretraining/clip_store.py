@@ -11,7 +11,8 @@ from avel.grid import Grid
 from avel.stores.clip_layout import StoreAttributes
 from avel.stores.clip_writer import ClipWriter, flush, prepare_store, write_dataset
 from avel.stores.clips import ClipStore
-from avel.stores.datasets.dataset import Dataset, Event, Sample, Video
+from avel.stores.datasets.dataset import Dataset
+from avel.stores.datasets.sample import Event, Sample, Samples, Video, Videos
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter
 
@@ -63,7 +64,10 @@ def make_store(
     categories = ("Bark", "Bell") if splits else ()
     longest = float(max(lengths)) if lengths else None
     videos = tuple(Video(i, f"{i}.mp4") for i in ids)
-    write_dataset(location, Dataset("test", "clips", categories, samples, videos, longest_seconds=longest))
+    write_dataset(
+        location,
+        Dataset("test", "clips", categories, Samples.of(samples), Videos.of(videos), longest_seconds=longest),
+    )
     writer = ClipWriter(location, attributes.digest)
     for clip in range(clips):
         random = np.random.default_rng(1000 + clip)

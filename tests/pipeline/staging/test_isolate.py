@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from avel.errors import StaleError
@@ -15,12 +16,14 @@ from avel.pipeline.config import ExtractConfig
 from avel.pipeline.staging.isolate import Isolated, IsolationError
 from avel.pipeline.staging.plan import RestageOptions, make_plan
 from avel.stores.clip_writer import prepare_store
-from avel.stores.datasets.dataset import Dataset, Video
+from avel.stores.datasets.dataset import Dataset
+from avel.stores.datasets.sample import Samples, Video, Videos
 from avel.stores.location import locate
 from avel.stores.manifest import Entry, Manifest, to_table
 from tests.pipeline.staging.small_clips import SMALL, make_clip
 
 NONE = Manifest(to_table(()))
+NO_ROWS = pa.array([], pa.string())
 FAULTS = Path(__file__).parent / "faults"
 CONFIG = replace(SMALL, time_limit=60.0, memory_limit=400)
 HASTY = replace(CONFIG, time_limit=2.0)
@@ -36,7 +39,12 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Staging:
     def run(*names: str, config: ExtractConfig = CONFIG) -> list[Entry]:
         videos = tuple(Video(name, str(make_clip(tmp_path / f"{name}.mp4"))) for name in names)
         plan = make_plan(
-            Dataset("test", str(tmp_path), (), (), videos), config, None, (), NONE, RestageOptions()
+            Dataset("test", str(tmp_path), (), Samples.of(()), Videos.of(videos)),
+            config,
+            None,
+            NO_ROWS,
+            NONE,
+            RestageOptions(),
         )
         prepare_store(locate(tmp_path / "store"), plan.attributes, plan.video_ids)
         with Isolated(str(tmp_path / "store"), config) as child:

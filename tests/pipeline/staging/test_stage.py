@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from avel.pipeline.config import ExtractConfig
@@ -19,8 +20,9 @@ from avel.pipeline.staging.stage import PIECE_BYTES, Stager, Stopwatch, fingerpr
 from avel.stores.clip_check import verify_clips
 from avel.stores.clip_writer import ClipWriter, prepare_store, write_dataset
 from avel.stores.clips import ClipStore
-from avel.stores.datasets.dataset import Dataset, Video
+from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import read_dataset
+from avel.stores.datasets.sample import Samples, Video, Videos
 from avel.stores.jpeg import encode_jpeg
 from avel.stores.location import RemoteLocation, locate
 from avel.stores.manifest import Entry, Manifest, ManifestWriter, to_table
@@ -28,12 +30,18 @@ from tests.media import Film, compose, steady
 from tests.pipeline.staging.small_clips import SMALL, make_clip
 
 NONE = Manifest(to_table(()))
+NO_ROWS = pa.array([], pa.string())
 
 
 def stage(file: Path, store: Path, config: ExtractConfig) -> tuple[Entry, ClipStore]:
     """One clip staged in this process."""
     plan = make_plan(
-        Dataset("t", "", (), (), (Video("clip", str(file)),)), config, None, (), NONE, RestageOptions()
+        Dataset("t", "", (), Samples.of(()), Videos.of((Video("clip", str(file)),))),
+        config,
+        None,
+        NO_ROWS,
+        NONE,
+        RestageOptions(),
     )
     prepare_store(locate(store), plan.attributes, plan.video_ids)
     entry = Stager(str(store), config).stage(plan.todo["clip"])
@@ -168,7 +176,7 @@ def test_a_file_whose_name_is_not_utf8_is_staged_beside_others(tmp_path: Path) -
     make_clip(videos / "good.mp4")
     make_clip(videos / "bad.mp4").rename(videos / os.fsdecode(b"caf\xe9.mp4"))
     dataset, place = read_dataset(videos), locate(tmp_path / "store.zarr")
-    plan = make_plan(dataset, SMALL, None, (), NONE, RestageOptions())
+    plan = make_plan(dataset, SMALL, None, NO_ROWS, NONE, RestageOptions())
     prepare_store(place, plan.attributes, plan.video_ids)
     write_dataset(place, dataset)
     stager = Stager(str(tmp_path / "store.zarr"), SMALL)
@@ -178,7 +186,7 @@ def test_a_file_whose_name_is_not_utf8_is_staged_beside_others(tmp_path: Path) -
         "caf\\xe9": "staged",
         "good": "staged",
     }
-    again = make_plan(dataset, SMALL, plan.attributes, store.video_ids, store.entries, RestageOptions())
+    again = make_plan(dataset, SMALL, plan.attributes, plan.video_ids, store.entries, RestageOptions())
     assert (len(again.todo), len(again.unchanged), again.unreadable) == (0, 2, 0)
 
 

@@ -22,8 +22,9 @@ from avel.recipes.composing.compose import CLASSES, clip_path, compose
 from avel.recipes.composing.layouts import LAYOUTS
 from avel.recipes.composing.script import Course, Script, write_scripts
 from avel.stores.datasets.audit import audit
-from avel.stores.datasets.dataset import Dataset, Sample
+from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import find_format, read_dataset
+from avel.stores.datasets.sample import Sample
 from avel.stores.feature_samples import samples_of_videos
 from avel.stores.features import write_features
 from avel.stores.runs import Run

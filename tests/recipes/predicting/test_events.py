@@ -12,8 +12,8 @@ import pytest
 from avel.heads.tasks.multi_label import MultiLabel
 from avel.heads.tasks.single_label import SingleLabel
 from avel.recipes.predicting.events import WRITERS, FoundEvent, VideoEvents, find_events, stamp
-from avel.stores.datasets.dataset import Event
 from avel.stores.datasets.formats import read_dataset
+from avel.stores.datasets.sample import Event
 
 NAMES = ("Bell", "Dog, <b>barking</b> --> &")
 TASK = SingleLabel(NAMES)

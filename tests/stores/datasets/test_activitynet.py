@@ -10,9 +10,9 @@ from avel.errors import DatasetError, MissingPathError
 from avel.grid import Grid
 from avel.stores.datasets.activitynet import activitynet_text
 from avel.stores.datasets.audit import audit
-from avel.stores.datasets.dataset import Annotated, Event, Sample
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.datasets.labels import PADDED
+from avel.stores.datasets.sample import Annotated, Event, Sample
 
 
 def entry(subset: str, *events: tuple[str, float, float], **more: Any) -> dict[str, Any]:

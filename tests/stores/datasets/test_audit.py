@@ -8,8 +8,9 @@ import pytest
 
 from avel.grid import Grid
 from avel.stores.datasets.audit import audit
-from avel.stores.datasets.dataset import Event, Sample, Video, make_dataset
+from avel.stores.datasets.dataset import make_dataset
 from avel.stores.datasets.formats import read_dataset
+from avel.stores.datasets.sample import Event, Sample, Video
 
 
 def small() -> tuple[Sample, ...]:

@@ -7,8 +7,8 @@ import pytest
 from avel.errors import DatasetError, MissingPathError
 from avel.grid import Grid
 from avel.stores.datasets.audit import audit
-from avel.stores.datasets.dataset import Event, Sample
 from avel.stores.datasets.formats import read_dataset
+from avel.stores.datasets.sample import Event, Sample
 
 CLASSES = "class_id,class_name\n0,meowing\n29,playing suona\n"
 TABLES = {

@@ -9,8 +9,9 @@ import pytest
 
 from avel.errors import DatasetError, MissingPathError, StoreError
 from avel.grid import Grid
-from avel.stores.datasets.dataset import Dataset, Event, Sample, Video, make_dataset
+from avel.stores.datasets.dataset import Dataset, make_dataset
 from avel.stores.datasets.formats import read_dataset
+from avel.stores.datasets.sample import Event, Sample, Video
 
 LINES = ["Bark&-abc&good&0&10", "Male speech, man speaking&-abc&good&2&5", "Cat&_xyz&bad&3&3"]
 

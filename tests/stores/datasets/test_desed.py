@@ -6,9 +6,9 @@ import pytest
 
 from avel.errors import DatasetError, MissingPathError
 from avel.stores.datasets.audit import audit
-from avel.stores.datasets.dataset import Annotated, Event, Sample
 from avel.stores.datasets.desed import desed_text
 from avel.stores.datasets.formats import read_dataset
+from avel.stores.datasets.sample import Annotated, Event, Sample
 
 HEADER = "filename\tonset\toffset\tevent_label\n"
 CLIP = "Y-BJNMHMZDcU_50.000_60.000"

@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from avel.errors import DatasetError, MissingPathError
-from avel.stores.datasets.dataset import Dataset, Event, Sample
+from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import read_dataset
+from avel.stores.datasets.sample import Event, Sample
 
 HEADER = "file,label,start,end,split"
 

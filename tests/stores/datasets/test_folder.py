@@ -10,8 +10,9 @@ import pytest
 
 from avel.errors import DatasetError
 from avel.grid import Grid
-from avel.stores.datasets.dataset import Dataset, Event, Sample
+from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import read_dataset
+from avel.stores.datasets.sample import Event, Sample
 
 
 def folder(root: Path, *names: str) -> Path:

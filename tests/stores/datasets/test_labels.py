@@ -7,8 +7,9 @@ import pytest
 
 from avel.errors import DatasetError
 from avel.grid import Grid
-from avel.stores.datasets.dataset import Dataset, Event, Sample, Video, make_dataset
+from avel.stores.datasets.dataset import Dataset, make_dataset
 from avel.stores.datasets.labels import NO_CLASS, UNKNOWN, overlaps, video_labels
+from avel.stores.datasets.sample import Event, Sample, Video
 
 CLASSES = ("bark", "bell", "horn")
 TEN_SECONDS = Grid()

@@ -7,8 +7,9 @@ import pytest
 
 from avel.errors import DatasetError
 from avel.stores.datasets.audit import audit
-from avel.stores.datasets.dataset import Dataset, Event
+from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import read_dataset
+from avel.stores.datasets.sample import Event
 
 FILES = {
     "AVVP_train.csv": "filename\tevent_labels\n-BjCEufrlXm_20_30\tSpeech,Dog\n7nSYwyaP4QE_50_60\tBanjo\n",

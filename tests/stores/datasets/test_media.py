@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from avel.errors import DatasetError
-from avel.stores.datasets.dataset import Sample, Video
 from avel.stores.datasets.media import match_media, media_files, without_ending
+from avel.stores.datasets.sample import Sample, Video
 
 
 def test_files_are_found_below_and_matched_by_name(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 from avel.errors import DatasetError, MissingPathError
 from avel.grid import Grid
 from avel.stores.datasets.audit import audit
-from avel.stores.datasets.dataset import Dataset, Event, Sample
+from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import read_dataset
+from avel.stores.datasets.sample import Event, Sample
 
 ROWS = (
     ("train", "arc welding", "close", "lWVnZzNB0iA", [0, 0, 1, 1, 0, 1, 0, 0, 0, 1]),

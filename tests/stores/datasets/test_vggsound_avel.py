@@ -10,8 +10,8 @@ from avel.cli import cli
 from avel.console import DONE, ERROR, run
 from avel.errors import DatasetError, MissingPathError
 from avel.stores.datasets.audit import audit
-from avel.stores.datasets.dataset import Event
 from avel.stores.datasets.formats import read_dataset
+from avel.stores.datasets.sample import Event
 
 ROWS = (
     ("playing harp", "0Cfc0r3l5Ww", "train", [0, 1, 1, 1, 1, 1, 0, 1, 1, 1]),
