@@ -205,31 +205,29 @@ def run_table(lines: Sequence[RunLine]) -> list[str]:
 
 
 def _difference_lines(lines: Sequence[RunLine]) -> list[str]:
-    """Formats the paired differences of lines, and says what they can show."""
-    compared = [line for line in lines if line.differences]
-    resolved = resolved_points(line.differences for line in compared)
-    if resolved is None:
-        return []
-    measure = next(iter(compared[0].differences))
-    shown = dict.fromkeys((measure, "event_f1"))
-    rows = [
-        (
-            line.run,
-            _settings_text(line),
-            *(str(line.differences[name]) for name in shown),
-            line.differences[measure].needed,
-        )
-        for line in compared
-    ]
-    header = ("run", "settings", *(f"{_title(name)}, 95 %" for name in shown), "it takes")
-    told = f"these clips and seeds resolve about {resolved:.1f} points of {_title(measure)}"
-    return [
-        "",
-        f"minus {compared[0].against}: {told}",
-        *table(header, rows),
-        "it takes: clips or seeds with which a level difference of this size would be told from none",
-        "",
-    ]
+    """Formats the paired differences of lines, a table for each run and measure that they are compared in."""
+    groups: dict[tuple[str, str], list[RunLine]] = {}
+    for line in lines:
+        if line.differences:
+            groups.setdefault((line.against, next(iter(line.differences))), []).append(line)
+    shown: list[str] = []
+    for (against, measure), compared in groups.items():
+        metrics = dict.fromkeys((measure, "event_f1"))
+        rows = [
+            (
+                line.run,
+                _settings_text(line),
+                *(str(line.differences[name]) for name in metrics),
+                line.differences[measure].needed,
+            )
+            for line in compared
+        ]
+        resolved = resolved_points(line.differences for line in compared)
+        told = f"these clips and seeds resolve about {resolved:.1f} points of {_title(measure)}"
+        header = ("run", "settings", *(f"{_title(name)}, 95 %" for name in metrics), "it takes")
+        shown += ["", f"minus {against}: {told}", *table(header, rows)]
+    note = "it takes: clips or seeds with which a level difference of this size would be told from none"
+    return [*shown, note, ""] if shown else []
 
 
 def _title(metric: str) -> str:
