@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from avel.errors import ConfigError, DeviceMemoryError
 from avel.progress import note
@@ -87,6 +88,11 @@ def explain_full_memory(hint: str) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         what = str(error).partition(". GPU ")[0]
         raise DeviceMemoryError(f"the GPU's memory is full: {what}", hint=hint) from None
+
+
+def pinned(values: Tensor, device: torch.device) -> Tensor:
+    """Returns values in memory from which a GPU copies while the host goes on; on a CPU as they are."""
+    return values.pin_memory() if device.type == "cuda" else values
 
 
 def decodes_jpeg(device: torch.device, decode: str) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from avel.config import Range, Setting, convert, digest, resolve, settings_of
+from avel.config import Range, convert, digest, resolve, settings_of
 from avel.errors import ConfigError, StoreError, TrainingError
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluation import Evaluation
@@ -154,7 +154,7 @@ def search(
         best = finished[0].settings
         note(f"\n== the best of {len(found)} trials on validation: {best}")
         chosen = resolve(TrainConfig, "train-head", base=config, options={**options, **best})
-        evaluation = train_head(loaded, _run_folder(folder, chosen), chosen)
+        evaluation = train_head(loaded, folder / f"best-{digest(chosen)[:8]}", chosen)
         result = SearchResult(evaluation.run, best, evaluation, tuple(found))
         write_json(folder / "search.json", as_plain(result))
     return result
@@ -313,28 +313,21 @@ def _record_request(
     write_document(path, as_plain(asked))
 
 
-def _run_folder(folder: Path, chosen: TrainConfig) -> Path:
-    """Returns the folder of the run with these settings; a longer search may choose other settings."""
-    return folder / f"best-{digest(chosen)[:8]}"
-
-
 def _converted(name: str, values: Range | Sequence[Any], base: TrainConfig) -> Range | tuple[Any, ...]:
     """Converts values or bounds to the type of the setting."""
     setting = next(each for each in settings_of(base) if each.name == name)
     if not isinstance(values, Range):
         if typing.get_origin(setting.hinted) is tuple:
             raise ConfigError(f"a search over {name}, which is a list", hint="give it to all trials")
-        return tuple(_value(setting, value) for value in values)
+        if setting.registry is not None:
+            return tuple(values)
+        return tuple(convert(setting, value, "search") for value in values)
     if setting.hinted not in (int, float):
         raise ConfigError(
             f"{name}={values} is a range, and {name} is not a number", hint="give its values by commas"
         )
     low, high = (convert(setting, value, "range") for value in (values.low, values.high))
     return Range(low, high, values.log)
-
-
-def _value(setting: Setting, value: Any) -> Any:
-    return value if setting.registry is not None else convert(setting, value, "search")
 
 
 def _suggested(trial: optuna.Trial, name: str, values: Range | Sequence[Any]) -> Any:

@@ -26,7 +26,7 @@ def as_table(cache: FeatureCache | Path | str, split: str | None = None, *names:
         StoreError: no such split or features, or they are maps.
     """
     cache = cache if isinstance(cache, FeatureCache) else FeatureCache.open(cache)
-    samples, segments = cache.samples.take(cache.places_of(split)), cache.grid_segments
+    samples, segments = cache.samples.take(cache.places_of_split(split)), cache.grid_segments
     either = [MODALITIES.index("audio"), MODALITIES.index("visual")]
     held = (cache.segment_classes(samples, either) > 0).any(2).reshape(-1, len(cache.categories))
     lengths = cache.lengths[samples.video]

@@ -157,6 +157,13 @@ class FeatureCache:
         return len(self.categories) + 1
 
     @property
+    def encoder(self) -> str:
+        """Kind of what made the features, and its digest where there is one."""
+        about = self.provenance.get("encoder")
+        told = about if isinstance(about, dict) else {}
+        return " ".join(str(told[key]) for key in ("kind", "digest") if key in told) or "unknown"
+
+    @property
     def sources(self) -> dict[str, str]:
         """Returns video id -> SHA-256 of its file, of the videos whose files are known."""
         named = zip(self.video_ids, decoded(self.source_sha256), strict=True)
@@ -234,7 +241,7 @@ class FeatureCache:
         with opened(self.path, hint) as file:
             return read_rows(_array_of(file, name, hint), self.checksums[name], rows, hint)
 
-    def places_of(self, split: str | None) -> NDArray[np.int64]:
+    def places_of_split(self, split: str | None) -> NDArray[np.int64]:
         """Returns the places of a split's samples among all, of all samples for None: (n,).
 
         Raises:
@@ -246,13 +253,18 @@ class FeatureCache:
             raise StoreError(f"{self.path}: no sample of split {split!r}", hint=f"splits are {splits}")
         return places
 
+    def places_of_videos(self, video_ids: Iterable[str]) -> NDArray[np.int64]:
+        """Returns the places of some videos, all of which it holds, among all: (n,)."""
+        place = {video_id: number for number, video_id in enumerate(self.video_ids)}
+        return np.array([place[video_id] for video_id in video_ids], np.int64)
+
     def of_split(self, split: str | None, name: str) -> NDArray[Any]:
         """Reads features of a split's samples, of all samples for None: (n, T, ...).
 
         >>> cache.of_split("train", "f_a").shape  # doctest: +SKIP
         (3339, 10, 256)
         """
-        return self.read(name, self.samples.video[self.places_of(split)])
+        return self.read(name, self.samples.video[self.places_of_split(split)])
 
     def modality_of(self, name: str) -> str:
         """Returns "audio" or "visual", the modality of an array that the cache holds."""

@@ -181,13 +181,7 @@ def _differences(cache: FeatureCache, inputs: HeadInputs) -> str:
         found.append(f"{cache.grid_segments} segments instead of {inputs.segments}")
     if cache.categories != inputs.categories:
         found.append(f"other classes ({len(cache.categories)}, were {len(inputs.categories)})")
-    encoder = cache.provenance.get("encoder")
-    made = (
-        f"{encoder.get('kind', '')} {encoder.get('digest', '')}".strip()
-        if isinstance(encoder, dict)
-        else "unknown"
-    )
-    return f"{', '.join(found) or 'other features or samples'}; it is now made by encoder {made}"
+    return f"{', '.join(found) or 'other features or samples'}; it is now made by encoder {cache.encoder}"
 
 
 def read_run(path: Path | str) -> HeadRun:

@@ -19,43 +19,25 @@ from avel.heads.evaluation.submissions import read_submission
 from avel.heads.tasks.choose import task_of_dataset
 from avel.heads.tasks.decoders import Decoder
 from avel.heads.tasks.results import PredictionMetrics
-from avel.heads.tasks.task import Task, TaskName
+from avel.heads.tasks.task import Task
 from avel.stores.datasets.formats import read_dataset
 from avel.text import plural
 
 
 @dataclass(frozen=True)
-class Score(PredictionMetrics):
+class Score(PredictionMetrics, wording.Judged):
     """Predictions of others on one split of a dataset; spreads are over the sets of predictions.
 
     Attributes:
         predictions: where each set was read from.
-        measure: what they are judged by in this task, in words.
-        decoder: how labels were read from scores.
-        samples: those that were evaluated.
-        unknown_samples: those whose events are not known.
-        leaked_samples: evaluated ones whose video is also in train.
-        trivial_baselines_percent: rule that needs no model -> its score.
     """
 
     predictions: tuple[str, ...]
     dataset: str
-    task: TaskName
-    measure: str
-    split: str
-    decoder: Decoder
-    samples: int
-    unknown_samples: int
-    leaked_samples: int
-    trivial_baselines_percent: dict[str, float]
 
     def headline(self) -> str:
         """Returns the score in one line, with a verdict."""
         return wording.headline(self, self, plural(len(self.predictions), "set"))
-
-    def lines(self) -> list[str]:
-        """Returns nothing: the line says it."""
-        return []
 
     def all_lines(self) -> list[str]:
         """Returns all figures for people."""

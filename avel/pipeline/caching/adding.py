@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from avel.config import digest
 from avel.errors import ConfigError, MissingPathError, StaleError
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, AudioConfig, CacheConfig, VisualConfig
@@ -96,9 +94,8 @@ def add_computed(cache: Path, computed: Path, names: Mapping[str, str], overwrit
         StaleError: a video of the cache lacks them, or they are of another file or grid.
     """
     target, found = FeatureCache.open(cache), FeatureCache.open(computed)
-    place = {name: row for row, name in enumerate(found.video_ids)}
     _check_clips(target, found.grid_segments, found.segment_seconds, found.sources)
-    videos = np.array([place[name] for name in target.video_ids], np.int64)
+    videos = found.places_of_videos(target.video_ids)
     told = found.provenance
     made = {"kind": "backbone", **{key: told[key] for key in (*NETWORK, "hardware", "versions")}}
     new: dict[str, NewFeatures] = {}

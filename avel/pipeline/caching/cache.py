@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,7 @@ def cache_features(
     found = find(task, overwrite)
     if found.is_whole(task):
         assert found.cache is not None
-        return _summary(task, found.cache, found, {}, {}, found.damaged, began)
+        return _summary(found.cache, began, kept=len(found.kept), failed=found.damaged)
     lacking = {} if task.cnn_from is None else _lacking(task, task.cnn_from)
     with only_one(parts_folder(task.cache), "feature cache"):
         found = find(task, overwrite)  # another call may have ended before this one got the lock
@@ -140,8 +140,8 @@ def cache_features(
         encoded, failed = _encode(task, parts, names, scheduler)
         _merge(task, found, parts, resumed | encoded, known | failed)
         parts.remove()
-    opened = FeatureCache.open(task.cache)
-    return _summary(task, opened, found, resumed, encoded, known | failed, began)
+    counts = {"encoded": len(encoded), "kept": len(found.kept), "resumed": len(resumed)}
+    return _summary(FeatureCache.open(task.cache), began, **counts, failed=known | failed)
 
 
 def _encode_vectors(
@@ -150,20 +150,9 @@ def _encode_vectors(
     """Encodes the vectors of another cache; with nothing to resume, since it takes seconds."""
     from avel.pipeline.caching.from_vectors import encode_vectors
 
-    made = encode_vectors(source, cache, None if encoder is None else Path(encoder), config, overwrite)
-    return CacheSummary(
-        cache=str(cache),
-        digest=made.digest,
-        videos=len(made.video_ids),
-        samples=len(made.samples),
-        missing=len(made.missing),
-        encoded=len(made.video_ids),
-        kept=0,
-        resumed=0,
-        failed={},
-        arrays=made.shapes,
-        seconds=time.monotonic() - began,
-    )
+    run = None if encoder is None else Path(encoder)
+    made = encode_vectors(source, cache, run, config, overwrite)
+    return _summary(made, began, encoded=len(made.video_ids))
 
 
 def _add(
@@ -177,18 +166,12 @@ def _add(
     """Computes features beside a cache, as any others, and adds them to it; resumes as they do."""
     check_target(cache, names, ClipStore.open(store), config, overwrite)
     computed = beside(cache, config)
+    began = time.monotonic()
     found = cache_features(store, computed, config, scheduler=scheduler)
     added = add_computed(cache, computed, names, overwrite)
     computed.unlink()
-    return replace(
-        found,
-        cache=str(cache),
-        digest=added.digest,
-        videos=len(added.video_ids),
-        samples=len(added.samples),
-        missing=len(added.missing),
-        arrays=added.shapes,
-    )
+    counts = {"encoded": found.encoded, "kept": found.kept, "resumed": found.resumed}
+    return _summary(added, began, **counts, failed=found.failed)
 
 
 def _refuse_named(task: Task, found: Found, todo: Mapping[str, str]) -> None:
@@ -309,24 +292,24 @@ def _provenance(task: Task, found: Found, failed: dict[str, str]) -> dict[str, A
 
 
 def _summary(
-    task: Task,
     cache: FeatureCache,
-    found: Found,
-    resumed: dict[str, Place],
-    encoded: dict[str, Place],
-    failed: dict[str, str],
     began: float,
+    *,
+    encoded: int = 0,
+    kept: int = 0,
+    resumed: int = 0,
+    failed: Mapping[str, str] | None = None,
 ) -> CacheSummary:
     return CacheSummary(
-        cache=str(task.cache),
+        cache=str(cache.path),
         digest=cache.digest,
         videos=len(cache.video_ids),
         samples=len(cache.samples),
         missing=len(cache.missing),
-        encoded=len(encoded),
-        kept=len(found.kept),
-        resumed=len(resumed),
-        failed=failed,
+        encoded=encoded,
+        kept=kept,
+        resumed=resumed,
+        failed=dict(failed or {}),
         arrays=cache.shapes,
         seconds=time.monotonic() - began,
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avel.ahead import read_ahead, reading_threads
-from avel.device import hardware_of
+from avel.device import hardware_of, pinned
 from avel.errors import StaleError, StoreError
 from avel.nn import mask_of, spread
 from avel.pipeline.caching.key import frames_of_clip
@@ -165,8 +165,8 @@ class PartEncoder:
             return Clips(part, (), torch.empty(0), torch.empty(0), failures)
         lengths = None if own is None else tuple(own[video_id] for video_id in frames)
         joined = np.stack if lengths is None else _in_one
-        images = self._sendable(joined(list(frames.values()))).permute(0, 1, 4, 2, 3)
-        sound = self._sendable((np.stack if self.reads_waveform else joined)(audio))
+        images = self._tensor(joined(list(frames.values()))).permute(0, 1, 4, 2, 3)
+        sound = self._tensor((np.stack if self.reads_waveform else joined)(audio))
         return Clips(part, tuple(frames), images, sound, failures, lengths)
 
     def _until(self, values: NDArray[Any], length: int) -> NDArray[Any]:
@@ -184,10 +184,8 @@ class PartEncoder:
             return frames
         return frames[:, margin : margin + self.crop_size, margin : margin + self.crop_size]
 
-    def _sendable(self, values: NDArray[Any]) -> Tensor:
-        """Returns values as a tensor, in pinned memory where they go to a GPU."""
-        tensor = torch.from_numpy(values)
-        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+    def _tensor(self, values: NDArray[Any]) -> Tensor:
+        return pinned(torch.from_numpy(values), self.device)
 
     def encode(self, clips: Clips) -> dict[str, Tensor]:
         """Returns the arrays of one batch that the cache keeps: (B, T, ...) by name."""
@@ -297,7 +295,7 @@ class TemporalEncoder(PartEncoder):
         """Reads CNN vectors in the place of frames and patches: (B, T, Dv), (B, T, Da)."""
         part, video_ids = batch
         places = np.array([self._place[name] for name in video_ids])
-        visual, audio = (self._sendable(self._vectors.read(name, places)) for name in ("cnn_v", "cnn_a"))
+        visual, audio = (self._tensor(self._vectors.read(name, places)) for name in ("cnn_v", "cnn_a"))
         lengths = tuple(self._vectors.lengths[places].tolist()) if self._own_lengths else None
         return Clips(part, video_ids, visual, audio, {}, lengths)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -75,12 +74,6 @@ def read_by(config: PretrainConfig) -> tuple[VectorsConfig, VectorsConfig]:
     assert isinstance(audio, VectorsConfig)
     assert isinstance(visual, VectorsConfig)
     return audio, visual
-
-
-def places_of_videos(cache: FeatureCache, video_ids: Sequence[str]) -> NDArray[np.int64]:
-    """Returns the rows of a cache in which some of its videos stand: (n,)."""
-    place = {name: row for row, name in enumerate(cache.video_ids)}
-    return np.array([place[name] for name in video_ids], np.int64)
 
 
 def as_float16(cache: FeatureCache, config: VectorsConfig, vectors: Tensor) -> Tensor:

@@ -28,7 +28,6 @@ from avel.pipeline.encoders.kept import encoder_digest
 from avel.pipeline.encoders.vectors import NAME, read_vectors
 from avel.pipeline.pretraining.cached import (
     as_float16,
-    places_of_videos,
     read_by,
     train_places,
     vector_config,
@@ -232,7 +231,7 @@ def make_batches(
     device, workers = next(encoder.parameters()).device, reading_threads(config.workers)
     lengths = own_lengths(store, video_ids)
     if isinstance(store, FeatureCache):
-        places = places_of_videos(store, video_ids)
+        places = store.places_of_videos(video_ids)
         audio, visual = (
             as_float16(store, each, read_vectors(store, each, places)) for each in read_by(config)
         )
@@ -302,7 +301,7 @@ def own_lengths(store: ClipStore | FeatureCache, video_ids: Sequence[str]) -> Te
     if isinstance(store, FeatureCache):
         if not store.differing_lengths:
             return None
-        return torch.from_numpy(store.lengths[places_of_videos(store, video_ids)])
+        return torch.from_numpy(store.lengths[store.places_of_videos(video_ids)])
     lengths = store.lengths
     return None if lengths is None else torch.tensor([lengths[name] for name in video_ids])
 

@@ -127,13 +127,11 @@ def settings_of_run(group: HeadRun) -> dict[str, str]:
 def provenance_of(group: HeadRun) -> dict[str, str]:
     """Returns what a run was made of and by: features, code, machine, versions and time, as text."""
     record, inputs = group.run.record, group.run.read_inputs(HeadInputs)
-    encoder = group.cache.provenance.get("encoder")
-    made_by = encoder if isinstance(encoder, dict) else {}
     return {
         "run": str(group.run.path),
         "features": inputs.cache,
         "digest of the features": inputs.cache_digest,
-        "encoder": " ".join(str(made_by[key]) for key in ("kind", "digest") if key in made_by),
+        "encoder": group.cache.encoder,
         "code of the head": ", ".join(f"{name} of {origin}" for name, origin in inputs.head_code.items()),
         "started": record.started,
         "machine": record.hardware,
