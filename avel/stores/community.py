@@ -128,7 +128,7 @@ class Truth:
 
     def one_hot(self) -> NDArray[np.float32]:
         """Returns the contents of `labels.h5`: (R, T, K), zeros where the events are not known."""
-        return _eye(self.classes)[self.labels] * self.known[:, None, None]
+        return np.eye(self.classes, dtype=np.float32)[self.labels] * self.known[:, None, None]
 
     def video_classes(self) -> NDArray[np.float32]:
         """Returns the contents of `mil_labels.h5`: (R, K), 1 for each event class, else for background."""
@@ -202,7 +202,3 @@ def _differences(wrong: NDArray[np.int64], values: NDArray[np.float32]) -> str:
         double = np.flatnonzero((values.sum(axis=2) > 1).any(axis=1))
         text += f"; {len(double)} rows carry two labels in a segment" if len(double) else ""
     return text
-
-
-def _eye(classes: int) -> NDArray[np.float32]:
-    return np.eye(classes, dtype=np.float32)

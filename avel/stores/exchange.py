@@ -95,7 +95,11 @@ def import_features(
     cache = Path(cache)
     check_can_write(cache)
     sources: dict[FeatureModality, Any] = {"audio": audio, "visual": visual}
-    given = {name: _given(each) for name, each in sources.items() if each is not None}
+    given = {
+        modality: each if isinstance(each, GivenFeatures) else GivenFeatures(Path(each))
+        for modality, each in sources.items()
+        if each is not None
+    }
     if bool(given) == (source is not None):
         raise ConfigError(
             f"{cache}: {'both AVE files and' if given else 'neither AVE files nor'} features by video id",
@@ -122,7 +126,7 @@ def import_features(
             maps_dtype=maps_dtype,
             leave_out=leave_out,
         )
-    files = community.find_files(_paths(source))
+    files = community.find_files(Path(source) if isinstance(source, str | Path) else map(Path, source))
     orders = community.read_orders(files)
     known = _with_orders(_dataset(dataset, files, annotations, format, dict(format_settings or {})), orders)
     with ExitStack() as stack:
@@ -382,11 +386,3 @@ def _with_orders(dataset: Dataset, orders: dict[str, list[int]]) -> Dataset:
         dataclasses.replace(sample, split=split_of.get(sample.number, "")) for sample in dataset.samples
     )
     return dataclasses.replace(dataset, samples=samples)
-
-
-def _given(features: GivenFeatures | Path | str) -> GivenFeatures:
-    return features if isinstance(features, GivenFeatures) else GivenFeatures(Path(features))
-
-
-def _paths(source: Path | str | Iterable[Path | str]) -> Path | list[Path]:
-    return Path(source) if isinstance(source, str | Path) else [Path(item) for item in source]

@@ -241,7 +241,10 @@ def _only(entries: Entries, key: str | None, dimensions: tuple[int, ...], where:
 
 def _listed(entries: Entries) -> str:
     """Names the first of a file's entries with their shapes, for messages."""
-    shown = [f"{name or 'array'} {_shape(value)}".strip() for name, value in list(entries.items())[:5]]
+    shown = [
+        f"{name or 'array'} {tuple(value.shape) if hasattr(value, 'shape') else ''}".strip()
+        for name, value in list(entries.items())[:5]
+    ]
     return ", ".join([*shown, *(["..."] if len(entries) > len(shown) else [])]) or "nothing"
 
 
@@ -249,10 +252,6 @@ def _dimensions(value: Any) -> int:
     """Returns the dimensions of an array of numbers, 0 of anything else."""
     numbers = getattr(getattr(value, "dtype", None), "kind", "") in "fiu"
     return int(value.ndim) if numbers and hasattr(value, "ndim") else 0
-
-
-def _shape(value: Any) -> str:
-    return str(tuple(value.shape)) if hasattr(value, "shape") else ""
 
 
 def _ids(entries: Entries) -> tuple[str, ...] | None:

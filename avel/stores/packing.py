@@ -71,13 +71,9 @@ class PackSummary:
         """Returns the result in one line."""
         whole = f"{self.packed:,} of {plural(self.clips, 'staged clip')} in shards of {self.room}"
         waits = f", {self.waiting:,} wait until the rest of their shard is staged" if self.waiting else ""
-        lost = f", {self.damaged_text()}" if self.damaged else ""
+        first = next(iter(self.damaged.items()), None)
+        lost = f", {len(self.damaged):,} damaged, the first: {first[0]} ({first[1]})" if first else ""
         return f"{self.store}: {whole}{waits}{lost}; {self.now:,} of them now, in {duration(self.seconds)}"
-
-    def damaged_text(self) -> str:
-        """Returns how many clips are damaged, with the first of them."""
-        first = next(iter(self.damaged))
-        return f"{len(self.damaged):,} damaged, the first: {first} ({self.damaged[first]})"
 
 
 def pack(store: Path | str, clips: int | None = None) -> PackSummary:

@@ -220,7 +220,7 @@ class Run:
         listed = {
             str(path.relative_to(self.path)): ListedFile(path.stat().st_size, sha256_file(path))
             for path in sorted(self.path.rglob("*"))
-            if _is_listed(path)
+            if path.is_file() and not path.name.startswith(".") and path.name not in UNLISTED
         }
         write_document(self.path / FILES, as_plain(FileList(listed)))
         write_document(self.path / RESULTS, as_plain(results))
@@ -311,10 +311,6 @@ def read_config(kind: type[R], stage: str, values: dict[str, Any], where: object
     except ConfigError as error:
         hint = error.hint or f"make it again with the avel {stage} of this version"
         raise StoreError(f"{where}: {error.message}", hint=hint) from None
-
-
-def _is_listed(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and path.name not in UNLISTED
 
 
 def remove_run(path: Path, kind: Kind) -> None:

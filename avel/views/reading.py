@@ -193,11 +193,9 @@ def read_run(path: Path | str) -> HeadRun:
     """
     run = Run.open(path, "heads")
     by_split = read_predictions(run)
-    return _assemble(run, [by_split[split] for split in sorted(by_split, key=_order)])
-
-
-def _order(split: str) -> tuple[int, str]:
-    return {"test": 0, "val": 1, "train": 2}.get(split, 3), split
+    order = {"test": 0, "val": 1, "train": 2}
+    splits = sorted(by_split, key=lambda split: (order.get(split, 3), split))
+    return _assemble(run, [by_split[split] for split in splits])
 
 
 def _assemble(run: Run, parts: list[list[Predictions]]) -> HeadRun:

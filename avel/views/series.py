@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from avel.config import Setting, default_text, settings_of
 from avel.errors import ConfigError, StoreError, UnknownNameError
 from avel.heads.config import TrainConfig
+from avel.heads.evaluation.predictions import NAME as PREDICTIONS
 from avel.heads.tasks.results import Spread
 from avel.heads.training.records import open_runs, task_of
-from avel.stores.runs import Run
+from avel.stores.runs import RECORD, Run
 from avel.views.reading import HeadRun, read_run
 
 SEEDS = ("seed", "seeds")
@@ -95,10 +96,10 @@ def runs_below(path: Path) -> list[HeadRun]:
     Raises:
         StoreError: there are none.
     """
-    if (path / "run.json").is_file():
+    if (path / RECORD).is_file():
         return [read_run(path)]
     found = [run.path for run in open_runs(path)]
-    finished = [read_run(each) for each in found if (each / "predictions.parquet").is_file()]
+    finished = [read_run(each) for each in found if (each / PREDICTIONS).is_file()]
     if not finished:
         raise StoreError(f"{path}: no finished run of a head", hint="name the run of avel sweep")
     return finished

@@ -88,6 +88,11 @@ class Difference:
         return (" or ".join(ways) or "more of both") * self.level
 
 
+def difference_cells(found: Difference | None) -> tuple[str, str]:
+    """Returns two cells of a table: a difference, and what it takes to show one of its size."""
+    return ("", "") if found is None else (str(found), found.needed)
+
+
 def difference(a: Tally, b: Tally, video_id: NDArray[np.object_], *, seed: int = 0) -> Difference:
     """Returns A's metric minus B's with its interval: tallies (M_a, R) and (M_b, R), videos (R,).
 

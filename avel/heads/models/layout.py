@@ -39,10 +39,6 @@ class Layout:
                 return ".".join([*filter(None, [found]), *parts[end:]])
         return own
 
-    def is_unused(self, name: str) -> bool:
-        """Returns True for a published tensor that reaches no output."""
-        return any(name == unused or name.startswith(f"{unused}.") for unused in self.unused)
-
 
 def plain_state(found: object) -> dict[str, Tensor]:
     """Returns the state dict in what a checkpoint holds, without the "module." of torch's DataParallel.
@@ -72,7 +68,8 @@ def load_layout(module: nn.Module, layout: Layout, state: Mapping[str, Tensor]) 
     own = {name: value for name, value in module.state_dict().items() if name not in layout.own}
     theirs = {name: layout.name_of(name) for name in own}
     missing = [other for other in theirs.values() if other not in state]
-    surplus = [name for name in state if name not in theirs.values() and not layout.is_unused(name)]
+    unused = tuple(f"{name}." for name in layout.unused)
+    surplus = [name for name in state if name not in theirs.values() and not f"{name}.".startswith(unused)]
     wrong = []
     taken: dict[str, Tensor] = {}
     for name, other in theirs.items():

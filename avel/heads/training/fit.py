@@ -92,7 +92,8 @@ def fit(
                     if outcome not in training.alive:
                         ended(outcome)
                 left = f", {plural(len(lines), 'trial')} left" if len(lines) < len(trials) else ""
-                progress.advance(note=f"val {_best(lines):.4f}{left}")
+                best = max((line.get("val_score", 0.0) for line in lines), default=0.0)
+                progress.advance(note=f"val {best:.4f}{left}")
     return training.outcomes
 
 
@@ -348,7 +349,3 @@ def cpu_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _best(lines: list[dict[str, Any]]) -> float:
-    return max((line.get("val_score", 0.0) for line in lines), default=0.0)

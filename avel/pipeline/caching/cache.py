@@ -121,7 +121,11 @@ def cache_features(
             )
         return _add(store, Path(cache), only_named(config, given), given, overwrite, scheduler)
     if kind_of(store) == "cache":
-        return _encode_vectors(Path(store), Path(cache), encoder, config, overwrite, began)
+        from avel.pipeline.caching.from_vectors import encode_vectors  # imports torch
+
+        run = None if encoder is None else Path(encoder)
+        made = encode_vectors(Path(store), Path(cache), run, config, overwrite)  # seconds: nothing to resume
+        return _summary(made, began, encoded=len(made))
     task = make_task(ClipStore.open(store), Path(cache), encoder, config, cnn_from, overwrite, scheduler)
     found = find(task, overwrite)
     if found.is_whole(task):
@@ -142,17 +146,6 @@ def cache_features(
         parts.remove()
     counts = {"encoded": len(encoded), "kept": len(found.kept), "resumed": len(resumed)}
     return _summary(FeatureCache.open(task.cache), began, **counts, failed=known | failed)
-
-
-def _encode_vectors(
-    source: Path, cache: Path, encoder: Path | str | None, config: CacheConfig, overwrite: bool, began: float
-) -> CacheSummary:
-    """Encodes the vectors of another cache; with nothing to resume, since it takes seconds."""
-    from avel.pipeline.caching.from_vectors import encode_vectors
-
-    run = None if encoder is None else Path(encoder)
-    made = encode_vectors(source, cache, run, config, overwrite)
-    return _summary(made, began, encoded=len(made.video_ids))
 
 
 def _add(

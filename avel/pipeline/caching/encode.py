@@ -164,7 +164,7 @@ class PartEncoder:
         if not frames:
             return Clips(part, (), torch.empty(0), torch.empty(0), failures)
         lengths = None if own is None else tuple(own[video_id] for video_id in frames)
-        joined = np.stack if lengths is None else _in_one
+        joined = np.stack if lengths is None else lambda clips: np.concatenate(clips)[None]  # as one clip
         images = self._tensor(joined(list(frames.values()))).permute(0, 1, 4, 2, 3)
         sound = self._tensor((np.stack if self.reads_waveform else joined)(audio))
         return Clips(part, tuple(frames), images, sound, failures, lengths)
@@ -302,11 +302,6 @@ class TemporalEncoder(PartEncoder):
     def vectors(self, clips: Clips) -> dict[str, Tensor]:
         """Returns the vectors as they were read."""
         return {"cnn_a": clips.audio.to(self.device), "cnn_v": clips.frames.to(self.device)}
-
-
-def _in_one(clips: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Joins clips of differing lengths to one: B times (L, ...) -> (1, sum of L, ...)."""
-    return np.concatenate(clips)[None]
 
 
 def part_encoder(work: Work, device: str = "cpu") -> PartEncoder:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,17 +153,13 @@ def segment_probabilities(
     parts: list[list[Tensor]] = [[] for _ in models]
     for first in range(0, len(starts), WINDOWS_AT_ONCE):
         windows = _windows(features, starts[first : first + WINDOWS_AT_ONCE], width, device)
-        values = video_encoder.features(windows, lengths)
+        values = {name: each.float() for name, each in video_encoder.features(windows, lengths).items()}
         for place, (record, model) in enumerate(models):
-            audio, visual = inputs_of(record.source, partial(_float, values))
+            audio, visual = inputs_of(record.source, values.__getitem__)
             with torch.inference_mode(), arithmetic(record.config, device):
                 parts[place].append(model.head.task.probabilities(model(audio, visual, lengths).logits).cpu())
     merged = [merge_windows(torch.cat(each).double().numpy(), starts) for each in parts]
     return np.asarray(np.mean(merged, 0)[:length], np.float64)
-
-
-def _float(values: Mapping[str, Tensor], name: str) -> Tensor:
-    return values[name].float()
 
 
 def _windows(
@@ -229,10 +224,10 @@ def _check(videos: Sequence[Any], out: Path | str | None, format: str, preview: 
     if preview is not None and Path(preview).suffix.lower() not in (".png", ".mp4"):
         raise ConfigError(f"{preview}: --preview ends in .png, .mp4")
     for target in (out, preview):
-        if target is not None:
-            check_can_write(Path(target))
-    for target in (out, preview):
-        if target is not None and Path(target).resolve() in {Path(video).resolve() for video in videos}:
+        if target is None:
+            continue
+        check_can_write(Path(target))
+        if Path(target).resolve() in {Path(video).resolve() for video in videos}:
             raise ConfigError(
                 f"{target}: is one of the videos, and would be overwritten", hint="name another file"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from avel.heads.evaluation.paired import Difference, resolved_points
+from avel.heads.evaluation.paired import Difference, difference_cells, resolved_points
 from avel.heads.tasks.results import Spread
 from avel.recipes.reproducing.tables import AGAINST, TITLES
 from avel.text import plural
@@ -72,7 +72,7 @@ class Reproduced:
                 str(row.holding_background_percent),
                 str(row.event_f1_percent),
                 str(row.best_test_epoch_percent),
-                *_difference_cells(row.differences.get("accuracy")),
+                *difference_cells(row.differences.get("accuracy")),
             )
             for row in self.rows
         ]
@@ -111,10 +111,6 @@ class Reproduced:
     def headline(self) -> str:
         """Returns the result in one line."""
         return f"{self.table}: {plural(len(self.rows), 'row')}, {plural(self.seeds, 'seed')}; {self.picture}"
-
-
-def _difference_cells(found: Difference | None) -> tuple[str, str]:
-    return ("", "") if found is None else (str(found), found.needed)
 
 
 def reversed_order(rows: tuple[Measured, ...]) -> tuple[tuple[str, str], ...]:

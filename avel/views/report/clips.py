@@ -169,19 +169,17 @@ def details(browsed: BrowsedClips) -> Iterator[tuple[str, list[Any]]]:
     ids = [run.video_id[place] for run, place in browsed.first]
     pictured = [clip for clip, video_id in enumerate(ids) if video_id in browsed.pictured]
     inside = {clip: place for place, clip in enumerate(pictured)}
-    insides = [
-        _insides(run, places[pictured], browsed.trials)
+    insides = [  # those of clips without predictions are not used
+        [
+            look_inside(run, trial, np.maximum(places[pictured], 0))
+            for trial, _ in enumerate(run.trials[: browsed.trials])
+        ]
         for run, places in zip(browsed.runs, browsed.places, strict=True)
     ]
     for start in range(0, len(ids), browsed.detail_clips):
         clips = range(start, min(start + browsed.detail_clips, len(ids)))
         name = f"detail-{start // browsed.detail_clips}"
         yield name, [_detail(browsed, insides, clip, inside.get(clip)) for clip in clips]
-
-
-def _insides(run: HeadRun, places: NDArray[np.int64], trials: int) -> list[Inside]:
-    """Runs each shown trial on clips; results of clips without predictions are not used."""
-    return [look_inside(run, trial, np.maximum(places, 0)) for trial in range(min(len(run.trials), trials))]
 
 
 def _detail(browsed: BrowsedClips, insides: list[list[Inside]], clip: int, at: int | None) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,7 +18,6 @@ from avel.heads.evaluation.paired import differences
 from avel.heads.tasks.mistakes import class_scores, event_errors
 from avel.heads.training.records import HeadInputs
 from avel.progress import Progress
-from avel.stores.runs import library_versions
 from avel.text import as_plain
 from avel.views.embedding import Embedding, embed
 from avel.views.reading import HeadRun
@@ -192,8 +190,3 @@ def _cloud_set(made: Embedding, run: HeadRun, clip_of_sample: dict[int, int]) ->
             for title, points in made.points.items()
         ],
     }
-
-
-def made_by() -> dict[str, str]:
-    """Returns which avel made the page, and when."""
-    return {"avel": library_versions()["avel"], "date": time.strftime("%Y-%m-%d")}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from avel import __version__
 from avel.errors import ConfigError
 from avel.stores.files import check_can_write, disk_bytes, partial_folder, write_text
 from avel.text import plural, size
@@ -98,7 +100,7 @@ def _write(
     for name, part in clips.details(browsed):
         put(folder, name, part)
     summary = {
-        "made": numbers.made_by(),
+        "made": {"avel": __version__, "date": time.strftime("%Y-%m-%d")},
         "classes": read[0].task.class_names,
         "outputs": read[0].task.output_names,
         "tracks": read[0].task.tracks,
@@ -124,7 +126,8 @@ def _write(
         "left_out": notes,
     }
     put(folder, "summary", summary)
-    copy_static(folder)
+    for item in (resources.files("avel.views.report") / "static").iterdir():
+        (folder / item.name).write_bytes(item.read_bytes())
     return tuple(group.name for group in shown), len(browsed.samples), tuple(notes)
 
 
@@ -170,14 +173,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} in the report's data")
-
-
-def copy_static(folder: Path) -> None:
-    """Copies the page itself: HTML, CSS and JavaScript, the same for every report."""
-    for item in _static():
-        (folder / item.name).write_bytes(item.read_bytes())
-
-
-def _static() -> Iterable[Any]:
-    static = resources.files("avel.views.report") / "static"
-    return sorted(static.iterdir(), key=lambda item: item.name)
