@@ -32,7 +32,7 @@ from avel.config import (
 from avel.errors import AvelError, ConfigError, UnknownNameError
 from avel.progress import note, set_verbosity
 from avel.stores.datasets.formats import FORMATS as DATASET_FORMATS
-from avel.stores.kinds import Kind, Place, check_places, kind_of
+from avel.stores.kinds import CommandPath, Kind, check_paths, kind_of
 from avel.text import as_plain, csv_cell, describe, printable, wrapped
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -71,14 +71,14 @@ class Command(click.Command):
     def invoke(self, context: click.Context) -> Any:
         """Runs the command, if each of its paths is of a kind that it takes."""
         places = [
-            Place(parameter.human_readable_name.strip("[]."), str(path), kind.kinds, kind.made)
+            CommandPath(parameter.human_readable_name.strip("[]."), str(path), kind.kinds, kind.made)
             for parameter in self.params
             if isinstance(kind := parameter.type, PathTo)
             for path in _each(context.params[parameter.name or ""])
         ]
         arguments = [each for each in self.params if isinstance(each, click.Argument)]
         alone = all(isinstance(each.type, PathTo) for each in arguments)
-        check_places(self.name or "", places, alone=alone)
+        check_paths(self.name or "", places, alone=alone)
         return super().invoke(context)
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -220,7 +220,9 @@ def settings(
             config = resolve(config_type, stage, sets=sets, **sources | {"options": given | first})
             _check_sweep(config, several, given)
             note(to_toml(config, stage).strip())
-            return command(settings=several, **values, **_given(chosen, config_file, stage, sets) | given)
+            return command(
+                settings=several, **values, **_named_values(chosen, config_file, stage, sets) | given
+            )
 
         for add in reversed(_options(options, presets)):
             call = add(call)
@@ -296,7 +298,7 @@ def loose_settings(stage: str, presets: Mapping[str, Mapping[str, Any]] | None =
         @functools.wraps(command)
         def call(*, config_file: Path | None, sets: tuple[str, ...], **values: Any) -> Any:
             chosen = (presets or {}).get(values.pop("preset", None) or "", {})
-            return command(settings=_given(chosen, config_file, stage, sets), **values)
+            return command(settings=_named_values(chosen, config_file, stage, sets), **values)
 
         for add in reversed(_sources("KEY=VALUE", presets)):
             call = add(call)
@@ -333,7 +335,7 @@ def stage_settings(
             for name, (stage, config_type) in stages.items():
                 chosen = presets.get(stage, {}).get(preset or "", {})
                 if config_type is None:
-                    values[name] = _given(chosen, config_file, stage, by_stage[stage])
+                    values[name] = _named_values(chosen, config_file, stage, by_stage[stage])
                     continue
                 config = resolve(config_type, stage, preset=chosen, file=config_file, sets=by_stage[stage])
                 note(to_toml(config, stage).strip())
@@ -347,7 +349,9 @@ def stage_settings(
     return decorate
 
 
-def _given(preset: Mapping[str, Any], file: Path | None, stage: str, sets: Sequence[str]) -> dict[str, Any]:
+def _named_values(
+    preset: Mapping[str, Any], file: Path | None, stage: str, sets: Sequence[str]
+) -> dict[str, Any]:
     """Returns name -> value as a preset, a file and `--set` give them; each counts over those before."""
     table = {} if file is None else flat(read_table(file, stage))
     return {**preset, **table, **dict(map(split_set, sets))}

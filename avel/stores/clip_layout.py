@@ -115,7 +115,7 @@ def rows_table(video_ids: Sequence[str]) -> pa.Table:
     return table_of([video_ids], schema)
 
 
-def read_rows(location: Location, attributes: StoreAttributes) -> pa.ChunkedArray:
+def read_video_ids(location: Location, attributes: StoreAttributes) -> pa.ChunkedArray:
     """Reads the ids of the videos in a store, in the order of its arrays.
 
     Raises:

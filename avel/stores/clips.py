@@ -29,7 +29,7 @@ from avel.stores.clip_layout import (
     chunk_shape,
     read_attributes,
     read_chunk,
-    read_rows,
+    read_video_ids,
     row_shape,
     without_format_warning,
 )
@@ -110,7 +110,7 @@ class ClipStore:
     @cached_property
     def video_ids(self) -> tuple[str, ...]:
         """Ids of the videos, in array order."""
-        return tuple(read_rows(self.location, self.attributes).to_pylist())
+        return tuple(read_video_ids(self.location, self.attributes).to_pylist())
 
     @cached_property
     def entries(self) -> Manifest:

@@ -48,7 +48,7 @@ class ArrayDifference:
 
 
 @dataclass(frozen=True)
-class Difference:
+class CacheDifference:
     """Two caches compared.
 
     Attributes:
@@ -102,7 +102,9 @@ class Difference:
         return [*table(header, rows), "", *([*table(("made with", "A", "B"), made), ""] if made else [])]
 
 
-def diff(a: Path | str, b: Path | str | None = None, arrays: Mapping[str, str] | None = None) -> Difference:
+def diff(
+    a: Path | str, b: Path | str | None = None, arrays: Mapping[str, str] | None = None
+) -> CacheDifference:
     """Compares cache `b` with cache `a`, with 64 clips in memory at once.
 
     >>> diff("ave.h5", arrays={"f_v": "clip"}).arrays["f_v, clip"].mean_cosine  # doctest: +SKIP
@@ -141,7 +143,7 @@ def diff(a: Path | str, b: Path | str | None = None, arrays: Mapping[str, str] |
     held = set(common)
     only_b = tuple(name for name in second.video_ids if name not in held)
     equal = all(array.equal == array.clips for array in found.values())
-    return Difference(
+    return CacheDifference(
         same=equal and not (incomparable or only_a or only_b or events or splits),
         arrays=found,
         incomparable=incomparable,

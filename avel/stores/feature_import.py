@@ -79,7 +79,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Found:
+class UsableFeatures:
     """Features of each modality that can be used.
 
     Attributes:
@@ -198,7 +198,7 @@ def add_given(
 
 def find_features(
     stack: ExitStack, given: Mapping[FeatureModality, GivenFeatures], target: Target, leave_out: bool
-) -> Found:
+) -> UsableFeatures:
     """Opens, aligns and checks features; the files stay open until `stack` closes.
 
     Raises:
@@ -231,7 +231,7 @@ def find_features(
     kept = tuple(row for row, name in enumerate(target.video_ids) if name not in reasons)
     if not kept:
         raise DatasetError("; ".join(findings), hint="no clip is left; see to the files and options")
-    return Found(
+    return UsableFeatures(
         {name: each.only(kept, tail=tails[name]) for name, each in aligned.items()},
         tails,
         kept,

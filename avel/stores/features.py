@@ -38,8 +38,8 @@ from avel.stores.hdf5 import (
     new_file,
     opened,
     read_column,
-    read_rows,
     read_texts,
+    read_verified_rows,
     texts,
     write_rows,
 )
@@ -55,7 +55,7 @@ from avel.stores.named_features import (
     place_in_file,
     read_named,
 )
-from avel.stores.provenance import AGAIN, PLACES, CacheProvenance, made_of, places_of
+from avel.stores.provenance import AGAIN, PLACES, CacheProvenance, places_of, read_provenance
 from avel.text import classes_and_background, html_table, plural
 
 FORMAT, VERSION = "avel-features", 6
@@ -239,7 +239,7 @@ class FeatureCache:
         hint = self.command("--overwrite") or "import the features again, with --overwrite"
         rows = slice(None) if videos is None else videos.tolist()
         with opened(self.path, hint) as file:
-            return read_rows(_array_of(file, name, hint), self.checksums[name], rows, hint)
+            return read_verified_rows(_array_of(file, name, hint), self.checksums[name], rows, hint)
 
     def places_of_split(self, split: str | None) -> NDArray[np.int64]:
         """Returns the places of a split's samples among all, of all samples for None: (n,).
@@ -285,9 +285,9 @@ class FeatureCache:
         return cache_command(places.store, self.path, places.run, places.options or "", *more)
 
     @property
-    def made(self) -> CacheProvenance:
+    def typed_provenance(self) -> CacheProvenance:
         """Provenance that `avel cache-features` wrote; StoreError for an imported or damaged cache."""
-        return made_of(self.path, self.provenance)
+        return read_provenance(self.path, self.provenance)
 
     def _how_to_add(self, name: str) -> str:
         if name not in OWN:

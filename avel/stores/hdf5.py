@@ -296,7 +296,7 @@ def checksums(rows: NDArray[Any]) -> list[int]:
     return [google_crc32c.value(row) for row in np.ascontiguousarray(rows)]
 
 
-def read_rows(
+def read_verified_rows(
     array: h5py.Dataset, sums: NDArray[np.uint32], rows: slice | Sequence[int], hint: str
 ) -> NDArray[Any]:
     """Reads rows of an array and compares their checksums.

@@ -74,26 +74,26 @@ def not_a(wanted: str, path: str | os.PathLike[str], hint: str) -> AvelError:
 
 
 @dataclass(frozen=True)
-class Place:
+class CommandPath:
     """A path that a command was given.
 
     Attributes:
         name: what its help calls it, "STORE".
         kinds: kinds that it may be, the one that is meant first.
-        made: whether the command writes it, so that it may also be missing, or an empty folder.
+        written: whether the command writes it, so that it may also be missing, or an empty folder.
     """
 
     name: str
     path: str
     kinds: tuple[Kind, ...]
-    made: bool = False
+    written: bool = False
 
     def fits(self, found: Kind) -> bool:
         """Returns whether a path of that kind can stand here; what is missing is left to the command."""
-        return found in self.kinds or found == "nothing" or (self.made and found == "dataset")
+        return found in self.kinds or found == "nothing" or (self.written and found == "dataset")
 
 
-def check_places(command: str, places: Sequence[Place], *, alone: bool = True) -> None:
+def check_paths(command: str, places: Sequence[CommandPath], *, alone: bool = True) -> None:
     """Checks that every path that a command was given is of a kind that it takes, before it does anything.
 
     Args:
@@ -118,7 +118,7 @@ def check_places(command: str, places: Sequence[Place], *, alone: bool = True) -
         raise StoreError(
             f"{place.path} is a folder, not {meant}", hint=f"name its videos, as {place.path}/*.mp4"
         )
-    if not place.made:
+    if not place.written:
         raise not_a(meant.partition(" ")[2], place.path, "")
     raise StoreError(
         f"{place.path} is {NAMES[kind]}; avel {command} writes {meant} to {place.name}",
@@ -126,12 +126,12 @@ def check_places(command: str, places: Sequence[Place], *, alone: bool = True) -
     )
 
 
-def _right_order(places: Sequence[Place], found: Sequence[Kind]) -> list[int]:
+def _right_order(places: Sequence[CommandPath], found: Sequence[Kind]) -> list[int]:
     """Returns the order in which two swapped paths are what the command takes; [] if there is none."""
     for one, other in itertools.combinations(range(len(places)), 2):
         order = list(range(len(places)))
         order[one], order[other] = other, one
         pairs = [(place, found[number]) for place, number in zip(places, order, strict=True)]
-        if all(place.fits(kind) and (place.made or kind != "nothing") for place, kind in pairs):
+        if all(place.fits(kind) and (place.written or kind != "nothing") for place, kind in pairs):
             return order
     return []

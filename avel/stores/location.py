@@ -30,7 +30,7 @@ MOST_RETRY_SECONDS = 600.0
 """A signed request is refused once it is 15 minutes old."""
 MOST_RETRIES = 10**6
 PAUSE_SECONDS = 2.0
-Place = Callable[[bytes, int], tuple[int, int] | None]
+FindPiece = Callable[[bytes, int], tuple[int, int] | None]
 """Takes the end of a file and the file's size, returns place and length of a piece of it, or None."""
 
 
@@ -47,7 +47,7 @@ class Location(Protocol):
     def write(self, name: str, data: bytes) -> None:
         """Writes a file; it is on the disk when this returns."""
 
-    def read_piece(self, name: str, tail: int, place: Place) -> bytes | None:
+    def read_piece(self, name: str, tail: int, place: FindPiece) -> bytes | None:
         """Reads a piece of a file, whose last `tail` bytes tell where it is.
 
         Args:
@@ -147,7 +147,7 @@ class LocalLocation:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def read_piece(self, name: str, tail: int, place: Place) -> bytes | None:
+    def read_piece(self, name: str, tail: int, place: FindPiece) -> bytes | None:
         try:
             with open(self.path / name, "rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
@@ -276,7 +276,7 @@ class RemoteLocation:
         except FileNotFoundError:
             return None
 
-    def read_piece(self, name: str, tail: int, place: Place) -> bytes | None:
+    def read_piece(self, name: str, tail: int, place: FindPiece) -> bytes | None:
         from obstore.exceptions import PreconditionError
 
         while True:

@@ -27,8 +27,8 @@ from avel.text import as_plain, html_table
 
 FORMAT = 3
 R = TypeVar("R")
-Kind = Literal["pretrain", "heads"]
-COMMANDS: dict[Kind, str] = {"pretrain": "pretrain", "heads": "train-head"}
+RunKind = Literal["pretrain", "heads"]
+COMMANDS: dict[RunKind, str] = {"pretrain": "pretrain", "heads": "train-head"}
 """Kind of run -> the command that makes it, which also names its table in config.toml."""
 LEFTOVERS = re.compile(re.escape(LOCK) + r"|\.(config\.toml|run\.json)\..*\.partial")
 """Names of the lock and of partial files that a killed run leaves of the first two files."""
@@ -50,7 +50,7 @@ class RunRecord:
     """Contents of run.json: kind of run, settings, paths and digests of inputs, versions, time."""
 
     format: int
-    kind: Kind
+    kind: RunKind
     config: dict[str, Any]
     inputs: dict[str, Any]
     versions: dict[str, str]
@@ -100,7 +100,7 @@ class Run:
 
     @classmethod
     def create(
-        cls, path: Path | str, kind: Kind, config: Any, *, inputs: dict[str, Any], hardware: str = ""
+        cls, path: Path | str, kind: RunKind, config: Any, *, inputs: dict[str, Any], hardware: str = ""
     ) -> Run:
         """Begins a run, or continues the run at `path` if it has the same kind, config and inputs.
 
@@ -130,7 +130,7 @@ class Run:
         return cls(path, record)
 
     @classmethod
-    def open(cls, path: Path | str, kind: Kind | None = None) -> Run:
+    def open(cls, path: Path | str, kind: RunKind | None = None) -> Run:
         """Opens the run at `path`.
 
         Raises:
@@ -153,7 +153,7 @@ class Run:
         return cls(path, record)
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> RunKind:
         """Kind of the run, which says which command made it."""
         return self.record.kind
 
@@ -313,7 +313,7 @@ def read_config(kind: type[R], stage: str, values: dict[str, Any], where: object
         raise StoreError(f"{where}: {error.message}", hint=hint) from None
 
 
-def remove_run(path: Path, kind: Kind) -> None:
+def remove_run(path: Path, kind: RunKind) -> None:
     """Removes the run at `path`, if there is one, unless another process is at work on it.
 
     Raises:

@@ -110,8 +110,8 @@ class PSP(Head):
 
 def pair_loss(similarity: Tensor, event: Tensor, mask: Tensor | None = None) -> Tensor:
     """Returns the mean squared error of normalised similarities to events: (B, T), (B, T) -> scalar."""
-    similar = fractions(zero_padding(torch.relu(similarity), mask))
-    return mean_over_segments((similar - fractions(event.to(similarity.dtype))).square(), mask)
+    similar = sum_to_one(zero_padding(torch.relu(similarity), mask))
+    return mean_over_segments((similar - sum_to_one(event.to(similarity.dtype))).square(), mask)
 
 
 class Propagation(nn.Module):
@@ -152,9 +152,9 @@ class Propagation(nn.Module):
 
     def positives(self, beta: Tensor, mask: Tensor | None = None) -> Tensor:
         """Normalises rows and sets weights below the threshold to 0: (B, T, T) -> (B, T, T)."""
-        rows = fractions(beta if mask is None else beta * mask.unsqueeze(-2))
+        rows = sum_to_one(beta if mask is None else beta * mask.unsqueeze(-2))
         strong = rows * (rows > self.threshold)
-        return fractions(strong) if self.renormalise else strong
+        return sum_to_one(strong) if self.renormalise else strong
 
 
 PROPAGATION_NAMES = {
@@ -185,6 +185,6 @@ def projection(dropout: float) -> nn.Sequential:
     return nn.Sequential(nn.Linear(HIDDEN, HIDDEN, bias=False), nn.ReLU(), nn.Dropout(dropout))
 
 
-def fractions(values: Tensor) -> Tensor:
+def sum_to_one(values: Tensor) -> Tensor:
     """Divides by the sum over the last axis; 0 where all are 0: (..., T) -> (..., T)."""
     return values / (values.sum(-1, keepdim=True) + SMALL)

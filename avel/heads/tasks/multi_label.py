@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from avel.grid import Grid
 from avel.heads.tasks.decoders import decode_threshold
 from avel.heads.tasks.metrics import Labels, Tally
-from avel.heads.tasks.parsing_metrics import EVENT, TYPE, event_counts, f1, segment_counts, segment_f1
+from avel.heads.tasks.parsing_metrics import EVENT, TYPE, f1, overlap_counts, segment_counts, segment_f1
 from avel.heads.tasks.results import (
     EventEvaluation,
     LabelSets,
@@ -221,7 +221,7 @@ class MultiLabel(Task):
         Twice (R, T, K) -> twice name -> (R,).
         """
         sides = self._sides(predicted, labels)
-        return self._by_name(*segment_counts(*sides)), self._by_name(*event_counts(*sides))
+        return self._by_name(*segment_counts(*sides)), self._by_name(*overlap_counts(*sides))
 
     def trivial_baselines(self, labels: Labels) -> dict[str, float]:
         """Returns rule without a model -> its mean Type@AV over segments: (R, T, K); NaN without samples.
@@ -240,7 +240,7 @@ class MultiLabel(Task):
             for rule, predicted in rules.items()
         }
 
-    def held(self, labels: Labels) -> NDArray[np.bool_]:
+    def class_masks(self, labels: Labels) -> NDArray[np.bool_]:
         tracks = labels.reshape(*labels.shape[:2], len(self.tracks), -1)
         inside = in_clip(labels)[..., None, None]
         background = ~(tracks > 0).any(-1, keepdims=True)

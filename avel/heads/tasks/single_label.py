@@ -184,7 +184,7 @@ class SingleLabel(Task):
     def columns(self) -> tuple[Column, ...]:
         return COLUMNS
 
-    def held(self, labels: Labels) -> NDArray[np.bool_]:
+    def class_masks(self, labels: Labels) -> NDArray[np.bool_]:
         return np.asarray(labels[:, :, None, None] == np.arange(self.outputs))
 
     def classes_of(self, labels: Labels) -> list[list[Classes]]:

@@ -35,7 +35,7 @@ Column = tuple[str, tuple[str, ...]]
 """Title of a figure, and its place in the results: the names that lead to it."""
 Classes = tuple[int, ...]
 """Event classes of one segment in one track; () is background."""
-Kind = Literal["label", "right", "wrong", "prediction", "background"]
+BlockKind = Literal["label", "right", "wrong", "prediction", "background"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Block:
 
     first: int
     end: int
-    kind: Kind
+    kind: BlockKind
     text: str
     lane: int = 0
 
@@ -221,7 +221,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def held(self, labels: Labels) -> NDArray[np.bool_]:
+    def class_masks(self, labels: Labels) -> NDArray[np.bool_]:
         """Returns where each class holds, background last, none after a clip's end: -> (R, T, M, C + 1)."""
 
     def check_decoder(self, name: str | None) -> None:
@@ -296,7 +296,7 @@ class Task(ABC):
         if (shown == UNKNOWN).any():
             return [() for _ in self.tracks]
         beside: Sequence[list[Classes] | None] = [None] * len(self.tracks)
-        unknown: Kind = "label"
+        unknown: BlockKind = "label"
         if labels is not None and (labels == UNKNOWN).any():
             unknown = "prediction"
         elif labels is not None:
@@ -306,18 +306,18 @@ class Task(ABC):
 
 
 def track_blocks(
-    categories: Sequence[str], held: Sequence[Classes], label: Sequence[Classes] | None, unknown: Kind
+    categories: Sequence[str], held: Sequence[Classes], label: Sequence[Classes] | None, unknown: BlockKind
 ) -> tuple[Block, ...]:
     """Returns a block for each run of a class that is right, wrong or not judged, and for background."""
-    runs: list[tuple[int, int, int | None, Kind]] = []
+    runs: list[tuple[int, int, int | None, BlockKind]] = []
     for number in (None, *sorted({number for segment in held for number in segment})):
-        last: Kind | None = None
+        last: BlockKind | None = None
         for place, segment in enumerate(held):
             if number not in segment and (number is not None or segment):
                 last = None
                 continue
             right = label is None or (number in label[place] if segment else not label[place])
-            kind: Kind = "background" if number is None else unknown if label is None else "right"
+            kind: BlockKind = "background" if number is None else unknown if label is None else "right"
             kind = kind if right else "wrong"
             if kind == last:
                 runs[-1] = (runs[-1][0], place + 1, number, kind)

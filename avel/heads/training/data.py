@@ -72,14 +72,15 @@ class Split:
 class Features:
     """Audio and visual inputs of V videos, in memory or read from the cache as they are asked for.
 
-    `negatives` are those of videos without events, whose numbers begin at V. `lengths` are the segments of
-    each video, first of the V, then of these; None where all have T.
+    `tensors` are those in memory, (V, T, ...) each; None where they are read. `negatives` are those of videos
+    without events, whose numbers begin at V. `lengths` are the segments of each video, first of the V, then
+    of these; None where all have T.
     """
 
     cache: FeatureCache
     source: str
     device: torch.device
-    held: tuple[Tensor, Tensor] | None
+    tensors: tuple[Tensor, Tensor] | None
     negatives: "Features | None" = None
     lengths: Tensor | None = None
 
@@ -94,8 +95,8 @@ class Features:
         return both
 
     def _of_own(self, videos: Tensor) -> tuple[Tensor, Tensor]:
-        if self.held is not None:
-            audio, visual = (_select(values, videos).float() for values in self.held)
+        if self.tensors is not None:
+            audio, visual = (_select(values, videos).float() for values in self.tensors)
             return audio, visual
         unique, places = torch.unique(videos.cpu(), return_inverse=True)
         read = inputs_of(self.source, lambda name: torch.from_numpy(self.cache.read(name, unique.numpy())))
@@ -108,7 +109,7 @@ class Features:
 
     def batches(self, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields `of` each chunk; features that are not in memory are read one chunk ahead."""
-        return map(self.of, chunks) if self.held is not None else read_ahead(self.of, chunks)
+        return map(self.of, chunks) if self.tensors is not None else read_ahead(self.of, chunks)
 
 
 @dataclass(frozen=True)

@@ -202,7 +202,7 @@ class Training:
             return max(1, CLIPS_AT_ONCE // len(self.alive))
         widths, features = self.data.widths, self.data.features
         numbers = widths.segments * (widths.audio + widths.visual * max(1, widths.cells))
-        most = CLIPS_AT_ONCE if features.held is None else len(features.held[0])
+        most = CLIPS_AT_ONCE if features.tensors is None else len(features.tensors[0])
         return max(1, min(most, GPU_INPUT_BYTES // (4 * numbers * len(self.alive))))
 
     def judged_splits(self) -> list[Split]:
@@ -276,7 +276,7 @@ def can_replay(group: TrialGroup, features: Features, device: torch.device) -> b
 
     Batches with negatives cannot: the host reads which of their clips these are.
     """
-    on_gpu = features.held is not None and features.negatives is None
+    on_gpu = features.tensors is not None and features.negatives is None
     return device.type == "cuda" and isinstance(group, Stacked) and on_gpu
 
 

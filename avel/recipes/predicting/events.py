@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.heads.tasks.parsing_metrics import runs
+from avel.heads.tasks.parsing_metrics import find_runs
 from avel.heads.tasks.task import Task
 from avel.stores.datasets.activitynet import activitynet_text
 from avel.stores.datasets.dataset import Annotated, Event
@@ -76,7 +76,7 @@ def find_events(
                     probability=round(float(score[onset:offset].mean()), 4),
                     track=task.tracks[place],
                 )
-                for onset, offset in runs(np.array([number in held for held in segments], np.int8))
+                for onset, offset in find_runs(np.array([number in held for held in segments], np.int8))
             ]
     return tuple(sorted(found, key=lambda event: event.start_seconds))
 

@@ -326,7 +326,7 @@ def find_encoder(cache: FeatureCache) -> Path:
         MissingPathError: it is not there.
         StaleError: it holds other weights than the cache was made with.
     """
-    return Networks().run_of(Origin.of(cache), cache.made.encoder_identity(cache.path).digest)
+    return Networks().run_of(Origin.of(cache), cache.typed_provenance.encoder_identity(cache.path).digest)
 
 
 def _check_cnns(origin: Origin, made_with: str | None, found: str) -> None:

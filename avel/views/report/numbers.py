@@ -102,8 +102,8 @@ def run_summary(group: HeadRun, measured: Mapping[str, GroupEvaluation]) -> dict
 def mistakes(group: HeadRun, split: str) -> dict[str, Any]:
     """Returns the scores of each class, and the mistakes in events, of a run's trials on a split."""
     places = group.known_places_of(split)
-    label = group.task.held(group.label[places])
-    sets = [group.task.held(trial[places]) for trial in group.prediction]
+    label = group.task.class_masks(group.label[places])
+    sets = [group.task.class_masks(trial[places]) for trial in group.prediction]
     events = event_errors([each[..., :-1] for each in sets], label[..., :-1])
     return {
         "classes": as_plain(class_scores(sets, label, group.task.class_names)),

@@ -47,8 +47,8 @@ def nothing_remembered() -> Iterator[None]:
 
 def on_fake_cuda(data: Data) -> Data:
     """The same data there; the videos of the samples too."""
-    assert data.features.held is not None
-    audio, visual = (values.to(CUDA) for values in data.features.held)
+    assert data.features.tensors is not None
+    audio, visual = (values.to(CUDA) for values in data.features.tensors)
     splits = {
         name: dataclasses.replace(
             split,
