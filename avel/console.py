@@ -220,13 +220,9 @@ def settings(
             config = resolve(config_type, stage, sets=sets, **sources | {"options": given | first})
             _check_sweep(config, several, given)
             note(to_toml(config, stage).strip())
-            return command(
-                settings=several, **values, **_named_values(chosen, config_file, stage, sets) | given
-            )
+            return command(settings=several, **values, **_values(chosen, config_file, stage, sets) | given)
 
-        for add in reversed(_options(options, presets)):
-            call = add(call)
-        return typing.cast(F, call)
+        return _with_options(command, call, _options(options, presets))
 
     return decorate
 
@@ -298,11 +294,9 @@ def loose_settings(stage: str, presets: Mapping[str, Mapping[str, Any]] | None =
         @functools.wraps(command)
         def call(*, config_file: Path | None, sets: tuple[str, ...], **values: Any) -> Any:
             chosen = (presets or {}).get(values.pop("preset", None) or "", {})
-            return command(settings=_named_values(chosen, config_file, stage, sets), **values)
+            return command(settings=_values(chosen, config_file, stage, sets), **values)
 
-        for add in reversed(_sources("KEY=VALUE", presets)):
-            call = add(call)
-        return typing.cast(F, call)
+        return _with_options(command, call, _sources("KEY=VALUE", presets))
 
     return decorate
 
@@ -335,23 +329,26 @@ def stage_settings(
             for name, (stage, config_type) in stages.items():
                 chosen = presets.get(stage, {}).get(preset or "", {})
                 if config_type is None:
-                    values[name] = _named_values(chosen, config_file, stage, by_stage[stage])
+                    values[name] = _values(chosen, config_file, stage, by_stage[stage])
                     continue
                 config = resolve(config_type, stage, preset=chosen, file=config_file, sets=by_stage[stage])
                 note(to_toml(config, stage).strip())
                 values[name] = config
             return command(**values)
 
-        for add in reversed(_sources("STAGE.KEY=VALUE", names)):
-            call = add(call)
-        return typing.cast(F, call)
+        return _with_options(command, call, _sources("STAGE.KEY=VALUE", names))
 
     return decorate
 
 
-def _named_values(
-    preset: Mapping[str, Any], file: Path | None, stage: str, sets: Sequence[str]
-) -> dict[str, Any]:
+def _with_options(command: F, call: Callable[..., Any], options: Sequence[Callable[[Any], Any]]) -> F:
+    """Returns `call`, which stands for a command, with these options in this order."""
+    for add in reversed(options):
+        call = add(call)
+    return typing.cast(F, call)
+
+
+def _values(preset: Mapping[str, Any], file: Path | None, stage: str, sets: Sequence[str]) -> dict[str, Any]:
     """Returns name -> value as a preset, a file and `--set` give them; each counts over those before."""
     table = {} if file is None else flat(read_table(file, stage))
     return {**preset, **table, **dict(map(split_set, sets))}
@@ -423,9 +420,7 @@ def dataset_options(command: F) -> F:
         settings = {key.replace("-", "_"): value for key, value in map(split_set, format_sets)}
         return command(format_settings=settings, **values)
 
-    for add in reversed(options):
-        call = add(call)
-    return typing.cast(F, call)
+    return _with_options(command, call, options)
 
 
 def json_option(command: F) -> F:

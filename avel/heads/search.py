@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from avel.config import Range, convert, digest, resolve, settings_of
-from avel.errors import ConfigError, StoreError, TrainingError
+from avel.errors import ConfigError, StoreError, TrainingError, import_extra
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluation import Evaluation
 from avel.heads.models.head import code_digest
@@ -120,7 +120,7 @@ def search(
         TrainingError: the cache cannot be trained on, or every trial failed.
         StoreError: `folder` holds another search.
     """
-    optuna = import_optuna()
+    optuna = import_extra("optuna", "search")
     bounds = {
         name: (values.low, values.high) if isinstance(values, Range) else values
         for name, values in settings.items()
@@ -214,7 +214,7 @@ class _Objective:
             trial.set_user_attr("validation", best)
             trial.report(best, line["epoch"])
             if trial.should_prune():
-                raise import_optuna().TrialPruned
+                raise import_extra("optuna", "search").TrialPruned
 
         group, device = [Trial(f"trial {trial.number}", config)], self.loaded.device
         check_step_fits(group, self._data(config), device)
@@ -228,19 +228,6 @@ class _Objective:
             splits = {name: split for name, split in whole.splits.items() if name != "test"}
             self._without_test[id(whole)] = dataclasses.replace(whole, splits=splits)
         return self._without_test[id(whole)]
-
-
-def import_optuna() -> Any:
-    """Imports optuna.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        import optuna
-    except ImportError:
-        raise ConfigError("optuna is not installed", hint="pip install 'avel[search]'") from None
-    return optuna
 
 
 def _study(optuna: Any, folder: Path, seed: int) -> optuna.Study:

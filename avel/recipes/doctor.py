@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from avel.ahead import usable_cores
 from avel.errors import AvelError
 from avel.stores import runs
-from avel.stores.files import free_bytes
+from avel.stores.files import free_bytes, nearest_folder
 from avel.text import plural
 
 if TYPE_CHECKING:
@@ -153,9 +153,7 @@ def _decoders() -> Check:
 
 
 def _disk(folder: Path) -> Check:
-    place = folder.resolve()
-    while not place.exists():
-        place = place.parent
+    place = nearest_folder(folder)
     free_gb = free_bytes(place) / 2**30
     hint = f"free at least {LEAST_DISK_GB:g} GB, or write elsewhere; AVE's store takes 14 GB"
     writable = os.access(place, os.W_OK)

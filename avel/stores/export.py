@@ -41,13 +41,6 @@ TAKE_THE_AUTHORS = f"not written, take the authors': {', '.join(community.NOT_RE
 
 
 @dataclass(frozen=True)
-class Orders:
-    """Split -> numbers of its samples, in the sequence of the file they were imported with."""
-
-    splits: dict[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
 class Exported:
     """Result of an export: file name -> shape, and remarks for users of the files."""
 
@@ -164,8 +157,8 @@ def _write_labels(cache: FeatureCache, truth: Truth, folder: Path) -> dict[str, 
 def _write_orders(cache: FeatureCache, folder: Path) -> dict[str, tuple[int, ...]]:
     """Writes the order files: rows with features, as they were imported, else ascending."""
     shapes: dict[str, tuple[int, ...]] = {}
-    where = f"{cache.path}: provenance: orders"
-    imported = typed(Orders, {"splits": cache.provenance.get("orders") or {}}, where, AGAIN).splits
+    where, orders = f"{cache.path}: provenance: orders", cache.provenance.get("orders") or {}
+    imported = typed(dict[str, tuple[int, ...]], orders, where, AGAIN)  # those of the files it is made of
     for name, split in ORDERS.items():
         held = set(cache.samples.number[cache.samples.split == split].tolist())
         order = [row for row in imported.get(split, sorted(held)) if row in held]

@@ -130,10 +130,13 @@ def check_can_write(path: Path, *, folder: bool = False) -> None:
 
 def free_bytes(place: Path) -> int:
     """Returns the bytes that are free on the disk of a path, which need not be there yet."""
-    place = place.resolve()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+    return shutil.disk_usage(nearest_folder(place)).free
+
+
+def nearest_folder(path: Path) -> Path:
+    """Returns a path, or the nearest one above it that is there."""
+    path = path.resolve()
+    return path if path.exists() else nearest_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:

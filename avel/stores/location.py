@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from avel.errors import ConfigError
+from avel.errors import ConfigError, import_extra
 from avel.progress import note
 from avel.stores.files import as_write_error, atomic_path, disk_bytes, fsync, only_one, write_bytes
 from avel.stores.lease import lease
@@ -234,12 +234,7 @@ class RemoteLocation:
         return self._open()
 
     def _open(self, **options: Any) -> Any:
-        try:
-            from obstore.store import from_url
-        except ImportError:
-            raise ConfigError(
-                f"{self.url}: obstore is not installed", hint="pip install 'avel[s3]'"
-            ) from None
+        from_url = import_extra("obstore.store", "s3").from_url
         # allow plain http only where the user's own endpoint is plain http
         endpoint = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", ""))
         if endpoint.startswith("http://"):

@@ -178,11 +178,9 @@ def bootstrap_interval(
     video_id: NDArray[np.object_],
     *,
     draws: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
     weights: NDArray[np.float64] | None = None,
 ) -> tuple[float, float]:
-    """Returns the bootstrap interval of the mean over samples: (R,), (R,) -> low, high.
+    """Returns the 95 % bootstrap interval of the mean over samples: (R,), (R,) -> low, high.
 
     It draws videos with replacement, not samples: samples of one video are not independent. With `weights`
     (R,) it is of the weighted mean.
@@ -191,11 +189,11 @@ def bootstrap_interval(
     count = int(video.max()) + 1
     weights = np.ones(len(right)) if weights is None else weights
     sums, sizes = (np.bincount(video, each, minlength=count) for each in (right * weights, weights))
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     means, at_once = np.empty(draws), max(1, DRAWN_BYTES // (8 * count))
     for start in range(0, draws, at_once):
         block = means[start : start + at_once]
         drawn = random.multinomial(count, np.full(count, 1 / count), size=len(block))
         block[:] = (drawn @ sums) / (drawn @ sizes)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)

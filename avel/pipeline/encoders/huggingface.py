@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from avel.config import ComponentConfig
-from avel.errors import WeightsError
+from avel.errors import WeightsError, import_extra
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES
 from avel.pipeline.encoders.backbones import (
     AudioBackbone,
@@ -16,7 +16,7 @@ from avel.pipeline.encoders.backbones import (
     VisualBackbone,
     WaveformInput,
 )
-from avel.pipeline.encoders.hub import HubBackbone, ModelConfig, as_maps, optional
+from avel.pipeline.encoders.hub import HubBackbone, ModelConfig, as_maps
 from avel.pipeline.encoders.waveform import WindowConfig
 from avel.pipeline.encoders.weights import State, load_into
 
@@ -142,7 +142,7 @@ def _extractor(folder: Path) -> Any:
 
 def _transformers() -> Any:
     """Imports transformers, without its progress bars."""
-    transformers = optional("transformers", "hf")
+    transformers = import_extra("transformers", "hf")
     transformers.utils.logging.disable_progress_bar()
     return transformers
 
