@@ -135,38 +135,28 @@ def _narrow(record: tuple[str, str]) -> tuple[str, str]:
 
 
 class EveryCommandOption(click.Option):
-    """An option that all commands take, and that no command receives."""
+    """An option that all commands take, and that no command receives: `apply` gets its value."""
 
     heading = EVERY_COMMAND
 
+    def __init__(self, flag: str, help: str, apply: Callable[[Any], None], **more: Any) -> None:
+        def callback(context: click.Context, option: click.Parameter, value: Any) -> None:
+            if value:
+                apply(value)
+
+        super().__init__([flag], help=help, callback=callback, expose_value=False, **more)
+
 
 def _for_every_command() -> list[click.Option]:
-    def quiet(context: click.Context, option: click.Parameter, given: bool) -> None:
-        if given:
-            verbosity(quiet=True, verbose=False)
-
-    def verbose(context: click.Context, option: click.Parameter, given: bool) -> None:
-        if given:
-            verbosity(quiet=False, verbose=True)
-
-    def threads(context: click.Context, option: click.Parameter, given: int | None) -> None:
-        if given is not None:
-            limit_threads(given)
-
+    quiet, verbose = "Print errors and results only (-q).", "Print the traceback of an error (-v)."
+    threads, one = "Threads that computing takes.  [default: the cores]", click.IntRange(1)
     return [
+        EveryCommandOption("--threads", threads, limit_threads, type=one, metavar="N"),
+        EveryCommandOption("--quiet", quiet, lambda _: verbosity(quiet=True, verbose=False), is_flag=True),
         EveryCommandOption(
-            ["--threads"], type=click.IntRange(1), expose_value=False, callback=threads, metavar="N",
-            help="Threads that computing takes.  [default: the cores]",
+            "--verbose", verbose, lambda _: verbosity(quiet=False, verbose=True), is_flag=True
         ),
-        EveryCommandOption(
-            ["--quiet"], is_flag=True, expose_value=False, callback=quiet,
-            help="Print errors and results only (-q).",
-        ),
-        EveryCommandOption(
-            ["--verbose"], is_flag=True, expose_value=False, callback=verbose,
-            help="Print the traceback of an error (-v).",
-        ),
-    ]  # fmt: skip
+    ]
 
 
 class SettingOption(click.Option):

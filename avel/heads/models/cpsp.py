@@ -58,9 +58,7 @@ class CPSP(RelevanceHead):
         self.audio_lstm, self.visual_lstm = BiLSTM(128), BiLSTM(128)
         self.propagate = Propagation(config.threshold, config.dropout)
         self.category, self.relevance = nn.Linear(HIDDEN, widths.classes - 1), nn.Linear(HIDDEN, 1)
-        for part in (self.agva, self.propagate):
-            if part is not None:
-                xavier(part)
+        xavier(self.agva, self.propagate)
 
     def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), what the losses read."""

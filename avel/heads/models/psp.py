@@ -62,9 +62,7 @@ class PSP(Head):
             nn.Linear(HIDDEN, 64, bias=False), nn.ReLU(), nn.Linear(64, widths.classes, bias=False)
         )
         self.gate = nn.Linear(widths.classes, 1, bias=False) if weak else None
-        for part in (self.agva, self.propagate, self.classify):
-            if part is not None:
-                xavier(part)
+        xavier(self.agva, self.propagate, self.classify)
 
     def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), similarity (B, T)."""

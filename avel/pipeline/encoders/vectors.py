@@ -13,7 +13,7 @@ from torch import Tensor
 from avel.config import ComponentConfig, option
 from avel.errors import ConfigError, StoreError
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES
-from avel.pipeline.encoders.backbones import AudioBackbone, VisualBackbone
+from avel.pipeline.encoders.backbones import AudioBackbone, Backbone, VisualBackbone
 from avel.pipeline.encoders.weights import State
 from avel.stores.features import FeatureCache
 from avel.stores.provenance import AGAIN
@@ -34,57 +34,51 @@ class VectorsConfig(ComponentConfig):
         return self.features.split("+")
 
 
-def _refuse(config: VectorsConfig) -> NoReturn:
-    raise ConfigError(
-        f"this encoder reads vectors of a feature cache ({config.features}), no frames or sound",
-        hint="avel cache-features CACHE NEW_CACHE --encoder RUN encodes them",
-    )
+class Vectors(Backbone):
+    """Vectors of any encoder, as a feature cache holds them, in the place of a CNN; it has no weights."""
+
+    config: VectorsConfig
+
+    def __init__(self, config: VectorsConfig) -> None:
+        super().__init__(config)
+        self.width = config.dimensions
+
+    def load_published(self, state: State, where: str) -> None:
+        """Refuses weights."""
+        self.refuse()
+
+    def refuse(self) -> NoReturn:
+        """Raises a ConfigError, since it reads neither frames nor sound."""
+        raise ConfigError(
+            f"this encoder reads vectors of a feature cache ({self.config.features}), no frames or sound",
+            hint="avel cache-features CACHE NEW_CACHE --encoder RUN encodes them",
+        )
 
 
 @VISUAL_BACKBONES.register(NAME)
-class VisualVectors(VisualBackbone):
-    """Vectors of any visual encoder, as a feature cache holds them; it has no weights."""
+class VisualVectors(Vectors, VisualBackbone):
+    """Vectors of any visual encoder."""
 
     @dataclass(frozen=True)
     class Config(VectorsConfig):
         """Names and width of the vectors."""
-
-    config: Config
-
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self.width = config.dimensions
 
     def maps(self, frames: Tensor) -> Tensor:
         """Refuses frames."""
-        _refuse(self.config)
-
-    def load_published(self, state: State, where: str) -> None:
-        """Refuses weights."""
-        _refuse(self.config)
+        self.refuse()
 
 
 @AUDIO_BACKBONES.register(NAME)
-class AudioVectors(AudioBackbone):
-    """Vectors of any audio encoder, likewise."""
+class AudioVectors(Vectors, AudioBackbone):
+    """Vectors of any audio encoder."""
 
     @dataclass(frozen=True)
     class Config(VectorsConfig):
         """Names and width of the vectors."""
 
-    config: Config
-
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self.width = config.dimensions
-
     def forward(self, log_mel: Tensor) -> Tensor:
         """Refuses patches."""
-        _refuse(self.config)
-
-    def load_published(self, state: State, where: str) -> None:
-        """Refuses weights."""
-        _refuse(self.config)
+        self.refuse()
 
 
 def width_of(cache: FeatureCache, modality: str, names: str) -> int:
