@@ -360,8 +360,8 @@ def to_toml(config: Any, stage: str, without: Collection[str] = ()) -> str:
     Args:
         without: names of settings and groups that are left out, too.
     """
-    told = {name: value for name, value in as_dict(config).items() if name not in without}
-    return tomli_w.dumps({stage: _without_none(told)})
+    shown = {name: value for name, value in as_dict(config).items() if name not in without}
+    return tomli_w.dumps({stage: _without_none(shown)})
 
 
 def as_dict(config: Any) -> dict[str, Any]:

@@ -122,16 +122,16 @@ class PathTo(click.ParamType):  # type: ignore[type-arg]  # not generic in older
 
 def _narrow(record: tuple[str, str]) -> tuple[str, str]:
     """Returns flags and help of an option, neither of them wider than 80 columns leave room for."""
-    flags, told = record
+    flags, help = record
     flags = re.sub(r"--([\w-]+) / --no-\1", r"--[no-]\1", flags).replace(" RANGE", "")
-    told = re.sub(r"x>=(\S+)\]", r"at least \1]", told)
-    found = re.search(r" \[([^\]]*\|[^\]]*)\]", flags)
-    if found is None or len(found[1]) <= LONGEST_CHOICES:
-        return flags, told
-    text, bracket, default = told.partition("  [default")
-    choices = found[1].split("|")
+    help = re.sub(r"x>=(\S+)\]", r"at least \1]", help)
+    choices_shown = re.search(r" \[([^\]]*\|[^\]]*)\]", flags)
+    if choices_shown is None or len(choices_shown[1]) <= LONGEST_CHOICES:
+        return flags, help
+    text, bracket, default = help.partition("  [default")
+    choices = choices_shown[1].split("|")
     listed = f" One of {', '.join(choices)}." if len(choices) <= MOST_LISTED else ""
-    return flags.replace(found[0], " NAME"), f"{text}{listed}{bracket}{default}"
+    return flags.replace(choices_shown[0], " NAME"), f"{text}{listed}{bracket}{default}"
 
 
 class EveryCommandOption(click.Option):
@@ -194,9 +194,9 @@ def settings(
     def decorate(command: F) -> F:
         @functools.wraps(command)
         def call(*, config_file: Path | None, sets: tuple[str, ...], **values: Any) -> Any:
-            given = {each.name: value for each in options if (value := values.pop(each.name)) is not None}
+            by_option = {each.name: value for each in options if (value := values.pop(each.name)) is not None}
             chosen = (presets or {}).get(values.pop("preset", None) or "", {})
-            sources: dict[str, Any] = {"preset": chosen, "file": config_file, "options": given}
+            sources: dict[str, Any] = {"preset": chosen, "file": config_file, "options": by_option}
             if not vary:
                 config = resolve(config_type, stage, sets=sets, **sources)
                 on_cache = "store" in values and kind_of(values["store"]) == "cache"
@@ -207,10 +207,12 @@ def settings(
                 name: values.low if isinstance(values, Range) else values[0]
                 for name, values in several.items()
             }
-            config = resolve(config_type, stage, sets=sets, **sources | {"options": given | first})
-            _check_sweep(config, several, given)
+            config = resolve(config_type, stage, sets=sets, **sources | {"options": by_option | first})
+            _check_sweep(config, several, by_option)
             note(to_toml(config, stage).strip())
-            return command(settings=several, **values, **_values(chosen, config_file, stage, sets) | given)
+            return command(
+                settings=several, **values, **_values(chosen, config_file, stage, sets) | by_option
+            )
 
         return _with_options(command, call, _options(options, presets))
 
@@ -249,7 +251,9 @@ def varied(sets: Sequence[str]) -> tuple[tuple[str, ...], dict[str, list[str] | 
     return tuple(single), several
 
 
-def _check_sweep(config: Any, several: Mapping[str, Sequence[str] | Range], given: Mapping[str, Any]) -> None:
+def _check_sweep(
+    config: Any, several: Mapping[str, Sequence[str] | Range], by_option: Mapping[str, Any]
+) -> None:
     """Checks that a sweep can vary these settings.
 
     Raises:
@@ -259,13 +263,13 @@ def _check_sweep(config: Any, several: Mapping[str, Sequence[str] | Range], give
     for setting in settings_of(config):
         if setting.name not in several:
             continue
-        found = several[setting.name]
-        values = str(found) if isinstance(found, Range) else ",".join(found)
+        swept_values = several[setting.name]
+        values = str(swept_values) if isinstance(swept_values, Range) else ",".join(swept_values)
         flag = "--" + setting.name.replace("_", "-")
         swept = f"--set {setting.name}={values}"
-        if setting.name in given:
+        if setting.name in by_option:
             raise ConfigError(
-                f"{flag} {given[setting.name]} beside {swept}", hint="give its values in --set alone"
+                f"{flag} {by_option[setting.name]} beside {swept}", hint="give its values in --set alone"
             )
         if typing.get_origin(setting.hinted) is tuple:
             raise ConfigError(

@@ -121,8 +121,8 @@ def has_jpeg_engine(device: torch.device) -> bool:
 
 def load_nvjpeg() -> Any:
     """Loads the nvJPEG that torchvision comes with; None where it has none."""
-    found = importlib.util.find_spec("torchvision")
-    folder = Path(found.origin).parents[1] if found is not None and found.origin else Path()
+    package = importlib.util.find_spec("torchvision")
+    folder = Path(package.origin).parents[1] if package is not None and package.origin else Path()
     files = sorted(folder.glob("torchvision.libs/libnvjpeg*")) or sorted(
         folder.glob("nvidia/*/lib/libnvjpeg*")
     )

@@ -255,14 +255,14 @@ def read_groups(path: Path, video_id: NDArray[np.object_]) -> dict[str, str]:
     Raises:
         DatasetError: no such CSV, or a video without a group.
     """
-    found = {row.fields["video_id"]: row.fields["group"] for row in read_rows(path, ("video_id", "group"))}
-    missing = sorted({str(each) for each in video_id} - set(found))
+    group_of = {row.fields["video_id"]: row.fields["group"] for row in read_rows(path, ("video_id", "group"))}
+    missing = sorted({str(each) for each in video_id} - set(group_of))
     if missing:
         raise DatasetError(
             f"{path}: {len(missing)} videos of train and val have no group, the first is {missing[0]}",
             hint="give each a line: video_id,group",
         )
-    return found
+    return group_of
 
 
 def _judge(

@@ -147,15 +147,15 @@ def search(
         if left > 0:
             note_long_training([[Trial("", base)]] * left, loaded.data, loaded.device)
             study.optimize(objective, n_trials=left, catch=(ConfigError, TrainingError))
-        found = sorted(_ended_trials(study), key=lambda each: -(each.validation_percent or -1))
-        finished = [each for each in found if each.state == "finished"]
+        ended = sorted(_ended_trials(study), key=lambda each: -(each.validation_percent or -1))
+        finished = [each for each in ended if each.state == "finished"]
         if not finished:
-            raise TrainingError(f"{folder}: all {len(found)} trials failed", hint="narrower ranges")
+            raise TrainingError(f"{folder}: all {len(ended)} trials failed", hint="narrower ranges")
         best = finished[0].settings
-        note(f"\n== the best of {len(found)} trials on validation: {best}")
+        note(f"\n== the best of {len(ended)} trials on validation: {best}")
         chosen = resolve(TrainConfig, "train-head", base=config, options={**options, **best})
         evaluation = train_head(loaded, folder / f"best-{digest(chosen)[:8]}", chosen)
-        result = SearchResult(evaluation.run, best, evaluation, tuple(found))
+        result = SearchResult(evaluation.run, best, evaluation, tuple(ended))
         write_json(folder / "search.json", as_plain(result))
     return result
 

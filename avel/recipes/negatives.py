@@ -34,15 +34,15 @@ def background_cache(source: Path | str, cache: Path | str) -> Path:
         return Path(source)
     if kind not in ("store", "dataset"):
         raise not_a("folder of videos, clip store or feature cache", source, "clips that hold no event")
-    made = other.with_name(f"{other.stem}-{Path(str(source).rstrip('/')).stem}.h5")
+    target = other.with_name(f"{other.stem}-{Path(str(source).rstrip('/')).stem}.h5")
     if (Path(source) / BACKGROUND_AUDIO).is_file():
-        import_background(source, made, any_size=True, overwrite=True)
-        return made
+        import_background(source, target, any_size=True, overwrite=True)
+        return target
     like = FeatureCache.open(other)
     if kind == "dataset":
-        store = made.with_suffix(".zarr")
+        store = target.with_suffix(".zarr")
         extract(source, store, staging_config(like.typed_provenance.staging, str(other)))
         source = store
     encoder = find_encoder(like) if like.typed_provenance.run is not None else None
-    cache_features(source, made, encoder=encoder, **parse_options(like.typed_provenance.options))
-    return made
+    cache_features(source, target, encoder=encoder, **parse_options(like.typed_provenance.options))
+    return target

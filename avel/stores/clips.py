@@ -254,13 +254,13 @@ class ClipStore:
         outside = [frame for frame in frames if not 0 <= frame < self.grid.frames]
         if outside:
             raise StoreError(f"{video_id}: frame {outside[0]} of {self.grid.frames}")
-        found: dict[int, F] = {}
+        frame_of: dict[int, F] = {}
         for number in dict.fromkeys(frame // size for frame in frames):
             inside = [frame for frame in frames if frame // size == number]
             chunk = self._chunk(FRAMES, row, number)
             with self._damage(FRAMES, row):
-                found |= zip(inside, read(chunk, [frame % size for frame in inside]), strict=True)
-        return [found[frame] for frame in frames]
+                frame_of |= zip(inside, read(chunk, [frame % size for frame in inside]), strict=True)
+        return [frame_of[frame] for frame in frames]
 
     def _chunk(self, name: str, row: int, number: int) -> bytes:
         """Reads the bytes of one chunk.

@@ -75,12 +75,12 @@ class CacheDifference:
         """Returns the result in one line."""
         if self.same:
             return "the two caches hold the same"
-        found = [
+        differences = [
             f"{name} differs in {each.clips - each.equal:,} of {plural(each.clips, 'clip')}"
             for name, each in self.arrays.items()
             if each.equal < each.clips
         ]
-        found += [f"{name} cannot be compared ({why})" for name, why in self.incomparable.items()]
+        differences += [f"{name} cannot be compared ({why})" for name, why in self.incomparable.items()]
         counts = {
             "clips only in A": len(self.only_in_a),
             "clips only in B": len(self.only_in_b),
@@ -88,8 +88,8 @@ class CacheDifference:
             "samples in another split": len(self.splits_differ),
             "settings made otherwise": len(self.made_otherwise),
         }
-        found += [f"{count:,} {what}" for what, count in counts.items() if count]
-        return f"the two caches differ: {'; '.join(found) or 'in what they list as missing'}"
+        differences += [f"{count:,} {what}" for what, count in counts.items() if count]
+        return f"the two caches differ: {'; '.join(differences) or 'in what they list as missing'}"
 
     def lines(self) -> list[str]:
         """Returns the arrays, and what was made otherwise, as tables."""
@@ -98,8 +98,12 @@ class CacheDifference:
             for name, each in self.arrays.items()
         ]
         header = ("array", "clips", "equal", "mean cosine", "lowest cosine", "largest difference")
-        made = [(name, str(a), str(b)) for name, (a, b) in self.made_otherwise.items()]
-        return [*table(header, rows), "", *([*table(("made with", "A", "B"), made), ""] if made else [])]
+        pairs = [(name, str(a), str(b)) for name, (a, b) in self.made_otherwise.items()]
+        return [
+            *table(header, rows),
+            "",
+            *([*table(("made with", "A", "B"), pairs), ""] if pairs else []),
+        ]
 
 
 def diff(
@@ -161,15 +165,15 @@ def _incomparable(
     first: FeatureCache, second: FeatureCache, pairs: Mapping[str, tuple[str, str]]
 ) -> dict[str, str]:
     """Returns pair -> why it cannot be compared: one cache lacks the array, or it has another shape there."""
-    found = {}
+    reasons = {}
     for name, pair in pairs.items():
         shapes = [
             cache.shapes[array][1:] if array in cache.shapes else None
             for cache, array in zip((first, second), pair, strict=True)
         ]
         if shapes[0] != shapes[1]:
-            found[name] = " and ".join("absent" if shape is None else str(shape) for shape in shapes)
-    return found
+            reasons[name] = " and ".join("absent" if shape is None else str(shape) for shape in shapes)
+    return reasons
 
 
 def _blocks(
@@ -239,21 +243,21 @@ def _events_by_sample(cache: FeatureCache) -> dict[int, list[tuple[Any, ...]] | 
     """
     samples, table, classes = cache.samples, cache.samples.events, cache.samples.classes
     numbers = samples.number.tolist()
-    found: dict[int, list[tuple[Any, ...]]] = {number: [] for number in numbers}
+    events_of: dict[int, list[tuple[Any, ...]]] = {number: [] for number in numbers}
     columns = (table.sample, table.category, table.onset_seconds, table.offset_seconds, table.modality)
     for place, category, *about in zip(*(column.tolist() for column in columns), strict=True):
-        found[numbers[place]].append((cache.categories[category], *about))
+        events_of[numbers[place]].append((cache.categories[category], *about))
     for place, category in zip(classes.sample.tolist(), classes.category.tolist(), strict=True):
-        found[numbers[place]].append((cache.categories[category],))
+        events_of[numbers[place]].append((cache.categories[category],))
     labelled = zip(numbers, samples.labelled.tolist(), strict=True)
-    return {number: sorted(found[number]) if known else None for number, known in labelled}
+    return {number: sorted(events_of[number]) if known else None for number, known in labelled}
 
 
 def _made_otherwise(first: Any, second: Any, where: str = "") -> dict[str, tuple[Any, Any]]:
     """Returns the entries of two provenances that differ, but not paths."""
     if not (isinstance(first, dict) and isinstance(second, dict)):
         return {} if first == second else {where: (first, second)}
-    found: dict[str, tuple[Any, Any]] = {}
+    entries: dict[str, tuple[Any, Any]] = {}
     for key in sorted({*first, *second} - {"store", "run", "annotations", "orders", "findings"}):
-        found |= _made_otherwise(first.get(key), second.get(key), f"{where}.{key}".lstrip("."))
-    return found
+        entries |= _made_otherwise(first.get(key), second.get(key), f"{where}.{key}".lstrip("."))
+    return entries

@@ -95,30 +95,30 @@ def import_features(
     cache = Path(cache)
     check_can_write(cache)
     sources: dict[FeatureModality, Any] = {"audio": audio, "visual": visual}
-    given = {
+    by_id = {
         modality: each if isinstance(each, GivenFeatures) else GivenFeatures(Path(each))
         for modality, each in sources.items()
         if each is not None
     }
-    if bool(given) == (source is not None):
+    if bool(by_id) == (source is not None):
         raise ConfigError(
-            f"{cache}: {'both AVE files and' if given else 'neither AVE files nor'} features by video id",
+            f"{cache}: {'both AVE files and' if by_id else 'neither AVE files nor'} features by video id",
             hint="give SOURCE for AVE's files, or --audio and --visual for features of others",
         )
-    named = [each.name for each in given.values() if each.name is not None]
+    named = [each.name for each in by_id.values() if each.name is not None]
     if named and cache.exists():
-        return add_given(given, cache, maps_dtype=maps_dtype, leave_out=leave_out, overwrite=overwrite)
+        return add_given(by_id, cache, maps_dtype=maps_dtype, leave_out=leave_out, overwrite=overwrite)
     if named:
         raise MissingPathError(
             f"{cache}: no feature cache to which {named[0]!r} could be added",
             hint="leave out the names: the features of a new cache are f_a and f_v",
         )
     if cache.exists() and not overwrite:
-        beside = "; --audio-name and --visual-name add features beside its own" if given else ""
+        beside = "; --audio-name and --visual-name add features beside its own" if by_id else ""
         raise StoreError(f"{cache}: exists", hint=f"add --overwrite, or choose another file{beside}")
     if source is None:
         return import_given(
-            given,
+            by_id,
             cache,
             dataset_of(dataset, annotations, format, format_settings or {}),
             segments=segments,
@@ -252,7 +252,7 @@ def _samples_without_numbers(file_arrays: FileArrays, vectors: dict[str, NDArray
 
     The authors mark rows without features by NaN. For an infinity, the place of the first one is named.
     """
-    found: dict[int, list[str]] = {}
+    faults: dict[int, list[str]] = {}
     for name, rows in file_arrays.items():
         values = vectors.get(name, rows)
         for number in range(rows.shape[0]):
@@ -262,8 +262,8 @@ def _samples_without_numbers(file_arrays: FileArrays, vectors: dict[str, NDArray
             infinite = np.argwhere(np.isinf(row))
             place = ", ".join(map(str, infinite[0])) if len(infinite) else ""
             what = f"infinity in {name}, row {number}, at ({place})" if place else f"NaN in {name}"
-            found.setdefault(number, []).append(what)
-    return {number: ", ".join(what) for number, what in found.items()}
+            faults.setdefault(number, []).append(what)
+    return {number: ", ".join(what) for number, what in faults.items()}
 
 
 def _arrays(
@@ -357,16 +357,16 @@ def _provenance(
 
 
 def _dataset(
-    given: Dataset | Path | str | None,
+    dataset: Dataset | Path | str | None,
     files: dict[str, Path],
     annotations: Path | str | None,
     format: str,
     settings: dict[str, Any],
 ) -> Dataset:
-    if isinstance(given, Dataset):
-        return given
-    folder = Path(given) if given is not None else next(iter(files.values())).parent
-    unnamed = given is None and annotations is None and format == "auto"
+    if isinstance(dataset, Dataset):
+        return dataset
+    folder = Path(dataset) if dataset is not None else next(iter(files.values())).parent
+    unnamed = dataset is None and annotations is None and format == "auto"
     if unnamed and find_format(folder) == PLAIN:
         raise MissingPathError(
             f"{folder}: no annotations beside the feature files",

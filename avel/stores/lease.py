@@ -138,8 +138,8 @@ class _Lease:
     def _found(self) -> tuple[dict[str, Any], Any]:
         """Returns the holder of the lock object and its metadata; _UNKNOWN and None where there is none."""
         try:
-            found = self._store.get(NAME)
-            data, meta = bytes(found.bytes()), found.meta
+            answer = self._store.get(NAME)
+            data, meta = bytes(answer.bytes()), answer.meta
         except FileNotFoundError:
             return _UNKNOWN, None
         try:

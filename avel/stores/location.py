@@ -151,8 +151,8 @@ class LocalLocation:
         try:
             with open(self.path / name, "rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
-                found = place(os.pread(file.fileno(), tail, max(size - tail, 0)), size)
-                return None if found is None else os.pread(file.fileno(), found[1], found[0])
+                piece = place(os.pread(file.fileno(), tail, max(size - tail, 0)), size)
+                return None if piece is None else os.pread(file.fileno(), piece[1], piece[0])
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -277,10 +277,10 @@ class RemoteLocation:
         while True:
             try:
                 last, meta = self._insist(partial(self._get, name, {"range": {"suffix": tail}}))
-                found = place(last, meta["size"])
-                if found is None:
+                piece = place(last, meta["size"])
+                if piece is None:
                     return None
-                options = {"range": (found[0], sum(found)), "if_match": meta["e_tag"]}
+                options = {"range": (piece[0], sum(piece)), "if_match": meta["e_tag"]}
                 return self._insist(partial(self._get, name, options))[0]  # type: ignore[no-any-return]
             except FileNotFoundError:
                 return None
@@ -288,8 +288,8 @@ class RemoteLocation:
                 continue  # it was replaced meanwhile
 
     def _get(self, name: str, options: dict[str, Any]) -> tuple[bytes, Any]:
-        found = self._store.get(name, options=options)
-        return bytes(found.bytes()), found.meta
+        answer = self._store.get(name, options=options)
+        return bytes(answer.bytes()), answer.meta
 
     def write(self, name: str, data: bytes) -> None:
         """Writes an object; the protocol makes it whole or absent."""
@@ -301,12 +301,12 @@ class RemoteLocation:
         self._insist(lambda: self._store.put(name, data, use_multipart=False))
 
     def names(self, folder: str) -> list[str]:
-        found = self._insist(lambda: list(self._store.list(folder)))
-        return sorted(item["path"] for batch in found for item in batch)
+        batches = self._insist(lambda: list(self._store.list(folder)))
+        return sorted(item["path"] for batch in batches for item in batch)
 
     def top_names(self) -> set[str]:
-        found = self._insist(self._store.list_with_delimiter)
-        return {*found["common_prefixes"], *(item["path"] for item in found["objects"])}
+        listing = self._insist(self._store.list_with_delimiter)
+        return {*listing["common_prefixes"], *(item["path"] for item in listing["objects"])}
 
     def delete(self, names: Iterable[str]) -> None:
         wanted = list(names)

@@ -158,13 +158,13 @@ def _prepare(store: ClipStore, entries: Manifest, clips: int | None) -> Packing:
     has_packed = bool(len(entries.packed_rows))
     for name in store.attributes.arrays:
         file = f"{PACKED}/{name}/zarr.json"
-        wanted, found = _array_json(store.attributes, name, packing), location.read(file)
-        if found is not None and has_packed:
+        wanted, before = _array_json(store.attributes, name, packing), location.read(file)
+        if before is not None and has_packed:
             where = f"{location.url}/{file}"
-            grid = parse(found, where, MEND).get("chunk_grid")
+            grid = parse(before, where, MEND).get("chunk_grid")
             if grid != parse(wanted, where, MEND)["chunk_grid"]:
                 raise _other_room(location, _room(grid), packing.clips)
-        if found != wanted:
+        if before != wanted:
             location.write(file, wanted)
     if store.packing is None:
         location.write(f"{PACKED}/zarr.json", packing.as_json())

@@ -142,9 +142,9 @@ class Run:
         if not file.is_file():
             raise not_a("run", path, "avel pretrain or avel train-head makes one")
         data = file.read_bytes()
-        found = parse(data, file, again).get("format")
-        if found != FORMAT:
-            raise StoreError(f"{file}: format {found!r}, this avel reads {FORMAT}", hint=again)
+        format_there = parse(data, file, again).get("format")
+        if format_there != FORMAT:
+            raise StoreError(f"{file}: format {format_there!r}, this avel reads {FORMAT}", hint=again)
         record = read_document(RunRecord, data, file, again)
         if kind is not None and record.kind != kind:
             raise StoreError(
@@ -206,10 +206,10 @@ class Run:
         path = self.path / METRICS
         lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
         hint = f"delete that line; avel {COMMANDS[self.kind]} goes on without it"
-        found = [parse(line, f"{path}: line {number}", hint) for number, line in enumerate(lines, 1)]
-        for number, line in enumerate(found, 1):
+        values = [parse(line, f"{path}: line {number}", hint) for number, line in enumerate(lines, 1)]
+        for number, line in enumerate(values, 1):
             typed(Line, {key: line.get(key) for key in ("epoch", "trial")}, f"{path}: line {number}", hint)
-        return found
+        return values
 
     def rewind(self, keep: list[dict[str, Any]]) -> None:
         """Replaces the lines of metrics.jsonl by `keep`, those logged before the checkpoint was written."""
@@ -275,10 +275,10 @@ class Run:
         if not path.is_file():
             return [f"{FILES} is missing"]
         listed = read_document(FileList, path.read_bytes(), path, self._mend()).files
-        found = {name: self._fault(name, about, verify) for name, about in listed.items()}
+        fault_of = {name: self._fault(name, about, verify) for name, about in listed.items()}
         if verify and (broken := fault((self.path / RESULTS).read_bytes())):
-            found[RESULTS] = broken
-        return [f"{name}: {what}" for name, what in found.items() if what]
+            fault_of[RESULTS] = broken
+        return [f"{name}: {what}" for name, what in fault_of.items() if what]
 
     def _fault(self, name: str, about: ListedFile, verify: bool) -> str:
         path = self.path / name
@@ -361,7 +361,7 @@ def _just_begun(path: Path, toml: str) -> bool:
     return _is_unused(path) and all(item.read_text() == toml for item in files)
 
 
-def _same_run(found: Run, asked: RunRecord, may_differ: set[str]) -> Run:
+def _same_run(run: Run, asked: RunRecord, may_differ: set[str]) -> Run:
     """Returns `found` if its record is the one asked for; settings in `may_differ` are not compared.
 
     Inputs of the same digest may have moved; run.json then gets their new paths.
@@ -369,12 +369,12 @@ def _same_run(found: Run, asked: RunRecord, may_differ: set[str]) -> Run:
     Raises:
         StoreError: the kind, a setting or an input differs.
     """
-    if found.kind != asked.kind:
-        raise StoreError(f"{found.path}: holds a {found.kind} run", hint="choose another folder")
+    if run.kind != asked.kind:
+        raise StoreError(f"{run.path}: holds a {run.kind} run", hint="choose another folder")
     places = {key for key in asked.inputs if f"{key}_digest" in asked.inputs}
     compared = {
-        "config": (found.record.config, asked.config, may_differ),
-        "inputs": (found.record.inputs, asked.inputs, places),
+        "config": (run.record.config, asked.config, may_differ),
+        "inputs": (run.record.inputs, asked.inputs, places),
     }
     for part, (before, now, ignored) in compared.items():
         old, new = flat(before), flat(now)
@@ -384,10 +384,10 @@ def _same_run(found: Run, asked: RunRecord, may_differ: set[str]) -> Run:
             shown = ", ".join(f"{key} was {old.get(key)!r}, is now {new.get(key)!r}" for key in names)
             again = ", or add --overwrite to train anew" if asked.kind == "heads" else ""
             raise StoreError(
-                f"{found.path}: holds a run with other {part}: {shown}", hint=f"choose another folder{again}"
+                f"{run.path}: holds a run with other {part}: {shown}", hint=f"choose another folder{again}"
             )
-    if found.inputs == asked.inputs:
-        return found
-    moved = replace(found.record, inputs=asked.inputs)
-    write_document(found.path / RECORD, vars(moved))
-    return Run(found.path, moved)
+    if run.inputs == asked.inputs:
+        return run
+    moved = replace(run.record, inputs=asked.inputs)
+    write_document(run.path / RECORD, vars(moved))
+    return Run(run.path, moved)

@@ -90,13 +90,13 @@ def numbers_of(values: dict[str, Any]) -> dict[str, float]:
     >>> numbers_of({"loss": 0.5, "trial": "seed=0", "moved": {"audio": 1}})
     {'loss': 0.5, 'moved/audio': 1.0}
     """
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            found |= {f"{name}/{inner}": number for inner, number in numbers_of(value).items()}
+            numbers |= {f"{name}/{inner}": number for inner, number in numbers_of(value).items()}
         elif isinstance(value, int | float):
-            found[name] = float(value)
-    return found
+            numbers[name] = float(value)
+    return numbers
 
 
 def event_writer() -> Any:

@@ -86,8 +86,8 @@ def _vectors(run: HeadRun, places: NDArray[np.int64], cached: bool) -> dict[str,
     """Returns the vectors of each panel: title -> (R, T, D)."""
     videos = videos_of(run, places)
     names = {"audio, f_a": "f_a", "visual, f_v": "f_v"} if cached else {}
-    found = {title: run.cache.read(name, videos) for title, name in names.items() if name in run.cache.shapes}
-    return found | {f"fused, {run.name}": look_inside(run, 0, places).fused}
+    own = {title: run.cache.read(name, videos) for title, name in names.items() if name in run.cache.shapes}
+    return own | {f"fused, {run.name}": look_inside(run, 0, places).fused}
 
 
 def tsne(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float64]:

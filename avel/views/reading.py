@@ -163,11 +163,11 @@ def open_cache(run: Run) -> FeatureCache:
     """
     inputs = run.read_inputs(HeadInputs)
     cache = FeatureCache.open(inputs.cache)
-    found = cache.digest_with(inputs.named)
-    if found != inputs.cache_digest:
+    digest = cache.digest_with(inputs.named)
+    if digest != inputs.cache_digest:
         again = shlex.join(["avel", "train-head", str(cache.path), f"{run.path}-again"])
         raise StoreError(
-            f"{cache.path}: digest {found}, {run.path} was trained on {inputs.cache_digest}: "
+            f"{cache.path}: digest {digest}, {run.path} was trained on {inputs.cache_digest}: "
             f"{_differences(cache, inputs)}",
             hint=f"put the old cache back, or {again} --config {shlex.quote(str(run.path / 'config.toml'))}",
         )
@@ -176,12 +176,12 @@ def open_cache(run: Run) -> FeatureCache:
 
 def _differences(cache: FeatureCache, inputs: HeadInputs) -> str:
     """Describes how the cache differs from the one that the run was trained on, and which encoder made it."""
-    found = []
+    what = []
     if cache.grid_segments != inputs.segments:
-        found.append(f"{cache.grid_segments} segments instead of {inputs.segments}")
+        what.append(f"{cache.grid_segments} segments instead of {inputs.segments}")
     if cache.categories != inputs.categories:
-        found.append(f"other classes ({len(cache.categories)}, were {len(inputs.categories)})")
-    return f"{', '.join(found) or 'other features or samples'}; it is now made by encoder {cache.encoder}"
+        what.append(f"other classes ({len(cache.categories)}, were {len(inputs.categories)})")
+    return f"{', '.join(what) or 'other features or samples'}; it is now made by encoder {cache.encoder}"
 
 
 def read_run(path: Path | str) -> HeadRun:

@@ -98,8 +98,8 @@ def runs_below(path: Path) -> list[HeadRun]:
     """
     if (path / RECORD).is_file():
         return [read_run(path)]
-    found = [run.path for run in open_runs(path)]
-    finished = [read_run(each) for each in found if (each / PREDICTIONS).is_file()]
+    paths = [run.path for run in open_runs(path)]
+    finished = [read_run(each) for each in paths if (each / PREDICTIONS).is_file()]
     if not finished:
         raise StoreError(f"{path}: no finished run of a head", hint="name the run of avel sweep")
     return finished
@@ -151,9 +151,9 @@ def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) ->
     ordered = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     values = sorted(values) if ordered else values
 
-    def line_of(name: str, found: dict[Any, list[float]]) -> SweepLine:
-        places = tuple(place for place, value in enumerate(values) if value in found)
-        scores = tuple(tuple(found[values[place]]) for place in places)
+    def line_of(name: str, scores_of: dict[Any, list[float]]) -> SweepLine:
+        places = tuple(place for place, value in enumerate(values) if value in scores_of)
+        scores = tuple(tuple(scores_of[values[place]]) for place in places)
         return SweepLine(name, places, scores, tuple(Spread.of(each) for each in scores))
 
     return Sweep(

@@ -106,8 +106,8 @@ class Comparison:
     def headline(self) -> str:
         """Returns the result in one line: the difference in the task's main metric, and what it is worth."""
         metric, title = next(iter(self.metrics.items()))
-        found = self.differences[metric]
-        return f"{title}, A - B: {found}; {found.explained()}"
+        main = self.differences[metric]
+        return f"{title}, A - B: {main}; {main.explained()}"
 
     def lines(self) -> list[str]:
         """Returns the comparison for people."""

@@ -124,18 +124,21 @@ class Evaluation(wording.Judged):
         return shown
 
 
-def _group_lines(found: Evaluation) -> list[str]:
+def _group_lines(judged: Evaluation) -> list[str]:
     """Returns the groups of a sweep as a table, in the order that they were trained."""
-    if len(found.groups) < 2:
+    if len(judged.groups) < 2:
         return []
     rows = [
         (name, str(group.score_percent), str(group.events.f1_percent), str(group.validation_score_percent))
-        for name, group in found.groups.items()
+        for name, group in judged.groups.items()
     ]
-    return [*table(("settings", f"{found.split} {found.measure}", "event F1", "validation"), rows), ""]
+    return [
+        *table(("settings", f"{judged.split} {judged.measure}", "event F1", "validation"), rows),
+        "",
+    ]
 
 
-def _choice_lines(found: Evaluation, group: GroupEvaluation) -> list[str]:
+def _choice_lines(judged: Evaluation, group: GroupEvaluation) -> list[str]:
     """Returns what chose the epochs of a group, and what it learned from under weak supervision."""
     epochs = " ".join(map(str, group.best_epochs))
     rows = [
@@ -150,4 +153,4 @@ def _choice_lines(found: Evaluation, group: GroupEvaluation) -> list[str]:
     if group.score_at_best_test_epoch_percent.mean is not None:
         claimed = str(group.score_at_best_test_epoch_percent)
         rows.append(("at the best test epoch, which is too high a figure", claimed))
-    return ["", *table(("how the epoch was chosen", found.measure + ", %"), rows)]
+    return ["", *table(("how the epoch was chosen", judged.measure + ", %"), rows)]

@@ -101,10 +101,10 @@ def read_predictions(run: Run) -> dict[str, list[Predictions]]:
     }
 
 
-def check_complete(run: Run, trials: Iterable[TrialRecord], found: Container[str], split: str) -> None:
+def check_complete(run: Run, trials: Iterable[TrialRecord], predicted: Container[str], split: str) -> None:
     """Checks that there are predictions of every trial; raises StoreError."""
     for trial in trials:
-        if trial.name not in found:
+        if trial.name not in predicted:
             raise StoreError(f"{run.path / NAME}: no trial {trial.name!r} on split {split!r}", hint=AGAIN)
 
 

@@ -142,10 +142,10 @@ def _lines(run: Run, folder: Path, differing: Sequence[str]) -> list[RunLine]:
     )
     if not (run.finished and heads):
         return [line]
-    found = run.read_results(Evaluation)
-    failed = Counter(trial.group for trial in found.failed_trials)
-    evaluated = [_evaluated(line, name, group, failed[name]) for name, group in found.groups.items()]
-    lost = [replace(line, group=name, failed=failed[name]) for name in failed if name not in found.groups]
+    results = run.read_results(Evaluation)
+    failed = Counter(trial.group for trial in results.failed_trials)
+    evaluated = [_evaluated(line, name, group, failed[name]) for name, group in results.groups.items()]
+    lost = [replace(line, group=name, failed=failed[name]) for name in failed if name not in results.groups]
     return evaluated + lost
 
 

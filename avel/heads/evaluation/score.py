@@ -133,10 +133,10 @@ def score_of(
     """
     items = [labelled_part(item) for item in whole]
     evaluated = len(items[0].sample)
-    found = compute_metrics(items if evaluated else [], task, decoder, tolerances, decoders, tags)
+    metrics = compute_metrics(items if evaluated else [], task, decoder, tolerances, decoders, tags)
     baselines = task.trivial_baselines(items[0].label) if evaluated else {}
     return Score(
-        **vars(found),
+        **vars(metrics),
         predictions=predictions,
         dataset=dataset,
         task=task.name,

@@ -40,21 +40,21 @@ class Layout:
         return own
 
 
-def plain_state(found: object) -> dict[str, Tensor]:
+def plain_state(state: object) -> dict[str, Tensor]:
     """Returns the state dict in what a checkpoint holds, without the "module." of torch's DataParallel.
 
     Raises:
         ConfigError: it is none.
     """
     for key in WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(inner := found.get(key), Mapping):
-            found = inner
-    if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+        if isinstance(state, Mapping) and isinstance(inner := state.get(key), Mapping):
+            state = inner
+    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise ConfigError(
-            f"holds a {type(found).__name__}, no state dict",
+            f"holds a {type(state).__name__}, no state dict",
             hint="save it where its code is: torch.save(network.state_dict(), FILE)",
         )
-    return {str(name).removeprefix("module."): value for name, value in found.items()}
+    return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
 def load_layout(module: nn.Module, layout: Layout, state: Mapping[str, Tensor]) -> None:

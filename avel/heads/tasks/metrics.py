@@ -33,9 +33,9 @@ def confusion(predicted: Labels, labels: Labels, classes: int) -> NDArray[np.int
 def recall_by_class(counts: Labels) -> NDArray[np.float64]:
     """Returns the fraction of each class's segments that were found, NaN without any: (K, K) -> (K,)."""
     totals = counts.sum(1)
-    found = np.full(len(counts), np.nan)
-    np.divide(np.diag(counts), totals, out=found, where=totals > 0)
-    return found
+    recall = np.full(len(counts), np.nan)
+    np.divide(np.diag(counts), totals, out=recall, where=totals > 0)
+    return recall
 
 
 def trivial_baselines(labels: Labels, background: int) -> dict[str, float]:
@@ -160,9 +160,9 @@ def segment_f1_tally(predicted: Labels, labels: Labels, background: int) -> Tall
     A segment is found if it holds an event and its class is right.
     """
     inside = in_clip(labels)
-    found = ((predicted == labels) & (labels != background) & inside).sum(1)
+    matched = ((predicted == labels) & (labels != background) & inside).sum(1)
     positive, true = (((values != background) & inside).sum(1) for values in (predicted, labels))
-    return Tally(2.0 * found, (positive + true).astype(float))
+    return Tally(2.0 * matched, (positive + true).astype(float))
 
 
 def event_f1_tally(

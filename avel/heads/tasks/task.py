@@ -248,11 +248,11 @@ class Task(ABC):
         nothing, segments = len(self.categories), labels.shape[1]
 
         def first(tracks: list[list[Classes]]) -> list[int]:
-            found = [
-                min((number for held in segment for number in held), default=nothing)
+            first_classes = [
+                min((number for classes in segment for number in classes), default=nothing)
                 for segment in zip(*tracks, strict=True)
             ]
-            return found + [PADDED] * (segments - len(found))
+            return first_classes + [PADDED] * (segments - len(first_classes))
 
         return np.array([first(self.classes_of(sample)) for sample in labels], np.int64)
 
@@ -283,10 +283,10 @@ class Task(ABC):
         if (labels == UNKNOWN).any():
             return "events unknown"
         tracks = self.classes_of(labels)
-        found = dict.fromkeys(
-            number for segment in zip(*tracks, strict=True) for held in segment for number in held
+        numbers = dict.fromkeys(
+            number for segment in zip(*tracks, strict=True) for classes in segment for number in classes
         )
-        return ", ".join(self.categories[number] for number in found) or "no event"
+        return ", ".join(self.categories[number] for number in numbers) or "no event"
 
     def blocks(self, shown: Labels, labels: Labels | None = None) -> list[tuple[Block, ...]]:
         """Returns what is shown of a clip by track: predictions (T, ...) beside labels, or labels alone.
@@ -302,17 +302,17 @@ class Task(ABC):
         elif labels is not None:
             beside = self.classes_of(labels)
         pairs = zip(self.classes_of(shown), beside, strict=True)
-        return [track_blocks(self.categories, held, label, unknown) for held, label in pairs]
+        return [track_blocks(self.categories, own, label, unknown) for own, label in pairs]
 
 
 def track_blocks(
-    categories: Sequence[str], held: Sequence[Classes], label: Sequence[Classes] | None, unknown: BlockKind
+    categories: Sequence[str], shown: Sequence[Classes], label: Sequence[Classes] | None, unknown: BlockKind
 ) -> tuple[Block, ...]:
     """Returns a block for each run of a class that is right, wrong or not judged, and for background."""
     runs: list[tuple[int, int, int | None, BlockKind]] = []
-    for number in (None, *sorted({number for segment in held for number in segment})):
+    for number in (None, *sorted({number for segment in shown for number in segment})):
         last: BlockKind | None = None
-        for place, segment in enumerate(held):
+        for place, segment in enumerate(shown):
             if number not in segment and (number is not None or segment):
                 last = None
                 continue

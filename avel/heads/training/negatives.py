@@ -48,11 +48,11 @@ def open_negatives(path: str, cache: FeatureCache, source: str) -> FeatureCache:
     """
     negatives, again = FeatureCache.open(path), "make it with the same avel command and options as the other"
     for name in (name for of_modality in arrays_of(source) for name in of_modality):
-        found, wanted = negatives.shapes.get(name, ())[1:], cache.shapes[name][1:]
-        if found != wanted:
-            what = f"{name} is (V, {', '.join(map(str, found))})" if found else f"no {name}"
+        shape, own_shape = negatives.shapes.get(name, ())[1:], cache.shapes[name][1:]
+        if shape != own_shape:
+            what = f"{name} is (V, {', '.join(map(str, shape))})" if shape else f"no {name}"
             raise TrainingError(
-                f"{path}: {what}, {cache.path} has (V, {', '.join(map(str, wanted))})", hint=again
+                f"{path}: {what}, {cache.path} has (V, {', '.join(map(str, own_shape))})", hint=again
             )
     if negatives.segment_seconds != cache.segment_seconds:
         raise TrainingError(

@@ -153,13 +153,13 @@ def read_trial(run: Run, name: str) -> TrialRecord:
         StoreError: the run has no such trial, or has not trained it yet; or the record is damaged.
     """
     if not is_trained(run, name):
-        held = ", ".join(sorted(path.stem for path in (run.path / FOLDER).glob("*.json"))) or "none"
-        raise StoreError(f"{run.path}: no trained trial {name!r}", hint=f"the run holds {held}")
+        trained = ", ".join(sorted(path.stem for path in (run.path / FOLDER).glob("*.json"))) or "none"
+        raise StoreError(f"{run.path}: no trained trial {name!r}", hint=f"the run holds {trained}")
     path = _path(run, name, "json")
-    kept = read_document(TrialFile, path.read_bytes(), path, AGAIN)
-    if kept.name != name:
-        raise StoreError(f"{path}: name is {kept.name!r}, not {name!r}", hint=AGAIN)
-    return TrialRecord(**vars(kept) | {"config": read_train_config(kept.config, path)})
+    record = read_document(TrialFile, path.read_bytes(), path, AGAIN)
+    if record.name != name:
+        raise StoreError(f"{path}: name is {record.name!r}, not {name!r}", hint=AGAIN)
+    return TrialRecord(**vars(record) | {"config": read_train_config(record.config, path)})
 
 
 def read_trials(run: Run) -> list[TrialRecord]:

@@ -68,11 +68,11 @@ class CacheSummary:
 
     def headline(self) -> str:
         """Returns the result in one line."""
-        held = f"{' and '.join(self.arrays)} of {plural(self.samples, 'sample')}"
+        contents = f"{' and '.join(self.arrays)} of {plural(self.samples, 'sample')}"
         lost = f", {self.missing:,} missing" if self.missing else ", none missing"
         broken = f", {len(self.failed):,} unreadable" if self.failed else ""
         now = f"{plural(self.encoded, 'clip')} encoded now, in {duration(self.seconds)}"
-        return f"{self.cache}: {held} in {plural(self.videos, 'clip')}{lost}{broken}; {now}"
+        return f"{self.cache}: {contents} in {plural(self.videos, 'clip')}{lost}{broken}; {now}"
 
     def lines(self) -> list[str]:
         """Returns the clips that could not be read as a table."""
@@ -120,38 +120,38 @@ def cache_features(
     config = resolve(CacheConfig, "cache-features", base=config, options=options)
     check_can_write(Path(cache))
     asked = {"audio": audio_name, "visual": visual_name}
-    if given := {modality: name for modality, name in asked.items() if name is not None}:
+    if names_of := {modality: name for modality, name in asked.items() if name is not None}:
         if encoder is not None or cnn_from is not None:
             raise ConfigError(
                 "--encoder or --cnn-from beside a name", hint="names are for the backbones' own features"
             )
-        return _add(store, Path(cache), only_named(config, given), given, overwrite, scheduler)
+        return _add(store, Path(cache), only_named(config, names_of), names_of, overwrite, scheduler)
     if kind_of(store) == "cache":
         from avel.pipeline.caching.from_vectors import encode_vectors  # imports torch
 
         run = None if encoder is None else Path(encoder)
-        made = encode_vectors(Path(store), Path(cache), run, config, overwrite)  # seconds: nothing to resume
-        return _summary(made, began, encoded=len(made))
+        new = encode_vectors(Path(store), Path(cache), run, config, overwrite)  # seconds: nothing to resume
+        return _summary(new, began, encoded=len(new))
     clips = ClipStore.open(store)
     request = make_request(clips, Path(cache), encoder, config, cnn_from, overwrite, scheduler)
-    found = find_reusable(request, overwrite)
-    if found.is_whole(request):
-        assert found.cache is not None
-        return _summary(found.cache, began, kept=len(found.kept), failed=found.damaged)
+    old = find_reusable(request, overwrite)
+    if old.is_whole(request):
+        assert old.cache is not None
+        return _summary(old.cache, began, kept=len(old.kept), failed=old.damaged)
     lacking = {} if request.cnn_from is None else _lacking(request, request.cnn_from)
     with only_one(parts_folder(request.cache), "feature cache"):
-        found = find_reusable(request, overwrite)  # another call may have ended before this one got the lock
+        old = find_reusable(request, overwrite)  # another call may have ended before this one got the lock
         parts = Parts.of(request.cache.absolute(), request.recipe)
-        known = found.damaged | lacking
-        done = {*found.kept, *known}
+        known = old.damaged | lacking
+        done = {*old.kept, *known}
         todo = {name: source for name, source in request.sources.items() if name not in done}
-        _refuse_named(request, found, todo)
+        _refuse_named(request, old, todo)
         resumed = parts.finished(todo)
         names = [name for name in todo if name not in resumed]
         encoded, failed = _encode(request, parts, names, scheduler)
-        _merge(request, found, parts, resumed | encoded, known | failed)
+        _merge(request, old, parts, resumed | encoded, known | failed)
         parts.remove()
-    counts = {"encoded": len(encoded), "kept": len(found.kept), "resumed": len(resumed)}
+    counts = {"encoded": len(encoded), "kept": len(old.kept), "resumed": len(resumed)}
     return _summary(FeatureCache.open(request.cache), began, **counts, failed=known | failed)
 
 
@@ -167,23 +167,23 @@ def _add(
     check_target(cache, names, ClipStore.open(store), config, overwrite)
     computed = beside(cache, config)
     began = time.monotonic()
-    found = cache_features(store, computed, config, scheduler=scheduler)
+    summary = cache_features(store, computed, config, scheduler=scheduler)
     added = add_computed(cache, computed, names, overwrite)
     computed.unlink()
-    counts = {"encoded": found.encoded, "kept": found.kept, "resumed": found.resumed}
-    return _summary(added, began, **counts, failed=found.failed)
+    counts = {"encoded": summary.encoded, "kept": summary.kept, "resumed": summary.resumed}
+    return _summary(added, began, **counts, failed=summary.failed)
 
 
-def _refuse_named(request: Request, found: Reusable, todo: Mapping[str, str]) -> None:
+def _refuse_named(request: Request, old: Reusable, todo: Mapping[str, str]) -> None:
     """Refuses new clips for a cache with features under other names, which none of them has.
 
     Raises:
         StaleError: it holds such features.
     """
-    if found.cache is not None and found.cache.named and todo:
-        names = ", ".join(found.cache.named)
+    if old.cache is not None and old.cache.named and todo:
+        names = ", ".join(old.cache.named)
         raise StaleError(
-            f"{request.cache}: holds {names} of {len(found.cache)} videos, and {len(todo)} clips, the first "
+            f"{request.cache}: holds {names} of {len(old.cache)} videos, and {len(todo)} clips, the first "
             f"is {next(iter(todo))!r}, are new or have changed",
             hint=f"{request.command('--overwrite')} makes it without {names}; then add them again",
         )
@@ -218,13 +218,13 @@ def _encode(
 
 def _merge(
     request: Request,
-    found: Reusable,
+    old: Reusable,
     parts: Parts,
-    made: dict[str, Row],
+    new_rows: dict[str, Row],
     failed: dict[str, str],
 ) -> None:
     """Writes one file of all videos in the store's order."""
-    places = found.kept | made
+    places = old.kept | new_rows
     names = tuple(name for name in request.sources if name in places)
     if not names:
         raise StoreError(f"{request.clips.location.url}: no clip can be read: {next(iter(failed.values()))}")
@@ -232,9 +232,9 @@ def _merge(
     samples, missing = samples_of_videos(clips.dataset, names, request.reasons | failed)
     ordered = [places[name] for name in names]
     cnns, devices = parts.made_with()
-    if found.cache is not None and found.kept:
-        cnns |= {str(found.cache.typed_provenance.cnn)}
-        devices |= {*found.cache.typed_provenance.hardware}
+    if old.cache is not None and old.kept:
+        cnns |= {str(old.cache.typed_provenance.cnn)}
+        devices |= {*old.cache.typed_provenance.hardware}
     write_features(
         request.cache,
         video_ids=names,
@@ -245,18 +245,18 @@ def _merge(
         missing=missing,
         sources=request.sources,
         lengths=None if clips.lengths is None else np.array([clips.lengths[name] for name in names]),
-        provenance=_provenance(request, found, failed)
+        provenance=_provenance(request, old, failed)
         | {"cnn": _one_cnn(request, parts, cnns), "hardware": sorted(devices)},
-        named=_named(found, names),
+        named=_named(old, names),
     )
 
 
-def _named(found: Reusable, names: tuple[str, ...]) -> dict[str, NewFeatures]:
+def _named(old: Reusable, names: tuple[str, ...]) -> dict[str, NewFeatures]:
     """Returns the features under other names that an earlier cache holds of its kept videos."""
-    if found.cache is None:
+    if old.cache is None:
         return {}
-    videos = np.array([found.kept[name].index for name in names if name in found.kept], np.int64)
-    return stored_features(found.cache, videos)
+    videos = np.array([old.kept[name].index for name in names if name in old.kept], np.int64)
+    return stored_features(old.cache, videos)
 
 
 def _one_cnn(request: Request, parts: Parts, digests: set[str]) -> str | None:
@@ -277,10 +277,10 @@ def _one_cnn(request: Request, parts: Parts, digests: set[str]) -> str | None:
     return next(iter(digests), None)
 
 
-def _provenance(request: Request, found: Reusable, failed: dict[str, str]) -> dict[str, Any]:
+def _provenance(request: Request, old: Reusable, failed: dict[str, str]) -> dict[str, Any]:
     grid: Grid = request.clips.grid
     used = library_versions()
-    before = found.cache.typed_provenance if found.cache is not None and found.kept else None
+    before = old.cache.typed_provenance if old.cache is not None and old.kept else None
     earlier = [*before.earlier_versions, before.versions] if before else []
     return request.recipe | {
         "annotations": request.annotations,

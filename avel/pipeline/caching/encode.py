@@ -133,16 +133,16 @@ class PartEncoder:
         ]
         ready = read_ahead(self.read, batches, threads=reading_threads(self.work.config.workers), ahead=AHEAD)
         for _, group in groupby(ready, key=lambda clips: clips.part):
-            found: dict[str, list[NDArray[Any]]] = {name: [] for name in self._arrays}
+            arrays_of: dict[str, list[NDArray[Any]]] = {name: [] for name in self._arrays}
             names: list[str] = []
             failures: dict[str, str] = {}
             for clips in group:
                 failures |= clips.failures
                 names += clips.video_ids
                 for name, values in self.encode(clips).items() if clips.video_ids else ():
-                    found[name].append(_kept(name, values))
+                    arrays_of[name].append(_kept(name, values))
                 advance(len(clips.video_ids) + len(clips.failures), len(clips.failures))
-            arrays = {name: np.concatenate(values) for name, values in found.items() if values}
+            arrays = {name: np.concatenate(values) for name, values in arrays_of.items() if values}
             yield Encoded(tuple(names), arrays, failures, self.cnn_digest, hardware_of(self.device))
 
     def read(self, batch: tuple[int, tuple[str, ...]]) -> Clips:
@@ -199,9 +199,9 @@ class PartEncoder:
         if clips.lengths is None:
             return self.cnn(clips.frames, clips.audio)
         lengths = torch.tensor(clips.lengths, device=self.device)
-        found = self.cnn(clips.frames, clips.audio, lengths=lengths)
+        values_of = self.cnn(clips.frames, clips.audio, lengths=lengths)
         mask = mask_of(lengths, self.clips.grid.segments)
-        return {name: spread(values[0], mask) for name, values in found.items()}
+        return {name: spread(values[0], mask) for name, values in values_of.items()}
 
     @torch.inference_mode()
     def cnn(

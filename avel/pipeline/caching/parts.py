@@ -73,7 +73,7 @@ class Parts:
 
     def _read(self) -> dict[Path, Part]:
         """Reads what each part is about; a damaged one is removed, and its videos are computed again."""
-        found = {}
+        parts = {}
         for path in sorted(self.folder.glob("*.h5")):
             try:
                 with opened(path, "") as file:
@@ -82,11 +82,11 @@ class Parts:
                     part = Part(names, sources, cnn, hardware)
                     if attribute(file, "digest") != digest_of(vars(part)):
                         raise StoreError(f"{path}: is damaged")
-                found[path] = part
+                parts[path] = part
             except StoreError as error:
                 note(f"{error.message}; its clips are computed again")
                 path.unlink()
-        return found
+        return parts
 
     def write(self, sources: Mapping[str, str], arrays: Arrays, *, cnn: str, hardware: str) -> dict[str, Row]:
         """Writes features of some videos, (n, T, ...) each, and what made them; returns their places."""

@@ -120,9 +120,9 @@ def _dtype(
         return config.dtype
     for path in (None if overwrite else cache, cnn_from):
         if path is not None and Path(path).exists():
-            made = FeatureCache.open(path).provenance.get("preprocessing", {}).get("dtype")
-            if made is not None:
-                return made
+            recorded = FeatureCache.open(path).provenance.get("preprocessing", {}).get("dtype")
+            if recorded is not None:
+                return recorded
     if scheduler is not None:
         return "float32"  # the workers may have other devices than this machine
     from avel.pipeline.caching.workers import dtype_of_devices  # imports torch
@@ -175,8 +175,8 @@ def still_damaged(request: Request, cache: FeatureCache) -> dict[str, str]:
     """Returns clips that a cache lacks as damaged in the store, and that cannot be read now either -> why."""
     recorded: Mapping[str, str] = cache.typed_provenance.damaged
     same = [name for name, source in recorded.items() if request.sources.get(name) == source]
-    found = {name: _damage(request, name) for name in same}
-    return {name: why for name, why in found.items() if why}
+    damage_of = {name: _damage(request, name) for name in same}
+    return {name: why for name, why in damage_of.items() if why}
 
 
 def _damage(request: Request, video_id: str) -> str:
@@ -197,16 +197,16 @@ def options_of(config: CacheConfig) -> str:
     '--keep-maps --dtype bfloat16'
     """
     flags = {setting.name for setting in settings_of(CacheConfig)}
-    given = []
+    words = []
     for setting in settings_of(config):
         value, flag = setting.of(config), f"--{setting.name.replace('_', '-')}"
         if not setting.numeric or value == setting.default:
             continue
         if setting.name not in flags:  # a backbone's own
-            given.append(f"--set {shlex.quote(f'{setting.name}={default_text(value)}')}")
+            words.append(f"--set {shlex.quote(f'{setting.name}={default_text(value)}')}")
         else:
-            given.append(flag if value is True else f"{flag} {shlex.quote(default_text(value))}")
-    return " ".join(given)
+            words.append(flag if value is True else f"{flag} {shlex.quote(default_text(value))}")
+    return " ".join(words)
 
 
 def parse_options(text: str) -> dict[str, Any]:

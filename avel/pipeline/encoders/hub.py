@@ -119,9 +119,9 @@ def snapshot(repository: str, revision: str | None, library: str, weights: bool)
     except (OSError, ValueError):
         pass  # nothing of it is here
     try:
-        found = Path(download(repository, revision=revision, allow_patterns=["*.json", WEIGHTS_FILES[0]]))
-        if weights and not _weights_in(found):
-            found = Path(download(repository, revision=revision, allow_patterns=[WEIGHTS_FILES[1]]))
+        folder = Path(download(repository, revision=revision, allow_patterns=["*.json", WEIGHTS_FILES[0]]))
+        if weights and not _weights_in(folder):
+            folder = Path(download(repository, revision=revision, allow_patterns=[WEIGHTS_FILES[1]]))
     except Exception as error:  # the hub's and the network's libraries have errors of many kinds
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         at = f" at revision {revision}" if revision else ""
@@ -130,7 +130,7 @@ def snapshot(repository: str, revision: str | None, library: str, weights: bool)
             hint=f"where there is a network: hf download {repository} --local-dir FOLDER; bring that here, "
             f"with {SETTINGS_FILE} and *.safetensors in it, and name it: {library}:FOLDER",
         ) from None
-    return found
+    return folder
 
 
 def as_maps(features: Tensor, width: int, model: str) -> Tensor:

@@ -84,8 +84,8 @@ class HuggingFaceVisual(HuggingFace, VisualBackbone):
 
     def vectors_and_maps(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Computes both of one pass."""
-        found = self.net(pixel_values=self.normalise(frames))
-        return _vectors(found), as_maps(found.last_hidden_state, self.width, "hf")
+        output = self.net(pixel_values=self.normalise(frames))
+        return _vectors(output), as_maps(output.last_hidden_state, self.width, "hf")
 
 
 @AUDIO_BACKBONES.register("hf")
@@ -115,14 +115,14 @@ class HuggingFaceAudio(HuggingFace, AudioBackbone):
     def forward(self, audio: Tensor) -> Tensor:
         """Computes vectors of waveforms in [-1, 1]: (B, n) -> (B, D)."""
         rate = self.extractor.sampling_rate
-        found = self.extractor([*audio.float().cpu().numpy()], sampling_rate=rate, return_tensors="pt")
-        return _vectors(self.net(**found.to(audio.device)))
+        inputs = self.extractor([*audio.float().cpu().numpy()], sampling_rate=rate, return_tensors="pt")
+        return _vectors(self.net(**inputs.to(audio.device)))
 
 
-def _vectors(found: Any) -> Tensor:
+def _vectors(output: Any) -> Tensor:
     """Returns a model's pooled vectors, or the mean of its last layer's where it has none: (B, D)."""
-    pooled = getattr(found, "pooler_output", None)
-    vectors: Tensor = found.last_hidden_state.mean(1) if pooled is None else pooled.flatten(1)
+    pooled = getattr(output, "pooler_output", None)
+    vectors: Tensor = output.last_hidden_state.mean(1) if pooled is None else pooled.flatten(1)
     return vectors
 
 

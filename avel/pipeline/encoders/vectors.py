@@ -87,17 +87,17 @@ def width_of(cache: FeatureCache, modality: str, names: str) -> int:
     Raises:
         StoreError: no such features of that modality, or maps.
     """
-    held = [
+    names_held = [
         name
         for name, shape in cache.shapes.items()
         if len(shape) == 3 and cache.modality_of(name) == modality
     ]
     chosen = names.split("+")
     for name in chosen:
-        if name not in held:
+        if name not in names_held:
             raise StoreError(
                 f"{cache.path}: no {modality} vectors named {name!r}",
-                hint=f"--{modality}-features takes {', '.join(held)}, or several joined by +",
+                hint=f"--{modality}-features takes {', '.join(names_held)}, or several joined by +",
             )
     return sum(cache.shapes[name][-1] for name in chosen)
 
@@ -111,15 +111,15 @@ def read_vectors(cache: FeatureCache, config: VectorsConfig, videos: NDArray[np.
     for name in config.names:
         if len(cache.shapes.get(name, ())) not in (0, 3):
             raise StoreError(f"{cache.path}: {name!r} holds maps, not vectors", hint="name vectors")
-    found = torch.cat([torch.from_numpy(cache.read(name, videos)) for name in config.names], -1)
-    if found.shape[-1] != config.dimensions:
+    vectors = torch.cat([torch.from_numpy(cache.read(name, videos)) for name in config.names], -1)
+    if vectors.shape[-1] != config.dimensions:
         raise StoreError(
-            f"{cache.path}: {config.features} is {found.shape[-1]} wide, "
+            f"{cache.path}: {config.features} is {vectors.shape[-1]} wide, "
             f"the encoder reads {config.dimensions}",
             hint="give a cache with features of the same encoders",
         )
-    broken = torch.nonzero(~found.isfinite().flatten(1).all(1))
+    broken = torch.nonzero(~vectors.isfinite().flatten(1).all(1))
     if len(broken):
         video_id = cache.video_ids[int(videos[int(broken[0])])]
         raise StoreError(f"{cache.path}: {config.features} of video {video_id!r} is not finite", hint=AGAIN)
-    return found
+    return vectors

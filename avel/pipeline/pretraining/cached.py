@@ -47,8 +47,8 @@ def vector_config(
     if idle := config.set_of_clips():
         note(f"without effect, since vectors of a cache are read: {', '.join(idle)}")
     names = {"audio": audio, "visual": visual}
-    chosen = {modality: given or default_names(cache, modality) for modality, given in names.items()}
-    widths = {modality: width_of(cache, modality, given) for modality, given in chosen.items()}
+    chosen = {modality: name or default_names(cache, modality) for modality, name in names.items()}
+    widths = {modality: width_of(cache, modality, name) for modality, name in chosen.items()}
     return replace(
         config,
         freeze_backbone=True,
@@ -82,14 +82,14 @@ def as_float16(cache: FeatureCache, config: VectorsConfig, vectors: Tensor) -> T
     Raises:
         TrainingError: one is too large for float16.
     """
-    held = vectors.half()
-    if not held.isfinite().all():
+    halves = vectors.half()
+    if not halves.isfinite().all():
         raise TrainingError(
             f"{cache.path}: {config.features} goes up to {vectors.abs().max():g}, and training holds "
             f"vectors in float16, which ends at {torch.finfo(torch.float16).max:g}",
             hint="divide the features by a number before avel import-features",
         )
-    return held
+    return halves
 
 
 def train_places(cache: FeatureCache) -> NDArray[np.int64]:

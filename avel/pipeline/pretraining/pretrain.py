@@ -104,8 +104,8 @@ def pretrain(
     config = replace(config, dtype=_dtype(path, config, device))
     note_slow_bfloat16(device, config.dtype)
     with process_group(device), determinism(config, device), tf32(device), explain_full_memory(FULL):
-        held = only_one(path, "run") if rank() == 0 else nullcontext()
-        with held:
+        lock = only_one(path, "run") if rank() == 0 else nullcontext()
+        with lock:
             try:
                 return _pretrain(source, video_ids, path, config, device)
             except AvelError:

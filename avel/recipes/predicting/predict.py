@@ -211,9 +211,9 @@ def _events(
     )
 
 
-def _paths(given: Paths) -> list[Path]:
+def _paths(paths: Paths) -> list[Path]:
     """Returns a path, or several, as a list."""
-    return [Path(given)] if isinstance(given, str | Path) else [Path(path) for path in given]
+    return [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
 
 
 def _check(videos: Sequence[Any], out: Path | str | None, format: str, preview: Path | str | None) -> str:

@@ -87,15 +87,15 @@ class Reproduced:
             else ["not in the order of the paper:", *reversed_pairs]
         )
         shown = as_table(header, [*rows, *baselines])
-        told = self._resolution()
-        return [TITLES[self.table], "", *shown, "", *told, *self.notes, *order, ""]
+        resolution = self._resolution()
+        return [TITLES[self.table], "", *shown, "", *resolution, *self.notes, *order, ""]
 
     def _resolution(self) -> list[str]:
         """Says which differences these clips and seeds can show, beside those that the paper reports."""
-        found = resolved_points([row.differences for row in self.rows])
-        if found is None:
+        resolved = resolved_points([row.differences for row in self.rows])
+        if resolved is None:
             return []
-        told = f"these clips and seeds resolve about {found:.1f} points"
+        told = f"these clips and seeds resolve about {resolved:.1f} points"
         paper = {row.name: row.paper_percent for row in self.rows if row.paper_percent is not None}
         own = paper.pop(AGAINST[self.table], None)
         gaps = [abs(each - own) for each in paper.values()] if own is not None else []

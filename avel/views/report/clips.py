@@ -184,7 +184,7 @@ def details(browsed: BrowsedClips) -> Iterator[tuple[str, list[Any]]]:
 
 def _detail(browsed: BrowsedClips, insides: list[list[Inside]], clip: int, at: int | None) -> list[Any]:
     """Returns what each run says of a clip; `at` is its place in `insides`, None where it has none there."""
-    found: list[Any] = []
+    of_runs: list[Any] = []
     for run, places, trials in zip(browsed.runs, browsed.places, insides, strict=True):
         place = int(places[clip])
         length = run.lengths[place]
@@ -192,8 +192,8 @@ def _detail(browsed: BrowsedClips, insides: list[list[Inside]], clip: int, at: i
             _trial(run.probability[number, place, :length], inside, at)
             for number, inside in enumerate(trials)
         ]
-        found.append(shown if place >= 0 else None)
-    return found
+        of_runs.append(shown if place >= 0 else None)
+    return of_runs
 
 
 def _trial(probability: NDArray[np.float32], inside: Inside, at: int | None) -> dict[str, Any]:

@@ -67,15 +67,15 @@ def comparisons(groups: Sequence[HeadRun]) -> dict[str, dict[str, Any]]:
 
     Pairs without samples that both have labels for are left out.
     """
-    found: dict[str, dict[str, Any]] = {}
+    of_split: dict[str, dict[str, Any]] = {}
     for (place_a, a), (place_b, b) in itertools.combinations(enumerate(groups), 2):
         for split in sorted({*a.split.tolist()} & {*b.split.tolist()}):
             common = {*a.sample[a.known_places_of(split)].tolist()} if a.has_predictions(split) else set()
             if b.has_predictions(split) and common & {*b.sample[b.known_places_of(split)].tolist()}:
                 pair = differences(a.predictions(split), b.predictions(split), a.task)
                 shown = {name: as_plain(each) | {"needed": each.needed} for name, each in pair.items()}
-                found.setdefault(split, {})[f"{place_a}-{place_b}"] = shown
-    return found
+                of_split.setdefault(split, {})[f"{place_a}-{place_b}"] = shown
+    return of_split
 
 
 def run_summary(group: HeadRun, measured: Mapping[str, GroupEvaluation]) -> dict[str, Any]:
@@ -166,27 +166,27 @@ def cloud_summary(
         with Progress(len(groups[:CLOUD_RUNS]), "runs in t-SNE") as progress:
             for run in groups[:CLOUD_RUNS]:
                 known = sets.get(run.cache.digest)
-                made = embed(run, split, points=CLOUD_POINTS, cached=known is None)
-                notes += [f"t-SNE of {title} is left out: {why}" for title, why in made.left_out.items()]
+                panels = embed(run, split, points=CLOUD_POINTS, cached=known is None)
+                notes += [f"t-SNE of {title} is left out: {why}" for title, why in panels.left_out.items()]
                 if known is not None:
-                    made = replace(known[0], points=known[0].points | made.points)
-                sets[run.cache.digest] = (made, known[1] if known else run)
+                    panels = replace(known[0], points=known[0].points | panels.points)
+                sets[run.cache.digest] = (panels, known[1] if known else run)
                 progress.advance()
     except ConfigError as error:
         return [], [f"t-SNE is left out: {error.message} ({error.hint})"]
     left = len(groups) - CLOUD_RUNS
     if left > 0:
         notes.append(f"t-SNE shows the first {CLOUD_RUNS} runs, {left} more are left out")
-    return [_cloud_set(made, run, clip_of_sample) for made, run in sets.values() if made.points], notes
+    return [_cloud_set(panels, run, clip_of_sample) for panels, run in sets.values() if panels.points], notes
 
 
-def _cloud_set(made: Embedding, run: HeadRun, clip_of_sample: dict[int, int]) -> dict[str, Any]:
+def _cloud_set(panels: Embedding, run: HeadRun, clip_of_sample: dict[int, int]) -> dict[str, Any]:
     return {
-        "clip": [clip_of_sample[number] for number in run.sample[made.place].tolist()],
-        "segment": made.segment,
-        "class": made.classes,
+        "clip": [clip_of_sample[number] for number in run.sample[panels.place].tolist()],
+        "segment": panels.segment,
+        "class": panels.classes,
         "panels": [
             {"title": title, "x": np.round(points[:, 0], 4), "y": np.round(points[:, 1], 4)}
-            for title, points in made.points.items()
+            for title, points in panels.points.items()
         ],
     }

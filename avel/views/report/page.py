@@ -41,8 +41,8 @@ class Report:
 
     def headline(self) -> str:
         """Returns the result in one line."""
-        held = f"{plural(len(self.runs), 'run')} and {plural(self.clips, 'clip')}"
-        return f"{self.index}: a page on {held}, {size(self.bytes)}"
+        contents = f"{plural(len(self.runs), 'run')} and {plural(self.clips, 'clip')}"
+        return f"{self.index}: a page on {contents}, {size(self.bytes)}"
 
     def lines(self) -> list[str]:
         """Returns what the page lacks, and why."""
@@ -80,9 +80,9 @@ def report(
     old = own_files(target)
     read = distinct([read_run(path) for path in runs])
     with partial_folder(target) as partial:
-        made = _write(read, partial, store, copy_videos, tsne)
+        contents = _write(read, partial, store, copy_videos, tsne)
         put_in_place(partial, target, old)
-    return Report(str(Path(out) / INDEX), made[0], made[1], disk_bytes(target), made[2])
+    return Report(str(Path(out) / INDEX), contents[0], contents[1], disk_bytes(target), contents[2])
 
 
 def _write(
