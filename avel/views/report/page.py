@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from avel import __version__
 from avel.errors import ConfigError
 from avel.stores.files import check_can_write, disk_bytes, partial_folder, write_text
+from avel.stores.runs import library_versions
 from avel.text import plural, size
 from avel.views.footage import open_footage
 from avel.views.reading import HeadRun, read_run
@@ -100,7 +100,7 @@ def _write(
     for name, part in clips.details(browsed):
         put(folder, name, part)
     summary = {
-        "made": {"avel": __version__, "date": time.strftime("%Y-%m-%d")},
+        "made": {"avel": library_versions()["avel"], "date": time.strftime("%Y-%m-%d")},
         "classes": read[0].task.class_names,
         "outputs": read[0].task.output_names,
         "tracks": read[0].task.tracks,
