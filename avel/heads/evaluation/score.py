@@ -19,21 +19,31 @@ from avel.heads.evaluation.submissions import read_submission
 from avel.heads.tasks.choose import task_of_dataset
 from avel.heads.tasks.decoders import Decoder
 from avel.heads.tasks.results import PredictionMetrics
-from avel.heads.tasks.task import Task
+from avel.heads.tasks.task import Task, TaskName
 from avel.stores.datasets.formats import read_dataset
 from avel.text import plural
 
 
 @dataclass(frozen=True)
-class Score(PredictionMetrics, wording.Judged):
+class Score(PredictionMetrics):
     """Predictions of others on one split of a dataset; spreads are over the sets of predictions.
 
     Attributes:
         predictions: where each set was read from.
+        measure, decoder, samples, unknown_samples, leaked_samples, trivial_baselines_percent: as in a run's
+            `Evaluation`.
     """
 
     predictions: tuple[str, ...]
     dataset: str
+    task: TaskName
+    measure: str
+    split: str
+    decoder: Decoder
+    samples: int
+    unknown_samples: int
+    leaked_samples: int
+    trivial_baselines_percent: dict[str, float]
 
     def headline(self) -> str:
         """Returns the score in one line, with a verdict."""

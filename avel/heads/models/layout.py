@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from avel.errors import ConfigError
+from avel.stores.tensors import SAVE_STATE, state_in
 
-WRAPPERS = ("state_dict", "model")
-"""Keys under which a checkpoint may hold the state dict."""
 SHOWN = 4
 
 
@@ -46,15 +45,9 @@ def plain_state(state: object) -> dict[str, Tensor]:
     Raises:
         ConfigError: it is none.
     """
-    for key in WRAPPERS:
-        if isinstance(state, Mapping) and isinstance(inner := state.get(key), Mapping):
-            state = inner
-    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ConfigError(
-            f"holds a {type(state).__name__}, no state dict",
-            hint="save it where its code is: torch.save(network.state_dict(), FILE)",
-        )
-    return {str(name).removeprefix("module."): value for name, value in state.items()}
+    if not (tensors := state_in(state)):
+        raise ConfigError(f"holds a {type(state).__name__}, no state dict", hint=SAVE_STATE)
+    return tensors
 
 
 def load_layout(module: nn.Module, layout: Layout, state: Mapping[str, Tensor]) -> None:

@@ -167,6 +167,17 @@ def read_trials(run: Run) -> list[TrialRecord]:
     return [read_trial(run, name) for name in run.read_inputs(HeadInputs).trials if is_trained(run, name)]
 
 
+def read_trained(run: Run) -> list[TrialRecord]:
+    """Reads the trials that are done and stayed finite.
+
+    Raises:
+        StoreError: there is none, or a damaged one.
+    """
+    if not (trained := [trial for trial in read_trials(run) if trial.trained]):
+        raise StoreError(f"{run.path}: no trained trial", hint="give the same avel train-head command again")
+    return trained
+
+
 def trained_groups(trials: Iterable[TrialRecord]) -> dict[str, list[TrialRecord]]:
     """Groups the trials that stayed finite and differ in the seed alone, by the name of their group."""
     groups: dict[str, list[TrialRecord]] = {}
@@ -195,12 +206,7 @@ def load_head(run: Path | str, trial: str | None = None, device: torch.device | 
     opened = Run.open(run, "heads")
     if trial is not None:
         return load_model(opened, read_trial(opened, trial), device)
-    trained = [record for record in read_trials(opened) if record.trained]
-    if not trained:
-        raise StoreError(
-            f"{opened.path}: no trained trial", hint="give the same avel train-head command again"
-        )
-    return load_model(opened, max(trained, key=lambda record: record.val_score), device)
+    return load_model(opened, max(read_trained(opened), key=lambda record: record.val_score), device)
 
 
 def load_model(run: Run, trial: TrialRecord, device: torch.device | str = "cpu") -> Model:

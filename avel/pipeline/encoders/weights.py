@@ -66,7 +66,6 @@ def load_into(module: torch.nn.Module, state: State, where: str, *, unused: tupl
     Raises:
         WeightsError: names or shapes that do not fit, with the first few of them.
     """
-    state = {name.removeprefix("module."): value for name, value in state.items()}
     state = {name: value for name, value in state.items() if not name.startswith(unused)}
     own = module.state_dict()
     missing = sorted(name for name in own if name not in state and not name.endswith("num_batches_tracked"))

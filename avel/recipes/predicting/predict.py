@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avel.device import choose_device, explain_full_memory, tf32
-from avel.errors import AvelError, ConfigError, StoreError, UnknownNameError
+from avel.errors import AvelError, ConfigError, UnknownNameError
 from avel.heads.models.head import Model
 from avel.heads.tasks.task import Task
 from avel.heads.training.data import arrays_of, inputs_of
@@ -23,8 +23,8 @@ from avel.heads.training.records import (
     TrialRecord,
     load_model,
     mean_val_score,
+    read_trained,
     read_trial,
-    read_trials,
     task_of,
     trained_groups,
 )
@@ -183,10 +183,7 @@ def choose_trials(run: Run, name: str | None) -> list[TrialRecord]:
     """
     if name is not None:
         return [read_trial(run, name)]
-    groups = trained_groups(read_trials(run))
-    if not groups:
-        raise StoreError(f"{run.path}: no trained trial", hint="give the same avel train-head command again")
-    return max(groups.values(), key=mean_val_score)
+    return max(trained_groups(read_trained(run)).values(), key=mean_val_score)
 
 
 def _events(
