@@ -138,18 +138,18 @@ def diff(
         raise StoreError(f"{a} and {b}: no video is in both", hint="compare caches of the same dataset")
     in_first = np.array([number for number, name in enumerate(first.video_ids) if name in place], np.int64)
     in_second = np.array([place[name] for name in common], np.int64)
-    found, incomparable = {}, _incomparable(first, second, pairs)
+    compared, incomparable = {}, _incomparable(first, second, pairs)
     for name, pair in pairs.items():
         if name not in incomparable:
-            found[name] = _compare(common, _blocks(first, second, pair, in_first, in_second))
+            compared[name] = _compare(common, _blocks(first, second, pair, in_first, in_second))
     events, splits = _samples_differ(first, second)
     only_a = tuple(name for name in first.video_ids if name not in place)
-    held = set(common)
-    only_b = tuple(name for name in second.video_ids if name not in held)
-    equal = all(array.equal == array.clips for array in found.values())
+    shared = set(common)
+    only_b = tuple(name for name in second.video_ids if name not in shared)
+    equal = all(array.equal == array.clips for array in compared.values())
     return CacheDifference(
         same=equal and not (incomparable or only_a or only_b or events or splits),
-        arrays=found,
+        arrays=compared,
         incomparable=incomparable,
         only_in_a=only_a,
         only_in_b=only_b,

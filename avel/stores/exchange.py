@@ -143,7 +143,10 @@ def import_features(
         present = np.array([sample.video_id in there for sample in known.samples], bool)
         findings = _shapes_found(file_arrays) + community.check_orders(orders, known, present)
         findings += community.check_labels(files, truth_of(known, grid), present)
-        findings += [_shared_samples(known, file_arrays, set(without)), *_left_out(files)]
+        findings.append(_shared_samples(known, file_arrays, set(without)))
+        findings += [
+            f"{name}: {what}, left out" for name, what in community.NOT_READ.items() if name in files
+        ]
         samples, missing = samples_of_videos(known, video_ids, reasons)
         arrays = _arrays(file_arrays, vectors, first_row, np.dtype(maps_dtype))
         digest = write_features(
@@ -332,10 +335,6 @@ def _shapes_found(file_arrays: FileArrays) -> list[str]:
     return [
         f"{name}: {rows.shape} {rows.dtype} under {rows.name[1:]!r}" for name, rows in file_arrays.items()
     ]
-
-
-def _left_out(files: dict[str, Path]) -> list[str]:
-    return [f"{name}: {what}, left out" for name, what in community.NOT_READ.items() if name in files]
 
 
 def _provenance(

@@ -169,7 +169,7 @@ def file_at(text: str) -> Path:
     if "\\x" not in text or os.path.lexists(text):
         return Path(text)
     escaped = re.compile(rb"\\x([0-9a-f]{2})")
-    return Path(os.fsdecode(escaped.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(text))))
+    return Path(os.fsdecode(escaped.sub(lambda match: bytes.fromhex(match[1].decode()), os.fsencode(text))))
 
 
 def sha256_file(path: Path) -> str:

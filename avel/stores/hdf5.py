@@ -312,8 +312,8 @@ def read_verified_rows(
         values = np.empty((len(numbers), *array.shape[1:]), array.dtype)
         for place, row in enumerate(numbers):
             values[place] = array[int(row)]
-    for number, found in zip(numbers, checksums(values), strict=True):
-        if found != sums[number]:
+    for number, checksum in zip(numbers, checksums(values), strict=True):
+        if checksum != sums[number]:
             raise StoreError(
                 f"{array.file.filename}: row {number} of {array.name[1:]} is damaged: "
                 "its checksum does not match",

@@ -72,15 +72,14 @@ def find_hook(name: str) -> Hook:
     if folder not in sys.path:
         sys.path.append(folder)
     try:
-        found = getattr(import_module(module), function)
+        hook: Hook = getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"metrics_hook={name!r} cannot be found: {error}",
             hint="--metrics-hook MODULE:FUNCTION, the module in the working folder or installed",
         ) from None
-    if not callable(found):
+    if not callable(hook):
         raise ConfigError(f"metrics_hook={name!r} is not a function", hint="def log(run, line): ...")
-    hook: Hook = found
     return hook
 
 

@@ -116,7 +116,7 @@ def swept_settings(runs: Sequence[HeadRun]) -> list[str]:
             for name, setting in _settings(config).items():
                 head = "" if name == "head" else config.head.name
                 values.setdefault((name, head), set()).add(setting.of(config))
-    return list(dict.fromkeys(name for (name, _), found in values.items() if len(found) > 1))
+    return list(dict.fromkeys(name for (name, _), distinct in values.items() if len(distinct) > 1))
 
 
 def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) -> Sweep:
@@ -143,8 +143,8 @@ def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) ->
         for record, score in zip(run.records, run.score(split), strict=True):
             config, known = record.config, _settings(record.config)
             if chosen in known:
-                found = {name: _text(known[name].of(config)) for name in others if name in known}
-                line = lines.setdefault(" ".join(f"{name}={value}" for name, value in found.items()), {})
+                own = {name: _text(known[name].of(config)) for name in others if name in known}
+                line = lines.setdefault(" ".join(f"{name}={value}" for name, value in own.items()), {})
                 line.setdefault(known[chosen].of(config), []).append(100 * float(score))
                 about = known[chosen]
     values = list(dict.fromkeys(value for line in lines.values() for value in line))
@@ -164,7 +164,7 @@ def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) ->
         measure=runs[0].task.measure,
         values=tuple(map(_text, values)),
         ordered=ordered,
-        lines=tuple(line_of(name, found) for name, found in lines.items()),
+        lines=tuple(line_of(name, scores_of) for name, scores_of in lines.items()),
     )
 
 

@@ -113,8 +113,8 @@ def _compared(line: RunLine, folder: Path, other: GroupPredictions) -> RunLine:
     if (group.run.path.resolve(), group.name) == (other.run.path.resolve(), other.name):
         return line
     settings = f" ({other.name})" if other.name != other.trials[0].config.head.name else ""
-    found = differences(group.items, other.items, group.task)
-    return replace(line, differences=found, against=other.run.path.name + settings)
+    against = other.run.path.name + settings
+    return replace(line, differences=differences(group.items, other.items, group.task), against=against)
 
 
 def _compared_if_alike(line: RunLine, folder: Path, other: GroupPredictions) -> RunLine:
@@ -280,4 +280,4 @@ def _differing(runs: Sequence[Run]) -> list[str]:
         for key, value in _settings_of(run).items():
             if key not in swept:
                 values.setdefault(key, set()).add(json.dumps(value))
-    return sorted(key for key, found in values.items() if len(found) > 1 and key not in ("head", "seeds"))
+    return sorted(key for key, texts in values.items() if len(texts) > 1 and key not in ("head", "seeds"))

@@ -133,7 +133,7 @@ def video_contrast(videos: Tensor, categories: Tensor, margin: float, n_nearest:
     same = categories.unsqueeze(1) == categories
     furthest = torch.where(same, distance, 0).amax(1)
     nearest = torch.where(same, torch.inf, distance).topk(min(n_nearest, len(videos)), largest=False).values
-    found = nearest.isfinite()
-    mean = torch.where(found, nearest, 0).sum(1) / found.sum(1).clamp_min(1)
-    losses = torch.relu(margin + furthest - mean) * found.any(1)
+    is_there = nearest.isfinite()
+    mean = torch.where(is_there, nearest, 0).sum(1) / is_there.sum(1).clamp_min(1)
+    losses = torch.relu(margin + furthest - mean) * is_there.any(1)
     return losses.mean()

@@ -55,12 +55,12 @@ def class_scores(predicted: Sequence[Masks], label: Masks, names: Sequence[str])
     """Returns the scores of each class: sets of (R, T, M, C), one a seed, beside the labels."""
     axes = (0, 1, 2)
     true = label.sum(axes).astype(float)
-    found = np.sum([side.sum(axes) for side in predicted], 0, dtype=float)
+    guessed = np.sum([side.sum(axes) for side in predicted], 0, dtype=float)
     both = np.sum([(side & label).sum(axes) for side in predicted], 0, dtype=float)
     of_all = true * len(predicted)
     columns = [
         np.where(whole > 0, 100 * ratio(part, whole), np.nan)
-        for part, whole in ((both, found), (both, of_all), (2 * both, found + of_all))
+        for part, whole in ((both, guessed), (both, of_all), (2 * both, guessed + of_all))
     ]
     return [
         ClassScore(name, int(count), *(None if np.isnan(value) else float(value) for value in values))

@@ -140,7 +140,8 @@ class PartEncoder:
                 failures |= clips.failures
                 names += clips.video_ids
                 for name, values in self.encode(clips).items() if clips.video_ids else ():
-                    arrays_of[name].append(_kept(name, values))
+                    dtype = torch.float16 if name == "maps" else torch.float32
+                    arrays_of[name].append(values.to("cpu", dtype).numpy())
                 advance(len(clips.video_ids) + len(clips.failures), len(clips.failures))
             arrays = {name: np.concatenate(values) for name, values in arrays_of.items() if values}
             yield Encoded(tuple(names), arrays, failures, self.cnn_digest, hardware_of(self.device))
@@ -283,10 +284,10 @@ class TemporalEncoder(PartEncoder):
         assert work.cnn_from is not None
         self._vectors = FeatureCache.open(work.cnn_from)
         self._place = {name: place for place, name in enumerate(self._vectors.video_ids)}
-        found = self._vectors.provenance.get("cnn")
-        if found != self.cnn_digest:
+        theirs = self._vectors.provenance.get("cnn")
+        if theirs != self.cnn_digest:
             raise StaleError(
-                f"{work.cnn_from}: its vectors are of other CNNs ({found}) than this encoder's "
+                f"{work.cnn_from}: its vectors are of other CNNs ({theirs}) than this encoder's "
                 f"({self.cnn_digest})",
                 hint="leave out --cnn-from: CNNs that were trained on have vectors of their own",
             )
@@ -307,7 +308,3 @@ class TemporalEncoder(PartEncoder):
 def part_encoder(work: Work, device: str = "cpu") -> PartEncoder:
     """Returns what computes the parts of this work."""
     return (PartEncoder if work.cnn_from is None else TemporalEncoder)(work, device)
-
-
-def _kept(name: str, values: Tensor) -> NDArray[Any]:
-    return values.to("cpu", torch.float16 if name == "maps" else torch.float32).numpy()

@@ -87,7 +87,9 @@ def pretrain(
     if os.environ.get("RANK", "0") != "0":
         set_verbosity(0)
     config = resolve(PretrainConfig, "pretrain", base=config, options=options)
-    source = store if isinstance(store, ClipStore | FeatureCache) else _open(store)
+    source = store
+    if not isinstance(source, ClipStore | FeatureCache):
+        source = (FeatureCache if kind_of(source) == "cache" else ClipStore).open(source)
     if isinstance(source, FeatureCache):
         config = vector_config(source, config, audio_features, visual_features)
     elif (
@@ -112,10 +114,6 @@ def pretrain(
                 if is_new and rank() == 0:
                     remove_unused(path)
                 raise
-
-
-def _open(path: Path | str) -> ClipStore | FeatureCache:
-    return FeatureCache.open(path) if kind_of(path) == "cache" else ClipStore.open(path)
 
 
 def _dtype(run: Path, config: PretrainConfig, device: torch.device) -> Any:

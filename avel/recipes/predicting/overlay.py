@@ -150,8 +150,8 @@ class _AudioWriter:
 class _PictureWriter:
     """Writes frames with the band below, on the clip's clock."""
 
-    def __init__(self, target: Any, found: VideoEvents) -> None:
-        self._target, self._found = target, found
+    def __init__(self, target: Any, video: VideoEvents) -> None:
+        self._target, self._video = target, video
         self._stream = target.add_stream("libx264", rate=30, options=X264)
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = CLOCK
@@ -181,7 +181,7 @@ class _PictureWriter:
     def _begin(self, height: int, width: int) -> None:
         scale = min(1.0, LARGEST_WIDTH / width)
         self._width, self._height = (max(2, round(side * scale / 2) * 2) for side in (width, height))
-        self._band = Band(self._found, self._width)
+        self._band = Band(self._video, self._width)
         self._stream.width = self._width
         self._stream.height = self._height + self._band.height
 

@@ -111,11 +111,11 @@ def _write(
         "segments": read[0].label.shape[1],
         "segment_seconds": read[0].cache.segment_seconds,
         "trivial_baselines": {
-            split: found.trivial_baselines_percent for split, found in evaluations[read[0].run.path].items()
+            split: each.trivial_baselines_percent for split, each in evaluations[read[0].run.path].items()
         },
         "runs": [
             numbers.run_summary(
-                group, {split: found.groups[name] for split, found in evaluations[group.run.path].items()}
+                group, {split: each.groups[name] for split, each in evaluations[group.run.path].items()}
             )
             for name, group in groups
         ],
