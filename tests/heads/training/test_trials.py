@@ -58,7 +58,7 @@ def on_fake_cuda(data: Data) -> Data:
         )
         for name, split in data.splits.items()
     }
-    features = dataclasses.replace(data.features, device=CUDA, held=(audio, visual))
+    features = dataclasses.replace(data.features, device=CUDA, tensors=(audio, visual))
     return dataclasses.replace(data, features=features, splits=splits)
 
 
