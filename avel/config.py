@@ -5,8 +5,7 @@ derived class may set another default (`lr: float = 1e-3`). A config holds plain
 (nested dataclasses), and components: one of several registered classes, such as a head, with the settings of
 its own `Config`. Every setting has a name ("crop_scale") that is unique in its config, and a place in the
 file ("augment.crop_scale"); all sources take both. Of the sources the last one wins: the config to begin
-with, preset, file, `--set`, options. Where one setting's value changes the defaults of others, the config has
-a method `defaults_of_others` that returns them by name.
+with, preset, file, `--set`, options.
 """
 
 import dataclasses
@@ -17,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import tomli_w
 
@@ -76,6 +75,19 @@ class ComponentConfig:
     """Base of the `Config` of registered classes; `name` is the one that its class is registered under."""
 
     name: ClassVar[str] = ""
+
+    def __new__(cls, *values: Any, **settings: Any) -> Self:
+        """Notes which settings are named: what holds this config may have other defaults for the rest."""
+        config = super().__new__(cls)
+        in_order = [field.name for field in dataclasses.fields(cls)][: len(values)]
+        object.__setattr__(config, "_explicit", frozenset((*in_order, *settings)))
+        return config
+
+    @property
+    def explicit(self) -> dict[str, Any]:
+        """Settings that it was made with: name -> value; all others are at their defaults."""
+        names: frozenset[str] = vars(self)["_explicit"]
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -186,22 +198,23 @@ def resolve(
         ConfigError: an unknown key or a value of the wrong type or out of bounds, with its source.
     """
     sources: list[tuple[str, Mapping[str, Any]]] = [
-        (kind.__name__, {} if base is None else as_dict(base)),
+        (kind.__name__, {} if base is None else _explicit_settings(base)),
         ("preset", preset or {}),
         (str(file), {} if file is None else read_table(Path(file), stage)),
         ("--set", dict(split_set(item) for item in sets)),
         ("option", options or {}),
     ]
-    places = {setting.name: setting.key for setting in settings_of(kind) if setting.registry is not None}
-    registries = {
-        setting.key: setting.registry for setting in settings_of(kind) if setting.registry is not None
-    }
-    given = [
-        each
-        for source, values in sources
-        for key, value in flat({places.get(_named(key), key): value for key, value in values.items()}).items()
-        for each in _with_model(source, key, value, registries.get(key))
-    ]
+    components = [setting for setting in settings_of(kind) if setting.registry is not None]
+    places = {setting.name: setting.key for setting in components}
+    registries = {setting.key: setting.registry for setting in components}
+    given: list[tuple[str, str, Any]] = []
+    for source, values in sources:
+        by_place = {places.get(_named(key), key): value for key, value in values.items()}
+        for key, value in by_place.items():
+            if isinstance(value, ComponentConfig):  # it comes whole, so what earlier sources gave it goes
+                given = [each for each in given if not _is_setting_of(value, key, each[1])]
+        for key, value in flat(by_place).items():
+            given += _with_model(source, key, value, registries.get(key))
     config: C = _choose(kind, given)
     known: dict[str, Setting] = {}
     for setting in settings_of(config):
@@ -212,20 +225,6 @@ def resolve(
                 )
             known[key] = setting
     others = [setting for setting in known.values() if setting.registry is not None]
-    config = _with_given(config, known, others, given)
-    of_others: Mapping[str, Any] = getattr(config, "defaults_of_others", dict)()
-    free = {key: value for key, value in of_others.items() if not _is_given(known[key], given)}
-    return _with_given(config, known, others, [("default", *item) for item in free.items()])
-
-
-def _is_given(setting: Setting, given: list[tuple[str, str, Any]]) -> bool:
-    return any(key in (setting.name, setting.key) for _, key, _ in given)
-
-
-def _with_given(
-    config: C, known: Mapping[str, Setting], others: list[Setting], given: list[tuple[str, str, Any]]
-) -> C:
-    """Returns the config with the given values: source, key, value."""
     for source, key, value in given:
         if key in known:
             if known[key].registry is None:
@@ -234,6 +233,23 @@ def _with_given(
             named = [other for other in known if ("." in other) == ("." in key)]
             raise UnknownNameError("setting", key, named, where=source)
     return config
+
+
+def _is_setting_of(component: ComponentConfig, place: str, key: str) -> bool:
+    """Returns True if the key is a setting of the component at that place of a config."""
+    tables, _, name = key.rpartition(".")
+    own = {field.name for field in dataclasses.fields(component)}
+    return name in own and tables.startswith(place.rpartition(".")[0])
+
+
+def _explicit_settings(config: Any) -> dict[str, Any]:
+    """Returns place -> value of the settings of a config, without those that a component has by default."""
+    values = {}
+    for setting in settings_of(config):
+        owner = reduce(getattr, setting.path[:-1], config)
+        if not isinstance(owner, ComponentConfig) or setting.path[-1] in owner.explicit:
+            values[setting.key] = setting.of(config)
+    return values
 
 
 def _with_model(
@@ -283,11 +299,15 @@ def _is_of_another(key: str, choice: Setting) -> bool:
 def _replaced(config: Any, path: tuple[str, ...], value: Any) -> Any:
     first, *rest = path
     inner = _replaced(getattr(config, first), tuple(rest), value) if rest else value
+    if isinstance(config, ComponentConfig):  # `replace` would make all of its settings explicit
+        return type(config)(**config.explicit | {first: inner})
     return dataclasses.replace(config, **{first: inner})
 
 
 def flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Flattens nested tables and configs, their keys joined by dots, with underscores for dashes.
+
+    Of a component's config only the explicit settings are listed.
 
     >>> flat({"seeds": 3, "augment": {"crop-scale": [0.1, 1]}})
     {'seeds': 3, 'augment.crop_scale': [0.1, 1]}
@@ -298,7 +318,7 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, ComponentConfig):
             result[name] = value.name
             *tables, _ = name.split(".")
-            name, value = ".".join((*tables, value.name)), as_dict(value)
+            name, value = ".".join((*tables, value.name)), value.explicit
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             value = as_dict(value)
         if isinstance(value, Mapping):
@@ -340,8 +360,8 @@ def to_toml(config: Any, stage: str, without: Collection[str] = ()) -> str:
     Args:
         without: names of settings and groups that are left out, too.
     """
-    told = {name: value for name, value in as_dict(config).items() if name not in without}
-    return tomli_w.dumps({stage: _without_none(told)})
+    shown = {name: value for name, value in as_dict(config).items() if name not in without}
+    return tomli_w.dumps({stage: _without_none(shown)})
 
 
 def as_dict(config: Any) -> dict[str, Any]:

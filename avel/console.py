@@ -32,7 +32,7 @@ from avel.config import (
 from avel.errors import AvelError, ConfigError, UnknownNameError
 from avel.progress import note, set_verbosity
 from avel.stores.datasets.formats import FORMATS as DATASET_FORMATS
-from avel.stores.kinds import Kind, Place, check_places, kind_of
+from avel.stores.kinds import CommandPath, Kind, check_paths, kind_of
 from avel.text import as_plain, csv_cell, describe, printable, wrapped
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -71,14 +71,14 @@ class Command(click.Command):
     def invoke(self, context: click.Context) -> Any:
         """Runs the command, if each of its paths is of a kind that it takes."""
         places = [
-            Place(parameter.human_readable_name.strip("[]."), str(path), kind.kinds, kind.made)
+            CommandPath(parameter.human_readable_name.strip("[]."), str(path), kind.kinds, kind.made)
             for parameter in self.params
             if isinstance(kind := parameter.type, PathTo)
             for path in _each(context.params[parameter.name or ""])
         ]
         arguments = [each for each in self.params if isinstance(each, click.Argument)]
         alone = all(isinstance(each.type, PathTo) for each in arguments)
-        check_places(self.name or "", places, alone=alone)
+        check_paths(self.name or "", places, alone=alone)
         return super().invoke(context)
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -122,51 +122,41 @@ class PathTo(click.ParamType):  # type: ignore[type-arg]  # not generic in older
 
 def _narrow(record: tuple[str, str]) -> tuple[str, str]:
     """Returns flags and help of an option, neither of them wider than 80 columns leave room for."""
-    flags, told = record
+    flags, help = record
     flags = re.sub(r"--([\w-]+) / --no-\1", r"--[no-]\1", flags).replace(" RANGE", "")
-    told = re.sub(r"x>=(\S+)\]", r"at least \1]", told)
-    found = re.search(r" \[([^\]]*\|[^\]]*)\]", flags)
-    if found is None or len(found[1]) <= LONGEST_CHOICES:
-        return flags, told
-    text, bracket, default = told.partition("  [default")
-    choices = found[1].split("|")
+    help = re.sub(r"x>=(\S+)\]", r"at least \1]", help)
+    choices_shown = re.search(r" \[([^\]]*\|[^\]]*)\]", flags)
+    if choices_shown is None or len(choices_shown[1]) <= LONGEST_CHOICES:
+        return flags, help
+    text, bracket, default = help.partition("  [default")
+    choices = choices_shown[1].split("|")
     listed = f" One of {', '.join(choices)}." if len(choices) <= MOST_LISTED else ""
-    return flags.replace(found[0], " NAME"), f"{text}{listed}{bracket}{default}"
+    return flags.replace(choices_shown[0], " NAME"), f"{text}{listed}{bracket}{default}"
 
 
 class EveryCommandOption(click.Option):
-    """An option that all commands take, and that no command receives."""
+    """An option that all commands take, and that no command receives: `apply` gets its value."""
 
     heading = EVERY_COMMAND
 
+    def __init__(self, flag: str, help: str, apply: Callable[[Any], None], **more: Any) -> None:
+        def callback(context: click.Context, option: click.Parameter, value: Any) -> None:
+            if value:
+                apply(value)
+
+        super().__init__([flag], help=help, callback=callback, expose_value=False, **more)
+
 
 def _for_every_command() -> list[click.Option]:
-    def quiet(context: click.Context, option: click.Parameter, given: bool) -> None:
-        if given:
-            verbosity(quiet=True, verbose=False)
-
-    def verbose(context: click.Context, option: click.Parameter, given: bool) -> None:
-        if given:
-            verbosity(quiet=False, verbose=True)
-
-    def threads(context: click.Context, option: click.Parameter, given: int | None) -> None:
-        if given is not None:
-            limit_threads(given)
-
+    quiet, verbose = "Print errors and results only (-q).", "Print the traceback of an error (-v)."
+    threads, one = "Threads that computing takes.  [default: the cores]", click.IntRange(1)
     return [
+        EveryCommandOption("--threads", threads, limit_threads, type=one, metavar="N"),
+        EveryCommandOption("--quiet", quiet, lambda _: verbosity(quiet=True, verbose=False), is_flag=True),
         EveryCommandOption(
-            ["--threads"], type=click.IntRange(1), expose_value=False, callback=threads, metavar="N",
-            help="Threads that computing takes.  [default: the cores]",
+            "--verbose", verbose, lambda _: verbosity(quiet=False, verbose=True), is_flag=True
         ),
-        EveryCommandOption(
-            ["--quiet"], is_flag=True, expose_value=False, callback=quiet,
-            help="Print errors and results only (-q).",
-        ),
-        EveryCommandOption(
-            ["--verbose"], is_flag=True, expose_value=False, callback=verbose,
-            help="Print the traceback of an error (-v).",
-        ),
-    ]  # fmt: skip
+    ]
 
 
 class SettingOption(click.Option):
@@ -204,9 +194,9 @@ def settings(
     def decorate(command: F) -> F:
         @functools.wraps(command)
         def call(*, config_file: Path | None, sets: tuple[str, ...], **values: Any) -> Any:
-            given = {each.name: value for each in options if (value := values.pop(each.name)) is not None}
+            by_option = {each.name: value for each in options if (value := values.pop(each.name)) is not None}
             chosen = (presets or {}).get(values.pop("preset", None) or "", {})
-            sources: dict[str, Any] = {"preset": chosen, "file": config_file, "options": given}
+            sources: dict[str, Any] = {"preset": chosen, "file": config_file, "options": by_option}
             if not vary:
                 config = resolve(config_type, stage, sets=sets, **sources)
                 on_cache = "store" in values and kind_of(values["store"]) == "cache"
@@ -217,14 +207,14 @@ def settings(
                 name: values.low if isinstance(values, Range) else values[0]
                 for name, values in several.items()
             }
-            config = resolve(config_type, stage, sets=sets, **sources | {"options": given | first})
-            _check_sweep(config, several, given)
+            config = resolve(config_type, stage, sets=sets, **sources | {"options": by_option | first})
+            _check_sweep(config, several, by_option)
             note(to_toml(config, stage).strip())
-            return command(settings=several, **values, **_given(chosen, config_file, stage, sets) | given)
+            return command(
+                settings=several, **values, **_values(chosen, config_file, stage, sets) | by_option
+            )
 
-        for add in reversed(_options(options, presets)):
-            call = add(call)
-        return typing.cast(F, call)
+        return _with_options(command, call, _options(options, presets))
 
     return decorate
 
@@ -261,7 +251,9 @@ def varied(sets: Sequence[str]) -> tuple[tuple[str, ...], dict[str, list[str] | 
     return tuple(single), several
 
 
-def _check_sweep(config: Any, several: Mapping[str, Sequence[str] | Range], given: Mapping[str, Any]) -> None:
+def _check_sweep(
+    config: Any, several: Mapping[str, Sequence[str] | Range], by_option: Mapping[str, Any]
+) -> None:
     """Checks that a sweep can vary these settings.
 
     Raises:
@@ -271,13 +263,13 @@ def _check_sweep(config: Any, several: Mapping[str, Sequence[str] | Range], give
     for setting in settings_of(config):
         if setting.name not in several:
             continue
-        found = several[setting.name]
-        values = str(found) if isinstance(found, Range) else ",".join(found)
+        swept_values = several[setting.name]
+        values = str(swept_values) if isinstance(swept_values, Range) else ",".join(swept_values)
         flag = "--" + setting.name.replace("_", "-")
         swept = f"--set {setting.name}={values}"
-        if setting.name in given:
+        if setting.name in by_option:
             raise ConfigError(
-                f"{flag} {given[setting.name]} beside {swept}", hint="give its values in --set alone"
+                f"{flag} {by_option[setting.name]} beside {swept}", hint="give its values in --set alone"
             )
         if typing.get_origin(setting.hinted) is tuple:
             raise ConfigError(
@@ -296,11 +288,9 @@ def loose_settings(stage: str, presets: Mapping[str, Mapping[str, Any]] | None =
         @functools.wraps(command)
         def call(*, config_file: Path | None, sets: tuple[str, ...], **values: Any) -> Any:
             chosen = (presets or {}).get(values.pop("preset", None) or "", {})
-            return command(settings=_given(chosen, config_file, stage, sets), **values)
+            return command(settings=_values(chosen, config_file, stage, sets), **values)
 
-        for add in reversed(_sources("KEY=VALUE", presets)):
-            call = add(call)
-        return typing.cast(F, call)
+        return _with_options(command, call, _sources("KEY=VALUE", presets))
 
     return decorate
 
@@ -333,21 +323,26 @@ def stage_settings(
             for name, (stage, config_type) in stages.items():
                 chosen = presets.get(stage, {}).get(preset or "", {})
                 if config_type is None:
-                    values[name] = _given(chosen, config_file, stage, by_stage[stage])
+                    values[name] = _values(chosen, config_file, stage, by_stage[stage])
                     continue
                 config = resolve(config_type, stage, preset=chosen, file=config_file, sets=by_stage[stage])
                 note(to_toml(config, stage).strip())
                 values[name] = config
             return command(**values)
 
-        for add in reversed(_sources("STAGE.KEY=VALUE", names)):
-            call = add(call)
-        return typing.cast(F, call)
+        return _with_options(command, call, _sources("STAGE.KEY=VALUE", names))
 
     return decorate
 
 
-def _given(preset: Mapping[str, Any], file: Path | None, stage: str, sets: Sequence[str]) -> dict[str, Any]:
+def _with_options(command: F, call: Callable[..., Any], options: Sequence[Callable[[Any], Any]]) -> F:
+    """Returns `call`, which stands for a command, with these options in this order."""
+    for add in reversed(options):
+        call = add(call)
+    return typing.cast(F, call)
+
+
+def _values(preset: Mapping[str, Any], file: Path | None, stage: str, sets: Sequence[str]) -> dict[str, Any]:
     """Returns name -> value as a preset, a file and `--set` give them; each counts over those before."""
     table = {} if file is None else flat(read_table(file, stage))
     return {**preset, **table, **dict(map(split_set, sets))}
@@ -419,9 +414,7 @@ def dataset_options(command: F) -> F:
         settings = {key.replace("-", "_"): value for key, value in map(split_set, format_sets)}
         return command(format_settings=settings, **values)
 
-    for add in reversed(options):
-        call = add(call)
-    return typing.cast(F, call)
+    return _with_options(command, call, options)
 
 
 def json_option(command: F) -> F:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from avel.errors import ConfigError, DeviceMemoryError
 from avel.progress import note
@@ -89,6 +90,11 @@ def explain_full_memory(hint: str) -> Iterator[None]:
         raise DeviceMemoryError(f"the GPU's memory is full: {what}", hint=hint) from None
 
 
+def pinned(values: Tensor, device: torch.device) -> Tensor:
+    """Returns values in memory from which a GPU copies while the host goes on; on a CPU as they are."""
+    return values.pin_memory() if device.type == "cuda" else values
+
+
 def decodes_jpeg(device: torch.device, decode: str) -> bool:
     """Returns whether a GPU decodes JPEG files: as asked for, or for auto where it has an engine for that.
 
@@ -115,8 +121,8 @@ def has_jpeg_engine(device: torch.device) -> bool:
 
 def load_nvjpeg() -> Any:
     """Loads the nvJPEG that torchvision comes with; None where it has none."""
-    found = importlib.util.find_spec("torchvision")
-    folder = Path(found.origin).parents[1] if found is not None and found.origin else Path()
+    package = importlib.util.find_spec("torchvision")
+    folder = Path(package.origin).parents[1] if package is not None and package.origin else Path()
     files = sorted(folder.glob("torchvision.libs/libnvjpeg*")) or sorted(
         folder.glob("nvidia/*/lib/libnvjpeg*")
     )

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from importlib import import_module
 from typing import Any
 
 
@@ -93,3 +94,15 @@ class DeviceMemoryError(AvelError):
 
 class TrainingError(AvelError):
     """Training that cannot start or had to stop."""
+
+
+def import_extra(module: str, extra: str) -> Any:
+    """Imports a module that only an extra of avel's brings, such as "timm".
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ConfigError(f"cannot import {module}: {error}", hint=f"pip install 'avel[{extra}]'") from None

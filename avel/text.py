@@ -113,7 +113,7 @@ def printable(text: str, keep: str = "") -> str:
     'a\\x1b[31m\\nb'
     """
     return CONTROL.sub(
-        lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode(), text
+        lambda match: match[0] if match[0] in keep else match[0].encode("unicode_escape").decode(), text
     )
 
 

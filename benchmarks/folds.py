@@ -194,7 +194,7 @@ class Unseen(FoldCache):
         """Reads the samples of the cache, with these features in the place of its own."""
         data, (audio, visual) = super().read(config), self.features
         widths = dataclasses.replace(data.widths, audio=audio.shape[-1], visual=visual.shape[-1])
-        features = dataclasses.replace(data.features, held=self.features)
+        features = dataclasses.replace(data.features, tensors=self.features)
         return dataclasses.replace(data, features=features, widths=widths)
 
 

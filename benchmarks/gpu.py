@@ -43,7 +43,7 @@ from avel.heads.training.trials import Trial
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.encode import PartEncoder
 from avel.pipeline.caching.parts import Parts
-from avel.pipeline.caching.task import make_task
+from avel.pipeline.caching.request import make_request
 from avel.pipeline.config import CacheConfig, PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.pretraining.loader import Batch, ClipLoader
@@ -228,7 +228,7 @@ def caching(folder: Path, store: Path) -> None:
         path = folder / f"{dtype}.h5"
         once = partial(cache_features, clips.location.url, path, config, overwrite=True)
         whole = len(clips.staged) / seconds_of(once)
-        work = make_task(clips, folder / "none.h5", None, config, None).work(Parts(folder))
+        work = make_request(clips, folder / "none.h5", None, config, None).work(Parts(folder))
         encoder = PartEncoder(work, str(DEVICE))
         batch = encoder.read((0, clips.staged[:32]))
         there = dataclasses.replace(batch, frames=batch.frames.to(DEVICE), audio=batch.audio.to(DEVICE))

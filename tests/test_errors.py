@@ -1,5 +1,6 @@
 """Every error of avel travels between processes as it is: message, hint and kind."""
 
+import json.decoder
 import pickle
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 import avel.pipeline.media.refusal
 import avel.pipeline.staging.cluster
 import avel.pipeline.staging.isolate  # with the two above, the modules that define errors of their own
-from avel.errors import AvelError, UnknownNameError
+from avel.errors import AvelError, ConfigError, UnknownNameError, import_extra
 
 
 def kinds(base: type[AvelError] = AvelError) -> list[type[AvelError]]:
@@ -46,3 +47,10 @@ def test_no_error_is_a_built_in_one_as_well() -> None:
 def test_every_kind_is_tested() -> None:
     others = {kind.__name__ for kind in kinds()} - {kind.__name__ for kind in OF_A_MESSAGE}
     assert others == {"UnknownNameError", "ClipRefused"}
+
+
+def test_a_package_of_an_extra_that_is_missing_is_named_with_the_extra() -> None:
+    assert import_extra("json.decoder", "plots") is json.decoder
+    with pytest.raises(ConfigError, match=r"cannot import no_such\.package") as refused:
+        import_extra("no_such.package", "plots")
+    assert refused.value.hint == "pip install 'avel[plots]'"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from avel.config import ComponentConfig, component, option
 from avel.registry import Registry
@@ -79,13 +79,20 @@ class HeadConfig(ComponentConfig):
         """True where the head adds audio to visual features, and so needs both of one width."""
         return False
 
+    def under(self, supervision: str) -> Self:
+        """Returns the config with the defaults of that supervision for all settings that are not explicit."""
+        defaults = self.weak_defaults if supervision == "weak" else {}
+        config = type(self)(**{**defaults, **self.explicit})
+        object.__setattr__(config, "_explicit", frozenset(self.explicit))
+        return config
+
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Settings of training: the head with its own, and those that every training has.
 
-    Without `standardise` it is what the head's `Config` says. What a head has else under weak supervision
-    (`weak_defaults`) comes with options: `train_head(cache, run, head="psp", supervision="weak")`.
+    Without `standardise` it is what the head's `Config` says. Under weak supervision the head has its
+    `weak_defaults`, but for the settings that its config was made with: `PSP.Config(threshold=0.1)`.
     """
 
     head: HeadConfig = component(
@@ -162,12 +169,9 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "head", self.head.under(self.supervision))
         if self.standardise is None:  # not given
             object.__setattr__(self, "standardise", self.head.standardise)  # type: ignore[unreachable]
-
-    def defaults_of_others(self) -> Mapping[str, Any]:
-        """Returns the head's defaults under weak supervision, where that is chosen: name -> value."""
-        return self.head.weak_defaults if self.supervision == "weak" else {}
 
     def selects_by_videos(self, task: str) -> bool:
         """Returns True if validation needs no labels of segments.

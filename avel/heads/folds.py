@@ -17,7 +17,7 @@ from avel.digests import digest_of
 from avel.errors import ConfigError, DatasetError, TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.evaluation import Evaluation
-from avel.heads.evaluation.paired import Difference, difference, tally
+from avel.heads.evaluation.paired import Difference, difference, difference_cells, tally
 from avel.heads.evaluation.prediction_metrics import compute_metrics
 from avel.heads.evaluation.predictions import Predictions, read_predictions
 from avel.heads.tasks.metrics import Tally
@@ -91,11 +91,7 @@ class FoldsResult:
                 "" if each.interval_percent is None else "{:.1f} to {:.1f}".format(*each.interval_percent),
                 str(each.event_f1_percent),
                 f"{each.epochs:.0f}",
-                *(
-                    ("", "")
-                    if (told := next(iter(each.difference.values()), None)) is None
-                    else (str(told), told.needed)
-                ),
+                *difference_cells(next(iter(each.difference.values()), None)),
             )
             for each in self.results
         ]
@@ -259,14 +255,14 @@ def read_groups(path: Path, video_id: NDArray[np.object_]) -> dict[str, str]:
     Raises:
         DatasetError: no such CSV, or a video without a group.
     """
-    found = {row.fields["video_id"]: row.fields["group"] for row in read_rows(path, ("video_id", "group"))}
-    missing = sorted({str(each) for each in video_id} - set(found))
+    group_of = {row.fields["video_id"]: row.fields["group"] for row in read_rows(path, ("video_id", "group"))}
+    missing = sorted({str(each) for each in video_id} - set(group_of))
     if missing:
         raise DatasetError(
             f"{path}: {len(missing)} videos of train and val have no group, the first is {missing[0]}",
             hint="give each a line: video_id,group",
         )
-    return found
+    return group_of
 
 
 def _judge(

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from avel.config import Range, Setting, convert, digest, resolve, settings_of
-from avel.errors import ConfigError, StoreError, TrainingError
+from avel.config import Range, convert, digest, resolve, settings_of
+from avel.errors import ConfigError, StoreError, TrainingError, import_extra
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluation import Evaluation
 from avel.heads.models.head import code_digest
@@ -120,7 +120,7 @@ def search(
         TrainingError: the cache cannot be trained on, or every trial failed.
         StoreError: `folder` holds another search.
     """
-    optuna = import_optuna()
+    optuna = import_extra("optuna", "search")
     bounds = {
         name: (values.low, values.high) if isinstance(values, Range) else values
         for name, values in settings.items()
@@ -147,15 +147,15 @@ def search(
         if left > 0:
             note_long_training([[Trial("", base)]] * left, loaded.data, loaded.device)
             study.optimize(objective, n_trials=left, catch=(ConfigError, TrainingError))
-        found = sorted(_ended_trials(study), key=lambda each: -(each.validation_percent or -1))
-        finished = [each for each in found if each.state == "finished"]
+        ended = sorted(_ended_trials(study), key=lambda each: -(each.validation_percent or -1))
+        finished = [each for each in ended if each.state == "finished"]
         if not finished:
-            raise TrainingError(f"{folder}: all {len(found)} trials failed", hint="narrower ranges")
+            raise TrainingError(f"{folder}: all {len(ended)} trials failed", hint="narrower ranges")
         best = finished[0].settings
-        note(f"\n== the best of {len(found)} trials on validation: {best}")
+        note(f"\n== the best of {len(ended)} trials on validation: {best}")
         chosen = resolve(TrainConfig, "train-head", base=config, options={**options, **best})
-        evaluation = train_head(loaded, _run_folder(folder, chosen), chosen)
-        result = SearchResult(evaluation.run, best, evaluation, tuple(found))
+        evaluation = train_head(loaded, folder / f"best-{digest(chosen)[:8]}", chosen)
+        result = SearchResult(evaluation.run, best, evaluation, tuple(ended))
         write_json(folder / "search.json", as_plain(result))
     return result
 
@@ -214,7 +214,7 @@ class _Objective:
             trial.set_user_attr("validation", best)
             trial.report(best, line["epoch"])
             if trial.should_prune():
-                raise import_optuna().TrialPruned
+                raise import_extra("optuna", "search").TrialPruned
 
         group, device = [Trial(f"trial {trial.number}", config)], self.loaded.device
         check_step_fits(group, self._data(config), device)
@@ -228,19 +228,6 @@ class _Objective:
             splits = {name: split for name, split in whole.splits.items() if name != "test"}
             self._without_test[id(whole)] = dataclasses.replace(whole, splits=splits)
         return self._without_test[id(whole)]
-
-
-def import_optuna() -> Any:
-    """Imports optuna.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        import optuna
-    except ImportError:
-        raise ConfigError("optuna is not installed", hint="pip install 'avel[search]'") from None
-    return optuna
 
 
 def _study(optuna: Any, folder: Path, seed: int) -> optuna.Study:
@@ -313,28 +300,21 @@ def _record_request(
     write_document(path, as_plain(asked))
 
 
-def _run_folder(folder: Path, chosen: TrainConfig) -> Path:
-    """Returns the folder of the run with these settings; a longer search may choose other settings."""
-    return folder / f"best-{digest(chosen)[:8]}"
-
-
 def _converted(name: str, values: Range | Sequence[Any], base: TrainConfig) -> Range | tuple[Any, ...]:
     """Converts values or bounds to the type of the setting."""
     setting = next(each for each in settings_of(base) if each.name == name)
     if not isinstance(values, Range):
         if typing.get_origin(setting.hinted) is tuple:
             raise ConfigError(f"a search over {name}, which is a list", hint="give it to all trials")
-        return tuple(_value(setting, value) for value in values)
+        if setting.registry is not None:
+            return tuple(values)
+        return tuple(convert(setting, value, "search") for value in values)
     if setting.hinted not in (int, float):
         raise ConfigError(
             f"{name}={values} is a range, and {name} is not a number", hint="give its values by commas"
         )
     low, high = (convert(setting, value, "range") for value in (values.low, values.high))
     return Range(low, high, values.log)
-
-
-def _value(setting: Setting, value: Any) -> Any:
-    return value if setting.registry is not None else convert(setting, value, "search")
 
 
 def _suggested(trial: optuna.Trial, name: str, values: Range | Sequence[Any]) -> Any:

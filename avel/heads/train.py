@@ -129,14 +129,14 @@ def _open(path: Path, base: TrainConfig, inputs: HeadInputs, hardware: str) -> R
         with only_one(path, "run"):
             forget_unused(path)
     if (path / RECORD).is_file():
-        found = Run.open(path, "heads")
-        before, there = read_train_config(found.record.config, path / RECORD), found.read_inputs(HeadInputs)
+        run = Run.open(path, "heads")
+        before, there = read_train_config(run.record.config, path / RECORD), run.read_inputs(HeadInputs)
         if before.seeds < base.seeds and set(there.trials) < set(inputs.trials):
             fewer = replace(base, seeds=before.seeds)
             same = replace(inputs, trials=there.trials)
-            found = Run.create(path, "heads", fewer, inputs=as_plain(same))  # refuses all other differences
+            run = Run.create(path, "heads", fewer, inputs=as_plain(same))  # refuses all other differences
             with only_one(path, "run"):
-                return found.reopen(base, as_plain(inputs))
+                return run.reopen(base, as_plain(inputs))
     return Run.create(path, "heads", base, inputs=as_plain(inputs), hardware=hardware)
 
 

@@ -103,12 +103,12 @@ class DemoResult:
         rows: list[tuple[Any, ...]] = [
             (
                 name,
-                str(found.accuracy_percent),
-                "{:.1f} to {:.1f}".format(*found.interval_percent) if found.interval_percent else "",
-                str(found.events.f1_percent),
-                str(found.accuracy_at_best_test_epoch_percent),
+                str(group.accuracy_percent),
+                "{:.1f} to {:.1f}".format(*group.interval_percent) if group.interval_percent else "",
+                str(group.events.f1_percent),
+                str(group.accuracy_at_best_test_epoch_percent),
             )
-            for name, found in self.heads.items()
+            for name, group in self.heads.items()
         ]
         baselines = [
             (f"trivial baseline: {name}", f"{value:.1f}", "", "", "")
@@ -156,14 +156,14 @@ def demo(folder: Path | str, *, clips: int = 240, seed: int = 0) -> DemoResult:
     stage("cache-untrained", lambda: cache_features(store, paths["untrained"], **UNTRAINED, seed=seed))
     caches = {name: paths["untrained"] if name == "mlp untrained" else cache for name in DEMO_HEADS}
     heads = {name: {**DEMO_HEADS[name], **TRAINING} for name in DEMO_HEADS}
-    found: dict[str, Evaluation] = stage(
+    evaluations: dict[str, Evaluation] = stage(
         "train-head",
         lambda: {name: train_head(caches[name], runs[name], **heads[name]) for name in DEMO_HEADS},
     )
     stage("picture", lambda: demo_picture(runs, paths["picture"], shown=("mlp both", "tacma")))
     return DemoResult(
-        heads={name: result.groups[DEMO_HEADS[name]["head"]] for name, result in found.items()},
-        trivial_baselines_percent=found["tacma"].trivial_baselines_percent,
+        heads={name: result.groups[DEMO_HEADS[name]["head"]] for name, result in evaluations.items()},
+        trivial_baselines_percent=evaluations["tacma"].trivial_baselines_percent,
         seconds=seconds,
         paths={name: str(path) for name, path in {**paths, "heads": folder / "heads"}.items()},
     )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from avel.ahead import usable_cores
 from avel.errors import AvelError
 from avel.stores import runs
-from avel.stores.files import free_bytes
+from avel.stores.files import free_bytes, nearest_folder
 from avel.text import plural
 
 if TYPE_CHECKING:
@@ -102,24 +102,28 @@ def doctor(folder: Path | str = ".", *, self_test: bool = True) -> Diagnosis:
 
 
 def _versions() -> Check:
-    found, missing = [f"python {platform.python_version()}"], []
-    for name in CHECKED_LIBRARIES:
-        try:
-            found.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            missing.append(name)
-    hint = f"pip install --upgrade avel (missing: {', '.join(missing)})"
-    return Check("versions", not missing, ", ".join(found), hint if missing else "")
+    versions = {name: _version(name) for name in CHECKED_LIBRARIES}
+    missing = ", ".join(name for name, version in versions.items() if not version)
+    there = [f"{name} {version}" for name, version in versions.items() if version]
+    hint = f"pip install --upgrade avel (missing: {missing})" if missing else ""
+    return Check("versions", not missing, ", ".join([f"python {platform.python_version()}", *there]), hint)
 
 
 def _extras() -> Check:
-    found = []
-    for name, extra in EXTRAS.items():
-        try:
-            found.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            found.append(f"no {name} (pip install '{extra}')")
+    versions = {name: _version(name) for name in EXTRAS}
+    found = [
+        f"{name} {version}" if version else f"no {name} (pip install '{EXTRAS[name]}')"
+        for name, version in versions.items()
+    ]
     return Check("extras", True, ", ".join(found))
+
+
+def _version(library: str) -> str:
+    """Returns the version of a library, "" where it is not installed."""
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _torch() -> Check:
@@ -153,9 +157,7 @@ def _decoders() -> Check:
 
 
 def _disk(folder: Path) -> Check:
-    place = folder.resolve()
-    while not place.exists():
-        place = place.parent
+    place = nearest_folder(folder)
     free_gb = free_bytes(place) / 2**30
     hint = f"free at least {LEAST_DISK_GB:g} GB, or write elsewhere; AVE's store takes 14 GB"
     writable = os.access(place, os.W_OK)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
-from typing import Any
 
-from avel.config import settings_of, split_set
 from avel.pipeline.caching.cache import cache_features
-from avel.pipeline.config import CacheConfig
+from avel.pipeline.caching.request import parse_options
 from avel.pipeline.staging.extract import extract
 from avel.recipes.predicting.networks import find_encoder, staging_config
 from avel.stores.community import BACKGROUND_AUDIO
@@ -37,29 +34,15 @@ def background_cache(source: Path | str, cache: Path | str) -> Path:
         return Path(source)
     if kind not in ("store", "dataset"):
         raise not_a("folder of videos, clip store or feature cache", source, "clips that hold no event")
-    made = other.with_name(f"{other.stem}-{Path(str(source).rstrip('/')).stem}.h5")
+    target = other.with_name(f"{other.stem}-{Path(str(source).rstrip('/')).stem}.h5")
     if (Path(source) / BACKGROUND_AUDIO).is_file():
-        import_background(source, made, any_size=True, overwrite=True)
-        return made
+        import_background(source, target, any_size=True, overwrite=True)
+        return target
     like = FeatureCache.open(other)
     if kind == "dataset":
-        store = made.with_suffix(".zarr")
-        extract(source, store, staging_config(like.made.staging, str(other)))
+        store = target.with_suffix(".zarr")
+        extract(source, store, staging_config(like.typed_provenance.staging, str(other)))
         source = store
-    encoder = find_encoder(like) if like.made.run is not None else None
-    cache_features(source, made, encoder=encoder, **_given(like.made.options))
-    return made
-
-
-def _given(options: str) -> dict[str, Any]:
-    """Returns name -> value of options of `avel cache-features`, as a cache records them."""
-    flags = {setting.name for setting in settings_of(CacheConfig) if setting.hinted is bool}
-    words, given = iter(shlex.split(options)), dict[str, Any]()
-    for word in words:
-        name = word.removeprefix("--").replace("-", "_")
-        if name == "set":
-            name, value = split_set(next(words))
-            given[name] = value
-        else:
-            given[name] = True if name in flags else next(words)
-    return given
+    encoder = find_encoder(like) if like.typed_provenance.run is not None else None
+    cache_features(source, target, encoder=encoder, **parse_options(like.typed_provenance.options))
+    return target

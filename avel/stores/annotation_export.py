@@ -42,10 +42,10 @@ class ExportedAnnotations:
 
     def headline(self) -> str:
         """Returns the result in one line."""
-        held = f"{plural(self.events, 'event')} of {plural(self.clips, 'clip')}"
+        contents = f"{plural(self.events, 'event')} of {plural(self.clips, 'clip')}"
         unknown = f", {self.unknown:,} without known events" if self.unknown else ""
         missing = f"; {plural(len(self.missing), 'clip')} not staged and left out" if self.missing else ""
-        return f"{self.path}: {held}{unknown}{missing}"
+        return f"{self.path}: {contents}{unknown}{missing}"
 
 
 def export_annotations(

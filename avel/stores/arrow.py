@@ -97,12 +97,12 @@ def read_own_parquet(
     return table
 
 
-def _difference(found: pa.Schema, wanted: pa.Schema) -> str:
+def _difference(schema: pa.Schema, wanted: pa.Schema) -> str:
     """Says in which column a table differs from its schema; "" where it does not."""
     for field in wanted:
-        if found.names.count(field.name) != 1:
+        if schema.names.count(field.name) != 1:
             return f"column {field.name} is missing"
-        if found.field(field.name).type != field.type:
-            return f"column {field.name} is {found.field(field.name).type}, not {field.type}"
-    others = [name for name in found.names if name not in wanted.names]
+        if schema.field(field.name).type != field.type:
+            return f"column {field.name} is {schema.field(field.name).type}, not {field.type}"
+    others = [name for name in schema.names if name not in wanted.names]
     return f"column {others[0]} is not known" if others else ""

@@ -62,7 +62,7 @@ class CachedSamples:
         place = np.full(len(self), -1, np.int64)
         place[chosen] = np.arange(len(chosen))
         events, classes = self.events.take(place[self.events.sample] >= 0), self.classes
-        held = place[classes.sample] >= 0
+        kept = place[classes.sample] >= 0
         return CachedSamples(
             self.number[chosen],
             self.video[chosen],
@@ -71,7 +71,7 @@ class CachedSamples:
             self.known[chosen],
             replace(events, sample=place[events.sample]),
             self.tag[chosen],
-            ClassTable(classes.known[chosen], place[classes.sample[held]], classes.category[held]),
+            ClassTable(classes.known[chosen], place[classes.sample[kept]], classes.category[kept]),
         )
 
     @property

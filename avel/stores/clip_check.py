@@ -17,22 +17,22 @@ JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 def verify_clips(store: ClipStore) -> tuple[str, ...]:
     """Lists the faults of a store, a line each; reads every byte and checks every checksum."""
-    found = _wrong_shapes(store)
-    if found:  # then no array can be read by row and segment
-        return tuple(found)
+    faults = _wrong_shapes(store)
+    if faults:  # then no array can be read by row and segment
+        return tuple(faults)
     settings = store.location.read("config.toml")
     if settings is not None and (broken := fault(settings)):
-        found.append(f"config.toml: {broken}")
+        faults.append(f"config.toml: {broken}")
     rows: dict[int, str] = {}
     for video_id, entry in store.entries.items():
         if entry.row >= len(store.video_ids) or store.video_ids[entry.row] != video_id:
-            found.append(f"{video_id}: the manifest says row {entry.row}, the arrays do not")
+            faults.append(f"{video_id}: the manifest says row {entry.row}, the arrays do not")
         if entry.row in rows:
-            found.append(f"{video_id}: shares row {entry.row} with {rows[entry.row]}")
+            faults.append(f"{video_id}: shares row {entry.row} with {rows[entry.row]}")
         rows[entry.row] = video_id
-        found += [f"{video_id}: {what}" for what in _faults_of_video(store, entry)]
-    found += [f"{name}: not in the manifest" for name in store.video_ids if name not in store.entries]
-    return tuple(found)
+        faults += [f"{video_id}: {what}" for what in _faults_of_video(store, entry)]
+    faults += [f"{name}: not in the manifest" for name in store.video_ids if name not in store.entries]
+    return tuple(faults)
 
 
 def _wrong_shapes(store: ClipStore) -> list[str]:

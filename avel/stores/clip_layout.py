@@ -84,25 +84,25 @@ def read_attributes(location: Location) -> StoreAttributes | None:
         StoreError: the store has another format or version, or cannot be read.
     """
     try:
-        found_json = location.read("zarr.json")
+        data = location.read("zarr.json")
     except location.errors as error:
         raise StoreError(f"{location.url}: cannot be read: {first_line(error)}", hint=ACCESS) from None
-    if found_json is None:
+    if data is None:
         return None
     where = f"{location.url}/zarr.json"
-    found = parse(found_json, where, START_AGAIN).get("attributes")
-    if not found:  # a group that an interrupted run had only begun
+    plain = parse(data, where, START_AGAIN).get("attributes")
+    if not plain:  # a group that an interrupted run had only begun
         return None
-    if not isinstance(found, dict):
+    if not isinstance(plain, dict):
         raise StoreError(f"{where}: its attributes are not a JSON object", hint=START_AGAIN)
-    form = found.get("format"), found.get("version")
+    form = plain.get("format"), plain.get("version")
     if form != (FORMAT, VERSION):
         raise StoreError(
             f"{where}: format {form[0]!r} version {form[1]!r}, this avel reads {FORMAT!r} {VERSION}",
             hint="stage the clips into a new store with avel extract",
         )
-    attributes = typed(StoreAttributes, found, where, START_AGAIN)
-    if broken := fault(found_json):
+    attributes = typed(StoreAttributes, plain, where, START_AGAIN)
+    if broken := fault(data):
         raise StoreError(f"{where}: {broken}", hint=START_AGAIN)
     return attributes
 
@@ -115,7 +115,7 @@ def rows_table(video_ids: Sequence[str] | pa.Array) -> pa.Table:
     return pa.table([video_ids], schema)
 
 
-def read_rows(location: Location, attributes: StoreAttributes) -> pa.Array:
+def read_video_ids(location: Location, attributes: StoreAttributes) -> pa.Array:
     """Reads the ids of the videos in a store, in the order of its arrays.
 
     Raises:
@@ -124,15 +124,15 @@ def read_rows(location: Location, attributes: StoreAttributes) -> pa.Array:
     where, data = f"{location.url}/{ROWS}", location.read(ROWS)
     if data is None:
         raise StoreError(f"{where} is missing", hint=START_AGAIN)
-    found = read_own_parquet(data, rows_table(()).schema, where, START_AGAIN)["video_id"]
-    if len(found) < attributes.videos:
+    video_ids = read_own_parquet(data, rows_table(()).schema, where, START_AGAIN)["video_id"]
+    if len(video_ids) < attributes.videos:
         raise StoreError(
-            f"{where}: {len(found)} videos, zarr.json says {attributes.videos}", hint=START_AGAIN
+            f"{where}: {len(video_ids)} videos, zarr.json says {attributes.videos}", hint=START_AGAIN
         )
-    found = found.combine_chunks().slice(0, attributes.videos)
-    if len(found.unique()) < len(found):
+    video_ids = video_ids.combine_chunks().slice(0, attributes.videos)
+    if len(video_ids.unique()) < len(video_ids):
         raise StoreError(f"{where}: names a video twice", hint=START_AGAIN)
-    return found
+    return video_ids
 
 
 def row_shape(attributes: StoreAttributes, name: str) -> tuple[int, ...]:

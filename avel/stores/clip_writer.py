@@ -77,22 +77,22 @@ def prepare_store(
         run: token of the run that begins. From here on, writers of other runs raise StaleError.
     """
     location.write(RUN, run.encode())
-    found, store = read_attributes(location), location.zarr()
-    if found is None or found.videos != attributes.videos:
+    before, store = read_attributes(location), location.zarr()
+    if before is None or before.videos != attributes.videos:
         location.write(ROWS, to_parquet(rows_table(video_ids)))
     with without_format_warning():
-        if found is None or _form(found) != _form(attributes):
+        if before is None or _form(before) != _form(attributes):
             zarr.open_group(store, mode="a", use_consolidated=False).attrs.put({})
             location.delete([name for folder in (*ARRAYS, PACKED) for name in location.names(folder)])
             for name in attributes.arrays:
                 zarr.create_array(store, name=name, overwrite=True, **array_spec(attributes, name))
-        elif found.videos != attributes.videos:
+        elif before.videos != attributes.videos:
             group = zarr.open_group(store, mode="r+", use_consolidated=False)
             for name in attributes.arrays:
                 array: Any = group[name]
                 array.resize((attributes.videos, *array.shape[1:]))
     location.sync([f"{name}/zarr.json" for name in attributes.arrays])
-    if found != attributes:
+    if before != attributes:
         location.write("zarr.json", attributes.as_json())
 
 
@@ -289,9 +289,9 @@ def check_place(location: Location) -> None:
     Raises:
         StoreError: the place is a file, a folder with other files, or a store without its arrays.
     """
-    found = read_attributes(location)
-    if found is not None:
-        for name in found.arrays:
+    attributes = read_attributes(location)
+    if attributes is not None:
+        for name in attributes.arrays:
             if location.read(f"{name}/zarr.json") is None:
                 raise StoreError(f"{location.url}: no {name}/zarr.json", hint=START_AGAIN)
         return

@@ -29,7 +29,7 @@ from avel.stores.clip_layout import (
     chunk_shape,
     read_attributes,
     read_chunk,
-    read_rows,
+    read_video_ids,
     row_shape,
     without_format_warning,
 )
@@ -111,7 +111,7 @@ class ClipStore:
     @cached_property
     def video_ids(self) -> tuple[str, ...]:
         """Ids of the videos, in array order."""
-        return tuple(read_rows(self.location, self.attributes).to_pylist())
+        return tuple(read_video_ids(self.location, self.attributes).to_pylist())
 
     @cached_property
     def entries(self) -> Manifest:
@@ -197,7 +197,7 @@ class ClipStore:
         """
         if self.attributes.frame_codec != "jpeg":
             raise StoreError(f"{self.location.url}: holds {self.attributes.frame_codec} frames, not JPEG")
-        return self._by_chunk(video_id, frames, self._jpeg_files)
+        return self._by_chunk(video_id, frames, elements)
 
     def frames(self, video_id: str, frames: Sequence[int]) -> NDArray[np.uint8]:
         """Returns the frames with these numbers, decoded: uint8 (n, H, W, C), RGB.
@@ -208,7 +208,8 @@ class ClipStore:
         size = self.grid.size
         result = np.empty((len(frames), size, size, 3), np.uint8)
         if self.attributes.frame_codec == "raw":
-            result[:] = self._by_chunk(video_id, frames, self._raw_frames)
+            shape = chunk_shape(self.attributes, FRAMES)
+            result[:] = self._by_chunk(video_id, frames, lambda chunk, at: list(pictures(chunk, shape)[at]))
             return result
         for out, file in zip(result, self.jpegs(video_id, frames), strict=True):
             decode_jpeg(file, out)
@@ -246,27 +247,21 @@ class ClipStore:
             joined = np.concatenate([numbers(chunk, dtype, shape) for chunk in chunks])
         return joined[: row_shape(self.attributes, name)[0]]
 
-    def _by_chunk(self, video_id: str, frames: Sequence[int], read: Callable[..., Sequence[F]]) -> list[F]:
+    def _by_chunk(
+        self, video_id: str, frames: Sequence[int], read: Callable[[bytes, list[int]], Sequence[F]]
+    ) -> list[F]:
         """Reads frames, calling `read` once for each chunk, however many of its frames are asked for."""
         row, size = self._row(video_id), self.attributes.chunk_frames
         outside = [frame for frame in frames if not 0 <= frame < self.grid.frames]
         if outside:
             raise StoreError(f"{video_id}: frame {outside[0]} of {self.grid.frames}")
-        found: dict[int, F] = {}
+        frame_of: dict[int, F] = {}
         for number in dict.fromkeys(frame // size for frame in frames):
             inside = [frame for frame in frames if frame // size == number]
-            found |= zip(inside, read(row, number, [frame % size for frame in inside]), strict=True)
-        return [found[frame] for frame in frames]
-
-    def _jpeg_files(self, row: int, number: int, places: Sequence[int]) -> list[bytes]:
-        chunk = self._chunk(FRAMES, row, number)
-        with self._damage(FRAMES, row):
-            return elements(chunk, places)
-
-    def _raw_frames(self, row: int, number: int, places: Sequence[int]) -> list[NDArray[np.uint8]]:
-        chunk = self._chunk(FRAMES, row, number)
-        with self._damage(FRAMES, row):
-            return list(pictures(chunk, chunk_shape(self.attributes, FRAMES))[places])
+            chunk = self._chunk(FRAMES, row, number)
+            with self._damage(FRAMES, row):
+                frame_of |= zip(inside, read(chunk, [frame % size for frame in inside]), strict=True)
+        return [frame_of[frame] for frame in frames]
 
     def _chunk(self, name: str, row: int, number: int) -> bytes:
         """Reads the bytes of one chunk.

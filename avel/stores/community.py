@@ -53,21 +53,21 @@ def find_files(source: Path | Iterable[Path]) -> dict[str, Path]:
         MissingPathError: the folder or a file is not there, or there is no feature file.
     """
     folder = source if isinstance(source, Path) and source.is_dir() else None
-    given = sorted(folder.iterdir()) if folder else [source] if isinstance(source, Path) else list(source)
+    paths = sorted(folder.iterdir()) if folder else [source] if isinstance(source, Path) else list(source)
     known = {*DIMENSIONS, *ORDERS, *NOT_READ}
-    for path in given:
+    for path in paths:
         if not path.is_file() and not path.is_dir():
             raise MissingPathError(f"{path}: no such file")
         if folder is None and path.name not in known:
             raise StoreError(f"{path}: no known AVE file", hint=f"known names: {', '.join(sorted(known))}")
-    found = {path.name: path for path in given if path.name in known}
-    if AUDIO_FILE not in found or not {MAPS_FILE, VECTORS_FILE} & set(found):
-        shown = ", ".join(sorted(found)) or "none of the known files"
+    files = {path.name: path for path in paths if path.name in known}
+    if AUDIO_FILE not in files or not {MAPS_FILE, VECTORS_FILE} & set(files):
+        shown = ", ".join(sorted(files)) or "none of the known files"
         raise MissingPathError(
             f"{folder or 'given files'}: {shown}",
             hint=f"need {AUDIO_FILE} and {MAPS_FILE} or {VECTORS_FILE}, from the dataset's page, AVE-ECCV18",
         )
-    return found
+    return files
 
 
 @contextmanager
@@ -84,23 +84,23 @@ def array(path: Path, rows: int | None, *, any_size: bool = False) -> Iterator[h
         key = next((key for key in KEYS if key in file), None)
         if key is None:
             raise StoreError(f"{path}: no array named {' or '.join(KEYS)}, only {', '.join(file) or 'none'}")
-        found, wanted = array_of(file, key, FETCH), DIMENSIONS.get(path.name)
-        if found.dtype.kind not in "fiu":
-            raise StoreError(f"{path}: {key} is {found.dtype}, not numbers", hint=FETCH)
-        if wanted is not None and found.ndim != wanted:
-            raise DatasetError(f"{path}: {found.shape}, need {wanted} dimensions")
+        stored, wanted = array_of(file, key, FETCH), DIMENSIONS.get(path.name)
+        if stored.dtype.kind not in "fiu":
+            raise StoreError(f"{path}: {key} is {stored.dtype}, not numbers", hint=FETCH)
+        if wanted is not None and stored.ndim != wanted:
+            raise DatasetError(f"{path}: {stored.shape}, need {wanted} dimensions")
         size = SIZES.get(path.name)
-        if size and found.shape[1:] != size and not any_size:
+        if size and stored.shape[1:] != size and not any_size:
             raise DatasetError(
-                f"{path}: rows of {found.shape[1:]}, the published file has {size}",
+                f"{path}: rows of {stored.shape[1:]}, the published file has {size}",
                 hint="fetch it again; --any-size takes features of another network or grid",
             )
-        if rows is not None and found.shape[:1] != (rows,):
+        if rows is not None and stored.shape[:1] != (rows,):
             raise DatasetError(
-                f"{path}: {found.shape[0] if found.shape else 0} rows, the annotations have {rows}",
+                f"{path}: {stored.shape[0] if stored.shape else 0} rows, the annotations have {rows}",
                 hint="give the annotations that belong to these files with --dataset",
             )
-        yield found
+        yield stored
 
 
 def read_orders(files: dict[str, Path]) -> dict[str, list[int]]:
@@ -129,14 +129,14 @@ class Truth:
 
     def one_hot(self) -> NDArray[np.float32]:
         """Returns the contents of `labels.h5`: (R, T, K), zeros where the events are not known."""
-        return _eye(self.classes)[self.labels] * self.known[:, None, None]
+        return np.eye(self.classes, dtype=np.float32)[self.labels] * self.known[:, None, None]
 
     def video_classes(self) -> NDArray[np.float32]:
         """Returns the contents of `mil_labels.h5`: (R, K), 1 for each event class, else for background."""
-        found = np.zeros((len(self.labels), self.classes), np.float32)
-        found[self.events.sample, self.events.category] = 1
-        found[:, -1] = self.known & ~found.any(1)
-        return found
+        classes = np.zeros((len(self.labels), self.classes), np.float32)
+        classes[self.events.sample, self.events.category] = 1
+        classes[:, -1] = self.known & ~classes.any(1)
+        return classes
 
     def expected(self, name: str) -> NDArray[np.float32]:
         """Returns the contents of a label file: (R, T, K), (R, K) or (R, T)."""
@@ -160,10 +160,10 @@ def check_labels(files: dict[str, Path], truth: Truth, present: NDArray[np.bool_
         if name not in files:
             continue
         expected = truth.expected(name)
-        with array(files[name], len(truth.labels)) as found:
-            if found.shape != expected.shape:
-                raise DatasetError(f"{files[name]}: {found.shape}, the annotations give {expected.shape}")
-            values = found[()]
+        with array(files[name], len(truth.labels)) as stored:
+            if stored.shape != expected.shape:
+                raise DatasetError(f"{files[name]}: {stored.shape}, the annotations give {expected.shape}")
+            values = stored[()]
         axes = tuple(range(1, values.ndim))
         right = np.abs(values - expected).max(axis=axes) <= 1e-3
         wrong = np.flatnonzero(~right & present)
@@ -203,7 +203,3 @@ def _differences(wrong: NDArray[np.int64], values: NDArray[np.float32]) -> str:
         double = np.flatnonzero((values.sum(axis=2) > 1).any(axis=1))
         text += f"; {len(double)} rows carry two labels in a segment" if len(double) else ""
     return text
-
-
-def _eye(classes: int) -> NDArray[np.float32]:
-    return np.eye(classes, dtype=np.float32)

@@ -48,7 +48,7 @@ class ArrayDifference:
 
 
 @dataclass(frozen=True)
-class Difference:
+class CacheDifference:
     """Two caches compared.
 
     Attributes:
@@ -75,12 +75,12 @@ class Difference:
         """Returns the result in one line."""
         if self.same:
             return "the two caches hold the same"
-        found = [
+        differences = [
             f"{name} differs in {each.clips - each.equal:,} of {plural(each.clips, 'clip')}"
             for name, each in self.arrays.items()
             if each.equal < each.clips
         ]
-        found += [f"{name} cannot be compared ({why})" for name, why in self.incomparable.items()]
+        differences += [f"{name} cannot be compared ({why})" for name, why in self.incomparable.items()]
         counts = {
             "clips only in A": len(self.only_in_a),
             "clips only in B": len(self.only_in_b),
@@ -88,8 +88,8 @@ class Difference:
             "samples in another split": len(self.splits_differ),
             "settings made otherwise": len(self.made_otherwise),
         }
-        found += [f"{count:,} {what}" for what, count in counts.items() if count]
-        return f"the two caches differ: {'; '.join(found) or 'in what they list as missing'}"
+        differences += [f"{count:,} {what}" for what, count in counts.items() if count]
+        return f"the two caches differ: {'; '.join(differences) or 'in what they list as missing'}"
 
     def lines(self) -> list[str]:
         """Returns the arrays, and what was made otherwise, as tables."""
@@ -98,11 +98,17 @@ class Difference:
             for name, each in self.arrays.items()
         ]
         header = ("array", "clips", "equal", "mean cosine", "lowest cosine", "largest difference")
-        made = [(name, str(a), str(b)) for name, (a, b) in self.made_otherwise.items()]
-        return [*table(header, rows), "", *([*table(("made with", "A", "B"), made), ""] if made else [])]
+        pairs = [(name, str(a), str(b)) for name, (a, b) in self.made_otherwise.items()]
+        return [
+            *table(header, rows),
+            "",
+            *([*table(("made with", "A", "B"), pairs), ""] if pairs else []),
+        ]
 
 
-def diff(a: Path | str, b: Path | str | None = None, arrays: Mapping[str, str] | None = None) -> Difference:
+def diff(
+    a: Path | str, b: Path | str | None = None, arrays: Mapping[str, str] | None = None
+) -> CacheDifference:
     """Compares cache `b` with cache `a`, with 64 clips in memory at once.
 
     >>> diff("ave.h5", arrays={"f_v": "clip"}).arrays["f_v, clip"].mean_cosine  # doctest: +SKIP
@@ -132,18 +138,18 @@ def diff(a: Path | str, b: Path | str | None = None, arrays: Mapping[str, str] |
         raise StoreError(f"{a} and {b}: no video is in both", hint="compare caches of the same dataset")
     in_first = np.array([number for number, name in enumerate(first.video_ids) if name in place], np.int64)
     in_second = np.array([place[name] for name in common], np.int64)
-    found, incomparable = {}, _incomparable(first, second, pairs)
+    compared, incomparable = {}, _incomparable(first, second, pairs)
     for name, pair in pairs.items():
         if name not in incomparable:
-            found[name] = _compare(common, _blocks(first, second, pair, in_first, in_second))
+            compared[name] = _compare(common, _blocks(first, second, pair, in_first, in_second))
     events, splits = _samples_differ(first, second)
     only_a = tuple(name for name in first.video_ids if name not in place)
-    held = set(common)
-    only_b = tuple(name for name in second.video_ids if name not in held)
-    equal = all(array.equal == array.clips for array in found.values())
-    return Difference(
+    shared = set(common)
+    only_b = tuple(name for name in second.video_ids if name not in shared)
+    equal = all(array.equal == array.clips for array in compared.values())
+    return CacheDifference(
         same=equal and not (incomparable or only_a or only_b or events or splits),
-        arrays=found,
+        arrays=compared,
         incomparable=incomparable,
         only_in_a=only_a,
         only_in_b=only_b,
@@ -159,15 +165,15 @@ def _incomparable(
     first: FeatureCache, second: FeatureCache, pairs: Mapping[str, tuple[str, str]]
 ) -> dict[str, str]:
     """Returns pair -> why it cannot be compared: one cache lacks the array, or it has another shape there."""
-    found = {}
+    reasons = {}
     for name, pair in pairs.items():
         shapes = [
             cache.shapes[array][1:] if array in cache.shapes else None
             for cache, array in zip((first, second), pair, strict=True)
         ]
         if shapes[0] != shapes[1]:
-            found[name] = " and ".join("absent" if shape is None else str(shape) for shape in shapes)
-    return found
+            reasons[name] = " and ".join("absent" if shape is None else str(shape) for shape in shapes)
+    return reasons
 
 
 def _blocks(
@@ -237,21 +243,21 @@ def _events_by_sample(cache: FeatureCache) -> dict[int, list[tuple[Any, ...]] | 
     """
     samples, table, classes = cache.samples, cache.samples.events, cache.samples.classes
     numbers = samples.number.tolist()
-    found: dict[int, list[tuple[Any, ...]]] = {number: [] for number in numbers}
+    events_of: dict[int, list[tuple[Any, ...]]] = {number: [] for number in numbers}
     columns = (table.sample, table.category, table.onset_seconds, table.offset_seconds, table.modality)
     for place, category, *about in zip(*(column.tolist() for column in columns), strict=True):
-        found[numbers[place]].append((cache.categories[category], *about))
+        events_of[numbers[place]].append((cache.categories[category], *about))
     for place, category in zip(classes.sample.tolist(), classes.category.tolist(), strict=True):
-        found[numbers[place]].append((cache.categories[category],))
+        events_of[numbers[place]].append((cache.categories[category],))
     labelled = zip(numbers, samples.labelled.tolist(), strict=True)
-    return {number: sorted(found[number]) if known else None for number, known in labelled}
+    return {number: sorted(events_of[number]) if known else None for number, known in labelled}
 
 
 def _made_otherwise(first: Any, second: Any, where: str = "") -> dict[str, tuple[Any, Any]]:
     """Returns the entries of two provenances that differ, but not paths."""
     if not (isinstance(first, dict) and isinstance(second, dict)):
         return {} if first == second else {where: (first, second)}
-    found: dict[str, tuple[Any, Any]] = {}
+    entries: dict[str, tuple[Any, Any]] = {}
     for key in sorted({*first, *second} - {"store", "run", "annotations", "orders", "findings"}):
-        found |= _made_otherwise(first.get(key), second.get(key), f"{where}.{key}".lstrip("."))
-    return found
+        entries |= _made_otherwise(first.get(key), second.get(key), f"{where}.{key}".lstrip("."))
+    return entries

@@ -96,26 +96,30 @@ def import_features(
     cache = Path(cache)
     check_can_write(cache)
     sources: dict[FeatureModality, Any] = {"audio": audio, "visual": visual}
-    given = {name: _given(each) for name, each in sources.items() if each is not None}
-    if bool(given) == (source is not None):
+    by_id = {
+        modality: each if isinstance(each, GivenFeatures) else GivenFeatures(Path(each))
+        for modality, each in sources.items()
+        if each is not None
+    }
+    if bool(by_id) == (source is not None):
         raise ConfigError(
-            f"{cache}: {'both AVE files and' if given else 'neither AVE files nor'} features by video id",
+            f"{cache}: {'both AVE files and' if by_id else 'neither AVE files nor'} features by video id",
             hint="give SOURCE for AVE's files, or --audio and --visual for features of others",
         )
-    named = [each.name for each in given.values() if each.name is not None]
+    named = [each.name for each in by_id.values() if each.name is not None]
     if named and cache.exists():
-        return add_given(given, cache, maps_dtype=maps_dtype, leave_out=leave_out, overwrite=overwrite)
+        return add_given(by_id, cache, maps_dtype=maps_dtype, leave_out=leave_out, overwrite=overwrite)
     if named:
         raise MissingPathError(
             f"{cache}: no feature cache to which {named[0]!r} could be added",
             hint="leave out the names: the features of a new cache are f_a and f_v",
         )
     if cache.exists() and not overwrite:
-        beside = "; --audio-name and --visual-name add features beside its own" if given else ""
+        beside = "; --audio-name and --visual-name add features beside its own" if by_id else ""
         raise StoreError(f"{cache}: exists", hint=f"add --overwrite, or choose another file{beside}")
     if source is None:
         return import_given(
-            given,
+            by_id,
             cache,
             dataset_of(dataset, annotations, format, format_settings or {}),
             segments=segments,
@@ -123,7 +127,7 @@ def import_features(
             maps_dtype=maps_dtype,
             leave_out=leave_out,
         )
-    files = community.find_files(_paths(source))
+    files = community.find_files(Path(source) if isinstance(source, str | Path) else map(Path, source))
     orders = community.read_orders(files)
     known = _with_orders(_dataset(dataset, files, annotations, format, dict(format_settings or {})), orders)
     with ExitStack() as stack:
@@ -140,7 +144,10 @@ def import_features(
         present = np.array([sample.video_id in there for sample in known.samples], bool)
         findings = _shapes_found(file_arrays) + community.check_orders(orders, known, present)
         findings += community.check_labels(files, truth_of(known, grid), present)
-        findings += [_shared_samples(known, file_arrays, set(without)), *_left_out(files)]
+        findings.append(_shared_samples(known, file_arrays, set(without)))
+        findings += [
+            f"{name}: {what}, left out" for name, what in community.NOT_READ.items() if name in files
+        ]
         samples, missing = samples_of_videos(known, video_ids, reasons)
         arrays = _arrays(file_arrays, vectors, first_row, np.dtype(maps_dtype))
         digest = write_features(
@@ -249,7 +256,7 @@ def _samples_without_numbers(file_arrays: FileArrays, vectors: dict[str, NDArray
 
     The authors mark rows without features by NaN. For an infinity, the place of the first one is named.
     """
-    found: dict[int, list[str]] = {}
+    faults: dict[int, list[str]] = {}
     for name, rows in file_arrays.items():
         values = vectors.get(name, rows)
         for number in range(rows.shape[0]):
@@ -259,8 +266,8 @@ def _samples_without_numbers(file_arrays: FileArrays, vectors: dict[str, NDArray
             infinite = np.argwhere(np.isinf(row))
             place = ", ".join(map(str, infinite[0])) if len(infinite) else ""
             what = f"infinity in {name}, row {number}, at ({place})" if place else f"NaN in {name}"
-            found.setdefault(number, []).append(what)
-    return {number: ", ".join(what) for number, what in found.items()}
+            faults.setdefault(number, []).append(what)
+    return {number: ", ".join(what) for number, what in faults.items()}
 
 
 def _arrays(
@@ -331,10 +338,6 @@ def _shapes_found(file_arrays: FileArrays) -> list[str]:
     ]
 
 
-def _left_out(files: dict[str, Path]) -> list[str]:
-    return [f"{name}: {what}, left out" for name, what in community.NOT_READ.items() if name in files]
-
-
 def _provenance(
     files: dict[str, Path],
     file_arrays: FileArrays,
@@ -354,16 +357,16 @@ def _provenance(
 
 
 def _dataset(
-    given: Dataset | Path | str | None,
+    dataset: Dataset | Path | str | None,
     files: dict[str, Path],
     annotations: Path | str | None,
     format: str,
     settings: dict[str, Any],
 ) -> Dataset:
-    if isinstance(given, Dataset):
-        return given
-    folder = Path(given) if given is not None else next(iter(files.values())).parent
-    unnamed = given is None and annotations is None and format == "auto"
+    if isinstance(dataset, Dataset):
+        return dataset
+    folder = Path(dataset) if dataset is not None else next(iter(files.values())).parent
+    unnamed = dataset is None and annotations is None and format == "auto"
     if unnamed and find_format(folder) == PLAIN:
         raise MissingPathError(
             f"{folder}: no annotations beside the feature files",
@@ -383,11 +386,3 @@ def _with_orders(dataset: Dataset, orders: dict[str, list[int]]) -> Dataset:
         dataclasses.replace(sample, split=split_of.get(sample.number, "")) for sample in dataset.samples
     ]
     return dataclasses.replace(dataset, samples=Samples.of(samples))
-
-
-def _given(features: GivenFeatures | Path | str) -> GivenFeatures:
-    return features if isinstance(features, GivenFeatures) else GivenFeatures(Path(features))
-
-
-def _paths(source: Path | str | Iterable[Path | str]) -> Path | list[Path]:
-    return Path(source) if isinstance(source, str | Path) else [Path(item) for item in source]

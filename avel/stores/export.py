@@ -41,13 +41,6 @@ TAKE_THE_AUTHORS = f"not written, take the authors': {', '.join(community.NOT_RE
 
 
 @dataclass(frozen=True)
-class Orders:
-    """Split -> numbers of its samples, in the sequence of the file they were imported with."""
-
-    splits: dict[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
 class Exported:
     """Result of an export: file name -> shape, and remarks for users of the files."""
 
@@ -164,11 +157,11 @@ def _write_labels(cache: FeatureCache, truth: Truth, folder: Path) -> dict[str, 
 def _write_orders(cache: FeatureCache, folder: Path) -> dict[str, tuple[int, ...]]:
     """Writes the order files: rows with features, as they were imported, else ascending."""
     shapes: dict[str, tuple[int, ...]] = {}
-    where = f"{cache.path}: provenance: orders"
-    imported = typed(Orders, {"splits": cache.provenance.get("orders") or {}}, where, AGAIN).splits
+    where, orders = f"{cache.path}: provenance: orders", cache.provenance.get("orders") or {}
+    imported = typed(dict[str, tuple[int, ...]], orders, where, AGAIN)  # those of the files it is made of
     for name, split in ORDERS.items():
-        held = set(cache.samples.number[cache.samples.split == split].tolist())
-        order = [row for row in imported.get(split, sorted(held)) if row in held]
+        present = set(cache.samples.number[cache.samples.split == split].tolist())
+        order = [row for row in imported.get(split, sorted(present)) if row in present]
         with _new_array(folder / name, (len(order),), np.dtype(np.int64), key="order") as array:
             array[...] = np.array(order, np.int64)
         shapes[name] = (len(order),)
@@ -185,37 +178,37 @@ def _new_array(
 
 
 def _findings(cache: FeatureCache, names: dict[str, str]) -> list[str]:
-    found = [f"{name}: {array}, {cache.shapes[array][-1]} wide" for name, array in names.items()]
+    findings = [f"{name}: {array}, {cache.shapes[array][-1]} wide" for name, array in names.items()]
     if MAPS_FILE not in names:
-        found.append(f"no {MAPS_FILE}: the cache holds no maps, which AVEL and PSP attend over")
+        findings.append(f"no {MAPS_FILE}: the cache holds no maps, which AVEL and PSP attend over")
     absent = [item.sample for item in cache.missing if item.sample >= 0]
     if absent:
-        found.append(f"{len(absent)} rows without features are NaN and in no order file")
+        findings.append(f"{len(absent)} rows without features are NaN and in no order file")
     unknown = int((~cache.samples.known).sum())
     if unknown:
-        found.append(f"{unknown} rows of unknown events have zeros for labels")
+        findings.append(f"{unknown} rows of unknown events have zeros for labels")
     loose = int((cache.samples.split == "").sum())
     if loose:
-        found.append(f"{loose} rows are in no split, so in no order file")
+        findings.append(f"{loose} rows are in no split, so in no order file")
     if not set(SPLITS) <= set(cache.samples.split):
-        found.append("not every split has rows: the published code needs all three order files filled")
-    return [*found, *_beyond_the_published(cache, names), TAKE_THE_AUTHORS]
+        findings.append("not every split has rows: the published code needs all three order files filled")
+    return [*findings, *_beyond_the_published(cache, names), TAKE_THE_AUTHORS]
 
 
 def _beyond_the_published(cache: FeatureCache, names: dict[str, str]) -> list[str]:
     """Lists what the published loaders cannot read: sizes are fixed; val and test are one batch each."""
-    found = [
+    findings = [
         f"{name}: rows of {cache.shapes[array][1:]}, the published loaders take {community.SIZES[name]} only"
         for name, array in names.items()
         if cache.shapes[array][1:] != community.SIZES[name]
     ]
     if cache.classes != PUBLISHED_CLASSES:
-        found.append(f"{cache.classes} classes: the published loaders take {PUBLISHED_CLASSES} only")
+        findings.append(f"{cache.classes} classes: the published loaders take {PUBLISHED_CLASSES} only")
     for split in ("val", "test"):
         rows = int((cache.samples.split == split).sum())
         if rows != PUBLISHED_HELD_OUT_ROWS:
-            found.append(
+            findings.append(
                 f"{rows} {split} rows: the published code reads {PUBLISHED_HELD_OUT_ROWS} as one batch;"
                 " set its batch_size to this number"
             )
-    return found
+    return findings

@@ -95,17 +95,17 @@ class Aligned:
 
     def __getitem__(self, key: slice) -> NDArray[Any]:
         chosen = self.places[key]
-        found = np.zeros((len(chosen), *self.shape[1:]), self.dtype)
+        values_of = np.zeros((len(chosen), *self.shape[1:]), self.dtype)
         for row, (place, length) in enumerate(zip(chosen, self.lengths[key], strict=True)):
             assert place is not None
             values = np.asarray(self.files.read(place), np.float64)
             values = values.mean((1, 2)) if self.mean else values
             if self.timing is None:
-                found[row, :length] = values[:length]
+                values_of[row, :length] = values[:length]
             else:
                 parts = self.timing.places(len(values), length, self.segment_seconds)
-                found[row, :length] = [values[part].mean(0) for part in parts]
-        return found
+                values_of[row, :length] = [values[part].mean(0) for part in parts]
+        return values_of
 
     def only(self, keep: Sequence[int], **changes: Any) -> Aligned:
         """Returns the features of some of the videos, with the axes behind (V, T) as `tail`."""
@@ -156,31 +156,31 @@ def align(
 def check_clips(aligned: Aligned, video_ids: Sequence[str]) -> tuple[tuple[int, ...], dict[str, Problem]]:
     """Reads every clip; returns the axes behind (V, T), and video -> why its features cannot be used."""
     shapes: dict[str, tuple[int, ...]] = {}
-    found: dict[str, Problem] = {}
+    problems: dict[str, Problem] = {}
     for video_id, place in zip(video_ids, aligned.places, strict=True):
         if place is None:
-            found[video_id] = Problem(NO_FEATURES, NO_FEATURES)
+            problems[video_id] = Problem(NO_FEATURES, NO_FEATURES)
             continue
         try:
             values = np.asarray(aligned.files.read(place))
         except (DatasetError, MissingPathError, StoreError) as error:
-            found[video_id] = Problem(UNREADABLE, error.message)
+            problems[video_id] = Problem(UNREADABLE, error.message)
             continue
         if values.dtype.kind not in "fiu" or values.ndim not in OF_A_CLIP or not values.size:
-            found[video_id] = Problem(NO_ARRAY, f"{values.dtype} {values.shape}")
+            problems[video_id] = Problem(NO_ARRAY, f"{values.dtype} {values.shape}")
             continue
         shapes[video_id] = values.shape
         finite = np.isfinite(values)
         if not finite.all():
             at = ", ".join(map(str, np.argwhere(~finite)[0]))
-            found[video_id] = Problem(NOT_FINITE, f"{values[~finite][0]} at ({at})")
+            problems[video_id] = Problem(NOT_FINITE, f"{values[~finite][0]} at ({at})")
     tails = Counter(shape[1:] for shape in shapes.values())
     tail = max(tails, key=lambda each: tails[each]) if tails else (1,)
     length_of = dict(zip(video_ids, aligned.lengths, strict=True))
     for video_id, shape in shapes.items():
         if (problem := _fault_of(shape, tail, aligned, length_of[video_id])) is not None:
-            found[video_id] = problem
-    return tail, found
+            problems[video_id] = problem
+    return tail, problems
 
 
 def _fault_of(shape: tuple[int, ...], tail: tuple[int, ...], aligned: Aligned, length: int) -> Problem | None:

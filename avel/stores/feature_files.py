@@ -90,29 +90,29 @@ def _files_by_id(path: Path) -> dict[str, Path] | None:
         before, _, after = path.name.partition("*")
         if "*" in after:
             raise ConfigError(f"{path}: several stars, so it is not known which is the id", hint="keep one")
-        found = {
+        files = {
             each.name[len(before) : len(each.name) - len(after)]: each
             for each in sorted(path.parent.glob(f"{glob.escape(before)}*{glob.escape(after)}"))
             if each.is_file()
         }
     elif path.is_dir():
         below = sorted(each for each in path.rglob("*") if each.suffix.lower() in ENDINGS and each.is_file())
-        found = {}
+        files = {}
         for each in below:
             name = path_text(each.relative_to(path).with_suffix(""))
-            if name in found:
+            if name in files:
                 raise StoreError(
-                    f"{each}: {found[name].name} has the same id",
+                    f"{each}: {files[name].name} has the same id",
                     hint=f"give one kind of file, as {path}/*{each.suffix}",
                 )
-            found[name] = each
+            files[name] = each
     elif path.is_file():
         return None
     else:
         raise MissingPathError(f"{path}: no such file or folder", hint="a folder, a pattern or a file")
-    if not found:
+    if not files:
         raise MissingPathError(f"{path}: holds no features", hint=f"endings are {', '.join(ENDINGS)}")
-    return found
+    return files
 
 
 @contextmanager
@@ -141,11 +141,11 @@ def _entries(path: Path) -> Iterator[Entries]:
 
 def _hdf5_entries(group: h5py.Group) -> Entries:
     """Returns the arrays of a group; those that are groups as their own entries."""
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for name in group:
         is_group = group.get(name, getclass=True) is h5py.Group
         if is_group and isinstance(group.get(name, getlink=True), h5py.HardLink):
-            found[name] = {
+            entries[name] = {
                 inner: array_of(group[name], inner, WRITE_AGAIN)
                 for inner in group[name]
                 if isinstance(array := group[name].get(inner), h5py.Dataset) and array.dtype.kind in "fiu"
@@ -154,10 +154,10 @@ def _hdf5_entries(group: h5py.Group) -> Entries:
         array = group.get(name)
         of_text = isinstance(array, h5py.Dataset) and h5py.check_string_dtype(array.dtype)
         if of_text and name in ID_NAMES and array.ndim == 1:
-            found[name] = read_foreign_texts(group, name, WRITE_AGAIN)
+            entries[name] = read_foreign_texts(group, name, WRITE_AGAIN)
         elif not of_text:
-            found[name] = array_of(group, name, WRITE_AGAIN)
-    return found
+            entries[name] = array_of(group, name, WRITE_AGAIN)
+    return entries
 
 
 def _torch_entries(path: Path) -> Entries:
@@ -241,7 +241,10 @@ def _only(entries: Entries, key: str | None, dimensions: tuple[int, ...], where:
 
 def _listed(entries: Entries) -> str:
     """Names the first of a file's entries with their shapes, for messages."""
-    shown = [f"{name or 'array'} {_shape(value)}".strip() for name, value in list(entries.items())[:5]]
+    shown = [
+        f"{name or 'array'} {tuple(value.shape) if hasattr(value, 'shape') else ''}".strip()
+        for name, value in list(entries.items())[:5]
+    ]
     return ", ".join([*shown, *(["..."] if len(entries) > len(shown) else [])]) or "nothing"
 
 
@@ -249,10 +252,6 @@ def _dimensions(value: Any) -> int:
     """Returns the dimensions of an array of numbers, 0 of anything else."""
     numbers = getattr(getattr(value, "dtype", None), "kind", "") in "fiu"
     return int(value.ndim) if numbers and hasattr(value, "ndim") else 0
-
-
-def _shape(value: Any) -> str:
-    return str(tuple(value.shape)) if hasattr(value, "shape") else ""
 
 
 def _ids(entries: Entries) -> tuple[str, ...] | None:

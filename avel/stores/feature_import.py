@@ -51,9 +51,9 @@ class Imported:
 
     def headline(self) -> str:
         """Returns the result in one line."""
-        held = f"{' and '.join(self.arrays)} of {plural(self.samples, 'sample')}"
+        contents = f"{' and '.join(self.arrays)} of {plural(self.samples, 'sample')}"
         lost = f", {self.missing:,} without features" if self.missing else ""
-        return f"{self.cache}: {held} in {plural(self.videos, 'clip')}{lost}"
+        return f"{self.cache}: {contents} in {plural(self.videos, 'clip')}{lost}"
 
     def lines(self) -> list[str]:
         """Returns the remarks on the files."""
@@ -79,7 +79,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Found:
+class UsableFeatures:
     """Features of each modality that can be used.
 
     Attributes:
@@ -124,18 +124,18 @@ def import_given(
     length = dataset.segments(segment_seconds) if segments is None else segments
     target = target_of(dataset, length, segment_seconds)
     with ExitStack() as stack:
-        found = find_features(stack, given, target, leave_out)
-        if len(found.tails["audio"]) > 1:
+        usable = find_features(stack, given, target, leave_out)
+        if len(usable.tails["audio"]) > 1:
             raise ConfigError(f"{given['audio'].path}: audio features are vectors, these are maps")
-        audio, visual = found.aligned["audio"], found.aligned["visual"]
-        video_ids = tuple(target.video_ids[row] for row in found.kept)
+        audio, visual = usable.aligned["audio"], usable.aligned["visual"]
+        video_ids = tuple(target.video_ids[row] for row in usable.kept)
         every = range(len(video_ids))
         arrays: dict[str, ArrayLike] = {"f_a": audio, "f_v": visual, "cnn_a": audio, "cnn_v": visual}
-        if len(found.tails["visual"]) > 1:
-            mean = visual.only(every, tail=found.tails["visual"], mean=True)
-            maps = visual.only(every, tail=found.tails["visual"], dtype=np.dtype(maps_dtype).type)
+        if len(usable.tails["visual"]) > 1:
+            mean = visual.only(every, tail=usable.tails["visual"], mean=True)
+            maps = visual.only(every, tail=usable.tails["visual"], dtype=np.dtype(maps_dtype).type)
             arrays |= {"f_v": mean, "cnn_v": mean, "maps": maps}
-        samples, missing = samples_of_videos(dataset, video_ids, found.reasons)
+        samples, missing = samples_of_videos(dataset, video_ids, usable.reasons)
         digest = write_features(
             cache,
             video_ids=video_ids,
@@ -144,15 +144,15 @@ def import_given(
             arrays=arrays,
             segment_seconds=segment_seconds,
             missing=missing,
-            lengths=np.array([target.lengths[row] for row in found.kept], np.int64),
+            lengths=np.array([target.lengths[row] for row in usable.kept], np.int64),
             provenance={
-                "encoder": {"kind": "imported"} | found.provenance,
-                "findings": list(found.findings),
+                "encoder": {"kind": "imported"} | usable.provenance,
+                "findings": list(usable.findings),
                 "versions": library_versions(),
             },
         )
         shapes = {name: tuple(values.shape) for name, values in arrays.items()}
-    return Imported(str(cache), digest, len(samples), len(video_ids), len(missing), shapes, found.findings)
+    return Imported(str(cache), digest, len(samples), len(video_ids), len(missing), shapes, usable.findings)
 
 
 def add_given(
@@ -181,24 +181,24 @@ def add_given(
         raise ConfigError(f"two features named {names['audio']!r}", hint="name them apart")
     cache = FeatureCache.open(path)
     with ExitStack() as stack:
-        found = find_features(stack, given, target_of_cache(cache), leave_out)
-        if found.reasons:
+        usable = find_features(stack, given, target_of_cache(cache), leave_out)
+        if usable.reasons:
             raise DatasetError(
-                "; ".join(found.findings), hint="what is added to a cache has features of all of its videos"
+                "; ".join(usable.findings), hint="what is added to a cache has features of all of its videos"
             )
         new = {}
-        for modality, tail in found.tails.items():
+        for modality, tail in usable.tails.items():
             dtype = np.dtype(maps_dtype if len(tail) > 1 else np.float32).type
-            values = found.aligned[modality].only(range(len(found.kept)), tail=tail, dtype=dtype)
-            new[names[modality]] = NewFeatures(modality, values, found.provenance[modality])
+            values = usable.aligned[modality].only(range(len(usable.kept)), tail=tail, dtype=dtype)
+            new[names[modality]] = NewFeatures(modality, values, usable.provenance[modality])
         added = add_features(path, new, overwrite=overwrite)
     counts = len(added.samples), len(added.video_ids), len(added.missing)
-    return Imported(str(path), added.digest, *counts, added.shapes, found.findings)
+    return Imported(str(path), added.digest, *counts, added.shapes, usable.findings)
 
 
 def find_features(
     stack: ExitStack, given: Mapping[FeatureModality, GivenFeatures], target: Target, leave_out: bool
-) -> Found:
+) -> UsableFeatures:
     """Opens, aligns and checks features; the files stay open until `stack` closes.
 
     Raises:
@@ -231,7 +231,7 @@ def find_features(
     kept = tuple(row for row, name in enumerate(target.video_ids) if name not in reasons)
     if not kept:
         raise DatasetError("; ".join(findings), hint="no clip is left; see to the files and options")
-    return Found(
+    return UsableFeatures(
         {name: each.only(kept, tail=tails[name]) for name, each in aligned.items()},
         tails,
         kept,

@@ -26,12 +26,12 @@ def as_table(cache: FeatureCache | Path | str, split: str | None = None, *names:
         StoreError: no such split or features, or they are maps.
     """
     cache = cache if isinstance(cache, FeatureCache) else FeatureCache.open(cache)
-    samples, segments = cache.samples.take(cache.places_of(split)), cache.grid_segments
+    samples, segments = cache.samples.take(cache.places_of_split(split)), cache.grid_segments
     either = [MODALITIES.index("audio"), MODALITIES.index("visual")]
-    held = (cache.segment_classes(samples, either) > 0).any(2).reshape(-1, len(cache.categories))
+    has_class = (cache.segment_classes(samples, either) > 0).any(2).reshape(-1, len(cache.categories))
     lengths = cache.lengths[samples.video]
     inside = (np.arange(segments) < lengths[:, None]).ravel()
-    held, known = held[inside], np.repeat(samples.known, lengths)
+    has_class, known = has_class[inside], np.repeat(samples.known, lengths)
     segment = np.tile(np.arange(segments), len(samples))[inside]
     columns: dict[str, Any] = {
         "sample": np.repeat(samples.number, lengths),
@@ -42,7 +42,7 @@ def as_table(cache: FeatureCache | Path | str, split: str | None = None, *names:
         "classes": pa.array(
             [
                 [cache.categories[place] for place in np.flatnonzero(row)] if is_known else None
-                for row, is_known in zip(held, known, strict=True)
+                for row, is_known in zip(has_class, known, strict=True)
             ],
             pa.list_(pa.string()),
         ),

@@ -58,7 +58,7 @@ class Timing:
         starts = np.arange(count + 1) * self.hop_seconds  # the last is of the window that was dropped
         ends = starts + self.window_seconds
         until = starts + max(self.window_seconds, self.hop_seconds)
-        found = []
+        features_of = []
         for segment in range(segments):
             onset, offset = segment * segment_seconds, (segment + 1) * segment_seconds
             middle = (onset + offset) / 2
@@ -68,5 +68,5 @@ class Timing:
                 covering = np.flatnonzero((starts <= middle + ROUNDING) & (until >= middle - ROUNDING))
                 distance = np.abs((starts + ends)[covering] / 2 - middle)
                 chosen = np.minimum(covering[np.argsort(distance, kind="stable")[:1]], count - 1)
-            found.append(chosen)
-        return found
+            features_of.append(chosen)
+        return features_of

@@ -38,8 +38,8 @@ from avel.stores.hdf5 import (
     new_file,
     opened,
     read_column,
-    read_rows,
     read_texts,
+    read_verified_rows,
     texts,
     write_rows,
 )
@@ -55,7 +55,7 @@ from avel.stores.named_features import (
     place_in_file,
     read_named,
 )
-from avel.stores.provenance import AGAIN, PLACES, CacheProvenance, made_of, places_of
+from avel.stores.provenance import AGAIN, PLACES, CacheProvenance, places_of, read_provenance
 from avel.text import classes_and_background, html_table, plural
 
 FORMAT, VERSION = "avel-features", 6
@@ -157,6 +157,13 @@ class FeatureCache:
         return len(self.categories) + 1
 
     @property
+    def encoder(self) -> str:
+        """Kind of what made the features, and its digest where there is one."""
+        about = self.provenance.get("encoder")
+        entries = about if isinstance(about, dict) else {}
+        return " ".join(str(entries[key]) for key in ("kind", "digest") if key in entries) or "unknown"
+
+    @property
     def sources(self) -> dict[str, str]:
         """Returns video id -> SHA-256 of its file, of the videos whose files are known."""
         named = zip(self.video_ids, decoded(self.source_sha256), strict=True)
@@ -225,16 +232,16 @@ class FeatureCache:
             StoreError: the cache does not hold it, or its checksum fails.
         """
         if name not in self.shapes:
-            held = ", ".join(self.shapes)
+            arrays = ", ".join(self.shapes)
             raise StoreError(
-                f"{self.path}: no {name!r} in this cache, only {held}", hint=self._how_to_add(name)
+                f"{self.path}: no {name!r} in this cache, only {arrays}", hint=self._how_to_add(name)
             )
         hint = self.command("--overwrite") or "import the features again, with --overwrite"
         rows = slice(None) if videos is None else videos.tolist()
         with opened(self.path, hint) as file:
-            return read_rows(_array_of(file, name, hint), self.checksums[name], rows, hint)
+            return read_verified_rows(_array_of(file, name, hint), self.checksums[name], rows, hint)
 
-    def places_of(self, split: str | None) -> NDArray[np.int64]:
+    def places_of_split(self, split: str | None) -> NDArray[np.int64]:
         """Returns the places of a split's samples among all, of all samples for None: (n,).
 
         Raises:
@@ -246,13 +253,18 @@ class FeatureCache:
             raise StoreError(f"{self.path}: no sample of split {split!r}", hint=f"splits are {splits}")
         return places
 
+    def places_of_videos(self, video_ids: Iterable[str]) -> NDArray[np.int64]:
+        """Returns the places of some videos, all of which it holds, among all: (n,)."""
+        place = {video_id: number for number, video_id in enumerate(self.video_ids)}
+        return np.array([place[video_id] for video_id in video_ids], np.int64)
+
     def of_split(self, split: str | None, name: str) -> NDArray[Any]:
         """Reads features of a split's samples, of all samples for None: (n, T, ...).
 
         >>> cache.of_split("train", "f_a").shape  # doctest: +SKIP
         (3339, 10, 256)
         """
-        return self.read(name, self.samples.video[self.places_of(split)])
+        return self.read(name, self.samples.video[self.places_of_split(split)])
 
     def modality_of(self, name: str) -> str:
         """Returns "audio" or "visual", the modality of an array that the cache holds."""
@@ -273,9 +285,9 @@ class FeatureCache:
         return cache_command(places.store, self.path, places.run, places.options or "", *more)
 
     @property
-    def made(self) -> CacheProvenance:
+    def typed_provenance(self) -> CacheProvenance:
         """Provenance that `avel cache-features` wrote; StoreError for an imported or damaged cache."""
-        return made_of(self.path, self.provenance)
+        return read_provenance(self.path, self.provenance)
 
     def _how_to_add(self, name: str) -> str:
         if name not in OWN:
@@ -314,7 +326,7 @@ def write_features(
     if lengths is None:
         lengths = np.full(len(video_ids), arrays["f_a"].shape[1], np.int64)
     shapes = {name: tuple(source.shape) for name, source in features.items()}
-    told = json.loads(json.dumps(dict(provenance or {})))
+    plain = json.loads(json.dumps(dict(provenance or {})))
     columns = samples.columns()
     columns |= {name: texts(values) for name, values in columns.items() if values.dtype == object}
     columns |= {
@@ -331,7 +343,7 @@ def write_features(
         math.prod(source.shape) * np.dtype(_dtype(name, source)).itemsize + 4 * len(video_ids)
         for name, source in features.items()
     )
-    room += 2 * len(json.dumps([told, *(dict(each.made) for each in new.values())])) + NAMED_BYTES * len(new)
+    room += 2 * len(json.dumps([plain, *(dict(each.made) for each in new.values())])) + NAMED_BYTES * len(new)
     with new_file(path, room) as file:
         for name, values in columns.items():
             file[name] = values
@@ -342,10 +354,10 @@ def write_features(
             copied = written.get(id(source), source)
             sums[name] = write_rows(file, place_in_file(name), copied, _dtype(name, source))
             written[id(source)] = file[place_in_file(name)]
-        digest = _content_digest(told, segment_seconds, columns, sums)
+        digest = _content_digest(plain, segment_seconds, columns, sums)
         about = {name: vars(each.named(name, video_ids, sums[name])) for name, each in new.items()}
-        told |= {GROUP: about} if about else {}
-        file["provenance"] = texts([json.dumps(told, sort_keys=True)]).reshape(())
+        plain |= {GROUP: about} if about else {}
+        file["provenance"] = texts([json.dumps(plain, sort_keys=True)]).reshape(())
         file.attrs.update(
             version=VERSION, segments=int(arrays["f_a"].shape[1]), segment_seconds=float(segment_seconds)
         )
@@ -394,10 +406,10 @@ def _content_digest(
     checksums: Mapping[str, NDArray[np.uint32]],
 ) -> str:
     """Returns 16 hex digits over provenance, columns, and the checksums of the cache's own arrays."""
-    made = {key: value for key, value in provenance.items() if key not in (*PLACES, GROUP)}
+    features_made = {key: value for key, value in provenance.items() if key not in (*PLACES, GROUP)}
     own = sorted((name, sums) for name, sums in checksums.items() if name in OWN)
     numbers = [(name, columns[name]) for name in COLUMNS]
-    return digest_of([made, float(segment_seconds)], chain(numbers, own))
+    return digest_of([features_made, float(segment_seconds)], chain(numbers, own))
 
 
 @dataclass(frozen=True)
@@ -411,10 +423,10 @@ class _Attributes:
 
 def _read(kind: type[C], path: Path, file: h5py.File) -> C:
     """Reads all of a cache but its arrays of features; raises StoreError with what is wrong."""
-    given = {name: attribute(file, name) for name in ("format", "version")}
-    if (given["format"], given["version"]) != (FORMAT, VERSION):
+    form = {name: attribute(file, name) for name in ("format", "version")}
+    if (form["format"], form["version"]) != (FORMAT, VERSION):
         raise StoreError(
-            f"{path}: format {given['format']!r} version {given['version']!r}, "
+            f"{path}: format {form['format']!r} version {form['version']!r}, "
             f"this avel reads {FORMAT!r} {VERSION}",
             hint=AGAIN,
         )
@@ -425,9 +437,9 @@ def _read(kind: type[C], path: Path, file: h5py.File) -> C:
         read_texts(file, "provenance", AGAIN, dimensions=0).encode(), f"{path}: provenance", AGAIN
     )
     named = read_named(path, provenance)
-    held = [*(name for name in OWN if name in file), *named]
+    arrays = [*(name for name in OWN if name in file), *named]
     columns = {name: read_column(file, name, dtype, AGAIN) for name, dtype in COLUMNS.items()}
-    sums = {name: read_column(file, place_in_file(name) + CHECKSUMS, np.uint32, AGAIN) for name in held}
+    sums = {name: read_column(file, place_in_file(name) + CHECKSUMS, np.uint32, AGAIN) for name in arrays}
     missing = zip(
         columns["missing_sample"].tolist(),
         decoded(columns["missing_video_id"]),
@@ -444,7 +456,7 @@ def _read(kind: type[C], path: Path, file: h5py.File) -> C:
         tuple(Missing(*values) for values in missing),
         provenance,
         attributes.digest,
-        {name: tuple(_array_of(file, name, AGAIN).shape) for name in held},
+        {name: tuple(_array_of(file, name, AGAIN).shape) for name in arrays},
         sums,
         named,
         columns["lengths"],
@@ -456,7 +468,7 @@ def _read(kind: type[C], path: Path, file: h5py.File) -> C:
         )
     except StoreError as error:
         raise StoreError(f"{path}: {error.message}", hint=AGAIN) from None
-    for name in held:
+    for name in arrays:
         dtype = file[place_in_file(name)].dtype
         if dtype not in (np.float32, np.float16):
             raise StoreError(f"{path}: {name} is {dtype}, not float32", hint=AGAIN)

@@ -37,12 +37,12 @@ def read(path: Path) -> None:
 
 def names_in(file: h5py.File) -> list[str]:
     """Returns the names of all that lies in a file or in a group of it."""
-    found = list(file)
+    names = list(file)
     for name in file:
         with suppress(Exception):
             if isinstance(file.get(name, getlink=True), h5py.HardLink) and isinstance(file[name], h5py.Group):
-                found += [f"{name}/{inner}" for inner in file[name]]
-    return found
+                names += [f"{name}/{inner}" for inner in file[name]]
+    return names
 
 
 def main() -> None:

@@ -65,8 +65,8 @@ def _errno(error: Exception) -> int | None:
     """Returns the errno of an error, also from the text of safetensors' errors."""
     if isinstance(error, OSError):
         return error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found[1]) if found else None
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    return int(match[1]) if match else None
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def _remove_partials(path: Path) -> None:
     """Removes what killed processes of this machine left of `path`; those of other machines may still run."""
     pattern = re.compile(re.escape(f".{path.name}.{socket.gethostname()}.") + r"(\d+)\.partial")
     for name in os.listdir(path.parent):
-        if (found := pattern.fullmatch(name)) and not process_runs(int(found[1])):
+        if (match := pattern.fullmatch(name)) and not process_runs(int(match[1])):
             left = path.with_name(name)
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
@@ -130,10 +130,13 @@ def check_can_write(path: Path, *, folder: bool = False) -> None:
 
 def free_bytes(place: Path) -> int:
     """Returns the bytes that are free on the disk of a path, which need not be there yet."""
-    place = place.resolve()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+    return shutil.disk_usage(nearest_folder(place)).free
+
+
+def nearest_folder(path: Path) -> Path:
+    """Returns a path, or the nearest one above it that is there."""
+    path = path.resolve()
+    return path if path.exists() else nearest_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -166,7 +169,7 @@ def file_at(text: str) -> Path:
     if "\\x" not in text or os.path.lexists(text):
         return Path(text)
     escaped = re.compile(rb"\\x([0-9a-f]{2})")
-    return Path(os.fsdecode(escaped.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(text))))
+    return Path(os.fsdecode(escaped.sub(lambda match: bytes.fromhex(match[1].decode()), os.fsencode(text))))
 
 
 def sha256_file(path: Path) -> str:
@@ -189,14 +192,14 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
     with as_write_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            held = FileLock(file).acquire(blocking=False)
+            lock = FileLock(file).acquire(blocking=False)
         except Timeout:
             who = file.read_text().strip() or "unknown"
             raise BusyError(
                 f"{folder}: another process ({who}) is at work on this {what}",
                 hint="wait for it to end, or write to another path",
             ) from None
-    with held:
+    with lock:
         with as_write_error(folder):
             file.write_text(f"pid {os.getpid()}")
         yield

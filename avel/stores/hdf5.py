@@ -161,9 +161,9 @@ def attribute(file: h5py.File, name: str) -> Any:
     """Returns an attribute as JSON would hold it, None where there is none that is one number or text."""
     if name not in file.attrs:
         return None
-    found = file.attrs.get_id(name)
-    text = isinstance(found.get_type(), h5t.TypeStringID)
-    if found.shape != () or not (text or _is_plain(found.get_type(), found.dtype)):
+    entry = file.attrs.get_id(name)
+    text = isinstance(entry.get_type(), h5t.TypeStringID)
+    if entry.shape != () or not (text or _is_plain(entry.get_type(), entry.dtype)):
         return None
     value = file.attrs[name]
     value = value.item() if isinstance(value, np.generic) else value
@@ -183,8 +183,8 @@ def _check_chunks(array: h5py.Dataset, where: str, hint: str) -> None:
     Raises:
         StoreError: also where chunks are packed in another way than those of FILTERS.
     """
-    made = array.id.get_create_plist()
-    used = [made.get_filter(number)[0] for number in range(made.get_nfilters())]
+    creation = array.id.get_create_plist()
+    used = [creation.get_filter(number)[0] for number in range(creation.get_nfilters())]
     if used != [code for code in FILTERS if code in used]:
         raise StoreError(
             f"{where} is packed with filters {used} of HDF5, only {', '.join(FILTERS.values())} are read",
@@ -296,7 +296,7 @@ def checksums(rows: NDArray[Any]) -> list[int]:
     return [google_crc32c.value(row) for row in np.ascontiguousarray(rows)]
 
 
-def read_rows(
+def read_verified_rows(
     array: h5py.Dataset, sums: NDArray[np.uint32], rows: slice | Sequence[int], hint: str
 ) -> NDArray[Any]:
     """Reads rows of an array and compares their checksums.
@@ -312,8 +312,8 @@ def read_rows(
         values = np.empty((len(numbers), *array.shape[1:]), array.dtype)
         for place, row in enumerate(numbers):
             values[place] = array[int(row)]
-    for number, found in zip(numbers, checksums(values), strict=True):
-        if found != sums[number]:
+    for number, checksum in zip(numbers, checksums(values), strict=True):
+        if checksum != sums[number]:
             raise StoreError(
                 f"{array.file.filename}: row {number} of {array.name[1:]} is damaged: "
                 "its checksum does not match",

@@ -106,10 +106,10 @@ def _dataset(
     from avel.stores.datasets.audit import audit
     from avel.stores.datasets.formats import read_dataset
 
-    found = audit(read_dataset(path, annotations, format=format, **format_settings))
-    facts = found.facts() | {"remarks": list(found.remarks())}
-    missing = len(found.missing_files)
-    return facts, [f"{missing} of {found.videos} videos have no file"] if missing else []
+    audited = audit(read_dataset(path, annotations, format=format, **format_settings))
+    facts = audited.facts() | {"remarks": list(audited.remarks())}
+    missing = len(audited.missing_files)
+    return facts, [f"{missing} of {audited.videos} videos have no file"] if missing else []
 
 
 def _store(path: str, verify: bool) -> Findings:
@@ -163,9 +163,9 @@ def _cache(path: str, verify: bool) -> Findings:
     from avel.stores.named_features import GROUP
 
     cache = FeatureCache.open(path)
-    made = dict(cache.provenance)
+    provenance = dict(cache.provenance)
     clips = cache.sources
-    made.pop(GROUP, None)
+    provenance.pop(GROUP, None)
     facts = {
         "videos": len(cache.video_ids),
         "samples": len(cache.samples),
@@ -187,7 +187,7 @@ def _cache(path: str, verify: bool) -> Findings:
         "digest": cache.digest,
         "clips_with_hash": len(clips),
         "clips": clips,
-        "provenance": made,
+        "provenance": provenance,
         "bytes": disk_bytes(cache.path),
     }
     return facts, list(problems(cache)) if verify else []

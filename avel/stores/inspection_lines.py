@@ -15,7 +15,7 @@ SHOWN = 10
 
 
 def _dataset_lines(facts: Facts) -> list[str]:
-    splits, tags, held = (facts[f"samples_of_{name}"] for name in ("split", "tag", "events"))
+    splits, tags, events_held = (facts[f"samples_of_{name}"] for name in ("split", "tag", "events"))
     baselines = facts["trivial_baselines"] or facts["parsing_baselines"]
     rules = list(next(iter(baselines.values()), ()))
     rows = [
@@ -25,8 +25,8 @@ def _dataset_lines(facts: Facts) -> list[str]:
     shown = table(("split", "samples", *(f"{rule.replace('_', ' ')}, %" for rule in rules)), rows)
     events = list(facts["events_of_class"].items())
     shown += ["", *table(("class", "events"), _cut(events))]
-    if set(held) - {"1", 1}:
-        shown += ["", *table(("events in a sample", "samples"), list(held.items()))]
+    if set(events_held) - {"1", 1}:
+        shown += ["", *table(("events in a sample", "samples"), list(events_held.items()))]
     if set(facts["events_of_modality"]) - {"both"}:
         shown += ["", *table(("modality", "events"), list(facts["events_of_modality"].items()))]
     if tags:
@@ -84,8 +84,8 @@ def _run_lines(facts: Facts) -> list[str]:
 
 
 def _dataset_headline(facts: Facts) -> str:
-    held = f"{plural(facts['samples'], 'sample')} of {plural(facts['videos'], 'video')}"
-    return f"{held}, {classes_and_background(facts['classes'])}"
+    contents = f"{plural(facts['samples'], 'sample')} of {plural(facts['videos'], 'video')}"
+    return f"{contents}, {classes_and_background(facts['classes'])}"
 
 
 def _store_headline(facts: Facts) -> str:
@@ -98,9 +98,9 @@ def _store_headline(facts: Facts) -> str:
 def _cache_headline(facts: Facts) -> str:
     if "arrays" not in facts:
         return f"{plural(facts['finished_parts'], 'part')}, {size(facts['bytes'])}"
-    held = f"{plural(facts['samples'], 'sample')} of {plural(facts['videos'], 'clip')}"
+    contents = f"{plural(facts['samples'], 'sample')} of {plural(facts['videos'], 'clip')}"
     missing = f", {facts['missing_samples']:,} missing" if facts["missing_samples"] else ""
-    return f"{held}{missing}, {classes_and_background(facts['classes'])}, {size(facts['bytes'])}"
+    return f"{contents}{missing}, {classes_and_background(facts['classes'])}, {size(facts['bytes'])}"
 
 
 def _run_headline(facts: Facts) -> str:

@@ -67,33 +67,33 @@ def not_a(wanted: str, path: str | os.PathLike[str], hint: str) -> AvelError:
     Args:
         hint: how to make one, for a path at which nothing is yet.
     """
-    found = kind_of(path)
-    if found == "nothing":
+    kind = kind_of(path)
+    if kind == "nothing":
         return MissingPathError(f"{path}: no {wanted}", hint=hint)
-    return StoreError(f"{path} is {NAMES[found]}, not a {wanted}", hint=TAKERS[found].format(path=path))
+    return StoreError(f"{path} is {NAMES[kind]}, not a {wanted}", hint=TAKERS[kind].format(path=path))
 
 
 @dataclass(frozen=True)
-class Place:
+class CommandPath:
     """A path that a command was given.
 
     Attributes:
         name: what its help calls it, "STORE".
         kinds: kinds that it may be, the one that is meant first.
-        made: whether the command writes it, so that it may also be missing, or an empty folder.
+        written: whether the command writes it, so that it may also be missing, or an empty folder.
     """
 
     name: str
     path: str
     kinds: tuple[Kind, ...]
-    made: bool = False
+    written: bool = False
 
-    def fits(self, found: Kind) -> bool:
+    def fits(self, kind: Kind) -> bool:
         """Returns whether a path of that kind can stand here; what is missing is left to the command."""
-        return found in self.kinds or found == "nothing" or (self.made and found == "dataset")
+        return kind in self.kinds or kind == "nothing" or (self.written and kind == "dataset")
 
 
-def check_places(command: str, places: Sequence[Place], *, alone: bool = True) -> None:
+def check_paths(command: str, places: Sequence[CommandPath], *, alone: bool = True) -> None:
     """Checks that every path that a command was given is of a kind that it takes, before it does anything.
 
     Args:
@@ -102,23 +102,23 @@ def check_places(command: str, places: Sequence[Place], *, alone: bool = True) -
     Raises:
         StoreError: one is not; the hint is the command with its paths in order, or that for such a path.
     """
-    found = [kind_of(place.path) for place in places]
-    wrong = [number for number, place in enumerate(places) if not place.fits(found[number])]
+    kinds = [kind_of(place.path) for place in places]
+    wrong = [number for number, place in enumerate(places) if not place.fits(kinds[number])]
     if not wrong:
         return
-    if order := _right_order(places, found):
-        moved = [number for number, now in enumerate(order) if number != now and found[number] != "nothing"]
-        told = " and ".join(f"{places[each].path} is {NAMES[found[each]]}" for each in moved)
+    if order := _right_order(places, kinds):
+        moved = [number for number, now in enumerate(order) if number != now and kinds[number] != "nothing"]
+        swapped = " and ".join(f"{places[each].path} is {NAMES[kinds[each]]}" for each in moved)
         right = " ".join(shlex.quote(places[number].path) for number in order)
         hint = f"avel {command} {right}" if alone else f"avel {command} -h shows their order"
-        raise StoreError(f"{told}: arguments swapped?", hint=hint)
-    place, kind = places[wrong[0]], found[wrong[0]]
+        raise StoreError(f"{swapped}: arguments swapped?", hint=hint)
+    place, kind = places[wrong[0]], kinds[wrong[0]]
     meant = MEANT[place.kinds[0]]
     if place.kinds[0] == "video" and kind == "dataset":
         raise StoreError(
             f"{place.path} is a folder, not {meant}", hint=f"name its videos, as {place.path}/*.mp4"
         )
-    if not place.made:
+    if not place.written:
         raise not_a(meant.partition(" ")[2], place.path, "")
     raise StoreError(
         f"{place.path} is {NAMES[kind]}; avel {command} writes {meant} to {place.name}",
@@ -126,12 +126,12 @@ def check_places(command: str, places: Sequence[Place], *, alone: bool = True) -
     )
 
 
-def _right_order(places: Sequence[Place], found: Sequence[Kind]) -> list[int]:
+def _right_order(places: Sequence[CommandPath], kinds: Sequence[Kind]) -> list[int]:
     """Returns the order in which two swapped paths are what the command takes; [] if there is none."""
     for one, other in itertools.combinations(range(len(places)), 2):
         order = list(range(len(places)))
         order[one], order[other] = other, one
-        pairs = [(place, found[number]) for place, number in zip(places, order, strict=True)]
-        if all(place.fits(kind) and (place.made or kind != "nothing") for place, kind in pairs):
+        pairs = [(place, kinds[number]) for place, number in zip(places, order, strict=True)]
+        if all(place.fits(kind) and (place.written or kind != "nothing") for place, kind in pairs):
             return order
     return []

@@ -77,7 +77,7 @@ class _Lease:
         """Deletes the lock object, unless another run has it now."""
         # A lock that stays lapses by itself; an error here would hide the one that ended the run
         with suppress(Exception):
-            if self._is_mine(self._found()[0]):
+            if self._is_mine(self._read_holder()[0]):
                 self._store.delete([NAME])
 
     def _take(self) -> Any:
@@ -91,7 +91,7 @@ class _Lease:
             return self._put("create")
         watched, began = None, boot_seconds()
         while True:
-            holder, meta = self._found()
+            holder, meta = self._read_holder()
             if meta is None:  # given back meanwhile
                 with suppress(AlreadyExistsError):
                     return self._put("create")
@@ -123,7 +123,7 @@ class _Lease:
             try:
                 self._version = self._put(self._version)
             except (PreconditionError, FileNotFoundError):
-                holder, meta = self._found()
+                holder, meta = self._read_holder()
                 if not self._is_mine(holder):
                     self._taken_by = holder
                     return
@@ -135,11 +135,11 @@ class _Lease:
         data = json.dumps(holder | {"seconds": time.time()}).encode()
         return _version(self._store.put(NAME, data, mode=mode))
 
-    def _found(self) -> tuple[dict[str, Any], Any]:
+    def _read_holder(self) -> tuple[dict[str, Any], Any]:
         """Returns the holder of the lock object and its metadata; _UNKNOWN and None where there is none."""
         try:
-            found = self._store.get(NAME)
-            data, meta = bytes(found.bytes()), found.meta
+            answer = self._store.get(NAME)
+            data, meta = bytes(answer.bytes()), answer.meta
         except FileNotFoundError:
             return _UNKNOWN, None
         try:

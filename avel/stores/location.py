@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from avel.errors import ConfigError
+from avel.errors import ConfigError, import_extra
 from avel.progress import note
 from avel.stores.files import as_write_error, atomic_path, disk_bytes, fsync, only_one, write_bytes
 from avel.stores.lease import lease
@@ -30,7 +30,7 @@ MOST_RETRY_SECONDS = 600.0
 """A signed request is refused once it is 15 minutes old."""
 MOST_RETRIES = 10**6
 PAUSE_SECONDS = 2.0
-Place = Callable[[bytes, int], tuple[int, int] | None]
+FindPiece = Callable[[bytes, int], tuple[int, int] | None]
 """Takes the end of a file and the file's size, returns place and length of a piece of it, or None."""
 
 
@@ -47,7 +47,7 @@ class Location(Protocol):
     def write(self, name: str, data: bytes) -> None:
         """Writes a file; it is on the disk when this returns."""
 
-    def read_piece(self, name: str, tail: int, place: Place) -> bytes | None:
+    def read_piece(self, name: str, tail: int, place: FindPiece) -> bytes | None:
         """Reads a piece of a file, whose last `tail` bytes tell where it is.
 
         Args:
@@ -147,12 +147,12 @@ class LocalLocation:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def read_piece(self, name: str, tail: int, place: Place) -> bytes | None:
+    def read_piece(self, name: str, tail: int, place: FindPiece) -> bytes | None:
         try:
             with open(self.path / name, "rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
-                found = place(os.pread(file.fileno(), tail, max(size - tail, 0)), size)
-                return None if found is None else os.pread(file.fileno(), found[1], found[0])
+                piece = place(os.pread(file.fileno(), tail, max(size - tail, 0)), size)
+                return None if piece is None else os.pread(file.fileno(), piece[1], piece[0])
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -234,12 +234,7 @@ class RemoteLocation:
         return self._open()
 
     def _open(self, **options: Any) -> Any:
-        try:
-            from obstore.store import from_url
-        except ImportError:
-            raise ConfigError(
-                f"{self.url}: obstore is not installed", hint="pip install 'avel[s3]'"
-            ) from None
+        from_url = import_extra("obstore.store", "s3").from_url
         # allow plain http only where the user's own endpoint is plain http
         endpoint = os.environ.get("AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT", ""))
         if endpoint.startswith("http://"):
@@ -276,16 +271,16 @@ class RemoteLocation:
         except FileNotFoundError:
             return None
 
-    def read_piece(self, name: str, tail: int, place: Place) -> bytes | None:
+    def read_piece(self, name: str, tail: int, place: FindPiece) -> bytes | None:
         from obstore.exceptions import PreconditionError
 
         while True:
             try:
                 last, meta = self._insist(partial(self._get, name, {"range": {"suffix": tail}}))
-                found = place(last, meta["size"])
-                if found is None:
+                piece = place(last, meta["size"])
+                if piece is None:
                     return None
-                options = {"range": (found[0], sum(found)), "if_match": meta["e_tag"]}
+                options = {"range": (piece[0], sum(piece)), "if_match": meta["e_tag"]}
                 return self._insist(partial(self._get, name, options))[0]  # type: ignore[no-any-return]
             except FileNotFoundError:
                 return None
@@ -293,8 +288,8 @@ class RemoteLocation:
                 continue  # it was replaced meanwhile
 
     def _get(self, name: str, options: dict[str, Any]) -> tuple[bytes, Any]:
-        found = self._store.get(name, options=options)
-        return bytes(found.bytes()), found.meta
+        answer = self._store.get(name, options=options)
+        return bytes(answer.bytes()), answer.meta
 
     def write(self, name: str, data: bytes) -> None:
         """Writes an object; the protocol makes it whole or absent."""
@@ -306,12 +301,12 @@ class RemoteLocation:
         self._insist(lambda: self._store.put(name, data, use_multipart=False))
 
     def names(self, folder: str) -> list[str]:
-        found = self._insist(lambda: list(self._store.list(folder)))
-        return sorted(item["path"] for batch in found for item in batch)
+        batches = self._insist(lambda: list(self._store.list(folder)))
+        return sorted(item["path"] for batch in batches for item in batch)
 
     def top_names(self) -> set[str]:
-        found = self._insist(self._store.list_with_delimiter)
-        return {*found["common_prefixes"], *(item["path"] for item in found["objects"])}
+        listing = self._insist(self._store.list_with_delimiter)
+        return {*listing["common_prefixes"], *(item["path"] for item in listing["objects"])}
 
     def delete(self, names: Iterable[str]) -> None:
         wanted = list(names)

@@ -77,15 +77,15 @@ def read_named(path: Path, provenance: Mapping[str, Any]) -> dict[str, NamedFeat
     Raises:
         StoreError: an entry is missing or of another type.
     """
-    found, where = provenance.get(GROUP, {}), f"{path}: provenance: {GROUP}"
-    if not isinstance(found, dict):
-        raise StoreError(f"{where} is {found!r}, not features by name", hint=AGAIN)
-    for name in found:
+    entries, where = provenance.get(GROUP, {}), f"{path}: provenance: {GROUP}"
+    if not isinstance(entries, dict):
+        raise StoreError(f"{where} is {entries!r}, not features by name", hint=AGAIN)
+    for name in entries:
         try:
             check_name(name)
         except ConfigError as error:
             raise StoreError(f"{where}: {error.message}", hint=AGAIN) from None
-    return {name: typed(NamedFeatures, entry, f"{where}: {name}", AGAIN) for name, entry in found.items()}
+    return {name: typed(NamedFeatures, entry, f"{where}: {name}", AGAIN) for name, entry in entries.items()}
 
 
 def place_in_file(name: str) -> str:

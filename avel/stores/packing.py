@@ -71,13 +71,9 @@ class PackSummary:
         """Returns the result in one line."""
         whole = f"{self.packed:,} of {plural(self.clips, 'staged clip')} in shards of {self.room}"
         waits = f", {self.waiting:,} wait until the rest of their shard is staged" if self.waiting else ""
-        lost = f", {self.damaged_text()}" if self.damaged else ""
+        first = next(iter(self.damaged.items()), None)
+        lost = f", {len(self.damaged):,} damaged, the first: {first[0]} ({first[1]})" if first else ""
         return f"{self.store}: {whole}{waits}{lost}; {self.now:,} of them now, in {duration(self.seconds)}"
-
-    def damaged_text(self) -> str:
-        """Returns how many clips are damaged, with the first of them."""
-        first = next(iter(self.damaged))
-        return f"{len(self.damaged):,} damaged, the first: {first} ({self.damaged[first]})"
 
 
 def pack(store: Path | str, clips: int | None = None) -> PackSummary:
@@ -162,13 +158,13 @@ def _prepare(store: ClipStore, entries: Manifest, clips: int | None) -> Packing:
     has_packed = bool(len(entries.packed_rows))
     for name in store.attributes.arrays:
         file = f"{PACKED}/{name}/zarr.json"
-        wanted, found = _array_json(store.attributes, name, packing), location.read(file)
-        if found is not None and has_packed:
+        wanted, before = _array_json(store.attributes, name, packing), location.read(file)
+        if before is not None and has_packed:
             where = f"{location.url}/{file}"
-            grid = parse(found, where, MEND).get("chunk_grid")
+            grid = parse(before, where, MEND).get("chunk_grid")
             if grid != parse(wanted, where, MEND)["chunk_grid"]:
                 raise _other_room(location, _room(grid), packing.clips)
-        if found != wanted:
+        if before != wanted:
             location.write(file, wanted)
     if store.packing is None:
         location.write(f"{PACKED}/zarr.json", packing.as_json())

@@ -133,7 +133,7 @@ def places_of(path: Path, provenance: Mapping[str, Any]) -> Places:
     return typed(Places, plain, f"{path}: provenance", AGAIN)
 
 
-def made_of(path: Path, provenance: Mapping[str, Any]) -> CacheProvenance:
+def read_provenance(path: Path, provenance: Mapping[str, Any]) -> CacheProvenance:
     """Returns the typed provenance of a cache.
 
     Raises:

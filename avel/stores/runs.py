@@ -27,8 +27,8 @@ from avel.text import as_plain, html_table
 
 FORMAT = 3
 R = TypeVar("R")
-Kind = Literal["pretrain", "heads"]
-COMMANDS: dict[Kind, str] = {"pretrain": "pretrain", "heads": "train-head"}
+RunKind = Literal["pretrain", "heads"]
+COMMANDS: dict[RunKind, str] = {"pretrain": "pretrain", "heads": "train-head"}
 """Kind of run -> the command that makes it, which also names its table in config.toml."""
 LEFTOVERS = re.compile(re.escape(LOCK) + r"|\.(config\.toml|run\.json)\..*\.partial")
 """Names of the lock and of partial files that a killed run leaves of the first two files."""
@@ -50,7 +50,7 @@ class RunRecord:
     """Contents of run.json: kind of run, settings, paths and digests of inputs, versions, time."""
 
     format: int
-    kind: Kind
+    kind: RunKind
     config: dict[str, Any]
     inputs: dict[str, Any]
     versions: dict[str, str]
@@ -100,7 +100,7 @@ class Run:
 
     @classmethod
     def create(
-        cls, path: Path | str, kind: Kind, config: Any, *, inputs: dict[str, Any], hardware: str = ""
+        cls, path: Path | str, kind: RunKind, config: Any, *, inputs: dict[str, Any], hardware: str = ""
     ) -> Run:
         """Begins a run, or continues the run at `path` if it has the same kind, config and inputs.
 
@@ -130,7 +130,7 @@ class Run:
         return cls(path, record)
 
     @classmethod
-    def open(cls, path: Path | str, kind: Kind | None = None) -> Run:
+    def open(cls, path: Path | str, kind: RunKind | None = None) -> Run:
         """Opens the run at `path`.
 
         Raises:
@@ -142,9 +142,9 @@ class Run:
         if not file.is_file():
             raise not_a("run", path, "avel pretrain or avel train-head makes one")
         data = file.read_bytes()
-        found = parse(data, file, again).get("format")
-        if found != FORMAT:
-            raise StoreError(f"{file}: format {found!r}, this avel reads {FORMAT}", hint=again)
+        format_there = parse(data, file, again).get("format")
+        if format_there != FORMAT:
+            raise StoreError(f"{file}: format {format_there!r}, this avel reads {FORMAT}", hint=again)
         record = read_document(RunRecord, data, file, again)
         if kind is not None and record.kind != kind:
             raise StoreError(
@@ -153,7 +153,7 @@ class Run:
         return cls(path, record)
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> RunKind:
         """Kind of the run, which says which command made it."""
         return self.record.kind
 
@@ -206,10 +206,10 @@ class Run:
         path = self.path / METRICS
         lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
         hint = f"delete that line; avel {COMMANDS[self.kind]} goes on without it"
-        found = [parse(line, f"{path}: line {number}", hint) for number, line in enumerate(lines, 1)]
-        for number, line in enumerate(found, 1):
+        values = [parse(line, f"{path}: line {number}", hint) for number, line in enumerate(lines, 1)]
+        for number, line in enumerate(values, 1):
             typed(Line, {key: line.get(key) for key in ("epoch", "trial")}, f"{path}: line {number}", hint)
-        return found
+        return values
 
     def rewind(self, keep: list[dict[str, Any]]) -> None:
         """Replaces the lines of metrics.jsonl by `keep`, those logged before the checkpoint was written."""
@@ -220,7 +220,7 @@ class Run:
         listed = {
             str(path.relative_to(self.path)): ListedFile(path.stat().st_size, sha256_file(path))
             for path in sorted(self.path.rglob("*"))
-            if _is_listed(path)
+            if path.is_file() and not path.name.startswith(".") and path.name not in UNLISTED
         }
         write_document(self.path / FILES, as_plain(FileList(listed)))
         write_document(self.path / RESULTS, as_plain(results))
@@ -275,10 +275,10 @@ class Run:
         if not path.is_file():
             return [f"{FILES} is missing"]
         listed = read_document(FileList, path.read_bytes(), path, self._mend()).files
-        found = {name: self._fault(name, about, verify) for name, about in listed.items()}
+        fault_of = {name: self._fault(name, about, verify) for name, about in listed.items()}
         if verify and (broken := fault((self.path / RESULTS).read_bytes())):
-            found[RESULTS] = broken
-        return [f"{name}: {what}" for name, what in found.items() if what]
+            fault_of[RESULTS] = broken
+        return [f"{name}: {what}" for name, what in fault_of.items() if what]
 
     def _fault(self, name: str, about: ListedFile, verify: bool) -> str:
         path = self.path / name
@@ -313,11 +313,7 @@ def read_config(kind: type[R], stage: str, values: dict[str, Any], where: object
         raise StoreError(f"{where}: {error.message}", hint=hint) from None
 
 
-def _is_listed(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and path.name not in UNLISTED
-
-
-def remove_run(path: Path, kind: Kind) -> None:
+def remove_run(path: Path, kind: RunKind) -> None:
     """Removes the run at `path`, if there is one, unless another process is at work on it.
 
     Raises:
@@ -365,7 +361,7 @@ def _just_begun(path: Path, toml: str) -> bool:
     return _is_unused(path) and all(item.read_text() == toml for item in files)
 
 
-def _same_run(found: Run, asked: RunRecord, may_differ: set[str]) -> Run:
+def _same_run(run: Run, asked: RunRecord, may_differ: set[str]) -> Run:
     """Returns `found` if its record is the one asked for; settings in `may_differ` are not compared.
 
     Inputs of the same digest may have moved; run.json then gets their new paths.
@@ -373,12 +369,12 @@ def _same_run(found: Run, asked: RunRecord, may_differ: set[str]) -> Run:
     Raises:
         StoreError: the kind, a setting or an input differs.
     """
-    if found.kind != asked.kind:
-        raise StoreError(f"{found.path}: holds a {found.kind} run", hint="choose another folder")
+    if run.kind != asked.kind:
+        raise StoreError(f"{run.path}: holds a {run.kind} run", hint="choose another folder")
     places = {key for key in asked.inputs if f"{key}_digest" in asked.inputs}
     compared = {
-        "config": (found.record.config, asked.config, may_differ),
-        "inputs": (found.record.inputs, asked.inputs, places),
+        "config": (run.record.config, asked.config, may_differ),
+        "inputs": (run.record.inputs, asked.inputs, places),
     }
     for part, (before, now, ignored) in compared.items():
         old, new = flat(before), flat(now)
@@ -388,10 +384,10 @@ def _same_run(found: Run, asked: RunRecord, may_differ: set[str]) -> Run:
             shown = ", ".join(f"{key} was {old.get(key)!r}, is now {new.get(key)!r}" for key in names)
             again = ", or add --overwrite to train anew" if asked.kind == "heads" else ""
             raise StoreError(
-                f"{found.path}: holds a run with other {part}: {shown}", hint=f"choose another folder{again}"
+                f"{run.path}: holds a run with other {part}: {shown}", hint=f"choose another folder{again}"
             )
-    if found.inputs == asked.inputs:
-        return found
-    moved = replace(found.record, inputs=asked.inputs)
-    write_document(found.path / RECORD, vars(moved))
-    return Run(found.path, moved)
+    if run.inputs == asked.inputs:
+        return run
+    moved = replace(run.record, inputs=asked.inputs)
+    write_document(run.path / RECORD, vars(moved))
+    return Run(run.path, moved)

@@ -59,14 +59,14 @@ class Packing:
         if len(index) != self.index_bytes:
             raise ValueError("its shard is too short")
         try:
-            found: tuple[int, int] = PLACE.unpack_from(verified(index), number * PLACE.size)
+            piece: tuple[int, int] = PLACE.unpack_from(verified(index), number * PLACE.size)
         except ValueError:
             raise ValueError("the CRC-32C of its shard's index does not match") from None
-        if found == NO_PLACE:
+        if piece == NO_PLACE:
             return None
-        if sum(found) > size - self.index_bytes or found[1] <= CHECKSUM_BYTES:
+        if sum(piece) > size - self.index_bytes or piece[1] <= CHECKSUM_BYTES:
             raise ValueError("the index of its shard has a wrong place of it")
-        return found
+        return piece
 
 
 def index_of(places: Sequence[tuple[int, int]]) -> bytes:
@@ -82,11 +82,11 @@ def read_packing(location: Location) -> Packing | None:
         StoreError: it is damaged.
     """
     name = f"{PACKED}/zarr.json"
-    found = location.read(name)
-    if found is None:
+    data = location.read(name)
+    if data is None:
         return None
     where = f"{location.url}/{name}"
-    packing = typed(Packing, parse(found, where, MEND).get("attributes"), where, MEND)
-    if broken := fault(found):
+    packing = typed(Packing, parse(data, where, MEND).get("attributes"), where, MEND)
+    if broken := fault(data):
         raise StoreError(f"{where}: {broken}", hint=MEND)
     return packing

@@ -16,6 +16,8 @@ from avel.stores.seal import OPEN, fault_of_file, seal_file
 if TYPE_CHECKING:
     from torch import Tensor
 
+SAVE_STATE = "save it where its code is: torch.save(network.state_dict(), FILE)"
+
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], **header: str) -> None:
     """Writes tensors, moved to the CPU, and a header of texts into one file, whole or absent."""
@@ -59,7 +61,7 @@ def read_header(path: Path, hint: str) -> dict[str, str]:
 
 
 def read_state(path: Path | str) -> dict[str, Tensor]:
-    """Reads the tensors of a `.safetensors`, `.pth` or `.pt` file of anybody; opens a `state_dict` wrapper.
+    """Reads the state dict in a `.safetensors`, `.pth` or `.pt` file of anybody.
 
     No code in a file is run: `.safetensors` is read as such, others with `weights_only=True`.
 
@@ -69,20 +71,34 @@ def read_state(path: Path | str) -> dict[str, Tensor]:
     import torch
     from safetensors.torch import load_file
 
-    path, again = Path(path), "save it where its code is: torch.save(network.state_dict(), FILE)"
+    path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint: object = load_file(path)
+        else:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
         raise WeightsError(f"{path}: not readable as weights: {error}") from None
     except Exception:  # not shown: torch's message advises to run the code in the file
-        raise WeightsError(f"{path}: refused, not a file of tensors alone", hint=again) from None
-    for wrapper in ("state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
-            loaded = loaded[wrapper]
-    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-        raise WeightsError(f"{path}: holds no state dict (name -> tensor)", hint=again)
-    return dict(loaded)
+        raise WeightsError(f"{path}: refused, not a file of tensors alone", hint=SAVE_STATE) from None
+    if not (state := state_in(checkpoint)):
+        raise WeightsError(f"{path}: holds no state dict (name -> tensor)", hint=SAVE_STATE)
+    return state
+
+
+def state_in(checkpoint: object) -> dict[str, Tensor]:
+    """Returns the state dict that a checkpoint is or holds, without the "module." of torch's DataParallel.
+
+    It is empty where the checkpoint holds none.
+    """
+    import torch
+
+    for key in ("state_dict", "model"):
+        if isinstance(checkpoint, Mapping) and isinstance(inner := checkpoint.get(key), Mapping):
+            checkpoint = inner
+    tensors = checkpoint if isinstance(checkpoint, Mapping) else {}
+    if not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        return {}
+    return {str(name).removeprefix("module."): value for name, value in tensors.items()}

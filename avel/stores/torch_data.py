@@ -81,7 +81,7 @@ class CacheDataset(Dataset[CachedSample]):
         self, cache: FeatureCache, split: str | None = None, audio: str = "f_a", visual: str = "f_v"
     ) -> None:
         self.cache, self.names = cache, (audio.split("+"), visual.split("+"))
-        self.samples = cache.samples.take(cache.places_of(split))
+        self.samples = cache.samples.take(cache.places_of_split(split))
         self.labels = torch.from_numpy(cache.labels(self.samples))
         for name in (name for names in self.names for name in names):
             cache.read(name, np.empty(0, np.int64))  # says what is missing at once, not in a loader's process

@@ -72,15 +72,14 @@ def find_hook(name: str) -> Hook:
     if folder not in sys.path:
         sys.path.append(folder)
     try:
-        found = getattr(import_module(module), function)
+        hook: Hook = getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"metrics_hook={name!r} cannot be found: {error}",
             hint="--metrics-hook MODULE:FUNCTION, the module in the working folder or installed",
         ) from None
-    if not callable(found):
+    if not callable(hook):
         raise ConfigError(f"metrics_hook={name!r} is not a function", hint="def log(run, line): ...")
-    hook: Hook = found
     return hook
 
 
@@ -90,13 +89,13 @@ def numbers_of(values: dict[str, Any]) -> dict[str, float]:
     >>> numbers_of({"loss": 0.5, "trial": "seed=0", "moved": {"audio": 1}})
     {'loss': 0.5, 'moved/audio': 1.0}
     """
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            found |= {f"{name}/{inner}": number for inner, number in numbers_of(value).items()}
+            numbers |= {f"{name}/{inner}": number for inner, number in numbers_of(value).items()}
         elif isinstance(value, int | float):
-            found[name] = float(value)
-    return found
+            numbers[name] = float(value)
+    return numbers
 
 
 def event_writer() -> Any:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.errors import ConfigError
+from avel.errors import import_extra
 from avel.stores.datasets.labels import in_clip
 from avel.views.inside import look_inside, videos_of
 from avel.views.reading import HeadRun
@@ -87,8 +86,8 @@ def _vectors(run: HeadRun, places: NDArray[np.int64], cached: bool) -> dict[str,
     """Returns the vectors of each panel: title -> (R, T, D)."""
     videos = videos_of(run, places)
     names = {"audio, f_a": "f_a", "visual, f_v": "f_v"} if cached else {}
-    found = {title: run.cache.read(name, videos) for title, name in names.items() if name in run.cache.shapes}
-    return found | {f"fused, {run.name}": look_inside(run, 0, places).fused}
+    own = {title: run.cache.read(name, videos) for title, name in names.items() if name in run.cache.shapes}
+    return own | {f"fused, {run.name}": look_inside(run, 0, places).fused}
 
 
 def tsne(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
@@ -97,11 +96,8 @@ def tsne(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
     Raises:
         ConfigError: scikit-learn is not installed.
     """
-    try:
-        decomposition, manifold = (import_module(f"sklearn.{name}") for name in ("decomposition", "manifold"))
-        threads = import_module("threadpoolctl")
-    except ModuleNotFoundError:
-        raise ConfigError("t-SNE needs scikit-learn", hint="pip install 'avel[plots]'") from None
+    modules = ("sklearn.decomposition", "sklearn.manifold", "threadpoolctl")
+    decomposition, manifold, threads = (import_extra(name, "plots") for name in modules)
     scaled = _scaled(vectors)
     perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
     # With more threads the order of sums, and so the points, would depend on their number.

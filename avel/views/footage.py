@@ -78,16 +78,15 @@ def open_footage(cache: FeatureCache, store: Path | str | None = None) -> Footag
     Raises:
         AvelError: `store` was given and cannot be opened.
     """
+    opened, place = None, places_of(cache.path, cache.provenance).store
     if store is not None:
-        return Footage(ClipStore.open(store), cache.grid_segments)
-    place = places_of(cache.path, cache.provenance).store
-    if place is None:
-        return Footage(None, cache.grid_segments)
-    if "://" in place:  # a file that somebody sent must not make this machine connect anywhere
+        opened = ClipStore.open(store)
+    elif place is not None and "://" in place:
+        # A file that somebody sent must not make this machine connect anywhere
         note(f"frames, sound and videos are left out: --store {shlex.quote(place)} reads them from there")
-        return Footage(None, cache.grid_segments)
-    try:
-        return Footage(ClipStore.open(place), cache.grid_segments)
-    except AvelError as error:
-        note(f"frames, sound and videos are left out: {error.message}")
-        return Footage(None, cache.grid_segments)
+    elif place is not None:
+        try:
+            opened = ClipStore.open(place)
+        except AvelError as error:
+            note(f"frames, sound and videos are left out: {error.message}")
+    return Footage(opened, cache.grid_segments)

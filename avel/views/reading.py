@@ -163,11 +163,11 @@ def open_cache(run: Run) -> FeatureCache:
     """
     inputs = run.read_inputs(HeadInputs)
     cache = FeatureCache.open(inputs.cache)
-    found = cache.digest_with(inputs.named)
-    if found != inputs.cache_digest:
+    digest = cache.digest_with(inputs.named)
+    if digest != inputs.cache_digest:
         again = shlex.join(["avel", "train-head", str(cache.path), f"{run.path}-again"])
         raise StoreError(
-            f"{cache.path}: digest {found}, {run.path} was trained on {inputs.cache_digest}: "
+            f"{cache.path}: digest {digest}, {run.path} was trained on {inputs.cache_digest}: "
             f"{_differences(cache, inputs)}",
             hint=f"put the old cache back, or {again} --config {shlex.quote(str(run.path / 'config.toml'))}",
         )
@@ -176,18 +176,12 @@ def open_cache(run: Run) -> FeatureCache:
 
 def _differences(cache: FeatureCache, inputs: HeadInputs) -> str:
     """Describes how the cache differs from the one that the run was trained on, and which encoder made it."""
-    found = []
+    what = []
     if cache.grid_segments != inputs.segments:
-        found.append(f"{cache.grid_segments} segments instead of {inputs.segments}")
+        what.append(f"{cache.grid_segments} segments instead of {inputs.segments}")
     if cache.categories != inputs.categories:
-        found.append(f"other classes ({len(cache.categories)}, were {len(inputs.categories)})")
-    encoder = cache.provenance.get("encoder")
-    made = (
-        f"{encoder.get('kind', '')} {encoder.get('digest', '')}".strip()
-        if isinstance(encoder, dict)
-        else "unknown"
-    )
-    return f"{', '.join(found) or 'other features or samples'}; it is now made by encoder {made}"
+        what.append(f"other classes ({len(cache.categories)}, were {len(inputs.categories)})")
+    return f"{', '.join(what) or 'other features or samples'}; it is now made by encoder {cache.encoder}"
 
 
 def read_run(path: Path | str) -> HeadRun:
@@ -199,11 +193,9 @@ def read_run(path: Path | str) -> HeadRun:
     """
     run = Run.open(path, "heads")
     by_split = read_predictions(run)
-    return _assemble(run, [by_split[split] for split in sorted(by_split, key=_order)])
-
-
-def _order(split: str) -> tuple[int, str]:
-    return {"test": 0, "val": 1, "train": 2}.get(split, 3), split
+    order = {"test": 0, "val": 1, "train": 2}
+    splits = sorted(by_split, key=lambda split: (order.get(split, 3), split))
+    return _assemble(run, [by_split[split] for split in splits])
 
 
 def _assemble(run: Run, parts: list[list[Predictions]]) -> HeadRun:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from avel.config import Setting, default_text, settings_of
 from avel.errors import ConfigError, StoreError, UnknownNameError
 from avel.heads.config import TrainConfig
+from avel.heads.evaluation.predictions import NAME as PREDICTIONS
 from avel.heads.tasks.results import Spread
 from avel.heads.training.records import open_runs, task_of
-from avel.stores.runs import Run
+from avel.stores.runs import RECORD, Run
 from avel.views.reading import HeadRun, read_run
 
 SEEDS = ("seed", "seeds")
@@ -95,10 +96,10 @@ def runs_below(path: Path) -> list[HeadRun]:
     Raises:
         StoreError: there are none.
     """
-    if (path / "run.json").is_file():
+    if (path / RECORD).is_file():
         return [read_run(path)]
-    found = [run.path for run in open_runs(path)]
-    finished = [read_run(each) for each in found if (each / "predictions.parquet").is_file()]
+    paths = [run.path for run in open_runs(path)]
+    finished = [read_run(each) for each in paths if (each / PREDICTIONS).is_file()]
     if not finished:
         raise StoreError(f"{path}: no finished run of a head", hint="name the run of avel sweep")
     return finished
@@ -115,7 +116,7 @@ def swept_settings(runs: Sequence[HeadRun]) -> list[str]:
             for name, setting in _settings(config).items():
                 head = "" if name == "head" else config.head.name
                 values.setdefault((name, head), set()).add(setting.of(config))
-    return list(dict.fromkeys(name for (name, _), found in values.items() if len(found) > 1))
+    return list(dict.fromkeys(name for (name, _), distinct in values.items() if len(distinct) > 1))
 
 
 def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) -> Sweep:
@@ -142,17 +143,17 @@ def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) ->
         for record, score in zip(run.records, run.score(split), strict=True):
             config, known = record.config, _settings(record.config)
             if chosen in known:
-                found = {name: _text(known[name].of(config)) for name in others if name in known}
-                line = lines.setdefault(" ".join(f"{name}={value}" for name, value in found.items()), {})
+                own = {name: _text(known[name].of(config)) for name in others if name in known}
+                line = lines.setdefault(" ".join(f"{name}={value}" for name, value in own.items()), {})
                 line.setdefault(known[chosen].of(config), []).append(100 * float(score))
                 about = known[chosen]
     values = list(dict.fromkeys(value for line in lines.values() for value in line))
     ordered = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     values = sorted(values) if ordered else values
 
-    def line_of(name: str, found: dict[Any, list[float]]) -> SweepLine:
-        places = tuple(place for place, value in enumerate(values) if value in found)
-        scores = tuple(tuple(found[values[place]]) for place in places)
+    def line_of(name: str, scores_of: dict[Any, list[float]]) -> SweepLine:
+        places = tuple(place for place, value in enumerate(values) if value in scores_of)
+        scores = tuple(tuple(scores_of[values[place]]) for place in places)
         return SweepLine(name, places, scores, tuple(Spread.of(each) for each in scores))
 
     return Sweep(
@@ -163,7 +164,7 @@ def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) ->
         measure=runs[0].task.measure,
         values=tuple(map(_text, values)),
         ordered=ordered,
-        lines=tuple(line_of(name, found) for name, found in lines.items()),
+        lines=tuple(line_of(name, scores_of) for name, scores_of in lines.items()),
     )
 
 

@@ -1,7 +1,9 @@
 """Settings of heads: each head's own, the same after a round trip, refused where they cannot be."""
 
+import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from avel.config import resolve, to_toml
 from avel.errors import ConfigError
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.models.mlp import MLP
+from avel.heads.models.psp import PSP
 from avel.heads.models.tacma import TACMA
 from tests.heads.synthetic import train_config
 
@@ -85,6 +88,7 @@ WEAK_DEFAULTS = {
     "vscg": {"dropout": 0.1, "out_dropout": 0.5, "milestones": (80, 180, 240)},
 }
 """Settings of published weak training that are not those of full supervision."""
+WEAK = {"supervision": "weak"}
 
 
 @pytest.mark.parametrize("name", [name for name in HEADS if HEADS[name].weak])
@@ -100,3 +104,31 @@ def test_what_is_given_wins_over_the_defaults_of_weak_supervision(tmp_path: Path
     assert train_config(head="psp", supervision="weak", milestones=(60, 120)).head.milestones == (60, 120)
     (tmp_path / "config.toml").write_text(to_toml(given, "train-head"))
     assert resolve(TrainConfig, "train-head", file=tmp_path / "config.toml") == given
+
+
+def test_a_config_made_in_python_has_the_defaults_of_weak_supervision_too() -> None:
+    config = TrainConfig(PSP.Config(), supervision="weak")
+    assert (config.head.threshold, config.head.milestones) == (0.095, (80, 160))  # type: ignore[attr-defined]
+    assert config == train_config(head=PSP.Config(), supervision="weak")
+    two = resolve(TrainConfig, "train-head", base=TrainConfig(PSP.Config(), seeds=2), options=WEAK)
+    assert two == replace(config, seeds=2)
+    back = resolve(TrainConfig, "train-head", base=config, options={"supervision": "full"})
+    assert back == replace(config, supervision="full") == TrainConfig(PSP.Config())
+
+
+def test_a_setting_named_in_python_wins_although_it_is_the_default_of_full_supervision() -> None:
+    head = PSP.Config(threshold=0.099)
+    for config in (
+        TrainConfig(head, supervision="weak"),
+        train_config(head=head, supervision="weak"),
+        resolve(TrainConfig, "train-head", base=TrainConfig(head), options=WEAK),
+        resolve(TrainConfig, "train-head", base=TrainConfig(head), options=WEAK | {"lr": 0.5}),
+        pickle.loads(pickle.dumps(TrainConfig(head, supervision="weak"))),
+    ):
+        assert (config.head.threshold, config.head.milestones) == (0.099, (80, 160))
+
+
+def test_a_whole_config_takes_the_place_of_another_one() -> None:
+    base = TrainConfig(PSP.Config(threshold=0.3, dropout=0.4), seeds=2)
+    config = resolve(TrainConfig, "train-head", base=base, options={"head": PSP.Config(dropout=0.2)})
+    assert config == TrainConfig(PSP.Config(dropout=0.2), seeds=2)

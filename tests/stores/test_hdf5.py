@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from avel.errors import BusyError, StoreError, WriteError
-from avel.stores.hdf5 import array_of, attribute, new_file, opened, read_rows, write_rows
+from avel.stores.hdf5 import array_of, attribute, new_file, opened, read_verified_rows, write_rows
 from tests.small_disk import small_disk
 
 STEPS = """
@@ -114,10 +114,10 @@ def test_a_changed_row_is_found_and_named(tmp_path: Path) -> None:
         file["values"][129, 2] += 1e-6
     with opened(tmp_path / "a.h5", "again") as file:
         array = array_of(file, "values", "again", dimensions=2)
-        np.testing.assert_array_equal(read_rows(array, sums, [3, 128, 3], ""), values[[3, 128, 3]])
+        np.testing.assert_array_equal(read_verified_rows(array, sums, [3, 128, 3], ""), values[[3, 128, 3]])
         for rows in (slice(None), [0, 129]):
             with pytest.raises(StoreError, match=r"a\.h5: row 129 of values is damaged") as raised:
-                read_rows(array, sums, rows, "again")
+                read_verified_rows(array, sums, rows, "again")
             assert raised.value.hint == "again"
 
 

@@ -106,8 +106,8 @@ class Comparison:
     def headline(self) -> str:
         """Returns the result in one line: the difference in the task's main metric, and what it is worth."""
         metric, title = next(iter(self.metrics.items()))
-        found = self.differences[metric]
-        return f"{title}, A - B: {found}; {found.explained()}"
+        main = self.differences[metric]
+        return f"{title}, A - B: {main}; {main.explained()}"
 
     def lines(self) -> list[str]:
         """Returns the comparison for people."""
@@ -124,6 +124,7 @@ class Comparison:
             for metric, title in self.metrics.items()
         ]
         agreement = self.agreement
+        right = ("A right, %", "B right, %") if "accuracy" in self.metrics else ("F1 of A, %", "F1 of B, %")
         who = [
             f"right in {agreement.both_percent:.1f} % of segments: both",
             f"{agreement.only_a_percent:.1f}: only A",
@@ -138,12 +139,9 @@ class Comparison:
             "; ".join(who),
             *([f"{self.left_out} clips that only one of them has are left out"] if self.left_out else []),
             "",
-            *table(("clip", "events", *self._columns()), self._ends()),
+            *table(("clip", "events", *right), self._ends()),
             "",
         ]
-
-    def _columns(self) -> tuple[str, str]:
-        return ("A right, %", "B right, %") if "accuracy" in self.metrics else ("F1 of A, %", "F1 of B, %")
 
     def _ends(self) -> list[tuple[Any, ...]]:
         """Returns rows of the clips on which A is furthest ahead of B, then of B ahead of A."""

@@ -70,7 +70,8 @@ class Evaluation:
     """Results of a run on one split.
 
     Attributes:
-        measure: what heads are judged by in this task, in words.
+        measure: main metric of the task, in words.
+        decoder: how labels were read from scores.
         samples: number of samples with known events, which the figures are about.
         unknown_samples: number of the others.
         leaked_samples: those of `samples` whose video is also in train.
@@ -139,18 +140,21 @@ class Evaluation:
         return shown
 
 
-def _group_lines(found: Evaluation) -> list[str]:
+def _group_lines(judged: Evaluation) -> list[str]:
     """Returns the groups of a sweep as a table, in the order that they were trained."""
-    if len(found.groups) < 2:
+    if len(judged.groups) < 2:
         return []
     rows = [
         (name, str(group.score_percent), str(group.events.f1_percent), str(group.validation_score_percent))
-        for name, group in found.groups.items()
+        for name, group in judged.groups.items()
     ]
-    return [*table(("settings", f"{found.split} {found.measure}", "event F1", "validation"), rows), ""]
+    return [
+        *table(("settings", f"{judged.split} {judged.measure}", "event F1", "validation"), rows),
+        "",
+    ]
 
 
-def _choice_lines(found: Evaluation, group: GroupEvaluation) -> list[str]:
+def _choice_lines(judged: Evaluation, group: GroupEvaluation) -> list[str]:
     """Returns what chose the epochs of a group, and what it learned from under weak supervision."""
     epochs = " ".join(map(str, group.best_epochs))
     rows = [
@@ -165,4 +169,4 @@ def _choice_lines(found: Evaluation, group: GroupEvaluation) -> list[str]:
     if group.score_at_best_test_epoch_percent.mean is not None:
         claimed = str(group.score_at_best_test_epoch_percent)
         rows.append(("at the best test epoch, which is too high a figure", claimed))
-    return ["", *table(("how the epoch was chosen", found.measure + ", %"), rows)]
+    return ["", *table(("how the epoch was chosen", judged.measure + ", %"), rows)]

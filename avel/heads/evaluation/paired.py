@@ -88,6 +88,11 @@ class Difference:
         return (" or ".join(ways) or "more of both") * self.level
 
 
+def difference_cells(difference: Difference | None) -> tuple[str, str]:
+    """Returns two cells of a table: a difference, and what it takes to show one of its size."""
+    return ("", "") if difference is None else (str(difference), difference.needed)
+
+
 def difference(a: Tally, b: Tally, video_id: NDArray[np.object_], *, seed: int = 0) -> Difference:
     """Returns A's metric minus B's with its interval: tallies (M_a, R) and (M_b, R), videos (R,).
 
@@ -182,9 +187,9 @@ def differences(
     return {name: difference(of_a[name], of_b[name], left[0].video_id) for name in of_a}
 
 
-def resolved_points(found: Iterable[Mapping[str, Difference]]) -> float | None:
+def resolved_points(compared: Iterable[Mapping[str, Difference]]) -> float | None:
     """Returns the median of what differences in the task's measure resolve, in points; None without any."""
-    resolved = [next(iter(each.values())).resolved_points for each in found if each]
+    resolved = [next(iter(each.values())).resolved_points for each in compared if each]
     return statistics.median(resolved) if resolved else None
 
 

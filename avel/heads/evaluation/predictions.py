@@ -91,15 +91,20 @@ def read_predictions(run: Run) -> dict[str, list[Predictions]]:
         or (number >= segments).any()
     ):
         raise StoreError(f"{path}: column segment does not count to {segments} or less per clip", hint=AGAIN)
+    by_split = {split: _where(table, "split", split) for split in _values(table, "split")}
     return {
-        split: _trials(_where(table, "split", split), split, segments) for split in _values(table, "split")
+        split: [
+            _predictions(_where(part, "trial", trial), trial, split, segments)
+            for trial in _values(part, "trial")
+        ]
+        for split, part in by_split.items()
     }
 
 
-def check_complete(run: Run, trials: Iterable[TrialRecord], found: Container[str], split: str) -> None:
+def check_complete(run: Run, trials: Iterable[TrialRecord], predicted: Container[str], split: str) -> None:
     """Checks that there are predictions of every trial; raises StoreError."""
     for trial in trials:
-        if trial.name not in found:
+        if trial.name not in predicted:
             raise StoreError(f"{run.path / NAME}: no trial {trial.name!r} on split {split!r}", hint=AGAIN)
 
 
@@ -117,13 +122,6 @@ def _schema(task: Task) -> pa.Schema:
         "probabilities": pa.list_(pa.float32(), task.outputs),
     }
     return pa.schema([pa.field(name, kind, nullable=name == "label") for name, kind in kinds.items()])
-
-
-def _trials(table: pa.Table, split: str, segments: int) -> list[Predictions]:
-    return [
-        _predictions(_where(table, "trial", trial), trial, split, segments)
-        for trial in _values(table, "trial")
-    ]
 
 
 def _values(table: pa.Table, column: str) -> list[str]:

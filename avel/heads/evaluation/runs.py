@@ -113,8 +113,8 @@ def _compared(line: RunLine, folder: Path, other: GroupPredictions) -> RunLine:
     if (group.run.path.resolve(), group.name) == (other.run.path.resolve(), other.name):
         return line
     settings = f" ({other.name})" if other.name != other.trials[0].config.head.name else ""
-    found = differences(group.items, other.items, group.task)
-    return replace(line, differences=found, against=other.run.path.name + settings)
+    against = other.run.path.name + settings
+    return replace(line, differences=differences(group.items, other.items, group.task), against=against)
 
 
 def _compared_if_alike(line: RunLine, folder: Path, other: GroupPredictions) -> RunLine:
@@ -142,10 +142,10 @@ def _lines(run: Run, folder: Path, differing: Sequence[str]) -> list[RunLine]:
     )
     if not (run.finished and heads):
         return [line]
-    found = run.read_results(Evaluation)
-    failed = Counter(trial.group for trial in found.failed_trials)
-    evaluated = [_evaluated(line, name, group, failed[name]) for name, group in found.groups.items()]
-    lost = [replace(line, group=name, failed=failed[name]) for name in failed if name not in found.groups]
+    results = run.read_results(Evaluation)
+    failed = Counter(trial.group for trial in results.failed_trials)
+    evaluated = [_evaluated(line, name, group, failed[name]) for name, group in results.groups.items()]
+    lost = [replace(line, group=name, failed=failed[name]) for name in failed if name not in results.groups]
     return evaluated + lost
 
 
@@ -205,31 +205,29 @@ def run_table(lines: Sequence[RunLine]) -> list[str]:
 
 
 def _difference_lines(lines: Sequence[RunLine]) -> list[str]:
-    """Formats the paired differences of lines, and says what they can show."""
-    compared = [line for line in lines if line.differences]
-    resolved = resolved_points(line.differences for line in compared)
-    if resolved is None:
-        return []
-    measure = next(iter(compared[0].differences))
-    shown = dict.fromkeys((measure, "event_f1"))
-    rows = [
-        (
-            line.run,
-            _settings_text(line),
-            *(str(line.differences[name]) for name in shown),
-            line.differences[measure].needed,
-        )
-        for line in compared
-    ]
-    header = ("run", "settings", *(f"{_title(name)}, 95 %" for name in shown), "it takes")
-    told = f"these clips and seeds resolve about {resolved:.1f} points of {_title(measure)}"
-    return [
-        "",
-        f"minus {compared[0].against}: {told}",
-        *table(header, rows),
-        "it takes: clips or seeds with which a level difference of this size would be told from none",
-        "",
-    ]
+    """Formats the paired differences of lines, a table for each run and measure that they are compared in."""
+    groups: dict[tuple[str, str], list[RunLine]] = {}
+    for line in lines:
+        if line.differences:
+            groups.setdefault((line.against, next(iter(line.differences))), []).append(line)
+    shown: list[str] = []
+    for (against, measure), compared in groups.items():
+        metrics = dict.fromkeys((measure, "event_f1"))
+        rows = [
+            (
+                line.run,
+                _settings_text(line),
+                *(str(line.differences[name]) for name in metrics),
+                line.differences[measure].needed,
+            )
+            for line in compared
+        ]
+        resolved = resolved_points(line.differences for line in compared)
+        told = f"these clips and seeds resolve about {resolved:.1f} points of {_title(measure)}"
+        header = ("run", "settings", *(f"{_title(name)}, 95 %" for name in metrics), "it takes")
+        shown += ["", f"minus {against}: {told}", *table(header, rows)]
+    note = "it takes: clips or seeds with which a level difference of this size would be told from none"
+    return [*shown, note, ""] if shown else []
 
 
 def _title(metric: str) -> str:
@@ -282,4 +280,4 @@ def _differing(runs: Sequence[Run]) -> list[str]:
         for key, value in _settings_of(run).items():
             if key not in swept:
                 values.setdefault(key, set()).add(json.dumps(value))
-    return sorted(key for key, found in values.items() if len(found) > 1 and key not in ("head", "seeds"))
+    return sorted(key for key, texts in values.items() if len(texts) > 1 and key not in ("head", "seeds"))

@@ -30,12 +30,8 @@ class Score(PredictionMetrics):
 
     Attributes:
         predictions: where each set was read from.
-        measure: what they are judged by in this task, in words.
-        decoder: how labels were read from scores.
-        samples: those that were evaluated.
-        unknown_samples: those whose events are not known.
-        leaked_samples: evaluated ones whose video is also in train.
-        trivial_baselines_percent: rule that needs no model -> its score.
+        measure, decoder, samples, unknown_samples, leaked_samples, trivial_baselines_percent: as in a run's
+            `Evaluation`.
     """
 
     predictions: tuple[str, ...]
@@ -52,10 +48,6 @@ class Score(PredictionMetrics):
     def headline(self) -> str:
         """Returns the score in one line, with a verdict."""
         return wording.headline(self, self, plural(len(self.predictions), "set"))
-
-    def lines(self) -> list[str]:
-        """Returns nothing: the line says it."""
-        return []
 
     def all_lines(self) -> list[str]:
         """Returns all figures for people."""
@@ -151,10 +143,10 @@ def score_of(
     """
     items = [labelled_part(item) for item in whole]
     evaluated = len(items[0].sample)
-    found = compute_metrics(items if evaluated else [], task, decoder, tolerances, decoders, tags)
+    metrics = compute_metrics(items if evaluated else [], task, decoder, tolerances, decoders, tags)
     baselines = task.trivial_baselines(items[0].label) if evaluated else {}
     return Score(
-        **vars(found),
+        **vars(metrics),
         predictions=predictions,
         dataset=dataset,
         task=task.name,

@@ -172,16 +172,16 @@ def _segments(
                 f"{name}: segment {segment} of {owner} is there twice", hint="leave one of them"
             )
         rows[segment] = values[place]
-    found = [filled.get(sample.number if key == "sample" else sample.video_id) for sample in samples]
+    clips = [filled.get(sample.number if key == "sample" else sample.video_id) for sample in samples]
     if lengths is not None:
-        for filled_rows, length in zip(found, lengths, strict=True):
+        for filled_rows, length in zip(clips, lengths, strict=True):
             if filled_rows is not None:
                 filled_rows[length:] = filled_rows[0]  # nobody reads what is after the end of a clip
-    complete = [rows for rows in found if rows is not None and not np.isnan(rows).any()]
+    complete = [rows for rows in clips if rows is not None and not np.isnan(rows).any()]
     if len(complete) < len(samples):
         wanted = f"all {segments} segments" if lengths is None else "every segment"
         lacking = [
-            each for each, rows in zip(samples, found, strict=True) if rows is None or np.isnan(rows).any()
+            each for each, rows in zip(samples, clips, strict=True) if rows is None or np.isnan(rows).any()
         ]
         raise DatasetError(
             f"{name}: {len(lacking)} of {len(samples)} samples lack predictions, the first is sample "
@@ -196,13 +196,13 @@ def _segments(
 def _class_numbers(name: str, values: Iterable[Any], classes: tuple[str, ...]) -> NDArray[np.int64]:
     """Reads classes by name or number."""
     numbers = {each: number for number, each in enumerate(classes)}
-    found = []
+    classes_found = []
     for value in values:
         number = numbers.get(value, value)
         if not isinstance(number, int):
             raise DatasetError(f"{name}: no class named {value!r}", hint=f"they are {', '.join(classes)}")
-        found.append(number)
-    return np.array(found, np.int64)
+        classes_found.append(number)
+    return np.array(classes_found, np.int64)
 
 
 def _events(path: Path, dataset: Dataset, samples: Sequence[Sample], task: Task, grid: Grid) -> Submission:

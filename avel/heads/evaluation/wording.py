@@ -39,7 +39,7 @@ class Judged(Protocol):
         """Scores of rules that need no model."""
 
 
-def headline(found: Judged, metrics: PredictionMetrics, sets: str, validation: str = "") -> str:
+def headline(judged: Judged, metrics: PredictionMetrics, sets: str, validation: str = "") -> str:
     """Returns the score on a split beside the trivial baselines, and the verdict.
 
     Args:
@@ -48,12 +48,12 @@ def headline(found: Judged, metrics: PredictionMetrics, sets: str, validation: s
     """
     score = metrics.score_percent
     if score.mean is None:
-        return f"{found.split}: no figures, for no sample has known events"
+        return f"{judged.split}: no figures, for no sample has known events"
     beside = [validation] if validation else []
-    for rule, percent in found.trivial_baselines_percent.items():
+    for rule, percent in judged.trivial_baselines_percent.items():
         beside.append(f"{rule} {percent:.1f}" + (", an oracle" if rule.startswith(ORACLE) else ""))
-    figure = f"{found.split} {found.measure} {score} % over {sets}"
-    return f"{figure} ({'; '.join(beside)}): {verdict(metrics, found.trivial_baselines_percent)}"
+    figure = f"{judged.split} {judged.measure} {score} % over {sets}"
+    return f"{figure} ({'; '.join(beside)}): {verdict(metrics, judged.trivial_baselines_percent)}"
 
 
 def verdict(metrics: PredictionMetrics, baselines: Mapping[str, float]) -> str:
@@ -70,17 +70,17 @@ def verdict(metrics: PredictionMetrics, baselines: Mapping[str, float]) -> str:
     return f"cannot be told apart from {rule} on these clips"
 
 
-def metric_lines(found: Judged, metrics: PredictionMetrics) -> list[str]:
+def metric_lines(judged: Judged, metrics: PredictionMetrics) -> list[str]:
     """Returns the figures of one set of predictions or of several, the main metric first."""
     events = metrics.events
     tolerance = f"onset ± {events.onset_tolerance_segments:g}, offset ± {events.offset_tolerance_segments:g}"
     interval = metrics.interval_percent
-    leaked = f"without the {plural(found.leaked_samples, 'sample')} whose video is in train"
+    leaked = f"without the {plural(judged.leaked_samples, 'sample')} whose video is in train"
     rows: list[tuple[str, Any]] = [
-        (found.measure, metrics.score_percent),
+        (judged.measure, metrics.score_percent),
         ("its 95 % interval over videos", "" if interval is None else "{:.1f} to {:.1f}".format(*interval)),
-        *((rule, f"{percent:.1f}") for rule, percent in found.trivial_baselines_percent.items()),
-        (leaked, metrics.score_without_leaked_percent if found.leaked_samples else ""),
+        *((rule, f"{percent:.1f}") for rule, percent in judged.trivial_baselines_percent.items()),
+        (leaked, metrics.score_without_leaked_percent if judged.leaked_samples else ""),
         ("on samples that hold background", metrics.accuracy_holding_background_percent),
     ]
     if metrics.parsing is None:
@@ -98,7 +98,7 @@ def metric_lines(found: Judged, metrics: PredictionMetrics) -> list[str]:
         ):
             rows += [(f"F1 of {title}, {kind}", each) for kind, each in by_kind.items()]
     filled = [(name, str(value)) for name, value in rows if str(value)]
-    title = f"{found.split}, {plural(found.samples, 'sample')}, labels by {found.decoder}"
+    title = f"{judged.split}, {plural(judged.samples, 'sample')}, labels by {judged.decoder}"
     shown = table((title, "%"), filled)
     recall = {**metrics.recall_percent, "background": metrics.background_recall_percent}
     classes = [(name, f"{value:.1f}") for name, value in recall.items() if value is not None]

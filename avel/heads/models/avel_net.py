@@ -48,9 +48,7 @@ class AVELNet(Head):
             )
         else:
             self.classify = nn.Sequential(nn.Linear(HIDDEN, widths.classes))
-        for part in (self.agva if self.dmrn is None else None, self.classify):
-            if part is not None:
-                xavier(part)
+        xavier(self.agva if self.dmrn is None else None, self.classify)
 
     def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), AGVA's weights."""

@@ -43,9 +43,7 @@ class AVSDN(RelevanceHead):
         self.fuse = StateFusion()
         self.decode = BiLSTM(widths.audio + widths.visual)
         self.category, self.relevance = nn.Linear(HIDDEN, widths.classes - 1), nn.Linear(HIDDEN, 1)
-        for part in (self.agva, self.category, self.relevance):
-            if part is not None:
-                xavier(part)
+        xavier(self.agva, self.category, self.relevance)
 
     def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), AGVA's weights."""

@@ -58,9 +58,7 @@ class CPSP(RelevanceHead):
         self.audio_lstm, self.visual_lstm = BiLSTM(128), BiLSTM(128)
         self.propagate = Propagation(config.threshold, config.dropout)
         self.category, self.relevance = nn.Linear(HIDDEN, widths.classes - 1), nn.Linear(HIDDEN, 1)
-        for part in (self.agva, self.propagate):
-            if part is not None:
-                xavier(part)
+        xavier(self.agva, self.propagate)
 
     def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), what the losses read."""
@@ -135,7 +133,7 @@ def video_contrast(videos: Tensor, categories: Tensor, margin: float, n_nearest:
     same = categories.unsqueeze(1) == categories
     furthest = torch.where(same, distance, 0).amax(1)
     nearest = torch.where(same, torch.inf, distance).topk(min(n_nearest, len(videos)), largest=False).values
-    found = nearest.isfinite()
-    mean = torch.where(found, nearest, 0).sum(1) / found.sum(1).clamp_min(1)
-    losses = torch.relu(margin + furthest - mean) * found.any(1)
+    is_there = nearest.isfinite()
+    mean = torch.where(is_there, nearest, 0).sum(1) / is_there.sum(1).clamp_min(1)
+    losses = torch.relu(margin + furthest - mean) * is_there.any(1)
     return losses.mean()

@@ -288,12 +288,12 @@ def head_class(config: TrainConfig) -> type[Head]:
     Raises:
         ConfigError: the head cannot learn from video labels, which the config asks for.
     """
-    found: type[Head] = HEADS[config.head.name]
-    if config.supervision == "weak" and not found.weak:
+    head: type[Head] = HEADS[config.head.name]
+    if config.supervision == "weak" and not head.weak:
         raise ConfigError(
             f"head {config.head.name!r} cannot learn from video labels", hint="--supervision full"
         )
-    return found
+    return head
 
 
 def weak_labels_of(config: TrainConfig, task: str) -> WeakLabels | None:

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from avel.errors import ConfigError
+from avel.stores.tensors import SAVE_STATE, state_in
 
-WRAPPERS = ("state_dict", "model")
-"""Keys under which a checkpoint may hold the state dict."""
 SHOWN = 4
 
 
@@ -39,26 +38,16 @@ class Layout:
                 return ".".join([*filter(None, [found]), *parts[end:]])
         return own
 
-    def is_unused(self, name: str) -> bool:
-        """Returns True for a published tensor that reaches no output."""
-        return any(name == unused or name.startswith(f"{unused}.") for unused in self.unused)
 
-
-def plain_state(found: object) -> dict[str, Tensor]:
+def plain_state(state: object) -> dict[str, Tensor]:
     """Returns the state dict in what a checkpoint holds, without the "module." of torch's DataParallel.
 
     Raises:
         ConfigError: it is none.
     """
-    for key in WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(inner := found.get(key), Mapping):
-            found = inner
-    if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
-        raise ConfigError(
-            f"holds a {type(found).__name__}, no state dict",
-            hint="save it where its code is: torch.save(network.state_dict(), FILE)",
-        )
-    return {str(name).removeprefix("module."): value for name, value in found.items()}
+    if not (tensors := state_in(state)):
+        raise ConfigError(f"holds a {type(state).__name__}, no state dict", hint=SAVE_STATE)
+    return tensors
 
 
 def load_layout(module: nn.Module, layout: Layout, state: Mapping[str, Tensor]) -> None:
@@ -72,7 +61,8 @@ def load_layout(module: nn.Module, layout: Layout, state: Mapping[str, Tensor]) 
     own = {name: value for name, value in module.state_dict().items() if name not in layout.own}
     theirs = {name: layout.name_of(name) for name in own}
     missing = [other for other in theirs.values() if other not in state]
-    surplus = [name for name in state if name not in theirs.values() and not layout.is_unused(name)]
+    unused = tuple(f"{name}." for name in layout.unused)
+    surplus = [name for name in state if name not in theirs.values() and not f"{name}.".startswith(unused)]
     wrong = []
     taken: dict[str, Tensor] = {}
     for name, other in theirs.items():

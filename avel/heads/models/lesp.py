@@ -186,8 +186,8 @@ class LESP(RelevanceHead):
         """
         extras, classes, mask = output.extras, self.widths.classes, output.mask
         fractions = SingleLabel.as_fractions(video_labels, classes)
-        found, event = fractions[:, :-1].max(1)
-        categories = event.where(found > 0, classes - 1)
+        largest, event = fractions[:, :-1].max(1)
+        categories = event.where(largest > 0, classes - 1)
         foreground = zero_padding(torch.sigmoid(at_least_float32(extras["foreground"])), mask)
         relevance = video_cross_entropy(mean_over_time(foreground, mask), 1 - fractions[:, -1])
         # (B, 1): as if each clip were one segment

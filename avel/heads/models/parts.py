@@ -103,8 +103,8 @@ def sinusoids(count: int, width: int) -> Tensor:
     return torch.stack((angles.sin(), angles.cos()), -1).flatten(1)
 
 
-def xavier(module: nn.Module) -> None:
-    """Draws the weights of all Linears in a module by `xavier_uniform_`; biases stay."""
-    for layer in module.modules():
+def xavier(*modules: nn.Module | None) -> None:
+    """Draws the weights of all Linears in modules by `xavier_uniform_`; biases stay, None is skipped."""
+    for layer in (layer for module in modules if module is not None for layer in module.modules()):
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)

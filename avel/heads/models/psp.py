@@ -62,9 +62,7 @@ class PSP(Head):
             nn.Linear(HIDDEN, 64, bias=False), nn.ReLU(), nn.Linear(64, widths.classes, bias=False)
         )
         self.gate = nn.Linear(widths.classes, 1, bias=False) if weak else None
-        for part in (self.agva, self.propagate, self.classify):
-            if part is not None:
-                xavier(part)
+        xavier(self.agva, self.propagate, self.classify)
 
     def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), similarity (B, T)."""
@@ -110,8 +108,8 @@ class PSP(Head):
 
 def pair_loss(similarity: Tensor, event: Tensor, mask: Tensor | None = None) -> Tensor:
     """Returns the mean squared error of normalised similarities to events: (B, T), (B, T) -> scalar."""
-    similar = fractions(zero_padding(torch.relu(similarity), mask))
-    return mean_over_segments((similar - fractions(event.to(similarity.dtype))).square(), mask)
+    similar = sum_to_one(zero_padding(torch.relu(similarity), mask))
+    return mean_over_segments((similar - sum_to_one(event.to(similarity.dtype))).square(), mask)
 
 
 class Propagation(nn.Module):
@@ -152,9 +150,9 @@ class Propagation(nn.Module):
 
     def positives(self, beta: Tensor, mask: Tensor | None = None) -> Tensor:
         """Normalises rows and sets weights below the threshold to 0: (B, T, T) -> (B, T, T)."""
-        rows = fractions(beta if mask is None else beta * mask.unsqueeze(-2))
+        rows = sum_to_one(beta if mask is None else beta * mask.unsqueeze(-2))
         strong = rows * (rows > self.threshold)
-        return fractions(strong) if self.renormalise else strong
+        return sum_to_one(strong) if self.renormalise else strong
 
 
 PROPAGATION_NAMES = {
@@ -185,6 +183,6 @@ def projection(dropout: float) -> nn.Sequential:
     return nn.Sequential(nn.Linear(HIDDEN, HIDDEN, bias=False), nn.ReLU(), nn.Dropout(dropout))
 
 
-def fractions(values: Tensor) -> Tensor:
+def sum_to_one(values: Tensor) -> Tensor:
     """Divides by the sum over the last axis; 0 where all are 0: (..., T) -> (..., T)."""
     return values / (values.sum(-1, keepdim=True) + SMALL)

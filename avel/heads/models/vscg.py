@@ -73,8 +73,7 @@ class VSCG(RelevanceHead):
             self.cross_a, self.cross_v = (nn.Linear(128, 128, bias=False) for _ in range(2))
             self.out_a: nn.Module = nn.Dropout(config.out_dropout)
             self.out_v: nn.Module = nn.Dropout(config.out_dropout)
-            xavier(self.cross_a)
-            xavier(self.cross_v)
+            xavier(self.cross_a, self.cross_v)
         else:
             self.out_a, self.out_v = projection(config.out_dropout), projection(config.out_dropout)
         self.norm = nn.LayerNorm(HIDDEN, eps=1e-6)
@@ -87,9 +86,7 @@ class VSCG(RelevanceHead):
             self.category = nn.Linear(HIDDEN, widths.classes - 1)
             self.relevance = nn.Linear(HIDDEN, 1)
             xavier(self.relevance)
-        for part in (self.agva, self.propagate, self.out_a, self.out_v, self.category):
-            if part is not None:
-                xavier(part)
+        xavier(self.agva, self.propagate, self.out_a, self.out_v, self.category)
 
     def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), similarity (B, T)."""

@@ -33,9 +33,9 @@ def confusion(predicted: Labels, labels: Labels, classes: int) -> NDArray[np.int
 def recall_by_class(counts: Labels) -> NDArray[np.float64]:
     """Returns the fraction of each class's segments that were found, NaN without any: (K, K) -> (K,)."""
     totals = counts.sum(1)
-    found = np.full(len(counts), np.nan)
-    np.divide(np.diag(counts), totals, out=found, where=totals > 0)
-    return found
+    recall = np.full(len(counts), np.nan)
+    np.divide(np.diag(counts), totals, out=recall, where=totals > 0)
+    return recall
 
 
 def trivial_baselines(labels: Labels, background: int) -> dict[str, float]:
@@ -160,9 +160,9 @@ def segment_f1_tally(predicted: Labels, labels: Labels, background: int) -> Tall
     A segment is found if it holds an event and its class is right.
     """
     inside = in_clip(labels)
-    found = ((predicted == labels) & (labels != background) & inside).sum(1)
+    matched = ((predicted == labels) & (labels != background) & inside).sum(1)
     positive, true = (((values != background) & inside).sum(1) for values in (predicted, labels))
-    return Tally(2.0 * found, (positive + true).astype(float))
+    return Tally(2.0 * matched, (positive + true).astype(float))
 
 
 def event_f1_tally(
@@ -178,11 +178,9 @@ def bootstrap_interval(
     video_id: NDArray[np.object_],
     *,
     draws: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
     weights: NDArray[np.float64] | None = None,
 ) -> tuple[float, float]:
-    """Returns the bootstrap interval of the mean over samples: (R,), (R,) -> low, high.
+    """Returns the 95 % bootstrap interval of the mean over samples: (R,), (R,) -> low, high.
 
     It draws videos with replacement, not samples: samples of one video are not independent. With `weights`
     (R,) it is of the weighted mean.
@@ -191,11 +189,11 @@ def bootstrap_interval(
     count = int(video.max()) + 1
     weights = np.ones(len(right)) if weights is None else weights
     sums, sizes = (np.bincount(video, each, minlength=count) for each in (right * weights, weights))
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     means, at_once = np.empty(draws), max(1, DRAWN_BYTES // (8 * count))
     for start in range(0, draws, at_once):
         block = means[start : start + at_once]
         drawn = random.multinomial(count, np.full(count, 1 / count), size=len(block))
         block[:] = (drawn @ sums) / (drawn @ sizes)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.heads.tasks.metrics import ratio
-from avel.heads.tasks.parsing_metrics import runs, shared
+from avel.heads.tasks.parsing_metrics import find_runs, shared
 
-Held = NDArray[np.bool_]
+Masks = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,16 @@ class EventErrors:
     invented: float
 
 
-def class_scores(predicted: Sequence[Held], label: Held, names: Sequence[str]) -> list[ClassScore]:
+def class_scores(predicted: Sequence[Masks], label: Masks, names: Sequence[str]) -> list[ClassScore]:
     """Returns the scores of each class: sets of (R, T, M, C), one a seed, beside the labels."""
     axes = (0, 1, 2)
     true = label.sum(axes).astype(float)
-    found = np.sum([side.sum(axes) for side in predicted], 0, dtype=float)
+    guessed = np.sum([side.sum(axes) for side in predicted], 0, dtype=float)
     both = np.sum([(side & label).sum(axes) for side in predicted], 0, dtype=float)
     of_all = true * len(predicted)
     columns = [
         np.where(whole > 0, 100 * ratio(part, whole), np.nan)
-        for part, whole in ((both, found), (both, of_all), (2 * both, found + of_all))
+        for part, whole in ((both, guessed), (both, of_all), (2 * both, guessed + of_all))
     ]
     return [
         ClassScore(name, int(count), *(None if np.isnan(value) else float(value) for value in values))
@@ -68,12 +68,12 @@ def class_scores(predicted: Sequence[Held], label: Held, names: Sequence[str]) -
     ]
 
 
-def event_errors(predicted: Sequence[Held], label: Held) -> EventErrors:
+def event_errors(predicted: Sequence[Masks], label: Masks) -> EventErrors:
     """Counts events by their mistakes: sets of (R, T, M, C), one a seed, beside the labels."""
     counts = np.zeros(8)
     for side in predicted:
         for clip, track, number in np.argwhere((side | label).any(1)).tolist():
-            true, guessed = (runs(of[clip, :, track, number].astype(float)) for of in (label, side))
+            true, guessed = (find_runs(of[clip, :, track, number].astype(float)) for of in (label, side))
             counts += _compared(true, guessed)
     return EventErrors(*(counts / max(1, len(predicted))).tolist())
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from avel.grid import Grid
 from avel.heads.tasks.decoders import decode_threshold
 from avel.heads.tasks.metrics import Labels, Tally
-from avel.heads.tasks.parsing_metrics import EVENT, TYPE, event_counts, f1, segment_counts, segment_f1
+from avel.heads.tasks.parsing_metrics import EVENT, TYPE, f1, overlap_counts, segment_counts, segment_f1
 from avel.heads.tasks.results import (
     EventEvaluation,
     LabelSets,
@@ -124,8 +124,8 @@ class MultiLabel(Task):
         p = logits.sigmoid()
         p = p if mask is None else p.masked_fill(~mask.unsqueeze(-1), 0)
         p = p.reshape(*logits.shape[:-2], -1, classes)
-        found: Tensor = p.square().sum(-2) / p.sum(-2).clamp_min(SMALLEST)
-        return found
+        pooled: Tensor = p.square().sum(-2) / p.sum(-2).clamp_min(SMALLEST)
+        return pooled
 
     @staticmethod
     def probabilities(logits: Tensor) -> Tensor:
@@ -166,11 +166,11 @@ class MultiLabel(Task):
 
     def results(self, sets: LabelSets) -> PredictionMetrics:
         """Returns the F1 of all types; what is of one label a segment alone is None."""
-        found = [self.f1_by_type(predicted, sets.label) for predicted in sets.predicted]
+        f1_of_sets = [self.f1_by_type(predicted, sets.label) for predicted in sets.predicted]
         names = (*self.types, TYPE, EVENT)
 
         def spread(level: int, name: str, chosen: NDArray[np.bool_] | slice = slice(None)) -> Spread:
-            return Spread.of_means([each[level][name][chosen] for each in found])
+            return Spread.of_means([each[level][name][chosen] for each in f1_of_sets])
 
         return PredictionMetrics(
             accuracy_percent=Spread(),
@@ -222,7 +222,7 @@ class MultiLabel(Task):
         Twice (R, T, K) -> twice name -> (R,).
         """
         sides = self._sides(predicted, labels)
-        return self._by_name(*segment_counts(*sides)), self._by_name(*event_counts(*sides))
+        return self._by_name(*segment_counts(*sides)), self._by_name(*overlap_counts(*sides))
 
     def trivial_baselines(self, labels: Labels) -> dict[str, float]:
         """Returns rule without a model -> its mean Type@AV over segments: (R, T, K); NaN without samples.
@@ -230,8 +230,8 @@ class MultiLabel(Task):
         The second rule takes the classes of each video as known.
         """
         tracks = labels.reshape(*labels.shape[:2], len(self.tracks), -1)
-        held = (tracks == 1).any((1, 2), keepdims=True)
-        everywhere = np.broadcast_to(held, (*labels.shape[:2], len(self.tracks), held.shape[-1]))
+        present = (tracks == 1).any((1, 2), keepdims=True)
+        everywhere = np.broadcast_to(present, (*labels.shape[:2], len(self.tracks), present.shape[-1]))
         rules = {
             "never any event": np.zeros_like(labels),
             "right classes, always and everywhere": everywhere.reshape(labels.shape).astype(np.int8),
@@ -241,15 +241,15 @@ class MultiLabel(Task):
             for rule, predicted in rules.items()
         }
 
-    def held(self, labels: Labels) -> NDArray[np.bool_]:
+    def class_masks(self, labels: Labels) -> NDArray[np.bool_]:
         tracks = labels.reshape(*labels.shape[:2], len(self.tracks), -1)
         inside = in_clip(labels)[..., None, None]
         background = ~(tracks > 0).any(-1, keepdims=True)
         return np.asarray(np.concatenate((tracks > 0, background), -1) & inside)
 
     def classes_of(self, labels: Labels) -> list[list[Classes]]:
-        held = labels[labels[:, 0] != PADDED]
-        by_track = held.reshape(len(held), len(self.tracks), -1).swapaxes(0, 1)
+        inside = labels[labels[:, 0] != PADDED]
+        by_track = inside.reshape(len(inside), len(self.tracks), -1).swapaxes(0, 1)
         return [[tuple(np.flatnonzero(segment).tolist()) for segment in track.tolist()] for track in by_track]
 
     @property

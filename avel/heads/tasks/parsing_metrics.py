@@ -32,7 +32,7 @@ def segment_counts(predicted: Array, labels: Array) -> tuple[Array, Array]:
     return found, (predicted + labels).sum(-3) - 2 * found
 
 
-def event_counts(
+def overlap_counts(
     predicted: NDArray[np.float64], labels: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Counts events found, and missed or invented: twice (R, T, M, C) -> twice (R, M, C).
@@ -43,7 +43,7 @@ def event_counts(
     shape = (labels.shape[0], *labels.shape[2:])
     found, wrong = np.zeros(shape), np.zeros(shape)
     for clip, track, number in np.argwhere((predicted + labels).any(1)).tolist():
-        guessed, true = (runs(side[clip, :, track, number]) for side in (predicted, labels))
+        guessed, true = (find_runs(side[clip, :, track, number]) for side in (predicted, labels))
         matched = sum(any(overlap(one, other) >= OVERLAP for other in true) for one in guessed)
         found[clip, track, number] = matched
         wrong[clip, track, number] = len(guessed) + len(true) - 2 * matched
@@ -58,10 +58,10 @@ def f1(found: Array, wrong: Array) -> Array:
     return mean
 
 
-def runs(segments: NDArray[np.float64]) -> list[tuple[int, int]]:
+def find_runs(segments: NDArray[np.float64]) -> list[tuple[int, int]]:
     """Returns first and end of each run of ones: (T,).
 
-    >>> runs(np.array([1, 1, 0, 1]))
+    >>> find_runs(np.array([1, 1, 0, 1]))
     [(0, 2), (3, 4)]
     """
     edges = np.flatnonzero(np.diff(np.concatenate(([0], segments, [0]))))

@@ -63,8 +63,8 @@ class SingleLabel(Task):
         Raises:
             DatasetError: a sample in which events of two classes overlap, or events only seen or only heard.
         """
-        held = samples.video_classes(len(self.categories))
-        background = samples.labelled & ~held.any(1)
+        video_classes = samples.video_classes(len(self.categories))
+        background = samples.labelled & ~video_classes.any(1)
         video_labels = np.where(background, self.background, samples.video_labels())
         return Targets(cache.labels(samples), video_labels, video_labels != NO_CLASS)
 
@@ -185,9 +185,9 @@ class SingleLabel(Task):
     def columns(self) -> tuple[Column, ...]:
         return COLUMNS
 
-    def held(self, labels: Labels) -> NDArray[np.bool_]:
+    def class_masks(self, labels: Labels) -> NDArray[np.bool_]:
         return np.asarray(labels[:, :, None, None] == np.arange(self.outputs))
 
     def classes_of(self, labels: Labels) -> list[list[Classes]]:
-        held = labels[labels != PADDED].tolist()
-        return [[() if label == self.background else (label,) for label in held]]
+        inside = labels[labels != PADDED].tolist()
+        return [[() if label == self.background else (label,) for label in inside]]

@@ -16,7 +16,7 @@ from avel.heads.tasks.metrics import (
     segment_accuracy,
     segment_f1_tally,
 )
-from avel.heads.tasks.parsing_metrics import event_counts, f1, segment_counts
+from avel.heads.tasks.parsing_metrics import f1, overlap_counts, segment_counts
 from avel.heads.tasks.results import EventEvaluation, LabelSets, PredictionMetrics, Spread, TagEvaluation
 from avel.stores.datasets.labels import in_clip
 
@@ -85,7 +85,7 @@ def _judge_tag(
         segment_f1_percent=_segment_f1(decoded, label, background),
         event_f1_percent=_judge_events(decoded, label, background, *tolerances).f1_percent,
         segment_f1_over_clips_percent=Spread.of_means([f1(*segment_counts(*pair)) for pair in pairs]),
-        event_f1_over_clips_percent=Spread.of_means([f1(*event_counts(*pair)) for pair in pairs]),
+        event_f1_over_clips_percent=Spread.of_means([f1(*overlap_counts(*pair)) for pair in pairs]),
     )
 
 

@@ -36,7 +36,7 @@ Column = tuple[str, tuple[str, ...]]
 """Title of a figure, and its place in the results: the names that lead to it."""
 Classes = tuple[int, ...]
 """Event classes of one segment in one track; () is background."""
-Kind = Literal["label", "right", "wrong", "prediction", "background"]
+BlockKind = Literal["label", "right", "wrong", "prediction", "background"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Block:
 
     first: int
     end: int
-    kind: Kind
+    kind: BlockKind
     text: str
     lane: int = 0
 
@@ -222,7 +222,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def held(self, labels: Labels) -> NDArray[np.bool_]:
+    def class_masks(self, labels: Labels) -> NDArray[np.bool_]:
         """Returns where each class holds, background last, none after a clip's end: -> (R, T, M, C + 1)."""
 
     def check_decoder(self, name: str | None) -> None:
@@ -249,11 +249,11 @@ class Task(ABC):
         nothing, segments = len(self.categories), labels.shape[1]
 
         def first(tracks: list[list[Classes]]) -> list[int]:
-            found = [
-                min((number for held in segment for number in held), default=nothing)
+            first_classes = [
+                min((number for classes in segment for number in classes), default=nothing)
                 for segment in zip(*tracks, strict=True)
             ]
-            return found + [PADDED] * (segments - len(found))
+            return first_classes + [PADDED] * (segments - len(first_classes))
 
         return np.array([first(self.classes_of(sample)) for sample in labels], np.int64)
 
@@ -284,10 +284,10 @@ class Task(ABC):
         if (labels == UNKNOWN).any():
             return "events unknown"
         tracks = self.classes_of(labels)
-        found = dict.fromkeys(
-            number for segment in zip(*tracks, strict=True) for held in segment for number in held
+        numbers = dict.fromkeys(
+            number for segment in zip(*tracks, strict=True) for classes in segment for number in classes
         )
-        return ", ".join(self.categories[number] for number in found) or "no event"
+        return ", ".join(self.categories[number] for number in numbers) or "no event"
 
     def blocks(self, shown: Labels, labels: Labels | None = None) -> list[tuple[Block, ...]]:
         """Returns what is shown of a clip by track: predictions (T, ...) beside labels, or labels alone.
@@ -297,28 +297,28 @@ class Task(ABC):
         if (shown == UNKNOWN).any():
             return [() for _ in self.tracks]
         beside: Sequence[list[Classes] | None] = [None] * len(self.tracks)
-        unknown: Kind = "label"
+        unknown: BlockKind = "label"
         if labels is not None and (labels == UNKNOWN).any():
             unknown = "prediction"
         elif labels is not None:
             beside = self.classes_of(labels)
         pairs = zip(self.classes_of(shown), beside, strict=True)
-        return [track_blocks(self.categories, held, label, unknown) for held, label in pairs]
+        return [track_blocks(self.categories, own, label, unknown) for own, label in pairs]
 
 
 def track_blocks(
-    categories: Sequence[str], held: Sequence[Classes], label: Sequence[Classes] | None, unknown: Kind
+    categories: Sequence[str], shown: Sequence[Classes], label: Sequence[Classes] | None, unknown: BlockKind
 ) -> tuple[Block, ...]:
     """Returns a block for each run of a class that is right, wrong or not judged, and for background."""
-    runs: list[tuple[int, int, int | None, Kind]] = []
-    for number in (None, *sorted({number for segment in held for number in segment})):
-        last: Kind | None = None
-        for place, segment in enumerate(held):
+    runs: list[tuple[int, int, int | None, BlockKind]] = []
+    for number in (None, *sorted({number for segment in shown for number in segment})):
+        last: BlockKind | None = None
+        for place, segment in enumerate(shown):
             if number not in segment and (number is not None or segment):
                 last = None
                 continue
             right = label is None or (number in label[place] if segment else not label[place])
-            kind: Kind = "background" if number is None else unknown if label is None else "right"
+            kind: BlockKind = "background" if number is None else unknown if label is None else "right"
             kind = kind if right else "wrong"
             if kind == last:
                 runs[-1] = (runs[-1][0], place + 1, number, kind)

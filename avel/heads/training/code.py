@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from avel.config import option
 from avel.digests import digest_of
@@ -19,11 +20,16 @@ from avel.stores.runs import HEAD_FILES, Run, read_config
 
 
 def keep_files(run: Run, heads: Iterable[type[Head]]) -> None:
-    """Copies the files, named by `--head`, that heads were read from into the run."""
-    origins = [HEADS.origin(head.Config.name) for head in heads]
-    for file in (origin for origin in origins if origin.endswith(".py")):
-        (run.path / HEAD_FILES).mkdir(exist_ok=True)
-        shutil.copyfile(file, run.path / HEAD_FILES / Path(file).name)
+    """Copies the files, named by `--head`, that heads were read from into the run, each named by its head."""
+    for name in (head.Config.name for head in heads):
+        if (origin := HEADS.origin(name)).endswith(".py"):
+            (run.path / HEAD_FILES).mkdir(exist_ok=True)
+            shutil.copyfile(origin, kept_file(run, name))
+
+
+def kept_file(run: Run, name: str) -> Path:
+    """Returns where a run keeps the file of a head; two files may have one name, but no two heads."""
+    return run.path / HEAD_FILES / f"{quote(name, safe='')}.py"
 
 
 def read_train_config(values: Mapping[str, Any], where: object) -> TrainConfig:
@@ -71,7 +77,7 @@ def find_head(run: Run, name: str, origin: str, digest: str) -> None:
         if problem := _why_not_run(Path(origin), digest.partition("+")[0]):
             raise StoreError(
                 f"{run.path}: its head {name!r} came from the file {origin}, which {problem}",
-                hint=f"{run.path / HEAD_FILES / Path(origin).name} is the file as it was; put it back there",
+                hint=f"{kept_file(run, name)} is the file as it was; put it back there",
             )
         HEADS.named(origin)
     if code_digest(HEADS[name]) != digest:

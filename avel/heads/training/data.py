@@ -72,14 +72,15 @@ class Split:
 class Features:
     """Audio and visual inputs of V videos, in memory or read from the cache as they are asked for.
 
-    `negatives` are those of videos without events, whose numbers begin at V. `lengths` are the segments of
-    each video, first of the V, then of these; None where all have T.
+    `tensors` are those in memory, (V, T, ...) each; None where they are read. `negatives` are those of videos
+    without events, whose numbers begin at V. `lengths` are the segments of each video, first of the V, then
+    of these; None where all have T.
     """
 
     cache: FeatureCache
     source: str
     device: torch.device
-    held: tuple[Tensor, Tensor] | None
+    tensors: tuple[Tensor, Tensor] | None
     negatives: "Features | None" = None
     lengths: Tensor | None = None
 
@@ -94,8 +95,8 @@ class Features:
         return both
 
     def _of_own(self, videos: Tensor) -> tuple[Tensor, Tensor]:
-        if self.held is not None:
-            audio, visual = (_select(values, videos).float() for values in self.held)
+        if self.tensors is not None:
+            audio, visual = (_select(values, videos).float() for values in self.tensors)
             return audio, visual
         unique, places = torch.unique(videos.cpu(), return_inverse=True)
         read = inputs_of(self.source, lambda name: torch.from_numpy(self.cache.read(name, unique.numpy())))
@@ -108,7 +109,7 @@ class Features:
 
     def batches(self, chunks: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields `of` each chunk; features that are not in memory are read one chunk ahead."""
-        return map(self.of, chunks) if self.held is not None else read_ahead(self.of, chunks)
+        return map(self.of, chunks) if self.tensors is not None else read_ahead(self.of, chunks)
 
 
 @dataclass(frozen=True)
@@ -203,8 +204,8 @@ def choose_source(cache: FeatureCache, config: TrainConfig) -> str:
             hint=f"--inputs {' or '.join(head.sources)}",
         )
     wanted = head.sources if config.inputs == "auto" else (config.inputs,)
-    held = [source for source in wanted if all(name in cache.shapes for name in ARRAYS[source])]
-    if not held:
+    cached = [source for source in wanted if all(name in cache.shapes for name in ARRAYS[source])]
+    if not cached:
         needs = " or ".join(" and ".join(ARRAYS[source]) for source in wanted)
         raise TrainingError(
             f"{cache.path}: head {name!r} needs {needs}, the cache holds {', '.join(cache.shapes)}",
@@ -215,11 +216,11 @@ def choose_source(cache: FeatureCache, config: TrainConfig) -> str:
             cache,
             config,
             *(
-                given or usual
-                for given, usual in zip((config.audio, config.visual), ARRAYS[held[0]], strict=True)
+                named or usual
+                for named, usual in zip((config.audio, config.visual), ARRAYS[cached[0]], strict=True)
             ),
         )
-    return held[0]
+    return cached[0]
 
 
 def replaced_inputs(cache: FeatureCache, config: TrainConfig) -> str:
@@ -239,12 +240,12 @@ def _named_source(cache: FeatureCache, config: TrainConfig, audio: str, visual: 
     """
     source = f"{audio},{visual}"
     for modality, names in zip(("audio", "visual"), arrays_of(source), strict=True):
-        held = [name for name in cache.shapes if cache.modality_of(name) == modality]
+        cached = [name for name in cache.shapes if cache.modality_of(name) == modality]
         for name in names:
-            if name not in held:
+            if name not in cached:
                 raise TrainingError(
                     f"{cache.path}: no {modality} features named {name!r}",
-                    hint=f"--{modality} takes {', '.join(held)}, or several joined by +",
+                    hint=f"--{modality} takes {', '.join(cached)}, or several joined by +",
                 )
         shapes = {cache.shapes[name][:-1] for name in names}
         if len(shapes) > 1 or len(set(names)) < len(names):
@@ -331,12 +332,12 @@ def load_features(cache: FeatureCache, source: str, config: TrainConfig, device:
 
 def _hold(cache: FeatureCache, names: Sequence[str], device: torch.device) -> Tensor:
     """Reads arrays into one, so that no more than a block of them is in memory twice: (V, T, ...)."""
-    held = torch.empty(0)
+    values = torch.empty(0)
     for start, block in _finite_blocks(cache, names):
         if not start:
-            held = torch.empty((len(cache), *block.shape[1:]), dtype=block.dtype, device=device)
-        held[start : start + len(block)] = block
-    return held
+            values = torch.empty((len(cache), *block.shape[1:]), dtype=block.dtype, device=device)
+        values[start : start + len(block)] = block
+    return values
 
 
 def _select(values: Tensor, videos: Tensor) -> Tensor:

@@ -92,7 +92,8 @@ def fit(
                     if outcome not in training.alive:
                         ended(outcome)
                 left = f", {plural(len(lines), 'trial')} left" if len(lines) < len(trials) else ""
-                progress.advance(note=f"val {_best(lines):.4f}{left}")
+                best = max((line.get("val_score", 0.0) for line in lines), default=0.0)
+                progress.advance(note=f"val {best:.4f}{left}")
     return training.outcomes
 
 
@@ -201,7 +202,7 @@ class Training:
             return max(1, CLIPS_AT_ONCE // len(self.alive))
         widths, features = self.data.widths, self.data.features
         numbers = widths.segments * (widths.audio + widths.visual * max(1, widths.cells))
-        most = CLIPS_AT_ONCE if features.held is None else len(features.held[0])
+        most = CLIPS_AT_ONCE if features.tensors is None else len(features.tensors[0])
         return max(1, min(most, GPU_INPUT_BYTES // (4 * numbers * len(self.alive))))
 
     def judged_splits(self) -> list[Split]:
@@ -275,7 +276,7 @@ def can_replay(group: TrialGroup, features: Features, device: torch.device) -> b
 
     Batches with negatives cannot: the host reads which of their clips these are.
     """
-    on_gpu = features.held is not None and features.negatives is None
+    on_gpu = features.tensors is not None and features.negatives is None
     return device.type == "cuda" and isinstance(group, Stacked) and on_gpu
 
 
@@ -348,7 +349,3 @@ def cpu_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _best(lines: list[dict[str, Any]]) -> float:
-    return max((line.get("val_score", 0.0) for line in lines), default=0.0)

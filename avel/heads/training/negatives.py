@@ -48,11 +48,11 @@ def open_negatives(path: str, cache: FeatureCache, source: str) -> FeatureCache:
     """
     negatives, again = FeatureCache.open(path), "make it with the same avel command and options as the other"
     for name in (name for of_modality in arrays_of(source) for name in of_modality):
-        found, wanted = negatives.shapes.get(name, ())[1:], cache.shapes[name][1:]
-        if found != wanted:
-            what = f"{name} is (V, {', '.join(map(str, found))})" if found else f"no {name}"
+        shape, own_shape = negatives.shapes.get(name, ())[1:], cache.shapes[name][1:]
+        if shape != own_shape:
+            what = f"{name} is (V, {', '.join(map(str, shape))})" if shape else f"no {name}"
             raise TrainingError(
-                f"{path}: {what}, {cache.path} has (V, {', '.join(map(str, wanted))})", hint=again
+                f"{path}: {what}, {cache.path} has (V, {', '.join(map(str, own_shape))})", hint=again
             )
     if negatives.segment_seconds != cache.segment_seconds:
         raise TrainingError(
@@ -60,9 +60,10 @@ def open_negatives(path: str, cache: FeatureCache, source: str) -> FeatureCache:
             f"{cache.segment_seconds:g} s",
             hint=again,
         )
-    made, other = (encoder_of(each) for each in (negatives, cache))
-    if made != other:
-        raise TrainingError(f"{path}: made by encoder {made}, {cache.path} by {other}", hint=again)
+    if negatives.encoder != cache.encoder:
+        raise TrainingError(
+            f"{path}: made by encoder {negatives.encoder}, {cache.path} by {cache.encoder}", hint=again
+        )
     events = negatives.samples.video_classes(len(negatives.categories)).any(1)
     both = set(cache.video_ids) & set(negatives.video_ids)
     for what, found_ids in (
@@ -74,12 +75,6 @@ def open_negatives(path: str, cache: FeatureCache, source: str) -> FeatureCache:
                 f"{path}: video {found_ids[0]!r} {what}", hint="--negatives takes clips without any event"
             )
     return negatives
-
-
-def encoder_of(cache: FeatureCache) -> str:
-    """Names what made the features of a cache: kind, and digest where there is one."""
-    about = cache.provenance.get("encoder") or {}
-    return " ".join(str(about[key]) for key in ("kind", "digest") if key in about) or "unknown"
 
 
 def _with_negatives(train: Split, task: Task, cache: FeatureCache, negatives: FeatureCache) -> Split:

@@ -153,18 +153,29 @@ def read_trial(run: Run, name: str) -> TrialRecord:
         StoreError: the run has no such trial, or has not trained it yet; or the record is damaged.
     """
     if not is_trained(run, name):
-        held = ", ".join(sorted(path.stem for path in (run.path / FOLDER).glob("*.json"))) or "none"
-        raise StoreError(f"{run.path}: no trained trial {name!r}", hint=f"the run holds {held}")
+        trained = ", ".join(sorted(path.stem for path in (run.path / FOLDER).glob("*.json"))) or "none"
+        raise StoreError(f"{run.path}: no trained trial {name!r}", hint=f"the run holds {trained}")
     path = _path(run, name, "json")
-    kept = read_document(TrialFile, path.read_bytes(), path, AGAIN)
-    if kept.name != name:
-        raise StoreError(f"{path}: name is {kept.name!r}, not {name!r}", hint=AGAIN)
-    return TrialRecord(**vars(kept) | {"config": read_train_config(kept.config, path)})
+    record = read_document(TrialFile, path.read_bytes(), path, AGAIN)
+    if record.name != name:
+        raise StoreError(f"{path}: name is {record.name!r}, not {name!r}", hint=AGAIN)
+    return TrialRecord(**vars(record) | {"config": read_train_config(record.config, path)})
 
 
 def read_trials(run: Run) -> list[TrialRecord]:
     """Reads all trials that are done, in the order of the run's plan."""
     return [read_trial(run, name) for name in run.read_inputs(HeadInputs).trials if is_trained(run, name)]
+
+
+def read_trained(run: Run) -> list[TrialRecord]:
+    """Reads the trials that are done and stayed finite.
+
+    Raises:
+        StoreError: there is none, or a damaged one.
+    """
+    if not (trained := [trial for trial in read_trials(run) if trial.trained]):
+        raise StoreError(f"{run.path}: no trained trial", hint="give the same avel train-head command again")
+    return trained
 
 
 def trained_groups(trials: Iterable[TrialRecord]) -> dict[str, list[TrialRecord]]:
@@ -195,12 +206,7 @@ def load_head(run: Path | str, trial: str | None = None, device: torch.device | 
     opened = Run.open(run, "heads")
     if trial is not None:
         return load_model(opened, read_trial(opened, trial), device)
-    trained = [record for record in read_trials(opened) if record.trained]
-    if not trained:
-        raise StoreError(
-            f"{opened.path}: no trained trial", hint="give the same avel train-head command again"
-        )
-    return load_model(opened, max(trained, key=lambda record: record.val_score), device)
+    return load_model(opened, max(read_trained(opened), key=lambda record: record.val_score), device)
 
 
 def load_model(run: Run, trial: TrialRecord, device: torch.device | str = "cpu") -> Model:

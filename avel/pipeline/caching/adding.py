@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from avel.config import digest
 from avel.errors import ConfigError, MissingPathError, StaleError
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, AudioConfig, CacheConfig, VisualConfig
@@ -95,17 +93,16 @@ def add_computed(cache: Path, computed: Path, names: Mapping[str, str], overwrit
     Raises:
         StaleError: a video of the cache lacks them, or they are of another file or grid.
     """
-    target, found = FeatureCache.open(cache), FeatureCache.open(computed)
-    place = {name: row for row, name in enumerate(found.video_ids)}
-    _check_clips(target, found.grid_segments, found.segment_seconds, found.sources)
-    videos = np.array([place[name] for name in target.video_ids], np.int64)
-    told = found.provenance
-    made = {"kind": "backbone", **{key: told[key] for key in (*NETWORK, "hardware", "versions")}}
+    target, source = FeatureCache.open(cache), FeatureCache.open(computed)
+    _check_clips(target, source.grid_segments, source.segment_seconds, source.sources)
+    videos = source.places_of_videos(target.video_ids)
+    provenance = source.provenance
+    made = {"kind": "backbone", **{key: provenance[key] for key in (*NETWORK, "hardware", "versions")}}
     new: dict[str, NewFeatures] = {}
     if "audio" in names:
-        new[names["audio"]] = NewFeatures("audio", Stored(found, "f_a", videos), made)
+        new[names["audio"]] = NewFeatures("audio", Stored(source, "f_a", videos), made)
     if "visual" in names:
-        new[names["visual"]] = NewFeatures("visual", Stored(found, "f_v", videos), made)
-        if "maps" in found.shapes:
-            new[names["visual"] + MAPS_ENDING] = NewFeatures("visual", Stored(found, "maps", videos), made)
+        new[names["visual"]] = NewFeatures("visual", Stored(source, "f_v", videos), made)
+        if "maps" in source.shapes:
+            new[names["visual"] + MAPS_ENDING] = NewFeatures("visual", Stored(source, "maps", videos), made)
     return add_features(cache, new, overwrite=overwrite)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,14 @@ from avel.errors import ConfigError, StaleError, StoreError
 from avel.grid import Grid
 from avel.pipeline.caching.adding import add_computed, beside, check_target, only_named
 from avel.pipeline.caching.key import pretraining_seed, refuse_vectors
-from avel.pipeline.caching.parts import PART_VIDEOS, Gathered, Parts, Place, parts_folder
-from avel.pipeline.caching.task import Found, Task, find, make_task, still_damaged
+from avel.pipeline.caching.parts import PART_VIDEOS, Gathered, Parts, Row, parts_folder
+from avel.pipeline.caching.request import (
+    Request,
+    Reusable,
+    find_reusable,
+    make_request,
+    still_damaged,
+)
 from avel.pipeline.config import CacheConfig
 from avel.stores.clips import ClipStore
 from avel.stores.feature_adding import stored_features
@@ -62,11 +68,11 @@ class CacheSummary:
 
     def headline(self) -> str:
         """Returns the result in one line."""
-        held = f"{' and '.join(self.arrays)} of {plural(self.samples, 'sample')}"
+        contents = f"{' and '.join(self.arrays)} of {plural(self.samples, 'sample')}"
         lost = f", {self.missing:,} missing" if self.missing else ", none missing"
         broken = f", {len(self.failed):,} unreadable" if self.failed else ""
         now = f"{plural(self.encoded, 'clip')} encoded now, in {duration(self.seconds)}"
-        return f"{self.cache}: {held} in {plural(self.videos, 'clip')}{lost}{broken}; {now}"
+        return f"{self.cache}: {contents} in {plural(self.videos, 'clip')}{lost}{broken}; {now}"
 
     def lines(self) -> list[str]:
         """Returns the clips that could not be read as a table."""
@@ -114,56 +120,39 @@ def cache_features(
     config = resolve(CacheConfig, "cache-features", base=config, options=options)
     check_can_write(Path(cache))
     asked = {"audio": audio_name, "visual": visual_name}
-    if given := {modality: name for modality, name in asked.items() if name is not None}:
+    if names_of := {modality: name for modality, name in asked.items() if name is not None}:
         if encoder is not None or cnn_from is not None:
             raise ConfigError(
                 "--encoder or --cnn-from beside a name", hint="names are for the backbones' own features"
             )
-        return _add(store, Path(cache), only_named(config, given), given, overwrite, scheduler)
+        return _add(store, Path(cache), only_named(config, names_of), names_of, overwrite, scheduler)
     if kind_of(store) == "cache":
-        return _encode_vectors(Path(store), Path(cache), encoder, config, overwrite, began)
-    task = make_task(ClipStore.open(store), Path(cache), encoder, config, cnn_from, overwrite, scheduler)
-    found = find(task, overwrite)
-    if found.is_whole(task):
-        assert found.cache is not None
-        return _summary(task, found.cache, found, {}, {}, found.damaged, began)
-    lacking = {} if task.cnn_from is None else _lacking(task, task.cnn_from)
-    with only_one(parts_folder(task.cache), "feature cache"):
-        found = find(task, overwrite)  # another call may have ended before this one got the lock
-        parts = Parts.of(task.cache.absolute(), task.recipe)
-        known = found.damaged | lacking
-        done = {*found.kept, *known}
-        todo = {name: source for name, source in task.sources.items() if name not in done}
-        _refuse_named(task, found, todo)
+        from avel.pipeline.caching.from_vectors import encode_vectors  # imports torch
+
+        run = None if encoder is None else Path(encoder)
+        new = encode_vectors(Path(store), Path(cache), run, config, overwrite)  # seconds: nothing to resume
+        return _summary(new, began, encoded=len(new))
+    clips = ClipStore.open(store)
+    request = make_request(clips, Path(cache), encoder, config, cnn_from, overwrite, scheduler)
+    old = find_reusable(request, overwrite)
+    if old.is_whole(request):
+        assert old.cache is not None
+        return _summary(old.cache, began, kept=len(old.kept), failed=old.damaged)
+    lacking = {} if request.cnn_from is None else _lacking(request, request.cnn_from)
+    with only_one(parts_folder(request.cache), "feature cache"):
+        old = find_reusable(request, overwrite)  # another call may have ended before this one got the lock
+        parts = Parts.of(request.cache.absolute(), request.recipe)
+        known = old.damaged | lacking
+        done = {*old.kept, *known}
+        todo = {name: source for name, source in request.sources.items() if name not in done}
+        _refuse_named(request, old, todo)
         resumed = parts.finished(todo)
         names = [name for name in todo if name not in resumed]
-        encoded, failed = _encode(task, parts, names, scheduler)
-        _merge(task, found, parts, resumed | encoded, known | failed)
+        encoded, failed = _encode(request, parts, names, scheduler)
+        _merge(request, old, parts, resumed | encoded, known | failed)
         parts.remove()
-    opened = FeatureCache.open(task.cache)
-    return _summary(task, opened, found, resumed, encoded, known | failed, began)
-
-
-def _encode_vectors(
-    source: Path, cache: Path, encoder: Path | str | None, config: CacheConfig, overwrite: bool, began: float
-) -> CacheSummary:
-    """Encodes the vectors of another cache; with nothing to resume, since it takes seconds."""
-    from avel.pipeline.caching.from_vectors import encode_vectors
-
-    made = encode_vectors(source, cache, None if encoder is None else Path(encoder), config, overwrite)
-    return CacheSummary(
-        cache=str(cache),
-        digest=made.digest,
-        videos=len(made.video_ids),
-        samples=len(made.samples),
-        missing=len(made.missing),
-        encoded=len(made.video_ids),
-        kept=0,
-        resumed=0,
-        failed={},
-        arrays=made.shapes,
-        seconds=time.monotonic() - began,
-    )
+    counts = {"encoded": len(encoded), "kept": len(old.kept), "resumed": len(resumed)}
+    return _summary(FeatureCache.open(request.cache), began, **counts, failed=known | failed)
 
 
 def _add(
@@ -177,55 +166,49 @@ def _add(
     """Computes features beside a cache, as any others, and adds them to it; resumes as they do."""
     check_target(cache, names, ClipStore.open(store), config, overwrite)
     computed = beside(cache, config)
-    found = cache_features(store, computed, config, scheduler=scheduler)
+    began = time.monotonic()
+    summary = cache_features(store, computed, config, scheduler=scheduler)
     added = add_computed(cache, computed, names, overwrite)
     computed.unlink()
-    return replace(
-        found,
-        cache=str(cache),
-        digest=added.digest,
-        videos=len(added.video_ids),
-        samples=len(added.samples),
-        missing=len(added.missing),
-        arrays=added.shapes,
-    )
+    counts = {"encoded": summary.encoded, "kept": summary.kept, "resumed": summary.resumed}
+    return _summary(added, began, **counts, failed=summary.failed)
 
 
-def _refuse_named(task: Task, found: Found, todo: Mapping[str, str]) -> None:
+def _refuse_named(request: Request, old: Reusable, todo: Mapping[str, str]) -> None:
     """Refuses new clips for a cache with features under other names, which none of them has.
 
     Raises:
         StaleError: it holds such features.
     """
-    if found.cache is not None and found.cache.named and todo:
-        names = ", ".join(found.cache.named)
+    if old.cache is not None and old.cache.named and todo:
+        names = ", ".join(old.cache.named)
         raise StaleError(
-            f"{task.cache}: holds {names} of {len(found.cache.video_ids)} videos, and {len(todo)} clips, the "
-            f"first is {next(iter(todo))!r}, are new or have changed",
-            hint=f"{task.command('--overwrite')} makes it without {names}; then add them again",
+            f"{request.cache}: holds {names} of {len(old.cache)} videos, and {len(todo)} clips, the first "
+            f"is {next(iter(todo))!r}, are new or have changed",
+            hint=f"{request.command('--overwrite')} makes it without {names}; then add them again",
         )
 
 
-def _lacking(task: Task, vectors: Path) -> dict[str, str]:
+def _lacking(request: Request, vectors: Path) -> dict[str, str]:
     """Returns clips that the cache of CNN vectors lacks and that still cannot be read -> why."""
-    damaged = still_damaged(task, FeatureCache.open(vectors))
-    wanted = {name: source for name, source in task.sources.items() if name not in damaged}
-    refuse_vectors(vectors, task.recipe, wanted, task.command_of_vectors(vectors))
+    damaged = still_damaged(request, FeatureCache.open(vectors))
+    wanted = {name: source for name, source in request.sources.items() if name not in damaged}
+    refuse_vectors(vectors, request.recipe, wanted, request.command_of_vectors(vectors))
     return damaged
 
 
 def _encode(
-    task: Task, parts: Parts, names: list[str], scheduler: str | None
-) -> tuple[dict[str, Place], dict[str, str]]:
+    request: Request, parts: Parts, names: list[str], scheduler: str | None
+) -> tuple[dict[str, Row], dict[str, str]]:
     """Computes and writes the parts of `names`: where each video lies, and which could not be read."""
     if not names:
         return {}, {}
     from avel.pipeline.caching.workers import encode_all
 
-    work = task.work(parts)
+    work = request.work(parts)
     chunks = [names[start : start + PART_VIDEOS] for start in range(0, len(names), PART_VIDEOS)]
-    sources = [{name: task.sources[name] for name in chunk} for chunk in chunks]
-    places: dict[str, Place] = {}
+    sources = [{name: request.sources[name] for name in chunk} for chunk in chunks]
+    places: dict[str, Row] = {}
     failed: dict[str, str] = {}
     for written, failures in encode_all(work, sources, scheduler):
         places |= written
@@ -233,44 +216,50 @@ def _encode(
     return places, failed
 
 
-def _merge(task: Task, found: Found, parts: Parts, made: dict[str, Place], failed: dict[str, str]) -> None:
+def _merge(
+    request: Request,
+    old: Reusable,
+    parts: Parts,
+    new_rows: dict[str, Row],
+    failed: dict[str, str],
+) -> None:
     """Writes one file of all videos in the store's order."""
-    places = found.kept | made
-    names = tuple(name for name in task.sources if name in places)
+    places = old.kept | new_rows
+    names = tuple(name for name in request.sources if name in places)
     if not names:
-        raise StoreError(f"{task.clips.location.url}: no clip can be read: {next(iter(failed.values()))}")
-    clips = task.clips
-    samples, missing = samples_of_videos(clips.dataset, names, task.reasons | failed)
+        raise StoreError(f"{request.clips.location.url}: no clip can be read: {next(iter(failed.values()))}")
+    clips = request.clips
+    samples, missing = samples_of_videos(clips.dataset, names, request.reasons | failed)
     ordered = [places[name] for name in names]
     cnns, devices = parts.made_with()
-    if found.cache is not None and found.kept:
-        cnns |= {str(found.cache.made.cnn)}
-        devices |= {*found.cache.made.hardware}
+    if old.cache is not None and old.kept:
+        cnns |= {str(old.cache.typed_provenance.cnn)}
+        devices |= {*old.cache.typed_provenance.hardware}
     write_features(
-        task.cache,
+        request.cache,
         video_ids=names,
         categories=clips.dataset.categories,
         samples=samples,
-        arrays={name: Gathered(name, ordered) for name in task.recipe["arrays"]},
+        arrays={name: Gathered(name, ordered) for name in request.recipe["arrays"]},
         segment_seconds=clips.grid.segment_seconds,
         missing=missing,
-        sources=task.sources,
+        sources=request.sources,
         lengths=None if clips.lengths is None else np.array([clips.lengths[name] for name in names]),
-        provenance=_provenance(task, found, failed)
-        | {"cnn": _one_cnn(task, parts, cnns), "hardware": sorted(devices)},
-        named=_named(found, names),
+        provenance=_provenance(request, old, failed)
+        | {"cnn": _one_cnn(request, parts, cnns), "hardware": sorted(devices)},
+        named=_named(old, names),
     )
 
 
-def _named(found: Found, names: tuple[str, ...]) -> dict[str, NewFeatures]:
+def _named(old: Reusable, names: tuple[str, ...]) -> dict[str, NewFeatures]:
     """Returns the features under other names that an earlier cache holds of its kept videos."""
-    if found.cache is None:
+    if old.cache is None:
         return {}
-    videos = np.array([found.kept[name].index for name in names if name in found.kept], np.int64)
-    return stored_features(found.cache, videos)
+    videos = np.array([old.kept[name].index for name in names if name in old.kept], np.int64)
+    return stored_features(old.cache, videos)
 
 
-def _one_cnn(task: Task, parts: Parts, digests: set[str]) -> str | None:
+def _one_cnn(request: Request, parts: Parts, digests: set[str]) -> str | None:
     """Returns the one digest of the CNNs behind all features of the cache.
 
     Published weights are known by name only: under it other ones may have been downloaded meanwhile.
@@ -281,52 +270,52 @@ def _one_cnn(task: Task, parts: Parts, digests: set[str]) -> str | None:
     if len(digests) > 1:
         parts.remove()
         raise StaleError(
-            f"{task.cache}: the CNNs have other weights now than when it was begun: "
+            f"{request.cache}: the CNNs have other weights now than when it was begun: "
             f"{' and '.join(sorted(digests))}",
-            hint=f"{task.command('--overwrite')} makes it anew",
+            hint=f"{request.command('--overwrite')} makes it anew",
         )
     return next(iter(digests), None)
 
 
-def _provenance(task: Task, found: Found, failed: dict[str, str]) -> dict[str, Any]:
-    grid: Grid = task.clips.grid
+def _provenance(request: Request, old: Reusable, failed: dict[str, str]) -> dict[str, Any]:
+    grid: Grid = request.clips.grid
     used = library_versions()
-    before = found.cache.made if found.cache is not None and found.kept else None
+    before = old.cache.typed_provenance if old.cache is not None and old.kept else None
     earlier = [*before.earlier_versions, before.versions] if before else []
-    return task.recipe | {
-        "annotations": task.annotations,
-        "damaged": {name: source for name, source in task.sources.items() if name in failed},
+    return request.recipe | {
+        "annotations": request.annotations,
+        "damaged": {name: source for name, source in request.sources.items() if name in failed},
         "grid": vars(grid),
         "versions": used,
         "earlier_versions": [
             item for place, item in enumerate(earlier) if item not in (used, *earlier[:place])
         ],
-        "pretraining_seed": pretraining_seed(task.encoder),
-        "store": str(task.clips.location.url),
-        "run": None if task.encoder is None else str(task.encoder.resolve()),
-        "options": task.options,
+        "pretraining_seed": pretraining_seed(request.encoder),
+        "store": str(request.clips.location.url),
+        "run": None if request.encoder is None else str(request.encoder.resolve()),
+        "options": request.options,
     }
 
 
 def _summary(
-    task: Task,
     cache: FeatureCache,
-    found: Found,
-    resumed: dict[str, Place],
-    encoded: dict[str, Place],
-    failed: dict[str, str],
     began: float,
+    *,
+    encoded: int = 0,
+    kept: int = 0,
+    resumed: int = 0,
+    failed: Mapping[str, str] | None = None,
 ) -> CacheSummary:
     return CacheSummary(
-        cache=str(task.cache),
+        cache=str(cache.path),
         digest=cache.digest,
         videos=len(cache.video_ids),
         samples=len(cache.samples),
         missing=len(cache.missing),
-        encoded=len(encoded),
-        kept=len(found.kept),
-        resumed=len(resumed),
-        failed=failed,
+        encoded=encoded,
+        kept=kept,
+        resumed=resumed,
+        failed=dict(failed or {}),
         arrays=cache.shapes,
         seconds=time.monotonic() - began,
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avel.ahead import read_ahead, reading_threads
-from avel.device import hardware_of
+from avel.device import hardware_of, pinned
 from avel.errors import StaleError, StoreError
 from avel.nn import mask_of, spread
 from avel.pipeline.caching.key import frames_of_clip
@@ -133,16 +133,17 @@ class PartEncoder:
         ]
         ready = read_ahead(self.read, batches, threads=reading_threads(self.work.config.workers), ahead=AHEAD)
         for _, group in groupby(ready, key=lambda clips: clips.part):
-            found: dict[str, list[NDArray[Any]]] = {name: [] for name in self._arrays}
+            arrays_of: dict[str, list[NDArray[Any]]] = {name: [] for name in self._arrays}
             names: list[str] = []
             failures: dict[str, str] = {}
             for clips in group:
                 failures |= clips.failures
                 names += clips.video_ids
                 for name, values in self.encode(clips).items() if clips.video_ids else ():
-                    found[name].append(_kept(name, values))
+                    dtype = torch.float16 if name == "maps" else torch.float32
+                    arrays_of[name].append(values.to("cpu", dtype).numpy())
                 advance(len(clips.video_ids) + len(clips.failures), len(clips.failures))
-            arrays = {name: np.concatenate(values) for name, values in found.items() if values}
+            arrays = {name: np.concatenate(values) for name, values in arrays_of.items() if values}
             yield Encoded(tuple(names), arrays, failures, self.cnn_digest, hardware_of(self.device))
 
     def read(self, batch: tuple[int, tuple[str, ...]]) -> Clips:
@@ -164,9 +165,9 @@ class PartEncoder:
         if not frames:
             return Clips(part, (), torch.empty(0), torch.empty(0), failures)
         lengths = None if own is None else tuple(own[video_id] for video_id in frames)
-        joined = np.stack if lengths is None else _in_one
-        images = self._sendable(joined(list(frames.values()))).permute(0, 1, 4, 2, 3)
-        sound = self._sendable((np.stack if self.reads_waveform else joined)(audio))
+        joined = np.stack if lengths is None else lambda clips: np.concatenate(clips)[None]  # as one clip
+        images = self._tensor(joined(list(frames.values()))).permute(0, 1, 4, 2, 3)
+        sound = self._tensor((np.stack if self.reads_waveform else joined)(audio))
         return Clips(part, tuple(frames), images, sound, failures, lengths)
 
     def _until(self, values: NDArray[Any], length: int) -> NDArray[Any]:
@@ -184,10 +185,8 @@ class PartEncoder:
             return frames
         return frames[:, margin : margin + self.crop_size, margin : margin + self.crop_size]
 
-    def _sendable(self, values: NDArray[Any]) -> Tensor:
-        """Returns values as a tensor, in pinned memory where they go to a GPU."""
-        tensor = torch.from_numpy(values)
-        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+    def _tensor(self, values: NDArray[Any]) -> Tensor:
+        return pinned(torch.from_numpy(values), self.device)
 
     def encode(self, clips: Clips) -> dict[str, Tensor]:
         """Returns the arrays of one batch that the cache keeps: (B, T, ...) by name."""
@@ -201,9 +200,9 @@ class PartEncoder:
         if clips.lengths is None:
             return self.cnn(clips.frames, clips.audio)
         lengths = torch.tensor(clips.lengths, device=self.device)
-        found = self.cnn(clips.frames, clips.audio, lengths=lengths)
+        values_of = self.cnn(clips.frames, clips.audio, lengths=lengths)
         mask = mask_of(lengths, self.clips.grid.segments)
-        return {name: spread(values[0], mask) for name, values in found.items()}
+        return {name: spread(values[0], mask) for name, values in values_of.items()}
 
     @torch.inference_mode()
     def cnn(
@@ -285,10 +284,10 @@ class TemporalEncoder(PartEncoder):
         assert work.cnn_from is not None
         self._vectors = FeatureCache.open(work.cnn_from)
         self._place = {name: place for place, name in enumerate(self._vectors.video_ids)}
-        found = self._vectors.provenance.get("cnn")
-        if found != self.cnn_digest:
+        theirs = self._vectors.provenance.get("cnn")
+        if theirs != self.cnn_digest:
             raise StaleError(
-                f"{work.cnn_from}: its vectors are of other CNNs ({found}) than this encoder's "
+                f"{work.cnn_from}: its vectors are of other CNNs ({theirs}) than this encoder's "
                 f"({self.cnn_digest})",
                 hint="leave out --cnn-from: CNNs that were trained on have vectors of their own",
             )
@@ -297,7 +296,7 @@ class TemporalEncoder(PartEncoder):
         """Reads CNN vectors in the place of frames and patches: (B, T, Dv), (B, T, Da)."""
         part, video_ids = batch
         places = np.array([self._place[name] for name in video_ids])
-        visual, audio = (self._sendable(self._vectors.read(name, places)) for name in ("cnn_v", "cnn_a"))
+        visual, audio = (self._tensor(self._vectors.read(name, places)) for name in ("cnn_v", "cnn_a"))
         lengths = tuple(self._vectors.lengths[places].tolist()) if self._own_lengths else None
         return Clips(part, video_ids, visual, audio, {}, lengths)
 
@@ -306,15 +305,6 @@ class TemporalEncoder(PartEncoder):
         return {"cnn_a": clips.audio.to(self.device), "cnn_v": clips.frames.to(self.device)}
 
 
-def _in_one(clips: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Joins clips of differing lengths to one: B times (L, ...) -> (1, sum of L, ...)."""
-    return np.concatenate(clips)[None]
-
-
 def part_encoder(work: Work, device: str = "cpu") -> PartEncoder:
     """Returns what computes the parts of this work."""
     return (PartEncoder if work.cnn_from is None else TemporalEncoder)(work, device)
-
-
-def _kept(name: str, values: Tensor) -> NDArray[Any]:
-    return values.to("cpu", torch.float16 if name == "maps" else torch.float32).numpy()

@@ -52,35 +52,35 @@ def encode_vectors(
         raise ConfigError(f"{cache}: is also what is read", hint="name another file")
     if cache.exists() and not overwrite:
         raise StoreError(f"{cache}: exists", hint="add --overwrite, or choose another file")
-    found, loaded = FeatureCache.open(source), load_encoder(encoder)
+    source_cache, loaded = FeatureCache.open(source), load_encoder(encoder)
     audio, visual = loaded.spec.audio.backbone, loaded.spec.visual.backbone
     if not (isinstance(audio, VectorsConfig) and isinstance(visual, VectorsConfig)):
         command = shlex.join(["avel", "cache-features", "STORE", str(cache), "--encoder", str(encoder)])
         raise ConfigError(f"{encoder}: reads frames and sound, not vectors of a cache", hint=command)
     device = choose_device(config.device)
     loaded.to(device)
-    arrays = _arrays(found, loaded, (audio, visual), config, device)
+    arrays = _arrays(source_cache, loaded, (audio, visual), config, device)
     write_features(
         cache,
-        video_ids=found.video_ids,
-        categories=found.categories,
-        samples=found.samples,
+        video_ids=source_cache.video_ids,
+        categories=source_cache.categories,
+        samples=source_cache.samples,
         arrays=arrays,
-        segment_seconds=found.segment_seconds,
-        missing=found.missing,
+        segment_seconds=source_cache.segment_seconds,
+        missing=source_cache.missing,
         provenance={
             "encoder": {"kind": "run", "digest": encoder_digest(loaded), **as_dict(loaded.spec)},
             VECTORS: {
-                "cache_digest": found.digest,
-                "provenance": _told(found, (*audio.names, *visual.names)),
+                "cache_digest": source_cache.digest,
+                "provenance": _told(source_cache, (*audio.names, *visual.names)),
             },
             "pretraining_seed": pretraining_seed(encoder),
             "hardware": [hardware_of(device)],
             "versions": library_versions(),
             "run": str(encoder.resolve()),
-            "source_runs": places_of(source, found.provenance).runs,
+            "source_runs": places_of(source, source_cache.provenance).runs,
         },
-        lengths=found.lengths,
+        lengths=source_cache.lengths,
     )
     return FeatureCache.open(cache)
 

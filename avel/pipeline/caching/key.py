@@ -176,7 +176,7 @@ def annotations_digest(clips: ClipStore, reasons: Mapping[str, str]) -> str:
     return digest_of(content)
 
 
-def refuse_stale(cache: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], command: str) -> None:
+def refuse_stale(cache: Path, provenance: Mapping[str, Any], wanted: Mapping[str, Any], command: str) -> None:
     """Checks that a cache was made the way this call would make it; the error names what differs.
 
     Raises:
@@ -185,7 +185,7 @@ def refuse_stale(cache: Path, found: Mapping[str, Any], wanted: Mapping[str, Any
     differences = [
         f"{where} was {_short(old)}, is now {_short(new)}"
         for key in RECIPE
-        for where, old, new in _differences(key, found.get(key), wanted[key])
+        for where, old, new in _differences(key, provenance.get(key), wanted[key])
     ]
     if differences:
         raise StaleError(
@@ -205,16 +205,16 @@ def refuse_vectors(cache: Path, wanted: Mapping[str, Any], sources: Mapping[str,
     """
     if has_agva(wanted["encoder"]) or "maps" in wanted["arrays"]:
         raise ConfigError("cnn_from gives vectors, and this needs maps", hint="leave out --cnn-from")
-    found = FeatureCache.open(cache)
-    made_of = found.sources
-    lacking = [name for name, source in sources.items() if made_of.get(name) != source]
+    vectors = FeatureCache.open(cache)
+    sources_of = vectors.sources
+    lacking = [name for name, source in sources.items() if sources_of.get(name) != source]
     differences = [
         f"{where} was {_short(old)}, wanted is {_short(new)}"
         for key in ("staging", "preprocessing")
-        for where, old, new in _differences(key, found.provenance.get(key), wanted[key])
+        for where, old, new in _differences(key, vectors.provenance.get(key), wanted[key])
     ]
-    differences += [f"no {name} in it" for name in ("cnn_a", "cnn_v") if name not in found.shapes]
-    mends = f"{command} makes it anew" if differences else f"{found.command()} brings it up to date"
+    differences += [f"no {name} in it" for name in ("cnn_a", "cnn_v") if name not in vectors.shapes]
+    mends = f"{command} makes it anew" if differences else f"{vectors.command()} brings it up to date"
     if lacking:
         differences.append(f"it lacks {len(lacking)} clips as they are now, {lacking[0]} among them")
     if differences:

@@ -21,8 +21,8 @@ from avel.stores.hdf5 import (
     attribute,
     new_file,
     opened,
-    read_rows,
     read_texts,
+    read_verified_rows,
     texts,
     write_rows,
 )
@@ -34,8 +34,8 @@ Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Place of the features of one video: its index in a part, or in the cache that is being extended."""
+class Row:
+    """Row of a file with the features of one video: of a part, or of the cache that is being extended."""
 
     path: Path
     index: int
@@ -62,18 +62,18 @@ class Parts:
         """Returns the parts in `.NAME.parts/DIGEST` beside the cache."""
         return cls(parts_folder(cache) / digest_of(recipe))
 
-    def finished(self, sources: Mapping[str, str]) -> dict[str, Place]:
+    def finished(self, sources: Mapping[str, str]) -> dict[str, Row]:
         """Returns the place of each video that a part holds as made from the source wanted now."""
         places = {}
         for path, part in self._read().items():
             for index, (name, source) in enumerate(zip(part.video_ids, part.sources, strict=True)):
                 if sources.get(name) == source:
-                    places[name] = Place(path, index)
+                    places[name] = Row(path, index)
         return places
 
     def _read(self) -> dict[Path, Part]:
         """Reads what each part is about; a damaged one is removed, and its videos are computed again."""
-        found = {}
+        parts = {}
         for path in sorted(self.folder.glob("*.h5")):
             try:
                 with opened(path, "") as file:
@@ -82,15 +82,13 @@ class Parts:
                     part = Part(names, sources, cnn, hardware)
                     if attribute(file, "digest") != digest_of(vars(part)):
                         raise StoreError(f"{path}: is damaged")
-                found[path] = part
+                parts[path] = part
             except StoreError as error:
                 note(f"{error.message}; its clips are computed again")
                 path.unlink()
-        return found
+        return parts
 
-    def write(
-        self, sources: Mapping[str, str], arrays: Arrays, *, cnn: str, hardware: str
-    ) -> dict[str, Place]:
+    def write(self, sources: Mapping[str, str], arrays: Arrays, *, cnn: str, hardware: str) -> dict[str, Row]:
         """Writes features of some videos, (n, T, ...) each, and what made them; returns their places."""
         names = tuple(sources)
         path = self.folder / f"{digest_of(list(sources.items()))}.h5"
@@ -102,7 +100,7 @@ class Parts:
             file.attrs["digest"] = np.bytes_(digest_of(vars(part)))
             for name, values in arrays.items():
                 write_rows(file, name, values, values.dtype)
-        return {name: Place(path, index) for index, name in enumerate(names)}
+        return {name: Row(path, index) for index, name in enumerate(names)}
 
     def made_with(self) -> tuple[set[str], set[str]]:
         """Returns the digests of the CNNs behind the finished parts, and the devices."""
@@ -122,7 +120,7 @@ def parts_folder(cache: Path) -> Path:
 class Gathered:
     """One array of the merged cache, read from the places of its videos: (V, T, ...)."""
 
-    def __init__(self, name: str, places: Sequence[Place]) -> None:
+    def __init__(self, name: str, places: Sequence[Row]) -> None:
         self._name, self._places = name, places
         with opened(places[0].path, _remove(places[0].path)) as file:
             array = array_of(file, name, _remove(places[0].path))
@@ -136,7 +134,7 @@ class Gathered:
             with opened(path, _remove(path)) as file:
                 array, sums = (array_of(file, self._name + end, _remove(path)) for end in ("", CHECKSUMS))
                 rows = [chosen[place].index for place in range(first, last)]
-                result[first:last] = read_rows(array, sums[()], rows, _remove(path))
+                result[first:last] = read_verified_rows(array, sums[()], rows, _remove(path))
         return result
 
 
@@ -144,7 +142,7 @@ def _remove(path: Path) -> str:
     return f"remove it, and its clips are computed again: {shlex.join(['rm', str(path)])}"
 
 
-def _same_file(places: Sequence[Place]) -> Iterator[tuple[Path, int, int]]:
+def _same_file(places: Sequence[Row]) -> Iterator[tuple[Path, int, int]]:
     """Yields ranges of neighbours that lie in one file: (path, first, end)."""
     first = 0
     for place in range(1, len(places) + 1):

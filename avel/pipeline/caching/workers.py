@@ -15,14 +15,14 @@ from avel.device import choose_device, choose_dtype, explain_full_memory, note_s
 from avel.errors import AvelError
 from avel.pipeline.caching.encode import Encoded, PartEncoder, Work, part_encoder
 from avel.pipeline.caching.forecast import check_batch_fits, note_long_encoding
-from avel.pipeline.caching.parts import Place
+from avel.pipeline.caching.parts import Row
 from avel.pipeline.caching.places import place_of
 from avel.progress import Progress
 
 if TYPE_CHECKING:
     from avel.pipeline.staging.cluster import Versions
 
-Written = tuple[dict[str, Place], dict[str, str]]
+Written = tuple[dict[str, Row], dict[str, str]]
 """Places of the videos of a part, and reasons why others could not be read."""
 Sources = Mapping[str, str]
 

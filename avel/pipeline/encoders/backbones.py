@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from avel.config import ComponentConfig
 from avel.errors import MissingPathError, WeightsError
-from avel.pipeline.encoders.weights import PublishedWeights, State, fetch
+from avel.pipeline.encoders.weights import PublishedWeights, State, fetch, load_into
 from avel.stores.files import sha256_file
 from avel.stores.tensors import read_state
 
@@ -59,6 +59,8 @@ class Backbone(nn.Module, ABC):
         variant: which of the published forms the loaded weights have; `become` takes it again.
         pretrained: whether published weights were loaded.
         published: weights on the network by name; the first one is the default.
+        published_part: name of the submodule that has the published layout; "" for the whole.
+        unused: beginnings of published names that it has no place for, such as those of a classifier.
     """
 
     Config: ClassVar[type[ComponentConfig]] = ComponentConfig
@@ -66,6 +68,8 @@ class Backbone(nn.Module, ABC):
     variant: str = "default"
     pretrained: bool = False
     published: ClassVar[Mapping[str, PublishedWeights]] = {}
+    published_part: ClassVar[str] = ""
+    unused: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: ComponentConfig) -> None:
         super().__init__()
@@ -75,9 +79,13 @@ class Backbone(nn.Module, ABC):
         """Takes the form in which weights of `variant` are computed with."""
         self.variant = variant
 
-    @abstractmethod
     def load_published(self, state: State, where: str) -> None:
-        """Takes a state dict in the published layout; raises WeightsError where it does not fit."""
+        """Takes a state dict in the published layout, of which `unused` parts are left out.
+
+        Raises:
+            WeightsError: it does not fit.
+        """
+        load_into(self.get_submodule(self.published_part), state, where, unused=self.unused)
 
     def load(self, weights: str, option: str) -> None:
         """Loads a file, a published name, or "published", the first one.

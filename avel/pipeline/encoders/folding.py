@@ -65,10 +65,12 @@ def folded(cnn: nn.Module, method: str = "forward", is_fixed: bool = False) -> C
         return plain  # a weight outside any module would not follow the CNN to another device
     modules: dict[str, Any] = dict(cnn.named_modules())
     for norm in graph.nodes:
-        if _calls(norm, modules, NORMS) and _is_fixed(modules[norm.target]):
-            conv = norm.args[0]
+        if _calls(norm, modules, NORMS):
+            layer, conv = modules[norm.target], norm.args[0]
+            if not layer.affine or layer.running_mean is None:
+                continue
             if _calls(conv, modules, CONVOLUTIONS) and len(conv.users) == 1:
-                modules[conv.target] = FoldedConv(modules[conv.target], modules[norm.target], is_fixed)
+                modules[conv.target] = FoldedConv(modules[conv.target], layer, is_fixed)
                 norm.replace_all_uses_with(conv)
                 graph.erase_node(norm)
     used = {node.target: modules[node.target] for node in graph.nodes if node.op == "call_module"}
@@ -88,7 +90,3 @@ def _calls(node: Any, modules: dict[str, Any], kinds: tuple[type[nn.Module], ...
     if not isinstance(node, fx.Node) or node.op != "call_module":
         return False
     return any(type(modules[str(node.target)]).forward is kind.forward for kind in kinds)
-
-
-def _is_fixed(norm: nn.BatchNorm2d | nn.BatchNorm3d) -> bool:
-    return norm.affine and norm.running_mean is not None

@@ -49,10 +49,10 @@ def encoder_file(path: Path, which: str = LAST) -> Path:
         StoreError: it is something else, such as a feature cache.
     """
     file = path / which if path.is_dir() else path
-    found = kind_of(path)
-    if file.is_file() and (path.is_dir() or found == "file"):
+    kind = kind_of(path)
+    if file.is_file() and (path.is_dir() or kind == "file"):
         return file
-    if found == "store" or path.is_file():
+    if kind == "store" or path.is_file():
         raise not_a("run of avel pretrain", path, AGAIN)
     raise MissingPathError(f"{file}: no encoder", hint="avel pretrain STORE RUN trains one")
 

@@ -2,16 +2,14 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from importlib import import_module
 from math import isqrt
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from avel.config import ComponentConfig, option
 from avel.digests import digest_of
-from avel.errors import ConfigError, WeightsError
+from avel.errors import ConfigError, WeightsError, import_extra
 from avel.pipeline.encoders.backbones import PUBLISHED, RANDOM, Backbone
 from avel.stores.files import sha256_file
 
@@ -113,7 +111,7 @@ def snapshot(repository: str, revision: str | None, library: str, weights: bool)
     Raises:
         WeightsError: it is not here, and cannot be downloaded.
     """
-    download = optional("huggingface_hub", library).snapshot_download
+    download = import_extra("huggingface_hub", library).snapshot_download
     try:
         kept = Path(download(repository, revision=revision, local_files_only=True))
         if (kept / SETTINGS_FILE).is_file() and (_weights_in(kept) or not weights):
@@ -121,9 +119,9 @@ def snapshot(repository: str, revision: str | None, library: str, weights: bool)
     except (OSError, ValueError):
         pass  # nothing of it is here
     try:
-        found = Path(download(repository, revision=revision, allow_patterns=["*.json", WEIGHTS_FILES[0]]))
-        if weights and not _weights_in(found):
-            found = Path(download(repository, revision=revision, allow_patterns=[WEIGHTS_FILES[1]]))
+        folder = Path(download(repository, revision=revision, allow_patterns=["*.json", WEIGHTS_FILES[0]]))
+        if weights and not _weights_in(folder):
+            folder = Path(download(repository, revision=revision, allow_patterns=[WEIGHTS_FILES[1]]))
     except Exception as error:  # the hub's and the network's libraries have errors of many kinds
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         at = f" at revision {revision}" if revision else ""
@@ -132,21 +130,7 @@ def snapshot(repository: str, revision: str | None, library: str, weights: bool)
             hint=f"where there is a network: hf download {repository} --local-dir FOLDER; bring that here, "
             f"with {SETTINGS_FILE} and *.safetensors in it, and name it: {library}:FOLDER",
         ) from None
-    return found
-
-
-def optional(package: str, extra: str) -> Any:
-    """Imports a package that only an extra of avel's brings.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        return import_module(package)
-    except ImportError as error:
-        raise ConfigError(
-            f"{extra}:NAME needs the package {package}: {error}", hint=f"pip install 'avel[{extra}]'"
-        ) from None
+    return folder
 
 
 def as_maps(features: Tensor, width: int, model: str) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from avel.config import ComponentConfig
-from avel.errors import WeightsError
+from avel.errors import WeightsError, import_extra
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES
 from avel.pipeline.encoders.backbones import (
     AudioBackbone,
@@ -16,21 +16,20 @@ from avel.pipeline.encoders.backbones import (
     VisualBackbone,
     WaveformInput,
 )
-from avel.pipeline.encoders.hub import HubBackbone, ModelConfig, as_maps, optional
+from avel.pipeline.encoders.hub import HubBackbone, ModelConfig, as_maps
 from avel.pipeline.encoders.waveform import WindowConfig
-from avel.pipeline.encoders.weights import State, load_into
 
 
 class HuggingFace(HubBackbone):
     """One tower of a model of transformers, under `net.`. Nothing in its repository is run."""
 
+    published_part = "net"
     tower: str
     """Name of the tower in models that have several, as CLIP and CLAP do."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        folder = self.folder(config.model, weights=False)
-        settings = _from_folder("AutoConfig", folder)
+        settings = self.load_part("AutoConfig", config.model)
         self.net: Any = self._tower(_transformers().AutoModel.from_config(settings))
         self.width = _width(self.net.config)
 
@@ -39,13 +38,14 @@ class HuggingFace(HubBackbone):
         """Returns the name itself."""
         return model
 
+    @classmethod
+    def load_part(cls, kind: str, model: str) -> Any:
+        """Returns what transformers calls `kind` of a model: its settings, or its preprocessing."""
+        return _from_folder(kind, cls.folder(model, weights=False))
+
     def load_folder(self, folder: Path) -> None:
         """Takes the weights as transformers loads them."""
         self.net.load_state_dict(self._tower(_from_folder("AutoModel", folder)).state_dict())
-
-    def load_published(self, state: State, where: str) -> None:
-        """Takes the tower's own state dict."""
-        load_into(self.net, state, where)
 
     def _tower(self, model: nn.Module) -> nn.Module:
         return getattr(model, self.tower, model)
@@ -63,14 +63,14 @@ class HuggingFaceVisual(HuggingFace, VisualBackbone):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        processor = _processor(self.folder(config.model, weights=False))
+        processor = self.load_part("AutoImageProcessor", config.model)
         self.normalise = Normalise(tuple(processor.image_mean), tuple(processor.image_std))
 
     @classmethod
     def reads(cls, config: ComponentConfig) -> FrameInput:
         """Returns one frame of the resolution that the model's image processor makes."""
         assert isinstance(config, ModelConfig)
-        processor = _processor(cls.folder(config.model, weights=False))
+        processor = cls.load_part("AutoImageProcessor", config.model)
         size = processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
         return FrameInput(pixels=size.get("height") or size["shortest_edge"])
 
@@ -84,8 +84,8 @@ class HuggingFaceVisual(HuggingFace, VisualBackbone):
 
     def vectors_and_maps(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Computes both of one pass."""
-        found = self.net(pixel_values=self.normalise(frames))
-        return _vectors(found), as_maps(found.last_hidden_state, self.width, "hf")
+        output = self.net(pixel_values=self.normalise(frames))
+        return _vectors(output), as_maps(output.last_hidden_state, self.width, "hf")
 
 
 @AUDIO_BACKBONES.register("hf")
@@ -103,26 +103,26 @@ class HuggingFaceAudio(HuggingFace, AudioBackbone):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.extractor = _extractor(self.folder(config.model, weights=False))
+        self.extractor = self.load_part("AutoFeatureExtractor", config.model)
 
     @classmethod
     def reads(cls, config: ComponentConfig) -> WaveformInput:
         """Returns windows at the sample rate of the model's feature extractor."""
         assert isinstance(config, HuggingFaceAudio.Config)
-        extractor = _extractor(cls.folder(config.model, weights=False))
+        extractor = cls.load_part("AutoFeatureExtractor", config.model)
         return WaveformInput(extractor.sampling_rate, config.window_seconds)
 
     def forward(self, audio: Tensor) -> Tensor:
         """Computes vectors of waveforms in [-1, 1]: (B, n) -> (B, D)."""
         rate = self.extractor.sampling_rate
-        found = self.extractor([*audio.float().cpu().numpy()], sampling_rate=rate, return_tensors="pt")
-        return _vectors(self.net(**found.to(audio.device)))
+        inputs = self.extractor([*audio.float().cpu().numpy()], sampling_rate=rate, return_tensors="pt")
+        return _vectors(self.net(**inputs.to(audio.device)))
 
 
-def _vectors(found: Any) -> Tensor:
+def _vectors(output: Any) -> Tensor:
     """Returns a model's pooled vectors, or the mean of its last layer's where it has none: (B, D)."""
-    pooled = getattr(found, "pooler_output", None)
-    vectors: Tensor = found.last_hidden_state.mean(1) if pooled is None else pooled.flatten(1)
+    pooled = getattr(output, "pooler_output", None)
+    vectors: Tensor = output.last_hidden_state.mean(1) if pooled is None else pooled.flatten(1)
     return vectors
 
 
@@ -132,17 +132,9 @@ def _width(config: Any) -> int:
     return width
 
 
-def _processor(folder: Path) -> Any:
-    return _from_folder("AutoImageProcessor", folder)
-
-
-def _extractor(folder: Path) -> Any:
-    return _from_folder("AutoFeatureExtractor", folder)
-
-
 def _transformers() -> Any:
     """Imports transformers, without its progress bars."""
-    transformers = optional("transformers", "hf")
+    transformers = import_extra("transformers", "hf")
     transformers.utils.logging.disable_progress_bar()
     return transformers
 

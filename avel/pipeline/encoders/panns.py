@@ -13,7 +13,7 @@ from avel.config import ComponentConfig
 from avel.pipeline.config import AUDIO_BACKBONES
 from avel.pipeline.encoders.backbones import AudioBackbone, WaveformInput
 from avel.pipeline.encoders.waveform import WindowConfig
-from avel.pipeline.encoders.weights import PublishedWeights, State, load_into
+from avel.pipeline.encoders.weights import PublishedWeights
 
 SAMPLE_RATE, FFT_SAMPLES, HOP_SAMPLES, LEAST_POWER = 32000, 1024, 320, 1e-10
 WIDTHS = (64, 128, 256, 512, 1024, 2048)
@@ -69,6 +69,7 @@ class CNN14(AudioBackbone):
         """Window of the waveform."""
 
     width = 2048
+    unused = ("spectrogram_extractor.", "logmel_extractor.", "fc_audioset.")
     published: ClassVar[Mapping[str, PublishedWeights]] = {
         "audioset": PublishedWeights(
             "https://zenodo.org/records/3987831/files/Cnn14_mAP%3D0.431.pth",
@@ -98,7 +99,3 @@ class CNN14(AudioBackbone):
         x = x.mean(3)
         x = F.dropout(x.amax(2) + x.mean(2), 0.5, self.training)
         return F.relu(self.fc1(x))
-
-    def load_published(self, state: State, where: str) -> None:
-        """Takes PANNs' state dict; the filters of its front end and its classifier are left out."""
-        load_into(self, state, where, unused=("spectrogram_extractor.", "logmel_extractor.", "fc_audioset."))

@@ -11,7 +11,7 @@ from avel.config import ComponentConfig
 from avel.pipeline.config import VISUAL_BACKBONES
 from avel.pipeline.encoders.backbones import FrameInput, Normalise, VisualBackbone
 from avel.pipeline.encoders.resnet import torchvision_weights
-from avel.pipeline.encoders.weights import PublishedWeights, State, load_into
+from avel.pipeline.encoders.weights import PublishedWeights
 
 KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
 KINETICS_STD = (0.22803, 0.22145, 0.216989)
@@ -26,6 +26,7 @@ class R2Plus1D18(VisualBackbone):
         """R(2+1)D-18 has no settings."""
 
     width = 512
+    published_part, unused = "net", ("fc.",)
     published: ClassVar[Mapping[str, PublishedWeights]] = {
         "KINETICS400_V1": torchvision_weights("r2plus1d_18-91a641e6.pth")
     }
@@ -48,7 +49,3 @@ class R2Plus1D18(VisualBackbone):
         x = net.stem(self.normalise(frames).transpose(1, 2))
         maps: Tensor = net.layer4(net.layer3(net.layer2(net.layer1(x)))).mean(2)
         return maps
-
-    def load_published(self, state: State, where: str) -> None:
-        """Takes torchvision's state dict, with or without `fc`."""
-        load_into(self.net, state, where, unused=("fc.",))

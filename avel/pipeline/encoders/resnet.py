@@ -10,7 +10,7 @@ from torchvision import models
 from avel.config import ComponentConfig
 from avel.pipeline.config import VISUAL_BACKBONES
 from avel.pipeline.encoders.backbones import Normalise, VisualBackbone
-from avel.pipeline.encoders.weights import PublishedWeights, State, load_into
+from avel.pipeline.encoders.weights import PublishedWeights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -25,6 +25,7 @@ def torchvision_weights(file_name: str) -> PublishedWeights:
 class ResNet(VisualBackbone):
     """torchvision's ResNet up to the last block. State dict: torchvision's, under `net.`, without `fc`."""
 
+    published_part, unused = "net", ("fc.",)
     make: ClassVar[Callable[..., Any]]
 
     def __init__(self, config: ComponentConfig) -> None:
@@ -41,10 +42,6 @@ class ResNet(VisualBackbone):
         x = net.maxpool(net.relu(net.bn1(net.conv1(self.normalise(frames)))))
         result: Tensor = net.layer4(net.layer3(net.layer2(net.layer1(x))))
         return result
-
-    def load_published(self, state: State, where: str) -> None:
-        """Takes torchvision's state dict, with or without `fc`."""
-        load_into(self.net, state, where, unused=("fc.",))
 
 
 @VISUAL_BACKBONES.register("resnet18")

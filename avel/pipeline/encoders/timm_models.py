@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from avel.config import ComponentConfig
-from avel.errors import ConfigError, WeightsError
+from avel.errors import ConfigError, WeightsError, import_extra
 from avel.pipeline.config import VISUAL_BACKBONES
 from avel.pipeline.encoders.backbones import FrameInput, Normalise, VisualBackbone
-from avel.pipeline.encoders.hub import SETTINGS_FILE, HubBackbone, ModelConfig, as_maps, optional
+from avel.pipeline.encoders.hub import SETTINGS_FILE, HubBackbone, ModelConfig, as_maps
 from avel.pipeline.encoders.weights import State, load_into
 from avel.stores.documents import parse
 
@@ -92,14 +92,14 @@ def _create(model: str, *, pretrained: bool = False) -> Any:
     """
     source = f"local-dir:{model}" if Path(model).is_dir() else model
     try:
-        return optional("timm", "timm").create_model(source, pretrained=pretrained, num_classes=0)
+        return import_extra("timm", "timm").create_model(source, pretrained=pretrained, num_classes=0)
     except (RuntimeError, OSError, ValueError) as error:
         raise _unknown(model, error) from None
 
 
 def _known(model: str) -> Any:
     """Returns what timm knows of a model without making it."""
-    timm = optional("timm", "timm")
+    timm = import_extra("timm", "timm")
     try:
         known = timm.get_pretrained_cfg(model, allow_unregistered=False)
     except RuntimeError as error:

@@ -8,7 +8,6 @@ from avel.config import ComponentConfig, option
 from avel.errors import ConfigError
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES
 from avel.pipeline.encoders.backbones import AudioBackbone, VisualBackbone
-from avel.pipeline.encoders.weights import State, load_into
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,6 @@ class TinyVisual(VisualBackbone):
         maps: Tensor = self.layers(frames * 2 - 1)
         return maps
 
-    def load_published(self, state: State, where: str) -> None:
-        """Takes the module's own state dict."""
-        load_into(self, state, where)
-
 
 @AUDIO_BACKBONES.register("tiny")
 class TinyAudio(AudioBackbone):
@@ -75,7 +70,3 @@ class TinyAudio(AudioBackbone):
         """Computes pooled vectors: (B, 96, 64) -> (B, D)."""
         maps: Tensor = self.layers(log_mel[:, None])
         return maps.mean((2, 3))
-
-    def load_published(self, state: State, where: str) -> None:
-        """Takes the module's own state dict."""
-        load_into(self, state, where)

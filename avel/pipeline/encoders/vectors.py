@@ -13,7 +13,7 @@ from torch import Tensor
 from avel.config import ComponentConfig, option
 from avel.errors import ConfigError, StoreError
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES
-from avel.pipeline.encoders.backbones import AudioBackbone, VisualBackbone
+from avel.pipeline.encoders.backbones import AudioBackbone, Backbone, VisualBackbone
 from avel.pipeline.encoders.weights import State
 from avel.stores.features import FeatureCache
 from avel.stores.provenance import AGAIN
@@ -34,57 +34,51 @@ class VectorsConfig(ComponentConfig):
         return self.features.split("+")
 
 
-def _refuse(config: VectorsConfig) -> NoReturn:
-    raise ConfigError(
-        f"this encoder reads vectors of a feature cache ({config.features}), no frames or sound",
-        hint="avel cache-features CACHE NEW_CACHE --encoder RUN encodes them",
-    )
+class Vectors(Backbone):
+    """Vectors of any encoder, as a feature cache holds them, in the place of a CNN; it has no weights."""
+
+    config: VectorsConfig
+
+    def __init__(self, config: VectorsConfig) -> None:
+        super().__init__(config)
+        self.width = config.dimensions
+
+    def load_published(self, state: State, where: str) -> None:
+        """Refuses weights."""
+        self.refuse()
+
+    def refuse(self) -> NoReturn:
+        """Raises a ConfigError, since it reads neither frames nor sound."""
+        raise ConfigError(
+            f"this encoder reads vectors of a feature cache ({self.config.features}), no frames or sound",
+            hint="avel cache-features CACHE NEW_CACHE --encoder RUN encodes them",
+        )
 
 
 @VISUAL_BACKBONES.register(NAME)
-class VisualVectors(VisualBackbone):
-    """Vectors of any visual encoder, as a feature cache holds them; it has no weights."""
+class VisualVectors(Vectors, VisualBackbone):
+    """Vectors of any visual encoder."""
 
     @dataclass(frozen=True)
     class Config(VectorsConfig):
         """Names and width of the vectors."""
-
-    config: Config
-
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self.width = config.dimensions
 
     def maps(self, frames: Tensor) -> Tensor:
         """Refuses frames."""
-        _refuse(self.config)
-
-    def load_published(self, state: State, where: str) -> None:
-        """Refuses weights."""
-        _refuse(self.config)
+        self.refuse()
 
 
 @AUDIO_BACKBONES.register(NAME)
-class AudioVectors(AudioBackbone):
-    """Vectors of any audio encoder, likewise."""
+class AudioVectors(Vectors, AudioBackbone):
+    """Vectors of any audio encoder."""
 
     @dataclass(frozen=True)
     class Config(VectorsConfig):
         """Names and width of the vectors."""
 
-    config: Config
-
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self.width = config.dimensions
-
     def forward(self, log_mel: Tensor) -> Tensor:
         """Refuses patches."""
-        _refuse(self.config)
-
-    def load_published(self, state: State, where: str) -> None:
-        """Refuses weights."""
-        _refuse(self.config)
+        self.refuse()
 
 
 def width_of(cache: FeatureCache, modality: str, names: str) -> int:
@@ -93,17 +87,17 @@ def width_of(cache: FeatureCache, modality: str, names: str) -> int:
     Raises:
         StoreError: no such features of that modality, or maps.
     """
-    held = [
+    names_held = [
         name
         for name, shape in cache.shapes.items()
         if len(shape) == 3 and cache.modality_of(name) == modality
     ]
     chosen = names.split("+")
     for name in chosen:
-        if name not in held:
+        if name not in names_held:
             raise StoreError(
                 f"{cache.path}: no {modality} vectors named {name!r}",
-                hint=f"--{modality}-features takes {', '.join(held)}, or several joined by +",
+                hint=f"--{modality}-features takes {', '.join(names_held)}, or several joined by +",
             )
     return sum(cache.shapes[name][-1] for name in chosen)
 
@@ -117,15 +111,15 @@ def read_vectors(cache: FeatureCache, config: VectorsConfig, videos: NDArray[np.
     for name in config.names:
         if len(cache.shapes.get(name, ())) not in (0, 3):
             raise StoreError(f"{cache.path}: {name!r} holds maps, not vectors", hint="name vectors")
-    found = torch.cat([torch.from_numpy(cache.read(name, videos)) for name in config.names], -1)
-    if found.shape[-1] != config.dimensions:
+    vectors = torch.cat([torch.from_numpy(cache.read(name, videos)) for name in config.names], -1)
+    if vectors.shape[-1] != config.dimensions:
         raise StoreError(
-            f"{cache.path}: {config.features} is {found.shape[-1]} wide, "
+            f"{cache.path}: {config.features} is {vectors.shape[-1]} wide, "
             f"the encoder reads {config.dimensions}",
             hint="give a cache with features of the same encoders",
         )
-    broken = torch.nonzero(~found.isfinite().flatten(1).all(1))
+    broken = torch.nonzero(~vectors.isfinite().flatten(1).all(1))
     if len(broken):
         video_id = cache.video_ids[int(videos[int(broken[0])])]
         raise StoreError(f"{cache.path}: {config.features} of video {video_id!r} is not finite", hint=AGAIN)
-    return found
+    return vectors

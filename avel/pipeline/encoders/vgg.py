@@ -11,7 +11,7 @@ from avel.config import ComponentConfig
 from avel.pipeline.config import VISUAL_BACKBONES
 from avel.pipeline.encoders.backbones import Normalise, VisualBackbone
 from avel.pipeline.encoders.resnet import IMAGENET_MEAN, IMAGENET_STD, torchvision_weights
-from avel.pipeline.encoders.weights import PublishedWeights, State, load_into
+from avel.pipeline.encoders.weights import PublishedWeights
 
 
 @VISUAL_BACKBONES.register("vgg19")
@@ -27,6 +27,7 @@ class VGG19(VisualBackbone):
         """VGG-19 has no settings."""
 
     width = 512
+    unused = ("classifier.",)
     published: ClassVar[Mapping[str, PublishedWeights]] = {
         "IMAGENET1K_V1": torchvision_weights("vgg19-dcbb9e9d.pth")
     }
@@ -43,7 +44,3 @@ class VGG19(VisualBackbone):
         """Computes pool5, one cell for 32 pixels: (B, 3, 224, 224) -> (B, 512, 7, 7)."""
         maps: Tensor = self.features(self.normalise(frames))
         return maps
-
-    def load_published(self, state: State, where: str) -> None:
-        """Takes torchvision's state dict, with or without `classifier`."""
-        load_into(self, state, where, unused=("classifier.",))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from avel.config import ComponentConfig
 from avel.pipeline.config import AUDIO_BACKBONES
 from avel.pipeline.encoders.backbones import AudioBackbone
-from avel.pipeline.encoders.weights import PublishedWeights, State, load_into
+from avel.pipeline.encoders.weights import PublishedWeights
 
 WIDTHS = (64, 0, 128, 0, 256, 256, 0, 512, 512, 0)
 """Channels of each convolution; 0 is a max pooling."""
@@ -28,6 +28,7 @@ class VGGish(AudioBackbone):
         """VGGish has no settings."""
 
     width = 128
+    unused = ("pproc.",)  # of the PCA
     published: ClassVar[Mapping[str, PublishedWeights]] = {
         "audioset": PublishedWeights(
             "https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth",
@@ -55,7 +56,3 @@ class VGGish(AudioBackbone):
         # TensorFlow flattens (time, mel, channel); the published linear layers expect that order.
         embeddings: Tensor = self.embeddings(x.permute(0, 2, 3, 1).flatten(1))
         return embeddings
-
-    def load_published(self, state: State, where: str) -> None:
-        """Takes torchvggish's state dict; the parameters of its PCA are left out."""
-        load_into(self, state, where, unused=("pproc.",))

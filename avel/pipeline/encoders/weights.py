@@ -44,7 +44,7 @@ def fetch(published: PublishedWeights, option: str) -> State:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(published.url, str(path), published.hash_prefix, progress=False)
-        found = sha256_file(path)
+        digest = sha256_file(path)
     except (URLError, RuntimeError, OSError) as error:
         raise WeightsError(
             f"{published.url} cannot be fetched: {error}",
@@ -52,9 +52,9 @@ def fetch(published: PublishedWeights, option: str) -> State:
             f"{path} or name it with {option} {published.file_name}; "
             f"or choose untrained weights with {option} random",
         ) from None
-    if not found.startswith(published.hash_prefix):
+    if not digest.startswith(published.hash_prefix):
         raise WeightsError(
-            f"{path}: SHA-256 {found}, published {published.hash_prefix}...",
+            f"{path}: SHA-256 {digest}, published {published.hash_prefix}...",
             hint=f"remove it, or name it with {option} if it is meant",
         )
     return read_state(path)
@@ -66,7 +66,6 @@ def load_into(module: torch.nn.Module, state: State, where: str, *, unused: tupl
     Raises:
         WeightsError: names or shapes that do not fit, with the first few of them.
     """
-    state = {name.removeprefix("module."): value for name, value in state.items()}
     state = {name: value for name, value in state.items() if not name.startswith(unused)}
     own = module.state_dict()
     missing = sorted(name for name in own if name not in state and not name.endswith("num_batches_tracked"))

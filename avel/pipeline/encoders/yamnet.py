@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from avel.config import ComponentConfig
 from avel.pipeline.config import AUDIO_BACKBONES
 from avel.pipeline.encoders.backbones import AudioBackbone
-from avel.pipeline.encoders.weights import State, load_into
 
 BLOCKS = (
     (64, 1),
@@ -64,6 +63,7 @@ class YAMNet(AudioBackbone):
     class Config(ComponentConfig):
         """YAMNet has no settings."""
 
+    unused = ("classifier.",)
     width = 1024
 
     def __init__(self, config: Config) -> None:
@@ -81,7 +81,3 @@ class YAMNet(AudioBackbone):
         for number in range(2, len(BLOCKS) + 2):
             x = self.get_submodule(f"layer{number}")(x)
         return x.mean((2, 3))
-
-    def load_published(self, state: State, where: str) -> None:
-        """Takes the layout above, with or without `classifier`."""
-        load_into(self, state, where, unused=("classifier.",))

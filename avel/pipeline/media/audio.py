@@ -1,6 +1,6 @@
 """Reads an audio stream onto the grid: mono, at the grid's rate, each sample at its presentation time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
@@ -111,13 +111,10 @@ class AudioReader:
         frames = self._frames()
         following = next(frames, None)
         while following is not None:
-            start, run = following[0], _Run(following, frames, self._grid.sample_rate, self._count_unmixed)
+            start, run = following[0], _Run(following, frames, self._grid.sample_rate)
             yield round((start - self._origin) * self._grid.sample_rate), run.pieces()
-            following = run.rest()
-
-    def _count_unmixed(self) -> None:
-        """Counts a block that cannot be mixed to mono."""
-        self.unmixed += 1
+            self.unmixed += run.failed
+            following = run.following
 
     def _frames(self) -> Iterator[tuple[float, AudioFrame]]:
         """Yields decoded frames with the time of their first sample, in seconds on the container's clock."""
@@ -146,10 +143,14 @@ class AudioReader:
 class _Run:
     """Resamples frames for as long as each begins where the last one ended and has the same format.
 
-    It ends early at a block that cannot be resampled: it calls `failed` and leaves that block out.
+    It ends early at a block that cannot be resampled, and leaves that block out.
 
     It resamples to 16-bit integers, since VGGish's own pipelines read 16-bit wav files. To integers FFmpeg
     mixes stereo as 0.5 (L+R), but to float as 0.707 (L+R), which would move the log-mel by 0.31.
+
+    Attributes:
+        failed: whether it ended early.
+        following: the first frame that does not belong to it, with its seconds.
     """
 
     def __init__(
@@ -157,21 +158,19 @@ class _Run:
         first: tuple[float, AudioFrame],
         frames: Iterator[tuple[float, AudioFrame]],
         sample_rate: int,
-        failed: Callable[[], None],
     ) -> None:
-        self._next: tuple[float, AudioFrame] | None = first
-        self._frames, self._on_failure = frames, failed
-        self._failed = False
+        self.following: tuple[float, AudioFrame] | None = first
+        self._frames, self.failed = frames, False
         self._blocks = AudioFifo()  # resampling single frames would take longer than decoding them
         self._resampler = AudioResampler(format="s16", layout="mono", rate=sample_rate)
 
     def pieces(self) -> Iterator[NDArray[np.float32]]:
         """Yields resampled audio (n,) in [-1, 1], until the run ends."""
-        assert self._next is not None
-        (start, first), count = self._next, 0
+        assert self.following is not None
+        (start, first), count = self.following, 0
         format_ = _format(first)
-        while self._next is not None and not self._failed:
-            seconds, frame = self._next
+        while self.following is not None and not self.failed:
+            seconds, frame = self.following
             if _format(frame) != format_ or abs(seconds - start - count / format_[2]) * format_[2] > 1:
                 break
             count += frame.samples
@@ -179,26 +178,21 @@ class _Run:
             self._blocks.write(frame)
             if self._blocks.samples >= BLOCK_SAMPLES:
                 yield from self._resampled(self._blocks.read())
-            self._next = next(self._frames, None)
+            self.following = next(self._frames, None)
         if self._blocks.samples:
             yield from self._resampled(self._blocks.read())
         yield from self._resampled(None)
 
-    def rest(self) -> tuple[float, AudioFrame] | None:
-        """Returns the first frame that no longer belongs to this run, with its seconds."""
-        return self._next
-
     def _resampled(self, block: AudioFrame | None) -> Iterator[NDArray[np.float32]]:
         """Yields the resampled block; None yields what the resampler still holds."""
-        if self._failed:
+        if self.failed:
             return
         try:
             mixed = self._resampler.resample(block)
         except FAULTS as error:
             if isinstance(error, MemoryError):
                 raise
-            self._failed = True
-            self._on_failure()
+            self.failed = True
             return
         for piece in mixed:
             yield piece.to_ndarray()[0].astype(np.float32) / np.float32(FULL_SCALE)

@@ -64,8 +64,8 @@ def codec_name(container: InputContainer, index: int) -> str:
     av.logging.set_level(av.logging.INFO)
     text: str = container.dumps_format()  # type: ignore[attr-defined] # PyAV's stubs lack it
     av.logging.set_level(None)
-    found = re.search(rf"Stream #0:{index}\b.*?: \w+: (\w+)(?: \([^)]*?\))*? ?(?:\((\S+) / 0x)?", text)
-    names = found.groups() if found else ()
+    match = re.search(rf"Stream #0:{index}\b.*?: \w+: (\w+)(?: \([^)]*?\))*? ?(?:\((\S+) / 0x)?", text)
+    names = match.groups() if match else ()
     return next((name for name in names if name and name != "none"), "unknown")
 
 
@@ -101,8 +101,8 @@ def unread_file(path: Path, container: InputContainer, read_bytes: int) -> int |
     if header is None or not 0 < read_bytes < path.stat().st_size:
         return None
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-        found = header.search(data, read_bytes)
-        return found.start() if found else None
+        match = header.search(data, read_bytes)
+        return match.start() if match else None
 
 
 def unread_fragment(
@@ -115,11 +115,11 @@ def unread_fragment(
     if "mp4" not in container.format.name.split(",") or not read_bytes < path.stat().st_size:
         return None
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-        for found in FRAGMENT.finditer(data, read_bytes):
-            size = int.from_bytes(found[1])
-            moof = data[found.start() : found.start() + min(size, MOST_FRAGMENT_BYTES)]
+        for match in FRAGMENT.finditer(data, read_bytes):
+            size = int.from_bytes(match[1])
+            moof = data[match.start() : match.start() + min(size, MOST_FRAGMENT_BYTES)]
             if any(int.from_bytes(track) in tracks for track in TRACK.findall(moof)):
-                return found.start()
+                return match.start()
     return None
 
 

@@ -76,11 +76,6 @@ def is_still(container: InputContainer, video: ScannedStream) -> bool:
     return is_picture and len(video.times) == 1
 
 
-def pixel_aspect(video: ScannedStream) -> float:
-    """Returns the width of one pixel over its height."""
-    return float(video.av_stream.sample_aspect_ratio or 1) or 1.0
-
-
 def stated_seconds(container: InputContainer, video: ScannedStream, origin: Fraction) -> float:
     """Returns the end of the video that the file states, in seconds after the origin."""
     if video.av_stream.duration:

@@ -60,9 +60,9 @@ def check_segments(samples: int) -> None:
         )
 
 
-def mel_matrix(bins: int = FFT_SAMPLES // 2 + 1) -> NDArray[np.float64]:
+def mel_matrix() -> NDArray[np.float64]:
     """Returns VGGish's filter bank (257, 64): triangles that are linear in mel, not in hertz, without DC."""
-    bin_mel = _mel(np.linspace(0.0, SAMPLE_RATE / 2, bins))[:, None]
+    bin_mel = _mel(np.linspace(0.0, SAMPLE_RATE / 2, FFT_SAMPLES // 2 + 1))[:, None]
     edges = np.linspace(_mel(LOWEST_HZ), _mel(HIGHEST_HZ), MEL_BANDS + 2)
     rising = (bin_mel - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bin_mel) / (edges[2:] - edges[1:-1])

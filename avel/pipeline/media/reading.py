@@ -41,7 +41,6 @@ from avel.pipeline.media.info import (
     MediaInfo,
     is_still,
     media_info,
-    pixel_aspect,
     stamp_faults,
     stated_seconds,
 )
@@ -228,7 +227,8 @@ def open_media(
         damage = (fault, *joined, *faults, *audio_faults, *_unread(path, container, streams))
         info = replace(info, damage="; ".join(filter(None, damage)))
         colours = jpeg_colours(video.av_stream, grid.size) if for_jpeg else "rgb"
-        scaler = PictureScaler(grid.size, resize, pixel_aspect(video), colours)
+        aspect = float(video.av_stream.sample_aspect_ratio or 1) or 1.0  # width of one pixel over its height
+        scaler = PictureScaler(grid.size, resize, aspect, colours)
         yield Media(
             VideoReader(path, video, grid, origin, scaler),
             AudioReader(path, audio, grid, origin) if audio else None,

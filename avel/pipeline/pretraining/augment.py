@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avel.device import pinned
 from avel.pipeline.config import AugmentConfig
 
 CENTRE_FRACTION = 0.875
@@ -122,7 +123,8 @@ def centre_crop(frames: Tensor, crop_size: int) -> Tensor:
 
 def _augment_group(frames: Tensor, draws: Sequence[Draw], crop_size: int) -> Tensor:
     height, width = frames.shape[-2:]
-    down, across, other = _send(_geometry(draws, height, width), frames.device)
+    geometry = pinned(_geometry(draws, height, width), frames.device)
+    down, across, other = geometry.to(frames.device, non_blocking=True)
     rows = resize_matrices(down[0], down[1], torch.zeros_like(other[0]), height, crop_size)
     columns = resize_matrices(across[0], across[1], other[0], width, crop_size)
     unit = frames.float().div_(255)
@@ -136,11 +138,6 @@ def _augment_group(frames: Tensor, draws: Sequence[Draw], crop_size: int) -> Ten
     unit = sides(unit, rows, columns).clamp_(0, 1)
     change_some(unit, [(solarize, [(place, 0.0) for place, d in enumerate(draws) if d.solarize])])
     return unit
-
-
-def _send(values: Tensor, device: torch.device) -> Tensor:
-    """Copies values to a device; to a GPU from pinned memory, so that the host goes on."""
-    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
 def _geometry(draws: Sequence[Draw], height: int, width: int) -> Tensor:
@@ -221,7 +218,8 @@ def change_some(frames: Tensor, turns: Sequence[tuple[Change, Sequence[tuple[int
     if not listed:
         return
     sizes = [len(groups) for _, groups in turns]
-    places, factors = _send(torch.tensor(listed, dtype=torch.float64).mT.contiguous(), frames.device)
+    columns = pinned(torch.tensor(listed, dtype=torch.float64).mT.contiguous(), frames.device)
+    places, factors = columns.to(frames.device, non_blocking=True)
     parts = torch.split(places.long(), sizes), torch.split(factors.float(), sizes)
     for (change, groups), place, factor in zip(turns, *parts, strict=True):
         if groups:

@@ -26,7 +26,7 @@ class AVBTLoss:
     correlation: Tensor
 
 
-def over_time(z: Tensor, epsilon: float = EPSILON, mask: Tensor | None = None) -> Tensor:
+def over_time(z: Tensor, mask: Tensor | None = None) -> Tensor:
     """Normalises to mean 0 and unit norm over each clip's time: (B, T, D) -> (B, T, D).
 
     With `mask` (B, T) over the segments before the end of each clip; the others are 0, and so in no product.
@@ -35,10 +35,10 @@ def over_time(z: Tensor, epsilon: float = EPSILON, mask: Tensor | None = None) -
     sqrt(T - 1); with it the diagonal would reach T - 1, not 1.
     """
     centred = zero_padding(z - mean_over_time(z, mask).unsqueeze(1), mask)
-    return centred * torch.rsqrt(centred.square().sum(1, keepdim=True) + epsilon)
+    return centred * torch.rsqrt(centred.square().sum(1, keepdim=True) + EPSILON)
 
 
-def over_batch(z: Tensor, epsilon: float = EPSILON, mask: Tensor | None = None) -> Tensor:
+def over_batch(z: Tensor, mask: Tensor | None = None) -> Tensor:
     """Normalises to mean 0 and unit norm over all segments of all processes: (B, T, D) -> (B, T, D).
 
     `mask` is that of `over_time`.
@@ -47,7 +47,7 @@ def over_batch(z: Tensor, epsilon: float = EPSILON, mask: Tensor | None = None) 
     """
     own = z.new_full((), z.shape[0] * z.shape[1]) if mask is None else mask.sum().to(z.dtype)
     centred = zero_padding(z - summed(zero_padding(z, mask).sum((0, 1))) / summed(own), mask)
-    return centred * torch.rsqrt(summed(centred.square().sum((0, 1))) + epsilon)
+    return centred * torch.rsqrt(summed(centred.square().sum((0, 1))) + EPSILON)
 
 
 def correlation(
@@ -59,10 +59,10 @@ def correlation(
     Algorithm 1's B x D x D. With `mask` (B, T) what is after the end of a clip does not enter.
     """
     if correlate == "batch":
-        c = over_batch(z_a, mask=mask).flatten(0, 1).T @ over_batch(z_v, mask=mask).flatten(0, 1)
+        c = over_batch(z_a, mask).flatten(0, 1).T @ over_batch(z_v, mask).flatten(0, 1)
         return summed(c, same_gradient=True)
     clips = summed(z_a.new_full((), len(z_a)))
-    c = over_time(z_a, mask=mask).flatten(0, 1).T @ over_time(z_v, mask=mask).flatten(0, 1)
+    c = over_time(z_a, mask).flatten(0, 1).T @ over_time(z_v, mask).flatten(0, 1)
     return summed(c, same_gradient=True) / clips
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -48,8 +47,8 @@ def vector_config(
     if idle := config.set_of_clips():
         note(f"without effect, since vectors of a cache are read: {', '.join(idle)}")
     names = {"audio": audio, "visual": visual}
-    chosen = {modality: given or default_names(cache, modality) for modality, given in names.items()}
-    widths = {modality: width_of(cache, modality, given) for modality, given in chosen.items()}
+    chosen = {modality: name or default_names(cache, modality) for modality, name in names.items()}
+    widths = {modality: width_of(cache, modality, name) for modality, name in chosen.items()}
     return replace(
         config,
         freeze_backbone=True,
@@ -77,26 +76,20 @@ def read_by(config: PretrainConfig) -> tuple[VectorsConfig, VectorsConfig]:
     return audio, visual
 
 
-def places_of_videos(cache: FeatureCache, video_ids: Sequence[str]) -> NDArray[np.int64]:
-    """Returns the rows of a cache in which some of its videos stand: (n,)."""
-    place = {name: row for row, name in enumerate(cache.video_ids)}
-    return np.array([place[name] for name in video_ids], np.int64)
-
-
 def as_float16(cache: FeatureCache, config: VectorsConfig, vectors: Tensor) -> Tensor:
     """Returns vectors of a cache as training holds them: any shape -> the same.
 
     Raises:
         TrainingError: one is too large for float16.
     """
-    held = vectors.half()
-    if not held.isfinite().all():
+    halves = vectors.half()
+    if not halves.isfinite().all():
         raise TrainingError(
             f"{cache.path}: {config.features} goes up to {vectors.abs().max():g}, and training holds "
             f"vectors in float16, which ends at {torch.finfo(torch.float16).max:g}",
             hint="divide the features by a number before avel import-features",
         )
-    return held
+    return halves
 
 
 def train_places(cache: FeatureCache) -> NDArray[np.int64]:

@@ -28,7 +28,6 @@ from avel.pipeline.encoders.kept import encoder_digest
 from avel.pipeline.encoders.vectors import NAME, read_vectors
 from avel.pipeline.pretraining.cached import (
     as_float16,
-    places_of_videos,
     read_by,
     train_places,
     vector_config,
@@ -88,7 +87,9 @@ def pretrain(
     if os.environ.get("RANK", "0") != "0":
         set_verbosity(0)
     config = resolve(PretrainConfig, "pretrain", base=config, options=options)
-    source = store if isinstance(store, ClipStore | FeatureCache) else _open(store)
+    source = store
+    if not isinstance(source, ClipStore | FeatureCache):
+        source = (FeatureCache if kind_of(source) == "cache" else ClipStore).open(source)
     if isinstance(source, FeatureCache):
         config = vector_config(source, config, audio_features, visual_features)
     elif (
@@ -105,18 +106,14 @@ def pretrain(
     config = replace(config, dtype=_dtype(path, config, device))
     note_slow_bfloat16(device, config.dtype)
     with process_group(device), determinism(config, device), tf32(device), explain_full_memory(FULL):
-        held = only_one(path, "run") if rank() == 0 else nullcontext()
-        with held:
+        lock = only_one(path, "run") if rank() == 0 else nullcontext()
+        with lock:
             try:
                 return _pretrain(source, video_ids, path, config, device)
             except AvelError:
                 if is_new and rank() == 0:
                     remove_unused(path)
                 raise
-
-
-def _open(path: Path | str) -> ClipStore | FeatureCache:
-    return FeatureCache.open(path) if kind_of(path) == "cache" else ClipStore.open(path)
 
 
 def _dtype(run: Path, config: PretrainConfig, device: torch.device) -> Any:
@@ -232,7 +229,7 @@ def make_batches(
     device, workers = next(encoder.parameters()).device, reading_threads(config.workers)
     lengths = own_lengths(store, video_ids)
     if isinstance(store, FeatureCache):
-        places = places_of_videos(store, video_ids)
+        places = store.places_of_videos(video_ids)
         audio, visual = (
             as_float16(store, each, read_vectors(store, each, places)) for each in read_by(config)
         )
@@ -302,7 +299,7 @@ def own_lengths(store: ClipStore | FeatureCache, video_ids: Sequence[str]) -> Te
     if isinstance(store, FeatureCache):
         if not store.differing_lengths:
             return None
-        return torch.from_numpy(store.lengths[places_of_videos(store, video_ids)])
+        return torch.from_numpy(store.lengths[store.places_of_videos(video_ids)])
     lengths = store.lengths
     return None if lengths is None else torch.tensor([lengths[name] for name in video_ids])
 

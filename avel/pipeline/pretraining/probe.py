@@ -68,13 +68,13 @@ def features_of(encoder: Encoder, cnn_a: Tensor, cnn_v: Tensor, lengths: Tensor 
     `lengths` (V,) are the segments of each video where these have lengths of their own.
     """
     device = next(encoder.parameters()).device
-    found = []
+    parts = []
     for first in range(0, len(cnn_a), CLIPS_AT_ONCE):
         clips = slice(first, first + CLIPS_AT_ONCE)
         mask = None if lengths is None else mask_of(lengths[clips].to(device), cnn_a.shape[1])
         audio, visual = cnn_a[clips].to(device).float(), cnn_v[clips, :, 0].to(device).float()
-        found.append(encoder.temporal(audio, visual, mask))
-    return torch.cat([torch.cat(both, 2).double().cpu() for both in found])
+        parts.append(encoder.temporal(audio, visual, mask))
+    return torch.cat([torch.cat(both, 2).double().cpu() for both in parts])
 
 
 def ridge_classes(train: Tensor, labels: Tensor, test: Tensor, classes: int) -> Tensor:

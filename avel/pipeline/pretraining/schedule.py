@@ -18,12 +18,12 @@ ADAMW_LR = 1e-3
 
 def peak_lrs(config: PretrainConfig) -> tuple[float, float]:
     """Returns the peak learning rates of weights and of biases, before the factors of the parts."""
-    given = config.optimizer
-    if given.optimizer == "lars":
+    chosen = config.optimizer
+    if chosen.optimizer == "lars":
         lr, lr_bias = LARS_LR * config.batch_size / LARS_BATCH, LARS_LR_BIAS * config.batch_size / LARS_BATCH
     else:
         lr = lr_bias = ADAMW_LR
-    return lr if given.lr is None else given.lr, lr_bias if given.lr_bias is None else given.lr_bias
+    return lr if chosen.lr is None else chosen.lr, lr_bias if chosen.lr_bias is None else chosen.lr_bias
 
 
 def lr_fraction(step: int, steps_per_epoch: int, config: PretrainConfig) -> float:

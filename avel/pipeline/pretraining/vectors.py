@@ -10,6 +10,7 @@ from torch import Tensor
 
 from avel.ahead import read_ahead
 from avel.config import as_dict
+from avel.device import pinned
 from avel.digests import digest_of
 from avel.errors import StaleError
 from avel.grid import evenly_spaced
@@ -102,11 +103,6 @@ class FrozenVectors:
 
         batches = zip(parts, torch.split(place, sizes), torch.split(frame, sizes), strict=True)
         return map(take, batches) if self.device == lie_on else read_ahead(take, batches, ahead=2)
-
-
-def pinned(values: Tensor, device: torch.device) -> Tensor:
-    """Returns values in memory from which a GPU copies while the host goes on; on a CPU as they are."""
-    return values.pin_memory() if device.type == "cuda" else values
 
 
 def fits(tensors: Iterable[Tensor], device: torch.device) -> bool:

@@ -21,7 +21,7 @@ from avel.pipeline.staging.plan import Plan, RestageOptions, make_plan
 from avel.pipeline.staging.summary import ExtractSummary, Tally, summarize
 from avel.pipeline.staging.workers import stage_all
 from avel.progress import Progress, note
-from avel.stores.clip_layout import read_attributes, read_rows
+from avel.stores.clip_layout import read_attributes, read_video_ids
 from avel.stores.clip_writer import check_place, end_run, erase, prepare_store, sweep, write_dataset, writing
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import read_dataset
@@ -142,7 +142,7 @@ def _plan(
 ) -> Plan:
     """Compares the dataset and the config with the store."""
     found = read_attributes(location)
-    rows = read_rows(location, found) if found else pa.array([], pa.string())
+    rows = read_video_ids(location, found) if found else pa.array([], pa.string())
     return make_plan(data, config, found, rows, entries, restage)
 
 

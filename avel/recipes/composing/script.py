@@ -54,17 +54,17 @@ class Script:
         return _events(list(map(set, self.video)), "visual")
 
 
-def _events(held: Sequence[set[str]], modality: Modality = "both") -> tuple[Event, ...]:
+def _events(classes: Sequence[set[str]], modality: Modality = "both") -> tuple[Event, ...]:
     """Returns the runs of seconds that hold a class, in order of time."""
-    found = []
-    for name in sorted(set[str]().union(*held)):
+    events = []
+    for name in sorted(set[str]().union(*classes)):
         second = 0
-        for is_event, run in groupby(name in names for names in held):
+        for is_event, run in groupby(name in names for names in classes):
             end = second + len(list(run))
             if is_event:
-                found.append(Event(name, second, end, modality=modality))
+                events.append(Event(name, second, end, modality=modality))
             second = end
-    return tuple(sorted(found, key=lambda event: event.onset_seconds))
+    return tuple(sorted(events, key=lambda event: event.onset_seconds))
 
 
 def write_scripts(
@@ -111,16 +111,16 @@ def _parsing(rng: np.random.Generator, name: str, classes: Sequence[str], second
     spans = [_cuts(rng, 2, seconds) for _ in names]
     events = list(zip(names, modalities, spans, strict=True))
 
-    def held(second: int, lacking: Modality) -> Names:
+    def classes_of(second: int, lacking: Modality) -> Names:
         """Returns the classes of a second's events, but for those of one modality alone."""
-        found = {
+        names_of = {
             category
             for category, modality, (start, end) in events
             if modality != lacking and start <= second < end
         }
-        return tuple(sorted(found))
+        return tuple(sorted(names_of))
 
-    return [(held(second, "audio"), held(second, "visual")) for second in range(seconds)]
+    return [(classes_of(second, "audio"), classes_of(second, "visual")) for second in range(seconds)]
 
 
 def _scenes(

@@ -18,34 +18,32 @@ FRACTION_OF_WIDTH, LEAST_PIXELS = 0.085, 40
 class Band:
     """Pixels to be put below each frame; `height` is even, which H.264 requires."""
 
-    def __init__(self, found: VideoEvents, width: int) -> None:
-        self._found, self._width = found, width
+    def __init__(self, video: VideoEvents, width: int) -> None:
+        self._video, self._width = video, width
         self.height = max(LEAST_PIXELS, round(FRACTION_OF_WIDTH * width)) // 2 * 2
         self._text_height = self.height // 2
         self._lane_of: dict[FoundEvent, int] = {}
         ends: list[float] = []
-        for event in found.events:  # an event that begins while others are on goes below them
+        for event in video.events:  # an event that begins while others are on goes below them
             lane = next((lane for lane, end in enumerate(ends) if end <= event.start_seconds), len(ends))
             ends[lane : lane + 1] = [event.end_seconds]
             self._lane_of[event] = lane
         self._lanes = max(len(ends), 1)
-        names = dict.fromkeys(event.category for event in found.events)
+        names = dict.fromkeys(event.category for event in video.events)
         self._colours = {name: SERIES[place % len(SERIES)] for place, name in enumerate(names)}
         self._captioned = functools.lru_cache(maxsize=64)(self._caption)
 
     def at(self, seconds: float) -> NDArray[np.uint8]:
         """Returns the band with its playhead at `seconds`: (height, width, 3)."""
-        band = self._captioned(self._events_at(seconds)).copy()
+        now = (e for e in self._video.events if e.start_seconds <= seconds < e.end_seconds)
+        band = self._captioned(tuple(now)).copy()
         place = int(self._x(seconds))
         half = max(1, self._width // 400)
         band[self._text_height :, max(0, place - half) : place + half] = (232, 17, 45)
         return band
 
-    def _events_at(self, seconds: float) -> tuple[FoundEvent, ...]:
-        return tuple(e for e in self._found.events if e.start_seconds <= seconds < e.end_seconds)
-
     def _x(self, seconds: float) -> float:
-        fraction = seconds / max(self._found.valid_seconds, 1e-6)
+        fraction = seconds / max(self._video.valid_seconds, 1e-6)
         return min(max(fraction, 0.0), 1.0) * (self._width - 1)
 
     def _caption(self, now: tuple[FoundEvent, ...]) -> NDArray[np.uint8]:
@@ -54,7 +52,7 @@ class Band:
         draw = ImageDraw.Draw(image)
         top = self._text_height + 2
         draw.rectangle((0, top, self._width, self.height - 3), fill=EMPTY)
-        for event in self._found.events:
+        for event in self._video.events:
             tall = (self.height - 3 - top) / self._lanes
             above = top + self._lane_of[event] * tall
             span = (self._x(event.start_seconds), above, self._x(event.end_seconds), above + tall)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.heads.tasks.parsing_metrics import runs
+from avel.heads.tasks.parsing_metrics import find_runs
 from avel.heads.tasks.task import Task
 from avel.stores.datasets.activitynet import activitynet_text
 from avel.stores.datasets.desed import desed_text
@@ -64,11 +64,11 @@ def find_events(
     probabilities: NDArray[Any], task: Task, segment_seconds: float, valid_seconds: float
 ) -> tuple[FoundEvent, ...]:
     """Lists runs of a class in a track: (L, K) -> events in order of time."""
-    found = []
+    events = []
     for place, segments in enumerate(task.classes_of(task.decode(probabilities[None])[0])):
-        for number in sorted({number for held in segments for number in held}):
+        for number in sorted({number for classes in segments for number in classes}):
             score = probabilities[:, place * len(task.categories) + number]
-            found += [
+            events += [
                 FoundEvent(
                     start_seconds=round(onset * segment_seconds, 3),
                     end_seconds=round(min(offset * segment_seconds, valid_seconds), 3),
@@ -76,15 +76,15 @@ def find_events(
                     probability=round(float(score[onset:offset].mean()), 4),
                     track=task.tracks[place],
                 )
-                for onset, offset in runs(np.array([number in held for held in segments], np.int8))
+                for onset, offset in find_runs(np.array([number in classes for classes in segments], np.int8))
             ]
-    return tuple(sorted(found, key=lambda event: event.start_seconds))
+    return tuple(sorted(events, key=lambda event: event.start_seconds))
 
 
-def as_table(found: Sequence[VideoEvents]) -> str:
+def as_table(videos: Sequence[VideoEvents]) -> str:
     """Formats events in aligned columns, one line for a video without any."""
     lines: list[tuple[Any, ...]] = []
-    for video in found:
+    for video in videos:
         for event in video.events:
             span = (f"{event.start_seconds:g}", f"{event.end_seconds:g}")
             lines.append((video.video, *span, event.name, f"{event.probability:.2f}"))
@@ -93,50 +93,50 @@ def as_table(found: Sequence[VideoEvents]) -> str:
     return "\n".join(table(("video", "start, s", "end, s", "event", "probability"), lines)) + "\n"
 
 
-def as_json(found: Sequence[VideoEvents]) -> str:
+def as_json(videos: Sequence[VideoEvents]) -> str:
     """Formats videos with their events and segments as a JSON list."""
-    return json.dumps([asdict(video) for video in found], indent=2) + "\n"
+    return json.dumps([asdict(video) for video in videos], indent=2) + "\n"
 
 
-def as_csv(found: Sequence[VideoEvents]) -> str:
+def as_csv(videos: Sequence[VideoEvents]) -> str:
     """Formats events as CSV with a header, one line each."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(("video", "start_seconds", "end_seconds", "category", "probability", "track"))
-    for video in found:
+    for video in videos:
         for event in video.events:
             writer.writerow(map(csv_cell, (video.video, *asdict(event).values())))
     return buffer.getvalue()
 
 
-def as_vtt(found: Sequence[VideoEvents]) -> str:
+def as_vtt(videos: Sequence[VideoEvents]) -> str:
     """Formats one video's events as WebVTT subtitles (W3C, WebVTT 1), one cue each."""
     cues = [
         f"{stamp(event.start_seconds)} --> {stamp(event.end_seconds)}\n"
         f"{_cue_text(event.name)} {event.probability:.0%}\n"
-        for video in found
+        for video in videos
         for event in video.events
     ]
     return "\n".join(["WEBVTT\n", *cues])
 
 
-def as_audacity(found: Sequence[VideoEvents]) -> str:
+def as_audacity(videos: Sequence[VideoEvents]) -> str:
     """Formats one video's events as Audacity's label track: lines `start<TAB>end<TAB>class`, in seconds."""
     return "".join(
         f"{event.start_seconds:.6f}\t{event.end_seconds:.6f}\t{' '.join(event.name.split())}\n"
-        for video in found
+        for video in videos
         for event in video.events
     )
 
 
-def as_activitynet(found: Sequence[VideoEvents]) -> str:
+def as_activitynet(videos: Sequence[VideoEvents]) -> str:
     """Formats events as ActivityNet's JSON, videos by name without ending, probabilities as scores."""
-    return activitynet_text(_annotated(video, Path(video.video).stem) for video in found)
+    return activitynet_text(_annotated(video, Path(video.video).stem) for video in videos)
 
 
-def as_desed(found: Sequence[VideoEvents]) -> str:
+def as_desed(videos: Sequence[VideoEvents]) -> str:
     """Formats events as DESED's table, videos by the names of their files."""
-    return desed_text(_annotated(video, Path(video.video).name) for video in found)
+    return desed_text(_annotated(video, Path(video.video).name) for video in videos)
 
 
 def _annotated(video: VideoEvents, name: str) -> Annotated:

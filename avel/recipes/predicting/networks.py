@@ -159,14 +159,14 @@ class Networks:
         named = read_named(Path(origin.where), origin.told)
         maps = any(name == MAPS or name.endswith(MAPS_ENDING) for name in names)
         own: Source | None = None
-        found: dict[str, Array] = {}
+        array_of: dict[str, Array] = {}
         for name in names:
             if name in named:
-                found[name] = self._of_name(origin, name, named[name], maps)
+                array_of[name] = self._of_name(origin, name, named[name], maps)
             else:
                 own = own or self._own(origin, name, maps)
-                found[name] = Array(own, name)
-        return found
+                array_of[name] = Array(own, name)
+        return array_of
 
     def run_of(self, origin: Origin, wanted: str) -> Path:
         """Returns the run whose encoder has a digest: the one given, or where a cache says that it lies.
@@ -179,10 +179,10 @@ class Networks:
         others: list[str] = []
         for path in [*([] if self._encoder is None else [self._encoder]), *map(Path, origin.runs[:1])]:
             if path.exists():
-                found = encoder_file_digest(path)[1]
-                if found == wanted:
+                digest_there = encoder_file_digest(path)[1]
+                if digest_there == wanted:
                     return path
-                others.append(f"{path}: encoder {found}, {origin.where} was made with {wanted}")
+                others.append(f"{path}: encoder {digest_there}, {origin.where} was made with {wanted}")
         if others:
             raise StaleError(others[0], hint="--encoder with the right run")
         where = origin.runs[0] if origin.runs else wanted
@@ -197,10 +197,13 @@ class Networks:
         Raises:
             StaleError: the features come from others, or from none.
         """
-        if self._encoder is not None and (found := encoder_file_digest(self._encoder)[1]) not in self._wanted:
-            made = f"encoder {' and '.join(self._wanted)}" if self._wanted else "backbones alone"
+        if (
+            self._encoder is not None
+            and (digest := encoder_file_digest(self._encoder)[1]) not in self._wanted
+        ):
+            wanted = f"encoder {' and '.join(self._wanted)}" if self._wanted else "backbones alone"
             raise StaleError(
-                f"{self._encoder}: encoder {found}, {origin.where} was made with {made}",
+                f"{self._encoder}: encoder {digest}, {origin.where} was made with {wanted}",
                 hint="--encoder with the right run, or without --encoder",
             )
 
@@ -223,8 +226,8 @@ class Networks:
         return self._of_clips(origin, maps)
 
     def _of_vectors(self, origin: Origin) -> VectorNetworks:
-        told = origin.told[VECTORS]
-        if "provenance" not in told:
+        about = origin.told[VECTORS]
+        if "provenance" not in about:
             raise StoreError(
                 f"{origin.where}: does not tell how the vectors were made that its encoder reads", hint=AGAIN
             )
@@ -233,57 +236,57 @@ class Networks:
         audio, visual = encoder.spec.audio.backbone, encoder.spec.visual.backbone
         assert isinstance(audio, VectorsConfig)
         assert isinstance(visual, VectorsConfig)
-        source = Origin(f"{origin.where}: vectors", told["provenance"], origin.runs[1:])
-        found = self.find(source, [*audio.names, *visual.names])
-        read = (tuple(found[name] for name in each.names) for each in (audio, visual))
+        source = Origin(f"{origin.where}: vectors", about["provenance"], origin.runs[1:])
+        array_of = self.find(source, [*audio.names, *visual.names])
+        read = (tuple(array_of[name] for name in each.names) for each in (audio, visual))
         return VectorNetworks(encoder, *read)
 
     def _of_clips(self, origin: Origin, maps: bool) -> StagedNetworks:
-        made = typed(NetworkProvenance, origin.told, f"{origin.where}: provenance", AGAIN)
+        about = typed(NetworkProvenance, origin.told, f"{origin.where}: provenance", AGAIN)
         key = digest_of([maps, *(origin.told[name] for name in NETWORK)])
         if key not in self._staged:
-            staging = staging_config(made.staging, origin.where)
+            staging = staging_config(about.staging, origin.where)
             frames_per_segment = staging.grid().frames_per_segment
-            if not all(0 <= frame < frames_per_segment for frame in made.preprocessing.frames):
+            if not all(0 <= frame < frames_per_segment for frame in about.preprocessing.frames):
                 raise StoreError(f"{origin.where}: preprocessing.frames: a segment has fewer", hint=AGAIN)
             arrays = ["f_a", "f_v", *([MAPS] if maps else [])]
-            encoder = PartEncoder(self._work(origin, made, arrays), self._device)
-            _check_cnns(origin, made.cnn, encoder.cnn_digest)
+            encoder = PartEncoder(self._work(origin, about, arrays), self._device)
+            _check_cnns(origin, about.cnn, encoder.cnn_digest)
             self._staged[key] = StagedNetworks(len(self._staged), encoder, staging)
         return self._staged[key]
 
-    def _work(self, origin: Origin, made: NetworkProvenance, arrays: list[str]) -> Work:
+    def _work(self, origin: Origin, about: NetworkProvenance, arrays: list[str]) -> Work:
         """Returns what PartEncoder makes these CNNs of."""
         recipe = {**origin.told, "arrays": arrays}
-        dtype, identity = made.preprocessing.dtype, made.encoder_identity(origin.where)
+        dtype, identity = about.preprocessing.dtype, about.encoder_identity(origin.where)
         if identity.kind == "run":
             path = self.run_of(origin, identity.digest)
             return Work("", path, CacheConfig(dtype=dtype), recipe, Parts(Path()))
         chosen = {
-            "visual": made.encoder["visual"] | {"weights": self._weights_of(origin, made, "visual")},
-            "audio": made.encoder["audio"] | {"weights": self._weights_of(origin, made, "audio")},
+            "visual": about.encoder["visual"] | {"weights": self._weights_of(origin, about, "visual")},
+            "audio": about.encoder["audio"] | {"weights": self._weights_of(origin, about, "audio")},
             "dtype": dtype,
             "untrained": identity.kind == "untrained",
-            "seed": made.encoder.get("seed") or 0,
+            "seed": about.encoder.get("seed") or 0,
         }
         config = read_config(CacheConfig, "cache-features", chosen, origin.where)
         return Work("", None, config, recipe, Parts(Path()))
 
-    def _weights_of(self, origin: Origin, made: NetworkProvenance, kind: str) -> str:
+    def _weights_of(self, origin: Origin, about: NetworkProvenance, kind: str) -> str:
         """Returns weights of a CNN as CacheConfig takes them: the published name, or the file of the hash."""
-        wanted, given = made.weights(origin.where, kind), self._weights.get(kind, {})
+        wanted, files = about.weights(origin.where, kind), self._weights.get(kind, {})
         if len(wanted) != 64:
             return wanted
-        if wanted in given:
-            return str(given[wanted])
-        if not given:
+        if wanted in files:
+            return str(files[wanted])
+        if not files:
             raise MissingPathError(
                 f"{origin.where}: made with {kind} weights of hash {wanted[:16]}",
                 hint=f"--{kind}-weights FILE",
             )
-        found, path = next(iter(given.items()))
+        other, path = next(iter(files.items()))
         raise StaleError(
-            f"{path}: hash {found[:16]}, {origin.where} was made with {kind} weights of {wanted[:16]}",
+            f"{path}: hash {other[:16]}, {origin.where} was made with {kind} weights of {wanted[:16]}",
             hint=f"--{kind}-weights FILE, once for each file",
         )
 
@@ -326,7 +329,7 @@ def find_encoder(cache: FeatureCache) -> Path:
         MissingPathError: it is not there.
         StaleError: it holds other weights than the cache was made with.
     """
-    return Networks().run_of(Origin.of(cache), cache.made.encoder_identity(cache.path).digest)
+    return Networks().run_of(Origin.of(cache), cache.typed_provenance.encoder_identity(cache.path).digest)
 
 
 def _check_cnns(origin: Origin, made_with: str | None, found: str) -> None:

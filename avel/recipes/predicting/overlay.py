@@ -32,7 +32,7 @@ SAMPLE_RATE = 48000
 X264 = {"preset": "veryfast", "crf": "22"}
 
 
-def write_preview(found: VideoEvents, out: Path) -> None:
+def write_preview(video: VideoEvents, out: Path) -> None:
     """Writes `out` in the format of its ending: .png, or .mp4 with picture and sound.
 
     Raises:
@@ -40,11 +40,11 @@ def write_preview(found: VideoEvents, out: Path) -> None:
         AvelError: the copy cannot be encoded.
     """
     if out.suffix.lower() == ".png":
-        _picture(found, out)
+        _picture(video, out)
         return
     with atomic_path(out) as partial:
         try:
-            _copy(found, partial)
+            _copy(video, partial)
         except ClipRefused:
             raise
         except FAULTS as error:
@@ -53,17 +53,17 @@ def write_preview(found: VideoEvents, out: Path) -> None:
             ) from None
 
 
-def _picture(found: VideoEvents, out: Path) -> None:
-    length, seconds = len(found.segments), found.segment_seconds
-    grid = _grid(found, length, size=PICTURE_PIXELS)
-    with open_media(file_at(found.video), grid) as media:
+def _picture(video: VideoEvents, out: Path) -> None:
+    length, seconds = len(video.segments), video.segment_seconds
+    grid = _grid(video, length, size=PICTURE_PIXELS)
+    with open_media(file_at(video.video), grid) as media:
         frames = np.concatenate(list(media.frames()))[:: grid.frames_per_segment]
         patches = [log_mel(chunk.reshape(-1, grid.samples_per_segment)) for chunk in media.samples()]
     clip = Clip(
-        title=Path(found.video).name,
+        title=Path(video.video).name,
         segments=length,
         segment_seconds=seconds,
-        tracks=_tracks(found),
+        tracks=_tracks(video),
         frames=frames[evenly_spaced(length, PICTURES)],
         log_mel=np.concatenate(patches),
     )
@@ -72,38 +72,38 @@ def _picture(found: VideoEvents, out: Path) -> None:
     save(fig, out)
 
 
-def _tracks(found: VideoEvents) -> tuple[Track, ...]:
+def _tracks(video: VideoEvents) -> tuple[Track, ...]:
     """Returns a bar of the events of each track that has any."""
-    categories = tuple(dict.fromkeys(event.category for event in found.events))
-    names = sorted({event.track for event in found.events}) or [""]
+    categories = tuple(dict.fromkeys(event.category for event in video.events))
+    names = sorted({event.track for event in video.events}) or [""]
     tracks = []
     for name in names:
-        own = [event for event in found.events if event.track == name]
-        middles = (np.arange(len(found.segments)) + 0.5) * found.segment_seconds
-        held = [
+        own = [event for event in video.events if event.track == name]
+        middles = (np.arange(len(video.segments)) + 0.5) * video.segment_seconds
+        shown = [
             tuple(sorted(categories.index(e.category) for e in own if e.start_seconds <= at < e.end_seconds))
-            for at in np.minimum(middles, found.valid_seconds - 1e-3).tolist()
+            for at in np.minimum(middles, video.valid_seconds - 1e-3).tolist()
         ]
-        blocks = track_blocks(categories, held, None, "prediction")
+        blocks = track_blocks(categories, shown, None, "prediction")
         tracks.append(Track(f"predicted, {name}" if name else "predicted", blocks))
     return tuple(tracks)
 
 
-def _grid(found: VideoEvents, segments: int, **options: int) -> Grid:
+def _grid(video: VideoEvents, segments: int, **options: int) -> Grid:
     """Returns a grid of the fewest frames whose segments are as long as those of the events."""
-    fps = Fraction(found.segment_seconds).denominator
-    return Grid(segments, found.segment_seconds, fps, **options)
+    fps = Fraction(video.segment_seconds).denominator
+    return Grid(segments, video.segment_seconds, fps, **options)
 
 
-def _copy(found: VideoEvents, partial: Path) -> None:
+def _copy(video: VideoEvents, partial: Path) -> None:
     """Encodes picture and audio again, with a band below the picture: where events are, and which is on now.
 
     Both come as staging reads them, so the copy shows and plays what the head was given, but in full size.
     """
-    grid = _grid(found, len(found.segments) + 1, sample_rate=SAMPLE_RATE)
-    with open_media(file_at(found.video), grid) as media, av.open(str(partial), "w", format="mp4") as target:
-        pictures = _PictureWriter(target, found)
-        audio = _AudioWriter(target, media, found.valid_seconds) if media.info.audio_codec else None
+    grid = _grid(video, len(video.segments) + 1, sample_rate=SAMPLE_RATE)
+    with open_media(file_at(video.video), grid) as media, av.open(str(partial), "w", format="mp4") as target:
+        pictures = _PictureWriter(target, video)
+        audio = _AudioWriter(target, media, video.valid_seconds) if media.info.audio_codec else None
         for frame, seconds in media.full_pictures():
             pictures.write(frame, seconds)
             if audio is not None:
@@ -150,8 +150,8 @@ class _AudioWriter:
 class _PictureWriter:
     """Writes frames with the band below, on the clip's clock."""
 
-    def __init__(self, target: Any, found: VideoEvents) -> None:
-        self._target, self._found = target, found
+    def __init__(self, target: Any, video: VideoEvents) -> None:
+        self._target, self._video = target, video
         self._stream = target.add_stream("libx264", rate=30, options=X264)
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = CLOCK
@@ -181,7 +181,7 @@ class _PictureWriter:
     def _begin(self, height: int, width: int) -> None:
         scale = min(1.0, LARGEST_WIDTH / width)
         self._width, self._height = (max(2, round(side * scale / 2) * 2) for side in (width, height))
-        self._band = Band(self._found, self._width)
+        self._band = Band(self._video, self._width)
         self._stream.width = self._width
         self._stream.height = self._height + self._band.height
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avel.device import choose_device, explain_full_memory, tf32
-from avel.errors import AvelError, ConfigError, StoreError, UnknownNameError
+from avel.errors import AvelError, ConfigError, UnknownNameError
 from avel.heads.models.head import Model
 from avel.heads.tasks.task import Task
 from avel.heads.training.data import arrays_of, inputs_of
@@ -24,8 +23,8 @@ from avel.heads.training.records import (
     TrialRecord,
     load_model,
     mean_val_score,
+    read_trained,
     read_trial,
-    read_trials,
     task_of,
     trained_groups,
 )
@@ -154,17 +153,13 @@ def segment_probabilities(
     parts: list[list[Tensor]] = [[] for _ in models]
     for first in range(0, len(starts), WINDOWS_AT_ONCE):
         windows = _windows(features, starts[first : first + WINDOWS_AT_ONCE], width, device)
-        values = video_encoder.features(windows, lengths)
+        values = {name: each.float() for name, each in video_encoder.features(windows, lengths).items()}
         for place, (record, model) in enumerate(models):
-            audio, visual = inputs_of(record.source, partial(_float, values))
+            audio, visual = inputs_of(record.source, values.__getitem__)
             with torch.inference_mode(), arithmetic(record.config, device):
                 parts[place].append(model.head.task.probabilities(model(audio, visual, lengths).logits).cpu())
     merged = [merge_windows(torch.cat(each).double().numpy(), starts) for each in parts]
     return np.asarray(np.mean(merged, 0)[:length], np.float64)
-
-
-def _float(values: Mapping[str, Tensor], name: str) -> Tensor:
-    return values[name].float()
 
 
 def _windows(
@@ -188,10 +183,7 @@ def choose_trials(run: Run, name: str | None) -> list[TrialRecord]:
     """
     if name is not None:
         return [read_trial(run, name)]
-    groups = trained_groups(read_trials(run))
-    if not groups:
-        raise StoreError(f"{run.path}: no trained trial", hint="give the same avel train-head command again")
-    return max(groups.values(), key=mean_val_score)
+    return max(trained_groups(read_trained(run)).values(), key=mean_val_score)
 
 
 def _events(
@@ -216,9 +208,9 @@ def _events(
     )
 
 
-def _paths(given: Paths) -> list[Path]:
+def _paths(paths: Paths) -> list[Path]:
     """Returns a path, or several, as a list."""
-    return [Path(given)] if isinstance(given, str | Path) else [Path(path) for path in given]
+    return [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
 
 
 def _check(videos: Sequence[Any], out: Path | str | None, format: str, preview: Path | str | None) -> str:
@@ -229,10 +221,10 @@ def _check(videos: Sequence[Any], out: Path | str | None, format: str, preview: 
     if preview is not None and Path(preview).suffix.lower() not in (".png", ".mp4"):
         raise ConfigError(f"{preview}: --preview ends in .png, .mp4")
     for target in (out, preview):
-        if target is not None:
-            check_can_write(Path(target))
-    for target in (out, preview):
-        if target is not None and Path(target).resolve() in {Path(video).resolve() for video in videos}:
+        if target is None:
+            continue
+        check_can_write(Path(target))
+        if Path(target).resolve() in {Path(video).resolve() for video in videos}:
             raise ConfigError(
                 f"{target}: is one of the videos, and would be overwritten", hint="name another file"
             )

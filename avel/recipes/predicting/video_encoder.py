@@ -116,15 +116,15 @@ class VideoEncoder:
             for frames, samples in zip(media.frames(), media.samples(), strict=True):
                 patches = log_mel(samples.reshape(-1, grid.samples_per_segment))
                 log_mels = torch.from_numpy(patches)[None]
-                for each, found in zip(networks, parts, strict=True):
+                for each, parts_of in zip(networks, parts, strict=True):
                     pictures = _pictures(each, frames, media.colours)
                     audio = waveform if each.encoder.reads_waveform else log_mels
                     for name, values in each.encoder.cnn(pictures, audio, first).items():
-                        found.setdefault(name, []).append(values[0].cpu())
+                        parts_of.setdefault(name, []).append(values[0].cpu())
                 first += len(patches)
             info = media.info
-        for each, found in zip(networks, parts, strict=True):
-            vectors[each.place] = {name: torch.cat(values) for name, values in found.items()}
+        for each, parts_of in zip(networks, parts, strict=True):
+            vectors[each.place] = {name: torch.cat(values) for name, values in parts_of.items()}
         return info
 
     def _segments_of(self, path: Path) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from avel.heads.evaluation.paired import Difference, resolved_points
+from avel.heads.evaluation.paired import Difference, difference_cells, resolved_points
 from avel.heads.tasks.results import Spread
 from avel.recipes.reproducing.tables import AGAINST, TITLES
 from avel.text import plural
@@ -72,7 +72,7 @@ class Reproduced:
                 str(row.holding_background_percent),
                 str(row.event_f1_percent),
                 str(row.best_test_epoch_percent),
-                *_difference_cells(row.differences.get("accuracy")),
+                *difference_cells(row.differences.get("accuracy")),
             )
             for row in self.rows
         ]
@@ -87,15 +87,15 @@ class Reproduced:
             else ["not in the order of the paper:", *reversed_pairs]
         )
         shown = as_table(header, [*rows, *baselines])
-        told = self._resolution()
-        return [TITLES[self.table], "", *shown, "", *told, *self.notes, *order, ""]
+        resolution = self._resolution()
+        return [TITLES[self.table], "", *shown, "", *resolution, *self.notes, *order, ""]
 
     def _resolution(self) -> list[str]:
         """Says which differences these clips and seeds can show, beside those that the paper reports."""
-        found = resolved_points([row.differences for row in self.rows])
-        if found is None:
+        resolved = resolved_points([row.differences for row in self.rows])
+        if resolved is None:
             return []
-        told = f"these clips and seeds resolve about {found:.1f} points"
+        told = f"these clips and seeds resolve about {resolved:.1f} points"
         paper = {row.name: row.paper_percent for row in self.rows if row.paper_percent is not None}
         own = paper.pop(AGAINST[self.table], None)
         gaps = [abs(each - own) for each in paper.values()] if own is not None else []
@@ -111,10 +111,6 @@ class Reproduced:
     def headline(self) -> str:
         """Returns the result in one line."""
         return f"{self.table}: {plural(len(self.rows), 'row')}, {plural(self.seeds, 'seed')}; {self.picture}"
-
-
-def _difference_cells(found: Difference | None) -> tuple[str, str]:
-    return ("", "") if found is None else (str(found), found.needed)
 
 
 def reversed_order(rows: tuple[Measured, ...]) -> tuple[tuple[str, str], ...]:

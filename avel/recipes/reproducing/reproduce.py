@@ -87,13 +87,13 @@ def reproduce(
     check_own(Path(out), table, (f"{table}.{ending}" for ending in ("png", "toml", "json")))
     out = Path(out)
     stages = _Stages(str(store), out, table, pretraining, caching, heads)
-    found = {
+    repetitions = {
         row.name: [stages.evaluate(row, seed) for seed in range(seeds)]
         for row in TABLES[table]
         if row.head is not None
     }
-    against = found[AGAINST[table]]
-    rows = tuple(_measured(row, found.get(row.name, []), against) for row in TABLES[table])
+    against = repetitions[AGAINST[table]]
+    rows = tuple(_measured(row, repetitions.get(row.name, []), against) for row in TABLES[table])
     picture = draw_table(rows, stages.trivial_baselines_percent, TITLES[table], out / f"{table}.png")
     reproduced = Reproduced(
         table,

@@ -65,9 +65,9 @@ STYLE: dict[Any, Any] = {
 def figure(width_inches: float, height_inches: float) -> Iterator[Figure]:
     """Makes an empty figure in avel's style, drawn without a display."""
     with rc_context(STYLE):
-        made = Figure(figsize=(width_inches, height_inches), layout="constrained")
-        FigureCanvasAgg(made)
-        yield made
+        fig = Figure(figsize=(width_inches, height_inches), layout="constrained")
+        FigureCanvasAgg(fig)
+        yield fig
 
 
 def picture_path(out: Path | str) -> Path:

@@ -169,8 +169,11 @@ def details(browsed: BrowsedClips) -> Iterator[tuple[str, list[Any]]]:
     ids = [run.video_id[place] for run, place in browsed.first]
     pictured = [clip for clip, video_id in enumerate(ids) if video_id in browsed.pictured]
     inside = {clip: place for place, clip in enumerate(pictured)}
-    insides = [
-        _insides(run, places[pictured], browsed.trials)
+    insides = [  # those of clips without predictions are not used
+        [
+            look_inside(run, trial, np.maximum(places[pictured], 0))
+            for trial, _ in enumerate(run.trials[: browsed.trials])
+        ]
         for run, places in zip(browsed.runs, browsed.places, strict=True)
     ]
     for start in range(0, len(ids), browsed.detail_clips):
@@ -179,14 +182,9 @@ def details(browsed: BrowsedClips) -> Iterator[tuple[str, list[Any]]]:
         yield name, [_detail(browsed, insides, clip, inside.get(clip)) for clip in clips]
 
 
-def _insides(run: HeadRun, places: NDArray[np.int64], trials: int) -> list[Inside]:
-    """Runs each shown trial on clips; results of clips without predictions are not used."""
-    return [look_inside(run, trial, np.maximum(places, 0)) for trial in range(min(len(run.trials), trials))]
-
-
 def _detail(browsed: BrowsedClips, insides: list[list[Inside]], clip: int, at: int | None) -> list[Any]:
     """Returns what each run says of a clip; `at` is its place in `insides`, None where it has none there."""
-    found: list[Any] = []
+    of_runs: list[Any] = []
     for run, places, trials in zip(browsed.runs, browsed.places, insides, strict=True):
         place = int(places[clip])
         length = run.lengths[place]
@@ -194,8 +192,8 @@ def _detail(browsed: BrowsedClips, insides: list[list[Inside]], clip: int, at: i
             _trial(run.probability[number, place, :length], inside, at)
             for number, inside in enumerate(trials)
         ]
-        found.append(shown if place >= 0 else None)
-    return found
+        of_runs.append(shown if place >= 0 else None)
+    return of_runs
 
 
 def _trial(probability: NDArray[np.float32], inside: Inside, at: int | None) -> dict[str, Any]:

@@ -38,15 +38,15 @@ def own_files(folder: Path) -> set[str]:
     return files
 
 
-def put_in_place(made: Path, folder: Path, old: set[str]) -> None:
+def put_in_place(source: Path, folder: Path, old: set[str]) -> None:
     """Moves the files below `made` into `folder`, where they replace the `old` ones.
 
     A process killed meanwhile leaves a folder without index.html, whose list names all files in it. The next
     report may then replace them.
     """
-    new = {path.relative_to(made).as_posix() for path in made.rglob("*") if not _is_folder(path)} | {LIST}
+    new = {path.relative_to(source).as_posix() for path in source.rglob("*") if not _is_folder(path)} | {LIST}
     folder.mkdir(exist_ok=True)
-    _write_list(made, folder, old | new)
+    _write_list(source, folder, old | new)
     (folder / INDEX).unlink(missing_ok=True)
     for name in old - new:
         (folder / name).unlink(missing_ok=True)
@@ -55,8 +55,8 @@ def put_in_place(made: Path, folder: Path, old: set[str]) -> None:
             (folder / name).rmdir()
     for name in [*sorted(new - {LIST, INDEX}), INDEX]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(made / name, folder / name)
-    _write_list(made, folder, new)
+        os.replace(source / name, folder / name)
+    _write_list(source, folder, new)
 
 
 def _listed(path: Path) -> set[str]:
@@ -78,7 +78,7 @@ def _folders(names: set[str]) -> set[str]:
     return {parent.as_posix() for name in names for parent in Path(name).parents} - {"."}
 
 
-def _write_list(made: Path, folder: Path, names: set[str]) -> None:
+def _write_list(source: Path, folder: Path, names: set[str]) -> None:
     """Writes the list in `made` and moves it, so that no kill leaves a partial file in the user's folder."""
-    write_json(made / LIST, {"files": sorted(names)})
-    os.replace(made / LIST, folder / LIST)
+    write_json(source / LIST, {"files": sorted(names)})
+    os.replace(source / LIST, folder / LIST)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,7 +18,6 @@ from avel.heads.evaluation.paired import differences
 from avel.heads.tasks.mistakes import class_scores, event_errors
 from avel.heads.training.records import HeadInputs
 from avel.progress import Progress
-from avel.stores.runs import library_versions
 from avel.text import as_plain
 from avel.views.embedding import Embedding, embed
 from avel.views.reading import HeadRun
@@ -69,15 +67,15 @@ def comparisons(groups: Sequence[HeadRun]) -> dict[str, dict[str, Any]]:
 
     Pairs without samples that both have labels for are left out.
     """
-    found: dict[str, dict[str, Any]] = {}
+    of_split: dict[str, dict[str, Any]] = {}
     for (place_a, a), (place_b, b) in itertools.combinations(enumerate(groups), 2):
         for split in sorted({*a.split.tolist()} & {*b.split.tolist()}):
             common = {*a.sample[a.known_places_of(split)].tolist()} if a.has_predictions(split) else set()
             if b.has_predictions(split) and common & {*b.sample[b.known_places_of(split)].tolist()}:
                 pair = differences(a.predictions(split), b.predictions(split), a.task)
                 shown = {name: as_plain(each) | {"needed": each.needed} for name, each in pair.items()}
-                found.setdefault(split, {})[f"{place_a}-{place_b}"] = shown
-    return found
+                of_split.setdefault(split, {})[f"{place_a}-{place_b}"] = shown
+    return of_split
 
 
 def run_summary(group: HeadRun, measured: Mapping[str, GroupEvaluation]) -> dict[str, Any]:
@@ -104,8 +102,8 @@ def run_summary(group: HeadRun, measured: Mapping[str, GroupEvaluation]) -> dict
 def mistakes(group: HeadRun, split: str) -> dict[str, Any]:
     """Returns the scores of each class, and the mistakes in events, of a run's trials on a split."""
     places = group.known_places_of(split)
-    label = group.task.held(group.label[places])
-    sets = [group.task.held(trial[places]) for trial in group.prediction]
+    label = group.task.class_masks(group.label[places])
+    sets = [group.task.class_masks(trial[places]) for trial in group.prediction]
     events = event_errors([each[..., :-1] for each in sets], label[..., :-1])
     return {
         "classes": as_plain(class_scores(sets, label, group.task.class_names)),
@@ -127,13 +125,11 @@ def settings_of_run(group: HeadRun) -> dict[str, str]:
 def provenance_of(group: HeadRun) -> dict[str, str]:
     """Returns what a run was made of and by: features, code, machine, versions and time, as text."""
     record, inputs = group.run.record, group.run.read_inputs(HeadInputs)
-    encoder = group.cache.provenance.get("encoder")
-    made_by = encoder if isinstance(encoder, dict) else {}
     return {
         "run": str(group.run.path),
         "features": inputs.cache,
         "digest of the features": inputs.cache_digest,
-        "encoder": " ".join(str(made_by[key]) for key in ("kind", "digest") if key in made_by),
+        "encoder": group.cache.encoder,
         "code of the head": ", ".join(f"{name} of {origin}" for name, origin in inputs.head_code.items()),
         "started": record.started,
         "machine": record.hardware,
@@ -170,32 +166,27 @@ def cloud_summary(
         with Progress(len(groups[:CLOUD_RUNS]), "runs in t-SNE") as progress:
             for run in groups[:CLOUD_RUNS]:
                 known = sets.get(run.cache.digest)
-                made = embed(run, split, points=CLOUD_POINTS, cached=known is None)
-                notes += [f"t-SNE of {title} is left out: {why}" for title, why in made.left_out.items()]
+                panels = embed(run, split, points=CLOUD_POINTS, cached=known is None)
+                notes += [f"t-SNE of {title} is left out: {why}" for title, why in panels.left_out.items()]
                 if known is not None:
-                    made = replace(known[0], points=known[0].points | made.points)
-                sets[run.cache.digest] = (made, known[1] if known else run)
+                    panels = replace(known[0], points=known[0].points | panels.points)
+                sets[run.cache.digest] = (panels, known[1] if known else run)
                 progress.advance()
     except ConfigError as error:
         return [], [f"t-SNE is left out: {error.message} ({error.hint})"]
     left = len(groups) - CLOUD_RUNS
     if left > 0:
         notes.append(f"t-SNE shows the first {CLOUD_RUNS} runs, {left} more are left out")
-    return [_cloud_set(made, run, clip_of_sample) for made, run in sets.values() if made.points], notes
+    return [_cloud_set(panels, run, clip_of_sample) for panels, run in sets.values() if panels.points], notes
 
 
-def _cloud_set(made: Embedding, run: HeadRun, clip_of_sample: dict[int, int]) -> dict[str, Any]:
+def _cloud_set(panels: Embedding, run: HeadRun, clip_of_sample: dict[int, int]) -> dict[str, Any]:
     return {
-        "clip": [clip_of_sample[number] for number in run.sample[made.place].tolist()],
-        "segment": made.segment,
-        "class": made.classes,
+        "clip": [clip_of_sample[number] for number in run.sample[panels.place].tolist()],
+        "segment": panels.segment,
+        "class": panels.classes,
         "panels": [
             {"title": title, "x": np.round(points[:, 0], 4), "y": np.round(points[:, 1], 4)}
-            for title, points in made.points.items()
+            for title, points in panels.points.items()
         ],
     }
-
-
-def made_by() -> dict[str, str]:
-    """Returns which avel made the page, and when."""
-    return {"avel": library_versions()["avel"], "date": time.strftime("%Y-%m-%d")}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from avel.errors import ConfigError
 from avel.stores.files import check_can_write, disk_bytes, partial_folder, write_text
+from avel.stores.runs import library_versions
 from avel.text import plural, size
 from avel.views.footage import open_footage
 from avel.views.reading import HeadRun, read_run
@@ -39,8 +41,8 @@ class Report:
 
     def headline(self) -> str:
         """Returns the result in one line."""
-        held = f"{plural(len(self.runs), 'run')} and {plural(self.clips, 'clip')}"
-        return f"{self.index}: a page on {held}, {size(self.bytes)}"
+        contents = f"{plural(len(self.runs), 'run')} and {plural(self.clips, 'clip')}"
+        return f"{self.index}: a page on {contents}, {size(self.bytes)}"
 
     def lines(self) -> list[str]:
         """Returns what the page lacks, and why."""
@@ -78,9 +80,9 @@ def report(
     old = own_files(target)
     read = distinct([read_run(path) for path in runs])
     with partial_folder(target) as partial:
-        made = _write(read, partial, store, copy_videos, tsne)
+        contents = _write(read, partial, store, copy_videos, tsne)
         put_in_place(partial, target, old)
-    return Report(str(Path(out) / INDEX), made[0], made[1], disk_bytes(target), made[2])
+    return Report(str(Path(out) / INDEX), contents[0], contents[1], disk_bytes(target), contents[2])
 
 
 def _write(
@@ -98,7 +100,7 @@ def _write(
     for name, part in clips.details(browsed):
         put(folder, name, part)
     summary = {
-        "made": numbers.made_by(),
+        "made": {"avel": library_versions()["avel"], "date": time.strftime("%Y-%m-%d")},
         "classes": read[0].task.class_names,
         "outputs": read[0].task.output_names,
         "tracks": read[0].task.tracks,
@@ -109,11 +111,11 @@ def _write(
         "segments": read[0].label.shape[1],
         "segment_seconds": read[0].cache.segment_seconds,
         "trivial_baselines": {
-            split: found.trivial_baselines_percent for split, found in evaluations[read[0].run.path].items()
+            split: each.trivial_baselines_percent for split, each in evaluations[read[0].run.path].items()
         },
         "runs": [
             numbers.run_summary(
-                group, {split: found.groups[name] for split, found in evaluations[group.run.path].items()}
+                group, {split: each.groups[name] for split, each in evaluations[group.run.path].items()}
             )
             for name, group in groups
         ],
@@ -124,7 +126,8 @@ def _write(
         "left_out": notes,
     }
     put(folder, "summary", summary)
-    copy_static(folder)
+    for item in (resources.files("avel.views.report") / "static").iterdir():
+        (folder / item.name).write_bytes(item.read_bytes())
     return tuple(group.name for group in shown), len(browsed.samples), tuple(notes)
 
 
@@ -170,14 +173,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} in the report's data")
-
-
-def copy_static(folder: Path) -> None:
-    """Copies the page itself: HTML, CSS and JavaScript, the same for every report."""
-    for item in _static():
-        (folder / item.name).write_bytes(item.read_bytes())
-
-
-def _static() -> Iterable[Any]:
-    static = resources.files("avel.views.report") / "static"
-    return sorted(static.iterdir(), key=lambda item: item.name)

@@ -157,6 +157,21 @@ def test_runs_are_compared_with_one_of_them(runs: Path, capsys: pytest.CaptureFi
     assert re.split("  +", rows[-1])[2:] == [each for each in shown if each]
 
 
+def test_lines_compared_with_several_runs_or_by_several_measures_have_tables_of_their_own(runs: Path) -> None:
+    lines = [line for line in list_runs(runs, against=runs / "tacma") if line.differences]
+    of_parsing = {
+        "segment_f1": lines[1].differences["segment_f1"],
+        "event_f1": lines[1].differences["event_f1"],
+    }
+    told = run_table([lines[0], replace(lines[1], differences=of_parsing, against="han"), *lines[2:]])
+    tables = [at for at, text in enumerate(told) if text.startswith("minus ")]
+    assert [told[at].partition(":")[0] for at in tables] == ["minus tacma", "minus han"]
+    headers = [re.split("  +", told[at + 1])[2] for at in tables]
+    assert headers == ["accuracy, 95 %", "segment F1, 95 %"]
+    assert [told[at].rpartition(" of ")[2] for at in tables] == ["accuracy", "segment F1"]
+    assert re.split("  +", told[tables[1] + 3])[2] == str(of_parsing["segment_f1"])
+
+
 def test_runs_are_compared_with_the_best_on_validation_unless_another_is_named(runs: Path) -> None:
     lines = list_runs(runs)
     best = max(lines, key=lambda line: line.validation_percent or 0)

@@ -13,7 +13,7 @@ DOG, BELL, NONE, AFTER = 0, 1, 2, -2
 
 
 def held(task: Task, *rows: list[int]) -> np.ndarray:
-    return task.held(np.array(rows))
+    return task.class_masks(np.array(rows))
 
 
 def test_scores_of_classes_are_counted_over_segments_and_seeds() -> None:
@@ -55,8 +55,8 @@ def test_an_event_is_early_late_missed_or_invented(predicted: list[int], kinds: 
 
 def test_events_of_each_track_are_counted_apart_and_averaged_over_seeds() -> None:
     task = MultiLabel(("Dog",), ("audio", "visual"))
-    label = task.held(np.array([[[1, 0], [1, 1], [0, 1]]]))
-    blind = task.held(np.array([[[1, 0], [1, 0], [0, 0]]]))
+    label = task.class_masks(np.array([[[1, 0], [1, 1], [0, 1]]]))
+    blind = task.class_masks(np.array([[[1, 0], [1, 0], [0, 0]]]))
     found = event_errors([blind[..., :-1], label[..., :-1]], label[..., :-1])
     assert (found.events, found.exact, found.missed) == (2, 1.5, 0.5)
     audio_and_visual = class_scores([blind], label, task.class_names)

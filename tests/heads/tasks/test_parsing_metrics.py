@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from avel.heads.tasks.multi_label import MultiLabel
-from avel.heads.tasks.parsing_metrics import event_counts, f1, segment_f1
+from avel.heads.tasks.parsing_metrics import f1, overlap_counts, segment_f1
 
 TASK = MultiLabel(("bark", "bell"), ("audio", "visual"))
 NAMES = ("audio", "visual", "audio-visual", "Type@AV", "Event@AV")
@@ -41,10 +41,10 @@ def test_a_clip_by_hand() -> None:
 def test_an_overlap_of_less_than_half_is_a_miss_and_an_invention() -> None:
     labels = clip("####..", "......", "......", "......")
     predicted = clip("...###", "......", "......", "......")  # 1 of 6 segments
-    found, wrong = event_counts(predicted.reshape(1, 6, 2, 2), labels.reshape(1, 6, 2, 2))
+    found, wrong = overlap_counts(predicted.reshape(1, 6, 2, 2), labels.reshape(1, 6, 2, 2))
     assert (found.sum(), wrong.tolist()) == (0, [[[2, 0], [0, 0]]])
     two = clip("##.###", "......", "......", "......")  # the first of 2 in 4, the second of 1 in 6
-    found, wrong = event_counts(two.reshape(1, 6, 2, 2), labels.reshape(1, 6, 2, 2))
+    found, wrong = overlap_counts(two.reshape(1, 6, 2, 2), labels.reshape(1, 6, 2, 2))
     assert (found[0, 0, 0], wrong[0, 0, 0]) == (1, 1)
 
 

@@ -14,7 +14,7 @@ from avel.heads.catalog import describe_head
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.evaluation.runs import list_runs
-from avel.heads.train import train_head
+from avel.heads.train import sweep, train_head
 from avel.heads.training.records import load_head
 from avel.stores.documents import write_document
 from avel.stores.runs import Run
@@ -86,6 +86,16 @@ def test_a_head_of_a_file_trains_and_is_found_again(
     assert load_head(trained).head.config.factor == 0.5  # type: ignore[attr-defined]
     assert describe_head(str(idea)).settings[0].name == "factor"
     assert train_head(trained.parents[1] / "features.h5", trained, head=str(idea), factor=0.5).groups["idea"]
+
+
+def test_a_run_keeps_two_files_of_one_name(idea: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / idea.name
+    other.parent.mkdir()
+    other.write_text(IDEA.replace('"idea"', '"other"'))
+    cache, folder = write_cache(tmp_path / "features.h5", samples=30), tmp_path / "two"
+    sweep(cache, folder, {"head": [str(idea), str(other)]})
+    kept = {path.name: path.read_text() for path in (folder / "head_code").iterdir()}
+    assert kept == {"idea.py": IDEA, "other.py": other.read_text()}
 
 
 def test_an_edited_file_is_another_head(

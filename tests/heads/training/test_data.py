@@ -35,8 +35,8 @@ def test_samples_that_share_a_video_share_its_features_not_its_labels(tmp_path: 
 def test_streamed_features_equal_those_in_memory(head: str, tmp_path: Path) -> None:
     held = load(tmp_path, train_config(head=head), arrays=ALL)
     streamed = load(tmp_path, train_config(head=head, memory_gb=0), arrays=ALL)
-    assert held.features.held is not None
-    assert streamed.features.held is None
+    assert held.features.tensors is not None
+    assert streamed.features.tensors is None
     assert held.widths == streamed.widths
     assert held.widths.segments == 6
     chunks = [torch.tensor([5, 2, 5]), torch.tensor([[0, 1], [7, 3]])]
@@ -140,7 +140,7 @@ def test_maps_count_in_the_number_format_of_the_cache(dtype: Any, tmp_path: Path
     held = {
         limit: load(
             tmp_path, train_config(head="psp", memory_gb=limit / 2**10), arrays=arrays, maps=maps
-        ).features.held
+        ).features.tensors
         for limit in (0.99 * mb, 1.01 * mb)
     }
     assert [value is None for value in held.values()] == [True, False]

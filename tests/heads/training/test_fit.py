@@ -306,8 +306,8 @@ def test_the_standardisation_is_measured_once_for_all_trials(
 def test_a_feature_that_never_varies_in_train_is_left_unscaled(tmp_path: Path) -> None:
     config = config_of(standardise=True)
     data = data_of(tmp_path, config)
-    assert data.features.held is not None
-    data.features.held[0][torch.unique(data.splits["train"].videos), :, 3] = 0.25
+    assert data.features.tensors is not None
+    data.features.tensors[0][torch.unique(data.splits["train"].videos), :, 3] = 0.25
     standard = make_model(trials_of(config, 1)[0], data).standard_a
     assert standard is not None
     assert (standard.mean[3], standard.std[3]) == (0.25, 1.0)

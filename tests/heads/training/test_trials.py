@@ -47,8 +47,8 @@ def nothing_remembered() -> Iterator[None]:
 
 def on_fake_cuda(data: Data) -> Data:
     """The same data there; the videos of the samples too."""
-    assert data.features.held is not None
-    audio, visual = (values.to(CUDA) for values in data.features.held)
+    assert data.features.tensors is not None
+    audio, visual = (values.to(CUDA) for values in data.features.tensors)
     splits = {
         name: dataclasses.replace(
             split,
@@ -58,7 +58,7 @@ def on_fake_cuda(data: Data) -> Data:
         )
         for name, split in data.splits.items()
     }
-    features = dataclasses.replace(data.features, device=CUDA, held=(audio, visual))
+    features = dataclasses.replace(data.features, device=CUDA, tensors=(audio, visual))
     return dataclasses.replace(data, features=features, splits=splits)
 
 

@@ -19,7 +19,7 @@ from avel.pipeline.caching import workers
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.caching.encode import Encoded, Work
 from avel.pipeline.caching.parts import Parts
-from avel.pipeline.caching.task import make_task
+from avel.pipeline.caching.request import make_request
 from avel.pipeline.caching.workers import devices_of
 from avel.pipeline.staging.cluster import SchedulerLostError
 from avel.stores.clips import ClipStore
@@ -113,7 +113,7 @@ def test_paths_are_whole_in_what_other_processes_are_given(
     (tmp_path / "weights.pth").write_bytes(b"weights")
     monkeypatch.chdir(tmp_path)
     config = cache_config(visual_weights="weights.pth", audio_weights="random")
-    task = make_task(ClipStore.open("clips.zarr"), Path("c.h5"), None, config, "vectors.h5")
+    task = make_request(ClipStore.open("clips.zarr"), Path("c.h5"), None, config, "vectors.h5")
     work = task.work(Parts(tmp_path))
     assert (work.store, work.cnn_from) == (str(tmp_path / "clips.zarr"), tmp_path / "vectors.h5")
     assert work.config.visual.weights == str(tmp_path / "weights.pth")

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avel.config import default_text, settings_of
+from avel.config import default_text, settings_of, split_set
 from avel.errors import StoreError
 from avel.pipeline.caching.key import annotations_digest, frames_of_clip, recipe, refuse_stale
-from avel.pipeline.caching.parts import Place
+from avel.pipeline.caching.parts import Row
 from avel.pipeline.config import CacheConfig
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache, cache_command
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Task:
+class Request:
     """A call's inputs, compared and ready.
 
     Attributes:
@@ -74,7 +74,7 @@ class Task:
         )
 
 
-def make_task(
+def make_request(
     clips: ClipStore,
     cache: Path,
     encoder: Path | str | None,
@@ -82,8 +82,8 @@ def make_task(
     cnn_from: Path | str | None,
     overwrite: bool = False,
     scheduler: str | None = None,
-) -> Task:
-    """Returns the task of a call.
+) -> Request:
+    """Returns the request of a call.
 
     Raises:
         StoreError: nothing is staged.
@@ -99,7 +99,7 @@ def make_task(
         name: f"{entry.reason or entry.state}: {entry.detail}".removesuffix(": ")
         for name, entry in clips.entries.take((~clips.entries.is_one_of(clips.staged)).nonzero()[0]).items()
     }
-    return Task(
+    return Request(
         clips,
         cache,
         path,
@@ -120,9 +120,9 @@ def _dtype(
         return config.dtype
     for path in (None if overwrite else cache, cnn_from):
         if path is not None and Path(path).exists():
-            made = FeatureCache.open(path).provenance.get("preprocessing", {}).get("dtype")
-            if made is not None:
-                return made
+            recorded = FeatureCache.open(path).provenance.get("preprocessing", {}).get("dtype")
+            if recorded is not None:
+                return recorded
     if scheduler is not None:
         return "float32"  # the workers may have other devices than this machine
     from avel.pipeline.caching.workers import dtype_of_devices  # imports torch
@@ -131,8 +131,8 @@ def _dtype(
 
 
 @dataclass(frozen=True)
-class Found:
-    """Features of an earlier cache that a task can take over.
+class Reusable:
+    """Features of an earlier cache that a request can take over.
 
     Attributes:
         kept: where it holds the features of a source that is still the same.
@@ -140,50 +140,51 @@ class Found:
     """
 
     cache: FeatureCache | None
-    kept: dict[str, Place]
+    kept: dict[str, Row]
     damaged: dict[str, str]
 
-    def is_whole(self, task: Task) -> bool:
+    def is_whole(self, request: Request) -> bool:
         """Says whether nothing is left to do."""
         return (
             self.cache is not None
-            and len(self.kept) == len(self.cache.video_ids) == len(task.sources) - len(self.damaged)
-            and self.cache.made.annotations == task.annotations
+            and len(self.kept) == len(self.cache.video_ids) == len(request.sources) - len(self.damaged)
+            and self.cache.typed_provenance.annotations == request.annotations
         )
 
 
-def find(task: Task, overwrite: bool) -> Found:
+def find_reusable(request: Request, overwrite: bool) -> Reusable:
     """Opens the cache that is there, if its features can be kept; none where it is to be made anew.
 
     Raises:
         StaleError: it was made otherwise.
     """
-    if overwrite or not task.cache.exists():
-        return Found(None, {}, {})
-    cache = FeatureCache.open(task.cache)
-    refuse_stale(task.cache, cache.provenance, task.recipe, task.command("--overwrite"))
+    if overwrite or not request.cache.exists():
+        return Reusable(None, {}, {})
+    cache = FeatureCache.open(request.cache)
+    refuse_stale(request.cache, cache.provenance, request.recipe, request.command("--overwrite"))
     made_of = cache.sources
     kept = {
-        name: Place(cache.path.absolute(), index)
+        name: Row(cache.path.absolute(), index)
         for index, name in enumerate(cache.video_ids)
-        if name in task.sources and made_of.get(name) == task.sources[name]
+        if name in request.sources and made_of.get(name) == request.sources[name]
     }
-    return Found(cache, kept, still_damaged(task, cache))
+    return Reusable(cache, kept, still_damaged(request, cache))
 
 
-def still_damaged(task: Task, cache: FeatureCache) -> dict[str, str]:
+def still_damaged(request: Request, cache: FeatureCache) -> dict[str, str]:
     """Returns clips that a cache lacks as damaged in the store, and that cannot be read now either -> why."""
-    recorded: Mapping[str, str] = cache.made.damaged
-    same = [name for name, source in recorded.items() if task.sources.get(name) == source]
-    found = {name: _damage(task, name) for name in same}
-    return {name: why for name, why in found.items() if why}
+    recorded: Mapping[str, str] = cache.typed_provenance.damaged
+    same = [name for name, source in recorded.items() if request.sources.get(name) == source]
+    damage_of = {name: _damage(request, name) for name in same}
+    return {name: why for name, why in damage_of.items() if why}
 
 
-def _damage(task: Task, video_id: str) -> str:
+def _damage(request: Request, video_id: str) -> str:
+    clips, preprocessing = request.clips, request.recipe["preprocessing"]
     try:
-        read = task.clips.waveform if "waveform" in task.recipe["preprocessing"] else task.clips.log_mel
+        read = clips.waveform if "waveform" in preprocessing else clips.log_mel
         read(video_id)
-        task.clips.frames(video_id, frames_of_clip(task.clips.grid, task.recipe["preprocessing"]["frames"]))
+        clips.frames(video_id, frames_of_clip(clips.grid, preprocessing["frames"]))
     except StoreError as error:
         return f"damaged in the store: {error.message}"
     return ""
@@ -196,16 +197,34 @@ def options_of(config: CacheConfig) -> str:
     '--keep-maps --dtype bfloat16'
     """
     flags = {setting.name for setting in settings_of(CacheConfig)}
-    given = []
+    words = []
     for setting in settings_of(config):
         value, flag = setting.of(config), f"--{setting.name.replace('_', '-')}"
         if not setting.numeric or value == setting.default:
             continue
         if setting.name not in flags:  # a backbone's own
-            given.append(f"--set {shlex.quote(f'{setting.name}={default_text(value)}')}")
+            words.append(f"--set {shlex.quote(f'{setting.name}={default_text(value)}')}")
         else:
-            given.append(flag if value is True else f"{flag} {shlex.quote(default_text(value))}")
-    return " ".join(given)
+            words.append(flag if value is True else f"{flag} {shlex.quote(default_text(value))}")
+    return " ".join(words)
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """Returns name -> value of what `options_of` wrote.
+
+    >>> parse_options("--keep-maps --dtype bfloat16 --set window_seconds=2.0")
+    {'keep_maps': True, 'dtype': 'bfloat16', 'window_seconds': '2.0'}
+    """
+    flags = {setting.name for setting in settings_of(CacheConfig) if setting.hinted is bool}
+    words, options = iter(shlex.split(text)), dict[str, Any]()
+    for word in words:
+        name = word.removeprefix("--").replace("-", "_")
+        if name == "set":
+            name, value = split_set(next(words))
+            options[name] = value
+        else:
+            options[name] = True if name in flags else next(words)
+    return options
 
 
 def _absolute_file(weights: str) -> str:
