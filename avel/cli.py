@@ -539,9 +539,9 @@ def leaderboard(
 ) -> int:
     """Train many heads on one cache and compare them.
 
-    Each head is trained with its own defaults. Prints a table, and writes a page to OUT. --set gives a
-    setting to all heads, --set NAME.KEY=VALUE to one. Heads that CACHE does not fit are left out, with the
-    reason. The same command resumes an interrupted one.
+    Each head is trained with its own defaults. Prints a table; table and page are written to OUT after every
+    head. --set gives a setting to all heads, --set NAME.KEY=VALUE to one. Heads that CACHE does not fit are
+    left out, with the reason. The same command resumes an interrupted one.
     """
     names = heads if heads == "all" else [name.strip() for name in heads.split(",") if name.strip()]
     if negatives:
