@@ -25,6 +25,7 @@ from avel.console import (
     ERROR,
     SOME_FAILED,
     Command,
+    Context,
     PathTo,
     dataset_options,
     json_option,
@@ -92,6 +93,7 @@ class InOrder(click.Group):
     """Lists its commands in the order in which one uses them, as they stand in this file."""
 
     command_class = Command
+    context_class = Context
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Returns the names in order of definition."""
