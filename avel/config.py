@@ -241,9 +241,12 @@ def _with_given(
         if key in known:
             if known[key].registry is None:
                 config = _replaced(config, known[key].path, convert(known[key], value, source))
-        elif not any(_is_of_another(key, setting) for setting in others):
+            continue
+        unused = _settings_of_another(key, others, config)
+        if key not in unused:
             named = [other for other in known if ("." in other) == ("." in key)]
-            raise UnknownNameError("setting", key, named, where=source)
+            raise UnknownNameError("setting", key, unused or named, where=source)
+        convert(unused[key], value, source)
     return config
 
 
@@ -284,11 +287,19 @@ def _choose(kind: Any, given: list[tuple[str, str, Any]], place: tuple[str, ...]
     return kind(**chosen)
 
 
-def _is_of_another(key: str, choice: Setting) -> bool:
-    """Returns True if the key belongs to a component that was not chosen; a file may hold several heads."""
-    assert choice.registry is not None
+def _settings_of_another(key: str, choices: list[Setting], config: Any) -> dict[str, Setting]:
+    """Returns the settings by place of the component in whose table a key stands, if it was not chosen.
+
+    They are not used, but a file may hold those of several heads. Empty if the key stands in no such table.
+    """
     *tables, _ = key.split(".")
-    return tables[:-1] == list(choice.place[:-1]) and bool(tables) and tables[-1] in choice.registry
+    for choice in choices:
+        assert choice.registry is not None
+        here = tables[:-1] == list(choice.place[:-1]) and bool(tables) and tables[-1] in choice.registry
+        if here and tables[-1] != choice.of(config):
+            settings = settings_of(choice.registry[tables[-1]].Config())
+            return {".".join((*tables, setting.key)): setting for setting in settings}
+    return {}
 
 
 def _replaced(config: Any, path: tuple[str, ...], value: Any) -> Any:
