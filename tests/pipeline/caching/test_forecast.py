@@ -42,8 +42,13 @@ def test_a_batch_that_does_not_fit_is_refused_with_the_one_that_does(
 def needed(store: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> float:
     """The bytes that a batch is said to take."""
     found: list[float] = []
+
+    def shortage(work: str, needed_bytes: float, free_bytes: float) -> str:
+        found.append(needed_bytes)
+        return "too much"
+
     with monkeypatch.context() as patch:
-        patch.setattr(forecast, "shortage", lambda work, bytes, free: found.append(bytes) or "too much")
+        patch.setattr(forecast, "shortage", shortage)
         with pytest.raises(ConfigError):
             cache_features(store, folder / "needed.h5", **options)
     return found[0]
