@@ -47,7 +47,7 @@ class BoardWriter:
 
     @property
     def heads(self) -> int:
-        """How many trained heads there are."""
+        """Counts the trained heads."""
         return len(self._groups)
 
     def write(self, waiting: Sequence[str] = ()) -> Leaderboard:
