@@ -25,6 +25,7 @@ from avel.console import (
     ERROR,
     SOME_FAILED,
     Command,
+    Context,
     PathTo,
     dataset_options,
     json_option,
@@ -92,6 +93,7 @@ class InOrder(click.Group):
     """Lists its commands in the order in which one uses them, as they stand in this file."""
 
     command_class = Command
+    context_class = Context
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Returns the names in order of definition."""
@@ -539,9 +541,9 @@ def leaderboard(
 ) -> int:
     """Train many heads on one cache and compare them.
 
-    Each head is trained with its own defaults. Prints a table, and writes a page to OUT. --set gives a
-    setting to all heads, --set NAME.KEY=VALUE to one. Heads that CACHE does not fit are left out, with the
-    reason. The same command resumes an interrupted one.
+    Each head is trained with its own defaults. Prints a table; table and page are written to OUT after every
+    head. --set gives a setting to all heads, --set NAME.KEY=VALUE to one. Heads that CACHE does not fit are
+    left out, with the reason. The same command resumes an interrupted one.
     """
     names = heads if heads == "all" else [name.strip() for name in heads.split(",") if name.strip()]
     if negatives:

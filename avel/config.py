@@ -56,17 +56,27 @@ def group(kind: type[Any], heading: str, *, prefix: str = "") -> Any:
     return dataclasses.field(default_factory=kind, metadata={"heading": heading, "prefix": prefix})
 
 
-def component(registry: Registry[Any], default: str | None, help: str, *, shown: str) -> Any:
+def component(
+    registry: Registry[Any], default: str | None, help: str, *, shown: str = "", listed_by: str = ""
+) -> Any:
     """Declares a choice of one registered class, as an instance of that class's `Config`.
 
     The field's type is the base of all these Configs. Without a default the field is None until a component
-    is chosen. `shown` is the text of help for the defaults of the components' settings, or for None.
+    is chosen.
+
+    Args:
+        shown: text of help for a default of None.
+        listed_by: command that lists the defaults of a component's settings. Each component has its own, so
+            help names the command above the settings that all of them have, and no default beside any.
     """
 
     def make() -> Any:
         return None if default is None else registry[default].Config()
 
-    about = {"help": help, "registry": registry, "default": default, "shown": shown, "numeric": True}
+    about = {
+        "help": help, "registry": registry, "default": default, "shown": shown, "listed_by": listed_by,
+        "numeric": True,
+    }  # fmt: skip
     return dataclasses.field(default_factory=make, metadata=about)
 
 
@@ -101,7 +111,7 @@ class Setting:
         hinted: its type, as annotated.
         default: its default; for a component its name.
         heading: heading of its option in help, or "".
-        shown: text of its default, where the value itself says too little.
+        shown: text of its default, where the value itself says too little; None where its heading says it.
         registry: registry of a component that is chosen by name, else None.
     """
 
@@ -112,7 +122,7 @@ class Setting:
     default: Any
     help: str
     heading: str
-    shown: str
+    shown: str | None
     numeric: bool
     low: float | None = None
     high: float | None = None
@@ -147,7 +157,7 @@ def _settings(
             title = about["heading"]
             yield from _settings(value, here, (*place, field.name), prefix + about["prefix"], title)
         elif "registry" in about:
-            default, shown = about["default"], "" if config is not kind else about["shown"]
+            default, listed_by = about["default"], "" if config is not kind else about["listed_by"]
             yield Setting(
                 name, (*place, field.name), here, str, default, about["help"], heading,
                 about["shown"] if default is None else "", True, registry=about["registry"],
@@ -155,8 +165,9 @@ def _settings(
             if value is None or (config is kind and default is None):
                 continue
             chosen = value.name if config is not kind else default
-            for setting in _settings(value, here, (*place, chosen), prefix, f"Settings of the {field.name}"):
-                yield dataclasses.replace(setting, shown=shown or setting.shown)
+            title = f"Settings of the {field.name}" + f" ({listed_by} lists their defaults)" * bool(listed_by)
+            for setting in _settings(value, here, (*place, chosen), prefix, title):
+                yield dataclasses.replace(setting, shown=None if listed_by else setting.shown)
         else:
             yield Setting(
                 name, (*place, field.name), here, hints[field.name], field.default, about["help"], heading,
@@ -229,9 +240,12 @@ def resolve(
         if key in known:
             if known[key].registry is None:
                 config = _replaced(config, known[key].path, convert(known[key], value, source))
-        elif not any(_is_of_another(key, setting) for setting in others):
+            continue
+        unused = _settings_of_another(key, others, config)
+        if key not in unused:
             named = [other for other in known if ("." in other) == ("." in key)]
-            raise UnknownNameError("setting", key, named, where=source)
+            raise UnknownNameError("setting", key, unused or named, where=source)
+        convert(unused[key], value, source)
     return config
 
 
@@ -289,11 +303,19 @@ def _choose(kind: Any, given: list[tuple[str, str, Any]], place: tuple[str, ...]
     return kind(**chosen)
 
 
-def _is_of_another(key: str, choice: Setting) -> bool:
-    """Returns True if the key belongs to a component that was not chosen; a file may hold several heads."""
-    assert choice.registry is not None
+def _settings_of_another(key: str, choices: list[Setting], config: Any) -> dict[str, Setting]:
+    """Returns the settings by place of the component in whose table a key stands, if it was not chosen.
+
+    They are not used, but a file may hold those of several heads. Empty if the key stands in no such table.
+    """
     *tables, _ = key.split(".")
-    return tables[:-1] == list(choice.place[:-1]) and bool(tables) and tables[-1] in choice.registry
+    for choice in choices:
+        assert choice.registry is not None
+        here = tables[:-1] == list(choice.place[:-1]) and bool(tables) and tables[-1] in choice.registry
+        if here and tables[-1] != choice.of(config):
+            settings = settings_of(choice.registry[tables[-1]].Config())
+            return {".".join((*tables, setting.key)): setting for setting in settings}
+    return {}
 
 
 def _replaced(config: Any, path: tuple[str, ...], value: Any) -> Any:

@@ -51,12 +51,40 @@ EVERY_COMMAND = "Every command"
 """Heading of the options that all commands take."""
 
 
+UNBROKEN = "\0"
+"""Stands for a hyphen while help is broken into lines, so that `--no-augment` keeps to one of them."""
+
+
+class Formatter(click.HelpFormatter):
+    """Writes help without breaking a word at a hyphen: one copies options from it."""
+
+    def write(self, string: str) -> None:
+        """Writes what is broken into lines already."""
+        super().write(string.replace(UNBROKEN, "-"))
+
+    def write_text(self, text: str) -> None:
+        """Writes paragraphs."""
+        super().write_text(text.replace("-", UNBROKEN))
+
+    def write_dl(self, rows: Sequence[tuple[str, str]], *args: Any, **more: Any) -> None:
+        """Writes names with what they mean beside them."""
+        super().write_dl([(name, told.replace("-", UNBROKEN)) for name, told in rows], *args, **more)
+
+
+class Context(click.Context):
+    """Context of every command, whose help is written by `Formatter`."""
+
+    formatter_class = Formatter
+
+
 class Command(click.Command):
     """A command whose help lists its options under headings, and that takes the options of all commands.
 
     Where a command takes ids of clips, which may begin with a dash, the short names of these options count
     where they stand alone: `-v` is one, `-vIdeoOfaDog` is an id.
     """
+
+    context_class = Context
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -164,11 +192,11 @@ class SettingOption(click.Option):
 
     def __init__(self, declarations: Sequence[str], *, setting: Setting) -> None:
         self.heading, self.setting = setting.heading or "Settings", setting
-        shown = f"{setting.help}  [default: {setting.shown or default_text(setting.default)}]"
+        told = setting.help
+        if setting.shown is not None:
+            told += f"  [default: {setting.shown or default_text(setting.default)}]"
         switch = setting.hinted is bool
-        super().__init__(
-            declarations, default=None, help=shown, metavar=None if switch else _metavar(setting)
-        )
+        super().__init__(declarations, default=None, help=told, metavar=None if switch else _metavar(setting))
 
 
 def settings(
@@ -378,11 +406,13 @@ def _options(options: Sequence[Setting], presets: Mapping[str, Any] | None) -> l
 
 def _metavar(setting: Setting) -> str:
     """Returns what help shows for the value of a setting: its choices, or its type."""
-    choices = list(setting.registry or typing.get_args(setting.hinted))
+    parts = typing.get_args(setting.hinted)
     if setting.registry is not None or typing.get_origin(setting.hinted) is typing.Literal:
-        return "[" + "|".join(map(str, choices)) + "]"
+        return "[" + "|".join(map(str, setting.registry or parts)) + "]"
     words = {"a whole number": "INTEGER", "a number": "NUMBER", "text": "TEXT"}
-    return words.get(describe(setting.hinted), "VALUE,..." if choices else "PATH")
+    if typing.get_origin(setting.hinted) is tuple:
+        return ",".join("..." if part is Ellipsis else words[describe(part)] for part in parts)
+    return words.get(describe(setting.hinted), "PATH")
 
 
 def dataset_options(command: F) -> F:

@@ -1,18 +1,20 @@
 """Says beforehand how long work takes, and refuses work that memory cannot hold."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from avel.progress import note
-from avel.text import duration
+from avel.text import duration, size
 
 LONG_SECONDS = 600.0
 """Work of which it is said beforehand how long it takes."""
 USABLE = 0.9
 """Fraction of the free memory that is planned with; the rest is for what kernels and the allocator take."""
-GB = 2**30
 
 
 def note_long(seconds: float, work: str, advice: str) -> None:
@@ -25,7 +27,7 @@ def shortage(work: str, needed_bytes: float, free_bytes: float, memory: str = "m
     """Returns how much memory work takes, as an error begins, where that is not free; "" where it is."""
     if needed_bytes <= USABLE * free_bytes:
         return ""
-    return f"{work} takes about {needed_bytes / GB:.1f} GB of {memory}, {free_bytes / GB:.1f} GB are free"
+    return f"{work} takes about {size(needed_bytes)} of {memory}, {size(free_bytes)} are free"
 
 
 def saved_bytes(forward: Callable[[], object], weights: Iterable[Tensor]) -> int:
@@ -44,3 +46,30 @@ def saved_bytes(forward: Callable[[], object], weights: Iterable[Tensor]) -> int
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         forward()
     return sum(storage.nbytes() for key, storage in found.items() if key not in own)
+
+
+def largest_operation_bytes(forward: Callable[[], object], weights: Iterable[Tensor]) -> int:
+    """Returns the bytes that the largest operation of a forward pass reads and writes, `weights` left out.
+
+    Without gradients little else is held while it runs.
+    """
+    with _Largest({weight.untyped_storage()._cdata for weight in weights}) as largest:
+        forward()
+    return largest.bytes
+
+
+class _Largest(TorchDispatchMode):
+    """Notes the most bytes that one operation reads and writes, storages in `own` left out."""
+
+    def __init__(self, own: set[int]) -> None:
+        super().__init__()
+        self.own, self.bytes = own, 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        tensors = [each for each in tree_leaves((args, kwargs, result)) if isinstance(each, Tensor)]
+        storages = {(held := tensor.untyped_storage())._cdata: held.nbytes() for tensor in tensors}
+        self.bytes = max(self.bytes, sum(storages[key] for key in storages if key not in self.own))
+        return result

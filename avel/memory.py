@@ -11,13 +11,13 @@ LARGE_BLOCK_BYTES = 30 * 2**20
 """Just below 32 MiB, the largest block that glibc adapts to."""
 
 
-def free_memory_gb(device: torch.device = CPU) -> float:
-    """Returns the GB that can be allocated without swapping, on `device` too if it is a GPU."""
+def free_memory(device: torch.device = CPU) -> int:
+    """Returns the bytes that can be allocated without swapping, on `device` too if it is a GPU."""
     free: list[int] = [psutil.virtual_memory().available]
     free += [limit for folder in _cgroups() if (limit := cgroup_bytes(folder)) is not None]
     if device.type == "cuda":
         free.append(torch.cuda.mem_get_info(device)[0])
-    return min(free) / 2**30
+    return min(free)
 
 
 def reuse_freed_memory() -> None:

@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from avel.text import printable
+from avel.text import duration, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -97,7 +97,7 @@ class Progress:
         """Returns the state in one line: done/total, rate, time left, failures, note."""
         seconds, per_second = self._pace()
         if per_second and self.done < self.total:
-            ending = f"{(self.total - self.done) / per_second:.0f} s left"
+            ending = f"{duration((self.total - self.done) / per_second)} left"
         else:
             ending = f"in {seconds:.1f} s"
         return f"{self.name} {self.done}/{self.total}  {self._rate()}  {ending}  {self._extra()}".rstrip()

@@ -171,8 +171,8 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def size(count: int) -> str:
-    """Returns a number of bytes in the unit that suits it.
+def size(count: float) -> str:
+    """Returns a number of bytes in the unit that suits it; a GB has 10**9 of them.
 
     >>> size(900), size(13_409_138), size(2_500_000_000)
     ('900 bytes', '13.4 MB', '2.5 GB')
@@ -180,7 +180,7 @@ def size(count: int) -> str:
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= unit:
             return f"{count / unit:.1f} {name}"
-    return plural(count, "byte")
+    return plural(round(count), "byte")
 
 
 def width() -> int | None:

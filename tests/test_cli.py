@@ -201,6 +201,10 @@ def test_help_shows_the_choices_and_the_default_of_every_option(name: str) -> No
         flags, told = record
         if isinstance(parameter, SettingOption):
             setting = parameter.setting
+            if setting.shown is None:
+                assert "[default" not in told
+                assert "(avel heads NAME lists their defaults)" in setting.heading
+                continue
             default = setting.shown or default_text(setting.default)
             assert told.endswith(f"[default: {default}]")
             assert default != "None", flags
@@ -216,9 +220,29 @@ def test_help_shows_the_choices_and_the_default_of_every_option(name: str) -> No
 def test_settings_stand_under_headings() -> None:
     shown = cli.commands["train-head"].get_help(click.Context(cli.commands["train-head"]))
     places = [
-        shown.index(each) for each in ("\nOptions:", "\nSettings:", "\nSettings of the head:", "--lr N")
+        shown.index(each) for each in ("\nOptions:", "\nSettings:", "\nSettings of the head (", "--lr N")
     ]
     assert places == sorted(places)
+    assert "head's own" not in shown[places[2] :], "said once, in the heading"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_breaks_no_option_between_two_lines(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for columns in (80, 90, 100):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert run(cli, [name, "-h"]) == DONE
+        shown = capsys.readouterr().out
+        assert not re.search(r"\w-\n", shown)
+        assert "\0" not in shown
+
+
+def test_help_names_the_type_of_the_items_of_a_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(cli, ["train-head", "-h"]) == DONE
+    assert "--milestones INTEGER,..." in capsys.readouterr().out
+    assert run(cli, ["pretrain", "-h"]) == DONE
+    assert "--crop-scale NUMBER,NUMBER" in capsys.readouterr().out
 
 
 def test_an_interruption_while_modules_are_loaded_is_one_line() -> None:

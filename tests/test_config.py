@@ -136,7 +136,7 @@ class Blue:
 
 @dataclass(frozen=True)
 class Wall:
-    paint: ColourConfig = component(COLOURS, "red", "Its colour.", shown="the colour's own")
+    paint: ColourConfig = component(COLOURS, "red", "Its colour.", listed_by="colours NAME")
     coats: int = option(2, "Layers.", low=1)
 
 
@@ -229,7 +229,10 @@ def test_settings_know_where_they_stand() -> None:
     assert (listed["wall_shade"].help, listed["wall_shade"].default) == ("Shade.", 7)
     assert listed["wall_paint"].of(House()) == "red"
     shared = [setting for setting in settings_of(House) if setting.name == "wall_shade"]
-    assert [setting.shown for setting in shared] == ["the colour's own"]
+    assert [(each.shown, each.heading) for each in shared] == [
+        (None, "Settings of the paint (colours NAME lists their defaults)")
+    ]
+    assert listed["wall_shade"].shown == "", "of a config the default is known"
 
 
 def test_a_setting_without_help_is_refused() -> None:

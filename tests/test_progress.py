@@ -32,8 +32,10 @@ def test_the_time_left_follows_from_the_pace(monkeypatch: pytest.MonkeyPatch) ->
     now[0] += 8.0
     bar.advance(4)  # two seconds a clip, 36 to go; those of an earlier run tell nothing
     assert "clips 14/50  2.0 s each  72 s left" in bar.line()
+    now[0] += 992.0  # four clips in 1000 s
+    assert "clips 14/50  250.0 s each  2.5 h left" in bar.line()
     bar.advance(36)
-    assert bar.line().endswith("in 8.0 s")
+    assert bar.line().endswith("in 1000.0 s")
 
 
 def test_a_line_every_so_often(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,7 +97,7 @@ class TrainConfig:
 
     head: HeadConfig = component(
         HEADS, "tacma", "Fusion head (avel heads lists them), or a file that registers one, ./idea.py.",
-        shown="the head's own",
+        listed_by="avel heads NAME",
     )  # fmt: skip
     task: TaskChoice = option(
         "auto",

@@ -33,8 +33,6 @@ AUDIO_BACKBONES: Registry[Any] = Registry(
 )
 """CNNs of frames, and of patches or waveforms; `avel.pipeline.encoders.backbones` has their base classes."""
 
-OWN = "the backbone's own"
-
 
 @dataclass(frozen=True)
 class ExtractConfig:
@@ -124,14 +122,14 @@ class AudioConfig(BackboneConfig):
 class VisualBackboneConfig(VisualConfig):
     """CNN of the frames."""
 
-    backbone: ComponentConfig = component(VISUAL_BACKBONES, "resnet50", "CNN of the frames.", shown=OWN)
+    backbone: ComponentConfig = component(VISUAL_BACKBONES, "resnet50", "CNN of the frames.")
 
 
 @dataclass(frozen=True)
 class AudioBackboneConfig(AudioConfig):
     """CNN of the audio."""
 
-    backbone: ComponentConfig = component(AUDIO_BACKBONES, "vggish", "CNN of the audio.", shown=OWN)
+    backbone: ComponentConfig = component(AUDIO_BACKBONES, "vggish", "CNN of the audio.")
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,7 @@ class ObjectiveConfig:
     """Projector and the loss of Eq. 2."""
 
     projector: str = option("2048-4096-4096", "Widths of the projector's linear layers.")
-    shared_projector: bool = option(True, "One projector for both modalities; false is Table 4's row.")
+    shared_projector: bool = option(True, "One projector for both modalities, or one for each (Table 4).")
     lambd: float = option(5e-3, "Weight lambda of the off-diagonal term (Eq. 2).", low=0)
     correlate: Literal["clip", "batch"] = option(
         "clip", "Normalise over each clip's time (Eq. 1), or over all segments of the batch."

@@ -32,9 +32,10 @@ FILES = {
 """Result of the demo -> its name in the demo's folder."""
 
 READING = (
-    "An event is where its object is both visible and audible, so audio or visual alone cannot find it. The",
-    "row mlp untrained has random weights where the others have AV-BT. The label of a second depends on that",
-    "second alone, so TACMA's attention to the others has little to add to mlp both here.",
+    "An event is where its object is both visible and audible, so audio or visual alone cannot find it.",
+    "The row mlp untrained has random weights where the others have AV-BT.",
+    "The label of a second depends on that second alone, so TACMA's attention to the others has little to"
+    " add to mlp both here.",
 )
 """Text that explains the table."""
 

@@ -18,7 +18,7 @@ from avel.ahead import usable_cores
 from avel.errors import AvelError
 from avel.stores import runs
 from avel.stores.files import free_bytes, nearest_folder
-from avel.text import plural
+from avel.text import plural, size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -158,21 +158,21 @@ def _decoders() -> Check:
 
 def _disk(folder: Path) -> Check:
     place = nearest_folder(folder)
-    free_gb = free_bytes(place) / 2**30
+    free = free_bytes(place)
     hint = f"free at least {LEAST_DISK_GB:g} GB, or write elsewhere; AVE's store takes 14 GB"
     writable = os.access(place, os.W_OK)
-    passed = free_gb >= LEAST_DISK_GB and writable
-    found = f"{free_gb:.1f} GB free at {place}" + ("" if writable else ", not writable")
+    passed = free >= LEAST_DISK_GB * 1e9 and writable
+    found = f"{size(free)} free at {place}" + ("" if writable else ", not writable")
     return Check("disk", passed, found, "" if passed else hint)
 
 
 def _memory() -> Check:
-    from avel.memory import free_memory_gb
+    from avel.memory import free_memory
 
-    free_gb = free_memory_gb()
-    passed = free_gb >= LEAST_MEMORY_GB
+    free = free_memory()
+    passed = free >= LEAST_MEMORY_GB * 1e9
     hint = f"close other programs: {LEAST_MEMORY_GB:g} GB should be free; fewer --workers need less"
-    return Check("memory", passed, f"{free_gb:.1f} GB free", "" if passed else hint)
+    return Check("memory", passed, f"{size(free)} free", "" if passed else hint)
 
 
 def _threads() -> Check:

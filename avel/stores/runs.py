@@ -30,6 +30,11 @@ R = TypeVar("R")
 RunKind = Literal["pretrain", "heads"]
 COMMANDS: dict[RunKind, str] = {"pretrain": "pretrain", "heads": "train-head"}
 """Kind of run -> the command that makes it, which also names its table in config.toml."""
+HOW_TO_GET: dict[Kind, str] = {
+    "pretrain": "avel pretrain STORE RUN trains encoders",
+    "heads": "avel cache-features STORE CACHE --encoder RUN, then avel train-head CACHE HEADS",
+}
+"""Kind of run -> how one comes to it where the other kind was given."""
 LEFTOVERS = re.compile(re.escape(LOCK) + r"|\.(config\.toml|run\.json)\..*\.partial")
 """Names of the lock and of partial files that a killed run leaves of the first two files."""
 RECORD, RESULTS, FILES, METRICS = "run.json", "results.json", "files.json", "metrics.jsonl"
@@ -148,7 +153,8 @@ class Run:
         record = read_document(RunRecord, data, file, again)
         if kind is not None and record.kind != kind:
             raise StoreError(
-                f"{path}: made by avel {COMMANDS[record.kind]}, need one made by avel {COMMANDS[kind]}"
+                f"{path}: made by avel {COMMANDS[record.kind]}, need one made by avel {COMMANDS[kind]}",
+                hint=HOW_TO_GET[kind],
             )
         return cls(path, record)
 

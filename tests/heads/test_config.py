@@ -33,6 +33,24 @@ def test_a_file_may_hold_settings_of_several_heads(tmp_path: Path) -> None:
     assert mlp == TrainConfig(MLP.Config(lr=0.25), seeds=2, standardise=True)
 
 
+@pytest.mark.parametrize("head", ["tacma", "mlp"])
+@pytest.mark.parametrize(
+    ("table", "wrong"),
+    [
+        ("[train-head.tacma]\nthetta = 0.5", r"no setting named 'tacma\.thetta'\s+next: did .* tacma\.theta"),
+        ("[train-head.mlp]\nepochz = 3", r"no setting named 'mlp\.epochz'\s+next: did .* mlp\.epochs"),
+        ("[train-head.mlp]\nepochs = 'many'", "epochs='many' is not a whole number"),
+        ("[train-head.tacmo]\ntheta = 0.5", r"no setting named 'tacmo\.theta'"),
+    ],
+)
+def test_a_misspelt_key_in_the_table_of_any_head_is_an_error(
+    head: str, table: str, wrong: str, tmp_path: Path
+) -> None:
+    (tmp_path / "heads.toml").write_text(f"[train-head]\nhead = '{head}'\n{table}\n")
+    with pytest.raises(ConfigError, match=wrong):
+        resolve(TrainConfig, "train-head", file=tmp_path / "heads.toml")
+
+
 def test_a_head_comes_as_its_config_or_as_its_name_and_settings() -> None:
     config = TrainConfig(TACMA.Config(theta=0.1), seeds=2, standardise=True)
     assert train_config(head=TACMA.Config(theta=0.1), seeds=2) == config

@@ -107,8 +107,9 @@ def test_results_are_there_when_the_run_is_finished(tmp_path: Path) -> None:
     run.finish(Sample(4))
     assert Run.open(run.path).results == asdict(Sample(4))
     assert Run.open(run.path).read_results(Sample) == Sample(4)
-    with pytest.raises(StoreError, match="made by avel pretrain, need one made by avel train-head"):
+    with pytest.raises(StoreError, match="made by avel pretrain, need one made by avel train-head") as caught:
         Run.open(run.path, "heads")
+    assert "avel cache-features STORE CACHE --encoder RUN" in caught.value.hint
 
 
 def test_a_run_goes_on_when_its_cache_moved_but_not_with_another(tmp_path: Path) -> None:

@@ -248,7 +248,8 @@ def run_headline(lines: Sequence[RunLine]) -> str:
         return f"{counted}, none with figures on test"
     test = Spread(best.score_percent, best.std_percent)
     settings = f" ({best.group})" if best.group != best.head else ""
-    return f"{counted}; best on validation: {best.run}{settings}, test {test} %"
+    name = best.head if best.run == "." else best.run  # the folder is the run itself
+    return f"{counted}; best on validation: {name}{settings}, test {test} %"
 
 
 def _why_not(line: RunLine) -> str:

@@ -42,7 +42,8 @@ class Widths:
     tracks: int = 1
 
 
-class Published(NamedTuple):
+@dataclass(frozen=True)
+class Published:
     """An accuracy that was reported for a head on AVE's test split.
 
     Attributes:

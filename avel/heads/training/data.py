@@ -18,13 +18,14 @@ from avel.heads.models.head import Widths, head_class, weak_labels_of
 from avel.heads.tasks.choose import choose_task
 from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.tasks.task import Task
-from avel.memory import free_memory_gb
+from avel.memory import free_memory
 from avel.nn import mask_of
 from avel.progress import note
 from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.labels import take
 from avel.stores.datasets.sample import SPLITS
 from avel.stores.features import FeatureCache
+from avel.text import size
 
 ARRAYS = {"encoded": ("f_a", "f_v"), "cnn": ("cnn_a", "cnn_v"), "maps": ("cnn_a", "maps")}
 """Inputs of a head -> the arrays of the cache, audio and visual; other inputs name arrays themselves."""
@@ -318,10 +319,10 @@ def load_features(cache: FeatureCache, source: str, config: TrainConfig, device:
     """Loads the inputs if they fit into memory; reads each once to check that it is finite."""
     names = [name for of_modality in arrays_of(source) for name in of_modality]
     lengths = torch.from_numpy(cache.lengths).to(device) if cache.differing_lengths else None
-    wanted_gb = sum(_bytes(cache, name) for name in names) / 2**30
-    limit_gb = free_memory_gb(device) / 2 if config.memory_gb is None else config.memory_gb
-    if wanted_gb > limit_gb:
-        note(f"{cache.path}: {wanted_gb:.2f} GB of features are streamed, memory limit {limit_gb:.2f} GB")
+    wanted = sum(_bytes(cache, name) for name in names)
+    limit = free_memory(device) / 2 if config.memory_gb is None else config.memory_gb * 1e9
+    if wanted > limit:
+        note(f"{cache.path}: {size(wanted)} of features are streamed, memory limit {size(limit)}")
         for name in names:
             for _ in _finite_blocks(cache, (name,)):
                 pass

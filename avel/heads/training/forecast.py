@@ -15,7 +15,7 @@ from avel.heads.models.head import build_model
 from avel.heads.training.data import Data
 from avel.heads.training.fit import SMALL_STEP_FLOP, Training, step_flop
 from avel.heads.training.trials import Alone, Trial
-from avel.memory import free_memory_gb
+from avel.memory import free_memory
 from avel.text import plural
 
 BYTES_PER_WEIGHT = 4 * 4
@@ -51,7 +51,7 @@ def check_step_fits(trials: Sequence[Trial], data: Data, device: torch.device) -
     weights = sum(weight.numel() for weight in model.parameters())
     fixed = (weights * BYTES_PER_WEIGHT + max(0, 2 * two - four)) * len(trials)
     a_clip = WITH_GRADIENTS * (four - two) / 2 * len(trials)
-    clips, free = min(config.head.batch_size, len(train)), free_memory_gb() * 2**30
+    clips, free = min(config.head.batch_size, len(train)), free_memory()
     of = f" of {plural(len(trials), 'trial')} together" if len(trials) > 1 else ""
     needs = shortage(f"a step of {config.head.name} with {clips} clips{of}", fixed + clips * a_clip, free)
     if needs:

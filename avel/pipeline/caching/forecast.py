@@ -4,36 +4,68 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
+
+import torch
 
 from avel.ahead import reading_threads
 from avel.errors import ConfigError
-from avel.forecast import GB, USABLE, note_long, shortage
-from avel.memory import free_memory_gb
-from avel.pipeline.caching.encode import AHEAD, PartEncoder
+from avel.forecast import USABLE, largest_operation_bytes, note_long, shortage
+from avel.memory import free_memory
+from avel.pipeline.caching.encode import AHEAD, Clips, PartEncoder
+from avel.pipeline.encoders.encoder import at_once
+from avel.pipeline.encoders.folding import NORMS
 from avel.text import duration, plural
 
 LONG_CLIPS = 50
 """Fewer clips are encoded without measuring one first."""
-IMAGE_BYTES = 2 * 4
-"""Bytes of a number in an image: as float32, and once more in the layout that the CNN reads."""
+AS_READ, AS_FLOATS = 2, 3
+"""Images of a batch that are held while they are prepared for the CNN: cropped and laid out anew; where they
+are resized, resized in one direction, in both, and laid out anew."""
 
 
-def check_batch_fits(encoder: PartEncoder, clips: int) -> None:
+def check_batch_fits(encoder: PartEncoder, names: Sequence[str]) -> None:
     """Checks that batches, those read ahead and the one that is encoded, fit into memory.
 
     Raises:
         ConfigError: they do not.
     """
-    config, grid, free = encoder.work.config, encoder.clips.grid, free_memory_gb() * GB
+    config, grid, free = encoder.work.config, encoder.clips.grid, free_memory()
     batches = AHEAD + reading_threads(config.workers) + 1
-    a_frame = 3 * (grid.size**2 * batches + encoder.crop_size**2 * IMAGE_BYTES)
-    a_clip = grid.segments * len(encoder.frames) * a_frame
-    batch = min(config.batch_size, clips)
-    needs = shortage(f"encoding {plural(batch, 'clip')} at once", batch * a_clip, free)
+    first = encoder.read((0, names[:1]))
+    if first.failures:
+        return
+    frames = grid.segments * len(encoder.frames)
+    scale = frames / first.frames.shape[1]  # the first clip may be a short one
+    read = (first.frames.nbytes + first.audio.nbytes) * scale * batches
+    image, resized = 3 * encoder.crop_size**2, first.frames.shape[-1] != encoder.crop_size
+    floats = 4 * (AS_FLOATS * image + 3 * grid.size**2)
+    a_clip = read + frames * (floats if resized else AS_READ * image)
+    batch, in_cnns = min(config.batch_size, len(names)), cnn_bytes(encoder, first)
+    needs = shortage(f"encoding {plural(batch, 'clip')} at once", in_cnns + batch * a_clip, free)
     if needs:
-        fitting = int(USABLE * free / a_clip)
-        fewer = f"--batch-size {fitting}" if fitting else "a smaller --frames-per-segment"
+        fitting = int((USABLE * free - in_cnns) / a_clip)
+        fewer = f"--batch-size {fitting}" if fitting > 0 else "a smaller --frames-per-segment"
         raise ConfigError(needs, hint=f"{fewer}, or fewer --workers")
+
+
+def cnn_bytes(encoder: PartEncoder, clips: Clips) -> int:
+    """Returns the bytes that the CNNs take, whatever the batch: it goes through them in pieces.
+
+    A CNN whose batch norms are folded keeps a second copy of its weights.
+    """
+    lengths = None if clips.lengths is None else torch.tensor(clips.lengths)
+    images, audio = encoder.inputs(clips.frames, clips.audio, lengths=lengths)
+    largest, weights = 0, 0
+    for name, one in (("visual", images[:1]), ("audio", audio.flatten(0, 1)[:1])):
+        cnn = getattr(encoder.encoder, name)
+        run = partial(encoder.encoder.run, name, one)
+        with torch.inference_mode():
+            operation = largest_operation_bytes(run, [*cnn.parameters(), *cnn.buffers()])
+        largest = max(largest, at_once(name, one) * operation)
+        if any(isinstance(module, NORMS) for module in cnn.modules()):
+            weights += sum(weight.nbytes for weight in cnn.parameters())
+    return largest + weights
 
 
 def note_long_encoding(encoder: PartEncoder, names: Sequence[str]) -> None:

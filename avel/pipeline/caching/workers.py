@@ -78,7 +78,7 @@ def _here(work: Work, parts: Sequence[Sources], device: str, progress: Progress)
         encoder = part_encoder(work, device)
         if device == "cpu" and work.cnn_from is None:
             names = [name for part in parts for name in part]
-            check_batch_fits(encoder, len(names))
+            check_batch_fits(encoder, names)
             note_long_encoding(encoder, names)
         computed = encoder.parts([tuple(part) for part in parts], advance)
         for sources, encoded in zip(parts, computed, strict=True):

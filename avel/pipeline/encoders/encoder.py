@@ -112,8 +112,7 @@ class Encoder(nn.Module):
             torch._dynamo.maybe_mark_dynamic(x, 0)  # batches differ by a clip; do not compile for each size
         if x.device.type != "cpu" or torch.is_grad_enabled() or module.training:
             return way(unit(x))
-        at_once = max(1, PIXELS_AT_ONCE * (3 if cnn == "visual" else 1) // x[0].numel())
-        pieces = [way(unit(piece)) for piece in torch.split(x, at_once)]
+        pieces = [way(unit(piece)) for piece in torch.split(x, at_once(cnn, x))]
         if isinstance(pieces[0], tuple):
             return tuple(torch.cat(parts) for parts in zip(*pieces, strict=True))
         return torch.cat(pieces)
@@ -159,6 +158,11 @@ class Encoder(nn.Module):
     def dtype(self) -> torch.dtype:
         """Returns the number format of the Bi-LSTMs."""
         return next(self.audio_lstm.parameters()).dtype
+
+
+def at_once(cnn: str, x: Tensor) -> int:
+    """Returns how many images or patches (N, ...) go through a CNN together on a CPU without gradients."""
+    return max(1, PIXELS_AT_ONCE * (3 if cnn == "visual" else 1) // x[0].numel())
 
 
 def channels_last(encoder: Encoder) -> Encoder:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 
 from avel.errors import ConfigError
-from avel.forecast import GB, USABLE, note_long, saved_bytes, shortage
+from avel.forecast import USABLE, note_long, saved_bytes, shortage
 from avel.grid import MEL_BANDS, MEL_FRAMES, Grid
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.progress import note
-from avel.text import duration, plural
+from avel.text import duration, plural, size
 
 BYTES_PER_WEIGHT = 4 * 4
 """Float32 bytes of a weight, its gradient and two states of the optimizer."""
@@ -86,7 +86,7 @@ def choose_clips_at_once(
     while can_cut and at_once > 1:
         at_once = (at_once + 1) // 2
         if footprint.step(clips, at_once) <= limit:
-            note(f"{needs}: as --clips-at-once {at_once}, in {footprint.step(clips, at_once) / GB:.1f} GB")
+            note(f"{needs}: as --clips-at-once {at_once}, in {size(footprint.step(clips, at_once))}")
             return at_once
     fitting = max(1, int((limit - footprint.fixed) / (footprint.inputs + footprint.activations)))
     cheaper = "" if not on_gpu or config.dtype == "bfloat16" else " or --dtype bfloat16"

@@ -19,7 +19,7 @@ from avel.device import choose_dtype, explain_full_memory, hardware_of, note_slo
 from avel.digests import digest_of
 from avel.errors import AvelError, ConfigError, TrainingError
 from avel.grid import evenly_spaced
-from avel.memory import free_memory_gb
+from avel.memory import free_memory
 from avel.nn import mask_of
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
@@ -202,7 +202,7 @@ def _clips_at_once(
     footprint = measure_footprint(projected, config, store.grid)
     clips = math.ceil(videos / steps_per_epoch(videos, config.batch_size) / world_size())
     on_gpu = device.type == "cuda"
-    here = torch.cuda.mem_get_info(device)[0] if on_gpu else int(free_memory_gb() * 2**30 / world_size())
+    here = torch.cuda.mem_get_info(device)[0] if on_gpu else free_memory() // world_size()
     free_bytes = smallest(here, device)
     return choose_clips_at_once(
         footprint, config, clips, free_bytes, can_cut=not projected.learns_statistics, on_gpu=on_gpu

@@ -78,6 +78,7 @@ class Leaderboard:
         against: the head that all are compared with.
         samples: number of test samples with known events.
         level: heads whose difference to `against` may be chance: 0 is within its interval.
+        waiting: heads that are not trained yet, on a board that is written while others train.
         seconds: wall time of this call, which trains only what was missing.
         page: path of the HTML page; JSON and CSV of the same name lie beside it.
     """
@@ -92,6 +93,7 @@ class Leaderboard:
     heads: tuple[HeadLine, ...]
     level: tuple[str, ...]
     skipped: tuple[SkippedHead, ...]
+    waiting: tuple[str, ...]
     seconds: float
     page: str
 
@@ -139,6 +141,8 @@ class Leaderboard:
         if needed:
             notes.append(f"to tell differences of this size from none it takes: {'; '.join(needed)}")
         notes += [f"left out: {each.head}: {each.reason}" for each in self.skipped]
+        if self.waiting:
+            notes.append(f"not trained yet: {', '.join(self.waiting)}; the same command goes on")
         if any(line.published for line in self.heads):
             reported = (
                 "reported: on AVE, mostly from other features and one seed, often at the best test epoch"

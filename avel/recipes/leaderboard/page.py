@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from pathlib import Path
 
 from avel.heads.evaluation.paired import Difference
 from avel.heads.tasks.results import Spread
@@ -17,7 +18,7 @@ STYLE = """
 body { max-width: 90rem; margin: 1.5rem auto; padding: 0 1rem; background: var(--paper); color: var(--ink);
   font: 15px/1.45 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { margin: 0; font-size: 1.5rem; }
-p, li, small { color: var(--muted); }
+p, li, small { color: var(--muted); overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--rule); text-align: right;
@@ -30,6 +31,18 @@ td small { width: 11rem; margin-left: auto; }
 .against, .against th { background: color-mix(in srgb, var(--mark) 10%, var(--paper)); }
 svg { vertical-align: middle; }
 line { stroke: var(--ink); } .zero { stroke: var(--muted); stroke-dasharray: 3 2; }
+@media (max-width: 50rem) {  /* a row becomes a card, a cell a line with its name */
+  table, tbody, tr, th, td { display: block; }
+  thead { position: absolute; clip-path: inset(50%); white-space: nowrap; }
+  tr { margin-bottom: 1rem; border: 1px solid var(--rule); border-radius: .4rem; }
+  th, td { white-space: normal; }
+  tbody th { font-size: 1rem; }
+  tbody td { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; }
+  tbody td::before { content: attr(data-name); color: var(--muted); text-align: left; }
+  tbody td:empty { display: none; }
+  tbody td[data-name=""] { justify-content: end; }
+  small, td small { width: auto; max-width: none; margin: 0; flex-basis: 100%; }
+}
 circle { fill: var(--mark); } .level circle { fill: var(--paper); stroke: var(--muted); stroke-width: 2; }
 """
 WIDTH = 160
@@ -39,7 +52,7 @@ WIDTH = 160
 def page(board: Leaderboard) -> str:
     """Returns the HTML of the page."""
     about = (
-        f"{board.samples} test clips of {escape(board.cache)} ({escape(board.cache_digest)}),"
+        f"{board.samples} test clips of {escape(Path(board.cache).name)} ({escape(board.cache_digest)}),"
         f" {board.supervision} supervision; epochs chosen on validation."
         " Percent; mean ± standard deviation over seeds."
     )
@@ -49,20 +62,13 @@ def page(board: Leaderboard) -> str:
     widest = max(
         (max(abs(each.low_points), abs(each.high_points)) for each in _differences(board)), default=1.0
     )
-    rows = "\n".join(_row(line, board.against, max(widest, 1.0)) for line in board.heads)
-    compared = f"{board.measure} - {board.against}, 95\N{NO-BREAK SPACE}%"
-    columns = (
-        *("head", f"test {board.measure}", "95\N{NO-BREAK SPACE}% interval over videos", compared),
-        *(
-            "event F1",
-            f"event F1 - {board.against}, 95\N{NO-BREAK SPACE}%",
-            "segment F1",
-            "clips with background",
-        ),
-        *("validation", "best test epoch *", "reported on AVE", "parameters", "seconds an epoch"),
-        *("reads", "seeds"),
+    columns = _columns(board)
+    header = "".join(
+        f'<th scope="col"{" colspan=2" * (columns[place : place + 1] == [""])}>{escape(column)}</th>'
+        for place, column in enumerate(columns, 1)
+        if column
     )
-    header = "".join(f"<th{' colspan=2' * (column == compared)}>{escape(column)}</th>" for column in columns)
+    rows = "\n".join(_row(line, columns, board.against, max(widest, 1.0)) for line in board.heads)
     notes = "\n".join(f"<li>{escape(text)}</li>" for text in (*board.notes(), *EXPLAINED))
     return f"""<!doctype html>
 <html lang="en">
@@ -102,7 +108,19 @@ def _differences(board: Leaderboard) -> list[Difference]:
     return [line.difference for line in board.heads if line.difference is not None]
 
 
-def _row(line: HeadLine, against: str, widest: float) -> str:
+def _columns(board: Leaderboard) -> list[str]:
+    """Returns the names of the columns; "" for one that goes on with the column before."""
+    percent = "95\N{NO-BREAK SPACE}%"
+    return [
+        *("head", f"test {board.measure}", f"{percent} interval over videos"),
+        *(f"{board.measure} - {board.against}, {percent}", ""),
+        *("event F1", f"event F1 - {board.against}, {percent}", "segment F1", "clips with background"),
+        *("validation", "best test epoch *", "reported on AVE", "parameters", "seconds an epoch"),
+        *("reads", "seeds"),
+    ]
+
+
+def _row(line: HeadLine, columns: list[str], against: str, widest: float) -> str:
     low, high = line.interval_percent or (None, None)
     reported = "-"
     if line.published is not None:
@@ -113,7 +131,7 @@ def _row(line: HeadLine, against: str, widest: float) -> str:
         _spread(line.score_percent),
         "-" if low is None else f"{low:.1f} to {high:.1f}",
         "" if difference is None else _drawn(difference, widest),
-        "compared with" if difference is None else escape(str(difference)),
+        "all are compared with it" if difference is None else escape(str(difference)),
         _spread(line.event_f1_percent),
         escape(str(line.differences.get("event_f1", ""))),
         *map(_spread, (line.segment_f1_percent, line.holding_background_percent)),
@@ -124,9 +142,11 @@ def _row(line: HeadLine, against: str, widest: float) -> str:
         escape(line.inputs),
         str(len(line.seeds)),
     )
-    name = f"<th>{escape(line.head)}<small>{escape(line.source)}</small></th>"
+    name = f'<th scope="row">{escape(line.head)}<small>{escape(line.source)}</small></th>'
     marked = ' class="against"' if line.head == against else ""
-    return f"<tr{marked}>{name}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+    named = zip(columns[1:], cells, strict=True)
+    filled = "".join(f'<td data-name="{escape(column)}">{cell}</td>' for column, cell in named)
+    return f"<tr{marked}>{name}{filled}</tr>"
 
 
 def _spread(value: Spread) -> str:

@@ -16,7 +16,7 @@ from avel.console import run as run_command
 from avel.errors import MissingPathError, StoreError
 from avel.heads.evaluation.compare import compare
 from avel.heads.evaluation.evaluation import Evaluation, FailedTrial
-from avel.heads.evaluation.runs import RunLine, list_runs, run_table
+from avel.heads.evaluation.runs import RunLine, list_runs, run_headline, run_table
 from avel.heads.train import sweep, train_head
 from avel.pipeline.config import PretrainConfig
 from avel.stores.runs import Run
@@ -49,6 +49,11 @@ def test_runs_are_listed_with_results_and_what_sets_them_apart(tmp_path: Path, m
     assert lines[2].holding_background_percent is not None
     assert set(lines[1].differs) == {"lr"}
     assert len({line.inputs for line in lines}) == 1
+
+
+def test_a_folder_that_is_a_run_is_called_by_its_head(tmp_path: Path) -> None:
+    train_head(write_cache(tmp_path / "features.h5"), tmp_path / "run", head="mlp", epochs=1)
+    assert run_headline(list_runs(tmp_path / "run")).startswith("1 run; best on validation: mlp, test ")
 
 
 def test_a_default_sets_a_run_apart_from_one_that_was_given_another_value(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ MLP = train_config(head="mlp", batch_size=4, epochs=100, lr=1e-3)
 def large_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step is measured, as those of large heads are; 1 MB is free."""
     monkeypatch.setattr(forecast, "SMALL_STEP_FLOP", 0)
-    monkeypatch.setattr(forecast, "free_memory_gb", lambda: 1 / 1024)
+    monkeypatch.setattr(forecast, "free_memory", lambda: 10**6)
 
 
 def test_a_step_that_does_not_fit_is_refused_with_the_batch_that_fits(
@@ -43,7 +43,7 @@ def test_the_batch_that_is_named_fits_and_the_next_larger_does_not(
 ) -> None:
     cache = write_cache(tmp_path / "c.h5", samples=400)
     options = {"head": "mlp", "epochs": 1}
-    with pytest.raises(ConfigError, match=r"takes about .* GB of memory, 0\.0 GB are free") as caught:
+    with pytest.raises(ConfigError, match=r"takes about .* MB of memory, 1\.0 MB are free") as caught:
         avel.train_head(cache, tmp_path / "run", batch_size=240, **options)
     found = re.fullmatch(r"--batch-size (\d+)", caught.value.hint)
     assert found, caught.value.hint

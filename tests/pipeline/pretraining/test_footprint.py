@@ -20,7 +20,7 @@ from avel.stores.runs import Run
 from tests.pipeline.configs import changed
 from tests.pipeline.pretraining.small_runs import CONFIG, FROZEN
 
-GB = 2**30
+GB = 10**9
 
 
 @pytest.mark.parametrize(("dtype", "number_bytes"), [("float32", 4), ("bfloat16", 2)])
@@ -78,8 +78,8 @@ def test_a_step_that_cannot_be_cut_is_refused(free_gb: int, can_cut: bool, hint:
 def test_a_step_that_does_not_fit_into_a_cpus_memory_is_refused_before_anything_is_written(
     store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "free_memory_gb", lambda: 0.5)
-    with pytest.raises(ConfigError, match=r"a step of 3 clips takes about .* GB of memory, 0\.5 GB are free"):
+    monkeypatch.setattr(module, "free_memory", lambda: 500_000_000)
+    with pytest.raises(ConfigError, match=r"3 clips takes about .* GB of memory, 500\.0 MB are free"):
         pretrain(store, tmp_path / "run", CONFIG)
     assert not (tmp_path / "run").exists()
     pretrain(store, tmp_path / "run", CONFIG, **FROZEN | {"epochs": 1})  # keeps no activations of CNNs

@@ -11,18 +11,21 @@ import pytest
 
 import avel.heads.train
 from avel.cli import cli
-from avel.console import DONE, ERROR
+from avel.console import DONE, ERROR, INTERRUPTED
 from avel.console import run as run_command
 from avel.errors import ConfigError, StoreError, TrainingError, UnknownNameError
 from avel.heads.config import HEADS
 from avel.heads.evaluation.compare import compare
 from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.models.head import Widths
+from avel.heads.train import train_head
 from avel.heads.training.records import read_trials
+from avel.recipes.leaderboard import leaderboard as module
 from avel.recipes.leaderboard.board import Leaderboard
 from avel.recipes.leaderboard.leaderboard import leaderboard, plan_heads
 from avel.stores.runs import Run
 from avel.text import from_plain
+from tests.chromium import browser, phone
 from tests.heads.synthetic import write_cache
 
 QUICK: dict[str, Any] = {"epochs": 2, "lr": 1e-3, "device": "cpu"}
@@ -98,6 +101,7 @@ def test_the_same_call_trains_nothing_again(
 
 def test_json_csv_and_page_hold_the_board(board: Leaderboard, out: Path) -> None:
     kept = json.loads((out / "leaderboard.json").read_text())
+    assert from_plain(Leaderboard, kept).heads == board.heads
     assert kept["heads"][0]["accuracy_percent"]["mean"] == board.heads[0].accuracy_percent.mean
     rows = list(csv.DictReader((out / "leaderboard.csv").read_text().splitlines()))
     assert [row["head"] for row in rows] == [line.head for line in board.heads]
@@ -113,6 +117,77 @@ def test_json_csv_and_page_hold_the_board(board: Leaderboard, out: Path) -> None
     assert [cell for cell in cells.first if cell] == [line.head for line in board.heads]
     assert str(board.heads[-1].accuracy_percent) in text
     assert "75.6<small>AV-BT; Ran et al. 2022, Table 2</small>" in text  # in sight, not in a tooltip
+
+
+def test_an_interrupted_one_leaves_table_and_page_of_the_finished_heads(
+    cache: Path, tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def until(last: str) -> Any:
+        def train(loaded: Any, run: Path, config: Any) -> Any:
+            if config.head.name == last:
+                raise KeyboardInterrupt
+            return train_head(loaded, run, config)
+
+        return train
+
+    command = ["leaderboard", str(cache), str(tmp_path), "--heads", "mlp,bilstm,tacma,cross_attention"]
+    command += [word for key, value in QUICK.items() for word in ("--set", f"{key}={value}")]
+    monkeypatch.setattr(module, "train_head", until("tacma"))
+    assert run_command(cli, [*command, "--seeds", "1"]) == INTERRUPTED
+    assert f"{tmp_path}/leaderboard.html: 1 of 4 heads so far" in capsys.readouterr().err
+    kept = from_plain(Leaderboard, json.loads((tmp_path / "leaderboard.json").read_text()))
+    assert [line.head for line in kept.heads] == ["mlp"]
+    assert kept.waiting == ("tacma", "cross_attention")
+    assert "not trained yet: tacma, cross_attention; the same" in (tmp_path / "leaderboard.html").read_text()
+    assert len((tmp_path / "leaderboard.csv").read_text().splitlines()) == 2
+
+    # heads in another order: what is trained stays on the board
+    train_head(cache, tmp_path / "tacma", head="tacma", **QUICK)
+    monkeypatch.setattr(module, "train_head", until("cross_attention"))
+    command[4] = "cross_attention,tacma,mlp,bilstm"
+    assert run_command(cli, [*command, "--seeds", "1"]) == INTERRUPTED
+    kept = from_plain(Leaderboard, json.loads((tmp_path / "leaderboard.json").read_text()))
+    assert {line.head for line in kept.heads} == {"mlp", "tacma"}
+    monkeypatch.setattr(module, "train_head", train_head)
+    assert run_command(cli, [*command, "--seeds", "1"]) == DONE
+    kept = from_plain(Leaderboard, json.loads((tmp_path / "leaderboard.json").read_text()))
+    assert kept.waiting == ()
+    assert [each.head for each in kept.skipped] == ["bilstm"]
+    assert "not trained yet" not in (tmp_path / "leaderboard.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+def test_a_phone_shows_the_whole_board_without_sideways_scrolling(board: Leaderboard, driver: Any) -> None:
+    driver.get(Path(board.page).resolve().as_uri())
+    wide = driver.execute_script("return document.querySelectorAll('tbody tr')[0].offsetHeight")
+    phone(driver)
+    driver.refresh()
+    assert driver.execute_script("return innerWidth") == 390
+    for element in ("document.documentElement", "document.querySelector('.scroll')"):
+        assert driver.execute_script(f"return {element}.scrollWidth") <= 390
+    cards = driver.execute_script(
+        "return [...document.querySelectorAll('tbody tr')].map(row => row.innerText)"
+    )
+    assert len(cards) == len(board.heads)
+    for card, line in zip(cards, board.heads, strict=True):
+        assert line.head in card
+        assert str(line.event_f1_percent) in card
+    named = driver.execute_script(
+        "return getComputedStyle(document.querySelector('tbody td'), '::before').content"
+    )
+    assert named == '"test accuracy"'
+    assert driver.execute_script("return document.querySelectorAll('tbody tr')[0].offsetHeight") > wide
+
+
+def test_the_page_names_the_cache_without_its_folders(board: Leaderboard, cache: Path) -> None:
+    text = Path(board.page).read_text()
+    assert f"of {cache.name} (" in text
+    assert str(cache.parent) not in text
 
 
 class Cells(HTMLParser):
