@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from safetensors import SafetensorError, safe_open
 
@@ -15,6 +15,29 @@ from avel.stores.seal import OPEN, fault_of_file, seal_file
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+OF_NUMPY = (
+    "numpy.ndarray",
+    "numpy.dtype",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    *(f"numpy.random._pickle.__{name}_ctor" for name in ("randomstate", "bit_generator", "generator")),
+    "numpy.random._mt19937.MT19937",
+    "numpy.random._pcg64.PCG64",
+    "numpy.random.bit_generator.SeedSequence",
+    "numpy.random.bit_generator.__pyx_unpickle_SeedSequence",
+)
+"""Names under which pickles hold numpy's arrays, numbers and random states, of any version of numpy."""
+
+
+class LeftOut:
+    """Stands for an object beside the tensors of a checkpoint, of which nothing is made or kept."""
+
+    def __new__(cls, *content: Any) -> Self:
+        """Takes what the object would be made of, and keeps none of it."""
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        """Keeps nothing of the state."""
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], **header: str) -> None:
@@ -61,7 +84,8 @@ def read_header(path: Path, hint: str) -> dict[str, str]:
 def read_state(path: Path | str) -> dict[str, Tensor]:
     """Reads the tensors of a `.safetensors`, `.pth` or `.pt` file of anybody; opens a `state_dict` wrapper.
 
-    No code in a file is run: `.safetensors` is read as such, others with `weights_only=True`.
+    No code in a file is run: `.safetensors` is read as such, others with `weights_only=True`. What numpy has
+    in a checkpoint beside the tensors, such as the state of PANNs' sampler, is skipped.
 
     Raises:
         WeightsError: no such file, or not a file of named tensors.
@@ -75,7 +99,8 @@ def read_state(path: Path | str) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([(LeftOut, name) for name in OF_NUMPY]):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
         raise WeightsError(f"{path}: not readable as weights: {error}") from None
     except Exception:  # not shown: torch's message advises to run the code in the file
@@ -83,6 +108,8 @@ def read_state(path: Path | str) -> dict[str, Tensor]:
     for wrapper in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
-    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+    if not isinstance(loaded, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in loaded.items()
+    ):
         raise WeightsError(f"{path}: holds no state dict (name -> tensor)", hint=again)
     return dict(loaded)
