@@ -24,7 +24,7 @@ from avel.pipeline.caching.key import encoder_file_digest
 from avel.pipeline.caching.parts import Parts
 from avel.pipeline.config import CacheConfig, ExtractConfig
 from avel.pipeline.encoders.encoder import Encoder
-from avel.pipeline.encoders.header import is_of_folder
+from avel.pipeline.encoders.header import FOLDER, is_of_folder
 from avel.pipeline.encoders.hub import folder_name, settings_name
 from avel.pipeline.encoders.kept import load_encoder
 from avel.pipeline.encoders.vectors import VectorsConfig
@@ -305,7 +305,8 @@ class Networks:
             MissingPathError: none were given.
             StaleError: others were.
         """
-        given = self._weights.get(kind, {})
+        every = self._weights.get(kind, {})
+        given = {name: path for name, path in every.items() if path.is_dir() == wanted.startswith(FOLDER)}
         if wanted in given:
             return given[wanted]
         if not given:

@@ -67,6 +67,8 @@ def test_a_moved_model_is_named_to_predict(store: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingPathError, match=f"weights of hash folder-.* that were in {model}") as caught:
         found(head, video)
     assert caught.value.hint == "--visual-weights FOLDER"
+    with pytest.raises(MissingPathError, match=f"that were in {model}"):
+        found(head, video, visual_weights=moved / "model.safetensors")
     for other in (
         write_model(tmp_path / "other", seed=1),
         with_other_pixels(write_model(tmp_path / "pixels")),
