@@ -5,7 +5,7 @@
 
 A round is two runs of the command, of one worker each, into new stores; the processor time is that of all
 their processes, their start included. With `--by-clip` a round stages each clip twice in this process, with
-the waveform and without, so that other work on the machine disturbs both alike; nothing is started or flushed.
+the waveform and without, so that other work on the machine disturbs both alike; nothing is started.
 What comes first changes from turn to turn. Beside the ratios of rounds stands that of the fastest of each.
 """
 
