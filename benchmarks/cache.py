@@ -3,7 +3,7 @@
     python benchmarks/cache.py --dtypes float32,bfloat16
     python benchmarks/cache.py --visual-backbone mobilenet_v2 --audio-backbone yamnet
     python benchmarks/cache.py --visual-backbone timm:vit_small_patch16_224 --audio-backbone cnn14
-    python benchmarks/cache.py --visual-backbone hf:clip --audio-backbone hf:wav2vec2 --clock cpu --threads 1
+    python benchmarks/cache.py --visual-backbone hf:clip --audio-backbone hf:wav2vec2 --threads 1
 
 Backbones are any that avel has, with random weights; hf:clip (the vision tower of ViT-B/32), hf:ast and
 hf:wav2vec2 (both base) are made of transformers' own settings, and nothing is downloaded.
@@ -11,9 +11,10 @@ hf:wav2vec2 (both base) are made of transformers' own settings, and nothing is d
 "plain" is the forward of the same CNNs, as they are written, with the same batch, threads and dtype on frames
 and patches, or windows of the waveform, that lie in memory, cropped and in floats; "folded" the same with
 batch norms folded into the convolutions, as avel runs them. "cache" is the whole call but for loading the
-encoder, which is timed beside it: reading, decoding, cropping, CNNs, parts, merging. Two dtypes' features are
-compared as well. `--clock cpu` counts the processor's time of all threads instead, for a machine that others
-use; give it `--threads 1`, because threads that wait for each other count as busy.
+encoder, which is timed within it: reading, decoding, cropping, CNNs, parts, merging. Two dtypes' features are
+compared as well. Each row is of one clock: the wall's, or the processor's over all threads, for a machine
+that others use; give it `--threads 1` then, because threads that wait for each other count as busy. A call
+takes a tenth of a second beside its clips, so let them take ten seconds or more.
 """
 
 from __future__ import annotations
@@ -21,20 +22,21 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from avel.config import digest, resolve
 from avel.pipeline.caching.cache import cache_features
-from avel.pipeline.caching.encode import PartEncoder, Work
+from avel.pipeline.caching.encode import PartEncoder, Work, part_encoder
 from avel.pipeline.caching.key import recipe
 from avel.pipeline.caching.parts import Parts
 from avel.pipeline.config import CacheConfig, ExtractConfig
@@ -51,16 +53,20 @@ from avel.stores.location import locate
 from avel.stores.manifest import Entry, ManifestWriter
 from avel.text import table
 
-now = time.perf_counter
+CLOCKS = ("wall", "cpu")
+Times = NDArray[np.float64]
+"""A number of each clock."""
+
+
+def now() -> Times:
+    """Returns the seconds of each clock."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def main() -> None:
     """Measures, prints a table, and JSON where asked."""
     options = _options()
     set_verbosity(0)
-    global now
-    if options.clock == "cpu":
-        now = time.process_time
     if options.threads:
         torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -68,15 +74,15 @@ def main() -> None:
             with_model(name, Path(folder)) for name in (options.visual_backbone, options.audio_backbone)
         )
         store = options.store or make_store(Path(folder) / "clips.zarr", options.clips, options.segments)
-        results = {
-            dtype: _measure(store, Path(folder), dtype, options) for dtype in options.dtypes.split(",")
-        }
-        compared = _compare(Path(folder), list(results)) if len(results) == 2 else {}
+        dtypes = options.dtypes.split(",")
+        results = {dtype: _measure(store, Path(folder), dtype, options) for dtype in dtypes}
+        compared = _compare(Path(folder), dtypes) if len(dtypes) == 2 else {}
     if options.json:
         print(json.dumps({"results": results, "compared": compared, "threads": torch.get_num_threads()}))
         return
     header = (
         "dtype",
+        "clock",
         "plain clips/s",
         "folded clips/s",
         "cache clips/s",
@@ -87,7 +93,11 @@ def main() -> None:
         "reading alone",
         "loading s",
     )
-    rows = [(dtype, *map(_shown, found.values())) for dtype, found in results.items()]
+    rows = [
+        (dtype, clock, *map(_shown, found[clock].values()))
+        for dtype, found in results.items()
+        for clock in CLOCKS
+    ]
     print("\n".join(table(header, rows)))
     for name, found in compared.items():
         print(f"{name}: {found}")
@@ -105,7 +115,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves its default")
-    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
@@ -164,8 +173,8 @@ def _jpegs(random: np.random.Generator, config: ExtractConfig) -> Iterator[bytes
         yield buffer.getvalue()
 
 
-def _measure(store: Path, folder: Path, dtype: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Medians of the turns; spreads are the lowest and the highest."""
+def _measure(store: Path, folder: Path, dtype: str, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Returns by clock the medians of the turns; spreads are the lowest and the highest."""
     chosen = {
         "visual_backbone": options.visual_backbone,
         "audio_backbone": options.audio_backbone,
@@ -180,30 +189,41 @@ def _measure(store: Path, folder: Path, dtype: str, options: argparse.Namespace)
     asked = recipe(clips, None, config)
     plain, folded, whole = [], [], []
     work = Work(str(store), None, config, asked, Parts(folder))
-    PartEncoder(work, options.device)  # imports, and the first use of the device
-    began = now()
-    encoder = PartEncoder(work, options.device)
-    loading = now() - began
+    encoder = PartEncoder(work, options.device)  # imports, and the first use of the device
+    loading: list[Times] = []
+
+    def load(*given: Any) -> PartEncoder:
+        began = now()
+        loaded = part_encoder(*given)
+        loading.append(now() - began)
+        return loaded
+
     batch = encoder.read((0, clips.staged[: options.batch_size]))
     for turn in range(options.rounds):
         plain.append(_bare(encoder, batch, len(clips.staged), folded=False))
         folded.append(_bare(encoder, batch, len(clips.staged), folded=True))
-        began = now()
-        cache_features(store, folder / f"{dtype}.h5", config, overwrite=turn > 0)
-        whole.append(len(clips.staged) / (now() - began - loading))
-    to_plain, to_folded = (
-        [mine / limit for mine, limit in zip(whole, bare, strict=True)] for bare in (plain, folded)
-    )
+        with patch("avel.pipeline.caching.workers.part_encoder", load):
+            began = now()
+            cache_features(store, folder / f"{dtype}.h5", config, overwrite=turn > 0)
+            whole.append(len(clips.staged) / (now() - began - loading[turn]))
+    reading = _reading(encoder, clips, options.batch_size)
     return {
-        "plain": statistics.median(plain),
-        "folded": statistics.median(folded),
-        "cache": statistics.median(whole),
-        "to_plain": statistics.median(to_plain),
-        "to_plain_spread": [min(to_plain), max(to_plain)],
-        "to_folded": statistics.median(to_folded),
-        "to_folded_spread": [min(to_folded), max(to_folded)],
-        "reading": _reading(encoder, clips, options.batch_size),
-        "loading_seconds": loading,
+        clock: _of_clock(*(np.array(turns)[:, place] for turns in (plain, folded, whole)))
+        | {"reading": float(reading[place]), "loading_seconds": float(np.median(loading, 0)[place])}
+        for place, clock in enumerate(CLOCKS)
+    }
+
+
+def _of_clock(plain: Times, folded: Times, whole: Times) -> dict[str, Any]:
+    to_plain, to_folded = whole / plain, whole / folded
+    return {
+        "plain": float(np.median(plain)),
+        "folded": float(np.median(folded)),
+        "cache": float(np.median(whole)),
+        "to_plain": float(np.median(to_plain)),
+        "to_plain_spread": [float(to_plain.min()), float(to_plain.max())],
+        "to_folded": float(np.median(to_folded)),
+        "to_folded_spread": [float(to_folded.min()), float(to_folded.max())],
     }
 
 
@@ -212,8 +232,8 @@ def _shown(value: float | list[float]) -> str:
 
 
 @torch.inference_mode()
-def _bare(encoder: PartEncoder, batch: Any, clips: int, *, folded: bool) -> float:
-    """Clips per second of the CNNs alone on one resident batch, over and over."""
+def _bare(encoder: PartEncoder, batch: Any, clips: int, *, folded: bool) -> Times:
+    """Returns the clips per second of the CNNs alone on one resident batch, over and over."""
     cnns = encoder.encoder
     size, device = len(batch.video_ids), encoder.device
     frames, audio = encoder.inputs(batch.frames, batch.audio)
@@ -236,14 +256,16 @@ def _bare(encoder: PartEncoder, batch: Any, clips: int, *, folded: bool) -> floa
     began = now()
     for _ in range(times):
         forward()
-    return times * size / (now() - began)
+    clips_per_second: Times = times * size / (now() - began)
+    return clips_per_second
 
 
-def _reading(encoder: PartEncoder, clips: ClipStore, size: int) -> float:
+def _reading(encoder: PartEncoder, clips: ClipStore, size: int) -> Times:
     began = now()
     for start in range(0, len(clips.staged), size):
         encoder.read((0, clips.staged[start : start + size]))
-    return len(clips.staged) / (now() - began)
+    clips_per_second: Times = len(clips.staged) / (now() - began)
+    return clips_per_second
 
 
 def _compare(folder: Path, dtypes: list[str]) -> dict[str, dict[str, float]]:

@@ -277,6 +277,15 @@ def test_the_examples_of_a_page_run(copy: Path, page: Path) -> None:
         run_block(language, text, page, names)
 
 
+@pytest.mark.parametrize(
+    "way",
+    ['.of_split("train"', 'avel.as_table("ave.h5"', 'avel.as_torch("ave.h5"', 'avel.as_torch("ave.zarr"'],
+)
+def test_the_notebook_shows_each_way_to_code_of_ones_own(way: str) -> None:
+    (page,) = (page for page in PAGES if page.name == "notebook.md")
+    assert any(way in text for language, text in blocks(page) if language == "python")
+
+
 @pytest.mark.parametrize("beginning", ELSEWHERE)
 def test_what_does_not_run_here_still_stands_in_the_docs(beginning: str) -> None:
     texts = [text for page in PAGES for _, text in blocks(page)]

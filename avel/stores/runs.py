@@ -30,7 +30,7 @@ R = TypeVar("R")
 RunKind = Literal["pretrain", "heads"]
 COMMANDS: dict[RunKind, str] = {"pretrain": "pretrain", "heads": "train-head"}
 """Kind of run -> the command that makes it, which also names its table in config.toml."""
-HOW_TO_GET: dict[Kind, str] = {
+HOW_TO_GET: dict[RunKind, str] = {
     "pretrain": "avel pretrain STORE RUN trains encoders",
     "heads": "avel cache-features STORE CACHE --encoder RUN, then avel train-head CACHE HEADS",
 }

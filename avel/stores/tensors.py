@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from safetensors import SafetensorError, safe_open
 
@@ -17,6 +17,28 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAVE_STATE = "save it where its code is: torch.save(network.state_dict(), FILE)"
+OF_NUMPY = (
+    "numpy.ndarray",
+    "numpy.dtype",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    *(f"numpy.random._pickle.__{name}_ctor" for name in ("randomstate", "bit_generator", "generator")),
+    "numpy.random._mt19937.MT19937",
+    "numpy.random._pcg64.PCG64",
+    "numpy.random.bit_generator.SeedSequence",
+    "numpy.random.bit_generator.__pyx_unpickle_SeedSequence",
+)
+"""Names under which pickles hold numpy's arrays, numbers and random states, of any version of numpy."""
+
+
+class LeftOut:
+    """Stands for an object beside the tensors of a checkpoint, of which nothing is made or kept."""
+
+    def __new__(cls, *content: Any) -> Self:
+        """Takes what the object would be made of, and keeps none of it."""
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        """Keeps nothing of the state."""
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], **header: str) -> None:
@@ -63,7 +85,8 @@ def read_header(path: Path, hint: str) -> dict[str, str]:
 def read_state(path: Path | str) -> dict[str, Tensor]:
     """Reads the state dict in a `.safetensors`, `.pth` or `.pt` file of anybody.
 
-    No code in a file is run: `.safetensors` is read as such, others with `weights_only=True`.
+    No code in a file is run: `.safetensors` is read as such, others with `weights_only=True`. What numpy has
+    in a checkpoint beside the tensors, such as the state of PANNs' sampler, is skipped.
 
     Raises:
         WeightsError: no such file, or not a file of named tensors.
@@ -78,7 +101,8 @@ def read_state(path: Path | str) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             checkpoint: object = load_file(path)
         else:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([(LeftOut, name) for name in OF_NUMPY]):
+                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
         raise WeightsError(f"{path}: not readable as weights: {error}") from None
     except Exception:  # not shown: torch's message advises to run the code in the file
@@ -99,6 +123,6 @@ def state_in(checkpoint: object) -> dict[str, Tensor]:
         if isinstance(checkpoint, Mapping) and isinstance(inner := checkpoint.get(key), Mapping):
             checkpoint = inner
     tensors = checkpoint if isinstance(checkpoint, Mapping) else {}
-    if not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+    if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in tensors.items()):
         return {}
-    return {str(name).removeprefix("module."): value for name, value in tensors.items()}
+    return {name.removeprefix("module."): value for name, value in tensors.items()}

@@ -21,6 +21,7 @@ from avel.nn import mask_of, spread
 from avel.pipeline.caching.key import frames_of_clip
 from avel.pipeline.caching.parts import Arrays, Parts
 from avel.pipeline.config import CacheConfig
+from avel.pipeline.encoders.backbones import PUBLISHED
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.kept import cnn_digest, load_encoder
@@ -78,7 +79,9 @@ class Encoded:
 def chosen_encoder(work: Work) -> Encoder:
     """Returns the encoder of a run, or one built on backbones, in eval mode without gradients."""
     if work.encoder is not None:
-        return load_encoder(work.encoder)
+        given = {"visual": work.config.visual.weights, "audio": work.config.audio.weights}
+        moved = {kind: Path(weights) for kind, weights in given.items() if weights != PUBLISHED}
+        return load_encoder(work.encoder, folders=moved)
     return build_encoder(work.config.pretraining()).eval().requires_grad_(False)
 
 

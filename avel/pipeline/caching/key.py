@@ -24,7 +24,7 @@ from avel.pipeline.config import (
     CacheConfig,
     PretrainConfig,
 )
-from avel.pipeline.encoders.header import AGAIN, encoder_file, read_spec
+from avel.pipeline.encoders.header import AGAIN, encoder_file, is_of_folder, read_spec, without_place
 from avel.registry import Registry
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
@@ -116,8 +116,8 @@ def pretraining_seed(encoder: Path | None) -> int | None:
 
 def _encoder_identity(encoder: Path | None, config: CacheConfig) -> dict[str, Any]:
     if encoder is not None:
-        _refuse_beside_encoder(config)
         spec, digest = encoder_file_digest(encoder)
+        _refuse_beside_encoder(config, spec)
         return {"kind": "run", "digest": digest, **spec}
     networks = config.pretraining()
     chosen: dict[str, Any] = {
@@ -127,12 +127,24 @@ def _encoder_identity(encoder: Path | None, config: CacheConfig) -> dict[str, An
     kind = "untrained" if config.untrained else "backbones"
     if config.untrained or RANDOM in (config.visual.weights, config.audio.weights):
         chosen["seed"] = config.seed
-    return {"kind": kind, "digest": digest_of([kind, chosen]), **chosen}
+    return {"kind": kind, "digest": digest_of([kind, _without_places(chosen)]), **chosen}
 
 
-def _refuse_beside_encoder(config: CacheConfig) -> None:
+def _without_places(identity: Any) -> Any:
+    if not isinstance(identity, dict):
+        return identity
+    networks = {kind: identity.get(kind) for kind in ("visual", "audio")}
+    return identity | {
+        kind: without_place(about) for kind, about in networks.items() if isinstance(about, dict)
+    }
+
+
+def _refuse_beside_encoder(config: CacheConfig, spec: Mapping[str, Any]) -> None:
     for setting in settings_of(config):
-        if setting.name == "untrained" or setting.path[0] in ("visual", "audio"):
+        kind, name = setting.path[0], setting.path[-1]
+        if kind in ("visual", "audio") and name == "weights" and is_of_folder(spec[kind]):
+            continue  # says where the folder is now
+        if setting.name == "untrained" or kind in ("visual", "audio"):
             value = setting.of(config)
             if value != setting.default:
                 raise ConfigError(
@@ -182,10 +194,11 @@ def refuse_stale(cache: Path, provenance: Mapping[str, Any], wanted: Mapping[str
     Raises:
         StaleError: another encoder, staging, preprocessing or set of arrays.
     """
+    before, now = ({**each, "encoder": _without_places(each.get("encoder"))} for each in (provenance, wanted))
     differences = [
         f"{where} was {_short(old)}, is now {_short(new)}"
         for key in RECIPE
-        for where, old, new in _differences(key, provenance.get(key), wanted[key])
+        for where, old, new in _differences(key, before.get(key), now[key])
     ]
     if differences:
         raise StaleError(

@@ -65,13 +65,19 @@ class Request:
             None if self.encoder is None else self.encoder.absolute(),
             replace(
                 self.config,
-                visual=replace(self.config.visual, weights=_absolute_file(self.config.visual.weights)),
-                audio=replace(self.config.audio, weights=_absolute_file(self.config.audio.weights)),
+                visual=replace(self.config.visual, weights=self._absolute(self.config.visual.weights)),
+                audio=replace(self.config.audio, weights=self._absolute(self.config.audio.weights)),
             ),
             self.recipe,
             parts,
             None if self.cnn_from is None else self.cnn_from.absolute(),
         )
+
+    def _absolute(self, weights: str) -> str:
+        """Returns the whole path of a file, or of a folder for `encoder`; names of weights as they are."""
+        path = Path(weights)
+        is_path = path.is_file() or (self.encoder is not None and path.is_dir())
+        return str(path.absolute()) if is_path else weights
 
 
 def make_request(
@@ -225,8 +231,3 @@ def parse_options(text: str) -> dict[str, Any]:
         else:
             options[name] = True if name in flags else next(words)
     return options
-
-
-def _absolute_file(weights: str) -> str:
-    """Returns a file's whole path; names of published weights as they are."""
-    return str(Path(weights).absolute()) if Path(weights).is_file() else weights

@@ -14,6 +14,8 @@ FORMAT = "3"
 LAST, BEST = "encoder.safetensors", "encoder-best.safetensors"
 """Files of a run that hold an encoder: after the last epoch, and after the one with the best score."""
 AGAIN = "name a run of this version's avel pretrain"
+FOLDER = "folder-"
+"""Begins what names the model in a folder, before a digest of its files."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,24 @@ class Pretrained:
     """True for the visual, and for the audio backbone, if it began with published weights."""
 
     pretrained: tuple[bool, bool]
+
+
+def is_of_folder(backbone: Mapping[str, Any]) -> bool:
+    """Returns whether a backbone, as plain values with its variant or weights, is of a model in a folder."""
+    return str(backbone.get("weights", backbone.get("variant"))).startswith(FOLDER)
+
+
+def without_place(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a backbone's plain values without the folder of its model, which may be moved.
+
+    >>> without_place({"backbone": "hf", "hf": {"model": "models/clip"}, "weights": "folder-12ab"})
+    {'backbone': 'hf', 'hf': {'model': ''}, 'weights': 'folder-12ab'}
+    """
+    name = backbone.get("backbone")
+    settings = backbone.get(name) if isinstance(name, str) else None
+    if not is_of_folder(backbone) or not isinstance(settings, dict):
+        return dict(backbone)
+    return {**backbone, str(name): {**settings, "model": ""}}
 
 
 def encoder_file(path: Path, which: str = LAST) -> Path:

@@ -9,16 +9,15 @@ from torch import Tensor
 
 from avel.config import ComponentConfig, option
 from avel.digests import digest_of
-from avel.errors import ConfigError, WeightsError, import_extra
+from avel.errors import ConfigError, StaleError, WeightsError, import_extra
 from avel.pipeline.encoders.backbones import PUBLISHED, RANDOM, Backbone
+from avel.pipeline.encoders.header import FOLDER
 from avel.stores.files import sha256_file
 
 SETTINGS_FILE = "config.json"
 PREPROCESSING_FILE = "preprocessor_config.json"
 WEIGHTS_FILES = ("*.safetensors", "pytorch_model*.bin")
 """Files of weights, the preferred ones first."""
-FOLDER = "folder-"
-"""Begins the name of weights that lie in a folder, before the digest of its files."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,29 @@ class ModelConfig(ComponentConfig):
 
 
 class HubBackbone(Backbone):
-    """A model of another library; `weights` may also be a revision of its repository."""
+    """A model of another library; `weights` may also be a revision of its repository.
+
+    The variant of one in a folder is what names its settings there, since the folder may be moved.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        if (folder := self.own_folder(config.model)) is not None:
+            self.variant = settings_name(folder)
+
+    def become(self, variant: str) -> None:
+        """Checks that the settings in the folder are those of `variant`.
+
+        Raises:
+            StaleError: they are others.
+        """
+        if self.variant != variant:
+            assert isinstance(self.config, ModelConfig)
+            raise StaleError(
+                f"{self.config.model}: {SETTINGS_FILE} and {PREPROCESSING_FILE} are others ({self.variant}) "
+                f"than those of the encoder ({variant})",
+                hint="name the folder of the same model",
+            )
 
     @classmethod
     @abstractmethod
@@ -78,9 +99,7 @@ class HubBackbone(Backbone):
         folder = cls.folder(config.model, _revision(weights))
         if not Path(config.model).is_dir():
             return folder.name  # a snapshot's folder has the name of its commit
-        patterns = (SETTINGS_FILE, PREPROCESSING_FILE, *WEIGHTS_FILES)
-        files = sorted(path for pattern in patterns for path in folder.glob(pattern))
-        return FOLDER + digest_of([sha256_file(path) for path in files])
+        return folder_name(folder)
 
     def load(self, weights: str, option: str) -> None:
         """Loads a file, a revision, or "published": the folder's weights, or those of the newest revision."""
@@ -95,6 +114,21 @@ class HubBackbone(Backbone):
                 hint=f"put them there; or {option} {RANDOM} for an untrained network",
             )
         self.load_folder(folder)
+
+
+def folder_name(folder: Path) -> str:
+    """Returns what names the model in a folder, wherever it lies: a digest of its settings and weights."""
+    return _name_of_files(folder, (SETTINGS_FILE, PREPROCESSING_FILE, *WEIGHTS_FILES))
+
+
+def settings_name(folder: Path) -> str:
+    """Returns what names the settings of the model in a folder, without its weights."""
+    return _name_of_files(folder, (SETTINGS_FILE, PREPROCESSING_FILE))
+
+
+def _name_of_files(folder: Path, patterns: tuple[str, ...]) -> str:
+    files = sorted(path for pattern in patterns for path in folder.glob(pattern))
+    return FOLDER + digest_of([sha256_file(path) for path in files])
 
 
 def _revision(weights: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from avel.config import as_dict
 from avel.digests import digest_of
-from avel.errors import StoreError
+from avel.errors import MissingPathError, StoreError
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, EncoderConfig
 from avel.pipeline.encoders.encoder import BackboneSpec, Encoder, EncoderSpec, channels_last
 from avel.pipeline.encoders.header import (
@@ -19,9 +20,12 @@ from avel.pipeline.encoders.header import (
     LAST,
     BackboneHeader,
     encoder_file,
+    is_of_folder,
     read_pretrained,
     read_spec,
+    without_place,
 )
+from avel.pipeline.encoders.hub import ModelConfig
 from avel.registry import Registry
 from avel.stores.documents import typed
 from avel.stores.runs import read_config
@@ -45,11 +49,15 @@ def save_encoder(
     )
 
 
-def load_encoder(path: Path | str, which: str = LAST) -> Encoder:
+def load_encoder(path: Path | str, which: str = LAST, folders: Mapping[str, Path] | None = None) -> Encoder:
     """Loads the encoder of a run folder or of a file: on the CPU, in eval mode, without gradients.
 
+    Args:
+        folders: "visual" and "audio" -> where the folder of a model of another library lies now, if moved.
+
     Raises:
-        MissingPathError: there is none.
+        MissingPathError: there is none, or no such folder.
+        StaleError: another model is in it.
         StoreError: the file is not an encoder of a format this avel reads.
         UnknownNameError: its backbone, or a setting of it, is of a package that is not installed.
     """
@@ -62,10 +70,8 @@ def load_encoder(path: Path | str, which: str = LAST) -> Encoder:
         typed(EncoderConfig, kept.encoder, f"{path}: encoder", AGAIN),
         kept.crop_size,
     )
-    visual = VISUAL_BACKBONES[spec.visual.backbone.name](spec.visual.backbone)
-    audio = AUDIO_BACKBONES[spec.audio.backbone.name](spec.audio.backbone)
-    visual.become(spec.visual.variant)
-    audio.become(spec.audio.variant)
+    visual = _backbone(VISUAL_BACKBONES, "visual", spec.visual, path, folders or {})
+    audio = _backbone(AUDIO_BACKBONES, "audio", spec.audio, path, folders or {})
     visual.pretrained, audio.pretrained = read_pretrained(path, header)
     try:
         encoder = Encoder(spec, visual, audio)
@@ -85,6 +91,25 @@ def _backbone_spec(registry: Registry[Any], kept: Mapping[str, Any], path: Path)
     )
 
 
+def _backbone(
+    registry: Registry[Any], kind: str, spec: BackboneSpec, path: Path, folders: Mapping[str, Path]
+) -> Any:
+    """Builds the CNN of a spec; a model in a folder of where it lies now, which its spec does not tell."""
+    config = spec.backbone
+    if is_of_folder(vars(spec)):
+        assert isinstance(config, ModelConfig)
+        folder = folders.get(kind, Path(config.model))
+        if not folder.is_dir():
+            raise MissingPathError(
+                f"{folder}: no such folder, in which the {kind} model of {path} was",
+                hint=f"--{kind}-weights FOLDER says where it is now",
+            )
+        config = replace(config, model=str(folder))
+    backbone = registry[config.name](config)
+    backbone.become(spec.variant)
+    return backbone
+
+
 def encoder_digest(encoder: Encoder) -> str:
     """Returns the digest of the spec and the whole state dict."""
     return digest_of(as_dict(encoder.spec), _arrays(encoder.state_dict()))
@@ -92,7 +117,7 @@ def encoder_digest(encoder: Encoder) -> str:
 
 def cnn_digest(encoder: Encoder) -> str:
     """Returns the digest of the CNNs and their form, which decide their vectors of a frame or patch."""
-    parts = [as_dict(encoder.spec.visual), as_dict(encoder.spec.audio)]
+    parts = [without_place(as_dict(spec)) for spec in (encoder.spec.visual, encoder.spec.audio)]
     state = {
         name: value for name, value in encoder.state_dict().items() if name.startswith(("visual.", "audio."))
     }

@@ -24,6 +24,8 @@ from avel.pipeline.caching.key import encoder_file_digest
 from avel.pipeline.caching.parts import Parts
 from avel.pipeline.config import CacheConfig, ExtractConfig
 from avel.pipeline.encoders.encoder import Encoder
+from avel.pipeline.encoders.header import FOLDER, is_of_folder
+from avel.pipeline.encoders.hub import folder_name, settings_name
 from avel.pipeline.encoders.kept import load_encoder
 from avel.pipeline.encoders.vectors import VectorsConfig
 from avel.stores.documents import typed
@@ -33,6 +35,7 @@ from avel.stores.named_features import MAPS, MAPS_ENDING, OWN, NamedFeatures, re
 from avel.stores.provenance import AGAIN, NETWORK, VECTORS, NetworkProvenance, Staging, places_of
 from avel.stores.runs import read_config
 
+MODALITIES = ("visual", "audio")
 Windows = Sequence[Mapping[str, Tensor]]
 """Vectors and maps that each pair of CNNs gives of W windows, name -> (W, T, ...); in order of `place`."""
 
@@ -122,10 +125,11 @@ class Networks:
 
     Args:
         encoder: where a run of `pretrain` lies now, if not where the cache says.
-        weights: "visual" and "audio" -> files of backbones that the cache knows by their hash only.
+        weights: "visual" and "audio" -> files of backbones that the cache knows by their hash only, and
+            folders of models that were moved.
 
     Raises:
-        MissingPathError: no such `encoder`.
+        MissingPathError: no such `encoder`, file or folder.
     """
 
     def __init__(
@@ -138,7 +142,8 @@ class Networks:
             raise MissingPathError(f"{encoder}: is not there", hint="--encoder RUN says where the encoder is")
         self._encoder, self._device = encoder, device
         self._weights = {
-            kind: {sha256_file(path): path for path in paths} for kind, paths in (weights or {}).items()
+            kind: {name: path for path in paths for name in _names_of(path, kind)}
+            for kind, paths in (weights or {}).items()
         }
         self._staged: dict[str, StagedNetworks] = {}
         self._wanted: list[str] = []
@@ -255,39 +260,68 @@ class Networks:
             self._staged[key] = StagedNetworks(len(self._staged), encoder, staging)
         return self._staged[key]
 
-    def _work(self, origin: Origin, about: NetworkProvenance, arrays: list[str]) -> Work:
+    def _work(self, origin: Origin, network: NetworkProvenance, arrays: list[str]) -> Work:
         """Returns what PartEncoder makes these CNNs of."""
         recipe = {**origin.told, "arrays": arrays}
-        dtype, identity = about.preprocessing.dtype, about.encoder_identity(origin.where)
+        dtype, identity = network.preprocessing.dtype, network.encoder_identity(origin.where)
         if identity.kind == "run":
             path = self.run_of(origin, identity.digest)
-            return Work("", path, CacheConfig(dtype=dtype), recipe, Parts(Path()))
-        chosen = {
-            "visual": about.encoder["visual"] | {"weights": self._weights_of(origin, about, "visual")},
-            "audio": about.encoder["audio"] | {"weights": self._weights_of(origin, about, "audio")},
-            "dtype": dtype,
-            "untrained": identity.kind == "untrained",
-            "seed": about.encoder.get("seed") or 0,
-        }
+            chosen: dict[str, Any] = {
+                kind: {"weights": str(self._folder_of(origin, kind, about, about["variant"]))}
+                for kind in MODALITIES
+                if is_of_folder(about := network.encoder[kind])
+            }
+        else:
+            path = None
+            chosen = {
+                **{kind: self._backbone_of(origin, network, kind) for kind in MODALITIES},
+                "untrained": identity.kind == "untrained",
+                "seed": network.encoder.get("seed") or 0,
+            }
+        chosen["dtype"] = dtype
         config = read_config(CacheConfig, "cache-features", chosen, origin.where)
-        return Work("", None, config, recipe, Parts(Path()))
+        return Work("", path, config, recipe, Parts(Path()))
 
-    def _weights_of(self, origin: Origin, about: NetworkProvenance, kind: str) -> str:
-        """Returns weights of a CNN as CacheConfig takes them: the published name, or the file of the hash."""
-        wanted, files = about.weights(origin.where, kind), self._weights.get(kind, {})
+    def _backbone_of(self, origin: Origin, network: NetworkProvenance, kind: str) -> dict[str, Any]:
+        """Returns a CNN as CacheConfig takes it, with the file of its weights, or the folder of its model."""
+        wanted = network.weights(origin.where, kind)
+        about: dict[str, Any] = network.encoder[kind]
+        if is_of_folder(about):
+            name = about["backbone"]
+            folder = self._folder_of(origin, kind, about, wanted)
+            return about | {name: about[name] | {"model": str(folder)}}
         if len(wanted) != 64:
-            return wanted
-        if wanted in files:
-            return str(files[wanted])
-        if not files:
+            return about
+        return about | {"weights": str(self._given(origin, kind, wanted, "FILE"))}
+
+    def _folder_of(self, origin: Origin, kind: str, about: Mapping[str, Any], wanted: str) -> Path:
+        """Returns the folder of a model: where the provenance says, if it is still that, or as given."""
+        recorded = Path(about[about["backbone"]]["model"])
+        if recorded.is_dir() and wanted in _names_of(recorded, kind):
+            return recorded
+        return self._given(origin, kind, wanted, "FOLDER", f", that were in {recorded}")
+
+    def _given(self, origin: Origin, kind: str, wanted: str, what: str, before: str = "") -> Path:
+        """Returns the path of weights that were given, by what names them.
+
+        Raises:
+            MissingPathError: none were given.
+            StaleError: others were.
+        """
+        every = self._weights.get(kind, {})
+        given = {name: path for name, path in every.items() if path.is_dir() == wanted.startswith(FOLDER)}
+        if wanted in given:
+            return given[wanted]
+        if not given:
             raise MissingPathError(
-                f"{origin.where}: made with {kind} weights of hash {wanted[:16]}",
-                hint=f"--{kind}-weights FILE",
+                f"{origin.where}: made with {kind} weights of hash {wanted[:16]}{before}",
+                hint=f"--{kind}-weights {what}",
             )
-        other, path = next(iter(files.items()))
+        other, path = next(iter(given.items()))
         raise StaleError(
-            f"{path}: hash {other[:16]}, {origin.where} was made with {kind} weights of {wanted[:16]}",
-            hint=f"--{kind}-weights FILE, once for each file",
+            f"{path}: hash {other[:16]}, {origin.where} was made with {kind} weights of {wanted[:16]}"
+            f"{before}",
+            hint=f"--{kind}-weights {what}, once for each",
         )
 
 
@@ -330,6 +364,15 @@ def find_encoder(cache: FeatureCache) -> Path:
         StaleError: it holds other weights than the cache was made with.
     """
     return Networks().run_of(Origin.of(cache), cache.typed_provenance.encoder_identity(cache.path).digest)
+
+
+def _names_of(path: Path, kind: str) -> tuple[str, ...]:
+    """Returns what names weights in a provenance: a file's hash; of a folder its model, and its settings."""
+    if path.is_dir():
+        return folder_name(path), settings_name(path)
+    if not path.is_file():
+        raise MissingPathError(f"{path}: no such file or folder", hint=f"--{kind}-weights FILE or FOLDER")
+    return (sha256_file(path),)
 
 
 def _check_cnns(origin: Origin, made_with: str | None, found: str) -> None:

@@ -97,7 +97,8 @@ def predict(
         preview: picture (.png) or copy (.mp4) of one video with the events drawn in.
         trial: one trial of the run; by default the mean over the trials of its best setting on val.
         encoder: where the cache's encoder run lies now, if it was moved.
-        visual_weights: file, or several, of visual backbones that the cache knows by their hash only.
+        visual_weights: file, or several, of visual backbones that the cache knows by their hash only; or
+            folder of a model of timm or transformers that was moved.
         audio_weights: the same for audio backbones.
 
     Raises:

@@ -53,7 +53,8 @@ class VideoEncoder:
         cache: the cache whose staging and networks are taken.
         names: features that are wanted, the cache's own or named ones.
         encoder: where its run of `pretrain` lies now, if not where the cache says.
-        weights: "visual" and "audio" -> files of backbones that the cache knows by their hash only.
+        weights: "visual" and "audio" -> files of backbones that the cache knows by their hash only, and
+            folders of models that were moved.
 
     Raises:
         StoreError: features that avel's networks did not make.

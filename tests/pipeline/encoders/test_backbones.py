@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import io
 import pickle
 import re
 from pathlib import Path
@@ -304,6 +305,36 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError):
         read_state(tmp_path / "net.pth")
     assert not witness.exists()
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_checkpoint_is_read_without_the_state_of_its_training(tmp_path: Path, is_old: bool) -> None:
+    """As PANNs' script saves it, step and sampler beside the model; here also numpy's random states.
+
+    Old ones are in torch's former format, and name a module as numpy did before its second version.
+    """
+    state = made(AUDIO_BACKBONES, "tiny").state_dict()
+    sampler = {
+        "indexes_per_class": [np.arange(5), np.array([2, 7], np.int32), np.array([None, "a"], object)],
+        "queue": [3, np.int64(4), np.float32(0.5)],
+        "pointers_of_classes": [0, 1],
+        "random_states": [np.random.RandomState(0), np.random.default_rng(0)],
+    }
+    content = io.BytesIO()
+    whole = {"iteration": 600000, "model": state, "sampler": sampler}
+    torch.save(whole, content, _use_new_zipfile_serialization=not is_old)
+    found = content.getvalue()
+    (tmp_path / "net.pth").write_bytes(found.replace(b"numpy._core", b"numpy.core") if is_old else found)
+    read = read_state(tmp_path / "net.pth")
+    assert read.keys() == state.keys()
+    assert all(torch.equal(read[name], values) for name, values in state.items())
+
+
+@pytest.mark.parametrize("state", [{"a": np.ones(2)}, {np.int64(1): torch.ones(2)}, {1: torch.ones(2)}])
+def test_numpys_arrays_are_no_weights(tmp_path: Path, state: dict[object, object]) -> None:
+    torch.save({"model": state}, tmp_path / "net.pth")
+    with pytest.raises(WeightsError, match="no state dict"):
+        read_state(tmp_path / "net.pth")
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights at all", b"<html>", b"\x80\x02]q\x00."])
