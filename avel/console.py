@@ -10,7 +10,7 @@ import shlex
 import sys
 import traceback
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,7 +66,7 @@ class Formatter(click.HelpFormatter):
         """Writes paragraphs."""
         super().write_text(text.replace("-", UNBROKEN))
 
-    def write_dl(self, rows: Sequence[tuple[str, str]], *args: Any, **more: Any) -> None:
+    def write_dl(self, rows: Iterable[tuple[str, str]], *args: Any, **more: Any) -> None:
         """Writes names with what they mean beside them."""
         super().write_dl([(name, told.replace("-", UNBROKEN)) for name, told in rows], *args, **more)
 

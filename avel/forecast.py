@@ -55,15 +55,18 @@ def largest_operation_bytes(forward: Callable[[], object], weights: Iterable[Ten
     """
     with _Largest({weight.untyped_storage()._cdata for weight in weights}) as largest:
         forward()
-    return largest.bytes
+    most: int = largest.bytes
+    return most
 
 
-class _Largest(TorchDispatchMode):
+class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the most bytes that one operation reads and writes, storages in `own` left out."""
 
+    bytes: int = 0
+
     def __init__(self, own: set[int]) -> None:
-        super().__init__()
-        self.own, self.bytes = own, 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.own = own
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

@@ -24,11 +24,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import pyarrow as pa
+
 from avel.pipeline.config import ExtractConfig
 from avel.pipeline.staging.plan import RestageOptions, make_plan
 from avel.pipeline.staging.stage import Stager
 from avel.stores.clip_writer import prepare_store
-from avel.stores.datasets.dataset import Video, make_dataset
+from avel.stores.datasets.dataset import make_dataset
+from avel.stores.datasets.sample import Video
 from avel.stores.location import locate
 from avel.stores.manifest import Manifest, to_table
 
@@ -73,7 +76,7 @@ def by_clip(clips: Path, folder: Path, turn: int) -> dict[str, float]:
     stagers, entries = {}, {}
     for way in in_turns(0):
         config, store = ExtractConfig(waveform=way == "with"), folder / f"{way}.zarr"
-        plan = make_plan(data, config, None, (), nothing, RestageOptions())
+        plan = make_plan(data, config, None, pa.array([], pa.string()), nothing, RestageOptions())
         prepare_store(locate(store), plan.attributes, plan.video_ids)
         stagers[way], entries[way] = Stager(str(store), config), plan.todo
     taken = dict.fromkeys(stagers, 0.0)

@@ -10,6 +10,7 @@ import pytest
 
 import avel
 from avel.cli import cli
+from avel.heads.config import HEADS
 from avel.stores.kinds import VIDEO_SUFFIXES
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +40,27 @@ def test_the_readme_links_every_page_of_the_site() -> None:
     assert [
         page.name for page in PAGES[1:] if f"](docs/{page.name})" not in readme and page.stem != "index"
     ] == []
+
+
+@pytest.mark.parametrize("head", sorted(HEADS))
+def test_every_head_is_in_the_list_of_heads(head: str) -> None:
+    page = (ROOT / "docs" / "list-of-heads.md").read_text()
+    assert re.search(rf"^### .*`{head}`", page, re.MULTILINE)
+    assert re.search(rf"^\| \[`{head}`\]\(#", page, re.MULTILINE)
+
+
+def test_the_list_of_heads_gives_the_settings_of_training() -> None:
+    page = (ROOT / "docs" / "list-of-heads.md").read_text().split("### Training")[1]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if "e-" in line]
+    given = {head: row[1:] for row in rows for head in re.findall(r"`(\w+)`", row[0])}
+    assert set(given) == set(HEADS)
+    for head, (lr, batch, schedule, clip_norm, epochs) in given.items():
+        config = HEADS[head].Config()
+        assert (float(lr), int(batch), int(epochs)) == (config.lr, config.batch_size, config.epochs), head
+        assert float(clip_norm or 0) == config.clip_norm, head
+        every = f"by {config.lr_decay:g} every {config.lr_decay_every} epochs"
+        after = f"by {config.lr_decay:g} after {', '.join(map(str, config.milestones))}"
+        assert schedule == (after if config.milestones else every if config.lr_decay_every else ""), head
 
 
 def test_the_endings_of_videos_are_those_looked_for() -> None:

@@ -209,7 +209,7 @@ def run_block(language: str, text: str, page: Path, names: dict[str, object]) ->
             resolve(CONFIGS[stage], stage, file=file)
     else:
         assert language == "console", f"{page.name}: nothing runs a block of {language}"
-        for line in text.splitlines():
+        for line in text.replace("\\\n", "").splitlines():  # a command may go on after a backslash
             run_line(line)
 
 

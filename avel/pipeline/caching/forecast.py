@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from avel.ahead import reading_threads
 from avel.errors import ConfigError
@@ -32,7 +34,7 @@ def check_batch_fits(encoder: PartEncoder, names: Sequence[str]) -> None:
     """
     config, grid, free = encoder.work.config, encoder.clips.grid, free_memory()
     batches = AHEAD + reading_threads(config.workers) + 1
-    first = encoder.read((0, names[:1]))
+    first = encoder.read((0, tuple(names[:1])))
     if first.failures:
         return
     frames = grid.segments * len(encoder.frames)
@@ -57,7 +59,9 @@ def cnn_bytes(encoder: PartEncoder, clips: Clips) -> int:
     lengths = None if clips.lengths is None else torch.tensor(clips.lengths)
     images, audio = encoder.inputs(clips.frames, clips.audio, lengths=lengths)
     largest, weights = 0, 0
-    for name, one in (("visual", images[:1]), ("audio", audio.flatten(0, 1)[:1])):
+    first_of: dict[Literal["visual", "audio"], Tensor]
+    first_of = {"visual": images[:1], "audio": audio.flatten(0, 1)[:1]}
+    for name, one in first_of.items():
         cnn = getattr(encoder.encoder, name)
         run = partial(encoder.encoder.run, name, one)
         with torch.inference_mode():

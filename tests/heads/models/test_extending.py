@@ -71,7 +71,7 @@ def test_the_head_of_the_page_trains_from_a_package_of_its_own(tmp_path: Path) -
     codes, (heads, settings, swept, _, _, _, listed, _) = json.loads(ended.stdout)
     assert codes == [DONE] * 7 + [USAGE], ended.stderr
     assert "gated" in heads
-    assert re.search(r"gate +one of sigmoid, tanh +sigmoid +Function that turns", settings)
+    assert re.search(r"gate +one of sigmoid, tanh +sigmoid +Function that makes", settings)
     assert re.search(r"n_layers +a whole number +1 +Layers", settings)
     results = json.loads(swept)
     assert set(results["groups"]) == {"n_layers=1", "n_layers=2"}
