@@ -280,7 +280,7 @@ class ManifestWriter:
             raise StoreError(
                 f"{self._location.url}: a part of the manifest is gone", hint="give the command again"
             )
-        self._write(_latest(table for table in found.values() if table is not None))
+        self._write(_latest(table for name in names if (table := found.pop(name)) is not None))
         self._location.delete(names)
         for name in names:
             del self._rows[name]
@@ -348,10 +348,15 @@ def _latest(tables: Iterable[pa.Table]) -> pa.Table:
 
     parts = [table for table in tables if table.num_rows] or [_schema().empty_table()]
     table = parts[0] if len(parts) == 1 else pa.concat_tables(parts)
+    del tables, parts
     rows = table["row"].to_numpy()
     ids = table["video_id"].combine_chunks().dictionary_encode()
     last = np.zeros(len(ids.dictionary), np.int64)
     last[ids.indices.to_numpy()] = np.arange(len(rows))  # of several values for one place the last one stays
     if len(last) == len(rows) and (np.diff(rows) >= 0).all():
         return table.combine_chunks()
-    return table.take(pa.array(last[np.argsort(rows[last], kind="stable")])).combine_chunks()
+    order, columns = pa.array(last[np.argsort(rows[last], kind="stable")]), []
+    for name in table.column_names:  # one after another, so that a million entries are never there twice
+        columns.append(table[name].combine_chunks().take(order))
+        table = table.drop_columns(name)
+    return pa.table(columns, _schema())

@@ -124,7 +124,8 @@ def extract(
                 expected = forecast(plan, config, threads(scheduler) if scheduler else count)
                 _check_room(location, plan, expected)
             _begin(location, run, manifest, plan, data, config, staged_with)
-            del data, dataset  # a million samples take a gigabyte, and are written by now
+            del data, dataset  # written by now; of a million clips they take hundreds of MB
+            pa.default_memory_pool().release_unused()
         batches = stage_all(plan.todo, run, location.url, config, workers=count, scheduler=scheduler)
         done = Tally()
         if plan.todo:
