@@ -214,7 +214,7 @@ class Samples(Columns[Sample]):
 
     @property
     def classes(self) -> tuple[NDArray[np.int64], pa.Array]:
-        """The n classes of samples of which no more is known: sample (n,), an index, and name."""
+        """Classes of samples of which no more is known: their sample (n,), an index, and their name (n,)."""
         import numpy as np
         import pyarrow.compute as pc
 

@@ -135,11 +135,11 @@ def test_held_features_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_maps_count_in_the_number_format_of_the_cache(dtype: Any, tmp_path: Path) -> None:
     maps = np.zeros((59, 6, 2, 2, 14), dtype)
-    mb = (59 * 6 * 10 * 4 + maps.nbytes) / 2**20
+    mb = (59 * 6 * 10 * 4 + maps.nbytes) / 1e6
     arrays = (*ALL[:4], "maps")
     held = {
         limit: load(
-            tmp_path, train_config(head="psp", memory_gb=limit / 2**10), arrays=arrays, maps=maps
+            tmp_path, train_config(head="psp", memory_gb=limit / 1e3), arrays=arrays, maps=maps
         ).features.tensors
         for limit in (0.99 * mb, 1.01 * mb)
     }

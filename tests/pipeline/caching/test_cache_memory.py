@@ -15,14 +15,14 @@ CODE = """
 import re, sys
 from pathlib import Path
 from unittest import mock
-import numpy as np, torch
+import torch
 from avel.pipeline.caching import cache, encode
 torch.set_num_threads(1)
-kept = encode._kept
-def larger(name, values):
-    found = kept(name, values)
-    return np.ascontiguousarray(np.tile(found, (1, 1, 16, 16, 1))) if name == "maps" else found
-with mock.patch.object(cache, "PART_VIDEOS", 16), mock.patch.object(encode, "_kept", larger):
+real = encode.PartEncoder.encode
+def larger(self, clips):
+    values = real(self, clips)
+    return values | {"maps": values["maps"].repeat(1, 1, 16, 16, 1)}
+with mock.patch.object(cache, "PART_VIDEOS", 16), mock.patch.object(encode.PartEncoder, "encode", larger):
     cache.cache_features(
         sys.argv[1], sys.argv[2], visual_backbone="tiny", audio_backbone="tiny", visual_weights="random",
         audio_weights="random", crop_size=28, keep_maps=True, device="cpu",
