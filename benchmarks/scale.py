@@ -141,11 +141,15 @@ class _Faked:
         )
 
 
+def _no_flush(*_: object) -> None:
+    """Stands for a flush; a Mock would keep every call, a kilobyte a clip."""
+
+
 def _extract(folder: Path) -> float:
     """Stages what is left; returns when the first clip was staged, 0 if none was."""
     with (
         mock.patch.object(workers, "Isolated", _Faked),
-        mock.patch.object(workers, "flush", return_value=None),
+        mock.patch.object(workers, "flush", _no_flush),
         mock.patch.object(extracting, "FORECAST_FROM", math.inf),
     ):
         extracting.extract(folder / "clips", folder / "s.zarr", annotations=folder / "events.parquet")
