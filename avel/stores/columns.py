@@ -16,18 +16,35 @@ BLOCK = 1024
 """Records that are made of columns at once."""
 
 
-class Columns(Sequence[T]):
-    """Records as columns, in `table`; one is made when it is asked for."""
+class TableColumns:
+    """Records as the n rows of `table`."""
 
     def __init__(self, table: pa.Table) -> None:
-        self.table = table.combine_chunks()
+        self.table = table
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Returns a column of numbers or of True and False: (n,)."""
+        values: NDArray[Any] = self.table[name].to_numpy()
+        return values
+
+    def texts(self, name: str) -> list[str]:
+        """Returns a column of texts."""
+        values: list[str] = self.table[name].to_pylist()
+        return values
+
+
+class Columns(TableColumns, Sequence[T]):
+    """Records as columns, each in one piece; a record is made when it is asked for."""
+
+    def __init__(self, table: pa.Table) -> None:
+        super().__init__(table.combine_chunks())
 
     @abstractmethod
     def records(self, begin: int, end: int) -> list[T]:
         """Makes the records of some rows."""
-
-    def __len__(self) -> int:
-        return int(self.table.num_rows)
 
     @overload
     def __getitem__(self, place: int) -> T: ...
@@ -56,16 +73,6 @@ class Columns(Sequence[T]):
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, self[:3]))
         return f"<{len(self)} records: {shown}{', ...' if len(self) > 3 else ''}>"
-
-    def numbers(self, name: str) -> NDArray[Any]:
-        """Returns a column of numbers or of True and False."""
-        found: NDArray[Any] = self.table[name].to_numpy()
-        return found
-
-    def texts(self, name: str) -> list[str]:
-        """Returns a column of texts."""
-        found: list[str] = self.table[name].to_pylist()
-        return found
 
     def is_one_of(self, name: str, texts: Sequence[str] | pa.ChunkedArray) -> NDArray[np.bool_]:
         """Returns whether each record's text is one of these: bool (n,)."""

@@ -23,13 +23,13 @@ def samples_of_videos(
     """
     place = places_in(dataset.samples.table["video_id"], pa.array(video_ids, pa.string()))
     chosen = dataset.samples.only(place >= 0)
-    numbers, leaked = chosen.numbers("sample"), dataset.leaked()
+    numbers, leaked = chosen.column("sample"), dataset.leaked()
     samples = CachedSamples(
         number=numbers.astype(np.int64),
         video=place[place >= 0],
         split=np.array(chosen.texts("split"), object),
         leaked=np.isin(numbers, list(leaked)),
-        known=chosen.numbers("events_known"),
+        known=chosen.column("events_known"),
         events=dataset.event_table(chosen),
         tag=np.array(chosen.texts("tag"), object),
         classes=dataset.class_table(chosen),
@@ -41,6 +41,6 @@ def _missing(
     dataset: Dataset, absent: Samples, video_ids: tuple[str, ...], reasons: Mapping[str, str]
 ) -> tuple[Missing, ...]:
     there = {*video_ids, *dataset.samples.texts("video_id")}
-    numbers = zip(absent.numbers("sample").tolist(), absent.texts("video_id"), strict=True)
+    numbers = zip(absent.column("sample").tolist(), absent.texts("video_id"), strict=True)
     bare = ((NO_SAMPLE, name) for name in dataset.videos.texts("video_id") if name not in there)
     return tuple(Missing(number, name, reasons.get(name, "not staged")) for number, name in (*numbers, *bare))

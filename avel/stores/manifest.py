@@ -19,7 +19,7 @@ import numpy as np
 
 from avel.errors import StoreError
 from avel.stores.arrow import read_own_parquet, table_of, to_parquet
-from avel.stores.columns import is_one_of
+from avel.stores.columns import TableColumns, is_one_of
 from avel.stores.location import Location
 
 if TYPE_CHECKING:
@@ -91,19 +91,13 @@ def failed(entry: Entry, reason: str, detail: str) -> Entry:
     return replace(entry, state="failed", reason=reason, detail=detail[:LONGEST_DETAIL])
 
 
-class Manifest(Mapping[str, Entry]):
+class Manifest(TableColumns, Mapping[str, Entry]):
     """Entries of videos by their id, kept as columns; an entry is made when it is asked for.
 
     >>> manifest = Manifest(to_table([Entry("a", 0), Entry("b", 1, "failed", reason="timeout")]))
     >>> manifest["b"].reason, manifest.column("row").tolist(), manifest.where(state="failed").ids
     ('timeout', [0, 1], ['b'])
     """
-
-    def __init__(self, table: pa.Table) -> None:
-        self.table = table
-
-    def __len__(self) -> int:
-        return int(self.table.num_rows)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.ids)
@@ -128,16 +122,6 @@ class Manifest(Mapping[str, Entry]):
     @cached_property
     def _place(self) -> dict[str, int]:
         return {video_id: place for place, video_id in enumerate(self.ids)}
-
-    def column(self, name: str) -> NDArray[Any]:
-        """Returns a column of numbers."""
-        found: NDArray[Any] = self.table[name].to_numpy()
-        return found
-
-    def texts(self, name: str) -> list[str]:
-        """Returns a column of texts."""
-        found: list[str] = self.table[name].to_pylist()
-        return found
 
     def by_id(self, name: str) -> dict[str, Any]:
         """Returns id -> its value in a column."""

@@ -1,5 +1,7 @@
 """Records that are kept as columns are a sequence of them."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -24,6 +26,12 @@ def test_columns_are_a_sequence_of_records(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(IndexError):
         found[5]
     assert Videos.of(found) is found
+
+
+def test_paths_of_videos_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = Videos.of([Video("a", "a.mp4"), Video("b", ""), Video("c", "/x/../c.mp4")]).texts("path")
+    assert paths == [str(tmp_path / "a.mp4"), "", "/c.mp4"]
 
 
 def test_events_stand_in_the_order_of_their_samples() -> None:

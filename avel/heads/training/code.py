@@ -24,11 +24,11 @@ def keep_files(run: Run, heads: Iterable[type[Head]]) -> None:
     for name in (head.Config.name for head in heads):
         if (origin := HEADS.origin(name)).endswith(".py"):
             (run.path / HEAD_FILES).mkdir(exist_ok=True)
-            shutil.copyfile(origin, kept_file(run, name))
+            shutil.copyfile(origin, copy_of_file(run, name))
 
 
-def kept_file(run: Run, name: str) -> Path:
-    """Returns where a run keeps the file of a head; two files may have one name, but no two heads."""
+def copy_of_file(run: Run, name: str) -> Path:
+    """Returns the copy of a head's file in a run; two files may have one name, but no two heads."""
     return run.path / HEAD_FILES / f"{quote(name, safe='')}.py"
 
 
@@ -77,7 +77,7 @@ def find_head(run: Run, name: str, origin: str, digest: str) -> None:
         if problem := _why_not_run(Path(origin), digest.partition("+")[0]):
             raise StoreError(
                 f"{run.path}: its head {name!r} came from the file {origin}, which {problem}",
-                hint=f"{kept_file(run, name)} is the file as it was; put it back there",
+                hint=f"{copy_of_file(run, name)} is the file as it was; put it back there",
             )
         HEADS.named(origin)
     if code_digest(HEADS[name]) != digest:

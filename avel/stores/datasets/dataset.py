@@ -117,7 +117,7 @@ class Dataset:
 
         chosen = self.samples if samples is None else Samples.of(samples)
         return segment_labels(
-            chosen.numbers("events_known"),
+            chosen.column("events_known"),
             self.event_table(chosen),
             self.background,
             grid.segments,
@@ -146,7 +146,7 @@ class Dataset:
 
         chosen = Samples.of(samples)
         return segment_classes(
-            chosen.numbers("events_known"),
+            chosen.column("events_known"),
             self.event_table(chosen),
             len(self.categories),
             grid.segments,
@@ -209,7 +209,7 @@ class Dataset:
         samples = self.samples
         train = samples.table.filter(pc.field("split") == "train")["video_id"]
         leaked = samples.is_one_of("video_id", train) & samples.is_one_of("split", ("val", "test"))
-        return frozenset(samples.numbers("sample")[leaked].tolist())
+        return frozenset(samples.column("sample")[leaked].tolist())
 
     def split_of_video(self) -> dict[str, frozenset[str]]:
         """Returns video id -> the splits its samples are in; empty where none of them has a split."""
@@ -241,7 +241,7 @@ class Dataset:
 
         about = describe(tables["samples"])
         samples = Samples(tables["samples"], tables["events"])
-        has_events = np.append(samples.numbers("events_known"), False)[samples.place]  # place -1: the last
+        has_events = np.append(samples.column("events_known"), False)[samples.place]  # place -1: the last
         if not has_events.all():
             sample = samples.events["sample"][int(has_events.argmin())]
             raise DatasetError(f"events: of sample {sample}, which has none")
@@ -322,17 +322,7 @@ def make_dataset(
             background or with a line break, an event that ends before it starts, an unknown split; with file
             and line.
     """
-    columns = Samples.of(samples)
-    located = (
-        videos
-        if isinstance(videos, Videos)
-        else Videos.of(
-            [
-                Video(video.video_id, path_text(os.path.abspath(video.path))) if video.path else video
-                for video in videos
-            ]
-        )
-    )
+    columns, located = Samples.of(samples), Videos.of(videos)
     extra = tuple(map(path_text, extra_files))
     stated = dict(stated_seconds or {})
     where, longest = path_text(os.path.abspath(root)), max(stated.values(), default=None)
@@ -351,18 +341,19 @@ def _check(dataset: Dataset) -> None:
 
     samples, table, events = dataset.samples, dataset.samples.table, dataset.samples.events
     known = samples.is_one_of("video_id", dataset.videos.table["video_id"])
-    numbers, twice = samples.numbers("sample"), np.ones(len(samples), bool)
+    numbers, twice = samples.column("sample"), np.ones(len(samples), bool)
     twice[np.unique(numbers, return_index=True)[1]] = False
     wrong = ~known | twice | ~samples.is_one_of("split", ("", *SPLITS))
     wrong |= as_bools(pc.equal(table["video_id"], "")) | as_bools(pc.match_substring(table["video_id"], "\0"))
-    wrong |= samples.numbers("events_known") & as_bools(table["categories"].is_valid())
+    wrong |= samples.column("events_known") & as_bools(table["categories"].is_valid())
     onset, offset = (events[name].to_numpy() for name in ("onset_seconds", "offset_seconds"))
     right = (onset >= 0) & (onset <= offset) & (offset < math.inf) & is_one_of(events["modality"], MODALITIES)
     usable = [name for name in dataset.categories if not _category_fault(name)]
     wrong[samples.place[~right | ~is_one_of(events["category"], usable)]] = True
     place, names = samples.classes
     wrong[place[~is_one_of(names, usable)]] = True
-    for first in np.flatnonzero(wrong).tolist():
+    if wrong.any():
+        first = int(wrong.argmax())
         sample = samples[first]
         _check_sample(dataset, sample)
         if not known[first]:

@@ -118,7 +118,6 @@ def read_events(path: Path) -> TableRows:
         DatasetError: no such table, a column that is absent or there twice, a time that is no number, no such
             modality.
     """
-    import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -134,10 +133,10 @@ def read_events(path: Path) -> TableRows:
         numbers, is_number = _seconds(text[name])
         times.append(pa.array(numbers))
         right &= is_number | ~has_event
-    for row in np.flatnonzero(~right)[:1].tolist():
-        _refuse(
-            *(column[row].as_py() for column in (where, names, category, *map(text.get, TIMES), modality))
-        )
+    if not right.all():
+        row = int(right.argmin())
+        columns = where, names, category, *(text[name] for name in TIMES), modality
+        _refuse(*(column[row].as_py() for column in columns))
     known = pa.array(has_event | as_bools(pc.not_equal(category, UNKNOWN_EVENTS)))
     quality, split = text.get("quality", nothing), text.get("split", nothing)
     of_row = names, pa.array(has_event), known, quality, split, where, nothing
@@ -211,9 +210,10 @@ def samples_of_rows(rows: Iterable[TableRow], video_ids: pa.Array | None = None)
     _, first, sample = np.unique(keys + np.asarray(splits.indices), return_index=True, return_inverse=True)
     order = np.argsort(first)  # unique sorts samples by key
     first, sample = first[order], np.argsort(order)[sample]
-    has_event, known = rows.numbers("has_event"), rows.numbers("known")
+    has_event, known = rows.column("has_event"), rows.column("known")
     clashes = np.flatnonzero((has_event != has_event[first][sample]) | (known != known[first][sample]))
-    for row in clashes[np.argsort(sample[clashes], kind="stable")][:1].tolist():
+    if len(clashes):
+        row = int(clashes[np.argmin(sample[clashes])])  # the first of the first sample
         one, other = rows[row], rows[int(first[sample[row]])]
         raise DatasetError(
             f"{one.where} ({one.name}): {_says(one)}, and {other.where} says of the same video and "

@@ -143,7 +143,7 @@ class Folder(DatasetFormat["Folder.Config"]):
         rows = TableRows.of(()) if table is None else read_events(table)
         names = rows.table["name"].combine_chunks().dictionary_encode()
         videos, others = pa.array(files.videos, pa.string()), pa.array(files.others, pa.string())
-        in_videos, in_others = _files_of(names, rows, folder, files)
+        in_videos, in_others = _files_of(names, rows, folder, videos, others)
         named = others.take(in_others).unique().drop_null()
         left_out = files.left_out(set(named.to_pylist()))
         if not files.videos and not len(named):
@@ -173,14 +173,15 @@ def _ids(videos: pa.Array) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    stems = _without_ending(videos).dictionary_encode()
-    uses = np.bincount(stems.indices, minlength=len(stems.dictionary))
-    alone = (uses == 1) & ~is_one_of(stems.dictionary, videos)
-    return pc.if_else(pa.array(alone[stems.indices]), _without_ending(videos), videos)
+    stems = _without_ending(videos)
+    encoded = stems.dictionary_encode()
+    uses = np.bincount(encoded.indices, minlength=len(encoded.dictionary))
+    alone = (uses == 1) & ~is_one_of(encoded.dictionary, videos)
+    return pc.if_else(pa.array(alone[encoded.indices]), stems, videos)
 
 
 def _files_of(
-    names: pa.DictionaryArray, rows: TableRows, root: Path, files: Files
+    names: pa.DictionaryArray, rows: TableRows, root: Path, videos: pa.Array, others: pa.Array
 ) -> tuple[pa.Array, pa.Array]:
     """Returns the place of each name's file among the videos, and among the other files; null for no file.
 
@@ -193,35 +194,37 @@ def _files_of(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    videos, others = pa.array(files.videos, pa.string()), pa.array(files.others, pa.string())
     roots = (os.path.abspath(root), os.path.realpath(root))
     wanted, has_folder = _below(names.dictionary, roots), _matches(names.dictionary, "/")
-    found = {id(each): np.full(len(wanted), -1) for each in (videos, others)}
-    for key, among, in_any_folder in (
-        (None, videos, False),
-        (_without_ending, videos, False),
-        (_basename, videos, True),
-        (lambda paths: _without_ending(_basename(paths)), videos, True),
-        (None, others, False),
-        (_basename, others, True),
-    ):
-        missing = (found[id(videos)] < 0) & (found[id(others)] < 0) & ~(has_folder & in_any_folder)
+    in_videos, in_others = np.full(len(wanted), -1), np.full(len(wanted), -1)
+    tables: tuple[tuple[Callable[[pa.Array], pa.Array], bool, bool], ...] = (
+        (_whole, False, False),  # key of a file, whether it is one of `others`, whether its folder may be any
+        (_without_ending, False, False),
+        (_basename, False, True),
+        (lambda paths: _without_ending(_basename(paths)), False, True),
+        (_whole, True, False),
+        (_basename, True, True),
+    )
+    for key, is_other, any_folder in tables:
+        missing = (in_videos < 0) & (in_others < 0) & ~(has_folder & any_folder)
         if not missing.any():
             continue
-        keys = among if key is None else key(among)
+        files = others if is_other else videos
+        keys = key(files)
         places = np.where(missing, places_in(wanted, keys), -1)
         counts = keys.value_counts()
         several = is_one_of(wanted, counts.field("values").filter(pc.greater(counts.field("counts"), 1)))
-        for place in np.flatnonzero((places >= 0) & several)[:1].tolist():
-            row = rows[int(np.argmax(np.asarray(names.indices) == place))]
-            fitting = among.filter(pc.equal(keys, wanted[place])).to_pylist()
+        several &= places >= 0
+        if several.any():
+            place = int(several.argmax())
+            row = rows[int((np.asarray(names.indices) == place).argmax())]
+            fitting = files.filter(pc.equal(keys, wanted[place])).to_pylist()
             raise DatasetError(
                 f"{row.where} ({row.name}): may be {_first(fitting)}",
                 hint=f"name the file by its path below {root}",
             )
-        found[id(among)] = np.where(places < 0, found[id(among)], places)
-    in_videos, in_others = (pa.array(found[id(each)], mask=found[id(each)] < 0) for each in (videos, others))
-    return in_videos, in_others
+        (in_others if is_other else in_videos)[places >= 0] = places[places >= 0]
+    return pa.array(in_videos, mask=in_videos < 0), pa.array(in_others, mask=in_others < 0)
 
 
 def _below(names: pa.Array, roots: Iterable[str]) -> pa.Array:
@@ -249,6 +252,10 @@ def _one_below(name: str, roots: Iterable[str]) -> str:
 
 def _ending(path: str) -> str:
     return os.path.splitext(path)[1].lower()
+
+
+def _whole(paths: pa.Array) -> pa.Array:
+    return paths
 
 
 def _without_ending(paths: pa.Array) -> pa.Array:

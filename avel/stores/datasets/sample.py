@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from avel.stores.arrow import table_of
 from avel.stores.columns import Columns, places_in
+from avel.stores.files import path_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,15 +123,15 @@ def schemas() -> dict[str, pa.Schema]:
 
 
 class Videos(Columns[Video]):
-    """Videos as the columns `schemas()["videos"]`."""
+    """Videos as the columns `schemas()["videos"]`; their paths are absolute."""
 
     @classmethod
     def of(cls, videos: Sequence[Video]) -> Videos:
-        """Returns videos as columns."""
+        """Returns videos as columns; relative paths become absolute."""
         if isinstance(videos, Videos):
             return videos
-        columns = [video.video_id for video in videos], [video.path for video in videos]
-        return cls(table_of(columns, schemas()["videos"]))
+        paths = [path_text(os.path.abspath(video.path)) if video.path else "" for video in videos]
+        return cls(table_of([[video.video_id for video in videos], paths], schemas()["videos"]))
 
     def records(self, begin: int, end: int) -> list[Video]:
         return [Video(**row) for row in self.table.slice(begin, end - begin).to_pylist()]
@@ -160,8 +162,11 @@ class Samples(Columns[Sample]):
         """Returns samples as columns."""
         if isinstance(samples, Samples):
             return samples
+        import pyarrow as pa
+
         events = [(sample.number, event) for sample in samples for event in sample.events or ()]
-        where = [sample.where for sample in samples], [event.where for _, event in events]
+        where = pa.array([sample.where for sample in samples], pa.string())
+        where_of_events = pa.array([event.where for _, event in events], pa.string())
         table: list[list[object]] = [
             [sample.number for sample in samples],
             [sample.video_id for sample in samples],
@@ -179,8 +184,8 @@ class Samples(Columns[Sample]):
             [event.modality for _, event in events],
         ]
         return cls(
-            table_of(table, schemas()["samples"]).append_column("where", [where[0]]),
-            table_of(of_events, schemas()["events"]).append_column("where", [where[1]]),
+            table_of(table, schemas()["samples"]).append_column("where", where),
+            table_of(of_events, schemas()["events"]).append_column("where", where_of_events),
         )
 
     def records(self, begin: int, end: int) -> list[Sample]:
