@@ -51,6 +51,8 @@ PATH = click.Path(path_type=Path)
 STORE, CACHE, RUN = PathTo("store", text=True), PathTo("cache"), PathTo("run")
 STORE_OR_CACHE = PathTo("store", "cache", text=True)
 NEW_RUN = PathTo("run", made=True)
+ENCODER, ANNOTATED = PathTo("run", "file"), PathTo("dataset", meant="a folder of annotations")
+FEATURES = PathTo("dataset", "file", "cache", meant="a folder of features")
 SPLIT = click.Choice(["val", "test"])
 IDS = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
 """Context of commands that take ids of clips, which may begin with a dash: they are no options."""
@@ -206,7 +208,7 @@ def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
 @click.argument("cache", type=PathTo("cache", made=True))
 @click.option(
     "--encoder",
-    type=PATH,
+    type=ENCODER,
     help="Run of avel pretrain; without it the cache holds the backbones' own vectors.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the cache that is there.")
@@ -220,7 +222,7 @@ def pretrain(store: str, run: Path, as_json: bool, **options: Any) -> int:
 )
 @click.option(
     "--cnn-from",
-    type=PATH,
+    type=CACHE,
     help="Cache with CNN vectors of the same CNNs (--keep-cnn): only the Bi-LSTMs run, in seconds.",
 )
 @settings(CacheConfig, "cache-features")
@@ -268,7 +270,7 @@ def features_options(command: Callable[..., int]) -> Callable[..., int]:
             click.option(f"--{modality}-key", help="Name of the array, where a file holds several."),
             click.option(
                 f"--{modality}",
-                type=PATH,
+                type=FEATURES,
                 help=f"{modality.capitalize()} features of others, a vector a segment, or with window and "
                 "hop: a folder or pattern of files by video id, or one file.",
             ),
@@ -283,10 +285,12 @@ def features_options(command: Callable[..., int]) -> Callable[..., int]:
     "avel import-features AVE_features/ ave.h5 --dataset AVE_Dataset",
     name="import-features",
 )
-@click.argument("source", type=PATH, nargs=-1)
-@click.argument("cache", type=PATH)
+@click.argument("source", type=FEATURES, nargs=-1)
+@click.argument("cache", type=PathTo("cache", made=True))
 @click.option(
-    "--dataset", type=PATH, help="Folder of the annotations.  [default: that of --annotations, or of SOURCE]"
+    "--dataset",
+    type=ANNOTATED,
+    help="Folder of the annotations.  [default: that of --annotations, or of SOURCE]",
 )
 @dataset_options
 @features_options
@@ -586,7 +590,7 @@ def reproduce(table: str, store: str, out: Path, as_json: bool, **options: Any) 
 
 @command("avel runs runs/", "avel runs runs/ --against runs/mlp")
 @click.argument("folder", type=PathTo("runs", "run", "dataset"))
-@click.option("--against", type=PATH, help="Run to compare all with.  [default: the best on validation]")
+@click.option("--against", type=RUN, help="Run to compare all with.  [default: the best on validation]")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the table as CSV on stdout.")
 @json_option
 def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int:
@@ -618,7 +622,7 @@ def runs(folder: Path, against: Path | None, as_csv: bool, as_json: bool) -> int
 @click.option("--split", type=SPLIT, default="test", help="Split to evaluate.")
 @click.option(
     "--cache",
-    type=PATH,
+    type=CACHE,
     help="Features on which to evaluate RUN, which is then a file of weights; --set head=NAME names its "
     "head.",
 )
@@ -655,7 +659,7 @@ def evaluate(
     "avel score seed0.parquet seed1.parquet --dataset AVE_Dataset --decoder event",
 )
 @click.argument("predictions", type=PathTo("file"), nargs=-1, required=True)
-@click.option("--dataset", type=PATH, required=True, help="Folder of the annotations.")
+@click.option("--dataset", type=ANNOTATED, required=True, help="Folder of the annotations.")
 @click.option("--split", type=SPLIT, default="test", help="Split to evaluate.")
 @click.option(
     "--task",
@@ -829,7 +833,7 @@ def plot(run: Path, kind: str, out: Path, as_json: bool, **options: Any) -> int:
 )
 @click.option("--preview", type=PATH, help="Draw the events of one video: .png, or .mp4 with a timeline.")
 @click.option("--trial", help="One trial of the run.  [default: the mean over its best setting's]")
-@click.option("--encoder", type=PATH, help="Run of avel pretrain.  [default: where the cache says]")
+@click.option("--encoder", type=ENCODER, help="Run of avel pretrain.  [default: where the cache says]")
 @click.option(
     "--visual-weights",
     type=PATH,

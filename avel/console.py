@@ -98,15 +98,12 @@ class Command(click.Command):
 
     def invoke(self, context: click.Context) -> Any:
         """Runs the command, if each of its paths is of a kind that it takes."""
-        places = [
-            CommandPath(parameter.human_readable_name.strip("[]."), str(path), kind.kinds, kind.made)
-            for parameter in self.params
-            if isinstance(kind := parameter.type, PathTo)
-            for path in _each(context.params[parameter.name or ""])
-        ]
         arguments = [each for each in self.params if isinstance(each, click.Argument)]
         alone = all(isinstance(each.type, PathTo) for each in arguments)
-        check_paths(self.name or "", places, alone=alone)
+        check_paths(self.name or "", _paths(arguments, context), alone=alone)
+        for option in self.params:
+            if isinstance(option, click.Option):
+                check_paths(self.name or "", _paths([option], context))
         return super().invoke(context)
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -128,20 +125,31 @@ class Command(click.Command):
                     formatter.write_dl(records, col_max=FLAG_COLUMNS)
 
 
-def _each(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, tuple) else () if value is None else (value,)
+def _paths(parameters: Iterable[click.Parameter], context: click.Context) -> list[CommandPath]:
+    """Returns the paths that were given for those of the parameters that take some."""
+    places = []
+    for parameter in parameters:
+        kind, value = parameter.type, context.params.get(parameter.name or "")
+        if isinstance(kind, PathTo) and value is not None:
+            name = parameter.human_readable_name.strip("[].")
+            places += [
+                CommandPath(name, str(path), kind.kinds, kind.made, kind.meant)
+                for path in (value if isinstance(value, tuple) else (value,))
+            ]
+    return places
 
 
 class PathTo(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
     """A path of certain kinds, the one that is meant first; `made` if the command writes it.
 
-    It becomes a Path, or with `text` stays as it is, for it may be a URL.
+    It becomes a Path, or with `text` stays as it is, for it may be a URL. `meant` says what the command takes
+    of these kinds, if that is not what the first of them is called.
     """
 
     name = "path"
 
-    def __init__(self, *kinds: Kind, made: bool = False, text: bool = False) -> None:
-        self.kinds, self.made, self.text = kinds, made, text
+    def __init__(self, *kinds: Kind, made: bool = False, text: bool = False, meant: str = "") -> None:
+        self.kinds, self.made, self.text, self.meant = kinds, made, text, meant
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
         """Returns the path."""

@@ -40,8 +40,9 @@ class ConfigError(AvelError):
     exit_code = 2
 
 
-MOST_CHOICES = 50
-"""Most choices that an error lists: enough for a stage's settings, but a store has more videos."""
+MOST_CHOICES, FEW = 50, 5
+"""Most choices that an error lists in full: enough for a stage's settings; of more, as the videos of a store
+are, it lists a few."""
 
 
 class UnknownNameError(ConfigError):
@@ -51,12 +52,11 @@ class UnknownNameError(ConfigError):
         known = sorted(choices)
         near = difflib.get_close_matches(name, known, n=3)
         place = f"{where}: " if where else ""
-        others = f" and {len(known) - MOST_CHOICES} others" if len(known) > MOST_CHOICES else ""
+        shown = known if len(known) <= MOST_CHOICES else known[:FEW]
+        others = f" and {len(known) - len(shown):,} others" if len(known) > len(shown) else ""
         super().__init__(
             f"{place}no {kind} named {name!r}",
-            hint=f"did you mean {' or '.join(near)}?"
-            if near
-            else f"choose from {', '.join(known[:MOST_CHOICES])}{others}",
+            hint=f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(shown)}{others}",
         )
 
 

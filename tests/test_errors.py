@@ -32,6 +32,14 @@ def test_an_unknown_name_unpickles_with_its_suggestion() -> None:
     assert (error.message, error.hint) == ("run: no head named 'tacme'", "did you mean tacma?")
 
 
+def test_of_many_choices_a_few_are_listed() -> None:
+    names = [f"{number:05d}" for number in range(1051)]
+    assert UnknownNameError("video", "x", names[:50]).hint == f"choose from {', '.join(names[:50])}"
+    assert UnknownNameError("video", "x", names).hint == (
+        "choose from 00000, 00001, 00002, 00003, 00004 and 1,046 others"
+    )
+
+
 def test_a_refused_clip_unpickles_with_its_reason() -> None:
     refused = avel.pipeline.media.refusal.ClipRefused("empty", "0 bytes")
     again = pickle.loads(pickle.dumps(refused))

@@ -81,12 +81,14 @@ class CommandPath:
         name: what its help calls it, "STORE".
         kinds: kinds that it may be, the one that is meant first.
         written: whether the command writes it, so that it may also be missing, or an empty folder.
+        meant: what the command takes, in words; by default `MEANT` of the first kind.
     """
 
     name: str
     path: str
     kinds: tuple[Kind, ...]
     written: bool = False
+    meant: str = ""
 
     def fits(self, kind: Kind) -> bool:
         """Returns whether a path of that kind can stand here; what is missing is left to the command."""
@@ -113,7 +115,7 @@ def check_paths(command: str, places: Sequence[CommandPath], *, alone: bool = Tr
         hint = f"avel {command} {right}" if alone else f"avel {command} -h shows their order"
         raise StoreError(f"{swapped}: arguments swapped?", hint=hint)
     place, kind = places[wrong[0]], kinds[wrong[0]]
-    meant = MEANT[place.kinds[0]]
+    meant = place.meant or MEANT[place.kinds[0]]
     if place.kinds[0] == "video" and kind == "dataset":
         raise StoreError(
             f"{place.path} is a folder, not {meant}", hint=f"name its videos, as {place.path}/*.mp4"

@@ -117,7 +117,7 @@ def pack(store: Path | str, clips: int | None = None) -> PackSummary:
         end_run(location)
     staged = entries.where(state="staged", settings=opened.digest)
     return PackSummary(
-        store=location.url,
+        store=str(store),
         clips=len(staged),
         packed=int(staged.column("packed").sum()) + now,
         now=now,

@@ -146,6 +146,49 @@ def test_a_trained_head_is_a_module_on_tensors(paths: Path) -> None:
         ("inspect runs", "runs is a folder of runs", "avel runs runs"),
         ("extract nowhere out", "nowhere: no folder of videos", "next:"),
         ("evaluate nowhere", "nowhere: no run", "avel train-head"),
+        (
+            "import-features store out",
+            "store is a clip store, not a folder of features",
+            "avel cache-features",
+        ),
+        ("import-features runs/mlp out.h5", "runs/mlp is a run, not a folder of features", "avel evaluate"),
+        (
+            "import-features videos store",
+            "store is a clip store; avel import-features writes a feature",
+            "next:",
+        ),
+        (
+            "import-features new.h5 --audio store --dataset videos",
+            "store is a clip store, not a folder of features",
+            "avel cache-features store",
+        ),
+        (
+            "cache-features store new.h5 --encoder cache.h5",
+            "cache.h5 is a feature cache, not a run",
+            "avel train-head cache.h5",
+        ),
+        (
+            "cache-features store new.h5 --encoder runs",
+            "runs is a folder of runs, not a run",
+            "avel runs runs",
+        ),
+        (
+            "cache-features store new.h5 --cnn-from store",
+            "store is a clip store, not a feature cache",
+            "next:",
+        ),
+        ("evaluate notes.txt --cache runs/mlp", "runs/mlp is a run, not a feature cache", "avel evaluate"),
+        (
+            "predict runs/mlp clip.mp4 --encoder store",
+            "store is a clip store, not a run",
+            "avel pretrain store",
+        ),
+        (
+            "runs runs --against cache.h5",
+            "cache.h5 is a feature cache, not a run",
+            "avel train-head cache.h5",
+        ),
+        ("score notes.txt --dataset store", "store is a clip store, not a folder of annotations", "next:"),
     ],
 )
 def test_a_command_says_what_it_was_given(

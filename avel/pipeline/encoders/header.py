@@ -9,6 +9,7 @@ from typing import Any
 from avel.errors import MissingPathError, StoreError
 from avel.stores.documents import parse, typed
 from avel.stores.kinds import kind_of, not_a
+from avel.stores.runs import Run
 
 FORMAT = "3"
 LAST, BEST = "encoder.safetensors", "encoder-best.safetensors"
@@ -66,14 +67,17 @@ def encoder_file(path: Path, which: str = LAST) -> Path:
 
     Raises:
         MissingPathError: there is none.
-        StoreError: it is something else, such as a feature cache.
+        StoreError: it is something else, such as a feature cache, or a run of avel train-head.
     """
     file = path / which if path.is_dir() else path
     kind = kind_of(path)
     if file.is_file() and (path.is_dir() or kind == "file"):
         return file
-    if kind == "store" or path.is_file():
+    if kind in ("store", "runs") or path.is_file():
         raise not_a("run of avel pretrain", path, AGAIN)
+    if kind == "run":
+        Run.open(path, "pretrain")
+        raise MissingPathError(f"{file}: no encoder yet", hint="the same avel pretrain command goes on")
     raise MissingPathError(f"{file}: no encoder", hint="avel pretrain STORE RUN trains one")
 
 

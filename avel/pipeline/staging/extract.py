@@ -112,7 +112,7 @@ def extract(
         plan = _plan(location, data, config, read_manifest(location), restage)
         _staged_with(location, plan, mixed_versions)
         expected = forecast(plan, config, threads(scheduler) if scheduler else count)
-        return summarize(location.url, plan, Tally(), time.monotonic() - began, expected)
+        return summarize(str(store), plan, Tally(), time.monotonic() - began, expected)
     with ExitStack() as stack:
         with writing(location):
             check_lock = stack.enter_context(location.lock())
@@ -135,7 +135,7 @@ def extract(
             manifest.merge()
             if not scheduler:  # workers elsewhere may have been killed in the middle of a file
                 end_run(location)
-    return summarize(location.url, plan, done, time.monotonic() - began)
+    return summarize(str(store), plan, done, time.monotonic() - began)
 
 
 def _plan(

@@ -8,12 +8,14 @@ import torch
 from safetensors.torch import save_file
 
 from avel.errors import MissingPathError, StoreError
+from avel.heads.config import TrainConfig
 from avel.nn import Standard
-from avel.pipeline.config import VISUAL_BACKBONES
+from avel.pipeline.config import VISUAL_BACKBONES, PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
 from avel.pipeline.encoders.encoder import Encoder, map_cells
-from avel.pipeline.encoders.header import read_pretrained
+from avel.pipeline.encoders.header import encoder_file, read_pretrained
 from avel.pipeline.encoders.kept import cnn_digest, encoder_digest, load_encoder, save_encoder
+from avel.stores.runs import Run
 from tests.pipeline.configs import changed, made, pretrain_config
 
 TINY = pretrain_config(
@@ -181,6 +183,19 @@ def test_no_encoder_and_no_encoder_file_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "encoder.safetensors").write_bytes(b"\xff" * 100)
     with pytest.raises(StoreError, match="damaged"):
         load_encoder(tmp_path)
+
+
+def test_a_run_without_an_encoder_says_what_it_is(tmp_path: Path) -> None:
+    Run.create(tmp_path / "heads", "heads", TrainConfig(), inputs={})
+    with pytest.raises(
+        StoreError, match="made by avel train-head, need one made by avel pretrain"
+    ) as refused:
+        encoder_file(tmp_path / "heads")
+    assert refused.value.hint == "avel pretrain STORE RUN trains encoders"
+    Run.create(tmp_path / "begun", "pretrain", PretrainConfig(), inputs={})
+    with pytest.raises(MissingPathError, match="no encoder yet") as refused_too:
+        encoder_file(tmp_path / "begun")
+    assert refused_too.value.hint == "the same avel pretrain command goes on"
 
 
 def test_loaded_batch_norms_keep_their_statistics_and_random_ones_learn_them(tmp_path: Path) -> None:

@@ -94,6 +94,13 @@ def test_the_same_command_does_nothing_twice(again: tuple[Path, Path]) -> None:
     }
 
 
+def test_the_result_names_the_store_as_it_was_given(
+    again: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(again[0].parent)
+    assert extract("clips", "clips.zarr", SMALL).headline().startswith("clips.zarr: 4 of 5 clips staged")
+
+
 def test_a_changed_file_is_staged_again_and_a_new_date_is_not(again: tuple[Path, Path]) -> None:
     clips, store = again
     make_clip(clips / "clip00.mp4", seed=50)
