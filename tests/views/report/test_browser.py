@@ -198,6 +198,29 @@ def test_scores_of_classes_are_those_of_the_evaluation_and_sort(page: Any, made:
     assert f"{events['missed']:g}" in page.find_element("id", "classes").text
 
 
+def test_a_class_has_one_colour_in_all_runs_of_a_clip(page: Any) -> None:
+    until(page, "return document.querySelectorAll('.probability svg').length === 2")
+    named = page.execute_script(
+        "return [...document.querySelectorAll('.probability .legend span')]"
+        ".map(each => [each.textContent, each.firstChild.style.borderTopColor])"
+    )
+    colour_of = dict(named)
+    assert len(named) > len(colour_of) > 1, "no class is drawn of both runs"
+    assert all(colour == colour_of[name] for name, colour in named)
+    assert len(set(colour_of.values())) == len(colour_of)
+
+
+def test_a_printed_page_keeps_figures_whole_and_leaves_controls_out(page: Any) -> None:
+    until(page, "return document.querySelector('.map-box') !== null")
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    style = "return [...document.querySelectorAll(arguments[0])].map(e => getComputedStyle(e)[arguments[1]])"
+    try:
+        assert set(page.execute_script(style, "nav, .saves, .choices, .list", "display")) == {"none"}
+        assert set(page.execute_script(style, "figure, .track", "breakInside")) == {"avoid"}
+    finally:
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
 def test_figures_and_tracks_are_files(page: Any) -> None:
     until(page, "return document.querySelector('.probability svg') !== null")
     page.execute_script("window.saved = []; save = (name, text) => saved.push([name, text])")

@@ -179,13 +179,21 @@ function probabilityLines(run) {
   const segments = clipSegments();
   const svg = s("svg", { viewBox: `0 0 ${segments} 100`, preserveAspectRatio: "none", role: "img", "aria-label": `probabilities of ${avel.data.summary.runs[run].name}` });
   svg.append(s("line", { class: "grid", x1: 0, x2: segments, y1: 50, y2: 50 }));
-  trial.lines.forEach(([output, values], number) => {
+  const colour = outputColours();
+  trial.lines.forEach(([output, values]) => {
     const points = values.map((value, segment) => `${segment + 0.5},${100 - value}`).join(" ");
     const about = `${outputs[output]}: at most ${Math.max(...values)} %`;
-    svg.append(s("polyline", { class: "curve", points, style: { stroke: seriesColour(number) }, ...tipped(about) }));
+    svg.append(s("polyline", { class: "curve", points, style: { stroke: colour(output) }, ...tipped(about) }));
   });
-  const names = trial.lines.map(([output], number) => h("span", {}, h("i", { class: "swatch", style: { "border-top-color": seriesColour(number) } }), outputs[output]));
+  const names = trial.lines.map(([output]) => h("span", {}, h("i", { class: "swatch", style: { "border-top-color": colour(output) } }), outputs[output]));
   return [svg, h("small", { class: "legend" }, names)];
+}
+
+/** Gives each class that a line is drawn of one colour, the same for all runs. */
+function outputColours() {
+  const drawn = avel.data.clips.predictions.flatMap((_, run) => (ofTrial(run) || { lines: [] }).lines.map(([output]) => output));
+  const order = [...new Set(drawn)];
+  return (output) => seriesColour(order.indexOf(output));
 }
 
 function ofTrial(run) {
