@@ -6,14 +6,16 @@
 `avel sweep --folds` judges heads on one cache, whose encoder has seen the clips of all folds. Here AV-BT is
 trained for each fold, on the clips that neither choose an epoch nor judge; test clips take no part. The folds
 stay in the folder: the same command goes on where it stopped, and with more seeds adds some. It also compares
-with another line: `--against "tacma, lr 1e-3, standardised"`.
+with another line: `--against "tacma, lr 1e-3, standardised"`, and makes some lines alone: `--lines "mlp, 100
+epochs" "tacma, 100 epochs"`, beside the one that it compares with.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +102,22 @@ ENCODERS: Mapping[str, Mapping[str, Any]] = {
     "random Bi-LSTMs": {"epochs": 0},
     "CNN vectors": {},
     "AV-BT beside CNN vectors": {},
+    "25 epochs": {"epochs": 25},
+    "100 epochs": {"epochs": 100},
+    "200 epochs": {"epochs": 200},
+    "a projector of 2048": {"projector": "2048-2048-2048"},
+    "a projector of 128": {"projector": "128-128-128"},
+    "separate projectors": {"shared_projector": False},
+    "Bi-LSTMs of 64": {"hidden": 64},
+    "Bi-LSTMs of 256": {"hidden": 256},
+    "Linears of 256": {"visual_width": 256, "audio_width": 256},
+    "no Linears": {"visual_width": 1280, "audio_width": 1024},
+    "augmented frames": {"frozen_augment": True},
+    "16 frames": {"frozen_frames": 16},
 }
 """Name -> what differs from the preset `small` at 50 epochs; all are judged by both heads, standardised."""
+FUSING = {"avel": {"head": "avel"}, "psp": {"head": "psp"}}
+"""Heads that read the CNNs' vectors, at their published settings but standardised, 10 epochs of patience."""
 WIDE = ("CNN vectors", "AV-BT beside CNN vectors")
 EPOCHS = 50
 SHOWN = ("accuracy", "event_f1")
@@ -113,7 +129,8 @@ class Clips:
 
     Attributes:
         middle: cnn_a (V, T, Da), cnn_v (V, T, Dv) of the middle frames, which features are made from.
-        drawn: cnn_a (V, T, Da), cnn_v (V, T, k, Dv), which AV-BT learns from; 0 of test videos.
+        drawn: k, whether each frame is augmented -> cnn_a (V, T, Da), cnn_v (V, T, k, Dv), which AV-BT learns
+            from; 0 of test videos.
         fold: (R,) fold of each sample.
         group_of: video -> group, which stays in one fold.
     """
@@ -121,7 +138,7 @@ class Clips:
     cache: LoadedCache
     config: PretrainConfig
     middle: Pair
-    drawn: Pair
+    drawn: Callable[[int, bool], Pair]
     samples: Split
     fold: NDArray[np.int64]
     group_of: Mapping[str, str]
@@ -140,16 +157,22 @@ def read_clips(store: Path, out: Path, config: PretrainConfig, groups: Path) -> 
     splits = clips.dataset.split_of_video()
     known = [place for place, name in enumerate(cache.video_ids) if {"train", "val"} & {*splits[name]}]
     names = [cache.video_ids[place] for place in known]
-    some = frozen_vectors(encoder, clips, names, config.frozen.frames, out / "vectors", clips.digest)
-    drawn = tuple(each.new_zeros(len(places), *each.shape[1:]) for each in some)
-    for whole, part in zip(drawn, some, strict=True):
-        whole[torch.tensor(known)] = part
+
+    @lru_cache(2)
+    def drawn(frames: int, augmented: bool) -> Pair:
+        augmentation = config.augmentation if augmented else None
+        folder = out / f"vectors-{frames}{'-augmented' * augmented}"
+        some = frozen_vectors(encoder, clips, names, frames, folder, clips.digest, augmentation)
+        audio, visual = (each.new_zeros(len(places), *each.shape[1:]) for each in some)
+        audio[torch.tensor(known)], visual[torch.tensor(known)] = some
+        return audio, visual
+
     loaded = LoadedCache.open(out / "cnn.h5", "cpu")
     data = loaded.data(resolve(TrainConfig, "train-head", options=MLP | {"merge": "concatenate"}))
     samples = labelled_samples(data)
     group_of = read_groups(groups, samples.video_id)
     fold = deal(np.array([group_of[video] for video in samples.video_id]), samples, FOLDS, 0)
-    return Clips(loaded, config, middle, (drawn[0], drawn[1]), samples, fold, group_of, data.task)
+    return Clips(loaded, config, middle, drawn, samples, fold, group_of, data.task)
 
 
 def avbt(clips: Clips, fold: int, seed: int, middle: bool = False, part: float = 1, **options: Any) -> Pair:
@@ -165,14 +188,17 @@ def avbt(clips: Clips, fold: int, seed: int, middle: bool = False, part: float =
     videos = np.unique(clips.samples.videos.numpy()[learned])
     chosen = np.random.default_rng(seed).permutation(videos)[: round(part * len(videos))]
     place = torch.from_numpy(np.sort(chosen) if part < 1 else videos)
-    audio, visual = (each[place] for each in clips.drawn)
     if middle:
         audio, visual = (each[place].half() for each in clips.middle)
         visual = visual.unsqueeze(2)
+    else:
+        drawn = clips.drawn(config.frozen.frames, config.frozen.augment)
+        audio, visual = (each[place] for each in drawn)
     encoder = build_encoder(config)
     projected = ProjectedEncoder(encoder, config)
     standardise(encoder, audio, visual, None)
-    batches = FrozenVectors(audio, visual, batch_size=config.batch_size, seed=seed)
+    together = config.frozen.augment and config.augmentation.augment_per == "clip"
+    batches = FrozenVectors(audio, visual, batch_size=config.batch_size, seed=seed, together=together)
     trainer = Trainer(projected, make_optimizer(projected, config), config, torch.device("cpu"))
     with Progress(epochs * len(place), "clips", of="AV-BT") as progress:
         for number in range(epochs):
@@ -268,6 +294,7 @@ def main() -> None:
     parser.add_argument("--groups", type=Path, required=True, help="CSV of video_id,group")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--against", default="", help="HEAD, NAME of a line to compare with; a head's first")
+    parser.add_argument("--lines", nargs="+", default=(), help="these lines alone, as HEAD, NAME")
     given = parser.parse_args()
     set_verbosity(1)
     asked: dict[str, tuple[str, str, Mapping[str, Any]]] = {}
@@ -278,14 +305,26 @@ def main() -> None:
             usual = {"mlp": MLP, "tacma": TACMA}[head] | STANDARD
             wide = usual | ({"merge": "concatenate"} if head == "mlp" else {})
             asked |= {f"{head}, {name}": (name, head, wide if name in WIDE else usual) for name in ENCODERS}
-    if given.against not in ("", *asked):
-        parser.error(f"--against {given.against!r} is none of: {'; '.join(asked)}")
+    if given.what == "encoders":
+        patient = STANDARD | {"patience": 10, "together": "never"}
+        asked |= {
+            f"{head}, CNN vectors": ("CNN vectors", head, each | patient) for head, each in FUSING.items()
+        }
+    for line in (given.against, *given.lines):
+        if line not in ("", *asked):
+            parser.error(f"{line!r} is none of: {'; '.join(asked)}")
     config = resolve(PretrainConfig, "pretrain", preset=PRESETS["small"], file=given.config)
     clips = read_clips(given.store, given.out, config, given.groups)
-    found = {line: judge(clips, given.out, given.seeds, *each) for line, each in asked.items()}
-    for head in HEADS:
+    firsts = [next(line for line in asked if line.startswith(f"{head}, ")) for head in HEADS]
+    wanted = {*given.lines, *([given.against] if given.against else firsts)} if given.lines else {*asked}
+    found = {
+        line: judge(clips, given.out, given.seeds, *each) for line, each in asked.items() if line in wanted
+    }
+    for head in (*HEADS, *FUSING):
         of_head = {line: each for line, each in found.items() if line.startswith(f"{head}, ")}
-        against = given.against or next(iter(of_head))
+        if not of_head:
+            continue
+        against = given.against or (next(iter(of_head)) if head in HEADS else firsts[-1])
         print("\n".join([*lines(clips.task, of_head, found[against]), f"first: {against}", ""]))
 
 

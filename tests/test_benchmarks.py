@@ -91,9 +91,9 @@ def test_folds_are_judged_by_encoders_that_have_not_seen_them(tmp_path: Path) ->
     def changed(fold: int) -> torch.Tensor:
         """Features where the clips of one fold are others in training."""
         place = clips.samples.videos[torch.from_numpy(clips.fold == fold)]
-        audio = clips.drawn[0].clone()
+        audio, visual = (each.clone() for each in clips.drawn(2, False))
         audio[place] += 1 + audio[place].flip(1)
-        other = dataclasses.replace(clips, drawn=(audio, clips.drawn[1]))
+        other = dataclasses.replace(clips, drawn=lambda frames, augmented: (audio, visual))
         return folds.avbt(other, 0, 3, epochs=2)[0]
 
     usual = folds.avbt(clips, 0, 3, epochs=2)[0]
