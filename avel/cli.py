@@ -738,7 +738,7 @@ def inspect(path: str, as_json: bool, **options: Any) -> int:
     Also says whether PATH is complete; the exit code is 1 if not.
     """
     found = avel.inspect(path, **options)
-    show(found, as_json, next=AFTER_INSPECTION[found.kind].replace("{}", path_of(path)))
+    show(found, as_json, next=found.mend or AFTER_INSPECTION[found.kind].replace("{}", path_of(path)))
     return DONE if found.whole else ERROR
 
 

@@ -16,23 +16,28 @@ from avel.stores.kinds import kind_of, not_a
 SHOWN = 10
 """Most names that a problem lists."""
 
-UNFINISHED_STORE = "not finished: give the same avel extract command again to go on"
+UNFINISHED = "not finished"
+GO_ON = "the same avel {} command goes on"
 
 CACHE_SUFFIXES = (".h5", ".hdf5")
 """Endings of files that are feature caches even where their beginning is damaged."""
-Findings = tuple[dict[str, Any], list[str]]
-"""Facts and problems."""
+Findings = tuple[dict[str, Any], list[str], str]
+"""Facts, problems, and what mends them."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """Contents of a path. `facts` are plain values for JSON; it is whole if there are no `problems`."""
+    """Contents of a path. `facts` are plain values for JSON; it is whole if there are no `problems`.
+
+    `mend` says what to do about the problems.
+    """
 
     path: str
     kind: Literal["dataset", "store", "cache", "run"]
     whole: bool
     problems: tuple[str, ...]
     facts: dict[str, Any]
+    mend: str = ""
 
     def headline(self) -> str:
         """Returns what it is in one line, and whether it is whole."""
@@ -63,10 +68,10 @@ def inspect(
     """
     kind, inspect_it = _kind(str(path))
     if inspect_it is None:
-        facts, problems = _dataset(str(path), annotations, format, format_settings or {})
+        facts, problems, mend = _dataset(str(path), annotations, format, format_settings or {})
     else:
-        facts, problems = inspect_it(str(path), verify)
-    return Inspection(str(path), kind, not problems, tuple(problems), facts)
+        facts, problems, mend = inspect_it(str(path), verify)
+    return Inspection(str(path), kind, not problems, tuple(problems), facts, mend if problems else "")
 
 
 def _kind(
@@ -109,7 +114,8 @@ def _dataset(
     audited = audit(read_dataset(path, annotations, format=format, **format_settings))
     facts = audited.facts() | {"remarks": list(audited.remarks())}
     missing = len(audited.missing_files)
-    return facts, [f"{missing} of {audited.videos} videos have no file"] if missing else []
+    problems = [f"{missing} of {audited.videos} videos have no file"] if missing else []
+    return facts, problems, ""  # extract goes on without them
 
 
 def _store(path: str, verify: bool) -> Findings:
@@ -122,7 +128,8 @@ def _store(path: str, verify: bool) -> Findings:
 
     location = locate(path)
     if read_attributes(location) is None and (location.names("manifest") or _is_begun(Path(path))):
-        return {"videos": len(read_manifest(location)), "bytes": location.bytes()}, [UNFINISHED_STORE]
+        begun = {"videos": len(read_manifest(location)), "bytes": location.bytes()}
+        return begun, [UNFINISHED], GO_ON.format("extract")
     store = ClipStore.open(path)
     entries, waiting = store.entries, store.waiting
     failed = entries.holds(state="failed")
@@ -154,13 +161,14 @@ def _store(path: str, verify: bool) -> Findings:
     if verify:
         problems += verify_clips(store)
         store.dataset  # noqa: B018 - raises where its tables contradict each other
-    return facts, problems
+    return facts, problems, store.repair()
 
 
 def _cache(path: str, verify: bool) -> Findings:
     from avel.stores.feature_check import problems
     from avel.stores.features import FeatureCache
     from avel.stores.named_features import GROUP
+    from avel.stores.provenance import AGAIN
 
     cache = FeatureCache.open(path)
     provenance = dict(cache.provenance)
@@ -190,13 +198,13 @@ def _cache(path: str, verify: bool) -> Findings:
         "provenance": provenance,
         "bytes": disk_bytes(cache.path),
     }
-    return facts, list(problems(cache)) if verify else []
+    return facts, list(problems(cache)) if verify else [], AGAIN
 
 
 def _unfinished_cache(path: str, verify: bool) -> Findings:
     parts = list(Path(path).with_name(f".{Path(path).name}.parts").glob("*/[!.]*.h5"))
     facts = {"finished_parts": len(parts), "bytes": sum(part.stat().st_size for part in parts)}
-    return facts, ["not finished: give the same avel cache-features command again to go on"]
+    return facts, [UNFINISHED], GO_ON.format("cache-features")
 
 
 def _run(path: str, verify: bool) -> Findings:
@@ -204,9 +212,9 @@ def _run(path: str, verify: bool) -> Findings:
 
     run = Run.open(path)
     weights = sorted(Path(path).rglob("*.safetensors"))
-    problems = [f"not finished: give the avel {COMMANDS[run.kind]} command again"]
+    problems, mend = [UNFINISHED], GO_ON.format(COMMANDS[run.kind])
     if run.finished:
-        problems = run.faults(verify=verify)
+        problems, mend = run.faults(verify=verify), run.remake()
     facts = {
         "stage": COMMANDS[run.kind],
         "finished": run.finished,
@@ -218,4 +226,4 @@ def _run(path: str, verify: bool) -> Findings:
         "weights": {str(file.relative_to(path)): file.stat().st_size for file in weights},
         "bytes": disk_bytes(Path(path)),
     }
-    return facts, problems
+    return facts, problems, mend

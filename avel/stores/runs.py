@@ -268,6 +268,12 @@ class Run:
             )
         return (self.path / RESULTS).read_bytes()
 
+    def remake(self) -> str:
+        """Returns how to make a run anew that has damaged files."""
+        if self.kind == "heads":
+            return f"the same avel {COMMANDS[self.kind]} command with --overwrite trains it anew"
+        return f"remove {self.path}, and the same avel {COMMANDS[self.kind]} command trains it anew"
+
     def _mend(self) -> str:
         return f"delete the file and give the same avel {COMMANDS[self.kind]} command again"
 

@@ -13,8 +13,10 @@ from safetensors.numpy import save_file
 
 from avel.cli import cli
 from avel.errors import MissingPathError
+from avel.heads.train import train_head
 from avel.pipeline.config import CacheConfig
 from avel.stores.cached_samples import Missing
+from avel.stores.clips import ClipStore
 from avel.stores.files import disk_bytes
 from avel.stores.inspection import Inspection, inspect
 from avel.stores.location import locate
@@ -29,6 +31,7 @@ def looked(path: Path, verify: bool = False) -> Inspection:
     found = inspect(path, verify)
     assert json.loads(json.dumps(found.facts)) is not None
     assert found.whole == (not found.problems)
+    assert found.mend == "" or not found.whole
     return found
 
 
@@ -66,7 +69,7 @@ def test_a_store_whose_making_was_cut_short_is_one(tmp_path: Path) -> None:
     (store / "zarr.json").unlink()
     found = looked(store)
     assert (found.kind, found.whole, found.facts["videos"]) == ("store", False, 2)
-    assert "give the same avel extract command again" in found.problems[0]
+    assert (found.problems, found.mend) == (("not finished",), "the same avel extract command goes on")
     (tmp_path / "locked").mkdir()
     (tmp_path / "locked" / ".lock").touch()
     assert looked(tmp_path / "locked").kind == "store"
@@ -85,8 +88,11 @@ def test_verify_finds_a_flipped_bit_in_a_store(tmp_path: Path) -> None:
     data[99] ^= 4
     chunk.write_bytes(data)
     assert looked(store).whole
-    (problem,) = looked(store, verify=True).problems
-    assert problem.startswith("b: ")
+    found = looked(store, verify=True)
+    assert found.problems[0].startswith("b: ")
+    assert found.mend == f"avel extract {ClipStore.open(store).about.root} {store}"
+    shown = CliRunner().invoke(cli, ["inspect", str(store), "--verify"])
+    assert f"next: {found.mend}" in " ".join(shown.stderr.split())
 
 
 def test_a_cache_tells_what_made_it_and_verify_reads_it(tmp_path: Path) -> None:
@@ -102,7 +108,9 @@ def test_a_cache_tells_what_made_it_and_verify_reads_it(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         file["f_v"][1, 2, 3] += 1
     assert looked(path).whole
-    assert "row 1 of f_v is damaged" in looked(path, verify=True).problems[0]
+    found = looked(path, verify=True)
+    assert "row 1 of f_v is damaged" in found.problems[0]
+    assert "the same avel cache-features or import-features command and --overwrite" in found.mend
     write_cache(path, arrays={"f_a": np.zeros((2, 4, 5)), "f_v": np.full((2, 4, 5), np.nan)})
     assert "not finite" in looked(path, verify=True).problems[0]
 
@@ -141,7 +149,21 @@ def test_a_run_is_whole_when_it_is_finished(tmp_path: Path) -> None:
     found = looked(run.path, verify=True)
     assert (found.whole, found.facts["results"]) == (True, {"loss": 0.5})
     (run.path / "encoder.safetensors").write_bytes((run.path / "encoder.safetensors").read_bytes()[:-4])
-    assert looked(run.path).problems == ("encoder.safetensors: has 84 bytes instead of 88",)
+    found = looked(run.path)
+    assert found.problems == ("encoder.safetensors: has 84 bytes instead of 88",)
+    assert found.mend == f"remove {run.path}, and the same avel pretrain command trains it anew"
+
+
+def test_a_run_of_heads_whose_weights_are_gone_is_trained_anew_as_inspect_says(tmp_path: Path) -> None:
+    write_cache(tmp_path / "c.h5")
+    train_head(tmp_path / "c.h5", tmp_path / "run", head="mlp", epochs=1)
+    (weights,) = (tmp_path / "run").rglob("*.safetensors")
+    before = weights.read_bytes()
+    weights.unlink()
+    assert looked(tmp_path / "run").mend == "the same avel train-head command with --overwrite trains it anew"
+    train_head(tmp_path / "c.h5", tmp_path / "run", head="mlp", epochs=1, overwrite=True)
+    assert looked(tmp_path / "run", verify=True).whole
+    assert weights.read_bytes() == before
 
 
 @pytest.mark.shared
