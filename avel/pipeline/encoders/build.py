@@ -1,12 +1,14 @@
 """A config -> the encoder it asks for."""
 
 import dataclasses
+from pathlib import Path
 
 import torch
 
 from avel.pipeline.config import AUDIO_BACKBONES, VISUAL_BACKBONES, PretrainConfig
 from avel.pipeline.encoders.backbones import load_backbone
 from avel.pipeline.encoders.encoder import BackboneSpec, Encoder, EncoderSpec, channels_last
+from avel.pipeline.encoders.hub import ModelConfig
 from avel.pipeline.encoders.kept import load_encoder
 
 
@@ -21,8 +23,18 @@ def build_encoder(config: PretrainConfig) -> Encoder:
         AvelError: what `load_encoder` raises.
     """
     if config.start_from:
-        encoder = load_encoder(config.start_from).requires_grad_(True)
-        encoder.spec = dataclasses.replace(encoder.spec, crop_size=config.augmentation.crop_size)
+        backbones = {"visual": config.visual.backbone, "audio": config.audio.backbone}
+        folders = {
+            kind: Path(backbone.model)
+            for kind, backbone in backbones.items()
+            if isinstance(backbone, ModelConfig) and Path(backbone.model).is_dir()
+        }
+        encoder = load_encoder(config.start_from, folders=folders).requires_grad_(True)
+        placed = {
+            kind: dataclasses.replace(getattr(encoder.spec, kind), backbone=backbones[kind])
+            for kind in folders
+        }
+        encoder.spec = dataclasses.replace(encoder.spec, crop_size=config.augmentation.crop_size, **placed)
     else:
         encoder = _new_encoder(config)
     for name in encoder.batch_statistics:

@@ -5,6 +5,7 @@ One file, so that weights and optimizer state can never be of different epochs; 
 
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from torch.optim import Optimizer
 from avel.config import default_text, settings_of
 from avel.errors import MissingPathError, StoreError
 from avel.pipeline.config import PretrainConfig
+from avel.pipeline.encoders.header import AGAIN, encoder_file, is_of_folder, read_spec
 from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.stores.documents import parse, typed
 from avel.stores.runs import Run
-from avel.stores.tensors import load_tensors, save_tensors
+from avel.stores.tensors import load_tensors, read_header, save_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT = "avel-checkpoint-3"
@@ -93,6 +95,7 @@ def can_start_from(run: Path, config: PretrainConfig) -> None:
         )
     theirs, ours = _form(Run.open(run, "pretrain").config(PretrainConfig)), _form(config)
     differing = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
+    differing = [name for name in differing if not _moved(run, name, ours)]
     if differing:
         shown = ", ".join(
             f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here" for name in differing
@@ -109,6 +112,20 @@ def _form(config: PretrainConfig) -> dict[str, Any]:
         if (setting.key not in NO_FORM and setting.key.startswith(FORM))
         or (config.encoder.agva and setting.name == "crop_size")  # AGVA has weights for each cell of a map
     }
+
+
+def _moved(run: Path, name: str, ours: Mapping[str, Any]) -> bool:
+    """Returns whether a setting names the folder of a run's model, which may lie elsewhere now.
+
+    Whoever builds the network checks that the same model is in it.
+    """
+    kind, _, setting = name.partition("_")
+    file = encoder_file(run)
+    return (
+        setting == "model"
+        and Path(ours.get(name, "")).is_dir()
+        and is_of_folder(read_spec(file, read_header(file, AGAIN))[1][kind])
+    )
 
 
 def start_from(model: nn.Module, run: Path) -> None:

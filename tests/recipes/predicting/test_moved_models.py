@@ -122,6 +122,24 @@ def test_an_encoder_on_a_moved_model_is_told_where_it_is(store: Path, tmp_path: 
         found(head, video, visual_weights=other)
 
 
+def test_training_goes_on_from_an_encoder_on_a_moved_model(store: Path, tmp_path: Path) -> None:
+    model, avbt = write_model(tmp_path / "clip"), tmp_path / "avbt"
+    options = SOUND | {"projector": "8-8", "hidden": 4, "crop_size": 32, "epochs": 1}
+    pretrain(store, avbt, visual_backbone=f"hf:{model}", **options)
+    tuned = options | {"start_from": str(avbt), "seed": 1}
+    pretrain(store, tmp_path / "before", visual_backbone=f"hf:{model}", **tuned)
+    before = load_encoder(tmp_path / "before").state_dict()
+    moved = model.rename(tmp_path / "moved")
+    pretrain(store, tmp_path / "after", visual_backbone=f"hf:{moved}", **tuned)
+    after = load_encoder(tmp_path / "after")
+    for name, value in after.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+    assert getattr(after.spec.visual.backbone, "model", "") == str(moved)
+    other = with_other_pixels(write_model(tmp_path / "pixels"))
+    with pytest.raises(StaleError, match="pixels"):
+        pretrain(store, tmp_path / "other", visual_backbone=f"hf:{other}", **tuned)
+
+
 @pytest.mark.parametrize(
     ("options", "error"), [({"audio_weights": "."}, ConfigError), ({"visual_weights": "."}, ConfigError)]
 )
