@@ -314,11 +314,25 @@ def test_text_on_colour_can_be_read(page: Any, mode: str) -> None:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_axe_finds_nothing_serious(page: Any, dark: bool) -> None:
-    axe = pytest.importorskip("axe_core_python", reason="no axe-core to check the page with")
+def test_text_stands_out_from_what_is_behind_it(page: Any, dark: bool) -> None:
+    in_scheme(page, dark)
+    script = (Path(__file__).parent / "contrast.js").read_text()
+    low, texts = page.execute_script(script, 4.5)
+    assert low == []
+    assert len(page.execute_script(script, 21.1)[0]) == texts > 100, "the script measures nothing"
+
+
+def in_scheme(page: Any, dark: bool) -> None:
+    """Waits for the page to be drawn in light or dark colours."""
     value = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": value})
     until(page, "return document.querySelector('.probability svg') !== null")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_nothing_serious(page: Any, dark: bool) -> None:
+    axe = pytest.importorskip("axe_core_python", reason="no axe-core to check the page with")
+    in_scheme(page, dark)
     page.execute_script((Path(axe.__file__).parent / "axe.min.js").read_text())
     found = page.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
     serious = [each for each in found["violations"] if each["impact"] in ("serious", "critical")]
