@@ -168,7 +168,7 @@ def cross_validate(
             judged[item.trial].append(item)
         for trial in read_trials(run):
             epochs[trial.name] += [trial.best_epoch] * trial.trained
-    results = _judge(data.task, planned, judged, epochs, folds, group_of)
+    results = _judge_settings(data.task, planned, judged, epochs, folds, group_of)
     best = max(results, key=lambda each: each.score_percent.mean or 0)
     note(f"\n== the best of {len(results)} settings: {_text(best.settings)}")
     chosen = {**options, **best.settings}
@@ -265,7 +265,7 @@ def read_groups(path: Path, video_id: NDArray[np.object_]) -> dict[str, str]:
     return group_of
 
 
-def _judge(
+def _judge_settings(
     task: Task,
     planned: Sequence[Planned],
     judged: Mapping[str, Sequence[Predictions]],

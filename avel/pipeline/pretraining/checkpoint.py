@@ -111,7 +111,7 @@ def _form(config: PretrainConfig) -> dict[str, Any]:
     }
 
 
-def start_from(model: nn.Module, run: Path) -> None:
+def load_start(model: nn.Module, run: Path) -> None:
     """Gives `model` the weights that another run of the same form ended with."""
     _put(_read(run / CHECKPOINT, "name another run")[0], model, run / CHECKPOINT)
 

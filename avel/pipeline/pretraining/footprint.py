@@ -95,7 +95,9 @@ def choose_clips_at_once(
     raise ConfigError(needs, hint=f"--batch-size {fitting} for each process{cheaper}{frozen}{small}")
 
 
-def note_long_training(projected: ProjectedEncoder, config: PretrainConfig, grid: Grid, clips: int) -> None:
+def note_long_pretraining(
+    projected: ProjectedEncoder, config: PretrainConfig, grid: Grid, clips: int
+) -> None:
     """Says how long training the CNNs takes on this CPU, as one clip of zeros does, where that is long.
 
     Reading and augmenting clips is not counted.

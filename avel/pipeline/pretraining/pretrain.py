@@ -32,8 +32,8 @@ from avel.pipeline.pretraining.cached import (
     train_places,
     vector_config,
 )
-from avel.pipeline.pretraining.checkpoint import start_from
-from avel.pipeline.pretraining.footprint import choose_clips_at_once, measure_footprint, note_long_training
+from avel.pipeline.pretraining.checkpoint import load_start
+from avel.pipeline.pretraining.footprint import choose_clips_at_once, measure_footprint, note_long_pretraining
 from avel.pipeline.pretraining.loader import ClipLoader, steps_per_epoch
 from avel.pipeline.pretraining.parallel import barrier, process_group, rank, smallest, world_size
 from avel.pipeline.pretraining.probe import Probe
@@ -153,7 +153,7 @@ def _pretrain(
     encoder = build_encoder(config)
     projected = ProjectedEncoder(encoder, config)
     if config.start_from:
-        start_from(projected, Path(config.start_from))
+        load_start(projected, Path(config.start_from))
     lengths = own_lengths(store, video_ids)
     inputs = {
         **_about(store, config),
@@ -180,7 +180,7 @@ def _pretrain(
         probe = Probe(store, frozen=config.freeze_backbone, workers=reading_threads(config.workers))
     config = replace(config, clips_at_once=_clips_at_once(projected, config, store, len(video_ids), device))
     if device.type == "cpu" and isinstance(store, ClipStore) and not config.freeze_backbone and rank() == 0:
-        note_long_training(projected, config, store.grid, len(video_ids))
+        note_long_pretraining(projected, config, store.grid, len(video_ids))
     projected = move_to_device(projected, config, device)
     batches = make_batches(projected.encoder, store, video_ids, path, config)
     trainer = Trainer(projected, make_optimizer(projected, config), config, device)

@@ -95,7 +95,7 @@ def run_summary(group: HeadRun, measured: Mapping[str, GroupEvaluation]) -> dict
         "measured": as_plain(measured),
         "mistakes": {split: mistakes(group, split) for split in measured if group.has_predictions(split)},
         "settings": settings_of_run(group),
-        "provenance": provenance_of(group),
+        "provenance": origins_of(group),
     }
 
 
@@ -122,7 +122,7 @@ def settings_of_run(group: HeadRun) -> dict[str, str]:
     }
 
 
-def provenance_of(group: HeadRun) -> dict[str, str]:
+def origins_of(group: HeadRun) -> dict[str, str]:
     """Returns what a run was made of and by: features, code, machine, versions and time, as text."""
     record, inputs = group.run.record, group.run.read_inputs(HeadInputs)
     return {
