@@ -72,7 +72,7 @@ def list_heads() -> tuple[HeadInfo, ...]:
     """Lists every head, avel's own and those of other packages, by name.
 
     >>> [head.name for head in list_heads()][:3]
-    ['avel', 'bilstm', 'cross_attention']
+    ['avel', 'avin', 'avrb_style']
     """
     return tuple(_info(name) for name in HEADS)
 

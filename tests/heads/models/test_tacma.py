@@ -1,13 +1,11 @@
 """TACMA against Eq. 3-8 written out in loops."""
 
-import doctest
 from collections.abc import Mapping
 
 import numpy as np
 import pytest
 import torch
 
-from avel.heads.models import tacma
 from avel.heads.models.head import Model, Widths, build_model
 from avel.heads.training.trials import Stacked
 from tests.heads.synthetic import train_config
@@ -92,10 +90,6 @@ def test_equals_the_equations_written_out(routing: str, theta: float) -> None:
         W_av, W_va = attention_by_hand(weights, f_a, f_v, theta)
         np.testing.assert_allclose(output.extras["W_av"][clip].detach().numpy(), W_av, rtol=1e-9)
         np.testing.assert_allclose(output.extras["W_va"][clip].detach().numpy(), W_va, rtol=1e-9)
-
-
-def test_the_example_of_the_docstring_runs() -> None:
-    assert doctest.testmod(tacma) == (0, 4)
 
 
 def test_stacked_trials_compute_what_each_does_alone() -> None:
