@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from avel.heads.evaluation.predictions import Predictions
+from avel.heads.evaluation.predictions import Predictions, labelled_part
+from avel.heads.evaluation.wording import Judged
 from avel.heads.tasks.decoders import Decoder
 from avel.heads.tasks.results import LabelSets, PredictionMetrics
 from avel.heads.tasks.task import Task
@@ -47,3 +48,20 @@ def compute_metrics(
         offset_tolerance=tolerances[1],
     )
     return task.results(sets)
+
+
+def describe(whole: Sequence[Predictions], task: Task, decoder: Decoder, split: str) -> Judged:
+    """Says what predictions of one split are judged on, a set for each seed; () where there are none."""
+    first = labelled_part(whole[0]) if whole else None
+    samples = 0 if first is None else len(first.sample)
+    baselines = task.trivial_baselines(first.label) if first is not None and samples else {}
+    return Judged(
+        task=task.name,
+        measure=task.measure,
+        split=split,
+        decoder=decoder,
+        samples=samples,
+        unknown_samples=len(whole[0].sample) - samples if whole else 0,
+        leaked_samples=0 if first is None else int(first.leaked.sum()),
+        trivial_baselines_percent={name: 100 * accuracy for name, accuracy in baselines.items()},
+    )
