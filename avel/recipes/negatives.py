@@ -36,7 +36,7 @@ def background_cache(source: Path | str, cache: Path | str) -> Path:
         raise not_a("folder of videos, clip store or feature cache", source, "clips that hold no event")
     target = other.with_name(f"{other.stem}-{Path(str(source).rstrip('/')).stem}.h5")
     if (Path(source) / BACKGROUND_AUDIO).is_file():
-        import_background(source, target, any_size=True, overwrite=True)
+        import_background(source, target)
         return target
     like = FeatureCache.open(other)
     if kind == "dataset":
