@@ -3,8 +3,6 @@
 Exit codes: 0 all done, 1 error, 2 wrong usage, 3 finished but some clips failed, 130 interrupted.
 """
 
-from __future__ import annotations
-
 import functools
 import gc
 import os

@@ -1,7 +1,5 @@
 """`avel heads`: lists the heads and the settings of each."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`avel evaluate FILE --cache CACHE`: what weights of anybody score, without training."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal

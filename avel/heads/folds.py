@@ -1,7 +1,5 @@
 """`cross_validate`: judges settings on folds of train and val, and trains the best."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence

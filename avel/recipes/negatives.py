@@ -1,7 +1,5 @@
 """Makes a feature cache of clips without events, as another cache was made, for `--negatives`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from avel.pipeline.caching.cache import cache_features

@@ -1,7 +1,5 @@
 """`avel export-annotations`: writes the events of staged clips as annotations that other code reads."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ They hold no ids. What can be checked: shapes, label files against the annotatio
 splits, and that rows of one video have the same features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

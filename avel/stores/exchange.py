@@ -1,7 +1,5 @@
 """`avel import-features`: turns the published AVE feature files into a feature cache."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Mapping, Set
 from contextlib import ExitStack

@@ -1,7 +1,5 @@
 """`avel export-features`: writes a feature cache as the files that the code of AVEL and PSP reads."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

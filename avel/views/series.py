@@ -1,7 +1,5 @@
 """Collects learning curves over epochs, and accuracies over the values of a swept setting."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`compare`: two runs on the same clips, their paired differences, and who is right where."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """`avel evaluate`: accuracy of a run's predictions over its seeds, beside trivial baselines."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal

@@ -1,7 +1,5 @@
 """Results of `evaluate`; results.json of a run holds them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape

@@ -1,7 +1,5 @@
 """Tests whether A is better than B: bootstraps their difference over videos and seeds."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence

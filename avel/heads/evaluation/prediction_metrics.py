@@ -1,7 +1,5 @@
 """Computes the metrics of predictions for the same samples, of heads or of other programs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`avel runs`: compares all runs below a folder in one table."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """`score`: anybody's predictions, evaluated as those of heads are."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

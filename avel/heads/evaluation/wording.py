@@ -1,7 +1,5 @@
 """Says in words what predictions are worth: a line with a verdict, and tables, honest figures first."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Lists the tasks, and chooses the one that fits a cache."""
 
-from __future__ import annotations
-
 from avel.heads.tasks.multi_label import PER_MODALITY, MultiLabel
 from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.tasks.task import Task, TrackName

@@ -3,8 +3,6 @@
 Both sides are True where a segment of a track holds a class: (R, T, M, C), or C + 1 with background.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

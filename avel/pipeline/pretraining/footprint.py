@@ -1,7 +1,5 @@
 """Estimates the memory of a training step, to cut or refuse one that cannot fit before it starts."""
 
-from __future__ import annotations
-
 import copy
 import time
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`avel pretrain`: AV-BT encoders from a clip store, resumable, into a run folder."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Writes synthetic datasets in the layouts that avel reads."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`avel leaderboard`: trains all heads with their own defaults on one cache, and compares them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Writes the leaderboard as one HTML page: no script, no network, every name escaped."""
 
-from __future__ import annotations
-
 from html import escape
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Draws the band below a previewed video: a bar with all events, a playhead, and the present event's name."""
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np

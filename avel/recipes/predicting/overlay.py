@@ -1,7 +1,5 @@
 """Draws a video's events: a picture over the time axis, or a copy of the video with a timeline below."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`avel predict`: finds events in videos by a trained head and the encoders of its features."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

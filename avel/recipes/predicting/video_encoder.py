@@ -1,7 +1,5 @@
 """Encodes videos of any length by the staging and the encoders that a feature cache was made with."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace

@@ -5,8 +5,6 @@ probabilities are the weighted mean over the windows that hold it; the weight is
 nearer end of the window, counted from 1, because Bi-LSTMs and attention have least context at the ends.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """Draws charts of runs: confusion matrix (Figure 5), learning curves, sweep (Figure 6), t-SNE (Figure 7)."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`avel plot`: draws one picture of a run for a paper."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

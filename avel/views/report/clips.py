@@ -1,7 +1,5 @@
 """Data of the page's clips: one table in data/clips.js, details in files that the page loads when needed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Numbers of the page: accuracies and learning curves of each run, sweeps, t-SNE panels."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """`avel report`: writes a static page about runs, which opens from disk without a network."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Sequence
