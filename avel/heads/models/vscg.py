@@ -11,7 +11,7 @@ from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.head import HeadOutput, Widths
 from avel.heads.models.layout import Layout, nested
-from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
+from avel.heads.models.parts import BiLSTM, at_least_float32, attend_cells, xavier
 from avel.heads.models.psp import HIDDEN, Propagation, bottleneck, pair_loss, projection, psp_names
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, holds_event
 from avel.heads.tasks.multi_label import video_cross_entropy
@@ -90,10 +90,8 @@ class VSCG(RelevanceHead):
 
     def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), similarity (B, T)."""
-        extras = {}
         audio = self.audio(audio)
-        if self.agva is not None:
-            visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
+        visual, extras = attend_cells(self.agva, audio, visual)
         states_a, states_v = self.audio_lstm(audio, mask), self.visual_lstm(self.visual(visual), mask)
         fused_v, fused_a, extras["gamma_va"] = self.propagate(states_v, states_a, mask)
         guided_v, guided_a = self.guided(fused_v, fused_a, mask)

@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_named_and_changes_nothing() -> None:
     ("case", "settings", "words"),
     [
         ("psp", {"supervision": "weak"}, "missing: visual|missing: linear_v|missing"),
-        ("avel", {"fusion": "dmrn"}, r"missing: U_v\.0\.weight"),
+        ("avel", {"fusion": "dmrn"}, r"missing: U_a\.0\.weight"),
         ("cmbs-weak", {}, r"missing: .*audio_visual_rnn_layer"),
         ("jcan", {"recursions": 1}, r"without a place: coattn\.dcn_layers\.1"),
         ("lesp", {"bank_size": 4}, r"of another shape: aligned_bank\.cls_a_queue \(4, 3, 12\)"),
