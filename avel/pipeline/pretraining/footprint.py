@@ -7,15 +7,13 @@ from dataclasses import dataclass
 import torch
 
 from avel.errors import ConfigError
-from avel.forecast import USABLE, note_long, saved_bytes, shortage
+from avel.forecast import BYTES_PER_WEIGHT, USABLE, note_long, saved_bytes, shortage
 from avel.grid import MEL_BANDS, MEL_FRAMES, Grid
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.progress import note
 from avel.text import duration, plural, size
 
-BYTES_PER_WEIGHT = 4 * 4
-"""Float32 bytes of a weight, its gradient and two states of the optimizer."""
 PROJECTED_BYTES = 2**30
 """Bytes of embeddings, C of Eq. 1 and their gradients: several times 1280 x 4096 and 4096 x 4096 numbers."""
 

@@ -7,7 +7,7 @@ from one process to another, and buffers are used again instead of being paged i
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,31 +17,13 @@ from torchvision.io import ImageReadMode
 
 from avel.ahead import begin_ahead
 from avel.device import decodes_jpeg
-from avel.grid import MEL_BANDS, MEL_FRAMES, Grid
+from avel.grid import MEL_BANDS, MEL_FRAMES
+from avel.stores.clips import ClipStore
 from avel.stores.jpeg import decode_jpeg
 
 AHEAD = 2
 """Batches that are read while one is being used."""
 ORDER_STREAM, FRAME_STREAM = 1, 2
-
-
-class ClipSource(Protocol):
-    """Methods of a clip store that a loader calls."""
-
-    grid: Grid
-
-    @property
-    def attributes(self) -> Any:
-        """Has `frame_codec`: "jpeg" or "raw"."""
-
-    def jpegs(self, video_id: str, frames: Sequence[int]) -> list[bytes]:
-        """Reads the JPEG files of some frames."""
-
-    def frames(self, video_id: str, frames: Sequence[int]) -> Any:
-        """Reads and decodes some frames: uint8 (n, H, W, 3)."""
-
-    def log_mel(self, video_id: str) -> Any:
-        """Reads the log-mel patches: float32 (T, 96, 64)."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +76,7 @@ class ClipLoader:
 
     def __init__(
         self,
-        store: ClipSource,
+        store: ClipStore,
         video_ids: Sequence[str],
         *,
         batch_size: int,

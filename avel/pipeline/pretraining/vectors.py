@@ -20,7 +20,6 @@ from avel.pipeline.encoders.kept import cnn_digest
 from avel.pipeline.pretraining.augment import augment_clips, centre_crop
 from avel.pipeline.pretraining.loader import (
     Batch,
-    ClipSource,
     batches_of,
     lengths_of,
     random_choices,
@@ -28,6 +27,7 @@ from avel.pipeline.pretraining.loader import (
 )
 from avel.pipeline.pretraining.parallel import barrier, rank, world_size
 from avel.progress import Progress
+from avel.stores.clips import ClipStore
 from avel.stores.tensors import load_tensors, read_header, save_tensors
 
 PART_VIDEOS = 64
@@ -113,7 +113,7 @@ def fits(tensors: Iterable[Tensor], device: torch.device) -> bool:
 
 def frozen_vectors(
     encoder: Encoder,
-    store: ClipSource,
+    store: ClipStore,
     video_ids: Sequence[str],
     frames: int,
     folder: Path,
@@ -162,7 +162,7 @@ def frozen_vectors(
 @torch.inference_mode()
 def compute_vectors(
     encoder: Encoder,
-    store: ClipSource,
+    store: ClipStore,
     video_ids: Sequence[str],
     frames: int,
     progress: Progress | None = None,
@@ -207,7 +207,7 @@ def compute_vectors(
     return torch.cat(audio), torch.cat(visual)
 
 
-def read_segments(store: ClipSource, video_id: str, frames: int) -> tuple[Tensor, Tensor]:
+def read_segments(store: ClipStore, video_id: str, frames: int) -> tuple[Tensor, Tensor]:
     """Reads k evenly spaced frames of each segment, and its patch: (T, k, 3, H, W) uint8, (T, 96, 64)."""
     inside = evenly_spaced(store.grid.frames_per_segment, frames)
     starts = range(0, store.grid.frames, store.grid.frames_per_segment)
