@@ -16,8 +16,7 @@ from avel.errors import ConfigError, DatasetError, TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.evaluation import Evaluation
 from avel.heads.evaluation.paired import Difference, difference, difference_cells, tally
-from avel.heads.evaluation.prediction_metrics import compute_metrics
-from avel.heads.evaluation.predictions import Predictions, read_predictions
+from avel.heads.evaluation.predictions import Predictions, compute_metrics, read_predictions
 from avel.heads.tasks.metrics import Tally
 from avel.heads.tasks.results import Spread
 from avel.heads.tasks.task import Task

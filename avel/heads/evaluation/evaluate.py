@@ -9,11 +9,16 @@ import torch
 from avel.device import explain_full_memory, tf32
 from avel.errors import StoreError
 from avel.heads.evaluation.evaluation import Evaluation, FailedTrial, GroupEvaluation
-from avel.heads.evaluation.prediction_metrics import compute_metrics, describe
-from avel.heads.evaluation.predictions import Predictions, check_complete, labelled_part, read_predictions
+from avel.heads.evaluation.predictions import (
+    Predictions,
+    check_complete,
+    compute_metrics,
+    describe,
+    labelled_part,
+    read_predictions,
+)
 from avel.heads.models.head import Model, weak_labels_of
-from avel.heads.tasks.decoders import Decoder
-from avel.heads.tasks.results import Spread
+from avel.heads.tasks.results import Decoder, Spread
 from avel.heads.tasks.task import Task
 from avel.heads.training.data import Data, chunks_of
 from avel.heads.training.fit import CLIPS_AT_ONCE, arithmetic

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from avel.errors import StoreError
 from avel.heads.evaluation.predictions import Predictions, labelled_part
-from avel.heads.tasks.decoders import Decoder
 from avel.heads.tasks.metrics import Tally, ratio
+from avel.heads.tasks.results import Decoder
 from avel.heads.tasks.task import Task
 
 DRAWS = 2000

@@ -11,12 +11,10 @@ from avel.errors import ConfigError, DatasetError
 from avel.grid import Grid
 from avel.heads.config import TaskChoice
 from avel.heads.evaluation import wording
-from avel.heads.evaluation.prediction_metrics import compute_metrics, describe
-from avel.heads.evaluation.predictions import Predictions, labelled_part
+from avel.heads.evaluation.predictions import Predictions, compute_metrics, describe, labelled_part
 from avel.heads.evaluation.submissions import read_submission
 from avel.heads.tasks.choose import task_of_dataset
-from avel.heads.tasks.decoders import Decoder
-from avel.heads.tasks.results import PredictionMetrics
+from avel.heads.tasks.results import Decoder, PredictionMetrics
 from avel.heads.tasks.task import Task
 from avel.stores.datasets.formats import read_dataset
 from avel.text import plural

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from avel.heads.tasks.decoders import Decoder
-from avel.heads.tasks.results import PredictionMetrics
+from avel.heads.tasks.results import Decoder, PredictionMetrics
 from avel.heads.tasks.task import ORACLE, TaskName
 from avel.text import plural, table
 

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from avel.errors import ConfigError
 from avel.grid import Grid
-from avel.heads.tasks.decoders import Decoder
 from avel.heads.tasks.metrics import Labels, Tally, bootstrap_interval
-from avel.heads.tasks.results import LabelSets, PredictionMetrics
+from avel.heads.tasks.results import Decoder, LabelSets, PredictionMetrics
 from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.labels import PADDED, UNKNOWN

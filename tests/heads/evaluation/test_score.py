@@ -14,8 +14,7 @@ from avel.cli import cli
 from avel.console import DONE, ERROR
 from avel.console import run as run_command
 from avel.errors import ConfigError, DatasetError, MissingPathError
-from avel.heads.evaluation.prediction_metrics import compute_metrics
-from avel.heads.evaluation.predictions import Predictions
+from avel.heads.evaluation.predictions import Predictions, compute_metrics
 from avel.heads.evaluation.score import Score, score
 from avel.heads.tasks.results import Spread
 from avel.heads.tasks.single_label import SingleLabel
