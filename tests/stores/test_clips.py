@@ -26,6 +26,7 @@ from avel.stores.datasets.sample import Event, Sample, Samples, Video, Videos
 from avel.stores.inspection import inspect
 from avel.stores.location import LocalLocation, locate
 from avel.stores.manifest import Entry, Manifest, ManifestWriter
+from tests.pipeline.pretraining.clip_store import jpeg
 from tests.stores.forging import forge_json
 
 GRID = Grid(segments=12, fps=2, size=16)
@@ -42,12 +43,6 @@ DATASET = Dataset(
     Samples.of((Sample(0, "-a", (Event("Bark", 0, 3),)),)),
     Videos.of((Video("-a", "-a.mp4"),)),
 )
-
-
-def jpeg(picture: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=95)
-    return buffer.getvalue()
 
 
 JPEGS = [jpeg(picture) for picture in PICTURES]

@@ -6,7 +6,6 @@ import shutil
 import signal
 import struct
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ from avel.stores.manifest import Entry, ManifestWriter
 from avel.stores.packing import pack
 from tests.small_disk import avel, check_refusal, small_disk
 from tests.stores.forging import flip
-from tests.stores.s3_server import s3_server
 
 GRID = Grid(segments=12, fps=2, size=8, sample_rate=100)
 IDS = tuple(f"clip{number}" for number in range(8))
@@ -125,12 +123,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(built: Path, tmp_path: Path) -> ClipStore:
     return ClipStore.open(shutil.copytree(built, tmp_path / "clips.zarr"))
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    with s3_server() as url:
-        yield url
 
 
 @pytest.mark.parametrize("codec", ["jpeg", "raw"])

@@ -14,7 +14,6 @@ from tests.heads.models.rivals import (
     clips,
     event_loss,
     instance_loss,
-    live_parameters,
     model_of,
     numpy,
 )  # fmt: skip
@@ -72,11 +71,6 @@ def test_every_step_in_loops(supervision: str, maps: bool) -> None:
     else:
         found, expected = model.loss(output, LABELS), event_loss(output, LABELS.numpy())
     assert found.item() == pytest.approx(expected, rel=1e-9)
-
-
-@pytest.mark.parametrize("supervision", ["full", "weak"])
-def test_as_many_parameters_as_published(supervision: str) -> None:
-    assert live_parameters("avsdn", supervision) == 2_162_510
 
 
 def test_the_decoder_starts_within_one() -> None:

@@ -23,7 +23,6 @@ from tests.heads.models.rivals import (
     category_loss,
     clips,
     event_loss,
-    live_parameters,
     model_of,
     numpy,
     relevance_loss,
@@ -150,10 +149,6 @@ def test_the_loss_in_loops(refines: bool) -> None:
     if refines:
         expected += 0.7 * contrast_by_hand(found["refined"], found["noisy"], labels < K - 1, 0.1)
     assert model.loss(output, LABELS).item() == pytest.approx(expected, rel=1e-9)
-
-
-def test_as_many_parameters_as_published() -> None:
-    assert live_parameters("cace") == 9_283_417
 
 
 def test_without_psi_the_audio_is_as_it_came() -> None:

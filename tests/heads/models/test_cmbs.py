@@ -18,7 +18,6 @@ from tests.heads.models.rivals import (
     clips,
     event_loss,
     instance_loss,
-    live_parameters,
     model_of,
     numpy,
     relevance_loss,
@@ -95,11 +94,6 @@ def test_the_weak_loss_in_loops() -> None:
     assert z.shape == (B, K)
     found = model.loss(output, torch.tensor([2, 3])).item()
     assert found == pytest.approx(instance_loss(e, z, [2, 3]), rel=1e-9)
-
-
-@pytest.mark.parametrize(("supervision", "count"), [("full", 9_200_473), ("weak", 9_395_518)])
-def test_as_many_parameters_as_published(supervision: str, count: int) -> None:
-    assert live_parameters("cmbs", supervision) == count
 
 
 def test_the_gate_term_stays_in_its_bounds() -> None:

@@ -16,7 +16,6 @@ from tests.heads.models.rivals import (
     clips,
     event_loss,
     instance_loss,
-    live_parameters,
     model_of,
     numpy,
 )  # fmt: skip
@@ -58,11 +57,6 @@ def test_the_losses_in_loops() -> None:
     assert z.shape == (B, K)
     found = model.loss(output, torch.tensor([2, 3])).item()
     assert found == pytest.approx(instance_loss(e, z, [2, 3]), rel=1e-9)
-
-
-@pytest.mark.parametrize(("supervision", "count"), [("full", 9_509_150), ("weak", 9_509_407)])
-def test_as_many_parameters_as_published(supervision: str, count: int) -> None:
-    assert live_parameters("cmran", supervision) == count
 
 
 def test_the_order_of_segments_is_not_seen() -> None:

@@ -32,13 +32,6 @@ SEVERAL_LABELS = [head for head in HEADS if "multi_label" in HEADS[head].tasks]
 STACKABLE = [head for head in HEADS if HEADS[head].stackable]
 
 
-@pytest.fixture(autouse=True)
-def gpu() -> None:
-    """Skips where there is none."""
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-
-
 @pytest.fixture
 def as_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products of float32 as such and not as TF32, for comparisons with those of the CPU."""
