@@ -4,6 +4,7 @@ Threads, because decoding and copying release the interpreter's lock: nothing is
 from one process to another, and buffers are used again instead of being paged in anew for every batch.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -68,7 +69,26 @@ def random_choices(seed: int, epoch: int, clip: int, segments: int, choices: int
     return random.integers(0, choices, segments).tolist()  # type: ignore[no-any-return]
 
 
-class ClipLoader:
+class Batches(ABC):
+    """Source of batches, of every clip once an epoch; `clips` counts those of all processes."""
+
+    clips: int
+    batch_size: int
+
+    @property
+    def steps(self) -> int:
+        """Counts the batches of an epoch."""
+        return steps_per_epoch(self.clips, self.batch_size)
+
+    @abstractmethod
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Yields the batches of epoch `number`."""
+
+    def close(self) -> None:  # noqa: B027 - vectors in memory have nothing to end
+        """Ends what is still being read."""
+
+
+class ClipLoader(Batches):
     """Batches of frames and log-mel patches; `device` is where JPEG files are decoded and batches arrive.
 
     `lengths` (V,) are the segments of each video where these have lengths of their own.
@@ -91,6 +111,7 @@ class ClipLoader:
     ) -> None:
         self.lengths = lengths
         self.store, self.video_ids, self.batch_size, self.seed = store, tuple(video_ids), batch_size, seed
+        self.clips = len(self.video_ids)
         self.device = device or torch.device("cpu")
         self.rank, self.world, self.workers = rank, world, workers
         self.epochs = epochs
@@ -99,16 +120,6 @@ class ClipLoader:
         self._free: list[_Buffer] = []
         self._pending: Generator[_Pending] | None = None
         self._next_epoch = 0
-
-    @property
-    def clips(self) -> int:
-        """Counts the clips of an epoch, of all processes."""
-        return len(self.video_ids)
-
-    @property
-    def steps(self) -> int:
-        """Counts the batches of an epoch."""
-        return steps_per_epoch(len(self.video_ids), self.batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yields the batches of epoch `number`; at its end those of the next one, if any, are being read."""
@@ -133,9 +144,7 @@ class ClipLoader:
         parts = (
             (epoch, clips)
             for epoch in range(first, max(self.epochs, first + 1))
-            for clips in batches_of(
-                len(self.video_ids), self.batch_size, self.seed, epoch, self.rank, self.world
-            )
+            for clips in batches_of(self.clips, self.batch_size, self.seed, epoch, self.rank, self.world)
         )
         with ThreadPoolExecutor(self.workers) as pool:
             try:

@@ -32,14 +32,14 @@ from avel.pipeline.pretraining.cached import (
 )
 from avel.pipeline.pretraining.checkpoint import load_start
 from avel.pipeline.pretraining.footprint import choose_clips_at_once, measure_footprint, note_long_pretraining
-from avel.pipeline.pretraining.loader import ClipLoader, steps_per_epoch
+from avel.pipeline.pretraining.loader import Batches, ClipLoader, steps_per_epoch
 from avel.pipeline.pretraining.parallel import barrier, process_group, rank, smallest, world_size
 from avel.pipeline.pretraining.probe import Probe
 from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.pipeline.pretraining.record import PretrainSummary, Recorder
 from avel.pipeline.pretraining.schedule import make_optimizer
 from avel.pipeline.pretraining.settings import check_config, device_of_process
-from avel.pipeline.pretraining.training import Batches, Trainer, determinism, move_to_device
+from avel.pipeline.pretraining.training import Trainer, determinism, move_to_device
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, frozen_vectors
 from avel.progress import Progress, note, set_verbosity
 from avel.stores.clips import ClipStore
