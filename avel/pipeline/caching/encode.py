@@ -1,7 +1,5 @@
 """Staged clips through an encoder, batch by batch, the next one read while this one is computed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

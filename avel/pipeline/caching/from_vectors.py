@@ -1,7 +1,5 @@
 """Features of an encoder that was trained on a feature cache's vectors, for all clips of such a cache."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Sequence
 from pathlib import Path

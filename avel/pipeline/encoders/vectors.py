@@ -1,7 +1,5 @@
 """Stands for a CNN in an encoder that reads vectors of a feature cache, whoever computed them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NoReturn
 

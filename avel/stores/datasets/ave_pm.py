@@ -3,8 +3,6 @@
 Source: the authors' repository, https://github.com/dzdydx/ave-pm (Liu et al. 2025).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Source: folder data of https://github.com/YapengTian/AVVP-ECCV20, the authors' (Tian et al. 2020).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
