@@ -13,7 +13,7 @@ from avel.heads.evaluation.predictions import (
     Predictions,
     check_complete,
     compute_metrics,
-    describe,
+    judged_samples,
     labelled_part,
     read_predictions,
 )
@@ -82,7 +82,7 @@ def evaluate_split(
     groups = trained_groups(trials.values())
     if predictions:
         check_complete(run, [trial for group in groups.values() for trial in group], of_trial, split)
-    about = describe(predictions, task, chosen, split)
+    about = judged_samples(predictions, task, chosen, split)
     if about.unknown_samples or not about.samples:
         counted = f"{about.samples} {split} samples are evaluated"
         note(f"{run.path}: {counted}, {about.unknown_samples} have events that are not known")

@@ -240,7 +240,7 @@ def compute_metrics(
     return task.results(sets)
 
 
-def describe(whole: Sequence[Predictions], task: Task, decoder: Decoder, split: str) -> Judged:
+def judged_samples(whole: Sequence[Predictions], task: Task, decoder: Decoder, split: str) -> Judged:
     """Says what predictions of one split are judged on, a set for each seed; () where there are none."""
     first = labelled_part(whole[0]) if whole else None
     samples = 0 if first is None else len(first.sample)

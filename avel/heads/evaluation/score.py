@@ -11,7 +11,7 @@ from avel.errors import ConfigError, DatasetError
 from avel.grid import Grid
 from avel.heads.config import TaskChoice
 from avel.heads.evaluation import wording
-from avel.heads.evaluation.predictions import Predictions, compute_metrics, describe, labelled_part
+from avel.heads.evaluation.predictions import Predictions, compute_metrics, judged_samples, labelled_part
 from avel.heads.evaluation.submissions import read_submission
 from avel.heads.tasks.choose import task_of_dataset
 from avel.heads.tasks.results import Decoder, PredictionMetrics
@@ -124,6 +124,6 @@ def score_of(
     Further arguments are those of `compute_metrics`.
     """
     items = [labelled_part(item) for item in whole]
-    about = describe(whole, task, decoder, whole[0].split)
+    about = judged_samples(whole, task, decoder, whole[0].split)
     metrics = compute_metrics(items if about.samples else [], task, decoder, tolerances, decoders, tags)
     return Score(**vars(about), **vars(metrics), predictions=predictions, dataset=dataset)

@@ -20,10 +20,10 @@ def model_of(name: str, cells: int = SIDE**2, segments: int = T, **settings: Any
     """A model in evaluation mode and its weights by name; `settings` may hold supervision="weak"."""
     model = build_model(train_config(head=name, **settings), Widths(D_A, D_V, K, cells, segments), seed=4)
     # the seed alone leaves attention close to uniform and scores close to 0
-    return spread(model.double().eval())
+    return doubled(model.double().eval())
 
 
-def spread(model: Model) -> tuple[Model, Weights]:
+def doubled(model: Model) -> tuple[Model, Weights]:
     """The model with all weights doubled, so that no branch of it is too faint to be tested."""
     with torch.no_grad():
         for parameter in model.parameters():

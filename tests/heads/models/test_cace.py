@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from avel.heads.models.cace import two_view_contrast
-from avel.heads.training.data import load_data
+from avel.heads.training.data import read_data
 from avel.heads.training.fit import Training, make_model
 from avel.heads.training.trials import Trial
 from avel.stores.features import FeatureCache
@@ -178,7 +178,7 @@ def test_twins_are_noisy_in_training_alone() -> None:
 def test_training_refines_from_an_eighth_of_the_epochs_on(tmp_path: Path) -> None:
     config = train_config(head="cace", epochs=16, refine_after=0.125)
     cache = FeatureCache.open(write_cache(tmp_path / "c.h5", samples=30))
-    data = load_data(cache, config, torch.device("cpu"))
+    data = read_data(cache, config, torch.device("cpu"))
     training = Training([Trial("one", config)], data, torch.device("cpu"))
     start = make_model(Trial("one", config), data).state_dict()["head.refine.0.weight"]
     found = []

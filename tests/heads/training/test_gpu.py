@@ -15,7 +15,7 @@ from avel.heads.evaluation.evaluate import evaluate, predict_split
 from avel.heads.evaluation.predictions import read_predictions
 from avel.heads.train import train_head
 from avel.heads.training import fit as fitting
-from avel.heads.training.data import Data, load_data
+from avel.heads.training.data import Data, read_data
 from avel.heads.training.fit import TrialOutcome, fit
 from avel.heads.training.records import load_model, read_trials
 from avel.heads.training.trials import Trial
@@ -51,7 +51,7 @@ def config_of(head: str, **settings: Any) -> TrainConfig:
 
 
 def data_on(device: torch.device, cache: Path, config: TrainConfig) -> Data:
-    return load_data(FeatureCache.open(cache), config, device)
+    return read_data(FeatureCache.open(cache), config, device)
 
 
 def trials_of(config: TrainConfig, count: int) -> list[Trial]:
