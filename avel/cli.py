@@ -70,8 +70,17 @@ OFFSET_TOLERANCE = click.option(
     default=1,
     help="Segments by which its offset may be early or late.",
 )
-
-
+SEGMENTS = click.option(
+    "--segments",
+    type=click.IntRange(1),
+    help="Segments T of a clip.  [default: 10, or those of the longest clip that is annotated]",
+)
+SEGMENT_SECONDS = click.option(
+    "--segment-seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    help="Length of one segment in seconds.",
+)
 ALL = click.option("--all", "in_full", is_flag=True, help="Print every figure.")
 AFTER_INSPECTION = {
     "dataset": "avel extract {} clips.zarr",
@@ -288,17 +297,8 @@ def features_options(command: Callable[..., int]) -> Callable[..., int]:
 )
 @dataset_options
 @features_options
-@click.option(
-    "--segments",
-    type=click.IntRange(1),
-    help="Segments T of a clip.  [default: 10, or those of the longest clip that is annotated]",
-)
-@click.option(
-    "--segment-seconds",
-    type=click.FloatRange(0, min_open=True),
-    default=1.0,
-    help="Length of one segment in seconds.",
-)
+@SEGMENTS
+@SEGMENT_SECONDS
 @click.option(
     "--leave-out",
     is_flag=True,
@@ -664,12 +664,8 @@ def evaluate(
 @DECODER
 @ONSET_TOLERANCE
 @OFFSET_TOLERANCE
-@click.option(
-    "--segments",
-    type=click.IntRange(1),
-    help="Segments of a sample, T.  [default: 10, or those of the longest clip that is annotated]",
-)
-@click.option("--segment-seconds", type=click.FloatRange(0), default=1.0, help="Length of a segment.")
+@SEGMENTS
+@SEGMENT_SECONDS
 @dataset_options
 @ALL
 @json_option

@@ -81,10 +81,8 @@ def from_plain(kind: Any, plain: Any, field: str = "") -> Any:
     raise ValueError(f"{field or 'the value'} is {shown}, not {describe(kind)}")
 
 
-@cache  # a file of metrics has as many dataclasses as lines
-def _hints(kind: Any) -> dict[str, Any]:
-    """Returns the types of a dataclass's fields by name."""
-    return typing.get_type_hints(kind)
+_hints = cache(typing.get_type_hints)
+"""Returns the types of a dataclass's fields by name; a file of metrics has as many dataclasses as lines."""
 
 
 def describe(kind: Any) -> str:

@@ -8,7 +8,7 @@ the others.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -324,11 +324,25 @@ def track_blocks(
             else:
                 runs.append((place, place + 1, number, kind))
             last = kind
-    ends: list[int] = []
-    blocks = []
-    for first, end, number, kind in sorted(runs, key=lambda run: run[:2]):
-        lane = next((lane for lane, free in enumerate(ends) if free <= first), len(ends))
+    ordered = sorted(runs, key=lambda run: run[:2])
+    return tuple(
+        Block(first, end, kind, "bg" if number is None else categories[number], lane)
+        for (first, end, number, kind), lane in zip(
+            ordered, lanes_of(run[:2] for run in ordered), strict=True
+        )
+    )
+
+
+def lanes_of(spans: Iterable[tuple[float, float]]) -> list[int]:
+    """Returns the lane of each span, so that none hides another: the first that is free where it begins.
+
+    >>> lanes_of([(0, 4), (1, 3), (3, 5)])
+    [0, 1, 1]
+    """
+    ends: list[float] = []
+    lanes = []
+    for begin, end in spans:
+        lane = next((lane for lane, free in enumerate(ends) if free <= begin), len(ends))
         ends[lane : lane + 1] = [end]
-        text = "bg" if number is None else categories[number]
-        blocks.append(Block(first, end, kind, text, lane))
-    return tuple(blocks)
+        lanes.append(lane)
+    return lanes

@@ -7,6 +7,7 @@ from matplotlib import font_manager
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from avel.heads.tasks.task import lanes_of
 from avel.recipes.predicting.events import FoundEvent, VideoEvents
 from avel.views.plots.style import EMPTY, INK, PAPER, SERIES
 
@@ -20,13 +21,9 @@ class Band:
         self._video, self._width = video, width
         self.height = max(LEAST_PIXELS, round(FRACTION_OF_WIDTH * width)) // 2 * 2
         self._text_height = self.height // 2
-        self._lane_of: dict[FoundEvent, int] = {}
-        ends: list[float] = []
-        for event in video.events:  # an event that begins while others are on goes below them
-            lane = next((lane for lane, end in enumerate(ends) if end <= event.start_seconds), len(ends))
-            ends[lane : lane + 1] = [event.end_seconds]
-            self._lane_of[event] = lane
-        self._lanes = max(len(ends), 1)
+        lanes = lanes_of((event.start_seconds, event.end_seconds) for event in video.events)
+        self._lane_of = dict(zip(video.events, lanes, strict=True))
+        self._lanes = max(lanes, default=0) + 1
         names = dict.fromkeys(event.category for event in video.events)
         self._colours = {name: SERIES[place % len(SERIES)] for place, name in enumerate(names)}
         self._captioned = functools.lru_cache(maxsize=64)(self._caption)
