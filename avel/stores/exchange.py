@@ -19,9 +19,11 @@ from avel.stores.community import (
     BACKGROUND_AUDIO,
     BACKGROUND_MAPS,
     MAPS_FILE,
+    ORDERS,
     VECTORS_FILE,
     Truth,
 )
+from avel.stores.datasets.ave import read_order
 from avel.stores.datasets.dataset import Dataset, make_dataset
 from avel.stores.datasets.formats import PLAIN, find_format, read_dataset
 from avel.stores.datasets.sample import Samples
@@ -125,7 +127,7 @@ def import_features(
             leave_out=leave_out,
         )
     files = community.find_files(Path(source) if isinstance(source, str | Path) else map(Path, source))
-    orders = community.read_orders(files)
+    orders = {split: read_order(files[name]) for name, split in ORDERS.items() if name in files}
     known = _with_orders(_dataset(dataset, files, annotations, format, dict(format_settings or {})), orders)
     with ExitStack() as stack:
         names = [name for name in (AUDIO_FILE, MAPS_FILE, VECTORS_FILE) if name in files]
@@ -140,7 +142,8 @@ def import_features(
         there = set(video_ids)
         present = np.array([sample.video_id in there for sample in known.samples], bool)
         findings = _shapes_found(file_arrays) + community.check_orders(orders, known, present)
-        findings += community.check_labels(files, truth_of(known, grid), present)
+        truth = Truth(known.labels(grid), known.event_table(), len(known.categories) + 1)
+        findings += community.check_labels(files, truth, present)
         findings.append(_shared_samples(known, file_arrays, set(without)))
         findings += [
             f"{name}: {what}, left out" for name, what in community.NOT_READ.items() if name in files
@@ -201,11 +204,6 @@ def import_background(source: Path | str, cache: Path | str) -> Imported:
         )
         shapes = {name: values.shape for name, values in arrays.items()}
     return Imported(str(cache), digest, 0, len(rows), len(without), shapes, tuple(findings))
-
-
-def truth_of(dataset: Dataset, grid: Grid) -> Truth:
-    """Returns the annotations of all R samples, on a grid."""
-    return Truth(dataset.labels(grid), dataset.event_table(), len(dataset.categories) + 1)
 
 
 class _RowsAsVideos:

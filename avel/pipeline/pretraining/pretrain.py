@@ -183,7 +183,13 @@ def _pretrain(
     batches = make_batches(projected.encoder, store, video_ids, path, config)
     trainer = Trainer(projected, make_optimizer(projected, config), config, device)
     with closing(batches), closing(Recorder(run, trainer, len(video_ids), batches.steps, probe)) as recorder:
-        _train(trainer, batches, recorder, len(video_ids))
+        done = recorder.resume().epochs
+        with Progress(
+            config.epochs * batches.clips, "clips", of="AV-BT", start=done * batches.clips
+        ) as progress:
+            for number in range(done, config.epochs):
+                recorder.begin_epoch()
+                recorder.epoch(trainer.epoch(number, batches, progress))
         return recorder.summary()
 
 
@@ -205,15 +211,6 @@ def _clips_at_once(
     return choose_clips_at_once(
         footprint, config, clips, free_bytes, can_cut=not projected.learns_statistics, on_gpu=on_gpu
     )
-
-
-def _train(trainer: Trainer, batches: Batches, recorder: Recorder, clips: int) -> None:
-    """Trains the epochs that are left."""
-    done, epochs = recorder.resume().epochs, trainer.config.epochs
-    with Progress(epochs * clips, "clips", of="AV-BT", start=done * clips) as progress:
-        for number in range(done, epochs):
-            recorder.begin_epoch()
-            recorder.epoch(trainer.epoch(number, batches, progress))
 
 
 def make_batches(

@@ -52,7 +52,9 @@ class Band:
             above = top + self._lane_of[event] * tall
             span = (self._x(event.start_seconds), above, self._x(event.end_seconds), above + tall)
             draw.rectangle(span, fill=self._colours[event.category], outline=PAPER)
-        side, x, font = round(self._text_height * 0.5), 8.0, self._font()
+        side, x = round(self._text_height * 0.5), 8.0
+        # matplotlib's own font is always there and has the letters of most scripts
+        font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), round(self._text_height * 0.62))
         for event in now:
             y = (self._text_height - side) // 2
             draw.rectangle((x, y, x + side, y + side), fill=self._colours[event.category])
@@ -60,7 +62,3 @@ class Band:
             draw.text((x + side + 8, self._text_height / 2), text, fill=INK, font=font, anchor="lm")
             x += side + 24 + draw.textlength(text, font=font)
         return np.asarray(image).copy()
-
-    def _font(self) -> ImageFont.FreeTypeFont:
-        """Returns matplotlib's own font: it is always there and has the letters of most scripts."""
-        return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), round(self._text_height * 0.62))

@@ -54,11 +54,6 @@ def evaluations_of(run: HeadRun) -> dict[str, Evaluation]:
     }
 
 
-def evaluated_split(run: HeadRun) -> str:
-    """Returns the split for sweeps and t-SNE: test, or val where test has no labels."""
-    return str(run.split[run.known][0])
-
-
 def comparisons(groups: Sequence[HeadRun]) -> dict[str, dict[str, Any]]:
     """Returns split -> "a-b", the places of two runs, a before b -> metric -> A's difference to B, as it is
     and with the text `needed`.
