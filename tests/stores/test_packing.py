@@ -61,16 +61,18 @@ def stage(location: Location, attributes: StoreAttributes, row: int, seed: int) 
     segments = attributes.grid.segments
     for first in range(0, segments, 10):
         count = min(10, segments - first)
-        writer.write_log_mel(row, first, noise.standard_normal((count, 96, 64)).astype(np.float32))
+        writer.write("log_mel", row, first, noise.standard_normal((count, 96, 64)).astype(np.float32))
         if attributes.waveform:
-            writer.write_waveform(row, first * 100, noise.integers(-999, 999, count * 100).astype(np.int16))
+            writer.write(
+                "waveform", row, first * 100, noise.integers(-999, 999, count * 100).astype(np.int16)
+            )
     for first in range(0, 2 * segments, 20):
         count = min(20, 2 * segments - first)
         if attributes.frame_codec == "raw":
-            writer.write_frames(row, first, noise.integers(0, 255, (count, 8, 8, 3)).astype(np.uint8))
+            writer.write("frames", row, first, noise.integers(0, 255, (count, 8, 8, 3)).astype(np.uint8))
         else:
-            writer.write_frames(
-                row, first, [b"\xff\xd8" + noise.bytes(40) + b"\xff\xd9" for _ in range(count)]
+            writer.write(
+                "frames", row, first, [b"\xff\xd8" + noise.bytes(40) + b"\xff\xd9" for _ in range(count)]
             )
     flush(location, attributes, row)
     return Entry(names_of(attributes)[row], row, "staged", settings=attributes.digest)
