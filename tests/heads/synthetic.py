@@ -1,5 +1,6 @@
 """Feature caches with a known answer: class prototypes plus noise, events of random length."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from avel.config import resolve
 from avel.heads.config import TrainConfig
 from avel.heads.training.data import Data, check_labels, read_data
+from avel.heads.training.trials import Trial
 from avel.stores.features import FeatureCache, write_features
 from tests.samples import cached_samples
 
@@ -19,6 +21,11 @@ WIDTHS = {"f_a": (12,), "f_v": (12,), "cnn_a": (10,), "cnn_v": (14,), "maps": (2
 def train_config(**options: Any) -> TrainConfig:
     """How a head is trained: settings by name, of the head and of the training."""
     return resolve(TrainConfig, "train-head", options=options)
+
+
+def trials_of(config: TrainConfig, count: int = 3) -> list[Trial]:
+    """Trials that differ in the seed."""
+    return [Trial(f"seed={seed}", dataclasses.replace(config, seed=seed)) for seed in range(count)]
 
 
 def load_data(cache: FeatureCache, config: TrainConfig) -> Data:

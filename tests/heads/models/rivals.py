@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from avel.heads.models.head import HeadOutput, Model, Widths, build_model
@@ -115,3 +116,13 @@ def assert_as_by_hand(output: HeadOutput, expected: Sequence[Mapping[str, np.nda
 
 def numpy(values: torch.Tensor) -> np.ndarray:
     return np.asarray(values.detach().numpy())
+
+
+def assert_weak_loss(name: str) -> None:
+    """Holds the weak loss of a head that scores background too to the loss in loops."""
+    model, _ = model_of(name, supervision="weak")
+    output = model(*clips())
+    e, z = numpy(output.extras["relevance"]), numpy(output.extras["category"])
+    assert z.shape == (B, K)
+    found = model.loss(output, torch.tensor([2, 3])).item()
+    assert found == pytest.approx(instance_loss(e, z, [2, 3]), rel=1e-9)

@@ -13,11 +13,11 @@ from tests.heads.models.rivals import (
     K,
     T,
     assert_as_by_hand,
+    assert_weak_loss,
     binary_cross_entropy,
     category_loss,
     clips,
     event_loss,
-    instance_loss,
     model_of,
     numpy,
     relevance_loss,
@@ -88,12 +88,7 @@ def test_the_loss_in_loops(gate_loss: str) -> None:
 
 
 def test_the_weak_loss_in_loops() -> None:
-    model, _ = model_of("cmbs", supervision="weak")
-    output = model(*clips())
-    e, z = numpy(output.extras["relevance"]), numpy(output.extras["category"])
-    assert z.shape == (B, K)
-    found = model.loss(output, torch.tensor([2, 3])).item()
-    assert found == pytest.approx(instance_loss(e, z, [2, 3]), rel=1e-9)
+    assert_weak_loss("cmbs")
 
 
 def test_the_gate_term_stays_in_its_bounds() -> None:

@@ -18,7 +18,7 @@ from avel.heads.training.fit import Training, TrialOutcome, can_stack, fit, lear
 from avel.heads.training.trials import Alone, Trial
 from avel.stores.datasets.labels import ClassTable
 from avel.stores.features import FeatureCache
-from tests.heads.synthetic import load_data, train_config, write_cache
+from tests.heads.synthetic import load_data, train_config, trials_of, write_cache
 
 CPU = torch.device("cpu")
 
@@ -32,10 +32,6 @@ def config_of(**settings: Any) -> TrainConfig:
     if settings.get("head", "tacma") != "tacma":
         del given["d_h"], given["d_e"]
     return train_config(**(given | settings))
-
-
-def trials_of(config: TrainConfig, count: int = 3) -> list[Trial]:
-    return [Trial(f"seed={seed}", dataclasses.replace(config, seed=seed)) for seed in range(count)]
 
 
 def trained(trials: list[Trial], data: Data) -> tuple[list[TrialOutcome], list[dict[str, Any]]]:

@@ -1,7 +1,6 @@
 """Heads on a GPU: they learn, predict and are judged as on the CPU."""
 
 import contextlib
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from avel.heads.training.trials import Trial
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 from tests.heads.parsing import write_parsing_cache
-from tests.heads.synthetic import train_config, write_cache
+from tests.heads.synthetic import train_config, trials_of, write_cache
 
 pytestmark = pytest.mark.gpu
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -52,10 +51,6 @@ def config_of(head: str, **settings: Any) -> TrainConfig:
 
 def data_on(device: torch.device, cache: Path, config: TrainConfig) -> Data:
     return read_data(FeatureCache.open(cache), config, device)
-
-
-def trials_of(config: TrainConfig, count: int) -> list[Trial]:
-    return [Trial(f"seed={seed}", dataclasses.replace(config, seed=seed)) for seed in range(count)]
 
 
 def trained(trials: list[Trial], data: Data, device: torch.device) -> tuple[list[TrialOutcome], np.ndarray]:

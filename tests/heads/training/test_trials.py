@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from avel.heads.config import HEADS, TrainConfig
+from avel.heads.config import HEADS
 from avel.heads.training import fit
 from avel.heads.training.data import Data, read_data
 from avel.heads.training.fit import Training, arithmetic
-from avel.heads.training.trials import Stacked, Trial
+from avel.heads.training.trials import Stacked
 from avel.nn import has_bfloat16_lstm
 from avel.stores.features import FeatureCache
 from tests.fake_cuda import CUDA, Watch, fake_cuda
-from tests.heads.synthetic import train_config, write_cache
+from tests.heads.synthetic import train_config, trials_of, write_cache
 
 ARRAYS = ("f_a", "f_v", "cnn_a", "cnn_v", "maps")
 ONE_LABEL = [head for head in HEADS if "single_label" in HEADS[head].tasks]
@@ -31,10 +31,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
     """Features of 24 clips of train, which are two batches, and of 8 of val."""
     path = tmp_path_factory.mktemp("trials") / "c.h5"
     return FeatureCache.open(write_cache(path, samples=40, arrays=ARRAYS, segments=T))
-
-
-def trials_of(config: TrainConfig, count: int) -> list[Trial]:
-    return [Trial(f"seed={seed}", dataclasses.replace(config, seed=seed)) for seed in range(count)]
 
 
 @pytest.fixture
