@@ -284,7 +284,7 @@ def _made_up_samples(random: np.random.Generator) -> CachedSamples:
         known=np.ones(SAMPLES, bool),
         events=events,
         tag=np.full(SAMPLES, "", object),
-        classes=ClassTable.none(SAMPLES),
+        classes=ClassTable(np.zeros(SAMPLES, bool), *np.zeros((2, 0), np.int64)),
     )
 
 

@@ -13,7 +13,7 @@ from avel.heads.config import TaskChoice
 from avel.heads.evaluation import wording
 from avel.heads.evaluation.predictions import Predictions, compute_metrics, judged_samples, labelled_part
 from avel.heads.evaluation.submissions import read_submission
-from avel.heads.tasks.choose import task_of_dataset
+from avel.heads.tasks.choose import choose_task
 from avel.heads.tasks.results import Decoder, PredictionMetrics
 from avel.heads.tasks.task import Task
 from avel.stores.datasets.formats import read_dataset
@@ -73,7 +73,7 @@ def score(
         ConfigError: no such decoder for the task, or one that needs scores where there are labels alone.
     """
     data = read_dataset(dataset, annotations, format=format, **(format_settings or {}))
-    judged = task_of_dataset(data, task)
+    judged = choose_task(data, task)
     judged.check_decoder(decoder)
     chosen = decoder or judged.usual_decoder
     samples = [sample for sample in data.samples if sample.split == split]

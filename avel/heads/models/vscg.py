@@ -56,11 +56,8 @@ class VSCG(RelevanceHead):
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)
-        if weak:
-            self.audio: nn.Module = nn.Identity()
-            self.visual: nn.Module = nn.Linear(widths.visual, 128)
-        else:
-            self.audio, self.visual = bottleneck(widths.audio), bottleneck(widths.visual)
+        self.audio = nn.Identity() if weak else bottleneck(widths.audio)
+        self.visual = nn.Linear(widths.visual, 128) if weak else bottleneck(widths.visual)
         audio = widths.audio if weak else 128
         self.agva = AGVA(audio, widths.visual, widths.cells) if widths.cells else None
         self.audio_lstm, self.visual_lstm = BiLSTM(audio), BiLSTM(128)

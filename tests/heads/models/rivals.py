@@ -1,6 +1,6 @@
 """What the tests of the published heads share: small models in float64, clips, losses written out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ B, T, SIDE, D_A, D_V, K = 2, 5, 2, 6, 7, 4
 AVE = Widths(audio=128, visual=512, classes=29, cells=49, segments=10)
 LABELS = torch.tensor([[0, 1, 3, 3, 2], [3, 1, 1, 3, 3]])
 """B clips of T segments; background is 3, and the first clip, against AVE's custom, holds three events."""
+ByHand = Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]]
+"""A clip's audio and visual features -> the extras that are expected of it."""
 
 
 def model_of(name: str, cells: int = SIDE**2, segments: int = T, **settings: Any) -> tuple[Model, Weights]:
@@ -104,14 +106,28 @@ def event_loss(output: HeadOutput, labels: np.ndarray) -> float:
     return relevance_loss(relevance, labels) + category_loss(category, labels)
 
 
-def assert_as_by_hand(output: HeadOutput, expected: Sequence[Mapping[str, np.ndarray]]) -> None:
+def assert_as_by_hand(model: Model, maps: bool, by_hand: ByHand) -> HeadOutput:
     """Holds extras, all but AGVA's weights, to each clip by hand, and scores to the published decoder."""
-    for clip, by_hand in enumerate(expected):
-        assert set(output.extras) - {"agva"} == set(by_hand)
-        for name, values in by_hand.items():
+    audio, visual = clips(maps)
+    output: HeadOutput = model(audio, visual)
+    for clip, pair in enumerate(zip(audio.numpy(), visual.numpy(), strict=True)):
+        expected = by_hand(*pair)
+        assert set(output.extras) - {"agva"} == set(expected)
+        for name, values in expected.items():
             np.testing.assert_allclose(numpy(output.extras[name])[clip], values, rtol=1e-7, atol=1e-10)
     decision = decide(numpy(output.extras["relevance"]), numpy(output.extras["category"]))
     np.testing.assert_array_equal(output.logits.argmax(-1).numpy(), decision)
+    return output
+
+
+def assert_order_is_not_seen(name: str) -> None:
+    """Segments in another order have the same relevance, and their clip the same category."""
+    model, _ = model_of(name)
+    audio, visual = clips()
+    order = torch.tensor([3, 0, 4, 1, 2])
+    straight, shuffled = model(audio, visual).extras, model(audio[:, order], visual[:, order]).extras
+    torch.testing.assert_close(shuffled["relevance"], straight["relevance"][:, order])
+    torch.testing.assert_close(shuffled["category"], straight["category"])
 
 
 def numpy(values: torch.Tensor) -> np.ndarray:

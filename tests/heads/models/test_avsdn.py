@@ -11,7 +11,6 @@ from tests.heads.models.rivals import (
     B,
     T,
     assert_as_by_hand,
-    clips,
     event_loss,
     instance_loss,
     model_of,
@@ -61,10 +60,7 @@ def by_hand(w: Weights, audio: np.ndarray, visual: np.ndarray) -> dict[str, np.n
 @pytest.mark.parametrize("supervision", ["full", "weak"])
 def test_every_step_in_loops(supervision: str, maps: bool) -> None:
     model, w = model_of("avsdn", cells=4 if maps else 0, supervision=supervision)
-    audio, visual = clips(maps)
-    output = model(audio, visual)
-    pairs = zip(audio.numpy(), visual.numpy(), strict=True)
-    assert_as_by_hand(output, [by_hand(w, a, v) for a, v in pairs])
+    output = assert_as_by_hand(model, maps, lambda a, v: by_hand(w, a, v))
     if supervision == "weak":
         e, z = numpy(output.extras["relevance"]), numpy(output.extras["category"])
         found, expected = model.loss(output, torch.tensor([2, 1])), instance_loss(e, z, [2, 1])
