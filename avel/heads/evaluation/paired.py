@@ -120,8 +120,8 @@ def difference(a: Tally, b: Tally, video_id: NDArray[np.object_], *, seed: int =
         clips=len(video),
         seeds=seeds,
         resolved_points=100 * float(high - low) / 2,
-        clips_needed=_needed(len(video) * (over_videos + over_both), allowed - over_seeds),
-        seeds_needed=_needed(sum(spreads) + sum(jointly), allowed - over_videos) if min(seeds) > 1 else None,
+        clips_needed=_divisor(len(video) * (over_videos + over_both), allowed - over_seeds),
+        seeds_needed=_divisor(sum(spreads) + sum(jointly), allowed - over_videos) if min(seeds) > 1 else None,
     )
 
 
@@ -219,6 +219,6 @@ def _over_both(values: NDArray[np.float64]) -> float:
     return float(averaged_out * trials / (trials - 1))
 
 
-def _needed(variance: float, allowed: float) -> int | None:
+def _divisor(variance: float, allowed: float) -> int | None:
     """Returns the number by which a variance must be divided to be `allowed`; None if none will do."""
     return max(1, math.ceil(variance / allowed - 1e-9)) if allowed > 0 else None

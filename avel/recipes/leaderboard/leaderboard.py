@@ -77,9 +77,8 @@ def leaderboard(
         else:
             writer.add(name)
         waiting = order[number:]
-        if (
-            writer.heads and waiting and waiting[0] not in trained
-        ):  # so that an end during the next one leaves a board
+        # so that an end during the next one leaves a board
+        if writer.heads and waiting and waiting[0] not in trained:
             note(f"{writer.write(waiting).page}: {writer.heads} of {plural(len(order), 'head')} so far")
     if not writer.heads:
         first = writer.skipped[0]
