@@ -3,8 +3,6 @@
 Exit codes: 0 all done, 1 error, 2 wrong usage, 3 finished but some clips failed, 130 interrupted.
 """
 
-from __future__ import annotations
-
 import functools
 import gc
 import os
@@ -74,8 +72,17 @@ OFFSET_TOLERANCE = click.option(
     default=1,
     help="Segments by which its offset may be early or late.",
 )
-
-
+SEGMENTS = click.option(
+    "--segments",
+    type=click.IntRange(1),
+    help="Segments T of a clip.  [default: 10, or those of the longest clip that is annotated]",
+)
+SEGMENT_SECONDS = click.option(
+    "--segment-seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    help="Length of one segment in seconds.",
+)
 ALL = click.option("--all", "in_full", is_flag=True, help="Print every figure.")
 AFTER_INSPECTION = {
     "dataset": "avel extract {} clips.zarr",
@@ -294,17 +301,8 @@ def features_options(command: Callable[..., int]) -> Callable[..., int]:
 )
 @dataset_options
 @features_options
-@click.option(
-    "--segments",
-    type=click.IntRange(1),
-    help="Segments T of a clip.  [default: 10, or those of the longest clip that is annotated]",
-)
-@click.option(
-    "--segment-seconds",
-    type=click.FloatRange(0, min_open=True),
-    default=1.0,
-    help="Length of one segment in seconds.",
-)
+@SEGMENTS
+@SEGMENT_SECONDS
 @click.option(
     "--leave-out",
     is_flag=True,
@@ -670,12 +668,8 @@ def evaluate(
 @DECODER
 @ONSET_TOLERANCE
 @OFFSET_TOLERANCE
-@click.option(
-    "--segments",
-    type=click.IntRange(1),
-    help="Segments of a sample, T.  [default: 10, or those of the longest clip that is annotated]",
-)
-@click.option("--segment-seconds", type=click.FloatRange(0), default=1.0, help="Length of a segment.")
+@SEGMENTS
+@SEGMENT_SECONDS
 @dataset_options
 @ALL
 @json_option

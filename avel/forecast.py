@@ -15,6 +15,8 @@ LONG_SECONDS = 600.0
 """Work of which it is said beforehand how long it takes."""
 USABLE = 0.9
 """Fraction of the free memory that is planned with; the rest is for what kernels and the allocator take."""
+BYTES_PER_WEIGHT = 4 * 4
+"""Float32 bytes of a weight, its gradient and two states of the optimizer."""
 
 
 def note_long(seconds: float, work: str, advice: str) -> None:

@@ -130,7 +130,7 @@ def mask_of(lengths: Tensor, segments: int) -> Tensor:
     return torch.arange(segments, device=lengths.device) < lengths.unsqueeze(-1)
 
 
-def spread(rows: Tensor, mask: Tensor) -> Tensor:
+def put_inside(rows: Tensor, mask: Tensor) -> Tensor:
     """Puts rows where the mask is True, and 0 elsewhere: (n, ...), (B, T) -> (B, T, ...)."""
     whole = rows.new_zeros(*mask.shape, *rows.shape[1:])
     whole[mask] = rows

@@ -6,6 +6,7 @@ A file of Python may register one, too: `registry.named("./idea.py")` runs it.
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import make_dataclass
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points, version
@@ -44,8 +45,10 @@ class Registry(Generic[T]):
     def register(self, name: str) -> Callable[[E], E]:
         """Returns a decorator that registers a class as `name`, which its `Config`, if any, gets too.
 
+        A class without a `Config` of its own gets one derived from that of its base.
+
         Raises:
-            ConfigError: the name is taken, or the class has only the `Config` of another entry.
+            ConfigError: the name is taken, or the class is registered already.
         """
 
         def add(entry: E) -> E:
@@ -53,11 +56,13 @@ class Registry(Generic[T]):
                 raise ConfigError(f"{self.kind} {name!r} is registered twice", hint="rename one of them")
             config: Any = getattr(entry, "Config", None)
             if config is not None:
-                if "name" in vars(config):
-                    owner = config.name or config.__name__
+                if config.__qualname__ != (own := f"{entry.__qualname__}.Config"):  # type: ignore[attr-defined]
+                    about = {"__doc__": config.__doc__, "__module__": entry.__module__, "__qualname__": own}
+                    config = make_dataclass("Config", (), bases=(config,), namespace=about, frozen=True)
+                    entry.Config = config  # type: ignore[attr-defined]
+                elif "name" in vars(config):
                     raise ConfigError(
-                        f"{self.kind} {name!r} has no Config of its own, only that of {owner!r}",
-                        hint="add a nested `class Config`, derived from it where the settings are the same",
+                        f"{self.kind} {name!r} is registered as {config.name!r} too", hint="derive a class"
                     )
                 config.name = name
             self._entries[name] = entry  # type: ignore[assignment]

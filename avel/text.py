@@ -81,10 +81,8 @@ def from_plain(kind: Any, plain: Any, field: str = "") -> Any:
     raise ValueError(f"{field or 'the value'} is {shown}, not {describe(kind)}")
 
 
-@cache  # a file of metrics has as many dataclasses as lines
-def _hints(kind: Any) -> dict[str, Any]:
-    """Returns the types of a dataclass's fields by name."""
-    return typing.get_type_hints(kind)
+_hints = cache(typing.get_type_hints)
+"""Returns the types of a dataclass's fields by name; a file of metrics has as many dataclasses as lines."""
 
 
 def describe(kind: Any) -> str:
@@ -233,18 +231,14 @@ class _Column:
     def __init__(self, *texts: str) -> None:
         self.texts, self.numeric = texts, False
         self.width = max(map(len, texts))
-        words = [word for text in texts for word in _unbroken(text)]
-        self.least = max(map(len, words), default=0)
+        # Words stay whole, and so does a figure with its spread
+        parts = [text.split() if re.search("[a-z]{3}", text) else [text] for text in texts]
+        self.least = max((len(part) for each in parts for part in each), default=0)
 
     def wrapped(self, row: int) -> list[str]:
         """Returns the lines of a cell, one at least."""
         text = self.texts[row]
         return [text] if len(text) <= self.width else textwrap.wrap(text, self.width) or [""]
-
-
-def _unbroken(text: str) -> list[str]:
-    """Returns the parts of a cell that must stand in one line: the words, or a figure with its spread."""
-    return text.split() if re.search("[a-z]{3}", text) else [text]
 
 
 def _blocks(columns: list[_Column], room: int | None) -> list[list[_Column]]:

@@ -150,10 +150,10 @@ def make_store(path: Path, clips: int, segments: int = 10) -> Path:
     files = list(_jpegs(random, config))
     for row in range(clips):
         noise = random.integers(-9999, 9999, config.grid().samples)
-        writer.write_waveform(row, 0, noise.astype(np.int16))
+        writer.write("waveform", row, 0, noise.astype(np.int16))
         patches = random.normal(-3, 2, (config.grid().segments, 96, 64))
-        writer.write_log_mel(row, 0, patches.astype(np.float32))
-        writer.write_frames(row, 0, [files[place] for place in random.permutation(len(files))])
+        writer.write("log_mel", row, 0, patches.astype(np.float32))
+        writer.write("frames", row, 0, [files[place] for place in random.permutation(len(files))])
     manifest.append(
         Entry(name, row, "staged", source_sha256=name, settings=attributes.digest)
         for row, name in enumerate(names)

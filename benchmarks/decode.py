@@ -60,7 +60,7 @@ def unplanned(path: str) -> None:
 
 def unscaled(path: str) -> None:
     """`frames`, but no picture is scaled: what the skip plan leaves of decoding."""
-    with patch("avel.pipeline.media.picture.PictureScaler.into", lambda *_: None):
+    with patch("avel.pipeline.media.picture.PictureScaler.write", lambda *_: None):
         frames(path)
 
 
@@ -71,7 +71,7 @@ def rgb(path: str) -> None:
 
 def packed(path: str) -> None:
     """`rgb`, but swscale writes rgb24, for whose full-width chroma it has no SIMD."""
-    with patch("avel.pipeline.media.picture.PictureScaler.into", _packed_into):
+    with patch("avel.pipeline.media.picture.PictureScaler.write", _packed):
         rgb(path)
 
 
@@ -141,7 +141,7 @@ def _samples(path: str) -> np.ndarray:
         return np.concatenate(list(media.samples()))
 
 
-def _packed_into(scaler: Any, out: np.ndarray, frame: av.VideoFrame) -> None:
+def _packed(scaler: Any, out: np.ndarray, frame: av.VideoFrame) -> None:
     scaled = scaler._reformatter.reformat(
         frame, width=GRID.size, height=GRID.size, format="rgb24", interpolation=SCALING, threads=1
     )

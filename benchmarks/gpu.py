@@ -36,7 +36,7 @@ from avel.config import resolve
 from avel.device import has_jpeg_engine, tf32
 from avel.errors import AvelError
 from avel.heads.config import TrainConfig
-from avel.heads.training.data import load_data
+from avel.heads.training.data import read_data
 from avel.heads.training.fit import Training
 from avel.heads.training.graphs import EAGER_STEPS
 from avel.heads.training.trials import Trial
@@ -247,7 +247,7 @@ def heads(folder: Path, store: Path) -> None:
     for dtype in ("float32", "bfloat16"):
         options = {"head": HEAD, "dtype": dtype, "device": DEVICE.type, "patience": 0, "epochs": 1000}
         config = resolve(TrainConfig, "train-head", options=options)
-        data = load_data(cache, config, DEVICE)
+        data = read_data(cache, config, DEVICE)
         trials = [Trial(str(seed), dataclasses.replace(config, seed=seed)) for seed in range(TRIALS)]
         stacked = Training(trials, data, DEVICE)
         alone = [Training([trial], data, DEVICE) for trial in trials[:3]]

@@ -38,7 +38,7 @@ from avel.config import resolve
 from avel.device import choose_device, tf32
 from avel.heads.config import HEADS, TrainConfig
 from avel.heads.train import train_head
-from avel.heads.training.data import Data, load_data
+from avel.heads.training.data import Data, read_data
 from avel.heads.training.fit import Training
 from avel.heads.training.trials import Trial
 from avel.progress import set_verbosity
@@ -193,7 +193,7 @@ def training_of(cache: Path, seeds: list[int], options: argparse.Namespace, **se
     config = resolve(TrainConfig, "train-head", options={"device": options.device, "epochs": 1000} | settings)
     device = choose_device(config.device)
     if (key := (cache, device)) not in _loaded:
-        _loaded[key] = load_data(FeatureCache.open(cache), config, device)
+        _loaded[key] = read_data(FeatureCache.open(cache), config, device)
     group = [Trial(str(seed), dataclasses.replace(config, seed=seed)) for seed in seeds]
     return Training(group, _loaded[key], device)
 
@@ -284,7 +284,7 @@ def _made_up_samples(random: np.random.Generator) -> CachedSamples:
         known=np.ones(SAMPLES, bool),
         events=events,
         tag=np.full(SAMPLES, "", object),
-        classes=ClassTable.none(SAMPLES),
+        classes=ClassTable(np.zeros(SAMPLES, bool), *np.zeros((2, 0), np.int64)),
     )
 
 

@@ -36,7 +36,7 @@ from avel.config import resolve
 from avel.device import choose_dtype, tf32
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.build import build_encoder
-from avel.pipeline.pretraining.loader import Batch, ClipLoader, random_choices
+from avel.pipeline.pretraining.loader import Batch, Batches, ClipLoader, random_choices
 from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.pipeline.pretraining.schedule import make_optimizer
 from avel.pipeline.pretraining.settings import device_of_process
@@ -62,18 +62,15 @@ class JpegFiles(Dataset[Tensor]):
         return torch.stack([decode_jpeg(read_file(str(name)), ImageReadMode.RGB) for name in names])
 
 
-class Same:
+class Same(Batches):
     """One batch on the device, again and again: what (c) trains on."""
 
     def __init__(self, batch: Batch, steps: int) -> None:
-        self.batch, self.steps, self.clips = batch, steps, len(batch.clips) * steps
+        self.batch, self.batch_size, self.clips = batch, len(batch.clips), len(batch.clips) * steps
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The same batch, `steps` times."""
         return iter([self.batch] * self.steps)
-
-    def close(self) -> None:
-        """Has nothing to end."""
 
 
 def rate(work: Callable[[], int], device: torch.device) -> float:

@@ -100,9 +100,9 @@ def _stage(store: Path, row: int, clips: int) -> None:
     pictures = [np.clip(blocks + noise.integers(-7, 7, blocks.shape), 0, 255) for _ in range(16)]
     files = [encode_jpeg(picture.astype(np.uint8), 90) for picture in pictures]
     writer.erase(row)
-    writer.write_log_mel(row, 0, noise.standard_normal((10, 96, 64)).astype(np.float32))
-    writer.write_waveform(row, 0, noise.integers(-9999, 9999, attributes.grid.samples).astype(np.int16))
-    writer.write_frames(row, 0, files * 10)
+    writer.write("log_mel", row, 0, noise.standard_normal((10, 96, 64)).astype(np.float32))
+    writer.write("waveform", row, 0, noise.integers(-9999, 9999, attributes.grid.samples).astype(np.int16))
+    writer.write("frames", row, 0, files * 10)
     flush(location, attributes, row)
     ManifestWriter(location).append([Entry(_name(row), row, "staged", settings="benchmark")])
 

@@ -8,11 +8,14 @@ fails instead of being skipped; AVEL_REQUIRE_GPU=1 and AVEL_REQUIRE_BROWSER=1 do
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from avel import ahead
 from avel.progress import set_verbosity
+from tests.chromium import browser
+from tests.stores.s3_server import s3_server
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Tests run beside one another: one thread each. Torch reads this at its import, so do processes of tests.
@@ -55,6 +58,30 @@ def shared() -> Path:
 def data(shared: Path) -> Path:
     """The `data` folder of the real data."""
     return shared / "data"
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """The URL of an empty bucket."""
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A driver of a Chromium with a fresh profile."""
+    with browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def gpu(request: pytest.FixtureRequest) -> None:
+    """Skips a test marked `gpu` where there is none."""
+    if request.node.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
 
 
 @pytest.hookimpl(wrapper=True)

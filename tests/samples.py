@@ -52,5 +52,5 @@ def cached_samples(
         known=known,
         events=events.take(known[events.sample]),
         tag=np.array([""] * count if tag is None else tag, object),
-        classes=classes or ClassTable.none(count),
+        classes=classes or ClassTable(np.zeros(count, bool), *np.zeros((2, 0), np.int64)),
     )

@@ -30,9 +30,9 @@ from avel.heads.config import HEADS, TrainConfig
 from avel.pipeline.config import VISUAL_BACKBONES, CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.pretraining.presets import PRESETS
 from avel.recipes.composing.compose import clip_path, compose
+from avel.recipes.composing.film import SUBJECTS
 from avel.recipes.composing.layouts import LAYOUTS
 from avel.recipes.composing.script import write_scripts
-from avel.recipes.composing.subjects import SUBJECTS
 from avel.stores.datasets.formats import read_dataset
 
 CONFIGS = {

@@ -1,12 +1,13 @@
 """The registry: a dict and a decorator, with suggestions."""
 
+import pickle
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from avel.config import ComponentConfig
+from avel.config import ComponentConfig, option
 from avel.errors import ConfigError, UnknownNameError
 from avel.registry import Registry
 
@@ -45,7 +46,7 @@ def test_a_config_of_its_own_is_told_the_name() -> None:
     class Base:
         @dataclass(frozen=True)
         class Config(ComponentConfig):
-            pass
+            width: int = option(2, "Width.")
 
     class Heir(Base):
         pass
@@ -56,18 +57,25 @@ def test_a_config_of_its_own_is_told_the_name() -> None:
             pass
 
     heads.register("base")(Base)
-    with pytest.raises(ConfigError, match="'heir' has no Config of its own, only that of 'base'"):
-        heads.register("heir")(Heir)
+    heads.register("heir")(Heir)
     heads.register("other")(Other)
-    assert (Base.Config().name, Other.Config().name) == ("base", "other")
+    assert [each.Config().name for each in (Base, Heir, Other)] == ["base", "heir", "other"]
+    assert isinstance(Heir.Config(width=3), Base.Config)
+    assert Heir.Config(width=3).explicit == {"width": 3}
+    with pytest.raises(ConfigError, match="'again' is registered as 'base' too"):
+        heads.register("again")(Base)
+    assert ComponentConfig.name == ""
 
 
-def test_a_class_with_the_config_of_its_base_alone_is_refused() -> None:
-    class Plain:
-        Config = ComponentConfig
+class Plain:
+    Config = ComponentConfig
 
-    with pytest.raises(ConfigError, match="'plain' has no Config of its own, only that of 'ComponentConfig'"):
-        Registry[type]("backbone").register("plain")(Plain)
+
+def test_a_config_that_is_derived_can_be_pickled() -> None:
+    Registry[type]("backbone").register("plain")(Plain)
+    assert pickle.loads(pickle.dumps(Plain.Config())) == Plain.Config()
+    assert Plain.Config().name == "plain"
+    assert Plain.Config is not ComponentConfig
 
 
 def test_names_are_listed_before_anything_is_imported() -> None:

@@ -1,7 +1,5 @@
 """`avel heads`: lists the heads and the settings of each."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,7 +70,7 @@ def list_heads() -> tuple[HeadInfo, ...]:
     """Lists every head, avel's own and those of other packages, by name.
 
     >>> [head.name for head in list_heads()][:3]
-    ['avel', 'bilstm', 'cross_attention']
+    ['avel', 'avin', 'avrb_style']
     """
     return tuple(_info(name) for name in HEADS)
 

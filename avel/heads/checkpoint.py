@@ -1,7 +1,5 @@
 """`avel evaluate FILE --cache CACHE`: what weights of anybody score, without training."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +9,7 @@ from avel.errors import StoreError
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.evaluate import predict_split
 from avel.heads.evaluation.score import Score, score_of
-from avel.heads.tasks.decoders import Decoder
+from avel.heads.tasks.results import Decoder
 from avel.heads.train import LoadedCache
 from avel.heads.training.fit import make_model
 from avel.heads.training.start import start_from

@@ -14,28 +14,13 @@ WeakLabels = Literal["event", "fractions"]
 
 HEADS: Registry[Any] = Registry(
     "head",
-    modules={
-        "avel": "avel.heads.models.avel_net",
-        "avin": "avel.heads.models.avin",
-        "avrb_style": "avel.heads.models.avrb_style",
-        "avt_style": "avel.heads.models.avt_style",
-        "avsdn": "avel.heads.models.avsdn",
-        "bilstm": "avel.heads.models.bilstm",
-        "cman": "avel.heads.models.cman",
-        "cace": "avel.heads.models.cace",
-        "cmbs": "avel.heads.models.cmbs",
-        "cmran": "avel.heads.models.cmran",
-        "cpsp": "avel.heads.models.cpsp",
-        "cross_attention": "avel.heads.models.cross_attention",
-        "dam": "avel.heads.models.dam",
-        "han": "avel.heads.models.han",
-        "jcan": "avel.heads.models.jcan",
-        "lesp": "avel.heads.models.lesp",
-        "mlp": "avel.heads.models.mlp",
-        "mpn_style": "avel.heads.models.mpn_style",
-        "psp": "avel.heads.models.psp",
-        "tacma": "avel.heads.models.tacma",
-        "vscg": "avel.heads.models.vscg",
+    modules={"avel": "avel.heads.models.avel_net"}
+    | {
+        name: f"avel.heads.models.{name}"
+        for name in (
+            *("avin", "avrb_style", "avsdn", "avt_style", "bilstm", "cace", "cman", "cmbs", "cmran", "cpsp"),
+            *("cross_attention", "dam", "han", "jcan", "lesp", "mlp", "mpn_style", "psp", "tacma", "vscg"),
+        )
     },
     group="avel.heads",
     files=True,

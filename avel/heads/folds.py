@@ -1,7 +1,5 @@
 """`cross_validate`: judges settings on folds of train and val, and trains the best."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,8 +16,7 @@ from avel.errors import ConfigError, DatasetError, TrainingError
 from avel.heads.config import TrainConfig
 from avel.heads.evaluation.evaluation import Evaluation
 from avel.heads.evaluation.paired import Difference, difference, difference_cells, tally
-from avel.heads.evaluation.prediction_metrics import compute_metrics
-from avel.heads.evaluation.predictions import Predictions, read_predictions
+from avel.heads.evaluation.predictions import Predictions, compute_metrics, read_predictions
 from avel.heads.tasks.metrics import Tally
 from avel.heads.tasks.results import Spread
 from avel.heads.tasks.task import Task
@@ -168,7 +165,7 @@ def cross_validate(
             judged[item.trial].append(item)
         for trial in read_trials(run):
             epochs[trial.name] += [trial.best_epoch] * trial.trained
-    results = _judge(data.task, planned, judged, epochs, folds, group_of)
+    results = _judge_settings(data.task, planned, judged, epochs, folds, group_of)
     best = max(results, key=lambda each: each.score_percent.mean or 0)
     note(f"\n== the best of {len(results)} settings: {_text(best.settings)}")
     chosen = {**options, **best.settings}
@@ -265,7 +262,7 @@ def read_groups(path: Path, video_id: NDArray[np.object_]) -> dict[str, str]:
     return group_of
 
 
-def _judge(
+def _judge_settings(
     task: Task,
     planned: Sequence[Planned],
     judged: Mapping[str, Sequence[Predictions]],

@@ -119,7 +119,7 @@ def sweep(
             )
         else:
             _train(folder, planned, loaded)
-            _judge(folder, loaded)
+            _predict_and_evaluate(folder, loaded)
     return folder.read_results(Evaluation)
 
 
@@ -307,7 +307,7 @@ def _train(run: Run, planned: Sequence[Planned], loaded: LoadedCache) -> None:
             fit(group, loaded.data(group[0].config), device, log, write)
 
 
-def _judge(run: Run, loaded: LoadedCache) -> None:
+def _predict_and_evaluate(run: Run, loaded: LoadedCache) -> None:
     """Writes the predictions of all trials that stayed finite, then the results."""
     trials = read_trials(run)
     trained = [trial for trial in trials if trial.trained]

@@ -1,7 +1,5 @@
 """`avel demo`: runs every stage on synthetic clips, and compares heads on them."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

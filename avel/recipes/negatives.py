@@ -1,7 +1,5 @@
 """Makes a feature cache of clips without events, as another cache was made, for `--negatives`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from avel.pipeline.caching.cache import cache_features
@@ -36,7 +34,7 @@ def background_cache(source: Path | str, cache: Path | str) -> Path:
         raise not_a("folder of videos, clip store or feature cache", source, "clips that hold no event")
     target = other.with_name(f"{other.stem}-{Path(str(source).rstrip('/')).stem}.h5")
     if (Path(source) / BACKGROUND_AUDIO).is_file():
-        import_background(source, target, any_size=True, overwrite=True)
+        import_background(source, target)
         return target
     like = FeatureCache.open(other)
     if kind == "dataset":

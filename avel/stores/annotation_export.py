@@ -1,7 +1,5 @@
 """`avel export-annotations`: writes the events of staged clips as annotations that other code reads."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ from avel.stores.clips import ClipStore
 from avel.stores.datasets.activitynet import activitynet_text
 from avel.stores.datasets.desed import desed_text
 from avel.stores.datasets.sample import SPLITS, Annotated, Sample
-from avel.stores.files import write_text
+from avel.stores.files import check_can_replace, write_text
 from avel.text import plural
 
 TEXT_OF: dict[str, Callable[[Iterable[Annotated]], str]] = {
@@ -81,8 +79,7 @@ def export_annotations(
         raise UnknownNameError("format", kind, ["auto", *TEXT_OF])
     if split is not None and split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
-    if path.exists() and not overwrite:
-        raise StoreError(f"{path}: exists", hint="add --overwrite, or choose another file")
+    check_can_replace(path, overwrite)
     opened = ClipStore.open(store)
     staged = set(opened.staged)
     chosen = [sample for sample in opened.dataset.samples if split in (None, sample.split)]

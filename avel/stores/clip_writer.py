@@ -20,13 +20,10 @@ from avel.errors import AvelError, StaleError, StoreError, WriteError
 from avel.stores.arrow import to_parquet
 from avel.stores.clip_layout import (
     ARRAYS,
-    FRAMES,
-    LOG_MEL,
     OWN_NAMES,
     ROWS,
     RUN,
     START_AGAIN,
-    WAVEFORM,
     StoreAttributes,
     array_spec,
     chunk_names,
@@ -137,37 +134,24 @@ class ClipWriter:
             group = zarr.open_group(self._counting, mode="r+", use_consolidated=False)
             self._arrays: dict[str, Any] = {name: group[name] for name in attributes.arrays}
 
-    def write_log_mel(self, row: int, first_segment: int, patches: NDArray[np.float32]) -> None:
-        """Writes patches (n, 96, 64) of whole chunks, from `first_segment` on.
+    def write(self, name: str, row: int, first: int, values: Sequence[bytes] | NDArray[Any]) -> None:
+        """Writes whole chunks of a video's array of that name, from the patch, sample or frame `first` on.
+
+        Args:
+            values: patches (n, 96, 64), samples (n,), and of frames JPEG files or pixels (n, H, W, C).
 
         Raises:
             StaleError: another run has begun on the store.
             WriteError: the store does not take them.
         """
-        self._put(LOG_MEL, row, first_segment, patches[None])
-
-    def write_waveform(self, row: int, first_sample: int, samples: NDArray[np.int16]) -> None:
-        """Writes samples (n,) of whole chunks, from `first_sample` on.
-
-        Raises:
-            StaleError: another run has begun on the store.
-            WriteError: the store does not take them.
-        """
-        self._put(WAVEFORM, row, first_sample, samples[None])
-
-    def write_frames(self, row: int, first_frame: int, frames: Sequence[bytes] | NDArray[np.uint8]) -> None:
-        """Writes whole chunks of JPEG files, or of raw frames (n, H, W, C), from `first_frame` on.
-
-        Raises:
-            StaleError: another run has begun on the store.
-            WriteError: the store does not take them.
-        """
-        if isinstance(frames, np.ndarray):
-            block: NDArray[Any] = frames[None]
+        if isinstance(values, np.ndarray):
+            block: NDArray[Any] = values[None]
         else:
-            block = np.empty((1, len(frames)), object)
-            block[0, :] = frames
-        self._put(FRAMES, row, first_frame, block)
+            block = np.empty((1, len(values)), object)
+            block[0, :] = values
+        self._check()
+        with writing(self.location):
+            self._arrays[name][row : row + 1, first : first + block.shape[1]] = block
 
     @property
     def written_bytes(self) -> int:
@@ -190,11 +174,6 @@ class ClipWriter:
         """
         self._check()
         erase(self.location, self.attributes, [row])
-
-    def _put(self, name: str, row: int, first: int, block: NDArray[Any]) -> None:
-        self._check()
-        with writing(self.location):
-            self._arrays[name][row : row + 1, first : first + block.shape[1]] = block
 
 
 class _Counting(WrapperStore[Any]):

@@ -4,8 +4,6 @@ They hold no ids. What can be checked: shapes, label files against the annotatio
 splits, and that rows of one video have the same features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import DatasetError, MissingPathError, StoreError
-from avel.stores.datasets.ave import read_order
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.labels import UNKNOWN, EventTable
 from avel.stores.datasets.sample import SPLITS
@@ -101,11 +98,6 @@ def array(path: Path, rows: int | None, *, any_size: bool = False) -> Iterator[h
                 hint="give the annotations that belong to these files with --dataset",
             )
         yield stored
-
-
-def read_orders(files: dict[str, Path]) -> dict[str, list[int]]:
-    """Reads the order files: split -> numbers of samples in the sequence of its file."""
-    return {split: read_order(files[name]) for name, split in ORDERS.items() if name in files}
 
 
 @dataclass(frozen=True)

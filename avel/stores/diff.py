@@ -1,7 +1,5 @@
 """`avel diff`: compares two feature caches clip by clip."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """JSON files of avel's: written with a seal, read as typed values, refused with file and field."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """`avel import-features`: turns the published AVE feature files into a feature cache."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Mapping, Set
 from contextlib import ExitStack
@@ -12,7 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.errors import ConfigError, DatasetError, MissingPathError, StoreError
+from avel.errors import ConfigError, DatasetError, MissingPathError
 from avel.grid import Grid
 from avel.stores import community
 from avel.stores.cached_samples import Missing
@@ -21,9 +19,11 @@ from avel.stores.community import (
     BACKGROUND_AUDIO,
     BACKGROUND_MAPS,
     MAPS_FILE,
+    ORDERS,
     VECTORS_FILE,
     Truth,
 )
+from avel.stores.datasets.ave import read_order
 from avel.stores.datasets.dataset import Dataset, make_dataset
 from avel.stores.datasets.formats import PLAIN, find_format, read_dataset
 from avel.stores.datasets.sample import Samples
@@ -31,7 +31,7 @@ from avel.stores.feature_align import GivenFeatures
 from avel.stores.feature_import import Imported, add_given, dataset_of, import_given
 from avel.stores.feature_samples import NO_SAMPLE, samples_of_videos
 from avel.stores.features import write_features
-from avel.stores.files import check_can_write, sha256_file
+from avel.stores.files import check_can_replace, check_can_write, sha256_file
 from avel.stores.hdf5 import ArrayLike
 from avel.stores.named_features import FeatureModality
 from avel.stores.runs import library_versions
@@ -114,9 +114,8 @@ def import_features(
             f"{cache}: no feature cache to which {named[0]!r} could be added",
             hint="leave out the names: the features of a new cache are f_a and f_v",
         )
-    if cache.exists() and not overwrite:
-        beside = "; --audio-name and --visual-name add features beside its own" if by_id else ""
-        raise StoreError(f"{cache}: exists", hint=f"add --overwrite, or choose another file{beside}")
+    beside = "; --audio-name and --visual-name add features beside its own" if by_id else ""
+    check_can_replace(cache, overwrite, beside)
     if source is None:
         return import_given(
             by_id,
@@ -128,7 +127,7 @@ def import_features(
             leave_out=leave_out,
         )
     files = community.find_files(Path(source) if isinstance(source, str | Path) else map(Path, source))
-    orders = community.read_orders(files)
+    orders = {split: read_order(files[name]) for name, split in ORDERS.items() if name in files}
     known = _with_orders(_dataset(dataset, files, annotations, format, dict(format_settings or {})), orders)
     with ExitStack() as stack:
         names = [name for name in (AUDIO_FILE, MAPS_FILE, VECTORS_FILE) if name in files]
@@ -143,7 +142,8 @@ def import_features(
         there = set(video_ids)
         present = np.array([sample.video_id in there for sample in known.samples], bool)
         findings = _shapes_found(file_arrays) + community.check_orders(orders, known, present)
-        findings += community.check_labels(files, truth_of(known, grid), present)
+        truth = Truth(known.labels(grid), known.event_table(), len(known.categories) + 1)
+        findings += community.check_labels(files, truth, present)
         findings.append(_shared_samples(known, file_arrays, set(without)))
         findings += [
             f"{name}: {what}, left out" for name, what in community.NOT_READ.items() if name in files
@@ -164,23 +164,17 @@ def import_features(
     return Imported(str(cache), digest, len(samples), len(video_ids), len(missing), shapes, tuple(findings))
 
 
-def import_background(
-    source: Path | str,
-    cache: Path | str,
-    *,
-    maps_dtype: Literal["float16", "float32"] = "float16",
-    any_size: bool = False,
-    overwrite: bool = False,
-) -> Imported:
+def import_background(source: Path | str, cache: Path | str) -> Imported:
     """Makes a feature cache of AVE's published background clips, which hold no event, for `--negatives`.
 
     They are the files `audio_feature_noisy.h5` and `visual_feature_noisy.h5` of a folder; they name no video
-    and have no annotations, so that the cache has no samples. Arrays are as `import_features` makes them.
+    and have no annotations, so that the cache has no samples. Arrays are as `import_features` makes them, of
+    any size. A cache that is there is replaced.
 
     Raises:
         MissingPathError: one of the two files is missing.
-        DatasetError: shapes that do not fit each other, or are not those of the published files.
-        StoreError: a damaged file, or `cache` exists and `overwrite` is not given.
+        DatasetError: shapes that do not fit each other.
+        StoreError: a damaged file.
     """
     cache, folder = Path(cache), Path(source)
     check_can_write(cache)
@@ -188,17 +182,15 @@ def import_background(
     for path in files.values():
         if not path.is_file():
             raise MissingPathError(f"{path}: no such file", hint="it is on the dataset's page, AVE-ECCV18")
-    if cache.exists() and not overwrite:
-        raise StoreError(f"{cache}: exists", hint="add --overwrite, or choose another file")
     with (
-        community.array(files[AUDIO_FILE], None, any_size=any_size) as audio,
-        community.array(files[MAPS_FILE], audio.shape[0], any_size=any_size) as maps,
+        community.array(files[AUDIO_FILE], None, any_size=True) as audio,
+        community.array(files[MAPS_FILE], audio.shape[0], any_size=True) as maps,
     ):
         file_arrays = {AUDIO_FILE: audio, MAPS_FILE: maps}
         grid, vectors = _common_grid(file_arrays), _vectors(file_arrays)
         without = _samples_without_numbers(file_arrays, vectors)
         rows = np.array([row for row in range(audio.shape[0]) if row not in without], np.int64)
-        arrays = _arrays(file_arrays, vectors, rows, np.dtype(maps_dtype))
+        arrays = _arrays(file_arrays, vectors, rows, np.dtype(np.float16))
         findings = _shapes_found(file_arrays)
         digest = write_features(
             cache,
@@ -208,15 +200,10 @@ def import_background(
             arrays=arrays,
             segment_seconds=grid.segment_seconds,
             missing=tuple(Missing(NO_SAMPLE, f"background-{row}", why) for row, why in without.items()),
-            provenance=_provenance(files, file_arrays, {}, findings, maps_dtype),
+            provenance=_provenance(files, file_arrays, {}, findings, "float16"),
         )
         shapes = {name: values.shape for name, values in arrays.items()}
     return Imported(str(cache), digest, 0, len(rows), len(without), shapes, tuple(findings))
-
-
-def truth_of(dataset: Dataset, grid: Grid) -> Truth:
-    """Returns the annotations of all R samples, on a grid."""
-    return Truth(dataset.labels(grid), dataset.event_table(), len(dataset.categories) + 1)
 
 
 class _RowsAsVideos:

@@ -1,9 +1,7 @@
 """`avel export-features`: writes a feature cache as the files that the code of AVEL and PSP reads."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,21 +101,15 @@ def export_features(
         names[MAPS_FILE] = "maps"
     shapes = {}
     truth = Truth(opened.labels(), opened.samples.events, opened.classes)
-    if not overwrite:
-        _refuse_existing(folder, (*names, *LABELS, *ORDERS))
+    there = [name for name in (*names, *LABELS, *ORDERS) if (folder / name).exists()]
+    if there and not overwrite:  # they may be the authors' originals
+        raise StoreError(
+            f"{folder}: holds {', '.join(there)} already", hint="choose another folder, or add --overwrite"
+        )
     for name, array in names.items():
         shapes[name] = _write_features(opened, array, folder / name, np.dtype(dtype))
     shapes |= _write_labels(opened, truth, folder) | _write_orders(opened, folder)
     return Exported(str(folder), shapes, tuple(_findings(opened, names)))
-
-
-def _refuse_existing(folder: Path, names: Iterable[str]) -> None:
-    """Refuses to overwrite files, which may be the authors' originals."""
-    there = [name for name in names if (folder / name).exists()]
-    if there:
-        raise StoreError(
-            f"{folder}: holds {', '.join(there)} already", hint="choose another folder, or add --overwrite"
-        )
 
 
 def _row_count(cache: FeatureCache) -> int:

@@ -1,7 +1,5 @@
 """Adds features to a cache that is there, beside its own: under the name of their encoder."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Makes a feature cache of anybody's features: reads, aligns and checks them against a dataset."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass

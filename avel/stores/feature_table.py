@@ -1,7 +1,5 @@
 """Features of a split as an Arrow table, a row for each segment."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Reads and writes a feature cache, one HDF5 file: features by video, events and splits by sample."""
 
-from __future__ import annotations
-
 import json
 import math
 import shlex

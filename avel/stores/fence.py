@@ -3,8 +3,6 @@
 That process serves further files too. It ends when it had none for a while, or when this one ends.
 """
 
-from __future__ import annotations
-
 import atexit
 import os
 import signal

@@ -3,8 +3,6 @@
 It reads paths from stdin, each ended by a NUL, and answers each with a dot.
 """
 
-from __future__ import annotations
-
 import os
 import resource
 import select

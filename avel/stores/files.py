@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import Any
 
-from avel.errors import AvelError, BusyError, ConfigError, WriteError
+from avel.errors import AvelError, BusyError, ConfigError, StoreError, WriteError
 
 LOCK = ".lock"
 """Name of the file by which a process locks a folder."""
@@ -126,6 +126,16 @@ def check_can_write(path: Path, *, folder: bool = False) -> None:
     except OSError as error:
         hint = MEND if error.errno in FULL else "choose another place, or see to its access rights"
         raise WriteError(f"{path}: {os.strerror(error.errno or 0)}", hint=hint) from None
+
+
+def check_can_replace(path: Path, overwrite: bool, otherwise: str = "") -> None:
+    """Refuses a file that is there, unless it may be replaced; `otherwise` ends the hint.
+
+    Raises:
+        StoreError: it is there, and `overwrite` is not given.
+    """
+    if path.exists() and not overwrite:
+        raise StoreError(f"{path}: exists", hint=f"add --overwrite, or choose another file{otherwise}")
 
 
 def free_bytes(place: Path) -> int:

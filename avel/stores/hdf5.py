@@ -3,8 +3,6 @@
 The vectors and maps of avel's own files carry a checksum for every row.
 """
 
-from __future__ import annotations
-
 import errno
 import math
 import os

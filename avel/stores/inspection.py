@@ -1,7 +1,5 @@
 """Reports what a dataset, clip store, feature cache or run contains, and whether it is whole."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass

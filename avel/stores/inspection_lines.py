@@ -1,7 +1,5 @@
 """Says the facts of an inspection in words; `avel inspect --json` has them all."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

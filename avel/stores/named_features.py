@@ -1,7 +1,5 @@
 """Features that stand in a cache beside its own, under the name of their encoder."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`open`: whatever avel reads or writes, opened as what it is."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from avel.stores.clips import ClipStore

@@ -1,7 +1,5 @@
 """Reads the provenance of a feature cache as typed values."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path

@@ -4,8 +4,6 @@ The bytes are hashed with zeros in the place of the digest. A seal is text, so P
 TOML files take it as one more value, and stay readable for any other program.
 """
 
-from __future__ import annotations
-
 import hashlib
 import mmap
 from pathlib import Path

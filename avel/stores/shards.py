@@ -5,8 +5,6 @@ then an index. The index has for each clip the place and length of its chunk, tw
 CRC-32C.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Passes every line of a run's metrics on: to TensorBoard, and to a function that the user names."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from importlib import import_module

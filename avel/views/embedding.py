@@ -1,7 +1,5 @@
 """Computes t-SNE of f_a, f_v and the fused vectors, of the same segments (Figure 7)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Reads frames, sound and videos of clips from the clip store of a feature cache."""
 
-from __future__ import annotations
-
 import os
 import shlex
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Runs a trained head again for its attention maps and fused vectors."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Reads a finished head run for plots and report: its predictions by sample, and its cache."""
 
-from __future__ import annotations
-
 import shlex
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Collects learning curves over epochs, and accuracies over the values of a swept setting."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -146,7 +144,7 @@ def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) ->
                 own = {name: _text(known[name].of(config)) for name in others if name in known}
                 line = lines.setdefault(" ".join(f"{name}={value}" for name, value in own.items()), {})
                 line.setdefault(known[chosen].of(config), []).append(100 * float(score))
-                about = known[chosen]
+                definition = known[chosen]
     values = list(dict.fromkeys(value for line in lines.values() for value in line))
     ordered = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     values = sorted(values) if ordered else values
@@ -159,7 +157,7 @@ def sweep_of(runs: Sequence[HeadRun], split: str, setting: str | None = None) ->
     return Sweep(
         setting=chosen,
         label=_label(chosen),
-        help=about.help.split(";")[0].rstrip("."),
+        help=definition.help.split(";")[0].rstrip("."),
         split=split,
         measure=runs[0].task.measure,
         values=tuple(map(_text, values)),

@@ -1,13 +1,17 @@
 """Feature caches with a known answer: class prototypes plus noise, events of random length."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from avel.config import resolve
 from avel.heads.config import TrainConfig
-from avel.stores.features import write_features
+from avel.heads.training.data import Data, check_labels, read_data
+from avel.heads.training.trials import Trial
+from avel.stores.features import FeatureCache, write_features
 from tests.samples import cached_samples
 
 NEGATIVES = 7
@@ -17,6 +21,18 @@ WIDTHS = {"f_a": (12,), "f_v": (12,), "cnn_a": (10,), "cnn_v": (14,), "maps": (2
 def train_config(**options: Any) -> TrainConfig:
     """How a head is trained: settings by name, of the head and of the training."""
     return resolve(TrainConfig, "train-head", options=options)
+
+
+def trials_of(config: TrainConfig, count: int = 3) -> list[Trial]:
+    """Trials that differ in the seed."""
+    return [Trial(f"seed={seed}", dataclasses.replace(config, seed=seed)) for seed in range(count)]
+
+
+def load_data(cache: FeatureCache, config: TrainConfig) -> Data:
+    """What a head reads of a cache, on the CPU, where it can learn from the labels."""
+    data = read_data(cache, config, torch.device("cpu"))
+    check_labels(cache, data.splits, config)
+    return data
 
 
 def write_cache(

@@ -19,7 +19,7 @@ from avel.heads.models.mlp import MLP
 from avel.heads.tasks.multi_label import MultiLabel
 from avel.heads.tasks.single_label import SingleLabel
 from avel.heads.train import sweep, train_head
-from avel.heads.training.data import feature_statistics, load_data
+from avel.heads.training.data import feature_statistics, read_data
 from avel.heads.training.negatives import add_negatives
 from avel.stores.datasets.labels import PADDED, EventTable
 from avel.stores.features import FeatureCache
@@ -114,7 +114,7 @@ def test_several_labels_a_segment_are_judged_up_to_the_end(tmp_path: Path) -> No
         np.arange(120) % 2 + 1,
     )
     path = cache_of(tmp_path / "c.h5", event_table=events)
-    data = load_data(FeatureCache.open(path), train_config(head="mlp", task="multi_label"), CPU)
+    data = read_data(FeatureCache.open(path), train_config(head="mlp", task="multi_label"), CPU)
     labels = data.splits["test"].labels
     assert set(labels.unique().tolist()) == {PADDED, 0, 1}
     perfect = (20 * (labels.float() - 0.5)).where(labels != PADDED, 20.0)
@@ -172,7 +172,7 @@ def test_clips_without_events_have_lengths_of_their_own_too(tmp_path: Path) -> N
     more = write_negatives(tmp_path / "n.h5", lengths=np.arange(NEGATIVES) % 3 + 1)
     for cache in (cache_of(tmp_path / "own.h5"), write_cache(tmp_path / "even.h5")):
         config = train_config(head="mlp", supervision="weak", negatives=str(more))
-        data = add_negatives(load_data(FeatureCache.open(cache), config, CPU), config)
+        data = add_negatives(read_data(FeatureCache.open(cache), config, CPU), config)
         videos = data.splits["train"].videos
         lengths = data.features.lengths_of(videos)
         assert lengths is not None
@@ -185,7 +185,7 @@ def test_clips_without_events_have_lengths_of_their_own_too(tmp_path: Path) -> N
 def test_statistics_are_those_of_segments_before_the_ends(tmp_path: Path) -> None:
     path = cache_of(tmp_path / "c.h5")
     cache = FeatureCache.open(path)
-    data = load_data(cache, train_config(head="mlp"), CPU)
+    data = read_data(cache, train_config(head="mlp"), CPU)
     videos = np.unique(cache.samples.video[cache.samples.split == "train"])
     rows = np.concatenate([cache.f_a[video, : cache.lengths[video]] for video in videos])
     mean, std = feature_statistics(data.features, data.splits["train"])["audio"]

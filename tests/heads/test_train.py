@@ -22,7 +22,7 @@ from avel.heads.models.head import code_digest, head_class
 from avel.heads.models.mlp import MLP
 from avel.heads.models.tacma import TACMA
 from avel.heads.train import sweep, train_head
-from avel.heads.training.data import load_data
+from avel.heads.training.data import read_data
 from avel.heads.training.fit import Training, can_stack
 from avel.heads.training.plan import plan, stackable_groups
 from avel.heads.training.records import load_head, load_model, read_trial, read_trials
@@ -230,7 +230,7 @@ def test_trials_alike_but_for_seed_and_theta_are_one_program() -> None:
 def test_small_steps_are_stacked_on_a_cpu_and_large_ones_run_in_turn(cache: Path) -> None:
     cpu = torch.device("cpu")
     small = train_config(d_h=8, d_e=8)
-    data = load_data(FeatureCache.open(cache), small, cpu)
+    data = read_data(FeatureCache.open(cache), small, cpu)
     large = train_config(d_h=40_000, d_e=8)
     psp = train_config(head="psp")
     assert can_stack(small, data, cpu)

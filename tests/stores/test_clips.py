@@ -26,6 +26,7 @@ from avel.stores.datasets.sample import Event, Sample, Samples, Video, Videos
 from avel.stores.inspection import inspect
 from avel.stores.location import LocalLocation, locate
 from avel.stores.manifest import Entry, Manifest, ManifestWriter
+from tests.pipeline.pretraining.clip_store import jpeg
 from tests.stores.forging import forge_json
 
 GRID = Grid(segments=12, fps=2, size=16)
@@ -44,12 +45,6 @@ DATASET = Dataset(
 )
 
 
-def jpeg(picture: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=95)
-    return buffer.getvalue()
-
-
 JPEGS = [jpeg(picture) for picture in PICTURES]
 
 
@@ -62,12 +57,12 @@ def build(path: Path, attributes: StoreAttributes = ATTRIBUTES) -> Path:
     raw = attributes.frame_codec == "raw"
     for row, pictures in ((0, PICTURES), (2, np.zeros_like(PICTURES))):
         for first in (0, 10):
-            writer.write_log_mel(row, first, LOG_MEL[first : first + 10])
+            writer.write("log_mel", row, first, LOG_MEL[first : first + 10])
             if attributes.waveform:
-                writer.write_waveform(row, first * 16000, WAVEFORM[first * 16000 : (first + 10) * 16000])
+                writer.write("waveform", row, first * 16000, WAVEFORM[first * 16000 : (first + 10) * 16000])
         for first in (0, 20):
             block = pictures[first : first + 20]
-            writer.write_frames(row, first, block if raw else [jpeg(picture) for picture in block])
+            writer.write("frames", row, first, block if raw else [jpeg(picture) for picture in block])
         flush(location, attributes, row)
     ManifestWriter(location).append(
         [
@@ -233,8 +228,8 @@ def test_a_writer_that_outlives_its_run_writes_nothing_more(
     before = {name: store.location.read(name) for name in store.location.names("")}
     prepare_store(store.location, replace(ATTRIBUTES, **settings), IDS, "the next run")
     for attempt in (
-        lambda: writer.write_frames(0, 0, JPEGS[:20]),
-        lambda: writer.write_log_mel(0, 0, LOG_MEL[:10]),
+        lambda: writer.write("frames", 0, 0, JPEGS[:20]),
+        lambda: writer.write("log_mel", 0, 0, LOG_MEL[:10]),
         lambda: writer.erase(0),
         lambda: flush(writer.location, writer.attributes, 0),
     ):
@@ -283,7 +278,7 @@ def test_arrays_of_another_form_than_the_store_says_are_found(tmp_path: Path) ->
 def test_a_chunk_of_fewer_frames_is_damage(store: ClipStore, tmp_path: Path) -> None:
     few = replace(ATTRIBUTES, grid=replace(GRID, segments=2))
     prepare_store(locate(tmp_path / "few.zarr"), few, IDS)
-    ClipWriter(locate(tmp_path / "few.zarr"), few.digest).write_frames(0, 0, JPEGS[:4])
+    ClipWriter(locate(tmp_path / "few.zarr"), few.digest).write("frames", 0, 0, JPEGS[:4])
     name = "frames/c/0/0"
     (Path(store.location.url) / name).write_bytes((tmp_path / "few.zarr" / name).read_bytes())
     with pytest.raises(StoreError, match="-a: frames is damaged: it holds 4 elements, not 16"):
@@ -364,8 +359,8 @@ def test_an_object_store_is_asked_once_a_second_whose_run_it_is(
     monkeypatch.setattr(clip_writer, "check_run", lambda location, run: asked.append(run))
     monkeypatch.setattr(clip_writer, "CHECK_SECONDS", 1000.0)
     for first in (0, 10):
-        writer.write_log_mel(0, first, LOG_MEL[first : first + 10])
+        writer.write("log_mel", 0, first, LOG_MEL[first : first + 10])
     assert len(asked) == 1
     monkeypatch.setattr(clip_writer, "CHECK_SECONDS", -1.0)
-    writer.write_log_mel(0, 0, LOG_MEL[:10])
+    writer.write("log_mel", 0, 0, LOG_MEL[:10])
     assert len(asked) == 2

@@ -6,7 +6,6 @@ import shutil
 import signal
 import struct
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ from avel.stores.manifest import Entry, ManifestWriter
 from avel.stores.packing import pack
 from tests.small_disk import avel, check_refusal, small_disk
 from tests.stores.forging import flip
-from tests.stores.s3_server import s3_server
 
 GRID = Grid(segments=12, fps=2, size=8, sample_rate=100)
 IDS = tuple(f"clip{number}" for number in range(8))
@@ -63,16 +61,18 @@ def stage(location: Location, attributes: StoreAttributes, row: int, seed: int) 
     segments = attributes.grid.segments
     for first in range(0, segments, 10):
         count = min(10, segments - first)
-        writer.write_log_mel(row, first, noise.standard_normal((count, 96, 64)).astype(np.float32))
+        writer.write("log_mel", row, first, noise.standard_normal((count, 96, 64)).astype(np.float32))
         if attributes.waveform:
-            writer.write_waveform(row, first * 100, noise.integers(-999, 999, count * 100).astype(np.int16))
+            writer.write(
+                "waveform", row, first * 100, noise.integers(-999, 999, count * 100).astype(np.int16)
+            )
     for first in range(0, 2 * segments, 20):
         count = min(20, 2 * segments - first)
         if attributes.frame_codec == "raw":
-            writer.write_frames(row, first, noise.integers(0, 255, (count, 8, 8, 3)).astype(np.uint8))
+            writer.write("frames", row, first, noise.integers(0, 255, (count, 8, 8, 3)).astype(np.uint8))
         else:
-            writer.write_frames(
-                row, first, [b"\xff\xd8" + noise.bytes(40) + b"\xff\xd9" for _ in range(count)]
+            writer.write(
+                "frames", row, first, [b"\xff\xd8" + noise.bytes(40) + b"\xff\xd9" for _ in range(count)]
             )
     flush(location, attributes, row)
     return Entry(names_of(attributes)[row], row, "staged", settings=attributes.digest)
@@ -125,12 +125,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(built: Path, tmp_path: Path) -> ClipStore:
     return ClipStore.open(shutil.copytree(built, tmp_path / "clips.zarr"))
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    with s3_server() as url:
-        yield url
 
 
 @pytest.mark.parametrize("codec", ["jpeg", "raw"])

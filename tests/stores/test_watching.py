@@ -2,8 +2,7 @@
 
 import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -12,25 +11,9 @@ from avel.heads.train import train_head
 from avel.stores.runs import Run
 from avel.stores.watching import find_hook
 from tests.heads.synthetic import write_cache
+from tests.tensorboard import install
 
 HOOK = "seen = []\n\ndef log(run, line):\n    seen.append((run, line))\n"
-
-
-class Events:
-    """Stands for TensorBoard's writer."""
-
-    made: ClassVar[dict[str, "Events"]] = {}
-
-    def __init__(self, folder: str) -> None:
-        self.scalars: dict[tuple[str, int], float] = {}
-        self.closed = False
-        Events.made[folder] = self
-
-    def add_scalar(self, name: str, value: float, step: int) -> None:
-        self.scalars[name, step] = value
-
-    def close(self) -> None:
-        self.closed = True
 
 
 def test_a_function_in_the_working_folder_gets_every_line_of_a_head(
@@ -49,15 +32,13 @@ def test_a_function_in_the_working_folder_gets_every_line_of_a_head(
 def test_each_trial_of_a_head_is_a_curve_of_tensorboard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = ModuleType("torch.utils.tensorboard")
-    module.SummaryWriter = Events  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    made = install(monkeypatch)
     run = tmp_path / "run"
     train_head(write_cache(tmp_path / "c.h5"), run, epochs=2, seeds=2, tensorboard=True)
-    assert set(Events.made) == {str(run / "tensorboard" / f"seed={seed}") for seed in (0, 1)}
-    assert all(events.closed for events in Events.made.values())
+    assert set(made) == {str(run / "tensorboard" / f"seed={seed}") for seed in (0, 1)}
+    assert all(events.closed for events in made.values())
     for line in Run.open(run).metrics():
-        events = Events.made[str(run / "tensorboard" / line["trial"])]
+        events = made[str(run / "tensorboard" / line["trial"])]
         assert events.scalars["val_score", line["epoch"]] == line["val_score"]
 
 

@@ -1,7 +1,5 @@
 """`compare`: two runs on the same clips, their paired differences, and who is right where."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +10,8 @@ from numpy.typing import NDArray
 from avel.errors import StoreError, UnknownNameError
 from avel.heads.evaluation.paired import Difference, aligned, difference, tally
 from avel.heads.evaluation.predictions import Predictions, check_complete, read_predictions
-from avel.heads.tasks.decoders import Decoder
 from avel.heads.tasks.metrics import Tally
-from avel.heads.tasks.results import Spread
+from avel.heads.tasks.results import Decoder, Spread
 from avel.heads.tasks.task import Task
 from avel.heads.training.records import TrialRecord, mean_val_score, read_trials, task_of, trained_groups
 from avel.stores.datasets.labels import in_clip

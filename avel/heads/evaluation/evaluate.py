@@ -1,7 +1,5 @@
 """`avel evaluate`: accuracy of a run's predictions over its seeds, beside trivial baselines."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -11,11 +9,16 @@ import torch
 from avel.device import explain_full_memory, tf32
 from avel.errors import StoreError
 from avel.heads.evaluation.evaluation import Evaluation, FailedTrial, GroupEvaluation
-from avel.heads.evaluation.prediction_metrics import compute_metrics
-from avel.heads.evaluation.predictions import Predictions, check_complete, labelled_part, read_predictions
+from avel.heads.evaluation.predictions import (
+    Predictions,
+    check_complete,
+    compute_metrics,
+    judged_samples,
+    labelled_part,
+    read_predictions,
+)
 from avel.heads.models.head import Model, weak_labels_of
-from avel.heads.tasks.decoders import Decoder
-from avel.heads.tasks.results import Spread
+from avel.heads.tasks.results import Decoder, Spread
 from avel.heads.tasks.task import Task
 from avel.heads.training.data import Data, chunks_of
 from avel.heads.training.fit import CLIPS_AT_ONCE, arithmetic
@@ -75,32 +78,21 @@ def evaluate_split(
     task.check_decoder(decoder)
     chosen = decoder or task.usual_decoder
     trials = {trial.name: trial for trial in read_trials(run)}
-    unknown = int((~predictions[0].known).sum()) if predictions else 0
     of_trial = {item.trial: labelled_part(item) for item in predictions}
     groups = trained_groups(trials.values())
-    first = next(iter(of_trial.values()), None)
     if predictions:
         check_complete(run, [trial for group in groups.values() for trial in group], of_trial, split)
-    evaluated = 0 if first is None else len(first.sample)
-    if unknown or not evaluated:
-        note(
-            f"{run.path}: {evaluated} {split} samples are evaluated, {unknown} have events that are not known"
-        )
-    baselines = task.trivial_baselines(first.label) if first is not None and evaluated else {}
+    about = judged_samples(predictions, task, chosen, split)
+    if about.unknown_samples or not about.samples:
+        counted = f"{about.samples} {split} samples are evaluated"
+        note(f"{run.path}: {counted}, {about.unknown_samples} have events that are not known")
     tolerances, tags = (onset_tolerance, offset_tolerance), run.read_inputs(HeadInputs).tags
     return Evaluation(
+        **vars(about),
         run=str(run.path),
-        task=task.name,
-        measure=task.measure,
-        split=split,
-        decoder=chosen,
-        samples=evaluated,
-        unknown_samples=unknown,
-        leaked_samples=0 if first is None else int(first.leaked.sum()),
-        trivial_baselines_percent={name: 100 * accuracy for name, accuracy in baselines.items()},
         groups={
             name: _judge_group(
-                [of_trial[trial.name] for trial in group] if evaluated else [],
+                [of_trial[trial.name] for trial in group] if about.samples else [],
                 group,
                 task,
                 chosen,

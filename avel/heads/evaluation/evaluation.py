@@ -1,7 +1,5 @@
 """Results of `evaluate`; results.json of a run holds them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -9,9 +7,7 @@ from typing import Literal
 
 from avel.heads.config import WeakLabels
 from avel.heads.evaluation import wording
-from avel.heads.tasks.decoders import Decoder
 from avel.heads.tasks.results import PredictionMetrics, Spread
-from avel.heads.tasks.task import TaskName
 from avel.text import plural, table
 
 
@@ -66,28 +62,14 @@ class FailedTrial:
 
 
 @dataclass(frozen=True, repr=False)
-class Evaluation:
+class Evaluation(wording.Judged):
     """Results of a run on one split.
 
     Attributes:
-        measure: main metric of the task, in words.
-        decoder: how labels were read from scores.
-        samples: number of samples with known events, which the figures are about.
-        unknown_samples: number of the others.
-        leaked_samples: those of `samples` whose video is also in train.
-        trivial_baselines_percent: rule that needs no model -> its score; empty without samples.
         groups: the head's name, or the settings that a sweep varied -> the trials that share them.
     """
 
     run: str
-    task: TaskName
-    measure: str
-    split: str
-    decoder: Decoder
-    samples: int
-    unknown_samples: int
-    leaked_samples: int
-    trivial_baselines_percent: dict[str, float]
     groups: dict[str, GroupEvaluation]
     failed_trials: tuple[FailedTrial, ...]
 

@@ -1,7 +1,5 @@
 """Tests whether A is better than B: bootstraps their difference over videos and seeds."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,8 +10,8 @@ from numpy.typing import NDArray
 
 from avel.errors import StoreError
 from avel.heads.evaluation.predictions import Predictions, labelled_part
-from avel.heads.tasks.decoders import Decoder
 from avel.heads.tasks.metrics import Tally, ratio
+from avel.heads.tasks.results import Decoder
 from avel.heads.tasks.task import Task
 
 DRAWS = 2000
@@ -122,8 +120,8 @@ def difference(a: Tally, b: Tally, video_id: NDArray[np.object_], *, seed: int =
         clips=len(video),
         seeds=seeds,
         resolved_points=100 * float(high - low) / 2,
-        clips_needed=_needed(len(video) * (over_videos + over_both), allowed - over_seeds),
-        seeds_needed=_needed(sum(spreads) + sum(jointly), allowed - over_videos) if min(seeds) > 1 else None,
+        clips_needed=_divisor(len(video) * (over_videos + over_both), allowed - over_seeds),
+        seeds_needed=_divisor(sum(spreads) + sum(jointly), allowed - over_videos) if min(seeds) > 1 else None,
     )
 
 
@@ -221,6 +219,6 @@ def _over_both(values: NDArray[np.float64]) -> float:
     return float(averaged_out * trials / (trials - 1))
 
 
-def _needed(variance: float, allowed: float) -> int | None:
+def _divisor(variance: float, allowed: float) -> int | None:
     """Returns the number by which a variance must be divided to be `allowed`; None if none will do."""
     return max(1, math.ceil(variance / allowed - 1e-9)) if allowed > 0 else None

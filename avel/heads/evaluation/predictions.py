@@ -1,8 +1,8 @@
-"""predictions.parquet of a run: one row for each trial, sample and segment."""
+"""Predictions, of a run in predictions.parquet: a row for each trial, sample and segment; their metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from avel.errors import StoreError
+from avel.heads.evaluation.wording import Judged
 from avel.heads.tasks.metrics import Labels
+from avel.heads.tasks.results import Decoder, LabelSets, PredictionMetrics
 from avel.heads.tasks.task import Task
 from avel.heads.training.records import AGAIN, HeadInputs, TrialRecord, task_of
 from avel.stores.arrow import read_own_parquet, to_parquet
@@ -198,4 +200,58 @@ def _predictions(table: pa.Table, trial: str, split: str, segments: int) -> Pred
         first("leaked").astype(np.bool_),
         padded(_labels(table["label"]), PADDED),
         padded(probabilities, 0),
+    )
+
+
+def compute_metrics(
+    items: Sequence[Predictions],
+    task: Task,
+    decoder: Decoder,
+    tolerances: tuple[float, float],
+    decoders: Sequence[Decoder] | None = None,
+    tags: Mapping[str, Sequence[int]] | None = None,
+) -> PredictionMetrics:
+    """Computes the metrics of predictions with known labels, a set for each seed; without any, all is None.
+
+    Args:
+        tolerances: of onset and offset, in segments.
+        decoders: those whose accuracies are in the result, by default all of the task; labels without scores
+            have the usual one alone.
+        tags: word -> numbers of the samples that are also evaluated by themselves.
+    """
+    first = items[0] if items else None
+    apart = {}
+    if tags and first:
+        apart = {tag: np.isin(first.sample, numbers) for tag, numbers in tags.items()}
+        apart["all"] = np.ones(len(first.sample), bool)
+    sets = LabelSets(
+        predicted=[task.decode(item.probabilities, decoder) for item in items],
+        by_decoder={
+            name: [task.decode(item.probabilities, name) for item in items]
+            for name in decoders or task.decoders
+        },
+        label=first.label if first else np.empty((0, 0), np.int64),
+        video_id=first.video_id if first else np.empty(0, object),
+        leaked=first.leaked if first else np.empty(0, bool),
+        tags=apart,
+        onset_tolerance=tolerances[0],
+        offset_tolerance=tolerances[1],
+    )
+    return task.results(sets)
+
+
+def judged_samples(whole: Sequence[Predictions], task: Task, decoder: Decoder, split: str) -> Judged:
+    """Says what predictions of one split are judged on, a set for each seed; () where there are none."""
+    first = labelled_part(whole[0]) if whole else None
+    samples = 0 if first is None else len(first.sample)
+    baselines = task.trivial_baselines(first.label) if first is not None and samples else {}
+    return Judged(
+        task=task.name,
+        measure=task.measure,
+        split=split,
+        decoder=decoder,
+        samples=samples,
+        unknown_samples=len(whole[0].sample) - samples if whole else 0,
+        leaked_samples=0 if first is None else int(first.leaked.sum()),
+        trivial_baselines_percent={name: 100 * accuracy for name, accuracy in baselines.items()},
     )

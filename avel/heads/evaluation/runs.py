@@ -1,7 +1,5 @@
 """`avel runs`: compares all runs below a folder in one table."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -97,9 +95,12 @@ def list_runs(folder: Path | str, *, against: Path | str | None = None) -> list[
     best = best_line(lines)
     if best is None:
         return lines
-    with suppress(AvelError):  # a list that nobody asked to compare shows what is there
+    # A list that nobody asked to compare shows what is there, also where files are missing
+    with suppress(AvelError):
         other = read_group(folder / best.run, "test", best.group)
-        lines = [_compared_if_alike(line, folder, other) for line in lines]
+        for place, line in enumerate(lines):
+            with suppress(AvelError):  # no test samples in common
+                lines[place] = _compared(line, folder, other)
     return lines
 
 
@@ -115,14 +116,6 @@ def _compared(line: RunLine, folder: Path, other: GroupPredictions) -> RunLine:
     settings = f" ({other.name})" if other.name != other.trials[0].config.head.name else ""
     against = other.run.path.name + settings
     return replace(line, differences=differences(group.items, other.items, group.task), against=against)
-
-
-def _compared_if_alike(line: RunLine, folder: Path, other: GroupPredictions) -> RunLine:
-    """Returns the same, or the line as it is where the two share no test samples or files are missing."""
-    try:
-        return _compared(line, folder, other)
-    except AvelError:
-        return line
 
 
 def _lines(run: Run, folder: Path, differing: Sequence[str]) -> list[RunLine]:

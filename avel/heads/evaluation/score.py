@@ -1,7 +1,5 @@
 """`score`: anybody's predictions, evaluated as those of heads are."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,37 +11,21 @@ from avel.errors import ConfigError, DatasetError
 from avel.grid import Grid
 from avel.heads.config import TaskChoice
 from avel.heads.evaluation import wording
-from avel.heads.evaluation.prediction_metrics import compute_metrics
-from avel.heads.evaluation.predictions import Predictions, labelled_part
+from avel.heads.evaluation.predictions import Predictions, compute_metrics, judged_samples, labelled_part
 from avel.heads.evaluation.submissions import read_submission
-from avel.heads.tasks.choose import task_of_dataset
-from avel.heads.tasks.decoders import Decoder
-from avel.heads.tasks.results import PredictionMetrics
-from avel.heads.tasks.task import Task, TaskName
+from avel.heads.tasks.choose import choose_task
+from avel.heads.tasks.results import Decoder, PredictionMetrics
+from avel.heads.tasks.task import Task
 from avel.stores.datasets.formats import read_dataset
 from avel.text import plural
 
 
 @dataclass(frozen=True)
-class Score(PredictionMetrics):
-    """Predictions of others on one split of a dataset; spreads are over the sets of predictions.
-
-    Attributes:
-        predictions: where each set was read from.
-        measure, decoder, samples, unknown_samples, leaked_samples, trivial_baselines_percent: as in a run's
-            `Evaluation`.
-    """
+class Score(PredictionMetrics, wording.Judged):
+    """Predictions of others on one split of a dataset; spreads are over the sets in `predictions`."""
 
     predictions: tuple[str, ...]
     dataset: str
-    task: TaskName
-    measure: str
-    split: str
-    decoder: Decoder
-    samples: int
-    unknown_samples: int
-    leaked_samples: int
-    trivial_baselines_percent: dict[str, float]
 
     def headline(self) -> str:
         """Returns the score in one line, with a verdict."""
@@ -91,7 +73,7 @@ def score(
         ConfigError: no such decoder for the task, or one that needs scores where there are labels alone.
     """
     data = read_dataset(dataset, annotations, format=format, **(format_settings or {}))
-    judged = task_of_dataset(data, task)
+    judged = choose_task(data, task)
     judged.check_decoder(decoder)
     chosen = decoder or judged.usual_decoder
     samples = [sample for sample in data.samples if sample.split == split]
@@ -142,19 +124,6 @@ def score_of(
     Further arguments are those of `compute_metrics`.
     """
     items = [labelled_part(item) for item in whole]
-    evaluated = len(items[0].sample)
-    metrics = compute_metrics(items if evaluated else [], task, decoder, tolerances, decoders, tags)
-    baselines = task.trivial_baselines(items[0].label) if evaluated else {}
-    return Score(
-        **vars(metrics),
-        predictions=predictions,
-        dataset=dataset,
-        task=task.name,
-        measure=task.measure,
-        split=whole[0].split,
-        decoder=decoder,
-        samples=evaluated,
-        unknown_samples=len(whole[0].sample) - evaluated,
-        leaked_samples=int(items[0].leaked.sum()),
-        trivial_baselines_percent={name: 100 * accuracy for name, accuracy in baselines.items()},
-    )
+    about = judged_samples(whole, task, decoder, whole[0].split)
+    metrics = compute_metrics(items if about.samples else [], task, decoder, tolerances, decoders, tags)
+    return Score(**vars(about), **vars(metrics), predictions=predictions, dataset=dataset)

@@ -1,7 +1,5 @@
 """Reads predictions that avel did not make: arrays in annotation order, tables of segments or of events."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,42 +1,35 @@
 """Says in words what predictions are worth: a line with a verdict, and tables, honest figures first."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
-from avel.heads.tasks.decoders import Decoder
-from avel.heads.tasks.results import PredictionMetrics
-from avel.heads.tasks.task import ORACLE
+from avel.heads.tasks.results import Decoder, PredictionMetrics
+from avel.heads.tasks.task import ORACLE, TaskName
 from avel.text import plural, table
 
 
-class Judged(Protocol):
-    """Names what was evaluated, and how: a run, or the predictions of another program."""
+@dataclass(frozen=True)
+class Judged:
+    """Names what was evaluated, and how: a run, or the predictions of another program, on one split.
 
-    @property
-    def measure(self) -> str:
-        """Main metric, in words."""
+    Attributes:
+        measure: main metric of the task, in words.
+        decoder: how labels were read from scores.
+        samples: number of samples with known events, which the figures are about.
+        unknown_samples: number of the others.
+        leaked_samples: those of `samples` whose video is also in train.
+        trivial_baselines_percent: rule that needs no model -> its score; empty without samples.
+    """
 
-    @property
-    def split(self) -> str:
-        """Split that was evaluated."""
-
-    @property
-    def decoder(self) -> Decoder:
-        """Way from scores to labels."""
-
-    @property
-    def samples(self) -> int:
-        """Number of samples that were evaluated."""
-
-    @property
-    def leaked_samples(self) -> int:
-        """Number of those whose video is also in train."""
-
-    @property
-    def trivial_baselines_percent(self) -> dict[str, float]:
-        """Scores of rules that need no model."""
+    task: TaskName
+    measure: str
+    split: str
+    decoder: Decoder
+    samples: int
+    unknown_samples: int
+    leaked_samples: int
+    trivial_baselines_percent: dict[str, float]
 
 
 def headline(judged: Judged, metrics: PredictionMetrics, sets: str, validation: str = "") -> str:

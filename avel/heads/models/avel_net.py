@@ -11,7 +11,7 @@ from avel.config import option
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
 from avel.heads.models.layout import AGVA_NAMES, Layout, nested
-from avel.heads.models.parts import BiLSTM, xavier
+from avel.heads.models.parts import BiLSTM, attend_cells, xavier
 from avel.heads.tasks.single_label import SingleLabel
 from avel.nn import AGVA, amax_over_time
 
@@ -41,7 +41,7 @@ class AVELNet(Head):
         super().__init__(widths, config, weak)
         self.agva = AGVA(widths.audio, widths.visual, widths.cells) if widths.cells else None
         self.audio, self.visual = BiLSTM(widths.audio), BiLSTM(widths.visual)
-        self.dmrn = DMRN() if config.fusion == "dmrn" else None
+        self.dmrn = DMRN(HIDDEN) if config.fusion == "dmrn" else None
         if self.dmrn is None:
             self.classify = nn.Sequential(
                 nn.ReLU(), nn.Linear(2 * HIDDEN, 64), nn.ReLU(), nn.Linear(64, widths.classes)
@@ -52,9 +52,7 @@ class AVELNet(Head):
 
     def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), AGVA's weights."""
-        extras = {}
-        if self.agva is not None:
-            visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
+        visual, extras = attend_cells(self.agva, audio, visual)
         hidden_a, hidden_v = self.audio(audio, mask), self.visual(visual, mask)
         if self.dmrn is None:
             joined = torch.cat((hidden_v, hidden_a), -1)
@@ -90,13 +88,13 @@ class AVELNet(Head):
 class DMRN(nn.Module):
     """Dual multimodal residual block; the residuals cross, as in the published code."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.U_v = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, HIDDEN))
-        self.U_a = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, HIDDEN))
+        self.U_a = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, width))
+        self.U_v = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, width))
 
     def forward(self, visual: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns tanh(a + merged) as v, tanh(v + merged) as a: v, a (B, T, 256) -> the same shapes."""
+        """Returns tanh(a + merged) as v, tanh(v + merged) as a: v, a (..., D) -> the same shapes."""
         merged = (self.U_v(visual) + self.U_a(audio)) / 2
         return torch.tanh(audio + merged), torch.tanh(visual + merged)
 

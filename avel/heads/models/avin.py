@@ -11,7 +11,7 @@ from avel.config import option
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.avel_net import soft_margin
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
-from avel.heads.models.parts import BiLSTM, at_least_float32
+from avel.heads.models.parts import BiLSTM, at_least_float32, attend_cells
 from avel.nn import AGVA, mean_over_time, only_inside
 
 HIDDEN = 256
@@ -51,11 +51,9 @@ class AVIN(Head):
 
     def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), weights (B, T)."""
-        extras = {}
-        if self.agva is not None:
-            visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
-        elif visual.ndim == 5:
+        if self.agva is None and visual.ndim == 5:
             visual = visual.mean((2, 3))
+        visual, extras = attend_cells(self.agva, audio, visual)
         F_a, F_v = self.audio(audio, mask), self.visual(visual, mask)
         A, extras["intra_a"] = weighted(F_a, F_a, mask)
         V, extras["intra_v"] = weighted(F_v, F_v, mask)

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from avel.heads.config import HEADS
+from avel.heads.models.avel_net import DMRN
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.layout import AGVA_NAMES, Layout, nested
-from avel.heads.models.parts import BiLSTM, xavier
+from avel.heads.models.parts import BiLSTM, attend_cells, xavier
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
 from avel.nn import AGVA, mean_over_time
 
@@ -40,21 +41,20 @@ class AVSDN(RelevanceHead):
         super().__init__(widths, config, weak)
         self.agva = AGVA(widths.audio, widths.visual, widths.cells) if widths.cells else None
         self.audio, self.visual = BiLSTM(widths.audio), BiLSTM(widths.visual)
-        self.fuse = StateFusion()
+        self.fuse = DMRN(128)
         self.decode = BiLSTM(widths.audio + widths.visual)
         self.category, self.relevance = nn.Linear(HIDDEN, widths.classes - 1), nn.Linear(HIDDEN, 1)
         xavier(self.agva, self.category, self.relevance)
 
     def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), AGVA's weights."""
-        extras = {}
-        if self.agva is not None:
-            visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
+        visual, extras = attend_cells(self.agva, audio, visual)
         _, (h_a, c_a) = self.audio.unrolled(audio, mask=mask)
         _, (h_v, c_v) = self.visual.unrolled(visual, mask=mask)
         # As published, the same layers fuse hidden and cell states, and the two directions do not mix
-        h = self.fuse(torch.relu(h_a), torch.relu(h_v))
-        c = self.fuse(torch.relu(c_a), torch.relu(c_v))
+        h, c = (
+            torch.stack(self.fuse(torch.relu(v), torch.relu(a))).mean(0) for v, a in ((h_v, h_a), (c_v, c_a))
+        )
         decoded = torch.relu(self.decode.unrolled(torch.cat((audio, visual), -1), (h, c), mask)[0])
         category = self.category(mean_over_time(decoded, mask))
         return self.decided(self.relevance(decoded).squeeze(-1), category, extras)
@@ -70,17 +70,3 @@ class AVSDN(RelevanceHead):
         }
         names |= {"relevance": "event_classifier.0", "category": "category_classifier.0"}
         return Layout("jasongief/CPSP, avsdn_net", names)
-
-
-class StateFusion(nn.Module):
-    """DMRN's residual block on last states, averaged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.U_a = nn.Sequential(nn.Linear(128, 128), nn.Tanh(), nn.Linear(128, 128))
-        self.U_v = nn.Sequential(nn.Linear(128, 128), nn.Tanh(), nn.Linear(128, 128))
-
-    def forward(self, audio: Tensor, visual: Tensor) -> Tensor:
-        """Returns fused states, between -1 and 1: twice (2, B, 128) -> (2, B, 128)."""
-        merged = (self.U_a(audio) + self.U_v(visual)) / 2
-        return (torch.tanh(audio + merged) + torch.tanh(visual + merged)) / 2

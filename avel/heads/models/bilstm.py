@@ -1,7 +1,5 @@
 """Bi-LSTMs on the CNNs' vectors: AV-BT's encoders, but trained from labels."""
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from avel.heads.config import HEADS
@@ -16,17 +14,14 @@ HIDDEN = 256
 class BiLSTMHead(Head):
     """One Bi-LSTM a modality, then the probe's MLP on one of them or on both."""
 
-    @dataclass(frozen=True)
-    class Config(MergeConfig):
-        """Settings of `mlp`, with the training defaults of all heads."""
-
+    Config = MergeConfig
     source = "the encoder of Ran et al. 2022, trained from labels"
     sources = ("cnn",)
     differing_lengths = True
 
-    config: Config
+    config: MergeConfig
 
-    def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
+    def __init__(self, widths: Widths, config: MergeConfig, weak: bool) -> None:
         super().__init__(widths, config, weak)
         self.audio = BiLSTM(widths.audio) if config.modality != "visual" else None
         self.visual = BiLSTM(widths.visual) if config.modality != "audio" else None

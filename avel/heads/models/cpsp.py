@@ -11,7 +11,7 @@ from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.layout import Layout
-from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
+from avel.heads.models.parts import BiLSTM, at_least_float32, attend_cells, xavier
 from avel.heads.models.psp import Propagation, bottleneck, pair_loss, psp_names
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, clip_category, holds_event
 from avel.nn import AGVA, mean_over_time, zero_padding
@@ -62,10 +62,8 @@ class CPSP(RelevanceHead):
 
     def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), what the losses read."""
-        extras = {}
         audio = self.audio(audio)
-        if self.agva is not None:
-            visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
+        visual, extras = attend_cells(self.agva, audio, visual)
         hidden_v, hidden_a = self.visual_lstm(self.visual(visual), mask), self.audio_lstm(audio, mask)
         fused_v, fused_a, extras["gamma_va"] = self.propagate(hidden_v, hidden_a, mask)
         fused_v, fused_a = at_least_float32(fused_v), at_least_float32(fused_a)

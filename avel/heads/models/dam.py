@@ -10,7 +10,7 @@ from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.cmran import outside
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
-from avel.heads.models.parts import at_least_float32
+from avel.heads.models.parts import at_least_float32, attend_cells
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, category_loss, relevance_loss
 from avel.nn import AGVA, mean_over_time
 
@@ -58,9 +58,7 @@ class DAM(RelevanceHead):
 
     def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), attention over time."""
-        extras = {}
-        if self.agva is not None:
-            visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
+        visual, extras = attend_cells(self.agva, audio, visual)
         f_a, f_v = self.audio(audio), self.visual(visual)
         attended_a, extras["self_a"] = self.attend_a(f_a, f_a, f_a, outside(mask))
         attended_v, extras["self_v"] = self.attend_v(f_v, f_v, f_v, outside(mask))

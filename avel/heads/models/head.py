@@ -127,7 +127,7 @@ class Head(nn.Module, ABC):
             have no influence on the others, so that a batch may hold clips of different lengths.
     """
 
-    Config: ClassVar[type[HeadConfig]]
+    Config: ClassVar[type[HeadConfig]] = HeadConfig
     source: ClassVar[str] = ""
     published: ClassVar[tuple[Published, ...]] = ()
     sources: ClassVar[tuple[str, ...]] = ("encoded",)

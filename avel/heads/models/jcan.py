@@ -13,7 +13,7 @@ from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.avel_net import segments_of, soft_margin
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
 from avel.heads.models.layout import AGVA_NAMES, Layout, nested
-from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
+from avel.heads.models.parts import BiLSTM, at_least_float32, attend_cells, xavier
 from avel.nn import AGVA, zero_padding
 
 D = 512
@@ -77,10 +77,8 @@ class JCAN(Head):
                 f"head 'jcan' was built for {self.widths.segments} segments, the clips have {audio.shape[1]}",
                 hint="train it on clips of that length",
             )
-        extras = {}
         a, v = self.audio(unit_length(audio), mask), unit_length(visual)
-        if self.agva is not None:
-            v, extras["agva"] = self.agva(a, v.flatten(2, 3))
+        v, extras = attend_cells(self.agva, a, v)
         v = self.visual(self.project(v), mask)
         for recursion in self.joint:
             v, a = recursion(v, a, mask)

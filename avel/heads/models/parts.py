@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from avel.config import option
 from avel.heads.config import HeadConfig
-from avel.nn import has_bfloat16_lstm, recur
+from avel.nn import AGVA, has_bfloat16_lstm, recur
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,14 @@ class TimeConvolutions(nn.Sequential):
                 hidden = hidden * mask.unsqueeze(1)
             hidden = layer(hidden)
         return hidden.mT
+
+
+def attend_cells(agva: AGVA | None, audio: Tensor, visual: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Returns vectors of maps (B, T, H, W, C), and AGVA's weights; without AGVA `visual` as it is."""
+    if agva is None:
+        return visual, {}
+    vectors, weights = agva(audio, visual.flatten(2, 3))
+    return vectors, {"agva": weights}
 
 
 def sinusoids(count: int, width: int) -> Tensor:

@@ -12,7 +12,7 @@ from avel.config import option
 from avel.heads.config import HEADS, HeadConfig
 from avel.heads.models.head import VGG, Head, HeadOutput, Published, Widths
 from avel.heads.models.layout import AGVA_NAMES, Layout, nested
-from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
+from avel.heads.models.parts import BiLSTM, at_least_float32, attend_cells, xavier
 from avel.heads.tasks.multi_label import video_cross_entropy
 from avel.heads.tasks.single_label import SingleLabel
 from avel.nn import AGVA, mean_over_segments, mean_over_time, zero_padding
@@ -66,11 +66,9 @@ class PSP(Head):
 
     def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), similarity (B, T)."""
-        extras = {}
-        projected = self.audio(audio)
-        if self.agva is not None:
-            visual, extras["agva"] = self.agva(projected, visual.flatten(2, 3))
-        hidden_a = self.audio_lstm(projected, mask)
+        audio = self.audio(audio)
+        visual, extras = attend_cells(self.agva, audio, visual)
+        hidden_a = self.audio_lstm(audio, mask)
         hidden_v = self.visual_lstm(self.visual(visual), mask)
         fused_v, fused_a, extras["gamma_va"] = self.propagate(hidden_v, hidden_a, mask)
         extras["similarity"] = functional.cosine_similarity(

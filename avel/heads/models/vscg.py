@@ -11,7 +11,7 @@ from avel.config import option
 from avel.heads.config import HEADS
 from avel.heads.models.head import HeadOutput, Widths
 from avel.heads.models.layout import Layout, nested
-from avel.heads.models.parts import BiLSTM, at_least_float32, xavier
+from avel.heads.models.parts import BiLSTM, at_least_float32, attend_cells, xavier
 from avel.heads.models.psp import HIDDEN, Propagation, bottleneck, pair_loss, projection, psp_names
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, holds_event
 from avel.heads.tasks.multi_label import video_cross_entropy
@@ -56,11 +56,8 @@ class VSCG(RelevanceHead):
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)
-        if weak:
-            self.audio: nn.Module = nn.Identity()
-            self.visual: nn.Module = nn.Linear(widths.visual, 128)
-        else:
-            self.audio, self.visual = bottleneck(widths.audio), bottleneck(widths.visual)
+        self.audio = nn.Identity() if weak else bottleneck(widths.audio)
+        self.visual = nn.Linear(widths.visual, 128) if weak else bottleneck(widths.visual)
         audio = widths.audio if weak else 128
         self.agva = AGVA(audio, widths.visual, widths.cells) if widths.cells else None
         self.audio_lstm, self.visual_lstm = BiLSTM(audio), BiLSTM(128)
@@ -90,10 +87,8 @@ class VSCG(RelevanceHead):
 
     def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), similarity (B, T)."""
-        extras = {}
         audio = self.audio(audio)
-        if self.agva is not None:
-            visual, extras["agva"] = self.agva(audio, visual.flatten(2, 3))
+        visual, extras = attend_cells(self.agva, audio, visual)
         states_a, states_v = self.audio_lstm(audio, mask), self.visual_lstm(self.visual(visual), mask)
         fused_v, fused_a, extras["gamma_va"] = self.propagate(states_v, states_a, mask)
         guided_v, guided_a = self.guided(fused_v, fused_a, mask)

@@ -1,9 +1,8 @@
 """Counts what predictions get right and wrong: segments by class, and whole events by kind of mistake.
 
-Both sides are True where a segment of a track holds a class: (R, T, M, C), or C + 1 with background.
+Labels and predictions are masks, True where a segment of a track holds a class: (R, T, M, C), or C + 1 with
+background. There is one mask of predictions for each seed.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,11 +51,11 @@ class EventErrors:
 
 
 def class_scores(predicted: Sequence[Masks], label: Masks, names: Sequence[str]) -> list[ClassScore]:
-    """Returns the scores of each class: sets of (R, T, M, C), one a seed, beside the labels."""
+    """Returns the scores of each class, by name."""
     axes = (0, 1, 2)
     true = label.sum(axes).astype(float)
-    guessed = np.sum([side.sum(axes) for side in predicted], 0, dtype=float)
-    both = np.sum([(side & label).sum(axes) for side in predicted], 0, dtype=float)
+    guessed = np.sum([mask.sum(axes) for mask in predicted], 0, dtype=float)
+    both = np.sum([(mask & label).sum(axes) for mask in predicted], 0, dtype=float)
     of_all = true * len(predicted)
     columns = [
         np.where(whole > 0, 100 * ratio(part, whole), np.nan)
@@ -69,11 +68,11 @@ def class_scores(predicted: Sequence[Masks], label: Masks, names: Sequence[str])
 
 
 def event_errors(predicted: Sequence[Masks], label: Masks) -> EventErrors:
-    """Counts events by their mistakes: sets of (R, T, M, C), one a seed, beside the labels."""
+    """Counts events by their mistakes."""
     counts = np.zeros(8)
-    for side in predicted:
-        for clip, track, number in np.argwhere((side | label).any(1)).tolist():
-            true, guessed = (find_runs(of[clip, :, track, number].astype(float)) for of in (label, side))
+    for mask in predicted:
+        for clip, track, number in np.argwhere((mask | label).any(1)).tolist():
+            true, guessed = (find_runs(of[clip, :, track, number].astype(float)) for of in (label, mask))
             counts += _compared(true, guessed)
     return EventErrors(*(counts / max(1, len(predicted))).tolist())
 

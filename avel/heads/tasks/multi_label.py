@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.grid import Grid
-from avel.heads.tasks.decoders import decode_threshold
 from avel.heads.tasks.metrics import Labels, Tally
 from avel.heads.tasks.parsing_metrics import EVENT, TYPE, f1, overlap_counts, segment_counts, segment_f1
 from avel.heads.tasks.results import (
@@ -35,6 +34,11 @@ AUDIO_VISUAL = "audio-visual"
 PER_MODALITY: tuple[TrackName, ...] = ("audio", "visual")
 SMALLEST = 1e-7
 """Probabilities of videos stay this far from 0 and 1, so that their logarithms are finite."""
+
+
+def decode_threshold(probabilities: NDArray[Any]) -> NDArray[np.int8]:
+    """Returns 1 for each class with a probability of at least 0.5, else 0: (R, T, K) -> (R, T, K)."""
+    return np.asarray(probabilities >= 0.5, np.int8)
 
 
 @dataclass(frozen=True)

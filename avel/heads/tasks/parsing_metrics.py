@@ -5,8 +5,6 @@ none. A split has the mean over its clips. Types are audio, visual, and audio-vi
 both hold at once; Type@AV is the mean over types, Event@AV counts the events of all tracks together.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np

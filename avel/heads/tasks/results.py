@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avel.heads.tasks.decoders import Decoder
 from avel.heads.tasks.metrics import Labels
 from avel.heads.tasks.parsing_metrics import TYPE
+
+Decoder = Literal["argmax", "event", "threshold"]
+"""Way from class probabilities to labels of segments."""
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avel.grid import Grid
-from avel.heads.tasks.decoders import decode_argmax, decode_event
 from avel.heads.tasks.metrics import (
     Labels,
     Tally,
@@ -30,6 +29,23 @@ from avel.stores.features import FeatureCache
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def decode_argmax(probabilities: NDArray[Any]) -> NDArray[np.int64]:
+    """Returns the most probable class of each segment: (R, T, K) -> (R, T)."""
+    return np.asarray(probabilities.argmax(-1), np.int64)
+
+
+def decode_event(probabilities: NDArray[Any]) -> NDArray[np.int64]:
+    """Returns one event class for each sample, or background, in each segment: (R, T, K) -> (R, T).
+
+    The class is the event with the highest mean probability over time. A segment holds it where it is more
+    probable than background.
+    """
+    background = probabilities.shape[-1] - 1
+    category = probabilities[..., :background].mean(1).argmax(-1)[:, None]
+    score = np.take_along_axis(probabilities, category[..., None], -1)[..., 0]
+    return np.asarray(np.where(score > probabilities[..., background], category, background), np.int64)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Figures of predictions with one label a segment: accuracies, recall by class, F1 of segments, events."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

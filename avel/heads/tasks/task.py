@@ -8,7 +8,7 @@ the others.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from avel.errors import ConfigError
 from avel.grid import Grid
-from avel.heads.tasks.decoders import Decoder
 from avel.heads.tasks.metrics import Labels, Tally, bootstrap_interval
-from avel.heads.tasks.results import LabelSets, PredictionMetrics
+from avel.heads.tasks.results import Decoder, LabelSets, PredictionMetrics
 from avel.stores.cached_samples import CachedSamples
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.labels import PADDED, UNKNOWN
@@ -325,11 +324,25 @@ def track_blocks(
             else:
                 runs.append((place, place + 1, number, kind))
             last = kind
-    ends: list[int] = []
-    blocks = []
-    for first, end, number, kind in sorted(runs, key=lambda run: run[:2]):
-        lane = next((lane for lane, free in enumerate(ends) if free <= first), len(ends))
+    ordered = sorted(runs, key=lambda run: run[:2])
+    return tuple(
+        Block(first, end, kind, "bg" if number is None else categories[number], lane)
+        for (first, end, number, kind), lane in zip(
+            ordered, lanes_of(run[:2] for run in ordered), strict=True
+        )
+    )
+
+
+def lanes_of(spans: Iterable[tuple[float, float]]) -> list[int]:
+    """Returns the lane of each span, so that none hides another: the first that is free where it begins.
+
+    >>> lanes_of([(0, 4), (1, 3), (3, 5)])
+    [0, 1, 1]
+    """
+    ends: list[float] = []
+    lanes = []
+    for begin, end in spans:
+        lane = next((lane for lane, free in enumerate(ends) if free <= begin), len(ends))
         ends[lane : lane + 1] = [end]
-        text = "bg" if number is None else categories[number]
-        blocks.append(Block(first, end, kind, text, lane))
-    return tuple(blocks)
+        lanes.append(lane)
+    return lanes

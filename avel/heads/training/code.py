@@ -1,7 +1,5 @@
 """Finds the code of a run's heads again, which another package or a file may have brought."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import shutil

@@ -150,19 +150,8 @@ def join(parts: Sequence[Table]) -> Table:
     return joined
 
 
-def load_data(cache: FeatureCache, config: TrainConfig, device: torch.device) -> Data:
-    """Loads splits and inputs for a head, and checks that they are whole and finite, and can be learned from.
-
-    Raises:
-        TrainingError: what the head needs is missing, or labels or features cannot be trained on.
-    """
-    data = read_data(cache, config, device)
-    check_labels(cache, data.splits, config)
-    return data
-
-
 def read_data(cache: FeatureCache, config: TrainConfig, device: torch.device) -> Data:
-    """Loads the same, and does not ask whether the labels can be learned from.
+    """Loads splits and inputs for a head; `check_labels` says whether it can learn from the labels.
 
     Raises:
         TrainingError: what the head needs is missing, or features are not finite.

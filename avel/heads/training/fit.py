@@ -1,7 +1,5 @@
 """Trains trials of one architecture side by side, each with its own data order, best epoch and end."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import time

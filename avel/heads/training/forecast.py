@@ -1,14 +1,12 @@
 """Estimates what training heads takes on a CPU, in time and memory, before it begins."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 
 import torch
 
 from avel.errors import ConfigError
-from avel.forecast import USABLE, note_long, saved_bytes, shortage
+from avel.forecast import BYTES_PER_WEIGHT, USABLE, note_long, saved_bytes, shortage
 from avel.grid import evenly_spaced
 from avel.heads.config import TrainConfig
 from avel.heads.models.head import build_model
@@ -18,8 +16,6 @@ from avel.heads.training.trials import Alone, Trial
 from avel.memory import free_memory
 from avel.text import plural
 
-BYTES_PER_WEIGHT = 4 * 4
-"""Float32 bytes of a weight, its gradient and the two moments of Adam."""
 WITH_GRADIENTS = 1.7
 """Peak memory of a step over what autograd keeps of it: 1.3 to 2.1, measured with psp, dam, cman and cmbs."""
 LONG_STEPS = 100

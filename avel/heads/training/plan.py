@@ -1,7 +1,5 @@
 """Plans a sweep: lists its trials, and groups those that train as one program."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Files of trained trials: weights `trials/NAME.safetensors`, then the record `trials/NAME.json`."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

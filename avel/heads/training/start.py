@@ -1,7 +1,5 @@
 """Starts a model from weights in a file: of a published network, or of avel's own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Groups of trials that are trained together: many stacked into one batched program, or one alone."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol

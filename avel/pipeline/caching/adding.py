@@ -1,7 +1,5 @@
 """Adds features of further backbones to a cache that is there, under names."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -4,8 +4,6 @@ Features are computed in parts of 64 videos, each whole or absent, and merged on
 work, no finished part is computed again; whatever changes, a file is never taken for what it is not.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass

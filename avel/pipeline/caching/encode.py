@@ -1,7 +1,5 @@
 """Staged clips through an encoder, batch by batch, the next one read while this one is computed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +15,7 @@ from torch import Tensor
 from avel.ahead import read_ahead, reading_threads
 from avel.device import hardware_of, pinned
 from avel.errors import StaleError, StoreError
-from avel.nn import mask_of, spread
+from avel.nn import mask_of, put_inside
 from avel.pipeline.caching.key import frames_of_clip
 from avel.pipeline.caching.parts import Arrays, Parts
 from avel.pipeline.config import CacheConfig
@@ -205,7 +203,7 @@ class PartEncoder:
         lengths = torch.tensor(clips.lengths, device=self.device)
         values_of = self.cnn(clips.frames, clips.audio, lengths=lengths)
         mask = mask_of(lengths, self.clips.grid.segments)
-        return {name: spread(values[0], mask) for name, values in values_of.items()}
+        return {name: put_inside(values[0], mask) for name, values in values_of.items()}
 
     @torch.inference_mode()
     def cnn(

@@ -1,7 +1,5 @@
 """Estimates what encoding clips takes on a CPU, in time and memory, before it begins."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """Features of an encoder that was trained on a feature cache's vectors, for all clips of such a cache."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +12,7 @@ from torch import Tensor
 
 from avel.config import as_dict
 from avel.device import choose_device, hardware_of
-from avel.errors import ConfigError, StoreError
+from avel.errors import ConfigError
 from avel.nn import mask_of
 from avel.pipeline.caching.key import pretraining_seed
 from avel.pipeline.config import CacheConfig
@@ -23,6 +21,7 @@ from avel.pipeline.encoders.kept import encoder_digest, load_encoder
 from avel.pipeline.encoders.vectors import VectorsConfig, read_vectors
 from avel.progress import Progress
 from avel.stores.features import FeatureCache, write_features
+from avel.stores.files import check_can_replace
 from avel.stores.named_features import GROUP
 from avel.stores.provenance import NETWORK, VECTORS, places_of
 from avel.stores.runs import library_versions
@@ -50,8 +49,7 @@ def encode_vectors(
         )
     if cache.resolve() == source.resolve():
         raise ConfigError(f"{cache}: is also what is read", hint="name another file")
-    if cache.exists() and not overwrite:
-        raise StoreError(f"{cache}: exists", hint="add --overwrite, or choose another file")
+    check_can_replace(cache, overwrite)
     source_cache, loaded = FeatureCache.open(source), load_encoder(encoder)
     audio, visual = loaded.spec.audio.backbone, loaded.spec.visual.backbone
     if not (isinstance(audio, VectorsConfig) and isinstance(visual, VectorsConfig)):

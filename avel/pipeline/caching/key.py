@@ -3,8 +3,6 @@
 A second `avel cache-features` compares this with what the file says of itself, so it must be quick.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple

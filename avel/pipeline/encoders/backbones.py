@@ -53,7 +53,7 @@ class Backbone(nn.Module, ABC):
     """A CNN with `width` D features, built from its settings.
 
     Attributes:
-        Config: its settings, a frozen dataclass derived from ComponentConfig; each class has its own.
+        Config: its settings, a frozen dataclass derived from ComponentConfig; none where it has no settings.
         config: the settings that this one was built from.
         width: D, features of one vector.
         variant: which of the published forms the loaded weights have; `become` takes it again.

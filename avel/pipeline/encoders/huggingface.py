@@ -55,13 +55,11 @@ class HuggingFace(HubBackbone):
 class HuggingFaceVisual(HuggingFace, VisualBackbone):
     """A vision tower: CLIP's, SigLIP's, DINO's, ViT. The model's pooled vector, or the mean of its tokens."""
 
-    @dataclass(frozen=True)
-    class Config(ModelConfig):
-        """Name of the model."""
+    Config = ModelConfig
 
     tower = "vision_model"
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         processor = self.load_part("AutoImageProcessor", config.model)
         self.normalise = Normalise(tuple(processor.image_mean), tuple(processor.image_std))

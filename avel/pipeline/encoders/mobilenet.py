@@ -1,7 +1,6 @@
 """MobileNetV2 (Sandler et al. 2018): torchvision's weights, or TensorFlow's in torchvision's layout."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -41,16 +40,12 @@ class MobileNetV2(VisualBackbone):
     TensorFlow's SAME padding: a stride-2 convolution on an even side pads right and below only.
     """
 
-    @dataclass(frozen=True)
-    class Config(ComponentConfig):
-        """MobileNetV2 has no settings."""
-
     published: ClassVar[Mapping[str, PublishedWeights]] = {
         "IMAGENET1K_V2": torchvision_weights("mobilenet_v2-7ebf99e0.pth"),
         "IMAGENET1K_V1": torchvision_weights("mobilenet_v2-b0353104.pth"),
     }
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: ComponentConfig) -> None:
         super().__init__(config)
         net = models.mobilenet_v2(weights=None)
         self.features: nn.Sequential = net.features

@@ -1,7 +1,6 @@
 """R(2+1)D-18 without its classifier (Tran et al. 2018), torchvision's modules and layout."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -21,17 +20,13 @@ KINETICS_STD = (0.22803, 0.22145, 0.216989)
 class R2Plus1D18(VisualBackbone):
     """D = 512; sees 16 frames together. State dict: torchvision's, under `net.`, without `fc`."""
 
-    @dataclass(frozen=True)
-    class Config(ComponentConfig):
-        """R(2+1)D-18 has no settings."""
-
     width = 512
     published_part, unused = "net", ("fc.",)
     published: ClassVar[Mapping[str, PublishedWeights]] = {
         "KINETICS400_V1": torchvision_weights("r2plus1d_18-91a641e6.pth")
     }
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: ComponentConfig) -> None:
         super().__init__(config)
         net: Any = r2plus1d_18(weights=None)
         net.fc = nn.Identity()

@@ -1,7 +1,6 @@
 """ResNet-18, -34 and -50 without their classifier (He et al. 2016), torchvision's modules and layout."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -48,10 +47,6 @@ class ResNet(VisualBackbone):
 class ResNet18(ResNet):
     """ResNet-18, D = 512."""
 
-    @dataclass(frozen=True)
-    class Config(ComponentConfig):
-        """ResNet-18 has no settings."""
-
     make = models.resnet18
     published: ClassVar[Mapping[str, PublishedWeights]] = {
         "IMAGENET1K_V1": torchvision_weights("resnet18-f37072fd.pth")
@@ -62,10 +57,6 @@ class ResNet18(ResNet):
 class ResNet34(ResNet):
     """ResNet-34, D = 512."""
 
-    @dataclass(frozen=True)
-    class Config(ComponentConfig):
-        """ResNet-34 has no settings."""
-
     make = models.resnet34
     published: ClassVar[Mapping[str, PublishedWeights]] = {
         "IMAGENET1K_V1": torchvision_weights("resnet34-b627a593.pth")
@@ -75,10 +66,6 @@ class ResNet34(ResNet):
 @VISUAL_BACKBONES.register("resnet50")
 class ResNet50(ResNet):
     """ResNet-50, D = 2048: the paper's. V1 is the recipe of its time; V2 is a name one can give."""
-
-    @dataclass(frozen=True)
-    class Config(ComponentConfig):
-        """ResNet-50 has no settings."""
 
     make = models.resnet50
     published: ClassVar[Mapping[str, PublishedWeights]] = {

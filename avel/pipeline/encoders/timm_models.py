@@ -1,6 +1,5 @@
 """Any image model of timm, `timm:NAME`: its own resolution, mean and std; maps where it has them."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,9 @@ from avel.stores.documents import parse
 class TimmVisual(HubBackbone, VisualBackbone):
     """Vectors as the model pools them, before its classifier. State dict: timm's, under `net.`."""
 
-    @dataclass(frozen=True)
-    class Config(ModelConfig):
-        """Name of the model."""
+    Config = ModelConfig
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.net: Any = _create(config.model)
         self.width = self.net.head_hidden_size

@@ -38,11 +38,9 @@ def strided_stack(channels: int, config: TinyConfig) -> nn.Sequential:
 class TinyVisual(VisualBackbone):
     """D = 128, 0.1 M parameters, unless other channels are set. State dict: `layers.{0..11}`."""
 
-    @dataclass(frozen=True)
-    class Config(TinyConfig):
-        """Settings of both small CNNs."""
+    Config = TinyConfig
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: TinyConfig) -> None:
         super().__init__(config)
         self.layers = strided_stack(3, config)
         self.width = config.channels[-1]
@@ -57,11 +55,9 @@ class TinyVisual(VisualBackbone):
 class TinyAudio(AudioBackbone):
     """D = 128, 0.1 M parameters, unless other channels are set. State dict: `layers.{0..11}`."""
 
-    @dataclass(frozen=True)
-    class Config(TinyConfig):
-        """Settings of both small CNNs."""
+    Config = TinyConfig
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: TinyConfig) -> None:
         super().__init__(config)
         self.layers = strided_stack(1, config)
         self.width = config.channels[-1]

@@ -1,7 +1,5 @@
 """Stands for a CNN in an encoder that reads vectors of a feature cache, whoever computed them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -59,9 +57,7 @@ class Vectors(Backbone):
 class VisualVectors(Vectors, VisualBackbone):
     """Vectors of any visual encoder."""
 
-    @dataclass(frozen=True)
-    class Config(VectorsConfig):
-        """Names and width of the vectors."""
+    Config = VectorsConfig
 
     def maps(self, frames: Tensor) -> Tensor:
         """Refuses frames."""
@@ -72,9 +68,7 @@ class VisualVectors(Vectors, VisualBackbone):
 class AudioVectors(Vectors, AudioBackbone):
     """Vectors of any audio encoder."""
 
-    @dataclass(frozen=True)
-    class Config(VectorsConfig):
-        """Names and width of the vectors."""
+    Config = VectorsConfig
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """Refuses patches."""

@@ -1,7 +1,6 @@
 """VGG-19 without its classifier (Simonyan and Zisserman 2015), torchvision's modules and layout."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -22,17 +21,13 @@ class VGG19(VisualBackbone):
     without a std, and the mean over 16 frames of a segment (`--frames-per-segment 16`).
     """
 
-    @dataclass(frozen=True)
-    class Config(ComponentConfig):
-        """VGG-19 has no settings."""
-
     width = 512
     unused = ("classifier.",)
     published: ClassVar[Mapping[str, PublishedWeights]] = {
         "IMAGENET1K_V1": torchvision_weights("vgg19-dcbb9e9d.pth")
     }
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: ComponentConfig) -> None:
         super().__init__(config)
         self.features = make_layers(cfgs["E"])
         for module in self.features:

@@ -1,7 +1,6 @@
 """VGGish (Hershey et al. 2017): 128 features of a 96 x 64 log-mel patch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -23,10 +22,6 @@ class VGGish(AudioBackbone):
     connected layers `embeddings.{0,2,4}.{weight,bias}` (4096, 4096, 128), each with a ReLU behind it.
     """
 
-    @dataclass(frozen=True)
-    class Config(ComponentConfig):
-        """VGGish has no settings."""
-
     width = 128
     unused = ("pproc.",)  # of the PCA
     published: ClassVar[Mapping[str, PublishedWeights]] = {
@@ -36,7 +31,7 @@ class VGGish(AudioBackbone):
         )
     }
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: ComponentConfig) -> None:
         super().__init__(config)
         layers: list[nn.Module] = []
         channels = 1

@@ -1,7 +1,5 @@
 """YAMNet (MobileNet-v1 on AudioSet): 1024 features of a 96 x 64 log-mel patch."""
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -59,14 +57,10 @@ class YAMNet(AudioBackbone):
     norms folded. Weights in this layout are named by path; none are downloaded.
     """
 
-    @dataclass(frozen=True)
-    class Config(ComponentConfig):
-        """YAMNet has no settings."""
-
     unused = ("classifier.",)
     width = 1024
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: ComponentConfig) -> None:
         super().__init__(config)
         self.layer1 = nn.Module()
         self.layer1.conv = nn.Conv2d(1, 32, 3, 2)

@@ -218,15 +218,15 @@ def scan(
             if packet_bytes > MOST_PACKET_BYTES:
                 for each in streams:
                     each.packets = None
-            if number % PACKETS_AT_ONCE == 0 and _beyond(streams, seconds):
+            if number % PACKETS_AT_ONCE == 0 and _all_passed(streams, seconds):
                 break
     except FAULTS as error:
         return fault_text(error)
     return ""
 
 
-def _beyond(streams: list[ScannedStream], seconds: float) -> bool:
-    """Returns whether all streams are beyond the clip; later packets are presented later still."""
+def _all_passed(streams: list[ScannedStream], seconds: float) -> bool:
+    """Notes which streams are beyond the clip; returns whether all are. Later packets are presented later."""
     began = min((each.began_seconds for each in streams if each.times), default=0.0)
     for stream in streams:
         margin = MARGIN_SECONDS if len(stream.parts) < 2 else PARTS_MARGIN_SECONDS

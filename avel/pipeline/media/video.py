@@ -1,7 +1,7 @@
 """Reads a video stream onto the grid: slot k shows the last picture presented by k / fps."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from heapq import heappop, heappush
 from itertools import pairwise
@@ -16,8 +16,10 @@ from avel.pipeline.media.container import FAULTS
 from avel.pipeline.media.picture import PictureScaler
 from avel.pipeline.media.refusal import ClipRefused
 from avel.pipeline.media.scan import ScannedStream, packets, with_drain
-from avel.pipeline.media.skip_plan import SKIPPING, Clock, needed_times
 from avel.stores.jpeg import Colours
+
+SKIPPING = frozenset({"h264", "hevc"})
+"""Codecs of which FFmpeg can skip unreferenced pictures; tests show that the others stay bit-exact."""
 
 
 class VideoReader:
@@ -182,3 +184,29 @@ class VideoReader:
         end = min(pts + (frame.duration or self._stream.usual_ticks), self._stream.end_pts)
         if self._covered_pts is None or end > self._covered_pts:
             self._covered_pts = end
+
+
+class Clock:
+    """Converts one stream's time stamps to slots of the grid: slot k is shown at origin + k / fps."""
+
+    def __init__(self, time_base: Fraction, origin: Fraction, fps: int) -> None:
+        step, start = time_base * fps, origin * fps
+        # slots = (pts * scale - shift) / unit, in integers: exact, and ten times faster than Fraction
+        self._scale = step.numerator * start.denominator
+        self._shift = start.numerator * step.denominator
+        self._unit = step.denominator * start.denominator
+
+    def slot(self, pts: int) -> int:
+        """Returns the first slot at which a picture presented at `pts` is on screen, at least 0."""
+        return max(0, -((self._shift - pts * self._scale) // self._unit))
+
+
+def needed_times(times: Sequence[int], clock: Clock, slots: int) -> set[int]:
+    """Returns the time stamps of the pictures that are on screen at one or more of `slots` slots.
+
+    A picture is on screen from its slot until the next picture's; the first also before its own time.
+    """
+    order = sorted(set(times))
+    starts = [0, *(clock.slot(pts) for pts in order[1:]), slots]
+    pairs = zip(order, starts[:-1], starts[1:], strict=True)
+    return {pts for pts, start, after in pairs if start < min(after, slots)}

@@ -1,7 +1,5 @@
 """Vectors of a feature cache in the place of a clip store and CNNs: what AV-BT is trained on there."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -120,15 +120,13 @@ def _moved(run: Path, name: str, ours: Mapping[str, Any]) -> bool:
     Whoever builds the network checks that the same model is in it.
     """
     kind, _, setting = name.partition("_")
+    if setting != "model" or not Path(ours.get(name, "")).is_dir():
+        return False
     file = encoder_file(run)
-    return (
-        setting == "model"
-        and Path(ours.get(name, "")).is_dir()
-        and is_of_folder(read_spec(file, read_header(file, AGAIN))[1][kind])
-    )
+    return is_of_folder(read_spec(file, read_header(file, AGAIN))[1][kind])
 
 
-def start_from(model: nn.Module, run: Path) -> None:
+def load_start(model: nn.Module, run: Path) -> None:
     """Gives `model` the weights that another run of the same form ended with."""
     _put(_read(run / CHECKPOINT, "name another run")[0], model, run / CHECKPOINT)
 

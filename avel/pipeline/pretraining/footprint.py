@@ -1,7 +1,5 @@
 """Estimates the memory of a training step, to cut or refuse one that cannot fit before it starts."""
 
-from __future__ import annotations
-
 import copy
 import time
 from dataclasses import dataclass
@@ -9,15 +7,13 @@ from dataclasses import dataclass
 import torch
 
 from avel.errors import ConfigError
-from avel.forecast import USABLE, note_long, saved_bytes, shortage
+from avel.forecast import BYTES_PER_WEIGHT, USABLE, note_long, saved_bytes, shortage
 from avel.grid import MEL_BANDS, MEL_FRAMES, Grid
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.progress import note
 from avel.text import duration, plural, size
 
-BYTES_PER_WEIGHT = 4 * 4
-"""Float32 bytes of a weight, its gradient and two states of the optimizer."""
 PROJECTED_BYTES = 2**30
 """Bytes of embeddings, C of Eq. 1 and their gradients: several times 1280 x 4096 and 4096 x 4096 numbers."""
 
@@ -95,7 +91,9 @@ def choose_clips_at_once(
     raise ConfigError(needs, hint=f"--batch-size {fitting} for each process{cheaper}{frozen}{small}")
 
 
-def note_long_training(projected: ProjectedEncoder, config: PretrainConfig, grid: Grid, clips: int) -> None:
+def note_long_pretraining(
+    projected: ProjectedEncoder, config: PretrainConfig, grid: Grid, clips: int
+) -> None:
     """Says how long training the CNNs takes on this CPU, as one clip of zeros does, where that is long.
 
     Reading and augmenting clips is not counted.

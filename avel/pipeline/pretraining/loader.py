@@ -4,10 +4,11 @@ Threads, because decoding and copying release the interpreter's lock: nothing is
 from one process to another, and buffers are used again instead of being paged in anew for every batch.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,31 +18,13 @@ from torchvision.io import ImageReadMode
 
 from avel.ahead import begin_ahead
 from avel.device import decodes_jpeg
-from avel.grid import MEL_BANDS, MEL_FRAMES, Grid
+from avel.grid import MEL_BANDS, MEL_FRAMES
+from avel.stores.clips import ClipStore
 from avel.stores.jpeg import decode_jpeg
 
 AHEAD = 2
 """Batches that are read while one is being used."""
 ORDER_STREAM, FRAME_STREAM = 1, 2
-
-
-class ClipSource(Protocol):
-    """Methods of a clip store that a loader calls."""
-
-    grid: Grid
-
-    @property
-    def attributes(self) -> Any:
-        """Has `frame_codec`: "jpeg" or "raw"."""
-
-    def jpegs(self, video_id: str, frames: Sequence[int]) -> list[bytes]:
-        """Reads the JPEG files of some frames."""
-
-    def frames(self, video_id: str, frames: Sequence[int]) -> Any:
-        """Reads and decodes some frames: uint8 (n, H, W, 3)."""
-
-    def log_mel(self, video_id: str) -> Any:
-        """Reads the log-mel patches: float32 (T, 96, 64)."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +69,26 @@ def random_choices(seed: int, epoch: int, clip: int, segments: int, choices: int
     return random.integers(0, choices, segments).tolist()  # type: ignore[no-any-return]
 
 
-class ClipLoader:
+class Batches(ABC):
+    """Source of batches, of every clip once an epoch; `clips` counts those of all processes."""
+
+    clips: int
+    batch_size: int
+
+    @property
+    def steps(self) -> int:
+        """Counts the batches of an epoch."""
+        return steps_per_epoch(self.clips, self.batch_size)
+
+    @abstractmethod
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Yields the batches of epoch `number`."""
+
+    def close(self) -> None:  # noqa: B027 - vectors in memory have nothing to end
+        """Ends what is still being read."""
+
+
+class ClipLoader(Batches):
     """Batches of frames and log-mel patches; `device` is where JPEG files are decoded and batches arrive.
 
     `lengths` (V,) are the segments of each video where these have lengths of their own.
@@ -94,7 +96,7 @@ class ClipLoader:
 
     def __init__(
         self,
-        store: ClipSource,
+        store: ClipStore,
         video_ids: Sequence[str],
         *,
         batch_size: int,
@@ -109,6 +111,7 @@ class ClipLoader:
     ) -> None:
         self.lengths = lengths
         self.store, self.video_ids, self.batch_size, self.seed = store, tuple(video_ids), batch_size, seed
+        self.clips = len(self.video_ids)
         self.device = device or torch.device("cpu")
         self.rank, self.world, self.workers = rank, world, workers
         self.epochs = epochs
@@ -117,16 +120,6 @@ class ClipLoader:
         self._free: list[_Buffer] = []
         self._pending: Generator[_Pending] | None = None
         self._next_epoch = 0
-
-    @property
-    def clips(self) -> int:
-        """Counts the clips of an epoch, of all processes."""
-        return len(self.video_ids)
-
-    @property
-    def steps(self) -> int:
-        """Counts the batches of an epoch."""
-        return steps_per_epoch(len(self.video_ids), self.batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yields the batches of epoch `number`; at its end those of the next one, if any, are being read."""
@@ -151,9 +144,7 @@ class ClipLoader:
         parts = (
             (epoch, clips)
             for epoch in range(first, max(self.epochs, first + 1))
-            for clips in batches_of(
-                len(self.video_ids), self.batch_size, self.seed, epoch, self.rank, self.world
-            )
+            for clips in batches_of(self.clips, self.batch_size, self.seed, epoch, self.rank, self.world)
         )
         with ThreadPoolExecutor(self.workers) as pool:
             try:

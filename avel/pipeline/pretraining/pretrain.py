@@ -1,7 +1,5 @@
 """`avel pretrain`: AV-BT encoders from a clip store, resumable, into a run folder."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Sequence
@@ -32,16 +30,16 @@ from avel.pipeline.pretraining.cached import (
     train_places,
     vector_config,
 )
-from avel.pipeline.pretraining.checkpoint import start_from
-from avel.pipeline.pretraining.footprint import choose_clips_at_once, measure_footprint, note_long_training
-from avel.pipeline.pretraining.loader import ClipLoader, steps_per_epoch
+from avel.pipeline.pretraining.checkpoint import load_start
+from avel.pipeline.pretraining.footprint import choose_clips_at_once, measure_footprint, note_long_pretraining
+from avel.pipeline.pretraining.loader import Batches, ClipLoader, steps_per_epoch
 from avel.pipeline.pretraining.parallel import barrier, process_group, rank, smallest, world_size
 from avel.pipeline.pretraining.probe import Probe
 from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.pipeline.pretraining.record import PretrainSummary, Recorder
 from avel.pipeline.pretraining.schedule import make_optimizer
 from avel.pipeline.pretraining.settings import check_config, device_of_process
-from avel.pipeline.pretraining.training import Batches, Trainer, determinism, move_to_device
+from avel.pipeline.pretraining.training import Trainer, determinism, move_to_device
 from avel.pipeline.pretraining.vectors import FrozenVectors, compute_vectors, frozen_vectors
 from avel.progress import Progress, note, set_verbosity
 from avel.stores.clips import ClipStore
@@ -153,7 +151,7 @@ def _pretrain(
     encoder = build_encoder(config)
     projected = ProjectedEncoder(encoder, config)
     if config.start_from:
-        start_from(projected, Path(config.start_from))
+        load_start(projected, Path(config.start_from))
     lengths = own_lengths(store, video_ids)
     inputs = {
         **_about(store, config),
@@ -180,12 +178,18 @@ def _pretrain(
         probe = Probe(store, frozen=config.freeze_backbone, workers=reading_threads(config.workers))
     config = replace(config, clips_at_once=_clips_at_once(projected, config, store, len(video_ids), device))
     if device.type == "cpu" and isinstance(store, ClipStore) and not config.freeze_backbone and rank() == 0:
-        note_long_training(projected, config, store.grid, len(video_ids))
+        note_long_pretraining(projected, config, store.grid, len(video_ids))
     projected = move_to_device(projected, config, device)
     batches = make_batches(projected.encoder, store, video_ids, path, config)
     trainer = Trainer(projected, make_optimizer(projected, config), config, device)
     with closing(batches), closing(Recorder(run, trainer, len(video_ids), batches.steps, probe)) as recorder:
-        _train(trainer, batches, recorder, len(video_ids))
+        done = recorder.resume().epochs
+        with Progress(
+            config.epochs * batches.clips, "clips", of="AV-BT", start=done * batches.clips
+        ) as progress:
+            for number in range(done, config.epochs):
+                recorder.begin_epoch()
+                recorder.epoch(trainer.epoch(number, batches, progress))
         return recorder.summary()
 
 
@@ -207,15 +211,6 @@ def _clips_at_once(
     return choose_clips_at_once(
         footprint, config, clips, free_bytes, can_cut=not projected.learns_statistics, on_gpu=on_gpu
     )
-
-
-def _train(trainer: Trainer, batches: Batches, recorder: Recorder, clips: int) -> None:
-    """Trains the epochs that are left."""
-    done, epochs = recorder.resume().epochs, trainer.config.epochs
-    with Progress(epochs * clips, "clips", of="AV-BT", start=done * clips) as progress:
-        for number in range(done, epochs):
-            recorder.begin_epoch()
-            recorder.epoch(trainer.epoch(number, batches, progress))
 
 
 def make_batches(

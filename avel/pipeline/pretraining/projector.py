@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from avel.errors import ConfigError
-from avel.nn import spread
+from avel.nn import put_inside
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.encoders.encoder import Encoder
 
@@ -64,7 +64,7 @@ class ProjectedEncoder(nn.Module):
             if mask is None:
                 return self.encoder.cnn(visual, audio)
             cnn_a, cnn_v = self.encoder.cnn(visual[mask][None], audio[mask][None])  # as one long clip
-            return spread(cnn_a[0], mask), spread(cnn_v[0], mask)
+            return put_inside(cnn_a[0], mask), put_inside(cnn_v[0], mask)
 
     def embed(self, cnn_a: Tensor, cnn_v: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Returns Z_a, Z_v of the CNNs' vectors: (B, T, Da), (B, T, Dv) -> two (B, T, D)."""
@@ -88,6 +88,6 @@ class ProjectedEncoder(nn.Module):
     def project(features: Tensor, projector: nn.Module, mask: Tensor | None = None) -> Tensor:
         """Projects a modality, with batch statistics of its own: (B, T, D) -> (B, T, D')."""
         if mask is not None:
-            return spread(projector(features[mask]), mask)
+            return put_inside(projector(features[mask]), mask)
         projected: Tensor = projector(features.flatten(0, 1))
         return projected.reshape(*features.shape[:2], -1)

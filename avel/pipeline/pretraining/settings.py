@@ -1,7 +1,5 @@
 """Checks the settings of a pretraining run before anything is made, and finds its device."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace

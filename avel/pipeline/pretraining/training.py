@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,30 +14,12 @@ from avel.nn import mask_of
 from avel.pipeline.config import PretrainConfig
 from avel.pipeline.pretraining.augment import augment_clips
 from avel.pipeline.pretraining.avbt import avbt_loss
-from avel.pipeline.pretraining.loader import Batch
+from avel.pipeline.pretraining.loader import Batch, Batches
 from avel.pipeline.pretraining.monitor import EpochMeans, step_values
 from avel.pipeline.pretraining.parallel import average_gradients, synchronise_batch_norms, world_size
 from avel.pipeline.pretraining.projector import ProjectedEncoder
 from avel.pipeline.pretraining.schedule import lr_fraction, set_lrs
 from avel.progress import Progress
-
-
-class Batches(Protocol):
-    """Source of batches: `ClipLoader` or `FrozenVectors`."""
-
-    @property
-    def clips(self) -> int:
-        """Counts the clips of an epoch, of all processes."""
-
-    @property
-    def steps(self) -> int:
-        """Counts the batches of an epoch."""
-
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """Yields the batches of epoch `number`."""
-
-    def close(self) -> None:
-        """Ends what is still being read."""
 
 
 class Trainer:

@@ -20,14 +20,14 @@ from avel.pipeline.encoders.kept import cnn_digest
 from avel.pipeline.pretraining.augment import augment_clips, centre_crop
 from avel.pipeline.pretraining.loader import (
     Batch,
-    ClipSource,
+    Batches,
     batches_of,
     lengths_of,
     random_choices,
-    steps_per_epoch,
 )
 from avel.pipeline.pretraining.parallel import barrier, rank, world_size
 from avel.progress import Progress
+from avel.stores.clips import ClipStore
 from avel.stores.tensors import load_tensors, read_header, save_tensors
 
 PART_VIDEOS = 64
@@ -37,7 +37,7 @@ SEED = 0
 """Seed of all augmentations of frozen frames, so that runs with other seeds share their vectors."""
 
 
-class FrozenVectors:
+class FrozenVectors(Batches):
     """cnn_v (V, T, k, Dv) of k frames a segment and cnn_a (V, T, Da), in batches like a `ClipLoader`'s.
 
     Kept in float16: its rounding is far below what one frame differs from the next. `together` draws one of
@@ -65,24 +65,12 @@ class FrozenVectors:
             cnn_a, cnn_v = cnn_a.to(self.device), cnn_v.to(self.device)
         self.cnn_a, self.cnn_v, self.batch_size, self.seed = cnn_a, cnn_v, batch_size, seed
         self.rank, self.world, self.together = rank, world, together
-
-    @property
-    def clips(self) -> int:
-        """Counts the clips of an epoch, of all processes."""
-        return len(self.cnn_a)
-
-    @property
-    def steps(self) -> int:
-        """Counts the batches of an epoch."""
-        return steps_per_epoch(len(self.cnn_a), self.batch_size)
-
-    def close(self) -> None:
-        """Has nothing to end."""
+        self.clips = len(cnn_a)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yields the batches of epoch `number`: of each segment, the vector of one of its k frames."""
         segments, frames = self.cnn_v.shape[1:3]
-        parts = batches_of(len(self.cnn_a), self.batch_size, self.seed, number, self.rank, self.world)
+        parts = batches_of(self.clips, self.batch_size, self.seed, number, self.rank, self.world)
         draws, times = (1, segments) if self.together else (segments, 1)
         sizes = [len(part) for part in parts]
         clips = [clip for part in parts for clip in part]
@@ -113,7 +101,7 @@ def fits(tensors: Iterable[Tensor], device: torch.device) -> bool:
 
 def frozen_vectors(
     encoder: Encoder,
-    store: ClipSource,
+    store: ClipStore,
     video_ids: Sequence[str],
     frames: int,
     folder: Path,
@@ -162,7 +150,7 @@ def frozen_vectors(
 @torch.inference_mode()
 def compute_vectors(
     encoder: Encoder,
-    store: ClipSource,
+    store: ClipStore,
     video_ids: Sequence[str],
     frames: int,
     progress: Progress | None = None,
@@ -207,7 +195,7 @@ def compute_vectors(
     return torch.cat(audio), torch.cat(visual)
 
 
-def read_segments(store: ClipSource, video_id: str, frames: int) -> tuple[Tensor, Tensor]:
+def read_segments(store: ClipStore, video_id: str, frames: int) -> tuple[Tensor, Tensor]:
     """Reads k evenly spaced frames of each segment, and its patch: (T, k, 3, H, W) uint8, (T, 96, 64)."""
     inside = evenly_spaced(store.grid.frames_per_segment, frames)
     starts = range(0, store.grid.frames, store.grid.frames_per_segment)

@@ -18,7 +18,7 @@ from avel.pipeline.media.log_mel import SAMPLE_RATE, check_segments
 from avel.pipeline.staging.cluster import MixedVersionsError, threads, versions
 from avel.pipeline.staging.forecast import Forecast, forecast
 from avel.pipeline.staging.plan import Plan, RestageOptions, make_plan
-from avel.pipeline.staging.summary import ExtractSummary, Tally, summarize
+from avel.pipeline.staging.summary import DoneClips, ExtractSummary, summarize
 from avel.pipeline.staging.workers import stage_all
 from avel.progress import Progress, note
 from avel.stores.clip_layout import read_attributes, read_video_ids
@@ -112,7 +112,7 @@ def extract(
         plan = _plan(location, data, config, read_manifest(location), restage)
         _staged_with(location, plan, mixed_versions)
         expected = forecast(plan, config, threads(scheduler) if scheduler else count)
-        return summarize(str(store), plan, Tally(), time.monotonic() - began, expected)
+        return summarize(str(store), plan, DoneClips(), time.monotonic() - began, expected)
     with ExitStack() as stack:
         with writing(location):
             check_lock = stack.enter_context(location.lock())
@@ -127,7 +127,7 @@ def extract(
             del data, dataset  # written by now; of a million clips they take hundreds of MB
             pa.default_memory_pool().release_unused()
         batches = stage_all(plan.todo, run, location.url, config, workers=count, scheduler=scheduler)
-        done = Tally()
+        done = DoneClips()
         if plan.todo:
             _record(batches, manifest, location, len(plan.todo), check_lock, done)
         with writing(location):
@@ -226,7 +226,7 @@ def _record(
     location: Location,
     total: int,
     check_lock: Callable[[], None],
-    done: Tally,
+    done: DoneClips,
 ) -> None:
     """Writes entries into the manifest as they are done, and counts them."""
     with Progress(total, "clips", of="staging") as progress:

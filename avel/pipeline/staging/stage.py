@@ -192,9 +192,9 @@ class Stager:
                     patches = log_mel(chunk.reshape(-1, grid.samples_per_segment))
             with watch.timing("write"), self._waiting():
                 if patches is not None:
-                    self.writer.write_log_mel(row, first // grid.samples_per_segment, patches)
+                    self.writer.write("log_mel", row, first // grid.samples_per_segment, patches)
                 if self.config.waveform and grid == self.grid:
-                    self.writer.write_waveform(row, first, as_int16(chunk))
+                    self.writer.write("waveform", row, first, as_int16(chunk))
             first += len(chunk)
             self.alive()
 
@@ -204,7 +204,7 @@ class Stager:
             for block in self._blocks(media, watch):
                 began = time.perf_counter()
                 with self._waiting():
-                    self.writer.write_frames(row, first, block)
+                    self.writer.write("frames", row, first, block)
                 watch.move("write", time.perf_counter() - began)
                 first += len(block)
                 self.alive()

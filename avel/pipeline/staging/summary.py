@@ -71,7 +71,7 @@ class ExtractSummary:
 
 
 @dataclass
-class Tally:
+class DoneClips:
     """Counts of clips as they are done, so that a run need not keep their entries.
 
     Attributes:
@@ -100,7 +100,7 @@ class Tally:
 
 
 def summarize(
-    store: str, plan: Plan, done: Tally, seconds: float, expected: Forecast | None = None
+    store: str, plan: Plan, done: DoneClips, seconds: float, expected: Forecast | None = None
 ) -> ExtractSummary:
     """Summarizes a run that did `done` of `plan` in `seconds`."""
     before = plan.unchanged.where(state="failed")

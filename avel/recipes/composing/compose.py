@@ -7,11 +7,10 @@ from pathlib import Path
 from avel.ahead import usable_cores
 from avel.errors import ConfigError, DatasetError, UnknownNameError
 from avel.progress import Progress
-from avel.recipes.composing.film import FPS, SAMPLE_RATE, make_film
-from avel.recipes.composing.layouts import LAYOUTS, Layout
+from avel.recipes.composing.film import FPS, SAMPLE_RATE, SUBJECTS, make_film
+from avel.recipes.composing.layouts import LAYOUTS, FolderLayout
 from avel.recipes.composing.mp4 import write_mp4
 from avel.recipes.composing.script import Course, Script, write_scripts
-from avel.recipes.composing.subjects import SUBJECTS
 from avel.stores.files import write_text
 
 CLASSES = tuple(SUBJECTS)
@@ -95,7 +94,7 @@ def _check_layout(layout: str, seconds: int, course: Course | None) -> None:
         )
 
 
-def _check_folder(folder: Path, scripts: Sequence[Script], layout: Layout) -> None:
+def _check_folder(folder: Path, scripts: Sequence[Script], layout: FolderLayout) -> None:
     own = {folder / layout.clip(number, script) for number, script in enumerate(scripts)}
     for place in sorted({path.parent for path in own}):
         foreign = set(place.glob("*.mp4")) - own

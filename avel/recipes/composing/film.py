@@ -1,4 +1,4 @@
-"""Turns a script into frames and audio samples."""
+"""Turns a script into frames and audio samples; how each event class looks, moves and sounds."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from avel.recipes.composing import pictures, sounds
 from avel.recipes.composing.pictures import Colour, Sketch, draw_place, painted
 from avel.recipes.composing.script import Script
-from avel.recipes.composing.sounds import Cycle, Samples, band_noise
-from avel.recipes.composing.subjects import SUBJECTS
+from avel.recipes.composing.sounds import Cycle, Waveform, band_noise
 
-Picture = NDArray[np.uint8]
 WIDTH_PX, HEIGHT_PX, FPS, SAMPLE_RATE = 192, 144, Fraction(12), 16000
 POSES = 12
 """Number of pictures in one cycle of a motion."""
@@ -26,6 +25,32 @@ EDGE_SECONDS = 0.015
 
 
 @dataclass(frozen=True)
+class Subject:
+    """An event class.
+
+    Attributes:
+        hue: its colour, in [0, 1].
+        sway: how far right and down it is at phase 0 of its motion, in halves of its height, and how many
+            degrees it is turned clockwise; at phase 0.5 it is as far on the other side.
+    """
+
+    draw: pictures.DrawObject
+    hue: float
+    sway: tuple[float, float, float]
+    sound: sounds.Sound
+
+
+SUBJECTS: dict[str, Subject] = {
+    "Church bell": Subject(pictures.bell, 0.12, (-0.36, 0, 22), sounds.bell),
+    "Train horn": Subject(pictures.train, 0.0, (0.35, 0, 0), sounds.horn),
+    "Helicopter": Subject(pictures.helicopter, 0.6, (0, 0.2, 6), sounds.rotor),
+    "Clock": Subject(pictures.clock, 0.75, (0, 0, 14), sounds.ticks),
+    "Frog": Subject(pictures.frog, 0.32, (0, 0.3, 0), sounds.croak),
+    "Bird song": Subject(pictures.bird, 0.9, (0.08, 0, 12), sounds.song),
+}
+
+
+@dataclass(frozen=True)
 class Actor:
     """One object of a clip: its pictures over a cycle, left and top of each in pixels, its sound (1, n)."""
 
@@ -33,7 +58,7 @@ class Actor:
     cycle: Cycle
     poses: tuple[Image.Image, ...]
     corners: tuple[tuple[int, int], ...]
-    sound: Samples
+    sound: Waveform
 
     def pose(self, seconds: float) -> int:
         """Returns which of the poses the object takes at `seconds`."""
@@ -46,10 +71,10 @@ class Film:
 
     script: Script
     place: Image.Image
-    ambience: Samples
+    ambience: Waveform
     actors: dict[str, Actor]
 
-    def frames(self) -> Iterator[Picture]:
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
         """Yields RGB frames (H, W, 3), frame n at n / FPS."""
         for number in range(len(self.script.video) * int(FPS)):
             seconds = number / float(FPS)
@@ -59,7 +84,7 @@ class Film:
                 picture.paste(actor.poses[pose], actor.corners[pose], actor.poses[pose])
             yield np.asarray(picture)
 
-    def samples(self) -> Samples:
+    def samples(self) -> Waveform:
         """Returns one channel of sound in [-1, 1], (1, n) at SAMPLE_RATE."""
         return np.clip(sum((actor.sound for actor in self.actors.values()), self.ambience), -1, 1)
 
@@ -75,7 +100,7 @@ def make_film(script: Script, seed: int, number: int) -> Film:
     return Film(script, place, ambience[None], actors)
 
 
-def _actor(rng: np.random.Generator, name: str, seconds: Samples, audible: Sequence[bool]) -> Actor:
+def _actor(rng: np.random.Generator, name: str, seconds: Waveform, audible: Sequence[bool]) -> Actor:
     subject = SUBJECTS[name]
     cycle = Cycle(rng.uniform(*CYCLE_HZ), rng.uniform())
     colour = painted(subject.hue + rng.uniform(-0.02, 0.02), rng.uniform(0.7, 0.9), rng.uniform(0.65, 0.95))

@@ -1,7 +1,5 @@
 """Writes synthetic datasets in the layouts that avel reads."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ INSIDE_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
-class Layout:
+class FolderLayout:
     """Layout of a dataset in its folder.
 
     Attributes:
@@ -148,27 +146,29 @@ def _vector(script: Script) -> list[int]:
     ]
 
 
-LAYOUTS: dict[str, Layout] = {
-    "ave": Layout(lambda _, script: f"AVE/{script.video_id}.mp4", ave_files),
-    "ave-pm": Layout(lambda number, _: f"videos/{number}.mp4", ave_pm_files),
-    "ov-avebench": Layout(
+LAYOUTS: dict[str, FolderLayout] = {
+    "ave": FolderLayout(lambda _, script: f"AVE/{script.video_id}.mp4", ave_files),
+    "ave-pm": FolderLayout(lambda number, _: f"videos/{number}.mp4", ave_pm_files),
+    "ov-avebench": FolderLayout(
         lambda _, script: f"videos/{script.video_id}.mp4",
         ov_avebench_files,
         ("runs", "one"),
         SEGMENTS,
         unseen=1,
     ),
-    "vggsound-avel": Layout(
+    "vggsound-avel": FolderLayout(
         lambda number, script: f"video/{script.video_id}_{number:06}.mp4",
         vggsound_avel_files,
         ("runs", "one"),
         SEGMENTS,
     ),
-    "activitynet": Layout(lambda _, script: f"videos/{script.video_id}.mp4", activitynet_files, ANY),
-    "desed": Layout(lambda _, script: f"videos/{script.video_id}.mp4", desed_files, ANY),
-    "llp": Layout(
+    "activitynet": FolderLayout(lambda _, script: f"videos/{script.video_id}.mp4", activitynet_files, ANY),
+    "desed": FolderLayout(lambda _, script: f"videos/{script.video_id}.mp4", desed_files, ANY),
+    "llp": FolderLayout(
         lambda _, script: f"data/LLP_dataset/video/{script.video_id}.mp4", llp_files, ("parsing", *ANY)
     ),
-    PLAIN: Layout(lambda _, script: f"{script.video_id}.mp4", folder_files, ANY, annotations="events.csv"),
+    PLAIN: FolderLayout(
+        lambda _, script: f"{script.video_id}.mp4", folder_files, ANY, annotations="events.csv"
+    ),
 }
 """Name of a dataset format -> its layout."""

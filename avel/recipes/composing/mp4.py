@@ -6,16 +6,18 @@ from pathlib import Path
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 
-from avel.recipes.composing.film import Picture
-from avel.recipes.composing.sounds import Samples
+from avel.recipes.composing.sounds import Waveform
 from avel.stores.files import atomic_path
 
 AAC_BITS_PER_SECOND = 48_000
 X264 = {"preset": "ultrafast", "crf": "23"}
 
 
-def write_mp4(path: Path, frames: Iterable[Picture], fps: Fraction, sound: Samples, sample_rate: int) -> None:
+def write_mp4(
+    path: Path, frames: Iterable[NDArray[np.uint8]], fps: Fraction, sound: Waveform, sample_rate: int
+) -> None:
     """Writes frames (H, W, 3) at `fps` and `sound` (channels, n) to `path`, whole or not at all."""
     with atomic_path(path) as partial, av.open(str(partial), "w", format="mp4") as container:
         video = container.add_stream("libx264", rate=fps)

@@ -1,7 +1,5 @@
 """A leaderboard as typed values: one line a head, and its table for a terminal."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 

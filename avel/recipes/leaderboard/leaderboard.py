@@ -1,7 +1,5 @@
 """`avel leaderboard`: trains all heads with their own defaults on one cache, and compares them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -79,9 +77,8 @@ def leaderboard(
         else:
             writer.add(name)
         waiting = order[number:]
-        if (
-            writer.heads and waiting and waiting[0] not in trained
-        ):  # so that an end during the next one leaves a board
+        # so that an end during the next one leaves a board
+        if writer.heads and waiting and waiting[0] not in trained:
             note(f"{writer.write(waiting).page}: {writer.heads} of {plural(len(order), 'head')} so far")
     if not writer.heads:
         first = writer.skipped[0]

@@ -1,7 +1,5 @@
 """Writes the leaderboard as one HTML page: no script, no network, every name escaped."""
 
-from __future__ import annotations
-
 from html import escape
 from pathlib import Path
 
@@ -59,9 +57,8 @@ def page(board: Leaderboard) -> str:
     baselines = "; ".join(
         f"{escape(name)} {value:.1f}" for name, value in board.trivial_baselines_percent.items()
     )
-    widest = max(
-        (max(abs(each.low_points), abs(each.high_points)) for each in _differences(board)), default=1.0
-    )
+    compared = [line.difference for line in board.heads if line.difference is not None]
+    widest = max((max(abs(each.low_points), abs(each.high_points)) for each in compared), default=1.0)
     columns = _columns(board)
     header = "".join(
         f'<th scope="col"{" colspan=2" * (columns[place : place + 1] == [""])}>{escape(column)}</th>'
@@ -102,10 +99,6 @@ EXPLAINED = (
     "Many heads on one test split: of twenty that are really level, one is expected outside its interval.",
     "* what choosing the epoch on the test split would have claimed",
 )
-
-
-def _differences(board: Leaderboard) -> list[Difference]:
-    return [line.difference for line in board.heads if line.difference is not None]
 
 
 def _columns(board: Leaderboard) -> list[str]:

@@ -1,7 +1,5 @@
 """Writes the board of the heads that are trained so far: as JSON, as CSV, and as a page."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io

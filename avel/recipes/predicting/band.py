@@ -1,7 +1,5 @@
 """Draws the band below a previewed video: a bar with all events, a playhead, and the present event's name."""
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np
@@ -9,6 +7,7 @@ from matplotlib import font_manager
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from avel.heads.tasks.task import lanes_of
 from avel.recipes.predicting.events import FoundEvent, VideoEvents
 from avel.views.plots.style import EMPTY, INK, PAPER, SERIES
 
@@ -22,13 +21,9 @@ class Band:
         self._video, self._width = video, width
         self.height = max(LEAST_PIXELS, round(FRACTION_OF_WIDTH * width)) // 2 * 2
         self._text_height = self.height // 2
-        self._lane_of: dict[FoundEvent, int] = {}
-        ends: list[float] = []
-        for event in video.events:  # an event that begins while others are on goes below them
-            lane = next((lane for lane, end in enumerate(ends) if end <= event.start_seconds), len(ends))
-            ends[lane : lane + 1] = [event.end_seconds]
-            self._lane_of[event] = lane
-        self._lanes = max(len(ends), 1)
+        lanes = lanes_of((event.start_seconds, event.end_seconds) for event in video.events)
+        self._lane_of = dict(zip(video.events, lanes, strict=True))
+        self._lanes = max(lanes, default=0) + 1
         names = dict.fromkeys(event.category for event in video.events)
         self._colours = {name: SERIES[place % len(SERIES)] for place, name in enumerate(names)}
         self._captioned = functools.lru_cache(maxsize=64)(self._caption)
@@ -57,7 +52,9 @@ class Band:
             above = top + self._lane_of[event] * tall
             span = (self._x(event.start_seconds), above, self._x(event.end_seconds), above + tall)
             draw.rectangle(span, fill=self._colours[event.category], outline=PAPER)
-        side, x, font = round(self._text_height * 0.5), 8.0, self._font()
+        side, x = round(self._text_height * 0.5), 8.0
+        # matplotlib's own font is always there and has the letters of most scripts
+        font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), round(self._text_height * 0.62))
         for event in now:
             y = (self._text_height - side) // 2
             draw.rectangle((x, y, x + side, y + side), fill=self._colours[event.category])
@@ -65,7 +62,3 @@ class Band:
             draw.text((x + side + 8, self._text_height / 2), text, fill=INK, font=font, anchor="lm")
             x += side + 24 + draw.textlength(text, font=font)
         return np.asarray(image).copy()
-
-    def _font(self) -> ImageFont.FreeTypeFont:
-        """Returns matplotlib's own font: it is always there and has the letters of most scripts."""
-        return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), round(self._text_height * 0.62))

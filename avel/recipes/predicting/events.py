@@ -1,7 +1,5 @@
 """Events of a video, and the files that hold them, those of other tools and datasets among them."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Draws a video's events: a picture over the time axis, or a copy of the video with a timeline below."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -164,7 +162,9 @@ class _PictureWriter:
         if ticks <= self._last:
             return
         self._last = ticks
-        pixels = _upright(frame)
+        pixels = np.rot90(
+            frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)
+        )  # as the container says
         if self._band is None:
             self._begin(*pixels.shape[:2])
         assert self._band is not None
@@ -184,12 +184,6 @@ class _PictureWriter:
         self._band = Band(self._video, self._width)
         self._stream.width = self._width
         self._stream.height = self._height + self._band.height
-
-
-def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """Returns RGB (H, W, 3), rotated as the container says."""
-    pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
-    return np.rot90(pixels, round(frame.rotation / 90))
 
 
 def _resized(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:

@@ -1,7 +1,5 @@
 """`avel predict`: finds events in videos by a trained head and the encoders of its features."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,8 +30,7 @@ from avel.pipeline.media.refusal import ClipRefused
 from avel.progress import Progress, note
 from avel.recipes.predicting.events import ENDINGS, OF_ONE_VIDEO, WRITERS, VideoEvents, find_events
 from avel.recipes.predicting.overlay import write_preview
-from avel.recipes.predicting.video_encoder import VideoEncoder, VideoFeatures
-from avel.recipes.predicting.windows import merge_windows, window_starts
+from avel.recipes.predicting.video_encoder import VideoEncoder, VideoFeatures, merge_windows, window_starts
 from avel.stores.files import check_can_write, path_text, write_text
 from avel.stores.runs import Run
 from avel.text import plural

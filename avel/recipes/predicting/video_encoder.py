@@ -1,7 +1,5 @@
 """Encodes videos of any length by the staging and the encoders that a feature cache was made with."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -164,3 +162,34 @@ def _of_length(staging: ExtractConfig, segments: int) -> Grid:
 
 def _open(path: Path, staging: ExtractConfig, grid: Grid) -> AbstractContextManager[Media]:
     return open_media(path, grid, resize=staging.resize, for_jpeg=staging.frame_codec == "jpeg")
+
+
+def window_starts(segments: int, width: int) -> list[int]:
+    """Lists the first segment of each window of `width`; a video no longer than that is one window.
+
+    Windows begin every `width` / 2 segments (rounded up), the last one ends with the video.
+
+    >>> window_starts(10, 10), window_starts(24, 10)
+    ([0], [0, 5, 10, 14])
+    """
+    if segments <= width:
+        return [0]
+    hop = -(-width // 2)
+    return [*range(0, segments - width, hop), segments - width]
+
+
+def merge_windows(probabilities: NDArray[np.float64], starts: list[int]) -> NDArray[np.float64]:
+    """Averages probabilities over the windows that hold a segment: (W, T, K) -> (L, K).
+
+    The weight is the segment's distance to the nearer end of the window, counted from 1, because Bi-LSTMs and
+    attention have least context at the ends.
+    """
+    width = probabilities.shape[1]
+    place = np.arange(width)
+    weight = np.minimum(place + 1, width - place).astype(np.float64)
+    total = np.zeros((starts[-1] + width, probabilities.shape[2]))
+    weights = np.zeros(len(total))
+    for start, window in zip(starts, probabilities, strict=True):
+        total[start : start + width] += weight[:, None] * window
+        weights[start : start + width] += weight
+    return total / weights[:, None]

@@ -1,7 +1,5 @@
 """Results of a reproduced table, and pairs of rows whose order differs from the paper's."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Draws a reproduced table: the paper's and the measured accuracy of each row, on one axis."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`avel reproduce`: trains everything that one table of the paper compares."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import time

@@ -4,8 +4,6 @@ Accuracies in % of AVE's test segments, from Tables 2-5 and the text about Figur
 have no head here show the paper's figure alone; rows without a figure are not in the paper, for comparison.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -5,8 +5,6 @@ Sources: http://activity-net.org (Caba Heilbron et al. 2015); https://github.com
 2023), whose loader reads these keys and the subsets train, validation and test.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Audits a dataset's annotations: counts, contradictions, leaks between splits, trivial baselines."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import asdict, dataclass
 from itertools import combinations

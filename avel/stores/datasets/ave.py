@@ -1,7 +1,5 @@
 """Reads AVE's layout: lines `Category&VideoID&Quality&Start&End`, split or order files, `AVE/VIDEOID.mp4`."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 from pathlib import Path

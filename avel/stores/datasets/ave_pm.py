@@ -3,9 +3,6 @@
 Source: the authors' repository, https://github.com/dzdydx/ave-pm (Liu et al. 2025).
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
 from pathlib import Path
 
 from avel.errors import DatasetError, MissingPathError
@@ -21,12 +18,10 @@ COLUMNS = ("sample_id", "onset", "offset", "label")
 
 
 @FORMATS.register("ave-pm")
-class AVEPM(DatasetFormat["AVEPM.Config"]):
+class AVEPM(DatasetFormat[MediaConfig]):
     """AVE-PM's folder: clips of ten seconds by number, each with one event, to hundredths of a second."""
 
-    @dataclass(frozen=True)
-    class Config(MediaConfig):
-        """Settings of AVE-PM."""
+    Config = MediaConfig
 
     @staticmethod
     def matches(folder: Path) -> bool:

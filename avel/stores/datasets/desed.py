@@ -3,8 +3,6 @@
 Source: https://github.com/turpaultn/DESED (Turpault et al. 2019).
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Registers dataset formats, and finds the format of a folder."""
 
-from __future__ import annotations
-
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

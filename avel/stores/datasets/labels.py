@@ -86,11 +86,6 @@ class ClassTable:
     sample: NDArray[np.int64]
     category: NDArray[np.int64]
 
-    @classmethod
-    def none(cls, samples: int) -> ClassTable:
-        """Returns the table of samples of which no classes are known."""
-        return cls(np.zeros(samples, bool), np.zeros(0, np.int64), np.zeros(0, np.int64))
-
 
 @dataclass(frozen=True)
 class Overlap:

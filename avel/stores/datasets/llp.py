@@ -3,10 +3,7 @@
 Source: folder data of https://github.com/YapengTian/AVVP-ECCV20, the authors' (Tian et al. 2020).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from avel.errors import DatasetError, MissingPathError
@@ -28,15 +25,13 @@ ID_LETTERS = 11
 
 
 @FORMATS.register("llp")
-class LLP(DatasetFormat["LLP.Config"]):
+class LLP(DatasetFormat[MediaConfig]):
     """LLP's folder: of train clips the classes are known, of val and test clips the events of each modality.
 
     A clip of val or test that both event files leave out has no event. Videos may be absent.
     """
 
-    @dataclass(frozen=True)
-    class Config(MediaConfig):
-        """Settings of LLP."""
+    Config = MediaConfig
 
     @staticmethod
     def matches(folder: Path) -> bool:

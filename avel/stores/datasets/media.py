@@ -1,7 +1,5 @@
 """Finds the media of datasets whose annotations name videos by id: files of that name, in any folder."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Source: folder meta_anno_files of https://github.com/jasongief/OV-AVEL, the authors' (Zhou et al. 2025).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Annotations that say of each second whether it holds the clip's class: vectors of ten 0 or 1."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from typing import Any

@@ -5,8 +5,6 @@ tables have the id alone. Of two clips of one id the authors advise to take the 
 Sources: https://github.com/jasongief/CPSP (Zhou et al. 2022), its loader and its issues 1, 3 and 5.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 from dataclasses import dataclass

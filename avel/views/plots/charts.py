@@ -1,10 +1,7 @@
 """Draws charts of runs: confusion matrix (Figure 5), learning curves, sweep (Figure 6), t-SNE (Figure 7)."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from avel.heads.tasks.results import Spread
+from avel.views.embedding import Embedding
 from avel.views.plots.style import BLUE, FAINT, INK, MARKERS, MUTED, QUIET, RULE, SERIES
 from avel.views.series import Curve, Sweep
 
@@ -22,15 +20,6 @@ FRACTIONS = LinearSegmentedColormap.from_list(
     "fractions", ["#ffffff", "#cfe3f2", "#56a3d0", "#0072B2", "#00304d"]
 )
 """White to dark blue; lightness falls evenly, so that it also works in grey."""
-
-
-@dataclass(frozen=True)
-class Cloud:
-    """One panel of Figure 7: points (n, 2) of segments and the class of each (n,)."""
-
-    title: str
-    points: NDArray[np.float64]
-    classes: NDArray[np.int64]
 
 
 def draw_confusion(fig: Figure, counts: NDArray[np.int64], names: Sequence[str]) -> None:
@@ -113,35 +102,26 @@ def draw_sweep(fig: Figure, sweep: Sweep) -> None:
         fig.legend(loc="outside upper center", fontsize=7, ncols=2)
 
 
-def draw_clouds(fig: Figure, clouds: Sequence[Cloud], names: Sequence[str], shown: Sequence[int]) -> None:
+def draw_clouds(fig: Figure, embedding: Embedding, names: Sequence[str], shown: Sequence[int]) -> None:
     """Draws t-SNE panels side by side: the `shown` classes in colour and shape, all others grey."""
-    row = fig.subplots(1, len(clouds), squeeze=False)[0]
-    for axes, cloud in zip(row, clouds, strict=True):
-        _cloud(axes, cloud, names, shown)
+    row = fig.subplots(1, len(embedding.points), squeeze=False)[0]
+    classes = embedding.classes
+    rest = ~np.isin(classes, shown)
+    for axes, (title, points) in zip(row, embedding.points.items(), strict=True):
+        x, y = points.T
+        if rest.any():
+            axes.scatter(x[rest], y[rest], s=5, color=FAINT, linewidth=0, label="other", rasterized=True)
+        for number, chosen in enumerate(shown):
+            own = classes == chosen
+            look = {"color": SERIES[number % len(SERIES)], "marker": MARKERS[number % len(MARKERS)]}
+            axes.scatter(x[own], y[own], s=11, linewidth=0.25, edgecolor="white", label=names[chosen], **look)
+        axes.set_title(title)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        for spine in axes.spines.values():
+            spine.set(visible=True, color=RULE)
     handles, labels = row[0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), markerscale=1.6)
-
-
-def _cloud(axes: Axes, cloud: Cloud, names: Sequence[str], shown: Sequence[int]) -> None:
-    rest = ~np.isin(cloud.classes, shown)
-    if rest.any():
-        axes.scatter(*_xy(cloud.points[rest]), s=5, color=FAINT, linewidth=0, label="other", rasterized=True)
-    for number, chosen in enumerate(shown):
-        points = cloud.points[cloud.classes == chosen]
-        look: dict[str, Any] = {
-            "color": SERIES[number % len(SERIES)],
-            "marker": MARKERS[number % len(MARKERS)],
-        }
-        axes.scatter(*_xy(points), s=11, linewidth=0.25, edgecolor="white", label=names[chosen], **look)
-    axes.set_title(cloud.title)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set(visible=True, color=RULE)
-
-
-def _xy(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return points[:, 0], points[:, 1]
 
 
 def draw_accuracy(

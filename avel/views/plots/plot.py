@@ -1,7 +1,5 @@
 """`avel plot`: draws one picture of a run for a paper."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +16,6 @@ from avel.stores.runs import Run
 from avel.views.embedding import embed
 from avel.views.footage import open_footage
 from avel.views.plots.charts import (
-    Cloud,
     draw_accuracy,
     draw_clouds,
     draw_confusion,
@@ -190,9 +187,8 @@ def _tsne(run: HeadRun, split: str) -> tuple[Figure, str]:
             hint=f"avel report {shlex.quote(str(run.run.path))} --out DIR shows the panels that can be drawn",
         )
     shown = most_frequent(embedding.classes, len(run.task.categories))
-    clouds = [Cloud(title, points, embedding.classes) for title, points in embedding.points.items()]
-    with figure(3.4 * len(clouds), 4.0) as fig:
-        draw_clouds(fig, clouds, run.task.class_names, shown)
+    with figure(3.4 * len(embedding.points), 4.0) as fig:
+        draw_clouds(fig, embedding, run.task.class_names, shown)
     return fig, f"{len(embedding.classes)} segments of {split}"
 
 

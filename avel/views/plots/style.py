@@ -3,8 +3,6 @@
 The colours are those of Okabe and Ito, *Color Universal Design*, 2008, for every common colour blindness.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

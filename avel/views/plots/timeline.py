@@ -1,7 +1,5 @@
 """Draws one clip over time: frames, spectrogram, labels, predictions (Figure 8)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Data of the page's clips: one table in data/clips.js, details in files that the page loads when needed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +86,7 @@ def browse(runs: Sequence[HeadRun]) -> BrowsedClips:
 def _pictured(run: HeadRun, places: NDArray[np.int64], ids: Sequence[str]) -> frozenset[str]:
     """Returns the videos that a run's first trial gets most wrong, all where they are few enough."""
     scores = _scores(run, run.prediction[0], places)
-    worst = sorted(range(len(ids)), key=lambda clip: 2.0 if scores[clip] is None else scores[clip] or 0.0)
+    worst = sorted(range(len(ids)), key=lambda clip: 2.0 if (score := scores[clip]) is None else score)
     videos = list(dict.fromkeys(ids[clip] for clip in worst))
     return frozenset(videos[: min(PICTURED_VIDEOS, max(1, PICTURED_SEGMENTS // run.label.shape[1]))])
 
@@ -108,7 +106,7 @@ def clip_table(browsed: BrowsedClips, footage: Footage, folder: Path, *, copy_vi
     ids = [run.video_id[place] for run, place in browsed.first]
     videos = list(dict.fromkeys(ids))
     number_of = {video_id: number for number, video_id in enumerate(videos)}
-    media, paths = _footage(videos, browsed.pictured, footage, folder, copy_videos)
+    media, paths = _write_media(videos, browsed.pictured, footage, folder, copy_videos)
     return {
         "sample": browsed.samples,
         "video": [number_of[video_id] for video_id in ids],
@@ -144,10 +142,10 @@ def _scores(run: HeadRun, predicted: Labels, places: NDArray[np.int64]) -> list[
     return [None if np.isnan(score) else round(score, 4) for score in scores.tolist()]
 
 
-def _footage(
+def _write_media(
     videos: list[str], pictured: frozenset[str], footage: Footage, folder: Path, copy_videos: bool
 ) -> tuple[list[int], list[str | None]]:
-    """Returns the number of each video's pictures (0: none), and its address."""
+    """Writes pictures of the videos; returns the number of each one's pictures (0: none), and its address."""
     (folder / "media").mkdir()
     media: list[int] = []
     paths: list[str | None] = []

@@ -1,7 +1,5 @@
 """Replaces the files of an older report, which a list in its folder names; touches no others."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

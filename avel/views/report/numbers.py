@@ -1,7 +1,5 @@
 """Numbers of the page: accuracies and learning curves of each run, sweeps, t-SNE panels."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -56,11 +54,6 @@ def evaluations_of(run: HeadRun) -> dict[str, Evaluation]:
     }
 
 
-def evaluated_split(run: HeadRun) -> str:
-    """Returns the split for sweeps and t-SNE: test, or val where test has no labels."""
-    return str(run.split[run.known][0])
-
-
 def comparisons(groups: Sequence[HeadRun]) -> dict[str, dict[str, Any]]:
     """Returns split -> "a-b", the places of two runs, a before b -> metric -> A's difference to B, as it is
     and with the text `needed`.
@@ -95,7 +88,7 @@ def run_summary(group: HeadRun, measured: Mapping[str, GroupEvaluation]) -> dict
         "measured": as_plain(measured),
         "mistakes": {split: mistakes(group, split) for split in measured if group.has_predictions(split)},
         "settings": settings_of_run(group),
-        "provenance": provenance_of(group),
+        "provenance": origins_of(group),
     }
 
 
@@ -122,7 +115,7 @@ def settings_of_run(group: HeadRun) -> dict[str, str]:
     }
 
 
-def provenance_of(group: HeadRun) -> dict[str, str]:
+def origins_of(group: HeadRun) -> dict[str, str]:
     """Returns what a run was made of and by: features, code, machine, versions and time, as text."""
     record, inputs = group.run.record, group.run.read_inputs(HeadInputs)
     return {

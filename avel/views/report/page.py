@@ -1,7 +1,5 @@
 """`avel report`: writes a static page about runs, which opens from disk without a network."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Sequence
@@ -93,7 +91,7 @@ def _write(
     shown = [group for _, group in groups]
     browsed = clips.browse(shown)
     footage = open_footage(read[0].cache, store)
-    split = numbers.evaluated_split(read[0])
+    split = str(read[0].split[read[0].known][0])  # test, or val where test has no labels
     clouds, notes = numbers.cloud_summary(shown, split, browsed.clip_of_sample) if tsne else ([], [])
     notes += _left_out(shown, browsed, footage.store is None)
     put(folder, "clips", clips.clip_table(browsed, footage, folder, copy_videos=copy_videos))

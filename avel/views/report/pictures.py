@@ -1,7 +1,5 @@
 """Writes pictures of clips for the page: a strip of frames and a spectrogram as JPEG files."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

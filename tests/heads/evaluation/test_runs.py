@@ -220,7 +220,7 @@ def test_runs_of_another_kind_are_listed_without_figures(tmp_path: Path) -> None
 
 def test_a_run_whose_results_are_damaged_is_named(runs: Path) -> None:
     (runs / "tacma" / "results.json").write_text("{}")
-    with pytest.raises(StoreError, match=r"tacma/results.json: run is missing\s+next: delete the file"):
+    with pytest.raises(StoreError, match=r"tacma/results.json: task is missing\s+next: delete the file"):
         list_runs(runs)
 
 

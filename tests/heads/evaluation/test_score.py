@@ -1,25 +1,22 @@
 """`score`: all forms of predictions give the same figures, counted by hand and as sed_eval defines them."""
 
-import csv
 import json
 from itertools import product
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from avel.cli import cli
 from avel.console import DONE, ERROR
 from avel.console import run as run_command
 from avel.errors import ConfigError, DatasetError, MissingPathError
-from avel.heads.evaluation.prediction_metrics import compute_metrics
-from avel.heads.evaluation.predictions import Predictions
+from avel.heads.evaluation.predictions import Predictions, compute_metrics
 from avel.heads.evaluation.score import Score, score
 from avel.heads.tasks.results import Spread
 from avel.heads.tasks.single_label import SingleLabel
 from avel.text import from_plain
+from tests.heads.evaluation.files import of_table, saved
 
 # Bell 0, Dog 1, background 2; the third line is of a video that is in train too
 LINES = ["Bell&000&good&1&3", "Dog&b&good&0&4", "Dog&000&good&1&2", "Bell&c&good&0&2", "Bell&d&good&2&4"]
@@ -42,24 +39,8 @@ def dataset(tmp_path: Path) -> Path:
     return root
 
 
-def saved(path: Path, values: np.ndarray) -> Path:
-    np.save(path, values)
-    return path
-
-
 def one_hot(labels: np.ndarray) -> np.ndarray:
     return 0.1 + 0.7 * np.eye(3)[labels]
-
-
-def of_table(path: Path, rows: list[dict[str, object]]) -> Path:
-    if path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    else:
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-    return path
 
 
 def segment_rows(key: str, **more: bool) -> list[dict[str, object]]:

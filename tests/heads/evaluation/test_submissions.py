@@ -1,12 +1,9 @@
 """Predictions of several labels a segment, in every form: the same figures, worked out by hand."""
 
-import csv
 import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from avel.cli import cli
@@ -14,6 +11,7 @@ from avel.console import DONE, ERROR, run
 from avel.errors import ConfigError, DatasetError
 from avel.heads.evaluation.score import Score, score
 from avel.text import from_plain
+from tests.heads.evaluation.files import of_table, saved
 
 T6 = {"segments": 6}
 FILES = {
@@ -43,11 +41,6 @@ def dataset(tmp_path: Path) -> Path:
     return root
 
 
-def saved(path: Path, values: np.ndarray) -> Path:
-    np.save(path, values)
-    return path
-
-
 def rows(**columns: bool) -> list[dict[str, object]]:
     """Rows of the guess, the last segment first."""
     found: list[dict[str, object]] = []
@@ -63,19 +56,6 @@ def rows(**columns: bool) -> list[dict[str, object]]:
                 row["probabilities"] = (0.1 + 0.7 * held).tolist()
             found.append(row)
     return found
-
-
-def to_csv(path: Path, lines: list[dict[str, object]]) -> Path:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, lines[0])
-        writer.writeheader()
-        writer.writerows(lines)
-    return path
-
-
-def to_parquet(path: Path, lines: list[dict[str, object]]) -> Path:
-    pq.write_table(pa.Table.from_pylist(lines), path)
-    return path
 
 
 def check(found: Score) -> None:
@@ -118,27 +98,27 @@ def test_arrays_of_the_split_and_of_the_dataset(dataset: Path, tmp_path: Path) -
 
 
 def test_tables_of_segments(dataset: Path, tmp_path: Path) -> None:
-    check(score(to_csv(tmp_path / "each.csv", rows(each=True)), dataset, **T6))
-    check(score(to_parquet(tmp_path / "labels.parquet", rows(labels=True)), dataset, **T6))
+    check(score(of_table(tmp_path / "each.csv", rows(each=True)), dataset, **T6))
+    check(score(of_table(tmp_path / "labels.parquet", rows(labels=True)), dataset, **T6))
     both = rows(labels=True, scores=True)
     for row in both:
         row["prediction"] = [1, 1, 1, 1]  # scores are taken where there are any
-    check(score(to_parquet(tmp_path / "scores.parquet", both), dataset, **T6))
+    check(score(of_table(tmp_path / "scores.parquet", both), dataset, **T6))
 
 
 def test_a_table_of_events_names_their_modality(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = [dict(row) for row in CSV_EVENTS]
-    check(score(to_csv(tmp_path / "events.csv", lines), dataset, **T6))
+    check(score(of_table(tmp_path / "events.csv", lines), dataset, **T6))
     assert "1 rows of videos of no sample of the split are left out; the first is" in capsys.readouterr().err
     lines[1]["modality"] = "heard"
     with pytest.raises(
         DatasetError, match=r"line 3 \(one\): modality 'heard' is none of both, audio, visual"
     ):
-        score(to_csv(tmp_path / "events.csv", lines), dataset, **T6)
+        score(of_table(tmp_path / "events.csv", lines), dataset, **T6)
     lines[1]["modality"] = ""  # now the bell is invented in the picture, too
-    found = score(to_csv(tmp_path / "events.csv", lines), dataset, **T6).parsing
+    found = score(of_table(tmp_path / "events.csv", lines), dataset, **T6).parsing
     assert found is not None
     assert found.segment_f1_percent["visual"].mean == pytest.approx(75)
 
@@ -167,7 +147,7 @@ def test_what_does_not_fit_is_refused(dataset: Path, tmp_path: Path) -> None:
         score(saved(tmp_path / "x.npy", np.zeros((2, 6), int)), dataset, **T6)
     one_each = [{"video_id": "one", "segment": 0, "prediction": "bark"}]
     with pytest.raises(DatasetError, match=r"lists as prediction.* bark \(audio\), bell \(audio\)"):
-        score(to_csv(tmp_path / "x.csv", one_each), dataset, **T6)
+        score(of_table(tmp_path / "x.csv", one_each), dataset, **T6)
     with pytest.raises(ConfigError, match="no decoder named 'argmax' for task multi_label"):
         score(saved(tmp_path / "x.npy", GUESS), dataset, decoder="argmax", **T6)
     with pytest.raises(DatasetError, match="only seen or only heard"):

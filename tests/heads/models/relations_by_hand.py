@@ -86,3 +86,24 @@ def watch(
 def top_mean(scores: np.ndarray, count: int) -> np.ndarray:
     """(T, C) -> (C,)."""
     return np.array([np.mean(sorted(column)[-count:]) for column in scores.T])
+
+
+def gated(
+    w: Weights, heard: np.ndarray, seen: np.ndarray, found: dict[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """CMBS's v and a, each scaled by the other's gate; notes attention, gate and categories in `found`."""
+    encoded_a, encoded_v = encoder(below(w, "encode_a."), heard), encoder(below(w, "encode_v."), seen)
+    a, found["W_av"] = cross(below(w, "cross_a."), heard, encoded_v)
+    v, found["W_va"] = cross(below(w, "cross_v."), seen, encoded_a)
+    g_a, g_v = sigmoid(linear(w, "gate_a", encoded_a)), sigmoid(linear(w, "gate_v", encoded_v))
+    found["gate"] = (g_a * g_v)[:, 0]
+    v, a = v * (1 + 0.1 * g_a), a * (1 + 0.1 * g_v)
+    scores = (linear(w, "category_v", v), linear(w, "category_a", a))
+    found["modal_category"] = (top_mean(scores[0], 4) + top_mean(scores[1], 4)) / 2
+    return v, a
+
+
+def fuse(w: Weights, v: np.ndarray, a: np.ndarray, n_heads: int) -> np.ndarray:
+    """F of CMBS: v asks a, then a asks what came of it."""
+    new_v = interaction(below(w, "fuse_v."), v, a, n_heads)
+    return np.asarray((new_v + interaction(below(w, "fuse_a."), a, new_v, n_heads)) / 2)

@@ -1,9 +1,10 @@
 """What the tests of the published heads share: small models in float64, clips, losses written out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from avel.heads.models.head import HeadOutput, Model, Widths, build_model
@@ -14,16 +15,18 @@ B, T, SIDE, D_A, D_V, K = 2, 5, 2, 6, 7, 4
 AVE = Widths(audio=128, visual=512, classes=29, cells=49, segments=10)
 LABELS = torch.tensor([[0, 1, 3, 3, 2], [3, 1, 1, 3, 3]])
 """B clips of T segments; background is 3, and the first clip, against AVE's custom, holds three events."""
+ByHand = Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]]
+"""A clip's audio and visual features -> the extras that are expected of it."""
 
 
 def model_of(name: str, cells: int = SIDE**2, segments: int = T, **settings: Any) -> tuple[Model, Weights]:
     """A model in evaluation mode and its weights by name; `settings` may hold supervision="weak"."""
     model = build_model(train_config(head=name, **settings), Widths(D_A, D_V, K, cells, segments), seed=4)
     # the seed alone leaves attention close to uniform and scores close to 0
-    return spread(model.double().eval())
+    return doubled(model.double().eval())
 
 
-def spread(model: Model) -> tuple[Model, Weights]:
+def doubled(model: Model) -> tuple[Model, Weights]:
     """The model with all weights doubled, so that no branch of it is too faint to be tested."""
     with torch.no_grad():
         for parameter in model.parameters():
@@ -103,15 +106,39 @@ def event_loss(output: HeadOutput, labels: np.ndarray) -> float:
     return relevance_loss(relevance, labels) + category_loss(category, labels)
 
 
-def assert_as_by_hand(output: HeadOutput, expected: Sequence[Mapping[str, np.ndarray]]) -> None:
+def assert_as_by_hand(model: Model, maps: bool, by_hand: ByHand) -> HeadOutput:
     """Holds extras, all but AGVA's weights, to each clip by hand, and scores to the published decoder."""
-    for clip, by_hand in enumerate(expected):
-        assert set(output.extras) - {"agva"} == set(by_hand)
-        for name, values in by_hand.items():
+    audio, visual = clips(maps)
+    output: HeadOutput = model(audio, visual)
+    for clip, pair in enumerate(zip(audio.numpy(), visual.numpy(), strict=True)):
+        expected = by_hand(*pair)
+        assert set(output.extras) - {"agva"} == set(expected)
+        for name, values in expected.items():
             np.testing.assert_allclose(numpy(output.extras[name])[clip], values, rtol=1e-7, atol=1e-10)
     decision = decide(numpy(output.extras["relevance"]), numpy(output.extras["category"]))
     np.testing.assert_array_equal(output.logits.argmax(-1).numpy(), decision)
+    return output
+
+
+def assert_order_is_not_seen(name: str) -> None:
+    """Segments in another order have the same relevance, and their clip the same category."""
+    model, _ = model_of(name)
+    audio, visual = clips()
+    order = torch.tensor([3, 0, 4, 1, 2])
+    straight, shuffled = model(audio, visual).extras, model(audio[:, order], visual[:, order]).extras
+    torch.testing.assert_close(shuffled["relevance"], straight["relevance"][:, order])
+    torch.testing.assert_close(shuffled["category"], straight["category"])
 
 
 def numpy(values: torch.Tensor) -> np.ndarray:
     return np.asarray(values.detach().numpy())
+
+
+def assert_weak_loss(name: str) -> None:
+    """Holds the weak loss of a head that scores background too to the loss in loops."""
+    model, _ = model_of(name, supervision="weak")
+    output = model(*clips())
+    e, z = numpy(output.extras["relevance"]), numpy(output.extras["category"])
+    assert z.shape == (B, K)
+    found = model.loss(output, torch.tensor([2, 3])).item()
+    assert found == pytest.approx(instance_loss(e, z, [2, 3]), rel=1e-9)

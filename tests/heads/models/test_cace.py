@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from avel.heads.models.cace import two_view_contrast
-from avel.heads.training.data import load_data
+from avel.heads.training.data import read_data
 from avel.heads.training.fit import Training, make_model
 from avel.heads.training.trials import Trial
 from avel.stores.features import FeatureCache
 from tests.heads.by_hand import Weights, below, bilstm, layer_norm, linear, relu, sigmoid, softmax
-from tests.heads.models.relations_by_hand import cross, encoder, interaction, self_attention, top_mean, watch
+from tests.heads.models.relations_by_hand import fuse, gated, self_attention, watch
 from tests.heads.models.rivals import (
     D_V,
     LABELS,
@@ -23,7 +23,6 @@ from tests.heads.models.rivals import (
     category_loss,
     clips,
     event_loss,
-    live_parameters,
     model_of,
     numpy,
     relevance_loss,
@@ -52,16 +51,7 @@ def by_hand(w: Weights, audio: np.ndarray, visual: np.ndarray, refines: float) -
     asked, found["guidance"] = guidance(w, audio, cells)
     heard = bilstm(below(w, "audio_lstm.lstm."), audio * (1 + 0.3 * sigmoid(asked)))
     seen = bilstm(below(w, "visual_lstm.lstm."), seen)
-    encoded_a, encoded_v = encoder(below(w, "encode_a."), heard), encoder(below(w, "encode_v."), seen)
-    a, found["W_av"] = cross(below(w, "cross_a."), heard, encoded_v)
-    v, found["W_va"] = cross(below(w, "cross_v."), seen, encoded_a)
-    g_a, g_v = sigmoid(linear(w, "gate_a", encoded_a)), sigmoid(linear(w, "gate_v", encoded_v))
-    found["gate"] = (g_a * g_v)[:, 0]
-    v, a = v * (1 + 0.1 * g_a), a * (1 + 0.1 * g_v)
-    scores = (linear(w, "category_v", v), linear(w, "category_a", a))
-    found["modal_category"] = (top_mean(scores[0], 4) + top_mean(scores[1], 4)) / 2
-    v = interaction(below(w, "fuse_v."), v, a, 4)
-    fused = (v + interaction(below(w, "fuse_a."), a, v, 4)) / 2
+    fused = fuse(w, *gated(w, heard, seen, found), 4)
     refined = relu(linear(w, "refine.0", fused))
     found["refined"] = found["noisy"] = np.array([row / np.linalg.norm(row) for row in refined])
     found["relevance"] = linear(w, "relevance", fused + 0.6 * refines * refined)[:, 0]
@@ -74,9 +64,7 @@ def by_hand(w: Weights, audio: np.ndarray, visual: np.ndarray, refines: float) -
 def test_every_step_in_loops(epoch: int, refines: float, maps: bool) -> None:
     model, w = model_of("cace", cells=4 if maps else 0)
     model.head.begin_epoch(epoch)  # of 200
-    audio, visual = clips(maps)
-    pairs = zip(audio.numpy(), visual.numpy(), strict=True)
-    assert_as_by_hand(model(audio, visual), [by_hand(w, a, v, refines) for a, v in pairs])
+    assert_as_by_hand(model, maps, lambda a, v: by_hand(w, a, v, refines))
 
 
 def contrast_by_hand(refined: np.ndarray, noisy: np.ndarray, event: np.ndarray, temperature: float) -> float:
@@ -152,10 +140,6 @@ def test_the_loss_in_loops(refines: bool) -> None:
     assert model.loss(output, LABELS).item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_as_many_parameters_as_published() -> None:
-    assert live_parameters("cace") == 9_283_417
-
-
 def test_without_psi_the_audio_is_as_it_came() -> None:
     audio, visual = clips()
     read = []
@@ -183,7 +167,7 @@ def test_twins_are_noisy_in_training_alone() -> None:
 def test_training_refines_from_an_eighth_of_the_epochs_on(tmp_path: Path) -> None:
     config = train_config(head="cace", epochs=16, refine_after=0.125)
     cache = FeatureCache.open(write_cache(tmp_path / "c.h5", samples=30))
-    data = load_data(cache, config, torch.device("cpu"))
+    data = read_data(cache, config, torch.device("cpu"))
     training = Training([Trial("one", config)], data, torch.device("cpu"))
     start = make_model(Trial("one", config), data).state_dict()["head.refine.0.weight"]
     found = []

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.heads.by_hand import Weights, below, bilstm, linear, relu, sigmoid
-from tests.heads.models.relations_by_hand import cross, encoder, interaction, top_mean, watch
+from tests.heads.models.relations_by_hand import cross, encoder, fuse, gated, top_mean, watch
 from tests.heads.models.rivals import (
     D_V,
     LABELS,
@@ -13,21 +13,15 @@ from tests.heads.models.rivals import (
     K,
     T,
     assert_as_by_hand,
+    assert_weak_loss,
     binary_cross_entropy,
     category_loss,
     clips,
     event_loss,
-    instance_loss,
-    live_parameters,
     model_of,
     numpy,
     relevance_loss,
 )  # fmt: skip
-
-
-def fuse(w: Weights, v: np.ndarray, a: np.ndarray, n_heads: int) -> np.ndarray:
-    new_v = interaction(below(w, "fuse_v."), v, a, n_heads)
-    return np.asarray((new_v + interaction(below(w, "fuse_a."), a, new_v, n_heads)) / 2)
 
 
 def by_hand(w: Weights, audio: np.ndarray, visual: np.ndarray) -> dict[str, np.ndarray]:
@@ -35,16 +29,7 @@ def by_hand(w: Weights, audio: np.ndarray, visual: np.ndarray) -> dict[str, np.n
     cells = relu(linear(w, "project.0", visual.reshape(len(audio), -1, D_V)))
     seen, found = watch(below(w, "watch."), audio, cells, 0.4)
     heard, seen = bilstm(below(w, "audio_lstm.lstm."), audio), bilstm(below(w, "visual_lstm.lstm."), seen)
-    encoded_a, encoded_v = encoder(below(w, "encode_a."), heard), encoder(below(w, "encode_v."), seen)
-    a, found["W_av"] = cross(below(w, "cross_a."), heard, encoded_v)
-    v, found["W_va"] = cross(below(w, "cross_v."), seen, encoded_a)
-    g_a, g_v = sigmoid(linear(w, "gate_a", encoded_a)), sigmoid(linear(w, "gate_v", encoded_v))
-    found["gate"] = (g_a * g_v)[:, 0]
-    v, a = v * (1 + 0.1 * g_a), a * (1 + 0.1 * g_v)
-    found["modal_category"] = (
-        top_mean(linear(w, "category_v", v), 4) + top_mean(linear(w, "category_a", a), 4)
-    ) / 2
-    fused = fuse(w, v, a, 4)
+    fused = fuse(w, *gated(w, heard, seen, found), 4)
     found["relevance"] = linear(w, "relevance", fused)[:, 0]
     found["category"] = linear(w, "category", fused.max(0)[None])[0] + 0.3 * found["modal_category"]
     return found
@@ -71,10 +56,8 @@ def weakly_by_hand(w: Weights, audio: np.ndarray, visual: np.ndarray) -> dict[st
 @pytest.mark.parametrize("supervision", ["full", "weak"])
 def test_every_step_in_loops(supervision: str, maps: bool) -> None:
     model, w = model_of("cmbs", cells=4 if maps else 0, supervision=supervision)
-    audio, visual = clips(maps)
     way = weakly_by_hand if supervision == "weak" else by_hand
-    pairs = zip(audio.numpy(), visual.numpy(), strict=True)
-    assert_as_by_hand(model(audio, visual), [way(w, a, v) for a, v in pairs])
+    assert_as_by_hand(model, maps, lambda a, v: way(w, a, v))
 
 
 @pytest.mark.parametrize("gate_loss", ["published", "plain"])
@@ -89,17 +72,7 @@ def test_the_loss_in_loops(gate_loss: str) -> None:
 
 
 def test_the_weak_loss_in_loops() -> None:
-    model, _ = model_of("cmbs", supervision="weak")
-    output = model(*clips())
-    e, z = numpy(output.extras["relevance"]), numpy(output.extras["category"])
-    assert z.shape == (B, K)
-    found = model.loss(output, torch.tensor([2, 3])).item()
-    assert found == pytest.approx(instance_loss(e, z, [2, 3]), rel=1e-9)
-
-
-@pytest.mark.parametrize(("supervision", "count"), [("full", 9_200_473), ("weak", 9_395_518)])
-def test_as_many_parameters_as_published(supervision: str, count: int) -> None:
-    assert live_parameters("cmbs", supervision) == count
+    assert_weak_loss("cmbs")
 
 
 def test_the_gate_term_stays_in_its_bounds() -> None:

@@ -10,15 +10,13 @@ from tests.heads.models.rivals import (
     D_V,
     LABELS,
     B,
-    K,
     T,
     assert_as_by_hand,
+    assert_order_is_not_seen,
+    assert_weak_loss,
     clips,
     event_loss,
-    instance_loss,
-    live_parameters,
     model_of,
-    numpy,
 )  # fmt: skip
 
 
@@ -42,36 +40,19 @@ def by_hand(w: Weights, audio: np.ndarray, visual: np.ndarray, n_heads: int) -> 
 @pytest.mark.parametrize("supervision", ["full", "weak"])
 def test_every_step_in_loops(supervision: str, maps: bool) -> None:
     model, w = model_of("cmran", cells=4 if maps else 0, supervision=supervision)
-    audio, visual = clips(maps)
     n_heads = 2 if supervision == "weak" else 4
-    pairs = zip(audio.numpy(), visual.numpy(), strict=True)
-    assert_as_by_hand(model(audio, visual), [by_hand(w, a, v, n_heads) for a, v in pairs])
+    assert_as_by_hand(model, maps, lambda a, v: by_hand(w, a, v, n_heads))
 
 
 def test_the_losses_in_loops() -> None:
     model, _ = model_of("cmran")
     output = model(*clips())
     assert model.loss(output, LABELS).item() == pytest.approx(event_loss(output, LABELS.numpy()), rel=1e-9)
-    model, _ = model_of("cmran", supervision="weak")
-    output = model(*clips())
-    e, z = numpy(output.extras["relevance"]), numpy(output.extras["category"])
-    assert z.shape == (B, K)
-    found = model.loss(output, torch.tensor([2, 3])).item()
-    assert found == pytest.approx(instance_loss(e, z, [2, 3]), rel=1e-9)
-
-
-@pytest.mark.parametrize(("supervision", "count"), [("full", 9_509_150), ("weak", 9_509_407)])
-def test_as_many_parameters_as_published(supervision: str, count: int) -> None:
-    assert live_parameters("cmran", supervision) == count
+    assert_weak_loss("cmran")
 
 
 def test_the_order_of_segments_is_not_seen() -> None:
-    model, _ = model_of("cmran")
-    audio, visual = clips()
-    order = torch.tensor([3, 0, 4, 1, 2])
-    straight, shuffled = model(audio, visual).extras, model(audio[:, order], visual[:, order]).extras
-    torch.testing.assert_close(shuffled["relevance"], straight["relevance"][:, order])
-    torch.testing.assert_close(shuffled["category"], straight["category"])
+    assert_order_is_not_seen("cmran")
 
 
 def test_channels_are_only_strengthened() -> None:

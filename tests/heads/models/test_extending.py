@@ -10,6 +10,7 @@ from pathlib import Path
 
 from avel.console import DONE, USAGE
 from tests.heads.synthetic import write_cache
+from tests.installed import block, install
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "extending.md"
@@ -27,24 +28,10 @@ print(json.dumps([codes, printed]))
 """Runs commands in one process, which spares the start of the others: exit codes, and what each printed."""
 
 
-def block(language: str) -> str:
-    """The page's first code block of a language."""
-    found = re.search(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert found is not None
-    return found[1]
-
-
 def test_the_head_of_the_page_trains_from_a_package_of_its_own(tmp_path: Path) -> None:
-    code = block("python")
-    assert len(code.splitlines()) <= 40
-    package = tmp_path / "site"
-    described = package / "gated-1.0.dist-info"
-    described.mkdir(parents=True)
-    (package / "gated.py").write_text(code)
-    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: gated\nVersion: 1.0\n")
-    section, line = block("toml").splitlines()
-    assert section == '[project.entry-points."avel.heads"]'
-    (described / "entry_points.txt").write_text(f"[avel.heads]\n{line.replace(chr(34), '')}\n")
+    page = PAGE.read_text()
+    assert len(block(page, "python").splitlines()) <= 40
+    package = install(page, "gated", "avel.heads", tmp_path)
     cache, run = write_cache(tmp_path / "features.h5"), tmp_path / "runs" / "layers"
 
     shared = ("--head", "gated", "--set", "gate=tanh", "--epochs", "30", "--seeds", "2")

@@ -7,7 +7,7 @@ import torch
 from avel.errors import ConfigError
 from avel.heads.models.head import HeadOutput, Model, Widths, build_model
 from tests.heads.by_hand import Weights, agva, below, linear, lstm_states, sigmoid, softmax
-from tests.heads.models.rivals import D_A, D_V, LABELS, SIDE, K, T, clips, live_parameters, model_of
+from tests.heads.models.rivals import D_A, D_V, LABELS, SIDE, K, T, clips, model_of
 from tests.heads.synthetic import train_config
 
 
@@ -98,10 +98,6 @@ def test_the_loss_has_a_floor_because_it_is_of_the_softmax() -> None:
     even = HeadOutput(torch.zeros(2, 10, 29, dtype=torch.float64), {})
     assert head.loss(sure, labels).item() == pytest.approx((np.log1p(np.exp(-1)) + 28 * np.log(2)) / 29)
     assert head.loss(even, labels).item() == pytest.approx(0.70935, abs=1e-5)
-
-
-def test_parameters_are_the_published_ones() -> None:
-    assert live_parameters("jcan") == 22_776_510
 
 
 def test_weights_start_as_published() -> None:

@@ -12,6 +12,7 @@ from avel.heads.config import HEADS
 from avel.heads.models.head import Head, Widths, build_model, has_layout
 from tests.heads.models import published_nets as nets
 from tests.heads.models.published_nets import BANK, CELLS, D_A, D_V, K, T
+from tests.heads.models.rivals import live_parameters
 from tests.heads.synthetic import train_config
 
 NETWORKS: dict[str, tuple[str, dict[str, Any], Callable[[], nn.Module]]] = {
@@ -34,6 +35,19 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], Callable[[], nn.Module]]] = {
     "vscg": ("vscg", {}, nets.VSCGNet),
     "vscg-weak": ("vscg", {"supervision": "weak"}, nets.WeakVSCGNet),
 }
+
+
+PARAMETERS = {
+    "psp": (1_548_657, 1_253_902),
+    "cpsp": (1_537_870, 1_537_870),
+    "avsdn": (2_162_510, 2_162_510),
+    "cmran": (9_509_150, 9_509_407),
+    "cmbs": (9_200_473, 9_395_518),
+    "cace": (9_283_417, None),
+    "jcan": (22_776_510, None),
+    "vscg": (2_508_366, 2_257_166),
+}
+"""Head -> parameters that learn in the published networks, full and weak."""
 
 
 def head_of(name: str, seed: int = 3, **settings: Any) -> Head:
@@ -116,7 +130,7 @@ def test_what_does_not_fit_is_named_and_changes_nothing() -> None:
     ("case", "settings", "words"),
     [
         ("psp", {"supervision": "weak"}, "missing: visual|missing: linear_v|missing"),
-        ("avel", {"fusion": "dmrn"}, r"missing: U_v\.0\.weight"),
+        ("avel", {"fusion": "dmrn"}, r"missing: U_a\.0\.weight"),
         ("cmbs-weak", {}, r"missing: .*audio_visual_rnn_layer"),
         ("jcan", {"recursions": 1}, r"without a place: coattn\.dcn_layers\.1"),
         ("lesp", {"bank_size": 4}, r"of another shape: aligned_bank\.cls_a_queue \(4, 3, 12\)"),
@@ -139,3 +153,10 @@ def test_a_head_without_public_code_says_so() -> None:
         ConfigError, match=r"head 'dam' has no published network.*\n.*heads that have: avel, "
     ):
         head_of("dam").load_published({})
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_as_many_parameters_learn_as_in_the_published_network(name: str) -> None:
+    full, weak = PARAMETERS[name]
+    assert live_parameters(name) == full
+    assert weak is None or live_parameters(name, "weak") == weak

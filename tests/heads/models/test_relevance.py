@@ -11,7 +11,7 @@ from avel.heads.models.relevance import (
     multiple_instance_loss,
     relevance_loss,
 )
-from avel.heads.tasks.decoders import decode_event
+from avel.heads.tasks.single_label import decode_event
 from tests.heads.models import rivals
 from tests.heads.models.rivals import LABELS, K, decide
 

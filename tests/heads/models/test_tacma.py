@@ -1,15 +1,14 @@
 """TACMA against Eq. 3-8 written out in loops."""
 
-import doctest
 from collections.abc import Mapping
 
 import numpy as np
 import pytest
 import torch
 
-from avel.heads.models import tacma
 from avel.heads.models.head import Model, Widths, build_model
 from avel.heads.training.trials import Stacked
+from tests.heads.by_hand import layer_norm, softmax
 from tests.heads.synthetic import train_config
 
 Arrays = Mapping[str, np.ndarray]
@@ -19,15 +18,6 @@ B, T, D_L, D_H, D_E, K = 3, 5, 6, 4, 8, 7
 def model_of(**settings: object) -> Model:
     config = train_config(**({"d_h": D_H, "d_e": D_E} | settings))  # type: ignore[arg-type]
     return build_model(config, Widths(D_L, D_L, K), seed=1).double().eval()
-
-
-def softmax_rows(matrix: np.ndarray) -> np.ndarray:
-    rows = [np.exp(row - row.max()) for row in matrix]
-    return np.array([row / row.sum() for row in rows])
-
-
-def layer_norm(rows: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    return np.array([(r - r.mean()) / np.sqrt(r.var() + 1e-5) * weight + bias for r in rows])
 
 
 def attention_by_hand(
@@ -40,7 +30,7 @@ def attention_by_hand(
             query = sum(f_a[i, d] * w["W_a1"][:, d] for d in range(D_L))
             key = sum(f_v[j, d] * w["W_v1"][:, d] for d in range(D_L))
             M[i, j] = max(0.0, float(query @ key) / np.sqrt(D_L))
-    M_av, M_va = softmax_rows(M), softmax_rows(M.T)
+    M_av, M_va = (np.array([softmax(row) for row in each]) for each in (M, M.T))
     W_av, W_va = np.zeros((T, T)), np.zeros((T, T))
     for i in range(T):
         for j in range(T):
@@ -57,8 +47,8 @@ def scores_by_hand(w: Arrays, f_a: np.ndarray, f_v: np.ndarray, theta: float, ro
         V_fuse, A_fuse = W_va @ value_v + f_a, W_av @ value_a + f_v
     else:
         V_fuse, A_fuse = W_va @ value_a + f_v, W_av @ value_v + f_a
-    fused = layer_norm(V_fuse @ w["W_v3"].T, w["norm_v.weight"], w["norm_v.bias"])
-    fused = fused + layer_norm(A_fuse @ w["W_a3"].T, w["norm_a.weight"], w["norm_a.bias"])
+    fused = layer_norm(V_fuse @ w["W_v3"].T, w["norm_v.weight"], w["norm_v.bias"], 1e-5)
+    fused = fused + layer_norm(A_fuse @ w["W_a3"].T, w["norm_a.weight"], w["norm_a.bias"], 1e-5)
     hidden = np.maximum(fused @ w["mlp.0"].T + w["mlp.0.bias"], 0)
     hidden = np.maximum(hidden @ w["mlp.2"].T + w["mlp.2.bias"], 0)
     return np.asarray(hidden @ w["mlp.4"].T + w["mlp.4.bias"])
@@ -92,10 +82,6 @@ def test_equals_the_equations_written_out(routing: str, theta: float) -> None:
         W_av, W_va = attention_by_hand(weights, f_a, f_v, theta)
         np.testing.assert_allclose(output.extras["W_av"][clip].detach().numpy(), W_av, rtol=1e-9)
         np.testing.assert_allclose(output.extras["W_va"][clip].detach().numpy(), W_va, rtol=1e-9)
-
-
-def test_the_example_of_the_docstring_runs() -> None:
-    assert doctest.testmod(tacma) == (0, 4)
 
 
 def test_stacked_trials_compute_what_each_does_alone() -> None:

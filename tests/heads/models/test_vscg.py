@@ -16,7 +16,6 @@ from tests.heads.models.rivals import (
     category_loss,
     clips,
     decide,
-    live_parameters,
     model_of,
     relevance_loss,
 )
@@ -188,8 +187,3 @@ def test_lengths_that_do_not_pool_to_two_are_refused(segments: int) -> None:
 def test_other_lengths_are_taken(segments: int) -> None:
     model, _ = model_of("vscg", segments=segments)
     assert model(*clips(segments=segments)).logits.shape == (B, segments, K)
-
-
-def test_parameters_are_those_that_learn_in_the_published_network() -> None:
-    assert live_parameters("vscg") == 2_508_366
-    assert live_parameters("vscg", "weak") == 2_257_166

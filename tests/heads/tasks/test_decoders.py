@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from avel.heads.tasks.decoders import decode_argmax, decode_event
+from avel.heads.tasks.single_label import decode_argmax, decode_event
 
 P = np.array(
     [

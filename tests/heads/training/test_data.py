@@ -10,9 +10,9 @@ import torch
 
 from avel.errors import StoreError, TrainingError
 from avel.heads.config import TrainConfig
-from avel.heads.training.data import choose_source, load_data
+from avel.heads.training.data import choose_source
 from avel.stores.features import FeatureCache
-from tests.heads.synthetic import train_config, write_cache
+from tests.heads.synthetic import load_data, train_config, write_cache
 
 CPU = torch.device("cpu")
 ALL = ("f_a", "f_v", "cnn_a", "cnn_v", "maps")
@@ -20,7 +20,7 @@ ALL = ("f_a", "f_v", "cnn_a", "cnn_v", "maps")
 
 def load(path: Path, config: TrainConfig | None = None, **changes: Any) -> Any:
     cache = FeatureCache.open(write_cache(path / "c.h5", **changes))
-    return load_data(cache, config or train_config(), CPU)
+    return load_data(cache, config or train_config())
 
 
 def test_samples_that_share_a_video_share_its_features_not_its_labels(tmp_path: Path) -> None:

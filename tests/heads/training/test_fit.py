@@ -13,18 +13,18 @@ import avel.heads.training.data
 import avel.heads.training.fit
 from avel.errors import TrainingError
 from avel.heads.config import TrainConfig
-from avel.heads.training.data import Data, feature_statistics, load_data
+from avel.heads.training.data import Data, feature_statistics
 from avel.heads.training.fit import Training, TrialOutcome, can_stack, fit, learning_rate, make_model
 from avel.heads.training.trials import Alone, Trial
 from avel.stores.datasets.labels import ClassTable
 from avel.stores.features import FeatureCache
-from tests.heads.synthetic import train_config, write_cache
+from tests.heads.synthetic import load_data, train_config, trials_of, write_cache
 
 CPU = torch.device("cpu")
 
 
 def data_of(path: Path, config: TrainConfig, **changes: Any) -> Data:
-    return load_data(FeatureCache.open(write_cache(path / "c.h5", **changes)), config, CPU)
+    return load_data(FeatureCache.open(write_cache(path / "c.h5", **changes)), config)
 
 
 def config_of(**settings: Any) -> TrainConfig:
@@ -32,10 +32,6 @@ def config_of(**settings: Any) -> TrainConfig:
     if settings.get("head", "tacma") != "tacma":
         del given["d_h"], given["d_e"]
     return train_config(**(given | settings))
-
-
-def trials_of(config: TrainConfig, count: int = 3) -> list[Trial]:
-    return [Trial(f"seed={seed}", dataclasses.replace(config, seed=seed)) for seed in range(count)]
 
 
 def trained(trials: list[Trial], data: Data) -> tuple[list[TrialOutcome], list[dict[str, Any]]]:

@@ -11,7 +11,7 @@ import avel
 from avel import forecast as ground
 from avel.errors import ConfigError
 from avel.heads.training import forecast
-from avel.heads.training.data import load_data
+from avel.heads.training.data import read_data
 from avel.heads.training.trials import Trial
 from avel.stores.features import FeatureCache
 from tests.heads.synthetic import train_config, write_cache
@@ -31,7 +31,7 @@ def test_a_step_that_does_not_fit_is_refused_with_the_batch_that_fits(
 ) -> None:
     cache = FeatureCache.open(write_cache(tmp_path / "c.h5", samples=400))
     config = train_config(head="tacma", batch_size=200)
-    data = load_data(cache, config, torch.device("cpu"))
+    data = read_data(cache, config, torch.device("cpu"))
     trials = [Trial(f"seed={seed}", dataclasses.replace(config, seed=seed)) for seed in range(2)]
     with pytest.raises(ConfigError, match=r"a step of tacma with 200 clips of 2 trials together") as caught:
         forecast.check_step_fits(trials, data, torch.device("cpu"))

@@ -1,7 +1,6 @@
 """Heads on a GPU: they learn, predict and are judged as on the CPU."""
 
 import contextlib
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,14 @@ from avel.heads.evaluation.evaluate import evaluate, predict_split
 from avel.heads.evaluation.predictions import read_predictions
 from avel.heads.train import train_head
 from avel.heads.training import fit as fitting
-from avel.heads.training.data import Data, load_data
+from avel.heads.training.data import Data, read_data
 from avel.heads.training.fit import TrialOutcome, fit
 from avel.heads.training.records import load_model, read_trials
 from avel.heads.training.trials import Trial
 from avel.stores.features import FeatureCache
 from avel.stores.runs import Run
 from tests.heads.parsing import write_parsing_cache
-from tests.heads.synthetic import train_config, write_cache
+from tests.heads.synthetic import train_config, trials_of, write_cache
 
 pytestmark = pytest.mark.gpu
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -30,13 +29,6 @@ QUICK: dict[str, Any] = {"epochs": 4, "lr": 1e-3, "batch_size": 16}
 ONE_LABEL = [head for head in HEADS if "single_label" in HEADS[head].tasks]
 SEVERAL_LABELS = [head for head in HEADS if "multi_label" in HEADS[head].tasks]
 STACKABLE = [head for head in HEADS if HEADS[head].stackable]
-
-
-@pytest.fixture(autouse=True)
-def gpu() -> None:
-    """Skips where there is none."""
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
 
 
 @pytest.fixture
@@ -58,11 +50,7 @@ def config_of(head: str, **settings: Any) -> TrainConfig:
 
 
 def data_on(device: torch.device, cache: Path, config: TrainConfig) -> Data:
-    return load_data(FeatureCache.open(cache), config, device)
-
-
-def trials_of(config: TrainConfig, count: int) -> list[Trial]:
-    return [Trial(f"seed={seed}", dataclasses.replace(config, seed=seed)) for seed in range(count)]
+    return read_data(FeatureCache.open(cache), config, device)
 
 
 def trained(trials: list[Trial], data: Data, device: torch.device) -> tuple[list[TrialOutcome], np.ndarray]:

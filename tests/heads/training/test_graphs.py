@@ -9,7 +9,7 @@ import torch
 
 from avel.heads.config import TrainConfig
 from avel.heads.training import fit as fitting
-from avel.heads.training.data import Data, load_data
+from avel.heads.training.data import Data, read_data
 from avel.heads.training.fit import TrialOutcome, fit
 from avel.heads.training.graphs import EAGER_STEPS, ReplayedStep
 from avel.heads.training.trials import Trial
@@ -90,7 +90,7 @@ def test_training_by_graphs_is_the_same(
     settings: dict[str, Any], tmp_path: Path, graphs: list[Graph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = train_config(**{"epochs": 8, "lr": 1e-3, "batch_size": 16} | settings)
-    data = load_data(FeatureCache.open(write_cache(tmp_path / "c.h5")), config, CPU)
+    data = read_data(FeatureCache.open(write_cache(tmp_path / "c.h5")), config, CPU)
     plain, plain_lines = trained(config, data)
     assert not graphs
     monkeypatch.setattr(fitting, "can_replay", lambda *_: True)

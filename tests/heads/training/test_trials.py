@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from avel.heads.config import HEADS, TrainConfig
+from avel.heads.config import HEADS
 from avel.heads.training import fit
-from avel.heads.training.data import Data, load_data
+from avel.heads.training.data import Data, read_data
 from avel.heads.training.fit import Training, arithmetic
-from avel.heads.training.trials import Stacked, Trial
+from avel.heads.training.trials import Stacked
 from avel.nn import has_bfloat16_lstm
 from avel.stores.features import FeatureCache
 from tests.fake_cuda import CUDA, Watch, fake_cuda
-from tests.heads.synthetic import train_config, write_cache
+from tests.heads.synthetic import train_config, trials_of, write_cache
 
 ARRAYS = ("f_a", "f_v", "cnn_a", "cnn_v", "maps")
 ONE_LABEL = [head for head in HEADS if "single_label" in HEADS[head].tasks]
@@ -31,10 +31,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
     """Features of 24 clips of train, which are two batches, and of 8 of val."""
     path = tmp_path_factory.mktemp("trials") / "c.h5"
     return FeatureCache.open(write_cache(path, samples=40, arrays=ARRAYS, segments=T))
-
-
-def trials_of(config: TrainConfig, count: int) -> list[Trial]:
-    return [Trial(f"seed={seed}", dataclasses.replace(config, seed=seed)) for seed in range(count)]
 
 
 @pytest.fixture
@@ -69,7 +65,7 @@ def test_trials_train_on_a_gpu(head: str, count: int, dtype: str, cache: Feature
     supervision = "weak" if dtype == "bfloat16" and HEADS[head].weak else "full"
     options = {"head": head, "dtype": dtype, "supervision": supervision}
     config = train_config(batch_size=16, standardise=False, **options)  # statistics need values
-    data = load_data(cache, config, torch.device("cpu"))
+    data = read_data(cache, config, torch.device("cpu"))
     with fake_cuda():
         there = on_fake_cuda(data)
         training = Training(trials_of(config, count), there, CUDA)
@@ -97,7 +93,7 @@ def test_an_epoch_on_a_gpu_scores_a_split_in_one_pass(
     monkeypatch.setattr(fit, "CLIPS_AT_ONCE", 1)  # on a CPU a pass for each clip
     monkeypatch.setattr(FakeTensor, "tolist", lambda values: [0.0] * len(values))  # it has no numbers
     config = train_config(head="tacma", batch_size=16, standardise=False)
-    data = load_data(cache, config, torch.device("cpu"))
+    data = read_data(cache, config, torch.device("cpu"))
     with fake_cuda():
         training = Training(trials_of(config, count), on_fake_cuda(data), CUDA)
         passes, score = [], training.group.logits
@@ -122,7 +118,7 @@ def test_training_on_a_gpu_takes_products_of_float32_in_tf32(
         torch.optim.Adam, "step", lambda *_: inside.add(torch.get_float32_matmul_precision()) or step(*_)
     )
     config = train_config(head="mlp", batch_size=16, epochs=2, standardise=False)
-    data = load_data(cache, config, torch.device("cpu"))
+    data = read_data(cache, config, torch.device("cpu"))
     with fake_cuda():
         outcomes = fit.fit(trials_of(config, count), on_fake_cuda(data), CUDA, lambda line: None)
     assert [outcome.epochs for outcome in outcomes] == [2] * count
@@ -134,7 +130,7 @@ def test_training_on_a_gpu_takes_products_of_float32_in_tf32(
 @pytest.mark.parametrize("head", [head for head in HEADS if HEADS[head].stackable])
 def test_trials_leave_a_group_on_a_gpu(head: str, cache: FeatureCache) -> None:
     config = train_config(head=head, batch_size=16, standardise=False)
-    data = load_data(cache, config, torch.device("cpu"))
+    data = read_data(cache, config, torch.device("cpu"))
     with fake_cuda():
         training = Training(trials_of(config, 3), on_fake_cuda(data), CUDA)
         training.train_epoch(1)

@@ -86,11 +86,11 @@ def write_store(
             continue
         random = np.random.default_rng(list(f"{name}{version}".encode()))
         before = writer.written_bytes
-        writer.write_log_mel(row, 0, patches(random, config))
-        writer.write_frames(row, 0, jpegs(random, config))
+        writer.write("log_mel", row, 0, patches(random, config))
+        writer.write("frames", row, 0, jpegs(random, config))
         if config.waveform:
-            writer.write_waveform(
-                row, 0, random.integers(-9999, 9999, config.grid().samples).astype(np.int16)
+            writer.write(
+                "waveform", row, 0, random.integers(-9999, 9999, config.grid().samples).astype(np.int16)
             )
         manifest.append(
             [

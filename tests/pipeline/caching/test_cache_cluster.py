@@ -31,13 +31,9 @@ TINY = {**RANDOM_TINY, "crop_size": 28, "workers": 1}
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Here and in processes that are started from here."""
+def one_thread_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In processes that are started from here."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.slow

@@ -18,10 +18,8 @@ TINY = {**RANDOM_TINY, "crop_size": 28}
 
 
 @pytest.fixture(autouse=True)
-def gpu() -> Iterator[None]:
-    """Skips where there is none; float32 is computed as such, not as TF32."""
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+def as_float32() -> Iterator[None]:
+    """Computes float32 as such, not as TF32."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     with mock.patch.object(torch, "set_float32_matmul_precision"):

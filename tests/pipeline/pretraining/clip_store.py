@@ -76,8 +76,10 @@ def make_store(
         if lengths:
             noise[lengths[clip] :] += after
             shown[lengths[clip] * GRID.frames_per_segment :] += np.uint8(20 * after)
-        writer.write_log_mel(clip, 0, np.full_like(noise, np.log(0.01)) if still else noise)
-        writer.write_frames(clip, 0, shown if frame_codec == "raw" else [jpeg(picture) for picture in shown])
+        writer.write("log_mel", clip, 0, np.full_like(noise, np.log(0.01)) if still else noise)
+        writer.write(
+            "frames", clip, 0, shown if frame_codec == "raw" else [jpeg(picture) for picture in shown]
+        )
         flush(location, attributes, clip)
     entries = [
         Entry(

@@ -33,13 +33,6 @@ DECODERS_DIFFER = 4.0
 """Levels of 255 by which two JPEG decoders may differ on average: they interpolate colour differently."""
 
 
-@pytest.fixture(autouse=True)
-def gpu() -> None:
-    """Skips without a GPU; with AVEL_REQUIRE_GPU=1 that is a failure (tests/conftest.py)."""
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-
-
 def batch_on(device: torch.device, clips: int = 4) -> Batch:
     """Noise on a device: frames and patches of `clips` clips."""
     generator = torch.Generator().manual_seed(0)

@@ -3,8 +3,6 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import ClassVar
 
 import pytest
 import torch
@@ -20,34 +18,17 @@ from avel.stores.clips import ClipStore
 from avel.stores.runs import Run
 from tests.pipeline.pretraining.clip_store import make_store
 from tests.pipeline.pretraining.small_runs import CONFIG, FROZEN
-
-
-class Events:
-    """Stands for TensorBoard's writer: what it was given, and whether it was closed."""
-
-    made: ClassVar[list["Events"]] = []
-
-    def __init__(self, folder: str) -> None:
-        self.folder, self.scalars, self.closed = folder, {}, False
-        Events.made.append(self)
-
-    def add_scalar(self, name: str, value: float, step: int) -> None:
-        self.scalars[name, step] = value
-
-    def close(self) -> None:
-        self.closed = True
+from tests.tensorboard import install
 
 
 def test_events_are_the_metrics_and_are_written_out(
     store: ClipStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = ModuleType("torch.utils.tensorboard")
-    module.SummaryWriter = Events  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    made = install(monkeypatch)
     pretrain(store, tmp_path / "run", CONFIG, tensorboard=True, epochs=2)
-    (events,) = Events.made
+    ((folder, events),) = made.items()
+    assert folder == str(tmp_path / "run" / "tensorboard")
     assert events.closed
-    assert events.folder == str(tmp_path / "run" / "tensorboard")
     for line in Run.open(tmp_path / "run").metrics():
         assert events.scalars["loss", line["epoch"]] == line["loss"]
         assert events.scalars["moved/projector", line["epoch"]] == line["moved"]["projector"]

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib.image
@@ -21,15 +20,8 @@ from avel.stores.clips import ClipStore
 from avel.stores.inspection import inspect
 from avel.stores.location import locate
 from tests.pipeline.staging.small_clips import SMALL, contents, make_clip, make_folder
-from tests.stores.s3_server import s3_server
 
 CLIPS = 12
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    with s3_server() as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from avel.recipes.leaderboard.board import Leaderboard
 from avel.recipes.leaderboard.leaderboard import leaderboard, plan_heads
 from avel.stores.runs import Run
 from avel.text import from_plain
-from tests.chromium import browser, phone
+from tests.chromium import phone
 from tests.heads.synthetic import write_cache
 
 QUICK: dict[str, Any] = {"epochs": 2, "lr": 1e-3, "device": "cpu"}
@@ -154,12 +154,6 @@ def test_an_interrupted_one_leaves_table_and_page_of_the_finished_heads(
     assert kept.waiting == ()
     assert [each.head for each in kept.skipped] == ["bilstm"]
     assert "not trained yet" not in (tmp_path / "leaderboard.html").read_text()
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 def test_a_phone_shows_the_whole_board_without_sideways_scrolling(board: Leaderboard, driver: Any) -> None:

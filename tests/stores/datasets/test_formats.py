@@ -13,30 +13,17 @@ from avel.cli import cli
 from avel.console import DONE, ERROR, USAGE, run
 from avel.errors import ConfigError, DatasetError, UnknownNameError
 from avel.stores.datasets.formats import read_dataset
+from tests.installed import install
 
 ROOT = Path(__file__).parents[3]
 SECTION = (ROOT / "docs" / "extending.md").read_text().split("## A dataset format")[1]
 TRACKS = {"a": "0.5\t2\tbark\n4.25\t5\tbark\n", "b": "", "c": "1\t3\tmeow, loud\n"}
 
 
-def block(language: str) -> str:
-    """The section's code block of a language."""
-    found = re.search(rf"^```{language}\n(.*?)^```", SECTION, re.MULTILINE | re.DOTALL)
-    assert found is not None
-    return found[1]
-
-
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """The format of the page as an installed package: a folder for PYTHONPATH."""
-    described = tmp_path / "site" / "tracks-1.0.dist-info"
-    described.mkdir(parents=True)
-    (tmp_path / "site" / "tracks.py").write_text(block("python"))
-    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: tracks\nVersion: 1.0\n")
-    section, line = block("toml").splitlines()
-    assert section == '[project.entry-points."avel.dataset_formats"]'
-    (described / "entry_points.txt").write_text(f"[avel.dataset_formats]\n{line.replace(chr(34), '')}\n")
-    return tmp_path / "site"
+    return install(SECTION, "tracks", "avel.dataset_formats", tmp_path)
 
 
 def avel(package: Path, *words: object) -> subprocess.CompletedProcess[str]:

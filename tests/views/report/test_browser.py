@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -21,7 +21,7 @@ from avel.heads.evaluation.evaluate import evaluate
 from avel.heads.train import sweep, train_head
 from avel.views.reading import read_run
 from avel.views.report.page import put, report
-from tests.chromium import browser, errors, phone
+from tests.chromium import errors, phone
 from tests.heads.parsing import longhand_labels, random_events, write_parsing_cache
 from tests.views.made import CATEGORIES, IDS, Made, T, write_cache
 
@@ -36,12 +36,6 @@ def folder(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("page") / "a report & more"
     report(made.runs, out, copy_videos=True, tsne=False)
     return out
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from avel.recipes.predicting.windows import merge_windows, window_starts
+from avel.recipes.predicting.video_encoder import merge_windows, window_starts
 
 
 @pytest.mark.parametrize("width", [1, 2, 5, 10])
