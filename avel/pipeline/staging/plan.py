@@ -19,6 +19,7 @@ from avel.stores.columns import places_in
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import file_at
 from avel.stores.manifest import Cause, Entry, Manifest, joined, pending, to_table
+from avel.stores.shards import Packing
 from avel.text import as_plain
 
 
@@ -36,7 +37,7 @@ class Plan:
             incomplete or of other settings, and nothing will stage them again.
         unreadable: how many of `unchanged` are staged although their file cannot be read now.
         voided: how many of `removed` are staged with the store's old settings.
-        replaced_bytes: what the staged clips among `todo` and `removed` take in the store so far.
+        replaced_bytes: what the store loses with the staged clips among `todo` and `removed`.
     """
 
     attributes: StoreAttributes
@@ -75,11 +76,13 @@ def make_plan(
     rows: pa.Array,
     entries: Manifest,
     restage: RestageOptions,
+    packing: Packing | None = None,
 ) -> Plan:
     """Compares the dataset and the config with a store: its attributes, the videos of its rows, its manifest.
 
     Args:
         found: None for a new store.
+        packing: form of the store's shards, if it has any.
 
     Raises:
         ConfigError: new settings would delete staged clips. With `overwrite` they are deleted.
@@ -100,10 +103,10 @@ def make_plan(
     places = places_in(ids, entries.table["video_id"])
     known_causes = _known_causes(entries, config, attributes.digest, begun=found is not None)
     looked = _look(paths, entries, places, known_causes, restage)
-    gone = entries.take((~entries.is_one_of(ids) & _left_over(entries, attributes.digest)).nonzero()[0])
+    places_gone = (~entries.is_one_of(ids) & _left_over(entries, attributes.digest)).nonzero()[0]
     todo = (looked.causes != "").nonzero()[0]
     known = todo[places[todo] >= 0]
-    old = entries.take(places[known])
+    old, gone = entries.take(places[known]), entries.take(places_gone)
     again, voided = (each.take(_whole(each, found)) for each in (old, gone))
     if not restage.overwrite:
         lost = paths.take(known[_whole(old, found)]).to_pylist()
@@ -120,7 +123,7 @@ def make_plan(
         removed=pending(names_gone, places_in(names_gone, video_ids), gone.table["cause"], [""] * len(gone)),
         unreadable=looked.unreadable,
         voided=len(voided),
-        replaced_bytes=sum(each.where(state="staged").stored_bytes for each in (old, gone)),
+        replaced_bytes=_lost_bytes(entries, np.append(places[known], places_gone), packing),
     )
 
 
@@ -211,6 +214,17 @@ def _whole(entries: Manifest, found: StoreAttributes | None) -> NDArray[np.int64
     if found is None:
         return np.array([], np.int64)
     return entries.holds(state="staged", settings=found.digest).nonzero()[0]
+
+
+def _lost_bytes(entries: Manifest, places: NDArray[np.int64], packing: Packing | None) -> int:
+    """Returns what a store loses with these clips: those in a shard go when no clip of it stays."""
+    goes, packed = np.zeros(len(entries), bool), entries.column("packed")
+    goes[places] = True
+    lost = goes & entries.holds(state="staged")
+    if packing is not None:
+        shards = entries.column("row") // packing.clips
+        lost &= ~(packed & np.isin(shards, shards[packed & ~goes]))
+    return int(entries.column("stored_bytes")[lost].sum())
 
 
 def _left_over(entries: Manifest, made_with: str) -> NDArray[np.bool_]:
