@@ -15,7 +15,6 @@ from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.refusal import ClipRefused
 from avel.pipeline.staging.stage import core_seconds, fingerprint
 from avel.stores.clip_layout import StoreAttributes
-from avel.stores.columns import places_in
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import file_at
 from avel.stores.manifest import Cause, Entry, Manifest, joined, pending, to_table
@@ -88,9 +87,11 @@ def make_plan(
         ConfigError: new settings would delete staged clips. With `overwrite` they are deleted.
         MissingPathError: they would, and the files of some cannot be read.
     """
-    ids = dataset.videos.table["video_id"].combine_chunks()
+    ids, entry_ids = (each.table["video_id"].combine_chunks() for each in (dataset.videos, entries))
     # the manifest of a killed run may have rows of videos that the store does not list yet
-    video_ids = pa.concat_arrays([rows, entries.table["video_id"].combine_chunks(), ids]).unique()
+    encoded = pa.concat_arrays([rows, entry_ids, ids]).dictionary_encode()  # a text is looked up once only
+    video_ids, numbers = encoded.dictionary, encoded.indices.to_numpy()
+    row_of_entry, row_of_video = np.split(numbers[len(rows) :], [len(entries)])
     attributes = StoreAttributes(
         grid=config.grid(),
         settings=stored_settings(config),
@@ -100,10 +101,13 @@ def make_plan(
         waveform=config.waveform,
     )
     paths = dataset.videos.table["path"].combine_chunks()
-    places = places_in(ids, entries.table["video_id"])
+    place_of_row = np.full(len(video_ids), -1)
+    place_of_row[row_of_entry] = np.arange(len(entries))
+    places = place_of_row[row_of_video]
     known_causes = _known_causes(entries, config, attributes.digest, begun=found is not None)
     looked = _look(paths, entries, places, known_causes, restage)
-    places_gone = (~entries.is_one_of(ids) & _left_over(entries, attributes.digest)).nonzero()[0]
+    is_gone = ~np.isin(row_of_entry, row_of_video) & _left_over(entries, attributes.digest)
+    places_gone = is_gone.nonzero()[0]
     todo = (looked.causes != "").nonzero()[0]
     known = todo[places[todo] >= 0]
     old, gone = entries.take(places[known]), entries.take(places_gone)
@@ -113,14 +117,14 @@ def make_plan(
         _refuse_to_lose([*lost, *voided.texts("source_path")])
         if len(again) and found is not None and found.digest != attributes.digest:
             _refuse_to_stage_again(again, found.settings, config)
-    names, names_gone = ids.take(todo), gone.table["video_id"]
+    rows_gone, nowhere = row_of_entry[places_gone], [""] * len(gone)
     return Plan(
         attributes=attributes,
         video_ids=video_ids,
-        todo=pending(names, places_in(names, video_ids), looked.causes[todo], paths.take(todo)),
+        todo=pending(ids.take(todo), row_of_video[todo], looked.causes[todo], paths.take(todo)),
         unchanged=entries.take(np.delete(places, todo)),
         redated=tuple(looked.redated),
-        removed=pending(names_gone, places_in(names_gone, video_ids), gone.table["cause"], [""] * len(gone)),
+        removed=pending(gone.table["video_id"], rows_gone, gone.table["cause"], nowhere),
         unreadable=looked.unreadable,
         voided=len(voided),
         replaced_bytes=_lost_bytes(entries, np.append(places[known], places_gone), packing),
