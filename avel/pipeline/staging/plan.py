@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from avel.config import digest, settings_of
@@ -15,9 +16,10 @@ from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.refusal import ClipRefused
 from avel.pipeline.staging.stage import core_seconds, fingerprint
 from avel.stores.clip_layout import StoreAttributes
+from avel.stores.columns import as_bools
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import file_at
-from avel.stores.manifest import Cause, Entry, Manifest, joined, pending, to_table
+from avel.stores.manifest import BLOCK_ENTRIES, Cause, Entry, Manifest, joined, pending, to_table
 from avel.stores.shards import Packing
 from avel.text import as_plain
 
@@ -139,8 +141,8 @@ def _known_causes(
     causes[~entries.holds(settings=made_with) | _audio_rule_changed(entries, config)] = "settings-changed"
     if not begun:
         causes[:] = "new"
-    is_pending = entries.holds(state="pending")
-    causes[is_pending] = np.array(entries.texts("cause"), object)[is_pending]
+    begun_before = entries.holds(state="pending").nonzero()[0]
+    causes[begun_before] = np.array(entries.take(begun_before).texts("cause"), object)
     return causes
 
 
@@ -171,25 +173,19 @@ def _look(
     """
     causes = np.append(known_causes, "new")[places]  # place -1: the last
     open_numbers = (causes == "").nonzero()[0]
-    old = entries.take(places[open_numbers])
-    columns = (old.column(f"source_{name}").tolist() for name in ("bytes", "mtime_ns"))
-    files = zip(
-        open_numbers.tolist(),
-        paths.take(open_numbers).to_pylist(),
-        old.texts("source_path"),
-        zip(*columns, strict=True),
-        old.holds(state="failed").tolist(),
-        strict=True,
-    )
-    changed: list[tuple[int, str]] = []
-    for number, path, old_path, old_status, is_failed in files:
-        if restage.overwrite or path != old_path or _status(path) != old_status:
-            changed.append((number, path))
-        elif restage.retry_failed and is_failed:
-            causes[number] = "retry-failed"
-    redated, unreadable = [], 0
-    changed_entries = entries.take(places[[number for number, _ in changed]]).values()
-    for (number, path), entry in zip(changed, changed_entries, strict=True):
+    open_places = places[open_numbers]
+    old = entries.table.select(["source_path", "source_bytes", "source_mtime_ns"]).take(pa.array(open_places))
+    files = old.set_column(0, "source_path", paths.take(pa.array(open_numbers)))
+    changed = as_bools(pc.not_equal(files["source_path"], old["source_path"])) | restage.overwrite
+    for begin in () if restage.overwrite else range(0, len(changed), BLOCK_ENTRIES):
+        block = files.slice(begin, BLOCK_ENTRIES)
+        rows = zip(*(column.to_pylist() for column in block.columns), strict=True)
+        changed[begin : begin + len(block)] |= [_status(path) != (size, mtime) for path, size, mtime in rows]
+    if restage.retry_failed:
+        causes[open_numbers[~changed & entries.holds(state="failed")[open_places]]] = "retry-failed"
+    numbers, redated, unreadable = open_numbers[changed], list[Entry](), 0
+    changed_paths, changed_entries = paths.take(pa.array(numbers)).to_pylist(), entries.take(places[numbers])
+    for number, path, entry in zip(numbers.tolist(), changed_paths, changed_entries.values(), strict=True):
         cause = _cause(entry, path, restage)
         if cause is not None:
             causes[number] = cause
