@@ -6,14 +6,11 @@ not import torch or dask.
 
 import os
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any
 
 # OpenMP reads this once, as torch is imported. By default a thread spins while it waits for another one.
 # Beside other busy processes that keeps the other one from running: small products take ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-__version__ = version("avel")
 
 _FUNCTIONS = {
     "extract": "avel.pipeline.staging.extract",
@@ -54,6 +51,8 @@ __all__ = ["__version__", *_FUNCTIONS]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("avel")  # this import takes 50 ms
     if name not in _FUNCTIONS:
         raise AttributeError(f"module 'avel' has no attribute {name!r}")
     return getattr(import_module(_FUNCTIONS[name]), name)

@@ -117,7 +117,7 @@ class InOrder(click.Group):
         "show_default": True,
     },
 )
-@click.version_option(avel.__version__, prog_name="avel")
+@click.version_option(package_name="avel", prog_name="avel")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors and results only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the traceback of an error.")
 @click.option("--threads", type=click.IntRange(1), help="Threads that computing takes, the cores by default.")

@@ -20,5 +20,5 @@ def digest_of(value: Any, arrays: Iterable[tuple[str, NDArray[Any]]] = ()) -> st
     digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode())
     for name, array in arrays:
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes())
+        digest.update(array.reshape(-1).view("u1").data if array.flags.c_contiguous else array.tobytes())
     return digest.hexdigest()[:16]

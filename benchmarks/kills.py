@@ -1,12 +1,13 @@
-"""Kills `train-head`, `sweep` and `cache-features` at random moments, and compares the files in the end.
+"""Kills four commands at random moments, and compares the files in the end.
 
     python benchmarks/kills.py
     python benchmarks/kills.py --kills 20 --seed 1
 
-A call runs in a process of its own, which gets SIGKILL after a random part of the time that it takes
-undisturbed, and is given again until it ends. Then its files are compared with those of a call that nobody
-disturbed, byte by byte, but for records that hold times, dates and process numbers (NOT_COMPARED), and for
-the seconds of training in the record of each trial.
+They are `extract`, `cache-features`, `train-head` and `sweep`. A call runs in a process of its own, which
+gets SIGKILL after a random part of the time that it takes undisturbed, and is given again until it ends.
+Then its files are compared with those of a call that nobody disturbed, byte by byte, but for records that
+hold times, dates and process numbers (NOT_COMPARED), and for the seconds of training in the record of each
+trial. Of a store's manifest the entries are compared, without the time and memory that each clip took.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ import torch
 
 import avel
 from avel.recipes.composing.compose import compose
+from avel.stores.location import locate
+from avel.stores.manifest import read_manifest
 from avel.text import table
 
 NOT_COMPARED = {"run.json", "files.json", "metrics.jsonl", "results.json", ".lock"}
@@ -34,6 +37,8 @@ TINY = {
     "visual_weights": "random",
     "audio_weights": "random",
 }
+TAKEN = ("_seconds", "_mib")
+"""Endings of columns of the manifest that say what a clip took; one that is the clip's own is compared."""
 UNEQUAL = {"train_seconds", "checksum"}
 Call = Callable[[Path], object]
 
@@ -46,8 +51,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         compose(folder / "AVE_Dataset", clips=options.clips)
-        avel.extract(folder / "AVE_Dataset", folder / "s.zarr", size=64)
         cache = folder / "features.h5"
+
+        def extracted(path: Path) -> object:
+            return avel.extract(folder / "AVE_Dataset", path, size=64)
 
         def cached(path: Path) -> object:
             return avel.cache_features(folder / "s.zarr", path, keep_maps=True, batch_size=2, **TINY)
@@ -60,8 +67,10 @@ def main() -> None:
                 cache, path, {"lr": [0.001, 0.0003]}, head="mlp", seeds=2, epochs=8, together="never"
             )
 
+        assert _process(extracted, folder / "s.zarr", None) == 0  # a fork cannot use dask that ran here
         cached(cache)
-        for what, call in (("cache-features", cached), ("train-head", trained), ("sweep", swept)):
+        calls = {"extract": extracted, "cache-features": cached, "train-head": trained, "sweep": swept}
+        for what, call in calls.items():
             rows.append((what, *_killed(call, folder / what, options.kills, random.Random(options.seed))))
             print(*rows[-1], flush=True)
     print("\n".join(table(("command", "s", "kills", "calls that ended", "files", "that differ"), rows)))
@@ -111,11 +120,16 @@ def _process(call: Call, target: Path, kill_after: float | None) -> int:
 
 def _contents(target: Path) -> dict[str, bytes]:
     files = [target] if target.is_file() else sorted(each for each in target.rglob("*") if each.is_file())
-    return {
+    contents = {
         path.relative_to(target.parent).as_posix(): _without_seconds(path)
         for path in files
-        if path.name not in NOT_COMPARED
+        if path.name not in NOT_COMPARED and path.parent.name != "manifest"
     }
+    if (target / "manifest").is_dir():
+        entries = read_manifest(locate(target)).table
+        same = [name for name in entries.column_names if not name.endswith(TAKEN) or name == "valid_seconds"]
+        contents["manifest"] = repr(entries.select(same).to_pylist()).encode()
+    return contents
 
 
 def _without_seconds(path: Path) -> bytes:

@@ -14,9 +14,11 @@ import hashlib
 import resource
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,10 +37,16 @@ def main() -> None:
     measured = []
     for rows in parser.parse_args().rows:
         with tempfile.TemporaryDirectory() as folder:
-            write_cache(Path(folder) / "c.h5", rows)
-            with ProcessPoolExecutor(1, get_context("spawn")) as process:
-                measured.append((rows, *process.submit(_open, Path(folder) / "c.h5").result()))
+            path = Path(folder) / "c.h5"
+            _in_new_process(write_cache, path, rows)
+            measured.append((rows, *_in_new_process(_open, path)))
     print("\n".join(table(("rows", "wall s", "CPU s", "peak MiB"), measured)))
+
+
+def _in_new_process(function: Callable[..., Any], *given: object) -> Any:
+    """Calls a function in a process of its own, which counts what this one held when it began as its peak."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(function, *given).result()
 
 
 def write_cache(path: Path, rows: int) -> None:

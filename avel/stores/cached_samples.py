@@ -171,6 +171,6 @@ def samples_of(columns: Mapping[str, NDArray[Any]]) -> CachedSamples:
 
 def _words(column: NDArray[np.bytes_]) -> NDArray[np.object_]:
     """Returns a column of few words as texts, each held once in memory."""
-    values = column.tolist()
-    texts = {value: value.decode() for value in set(values)}
-    return np.fromiter(map(texts.__getitem__, values), object, len(values))
+    words = np.unique(column)
+    texts = np.array([word.decode() for word in words.tolist()], object)
+    return np.asarray(texts[np.searchsorted(words, column)])

@@ -252,6 +252,33 @@ def test_new_clips_come_into_the_shards(store: ClipStore) -> None:
     assert verify_clips(ClipStore.open(location.url)) == ()
 
 
+@pytest.mark.parametrize("call", [1, 2, 5])
+def test_what_is_packed_while_it_is_verified_is_not_called_damaged(
+    store: ClipStore, call: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packs as the folder of one clip's chunks is listed: of frames, log-mel, and another clip's."""
+    names, listed = LocalLocation.names, list[str]()
+
+    def packing_meanwhile(location: LocalLocation, folder: str) -> list[str]:
+        found = names(location, folder)
+        if "/c/" in folder:
+            listed.append(folder)
+            if len(listed) == call:
+                pack(location.url, ROOM)
+        return found
+
+    monkeypatch.setattr(LocalLocation, "names", packing_meanwhile)
+    assert verify_clips(store) == ()
+    assert len(listed) >= call
+
+
+def test_damage_is_found_although_clips_are_packed_meanwhile(store: ClipStore) -> None:
+    flip(Path(store.location.url) / "waveform/c/5/0", 7)
+    assert len(store.entries) == len(IDS)  # the manifest is read, then it changes
+    pack(store.location.url, ROOM)
+    assert [line.split(":")[0] for line in verify_clips(store)] == ["clip5"]
+
+
 def test_a_shard_waits_for_the_clips_that_are_still_to_be_staged(store: ClipStore) -> None:
     ManifestWriter(store.location).append([Entry("clip7", 7)])
     summary = pack(store.location.url, ROOM)

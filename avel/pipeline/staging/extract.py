@@ -30,6 +30,7 @@ from avel.stores.location import Location, locate
 from avel.stores.manifest import Entry, Manifest, ManifestWriter, failed, read_manifest
 from avel.stores.packing import delete_unused_shards
 from avel.stores.seal import OPEN, sealed
+from avel.stores.shards import read_packing
 from avel.text import duration, plural, size
 
 FORECAST_FROM = 200
@@ -144,7 +145,7 @@ def _plan(
     """Compares the dataset and the config with the store."""
     found = read_attributes(location)
     rows = read_video_ids(location, found) if found else pa.array([], pa.string())
-    return make_plan(data, config, found, rows, entries, restage)
+    return make_plan(data, config, found, rows, entries, restage, read_packing(location))
 
 
 def _check_room(location: Location, plan: Plan, expected: Forecast) -> None:

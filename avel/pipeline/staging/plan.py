@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from avel.config import digest, settings_of
@@ -15,10 +16,11 @@ from avel.pipeline.config import ExtractConfig
 from avel.pipeline.media.refusal import ClipRefused
 from avel.pipeline.staging.stage import core_seconds, fingerprint
 from avel.stores.clip_layout import StoreAttributes
-from avel.stores.columns import places_in
+from avel.stores.columns import as_bools
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.files import file_at
-from avel.stores.manifest import Cause, Entry, Manifest, joined, pending, to_table
+from avel.stores.manifest import BLOCK_ENTRIES, Cause, Entry, Manifest, joined, pending, to_table
+from avel.stores.shards import Packing
 from avel.text import as_plain
 
 
@@ -36,7 +38,7 @@ class Plan:
             incomplete or of other settings, and nothing will stage them again.
         unreadable: how many of `unchanged` are staged although their file cannot be read now.
         voided: how many of `removed` are staged with the store's old settings.
-        replaced_bytes: what the staged clips among `todo` and `removed` take in the store so far.
+        replaced_bytes: what the store loses with the staged clips among `todo` and `removed`.
     """
 
     attributes: StoreAttributes
@@ -75,19 +77,23 @@ def make_plan(
     rows: pa.Array,
     entries: Manifest,
     restage: RestageOptions,
+    packing: Packing | None = None,
 ) -> Plan:
     """Compares the dataset and the config with a store: its attributes, the videos of its rows, its manifest.
 
     Args:
         found: None for a new store.
+        packing: form of the store's shards, if it has any.
 
     Raises:
         ConfigError: new settings would delete staged clips. With `overwrite` they are deleted.
         MissingPathError: they would, and the files of some cannot be read.
     """
-    ids = dataset.videos.table["video_id"].combine_chunks()
+    ids, entry_ids = (each.table["video_id"].combine_chunks() for each in (dataset.videos, entries))
     # the manifest of a killed run may have rows of videos that the store does not list yet
-    video_ids = pa.concat_arrays([rows, entries.table["video_id"].combine_chunks(), ids]).unique()
+    encoded = pa.concat_arrays([rows, entry_ids, ids]).dictionary_encode()  # a text is looked up once only
+    video_ids, numbers = encoded.dictionary, encoded.indices.to_numpy()
+    row_of_entry, row_of_video = np.split(numbers[len(rows) :], [len(entries)])
     attributes = StoreAttributes(
         grid=config.grid(),
         settings=stored_settings(config),
@@ -97,30 +103,33 @@ def make_plan(
         waveform=config.waveform,
     )
     paths = dataset.videos.table["path"].combine_chunks()
-    places = places_in(ids, entries.table["video_id"])
+    place_of_row = np.full(len(video_ids), -1)
+    place_of_row[row_of_entry] = np.arange(len(entries))
+    places = place_of_row[row_of_video]
     known_causes = _known_causes(entries, config, attributes.digest, begun=found is not None)
     looked = _look(paths, entries, places, known_causes, restage)
-    gone = entries.take((~entries.is_one_of(ids) & _left_over(entries, attributes.digest)).nonzero()[0])
+    is_gone = ~np.isin(row_of_entry, row_of_video) & _left_over(entries, attributes.digest)
+    places_gone = is_gone.nonzero()[0]
     todo = (looked.causes != "").nonzero()[0]
     known = todo[places[todo] >= 0]
-    old = entries.take(places[known])
+    old, gone = entries.take(places[known]), entries.take(places_gone)
     again, voided = (each.take(_whole(each, found)) for each in (old, gone))
     if not restage.overwrite:
         lost = paths.take(known[_whole(old, found)]).to_pylist()
         _refuse_to_lose([*lost, *voided.texts("source_path")])
         if len(again) and found is not None and found.digest != attributes.digest:
             _refuse_to_stage_again(again, found.settings, config)
-    names, names_gone = ids.take(todo), gone.table["video_id"]
+    rows_gone, nowhere = row_of_entry[places_gone], [""] * len(gone)
     return Plan(
         attributes=attributes,
         video_ids=video_ids,
-        todo=pending(names, places_in(names, video_ids), looked.causes[todo], paths.take(todo)),
+        todo=pending(ids.take(todo), row_of_video[todo], looked.causes[todo], paths.take(todo)),
         unchanged=entries.take(np.delete(places, todo)),
         redated=tuple(looked.redated),
-        removed=pending(names_gone, places_in(names_gone, video_ids), gone.table["cause"], [""] * len(gone)),
+        removed=pending(gone.table["video_id"], rows_gone, gone.table["cause"], nowhere),
         unreadable=looked.unreadable,
         voided=len(voided),
-        replaced_bytes=sum(each.where(state="staged").stored_bytes for each in (old, gone)),
+        replaced_bytes=_lost_bytes(entries, np.append(places[known], places_gone), packing),
     )
 
 
@@ -132,8 +141,8 @@ def _known_causes(
     causes[~entries.holds(settings=made_with) | _audio_rule_changed(entries, config)] = "settings-changed"
     if not begun:
         causes[:] = "new"
-    is_pending = entries.holds(state="pending")
-    causes[is_pending] = np.array(entries.texts("cause"), object)[is_pending]
+    begun_before = entries.holds(state="pending").nonzero()[0]
+    causes[begun_before] = np.array(entries.take(begun_before).texts("cause"), object)
     return causes
 
 
@@ -164,25 +173,19 @@ def _look(
     """
     causes = np.append(known_causes, "new")[places]  # place -1: the last
     open_numbers = (causes == "").nonzero()[0]
-    old = entries.take(places[open_numbers])
-    columns = (old.column(f"source_{name}").tolist() for name in ("bytes", "mtime_ns"))
-    files = zip(
-        open_numbers.tolist(),
-        paths.take(open_numbers).to_pylist(),
-        old.texts("source_path"),
-        zip(*columns, strict=True),
-        old.holds(state="failed").tolist(),
-        strict=True,
-    )
-    changed: list[tuple[int, str]] = []
-    for number, path, old_path, old_status, is_failed in files:
-        if restage.overwrite or path != old_path or _status(path) != old_status:
-            changed.append((number, path))
-        elif restage.retry_failed and is_failed:
-            causes[number] = "retry-failed"
-    redated, unreadable = [], 0
-    changed_entries = entries.take(places[[number for number, _ in changed]]).values()
-    for (number, path), entry in zip(changed, changed_entries, strict=True):
+    open_places = places[open_numbers]
+    old = entries.table.select(["source_path", "source_bytes", "source_mtime_ns"]).take(pa.array(open_places))
+    files = old.set_column(0, "source_path", paths.take(pa.array(open_numbers)))
+    changed = as_bools(pc.not_equal(files["source_path"], old["source_path"])) | restage.overwrite
+    for begin in () if restage.overwrite else range(0, len(changed), BLOCK_ENTRIES):
+        block = files.slice(begin, BLOCK_ENTRIES)
+        rows = zip(*(column.to_pylist() for column in block.columns), strict=True)
+        changed[begin : begin + len(block)] |= [_status(path) != (size, mtime) for path, size, mtime in rows]
+    if restage.retry_failed:
+        causes[open_numbers[~changed & entries.holds(state="failed")[open_places]]] = "retry-failed"
+    numbers, redated, unreadable = open_numbers[changed], list[Entry](), 0
+    changed_paths, changed_entries = paths.take(pa.array(numbers)).to_pylist(), entries.take(places[numbers])
+    for number, path, entry in zip(numbers.tolist(), changed_paths, changed_entries.values(), strict=True):
         cause = _cause(entry, path, restage)
         if cause is not None:
             causes[number] = cause
@@ -211,6 +214,17 @@ def _whole(entries: Manifest, found: StoreAttributes | None) -> NDArray[np.int64
     if found is None:
         return np.array([], np.int64)
     return entries.holds(state="staged", settings=found.digest).nonzero()[0]
+
+
+def _lost_bytes(entries: Manifest, places: NDArray[np.int64], packing: Packing | None) -> int:
+    """Returns what a store loses with these clips: those in a shard go when no clip of it stays."""
+    goes, packed = np.zeros(len(entries), bool), entries.column("packed")
+    goes[places] = True
+    lost = goes & entries.holds(state="staged")
+    if packing is not None:
+        shards = entries.column("row") // packing.clips
+        lost &= ~(packed & np.isin(shards, shards[packed & ~goes]))
+    return int(entries.column("stored_bytes")[lost].sum())
 
 
 def _left_over(entries: Manifest, made_with: str) -> NDArray[np.bool_]:

@@ -194,19 +194,19 @@ def samples_of_rows(rows: Iterable[TableRow], video_ids: pa.Array | None = None)
     """Returns a sample for each video and split, in order of their first rows; the rows are its events.
 
     Args:
-        video_ids: id of each row's video; by default its name.
+        video_ids: id of each row's video, as texts or with a dictionary of ids that differ; by default its
+            name.
 
     Raises:
         DatasetError: rows of one sample that contradict each other.
     """
     import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     rows = TableRows.of(rows)
-    ids = rows.table["name"].combine_chunks() if video_ids is None else video_ids
+    ids = (rows.table["name"].combine_chunks() if video_ids is None else video_ids).dictionary_encode()
     splits = rows.table["split"].combine_chunks().dictionary_encode()
-    keys = np.asarray(ids.dictionary_encode().indices, np.int64) * len(splits.dictionary)
+    keys = np.asarray(ids.indices, np.int64) * len(splits.dictionary)
     _, first, sample = np.unique(keys + np.asarray(splits.indices), return_index=True, return_inverse=True)
     order = np.argsort(first)  # unique sorts samples by key
     first, sample = first[order], np.argsort(order)[sample]
@@ -220,14 +220,14 @@ def samples_of_rows(rows: Iterable[TableRow], video_ids: pa.Array | None = None)
             f"split: {_says(other)}",
             hint="take one of the rows out",
         )
-    samples = rows.table.take(first)
+    samples = rows.table.take(pa.array(first)) if len(first) < len(rows) else rows.table
     columns = {
         "sample": pa.array(np.arange(len(first)), pa.int32()),
-        "video_id": ids.take(pa.array(first)),
+        "video_id": ids.dictionary.take(ids.indices.take(pa.array(first))),
         "events_known": samples["known"],
         "categories": pa.nulls(len(first), pa.list_(pa.string())),
     }
-    events = rows.table.filter(pc.field("has_event"))
+    events = rows.table if has_event.all() else rows.table.filter(pa.array(has_event))
     return Samples(
         pa.table(columns | {name: samples[name] for name in ("quality", "split", "tag", "where")}),
         pa.table(
@@ -255,6 +255,7 @@ def _csv(path: Path) -> tuple[pa.Array, dict[str, pa.Array]]:
 
 def _parquet(path: Path) -> tuple[pa.Array, dict[str, pa.Array]]:
     """Returns the same of a Parquet file."""
+    import numpy as np
     import pyarrow as pa
 
     if not path.is_file():
@@ -267,7 +268,7 @@ def _parquet(path: Path) -> tuple[pa.Array, dict[str, pa.Array]]:
         raise DatasetError(
             f"{path}: {error}", hint="give a CSV with a header line, or a Parquet file"
         ) from None
-    return _where(f"{path}: row", pa.array(range(table.num_rows), pa.int64())), columns
+    return _where(f"{path}: row", pa.array(np.arange(table.num_rows))), columns
 
 
 def _where(before: str, numbers: pa.Array) -> pa.Array:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
@@ -69,33 +70,47 @@ class Files:
 def list_files(root: Path, *, below: bool = True) -> Files:
     """Lists the files in `root` and, where `below`, in every folder below it, by their `path_text`."""
     found: dict[str, list[str]] = {field.name: [] for field in dataclasses.fields(Files)}
-    waiting = list(reversed(_entries(root, "", found)))
+    waiting = [("", _entries(root, "", found))]
     while waiting:
-        path, entry = waiting.pop()
-        if _holds(entry.is_dir):
-            if below and entry.is_symlink():
-                found["linked"].append(path)
+        prefix, entries = waiting[-1]
+        for entry in entries:
+            name = entry.name
+            is_video = _ending(name) in VIDEO_SUFFIXES and not name.startswith("._")
+            if _holds(entry.is_file):
+                found["videos" if is_video else "others"].append(prefix + name)
+            elif not _holds(entry.is_dir):
+                if is_video:
+                    found["broken"].append(prefix + name)
+            elif below and entry.is_symlink():
+                found["linked"].append(prefix + name)
             elif below:
-                waiting += reversed(_entries(entry, f"{path}/", found))
-            continue
-        is_video = _ending(path) in VIDEO_SUFFIXES and not entry.name.startswith("._")
-        if _holds(entry.is_file):
-            found["videos" if is_video else "others"].append(path)
-        elif is_video:
-            found["broken"].append(path)
-    return Files(**{kind: tuple(map(path_text, paths)) for kind, paths in found.items()})
+                inner = f"{prefix}{name}/"
+                waiting.append((inner, _entries(entry, inner, found)))
+                break  # its files come before the next entry, at which this loop goes on
+        else:
+            waiting.pop()
+    return Files(**{kind: _texts(paths) for kind, paths in found.items()})
 
 
 def _entries(
     folder: os.PathLike[str], prefix: str, found: dict[str, list[str]]
-) -> list[tuple[str, os.DirEntry[str]]]:
-    """Returns the path and the entry of all that is in a folder, sorted by name; none if it is closed."""
+) -> Iterator[os.DirEntry[str]]:
+    """Returns all that is in a folder, sorted by name; nothing if it is closed."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(((prefix + entry.name, entry) for entry in entries), key=lambda each: each[0])
+            return iter(sorted(entries, key=attrgetter("name")))
     except OSError:
         found["closed"].append(prefix.rstrip("/") or ".")
-        return []
+        return iter(())
+
+
+def _texts(paths: list[str]) -> tuple[str, ...]:
+    """Returns the `path_text` of each path."""
+    try:
+        "".join(paths).encode()
+    except UnicodeEncodeError:
+        return tuple(map(path_text, paths))
+    return tuple(paths)
 
 
 def _holds(question: Callable[[], bool]) -> bool:
@@ -136,6 +151,7 @@ class Folder(DatasetFormat["Folder.Config"]):
             DatasetError: no videos, a table or a value that cannot be read, a name that fits several files,
                 rows that contradict each other.
         """
+        import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -143,8 +159,11 @@ class Folder(DatasetFormat["Folder.Config"]):
         rows = TableRows.of(()) if table is None else read_events(table)
         names = rows.table["name"].combine_chunks().dictionary_encode()
         videos, others = pa.array(files.videos, pa.string()), pa.array(files.others, pa.string())
-        in_videos, in_others = _files_of(names, rows, folder, videos, others)
-        named = others.take(in_others).unique().drop_null()
+        stems = _without_ending(videos)
+        in_videos, in_others = _files_of(names, rows, folder, videos, stems, others)
+        is_other, absent = in_others >= 0, (in_videos < 0) & (in_others < 0)
+        places_named = pa.array(in_others[is_other]).unique()
+        named, no_file = others.take(places_named), names.dictionary.filter(pa.array(absent))
         left_out = files.left_out(set(named.to_pylist()))
         if not files.videos and not len(named):
             raise DatasetError(
@@ -153,86 +172,97 @@ class Folder(DatasetFormat["Folder.Config"]):
             )
         if left_out:
             note(f"{folder}: left out: {left_out}")
-        ids = _ids(videos)
-        id_of_name = pc.coalesce(ids.take(in_videos), others.take(in_others), names.dictionary)
-        absent = names.dictionary.filter(pc.and_(in_videos.is_null(), in_others.is_null()))
         before = path_text(os.path.abspath(folder)).rstrip("/")
         paths = pc.binary_join_element_wise(before, pa.concat_arrays([videos, named]), "/")
-        no_paths = pa.repeat(pa.scalar("", pa.string()), len(absent))
+        no_paths = pa.repeat(pa.scalar("", pa.string()), len(no_file))
         columns = {
-            "video_id": pa.concat_arrays([ids, named, absent]),
+            "video_id": pa.concat_arrays([_ids(videos, stems), named, no_file]),
             "path": pa.concat_arrays([paths, no_paths]),
         }
-        samples = samples_of_rows(rows, id_of_name.take(names.indices))
-        return make_dataset(folder.name, folder, samples, Videos(pa.table(columns)))
+        place = in_videos  # of each name among these
+        place[is_other] = len(videos) + places_in(pa.array(in_others[is_other]), places_named)
+        place[absent] = np.arange(len(paths), len(paths) + len(no_file))
+        of_rows = pa.DictionaryArray.from_arrays(pa.array(place).take(names.indices), columns["video_id"])
+        return make_dataset(folder.name, folder, samples_of_rows(rows, of_rows), Videos(pa.table(columns)))
 
 
-def _ids(videos: pa.Array) -> pa.Array:
+def _ids(videos: pa.Array, stems: pa.Array) -> pa.Array:
     """Returns the id of each file: its path without ending, unless another file has the same."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    stems = _without_ending(videos)
     encoded = stems.dictionary_encode()
-    uses = np.bincount(encoded.indices, minlength=len(encoded.dictionary))
-    alone = (uses == 1) & ~is_one_of(encoded.dictionary, videos)
+    alone = np.bincount(encoded.indices, minlength=len(encoded.dictionary)) == 1
+    dotted = np.flatnonzero(as_bools(pc.match_substring(encoded.dictionary, ".")))
+    if len(dotted):  # only these may be names of other videos
+        alone[dotted] &= ~is_one_of(encoded.dictionary.take(pa.array(dotted)), videos)
     return pc.if_else(pa.array(alone[encoded.indices]), stems, videos)
 
 
 def _files_of(
-    names: pa.DictionaryArray, rows: TableRows, root: Path, videos: pa.Array, others: pa.Array
-) -> tuple[pa.Array, pa.Array]:
-    """Returns the place of each name's file among the videos, and among the other files; null for no file.
+    names: pa.DictionaryArray,
+    rows: TableRows,
+    root: Path,
+    videos: pa.Array,
+    stems: pa.Array,
+    others: pa.Array,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the place of each name's file among the videos, and among the other files; -1 for no file.
 
     Names are looked up by path first; those without a folder then also in every folder.
+
+    Args:
+        stems: paths of the videos without their endings.
 
     Raises:
         DatasetError: a name fits several files.
     """
     import numpy as np
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     roots = (os.path.abspath(root), os.path.realpath(root))
-    wanted, has_folder = _below(names.dictionary, roots), _matches(names.dictionary, "/")
+    wanted = _below(names.dictionary, roots)
+    has_folder = as_bools(pc.match_substring(names.dictionary, "/"))
     in_videos, in_others = np.full(len(wanted), -1), np.full(len(wanted), -1)
-    tables: tuple[tuple[Callable[[pa.Array], pa.Array], bool, bool], ...] = (
-        (_whole, False, False),  # key of a file, whether it is one of `others`, whether its folder may be any
-        (_without_ending, False, False),
-        (_basename, False, True),
-        (lambda paths: _without_ending(_basename(paths)), False, True),
-        (_whole, True, False),
-        (_basename, True, True),
+    tables: tuple[tuple[Callable[[], pa.Array], bool, bool], ...] = (
+        (lambda: videos, False, False),  # keys of files, whether they are `others`, whether of any folder
+        (lambda: stems, False, False),
+        (lambda: _basename(videos), False, True),
+        (lambda: _basename(stems), False, True),
+        (lambda: others, True, False),
+        (lambda: _basename(others), True, True),
     )
-    for key, is_other, any_folder in tables:
+    for keys_of, is_other, any_folder in tables:
         missing = (in_videos < 0) & (in_others < 0) & ~(has_folder & any_folder)
         if not missing.any():
             continue
-        files = others if is_other else videos
-        keys = key(files)
+        keys = keys_of()
         places = np.where(missing, places_in(wanted, keys), -1)
+        if not (places >= 0).any():
+            continue
         counts = keys.value_counts()
         several = is_one_of(wanted, counts.field("values").filter(pc.greater(counts.field("counts"), 1)))
         several &= places >= 0
         if several.any():
             place = int(several.argmax())
             row = rows[int((np.asarray(names.indices) == place).argmax())]
-            fitting = files.filter(pc.equal(keys, wanted[place])).to_pylist()
+            fitting = (others if is_other else videos).filter(pc.equal(keys, wanted[place])).to_pylist()
             raise DatasetError(
                 f"{row.where} ({row.name}): may be {_first(fitting)}",
                 hint=f"name the file by its path below {root}",
             )
         (in_others if is_other else in_videos)[places >= 0] = places[places >= 0]
-    return pa.array(in_videos, mask=in_videos < 0), pa.array(in_others, mask=in_others < 0)
+    return in_videos, in_others
 
 
 def _below(names: pa.Array, roots: Iterable[str]) -> pa.Array:
     """Returns names as paths below the folder of videos, also for `./a` and absolute paths."""
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    odd = np.flatnonzero(_matches(names, r"^/|//|/$|^$|(^|/)\.\.?(/|$)"))
+    odd = np.flatnonzero(as_bools(pc.match_substring_regex(names, r"^/|//|/$|^$|(^|/)\.\.?(/|$)")))
     if not len(odd):
         return names
     found = names.to_pylist()
@@ -251,11 +281,8 @@ def _one_below(name: str, roots: Iterable[str]) -> str:
 
 
 def _ending(path: str) -> str:
-    return os.path.splitext(path)[1].lower()
-
-
-def _whole(paths: pa.Array) -> pa.Array:
-    return paths
+    name = path[path.rfind("/") + 1 :].lstrip(".")
+    return name[name.rfind(".") :].lower() if "." in name else ""
 
 
 def _without_ending(paths: pa.Array) -> pa.Array:
@@ -269,13 +296,6 @@ def _basename(paths: pa.Array) -> pa.Array:
     import pyarrow.compute as pc
 
     return pc.replace_substring_regex(paths, "(?s)^.*/", "")
-
-
-def _matches(names: pa.Array, pattern: str) -> NDArray[np.bool_]:
-    """Returns whether each name holds the pattern: bool (n,)."""
-    import pyarrow.compute as pc
-
-    return as_bools(pc.match_substring_regex(names, pattern))
 
 
 def _first(names: Collection[str], most: int = 5) -> str:

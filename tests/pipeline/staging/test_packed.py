@@ -81,6 +81,21 @@ def test_staging_all_again_deletes_the_shards(again: tuple[Path, Path]) -> None:
     assert read(store) == before
 
 
+def test_a_clip_makes_no_room_in_a_shard_that_stays(
+    again: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips, store = again
+    sizes = ClipStore.open(store).entries.by_id("stored_bytes")
+    free = min(sizes.values()) // 2
+    monkeypatch.setattr("avel.pipeline.staging.extract.FORECAST_FROM", 1)
+    monkeypatch.setattr("avel.pipeline.staging.extract.free_bytes", lambda place: free)
+    shutil.copy(clips / "clip00.mp4", clips / "clip01.mp4")
+    with pytest.raises(ConfigError, match="are free on its disk"):
+        extract(clips, store, SMALL, workers=1)
+    shutil.copy(clips / "clip02.mp4", clips / "clip00.mp4")  # now the whole shard goes
+    assert extract(clips, store, SMALL, workers=1).staged == 2
+
+
 def test_arrays_of_another_form_begin_without_shards(again: tuple[Path, Path]) -> None:
     clips, store = again
     smaller = replace(SMALL, size=16)
