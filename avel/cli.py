@@ -49,7 +49,7 @@ PATH = click.Path(path_type=Path)
 STORE, CACHE, RUN = PathTo("store", text=True), PathTo("cache"), PathTo("run")
 STORE_OR_CACHE = PathTo("store", "cache", text=True)
 NEW_RUN = PathTo("run", made=True)
-ENCODER, ANNOTATED = PathTo("run", "file"), PathTo("dataset", meant="a folder of annotations")
+ENCODER, ANNOTATED = PathTo("run", "file", "dataset"), PathTo("dataset", meant="a folder of annotations")
 FEATURES = PathTo("dataset", "file", "cache", meant="a folder of features")
 SPLIT = click.Choice(["val", "test"])
 IDS = {"ignore_unknown_options": True, "help_option_names": ["--help"]}

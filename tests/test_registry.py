@@ -36,7 +36,7 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 
 def test_many_choices_are_not_listed_to_the_last() -> None:
     error = UnknownNameError("video", "?", [f"v{number:04}" for number in range(4097)])
-    assert "v0049 and 4047 others" in str(error)
+    assert "v0004 and 4,092 others" in str(error)
     assert "v0050" not in str(error)
 
 

@@ -113,7 +113,8 @@ def extract(
         plan = _plan(location, data, config, read_manifest(location), restage)
         _staged_with(location, plan, mixed_versions)
         expected = forecast(plan, config, threads(scheduler) if scheduler else count)
-        return summarize(str(store), plan, DoneClips(), time.monotonic() - began, expected)
+        seconds = time.monotonic() - began
+        return summarize(str(store), plan.videos, plan.unchanged, DoneClips(), seconds, expected)
     with ExitStack() as stack:
         with writing(location):
             check_lock = stack.enter_context(location.lock())
@@ -128,15 +129,16 @@ def extract(
             del data, dataset  # written by now; of a million clips they take hundreds of MB
             pa.default_memory_pool().release_unused()
         batches = stage_all(plan.todo, run, location.url, config, workers=count, scheduler=scheduler)
-        done = DoneClips()
+        done, videos, unchanged = DoneClips(), plan.videos, plan.unchanged
         if plan.todo:
             _record(batches, manifest, location, len(plan.todo), check_lock, done)
+        del plan, batches  # merging the manifest takes as much again
         with writing(location):
             check_lock()
             manifest.merge()
             if not scheduler:  # workers elsewhere may have been killed in the middle of a file
                 end_run(location)
-    return summarize(str(store), plan, done, time.monotonic() - began)
+    return summarize(str(store), videos, unchanged, done, time.monotonic() - began)
 
 
 def _plan(

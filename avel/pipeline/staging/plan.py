@@ -52,6 +52,11 @@ class Plan:
     replaced_bytes: int = 0
 
     @property
+    def videos(self) -> int:
+        """Returns how many videos the dataset has."""
+        return len(self.unchanged) + len(self.todo)
+
+    @property
     def begun(self) -> Manifest:
         """Returns the entries with which the run begins."""
         return joined(Manifest(to_table(self.redated)), self.todo, self.removed)

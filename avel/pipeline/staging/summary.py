@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from avel.pipeline.staging.forecast import Forecast
-from avel.pipeline.staging.plan import Plan
 from avel.pipeline.staging.stage import STEPS
-from avel.stores.manifest import Entry
+from avel.stores.manifest import Entry, Manifest
 from avel.text import duration, plural, size, table
 
 SHOWN = 10
@@ -100,16 +99,21 @@ class DoneClips:
 
 
 def summarize(
-    store: str, plan: Plan, done: DoneClips, seconds: float, expected: Forecast | None = None
+    store: str,
+    videos: int,
+    unchanged: Manifest,
+    done: DoneClips,
+    seconds: float,
+    expected: Forecast | None = None,
 ) -> ExtractSummary:
-    """Summarizes a run that did `done` of `plan` in `seconds`."""
-    before = plan.unchanged.where(state="failed")
+    """Summarizes a run over `videos` that left `unchanged` as they are and did `done` in `seconds`."""
+    before = unchanged.where(state="failed")
     failures = (*zip(before.ids, before.texts("reason"), before.texts("detail"), strict=True), *done.failures)
     return ExtractSummary(
         store=store,
-        videos=len(plan.unchanged) + len(plan.todo),
+        videos=videos,
         staged=done.staged,
-        skipped=int(plan.unchanged.holds(state="staged").sum()),
+        skipped=int(unchanged.holds(state="staged").sum()),
         failed=len(failures),
         reasons=dict(Counter(reason for _, reason, _ in failures).most_common()),
         failures=failures,
