@@ -12,16 +12,13 @@ TaskChoice = Literal["auto", "single_label", "multi_label"]
 WeakLabels = Literal["event", "fractions"]
 """Kinds of video labels: the event, or the fraction of segments of each class."""
 
+_NAMES = (  # noqa: SIM905
+    "avin avrb_style avsdn avt_style bilstm cace cman cmbs cmran cpsp cross_attention dam han jcan lesp mlp "
+    "mpn_style psp tacma vscg"
+).split()
 HEADS: Registry[Any] = Registry(
     "head",
-    modules={"avel": "avel.heads.models.avel_net"}
-    | {
-        name: f"avel.heads.models.{name}"
-        for name in (
-            *("avin", "avrb_style", "avsdn", "avt_style", "bilstm", "cace", "cman", "cmbs", "cmran", "cpsp"),
-            *("cross_attention", "dam", "han", "jcan", "lesp", "mlp", "mpn_style", "psp", "tacma", "vscg"),
-        )
-    },
+    modules={"avel": "avel.heads.models.avel_net"} | {name: f"avel.heads.models.{name}" for name in _NAMES},
     group="avel.heads",
     files=True,
 )
