@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 F = TypeVar("F")
 """A frame, as a JPEG file or decoded."""
 
+STAGE_REST = "the same avel extract command goes on; with --retry-failed also with clips that failed"
+STAGE_AGAIN = "the same avel extract command with --overwrite stages all clips again"
 DATASET_AGAIN = "remove the folder dataset/ of the store, and give the avel extract command again"
 
 
@@ -223,7 +225,10 @@ class ClipStore:
         """
         patches = self._numbers(LOG_MEL, video_id, "<f4")
         if np.isnan(patches).any():
-            raise StoreError(f"{self.location.url}: {video_id}: log-mel is incomplete", hint=self.repair())
+            raise StoreError(
+                f"{self.location.url}: {video_id}: log-mel is incomplete",
+                hint=STAGE_AGAIN,
+            )
         return patches
 
     def waveform(self, video_id: str) -> NDArray[np.int16]:
@@ -235,7 +240,7 @@ class ClipStore:
         if not self.attributes.waveform:
             raise StoreError(
                 f"{self.location.url}: holds no waveforms",
-                hint=f"{self.repair()} without --no-waveform stages the clips again, with them",
+                hint=f"{STAGE_AGAIN}, without --no-waveform also with them",
             )
         return self._numbers(WAVEFORM, video_id, "<i2")
 
@@ -275,7 +280,7 @@ class ClipStore:
         if chunk is None:
             where = f"{self.location.url}: {self.video_ids[row]}"
             file = chunk_name(self.attributes, name, row, number, self._packing_of(row))
-            raise StoreError(f"{where}: {name} are missing: no {file}", hint=self.repair())
+            raise StoreError(f"{where}: {name} are missing: no {file}", hint=STAGE_AGAIN)
         return chunk
 
     def _found_chunk(self, name: str, row: int, number: int) -> bytes | None:
@@ -345,7 +350,7 @@ class ClipStore:
             yield
         except (ValueError, RuntimeError, struct.error) as error:
             where = f"{self.location.url}: {self.video_ids[row]}"
-            raise StoreError(f"{where}: {name} is damaged: {error}", hint=self.repair()) from None
+            raise StoreError(f"{where}: {name} is damaged: {error}", hint=STAGE_AGAIN) from None
 
     @cached_property
     def arrays(self) -> dict[str, Any]:
@@ -403,14 +408,10 @@ class ClipStore:
                 raise UnknownNameError("video", video_id, self.entries, where=self.location.url)
             entry = self.entries[video_id]
             why = f"{entry.state} ({entry.reason or entry.cause})"
-            raise StoreError(f"{self.location.url}: {video_id} is {why}", hint=self.repair())
+            raise StoreError(f"{self.location.url}: {video_id} is {why}", hint=STAGE_REST)
         if self.video_ids[row : row + 1] != (video_id,):
             raise StoreError(
                 f"{self.location.url}: row {row} is {video_id} in the manifest, but not in {ROWS}",
-                hint=self.repair(),
+                hint=STAGE_AGAIN,
             )
         return row
-
-    def repair(self) -> str:
-        """Returns the command that stages clips again which are missing or damaged."""
-        return shlex.join(["avel", "extract", self.about.root, self.location.url])

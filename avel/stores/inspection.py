@@ -119,7 +119,7 @@ def _dataset(
 def _store(path: str, verify: bool) -> Findings:
     from avel.stores.clip_check import verify_clips
     from avel.stores.clip_layout import read_attributes
-    from avel.stores.clips import ClipStore
+    from avel.stores.clips import STAGE_AGAIN, ClipStore
     from avel.stores.datasets.sample import schemas
     from avel.stores.location import locate
     from avel.stores.manifest import counts, read_manifest
@@ -156,10 +156,12 @@ def _store(path: str, verify: bool) -> Findings:
         "bytes": store.stored_bytes,
     }
     problems = [f"{len(waiting)} videos are not staged yet: {', '.join(waiting[:SHOWN])}"] if waiting else []
+    mend = GO_ON.format("extract")
     if verify:
-        problems += verify_clips(store)
+        faults = verify_clips(store)
+        problems, mend = [*problems, *faults], STAGE_AGAIN if faults else mend
         store.dataset  # noqa: B018 - raises where its tables contradict each other
-    return facts, problems, store.repair()
+    return facts, problems, mend
 
 
 def _cache(path: str, verify: bool) -> Findings:
