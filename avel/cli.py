@@ -157,6 +157,9 @@ def command(*examples: str, **more: Any) -> Callable[[Callable[..., int]], click
     "paths.",
 )
 @click.option("--retry-failed", is_flag=True, help="Try again to stage the clips that failed before.")
+@click.option(
+    "--repair", is_flag=True, help="Verify every byte of STORE first, and stage damaged clips again."
+)
 @click.option("--overwrite", is_flag=True, help="Stage all clips again whose files can be read.")
 @click.option(
     "--mixed-versions",

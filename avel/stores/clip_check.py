@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from avel.errors import StoreError
-from avel.stores.clip_layout import chunk_name, chunk_shape, row_shape
+from avel.progress import Progress
+from avel.stores.clip_layout import START_AGAIN, chunk_name, chunk_shape, row_shape
 from avel.stores.clips import ClipStore
 from avel.stores.manifest import Entry
 from avel.stores.seal import fault
@@ -16,45 +17,64 @@ JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
 def verify_clips(store: ClipStore) -> tuple[str, ...]:
-    """Lists the faults of a store, a line each; reads every byte and checks every checksum."""
-    faults = _wrong_shapes(store)
-    if faults:  # then no array can be read by row and segment
-        return tuple(faults)
+    """Lists the faults of a store, a line each; reads every byte and checks every checksum.
+
+    Raises:
+        StoreError: an array is missing, or of another form than the store's settings say.
+    """
+    faults = [f"{name}: {what}" for name, found in damaged_clips(store).items() for what in found]
     settings = store.location.read("config.toml")
     if settings is not None and (broken := fault(settings)):
         faults.append(f"config.toml: {broken}")
-    rows, suspects = dict[int, str](), list[str]()
-    for video_id, entry in store.entries.items():
-        if entry.row >= len(store.video_ids) or store.video_ids[entry.row] != video_id:
-            faults.append(f"{video_id}: the manifest says row {entry.row}, the arrays do not")
-        if entry.row in rows:
-            faults.append(f"{video_id}: shares row {entry.row} with {rows[entry.row]}")
-        rows[entry.row] = video_id
-        if _faults_of_video(store, entry):
-            suspects.append(video_id)
-    again = ClipStore(store.location, store.attributes)  # `avel pack` may have moved them meanwhile
-    for video_id in suspects:
-        faults += [f"{video_id}: {what}" for what in _faults_of_video(again, again.entries[video_id])]
     faults += [f"{name}: not in the manifest" for name in store.video_ids if name not in store.entries]
     return tuple(faults)
 
 
-def _wrong_shapes(store: ClipStore) -> list[str]:
-    """Returns a line for each array whose shape contradicts the store's attributes."""
-    packed = int(store.entries.packed_rows.max(initial=-1)) + 1
-    expected = {name: (len(store), *row_shape(store.attributes, name)) for name in store.attributes.arrays}
-    try:
-        shapes = {name: array.shape for name, array in store.arrays.items()}
-        rows = {name: array.shape[0] for name, array in store.packed_arrays.items()}
-    except StoreError as error:
-        return [error.message]
-    if packed and min(rows.values(), default=0) < packed:
-        return [f"the shards have too few rows: give avel pack {store.location.url} again"]
-    return [
-        f"{name} has the shape {shapes[name]}, the store's settings say {expected[name]}"
-        for name in expected
-        if shapes[name] != expected[name]
-    ]
+def damaged_clips(store: ClipStore) -> dict[str, list[str]]:
+    """Reads every byte of all clips; returns what is wrong with each damaged one, by its id.
+
+    Raises:
+        StoreError: an array is missing, or of another form than the store's settings say.
+    """
+    _check_shapes(store)
+    faults, row_of, suspects = dict[str, list[str]](), dict[int, str](), list[str]()
+    with Progress(len(store.entries), "clips", of="verifying") as progress:
+        for video_id, entry in store.entries.items():
+            if entry.row >= len(store.video_ids) or store.video_ids[entry.row] != video_id:
+                where = f"the manifest says row {entry.row}, the arrays do not"
+                faults.setdefault(video_id, []).append(where)
+            if entry.row in row_of:
+                shared = f"shares row {entry.row} with {row_of[entry.row]}"
+                faults.setdefault(video_id, []).append(shared)
+            row_of[entry.row] = video_id
+            if _faults_of_video(store, entry):
+                suspects.append(video_id)
+            progress.advance()
+    again = ClipStore(store.location, store.attributes)  # `avel pack` may have moved them meanwhile
+    for video_id in suspects:
+        if found := _faults_of_video(again, again.entries[video_id]):
+            faults.setdefault(video_id, []).extend(found)
+    return faults
+
+
+def _check_shapes(store: ClipStore) -> None:
+    """Raises StoreError if an array has not the shape that the store's attributes ask for."""
+    for name, array in store.arrays.items():
+        expected = (len(store), *row_shape(store.attributes, name))
+        if array.shape != expected:
+            raise StoreError(
+                f"{store.location.url}: {name} has the shape {array.shape}, by its settings it is {expected}",
+                hint=START_AGAIN,
+            )
+    last = int(store.entries.packed_rows.max(initial=-1))
+    if last < 0:
+        return
+    store.packing_of(last)  # raises where nothing says what form the shards have
+    if any(array.shape[0] <= last for array in store.packed_arrays.values()):
+        raise StoreError(
+            f"{store.location.url}: the shards have too few rows",
+            hint=f"avel pack {store.location.url} goes on",
+        )
 
 
 def _faults_of_video(store: ClipStore, entry: Entry) -> list[str]:

@@ -52,7 +52,8 @@ F = TypeVar("F")
 """A frame, as a JPEG file or decoded."""
 
 STAGE_REST = "the same avel extract command goes on; with --retry-failed also with clips that failed"
-STAGE_AGAIN = "the same avel extract command with --overwrite stages all clips again"
+REPAIR = "the same avel extract command with --repair stages damaged clips again"
+STAGE_ALL = "the same avel extract command with --overwrite stages all clips again"
 DATASET_AGAIN = "remove the folder dataset/ of the store, and give the avel extract command again"
 
 
@@ -227,7 +228,7 @@ class ClipStore:
         if np.isnan(patches).any():
             raise StoreError(
                 f"{self.location.url}: {video_id}: log-mel is incomplete",
-                hint=STAGE_AGAIN,
+                hint=REPAIR,
             )
         return patches
 
@@ -240,7 +241,7 @@ class ClipStore:
         if not self.attributes.waveform:
             raise StoreError(
                 f"{self.location.url}: holds no waveforms",
-                hint=f"{STAGE_AGAIN}, without --no-waveform also with them",
+                hint=f"{STAGE_ALL}, without --no-waveform also with them",
             )
         return self._numbers(WAVEFORM, video_id, "<i2")
 
@@ -279,16 +280,16 @@ class ClipStore:
             chunk = self._found_chunk(name, row, number)
         if chunk is None:
             where = f"{self.location.url}: {self.video_ids[row]}"
-            file = chunk_name(self.attributes, name, row, number, self._packing_of(row))
-            raise StoreError(f"{where}: {name} are missing: no {file}", hint=STAGE_AGAIN)
+            file = chunk_name(self.attributes, name, row, number, self.packing_of(row))
+            raise StoreError(f"{where}: {name} are missing: no {file}", hint=REPAIR)
         return chunk
 
     def _found_chunk(self, name: str, row: int, number: int) -> bytes | None:
-        packing = self._packing_of(row)
+        packing = self.packing_of(row)
         with self._damage(name, row):
             return read_chunk(self.location, self.attributes, name, row, number, packing)
 
-    def _packing_of(self, row: int) -> Packing | None:
+    def packing_of(self, row: int) -> Packing | None:
         """Returns the form of the shards if the video lies in one.
 
         Raises:
@@ -340,7 +341,7 @@ class ClipStore:
             StoreError: the bytes are damaged.
         """
         with self._damage(name, row):
-            arrays = self.arrays if self._packing_of(row) is None else self.packed_arrays
+            arrays = self.arrays if self.packing_of(row) is None else self.packed_arrays
             return np.asarray(arrays[name][row, part])
 
     @contextmanager
@@ -350,7 +351,7 @@ class ClipStore:
             yield
         except (ValueError, RuntimeError, struct.error) as error:
             where = f"{self.location.url}: {self.video_ids[row]}"
-            raise StoreError(f"{where}: {name} is damaged: {error}", hint=STAGE_AGAIN) from None
+            raise StoreError(f"{where}: {name} is damaged: {error}", hint=REPAIR) from None
 
     @cached_property
     def arrays(self) -> dict[str, Any]:
@@ -412,6 +413,6 @@ class ClipStore:
         if self.video_ids[row : row + 1] != (video_id,):
             raise StoreError(
                 f"{self.location.url}: row {row} is {video_id} in the manifest, but not in {ROWS}",
-                hint=STAGE_AGAIN,
+                hint=REPAIR,
             )
         return row

@@ -119,7 +119,7 @@ def _dataset(
 def _store(path: str, verify: bool) -> Findings:
     from avel.stores.clip_check import verify_clips
     from avel.stores.clip_layout import read_attributes
-    from avel.stores.clips import STAGE_AGAIN, ClipStore
+    from avel.stores.clips import REPAIR, ClipStore
     from avel.stores.datasets.sample import schemas
     from avel.stores.location import locate
     from avel.stores.manifest import counts, read_manifest
@@ -159,7 +159,7 @@ def _store(path: str, verify: bool) -> Findings:
     mend = GO_ON.format("extract")
     if verify:
         faults = verify_clips(store)
-        problems, mend = [*problems, *faults], STAGE_AGAIN if faults else mend
+        problems, mend = [*problems, *faults], REPAIR if faults else mend
         store.dataset  # noqa: B018 - raises where its tables contradict each other
     return facts, problems, mend
 

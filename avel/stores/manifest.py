@@ -37,7 +37,7 @@ READ_ATTEMPTS = 5
 LONGEST_DETAIL = 500
 
 State = Literal["staged", "failed", "pending"]
-Cause = Literal["new", "source-changed", "settings-changed", "retry-failed", "overwrite"]
+Cause = Literal["new", "source-changed", "settings-changed", "retry-failed", "overwrite", "damaged"]
 
 
 Column: TypeAlias = "Sequence[Any] | NDArray[Any] | pa.Array | pa.ChunkedArray"

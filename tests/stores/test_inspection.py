@@ -89,7 +89,7 @@ def test_verify_finds_a_flipped_bit_in_a_store(tmp_path: Path) -> None:
     assert looked(store).whole
     found = looked(store, verify=True)
     assert found.problems[0].startswith("b: ")
-    assert found.mend == "the same avel extract command with --overwrite stages all clips again"
+    assert found.mend == "the same avel extract command with --repair stages damaged clips again"
     shown = CliRunner().invoke(cli, ["inspect", str(store), "--verify"])
     assert f"next: {found.mend}" in " ".join(shown.stderr.split())
 

@@ -21,12 +21,14 @@ from avel.pipeline.staging.plan import Plan, RestageOptions, make_plan
 from avel.pipeline.staging.summary import DoneClips, ExtractSummary, summarize
 from avel.pipeline.staging.workers import stage_all
 from avel.progress import Progress, note
+from avel.stores.clip_check import damaged_clips
 from avel.stores.clip_layout import read_attributes, read_video_ids
 from avel.stores.clip_writer import check_place, end_run, erase, prepare_store, sweep, write_dataset, writing
+from avel.stores.clips import ClipStore
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.files import free_bytes
-from avel.stores.location import Location, locate
+from avel.stores.location import Location, RemoteLocation, locate
 from avel.stores.manifest import Entry, Manifest, ManifestWriter, failed, read_manifest
 from avel.stores.packing import delete_unused_shards
 from avel.stores.seal import OPEN, sealed
@@ -35,6 +37,8 @@ from avel.text import duration, plural, size
 
 FORECAST_FROM = 200
 """Clips from which on it is measured first what staging them takes."""
+PARTS_SECONDS = 5.0
+"""Time between two parts of the manifest of an object store; a killed run stages again what came after."""
 STAGED_WITH = "# staged with "
 """Begins the comment in the config.toml of a store that names the versions of the programs."""
 
@@ -50,6 +54,7 @@ def extract(
     workers: int | None = None,
     scheduler: str | None = None,
     retry_failed: bool = False,
+    repair: bool = False,
     overwrite: bool = False,
     mixed_versions: bool = False,
     dry_run: bool = False,
@@ -70,6 +75,7 @@ def extract(
         workers: number of decoding processes; all cores by default.
         scheduler: address of a dask scheduler whose workers decode instead, a clip in each of their threads.
         retry_failed: stage failed clips again.
+        repair: read every byte of the staged clips first, and stage damaged ones again.
         overwrite: stage all clips again; settings that change what is stored need it where clips are staged.
         mixed_versions: stage clips although other versions of avel, PyAV or FFmpeg staged those of the store.
         dry_run: change nothing; the summary's `forecast` says what would be staged.
@@ -110,6 +116,7 @@ def extract(
         check_place(location)
     restage = RestageOptions(retry_failed, overwrite)
     if dry_run:
+        restage = replace(restage, damaged=_damaged(location)) if repair else restage
         plan = _plan(location, data, config, read_manifest(location), restage)
         _staged_with(location, plan, mixed_versions)
         expected = forecast(plan, config, threads(scheduler) if scheduler else count)
@@ -119,6 +126,7 @@ def extract(
         with writing(location):
             check_lock = stack.enter_context(location.lock())
             sweep(location)
+            restage = replace(restage, damaged=_damaged(location)) if repair else restage
             manifest = ManifestWriter(location)
             plan = _plan(location, data, config, manifest.entries, restage)
             staged_with = _staged_with(location, plan, mixed_versions)
@@ -139,6 +147,18 @@ def extract(
             if not scheduler:  # workers elsewhere may have been killed in the middle of a file
                 end_run(location)
     return summarize(str(store), videos, unchanged, done, time.monotonic() - began)
+
+
+def _damaged(location: Location) -> frozenset[str]:
+    """Returns the ids of the store's damaged clips, and says how many there are; none of a new store."""
+    attributes = read_attributes(location)
+    if attributes is None:
+        return frozenset()
+    store = ClipStore(location, attributes)
+    damaged = damaged_clips(store)
+    first = f", the first: {next(iter(damaged))}: {next(iter(damaged.values()))[0]}" if damaged else ""
+    note(f"{location.url}: {len(damaged):,} of {plural(len(store.entries), 'clip')} are damaged{first}")
+    return frozenset(damaged)
 
 
 def _plan(
@@ -231,11 +251,25 @@ def _record(
     check_lock: Callable[[], None],
     done: DoneClips,
 ) -> None:
-    """Writes entries into the manifest as they are done, and counts them."""
+    """Writes entries into the manifest as they are done, and counts them.
+
+    Into an object store they are written together every few seconds, since each part takes a request.
+    """
+    apart = PARTS_SECONDS if isinstance(location, RemoteLocation) else 0.0
+    waiting, due = list[Entry](), 0.0
+
+    def write() -> None:
+        with writing(location):
+            check_lock()
+            manifest.append(waiting)
+        waiting.clear()
+
     with Progress(total, "clips", of="staging") as progress:
         for batch in batches:
-            with writing(location):
-                check_lock()
-                manifest.append(batch)
+            waiting += batch
+            if time.monotonic() >= due:
+                write()
+                due = time.monotonic() + apart
             done.add(batch)
             progress.advance(len(batch), failed=sum(entry.state == "failed" for entry in batch))
+        write()

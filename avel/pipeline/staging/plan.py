@@ -64,10 +64,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class RestageOptions:
-    """Options that stage unchanged clips again: failed ones, or all."""
+    """Options that stage unchanged clips again: those that failed, all, or those with these ids."""
 
     retry_failed: bool = False
     overwrite: bool = False
+    damaged: frozenset[str] = frozenset()
 
 
 def stored_settings(config: ExtractConfig) -> dict[str, object]:
@@ -182,6 +183,8 @@ def _look(
     old = entries.table.select(["source_path", "source_bytes", "source_mtime_ns"]).take(pa.array(open_places))
     files = old.set_column(0, "source_path", paths.take(pa.array(open_numbers)))
     changed = as_bools(pc.not_equal(files["source_path"], old["source_path"])) | restage.overwrite
+    if restage.damaged:
+        changed |= entries.is_one_of(sorted(restage.damaged))[open_places]
     for begin in () if restage.overwrite else range(0, len(changed), BLOCK_ENTRIES):
         block = files.slice(begin, BLOCK_ENTRIES)
         rows = zip(*(column.to_pylist() for column in block.columns), strict=True)
@@ -198,8 +201,7 @@ def _look(
         now = _as_on_disk(entry, path)
         if now != entry:
             redated.append(now)
-        # with `overwrite`, only clips whose file cannot be read come this far
-        unreadable += entry.state == "staged" and (restage.overwrite or _status(path) is None)
+        unreadable += entry.state == "staged" and not _readable(path)
     return _Look(causes, redated, unreadable)
 
 
@@ -208,10 +210,14 @@ def _cause(entry: Entry, path: str, restage: RestageOptions) -> Cause | None:
 
     A staged clip whose file cannot be read stays as it is, so a disk that is not mounted does no harm.
     """
-    if restage.overwrite or _source_changed(entry, path):
-        must_stay = entry.state == "staged" and not _readable(path)
-        return None if must_stay else "overwrite" if restage.overwrite else "source-changed"
-    return "retry-failed" if entry.state == "failed" and restage.retry_failed else None
+    cause: Cause | None = "retry-failed" if entry.state == "failed" and restage.retry_failed else None
+    if restage.overwrite:
+        cause = "overwrite"
+    elif entry.video_id in restage.damaged:
+        cause = "damaged"
+    elif _source_changed(entry, path):
+        cause = "source-changed"
+    return None if entry.state == "staged" and not _readable(path) else cause
 
 
 def _whole(entries: Manifest, found: StoreAttributes | None) -> NDArray[np.int64]:

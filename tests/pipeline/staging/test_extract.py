@@ -350,6 +350,74 @@ def test_retry_failed_and_overwrite(again: tuple[Path, Path]) -> None:
     assert contents(store) == before
 
 
+def flip(file: Path) -> None:
+    """Changes one bit in the middle of a file."""
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def test_repair_stages_damaged_clips_alone(
+    again: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips, store = again
+    before = chunks(store)
+    flip(store / "frames/c/1/0")
+    (store / "waveform/c/4/0").unlink()
+    (store / "log_mel/c/0/0/0").mkdir(parents=True)
+    (store / "log_mel/c/0/0/0/0").write_bytes(b"left over of a clip that failed")
+    assert extract(clips, store, SMALL, workers=1).restaged == {}, "nobody looked"
+    planned = extract(clips, store, SMALL, workers=1, repair=True, dry_run=True).forecast
+    assert planned is not None
+    assert planned.causes == {"damaged": 3}
+    assert len(verify_clips(ClipStore.open(store))) == 3
+    capsys.readouterr()
+    summary = extract(clips, store, SMALL, workers=2, repair=True)
+    assert (summary.restaged, summary.staged, summary.failed) == ({"damaged": 3}, 2, 1)
+    assert "3 of 5 clips are damaged, the first: broken: failed, but log_mel/c/0/0/0/0 is there" in (
+        " ".join(capsys.readouterr().err.split())
+    )
+    assert chunks(store) == before
+    assert extract(clips, store, SMALL, workers=1, repair=True).restaged == {}
+
+
+def test_repair_leaves_what_it_cannot_stage_again(
+    again: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips, store = again
+    flip(store / "frames/c/1/0")
+    flip(store / "frames/c/2/0")
+    before = chunks(store)
+    clip = clips / "clip00.mp4"
+    dataset = read_dataset(clips)
+    clip.unlink()
+    summary = extract(dataset, store, SMALL, workers=1, repair=True)
+    assert summary.restaged == {"damaged": 1}
+    assert "1 staged clips stay although their files cannot be read now" in capsys.readouterr().err
+    assert {name for name, data in chunks(store).items() if data != before[name]} == {"frames/c/2/0"}
+    (fault,) = verify_clips(ClipStore.open(store))
+    assert fault.startswith("clip00: ")
+    settings = {"workers": 1, "repair": True, "jpeg_quality": 60}
+    with pytest.raises(ConfigError, match="jpeg_quality was"):
+        extract(clips, store, SMALL, **settings)
+
+
+def test_repair_of_a_manifest_that_names_another_row(again: tuple[Path, Path]) -> None:
+    clips, store = again
+    before = chunks(store)
+    manifest = ManifestWriter(locate(store))
+    manifest.append([replace(manifest.entries["clip01"], row=1)])
+    del manifest
+    assert not inspect(store, verify=True).whole
+    assert extract(clips, store, SMALL, workers=1, repair=True).restaged.keys() == {"damaged"}
+    assert chunks(store) == before
+    assert inspect(store, verify=True).whole
+
+
+def test_repair_of_a_store_that_is_not_there(clips: Path, tmp_path: Path) -> None:
+    assert extract(clips, tmp_path / "new.zarr", SMALL, workers=1, repair=True).staged == 4
+
+
 def test_raised_limits_come_with_how_to_use_them(
     again: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

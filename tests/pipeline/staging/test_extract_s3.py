@@ -1,6 +1,7 @@
 """A store in an object store is the one in a folder, file by file."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from avel.pipeline.staging.extract import extract
 from avel.stores.clip_check import verify_clips
 from avel.stores.clips import ClipStore
 from avel.stores.inspection import inspect
-from avel.stores.location import locate
+from avel.stores.location import RemoteLocation, locate
+from avel.stores.manifest import read_manifest
 from tests.pipeline.staging.small_clips import SMALL, contents, make_clip, make_folder
 
 CLIPS = 12
@@ -63,21 +65,42 @@ def test_the_same_store_in_a_bucket(bucket: str, clips: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_a_living_one_is_left_alone(bucket: str, clips: Path) -> None:
-    url = f"{bucket}/killed.zarr"
+def test_clips_share_the_parts_of_the_manifest(
+    bucket: str, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, write = list[str](), RemoteLocation.write
+
+    def note(location: RemoteLocation, name: str, data: bytes) -> None:
+        names.append(name)
+        write(location, name, data)
+
+    monkeypatch.setattr(RemoteLocation, "write", note)
+    monkeypatch.setattr("avel.pipeline.staging.extract.PARTS_SECONDS", 1000.0)
+    extract(clips, f"{bucket}/parts.zarr", SMALL, workers=2)
+    assert len([name for name in names if name.startswith("manifest/")]) == 4, "plan, first, others, merged"
+    assert len(ClipStore.open(f"{bucket}/parts.zarr").staged) == CLIPS - 1
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_a_living_one_is_left_alone(
+    bucket: str, clips: Path, tmp_path: Path
+) -> None:
+    url, count = f"{bucket}/killed.zarr", 30
+    for number in range(count):
+        shutil.copy(clips / "clip00.mp4", tmp_path / f"{number:02d}.mp4")
     settings = ["--segments", "2", "--fps", "4", "--size", "32", "--workers", "1"]
     killed = subprocess.Popen(
-        [sys.executable, "-m", "avel", "extract", str(clips), url, *settings], stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "avel", "extract", str(tmp_path), url, *settings], stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 90
-    while len(locate(url).names("frames/c")) < 2 and time.monotonic() < deadline:
+    while not len(read_manifest(locate(url)).where(state="staged")) and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(killed.pid, signal.SIGSTOP)
     with pytest.raises(BusyError, match=f"process {killed.pid}"):
-        extract(clips, url, SMALL, workers=1)
+        extract(tmp_path, url, SMALL, workers=1)
     killed.kill()
     killed.wait()
-    summary = extract(clips, url, SMALL, workers=1)
-    assert summary.staged + summary.skipped == CLIPS - 1
+    summary = extract(tmp_path, url, SMALL, workers=1)
+    assert summary.staged + summary.skipped == count
     assert summary.skipped >= 1
     assert verify_clips(ClipStore.open(url)) == ()

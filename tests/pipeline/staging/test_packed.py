@@ -110,6 +110,22 @@ def test_arrays_of_another_form_begin_without_shards(again: tuple[Path, Path]) -
     assert verify_clips(ClipStore.open(store)) == ()
 
 
+def test_repair_stages_a_damaged_clip_of_a_shard(again: tuple[Path, Path]) -> None:
+    clips, store = again
+    before = read(store)
+    shard = store / "packed/log_mel/c/0/0/0/0"
+    data = bytearray(shard.read_bytes())
+    data[3] ^= 1
+    shard.write_bytes(data)
+    (fault,) = verify_clips(ClipStore.open(store))
+    damaged = fault.split(":")[0]
+    assert extract(clips, store, SMALL, workers=1, repair=True).restaged == {"damaged": 1}
+    assert packed(store) == before.keys() - {damaged}
+    assert read(store) == before
+    assert pack(store).packed == COUNT
+    assert verify_clips(ClipStore.open(store)) == ()
+
+
 def test_a_clip_that_left_the_dataset_stays_in_its_shard(again: tuple[Path, Path]) -> None:
     clips, store = again
     before = read(store)
