@@ -12,9 +12,12 @@ hf:wav2vec2 (both base) are made of transformers' own settings, and nothing is d
 and patches, or windows of the waveform, that lie in memory, cropped and in floats; "folded" the same with
 batch norms folded into the convolutions, as avel runs them. "cache" is the whole call but for loading the
 encoder, which is timed within it: reading, decoding, cropping, CNNs, parts, merging. Two dtypes' features are
-compared as well. Each row is of one clock: the wall's, or the processor's over all threads, for a machine
-that others use; give it `--threads 1` then, because threads that wait for each other count as busy. A call
-takes a tenth of a second beside its clips, so let them take ten seconds or more.
+compared as well. "CNNs / cache" is the part of the cache's seconds that passes in its CNNs (the forward of
+one segment, which shows what memory a batch needs, does not count): both are of the same seconds, so it
+holds still where the speed of the machine does not. Each row is of one clock: the wall's, or the processor's
+over all threads, for a machine that others use; give it `--threads 1` then, because threads that wait for
+each other count as busy. A call takes a tenth of a second beside its clips, so let them take ten seconds or
+more.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ from avel.pipeline.caching.encode import PartEncoder, Work, part_encoder
 from avel.pipeline.caching.key import recipe
 from avel.pipeline.caching.parts import Parts
 from avel.pipeline.config import CacheConfig, ExtractConfig
-from avel.pipeline.encoders.encoder import unit
+from avel.pipeline.encoders.encoder import Encoder, unit
 from avel.pipeline.staging.plan import stored_settings
 from avel.progress import set_verbosity
 from avel.stores.clip_layout import StoreAttributes
@@ -89,6 +92,8 @@ def main() -> None:
         "to plain",
         "lowest to highest",
         "to folded",
+        "lowest to highest",
+        "CNNs / cache",
         "lowest to highest",
         "reading alone",
         "loading s",
@@ -187,7 +192,7 @@ def _measure(store: Path, folder: Path, dtype: str, options: argparse.Namespace)
     config = resolve(CacheConfig, "cache-features", options=chosen)
     clips = ClipStore.open(store)
     asked = recipe(clips, None, config)
-    plain, folded, whole = [], [], []
+    plain, folded, whole, within = [], [], [], list[Times]()
     work = Work(str(store), None, config, asked, Parts(folder))
     encoder = PartEncoder(work, options.device)  # imports, and the first use of the device
     loading: list[Times] = []
@@ -198,23 +203,37 @@ def _measure(store: Path, folder: Path, dtype: str, options: argparse.Namespace)
         loading.append(now() - began)
         return loaded
 
+    run = Encoder.run
+
+    def timed(self: Encoder, cnn: Any, inputs: Any, method: str = "forward") -> Any:
+        began = now()
+        found = run(self, cnn, inputs, method)
+        if len(inputs) > 1:
+            within[-1] += now() - began
+        return found
+
     batch = encoder.read((0, clips.staged[: options.batch_size]))
     for turn in range(options.rounds):
         plain.append(_bare(encoder, batch, len(clips.staged), folded=False))
         folded.append(_bare(encoder, batch, len(clips.staged), folded=True))
-        with patch("avel.pipeline.caching.workers.part_encoder", load):
+        within.append(np.zeros(len(CLOCKS)))
+        with (
+            patch("avel.pipeline.caching.workers.part_encoder", load),
+            patch.object(Encoder, "run", timed),
+        ):
             began = now()
             cache_features(store, folder / f"{dtype}.h5", config, overwrite=turn > 0)
             whole.append(len(clips.staged) / (now() - began - loading[turn]))
+        within[turn] *= whole[turn] / len(clips.staged)
     reading = _reading(encoder, clips, options.batch_size)
     return {
-        clock: _of_clock(*(np.array(turns)[:, place] for turns in (plain, folded, whole)))
+        clock: _of_clock(*(np.array(turns)[:, place] for turns in (plain, folded, whole, within)))
         | {"reading": float(reading[place]), "loading_seconds": float(np.median(loading, 0)[place])}
         for place, clock in enumerate(CLOCKS)
     }
 
 
-def _of_clock(plain: Times, folded: Times, whole: Times) -> dict[str, Any]:
+def _of_clock(plain: Times, folded: Times, whole: Times, within: Times) -> dict[str, Any]:
     to_plain, to_folded = whole / plain, whole / folded
     return {
         "plain": float(np.median(plain)),
@@ -224,6 +243,8 @@ def _of_clock(plain: Times, folded: Times, whole: Times) -> dict[str, Any]:
         "to_plain_spread": [float(to_plain.min()), float(to_plain.max())],
         "to_folded": float(np.median(to_folded)),
         "to_folded_spread": [float(to_folded.min()), float(to_folded.max())],
+        "within": float(np.median(within)),
+        "within_spread": [float(within.min()), float(within.max())],
     }
 
 
