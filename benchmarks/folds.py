@@ -67,6 +67,10 @@ def tried(faster: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {
         "the paper's": paper,
         "the paper's, standardised": paper | STANDARD,
+        "the paper's, standardised, 100 epochs": paper | STANDARD | {"epochs": 100},
+        "the paper's, standardised, 600 epochs": paper | STANDARD | {"epochs": 600},
+        "the paper's, standardised, patience 10": paper | STANDARD | {"patience": 10},
+        "the paper's, standardised, no patience": paper | STANDARD | {"patience": 0},
         "lr 1e-3": faster,
         "lr 1e-3, standardised": faster | STANDARD,
         "lr 1e-3, weight decay 1e-3": faster | {"weight_decay": 1e-3},
