@@ -249,7 +249,7 @@ def target_of(dataset: Dataset, segments: int, segment_seconds: float) -> Target
     for row, sample in enumerate(dataset.samples):
         rows.setdefault(sample.video_id, row)
     videos = tuple(video.video_id for video in dataset.videos)
-    grid = Grid(segments=segments, segment_seconds=segment_seconds)
+    grid = Grid.without_frames(segments, segment_seconds)
     stated = dataset.stated_lengths(grid, [dataset.samples[row] for row in rows.values()])
     length_of = {} if stated is None else dict(zip(rows, stated.tolist(), strict=True))
     lengths = tuple(length_of.get(name, segments) for name in videos)
