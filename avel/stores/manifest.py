@@ -38,7 +38,20 @@ LONGEST_DETAIL = 500
 
 State = Literal["staged", "failed", "pending"]
 Cause = Literal["new", "source-changed", "settings-changed", "retry-failed", "overwrite"]
-
+Reason = Literal[
+    "missing",  # there is no such file
+    "empty",  # the file holds no bytes
+    "unreadable",  # no container, stream or picture in the file can be read
+    "truncated",  # it has less than one segment of video
+    "no-video",  # it has no video, or none on the grid
+    "no-audio",  # it has no audio on the grid, and missing_audio is "fail"
+    "unsupported",  # this FFmpeg has no decoder for its codec
+    "timeout",  # decoding took longer than the limit for one clip
+    "crashed",  # decoding it ended the decoding process
+    "memory",  # decoding it takes more memory than a process may use
+]
+CHOICES = {"state": get_args(State), "cause": get_args(Cause), "reason": ("", *get_args(Reason))}
+"""Column -> the only texts that it may hold."""
 
 Column: TypeAlias = "Sequence[Any] | NDArray[Any] | pa.Array | pa.ChunkedArray"
 
@@ -51,7 +64,7 @@ class Entry:
         row: its index in the arrays.
         state: "staged" (frames and log-mel are whole), "failed", or "pending" (to be staged, or in progress).
         cause: why it was, or has to be, staged.
-        reason: why it failed, from the closed list `avel.pipeline.media.refusal.REASONS`; "" unless failed.
+        reason: why it failed; "" unless failed.
         detail: message of the decoder, or damage of the staged clip.
         source_path, source_bytes, source_mtime_ns, source_sha256: the file at the time it was read.
         settings: digest of the settings it was staged with.
@@ -67,7 +80,7 @@ class Entry:
     row: int
     state: State = "pending"
     cause: Cause = "new"
-    reason: str = ""
+    reason: Reason | Literal[""] = ""
     detail: str = ""
     source_path: str = ""
     source_bytes: int = 0
@@ -86,7 +99,7 @@ class Entry:
     packed: bool = False
 
 
-def failed(entry: Entry, reason: str, detail: str) -> Entry:
+def failed(entry: Entry, reason: Reason, detail: str) -> Entry:
     """Returns the entry as failed, with the detail cut to a readable length."""
     return replace(entry, state="failed", reason=reason, detail=detail[:LONGEST_DETAIL])
 
@@ -319,12 +332,11 @@ def _tables(location: Location) -> dict[str, pa.Table]:
 
 def _read(location: Location, names: Sequence[str]) -> dict[str, pa.Table | None]:
     """Reads parts; None in the place of one that is not there."""
-    choices = {"state": get_args(State), "cause": get_args(Cause)}
     found: dict[str, pa.Table | None] = {}
     for name in names:
         data = location.read(name)
         where = f"{location.url}/{name}"
-        found[name] = None if data is None else read_own_parquet(data, _schema(), where, MEND, choices)
+        found[name] = None if data is None else read_own_parquet(data, _schema(), where, MEND, CHOICES)
     return found
 
 

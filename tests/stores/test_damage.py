@@ -137,6 +137,7 @@ WRONG_TABLES = [
     (MANIFEST, null("source_sha256"), "column source_sha256 lacks 3 values"),
     (MANIFEST, other("row", lambda count: ["1"] * count), "column row is string, not int64"),
     (MANIFEST, other("state", lambda count: ["gone"] * count), "column state holds 'gone', not one of"),
+    (MANIFEST, other("reason", lambda count: ["bored"] * count), "column reason holds 'bored', not one of"),
     ("s.zarr/rows.parquet", null("video_id"), "column video_id lacks 3 values"),
     ("s.zarr/rows.parquet", other("video_id", lambda count: ["a"] * count), "names a video twice"),
     ("s.zarr/rows.parquet", lambda table: table.slice(1), "2 videos, zarr.json says 3"),
