@@ -495,7 +495,9 @@ def _coerce(hinted: Any, value: Any) -> Any:
         return _coerce(next(part for part in arguments if part is not type(None)), value)
     if origin is typing.Literal:
         by_name = {str(choice): choice for choice in arguments}
-        return by_name[str(value)] if str(value) in by_name else _refuse(value)
+        if str(value) not in by_name:
+            raise ValueError(value)
+        return by_name[str(value)]
     if origin is tuple:
         items = value.split(",") if isinstance(value, str) else list(value)
         if len(arguments) == 2 and arguments[1] is not Ellipsis and len(items) != 2:
@@ -503,21 +505,17 @@ def _coerce(hinted: Any, value: Any) -> Any:
         return tuple(_coerce(arguments[0], item) for item in items if item != "")
     if hinted is bool:
         word = str(value).lower()
-        return word in YES if word in YES + NO else _refuse(value)
+        if word not in YES + NO:
+            raise ValueError(value)
+        return word in YES
     if hinted is int:
         if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
             raise ValueError(value)
         return int(value)
-    if hinted is float and isinstance(value, bool):
-        raise ValueError(value)
-    if value is None:
+    if value is None or (hinted is float and isinstance(value, bool)):
         raise ValueError(value)
     read: Callable[[Any], Any] = hinted
     return read(value)
-
-
-def _refuse(value: Any) -> typing.NoReturn:
-    raise ValueError(value)
 
 
 def _plain(value: Any) -> Any:

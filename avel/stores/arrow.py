@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from avel.errors import StoreError
 from avel.stores.documents import SEAL
-from avel.stores.seal import OPEN, fault, sealed
+from avel.stores.seal import OPEN, seal_fault, sealed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,7 +80,7 @@ def read_own_parquet(
     try:
         with parquet.ParquetFile(pa.BufferReader(data)) as file:
             wrong = _difference(file.schema_arrow, schema)
-        wrong = wrong or fault(data, last=True)
+        wrong = wrong or seal_fault(data, last=True)
         table = pa.table({}) if wrong else read_parquet(data)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{where} is damaged: {error}", hint=hint) from None

@@ -10,7 +10,7 @@ from avel.errors import StoreError
 from avel.stores.clip_layout import chunk_name, chunk_shape, row_shape
 from avel.stores.clips import ClipStore
 from avel.stores.manifest import Entry
-from avel.stores.seal import fault
+from avel.stores.seal import seal_fault
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
@@ -21,7 +21,7 @@ def verify_clips(store: ClipStore) -> tuple[str, ...]:
     if faults:  # then no array can be read by row and segment
         return tuple(faults)
     settings = store.location.read("config.toml")
-    if settings is not None and (broken := fault(settings)):
+    if settings is not None and (broken := seal_fault(settings)):
         faults.append(f"config.toml: {broken}")
     rows, suspects = dict[int, str](), list[str]()
     for video_id, entry in store.entries.items():
@@ -77,7 +77,7 @@ def _chunk_files(store: ClipStore, entry: Entry, name: str) -> dict[str, bool]:
     if entry.packed:
         return {
             f"the chunk in {chunk_name(store.attributes, name, entry.row, number, store.packing)}": (
-                store.has_chunk(name, entry.row, number)
+                store.find_chunk(name, entry.row, number) is not None
             )
             for number in numbers
         }
@@ -94,7 +94,7 @@ def _faults_of_array(store: ClipStore, entry: Entry, name: str) -> list[str]:
     step, total = chunk_shape(store.attributes, name)[0], row_shape(store.attributes, name)[0]
     try:
         whole = [
-            _is_whole(store.read_chunk(name, entry.row, slice(first, min(first + step, total))))
+            _is_whole(store.read_part(name, entry.row, slice(first, min(first + step, total))))
             for first in range(0, total, step)
         ]
         for (file, is_there), right in zip(_chunk_files(store, entry, name).items(), whole, strict=True):

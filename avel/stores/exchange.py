@@ -132,7 +132,9 @@ def import_features(
     with ExitStack() as stack:
         names = [name for name in (AUDIO_FILE, MAPS_FILE, VECTORS_FILE) if name in files]
         file_arrays = {
-            name: stack.enter_context(community.array(files[name], len(known.samples), any_size=any_size))
+            name: stack.enter_context(
+                community.open_array(files[name], len(known.samples), any_size=any_size)
+            )
             for name in names
         }
         grid = _common_grid(file_arrays)
@@ -141,9 +143,9 @@ def import_features(
         video_ids, first_row, reasons = _present_videos(known, without)
         there = set(video_ids)
         present = np.array([sample.video_id in there for sample in known.samples], bool)
-        findings = _shapes_found(file_arrays) + community.check_orders(orders, known, present)
+        findings = _shapes_found(file_arrays) + community.check_order_files(orders, known, present)
         truth = Truth(known.labels(grid), known.event_table(), len(known.categories) + 1)
-        findings += community.check_labels(files, truth, present)
+        findings += community.check_label_files(files, truth, present)
         findings.append(_shared_samples(known, file_arrays, set(without)))
         findings += [
             f"{name}: {what}, left out" for name, what in community.NOT_READ.items() if name in files
@@ -183,8 +185,8 @@ def import_background(source: Path | str, cache: Path | str) -> Imported:
         if not path.is_file():
             raise MissingPathError(f"{path}: no such file", hint="it is on the dataset's page, AVE-ECCV18")
     with (
-        community.array(files[AUDIO_FILE], None, any_size=True) as audio,
-        community.array(files[MAPS_FILE], audio.shape[0], any_size=True) as maps,
+        community.open_array(files[AUDIO_FILE], None, any_size=True) as audio,
+        community.open_array(files[MAPS_FILE], audio.shape[0], any_size=True) as maps,
     ):
         file_arrays = {AUDIO_FILE: audio, MAPS_FILE: maps}
         grid, vectors = _common_grid(file_arrays), _vectors(file_arrays)

@@ -26,8 +26,8 @@ from avel.stores.datasets.sample import SPLITS
 from avel.stores.documents import typed
 from avel.stores.features import FeatureCache
 from avel.stores.files import check_can_write
-from avel.stores.hdf5 import BLOCK_ROWS, new_file
-from avel.stores.provenance import AGAIN
+from avel.stores.hdf5 import BLOCK_ROWS, new_hdf5
+from avel.stores.provenance import CACHE_AGAIN
 from avel.text import plural, table
 
 EXPORT_FORMATS = ("ave",)
@@ -150,7 +150,8 @@ def _write_orders(cache: FeatureCache, folder: Path) -> dict[str, tuple[int, ...
     """Writes the order files: rows with features, as they were imported, else ascending."""
     shapes: dict[str, tuple[int, ...]] = {}
     where, orders = f"{cache.path}: provenance: orders", cache.provenance.get("orders") or {}
-    imported = typed(dict[str, tuple[int, ...]], orders, where, AGAIN)  # those of the files it is made of
+    # Those of the files that the cache was made of
+    imported = typed(dict[str, tuple[int, ...]], orders, where, CACHE_AGAIN)
     for name, split in ORDERS.items():
         present = set(cache.samples.number[cache.samples.split == split].tolist())
         order = [row for row in imported.get(split, sorted(present)) if row in present]
@@ -165,7 +166,7 @@ def _new_array(
     path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], key: str = community.KEYS[0]
 ) -> Iterator[h5py.Dataset]:
     """Creates a file, whole or not at all, with one contiguous, uncompressed array."""
-    with new_file(path, math.prod(shape) * dtype.itemsize) as file:
+    with new_hdf5(path, math.prod(shape) * dtype.itemsize) as file:
         yield file.create_dataset(key, shape, dtype)
 
 

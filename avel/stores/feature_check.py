@@ -6,7 +6,7 @@ from avel.errors import StoreError
 from avel.stores.features import BLOCK_VIDEOS, FeatureCache
 
 
-def problems(cache: FeatureCache) -> tuple[str, ...]:
+def verify_features(cache: FeatureCache) -> tuple[str, ...]:
     """Lists what is wrong with the arrays of a cache, a line each.
 
     All else was compared with the digest when the cache was opened.

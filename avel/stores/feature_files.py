@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from avel.errors import ConfigError, DatasetError, MissingPathError, StoreError
 from avel.stores.arrow import read_parquet
 from avel.stores.files import path_text
-from avel.stores.hdf5 import array_of, opened, read_foreign_texts
+from avel.stores.hdf5 import array_of, open_hdf5, read_foreign_texts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -120,7 +120,7 @@ def _entries(path: Path) -> Iterator[Entries]:
     """Yields what a file holds, by name; the one array of a file without names is ""."""
     ending = path.suffix.lower()
     if ending in HDF5_ENDINGS:
-        with opened(path, WRITE_AGAIN) as file:
+        with open_hdf5(path, WRITE_AGAIN) as file:
             yield _hdf5_entries(file)
         return
     try:

@@ -18,7 +18,7 @@ LOCK = ".lock"
 """Name of the file by which a process locks a folder."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Error codes that only writing gives: no space or inodes, a quota, a file size limit, a read-only place."""
-MEND = "free some space or repair the disk, then give the same command again"
+MAKE_ROOM = "free some space or repair the disk, then give the same command again"
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def as_write_error(path: Path, *codes: int) -> Iterator[None]:
         code = _errno(error)
         if code is None or (codes and code not in codes):
             raise
-        raise WriteError(f"{path}: {os.strerror(code)}", hint=MEND) from error
+        raise WriteError(f"{path}: {os.strerror(code)}", hint=MAKE_ROOM) from error
 
 
 def _errno(error: Exception) -> int | None:
@@ -124,7 +124,7 @@ def check_can_write(path: Path, *, folder: bool = False) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        hint = MEND if error.errno in FULL else "choose another place, or see to its access rights"
+        hint = MAKE_ROOM if error.errno in FULL else "choose another place, or see to its access rights"
         raise WriteError(f"{path}: {os.strerror(error.errno or 0)}", hint=hint) from None
 
 

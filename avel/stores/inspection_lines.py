@@ -9,7 +9,7 @@ Facts = Mapping[str, Any]
 MADE_FROM = ("cache", "store", "dataset", "cache_digest", "store_digest")
 """Inputs of a run that are shown."""
 SHOWN = 10
-"""Most rows of a table that are shown."""
+"""Most rows of a table, or names in a problem, that are shown."""
 
 
 def _dataset_lines(facts: Facts) -> list[str]:

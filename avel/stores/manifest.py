@@ -19,7 +19,7 @@ import numpy as np
 
 from avel.errors import StoreError
 from avel.stores.arrow import read_own_parquet, table_of, to_parquet
-from avel.stores.columns import TableColumns, is_one_of
+from avel.stores.columns import BLOCK_RECORDS, TableColumns
 from avel.stores.location import Location
 
 if TYPE_CHECKING:
@@ -30,9 +30,7 @@ FOLDER = "manifest"
 PART = re.compile(FOLDER + r"/part-(\d{8,18})\.parquet")
 MERGE_AT_PARTS = 16
 """Parts of like size, up to so many times as large as another, that become one."""
-BLOCK_ENTRIES = 1024
-"""Entries that are made of columns at once."""
-MEND = "remove this file, and avel extract stages again the clips that it listed"
+PART_AGAIN = "remove this file, and avel extract stages again the clips that it listed"
 READ_ATTEMPTS = 5
 LONGEST_DETAIL = 500
 
@@ -52,8 +50,7 @@ Reason = Literal[
 ]
 CHOICES = {"state": get_args(State), "cause": get_args(Cause), "reason": ("", *get_args(Reason))}
 """Column -> the only texts that it may hold."""
-
-Column: TypeAlias = "Sequence[Any] | NDArray[Any] | pa.Array | pa.ChunkedArray"
+ColumnValues: TypeAlias = "Sequence[Any] | NDArray[Any] | pa.Array | pa.ChunkedArray"
 
 
 @dataclass(frozen=True)
@@ -153,10 +150,6 @@ class Manifest(TableColumns, Mapping[str, Entry]):
         """Returns the entries whose columns hold these texts."""
         return self.take(self.holds(**texts).nonzero()[0])
 
-    def is_one_of(self, ids: Sequence[str] | pa.Array) -> NDArray[np.bool_]:
-        """Returns for each entry whether its id is one of `ids`."""
-        return is_one_of(self.table["video_id"], ids)
-
     @property
     def stored_bytes(self) -> int:
         """Bytes that the chunks of all these clips take in the store."""
@@ -176,7 +169,7 @@ class Manifest(TableColumns, Mapping[str, Entry]):
             return self
         return Manifest(self.table.take(pa.array(places, pa.int64())))
 
-    def blocks(self, size: int = BLOCK_ENTRIES, start: int = 0) -> Iterator[list[Entry]]:
+    def blocks(self, size: int = BLOCK_RECORDS, start: int = 0) -> Iterator[list[Entry]]:
         """Yields the entries in order, `size` at a time."""
         for place in range(start, len(self), size):
             yield [Entry(**row) for row in self.table.slice(place, size).to_pylist()]
@@ -212,7 +205,9 @@ def to_table(entries: Iterable[Entry]) -> pa.Table:
     return table_of([[getattr(entry, name) for entry in rows] for name in schema.names], schema)
 
 
-def pending(video_ids: Column, rows: Column, causes: Column, paths: Column) -> Manifest:
+def pending(
+    video_ids: ColumnValues, rows: ColumnValues, causes: ColumnValues, paths: ColumnValues
+) -> Manifest:
     """Returns entries of videos that are to be staged, from columns."""
     import pyarrow as pa
 
@@ -266,8 +261,9 @@ class ManifestWriter:
 
     def _alike(self) -> list[str]:
         """Lists the last parts that are hardly larger than the very last one, oldest first."""
-        names = list(self._rows)
-        most = MERGE_AT_PARTS ** (_power(self._rows[names[-1]]) + 1)
+        names, most = list(self._rows), MERGE_AT_PARTS
+        while most <= self._rows[names[-1]]:
+            most *= MERGE_AT_PARTS
         first = next((place for place in reversed(range(len(names))) if self._rows[names[place]] >= most), -1)
         return names[first + 1 :]
 
@@ -290,16 +286,8 @@ class ManifestWriter:
         name = f"{FOLDER}/part-{number:08d}.parquet"
         self._location.write(name, to_parquet(table))
         self._rows[name] = table.num_rows
-        if table.num_rows < BLOCK_ENTRIES:
+        if table.num_rows < BLOCK_RECORDS:
             self._small[name] = table
-
-
-def _power(rows: int) -> int:
-    """Returns the largest k with MERGE_AT_PARTS ** k <= rows."""
-    k = 0
-    while MERGE_AT_PARTS ** (k + 1) <= rows:
-        k += 1
-    return k
 
 
 def counts(entries: Manifest) -> dict[str, int]:
@@ -313,15 +301,13 @@ def _counted(entries: Manifest, name: str) -> dict[str, int]:
     return {each["values"]: each["counts"] for each in entries.table[name].value_counts().to_pylist()}
 
 
-def _parts(location: Location) -> list[str]:
-    """Lists the parts, oldest first; other files in the folder are none."""
-    return [name for name in location.names(FOLDER) if PART.fullmatch(name)]
-
-
 def _tables(location: Location) -> dict[str, pa.Table]:
-    """Reads the parts, oldest first; starts again where a merge removed one meanwhile."""
+    """Reads the parts, oldest first; starts again where a merge removed one meanwhile.
+
+    Other files in the folder are none.
+    """
     for _ in range(READ_ATTEMPTS):
-        found = _read(location, _parts(location))
+        found = _read(location, [name for name in location.names(FOLDER) if PART.fullmatch(name)])
         whole = {name: table for name, table in found.items() if table is not None}
         if len(whole) == len(found):
             return whole
@@ -336,7 +322,7 @@ def _read(location: Location, names: Sequence[str]) -> dict[str, pa.Table | None
     for name in names:
         data = location.read(name)
         where = f"{location.url}/{name}"
-        found[name] = None if data is None else read_own_parquet(data, _schema(), where, MEND, CHOICES)
+        found[name] = None if data is None else read_own_parquet(data, _schema(), where, PART_AGAIN, CHOICES)
     return found
 
 

@@ -13,7 +13,7 @@ from avel.digests import digest_of
 from avel.errors import ConfigError, StoreError
 from avel.stores.documents import typed
 from avel.stores.hdf5 import ArrayLike
-from avel.stores.provenance import AGAIN
+from avel.stores.provenance import CACHE_AGAIN
 
 FeatureModality = Literal["audio", "visual"]
 """Modality of features; an event may also be of both, see `dataset.Modality`."""
@@ -77,13 +77,15 @@ def read_named(path: Path, provenance: Mapping[str, Any]) -> dict[str, NamedFeat
     """
     entries, where = provenance.get(GROUP, {}), f"{path}: provenance: {GROUP}"
     if not isinstance(entries, dict):
-        raise StoreError(f"{where} is {entries!r}, not features by name", hint=AGAIN)
+        raise StoreError(f"{where} is {entries!r}, not features by name", hint=CACHE_AGAIN)
     for name in entries:
         try:
             check_name(name)
         except ConfigError as error:
-            raise StoreError(f"{where}: {error.message}", hint=AGAIN) from None
-    return {name: typed(NamedFeatures, entry, f"{where}: {name}", AGAIN) for name, entry in entries.items()}
+            raise StoreError(f"{where}: {error.message}", hint=CACHE_AGAIN) from None
+    return {
+        name: typed(NamedFeatures, entry, f"{where}: {name}", CACHE_AGAIN) for name, entry in entries.items()
+    }
 
 
 def place_in_file(name: str) -> str:

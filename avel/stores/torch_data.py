@@ -117,7 +117,7 @@ class StoreDataset(Dataset[StagedSample]):
         self.store, self.waveform = store, waveform
         known = store.dataset.samples
         chosen = known.is_one_of("video_id", store.staged)
-        self.samples = known.only(chosen if split is None else chosen & known.is_one_of("split", (split,)))
+        self.samples = known.filter(chosen if split is None else chosen & known.is_one_of("split", (split,)))
         if not self.samples:
             raise StoreError(
                 f"{store.location.url}: no staged sample of split {split!r}",

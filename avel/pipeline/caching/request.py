@@ -103,7 +103,9 @@ def make_request(
         )
     reasons = {
         name: f"{entry.reason or entry.state}: {entry.detail}".removesuffix(": ")
-        for name, entry in clips.entries.take((~clips.entries.is_one_of(clips.staged)).nonzero()[0]).items()
+        for name, entry in clips.entries.take(
+            (~clips.entries.is_one_of("video_id", clips.staged)).nonzero()[0]
+        ).items()
     }
     return Request(
         clips,

@@ -22,7 +22,15 @@ from avel.pipeline.staging.summary import DoneClips, ExtractSummary, summarize
 from avel.pipeline.staging.workers import stage_all
 from avel.progress import Progress, note
 from avel.stores.clip_layout import read_attributes, read_video_ids
-from avel.stores.clip_writer import check_place, end_run, erase, prepare_store, sweep, write_dataset, writing
+from avel.stores.clip_writer import (
+    check_place,
+    end_run,
+    erase,
+    prepare_store,
+    remove_leftovers,
+    write_dataset,
+    writing,
+)
 from avel.stores.datasets.dataset import Dataset
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.files import free_bytes
@@ -118,7 +126,7 @@ def extract(
     with ExitStack() as stack:
         with writing(location):
             check_lock = stack.enter_context(location.lock())
-            sweep(location)
+            remove_leftovers(location)
             manifest = ManifestWriter(location)
             plan = _plan(location, data, config, manifest.entries, restage)
             staged_with = _staged_with(location, plan, mixed_versions)

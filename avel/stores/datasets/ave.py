@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 
 from avel.errors import DatasetError, MissingPathError, StoreError
-from avel.stores.datasets.annotation_text import read_text, seconds
+from avel.stores.datasets.annotation_text import parse_seconds, read_text
 from avel.stores.datasets.dataset import Dataset, make_dataset
 from avel.stores.datasets.formats import FORMATS, DatasetFormat, folder_with
 from avel.stores.datasets.media import match_media, media_files
@@ -60,7 +60,7 @@ def read_annotations(path: Path) -> tuple[Sample, ...]:
 
 def _is_time(text: str) -> bool:
     try:
-        seconds(text)
+        parse_seconds(text)
     except ValueError:
         return False
     return True
@@ -69,7 +69,7 @@ def _is_time(text: str) -> bool:
 def _parse(fields: list[str], number: int, where: str) -> Sample:
     try:
         category, video_id, quality, start, end = fields
-        event = Event(category, seconds(start), seconds(end), where)
+        event = Event(category, parse_seconds(start), parse_seconds(end), where)
         return Sample(number, video_id, (event,), quality, where=where)
     except ValueError:
         shown = "&".join(fields)
@@ -112,10 +112,10 @@ def read_order(path: Path) -> list[int]:
     Raises:
         StoreError: damaged, or no order file.
     """
-    from avel.stores.hdf5 import array_of, opened
+    from avel.stores.hdf5 import array_of, open_hdf5
 
     hint = "fetch it again, or take it away"
-    with opened(path, hint) as file:
+    with open_hdf5(path, hint) as file:
         order = array_of(file, "order", hint, dimensions=1)
         numbers: list[int] = order[()].tolist()
     if not all(isinstance(number, int) for number in numbers):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from avel.errors import DatasetError, MissingPathError
 from avel.stores.arrow import read_parquet
 from avel.stores.columns import Columns, as_bools, is_one_of
-from avel.stores.datasets.annotation_text import parse_event, read_records, seconds
+from avel.stores.datasets.annotation_text import parse_event, parse_seconds, read_records
 from avel.stores.datasets.dataset import Dataset, make_dataset
 from avel.stores.datasets.sample import MODALITIES, Event, Samples, Video
 from avel.stores.files import path_text
@@ -164,7 +164,7 @@ def _seconds(text: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     is_number = np.array(plain, bool)
     for row in np.flatnonzero(~is_number & as_bools(pc.not_equal(text, ""))).tolist():
         with suppress(ValueError):
-            found[row] = seconds(text[row].as_py())
+            found[row] = parse_seconds(text[row].as_py())
             is_number[row] = True
     return found, is_number
 

@@ -204,7 +204,7 @@ class Samples(Columns[Sample]):
             for place, row in enumerate(self.table.slice(begin, end - begin).to_pylist(), begin)
         ]
 
-    def only(self, chosen: NDArray[np.bool_]) -> Samples:
+    def filter(self, chosen: NDArray[np.bool_]) -> Samples:
         """Returns the chosen samples: bool (R,)."""
         import pyarrow as pa
 
