@@ -1,4 +1,4 @@
-"""Reads Parquet files without Arrow's threads; avel's own ones against a schema and their seal.
+"""Reads Parquet files without Arrow's threads, and checks avel's own by their schema and seal.
 
 Arrow's threads may still run when a short script ends, and then abort it (SIGABRT). All of avel reads tables
 through this module, which a test checks.
@@ -74,7 +74,6 @@ def read_own_parquet(
         StoreError: no such table, or bytes of it have changed; with file and column.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
     from pyarrow import parquet
 
     try:
@@ -84,17 +83,24 @@ def read_own_parquet(
         table = pa.table({}) if wrong else read_parquet(data)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{where} is damaged: {error}", hint=hint) from None
-    for field in () if wrong else schema:
-        column = table[field.name]
-        if column.null_count and not field.nullable:
-            wrong = wrong or f"column {field.name} lacks {column.null_count} values"
-        known = (choices or {}).get(field.name)
-        if known and not (right := pc.is_in(column, pa.array(known))).to_numpy().all():
-            strange = column.filter(pc.invert(right))[0].as_py()
-            wrong = wrong or f"column {field.name} holds {strange!r}, not one of {', '.join(known)}"
-    if wrong:
+    if wrong := wrong or _wrong_value(table, schema, choices or {}):
         raise StoreError(f"{where}: {wrong}", hint=hint)
     return table
+
+
+def _wrong_value(table: pa.Table, schema: pa.Schema, choices: Mapping[str, Sequence[str]]) -> str:
+    """Says which column has a value that it may not have; "" where none does."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for field in schema:
+        column, known = table[field.name], choices.get(field.name)
+        if column.null_count and not field.nullable:
+            return f"column {field.name} lacks {column.null_count} values"
+        if known and not (right := pc.is_in(column, pa.array(known))).to_numpy().all():
+            strange = column.filter(pc.invert(right))[0].as_py()
+            return f"column {field.name} holds {strange!r}, not one of {', '.join(known)}"
+    return ""
 
 
 def _difference(schema: pa.Schema, wanted: pa.Schema) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avel.errors import ConfigError, StoreError, UnknownNameError
-from avel.stores.features import BLOCK_VIDEOS, FeatureCache
+from avel.stores.features import FeatureCache
+from avel.stores.hdf5 import BLOCK_ROWS
 from avel.text import plural, table
 
 WORST = 5
@@ -183,8 +184,8 @@ def _blocks(
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Yields the same clips of both caches, 64 at a time: two (n, vectors, D)."""
     width = first.shapes[names[0]][-1]
-    for start in range(0, len(in_first), BLOCK_VIDEOS):
-        stop = start + BLOCK_VIDEOS
+    for start in range(0, len(in_first), BLOCK_ROWS):
+        stop = start + BLOCK_ROWS
         pair = first.read(names[0], in_first[start:stop]), second.read(names[1], in_second[start:stop])
         left, right = (values.reshape(len(values), -1, width).astype(np.float64) for values in pair)
         yield left, right

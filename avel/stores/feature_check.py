@@ -3,7 +3,8 @@
 import numpy as np
 
 from avel.errors import StoreError
-from avel.stores.features import BLOCK_VIDEOS, FeatureCache
+from avel.stores.features import FeatureCache
+from avel.stores.hdf5 import BLOCK_ROWS
 
 
 def verify_features(cache: FeatureCache) -> tuple[str, ...]:
@@ -16,8 +17,8 @@ def verify_features(cache: FeatureCache) -> tuple[str, ...]:
 
 def _of_array(cache: FeatureCache, name: str) -> list[str]:
     """Says which rows are damaged or hold values that are not finite: the first 64 that are."""
-    for start in range(0, len(cache.video_ids), BLOCK_VIDEOS):
-        stop = min(start + BLOCK_VIDEOS, len(cache.video_ids))
+    for start in range(0, len(cache.video_ids), BLOCK_ROWS):
+        stop = min(start + BLOCK_ROWS, len(cache.video_ids))
         try:
             block = cache.read(name, np.arange(start, stop))
         except StoreError as error:

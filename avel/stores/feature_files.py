@@ -227,14 +227,15 @@ def _only(entries: Entries, key: str | None, dimensions: tuple[int, ...], where:
         StoreError: there is none, or several and no key.
     """
     fitting = {name: value for name, value in entries.items() if _dimensions(value) in dimensions}
-    chosen = fitting if key is None or set(fitting) == {""} else {key: fitting[key]} if key in fitting else {}
-    if len(chosen) == 1:
-        return next(iter(chosen.values()))
+    if key is not None and set(fitting) != {""}:
+        fitting = {name: value for name, value in fitting.items() if name == key}
+    if len(fitting) == 1:
+        return next(iter(fitting.values()))
     wanted = (
         f"{' or '.join(map(str, dimensions))} dimensions{'' if key is None else f' and the name {key!r}'}"
     )
     raise StoreError(
-        f"{where}: holds {_listed(entries)}; {len(chosen)} of these have {wanted}",
+        f"{where}: holds {_listed(entries)}; {len(fitting)} of these have {wanted}",
         hint="--audio-key and --visual-key name the array to take",
     )
 

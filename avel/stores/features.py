@@ -27,7 +27,6 @@ from avel.stores.datasets.dataset import split_sizes
 from avel.stores.datasets.labels import segment_classes, segment_labels
 from avel.stores.documents import parse, typed
 from avel.stores.hdf5 import (
-    BLOCK_ROWS,
     CHECKSUMS,
     ArrayLike,
     array_of,
@@ -56,7 +55,6 @@ from avel.stores.provenance import CACHE_AGAIN, INPUTS, CacheInputs, CacheProven
 from avel.text import classes_and_background, html_table, plural
 
 FORMAT, VERSION = "avel-features", 6
-BLOCK_VIDEOS = BLOCK_ROWS
 NAMED_BYTES = 8192
 """Room in the file for what HDF5 notes of features under a name."""
 COLUMNS: dict[str, type[np.generic]] = {
@@ -76,9 +74,9 @@ COLUMNS: dict[str, type[np.generic]] = {
 class FeatureCache:
     """A feature cache: samples and names in memory, arrays read on request.
 
-    `named` tells of the features that stand beside its own, under the names of their encoders. `lengths` (V,)
-    are the segments of each video, T or fewer; features after them are 0 and mean nothing.
-    `source_sha256` (V,) are the hashes of the videos' files, b"" where nobody knows.
+    `named` are the features beside its own, by the names of their encoders. `lengths` (V,) are the segments
+    of each video, T or fewer; features after them are 0 and mean nothing. `source_sha256` (V,) are the hashes
+    of the videos' files, b"" where nobody knows.
 
     >>> cache = FeatureCache.open("features.h5")                        # doctest: +SKIP
     >>> cache.f_a[cache.samples.video[cache.samples.split == "train"]].shape  # doctest: +SKIP

@@ -45,7 +45,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def as_write_error(path: Path, *codes: int) -> Iterator[None]:
-    """Turns what the operating system says against writing `path` in the block into WriteError.
+    """Turns the system's errors in a block that writes `path` into WriteError.
 
     Args:
         codes: the errno values to turn, for a block that reads other files as well; all where none is given.

@@ -27,6 +27,7 @@ from avel.stores.files import atomic_path
 OVERHEAD = 1 << 20
 """Bytes that HDF5 needs for itself at the most, in addition to 1 % of the data."""
 BLOCK_ROWS = 64
+"""Rows of an array that are read or written at once."""
 CHECKSUMS = "_crc32c"
 """Suffix of the name of an array's checksums."""
 HDF5_RELEASES = ("v108", "v108")
@@ -37,8 +38,6 @@ FILTERS = {h5z.FILTER_SHUFFLE: "shuffle", h5z.FILTER_DEFLATE: "gzip", h5z.FILTER
 """Filters of chunks that are read, in the order in which h5py applies them."""
 FLETCHER32_BYTES = 4
 INFLATE_BYTES = 1 << 20
-
-
 READ_TEXTS = """
 import sys, h5py
 with h5py.File(sys.argv[1], "r") as file:
@@ -112,8 +111,8 @@ def open_hdf5_here(path: Path, hint: str) -> Iterator[h5py.File]:
 def array_of(file: h5py.Group, name: str, hint: str, *, dimensions: int | None = None) -> h5py.Dataset:
     """Returns an array of numbers, or of texts of one length, whose values lie in the file itself.
 
-    HDF5 converts types of a foreign form, and takes chunks to be as long as the array says: either ends the
-    process, or reads its memory, where a file lies.
+    HDF5 converts types of a foreign form, and takes chunks to be as long as the array says. In a forged file
+    either may end the process or read its memory, so both are refused.
 
     Raises:
         StoreError: it is missing, or no such array; its values lie in other files, or are fewer than it says.

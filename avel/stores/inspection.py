@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from avel.errors import MissingPathError
 from avel.stores.files import disk_bytes
-from avel.stores.inspection_lines import IN_WORDS, SHOWN
+from avel.stores.inspection_lines import SHOWN, WORDINGS
 from avel.stores.kinds import kind_of, not_a
 
 UNFINISHED = "not finished"
@@ -35,13 +35,13 @@ class Inspection:
 
     def headline(self) -> str:
         """Returns what it is in one line, and whether it is whole."""
-        name, headline, _ = IN_WORDS[self.kind]
+        words = WORDINGS[self.kind]
         state = "whole" if self.whole else f"not whole: {'; '.join(self.problems)}"
-        return f"{self.path}: {name}, {headline(self.facts)}; {state}"
+        return f"{self.path}: {words.name}, {words.headline(self.facts)}; {state}"
 
     def lines(self) -> list[str]:
         """Returns its facts for people."""
-        return IN_WORDS[self.kind][2](self.facts)
+        return WORDINGS[self.kind].lines(self.facts)
 
 
 def inspect(
