@@ -331,10 +331,9 @@ def import_features(source: tuple[Path, ...], cache: Path, as_json: bool, **opti
     return DONE
 
 
-@command("avel export-features ave.h5 exported/ --format ave", name="export-features")
+@command("avel export-features ave.h5 exported/", name="export-features")
 @click.argument("cache", type=CACHE)
 @click.argument("folder", type=PathTo("dataset", made=True))
-@click.option("--format", type=click.Choice(["ave"]), default="ave", help="Format of the files.")
 @click.option(
     "--level",
     type=click.Choice(["cnn", "encoder"]),

@@ -12,6 +12,7 @@ import typing
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from html import escape
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -149,14 +150,14 @@ def html_table(title: str, rows: Mapping[str, object]) -> str:
     return f"<table><caption>{escape(title)}</caption>{cells}</table>"
 
 
-def first_of(values: Collection[object], most: int = 5) -> str:
-    """Returns the first of many values, and how many more there are.
+def first_of(values: Collection[object]) -> str:
+    """Returns the first five of many values, and how many more there are.
 
-    >>> first_of(["a", "b", "c"]), first_of(range(100), most=3)
-    ('a, b, c', '0, 1, 2 and 97 more')
+    >>> first_of(["a", "b", "c"]), first_of(range(100))
+    ('a, b, c', '0, 1, 2, 3, 4 and 95 more')
     """
-    shown = ", ".join(map(str, list(values)[:most]))
-    return shown if len(values) <= most else f"{shown} and {len(values) - most} more"
+    shown = ", ".join(map(str, islice(values, 5)))
+    return shown if len(values) <= 5 else f"{shown} and {len(values) - 5} more"
 
 
 def classes_and_background(events: int) -> str:

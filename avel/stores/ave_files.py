@@ -4,7 +4,7 @@ They hold no ids. What can be checked: shapes, label files against the annotatio
 splits, and that rows of one video have the same features.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,14 +43,14 @@ MOST_WRONG = 0.01
 """Fraction of rows whose events may differ from the annotations; with more, the row order must be another."""
 
 
-def find_files(source: Path | Iterable[Path]) -> dict[str, Path]:
-    """Finds the known files in a folder, or among the given ones: file name -> path.
+def find_files(paths: Sequence[Path]) -> dict[str, Path]:
+    """Finds the known files in one folder, or among the given ones: file name -> path.
 
     Raises:
         MissingPathError: the folder or a file is not there, or there is no feature file.
     """
-    folder = source if isinstance(source, Path) and source.is_dir() else None
-    paths = sorted(folder.iterdir()) if folder else [source] if isinstance(source, Path) else list(source)
+    folder = paths[0] if len(paths) == 1 and paths[0].is_dir() else None
+    paths = sorted(folder.iterdir()) if folder else paths
     known = {*DIMENSIONS, *ORDERS, *NOT_READ}
     for path in paths:
         if not path.is_file() and not path.is_dir():

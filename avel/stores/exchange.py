@@ -126,7 +126,7 @@ def import_features(
             maps_dtype=maps_dtype,
             leave_out=leave_out,
         )
-    files = community.find_files(Path(source) if isinstance(source, str | Path) else map(Path, source))
+    files = community.find_files([Path(source)] if isinstance(source, str | Path) else [*map(Path, source)])
     orders = {split: read_order(files[name]) for name, split in ORDERS.items() if name in files}
     known = _with_orders(_dataset(dataset, files, annotations, format, dict(format_settings or {})), orders)
     with ExitStack() as stack:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from avel.errors import StoreError, UnknownNameError
+from avel.errors import StoreError
 from avel.stores import community
 from avel.stores.community import (
     AUDIO_FILE,
@@ -30,7 +30,6 @@ from avel.stores.hdf5 import BLOCK_ROWS, new_hdf5
 from avel.stores.provenance import CACHE_AGAIN
 from avel.text import plural, table
 
-EXPORT_FORMATS = ("ave",)
 LABELS = ("labels.h5", "right_labels.h5", EVENT_LABELS, CLASS_FRACTIONS, PRESENCE)
 PUBLISHED_CLASSES = 29
 PUBLISHED_HELD_OUT_ROWS = 402
@@ -59,7 +58,6 @@ class Exported:
 def export_features(
     cache: Path | str,
     folder: Path | str,
-    format: str = "ave",
     *,
     level: Literal["cnn", "encoder"] | None = None,
     dtype: Literal["float64", "float32"] = "float64",
@@ -76,12 +74,9 @@ def export_features(
         overwrite: replace files that exist.
 
     Raises:
-        UnknownNameError: an unknown `format`.
         DatasetError: a sample in which events of two classes overlap; those files hold one label a segment.
         StoreError: the cache does not hold the level, or files are there and `overwrite` is not given.
     """
-    if format not in EXPORT_FORMATS:
-        raise UnknownNameError("format", format, EXPORT_FORMATS)
     folder = Path(folder)
     check_can_write(folder, folder=True)
     opened = FeatureCache.open(cache)

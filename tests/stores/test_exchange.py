@@ -13,7 +13,7 @@ import pytest
 
 from avel.cli import cli
 from avel.console import DONE, USAGE, run
-from avel.errors import DatasetError, MissingPathError, StoreError, UnknownNameError
+from avel.errors import DatasetError, MissingPathError, StoreError
 from avel.stores.datasets.formats import read_dataset
 from avel.stores.exchange import import_features
 from avel.stores.export import export_features
@@ -331,8 +331,6 @@ def test_what_is_absent_is_named(tmp_path: Path) -> None:
     (folder / "audio_feature.h5").unlink()
     with pytest.raises(MissingPathError, match=r"need audio_feature.h5"):
         import_features(folder, tmp_path / "third.h5", tmp_path)
-    with pytest.raises(UnknownNameError, match="no format named 'aves'"):
-        export_features(tmp_path / "cache.h5", tmp_path / "out", "aves")
 
 
 @pytest.mark.shared
