@@ -325,8 +325,7 @@ def import_features(source: tuple[Path, ...], cache: Path, as_json: bool, **opti
     --audio and --visual name features by video id; SOURCE is the folder of the published AVE files, or these
     files themselves.
     """
-    given = source[0] if len(source) == 1 else source or None
-    found = avel.import_features(given, cache, **options)
+    found = avel.import_features(source or None, cache, **options)
     show(found, as_json, next=f"avel train-head {path_of(cache)} runs/psp --head psp --seeds 5")
     return DONE
 

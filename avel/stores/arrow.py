@@ -7,9 +7,9 @@ through this module, which a test checks.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from avel.errors import StoreError
 from avel.stores.documents import SEAL
@@ -37,14 +37,6 @@ def read_parquet(source: Path | bytes) -> pa.Table:
     except UnicodeDecodeError as error:
         raise pa.ArrowInvalid(str(error)) from None
     return table
-
-
-def table_of(columns: Iterable[Iterable[Any]], schema: pa.Schema) -> pa.Table:
-    """Returns a table of columns of plain values, in the order of the schema."""
-    import pyarrow as pa
-
-    typed = zip(columns, schema.types, strict=True)
-    return pa.table([pa.array(values, kind) for values, kind in typed], schema)
 
 
 def to_parquet(table: pa.Table) -> bytes:

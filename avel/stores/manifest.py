@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from avel.errors import StoreError
-from avel.stores.arrow import read_own_parquet, table_of, to_parquet
+from avel.stores.arrow import read_own_parquet, to_parquet
 from avel.stores.columns import BLOCK_RECORDS, TableColumns
 from avel.stores.location import Location
 
@@ -201,8 +201,9 @@ def read_manifest(location: Location) -> Manifest:
 
 def to_table(entries: Iterable[Entry]) -> pa.Table:
     """Returns entries as an Arrow table, one row per video."""
-    rows, schema = list(entries), _schema()
-    return table_of([[getattr(entry, name) for entry in rows] for name in schema.names], schema)
+    import pyarrow as pa
+
+    return pa.Table.from_pylist([vars(entry) for entry in entries], _schema())
 
 
 def pending(
