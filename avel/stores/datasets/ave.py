@@ -1,7 +1,7 @@
 """Reads AVE's layout: lines `Category&VideoID&Quality&Start&End`, split or order files, `AVE/VIDEOID.mp4`."""
 
-import dataclasses
 import io
+from dataclasses import replace
 from pathlib import Path
 
 from avel.errors import DatasetError, MissingPathError, StoreError
@@ -35,7 +35,9 @@ class AVE(DatasetFormat[None]):
         found = folder_with([ANNOTATIONS], folder, "AVE_Dataset")
         if found is None:
             raise MissingPathError(f"{folder}: holds no {ANNOTATIONS}")
-        samples = _with_splits(found, read_annotations(found / ANNOTATIONS))
+        samples = read_annotations(found / ANNOTATIONS)
+        split_of = _split_files(found, samples) or _order_files(found, len(samples))
+        samples = tuple(replace(each, split=split_of.get(each.number, "")) for each in samples)
         media = found / "AVE" if (found / "AVE").is_dir() else found
         videos, extra = match_media(samples, media_files(media, below=False))
         return make_dataset(folder.resolve().name, folder, samples, videos, extra)
@@ -74,11 +76,6 @@ def _parse(fields: list[str], number: int, where: str) -> Sample:
     except ValueError:
         shown = "&".join(fields)
         raise DatasetError(f"{where}: {shown!r} is not Category&VideoID&Quality&Start&End") from None
-
-
-def _with_splits(folder: Path, samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
-    split_of = _split_files(folder, samples) or _order_files(folder, len(samples))
-    return tuple(dataclasses.replace(each, split=split_of.get(each.number, "")) for each in samples)
 
 
 def _split_files(folder: Path, samples: tuple[Sample, ...]) -> dict[int, str]:

@@ -131,8 +131,10 @@ class Videos(Columns[Video]):
             return videos
         import pyarrow as pa
 
-        paths = (path_text(os.path.abspath(video.path)) if video.path else "" for video in videos)
-        rows = [{"video_id": video.video_id, "path": path} for video, path in zip(videos, paths, strict=True)]
+        rows = [
+            {"video_id": each.video_id, "path": path_text(os.path.abspath(each.path)) if each.path else ""}
+            for each in videos
+        ]
         return cls(pa.Table.from_pylist(rows, schemas()["videos"]))
 
     def records(self, begin: int, end: int) -> list[Video]:
