@@ -11,14 +11,16 @@ import h5py
 import numpy as np
 
 from avel.errors import StoreError
-from avel.stores import community
-from avel.stores.community import (
+from avel.stores.ave_files import (
     AUDIO_FILE,
     CLASS_FRACTIONS,
     EVENT_LABELS,
+    KEYS,
     MAPS_FILE,
+    NOT_READ,
     ORDERS,
     PRESENCE,
+    SIZES,
     VECTORS_FILE,
     Truth,
 )
@@ -34,7 +36,7 @@ LABELS = ("labels.h5", "right_labels.h5", EVENT_LABELS, CLASS_FRACTIONS, PRESENC
 PUBLISHED_CLASSES = 29
 PUBLISHED_HELD_OUT_ROWS = 402
 """Rows of val, and of test; the published code reads each as one batch."""
-TAKE_THE_AUTHORS = f"not written, take the authors': {', '.join(community.NOT_READ)}"
+TAKE_THE_AUTHORS = f"not written, take the authors': {', '.join(NOT_READ)}"
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def _write_orders(cache: FeatureCache, folder: Path) -> dict[str, tuple[int, ...
 
 @contextmanager
 def _new_array(
-    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], key: str = community.KEYS[0]
+    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], key: str = KEYS[0]
 ) -> Iterator[h5py.Dataset]:
     """Creates a file, whole or not at all, with one contiguous, uncompressed array."""
     with new_hdf5(path, math.prod(shape) * dtype.itemsize) as file:
@@ -186,9 +188,9 @@ def _findings(cache: FeatureCache, names: dict[str, str]) -> list[str]:
 def _beyond_the_published(cache: FeatureCache, names: dict[str, str]) -> list[str]:
     """Lists what the published loaders cannot read: sizes are fixed; val and test are one batch each."""
     findings = [
-        f"{name}: rows of {cache.shapes[array][1:]}, the published loaders take {community.SIZES[name]} only"
+        f"{name}: rows of {cache.shapes[array][1:]}, the published loaders take {SIZES[name]} only"
         for name, array in names.items()
-        if cache.shapes[array][1:] != community.SIZES[name]
+        if cache.shapes[array][1:] != SIZES[name]
     ]
     if cache.classes != PUBLISHED_CLASSES:
         findings.append(f"{cache.classes} classes: the published loaders take {PUBLISHED_CLASSES} only")
