@@ -131,19 +131,17 @@ def diff(
             for name in names:
                 if name not in cache.shapes:
                     raise UnknownNameError("array", name, cache.shapes, where=str(cache.path))
-    place = {video_id: number for number, video_id in enumerate(second.video_ids)}
-    common = [video_id for video_id in first.video_ids if video_id in place]
+    shared = set(first.video_ids) & set(second.video_ids)
+    common = [video_id for video_id in first.video_ids if video_id in shared]
     if not common:
         raise StoreError(f"{a} and {b}: no video is in both", hint="compare caches of the same dataset")
-    in_first = np.array([number for number, name in enumerate(first.video_ids) if name in place], np.int64)
-    in_second = np.array([place[name] for name in common], np.int64)
+    in_first, in_second = first.places_of_videos(common), second.places_of_videos(common)
     compared, incomparable = {}, _incomparable(first, second, pairs)
     for name, pair in pairs.items():
         if name not in incomparable:
             compared[name] = _compare(common, _blocks(first, second, pair, in_first, in_second))
     events, splits = _samples_differ(first, second)
-    only_a = tuple(name for name in first.video_ids if name not in place)
-    shared = set(common)
+    only_a = tuple(name for name in first.video_ids if name not in shared)
     only_b = tuple(name for name in second.video_ids if name not in shared)
     equal = all(array.equal == array.clips for array in compared.values())
     return CacheDifference(
