@@ -203,7 +203,7 @@ class SettingOption(click.Option):
         told = setting.help
         if setting.shown is not None:
             told += f"  [default: {setting.shown or default_text(setting.default)}]"
-        switch = setting.hinted is bool
+        switch = setting.value_type is bool
         super().__init__(declarations, default=None, help=told, metavar=None if switch else _metavar(setting))
 
 
@@ -307,7 +307,7 @@ def _check_sweep(
             raise ConfigError(
                 f"{flag} {by_option[setting.name]} beside {swept}", hint="give its values in --set alone"
             )
-        if typing.get_origin(setting.hinted) is tuple:
+        if typing.get_origin(setting.value_type) is tuple:
             raise ConfigError(
                 f"{swept}: {setting.name} is a list, which a sweep cannot vary",
                 hint=f"{flag} {values} gives it to all trials",
@@ -407,20 +407,20 @@ def _options(options: Sequence[Setting], presets: Mapping[str, Any] | None) -> l
     added = _sources("KEY=VALUE", presets)
     for setting in options:
         flag = setting.name.replace("_", "-")
-        names = f"--{flag}/--no-{flag}" if setting.hinted is bool else f"--{flag}"
+        names = f"--{flag}/--no-{flag}" if setting.value_type is bool else f"--{flag}"
         added.append(click.option(names, setting.name, cls=SettingOption, setting=setting))
     return added
 
 
 def _metavar(setting: Setting) -> str:
     """Returns what help shows for the value of a setting: its choices, or its type."""
-    parts = typing.get_args(setting.hinted)
-    if setting.registry is not None or typing.get_origin(setting.hinted) is typing.Literal:
+    parts = typing.get_args(setting.value_type)
+    if setting.registry is not None or typing.get_origin(setting.value_type) is typing.Literal:
         return "[" + "|".join(map(str, setting.registry or parts)) + "]"
     words = {"a whole number": "INTEGER", "a number": "NUMBER", "text": "TEXT"}
-    if typing.get_origin(setting.hinted) is tuple:
+    if typing.get_origin(setting.value_type) is tuple:
         return ",".join("..." if part is Ellipsis else words[describe(part)] for part in parts)
-    return words.get(describe(setting.hinted), "PATH")
+    return words.get(describe(setting.value_type), "PATH")
 
 
 def dataset_options(command: F) -> F:

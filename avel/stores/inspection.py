@@ -210,7 +210,7 @@ def _run(path: str, verify: bool) -> Findings:
     weights = sorted(Path(path).rglob("*.safetensors"))
     problems, mend = [UNFINISHED], GO_ON.format(COMMANDS[run.kind])
     if run.finished:
-        problems, mend = run.faults(verify=verify), run.remake()
+        problems, mend = run.faults(verify=verify), run.how_to_remake()
     facts = {
         "stage": COMMANDS[run.kind],
         "finished": run.finished,

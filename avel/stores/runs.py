@@ -250,7 +250,7 @@ class Run:
         Raises:
             StoreError: the run is not finished, or the file is damaged.
         """
-        plain = parse(self._results(), self.path / RESULTS, self._mend())
+        plain = parse(self._results(), self.path / RESULTS, self._how_to_mend())
         return {key: value for key, value in plain.items() if key != SEAL}
 
     def read_results(self, kind: type[R]) -> R:
@@ -259,7 +259,7 @@ class Run:
         Raises:
             StoreError: the run is not finished, or a value in the file is missing or of another type.
         """
-        return read_document(kind, self._results(), self.path / RESULTS, self._mend())
+        return read_document(kind, self._results(), self.path / RESULTS, self._how_to_mend())
 
     def _results(self) -> bytes:
         if not self.finished:
@@ -269,13 +269,13 @@ class Run:
             )
         return (self.path / RESULTS).read_bytes()
 
-    def remake(self) -> str:
+    def how_to_remake(self) -> str:
         """Returns how to make a run anew that has damaged files."""
         if self.kind == "heads":
             return f"the same avel {COMMANDS[self.kind]} command with --overwrite trains it anew"
         return f"remove {self.path}, and the same avel {COMMANDS[self.kind]} command trains it anew"
 
-    def _mend(self) -> str:
+    def _how_to_mend(self) -> str:
         return f"delete the file and give the same avel {COMMANDS[self.kind]} command again"
 
     def faults(self, *, verify: bool) -> list[str]:
@@ -287,7 +287,7 @@ class Run:
         path = self.path / FILES
         if not path.is_file():
             return [f"{FILES} is missing"]
-        listed = read_document(FileList, path.read_bytes(), path, self._mend()).files
+        listed = read_document(FileList, path.read_bytes(), path, self._how_to_mend()).files
         fault_of = {name: self._fault(name, about, verify) for name, about in listed.items()}
         if verify and (broken := seal_fault((self.path / RESULTS).read_bytes())):
             fault_of[RESULTS] = broken

@@ -223,7 +223,7 @@ def parse_options(text: str) -> dict[str, Any]:
     >>> parse_options("--keep-maps --dtype bfloat16 --set window_seconds=2.0")
     {'keep_maps': True, 'dtype': 'bfloat16', 'window_seconds': '2.0'}
     """
-    flags = {setting.name for setting in settings_of(CacheConfig) if setting.hinted is bool}
+    flags = {setting.name for setting in settings_of(CacheConfig) if setting.value_type is bool}
     words, options = iter(shlex.split(text)), dict[str, Any]()
     for word in words:
         name = word.removeprefix("--").replace("-", "_")

@@ -97,7 +97,7 @@ class Dataset:
         for sample in samples:
             if sample.video_id not in self.stated_seconds:
                 raise DatasetError(
-                    f"{self.where(sample)}: the annotations do not say how long the video is",
+                    f"{self.line_of(sample)}: the annotations do not say how long the video is",
                     hint="--format-set longest_seconds=0 takes all clips to be as long as the grid",
                 )
         seconds = np.array([self.stated_seconds[sample.video_id] for sample in samples], np.float64)
@@ -122,7 +122,7 @@ class Dataset:
             self.background,
             grid.segments,
             grid.segment_seconds,
-            lambda number: self.where(chosen[number]),
+            lambda number: self.line_of(chosen[number]),
             self.categories,
             self.stated_lengths(grid, chosen) if lengths is None else lengths,
         )
@@ -192,12 +192,12 @@ class Dataset:
             sample, event = self.samples.of_event(int(beyond[0]))
             others = f", and {len(beyond) - 1} more do" if len(beyond) > 1 else ""
             raise DatasetError(
-                f"{self.where(sample, event)}: event from {event.onset_seconds:g} s to "
+                f"{self.line_of(sample, event)}: event from {event.onset_seconds:g} s to "
                 f"{event.offset_seconds:g} s lies beyond the grid of {grid.seconds:g} s{others}",
                 hint="give times in seconds from the clip's start, or make the grid longer (--segments)",
             )
 
-    def where(self, sample: Sample, event: Event | None = None) -> str:
+    def line_of(self, sample: Sample, event: Event | None = None) -> str:
         """Returns file, line and video of a sample or one of its events, for messages."""
         where = (event.where if event else "") or sample.where
         return f"{where or f'{self.root}: sample {sample.number}'} ({sample.video_id})"
@@ -350,12 +350,12 @@ def _check(dataset: Dataset) -> None:
         sample = samples[first]
         _check_sample(dataset, sample)
         if not known[first]:
-            raise DatasetError(f"{dataset.where(sample)}: no such video")
-        raise DatasetError(f"{dataset.where(sample)}: two samples have number {sample.number}")
+            raise DatasetError(f"{dataset.line_of(sample)}: no such video")
+        raise DatasetError(f"{dataset.line_of(sample)}: two samples have number {sample.number}")
 
 
 def _check_sample(dataset: Dataset, sample: Sample) -> None:
-    where = dataset.where(sample)
+    where = dataset.line_of(sample)
     if not sample.video_id:
         raise DatasetError(f"{where}: names no video")
     if "\0" in sample.video_id:
@@ -365,7 +365,7 @@ def _check_sample(dataset: Dataset, sample: Sample) -> None:
     if sample.events is not None and sample.categories is not None:
         raise DatasetError(f"{where}: gives classes beside its events", hint="leave the classes out")
     for event in sample.events or ():
-        at = dataset.where(sample, event)
+        at = dataset.line_of(sample, event)
         _check_category(dataset, event.category, at)
         if event.modality not in MODALITIES:
             hint = f"choose from {', '.join(MODALITIES)}"
