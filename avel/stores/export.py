@@ -96,6 +96,8 @@ def export_features(
     }
     if "maps" in opened.shapes:
         names[MAPS_FILE] = "maps"
+    for array in names.values():
+        opened.check_holds(array)
     shapes = {}
     truth = Truth(opened.labels(), opened.samples.events, opened.classes)
     there = [name for name in (*names, *LABELS, *ORDERS) if (folder / name).exists()]

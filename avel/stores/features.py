@@ -225,15 +225,23 @@ class FeatureCache:
         Raises:
             StoreError: the cache does not hold it, or its checksum fails.
         """
+        self.check_holds(name)
+        hint = self.command("--overwrite") or "import the features again, with --overwrite"
+        rows = slice(None) if videos is None else videos.tolist()
+        with open_hdf5(self.path, hint) as file:
+            return read_verified_rows(_array_of(file, name, hint), self.checksums[name], rows, hint)
+
+    def check_holds(self, name: str) -> None:
+        """Checks that the cache holds an array of that name.
+
+        Raises:
+            StoreError: it does not; the hint says how to add it.
+        """
         if name not in self.shapes:
             arrays = ", ".join(self.shapes)
             raise StoreError(
                 f"{self.path}: no {name!r} in this cache, only {arrays}", hint=self._how_to_add(name)
             )
-        hint = self.command("--overwrite") or "import the features again, with --overwrite"
-        rows = slice(None) if videos is None else videos.tolist()
-        with open_hdf5(self.path, hint) as file:
-            return read_verified_rows(_array_of(file, name, hint), self.checksums[name], rows, hint)
 
     def places_of_split(self, split: str | None) -> NDArray[np.int64]:
         """Returns the places of a split's samples among all, of all samples for None: (n,).
