@@ -25,12 +25,13 @@ def verify_clips(store: ClipStore) -> tuple[str, ...]:
         faults.append(f"config.toml: {broken}")
     rows, suspects = dict[int, str](), list[str]()
     for video_id, entry in store.entries.items():
-        if entry.row >= len(store.video_ids) or store.video_ids[entry.row] != video_id:
+        has_row = entry.row < len(store.video_ids)
+        if not has_row or store.video_ids[entry.row] != video_id:
             faults.append(f"{video_id}: the manifest says row {entry.row}, the arrays do not")
         if entry.row in rows:
             faults.append(f"{video_id}: shares row {entry.row} with {rows[entry.row]}")
         rows[entry.row] = video_id
-        if _faults_of_video(store, entry):
+        if has_row and _faults_of_video(store, entry):
             suspects.append(video_id)
     again = ClipStore(store.location, store.attributes)  # `avel pack` may have moved them meanwhile
     for video_id in suspects:
