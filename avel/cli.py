@@ -34,13 +34,13 @@ from avel.console import (
     show,
     show_rows,
     stage_settings,
-    verbosity,
 )
 from avel.errors import ConfigError
 from avel.heads.config import TaskChoice, TrainConfig
 from avel.heads.presets import PRESETS as HEAD_PRESETS
 from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.pretraining.presets import PRESETS
+from avel.progress import set_verbosity
 from avel.recipes.reproducing.tables import TABLES
 from avel.stores.datasets.sample import SPLITS
 from avel.text import plural
@@ -126,7 +126,7 @@ def cli(quiet: bool, verbose: bool, threads: int | None) -> None:
 
     --quiet, --verbose and --threads may stand before or after COMMAND.
     """
-    verbosity(quiet, verbose)
+    set_verbosity(0 if quiet else 2 if verbose else 1)
     if threads is not None:
         limit_threads(threads)
 

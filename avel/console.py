@@ -39,8 +39,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DONE, ERROR, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: all done, error, wrong usage, finished but some clips failed, interrupted."""
-
-
 LONGEST_CHOICES = 20
 """Most characters of the choices that help shows beside a flag; more of them stand in its text."""
 MOST_LISTED = 16
@@ -49,8 +47,6 @@ FLAG_COLUMNS = 24
 """Width of the column of flags; the help of longer ones begins in the next line."""
 EVERY_COMMAND = "Every command"
 """Heading of the options that all commands take."""
-
-
 UNBROKEN = "\0"
 """Stands for a hyphen while help is broken into lines, so that `--no-augment` keeps to one of them."""
 
@@ -188,10 +184,8 @@ def _for_every_command() -> list[click.Option]:
     threads, one = "Threads that computing takes.  [default: the cores]", click.IntRange(1)
     return [
         EveryCommandOption("--threads", threads, limit_threads, type=one, metavar="N"),
-        EveryCommandOption("--quiet", quiet, lambda _: verbosity(quiet=True, verbose=False), is_flag=True),
-        EveryCommandOption(
-            "--verbose", verbose, lambda _: verbosity(quiet=False, verbose=True), is_flag=True
-        ),
+        EveryCommandOption("--quiet", quiet, lambda _: set_verbosity(0), is_flag=True),
+        EveryCommandOption("--verbose", verbose, lambda _: set_verbosity(2), is_flag=True),
     ]
 
 
@@ -342,7 +336,6 @@ def stage_settings(
             resolved, which is printed to stderr; for a type of None it gets name -> given value.
         presets: stage -> settings by the name of their preset; a name may stand in several stages.
     """
-
     names = {name for each in presets.values() for name in each}
 
     def decorate(command: F) -> F:
@@ -525,8 +518,3 @@ def run(group: click.Group, arguments: list[str] | None = None) -> int:
     if code == INTERRUPTED:
         click.echo("avel: interrupted; give the same command again to go on", err=True)
     return code if isinstance(code, int) else DONE
-
-
-def verbosity(quiet: bool, verbose: bool) -> None:
-    """Sets how much is written to stderr."""
-    set_verbosity(0 if quiet else 2 if verbose else 1)
