@@ -21,7 +21,7 @@ from avel.stores.named_features import FeatureModality
 NO_FEATURES, NOT_FINITE, OTHER_COUNT = "no features", "NaN or infinity", "another number of features"
 ENDS_EARLY, TRANSPOSED, OTHER_WIDTH = "ends before the grid", "axes look transposed", "another width"
 NO_ARRAY, UNREADABLE = "no vectors or maps of numbers", "cannot be read"
-NEXT = {
+REMEDIES = {
     OTHER_COUNT: "--audio-hop or --visual-hop if they are not one a segment, --segments for another T; ",
     UNREADABLE: "--audio-key or --visual-key if files hold several arrays; ",
     TRANSPOSED: "write them with time first; ",
@@ -246,7 +246,7 @@ def findings_of(checked: Mapping[FeatureModality, CheckedFeatures], leave_out: b
                 f"dataset, the first is {each.surplus[0]!r}"
             )
     if lines and not leave_out:
-        hint = "".join(mend for kind, mend in NEXT.items() if kinds[kind]) + LEAVE_OUT
+        hint = "".join(mend for kind, mend in REMEDIES.items() if kinds[kind]) + LEAVE_OUT
         raise DatasetError("; ".join(lines), hint=hint)
     return lines
 

@@ -30,7 +30,7 @@ from avel.stores.named_features import FeatureModality, NewFeatures
 from avel.stores.runs import library_versions
 from avel.text import plural
 
-TABLES = (".csv", ".parquet")
+TABLE_ENDINGS = (".csv", ".parquet")
 """Endings of annotations that need no folder of videos beside them."""
 
 
@@ -240,7 +240,7 @@ def dataset_of(
     if isinstance(dataset, Dataset):
         return dataset
     table = None if annotations is None else Path(annotations)
-    if dataset is None and table is not None and table.suffix.lower() in TABLES and format == "auto":
+    if dataset is None and table is not None and table.suffix.lower() in TABLE_ENDINGS and format == "auto":
         return read_table_dataset(table)
     if dataset is None and table is None:
         raise MissingPathError(

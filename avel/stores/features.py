@@ -44,7 +44,7 @@ from avel.stores.named_features import (
     GROUP,
     MAPS,
     MODALITY_OF_OWN,
-    OWN,
+    OWN_ARRAYS,
     NamedFeatures,
     NewFeatures,
     named_digest,
@@ -270,7 +270,7 @@ class FeatureCache:
 
     def modality_of(self, name: str) -> str:
         """Returns "audio" or "visual", the modality of an array that the cache holds."""
-        return MODALITY_OF_OWN[name] if name in OWN else self.named[name].modality
+        return MODALITY_OF_OWN[name] if name in OWN_ARRAYS else self.named[name].modality
 
     def digest_with(self, names: Iterable[str]) -> str:
         """Returns a digest of the cache and of some of its named features; its own where there are none."""
@@ -298,7 +298,7 @@ class FeatureCache:
         return typed(CacheProvenance, self.provenance, f"{self.path}: provenance", CACHE_AGAIN)
 
     def _how_to_add(self, name: str) -> str:
-        if name not in OWN:
+        if name not in OWN_ARRAYS:
             return "avel inspect lists them; avel import-features adds others"
         option = "--keep-maps" if name == MAPS else "--keep-cnn"
         command = self.command(option, "--overwrite")
@@ -388,7 +388,7 @@ def _check(
     lengths: NDArray[np.int64],
 ) -> None:
     """Checks that what a cache holds fits together; raises StoreError."""
-    unknown = set(shapes) - {*OWN, *named}
+    unknown = set(shapes) - {*OWN_ARRAYS, *named}
     if unknown or not {"f_a", "f_v"} <= set(shapes):
         raise StoreError(f"a feature cache holds f_a, f_v and maybe cnn_a, cnn_v, maps, not {sorted(shapes)}")
     rows = (len(video_ids), *shapes["f_a"][1:2])
@@ -415,7 +415,7 @@ def _content_digest(
 ) -> str:
     """Returns 16 hex digits over provenance, columns, and the checksums of the cache's own arrays."""
     features_made = {key: value for key, value in provenance.items() if key not in (*INPUTS, GROUP)}
-    own = sorted((name, sums) for name, sums in checksums.items() if name in OWN)
+    own = sorted((name, sums) for name, sums in checksums.items() if name in OWN_ARRAYS)
     numbers = [(name, columns[name]) for name in COLUMNS]
     return digest_of([features_made, float(segment_seconds)], chain(numbers, own))
 
@@ -444,7 +444,7 @@ def _read(path: Path, file: h5py.File) -> FeatureCache:
     text = read_column(file, "provenance", np.bytes_, CACHE_AGAIN, dimensions=0).item()
     provenance = parse(text, f"{path}: provenance", CACHE_AGAIN)
     named = read_named(path, provenance)
-    arrays = [*(name for name in OWN if name in file), *named]
+    arrays = [*(name for name in OWN_ARRAYS if name in file), *named]
     columns = {name: read_column(file, name, dtype, CACHE_AGAIN) for name, dtype in COLUMNS.items()}
     sums = {
         name: read_column(file, place_in_file(name) + CHECKSUMS, np.uint32, CACHE_AGAIN) for name in arrays
@@ -498,7 +498,7 @@ def _array_of(file: h5py.File, name: str, hint: str) -> h5py.Dataset:
     Raises:
         StoreError: it is missing, or its values do not lie in the file itself.
     """
-    if name not in OWN and not isinstance(file.get(GROUP, getlink=True), h5py.HardLink):
+    if name not in OWN_ARRAYS and not isinstance(file.get(GROUP, getlink=True), h5py.HardLink):
         raise StoreError(f"{file.filename}: {GROUP} is missing, or a link, which is not followed", hint=hint)
     return array_of(file, place_in_file(name), hint)
 

@@ -31,7 +31,7 @@ from avel.pipeline.encoders.vectors import VectorsConfig
 from avel.stores.documents import typed
 from avel.stores.features import FeatureCache
 from avel.stores.files import sha256_file
-from avel.stores.named_features import MAPS, MAPS_ENDING, OWN, NamedFeatures, read_named
+from avel.stores.named_features import MAPS, MAPS_ENDING, OWN_ARRAYS, NamedFeatures, read_named
 from avel.stores.provenance import CACHE_AGAIN, NETWORK, VECTORS, NetworkProvenance, Staging
 from avel.stores.runs import read_config
 
@@ -226,7 +226,7 @@ class Networks:
     def _own(self, origin: Origin, name: str, maps: bool) -> Source:
         if VECTORS in origin.told:
             return self._of_vectors(origin)
-        if "staging" not in origin.told or name not in OWN:
+        if "staging" not in origin.told or name not in OWN_ARRAYS:
             raise _not_of_avel(f"{origin.where}: {name!r}")
         return self._of_clips(origin, maps)
 
