@@ -34,13 +34,13 @@ from avel.console import (
     show,
     show_rows,
     stage_settings,
-    verbosity,
 )
 from avel.errors import ConfigError
 from avel.heads.config import TaskChoice, TrainConfig
 from avel.heads.presets import PRESETS as HEAD_PRESETS
 from avel.pipeline.config import CacheConfig, ExtractConfig, PretrainConfig
 from avel.pipeline.pretraining.presets import PRESETS
+from avel.progress import set_verbosity
 from avel.recipes.reproducing.tables import TABLES
 from avel.stores.datasets.sample import SPLITS
 from avel.text import plural
@@ -126,7 +126,7 @@ def cli(quiet: bool, verbose: bool, threads: int | None) -> None:
 
     --quiet, --verbose and --threads may stand before or after COMMAND.
     """
-    verbosity(quiet, verbose)
+    set_verbosity(0 if quiet else 2 if verbose else 1)
     if threads is not None:
         limit_threads(threads)
 
@@ -328,16 +328,14 @@ def import_features(source: tuple[Path, ...], cache: Path, as_json: bool, **opti
     --audio and --visual name features by video id; SOURCE is the folder of the published AVE files, or these
     files themselves.
     """
-    given = source[0] if len(source) == 1 else source or None
-    found = avel.import_features(given, cache, **options)
+    found = avel.import_features(source or None, cache, **options)
     show(found, as_json, next=f"avel train-head {path_of(cache)} runs/psp --head psp --seeds 5")
     return DONE
 
 
-@command("avel export-features ave.h5 exported/ --format ave", name="export-features")
+@command("avel export-features ave.h5 exported/", name="export-features")
 @click.argument("cache", type=CACHE)
 @click.argument("folder", type=PathTo("dataset", made=True))
-@click.option("--format", type=click.Choice(["ave"]), default="ave", help="Format of the files.")
 @click.option(
     "--level",
     type=click.Choice(["cnn", "encoder"]),

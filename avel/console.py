@@ -39,8 +39,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DONE, ERROR, USAGE, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: all done, error, wrong usage, finished but some clips failed, interrupted."""
-
-
 LONGEST_CHOICES = 20
 """Most characters of the choices that help shows beside a flag; more of them stand in its text."""
 MOST_LISTED = 16
@@ -49,8 +47,6 @@ FLAG_COLUMNS = 24
 """Width of the column of flags; the help of longer ones begins in the next line."""
 EVERY_COMMAND = "Every command"
 """Heading of the options that all commands take."""
-
-
 UNBROKEN = "\0"
 """Stands for a hyphen while help is broken into lines, so that `--no-augment` keeps to one of them."""
 
@@ -188,10 +184,8 @@ def _for_every_command() -> list[click.Option]:
     threads, one = "Threads that computing takes.  [default: the cores]", click.IntRange(1)
     return [
         EveryCommandOption("--threads", threads, limit_threads, type=one, metavar="N"),
-        EveryCommandOption("--quiet", quiet, lambda _: verbosity(quiet=True, verbose=False), is_flag=True),
-        EveryCommandOption(
-            "--verbose", verbose, lambda _: verbosity(quiet=False, verbose=True), is_flag=True
-        ),
+        EveryCommandOption("--quiet", quiet, lambda _: set_verbosity(0), is_flag=True),
+        EveryCommandOption("--verbose", verbose, lambda _: set_verbosity(2), is_flag=True),
     ]
 
 
@@ -203,7 +197,7 @@ class SettingOption(click.Option):
         told = setting.help
         if setting.shown is not None:
             told += f"  [default: {setting.shown or default_text(setting.default)}]"
-        switch = setting.hinted is bool
+        switch = setting.value_type is bool
         super().__init__(declarations, default=None, help=told, metavar=None if switch else _metavar(setting))
 
 
@@ -307,7 +301,7 @@ def _check_sweep(
             raise ConfigError(
                 f"{flag} {by_option[setting.name]} beside {swept}", hint="give its values in --set alone"
             )
-        if typing.get_origin(setting.hinted) is tuple:
+        if typing.get_origin(setting.value_type) is tuple:
             raise ConfigError(
                 f"{swept}: {setting.name} is a list, which a sweep cannot vary",
                 hint=f"{flag} {values} gives it to all trials",
@@ -342,7 +336,6 @@ def stage_settings(
             resolved, which is printed to stderr; for a type of None it gets name -> given value.
         presets: stage -> settings by the name of their preset; a name may stand in several stages.
     """
-
     names = {name for each in presets.values() for name in each}
 
     def decorate(command: F) -> F:
@@ -407,20 +400,20 @@ def _options(options: Sequence[Setting], presets: Mapping[str, Any] | None) -> l
     added = _sources("KEY=VALUE", presets)
     for setting in options:
         flag = setting.name.replace("_", "-")
-        names = f"--{flag}/--no-{flag}" if setting.hinted is bool else f"--{flag}"
+        names = f"--{flag}/--no-{flag}" if setting.value_type is bool else f"--{flag}"
         added.append(click.option(names, setting.name, cls=SettingOption, setting=setting))
     return added
 
 
 def _metavar(setting: Setting) -> str:
     """Returns what help shows for the value of a setting: its choices, or its type."""
-    parts = typing.get_args(setting.hinted)
-    if setting.registry is not None or typing.get_origin(setting.hinted) is typing.Literal:
+    parts = typing.get_args(setting.value_type)
+    if setting.registry is not None or typing.get_origin(setting.value_type) is typing.Literal:
         return "[" + "|".join(map(str, setting.registry or parts)) + "]"
     words = {"a whole number": "INTEGER", "a number": "NUMBER", "text": "TEXT"}
-    if typing.get_origin(setting.hinted) is tuple:
+    if typing.get_origin(setting.value_type) is tuple:
         return ",".join("..." if part is Ellipsis else words[describe(part)] for part in parts)
-    return words.get(describe(setting.hinted), "PATH")
+    return words.get(describe(setting.value_type), "PATH")
 
 
 def dataset_options(command: F) -> F:
@@ -525,8 +518,3 @@ def run(group: click.Group, arguments: list[str] | None = None) -> int:
     if code == INTERRUPTED:
         click.echo("avel: interrupted; give the same command again to go on", err=True)
     return code if isinstance(code, int) else DONE
-
-
-def verbosity(quiet: bool, verbose: bool) -> None:
-    """Sets how much is written to stderr."""
-    set_verbosity(0 if quiet else 2 if verbose else 1)

@@ -1,5 +1,6 @@
 """Defines the time grid of audio and video, from which all lengths are derived."""
 
+import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -44,7 +45,7 @@ class Grid:
             if getattr(self, name) > MOST[name]:
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be at most {MOST[name]}")
         for per_second, name in ((self.fps, "fps"), (self.sample_rate, "sample_rate")):
-            if (Fraction(self.segment_seconds) * per_second).denominator != 1:
+            if (exact(self.segment_seconds) * per_second).denominator != 1:
                 raise ConfigError(
                     f"segment_seconds={self.segment_seconds} is not a multiple of 1/{per_second} s ({name})",
                     hint=f"change segment_seconds or {name} so that their product is whole",
@@ -56,6 +57,16 @@ class Grid:
                 f"pixels take {gib:.0f} GiB, and at most {MOST_CHUNK_GIB} are held",
                 hint="make segment_seconds, fps or size smaller",
             )
+
+    @classmethod
+    def without_frames(cls, segments: int, segment_seconds: float, **others: int) -> "Grid":
+        """Returns a grid with the lowest frame rate there is, for data that has segments and no frames.
+
+        >>> Grid.without_frames(50, 0.2).fps
+        5
+        """
+        fps = exact(segment_seconds).denominator if math.isfinite(segment_seconds) else 1
+        return cls(segments, segment_seconds, fps, **others)
 
     def at(self, sample_rate: int) -> "Grid":
         """Returns the same grid with audio at another sample rate.
@@ -73,7 +84,7 @@ class Grid:
     @property
     def frames_per_segment(self) -> int:
         """Staged frames of one segment, N."""
-        return int(Fraction(self.segment_seconds) * self.fps)
+        return int(exact(self.segment_seconds) * self.fps)
 
     @property
     def frames(self) -> int:
@@ -83,12 +94,21 @@ class Grid:
     @property
     def samples_per_segment(self) -> int:
         """Audio samples of one segment."""
-        return int(Fraction(self.segment_seconds) * self.sample_rate)
+        return int(exact(self.segment_seconds) * self.sample_rate)
 
     @property
     def samples(self) -> int:
         """Audio samples of one clip."""
         return self.segments * self.samples_per_segment
+
+
+def exact(seconds: float) -> Fraction:
+    """Returns seconds as the decimal that was written; the float of most is a little less or more.
+
+    >>> exact(0.2), Fraction(0.2) == Fraction(1, 5)
+    (Fraction(1, 5), False)
+    """
+    return Fraction(str(seconds))
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:

@@ -88,7 +88,7 @@ def describe_head(name: str) -> HeadDescription:
     settings = (
         SettingInfo(
             each.name,
-            describe(each.hinted),
+            describe(each.value_type),
             each.of(config),
             config.weak_defaults.get(each.name, each.of(config)),
             each.help,

@@ -304,12 +304,12 @@ def _converted(name: str, values: Range | Sequence[Any], base: TrainConfig) -> R
     """Converts values or bounds to the type of the setting."""
     setting = next(each for each in settings_of(base) if each.name == name)
     if not isinstance(values, Range):
-        if typing.get_origin(setting.hinted) is tuple:
+        if typing.get_origin(setting.value_type) is tuple:
             raise ConfigError(f"a search over {name}, which is a list", hint="give it to all trials")
         if setting.registry is not None:
             return tuple(values)
         return tuple(convert(setting, value, "search") for value in values)
-    if setting.hinted not in (int, float):
+    if setting.value_type not in (int, float):
         raise ConfigError(
             f"{name}={values} is a range, and {name} is not a number", hint="give its values by commas"
         )

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from avel.errors import ConfigError, DatasetError, MissingPathError, StoreError
 from avel.stores.arrow import read_parquet
 from avel.stores.files import path_text
-from avel.stores.hdf5 import array_of, opened, read_foreign_texts
+from avel.stores.hdf5 import array_of, open_hdf5, read_foreign_texts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -120,7 +120,7 @@ def _entries(path: Path) -> Iterator[Entries]:
     """Yields what a file holds, by name; the one array of a file without names is ""."""
     ending = path.suffix.lower()
     if ending in HDF5_ENDINGS:
-        with opened(path, WRITE_AGAIN) as file:
+        with open_hdf5(path, WRITE_AGAIN) as file:
             yield _hdf5_entries(file)
         return
     try:
@@ -227,14 +227,15 @@ def _only(entries: Entries, key: str | None, dimensions: tuple[int, ...], where:
         StoreError: there is none, or several and no key.
     """
     fitting = {name: value for name, value in entries.items() if _dimensions(value) in dimensions}
-    chosen = fitting if key is None or set(fitting) == {""} else {key: fitting[key]} if key in fitting else {}
-    if len(chosen) == 1:
-        return next(iter(chosen.values()))
+    if key is not None and set(fitting) != {""}:
+        fitting = {name: value for name, value in fitting.items() if name == key}
+    if len(fitting) == 1:
+        return next(iter(fitting.values()))
     wanted = (
         f"{' or '.join(map(str, dimensions))} dimensions{'' if key is None else f' and the name {key!r}'}"
     )
     raise StoreError(
-        f"{where}: holds {_listed(entries)}; {len(chosen)} of these have {wanted}",
+        f"{where}: holds {_listed(entries)}; {len(fitting)} of these have {wanted}",
         hint="--audio-key and --visual-key name the array to take",
     )
 

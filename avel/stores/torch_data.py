@@ -84,7 +84,7 @@ class CacheDataset(Dataset[CachedSample]):
         self.samples = cache.samples.take(cache.places_of_split(split))
         self.labels = torch.from_numpy(cache.labels(self.samples))
         for name in (name for names in self.names for name in names):
-            cache.read(name, np.empty(0, np.int64))  # says what is missing at once, not in a loader's process
+            cache.check_holds(name)  # now, and not in a loader's process
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -117,7 +117,7 @@ class StoreDataset(Dataset[StagedSample]):
         self.store, self.waveform = store, waveform
         known = store.dataset.samples
         chosen = known.is_one_of("video_id", store.staged)
-        self.samples = known.only(chosen if split is None else chosen & known.is_one_of("split", (split,)))
+        self.samples = known.filter(chosen if split is None else chosen & known.is_one_of("split", (split,)))
         if not self.samples:
             raise StoreError(
                 f"{store.location.url}: no staged sample of split {split!r}",

@@ -79,7 +79,7 @@ def score(
     samples = [sample for sample in data.samples if sample.split == split]
     if not samples:
         raise DatasetError(f"{data.root}: no samples of split {split!r}", hint="--split val, for example")
-    grid = Grid(segments or data.segments(segment_seconds), segment_seconds)
+    grid = Grid.without_frames(segments or data.segments(segment_seconds), segment_seconds)
     label = judged.labels_of(data, grid, samples)
     paths = [predictions] if isinstance(predictions, str | Path) else list(predictions)
     sets = [each for path in paths for each in read_submission(Path(path), data, samples, judged, grid)]

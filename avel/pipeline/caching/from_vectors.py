@@ -23,7 +23,7 @@ from avel.progress import Progress
 from avel.stores.features import FeatureCache, write_features
 from avel.stores.files import check_can_replace
 from avel.stores.named_features import GROUP
-from avel.stores.provenance import NETWORK, VECTORS, places_of
+from avel.stores.provenance import NETWORK, VECTORS
 from avel.stores.runs import library_versions
 
 
@@ -76,7 +76,7 @@ def encode_vectors(
             "hardware": [hardware_of(device)],
             "versions": library_versions(),
             "run": str(encoder.resolve()),
-            "source_runs": places_of(source, source_cache.provenance).runs,
+            "source_runs": source_cache.inputs.runs,
         },
         lengths=source_cache.lengths,
     )

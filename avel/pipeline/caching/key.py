@@ -27,7 +27,7 @@ from avel.registry import Registry
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
 from avel.stores.runs import RECORD, Run
-from avel.stores.seal import fault_of_file
+from avel.stores.seal import file_seal_fault
 from avel.stores.tensors import read_header
 
 RANDOM = "random"
@@ -172,7 +172,7 @@ def encoder_file_digest(path: Path) -> tuple[dict[str, Any], str]:
     """
     path = encoder_file(path)
     _, spec = read_spec(path, read_header(path, AGAIN))
-    if broken := fault_of_file(path):
+    if broken := file_seal_fault(path):
         raise StoreError(f"{path}: {broken}", hint=AGAIN)
     with safe_open(path, framework="numpy") as file:
         return spec, digest_of(spec, ((name, file.get_tensor(name)) for name in sorted(file.keys())))

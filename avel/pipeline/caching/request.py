@@ -103,7 +103,9 @@ def make_request(
         )
     reasons = {
         name: f"{entry.reason or entry.state}: {entry.detail}".removesuffix(": ")
-        for name, entry in clips.entries.take((~clips.entries.is_one_of(clips.staged)).nonzero()[0]).items()
+        for name, entry in clips.entries.take(
+            (~clips.entries.is_one_of("video_id", clips.staged)).nonzero()[0]
+        ).items()
     }
     return Request(
         clips,
@@ -221,7 +223,7 @@ def parse_options(text: str) -> dict[str, Any]:
     >>> parse_options("--keep-maps --dtype bfloat16 --set window_seconds=2.0")
     {'keep_maps': True, 'dtype': 'bfloat16', 'window_seconds': '2.0'}
     """
-    flags = {setting.name for setting in settings_of(CacheConfig) if setting.hinted is bool}
+    flags = {setting.name for setting in settings_of(CacheConfig) if setting.value_type is bool}
     words, options = iter(shlex.split(text)), dict[str, Any]()
     for word in words:
         name = word.removeprefix("--").replace("-", "_")

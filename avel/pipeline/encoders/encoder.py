@@ -135,7 +135,7 @@ class Encoder(nn.Module):
         assert self.attention is not None
         layer = self.attention.video[0]
         assert isinstance(layer, nn.Linear)
-        weight, bias = self.visual_standard.before(layer)
+        weight, bias = self.visual_standard.folded_into(layer)
         autocast = torch.is_autocast_enabled(cells.device.type)
         attended: Tensor = functional_call(
             self.attention,

@@ -10,7 +10,8 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 
-from avel.pipeline.media.refusal import ClipRefused, Reason
+from avel.pipeline.media.refusal import ClipRefused
+from avel.stores.manifest import Reason
 
 FAULTS = (av.error.FFmpegError, OSError, ValueError, IndexError)
 """Errors that PyAV raises for bad data; IndexError where a broken MPEG-TS changes its streams."""

@@ -46,11 +46,12 @@ from avel.pipeline.media.info import (
 )
 from avel.pipeline.media.parts import follow_parts
 from avel.pipeline.media.picture import PictureScaler, Resize, jpeg_colours
-from avel.pipeline.media.refusal import ClipRefused, Reason
+from avel.pipeline.media.refusal import ClipRefused
 from avel.pipeline.media.sample_clock import GAP_SECONDS
 from avel.pipeline.media.scan import ScannedStream, scan
 from avel.pipeline.media.video import VideoReader
 from avel.stores.jpeg import Colours
+from avel.stores.manifest import Reason
 
 MissingAudio = Literal["silence", "fail"]
 

@@ -21,13 +21,12 @@ from avel.config import digest
 from avel.errors import AvelError
 from avel.grid import CHUNK_SEGMENTS
 from avel.pipeline.config import ExtractConfig
-from avel.pipeline.media.refusal import Reason
 from avel.pipeline.staging.child import HASHED, MIB
 from avel.stores.clip_layout import ARRAYS, read_attributes
 from avel.stores.clip_writer import erase, is_run_of
 from avel.stores.files import file_at
 from avel.stores.location import locate
-from avel.stores.manifest import Entry, failed
+from avel.stores.manifest import Entry, Reason, failed
 
 CHILD_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",

@@ -31,8 +31,8 @@ from avel.pipeline.encoders.vectors import VectorsConfig
 from avel.stores.documents import typed
 from avel.stores.features import FeatureCache
 from avel.stores.files import sha256_file
-from avel.stores.named_features import MAPS, MAPS_ENDING, OWN, NamedFeatures, read_named
-from avel.stores.provenance import AGAIN, NETWORK, VECTORS, NetworkProvenance, Staging, places_of
+from avel.stores.named_features import MAPS, MAPS_ENDING, OWN_ARRAYS, NamedFeatures, read_named
+from avel.stores.provenance import CACHE_AGAIN, NETWORK, VECTORS, NetworkProvenance, Staging
 from avel.stores.runs import read_config
 
 MODALITIES = ("visual", "audio")
@@ -116,7 +116,7 @@ class Origin:
     @classmethod
     def of(cls, cache: FeatureCache) -> Origin:
         """Returns the provenance of a cache."""
-        runs = places_of(cache.path, cache.provenance).runs
+        runs = cache.inputs.runs
         return cls(str(cache.path), cache.provenance, runs, cache.command("--overwrite"))
 
 
@@ -226,7 +226,7 @@ class Networks:
     def _own(self, origin: Origin, name: str, maps: bool) -> Source:
         if VECTORS in origin.told:
             return self._of_vectors(origin)
-        if "staging" not in origin.told or name not in OWN:
+        if "staging" not in origin.told or name not in OWN_ARRAYS:
             raise _not_of_avel(f"{origin.where}: {name!r}")
         return self._of_clips(origin, maps)
 
@@ -234,7 +234,8 @@ class Networks:
         about = origin.told[VECTORS]
         if "provenance" not in about:
             raise StoreError(
-                f"{origin.where}: does not tell how the vectors were made that its encoder reads", hint=AGAIN
+                f"{origin.where}: does not tell how the vectors were made that its encoder reads",
+                hint=CACHE_AGAIN,
             )
         wanted = origin.told["encoder"]["digest"]
         encoder = load_encoder(self.run_of(origin, wanted)).to(self._device)
@@ -247,13 +248,15 @@ class Networks:
         return VectorNetworks(encoder, *read)
 
     def _of_clips(self, origin: Origin, maps: bool) -> StagedNetworks:
-        about = typed(NetworkProvenance, origin.told, f"{origin.where}: provenance", AGAIN)
+        about = typed(NetworkProvenance, origin.told, f"{origin.where}: provenance", CACHE_AGAIN)
         key = digest_of([maps, *(origin.told[name] for name in NETWORK)])
         if key not in self._staged:
             staging = staging_config(about.staging, origin.where)
             frames_per_segment = staging.grid().frames_per_segment
             if not all(0 <= frame < frames_per_segment for frame in about.preprocessing.frames):
-                raise StoreError(f"{origin.where}: preprocessing.frames: a segment has fewer", hint=AGAIN)
+                raise StoreError(
+                    f"{origin.where}: preprocessing.frames: a segment has fewer", hint=CACHE_AGAIN
+                )
             arrays = ["f_a", "f_v", *([MAPS] if maps else [])]
             encoder = PartEncoder(self._work(origin, about, arrays), self._device)
             _check_cnns(origin, about.cnn, encoder.cnn_digest)
