@@ -249,10 +249,10 @@ def packets(path: Path, stream: ScannedStream) -> "Iterator[Packet[Any]]":
                 yield packet
 
 
-def with_drain(packets: "Iterator[Packet[Any]]") -> "Iterator[tuple[Packet[Any] | None, Any]]":
-    """Yields each packet with its decoder; at the end None, which makes the decoder return its rest."""
+def to_decode(path: Path, stream: ScannedStream) -> "Iterator[tuple[Packet[Any] | None, Any]]":
+    """Yields `packets`, each with its decoder; at the end None, which makes the decoder return its rest."""
     context: Any = None
-    for packet in packets:
+    for packet in packets(path, stream):
         context = packet.stream.codec_context
         yield packet, context
     if context is not None:

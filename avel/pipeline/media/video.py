@@ -15,7 +15,7 @@ from avel.grid import Grid
 from avel.pipeline.media.container import FAULTS
 from avel.pipeline.media.picture import PictureScaler
 from avel.pipeline.media.refusal import ClipRefused
-from avel.pipeline.media.scan import ScannedStream, packets, with_drain
+from avel.pipeline.media.scan import ScannedStream, to_decode
 from avel.stores.jpeg import Colours
 
 SKIPPING = frozenset({"h264", "hevc"})
@@ -148,7 +148,7 @@ class VideoReader:
         """
         timed, last = self._stream.timed, None
         decode_times: list[int] = []  # a heap, used where there are no times of presentation (AVI)
-        for packet, context in with_drain(packets(self._path, self._stream)):
+        for packet, context in to_decode(self._path, self._stream):
             if not context.is_open:
                 context.thread_type = "NONE"
                 context.thread_count = 1
@@ -159,10 +159,10 @@ class VideoReader:
             context.skip_frame = "NONREF" if skipping else "DEFAULT"
             try:
                 frames = context.decode(packet)
-            except FAULTS as error:
+            except MemoryError:
+                raise
+            except FAULTS:
                 self.errors += 1
-                if isinstance(error, MemoryError):
-                    raise
                 continue
             if not timed and packet is not None and packet.dts is not None:
                 heappush(decode_times, packet.dts)
