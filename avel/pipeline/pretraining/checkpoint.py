@@ -34,10 +34,9 @@ NO_FORM = {"visual.weights", "audio.weights"}
 
 @dataclass(frozen=True)
 class Reached:
-    """Progress of a run: epochs and steps done, and the best score so far with its epoch."""
+    """Progress of a run: epochs done, and the best score so far with its epoch."""
 
     epochs: int = 0
-    steps: int = 0
     best_score: float | None = None
     best_epoch: int = 0
 
