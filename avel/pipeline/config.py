@@ -1,5 +1,6 @@
 """Configs of the pipeline's stages; torch-free, because the command line builds its options from them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -32,6 +33,12 @@ AUDIO_BACKBONES: Registry[Any] = Registry(
     group="avel.audio_backbones",
 )
 """CNNs of frames, and of patches or waveforms; `avel.pipeline.encoders.backbones` has their base classes."""
+BACKBONES: Mapping[Literal["visual", "audio"], Registry[Any]] = {
+    "visual": VISUAL_BACKBONES,
+    "audio": AUDIO_BACKBONES,
+}
+RANDOM, PUBLISHED = "random", "published"
+"""Values of `weights` for an untrained CNN, and for the first published weights."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ class BackboneConfig:
 
     backbone: ComponentConfig | None
     weights: str = option(
-        "published",
+        PUBLISHED,
         "Weights of this CNN: a file, a published name, or random; published takes the first name, if it "
         "has any.",
     )

@@ -56,7 +56,7 @@ from avel.stores.named_features import (
 from avel.stores.provenance import AGAIN, PLACES, CacheProvenance, places_of, read_provenance
 from avel.text import classes_and_background, html_table, plural
 
-FORMAT, VERSION = "avel-features", 6
+FORMAT, VERSION = "avel-features", 7
 BLOCK_VIDEOS = BLOCK_ROWS
 NAMED_BYTES = 8192
 """Room in the file for what HDF5 notes of features under a name."""
