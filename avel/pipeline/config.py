@@ -33,7 +33,7 @@ AUDIO_BACKBONES: Registry[Any] = Registry(
     group="avel.audio_backbones",
 )
 """CNNs of frames, and of patches or waveforms; `avel.pipeline.encoders.backbones` has their base classes."""
-BACKBONES: Mapping[Literal["visual", "audio"], Registry[Any]] = {
+BACKBONES: Mapping[Literal["audio", "visual"], Registry[Any]] = {
     "visual": VISUAL_BACKBONES,
     "audio": AUDIO_BACKBONES,
 }

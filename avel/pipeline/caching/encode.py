@@ -146,20 +146,21 @@ class PartEncoder:
         part, video_ids = batch
         read_of = {"visual": self._frames, "audio": self._audio}
         own = self.clips.lengths if self._own_lengths else None
-        clips: dict[str, list[NDArray[Any]]] = {}
+        clips: dict[str, dict[str, NDArray[Any]]] = {}
         failures: dict[str, str] = {}
         for video_id in video_ids:
             length = self.clips.grid.segments if own is None else own[video_id]
             try:
-                clips[video_id] = [read_of[modality](video_id, length) for modality in self.modalities]
+                clips[video_id] = {name: read_of[name](video_id, length) for name in self.modalities}
             except StoreError as error:
                 failures[video_id] = f"damaged in the store: {error.message}"
         lengths = None if own is None else tuple(own[video_id] for video_id in clips)
         inputs: dict[str, Tensor] = {}
-        for modality, values in zip(self.modalities, zip(*clips.values(), strict=True), strict=False):
-            whole = lengths is None or (modality == "audio" and self.waveform is not None)
-            joined = np.stack(values) if whole else np.concatenate(values)[None]  # as one clip
-            inputs[modality] = pinned(torch.from_numpy(joined), self.device)
+        for name in self.modalities if clips else ():
+            values = [each[name] for each in clips.values()]
+            is_whole = lengths is None or (name == "audio" and self.waveform is not None)
+            joined = np.stack(values) if is_whole else np.concatenate(values)[None]  # as one clip
+            inputs[name] = pinned(torch.from_numpy(joined), self.device)
         if "visual" in inputs:
             inputs["visual"] = inputs["visual"].permute(0, 1, 4, 2, 3)
         return Clips(part, tuple(clips), inputs, failures, lengths)

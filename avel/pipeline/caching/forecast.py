@@ -18,8 +18,8 @@ from avel.text import duration, plural
 LONG_CLIPS = 50
 """Fewer clips are encoded without measuring one first."""
 AS_READ, AS_FLOATS = 2, 3
-"""Images of a batch that are held while they are prepared for the CNN: cropped and laid out anew; where they
-are resized, resized in one direction, in both, and laid out anew."""
+"""Copies of a batch's images that are held while they are prepared for the CNN. Of bytes: cropped, and laid
+out channels last. Of floats, where images are resized: in one direction, in both, and laid out."""
 
 
 def check_batch_fits(encoder: PartEncoder, names: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from safetensors import safe_open
 
@@ -16,62 +16,41 @@ from avel.digests import digest_of
 from avel.errors import ConfigError, StaleError, StoreError
 from avel.grid import Grid, evenly_spaced
 from avel.pipeline.config import BACKBONES, RANDOM, BackboneConfig, CacheConfig, PretrainConfig
-from avel.pipeline.encoders.header import AGAIN, encoder_file, is_of_folder, read_spec, without_place
+from avel.pipeline.encoders.header import ANOTHER_RUN, encoder_file, is_of_folder, read_spec, without_place
 from avel.registry import Registry
 from avel.stores.clips import ClipStore
 from avel.stores.features import FeatureCache
+from avel.stores.named_features import FeatureModality
 from avel.stores.runs import RECORD, Run
 from avel.stores.seal import fault_of_file
-from avel.stores.tensors import read_header
 
 RECIPE = ("encoder", "staging", "preprocessing", "arrays")
 """Entries of a cache's provenance that decide the features of a clip."""
 
 
-def recipe(clips: ClipStore, encoder: Path | None, config: CacheConfig) -> dict[str, Any]:
+def recipe(
+    clips: ClipStore, encoder: Path | None, config: CacheConfig, modality: FeatureModality | None = None
+) -> dict[str, Any]:
     """Returns what a cache of these inputs holds, in plain values: encoder, staging, preprocessing, arrays.
+
+    With `modality` it is what the features of that backbone alone are made of.
 
     Raises:
         ConfigError: options that exclude each other.
         MissingPathError: no such encoder or weights.
     """
-    identity = _encoder_identity(encoder, config)
-    inputs = _frames(clips, encoder, config, identity) | _waveform(clips, encoder, config)
+    identity = _encoder_identity(encoder, config, modality)
     cnn = ["cnn_a", "cnn_v"] if config.keep_cnn or config.keep_maps else []
-    arrays = ["f_a", "f_v", *cnn, *(["maps"] if config.keep_maps else [])]
-    return _recipe(clips, config, identity, inputs, arrays)
-
-
-def recipe_of_one(
-    clips: ClipStore, modality: Literal["visual", "audio"], config: CacheConfig
-) -> dict[str, Any]:
-    """Returns what features of one backbone alone depend on, in plain values as `recipe` does.
-
-    Raises:
-        ConfigError: more frames than a segment has.
-        MissingPathError: no such weights.
-    """
-    identity = _backbones("backbones", [modality], config)
-    if modality == "audio":
-        return _recipe(clips, config, identity, _waveform(clips, None, config), ["f_a"])
-    arrays = ["f_v", *(["maps"] if config.keep_maps else [])]
-    return _recipe(clips, config, identity, _frames(clips, None, config, identity), arrays)
-
-
-def _recipe(
-    clips: ClipStore,
-    config: CacheConfig,
-    identity: Mapping[str, Any],
-    inputs: Mapping[str, Any],
-    arrays: list[str],
-) -> dict[str, Any]:
-    # Not there where all clips fill the grid, so that caches of such clips stay what they are
-    own_lengths = {} if clips.dataset.longest_seconds is None else {"own_lengths": True}
+    arrays = {None: ["f_a", "f_v", *cnn], "audio": ["f_a"], "visual": ["f_v"]}[modality]
     return {
         "encoder": identity,
         "staging": {"digest": clips.digest, "settings": clips.settings},
-        "preprocessing": {"dtype": config.dtype, **inputs, **own_lengths},
-        "arrays": arrays,
+        "preprocessing": {"dtype": config.dtype}
+        | ({} if modality == "audio" else _frames(clips, encoder, config, identity))
+        | ({} if modality == "visual" else _waveform(clips, encoder, config))
+        # Not there where all clips fill the grid, so that caches of such clips stay what they are
+        | ({} if clips.dataset.longest_seconds is None else {"own_lengths": True}),
+        "arrays": [*arrays, *(["maps"] if config.keep_maps and modality != "audio" else [])],
     }
 
 
@@ -138,21 +117,19 @@ def pretraining_seed(encoder: Path | None) -> int | None:
     return Run.open(folder, "pretrain").config(PretrainConfig).seed if (folder / RECORD).is_file() else None
 
 
-def _encoder_identity(encoder: Path | None, config: CacheConfig) -> dict[str, Any]:
+def _encoder_identity(
+    encoder: Path | None, config: CacheConfig, modality: FeatureModality | None
+) -> dict[str, Any]:
     if encoder is not None:
         spec, digest = encoder_file_digest(encoder)
         _refuse_beside_encoder(config, spec)
         return {"kind": "run", "digest": digest, **spec}
-    return _backbones("untrained" if config.untrained else "backbones", [*BACKBONES], config)
-
-
-def _backbones(
-    kind: str, modalities: Sequence[Literal["visual", "audio"]], config: CacheConfig
-) -> dict[str, Any]:
     networks = config.pretraining()
-    given: dict[Any, BackboneConfig] = {modality: getattr(networks, modality) for modality in modalities}
+    given: dict[FeatureModality, BackboneConfig]
+    given = {name: getattr(networks, name) for name in BACKBONES if modality in (None, name)}
     chosen: dict[str, Any] = {name: _backbone(BACKBONES[name], each) for name, each in given.items()}
-    if kind == "untrained" or RANDOM in (each.weights for each in given.values()):
+    kind = "untrained" if config.untrained else "backbones"
+    if config.untrained or RANDOM in (each.weights for each in given.values()):
         chosen["seed"] = config.seed
     return {"kind": kind, "digest": digest_of([kind, _without_places(chosen)]), **chosen}
 
@@ -200,9 +177,9 @@ def encoder_file_digest(path: Path) -> tuple[dict[str, Any], str]:
         StoreError: not an encoder file.
     """
     path = encoder_file(path)
-    _, spec = read_spec(path, read_header(path, AGAIN))
+    _, spec = read_spec(path)
     if broken := fault_of_file(path):
-        raise StoreError(f"{path}: {broken}", hint=AGAIN)
+        raise StoreError(f"{path}: {broken}", hint=ANOTHER_RUN)
     with safe_open(path, framework="numpy") as file:
         return spec, digest_of(spec, ((name, file.get_tensor(name)) for name in sorted(file.keys())))
 

@@ -10,13 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from avel.config import default_text, settings_of, split_set
 from avel.errors import StoreError
-from avel.pipeline.caching.key import (
-    annotations_digest,
-    frames_of_clip,
-    recipe,
-    recipe_of_one,
-    refuse_stale,
-)
+from avel.pipeline.caching.key import annotations_digest, frames_of_clip, recipe, refuse_stale
 from avel.pipeline.caching.parts import Row
 from avel.pipeline.config import CacheConfig
 from avel.stores.clips import ClipStore
@@ -136,7 +130,7 @@ def request_of_one(
 ) -> Request:
     """Returns the request of one backbone's features, which are added to a cache."""
     chosen = replace(config, dtype=_dtype(config, (), scheduler))
-    return Request(clips, cache, None, config, recipe_of_one(clips, modality, chosen), sources, {}, "", None)
+    return Request(clips, cache, None, config, recipe(clips, None, chosen, modality), sources, {}, "", None)
 
 
 def _dtype(config: CacheConfig, caches: Iterable[Path | str | None], scheduler: str | None) -> Any:

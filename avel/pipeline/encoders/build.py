@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -12,6 +12,7 @@ from avel.pipeline.encoders.encoder import BackboneSpec, CNNs, Encoder, EncoderS
 from avel.pipeline.encoders.header import is_of_folder
 from avel.pipeline.encoders.hub import ModelConfig
 from avel.pipeline.encoders.kept import load_encoder
+from avel.stores.named_features import FeatureModality
 
 
 def build_encoder(config: PretrainConfig) -> Encoder:
@@ -57,7 +58,7 @@ def model_folders(config: CacheConfig | PretrainConfig) -> dict[str, Path]:
     return folders
 
 
-def build_cnn(config: PretrainConfig, modality: Literal["visual", "audio"]) -> CNNs:
+def build_cnn(config: PretrainConfig, modality: FeatureModality) -> CNNs:
     """Builds one CNN of a config alone, on the CPU; where its weights are random, they are drawn from `seed`.
 
     Raises:
@@ -65,8 +66,7 @@ def build_cnn(config: PretrainConfig, modality: Literal["visual", "audio"]) -> C
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        cnn = _cnn(config, modality)
-    return channels_last(CNNs(cnn, None) if modality == "visual" else CNNs(None, cnn))
+        return channels_last(CNNs(**{modality: _cnn(config, modality)}))
 
 
 def _new_encoder(config: PretrainConfig) -> Encoder:
@@ -82,9 +82,8 @@ def _new_encoder(config: PretrainConfig) -> Encoder:
         return Encoder(spec, visual, audio)
 
 
-def _cnn(config: PretrainConfig, modality: Literal["visual", "audio"]) -> Any:
-    chosen: BackboneConfig = getattr(config, modality)
-    assert chosen.backbone is not None
+def _cnn(config: PretrainConfig, modality: FeatureModality) -> Any:
+    chosen = config.visual if modality == "visual" else config.audio
     cnn = BACKBONES[modality][chosen.backbone.name](chosen.backbone)
     load_backbone(cnn, chosen.weights, f"--{modality}-weights")
     return cnn

@@ -46,7 +46,7 @@ class CNNs(nn.Module):
         is_fixed: whether no weight changes any more.
     """
 
-    def __init__(self, visual: VisualBackbone | None, audio: AudioBackbone | None) -> None:
+    def __init__(self, visual: VisualBackbone | None = None, audio: AudioBackbone | None = None) -> None:
         super().__init__()
         self.visual, self.audio = visual, audio
         self.compiles = False

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,7 +15,7 @@ from avel.errors import MissingPathError, StoreError
 from avel.pipeline.config import BACKBONES, EncoderConfig
 from avel.pipeline.encoders.encoder import BackboneSpec, CNNs, Encoder, EncoderSpec, channels_last
 from avel.pipeline.encoders.header import (
-    AGAIN,
+    ANOTHER_RUN,
     FORMAT,
     LAST,
     BackboneHeader,
@@ -27,8 +27,9 @@ from avel.pipeline.encoders.header import (
 )
 from avel.pipeline.encoders.hub import ModelConfig
 from avel.stores.documents import typed
+from avel.stores.named_features import FeatureModality
 from avel.stores.runs import read_config
-from avel.stores.tensors import load_tensors, read_header, save_tensors
+from avel.stores.tensors import load_tensors, save_tensors
 
 
 def save_encoder(
@@ -61,12 +62,12 @@ def load_encoder(path: Path | str, which: str = LAST, folders: Mapping[str, Path
         UnknownNameError: its backbone, or a setting of it, is of a package that is not installed.
     """
     path = encoder_file(Path(path), which)
-    kept, _ = read_spec(path, read_header(path, AGAIN))
-    state, header = load_tensors(path, AGAIN)
+    kept, _ = read_spec(path)
+    state, header = load_tensors(path, ANOTHER_RUN)
     spec = EncoderSpec(
         _backbone_spec("visual", kept.visual, path),
         _backbone_spec("audio", kept.audio, path),
-        typed(EncoderConfig, kept.encoder, f"{path}: encoder", AGAIN),
+        typed(EncoderConfig, kept.encoder, f"{path}: encoder", ANOTHER_RUN),
         kept.crop_size,
     )
     visual = _backbone("visual", spec.visual, path, folders or {})
@@ -77,21 +78,19 @@ def load_encoder(path: Path | str, which: str = LAST, folders: Mapping[str, Path
         encoder.load_state_dict(state)
     except RuntimeError as error:
         raise StoreError(
-            f"{path}: does not fit its header: {' '.join(str(error).split())}", hint=AGAIN
+            f"{path}: does not fit its header: {' '.join(str(error).split())}", hint=ANOTHER_RUN
         ) from None
     return channels_last(encoder).eval().requires_grad_(False)
 
 
-def _backbone_spec(kind: Literal["visual", "audio"], kept: Mapping[str, Any], path: Path) -> BackboneSpec:
-    about = typed(BackboneHeader, {key: kept.get(key) for key in ("backbone", "variant")}, path, AGAIN)
+def _backbone_spec(kind: FeatureModality, kept: Mapping[str, Any], path: Path) -> BackboneSpec:
+    about = typed(BackboneHeader, {key: kept.get(key) for key in ("backbone", "variant")}, path, ANOTHER_RUN)
     settings = kept.get(about.backbone) or {}
     own = BACKBONES[kind][about.backbone].Config
     return BackboneSpec(read_config(own, about.backbone, settings, path), about.variant)
 
 
-def _backbone(
-    kind: Literal["visual", "audio"], spec: BackboneSpec, path: Path, folders: Mapping[str, Path]
-) -> Any:
+def _backbone(kind: FeatureModality, spec: BackboneSpec, path: Path, folders: Mapping[str, Path]) -> Any:
     """Builds the CNN of a spec; a model in a folder of where that lies now, which the spec need not tell."""
     config = spec.backbone
     if is_of_folder(vars(spec)):
