@@ -1,6 +1,6 @@
 """Configs of the pipeline's stages; torch-free, because the command line builds its options from them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -235,13 +235,10 @@ class FromClipsOrCache:
 
     of_clips: ClassVar[tuple[str, ...]] = ()
 
-    def set_of_clips(self) -> list[str]:
-        """Lists those of `of_clips` that have another value than their default."""
-        return [
-            setting.name
-            for setting in settings_of(self)
-            if setting.path[0] in self.of_clips and setting.of(self) != setting.default
-        ]
+    def changed(self, names: Collection[str]) -> str:
+        """Lists the settings of these names, or in groups of these names, that are not at their default."""
+        changed = [setting for setting in settings_of(self) if setting.of(self) != setting.default]
+        return ", ".join(each.name for each in changed if {each.name, each.path[0]} & {*names})
 
 
 @dataclass(frozen=True)

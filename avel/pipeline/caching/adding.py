@@ -7,11 +7,15 @@ from typing import Any
 from avel.errors import ConfigError, MissingPathError, StaleError
 from avel.pipeline.caching.parts import Gathered, Row
 from avel.pipeline.config import CacheConfig
+from avel.progress import note
 from avel.stores.clips import ClipStore
 from avel.stores.feature_adding import check_new_names
 from avel.stores.features import FeatureCache
 from avel.stores.named_features import MAPS, MAPS_ENDING, FeatureModality, NewFeatures
 from avel.stores.provenance import NETWORK
+
+OF_FRAMES = ("visual", "frames_per_segment", "crop_size", "keep_maps")
+"""Settings, and groups of settings, of visual features alone."""
 
 
 def check_target(
@@ -19,7 +23,7 @@ def check_target(
 ) -> dict[str, str]:
     """Checks, before networks run, that features can be added to a cache under these names.
 
-    Returns video id -> hash of its file, of the cache's videos.
+    Notes settings without effect. Returns video id -> hash of its file, of the cache's videos.
 
     Raises:
         ConfigError: a name that features cannot have, one for both modalities, or an untrained encoder.
@@ -36,6 +40,9 @@ def check_target(
             f"{cache}: no feature cache to which {next(iter(names.values()))!r} could be added",
             hint="leave out --audio-name and --visual-name to make one",
         )
+    idle = [*({"audio"} - {*names}), *(() if "visual" in names else OF_FRAMES), "keep_cnn"]
+    if changed := config.changed(idle):
+        note(f"without effect on the features that are named: {changed}")
     target, grid = FeatureCache.open(cache), clips.grid
     check_new_names(target, names.values(), overwrite)
     if (grid.segments, grid.segment_seconds) != (target.grid_segments, target.segment_seconds):

@@ -126,6 +126,10 @@ def cache_features(
             )
         return _add(ClipStore.open(store), Path(cache), config, names, overwrite, scheduler)
     if kind_of(store) == "cache":
+        if cnn_from is not None or scheduler is not None:
+            raise ConfigError(
+                "--cnn-from or --scheduler beside a feature cache, on which no CNN runs", hint="leave it out"
+            )
         from avel.pipeline.caching.from_vectors import encode_vectors  # imports torch
 
         run = None if encoder is None else Path(encoder)

@@ -16,7 +16,7 @@ from avel.ahead import read_ahead, reading_threads
 from avel.device import hardware_of, pinned
 from avel.errors import StaleError, StoreError
 from avel.nn import mask_of, put_inside
-from avel.pipeline.caching.key import frames_of_clip, has_agva
+from avel.pipeline.caching.key import has_agva
 from avel.pipeline.caching.parts import Arrays, Parts
 from avel.pipeline.config import BACKBONES, CacheConfig
 from avel.pipeline.encoders.build import build_cnn, build_encoder, model_folders
@@ -167,8 +167,8 @@ class PartEncoder:
 
     def _frames(self, video_id: str, length: int) -> NDArray[np.uint8]:
         """Reads those frames of a clip's first segments that the CNN sees: (length * N, H, W, 3)."""
-        wanted = frames_of_clip(self.clips.grid, self.frames)
-        return self.cropped(self.clips.frames(video_id, wanted[: length * len(self.frames)]))
+        wanted = self.clips.grid.frames_at(self.frames)[: length * len(self.frames)]
+        return self.cropped(self.clips.frames(video_id, wanted))
 
     def _audio(self, video_id: str, length: int) -> NDArray[Any]:
         """Reads the patches of a clip's first segments, or its waveform, silent after them."""

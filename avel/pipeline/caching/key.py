@@ -4,7 +4,7 @@ A second `avel cache-features` compares this with what the file says of itself, 
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from safetensors import safe_open
 from avel.config import as_dict, settings_of
 from avel.digests import digest_of
 from avel.errors import ConfigError, StaleError, StoreError
-from avel.grid import Grid, evenly_spaced
+from avel.grid import evenly_spaced
 from avel.pipeline.config import BACKBONES, RANDOM, BackboneConfig, CacheConfig, PretrainConfig
 from avel.pipeline.encoders.header import ANOTHER_RUN, encoder_file, is_of_folder, read_spec, without_place
 from avel.registry import Registry
@@ -98,15 +98,6 @@ def _waveform(clips: ClipStore, encoder: Path | None, config: CacheConfig) -> di
     if not clips.attributes.waveform:
         clips.waveform(clips.staged[0])  # raises StoreError, with what to do
     return {"waveform": vars(reads)}
-
-
-def frames_of_clip(grid: Grid, frames: Sequence[int]) -> list[int]:
-    """Returns the same frames of every segment, as frames of the clip.
-
-    >>> frames_of_clip(Grid(segments=3), [8])
-    [8, 24, 40]
-    """
-    return [segment * grid.frames_per_segment + frame for segment in range(grid.segments) for frame in frames]
 
 
 def pretraining_seed(encoder: Path | None) -> int | None:

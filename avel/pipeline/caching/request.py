@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from avel.config import default_text, settings_of, split_set
 from avel.errors import StoreError
-from avel.pipeline.caching.key import annotations_digest, frames_of_clip, recipe, refuse_stale
+from avel.pipeline.caching.key import annotations_digest, recipe, refuse_stale
 from avel.pipeline.caching.parts import Row
 from avel.pipeline.config import CacheConfig
 from avel.stores.clips import ClipStore
@@ -203,7 +203,7 @@ def _damage(request: Request, video_id: str) -> str:
     try:
         read = clips.waveform if "waveform" in preprocessing else clips.log_mel
         read(video_id)
-        clips.frames(video_id, frames_of_clip(clips.grid, preprocessing["frames"]))
+        clips.frames(video_id, clips.grid.frames_at(preprocessing["frames"]))
     except StoreError as error:
         return f"damaged in the store: {error.message}"
     return ""

@@ -63,14 +63,14 @@ def without_place(backbone: Mapping[str, Any]) -> dict[str, Any]:
     return {**backbone, str(name): {**settings, "model": ""}}
 
 
-def encoder_file(path: Path, which: str = LAST) -> Path:
-    """Returns the file of an encoder: in a run folder that of a name, or the path itself.
+def encoder_file(path: Path) -> Path:
+    """Returns the file of an encoder: in a run folder that after the last epoch, or the path itself.
 
     Raises:
         MissingPathError: there is none.
         StoreError: it is something else, such as a feature cache, or a run of avel train-head.
     """
-    file = path / which if path.is_dir() else path
+    file = path / LAST if path.is_dir() else path
     kind = kind_of(path)
     if file.is_file() and (path.is_dir() or kind == "file"):
         return file

@@ -17,7 +17,6 @@ from avel.pipeline.encoders.encoder import BackboneSpec, CNNs, Encoder, EncoderS
 from avel.pipeline.encoders.header import (
     ANOTHER_RUN,
     FORMAT,
-    LAST,
     BackboneHeader,
     encoder_file,
     is_of_folder,
@@ -49,8 +48,8 @@ def save_encoder(
     )
 
 
-def load_encoder(path: Path | str, which: str = LAST, folders: Mapping[str, Path] | None = None) -> Encoder:
-    """Loads the encoder of a run folder or of a file: on the CPU, in eval mode, without gradients.
+def load_encoder(path: Path | str, folders: Mapping[str, Path] | None = None) -> Encoder:
+    """Loads the encoder of a run folder, the last one, or of a file: on the CPU, in eval mode, fixed.
 
     Args:
         folders: "visual" and "audio" -> where the folder of a model of another library lies now, if moved.
@@ -61,7 +60,7 @@ def load_encoder(path: Path | str, which: str = LAST, folders: Mapping[str, Path
         StoreError: the file is not an encoder of a format this avel reads.
         UnknownNameError: its backbone, or a setting of it, is of a package that is not installed.
     """
-    path = encoder_file(Path(path), which)
+    path = encoder_file(Path(path))
     kept, _ = read_spec(path)
     state, header = load_tensors(path, ANOTHER_RUN)
     spec = EncoderSpec(

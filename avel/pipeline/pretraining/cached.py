@@ -39,8 +39,8 @@ def vector_config(
         raise ConfigError("--agva with vectors of a cache, which have no cells", hint="leave out --agva")
     if config.probe_every:
         raise ConfigError("--probe-every without a clip store", hint="train a head on the encoder's features")
-    if idle := config.set_of_clips():
-        note(f"without effect, since vectors of a cache are read: {', '.join(idle)}")
+    if idle := config.changed(config.of_clips):
+        note(f"without effect, since vectors of a cache are read: {idle}")
     asked, backbones = {"audio": audio, "visual": visual}, {}
     for modality, registry in BACKBONES.items():
         letter = modality[0]

@@ -198,11 +198,8 @@ def compute_vectors(
 def read_segments(store: ClipStore, video_id: str, frames: int) -> tuple[Tensor, Tensor]:
     """Reads k evenly spaced frames of each segment, and its patch: (T, k, 3, H, W) uint8, (T, 96, 64)."""
     inside = evenly_spaced(store.grid.frames_per_segment, frames)
-    starts = range(0, store.grid.frames, store.grid.frames_per_segment)
-    pictures = torch.from_numpy(
-        store.frames(video_id, [start + frame for start in starts for frame in inside])
-    )
-    images = pictures.permute(0, 3, 1, 2).reshape(len(starts), len(inside), 3, *pictures.shape[1:3])
+    pictures = torch.from_numpy(store.frames(video_id, store.grid.frames_at(inside))).permute(0, 3, 1, 2)
+    images = pictures.reshape(store.grid.segments, len(inside), *pictures.shape[1:])
     return images, torch.from_numpy(store.log_mel(video_id))
 
 

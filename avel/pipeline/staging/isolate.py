@@ -252,7 +252,7 @@ class Isolated:
             connection.close()
 
 
-def fail_lost_clip(entry: Entry, lost: LostChild, store: str, config: ExtractConfig, run: str = "") -> Entry:
+def fail_lost_clip(entry: Entry, lost: LostChild, store: str, config: ExtractConfig, run: str) -> Entry:
     """Returns the entry of a clip whose child was lost, as failed, and deletes the chunks it wrote.
 
     It has size and modification time of the file, which the next run compares. The chunks stay if another run

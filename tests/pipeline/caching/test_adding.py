@@ -125,6 +125,18 @@ def test_an_interrupted_call_goes_on_where_it_stopped(
         cache_features(store, cache, audio_name="third", **both)
 
 
+def test_settings_that_change_nothing_under_a_name_are_noted(
+    store: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache_features(store, cache, audio_name="sound", keep_cnn=True, **{**RANDOM_TINY, **OTHER})
+    noted = "keep_cnn, visual_backbone, visual_weights"
+    assert f"without effect on the features that are named: crop_size, {noted}" in capsys.readouterr().err
+    cache_features(store, cache, visual_name="look", audio_backbone="yamnet", **OTHER)
+    assert "without effect on the features that are named: audio_backbone\n" in capsys.readouterr().err
+    cache_features(store, cache, visual_name="plain", **OTHER)
+    assert "without effect" not in capsys.readouterr().err
+
+
 def test_a_clip_that_is_damaged_in_the_store_is_named(
     store: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
