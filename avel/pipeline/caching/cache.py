@@ -14,7 +14,6 @@ import numpy as np
 
 from avel.config import resolve
 from avel.errors import ConfigError, StaleError, StoreError
-from avel.grid import Grid
 from avel.pipeline.caching.adding import check_target, named_features
 from avel.pipeline.caching.key import pretraining_seed, refuse_vectors
 from avel.pipeline.caching.parts import PART_VIDEOS, Gathered, Parts, Row, parts_folder
@@ -34,6 +33,7 @@ from avel.stores.features import FeatureCache, write_features
 from avel.stores.files import check_can_write, only_one
 from avel.stores.kinds import kind_of
 from avel.stores.named_features import FeatureModality, NewFeatures
+from avel.stores.provenance import CacheProvenance
 from avel.stores.runs import library_versions
 from avel.text import duration, plural, table
 
@@ -187,13 +187,7 @@ def _add(
                     f"is {first!r}: {why}",
                     hint=STAGE_AGAIN,
                 )
-            cnns, devices = parts.made_with()
-            made = {
-                **request.recipe,
-                "cnn": _one_cnn(cache, parts, cnns, "the same command makes them anew"),
-                "hardware": sorted(devices),
-                "versions": library_versions(),
-            }
+            made = request.recipe | _made_with(cache, parts, "the same command makes them anew")
             new |= named_features(name, modality, [(rows | now)[each] for each in sources], made)
             encoded |= {*now}
         added = add_features(cache, new, overwrite=overwrite)
@@ -258,10 +252,12 @@ def _merge(
     clips = request.clips
     samples, missing = samples_of_videos(clips.dataset, names, request.reasons | failed)
     ordered = [places[name] for name in names]
-    cnns, devices = parts.made_with()
-    if old.cache is not None and old.kept:
-        cnns |= {str(old.cache.typed_provenance.cnn)}
-        devices |= {*old.cache.typed_provenance.hardware}
+    before, named = None, {}
+    if old.cache is not None:
+        before = old.cache.typed_provenance if old.kept else None
+        kept = [old.kept[name].index for name in names if name in old.kept]
+        named = stored_features(old.cache, np.array(kept, np.int64))
+    made_with = _made_with(request.cache, parts, f"{request.command('--overwrite')} makes it anew", before)
     write_features(
         request.cache,
         video_ids=names,
@@ -272,51 +268,42 @@ def _merge(
         missing=missing,
         sources=request.sources,
         lengths=None if clips.lengths is None else np.array([clips.lengths[name] for name in names]),
-        provenance=_provenance(request, old, failed)
-        | {
-            "cnn": _one_cnn(request.cache, parts, cnns, f"{request.command('--overwrite')} makes it anew"),
-            "hardware": sorted(devices),
-        },
-        named=_named(old, names),
+        provenance=made_with | _provenance(request, made_with["versions"], before, failed),
+        named=named,
     )
 
 
-def _named(old: Reusable, names: tuple[str, ...]) -> dict[str, NewFeatures]:
-    """Returns the features under other names that an earlier cache holds of its kept videos."""
-    if old.cache is None:
-        return {}
-    videos = np.array([old.kept[name].index for name in names if name in old.kept], np.int64)
-    return stored_features(old.cache, videos)
-
-
-def _one_cnn(cache: Path, parts: Parts, digests: set[str], hint: str) -> str | None:
-    """Returns the one digest of the CNNs behind all features that are merged.
+def _made_with(cache: Path, parts: Parts, hint: str, before: CacheProvenance | None = None) -> dict[str, Any]:
+    """Returns the one digest of the CNNs behind all features that are merged, devices, and versions.
 
     Published weights are known by name only: under it other ones may have been downloaded meanwhile.
 
+    Args:
+        before: provenance of the features that are kept, if any.
+
     Raises:
-        StaleError: they are not the same for all; the parts are removed, so that the hint is the way out.
+        StaleError: the CNNs are not the same for all; the parts are removed, so that the hint is the way out.
     """
-    if len(digests) > 1:
+    cnns, devices = parts.made_with()
+    if before is not None:
+        cnns, devices = cnns | {str(before.cnn)}, devices | {*before.hardware}
+    if len(cnns) > 1:
         parts.remove()
         raise StaleError(
-            f"{cache}: the CNNs have other weights now than when it was begun: "
-            f"{' and '.join(sorted(digests))}",
+            f"{cache}: the CNNs have other weights now than when it was begun: {' and '.join(sorted(cnns))}",
             hint=hint,
         )
-    return next(iter(digests), None)
+    return {"cnn": next(iter(cnns), None), "hardware": sorted(devices), "versions": library_versions()}
 
 
-def _provenance(request: Request, old: Reusable, failed: dict[str, str]) -> dict[str, Any]:
-    grid: Grid = request.clips.grid
-    used = library_versions()
-    before = old.cache.typed_provenance if old.cache is not None and old.kept else None
+def _provenance(
+    request: Request, used: dict[str, str], before: CacheProvenance | None, failed: dict[str, str]
+) -> dict[str, Any]:
     earlier = [*before.earlier_versions, before.versions] if before else []
     return request.recipe | {
         "annotations": request.annotations,
         "damaged": {name: source for name, source in request.sources.items() if name in failed},
-        "grid": vars(grid),
-        "versions": used,
+        "grid": vars(request.clips.grid),
         "earlier_versions": [
             item for place, item in enumerate(earlier) if item not in (used, *earlier[:place])
         ],
