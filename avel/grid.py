@@ -1,6 +1,7 @@
 """Defines the time grid of audio and video, from which all lengths are derived."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -75,6 +76,14 @@ class Grid:
         48000
         """
         return replace(self, sample_rate=sample_rate)
+
+    def frames_at(self, places: Sequence[int]) -> list[int]:
+        """Returns the frames at some places of every segment, by their numbers in the clip.
+
+        >>> Grid(segments=3).frames_at([8])
+        [8, 24, 40]
+        """
+        return [k * self.frames_per_segment + place for k in range(self.segments) for place in places]
 
     @property
     def seconds(self) -> float:

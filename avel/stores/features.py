@@ -54,7 +54,7 @@ from avel.stores.named_features import (
 from avel.stores.provenance import CACHE_AGAIN, INPUTS, CacheInputs, CacheProvenance
 from avel.text import classes_and_background, html_table, plural
 
-FORMAT, VERSION = "avel-features", 6
+FORMAT, VERSION = "avel-features", 7
 NAMED_BYTES = 8192
 """Room in the file for what HDF5 notes of features under a name."""
 COLUMNS: dict[str, type[np.generic]] = {

@@ -43,12 +43,18 @@ class Staging:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Frames of each segment, crop, and number format of the CNNs."""
+    """Number format of the CNNs."""
+
+    dtype: Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class VisualPreprocessing(Preprocessing):
+    """Also the frames of each segment that the visual CNN sees, and their crop."""
 
     frames: tuple[int, ...]
     crop: str
     crop_size: int
-    dtype: Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class NetworkProvenance:
     """Names what decides the features that networks give of a clip.
 
     Attributes:
-        encoder: kind, digest and parts of the encoder.
+        encoder: kind, digest and parts of the encoder; of named features the one backbone that made them.
         cnn: digest of the CNNs' weights.
     """
 
@@ -106,6 +112,7 @@ class CacheProvenance(NetworkProvenance):
         hardware: devices that the CNNs ran on.
     """
 
+    preprocessing: VisualPreprocessing
     arrays: tuple[str, ...]
     annotations: str
     hardware: tuple[str, ...]

@@ -43,10 +43,8 @@ def encode_vectors(
             f"{source}: a feature cache, and no encoder to run on it",
             hint="--encoder RUN, of avel pretrain on a feature cache; or give a clip store",
         )
-    if idle := config.set_of_clips():
-        raise ConfigError(
-            f"{', '.join(idle)} beside a feature cache, on which no CNN runs", hint="leave it out"
-        )
+    if idle := config.changed(config.of_clips):
+        raise ConfigError(f"{idle} beside a feature cache, on which no CNN runs", hint="leave it out")
     if cache.resolve() == source.resolve():
         raise ConfigError(f"{cache}: is also what is read", hint="name another file")
     check_can_replace(cache, overwrite)

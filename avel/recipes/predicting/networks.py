@@ -22,7 +22,7 @@ from avel.nn import mask_of
 from avel.pipeline.caching.encode import PartEncoder, Work
 from avel.pipeline.caching.key import encoder_file_digest
 from avel.pipeline.caching.parts import Parts
-from avel.pipeline.config import CacheConfig, ExtractConfig
+from avel.pipeline.config import BACKBONES, CacheConfig, ExtractConfig
 from avel.pipeline.encoders.encoder import Encoder
 from avel.pipeline.encoders.header import FOLDER, is_of_folder
 from avel.pipeline.encoders.hub import folder_name, settings_name
@@ -31,13 +31,26 @@ from avel.pipeline.encoders.vectors import VectorsConfig
 from avel.stores.documents import typed
 from avel.stores.features import FeatureCache
 from avel.stores.files import sha256_file
-from avel.stores.named_features import MAPS, MAPS_ENDING, OWN_ARRAYS, NamedFeatures, read_named
-from avel.stores.provenance import CACHE_AGAIN, NETWORK, VECTORS, NetworkProvenance, Staging
+from avel.stores.named_features import (
+    MAPS,
+    MAPS_ENDING,
+    OWN_ARRAYS,
+    FeatureModality,
+    NamedFeatures,
+    read_named,
+)
+from avel.stores.provenance import (
+    CACHE_AGAIN,
+    NETWORK,
+    VECTORS,
+    NetworkProvenance,
+    Staging,
+    VisualPreprocessing,
+)
 from avel.stores.runs import read_config
 
-MODALITIES = ("visual", "audio")
 Windows = Sequence[Mapping[str, Tensor]]
-"""Vectors and maps that each pair of CNNs gives of W windows, name -> (W, T, ...); in order of `place`."""
+"""Vectors and maps that each of the networks gives of W windows, name -> (W, T, ...); in order of `place`."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +63,10 @@ class Array:
 
 @dataclass(frozen=True, eq=False)
 class StagedNetworks:
-    """A pair of CNNs and the Bi-LSTMs on them, if any.
+    """CNNs of clips, a pair or one alone, and the Bi-LSTMs on them, if any.
 
     Attributes:
-        place: number of this pair of CNNs among all.
+        place: their number among all.
         staging: settings that the clips which they read were staged with.
     """
 
@@ -121,7 +134,7 @@ class Origin:
 
 
 class Networks:
-    """Networks behind features of a cache, each pair of CNNs once.
+    """Networks behind features of a cache, each once.
 
     Args:
         encoder: where a run of `pretrain` lies now, if not where the cache says.
@@ -221,14 +234,15 @@ class Networks:
                 hint="add it again with the same avel cache-features command and --overwrite",
             )
         array = MAPS if name.endswith(MAPS_ENDING) else {"audio": "f_a", "visual": "f_v"}[about.modality]
-        return Array(self._of_clips(Origin(f"{origin.where}: {name!r}", about.made), maps), array)
+        own = Origin(f"{origin.where}: {name!r}", about.made)
+        return Array(self._of_clips(own, [about.modality], maps), array)
 
     def _own(self, origin: Origin, name: str, maps: bool) -> Source:
         if VECTORS in origin.told:
             return self._of_vectors(origin)
         if "staging" not in origin.told or name not in OWN_ARRAYS:
             raise _not_of_avel(f"{origin.where}: {name!r}")
-        return self._of_clips(origin, maps)
+        return self._of_clips(origin, [*BACKBONES], maps)
 
     def _of_vectors(self, origin: Origin) -> VectorNetworks:
         about = origin.told[VECTORS]
@@ -247,23 +261,26 @@ class Networks:
         read = (tuple(array_of[name] for name in each.names) for each in (audio, visual))
         return VectorNetworks(encoder, *read)
 
-    def _of_clips(self, origin: Origin, maps: bool) -> StagedNetworks:
+    def _of_clips(self, origin: Origin, modalities: Sequence[FeatureModality], maps: bool) -> StagedNetworks:
         about = typed(NetworkProvenance, origin.told, f"{origin.where}: provenance", CACHE_AGAIN)
         key = digest_of([maps, *(origin.told[name] for name in NETWORK)])
         if key not in self._staged:
             staging = staging_config(about.staging, origin.where)
-            frames_per_segment = staging.grid().frames_per_segment
-            if not all(0 <= frame < frames_per_segment for frame in about.preprocessing.frames):
-                raise StoreError(
-                    f"{origin.where}: preprocessing.frames: a segment has fewer", hint=CACHE_AGAIN
-                )
+            if "visual" in modalities:
+                _check_frames(origin, staging.grid().frames_per_segment)
             arrays = ["f_a", "f_v", *([MAPS] if maps else [])]
-            encoder = PartEncoder(self._work(origin, about, arrays), self._device)
+            encoder = PartEncoder(self._work(origin, about, modalities, arrays), self._device)
             _check_cnns(origin, about.cnn, encoder.cnn_digest)
             self._staged[key] = StagedNetworks(len(self._staged), encoder, staging)
         return self._staged[key]
 
-    def _work(self, origin: Origin, network: NetworkProvenance, arrays: list[str]) -> Work:
+    def _work(
+        self,
+        origin: Origin,
+        network: NetworkProvenance,
+        modalities: Sequence[FeatureModality],
+        arrays: list[str],
+    ) -> Work:
         """Returns what PartEncoder makes these CNNs of."""
         recipe = {**origin.told, "arrays": arrays}
         dtype, identity = network.preprocessing.dtype, network.encoder_identity(origin.where)
@@ -271,13 +288,13 @@ class Networks:
             path = self.run_of(origin, identity.digest)
             chosen: dict[str, Any] = {
                 kind: {"weights": str(self._folder_of(origin, kind, about, about["variant"]))}
-                for kind in MODALITIES
+                for kind in modalities
                 if is_of_folder(about := network.encoder[kind])
             }
         else:
             path = None
             chosen = {
-                **{kind: self._backbone_of(origin, network, kind) for kind in MODALITIES},
+                **{kind: self._backbone_of(origin, network, kind) for kind in modalities},
                 "untrained": identity.kind == "untrained",
                 "seed": network.encoder.get("seed") or 0,
             }
@@ -376,6 +393,14 @@ def _names_of(path: Path, kind: str) -> tuple[str, ...]:
     if not path.is_file():
         raise MissingPathError(f"{path}: no such file or folder", hint=f"--{kind}-weights FILE or FOLDER")
     return (sha256_file(path),)
+
+
+def _check_frames(origin: Origin, there: int) -> None:
+    """Checks that a segment, with `there` frames, has those that the visual CNN sees."""
+    where = f"{origin.where}: provenance: preprocessing"
+    about = typed(VisualPreprocessing, origin.told["preprocessing"], where, CACHE_AGAIN)
+    if not about.frames or not all(0 <= frame < there for frame in about.frames):
+        raise StoreError(f"{where}: frames {list(about.frames)} of a segment with {there}", hint=CACHE_AGAIN)
 
 
 def _check_cnns(origin: Origin, made_with: str | None, found: str) -> None:
