@@ -1,4 +1,4 @@
-"""`avel demo`: runs every stage on synthetic clips, and compares heads on them."""
+"""`demo`: runs every stage on synthetic clips, and compares heads on them."""
 
 import time
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from avel.heads.evaluation.evaluation import Evaluation, GroupEvaluation
+from avel.heads.tasks.results import interval_text
 from avel.heads.train import train_head
 from avel.pipeline.caching.cache import cache_features
 from avel.pipeline.pretraining.pretrain import pretrain
@@ -87,7 +88,7 @@ class DemoResult:
 
     Attributes:
         heads: row of the table -> results on test.
-        trivial_baselines_percent: rule that needs no model -> its accuracy on test.
+        trivial_baselines_percent: rule without a model -> its accuracy on test.
         seconds: stage -> wall time.
         paths: what the demo made -> where it is.
     """
@@ -103,7 +104,7 @@ class DemoResult:
             (
                 name,
                 str(group.accuracy_percent),
-                "{:.1f} to {:.1f}".format(*group.interval_percent) if group.interval_percent else "",
+                interval_text(group.interval_percent),
                 str(group.events.f1_percent),
                 str(group.accuracy_at_best_test_epoch_percent),
             )

@@ -1,4 +1,4 @@
-"""Collects learning curves over epochs, and accuracies over the values of a swept setting."""
+"""Collects learning curves over epochs, and scores over the values of a swept setting."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Curve:
 
 
 def curves_of(run: Run) -> dict[str, list[Curve]]:
-    """Reads metrics.jsonl: quantity -> a curve of each trial over epochs; scores in %."""
+    """Reads metrics.jsonl: title of a quantity -> a curve of each trial over epochs; scores in %."""
     measure = task_of(run).measure if run.kind == "heads" else ""
     titles = {"loss": "loss", "val_score": f"validation {measure}, %", "test_score": f"test {measure}, %"}
     lines = [line for line in run.metrics() if line.get("epoch") is not None]

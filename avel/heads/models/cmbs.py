@@ -21,12 +21,11 @@ from avel.heads.models.cmran import (
     GuidedPooling,
     Interaction,
     SelfEncoder,
-    cells_of,
     relation_names,
 )
 from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.layout import Layout, nested
-from avel.heads.models.parts import BiLSTM, at_least_float32
+from avel.heads.models.parts import BiLSTM, at_least_float32, cells_of
 from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, category_loss, relevance_loss
 from avel.nn import amax_over_time, mask_of, mean_over_time, only_inside
 

@@ -13,7 +13,8 @@ from avel.heads.models.head import VGG, HeadOutput, Published, Widths
 from avel.heads.models.layout import Layout
 from avel.heads.models.parts import BiLSTM, at_least_float32, attend_cells, xavier
 from avel.heads.models.psp import Propagation, bottleneck, pair_loss, psp_names
-from avel.heads.models.relevance import RelevanceConfig, RelevanceHead, clip_category, holds_event
+from avel.heads.models.relevance import RelevanceConfig, RelevanceHead
+from avel.heads.tasks.single_label import clip_category, holds_event
 from avel.nn import AGVA, mean_over_time, zero_padding
 
 HIDDEN = 256

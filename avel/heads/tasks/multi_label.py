@@ -45,8 +45,8 @@ def decode_threshold(probabilities: NDArray[Any]) -> NDArray[np.int8]:
 class MultiLabel(Task):
     """Any classes in a segment: 1 or 0 for each of M tracks and C classes, int8 (R, T, K), tracks outermost.
 
-    A track is a modality; where the events of a dataset are all seen and heard there is one, of both. The
-    label of a video (C,) says which classes it holds at all.
+    A track is a modality; where all events of a dataset are in both there is one track. The label of a video
+    (C,) says which classes it holds at all.
     """
 
     name = "multi_label"
@@ -61,7 +61,7 @@ class MultiLabel(Task):
 
     @property
     def types(self) -> tuple[str, ...]:
-        """Names of what is judged apart: the tracks, and what both hold at once."""
+        """Names of what has an F1 of its own: the tracks, and what both hold at once."""
         return (*self.tracks, AUDIO_VISUAL) if len(self.tracks) > 1 else (AUDIO_VISUAL,)
 
     def targets(self, cache: FeatureCache, samples: CachedSamples) -> Targets:
@@ -86,8 +86,8 @@ class MultiLabel(Task):
     def video_points(self, logits: Tensor, video_labels: Tensor, mask: Tensor | None = None) -> Tensor:
         """Returns the geometric mean of the probabilities that a video's classes are as labelled.
 
-        (..., B, T, K), (B, C) -> (..., B). F1 of classes that any segment has would not tell good epochs
-        from early ones, in which every clip has a segment of every class.
+        (..., B, T, K), (B, C) -> (..., B). The F1 of the classes that any segment holds would not tell good
+        epochs from early ones, in which every clip has a segment of every class.
         """
         p = self.video_probabilities(logits.float(), video_labels.shape[-1], mask)
         right = p.where(video_labels.bool(), 1 - p).clamp_min(SMALLEST)
@@ -147,7 +147,7 @@ class MultiLabel(Task):
     def full_points(labels: Tensor) -> Tensor:
         return labels.new_ones(len(labels))
 
-    def scores(self, predicted: Labels, labels: Labels) -> NDArray[np.float64]:
+    def sample_scores(self, predicted: Labels, labels: Labels) -> NDArray[np.float64]:
         """Returns each sample's Type@AV over segments: twice (R, T, K) -> (R,)."""
         return np.asarray(segment_f1(*self._sides(predicted, labels)).mean(-1))
 
@@ -160,16 +160,14 @@ class MultiLabel(Task):
         """Returns True where every class of every track is right: twice (R, T, K) -> (R, T)."""
         return np.asarray((predicted == labels).all(-1))
 
-    def tallies(
-        self, predicted: Labels, labels: Labels, onset_tolerance: float = 1, offset_tolerance: float = 1
-    ) -> dict[str, Tally]:
-        """Returns Type@AV of segments and of events, which are means over samples, without tolerance."""
+    def tallies(self, predicted: Labels, labels: Labels) -> dict[str, Tally]:
+        """Returns Type@AV of segments and of events, which are means over samples."""
         segments, events = self.f1_by_type(predicted, labels)
         whole = np.ones(len(labels))
         return {"segment_f1": Tally(segments[TYPE], whole), "event_f1": Tally(events[TYPE], whole)}
 
     def results(self, sets: LabelSets) -> PredictionMetrics:
-        """Returns the F1 of all types; what is of one label a segment alone is None."""
+        """Returns the F1 of all types; figures that need one label a segment are None."""
         f1_of_sets = [self.f1_by_type(predicted, sets.label) for predicted in sets.predicted]
         names = (*self.types, TYPE, EVENT)
 
@@ -221,7 +219,7 @@ class MultiLabel(Task):
     def f1_by_type(
         self, predicted: Labels, labels: Labels
     ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
-        """Returns each sample's F1 of segments and of events, by type, and Type@AV and Event@AV of both.
+        """Returns each sample's F1 of segments, then of events: by type, Type@AV and Event@AV.
 
         Twice (R, T, K) -> twice name -> (R,).
         """
@@ -241,7 +239,7 @@ class MultiLabel(Task):
             "right classes, always and everywhere": everywhere.reshape(labels.shape).astype(np.int8),
         }
         return {
-            rule: float(self.scores(predicted, labels).mean()) if len(labels) else float("nan")
+            rule: float(self.sample_scores(predicted, labels).mean()) if len(labels) else float("nan")
             for rule, predicted in rules.items()
         }
 
@@ -266,12 +264,11 @@ class MultiLabel(Task):
 
     def _sides(self, predicted: Labels, labels: Labels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Returns predictions and labels by type, no class after a clip's end: twice (R, T, types, C)."""
-        inside = in_clip(labels)[..., None]
-        one, other = (self._types((side * inside).astype(np.float64)) for side in (predicted, labels))
-        return one, other
+        inside = in_clip(labels)[..., None].astype(np.float64)
+        return self._types(predicted * inside), self._types(labels * inside)
 
     def _types(self, labels: Any) -> Any:
-        """Adds the type that both tracks hold at once: (..., T, K) -> (..., T, types, C)."""
+        """Puts tracks apart and adds what both hold at once: (..., T, K) -> (..., T, types, C)."""
         shape = (len(self.tracks), len(self.categories))
         tracks = labels.reshape(*labels.shape[:-1], *shape)
         if len(self.tracks) == 1:
@@ -286,12 +283,11 @@ class MultiLabel(Task):
     def _by_name(
         self, found: NDArray[np.float64], wrong: NDArray[np.float64]
     ) -> dict[str, NDArray[np.float64]]:
-        """Returns F1 by type, and both ways of the mean: twice (R, types, C) -> name -> (R,)."""
-        by_type = f1(found, wrong)
-        tracks = len(self.tracks)
-        together = f1(found[:, :tracks].sum(1), wrong[:, :tracks].sum(1))
+        """Returns F1 by type, Type@AV and Event@AV: twice (R, types, C) -> name -> (R,)."""
+        by_type, tracks = f1(found, wrong), slice(len(self.tracks))
         named = {name: by_type[:, place] for place, name in enumerate(self.types)}
-        return named | {TYPE: by_type.mean(1), EVENT: together}
+        all_tracks = f1(found[:, tracks].sum(1), wrong[:, tracks].sum(1))
+        return named | {TYPE: by_type.mean(1), EVENT: all_tracks}
 
 
 def video_cross_entropy(probabilities: Tensor, video_labels: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from html import escape
 from pathlib import Path
 
 from avel.heads.evaluation.paired import Difference
-from avel.heads.tasks.results import Spread
+from avel.heads.tasks.results import interval_text
 from avel.recipes.leaderboard.board import HeadLine, Leaderboard, short
 
 STYLE = """
@@ -114,21 +114,22 @@ def _columns(board: Leaderboard) -> list[str]:
 
 
 def _row(line: HeadLine, columns: list[str], against: str, widest: float) -> str:
-    low, high = line.interval_percent or (None, None)
     reported = "-"
     if line.published is not None:
         told = escape(f"{line.published.features}; {line.published.source}")
         reported = f"{line.published}<small>{told}</small>"  # in sight: paper and touch show no tooltip
     difference = line.difference
     cells = (
-        _spread(line.score_percent),
-        "-" if low is None else f"{low:.1f} to {high:.1f}",
+        str(line.score_percent) or "-",
+        interval_text(line.interval_percent) or "-",
         "" if difference is None else _drawn(difference, widest),
         "all are compared with it" if difference is None else escape(str(difference)),
-        _spread(line.event_f1_percent),
+        str(line.event_f1_percent) or "-",
         escape(str(line.differences.get("event_f1", ""))),
-        *map(_spread, (line.segment_f1_percent, line.holding_background_percent)),
-        *map(_spread, (line.validation_percent, line.best_test_epoch_percent)),
+        str(line.segment_f1_percent) or "-",
+        str(line.holding_background_percent) or "-",
+        str(line.validation_percent) or "-",
+        str(line.best_test_epoch_percent) or "-",
         reported,
         short(line.parameters),
         "-" if line.epoch_seconds is None else f"{line.epoch_seconds:.2f}",
@@ -140,10 +141,6 @@ def _row(line: HeadLine, columns: list[str], against: str, widest: float) -> str
     named = zip(columns[1:], cells, strict=True)
     filled = "".join(f'<td data-name="{escape(column)}">{cell}</td>' for column, cell in named)
     return f"<tr{marked}>{name}{filled}</tr>"
-
-
-def _spread(value: Spread) -> str:
-    return str(value) or "-"
 
 
 def _drawn(found: Difference, widest: float) -> str:
