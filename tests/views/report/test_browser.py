@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import shutil
 import time
@@ -525,6 +526,11 @@ def test_two_tracks_show_several_events_at_once(driver: Any, tmp_path: Path) -> 
         "return [...document.querySelectorAll('.truth')].map((bar) => +bar.style.getPropertyValue('--lanes'))"
     )
     assert max(lanes) >= counts[clip].max() >= 2
+    drawn = "return [...timelineDrawing(sourcesOf(player.clip)).querySelectorAll('rect')]"
+    places = ".map((box) => ['y', 'x', 'width'].map((name) => +box.getAttribute(name)))"
+    boxes = driver.execute_script(drawn + places)
+    pairs = itertools.pairwise(sorted(boxes))
+    assert all(one[0] < other[0] or one[1] + one[2] <= other[1] for one, other in pairs), "none hides another"
     own = labels[numbers[clip]][:, 0]
     until(driver, "return document.querySelector('.readout div:nth-child(2)')")
     said = driver.execute_script("seek(0.5); return document.querySelector('.readout div').textContent")
