@@ -34,7 +34,7 @@ WARMUP_EPOCHS = 5
 """Epochs that every trial gets before it can be pruned."""
 INPUTS = ("audio", "visual", "negatives", "init")
 """Settings that name what a trial reads; the request records a digest of each value that is searched over."""
-SHOWN = 10
+SHOWN_TRIALS = 10
 """Trials that a terminal shows, the best first."""
 
 
@@ -82,7 +82,7 @@ class SearchResult:
                 each.epochs,
                 "" if each.validation_percent is None else f"{each.validation_percent:.1f}",
             )
-            for each in self.trials[:SHOWN]
+            for each in self.trials[:SHOWN_TRIALS]
         ]
         states = [each.state for each in self.trials]
         counts = ", ".join(f"{states.count(state)} {state}" for state in ("finished", "pruned", "failed"))

@@ -78,7 +78,7 @@ DEMO_HEADS: dict[str, dict[str, Any]] = {
 Theta and all epochs were chosen with --seed 101 and 102, whose clips the demo does not show.
 """
 
-TRAINING: dict[str, Any] = {"seeds": 3, "epochs": 40, "lr": 1e-3, "batch_size": 32, "standardise": True}
+HEAD_SETTINGS: dict[str, Any] = {"seeds": 3, "epochs": 40, "lr": 1e-3, "batch_size": 32, "standardise": True}
 """Settings of every head: with AVE's lr of 1e-4, so few clips give far too few steps."""
 
 
@@ -155,7 +155,7 @@ def demo(folder: Path | str, *, clips: int = 240, seed: int = 0) -> DemoResult:
     stage("cache-features", lambda: cache_features(store, cache, encoder=paths["encoder"]))
     stage("cache-untrained", lambda: cache_features(store, paths["untrained"], **UNTRAINED, seed=seed))
     caches = {name: paths["untrained"] if name == "mlp untrained" else cache for name in DEMO_HEADS}
-    heads = {name: {**DEMO_HEADS[name], **TRAINING} for name in DEMO_HEADS}
+    heads = {name: {**DEMO_HEADS[name], **HEAD_SETTINGS} for name in DEMO_HEADS}
     evaluations: dict[str, Evaluation] = stage(
         "train-head",
         lambda: {name: train_head(caches[name], runs[name], **heads[name]) for name in DEMO_HEADS},

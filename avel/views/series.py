@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from avel.config import Setting, default_text, settings_of
 from avel.errors import ConfigError, StoreError, UnknownNameError
 from avel.heads.config import TrainConfig
-from avel.heads.evaluation.predictions import NAME as PREDICTIONS
+from avel.heads.evaluation.predictions import PREDICTIONS
 from avel.heads.tasks.results import Spread
 from avel.heads.training.records import open_runs, task_of
 from avel.stores.runs import RECORD, Run

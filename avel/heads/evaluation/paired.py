@@ -15,7 +15,7 @@ from avel.heads.tasks.results import Decoder
 from avel.heads.tasks.task import Task
 
 DRAWS = 2000
-WIDTH = 1.96
+Z_95 = 1.96
 """Standard errors from the middle of a 95 % interval to its end."""
 
 
@@ -115,7 +115,7 @@ def difference(a: Tally, b: Tally, video_id: NDArray[np.object_], *, seed: int =
     # Each seed is right on clips of its own. More clips or more seeds make this part of the variance smaller
     jointly = [_over_both(of_trials) for of_trials in values]
     over_both = sum(variance / trials for variance, trials in zip(jointly, seeds, strict=True))
-    allowed = (points / WIDTH) ** 2
+    allowed = (points / Z_95) ** 2
     return Difference(
         points=100 * points,
         low_points=100 * float(low),

@@ -23,7 +23,7 @@ from avel.stores.datasets.sample import SPLITS
 from avel.stores.files import write_bytes
 from avel.stores.runs import Run
 
-NAME = "predictions.parquet"
+PREDICTIONS = "predictions.parquet"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def write_predictions(run: Run, predictions: Iterable[Predictions]) -> None:
     """Writes the predictions of all trials to one file, whole or not at all."""
     task = task_of(run)
     tables = [_table(item, task) for item in predictions]
-    write_bytes(run.path / NAME, to_parquet(pa.concat_tables(tables)))
+    write_bytes(run.path / PREDICTIONS, to_parquet(pa.concat_tables(tables)))
 
 
 def read_predictions(run: Run) -> dict[str, list[Predictions]]:
@@ -73,7 +73,7 @@ def read_predictions(run: Run) -> dict[str, list[Predictions]]:
     Raises:
         StoreError: no predictions file, or a damaged one.
     """
-    path, inputs = run.path / NAME, run.read_inputs(HeadInputs)
+    path, inputs = run.path / PREDICTIONS, run.read_inputs(HeadInputs)
     if not path.is_file():
         raise StoreError(f"{path}: no predictions", hint="give the avel train-head command again to go on")
     task, segments = task_of(run), inputs.segments
@@ -85,7 +85,7 @@ def read_predictions(run: Run) -> dict[str, list[Predictions]]:
     if strange := set(_values(table, "trial")) - set(inputs.trials):
         raise StoreError(f"{path}: column trial holds {min(strange)!r}, no trial of the run", hint=AGAIN)
     number = table["segment"].to_numpy()
-    clip, begin = _clips(number)
+    clip, begin = _clip_of_rows(number)
     if (
         (clip < 0).any()
         or (number != np.arange(len(number)) - begin[clip]).any()
@@ -106,7 +106,9 @@ def check_complete(run: Run, trials: Iterable[TrialRecord], predicted: Container
     """Checks that there are predictions of every trial; raises StoreError."""
     for trial in trials:
         if trial.name not in predicted:
-            raise StoreError(f"{run.path / NAME}: no trial {trial.name!r} on split {split!r}", hint=AGAIN)
+            raise StoreError(
+                f"{run.path / PREDICTIONS}: no trial {trial.name!r} on split {split!r}", hint=AGAIN
+            )
 
 
 def _schema(task: Task) -> pa.Schema:
@@ -170,7 +172,7 @@ def _labels(column: pa.ChunkedArray) -> Labels:
     return np.asarray(flat.to_numpy().reshape(-1, column.type.list_size))
 
 
-def _clips(number: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _clip_of_rows(number: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Returns the clip of each row, and the first row of each clip, from numbers of segments.
 
     (n,) -> (n,), (clips,). A row before the first that has number 0 is of clip -1.
@@ -180,7 +182,7 @@ def _clips(number: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int
 
 def _predictions(table: pa.Table, trial: str, split: str, segments: int) -> Predictions:
     number = table["segment"].to_numpy()
-    clip, begin = _clips(number)
+    clip, begin = _clip_of_rows(number)
 
     def first(name: str) -> NDArray[np.generic]:
         return np.asarray(table[name].to_numpy()[begin])

@@ -15,7 +15,7 @@ from avel.heads.tasks.multi_label import video_cross_entropy
 from avel.nn import only_inside
 
 D = 512
-MODALITIES = 2
+TRACKS = 2
 
 
 @HEADS.register("han")
@@ -46,12 +46,12 @@ class HAN(Head):
 
     def __init__(self, widths: Widths, config: Config, weak: bool) -> None:
         super().__init__(widths, config, weak)
-        if widths.tracks != MODALITIES:
+        if widths.tracks != TRACKS:
             raise ConfigError(
                 f"head {config.name!r} tells what is heard from what is seen, and these events are both",
                 hint="--head mlp, for example",
             )
-        classes = widths.classes // MODALITIES
+        classes = widths.classes // TRACKS
         self.audio, self.visual = nn.Linear(widths.audio, D), nn.Linear(widths.visual, D)
         self.attend = HybridAttention(config.dropout)
         self.classify = nn.Linear(D, classes)

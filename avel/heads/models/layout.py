@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from avel.errors import ConfigError
 from avel.stores.tensors import SAVE_STATE, state_in
 
-SHOWN = 4
+SHOWN_NAMES = 4
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def load_layout(module: nn.Module, layout: Layout, state: Mapping[str, Tensor]) 
                 wrong.append(f"{other} {tuple(state[other].shape)}, the head has {tuple(own[name].shape)}")
             taken[name] = value
     faults = [
-        f"{len(names)} {what}: {', '.join(names[:SHOWN])}{', ...' * (len(names) > SHOWN)}"
+        f"{len(names)} {what}: {', '.join(names[:SHOWN_NAMES])}{', ...' * (len(names) > SHOWN_NAMES)}"
         for what, names in (("missing", missing), ("without a place", surplus), ("of another shape", wrong))
         if names
     ]

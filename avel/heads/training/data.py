@@ -33,7 +33,7 @@ VECTOR, MAP = 3, 5
 """Dimensions of an array of vectors (V, T, D), and of maps (V, T, H, W, C)."""
 BLOCK_BYTES = 2**22
 """Size of a block of features that is read and checked at once."""
-Table = TypeVar("Table", bound=Any)
+Columns = TypeVar("Columns", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Data:
         return feature_statistics(self.features, self.splits["train"])
 
 
-def join(parts: Sequence[Table]) -> Table:
+def join(parts: Sequence[Columns]) -> Columns:
     """Joins the rows of dataclasses whose fields are columns; text is that of the first."""
     columns: dict[str, Any] = {}
     for name, value in vars(parts[0]).items():
@@ -147,7 +147,7 @@ def join(parts: Sequence[Table]) -> Table:
             columns[name] = torch.cat(of_parts)
         elif not isinstance(value, str):
             columns[name] = np.concatenate(of_parts)
-    joined: Table = replace(parts[0], **columns)
+    joined: Columns = replace(parts[0], **columns)
     return joined
 
 

@@ -7,7 +7,7 @@ from avel.heads.evaluation.paired import Difference
 from avel.heads.tasks.results import interval_text
 from avel.recipes.leaderboard.board import HeadLine, Leaderboard, short
 
-STYLE = """
+CSS = """
 :root { color-scheme: light dark;
   --paper: #fff; --ink: #1b1b1b; --muted: #5f6368; --rule: #d9dce0; --mark: #0072b2; }
 @media (prefers-color-scheme: dark) {
@@ -43,7 +43,7 @@ line { stroke: var(--ink); } .zero { stroke: var(--muted); stroke-dasharray: 3 2
 }
 circle { fill: var(--mark); } .level circle { fill: var(--paper); stroke: var(--muted); stroke-width: 2; }
 """
-WIDTH = 160
+WIDTH_PIXELS = 160
 """Width of the drawn intervals in pixels."""
 
 
@@ -74,7 +74,7 @@ def page(board: Leaderboard) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>avel leaderboard</title>
-<style>{STYLE}</style>
+<style>{CSS}</style>
 </head>
 <body>
 <h1>avel leaderboard</h1>
@@ -146,12 +146,12 @@ def _row(line: HeadLine, columns: list[str], against: str, widest: float) -> str
 def _drawn(found: Difference, widest: float) -> str:
     """Draws the interval on an axis from -widest to widest, 0 in the middle."""
     low, middle, high = (
-        WIDTH / 2 * (1 + 0.95 * points / widest)
+        WIDTH_PIXELS / 2 * (1 + 0.95 * points / widest)
         for points in (found.low_points, found.points, found.high_points)
     )
     level = ' class="level"' if found.level else ""
     return (
-        f'<svg width="{WIDTH}" height="18" role="img" aria-label="{escape(str(found), quote=True)}"{level}>'
-        f'<line class="zero" x1="{WIDTH / 2}" x2="{WIDTH / 2}" y1="0" y2="18"/>'
+        f'<svg width="{WIDTH_PIXELS}" height="18" role="img" aria-label="{escape(str(found))}"{level}>'
+        f'<line class="zero" x1="{WIDTH_PIXELS / 2}" x2="{WIDTH_PIXELS / 2}" y1="0" y2="18"/>'
         f'<line x1="{low:.1f}" x2="{high:.1f}" y1="9" y2="9"/><circle cx="{middle:.1f}" cy="9" r="4"/></svg>'
     )

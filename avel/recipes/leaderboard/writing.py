@@ -21,7 +21,7 @@ from avel.stores.features import FeatureCache
 from avel.stores.files import write_json, write_text
 from avel.text import as_plain
 
-NAME = "leaderboard"
+STEM = "leaderboard"
 
 
 class BoardWriter:
@@ -73,11 +73,11 @@ class BoardWriter:
             skipped=tuple(self.skipped),
             waiting=tuple(waiting),
             seconds=round(time.monotonic() - self._began, 1),
-            page=str(self.folder / f"{NAME}.html"),
+            page=str(self.folder / f"{STEM}.html"),
         )
-        write_json(self.folder / f"{NAME}.json", as_plain(board))
-        write_text(self.folder / f"{NAME}.csv", as_csv(board))
-        write_text(self.folder / f"{NAME}.html", page(board))
+        write_json(self.folder / f"{STEM}.json", as_plain(board))
+        write_text(self.folder / f"{STEM}.csv", as_csv(board))
+        write_text(self.folder / f"{STEM}.html", page(board))
         return board
 
 

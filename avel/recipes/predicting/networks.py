@@ -35,7 +35,8 @@ from avel.stores.named_features import MAPS, MAPS_ENDING, OWN, NamedFeatures, re
 from avel.stores.provenance import AGAIN, NETWORK, VECTORS, NetworkProvenance, Staging, places_of
 from avel.stores.runs import read_config
 
-MODALITIES = ("visual", "audio")
+CNNS = ("visual", "audio")
+"""Names of the two CNNs of a pair."""
 Windows = Sequence[Mapping[str, Tensor]]
 """Vectors and maps of W windows by each pair of CNNs, name -> (W, T, ...); in order of `place`."""
 
@@ -268,13 +269,13 @@ class Networks:
             path = self.run_of(origin, identity.digest)
             chosen: dict[str, Any] = {
                 kind: {"weights": str(self._folder_of(origin, kind, about, about["variant"]))}
-                for kind in MODALITIES
+                for kind in CNNS
                 if is_of_folder(about := network.encoder[kind])
             }
         else:
             path = None
             chosen = {
-                **{kind: self._backbone_of(origin, network, kind) for kind in MODALITIES},
+                **{kind: self._backbone_of(origin, network, kind) for kind in CNNS},
                 "untrained": identity.kind == "untrained",
                 "seed": network.encoder.get("seed") or 0,
             }
