@@ -274,7 +274,7 @@ def lines(task: Task, found: Mapping[str, Evaluated], against: Evaluated) -> lis
     rows, base = [], tally(against.items, task)
     for name, each in found.items():
         of_metric = tally(each.items, task)
-        figures = [str(Spread.of((100 * of_metric[metric].value).tolist())) for metric in SHOWN]
+        figures = [str(Spread.of_fractions(of_metric[metric].value)) for metric in SHOWN]
         told = ["", "", ""]
         if each is not against:
             differ = [difference(of_metric[key], base[key], each.items[0].video_id) for key in SHOWN]

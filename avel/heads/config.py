@@ -129,7 +129,7 @@ class TrainConfig:
         shown="as the head says",
     )
     patience: int = option(
-        0, "Epochs without a better validation accuracy before a trial stops; 0 never.", low=0
+        0, "Epochs without a better validation score before a trial stops; 0 never.", low=0
     )
     seed: int = option(0, "Seed of the first trial.", low=0)
     seeds: int = option(1, "Trials of each setting, with consecutive seeds.", low=1)

@@ -68,12 +68,12 @@ class HeadRun:
         return open_cache(self.run)
 
     def places_of(self, split: str) -> NDArray[np.int64]:
-        """Returns the indices of a split's samples in the arrays; of all samples for "all".
+        """Returns the indices of a split's samples in the arrays.
 
         Raises:
             StoreError: the run has no predictions of that split.
         """
-        chosen = np.flatnonzero((self.split == split) | (split == "all"))
+        chosen = np.flatnonzero(self.split == split)
         if not len(chosen):
             splits = ", ".join(sorted(set(self.split.tolist())))
             raise StoreError(

@@ -223,7 +223,7 @@ def read_group(path: Path | str, split: str, name: str | None = None) -> GroupPr
 
 
 def _side(group: GroupPredictions, tallies: dict[str, Tally]) -> ComparedRun:
-    spreads = {name: Spread.of((100 * each.value).tolist()) for name, each in tallies.items()}
+    spreads = {name: Spread.of_fractions(each.value) for name, each in tallies.items()}
     return ComparedRun(
         str(group.run.path),
         group.name,

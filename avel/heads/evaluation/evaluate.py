@@ -141,9 +141,9 @@ def _evaluate_group(
     """Evaluates trials that differ in the seed alone; without items all figures on the split are None."""
     # Training found the best test epoch by the usual decoder, so its score is not that of another
     has_best = bool(items) and items[0].split == "test" and decoder == task.usual_decoder
-    best = [100 * trial.best_test_score for trial in trials if trial.best_test_score is not None]
-    at_best, one_label = Spread.of(best if has_best else []), task.one_label
-    validation = Spread.of([100 * trial.val_score for trial in trials])
+    best = [trial.best_test_score for trial in trials if trial.best_test_score is not None]
+    at_best, one_label = Spread.of_fractions(best if has_best else []), task.one_label
+    validation = Spread.of_fractions(trial.val_score for trial in trials)
     return GroupEvaluation(
         **vars(compute_metrics(items, task, decoder, tolerances, tags=tags)),
         head=trials[0].config.head.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,9 +62,14 @@ class Spread:
         return cls(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
 
     @classmethod
+    def of_fractions(cls, values: Iterable[float] | NDArray[np.float64]) -> Spread:
+        """Returns mean and std, in percent, of one fraction a seed."""
+        return cls.of([100 * float(value) for value in values])
+
+    @classmethod
     def of_means(cls, values: Sequence[NDArray[np.float64]]) -> Spread:
-        """Returns mean and std of the mean of each seed's fractions, in percent: arrays (R,)."""
-        return cls.of([100 * float(value.mean()) for value in values if len(value)])
+        """Returns mean and std, in percent, of the mean of each seed's fractions: arrays (R,)."""
+        return cls.of_fractions(value.mean() for value in values if len(value))
 
     def __str__(self) -> str:
         """Returns the text of a table's cell.

@@ -89,11 +89,11 @@ def _tag_evaluation(
 
 
 def _accuracy(decoded: Sequence[Labels], label: Labels) -> Spread:
-    return Spread.of([100 * segment_accuracy(predicted, label) for predicted in decoded])
+    return Spread.of_fractions(segment_accuracy(predicted, label) for predicted in decoded)
 
 
 def _segment_f1(decoded: Sequence[Labels], label: Labels, background: int) -> Spread:
-    return Spread.of([100 * float(segment_f1_tally(each, label, background).value) for each in decoded])
+    return Spread.of_fractions(float(segment_f1_tally(each, label, background).value) for each in decoded)
 
 
 def _event_evaluation(
@@ -101,13 +101,9 @@ def _event_evaluation(
 ) -> EventEvaluation:
     counts = [event_counts(each, label, background, *tolerances).sum(0) for each in decoded]
     matched, predicted, true = np.array(counts, np.float64).reshape(-1, 3).T
-
-    def percent(part: NDArray[np.float64], whole: NDArray[np.float64]) -> Spread:
-        return Spread.of((100 * ratio(part, whole)).tolist())
-
     return EventEvaluation(
         *tolerances,
-        f1_percent=percent(2 * matched, predicted + true),
-        precision_percent=percent(matched, predicted),
-        recall_percent=percent(matched, true),
+        f1_percent=Spread.of_fractions(ratio(2 * matched, predicted + true)),
+        precision_percent=Spread.of_fractions(ratio(matched, predicted)),
+        recall_percent=Spread.of_fractions(ratio(matched, true)),
     )
