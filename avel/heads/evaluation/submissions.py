@@ -121,23 +121,16 @@ def _table(path: Path) -> pa.Table:
         raise DatasetError(f"{path}: {error}", hint=f"give {ACCEPTED}") from None
 
 
-def _segments(
-    name: str,
-    table: pa.Table,
-    samples: Sequence[Sample],
-    task: Task,
-    segments: int,
-    lengths: NDArray[np.int64] | None,
-) -> Submission:
-    """Reads a row for each sample and segment: a list of scores or labels, a column an output, or a class.
+def _scores_of_rows(name: str, table: pa.Table, task: Task) -> tuple[NDArray[np.float64], bool]:
+    """Reads the scores of each row, (n, K), and whether the table has scores and not labels alone.
 
-    `lengths` (R,) are the numbers of segments that samples need, None where all need T.
+    They stand in a list of scores or labels, in a column for each output, or are those of a class.
     """
     columns, outputs = set(table.column_names), task.output_names
-    key = next((each for each in ("sample", "video_id") if each in columns), None)
     lists = next((each for each in LISTS if each in columns and pa.types.is_nested(table[each].type)), None)
     scored = lists is not None or columns >= set(outputs)
-    if key is None or not (scored or (task.one_label and "prediction" in columns)):
+    has_classes = task.one_label and "prediction" in columns
+    if not columns & {"sample", "video_id"} or not (scored or has_classes):
         prediction = "prediction" if task.one_label else "lists as prediction"
         raise DatasetError(
             f"{name}: columns {', '.join(table.column_names)}",
@@ -154,6 +147,23 @@ def _segments(
         values = task.as_scores(numbers).astype(np.float64)
     if values.ndim != 2 or values.shape[1] != len(outputs):
         raise DatasetError(f"{name}: rows of {values.shape[1:]} scores, and a segment has {len(outputs)}")
+    return values, scored
+
+
+def _segments(
+    name: str,
+    table: pa.Table,
+    samples: Sequence[Sample],
+    task: Task,
+    segments: int,
+    lengths: NDArray[np.int64] | None,
+) -> Submission:
+    """Reads a row for each sample and segment.
+
+    `lengths` (R,) are the numbers of segments that samples need, None where all need T.
+    """
+    values, scored = _scores_of_rows(name, table, task)
+    key = "sample" if "sample" in table.column_names else "video_id"
     keys = table[key].to_pylist()
     at = np.asarray(table["segment"].to_pylist(), np.int64)
     filled: dict[Any, NDArray[np.float64]] = {}
@@ -162,7 +172,7 @@ def _segments(
             raise DatasetError(
                 f"{name}: segment {segment} of {owner}", hint=f"they go from 0 to {segments - 1}"
             )
-        rows = filled.setdefault(owner, np.full((segments, len(outputs)), np.nan))
+        rows = filled.setdefault(owner, np.full((segments, task.outputs), np.nan))
         if not np.isnan(rows[segment]).all():
             raise DatasetError(
                 f"{name}: segment {segment} of {owner} is there twice", hint="leave one of them"

@@ -30,6 +30,8 @@ from avel.stores.features import FeatureCache
 if TYPE_CHECKING:
     from torch import Tensor
 
+F1ByType = dict[str, NDArray[np.float64]]
+"""Type, Type@AV or Event@AV -> F1 of each sample, (R,)."""
 AUDIO_VISUAL = "audio-visual"
 PER_MODALITY: tuple[TrackName, ...] = ("audio", "visual")
 SMALLEST = 1e-7
@@ -168,33 +170,36 @@ class MultiLabel(Task):
 
     def results(self, sets: LabelSets) -> PredictionMetrics:
         """Returns the F1 of all types; figures that need one label a segment are None."""
-        f1_of_sets = [self.f1_by_type(predicted, sets.label) for predicted in sets.predicted]
+        both = [self.f1_by_type(predicted, sets.label) for predicted in sets.predicted]
+        segments, events = [each for each, _ in both], [each for _, each in both]
         names = (*self.types, TYPE, EVENT)
 
-        def spread(level: int, name: str, chosen: NDArray[np.bool_] | slice = slice(None)) -> Spread:
-            return Spread.of_means([each[level][name][chosen] for each in f1_of_sets])
+        def spread(
+            f1_of_sets: list[F1ByType], name: str, chosen: NDArray[np.bool_] | slice = slice(None)
+        ) -> Spread:
+            return Spread.of_means([f1_by_type[name][chosen] for f1_by_type in f1_of_sets])
 
         return PredictionMetrics(
             accuracy_percent=Spread(),
             interval_percent=self.interval_percent(sets),
             accuracy_without_leaked_percent=Spread(),
             accuracy_holding_background_percent=Spread(),
-            segment_f1_percent=spread(0, TYPE),
+            segment_f1_percent=spread(segments, TYPE),
             accuracy_by_decoder_percent={},
             recall_percent={},
             background_recall_percent=None,
-            events=EventEvaluation(0, 0, spread(1, TYPE), Spread(), Spread()),
+            events=EventEvaluation(0, 0, spread(events, TYPE), Spread(), Spread()),
             parsing=ParsingEvaluation(
-                segment_f1_percent={name: spread(0, name) for name in names},
-                event_f1_percent={name: spread(1, name) for name in names},
-                type_without_leaked_percent=spread(0, TYPE, ~sets.leaked),
+                segment_f1_percent={name: spread(segments, name) for name in names},
+                event_f1_percent={name: spread(events, name) for name in names},
+                type_without_leaked_percent=spread(segments, TYPE, ~sets.leaked),
             ),
             by_tag={
                 tag: TagEvaluation(
                     samples=int(chosen.sum()),
                     accuracy_percent=Spread(),
-                    segment_f1_percent=spread(0, TYPE, chosen),
-                    event_f1_percent=spread(1, TYPE, chosen),
+                    segment_f1_percent=spread(segments, TYPE, chosen),
+                    event_f1_percent=spread(events, TYPE, chosen),
                     segment_f1_over_clips_percent=Spread(),
                     event_f1_over_clips_percent=Spread(),
                 )
@@ -216,9 +221,7 @@ class MultiLabel(Task):
             ("at the best test epoch *", ("type_at_best_test_epoch_percent",)),
         )
 
-    def f1_by_type(
-        self, predicted: Labels, labels: Labels
-    ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
+    def f1_by_type(self, predicted: Labels, labels: Labels) -> tuple[F1ByType, F1ByType]:
         """Returns each sample's F1 of segments, then of events: by type, Type@AV and Event@AV.
 
         Twice (R, T, K) -> twice name -> (R,).
@@ -280,9 +283,7 @@ class MultiLabel(Task):
 
         return torch.cat((tracks, both[..., None, :]), -2)
 
-    def _by_name(
-        self, found: NDArray[np.float64], wrong: NDArray[np.float64]
-    ) -> dict[str, NDArray[np.float64]]:
+    def _by_name(self, found: NDArray[np.float64], wrong: NDArray[np.float64]) -> F1ByType:
         """Returns F1 by type, Type@AV and Event@AV: twice (R, types, C) -> name -> (R,)."""
         by_type, tracks = f1(found, wrong), slice(len(self.tracks))
         named = {name: by_type[:, place] for place, name in enumerate(self.types)}
