@@ -73,7 +73,7 @@ class HeadConfig(ComponentConfig):
 class TrainConfig:
     """Settings of training: the head with its own, and those that every training has.
 
-    `standardise` that is not given is what the head's `Config` says. Under weak supervision the head has its
+    Where `standardise` is not given, the head's `Config` says it. Under weak supervision the head has its
     `weak_defaults`, but for the settings that its config was made with: `PSP.Config(threshold=0.1)`.
     """
 

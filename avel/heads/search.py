@@ -269,7 +269,7 @@ def _ended_trials(study: optuna.Study) -> list[SearchTrial]:
 def _record_request(
     folder: Path, ranges: Mapping[str, Range | Sequence[Any]], reading: list[TrainConfig], loaded: LoadedCache
 ) -> None:
-    """Records what is asked of the search, or checks that it equals what was recorded before.
+    """Records the request, or checks that it equals the one that was recorded before.
 
     Args:
         reading: settings of the first trial, then the same with each input that is searched over.

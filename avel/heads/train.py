@@ -218,7 +218,7 @@ class LoadedCache:
 
 
 def _projection(config: TrainConfig, widths: Widths) -> str:
-    """Says that a head reads features through a Linear that nobody asked for, "" where it does not."""
+    """Says that a head reads features through a Linear without --project, "" where it does not."""
     width = projected_width(config, widths)
     if config.project is not None or width is None:
         return ""

@@ -179,7 +179,7 @@ def differences(a: Sequence[Predictions], b: Sequence[Predictions], task: Task) 
 
 
 def resolved_points(compared: Iterable[Mapping[str, Difference]]) -> float | None:
-    """Returns the median of what differences in the task's measure resolve, in points; None without any."""
+    """Returns the median of the points that differences in the main metric resolve; None without any."""
     resolved = [next(iter(each.values())).resolved_points for each in compared if each]
     return statistics.median(resolved) if resolved else None
 

@@ -95,7 +95,7 @@ def list_runs(folder: Path | str, *, against: Path | str | None = None) -> list[
     best = best_line(lines)
     if best is None:
         return lines
-    # A list that nobody asked to compare shows what is there, also where files are missing
+    # Nobody asked for the comparison, so where files for it are missing the list is shown without
     with suppress(AvelError):
         other = read_group(folder / best.run, "test", best.group)
         for place, line in enumerate(lines):

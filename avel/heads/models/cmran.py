@@ -100,7 +100,7 @@ UNUSED_TEMPLATES = tuple(
 
 
 def relation_names() -> dict[str, str]:
-    """Returns the published names of what CMRAN, CMBS and CACE-Net share."""
+    """Returns the published names of the layers that CMRAN, CMBS and CACE-Net share."""
     names = {"project.0": "v_fc"}
     for own, modality in (("a", "audio"), ("v", "video")):
         names |= {f"encode_{own}.project": f"{modality}_encoder.affine_matrix"}

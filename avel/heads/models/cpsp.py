@@ -62,7 +62,7 @@ class CPSP(RelevanceHead):
         xavier(self.agva, self.propagate)
 
     def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
-        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), what the losses read."""
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), extras for losses."""
         audio = self.audio(audio)
         visual, extras = attend_cells(self.agva, audio, visual)
         hidden_v, hidden_a = self.visual_lstm(self.visual(visual), mask), self.audio_lstm(audio, mask)

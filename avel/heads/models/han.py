@@ -104,7 +104,7 @@ class HybridAttention(nn.Module):
         self.dropout = dropout
 
     def forward(self, features: Tensor, others: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Returns what a modality becomes beside the other: (B, T, 512), (B, T, 512) -> (B, T, 512)."""
+        """Returns a modality's features after both attentions: twice (B, T, 512) -> (B, T, 512)."""
         padding = key_padding(mask)
         own, _ = self.own(features, features, features, padding, need_weights=False)
         other, _ = self.other(features, others, others, padding, need_weights=False)

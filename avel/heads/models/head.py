@@ -104,7 +104,10 @@ ATTENTION = {
     "inter_v": (CLIP, "visual"),
     "segments": (CLIP, "both"),
 }
-"""Extra of a head -> what its rows are of and what they attend to: (B, T, T), cells (B, T, N), or (B, T)."""
+"""Extra of a head that is an attention map -> modality of its rows, and what they attend to.
+
+Maps are (B, T, T), over cells (B, T, N), or of the clip (B, T).
+"""
 
 
 class Head(nn.Module, ABC):
@@ -172,7 +175,7 @@ class Head(nn.Module, ABC):
 
     @classmethod
     def check_lengths(cls) -> None:
-        """Refuses clips of differing lengths where the head cannot leave out what is after a clip's end.
+        """Refuses clips of differing lengths, unless the head can leave out the padding after a clip's end.
 
         Raises:
             ConfigError: it cannot; heads that can are named.
@@ -211,7 +214,7 @@ class Head(nn.Module, ABC):
         load_layout(self, layout, state)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Prepares for an epoch, counted from 1, before it is trained; what changes has to be in buffers."""
+        """Prepares for an epoch, counted from 1, before it is trained; only buffers may change."""
 
     def loss(self, output: HeadOutput, labels: Tensor) -> Tensor:
         """Returns the loss under full supervision: (B, T, K), (B, T, ...) -> scalar."""
@@ -257,7 +260,7 @@ class Model(nn.Module):
         and its scores are 0.
         """
         mask = None if lengths is None else mask_of(lengths, audio.shape[1])
-        # Before these layers, since a NaN spoils their gradient, and after them, since biases are not 0
+        # Zero before these layers, since a NaN spoils their gradient, and after, since they have biases
         audio, visual = zero_padding(audio, mask), zero_padding(visual, mask)
         if self.standard_a is not None and self.standard_v is not None:
             audio, visual = self.standard_a(audio), self.standard_v(visual)

@@ -78,7 +78,7 @@ class LESP(RelevanceHead):
         self.register_buffer("bank_score", torch.zeros(events, size))
 
     def forward(self, audio: Tensor, visual: Tensor, mask: Tensor | None = None) -> HeadOutput:
-        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), what the losses read."""
+        """Returns logits: (B, T, D), (B, T, D) or maps (B, T, H, W, C) -> (B, T, K), extras for losses."""
         cells = cells_of(visual)
         fused, encoded_a, encoded_v, extras = self.encode(audio, cells, mask)
         prototype, distance = self.recall(fused, mask)

@@ -165,7 +165,7 @@ PROPAGATION_NAMES = {
 
 
 def psp_names() -> dict[str, str]:
-    """Returns the published names of what PSP, CPSP and weak VSCG share."""
+    """Returns the published names of the layers that PSP, CPSP and weak VSCG share."""
     names = {"audio": "fa", "visual": "fv"} | nested("attention.", AGVA_NAMES, own="agva.")
     names |= {"audio_lstm.lstm": "lstm_a_v.lstm_audio", "visual_lstm.lstm": "lstm_a_v.lstm_video"}
     return names | nested("psp.", PROPAGATION_NAMES, own="propagate.")

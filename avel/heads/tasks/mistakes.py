@@ -33,7 +33,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class EventErrors:
-    """Labelled events by what became of them, and predicted ones that no label has; means over seeds.
+    """Numbers of labelled events by how they were found, and of invented ones; means over seeds.
 
     A labelled event is compared with the predicted one of its class that overlaps it most, and is missed
     where none does. One that begins and ends in its segments is exact; others begin or end early or late, or

@@ -63,7 +63,7 @@ class MultiLabel(Task):
 
     @property
     def types(self) -> tuple[str, ...]:
-        """Names of what has an F1 of its own: the tracks, and what both hold at once."""
+        """Names of the types, each with an F1 of its own: the tracks, and what both hold at once."""
         return (*self.tracks, AUDIO_VISUAL) if len(self.tracks) > 1 else (AUDIO_VISUAL,)
 
     def targets(self, cache: FeatureCache, samples: CachedSamples) -> Targets:
@@ -293,6 +293,6 @@ class MultiLabel(Task):
 
 def video_cross_entropy(probabilities: Tensor, video_labels: Tensor) -> Tensor:
     """Returns binary cross-entropy, averaged over videos and classes: twice (B, C) -> scalar."""
-    # Written out, because torch refuses its own under autocast on a GPU
+    # Written out, because torch's own refuses to run under autocast on a GPU
     p = probabilities.clamp(SMALLEST, 1 - SMALLEST)
     return -(video_labels * p.log() + (1 - video_labels) * (1 - p).log()).mean()

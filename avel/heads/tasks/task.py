@@ -147,7 +147,7 @@ class Task(ABC):
     @staticmethod
     @abstractmethod
     def loss(logits: Tensor, labels: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Returns what learning from the labels of segments minimises: (B, T, K), (B, T, ...) -> scalar.
+        """Returns the loss of full supervision, by labels of segments: (B, T, K), (B, T, ...) -> scalar.
 
         `mask` (B, T) is True before the end of each clip; None where all have T segments.
         """
@@ -155,7 +155,7 @@ class Task(ABC):
     @staticmethod
     @abstractmethod
     def video_loss(logits: Tensor, video_labels: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Returns what learning from the labels of videos minimises: (B, T, K), (B, ...) -> scalar."""
+        """Returns the loss of weak supervision, by labels of videos: (B, T, K), (B, ...) -> scalar."""
 
     @staticmethod
     @abstractmethod

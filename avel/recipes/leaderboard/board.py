@@ -118,7 +118,7 @@ class Leaderboard:
         return [*table(header, rows), "", *self.notes(), ""]
 
     def notes(self) -> list[str]:
-        """Says what is level, what was left out, and what the figures are worth."""
+        """Returns notes: the heads that are level, those left out, and what the figures can tell."""
         notes = [
             f"epochs chosen by labels of validation {kind}: {names}"
             for kind, names in self._by("selected_by")

@@ -77,7 +77,7 @@ def leaderboard(
         else:
             writer.add(name)
         waiting = order[number:]
-        # so that an end during the next one leaves a board
+        # Interrupted during the next head, this call leaves a board
         if writer.heads and waiting and waiting[0] not in trained:
             note(f"{writer.write(waiting).page}: {writer.heads} of {plural(len(order), 'head')} so far")
     if not writer.heads:

@@ -91,7 +91,7 @@ def run_summary(group: HeadRun, measured: Mapping[str, GroupEvaluation]) -> dict
         "measured": as_plain(measured),
         "mistakes": {split: mistakes(group, split) for split in measured if group.has_predictions(split)},
         "settings": settings_of_run(group),
-        "provenance": origins_of(group),
+        "provenance": provenance_of(group),
     }
 
 
@@ -118,8 +118,8 @@ def settings_of_run(group: HeadRun) -> dict[str, str]:
     }
 
 
-def origins_of(group: HeadRun) -> dict[str, str]:
-    """Returns what a run was made of and by: features, code, machine, versions and time, as text."""
+def provenance_of(group: HeadRun) -> dict[str, str]:
+    """Returns the provenance of a run as text: features, code, machine, versions and time."""
     record, inputs = group.run.record, group.run.read_inputs(HeadInputs)
     return {
         "run": str(group.run.path),
