@@ -88,9 +88,9 @@ class FoldsResult:
         rows = [
             (
                 _text(each.settings),
-                str(each.score_percent),
+                each.score_percent,
                 interval_text(each.interval_percent),
-                str(each.event_f1_percent),
+                each.event_f1_percent,
                 f"{each.epochs:.0f}",
                 *difference_cells(next(iter(each.difference.values()), None)),
             )

@@ -103,10 +103,10 @@ class DemoResult:
         rows: list[tuple[Any, ...]] = [
             (
                 name,
-                str(group.accuracy_percent),
+                group.accuracy_percent,
                 interval_text(group.interval_percent),
-                str(group.events.f1_percent),
-                str(group.accuracy_at_best_test_epoch_percent),
+                group.events.f1_percent,
+                group.accuracy_at_best_test_epoch_percent,
             )
             for name, group in self.heads.items()
         ]

@@ -115,8 +115,8 @@ class Comparison:
         rows: list[tuple[Any, ...]] = [
             (
                 title,
-                *(str(getattr(side, f"{metric}_percent")) for _, side in sides),
-                str(self.differences[metric]),
+                *(getattr(side, f"{metric}_percent") for _, side in sides),
+                self.differences[metric],
             )
             for metric, title in self.metrics.items()
         ]

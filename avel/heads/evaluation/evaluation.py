@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
-from typing import Literal
+from typing import Any, Literal
 
 from avel.heads.config import WeakLabels
 from avel.heads.evaluation import wording
@@ -112,7 +112,7 @@ class Evaluation(wording.EvaluatedSplit):
         """Returns the groups of a sweep as a table, in the order of training, and the trials that failed."""
         header = ("settings", f"{self.split} {self.measure}", "event F1", "validation")
         rows = [
-            (name, *map(str, (each.score_percent, each.events.f1_percent, each.validation_score_percent)))
+            (name, each.score_percent, each.events.f1_percent, each.validation_score_percent)
             for name, each in self.groups.items()
         ]
         groups = [*table(header, rows), ""] if len(rows) > 1 else []
@@ -130,13 +130,13 @@ class Evaluation(wording.EvaluatedSplit):
 def _choice_lines(measure: str, group: GroupEvaluation) -> list[str]:
     """Returns what chose the epochs of a group, and what it learned from under weak supervision."""
     chosen_by = f"validation by labels of {group.selected_by}, which chose the epoch"
-    rows = [
-        (chosen_by, str(group.validation_score_percent)),
+    rows: list[tuple[str, Any]] = [
+        (chosen_by, group.validation_score_percent),
         ("best epoch of each seed", " ".join(map(str, group.best_epochs))),
     ]
     if group.weak_labels is not None:
         rows.append(("learned from the videos'", group.weak_labels))
     if group.score_at_best_test_epoch_percent.mean is not None:
-        claimed = str(group.score_at_best_test_epoch_percent)
-        rows.append(("at the best test epoch, which is too high a figure", claimed))
+        too_high = "at the best test epoch, which is too high a figure"
+        rows.append((too_high, group.score_at_best_test_epoch_percent))
     return ["", *table(("how the epoch was chosen", measure + ", %"), rows)]

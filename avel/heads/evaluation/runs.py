@@ -181,15 +181,10 @@ def run_table(lines: Sequence[RunLine]) -> list[str]:
             line.seeds or "",
             *((line.failed or "",) if failures else ()),
             str(Spread(line.score_percent, line.std_percent)) or _why_not(line),
-            *(
-                str(Spread(value))
-                for value in (
-                    line.event_f1_percent,
-                    line.validation_percent,
-                    line.best_test_epoch_percent,
-                    line.holding_background_percent,
-                )
-            ),
+            Spread(line.event_f1_percent),
+            Spread(line.validation_percent),
+            Spread(line.best_test_epoch_percent),
+            Spread(line.holding_background_percent),
             *((line.inputs,) if several else ()),
         )
         for line in lines
@@ -210,7 +205,7 @@ def _difference_lines(lines: Sequence[RunLine]) -> list[str]:
             (
                 line.run,
                 _settings_text(line),
-                *(str(line.differences[name]) for name in metrics),
+                *(line.differences[name] for name in metrics),
                 line.differences[measure].needed,
             )
             for line in compared

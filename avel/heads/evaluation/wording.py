@@ -97,9 +97,9 @@ def metric_lines(about: EvaluatedSplit, metrics: PredictionMetrics) -> list[str]
     if classes:
         shown += ["", *table(("class", "recall, %"), classes)]
     if metrics.by_tag:
-        tags = []
-        for tag, each in metrics.by_tag.items():
-            scores = each.accuracy_percent, each.segment_f1_percent, each.event_f1_percent
-            tags.append((tag, each.samples, *map(str, scores)))
+        tags = [
+            (tag, each.samples, each.accuracy_percent, each.segment_f1_percent, each.event_f1_percent)
+            for tag, each in metrics.by_tag.items()
+        ]
         shown += ["", *table(("tag", "samples", "accuracy", "segment F1", "event F1"), tags)]
     return shown

@@ -162,15 +162,15 @@ def _row(line: HeadLine) -> tuple[Any, ...]:
     return (
         line.head,
         str(len(line.seeds)),
-        str(line.score_percent),
+        line.score_percent,
         interval_text(line.interval_percent),
-        str(line.holding_background_percent),
-        str(line.event_f1_percent),
-        str(line.best_test_epoch_percent),
-        str(line.published or ""),
+        line.holding_background_percent,
+        line.event_f1_percent,
+        line.best_test_epoch_percent,
+        line.published or "",
         short(line.parameters),
         "" if line.epoch_seconds is None else f"{line.epoch_seconds:.2f}",
-        str(line.difference or ""),
+        line.difference or "",
     )
 
 

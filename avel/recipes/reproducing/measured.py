@@ -65,11 +65,11 @@ class Reproduced:
         rows: list[tuple[Any, ...]] = [
             (
                 row.name,
-                f"{row.paper_percent:.1f}" if row.paper_percent is not None else "",
-                str(row.accuracy_percent),
-                str(row.holding_background_percent),
-                str(row.event_f1_percent),
-                str(row.best_test_epoch_percent),
+                Spread(row.paper_percent),
+                row.accuracy_percent,
+                row.holding_background_percent,
+                row.event_f1_percent,
+                row.best_test_epoch_percent,
                 *difference_cells(row.differences.get("accuracy")),
             )
             for row in self.rows
