@@ -93,7 +93,7 @@ def operations(shapes: list[Shapes]) -> int:
     return sum(math.prod(left) * right[-1] for left, right in shapes)
 
 
-def test_folds_are_judged_by_encoders_that_have_not_seen_them(tmp_path: Path) -> None:
+def test_folds_are_predicted_by_encoders_that_have_not_seen_them(tmp_path: Path) -> None:
     names = [f"v{number}" for number in range(20)]
     store = write_store(tmp_path / "store.zarr", names)
     (tmp_path / "groups.csv").write_text("video_id,group\n" + "".join(f"{name},{name}\n" for name in names))
@@ -112,7 +112,7 @@ def test_folds_are_judged_by_encoders_that_have_not_seen_them(tmp_path: Path) ->
 
     usual = folds.avbt(clips, 0, 3, epochs=2)[0]
     same = [torch.equal(changed(fold), usual) for fold in range(folds.FOLDS)]
-    assert same == [True, True, False, False, False], "fold 0 is judged, fold 1 chooses the epoch"
+    assert same == [True, True, False, False, False], "fold 0 is held out, fold 1 chooses the epoch"
     random = folds.avbt(clips, 0, 3, epochs=0)[0]
     assert not torch.equal(random, usual)
 

@@ -64,7 +64,7 @@ class Footage:
         return self.store.log_mel(video_id)[: self._length(video_id)]
 
     def _length(self, video_id: str) -> int:
-        """Returns the segments of a clip."""
+        """Returns how many segments a clip has."""
         lengths = self.store.lengths if self.store is not None else None
         return self.segments if lengths is None else lengths[video_id]
 

@@ -1,4 +1,4 @@
-"""Finds the networks behind features of a cache, as its provenance tells of them, and runs them again.
+"""Finds the networks that made the features of a cache, by its provenance, and runs them again.
 
 Features come from CNNs on staged clips, alone or under the Bi-LSTMs of an encoder; or from an encoder that
 was trained on vectors of another cache, which come from networks in turn.
@@ -55,7 +55,7 @@ Windows = Sequence[Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Array:
-    """Features of a name, and the networks that give them."""
+    """Named features, and the networks that compute them."""
 
     source: Source
     name: str
@@ -84,7 +84,7 @@ class StagedNetworks:
 
 @dataclass(frozen=True, eq=False)
 class VectorNetworks:
-    """An encoder that was trained on vectors of a cache, and the networks that give these."""
+    """An encoder that was trained on vectors of a cache, and the networks that compute these."""
 
     encoder: Encoder
     audio: tuple[Array, ...]
@@ -96,7 +96,7 @@ class VectorNetworks:
     ) -> dict[str, Tensor]:
         """Returns f_a and f_v, and as cnn_a and cnn_v what the encoder reads, name -> (W, T, ...).
 
-        `read` gives features of other networks.
+        `read` returns the features of other networks.
         """
         cnn_a, cnn_v = (
             torch.cat([read(array).float() for array in arrays], -1) for arrays in (self.audio, self.visual)
@@ -107,7 +107,7 @@ class VectorNetworks:
 
 
 Source = StagedNetworks | VectorNetworks
-"""Networks that give several arrays at once."""
+"""Networks that compute several arrays at once."""
 
 
 @dataclass(frozen=True)
@@ -115,14 +115,14 @@ class Origin:
     """Provenance of features.
 
     Attributes:
-        where: begins errors.
-        told: provenance of a cache, or what another cache keeps of it.
+        where: names the features, at the beginning of errors.
+        provenance: that of a cache, or what another cache keeps of it.
         runs: where the run of its encoder was, then those of the encoders below.
-        again: command that makes the cache anew, "" for what another cache keeps.
+        again: command that makes the cache anew, "" where another cache keeps the provenance.
     """
 
     where: str
-    told: Mapping[str, Any]
+    provenance: Mapping[str, Any]
     runs: tuple[str, ...] = ()
     again: str = ""
 
@@ -174,7 +174,7 @@ class Networks:
             MissingPathError: encoder or weights are gone.
             StaleError: encoder, weights or staging are not those of the cache.
         """
-        named = read_named(Path(origin.where), origin.told)
+        named = read_named(Path(origin.where), origin.provenance)
         maps = any(name == MAPS or name.endswith(MAPS_ENDING) for name in names)
         own: Source | None = None
         array_of: dict[str, Array] = {}
@@ -238,20 +238,20 @@ class Networks:
         return Array(self._of_clips(own, [about.modality], maps), array)
 
     def _own(self, origin: Origin, name: str, maps: bool) -> Source:
-        if VECTORS in origin.told:
+        if VECTORS in origin.provenance:
             return self._of_vectors(origin)
-        if "staging" not in origin.told or name not in OWN_ARRAYS:
+        if "staging" not in origin.provenance or name not in OWN_ARRAYS:
             raise _not_of_avel(f"{origin.where}: {name!r}")
         return self._of_clips(origin, [*BACKBONES], maps)
 
     def _of_vectors(self, origin: Origin) -> VectorNetworks:
-        about = origin.told[VECTORS]
+        about = origin.provenance[VECTORS]
         if "provenance" not in about:
             raise StoreError(
                 f"{origin.where}: does not tell how the vectors were made that its encoder reads",
                 hint=CACHE_AGAIN,
             )
-        wanted = origin.told["encoder"]["digest"]
+        wanted = origin.provenance["encoder"]["digest"]
         encoder = load_encoder(self.run_of(origin, wanted)).to(self._device)
         audio, visual = encoder.spec.audio.backbone, encoder.spec.visual.backbone
         assert isinstance(audio, VectorsConfig)
@@ -262,8 +262,8 @@ class Networks:
         return VectorNetworks(encoder, *read)
 
     def _of_clips(self, origin: Origin, modalities: Sequence[FeatureModality], maps: bool) -> StagedNetworks:
-        about = typed(NetworkProvenance, origin.told, f"{origin.where}: provenance", CACHE_AGAIN)
-        key = digest_of([maps, *(origin.told[name] for name in NETWORK)])
+        about = typed(NetworkProvenance, origin.provenance, f"{origin.where}: provenance", CACHE_AGAIN)
+        key = digest_of([maps, *(origin.provenance[name] for name in NETWORK)])
         if key not in self._staged:
             staging = staging_config(about.staging, origin.where)
             if "visual" in modalities:
@@ -282,7 +282,7 @@ class Networks:
         arrays: list[str],
     ) -> Work:
         """Returns what PartEncoder makes these CNNs of."""
-        recipe = {**origin.told, "arrays": arrays}
+        recipe = {**origin.provenance, "arrays": arrays}
         dtype, identity = network.preprocessing.dtype, network.encoder_identity(origin.where)
         if identity.kind == "run":
             path = self.run_of(origin, identity.digest)
@@ -322,7 +322,7 @@ class Networks:
         return self._given(origin, kind, wanted, "FOLDER", f", that were in {recorded}")
 
     def _given(self, origin: Origin, kind: str, wanted: str, what: str, before: str = "") -> Path:
-        """Returns the path of weights that were given, by what names them.
+        """Returns the path of weights that were given, by their name in the provenance.
 
         Raises:
             MissingPathError: none were given.
@@ -387,7 +387,7 @@ def find_encoder(cache: FeatureCache) -> Path:
 
 
 def _names_of(path: Path, kind: str) -> tuple[str, ...]:
-    """Returns what names weights in a provenance: a file's hash; of a folder its model, and its settings."""
+    """Returns the names of weights in a provenance: a file's hash, or a folder's model and settings."""
     if path.is_dir():
         return folder_name(path), settings_name(path)
     if not path.is_file():
@@ -398,7 +398,7 @@ def _names_of(path: Path, kind: str) -> tuple[str, ...]:
 def _check_frames(origin: Origin, there: int) -> None:
     """Checks that a segment, with `there` frames, has those that the visual CNN sees."""
     where = f"{origin.where}: provenance: preprocessing"
-    about = typed(VisualPreprocessing, origin.told["preprocessing"], where, CACHE_AGAIN)
+    about = typed(VisualPreprocessing, origin.provenance["preprocessing"], where, CACHE_AGAIN)
     if not about.frames or not all(0 <= frame < there for frame in about.frames):
         raise StoreError(f"{where}: frames {list(about.frames)} of a segment with {there}", hint=CACHE_AGAIN)
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from avel.errors import AvelError
@@ -157,13 +156,13 @@ class _PictureWriter:
         if ticks <= self._last:
             return
         self._last = ticks
-        pixels = np.rot90(
-            frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)
-        )  # as the container says
+        turns = round(frame.rotation / 90)  # as the container says
+        pixels = np.rot90(frame.to_ndarray(format="rgb24"), turns)
         if self._band is None:
             self._begin(*pixels.shape[:2])
         assert self._band is not None
-        whole = np.concatenate((_resized(pixels, self._width, self._height), self._band.at(seconds)))
+        resized = np.asarray(Image.fromarray(pixels).resize((self._width, self._height)))
+        whole = np.concatenate((resized, self._band.at(seconds)))
         encoded = av.VideoFrame.from_ndarray(np.ascontiguousarray(whole), format="rgb24")
         encoded.pts, encoded.time_base = ticks, CLOCK
         self._target.mux(self._stream.encode(encoded))
@@ -179,9 +178,3 @@ class _PictureWriter:
         self._band = Band(self._video, self._width)
         self._stream.width = self._width
         self._stream.height = self._height + self._band.height
-
-
-def _resized(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize((width, height)))

@@ -107,7 +107,7 @@ class VideoEncoder:
         vectors: list[dict[str, Tensor]],
     ) -> MediaInfo:
         """Runs networks whose clips were staged alike, and puts their vectors into `vectors`, by place."""
-        grid, first = _of_length(staging, segments), 0
+        grid, first = _grid_of(staging, segments), 0
         reads_waveform = any(each.encoder.waveform is not None for each in networks)
         waveform = self._waveform(path, staging, segments) if reads_waveform else torch.empty(0)
         parts: list[dict[str, list[Tensor]]] = [{} for _ in networks]
@@ -134,7 +134,7 @@ class VideoEncoder:
         """Counts the segments that a video has, but no fewer than are needed."""
         staging = self.networks[0].staging
         longest = int(LONGEST_SECONDS / self.segment_seconds)
-        with _open(path, staging, _of_length(staging, longest)) as media:
+        with _open(path, staging, _grid_of(staging, longest)) as media:
             covered = int(media.info.valid_seconds / self.segment_seconds + 0.5)
         return max(self._fewest, covered)
 
@@ -160,7 +160,7 @@ def _through_jpeg(staging: ExtractConfig, frames: NDArray[np.uint8], colours: Co
     return np.stack([decode_jpeg(encode_jpeg(frame, staging.jpeg_quality, colours)) for frame in frames])
 
 
-def _of_length(staging: ExtractConfig, segments: int) -> Grid:
+def _grid_of(staging: ExtractConfig, segments: int) -> Grid:
     return replace(staging.grid().at(SAMPLE_RATE), segments=segments)
 
 
