@@ -178,11 +178,10 @@ class FeatureCache:
         return segment_labels(
             chosen.known,
             chosen.events,
-            len(self.categories),
+            self.categories,
             self.grid_segments,
             self.segment_seconds,
             name_of,
-            self.categories,
             self._lengths_of(chosen),
         )
 

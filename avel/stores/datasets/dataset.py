@@ -119,11 +119,10 @@ class Dataset:
         return segment_labels(
             chosen.column("events_known"),
             self.event_table(chosen),
-            self.background,
+            self.categories,
             grid.segments,
             grid.segment_seconds,
             lambda number: self.line_of(chosen[number]),
-            self.categories,
             self.stated_lengths(grid, chosen) if lengths is None else lengths,
         )
 

@@ -139,11 +139,10 @@ def class_segments(
 def segment_labels(
     known: NDArray[np.bool_],
     events: EventTable,
-    background: int,
+    class_names: tuple[str, ...],
     segments: int,
     segment_seconds: float,
     name_of: Callable[[int], str],
-    class_names: tuple[str, ...],
     lengths: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """Returns one class a segment, background where no class has it: int64 (R, T).
@@ -171,7 +170,7 @@ def segment_labels(
             f"{found.offset_seconds:g} s, and a segment has one label",
             hint="shorten one of them, leave one out, or train with --task multi_label",
         )
-    labels = np.where(known[:, None], background, UNKNOWN).repeat(segments, 1).astype(np.int64)
+    labels = np.where(known[:, None], len(class_names), UNKNOWN).repeat(segments, 1).astype(np.int64)
     sample, category, has = class_segments(events, segments, segment_seconds)
     for place in reversed(range(len(sample))):  # the class that comes first is written last, so it wins ties
         labels[sample[place], has[place]] = category[place]
