@@ -67,10 +67,6 @@ class EventTable:
     def __len__(self) -> int:
         return len(self.sample)
 
-    def take(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> EventTable:
-        """Returns some of the events."""
-        return take(self, chosen)
-
 
 @dataclass(frozen=True)
 class ClassTable:
@@ -118,7 +114,7 @@ def class_segments(
     events of one class cover count once.
     """
     order = np.lexsort((events.onset_seconds, events.category, events.sample))
-    sorted_events = events.take(order)
+    sorted_events = take(events, order)
     onset, offset = sorted_events.onset_seconds.copy(), sorted_events.offset_seconds
     pairs = np.stack((sorted_events.sample, sorted_events.category), 1)
     first = np.ones(len(events), bool)
@@ -197,7 +193,7 @@ def segment_classes(
     """
     labels = np.zeros((len(known), segments, len(modalities), classes), np.int8)
     for place, modality in enumerate(modalities):
-        chosen = events.take((events.modality == modality) | (events.modality == 0))
+        chosen = take(events, (events.modality == modality) | (events.modality == 0))
         sample, category, has = class_segments(chosen, segments, segment_seconds)
         labels[sample, :, place, category] = has
     labels[~known] = UNKNOWN
