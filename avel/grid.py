@@ -66,8 +66,8 @@ class Grid:
         >>> Grid.without_frames(50, 0.2).fps
         5
         """
-        fps = exact(segment_seconds).denominator if math.isfinite(segment_seconds) else 1
-        return cls(segments, segment_seconds, fps, **others)
+        lowest = exact(segment_seconds).denominator if math.isfinite(segment_seconds) else 1
+        return cls(segments, segment_seconds, min(lowest, MOST["fps"]), **others)
 
     def at(self, sample_rate: int) -> "Grid":
         """Returns the same grid with audio at another sample rate.

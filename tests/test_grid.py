@@ -36,6 +36,8 @@ def test_a_grid_without_frames_takes_the_lowest_rate() -> None:
     for seconds in (float("nan"), float("inf"), 0, -1):
         with pytest.raises(ConfigError, match="segment_seconds"):
             Grid.without_frames(4, seconds)
+    with pytest.raises(ConfigError, match="not a multiple of 1/1000 s"):
+        Grid.without_frames(4, 0.0333)
 
 
 @pytest.mark.parametrize("field", ["segments", "segment_seconds", "fps", "sample_rate", "size"])

@@ -149,7 +149,7 @@ class ClipStore:
     def waiting(self) -> tuple[str, ...]:
         """Ids of the videos that are still to be staged, in array order; failed ones are not."""
         ended = self.entries.holds(state="failed") | self.entries.holds(state="staged", settings=self.digest)
-        return tuple(self.entries.take((~ended).nonzero()[0]).ids)
+        return tuple(self.entries.filter(~ended).ids)
 
     def is_staged(self, entry: Entry) -> bool:
         """Returns True if the video was staged completely, with the store's settings."""
@@ -187,7 +187,7 @@ class ClipStore:
     def stored_bytes(self) -> int:
         """Bytes of the store; chunks in own files as the manifest has them, since there may be millions."""
         in_own_files = self.entries.holds(state="staged") & ~self.entries.column("packed")
-        chunks = self.entries.take(in_own_files.nonzero()[0]).stored_bytes
+        chunks = self.entries.filter(in_own_files).stored_bytes
         others = sorted(OWN_NAMES - set(ARRAYS)) + [f"{name}/zarr.json" for name in self.attributes.arrays]
         return chunks + self.location.bytes(others)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -23,9 +23,6 @@ from avel.errors import ConfigError, DatasetError, MissingPathError, StoreError
 from avel.stores.arrow import read_parquet
 from avel.stores.files import path_text
 from avel.stores.hdf5 import array_of, open_hdf5, read_foreign_texts
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 HDF5_ENDINGS = (".h5", ".hdf5")
 ENDINGS = (".npy", ".npz", ".pt", ".pth", *HDF5_ENDINGS, ".parquet")
@@ -274,8 +271,8 @@ def _of_table(path: Path, key: str | None) -> FeatureFiles:
         table = read_parquet(path)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{path}: cannot be read as .parquet: {error}", hint=WRITE_AGAIN) from None
-    names = table.column_names
-    lists = [name for name in names if _is_list(table.schema.field(name).type)]
+    names, kinds = table.column_names, (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
+    lists = [field.name for field in table.schema if isinstance(field.type, kinds)]
     named = next((name for name in ID_NAMES if name in names), None)
     if named is None:
         raise StoreError(
@@ -302,9 +299,3 @@ def _of_table(path: Path, key: str | None) -> FeatureFiles:
         return values[0] if len(rows) == 1 and values.ndim in OF_ALL else values
 
     return FeatureFiles(str(path), ids, len(ids), read, (path,))
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))

@@ -23,7 +23,7 @@ from avel.stores.cached_samples import (
     repeats,
     samples_of,
 )
-from avel.stores.datasets.dataset import split_sizes
+from avel.stores.datasets.dataset import no_sample, split_sizes
 from avel.stores.datasets.labels import segment_classes, segment_labels
 from avel.stores.documents import parse, typed
 from avel.stores.hdf5 import (
@@ -178,11 +178,10 @@ class FeatureCache:
         return segment_labels(
             chosen.known,
             chosen.events,
-            len(self.categories),
+            self.categories,
             self.grid_segments,
             self.segment_seconds,
             name_of,
-            self.categories,
             self._lengths_of(chosen),
         )
 
@@ -251,8 +250,7 @@ class FeatureCache:
         """
         places = np.flatnonzero((self.samples.split == split) | (split is None))
         if not len(places):
-            splits = ", ".join(sorted(set(map(str, self.samples.split)))) or "none"
-            raise StoreError(f"{self.path}: no sample of split {split!r}", hint=f"splits are {splits}")
+            raise no_sample(f"{self.path}: no sample", split, self.samples.split)
         return places
 
     def places_of_videos(self, video_ids: Iterable[str]) -> NDArray[np.int64]:

@@ -130,7 +130,7 @@ def _store(path: str, verify: bool) -> Findings:
     remarked = ~failed & ~entries.holds(detail="")
     seconds = entries.column("valid_seconds")
     rows = {name: store.table(name).num_rows for name in schemas()}  # reading them finds damage
-    failures, remarks = (entries.take(chosen.nonzero()[0]) for chosen in (failed, remarked))
+    failures, remarks = map(entries.filter, (failed, remarked))
     facts = {
         "videos": len(store),
         "staged": len(store.staged_entries),

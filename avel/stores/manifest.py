@@ -148,7 +148,7 @@ class Manifest(TableColumns, Mapping[str, Entry]):
 
     def where(self, **texts: str) -> Manifest:
         """Returns the entries whose columns hold these texts."""
-        return self.take(self.holds(**texts).nonzero()[0])
+        return self.filter(self.holds(**texts))
 
     @property
     def stored_bytes(self) -> int:
@@ -160,6 +160,10 @@ class Manifest(TableColumns, Mapping[str, Entry]):
         """Rows of the clips that lie in shards: int64 (n,)."""
         rows: NDArray[np.int64] = self.column("row")[self.column("packed")]
         return rows
+
+    def filter(self, chosen: NDArray[np.bool_]) -> Manifest:
+        """Returns the chosen entries: bool (n,)."""
+        return self.take(chosen.nonzero()[0])
 
     def take(self, places: NDArray[np.int64] | Sequence[int]) -> Manifest:
         """Returns the entries at these places."""

@@ -105,9 +105,7 @@ def make_request(
         )
     reasons = {
         name: f"{entry.reason or entry.state}: {entry.detail}".removesuffix(": ")
-        for name, entry in clips.entries.take(
-            (~clips.entries.is_one_of("video_id", clips.staged)).nonzero()[0]
-        ).items()
+        for name, entry in clips.entries.filter(~clips.entries.is_one_of("video_id", clips.staged)).items()
     }
     return Request(
         clips,

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avel.errors import DatasetError
+from avel.errors import DatasetError, StoreError
 from avel.grid import Grid
 from avel.stores.columns import as_bools, is_one_of, places_in
 from avel.stores.datasets.sample import MODALITIES, SPLITS, Event, Sample, Samples, Video, Videos, schemas
@@ -119,11 +119,10 @@ class Dataset:
         return segment_labels(
             chosen.column("events_known"),
             self.event_table(chosen),
-            self.background,
+            self.categories,
             grid.segments,
             grid.segment_seconds,
             lambda number: self.line_of(chosen[number]),
-            self.categories,
             self.stated_lengths(grid, chosen) if lengths is None else lengths,
         )
 
@@ -284,6 +283,12 @@ def read_description(samples: pa.Table) -> Description:
 def split_sizes(splits: Iterable[str]) -> str:
     """Returns how many samples are in each split, of the split of each sample: "train 36, val 12"."""
     return ", ".join(f"{split or 'no split'} {count:,}" for split, count in Counter(splits).items()) or "none"
+
+
+def no_sample(what: str, split: str | None, splits: Iterable[str]) -> StoreError:
+    """Returns the error that a split, or for None the whole dataset, has no sample."""
+    of_split = "" if split is None else f" of split {split!r}"
+    return StoreError(what + of_split, hint=f"samples by split: {split_sizes(splits)}")
 
 
 def _read_length(text: str | None) -> float | None:
