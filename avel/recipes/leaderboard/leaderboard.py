@@ -44,7 +44,7 @@ def leaderboard(
     Args:
         heads: names, or "all".
         against: the head to compare with; by default the best on validation.
-        settings: settings of all heads on top of their defaults; "STEM.KEY" is that of one head.
+        settings: settings of all heads on top of their defaults; "NAME.KEY" is that of one head.
 
     Raises:
         UnknownNameError: no such head.
